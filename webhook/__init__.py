@@ -1,0 +1,1 @@
+"""Weightlock: admission control for model weights and accelerators."""

@@ -1,0 +1,133 @@
+"""ModelWeights: a protected asset. It says which volumes hold it, who may approve access, and which keys open it."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from webhook.api.base import LabelSelector, Name, Pattern, Resource, Schema
+from webhook.api.duration import Duration
+
+Sensitivity = Literal["public", "internal", "restricted", "frontier"]
+
+
+class ClaimVolumes(Schema):
+    """PersistentVolumeClaims by namespace, name pattern (``*`` and ``?``) and labels; all that are given must match."""
+
+    namespaces: list[Pattern] = Field(default_factory=list, max_length=256)
+    names: list[Pattern] = Field(default_factory=list, max_length=256)
+    selector: LabelSelector | None = None
+
+
+class PersistentVolumes(Schema):
+    """PersistentVolumes by name pattern and labels; all that are given must match."""
+
+    names: list[Pattern] = Field(default_factory=list, max_length=256)
+    selector: LabelSelector | None = None
+
+
+class CsiVolumes(Schema):
+    """CSI backends by driver, volume handle patterns and attribute patterns, in a volume or inline in a pod."""
+
+    driver: Name
+    volume_handles: list[Pattern] = Field(default_factory=list, max_length=256)
+    attributes: dict[str, Pattern] = Field(default_factory=dict)
+
+
+class NfsVolumes(Schema):
+    """An NFS export; the path protects what lies under it and what contains it."""
+
+    server: Name
+    path: Pattern
+
+
+class HostPathVolumes(Schema):
+    """A directory of the node; the path protects what lies under it and what contains it."""
+
+    path: Pattern
+
+
+class ImageVolumes(Schema):
+    """An OCI image or artifact mounted as a volume, by reference pattern."""
+
+    reference: Pattern
+
+
+class VolumeMatch(Schema):
+    """One way to recognise a volume as these weights: exactly one of the fields is set."""
+
+    persistent_volume_claim: ClaimVolumes | None = None
+    persistent_volume: PersistentVolumes | None = None
+    csi: CsiVolumes | None = None
+    nfs: NfsVolumes | None = None
+    host_path: HostPathVolumes | None = None
+    image: ImageVolumes | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("set exactly one of persistentVolumeClaim, persistentVolume, csi, nfs, hostPath, image")
+        return self
+
+
+class ApproverRule(Schema):
+    """So many distinct people out of one group."""
+
+    group: Name
+    count: int = Field(default=1, ge=1, le=16)
+
+
+class Approvers(Schema):
+    """Who may approve: members of any of the groups, and the users named."""
+
+    groups: list[Name] = Field(default_factory=list, max_length=64)
+    users: list[Name] = Field(default_factory=list, max_length=256)
+
+
+class AccessRules(Schema):
+    """How access is asked for, how long it may last, and what becomes of running pods at its end."""
+
+    approvals: int = Field(default=2, ge=0, le=16, description="distinct people, never the requester")
+    approvers: Approvers = Field(default_factory=Approvers)
+    rules: list[ApproverRule] = Field(
+        default_factory=list, max_length=16, description="groups that must each give so many of the approvals"
+    )
+    max_duration: Duration = Duration("12h")
+    on_expiry: Literal["wipe", "evict"] = "wipe"
+
+
+class WrappedKey(Schema):
+    """A data key, wrapped by a key management service."""
+
+    id: Name
+    kms: Pattern = Field(description="<provider>://<path>, such as vault://transit/atlas")
+    wrapped: str = Field(max_length=65536, description="base64 of what the service returned")
+
+
+class Attestation(Schema):
+    """What an accelerator must prove before a key leaves."""
+
+    required: bool = False
+    issuer: str = ""
+    jwks_url: str = ""
+    rule: str = Field(default="", max_length=8192, description="CEL over the token's claims")
+
+
+class ModelWeightsSpec(Schema):
+    """See `ModelWeights`."""
+
+    sensitivity: Sensitivity
+    owner: str = Field(default="", max_length=253)
+    volumes: list[VolumeMatch] = Field(min_length=1, max_length=256)
+    access: AccessRules = Field(default_factory=AccessRules)
+    keys: list[WrappedKey] = Field(default_factory=list, max_length=64)
+    delivery: Literal["key", "plaintext"] = "key"
+    attestation: Attestation = Field(default_factory=Attestation)
+
+
+class ModelWeights(Resource):
+    """A protected asset, cluster-scoped, short name ``mw``."""
+
+    kind: Literal["ModelWeights"]
+    spec: ModelWeightsSpec

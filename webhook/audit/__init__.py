@@ -1,0 +1,1 @@
+"""A log that nobody can edit quietly."""

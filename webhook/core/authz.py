@@ -1,0 +1,75 @@
+"""Questions about RBAC that a policy may ask, and the answers it was given.
+
+Core never asks a cluster. An evaluation that needs an answer it does not hold records the question in
+``Answers.open`` and stops; the shell finds the answer (a SubjectAccessReview, or RBAC objects read offline) and
+the evaluation runs again from the start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class UnansweredError(Exception):
+    """An evaluation asked something it holds no answer to; the question is in ``Answers.open``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectorRequirement:
+    """One requirement of a field or label selector, as SubjectAccessReview spells it."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AccessCheck:
+    """One SubjectAccessReview, hashable so that an answer can be looked up by its question.
+
+    ``path`` is set for non-resource questions and then the resource fields are empty.
+    """
+
+    user: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    verb: str = ""
+    group: str = ""
+    version: str = "*"
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+    field_selector: tuple[SelectorRequirement, ...] = ()
+    label_selector: tuple[SelectorRequirement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the authorizer said. ``error`` is set when it could not decide, and then ``allowed`` is False."""
+
+    allowed: bool
+    reason: str = ""
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Answers:
+    """The decisions an evaluation may use, and the questions it met that nobody has answered yet."""
+
+    known: Mapping[AccessCheck, Decision] = field(default_factory=dict)
+    open: set[AccessCheck] = field(default_factory=set)
+
+    def check(self, question: AccessCheck) -> Decision:
+        """Return the recorded decision, or record the question and raise `UnansweredError`."""
+        decision = self.known.get(question)
+        if decision is None:
+            self.open.add(question)
+            raise UnansweredError(f"no answer yet for {question.verb} {question.resource or question.path}")
+        return decision

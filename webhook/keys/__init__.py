@@ -1,0 +1,1 @@
+"""Keys: sealed files, key management, the broker that decides again and the agent that delivers."""

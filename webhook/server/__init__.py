@@ -1,0 +1,1 @@
+"""The only place that speaks HTTP as a server: admission, health and metrics."""
