@@ -47,6 +47,7 @@ class Frame:
     answers: Answers
     user: User
     request: Mapping[str, object]
+    params: object = None
 
 
 class _Current(local):
