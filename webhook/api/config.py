@@ -1,0 +1,121 @@
+"""Weightlock's configuration file: what an admin may set, with defaults that are safe as they stand.
+
+`Settings` is the part a verdict depends on and core reads; the rest is for the processes around it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from webhook.api.base import Name, Pattern, Schema
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class DeviceVendor(Schema):
+    """Extended resource names that mean an accelerator of one vendor; ``*`` matches any run of characters."""
+
+    vendor: Name
+    resources: list[Pattern] = Field(min_length=1)
+
+
+class WorkloadKind(Schema):
+    """A kind that holds pod templates. ``path`` runs to a template; ``*`` stands for every item or value."""
+
+    kind: Name = Field(description="Kind.group, such as PyTorchJob.kubeflow.org")
+    paths: list[Pattern] = Field(min_length=1, description="such as spec.template or spec.replicaSpecs.*.template")
+
+
+class Injection(Schema):
+    """The key sidecar that Weightlock adds to pods that read weights."""
+
+    image: Name = "ghcr.io/weightlock/weightlock:0.1.0"
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    broker_url: Pattern = "https://weightlock-broker.weightlock-system.svc:8443"
+    ca_config_map: str = Field(default="", description="ConfigMap (key ca.crt) in each namespace; empty: system roots")
+    requests: dict[str, str] = Field(default_factory=lambda: {"cpu": "10m", "memory": "64Mi"})
+    limits: dict[str, str] = Field(default_factory=lambda: {"memory": "128Mi"})
+    key_volume_size: str = "1Mi"
+    security_context: dict[str, Any] | None = Field(
+        default=None, description="replaces the sidecar's security context, which is Pod Security restricted"
+    )
+    hide_devices: bool = Field(
+        default=True, description="give containers that ask for no GPU NVIDIA_VISIBLE_DEVICES=void"
+    )
+
+
+def _default_vendors() -> list[DeviceVendor]:
+    table = {
+        "nvidia.com": ["nvidia.com/gpu*", "nvidia.com/mig-*", "nvidia.com/pgpu", "nvidia.com/vgpu"],
+        "amd.com": ["amd.com/gpu*"],
+        "intel.com": ["gpu.intel.com/*", "habana.ai/*"],
+        "google.com": ["google.com/tpu*", "cloud-tpus.google.com/*"],
+        "aws.amazon.com": ["aws.amazon.com/neuron*"],
+    }
+    return [DeviceVendor(vendor=vendor, resources=resources) for vendor, resources in table.items()]
+
+
+_WORKLOAD_CONTROLLERS = (
+    "replicaset-controller",
+    "deployment-controller",
+    "statefulset-controller",
+    "daemon-set-controller",
+    "replication-controller",
+    "job-controller",
+    "cronjob-controller",
+)
+
+
+class Settings(Schema):
+    """What a verdict depends on besides the cluster's objects and the request."""
+
+    exempt_namespaces: list[Name] = Field(
+        default_factory=lambda: ["kube-system", "kube-node-lease", "kube-public", "weightlock-system"]
+    )
+    controllers: list[Name] = Field(
+        default_factory=lambda: [f"system:serviceaccount:kube-system:{name}" for name in _WORKLOAD_CONTROLLERS],
+        description="identities that write pods on behalf of a workload; the pod's service account is judged instead",
+    )
+    devices: list[DeviceVendor] = Field(default_factory=_default_vendors)
+    workloads: list[WorkloadKind] = Field(default_factory=list, description="kinds besides those built in")
+    injection: Injection = Field(default_factory=Injection)
+
+
+class Listen(Schema):
+    """An address to serve on; port 0 takes a free one."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a pod serves on all its addresses
+    port: Port = 8443
+
+
+class Tls(Schema):
+    """Certificate and key in PEM files. ``client_ca`` names who may be believed to be the API server."""
+
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+    server_names: list[Name] = Field(default_factory=list, description="names the certificate must carry to be ready")
+
+
+class Cluster(Schema):
+    """How to reach the API server; without a kubeconfig the pod's own service account is used."""
+
+    kubeconfig: str = ""
+    context: str = ""
+    max_snapshot_age_seconds: float = Field(default=300, gt=0)
+
+
+class Config(Schema):
+    """The whole file. ``embedded`` names a state directory and then no cluster is used."""
+
+    listen: Listen = Field(default_factory=Listen)
+    metrics_listen: Listen | None = Field(default=None, description="plain HTTP for metrics and health; off by default")
+    tls: Tls = Field(default_factory=Tls)
+    cluster: Cluster = Field(default_factory=Cluster)
+    embedded: str = ""
+    policies: str = Field(default="", description="directory of policies besides those in the cluster; empty: none")
+    settings: Settings = Field(default_factory=Settings)
+    max_concurrent_reviews: int = Field(default=64, ge=1, le=4096)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

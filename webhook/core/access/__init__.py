@@ -1,0 +1,9 @@
+"""Requests, approvals and time to active grants; the rules admission holds them to; their signatures. All
+of it pure.
+"""
+
+from webhook.core.access.book import AccessBook
+from webhook.core.access.model import Grant, Ignored, Phase, RequestState, SubjectKey
+from webhook.core.access.signing import Signer, Verifier
+
+__all__ = ["AccessBook", "Grant", "Ignored", "Phase", "RequestState", "Signer", "SubjectKey", "Verifier"]

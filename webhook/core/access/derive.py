@@ -1,0 +1,159 @@
+"""One request and its votes to what became of it: the only place where a grant comes into being.
+
+The outcome holds instants, not a verdict, so it stays right while time passes and is computed once. The
+rules are those of today: Kubernetes keeps no history of a ModelWeights, so a vote counts only while today's
+rules let its voter approve, and a grant that today's rules would not give is none. Tightening rules can end
+a grant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from webhook.core.access.model import Ask, Grant, Identity, Phase, RequestState, Vote
+from webhook.core.access.rules import groups_of, is_new, is_own, may_approve, missing, needed, suffices
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from webhook.api.access import AccessSettings
+    from webhook.api.modelweights import AccessRules
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a request has come to. ``begins`` is set once the count was complete, whatever happened later."""
+
+    lapses: datetime
+    needed: int = 0
+    people: tuple[Identity, ...] = ()
+    missing: tuple[tuple[str, int], ...] = ()
+    begins: datetime | None = None
+    expires: datetime | None = None
+    stop: Vote | None = None
+    invalid: str = ""
+
+    def grant(self, ask: Ask) -> Grant | None:
+        """The grant this outcome gives while it lasts, or None."""
+        if self.invalid or self.stop is not None or self.begins is None or self.expires is None:
+            return None
+        return Grant(
+            model=ask.model,
+            request=ask.name,
+            uid=ask.uid,
+            subject=ask.subject,
+            namespaces=ask.namespaces,
+            begins=self.begins,
+            expires=self.expires,
+            approvers=tuple(person.username for person in self.people),
+            break_glass=ask.break_glass,
+            change=ask.change,
+            waiver=ask.waiver,
+        )
+
+
+def rules_for(ask: Ask, models: Mapping[str, AccessRules], settings: AccessSettings) -> AccessRules | None:
+    """The approver rules that govern a request, or None where there are none and so nobody can approve it."""
+    if ask.waiver is not None:
+        return settings.waivers
+    if ask.change is not None:
+        own = models.get(ask.change.name) if ask.change.kind == "ModelWeights" else None
+        return own or settings.change_control.rules
+    return models.get(ask.model)
+
+
+def derive(ask: Ask, votes: Iterable[Vote], rules: AccessRules | None, settings: AccessSettings) -> Outcome:
+    """What a request and the votes that name it have come to, under today's rules."""
+    lapses = ask.time + settings.pending_lifetime.timedelta
+    own_votes = sorted(
+        (vote for vote in votes if _belongs(vote, ask)), key=lambda vote: (vote.time, vote.name)
+    )
+    stop = next((vote for vote in own_votes if vote.decision != "Approve"), None)
+    reason = _invalid(ask, rules, settings)
+    if reason or rules is None:
+        return Outcome(lapses, stop=stop, invalid=reason)
+    if ask.break_glass:
+        return Outcome(lapses, begins=ask.time, expires=ask.time + ask.duration, stop=stop)
+    return _count(ask, own_votes, rules, settings, Outcome(lapses, needed=needed(rules), stop=stop))
+
+
+def state_at(outcome: Outcome, now: datetime, settings: AccessSettings) -> RequestState:
+    """What people are told of an outcome at one moment."""
+    told = RequestState(
+        Phase.INVALID,
+        approvals=len(outcome.people),
+        needed=outcome.needed,
+        approvers=tuple(person.username for person in outcome.people),
+        begins=outcome.begins,
+        ends=outcome.expires,
+        reason=outcome.invalid,
+    )
+    if outcome.invalid:
+        return told
+    stop, expires = outcome.stop, outcome.expires
+    if stop is not None and (expires is None or stop.time < expires):
+        phase = Phase.DENIED if stop.decision == "Deny" else Phase.REVOKED
+        return replace(told, phase=phase, ends=stop.time, by=stop.by.username)
+    if outcome.begins is not None and expires is not None and not in_future(outcome.begins, now, settings):
+        return replace(told, phase=Phase.ACTIVE if now < expires else Phase.EXPIRED)
+    phase = Phase.PENDING if now < outcome.lapses else Phase.EXPIRED
+    return replace(told, phase=phase, missing=outcome.missing, begins=None, ends=outcome.lapses)
+
+
+def in_future(moment: datetime, now: datetime, settings: AccessSettings) -> bool:
+    """Whether a timestamp lies further ahead than clocks may differ."""
+    return moment > now + timedelta(seconds=settings.clock_skew_seconds)
+
+
+def _belongs(vote: Vote, ask: Ask) -> bool:
+    """Approvals older than the request count for nothing; a stop counts by its uid alone, which is as old
+    at most.
+    """
+    same = vote.request == ask.name and vote.request_uid == ask.uid
+    return same and (vote.time >= ask.time or vote.decision != "Approve")
+
+
+def _invalid(ask: Ask, rules: AccessRules | None, settings: AccessSettings) -> str:
+    if rules is None:
+        return (
+            "waivers are not configured"
+            if ask.waiver is not None
+            else f"there is no ModelWeights {ask.model!r}"
+        )
+    limit = settings.break_glass.max_duration if ask.break_glass else rules.max_duration
+    if not timedelta(0) < ask.duration <= limit.timedelta:
+        return f"the duration must be positive and at most {limit}"
+    if ask.break_glass and groups_of(ask.by, settings).isdisjoint(settings.break_glass.groups):
+        return f"{ask.by.username} is in no group that may break the glass"
+    return ""
+
+
+def _count(
+    ask: Ask, votes: list[Vote], rules: AccessRules, settings: AccessSettings, empty: Outcome
+) -> Outcome:
+    """Walk the approvals in time order until they suffice."""
+    people: list[Identity] = []
+    seen: set[str] = set()
+    begins = ask.time if suffices((), rules, settings) else None
+    for vote in votes if begins is None else ():
+        if vote.decision != "Approve" or vote.time > empty.lapses:
+            continue
+        if is_own(vote.by, ask) or not may_approve(vote.by, rules, settings):
+            continue
+        if is_new(vote.by, seen):
+            people.append(vote.by)
+        if suffices(people, rules, settings):
+            begins = vote.time
+            break
+    return Outcome(
+        empty.lapses,
+        needed=empty.needed,
+        people=tuple(people),
+        missing=missing(people, rules, settings),
+        begins=begins,
+        expires=begins + ask.duration if begins is not None else None,
+        stop=empty.stop,
+    )

@@ -1,0 +1,190 @@
+"""The values access decisions are made of: identities, votes, subjects, grants, and what people are told of
+a request.
+
+Plain frozen data. Nothing here decides anything, and nothing here is ever written back to a cluster.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from webhook.api.access import Change, Person, Subject, Waiver
+
+SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
+_TIMESTAMP = re.compile(r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})$")
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """An RFC 3339 timestamp as aware UTC, or None where it is none."""
+    if not text or not _TIMESTAMP.match(text):
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def format_time(moment: datetime) -> str:
+    """RFC 3339 in UTC and whole seconds, as metadata.creationTimestamp is written."""
+    return moment.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
+
+
+class SubjectKey(NamedTuple):
+    """Who a grant is for; a service account has one key however its name is written."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    @classmethod
+    def of_user(cls, username: str) -> SubjectKey:
+        """The key of a username; ``system:serviceaccount:NS:NAME`` is that service account."""
+        if username.startswith(SERVICE_ACCOUNT_PREFIX):
+            namespace, colon, name = username[len(SERVICE_ACCOUNT_PREFIX) :].partition(":")
+            if colon and namespace and name:
+                return cls("ServiceAccount", namespace, name)
+        return cls("User", "", username)
+
+    @classmethod
+    def of(cls, subject: Subject) -> SubjectKey:
+        """The key of a request's subject."""
+        if subject.kind == "ServiceAccount":
+            return cls("ServiceAccount", subject.namespace, subject.name)
+        return cls.of_user(subject.name)
+
+    @property
+    def username(self) -> str:
+        """The name the API server authenticates this subject by."""
+        if self.kind == "ServiceAccount":
+            return f"{SERVICE_ACCOUNT_PREFIX}{self.namespace}:{self.name}"
+        return self.name
+
+    def __str__(self) -> str:
+        return (
+            f"service account {self.namespace}/{self.name}"
+            if self.kind == "ServiceAccount"
+            else f"user {self.name}"
+        )
+
+
+class Identity(NamedTuple):
+    """The part of a stamped person that decides: name, uid and groups."""
+
+    username: str
+    uid: str
+    groups: frozenset[str]
+
+    @classmethod
+    def of(cls, person: Person) -> Identity:
+        """The identity of a stamped person."""
+        return cls(person.username, person.uid, frozenset(person.groups))
+
+    def marks(self) -> tuple[str, ...]:
+        """What tells this person from others. Names are compared without case: that can only merge people."""
+        name = f"name:{self.username.casefold()}"
+        return (name, f"uid:{self.uid}") if self.uid else (name,)
+
+
+class Vote(NamedTuple):
+    """One admitted AccessApproval."""
+
+    name: str
+    request: str
+    request_uid: str
+    decision: str
+    time: datetime
+    by: Identity
+
+
+class Ask(NamedTuple):
+    """One admitted AccessRequest, reduced to what decides."""
+
+    name: str
+    uid: str
+    time: datetime
+    by: Identity
+    duration: timedelta
+    model: str
+    subject: SubjectKey
+    namespaces: frozenset[str]
+    change: Change | None
+    waiver: Waiver | None
+    break_glass: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Access that one request and its approvals give, from ``begins`` until ``expires`` (exclusive), aware
+    UTC.
+    """
+
+    model: str
+    request: str
+    uid: str
+    subject: SubjectKey
+    namespaces: frozenset[str]
+    begins: datetime
+    expires: datetime
+    approvers: tuple[str, ...]
+    break_glass: bool = False
+    change: Change | None = None
+    waiver: Waiver | None = None
+
+    def as_cel(self) -> dict[str, Any]:
+        """The value a policy sees as an item of ``grants``; ``timestamp(grant.expires)`` reads the time."""
+        return {
+            "model": self.model,
+            "request": self.request,
+            "expires": format_time(self.expires),
+            "approvers": list(self.approvers),
+            "breakGlass": self.break_glass,
+            "subject": {
+                "kind": self.subject.kind,
+                "namespace": self.subject.namespace,
+                "name": self.subject.name,
+            },
+        }
+
+
+class Phase(StrEnum):
+    """Where a request stands at one moment."""
+
+    PENDING = "Pending"
+    ACTIVE = "Active"
+    EXPIRED = "Expired"
+    DENIED = "Denied"
+    REVOKED = "Revoked"
+    INVALID = "Invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestState:
+    """What people are told of a request at one moment.
+
+    ``missing`` names the groups of an approver rule that still owe votes, with how many. ``ends`` is when an
+    active grant ends, a pending request lapses, or when an ended one ended.
+    """
+
+    phase: Phase
+    approvals: int = 0
+    needed: int = 0
+    missing: tuple[tuple[str, int], ...] = ()
+    approvers: tuple[str, ...] = ()
+    begins: datetime | None = None
+    ends: datetime | None = None
+    by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """An object that counts for nothing, and why."""
+
+    kind: str
+    name: str
+    reason: str

@@ -1,0 +1,101 @@
+"""Who may approve, and when the approvals suffice.
+
+People are told apart by username and by uid, and one person fills one place only: with ``rules`` of several
+groups, somebody who is in two of them still counts for one. So the number of people needed is the larger of
+``approvals`` and the sum of the rules' counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from webhook.api.access import AccessSettings
+    from webhook.api.modelweights import AccessRules
+    from webhook.core.access.model import Ask, Identity
+
+
+def needed(rules: AccessRules) -> int:
+    """How many distinct people must approve."""
+    return max(rules.approvals, sum(rule.count for rule in rules.rules))
+
+
+def groups_of(person: Identity, settings: AccessSettings) -> frozenset[str]:
+    """The groups that count for a person: as stamped, and where config lists a group's members, only if
+    listed.
+    """
+    if not settings.members:
+        return person.groups
+    return frozenset(
+        group
+        for group in person.groups
+        if group not in settings.members or person.username in settings.members[group]
+    )
+
+
+def is_machine(username: str) -> bool:
+    """Whether a name is one of Kubernetes' own identities: service accounts, nodes, components, anonymous."""
+    return username.startswith("system:")
+
+
+def may_approve(person: Identity, rules: AccessRules, settings: AccessSettings) -> bool:
+    """Whether the rules, as they are now, let this person approve at all."""
+    if is_machine(person.username) and person.username not in settings.machine_approvers:
+        return False
+    if person.username in rules.approvers.users:
+        return True
+    groups = groups_of(person, settings)
+    return any(group in groups for group in rules.approvers.groups) or any(
+        rule.group in groups for rule in rules.rules
+    )
+
+
+def is_own(person: Identity, ask: Ask) -> bool:
+    """Whether this person asked, or is who the access is for."""
+    marks = set(person.marks())
+    return not marks.isdisjoint(ask.by.marks()) or f"name:{ask.subject.username.casefold()}" in marks
+
+
+def is_new(person: Identity, seen: set[str]) -> bool:
+    """Whether this person appears for the first time; either mark of an earlier one makes a repeat. Notes
+    the marks.
+    """
+    marks = person.marks()
+    new = seen.isdisjoint(marks)
+    seen.update(marks)
+    return new
+
+
+def missing(
+    people: Sequence[Identity], rules: AccessRules, settings: AccessSettings
+) -> tuple[tuple[str, int], ...]:
+    """Groups whose rule still lacks people, with how many, each person filling one place (a maximum
+    matching).
+    """
+    places = [rule.group for rule in rules.rules for _ in range(rule.count)]
+    groups = [groups_of(person, settings) for person in people]
+    holder: dict[int, int] = {}
+
+    def seat(person: int, tried: set[int]) -> bool:
+        for place, group in enumerate(places):
+            if group in groups[person] and place not in tried:
+                tried.add(place)
+                if place not in holder or seat(holder[place], tried):
+                    holder[place] = person
+                    return True
+        return False
+
+    for person in range(len(people)):
+        seat(person, set())
+    lacking: dict[str, int] = {}
+    for place, group in enumerate(places):
+        if place not in holder:
+            lacking[group] = lacking.get(group, 0) + 1
+    return tuple(lacking.items())
+
+
+def suffices(people: Sequence[Identity], rules: AccessRules, settings: AccessSettings) -> bool:
+    """Whether these distinct eligible people complete the count."""
+    return len(people) >= needed(rules) and not missing(people, rules, settings)

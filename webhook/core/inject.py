@@ -1,0 +1,307 @@
+"""The key sidecar: what a pod that reads weights must carry, and the JSON patch that brings it there.
+
+`plan` says what belongs into a pod; `patch` is the difference between that and the pod, so an injected pod gets an
+empty patch and validation can demand exactly that of the final pod. What other admission plugins add to our parts
+(an API token mount, resource defaults) is tolerated by name; anything else in them is put right.
+Native sidecars: KEP-753, stable since Kubernetes 1.33.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from webhook.api.base import GROUP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from webhook.api.config import Injection
+    from webhook.api.modelweights import ModelWeights
+    from webhook.core.facts.model import Facts
+    from webhook.core.objects import Document
+
+AGENT = "weightlock-agent"
+PREFIX = "weightlock-"
+TOKEN_VOLUME = "weightlock-token"  # noqa: S105 - the name of a volume
+CA_VOLUME = "weightlock-ca"
+TOKEN_PATH = "/var/run/secrets/weightlock.dev/broker"  # noqa: S105
+CA_PATH = "/etc/weightlock/ca"
+KEYS_PATH = "/var/run/weightlock/keys"
+WEIGHTS_PATH = "/var/run/weightlock/weights"
+SEALED_PATH = "/var/run/weightlock/sealed"
+AUDIENCE = f"{GROUP}/broker"
+HIDE_DEVICES = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
+_TOKEN_SECONDS = 600
+_API_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
+_TOLERATED_RESOURCES = frozenset({"ephemeral-storage", "cpu", "memory"})
+_NO_DEVICES = frozenset({"", "void", "none"})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What belongs into one pod: our containers and volumes, and per container name its mounts and environment."""
+
+    agent: Document | None
+    volumes: tuple[Document, ...]
+    mounts: Mapping[str, tuple[Document, ...]]
+    hidden: frozenset[str]
+
+
+def plan(pod: Document, facts: Facts, models: Mapping[str, ModelWeights], settings: Injection) -> Plan:
+    """What the pod must carry, from its facts alone; keys come and go without changing it.
+
+    ``facts`` are all facts of the pod, not only what an update adds. Unresolved weights get nothing: they are denied.
+    """
+    uses = [use for use in facts.weights if use.model in models]
+    names = sorted({use.model for use in uses})
+    hidden = _hidden(pod, facts) if settings.hide_devices else frozenset()
+    if not names:
+        return Plan(None, (), {}, hidden)
+    mounts: dict[str, list[Document]] = {}
+    sealed: list[Document] = []
+    for name in names:
+        mount = _delivery_mount(name, models[name])
+        containers = sorted({container for use in uses if use.model == name for container in use.containers})
+        for container in containers:
+            mounts.setdefault(container, []).append(mount)
+        if models[name].spec.delivery == "plaintext":
+            volume = next(use.volume for use in uses if use.model == name)
+            sealed.append({"name": volume, "readOnly": True, "mountPath": f"{SEALED_PATH}/{name}"})
+    return Plan(
+        agent=_agent(names, models, sealed, settings),
+        volumes=_volumes(names, models, settings),
+        mounts={container: tuple(items) for container, items in mounts.items()},
+        hidden=hidden,
+    )
+
+
+def patch(pod: Document, wanted: Plan) -> tuple[Document, ...]:
+    """The JSON patch (RFC 6902) that makes the pod carry the plan; empty where it does. The pod is not changed."""
+    spec = pod["spec"]
+    operations: list[Document] = []
+    # The containers first, while they still stand where the pod has them.
+    for field in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(field) or ()):
+            if container.get("name") != AGENT:
+                operations += _patch_container(container, f"/spec/{field}/{index}", wanted)
+    if wanted.agent is not None:
+        operations += _patch_volumes(spec, wanted.volumes)
+        operations += _patch_agent(spec, wanted.agent)
+    return tuple(operations)
+
+
+def strays(pod: Document, wanted: Plan) -> tuple[str, ...]:
+    """What uses Weightlock's names or volumes without being part of the plan, in words; an attempt or a leftover."""
+    spec = pod["spec"]
+    ours = {volume["name"] for volume in wanted.volumes}
+    found = [
+        f'volume "{volume["name"]}" uses the reserved prefix "{PREFIX}"'
+        for volume in spec.get("volumes") or ()
+        if str(volume.get("name", "")).startswith(PREFIX) and volume["name"] not in ours
+    ]
+    for field in ("initContainers", "containers", "ephemeralContainers"):
+        for position, container in enumerate(spec.get(field) or ()):
+            found += _container_strays(field, position, container, wanted, ours)
+    return tuple(found)
+
+
+def _container_strays(
+    field: str, position: int, container: Document, wanted: Plan, ours: set[str]
+) -> Iterable[str]:
+    name = container.get("name", "")
+    if name == AGENT:
+        if wanted.agent is None or field != "initContainers" or position != 0:
+            yield f'container "{AGENT}" in {field} is not Weightlock\'s'
+        return
+    allowed = {mount["name"] for mount in wanted.mounts.get(name, ())}
+    for mount in container.get("volumeMounts") or ():
+        if mount.get("name") in ours and mount.get("name") not in allowed:
+            yield f'container "{name}" mounts "{mount["name"]}", which is not for it'
+
+
+def volume_name(model: str) -> str:
+    """The volume that holds a model's key or plaintext; model names may be longer than volume names may."""
+    return f"{PREFIX}{hashlib.sha256(model.encode()).hexdigest()[:16]}"
+
+
+def _delivery_mount(name: str, model: ModelWeights) -> Document:
+    base = WEIGHTS_PATH if model.spec.delivery == "plaintext" else KEYS_PATH
+    return {"name": volume_name(name), "readOnly": True, "mountPath": f"{base}/{name}"}
+
+
+def _volumes(names: list[str], models: Mapping[str, ModelWeights], settings: Injection) -> tuple[Document, ...]:
+    token = {
+        "serviceAccountToken": {"audience": AUDIENCE, "expirationSeconds": _TOKEN_SECONDS, "path": "token"}
+    }
+    volumes: list[Document] = [
+        {"name": TOKEN_VOLUME, "projected": {"sources": [token], "defaultMode": 0o440}}
+    ]
+    if settings.ca_config_map:
+        volumes.append(
+            {
+                "name": CA_VOLUME,
+                "configMap": {
+                    "name": settings.ca_config_map,
+                    "items": [{"key": "ca.crt", "path": "ca.crt"}],
+                    "defaultMode": 0o444,
+                },
+            }
+        )
+    for name in names:
+        memory: Document = {"medium": "Memory"}
+        if models[name].spec.delivery == "key":
+            memory["sizeLimit"] = settings.key_volume_size
+        volumes.append({"name": volume_name(name), "emptyDir": memory})
+    return tuple(volumes)
+
+
+def _agent(
+    names: list[str], models: Mapping[str, ModelWeights], sealed: list[Document], settings: Injection
+) -> Document:
+    """The sidecar with every default the API server would fill in, so that what it stores equals what we wrote."""
+    mounts = [{"name": TOKEN_VOLUME, "readOnly": True, "mountPath": TOKEN_PATH}]
+    arguments = ["agent", f"--broker={settings.broker_url}", f"--token={TOKEN_PATH}/token"]
+    if settings.ca_config_map:
+        mounts.append({"name": CA_VOLUME, "readOnly": True, "mountPath": CA_PATH})
+        arguments.append(f"--ca={CA_PATH}/ca.crt")
+    for name in names:
+        mount = _delivery_mount(name, models[name])
+        mounts.append({"name": mount["name"], "mountPath": mount["mountPath"]})
+        source = f":{SEALED_PATH}/{name}" if models[name].spec.delivery == "plaintext" else ""
+        arguments.append(f"--{models[name].spec.delivery}={name}:{mount['mountPath']}{source}")
+    return {
+        "name": AGENT,
+        "image": settings.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": arguments,
+        "restartPolicy": "Always",
+        "resources": {"requests": dict(settings.requests), "limits": dict(settings.limits)},
+        "securityContext": settings.security_context
+        or {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "startupProbe": {
+            "exec": {"command": ["weightlock", "agent", "--check"]},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+            "successThreshold": 1,
+            "failureThreshold": 600,
+        },
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [*mounts, *sealed],
+    }
+
+
+def _hidden(pod: Document, facts: Facts) -> frozenset[str]:
+    """The containers that ask for no accelerator and say nothing of NVIDIA_VISIBLE_DEVICES themselves."""
+    asking = {use.container for use in facts.devices}
+    spec = pod["spec"]
+    if "" in asking or (spec.get("os") or {}).get("name") == "windows":
+        return frozenset()
+    return frozenset(
+        container["name"]
+        for field in ("initContainers", "containers")
+        for container in spec.get(field) or ()
+        if container.get("name") and container["name"] != AGENT and container["name"] not in asking
+    )
+
+
+def _patch_volumes(spec: Document, wanted: tuple[Document, ...]) -> list[Document]:
+    present = spec.get("volumes")
+    if not present:
+        return [{"op": "add", "path": "/spec/volumes", "value": list(wanted)}]
+    places = {volume.get("name"): index for index, volume in enumerate(present)}
+    operations: list[Document] = []
+    for volume in wanted:
+        index = places.get(volume["name"])
+        if index is None:
+            operations.append({"op": "add", "path": "/spec/volumes/-", "value": volume})
+        elif present[index] != volume:
+            operations.append({"op": "replace", "path": f"/spec/volumes/{index}", "value": volume})
+    return operations
+
+
+def _patch_agent(spec: Document, agent: Document) -> list[Document]:
+    """Bring the agent to index 0, and remove any other container of its name."""
+    present = spec.get("initContainers")
+    if not present:
+        return [{"op": "add", "path": "/spec/initContainers", "value": [agent]}]
+    operations: list[Document] = [
+        {"op": "remove", "path": f"/spec/initContainers/{index}"}
+        for index in range(len(present) - 1, 0, -1)
+        if present[index].get("name") == AGENT
+    ]
+    if present[0].get("name") != AGENT:
+        operations.append({"op": "add", "path": "/spec/initContainers/0", "value": agent})
+    elif not _same_agent(present[0], agent):
+        operations.append({"op": "replace", "path": "/spec/initContainers/0", "value": agent})
+    return operations
+
+
+def _same_agent(actual: Document, wanted: Document) -> bool:
+    """Equal, but for the API token mount and the resource defaults that built-in admission plugins add."""
+    mounts = [
+        mount
+        for mount in actual.get("volumeMounts") or ()
+        if not (mount.get("mountPath") == _API_TOKEN_PATH and str(mount.get("name")).startswith("kube-api-access-"))
+    ]
+    return {**actual, "volumeMounts": mounts, "resources": None} == {**wanted, "resources": None} and _same_resources(
+        actual.get("resources") or {}, wanted["resources"]
+    )
+
+
+def _same_resources(actual: Document, wanted: Document) -> bool:
+    """What is wanted stands; a default for another of the ordinary resources may have been added."""
+    if not set(actual) <= {"requests", "limits"}:
+        return False
+    return all(
+        {name: value for name, value in (actual.get(kind) or {}).items() if name in wanted[kind]} == wanted[kind]
+        and set(actual.get(kind) or ()) - set(wanted[kind]) <= _TOLERATED_RESOURCES
+        for kind in ("requests", "limits")
+    )
+
+
+def _patch_container(container: Document, place: str, wanted: Plan) -> list[Document]:
+    name = container.get("name", "")
+    operations = _patch_mounts(container, place, wanted.mounts.get(name, ()))
+    if name in wanted.hidden:
+        operations += _patch_env(container, place)
+    return operations
+
+
+def _patch_mounts(container: Document, place: str, wanted: tuple[Document, ...]) -> list[Document]:
+    present = container.get("volumeMounts")
+    if not wanted:
+        return []
+    if not present:
+        return [{"op": "add", "path": f"{place}/volumeMounts", "value": list(wanted)}]
+    ours = {mount["name"] for mount in wanted}
+    places = [index for index, mount in enumerate(present) if mount.get("name") in ours]
+    if [present[index] for index in places] == list(wanted):
+        return []
+    operations: list[Document] = [
+        {"op": "remove", "path": f"{place}/volumeMounts/{index}"} for index in reversed(places)
+    ]
+    return operations + [{"op": "add", "path": f"{place}/volumeMounts/-", "value": mount} for mount in wanted]
+
+
+def _patch_env(container: Document, place: str) -> list[Document]:
+    present = container.get("env")
+    if not present:
+        return [{"op": "add", "path": f"{place}/env", "value": [HIDE_DEVICES]}]
+    said = [entry for entry in present if entry.get("name") == HIDE_DEVICES["name"]]
+    if said and _hides(said[-1]):
+        return []
+    return [{"op": "add", "path": f"{place}/env/-", "value": HIDE_DEVICES}]
+
+
+def _hides(entry: Mapping[str, Any]) -> bool:
+    value = entry.get("value", "")
+    return isinstance(value, str) and value.strip() in _NO_DEVICES and "valueFrom" not in entry

@@ -1,0 +1,177 @@
+"""Snapshot: everything a verdict may depend on besides the request. Providers feed a `SnapshotBuilder` with objects.
+
+Two providers exist, watches on a cluster and a directory of files; core cannot tell which. An object that cannot be
+understood never harms the others: a policy that does not compile denies what it would have judged, an asset that
+cannot be read keeps its last good form, and both are reported in ``problems``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from webhook.api.access import AccessApproval, AccessRequest
+from webhook.api.base import GROUP
+from webhook.api.modelweights import ModelWeights
+from webhook.api.policy import ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, WeightPolicy
+from webhook.core.access import AccessBook
+from webhook.core.catalog import Catalog
+from webhook.core.objects import ObjectKey, ObjectStore, key_of
+from webhook.core.policy import PolicyError, broken_policy, compile_policy
+from webhook.core.policyset import PolicySet
+from webhook.core.workload import WorkloadTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from webhook.api.config import Settings
+    from webhook.api.policy import BindingSpec, PolicySpec, WeightPolicySpec
+    from webhook.core.objects import Document
+    from webhook.core.policy import Policy
+
+MODELS = f"ModelWeights.{GROUP}"
+POLICIES = f"WeightPolicy.{GROUP}"
+REQUESTS = f"AccessRequest.{GROUP}"
+APPROVALS = f"AccessApproval.{GROUP}"
+NATIVE_POLICIES = "ValidatingAdmissionPolicy.admissionregistration.k8s.io"
+NATIVE_BINDINGS = "ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io"
+
+_TYPES: dict[str, type[BaseModel]] = {
+    MODELS: ModelWeights,
+    POLICIES: WeightPolicy,
+    REQUESTS: AccessRequest,
+    APPROVALS: AccessApproval,
+    NATIVE_POLICIES: ValidatingAdmissionPolicy,
+    NATIVE_BINDINGS: ValidatingAdmissionPolicyBinding,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One state of the world. ``objects`` is the provider's live store, which stands still during an evaluation."""
+
+    settings: Settings
+    objects: ObjectStore
+    models: Mapping[str, ModelWeights]
+    catalog: Catalog
+    policies: PolicySet
+    access: AccessBook
+    workloads: WorkloadTable
+    problems: Mapping[ObjectKey, str] = field(default_factory=dict)
+
+
+class SnapshotBuilder:
+    """Takes objects one at a time and gives a `Snapshot` of all of them; only what changed is built again."""
+
+    def __init__(self, settings: Settings, *, complete: bool) -> None:
+        self._settings = settings
+        self._workloads = WorkloadTable(settings.workloads)
+        self._objects = ObjectStore(complete=complete)
+        self._typed: dict[str, dict[str, Any]] = {kind: {} for kind in _TYPES}
+        self._compiled: dict[ObjectKey, tuple[Policy, ...]] = {}
+        self._problems: dict[ObjectKey, str] = {}
+        self._stale = set(_TYPES)
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The store of all objects."""
+        return self._objects
+
+    def put(self, document: Document) -> ObjectKey:
+        """Add or replace one object. Raises `ValueError` where it is no Kubernetes object at all."""
+        key = self._objects.put(document)
+        model = _TYPES.get(key.kind)
+        if model is not None:
+            self._stale.add(key.kind)
+            self._read(key, model, document)
+        return key
+
+    def remove(self, key: ObjectKey) -> None:
+        """Forget one object."""
+        self._objects.remove(key)
+        if key.kind in _TYPES:
+            self._stale.add(key.kind)
+            self._typed[key.kind].pop(key.name, None)
+            self._problems.pop(key, None)
+
+    def snapshot(self) -> Snapshot:
+        """The snapshot of all objects put so far."""
+        if self._snapshot is not None and not self._stale:
+            return self._snapshot
+        before = self._snapshot
+        models = self._typed[MODELS]
+        fresh_models = before is None or MODELS in self._stale
+        fresh_access = fresh_models or bool(self._stale & {REQUESTS, APPROVALS})
+        fresh_policies = before is None or bool(self._stale & {POLICIES, NATIVE_POLICIES, NATIVE_BINDINGS})
+        self._snapshot = Snapshot(
+            settings=self._settings,
+            objects=self._objects,
+            models=dict(models) if fresh_models else before.models,  # type: ignore[union-attr]
+            catalog=Catalog(models.values()) if fresh_models else before.catalog,  # type: ignore[union-attr]
+            policies=self._policies() if fresh_policies else before.policies,  # type: ignore[union-attr]
+            access=self._book() if fresh_access else before.access,  # type: ignore[union-attr]
+            workloads=self._workloads,
+            problems=dict(self._problems),
+        )
+        self._stale.clear()
+        return self._snapshot
+
+    def _read(self, key: ObjectKey, model: type[BaseModel], document: Document) -> None:
+        self._compiled.pop(key, None)
+        try:
+            self._typed[key.kind][key.name] = model.model_validate(document)
+        except ValidationError as error:
+            self._problems[key] = describe(error)
+        else:
+            self._problems.pop(key, None)
+
+    def _policies(self) -> PolicySet:
+        policies: list[Policy] = []
+        for name, policy in self._typed[POLICIES].items():
+            policies += self._compile(ObjectKey(POLICIES, "", name), name, policy.spec, policy.spec)
+        for binding_name, binding in self._typed[NATIVE_BINDINGS].items():
+            key = ObjectKey(NATIVE_BINDINGS, "", binding_name)
+            native = self._typed[NATIVE_POLICIES].get(binding.spec.policy_name)
+            if native is None:
+                self._problems[key] = f"there is no ValidatingAdmissionPolicy {binding.spec.policy_name}"
+                continue
+            # Compiled again whenever either of the two changed: a binding is part of the compiled policy.
+            if NATIVE_POLICIES in self._stale:
+                self._compiled.pop(key, None)
+            policies += self._compile(key, native.metadata.name, native.spec, binding.spec)
+        return PolicySet(policies)
+
+    def _compile(
+        self, key: ObjectKey, name: str, spec: PolicySpec, binding: BindingSpec | WeightPolicySpec
+    ) -> tuple[Policy, ...]:
+        """The compiled policy, from before if nothing changed; one that does not compile denies what it matches."""
+        if key not in self._compiled:
+            self._problems.pop(key, None)
+            try:
+                policy = compile_policy(name, spec, binding)
+            except PolicyError as error:
+                self._problems[key] = str(error)
+                policy = broken_policy(name, spec, binding, str(error))
+            self._compiled[key] = (policy,)
+        return self._compiled[key]
+
+    def _book(self) -> AccessBook:
+        return AccessBook.build(
+            self._typed[REQUESTS].values(),
+            self._typed[APPROVALS].values(),
+            self._typed[MODELS].values(),
+            self._settings.access,
+        )
+
+
+def describe(error: ValidationError) -> str:
+    """What is wrong with an object, on one line: where, and what would be right; never what it held."""
+    places = [
+        f"{'.'.join(str(part) for part in item['loc']) or 'object'}: {item['msg']}"
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    more = f" (and {len(places) - 3} more)" if len(places) > 3 else ""
+    return "; ".join(places[:3]) + more
