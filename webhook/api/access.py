@@ -176,7 +176,7 @@ class AccessSettings(Schema):
     )
     required_extra: list[Name] = Field(
         default_factory=list,
-        description="userInfo.extra keys of every real session, as authentication.kubernetes.io/credential-id",
+        description="userInfo.extra keys of every real session: authentication.kubernetes.io/credential-id",
     )
     change_control: ChangeControl = Field(default_factory=ChangeControl)
     waivers: AccessRules | None = Field(

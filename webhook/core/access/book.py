@@ -67,7 +67,7 @@ class AccessBook:
         remove: Iterable[tuple[str, str]] = (),
         models: Mapping[str, AccessRules] | None = None,
     ) -> AccessBook:
-        """The book after some objects were written, some (kind, name) removed, or the ModelWeights changed."""
+        """The book after objects were written, others (kind, name) removed, or the ModelWeights changed."""
         book = AccessBook(
             models=self.models if models is None else dict(models),
             settings=self.settings,

@@ -1,0 +1,82 @@
+"""Builders for requests and approvals as the API server stores them."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from webhook.api.access import AccessApproval, AccessRequest
+from webhook.api.base import API_VERSION
+from webhook.api.modelweights import AccessRules
+from webhook.core.access.model import format_time
+
+START = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
+
+
+class Story:
+    """Short words for the objects of one test; times are minutes after `START`."""
+
+    start = START
+    rules = AccessRules.model_validate(
+        {"approvals": 2, "approvers": {"groups": ["approvers"], "users": ["root-cat"]}, "maxDuration": "12h"}
+    )
+
+    @staticmethod
+    def at(minutes: float) -> datetime:
+        return START + timedelta(minutes=minutes)
+
+    def request(
+        self, name="r1", at=0, by="alice", by_uid="", by_groups=(), uid=None, **spec
+    ) -> AccessRequest:
+        body = {
+            "model": "atlas",
+            "subject": {"kind": "ServiceAccount", "namespace": "research", "name": "trainer"},
+            "namespaces": ["research"],
+            "duration": "8h",
+            "reason": "evals",
+            "requester": {"username": by, "uid": by_uid, "groups": list(by_groups)},
+        }
+        if "change" in spec or "waiver" in spec:
+            for key in ("model", "subject", "namespaces"):
+                del body[key]
+        body.update(spec)
+        metadata = {
+            "name": name,
+            "uid": f"uid-{name}" if uid is None else uid,
+            "creationTimestamp": format_time(self.at(at)),
+        }
+        return AccessRequest.model_validate(
+            {"apiVersion": API_VERSION, "kind": "AccessRequest", "metadata": metadata, "spec": body}
+        )
+
+    def approval(
+        self,
+        name,
+        at=1,
+        by="bob",
+        by_uid="",
+        by_groups=("approvers",),
+        request="r1",
+        uid=None,
+        decision="Approve",
+    ) -> AccessApproval:
+        return AccessApproval.model_validate(
+            {
+                "apiVersion": API_VERSION,
+                "kind": "AccessApproval",
+                "metadata": {
+                    "name": name,
+                    "uid": f"uid-{name}",
+                    "creationTimestamp": format_time(self.at(at)),
+                },
+                "spec": {
+                    "request": {"name": request, "uid": f"uid-{request}" if uid is None else uid},
+                    "decision": decision,
+                    "approver": {"username": by, "uid": by_uid, "groups": list(by_groups)},
+                },
+            }
+        )
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
