@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from webhook.api.modelweights import AccessRules
+    from webhook.api.modelweights import AccessRules, ModelWeights
     from webhook.core.access.signing import Verifier
 
 _K = TypeVar("_K")
@@ -44,32 +44,32 @@ class AccessBook:
     @classmethod
     def build(
         cls,
-        *,
         requests: Iterable[AccessRequest] = (),
         approvals: Iterable[AccessApproval] = (),
-        models: Mapping[str, AccessRules] | None = None,
+        models: Iterable[ModelWeights] = (),
         settings: AccessSettings | None = None,
+        *,
         verifier: Verifier | None = None,
         assumed_time: datetime | None = None,
     ) -> AccessBook:
         """A book of everything there is.
 
-        ``models`` maps the name of each ModelWeights to its access rules. Without a ``verifier`` the
-        objects count as admitted. ``assumed_time`` (aware UTC) stands in for a missing creationTimestamp,
-        for files that were never in a cluster; without it such objects count for nothing.
+        Without a ``verifier`` the objects count as admitted. ``assumed_time`` (aware UTC) stands in for a
+        missing creationTimestamp, for files that were never in a cluster; without it such objects count for
+        nothing.
         """
-        empty = cls(dict(models or {}), settings or AccessSettings(), Reader(verifier, assumed_time))
+        empty = cls(_rules(models), settings or AccessSettings(), Reader(verifier, assumed_time))
         return empty.with_changes((*requests, *approvals))
 
     def with_changes(
         self,
         put: Iterable[AccessRequest | AccessApproval] = (),
         remove: Iterable[tuple[str, str]] = (),
-        models: Mapping[str, AccessRules] | None = None,
+        models: Iterable[ModelWeights] | None = None,
     ) -> AccessBook:
         """The book after objects were written, others (kind, name) removed, or the ModelWeights changed."""
         book = AccessBook(
-            models=self.models if models is None else dict(models),
+            models=self.models if models is None else _rules(models),
             settings=self.settings,
             reader=self.reader,
             _asks=self._asks.copy(),
@@ -227,6 +227,10 @@ def _set_or_drop(index: dict[_K, _V], key: _K, value: _V) -> None:
         index[key] = value
     else:
         index.pop(key, None)
+
+
+def _rules(models: Iterable[ModelWeights]) -> dict[str, AccessRules]:
+    return {model.metadata.name: model.spec.access for model in models}
 
 
 def _stale(book: AccessBook, models: Mapping[str, AccessRules]) -> set[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from webhook.api.access import AccessApproval, AccessRequest
 from webhook.api.base import API_VERSION
-from webhook.api.modelweights import AccessRules
+from webhook.api.modelweights import ModelWeights
 from webhook.core.access.model import format_time
 
 START = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
@@ -16,9 +16,25 @@ class Story:
     """Short words for the objects of one test; times are minutes after `START`."""
 
     start = START
-    rules = AccessRules.model_validate(
-        {"approvals": 2, "approvers": {"groups": ["approvers"], "users": ["root-cat"]}, "maxDuration": "12h"}
-    )
+
+    @staticmethod
+    def model(
+        name="atlas", approvals=2, groups=("approvers",), users=("root-cat",), **access
+    ) -> ModelWeights:
+        access = {
+            "approvals": approvals,
+            "approvers": {"groups": list(groups), "users": list(users)},
+            "maxDuration": "12h",
+            **access,
+        }
+        spec = {
+            "sensitivity": "frontier",
+            "volumes": [{"nfs": {"server": "s", "path": "/p"}}],
+            "access": access,
+        }
+        return ModelWeights.model_validate(
+            {"apiVersion": API_VERSION, "kind": "ModelWeights", "metadata": {"name": name}, "spec": spec}
+        )
 
     @staticmethod
     def at(minutes: float) -> datetime:

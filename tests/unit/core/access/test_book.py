@@ -13,7 +13,7 @@ def test_two_approvals_by_two_people_grant_from_the_second_one(story):
     book = AccessBook.build(
         requests=[story.request()],
         approvals=[story.approval("a1", at=10, by="bob"), story.approval("a2", at=20, by="carol")],
-        models={"atlas": story.rules},
+        models=[story.model()],
     )
     (grant,) = book.active(story.at(30))
     assert (grant.begins, grant.expires) == (story.at(20), story.at(20 + 480))
@@ -30,7 +30,7 @@ def test_two_approvals_by_two_people_grant_from_the_second_one(story):
 
 def test_one_approval_is_not_two(story):
     book = AccessBook.build(
-        requests=[story.request()], approvals=[story.approval("a1")], models={"atlas": story.rules}
+        requests=[story.request()], approvals=[story.approval("a1")], models=[story.model()]
     )
     state = book.state("r1", story.at(5))
     assert (state.phase, state.approvals, state.needed) == (Phase.PENDING, 1, 2)
