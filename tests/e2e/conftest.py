@@ -1,0 +1,107 @@
+"""The fixtures of the end-to-end tests: a cluster, a namespace in it, and Weightlock installed.
+
+Without a control plane these tests are skipped, and the last lines of the run say why; with CI=true in the
+environment they fail instead, since a check that quietly did not run is worse than none.
+
+    control_plane       the cluster of the whole run, started once (`harness.cluster.Cluster`)
+    own_control_plane   the same, for tests that stop, pause or restart it (skipped on other clusters)
+    new_control_plane   a function that starts one more with `harness.controlplane.Options` of your own
+    namespace           the name of a new namespace, deleted after the test
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
+
+from harness.cluster import Cluster  # noqa: E402 -- the path to it is set just above
+from harness.controlplane import ControlPlane, Options  # noqa: E402
+from harness.foreign import ExistingCluster, KindCluster  # noqa: E402
+from harness.programs import NoControlPlaneError, control_plane_programs  # noqa: E402
+
+REASON = pytest.StashKey[str]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything below this directory as `e2e`."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Iterator[None]:
+    """Say after all other summaries why the end-to-end tests did not run."""
+    yield
+    if REASON in config.stash:
+        terminalreporter.write_line(f"end-to-end tests did not run: {config.stash[REASON]}", yellow=True)
+
+
+def _programs(config: pytest.Config) -> Path:
+    """The directory of the control plane's programs; skips, or fails with CI=true, where there are none."""
+    try:
+        return control_plane_programs()
+    except NoControlPlaneError as reason:
+        config.stash[REASON] = str(reason)
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI=true, and {reason}", pytrace=False)
+        pytest.skip(str(reason))
+
+
+def _start(config: pytest.Config) -> Cluster:
+    """The cluster that WEIGHTLOCK_E2E asks for; our own control plane by default."""
+    programs = _programs(config)
+    kind = os.environ.get("WEIGHTLOCK_E2E")
+    if kind == "existing":
+        return ExistingCluster(Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config"))
+    if kind == "kind":
+        return KindCluster("weightlock-e2e", os.environ.get("WEIGHTLOCK_IMAGE"))
+    return ControlPlane(programs).start()
+
+
+@pytest.fixture(scope="session")
+def control_plane(pytestconfig: pytest.Config) -> Iterator[Cluster]:
+    """The cluster of this run: `control_plane.kubectl(...)`, `.client(...)`, `.apply(...)`; see `Cluster`."""
+    cluster = _start(pytestconfig)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def own_control_plane(control_plane: Cluster) -> ControlPlane:
+    """The control plane as processes of ours, to restart or pause. Leave it running as it was found."""
+    if not isinstance(control_plane, ControlPlane):
+        pytest.skip("the cluster is not ours to stop")
+    return control_plane
+
+
+@pytest.fixture(scope="session")
+def new_control_plane(pytestconfig: pytest.Config) -> Iterator[Callable[[Options], ControlPlane]]:
+    """A function that starts a further control plane with given options; all stop at the end of the run."""
+    started: list[ControlPlane] = []
+
+    def start(options: Options) -> ControlPlane:
+        if os.environ.get("WEIGHTLOCK_E2E"):
+            pytest.skip("needs a control plane of its own")
+        started.append(ControlPlane(_programs(pytestconfig), options).start())
+        return started[-1]
+
+    yield start
+    for cluster in started:
+        cluster.stop()
+
+
+@pytest.fixture
+def namespace(control_plane: Cluster) -> Iterator[str]:
+    """The name of a namespace made for this test, with its default service account."""
+    name = control_plane.new_namespace()
+    yield name
+    control_plane.delete_namespace(name)

@@ -1,0 +1,186 @@
+"""What every cluster offers the tests, be it our own control plane, kind, or one that exists already.
+
+Tests speak to the cluster as people do: `kubectl` with a kubeconfig of their own, or the API directly.
+"""
+
+import abc
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.rest import Client
+from harness.waiting import eventually
+
+KUBECTL_SECONDS = 60.0
+RBAC_API = "/apis/rbac.authorization.k8s.io/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command did: its exit code, and what it wrote."""
+
+    command: tuple[str, ...]
+    code: int
+    stdout: str
+    stderr: str
+
+    def ok(self) -> "Result":
+        """This result. Raises AssertionError with the output unless the exit code is 0."""
+        assert self.code == 0, f"{self}"
+        return self
+
+    def failed(self) -> str:
+        """What was written to stderr. Raises AssertionError if the exit code is 0."""
+        assert self.code != 0, f"expected a failure: {self}"
+        return self.stderr
+
+    def json(self) -> Any:
+        """The output as JSON. Raises AssertionError unless the exit code is 0."""
+        return json.loads(self.ok().stdout)
+
+    def __str__(self) -> str:
+        return f"{' '.join(self.command)} exited with {self.code}\n{self.stdout}{self.stderr}"
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    stdin: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    seconds: float = KUBECTL_SECONDS,
+) -> Result:
+    """Run a command and return what it did. Raises AssertionError if it takes longer than `seconds`."""
+    words = tuple(str(part) for part in command)
+    try:
+        done = subprocess.run(
+            words,
+            input=stdin or "",
+            env=None if environment is None else dict(environment),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as slow:
+        raise AssertionError(f"{' '.join(words)}: no end within {seconds:g} s: {slow.stderr!r}") from None
+    return Result(words, done.returncode, done.stdout, done.stderr)
+
+
+class Cluster(abc.ABC):
+    """A running Kubernetes cluster. `own` tells whether its processes are ours to stop, pause and restart."""
+
+    own = False
+
+    def __init__(self, directory: Path, programs: Mapping[str, Path]) -> None:
+        self.directory = directory
+        self.programs = programs
+        self._clients: dict[tuple[str | None, tuple[str, ...]], Client] = {}
+
+    @abc.abstractmethod
+    def kubeconfig(self, user: str | None = None, groups: Sequence[str] = ()) -> Path:
+        """The path of a kubeconfig for `user` in `groups`; for the cluster admin where no user is given."""
+
+    def client(self, user: str | None = None, groups: Sequence[str] = ()) -> Client:
+        """A client of the API as `user` in `groups`, the admin where no user is given; we close it."""
+        who = (user, tuple(groups))
+        if who not in self._clients:
+            self._clients[who] = Client.from_kubeconfig(self.kubeconfig(user, groups))
+        return self._clients[who]
+
+    def tool_environment(self) -> dict[str, str]:
+        """The environment of kubectl and helm: no configuration or cache of whoever runs the tests."""
+        home = self.directory / "home"
+        home.mkdir(exist_ok=True)
+        return {
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": str(home),
+            "KUBECTL_KUBERC": "false",
+            "LC_ALL": "C",
+        }
+
+    def kubectl(
+        self,
+        *arguments: str,
+        user: str | None = None,
+        groups: Sequence[str] = (),
+        stdin: str | Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+        seconds: float = KUBECTL_SECONDS,
+    ) -> Result:
+        """Run kubectl as `user` in `groups`, the cluster admin where no user is given.
+
+        `stdin` may be text, an object or several: `kubectl("apply", "-f", "-", stdin=pod, user="alice")`.
+        """
+        kubeconfig = self.kubeconfig(user, groups)
+        command = [str(self.programs["kubectl"]), "--kubeconfig", str(kubeconfig), *arguments]
+        text = stdin if stdin is None or isinstance(stdin, str) else as_yaml(stdin)
+        return run(command, stdin=text, environment=self.tool_environment(), seconds=seconds)
+
+    def helm(self, *arguments: str, seconds: float = 120.0) -> Result:
+        """Run helm as the cluster admin."""
+        assert "helm" in self.programs, "helm is not among the programs of this cluster"
+        command = [str(self.programs["helm"]), "--kubeconfig", str(self.kubeconfig()), *arguments]
+        return run(command, environment=self.tool_environment(), seconds=seconds)
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        """Apply objects as the cluster admin (server-side, so that large CRDs fit). Raises AssertionError."""
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=objects).ok()
+
+    def new_namespace(self, prefix: str = "test", labels: Mapping[str, str] | None = None) -> str:
+        """Create a namespace of a new name, wait for its default service account, return the name."""
+        name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+        admin = self.client()
+        metadata = {"name": name, "labels": dict(labels or {})}
+        admin.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).ok()
+        account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+        eventually(lambda: admin.get(account).status == 200, f"service account default in {name}")
+        return name
+
+    def delete_namespace(self, name: str) -> None:
+        """Ask for a namespace to be deleted, without waiting for the end of it."""
+        self.client().delete(f"/api/v1/namespaces/{name}")
+
+    def allow(
+        self, user: str, verbs: Sequence[str], resources: Sequence[str], namespace: str, group: str = ""
+    ) -> None:
+        """Let `user` do `verbs` on `resources` of an API group in a namespace: a Role and its binding."""
+        rule = {"apiGroups": [group], "resources": list(resources), "verbs": list(verbs)}
+        name = f"{user}-{uuid.uuid4().hex[:8]}"
+        role = {**_rbac("Role", name, namespace), "rules": [rule]}
+        self.client().post(f"{RBAC_API}/namespaces/{namespace}/roles", role).ok()
+        self._bind(user, namespace, "Role", name)
+
+    def let_edit(self, user: str, namespace: str) -> None:
+        """Give `user` the ClusterRole `edit` in a namespace, as a researcher has it: pods, jobs, exec, …"""
+        self._bind(user, namespace, "ClusterRole", "edit")
+
+    def _bind(self, user: str, namespace: str, kind: str, role: str) -> None:
+        binding = {
+            **_rbac("RoleBinding", f"{user}-{role}", namespace),
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+        }
+        self.client().post(f"{RBAC_API}/namespaces/{namespace}/rolebindings", binding).ok()
+
+    def stop(self) -> None:
+        """Close what this process holds open; the cluster itself goes on unless it is ours."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
+
+def _rbac(kind: str, name: str, namespace: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": metadata}
+
+
+def as_yaml(objects: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> str:
+    """Objects as a stream of YAML documents."""
+    documents = [objects] if isinstance(objects, Mapping) else list(objects)
+    return yaml.safe_dump_all(documents, sort_keys=False)

@@ -1,0 +1,171 @@
+"""The control plane under the other tests is real: its version, its RBAC, its controllers, its state."""
+
+import json
+
+import pytest
+from harness.cluster import Cluster
+from harness.controlplane import WEBHOOK_CLIENT, ControlPlane
+from harness.programs import ROOT
+from harness.waiting import eventually
+
+
+def pod_template(**labels: str) -> dict[str, object]:
+    container = {"name": "main", "image": "registry.example.com/train:1"}
+    return {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+
+
+def test_it_is_the_release_that_the_go_module_names(own_control_plane: ControlPlane) -> None:
+    version = own_control_plane.client().get("/version").ok()["gitVersion"]
+    assert f"k8s.io/kubernetes {version} " in (ROOT / "tests/e2e/controlplane/go.mod").read_text()
+    client = own_control_plane.kubectl("version", "--client", "-o", "json").json()
+    assert client["clientVersion"]["gitVersion"] == version
+
+
+def test_a_user_without_rights_is_forbidden(control_plane: Cluster, namespace: str) -> None:
+    said = control_plane.kubectl("get", "pods", "-n", namespace, user="alice").failed()
+    assert 'User "alice" cannot list resource "pods"' in said
+
+
+def test_rbac_gives_a_user_what_it_says_and_no_more(control_plane: Cluster, namespace: str) -> None:
+    control_plane.allow("bob", ["list"], ["pods"], namespace)
+    bob = control_plane.client("bob")
+    eventually(
+        lambda: bob.get(f"/api/v1/namespaces/{namespace}/pods").status == 200,
+        "the role takes effect",
+        seconds=10,
+    )
+    assert bob.get(f"/api/v1/namespaces/{namespace}/secrets").status == 403
+
+
+def test_groups_of_a_user_count(control_plane: Cluster) -> None:
+    said = control_plane.kubectl("auth", "whoami", "-o", "json", user="carol", groups=["team-atlas"]).json()
+    assert said["status"]["userInfo"]["username"] == "carol"
+    assert "team-atlas" in said["status"]["userInfo"]["groups"]
+
+
+def test_a_deployment_gets_its_pods_from_the_real_controllers(control_plane: Cluster, namespace: str) -> None:
+    control_plane.let_edit("dana", namespace)
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "train"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "t"}}, "template": pod_template(app="t")},
+    }
+    apply = ["apply", "-n", namespace, "-f", "-"]
+    eventually(
+        lambda: control_plane.kubectl(*apply, stdin=deployment, user="dana").ok(),
+        "dana may deploy",
+        seconds=10,
+    )
+    pods_path = f"/api/v1/namespaces/{namespace}/pods"
+
+    def pods() -> list[dict]:
+        items = control_plane.client().get(pods_path).ok()["items"]
+        return items if len(items) == 2 else []
+
+    owners = [pod["metadata"]["ownerReferences"][0] for pod in eventually(pods, "two pods")]
+    sets = control_plane.client().get(f"/apis/apps/v1/namespaces/{namespace}/replicasets").ok()["items"]
+    assert {owner["uid"] for owner in owners} == {sets[0]["metadata"]["uid"]}
+    assert sets[0]["metadata"]["ownerReferences"][0]["kind"] == "Deployment"
+
+
+def test_a_job_gets_its_pod(control_plane: Cluster, namespace: str) -> None:
+    template = pod_template()
+    template["spec"] |= {"restartPolicy": "Never"}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "once"},
+        "spec": {"template": template},
+    }
+    control_plane.client().post(f"/apis/batch/v1/namespaces/{namespace}/jobs", job).ok()
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    pods = eventually(lambda: control_plane.client().get(path).ok()["items"], "the job's pod")
+    assert pods[0]["metadata"]["labels"]["batch.kubernetes.io/job-name"] == "once"
+
+
+def test_controllers_act_as_their_own_service_accounts(
+    own_control_plane: ControlPlane, namespace: str
+) -> None:
+    replicas = {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {"name": "r"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "r"}}, "template": pod_template(app="r")},
+    }
+    own_control_plane.client().post(f"/apis/apps/v1/namespaces/{namespace}/replicasets", replicas).ok()
+
+    def creations() -> list[dict]:
+        events = own_control_plane.audit_events(
+            user="system:serviceaccount:kube-system:replicaset-controller", verb="create"
+        )
+        return [event for event in events if event["objectRef"].get("namespace") == namespace]
+
+    assert eventually(creations, "the audit log tells who made the pod")[0]["objectRef"]["resource"] == "pods"
+
+
+def test_a_service_account_token_is_issued_and_accepted(control_plane: Cluster, namespace: str) -> None:
+    request = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"audiences": ["weightlock.dev/broker"], "expirationSeconds": 600},
+    }
+    account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
+    token = control_plane.client().post(f"{account}/token", request).ok()["status"]["token"]
+    review = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenReview",
+        "spec": {"token": token, "audiences": ["weightlock.dev/broker"]},
+    }
+    status = control_plane.client().post("/apis/authentication.k8s.io/v1/tokenreviews", review).ok()["status"]
+    assert status["authenticated"]
+    assert status["audiences"] == ["weightlock.dev/broker"]
+    assert status["user"]["username"] == f"system:serviceaccount:{namespace}:default"
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["orderly", "killed"])
+def test_state_outlives_an_api_server(own_control_plane: ControlPlane, namespace: str, crash: bool) -> None:
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    kept = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}, "data": {"a": "b"}}
+    before = own_control_plane.client().post(path, kept).ok()
+    own_control_plane.restart_apiserver(crash=crash)
+    after = own_control_plane.client().get(f"{path}/kept").ok()
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["data"] == {"a": "b"}
+    other = own_control_plane.new_namespace()
+    own_control_plane.delete_namespace(other)
+
+
+def test_a_frozen_etcd_delays_writes_and_loses_none(own_control_plane: ControlPlane, namespace: str) -> None:
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    late = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late"}}
+    with own_control_plane.etcd_paused():
+        answer = own_control_plane.client("admin-2", ["system:masters"]).post(path, late, timeout="1s")
+        assert answer.status >= 500, answer
+    eventually(
+        lambda: own_control_plane.client().post(path, late).status in (201, 409),
+        "writes work again",
+        seconds=15,
+    )
+
+
+def test_what_is_written_into_etcd_was_seen_by_no_admission(
+    own_control_plane: ControlPlane, namespace: str
+) -> None:
+    keys = own_control_plane.etcd.keys("/registry/namespaces/")
+    assert f"/registry/namespaces/{namespace}" in keys
+    own_control_plane.etcd.put("/registry/weightlock.test/forged", {"kind": "Forged"})
+    assert own_control_plane.etcd.get("/registry/weightlock.test/forged") == {"kind": "Forged"}
+    own_control_plane.etcd.delete("/registry/weightlock.test/forged")
+    assert own_control_plane.etcd.get("/registry/weightlock.test/forged") is None
+
+
+def test_the_api_server_has_a_certificate_to_show_to_webhooks(own_control_plane: ControlPlane) -> None:
+    admission = (own_control_plane.directory / "admission.yaml").read_text()
+    assert "ValidatingAdmissionWebhook" in admission
+    assert own_control_plane.webhook_client.certificate.name == f"{WEBHOOK_CLIENT}.crt"
+    assert own_control_plane.webhook_client_ca.read_bytes() != own_control_plane.ca.read_bytes()
+
+
+def test_helm_speaks_to_the_cluster(control_plane: Cluster) -> None:
+    assert json.loads(control_plane.helm("list", "-A", "-o", "json").ok().stdout) == []
