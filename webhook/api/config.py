@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from webhook.api.access import AccessSettings
 from webhook.api.base import Name, Pattern, Schema
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -81,6 +82,7 @@ class Settings(Schema):
     devices: list[DeviceVendor] = Field(default_factory=_default_vendors)
     workloads: list[WorkloadKind] = Field(default_factory=list, description="kinds besides those built in")
     injection: Injection = Field(default_factory=Injection)
+    access: AccessSettings = Field(default_factory=AccessSettings)
 
 
 class Listen(Schema):

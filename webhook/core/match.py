@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from webhook.core.selectors import Selector
+from webhook.core.selectors import Selector, compile_selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from webhook.api.base import LabelSelector
     from webhook.api.policy import MatchResources, ResourceRule
     from webhook.core.objects import Document, Lookup
     from webhook.core.review import AdmissionRequest
@@ -128,9 +129,10 @@ def labels_of(document: Document | None) -> dict[str, str]:
     return labels if isinstance(labels, dict) else {}
 
 
-def _selector(selector: object) -> Selector | None:
-    compiled = Selector.compile(selector)
-    return None if compiled.matches_everything else compiled
+def _selector(selector: LabelSelector | None) -> Selector | None:
+    """A compiled selector, or None where it matches everything."""
+    compiled = compile_selector(selector) if selector is not None else Selector()
+    return None if compiled == Selector() else compiled
 
 
 def _rule_matches(rule: ResourceRule, kind: RequestKind, *, exact: bool) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from webhook.core.cel import CompileError, Environment, EvaluationError, Variables, environment
 from webhook.core.match import Matcher
 from webhook.core.objects import group_kind
-from webhook.core.selectors import Selector
+from webhook.core.selectors import compile_selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from webhook.core.match import RequestKind
     from webhook.core.objects import Document, Lookup
     from webhook.core.review import AdmissionRequest
+    from webhook.core.selectors import Selector
 
 DEFAULT_CODE = "WL500"
 UNEVALUABLE_CODE = "WL901"
@@ -259,7 +260,7 @@ def compile_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPol
             (note.key, compiler.audit(f"spec.auditAnnotations[{index}].valueExpression", note.value_expression))
             for index, note in enumerate(spec.audit_annotations)
         ),
-        params=_Params(param_kind, ref, Selector.compile(ref.selector) if ref.selector else None) if ref else None,
+        params=_Params(param_kind, ref, compile_selector(ref.selector) if ref.selector else None) if ref else None,
         param_kind=param_kind,
     )
 

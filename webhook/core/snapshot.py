@@ -25,9 +25,11 @@ from webhook.core.workload import WorkloadTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from webhook.api.config import Settings
     from webhook.api.policy import BindingSpec, PolicySpec, WeightPolicySpec
+    from webhook.core.access import Verifier
     from webhook.core.objects import Document
     from webhook.core.policy import Policy
 
@@ -38,6 +40,7 @@ APPROVALS = f"AccessApproval.{GROUP}"
 NATIVE_POLICIES = "ValidatingAdmissionPolicy.admissionregistration.k8s.io"
 NATIVE_BINDINGS = "ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io"
 
+# An asset or policy that can no longer be read keeps its last good form; the API server's schema lets none come.
 _TYPES: dict[str, type[BaseModel]] = {
     MODELS: ModelWeights,
     POLICIES: WeightPolicy,
@@ -65,13 +68,23 @@ class Snapshot:
 class SnapshotBuilder:
     """Takes objects one at a time and gives a `Snapshot` of all of them; only what changed is built again."""
 
-    def __init__(self, settings: Settings, *, complete: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        complete: bool,
+        verifier: Verifier | None = None,
+        assumed_time: datetime | None = None,
+    ) -> None:
         self._settings = settings
         self._workloads = WorkloadTable(settings.workloads)
         self._objects = ObjectStore(complete=complete)
         self._typed: dict[str, dict[str, Any]] = {kind: {} for kind in _TYPES}
         self._compiled: dict[ObjectKey, tuple[Policy, ...]] = {}
         self._problems: dict[ObjectKey, str] = {}
+        self._access = AccessBook.build(settings=settings.access, verifier=verifier, assumed_time=assumed_time)
+        self._written: dict[tuple[str, str], AccessRequest | AccessApproval] = {}
+        self._removed: set[tuple[str, str]] = set()
         self._stale = set(_TYPES)
         self._snapshot: Snapshot | None = None
 
@@ -96,6 +109,8 @@ class SnapshotBuilder:
             self._stale.add(key.kind)
             self._typed[key.kind].pop(key.name, None)
             self._problems.pop(key, None)
+            self._compiled.pop(key, None)
+            self._note_access(key, None)
 
     def snapshot(self) -> Snapshot:
         """The snapshot of all objects put so far."""
@@ -112,7 +127,7 @@ class SnapshotBuilder:
             models=dict(models) if fresh_models else before.models,  # type: ignore[union-attr]
             catalog=Catalog(models.values()) if fresh_models else before.catalog,  # type: ignore[union-attr]
             policies=self._policies() if fresh_policies else before.policies,  # type: ignore[union-attr]
-            access=self._book() if fresh_access else before.access,  # type: ignore[union-attr]
+            access=self._book(fresh_models=fresh_models) if fresh_access else before.access,  # type: ignore[union-attr]
             workloads=self._workloads,
             problems=dict(self._problems),
         )
@@ -122,11 +137,24 @@ class SnapshotBuilder:
     def _read(self, key: ObjectKey, model: type[BaseModel], document: Document) -> None:
         self._compiled.pop(key, None)
         try:
-            self._typed[key.kind][key.name] = model.model_validate(document)
+            resource = model.model_validate(document)
         except ValidationError as error:
             self._problems[key] = describe(error)
-        else:
-            self._problems.pop(key, None)
+            # A vote or request that cannot be read must not go on counting in its earlier form.
+            self._note_access(key, None)
+            return
+        self._problems.pop(key, None)
+        self._typed[key.kind][key.name] = resource
+        self._note_access(key, resource)
+
+    def _note_access(self, key: ObjectKey, resource: Any) -> None:
+        if key.kind not in (REQUESTS, APPROVALS):
+            return
+        place = (key.kind.partition(".")[0], key.name)
+        self._removed.add(place)
+        self._written.pop(place, None)
+        if resource is not None:
+            self._written[place] = resource
 
     def _policies(self) -> PolicySet:
         policies: list[Policy] = []
@@ -158,13 +186,12 @@ class SnapshotBuilder:
             self._compiled[key] = (policy,)
         return self._compiled[key]
 
-    def _book(self) -> AccessBook:
-        return AccessBook.build(
-            self._typed[REQUESTS].values(),
-            self._typed[APPROVALS].values(),
-            self._typed[MODELS].values(),
-            self._settings.access,
-        )
+    def _book(self, *, fresh_models: bool) -> AccessBook:
+        rules = {name: model.spec.access for name, model in self._typed[MODELS].items()} if fresh_models else None
+        self._access = self._access.with_changes(self._written.values(), self._removed, rules)
+        self._written.clear()
+        self._removed.clear()
+        return self._access
 
 
 def describe(error: ValidationError) -> str:

@@ -27,7 +27,10 @@ _HELP = "docs/denied.md"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided about one request, before it is put into words for the wire."""
+    """What was decided about one request, before it is put into words for the wire.
+
+    ``timings`` holds (policy, result, seconds) of each policy that was evaluated.
+    """
 
     uid: str
     denials: tuple[Finding, ...]
@@ -35,6 +38,8 @@ class Verdict:
     audits: tuple[Finding, ...]
     audit_annotations: tuple[tuple[str, str], ...] = ()
     patch: tuple[Document, ...] = ()
+    injected: bool = False
+    timings: tuple[tuple[str, str, float], ...] = ()
 
     @property
     def allowed(self) -> bool:

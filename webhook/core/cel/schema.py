@@ -98,7 +98,15 @@ _WEIGHTLOCK: Final[dict[str, dict[str, str]]] = {
     },
     "Escape": {"kind": "string", "path": "string", "detail": "string"},
     "Subject": {"username": "string", "groups": "[string]", "extra": "{list}", "serviceAccount": "string"},
-    "Grant": {"model": "string", "request": "string", "expires": "timestamp", "approvers": "[string]"},
+    "GrantSubject": {"kind": "string", "namespace": "string", "name": "string"},
+    "Grant": {
+        "model": "string",
+        "request": "string",
+        "expires": "timestamp",
+        "approvers": "[string]",
+        "breakGlass": "bool",
+        "subject": "weightlock.GrantSubject",
+    },
 }
 _FIELD: Final = descriptor_pb2.FieldDescriptorProto
 _SCALARS: Final = {"string": _FIELD.TYPE_STRING, "bool": _FIELD.TYPE_BOOL, "int": _FIELD.TYPE_INT64}

@@ -1,0 +1,54 @@
+"""``weightlock``: finds the command, parses its arguments, runs it, and turns its errors into one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# Each command's module is imported only when it is asked for, so that a review does not wait for a web server.
+_COMMANDS = {
+    "review": "the verdict the webhook would give, offline",
+    "serve": "the admission webhook",
+}
+
+
+class UsageError(Exception):
+    """Bad input; the message is for the person who typed it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 good, 1 a no (a denial, a failed check), 2 bad input."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="weightlock", description="Keeps AI model weights and GPUs in the hands of approved workloads."
+    )
+    parser.add_argument("--version", action="version", version=f"weightlock {version('weightlock')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    asked = next((word for word in words if not word.startswith("-")), "")
+    for name, summary in _COMMANDS.items():
+        if name == asked:
+            importlib.import_module(f"webhook.cli.{name}").add_parser(commands)
+        else:
+            commands.add_parser(name, help=summary)
+    options = parser.parse_args(words)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except UsageError as error:
+        print(f"weightlock {asked}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())

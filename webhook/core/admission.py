@@ -1,0 +1,218 @@
+"""One request to one verdict: `mutate` says what to add, `validate` says whether it may be.
+
+Both are pure. Where an answer is missing they return `Needs`; the shell finds the answers and asks again. Nothing
+here allows because something went wrong: what cannot be judged is a finding that denies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from webhook.core import inject
+from webhook.core.access.guard import guard
+from webhook.core.access.stamp import stamp
+from webhook.core.authz import Answers, UnansweredError
+from webhook.core.cel import Bindings, User
+from webhook.core.facts import TemplateFacts, gather_request
+from webhook.core.match import RequestKind, namespace_object
+from webhook.core.objects import Lookup, MissingObjectError
+from webhook.core.policy import Evaluation, Finding
+from webhook.core.source import Needs
+from webhook.core.subject import subject_of
+from webhook.core.verdict import Verdict, settle
+from webhook.core.workload import MalformedObjectError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+    from webhook.core.review import AdmissionRequest, RefusedReviewError
+    from webhook.core.snapshot import Snapshot
+    from webhook.core.source import Knowledge
+
+UNSAFE_DOCUMENT = "WL501"
+MALFORMED_OBJECT = "WL502"
+NOT_INJECTED = "WL301"
+RESERVED_NAME = "WL302"
+INTERNAL_ERROR = "WL902"
+_OURS = "weightlock"
+
+
+def mutate(request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime) -> Verdict | Needs:
+    """What admission adds to an object: the key sidecar of a pod, the identity on an access object. Never denies."""
+    if _is_exempt(request, snapshot):
+        return settle(request.uid, ())
+    operations = stamp(request, None, now)
+    injected = False
+    if _creates_pod(request):
+        lookup = Lookup(snapshot.objects, knowledge.objects)
+        try:
+            wanted = _plan(request, snapshot, lookup)
+        except MissingObjectError:
+            return Needs(objects=frozenset(lookup.missing))
+        except MalformedObjectError:
+            # Validation says so in words; there is nothing safe to add.
+            return settle(request.uid, ())
+        operations = (*operations, *inject.patch(_object(request), wanted))
+        injected = wanted.agent is not None
+    return replace(settle(request.uid, ()), patch=tuple(operations), injected=injected)
+
+
+def validate(
+    request: AdmissionRequest,
+    snapshot: Snapshot,
+    knowledge: Knowledge,
+    now: datetime,
+    *,
+    clock: Callable[[], float] | None = None,
+) -> Verdict | Needs:
+    """Whether the request may go through, judged on the final object. ``clock`` (seconds) times each policy."""
+    if _is_exempt(request, snapshot):
+        return settle(request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),))
+    judge = _Judge(request, snapshot, knowledge, now, clock)
+    try:
+        findings = [*judge.policies(), *judge.injection(), *judge.access()]
+    except MalformedObjectError as error:
+        fix = "correct the object: kubectl explain shows the fields"
+        findings = [Finding(MALFORMED_OBJECT, _OURS, f"the object cannot be judged: {error}", fix)]
+        return replace(settle(request.uid, findings), timings=tuple(judge.timings))
+    except MissingObjectError:
+        pass
+    if judge.answers.open or judge.lookup.missing:
+        return Needs(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
+    verdict = settle(request.uid, findings, judge.audit)
+    return replace(verdict, timings=tuple(judge.timings))
+
+
+def refused(error: RefusedReviewError) -> Verdict:
+    """A review that no policy can judge safely."""
+    fix = "remove what is named here from the object; no Kubernetes object needs it"
+    return settle(error.uid, [Finding(UNSAFE_DOCUMENT, _OURS, f"the request is refused: {error.reason}", fix)])
+
+
+def internal_denial(uid: str, code: str, reason: str) -> Verdict:
+    """A fault of ours: nothing was judged, so nothing is allowed."""
+    message = f"the request could not be checked: {reason}"
+    return settle(uid, [Finding(code, _OURS, message, reason="InternalError", unevaluable=True)])
+
+
+class _Judge:
+    """One validation: its lookups, its answers, and what the policies said."""
+
+    def __init__(
+        self,
+        request: AdmissionRequest,
+        snapshot: Snapshot,
+        knowledge: Knowledge,
+        now: datetime,
+        clock: Callable[[], float] | None,
+    ) -> None:
+        self.request = request
+        self.snapshot = snapshot
+        self.now = now
+        self.answers = Answers(knowledge.decisions)
+        self.lookup = Lookup(snapshot.objects, knowledge.objects)
+        self.audit: list[tuple[str, str]] = []
+        self.timings: list[tuple[str, str, float]] = []
+        self._clock = clock
+
+    def policies(self) -> list[Finding]:
+        """Every violation of every policy that matches."""
+        kind = RequestKind.of(self.request)
+        matching = list(self.snapshot.policies.matching(self.request, kind, self.lookup))
+        if not matching:
+            return []
+        findings: list[Finding] = []
+        for facts in self._templates():
+            bindings = self._bindings(facts)
+            for policy in matching:
+                begun = self._clock() if self._clock else 0.0
+                try:
+                    evaluation = policy.evaluate(self.request, bindings, self.lookup, facts.path)
+                except (UnansweredError, MissingObjectError):
+                    # Go on, so that all that is needed is fetched in one round.
+                    continue
+                self._note(evaluation, self._clock() - begun if self._clock else 0.0)
+                findings += evaluation.findings
+        return findings
+
+    def injection(self) -> list[Finding]:
+        """A pod that reads weights must carry exactly what mutation would have given it."""
+        if not _creates_pod(self.request):
+            return []
+        pod = _object(self.request)
+        wanted = _plan(self.request, self.snapshot, self.lookup)
+        fix = "rename it: names that begin with weightlock- belong to Weightlock"
+        findings = [Finding(RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
+        if inject.patch(pod, wanted):
+            what = "its key sidecar" if wanted.agent is not None else "NVIDIA_VISIBLE_DEVICES=void"
+            message = f"the pod does not carry {what} as Weightlock adds it"
+            fix = "remove your own version of it; if you wrote none, another webhook changes pods after Weightlock"
+            findings.append(Finding(NOT_INJECTED, _OURS, message, fix))
+        return findings
+
+    def access(self) -> list[Finding]:
+        """The rules of access requests and approvals."""
+        problems = guard(
+            self.request, self.snapshot.access, self.snapshot.models, self.now, self.snapshot.settings.access
+        )
+        return [Finding(problem.code, _OURS, problem.message, problem.fix) for problem in problems]
+
+    def _templates(self) -> Iterable[TemplateFacts]:
+        snapshot = self.snapshot
+        return gather_request(
+            self.request, self.lookup, snapshot.catalog, snapshot.settings, snapshot.workloads
+        )
+
+    def _bindings(self, facts: TemplateFacts) -> Bindings:
+        request = self.request
+        subject = subject_of(request, facts, self.snapshot.settings)
+        grants = self.snapshot.access.for_subject(
+            subject.username, subject.account_key, request.namespace, self.now
+        )
+        return Bindings(
+            {
+                "object": request.object,
+                "oldObject": request.old_object,
+                "request": request.raw,
+                "namespaceObject": namespace_object(request.namespace, self.lookup) if request.namespace else None,
+                "pod": facts.pod,
+                "workload": facts.workload,
+                "weights": [use.as_cel() for use in facts.facts.weights],
+                "devices": [use.as_cel() for use in facts.facts.devices],
+                "escapes": [escape.as_cel() for escape in facts.facts.escapes],
+                "subject": subject.as_cel(),
+                "grants": [grant.as_cel() for grant in grants],
+            },
+            authorizer=self.answers,
+            user=User.from_user_info(request.raw.get("userInfo") or {}),
+        )
+
+    def _note(self, evaluation: Evaluation, seconds: float) -> None:
+        self.timings.append((evaluation.policy, evaluation.result, seconds))
+        self.audit += evaluation.audit
+
+
+def _is_exempt(request: AdmissionRequest, snapshot: Snapshot) -> bool:
+    return bool(request.namespace) and request.namespace in snapshot.settings.exempt_namespaces
+
+
+def _creates_pod(request: AdmissionRequest) -> bool:
+    resource = request.resource
+    return (
+        request.operation == "CREATE"
+        and (resource.group, resource.name, request.subresource) == ("", "pods", "")
+        and request.object is not None
+    )
+
+
+def _object(request: AdmissionRequest) -> dict[str, object]:
+    if request.object is None:
+        raise MalformedObjectError("object", "is missing")
+    return request.object
+
+
+def _plan(request: AdmissionRequest, snapshot: Snapshot, lookup: Lookup) -> inject.Plan:
+    (facts,) = gather_request(request, lookup, snapshot.catalog, snapshot.settings, snapshot.workloads)
+    return inject.plan(_object(request), facts.facts, snapshot.models, snapshot.settings.injection)

@@ -1,0 +1,52 @@
+"""Kinds to resources: the plural a request names, and whether it lives in a namespace, where no API server can say.
+
+Only reviews of plain manifests need this; a review from an API server names its resource itself.
+"""
+
+from __future__ import annotations
+
+_CLUSTER_SCOPED = frozenset(
+    {
+        "Namespace",
+        "Node",
+        "PersistentVolume",
+        "StorageClass.storage.k8s.io",
+        "VolumeSnapshotContent.snapshot.storage.k8s.io",
+        "VolumeSnapshotClass.snapshot.storage.k8s.io",
+        "CSIDriver.storage.k8s.io",
+        "DeviceClass.resource.k8s.io",
+        "ResourceSlice.resource.k8s.io",
+        "RuntimeClass.node.k8s.io",
+        "PriorityClass.scheduling.k8s.io",
+        "ClusterRole.rbac.authorization.k8s.io",
+        "ClusterRoleBinding.rbac.authorization.k8s.io",
+        "CustomResourceDefinition.apiextensions.k8s.io",
+        "ValidatingWebhookConfiguration.admissionregistration.k8s.io",
+        "MutatingWebhookConfiguration.admissionregistration.k8s.io",
+        "ValidatingAdmissionPolicy.admissionregistration.k8s.io",
+        "ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io",
+        "MutatingAdmissionPolicy.admissionregistration.k8s.io",
+        "MutatingAdmissionPolicyBinding.admissionregistration.k8s.io",
+        "ModelWeights.weightlock.dev",
+        "WeightPolicy.weightlock.dev",
+        "AccessRequest.weightlock.dev",
+        "AccessApproval.weightlock.dev",
+    }
+)
+_IRREGULAR = {"Endpoints": "endpoints", "ModelWeights.weightlock.dev": "modelweights"}
+_SIBILANTS = ("s", "x", "z", "ch", "sh")
+
+
+def plural(group_kind: str) -> str:
+    """The resource of a kind, as CRDs and built-in types name it: lower case, English plural."""
+    if group_kind in _IRREGULAR:
+        return _IRREGULAR[group_kind]
+    name = group_kind.partition(".")[0].lower()
+    if name.endswith("y") and name[-2:-1] not in ("a", "e", "i", "o", "u"):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith(_SIBILANTS) else f"{name}s"
+
+
+def is_namespaced(group_kind: str) -> bool:
+    """Whether objects of the kind live in a namespace; kinds that are not known do."""
+    return group_kind not in _CLUSTER_SCOPED

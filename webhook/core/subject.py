@@ -1,0 +1,71 @@
+"""Who a request runs for: the person who writes, or the pod's service account where a workload controller writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from webhook.api.config import Settings
+    from webhook.core.objects import Document
+    from webhook.core.review import AdmissionRequest
+
+_ACCOUNT_GROUPS = ("system:serviceaccounts", "system:authenticated")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """``service_account`` is the pod's, by name; ``account_key`` the same with its namespace, or None without a pod."""
+
+    username: str
+    groups: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    service_account: str = ""
+    account_key: tuple[str, str] | None = None
+
+    def as_cel(self) -> dict[str, Any]:
+        """The value a policy sees as ``subject``."""
+        return {
+            "username": self.username,
+            "groups": list(self.groups),
+            "extra": {name: list(values) for name, values in self.extra.items()},
+            "serviceAccount": self.service_account,
+        }
+
+
+def subject_of(request: AdmissionRequest, pod: Document | None, settings: Settings) -> Subject:
+    """Who to judge. ``pod`` is the pod or template the request is about, or None."""
+    user = request.user
+    if pod is None:
+        return Subject(user.username, user.groups, user.extra)
+    account = service_account_of(pod)
+    key = (request.namespace, account)
+    if written_by_controller(request, settings):
+        username = f"system:serviceaccount:{request.namespace}:{account}"
+        groups = (_ACCOUNT_GROUPS[0], f"{_ACCOUNT_GROUPS[0]}:{request.namespace}", _ACCOUNT_GROUPS[1])
+        return Subject(username, groups, {}, account, key)
+    return Subject(user.username, user.groups, user.extra, account, key)
+
+
+def service_account_of(pod: Document) -> str:
+    """The service account a pod runs as; ``default`` where it names none, as the API server fills it in."""
+    spec = pod.get("spec")
+    if not isinstance(spec, dict):
+        return "default"
+    # serviceAccount is the deprecated alias, and wins nothing: the API server keeps both equal.
+    name = spec.get("serviceAccountName") or spec.get("serviceAccount")
+    return name if isinstance(name, str) and name else "default"
+
+
+def written_by_controller(request: AdmissionRequest, settings: Settings) -> bool:
+    """Whether a workload controller writes an object that has a controller as its owner."""
+    if request.user.username not in settings.controllers or request.object is None:
+        return False
+    metadata = request.object.get("metadata")
+    owners = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
+    if not isinstance(owners, list):
+        # A Deployment's own status and annotations are written by its controller, and it has no owner.
+        return request.operation == "UPDATE"
+    return any(isinstance(owner, dict) and owner.get("controller") is True for owner in owners)

@@ -1,0 +1,171 @@
+"""The verdict the webhook would give, for manifests and for recorded admission reviews, without a cluster.
+
+A manifest becomes the review an API server would send for it; then both go the same way: mutation, validation of the
+mutated object, one outcome. Nothing is written and nothing is contacted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import jsonpatch
+import orjson
+
+from webhook.core.admission import mutate, refused, validate
+from webhook.core.objects import ObjectKey, group_kind, key_of
+from webhook.core.resources import is_namespaced, plural
+from webhook.core.review import (
+    REVIEW_API_VERSION,
+    AdmissionRequest,
+    BadReviewError,
+    RefusedReviewError,
+    parse_review,
+)
+from webhook.core.source import Knowledge, Needs
+from webhook.core.subject import service_account_of
+from webhook.core.verdict import Verdict
+from webhook.embedded.manifests import Manifest, ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from webhook.core.objects import Document
+    from webhook.core.snapshot import Snapshot
+    from webhook.embedded.source import DirectorySource
+
+_MAX_ROUNDS = 16
+_ACCOUNT_GROUPS = ("system:serviceaccounts", "system:authenticated")
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks and how, where a manifest does not say. Without a username the pod's own service account asks."""
+
+    username: str = ""
+    groups: tuple[str, ...] = ()
+    namespace: str = "default"
+    operation: str = "CREATE"
+    subresource: str = ""
+    old: Document | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One reviewed document. ``resource`` is Kind/namespace/name, or the uid of a recorded review."""
+
+    resource: str
+    who: str
+    verdict: Verdict
+
+
+def review(manifest: Manifest, asker: Asker, source: DirectorySource, now: datetime | None = None) -> Outcome:
+    """Review one manifest or recorded AdmissionReview. Raises `ManifestError` where it is neither."""
+    recorded = manifest.document.get("kind") == "AdmissionReview"
+    try:
+        document = manifest.document if recorded else as_review(manifest.document, asker, source.snapshot())
+        body = orjson.dumps(document)
+        request = parse_review(body)
+    except RefusedReviewError as error:
+        return Outcome(_label(manifest, recorded, error.uid), "", refused(error))
+    except (BadReviewError, ValueError) as error:
+        raise ManifestError(f"{manifest.source}: {error}") from None
+    verdict = decide(request, source, now or datetime.now(UTC))
+    return Outcome(_label(manifest, recorded, request.uid), request.user.username, verdict)
+
+
+def decide(request: AdmissionRequest, source: DirectorySource, now: datetime) -> Verdict:
+    """Mutation, then validation of the mutated object, as the API server calls the webhook."""
+    snapshot = source.snapshot()
+    mutated = _finish(lambda known: mutate(request, snapshot, known, now), source)
+    final = request
+    if mutated.patch and request.object is not None:
+        patched = jsonpatch.apply_patch(request.object, list(mutated.patch))
+        final = replace(request, object=patched, raw={**request.raw, "object": patched})
+    verdict = _finish(lambda known: validate(final, snapshot, known, now), source)
+    if not verdict.allowed:
+        return verdict
+    return replace(verdict, patch=mutated.patch, injected=mutated.injected)
+
+
+def as_review(document: Document, asker: Asker, snapshot: Snapshot) -> Document:
+    """The AdmissionReview an API server would send for a manifest. Raises `ValueError` where it is no object."""
+    try:
+        key = key_of(document)
+    except ValueError:
+        key = _generated_key(document)
+    namespace = (key.namespace or asker.namespace) if is_namespaced(key.kind) else ""
+    subject: Document = {**document, "metadata": {**document["metadata"]}}
+    if namespace:
+        subject["metadata"]["namespace"] = namespace
+    kind, _, group = key.kind.partition(".")
+    version = document["apiVersion"].rpartition("/")[2]
+    username, groups = _identity(asker, subject, group, kind, namespace, snapshot)
+    request: Document = {
+        "uid": hashlib.sha256(orjson.dumps([document, asker.operation, username])).hexdigest()[:32],
+        "kind": {"group": group, "version": version, "kind": kind},
+        "resource": {"group": group, "version": version, "resource": plural(key.kind)},
+        "subResource": asker.subresource,
+        "name": key.name,
+        "namespace": namespace,
+        "operation": asker.operation,
+        "userInfo": {"username": username, "groups": list(groups)},
+        "object": None if asker.operation == "DELETE" else subject,
+        "oldObject": subject if asker.operation == "DELETE" else asker.old,
+        "dryRun": False,
+    }
+    return {"apiVersion": REVIEW_API_VERSION, "kind": "AdmissionReview", "request": _without_empty(request)}
+
+
+def _identity(
+    asker: Asker, document: Document, group: str, kind: str, namespace: str, snapshot: Snapshot
+) -> tuple[str, tuple[str, ...]]:
+    if asker.username:
+        return asker.username, (*asker.groups, *account_groups(asker.username))
+    templates = snapshot.workloads.templates(document, group, kind) if asker.operation != "CONNECT" else ()
+    account = service_account_of(templates[0].pod) if templates else "default"
+    username = f"system:serviceaccount:{namespace or 'default'}:{account}"
+    return username, (*asker.groups, *account_groups(username))
+
+
+def account_groups(username: str) -> tuple[str, ...]:
+    """The groups the API server gives every authenticated user, and every service account."""
+    parts = username.split(":")
+    if username.startswith("system:serviceaccount:") and len(parts) == 4:
+        return (_ACCOUNT_GROUPS[0], f"{_ACCOUNT_GROUPS[0]}:{parts[2]}", _ACCOUNT_GROUPS[1])
+    return (_ACCOUNT_GROUPS[1],)
+
+
+def _generated_key(document: Document) -> ObjectKey:
+    """The key of an object that has only a generateName."""
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("generateName"), str):
+        raise ValueError("not a Kubernetes object: it needs apiVersion, kind and metadata.name")
+    if not isinstance(document.get("apiVersion"), str) or not isinstance(document.get("kind"), str):
+        raise ValueError("not a Kubernetes object: it needs apiVersion and kind")
+    return ObjectKey(group_kind(document["apiVersion"], document["kind"]), metadata.get("namespace", ""), "")
+
+
+def _finish(step: Callable[[Knowledge], Verdict | Needs], source: DirectorySource) -> Verdict:
+    known = Knowledge()
+    for _ in range(_MAX_ROUNDS):
+        result = step(known)
+        if isinstance(result, Verdict):
+            return result
+        known = known.joined(source.resolve(result))
+    raise RuntimeError(f"no verdict after {_MAX_ROUNDS} rounds of questions")
+
+
+def _label(manifest: Manifest, recorded: bool, uid: str) -> str:  # noqa: FBT001
+    if recorded:
+        return uid
+    metadata: dict[str, Any] = manifest.document.get("metadata") or {}
+    parts = (manifest.document.get("kind"), metadata.get("namespace"), metadata.get("name") or metadata.get("generateName"))
+    return "/".join(str(part) for part in parts if part)
+
+
+def _without_empty(request: Document) -> Document:
+    """The API server leaves out what is empty, and so policies see it as absent."""
+    return {key: value for key, value in request.items() if value not in ("", None)}
