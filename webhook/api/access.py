@@ -148,6 +148,16 @@ class BreakGlass(Schema):
     max_duration: Duration = Duration("1h")
 
 
+class Waivers(Schema):
+    """Which policies can be waived, and who approves it. Without rules there are no waivers."""
+
+    rules: AccessRules | None = None
+    codes: list[Pattern] = Field(
+        default_factory=lambda: ["WL2*", "WL5*"],
+        description="reason codes of the policies that can be waived",
+    )
+
+
 class AccessSettings(Schema):
     """What requests, approvals and grants depend on besides the objects themselves."""
 
@@ -179,7 +189,5 @@ class AccessSettings(Schema):
         description="userInfo.extra keys of every real session: authentication.kubernetes.io/credential-id",
     )
     change_control: ChangeControl = Field(default_factory=ChangeControl)
-    waivers: AccessRules | None = Field(
-        default=None, description="who approves policy waivers; unset: there are none"
-    )
+    waivers: Waivers = Field(default_factory=Waivers)
     break_glass: BreakGlass = Field(default_factory=BreakGlass)

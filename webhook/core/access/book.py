@@ -65,11 +65,11 @@ class AccessBook:
         self,
         put: Iterable[AccessRequest | AccessApproval] = (),
         remove: Iterable[tuple[str, str]] = (),
-        models: Iterable[ModelWeights] | None = None,
+        models: Mapping[str, AccessRules] | None = None,
     ) -> AccessBook:
         """The book after objects were written, others (kind, name) removed, or the ModelWeights changed."""
         book = AccessBook(
-            models=self.models if models is None else _rules(models),
+            models=self.models if models is None else dict(models),
             settings=self.settings,
             reader=self.reader,
             _asks=self._asks.copy(),

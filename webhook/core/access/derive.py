@@ -58,7 +58,7 @@ class Outcome:
 def rules_for(ask: Ask, models: Mapping[str, AccessRules], settings: AccessSettings) -> AccessRules | None:
     """The approver rules that govern a request, or None where there are none and so nobody can approve it."""
     if ask.waiver is not None:
-        return settings.waivers
+        return settings.waivers.rules
     if ask.change is not None:
         own = models.get(ask.change.name) if ask.change.kind == "ModelWeights" else None
         return own or settings.change_control.rules

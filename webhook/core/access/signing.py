@@ -118,7 +118,13 @@ class Verifier:
         return cls.of(keys)
 
     def fault(self, resource: AccessRequest | AccessApproval) -> str:
-        """Why the signature does not hold for this object, or an empty text where it does."""
+        """Why the signature does not hold for this object where it stands, or an empty text where it does."""
+        return self.mismatch(resource) or _stamp_fault(resource)
+
+    def mismatch(self, resource: AccessRequest | AccessApproval) -> str:
+        """Why the signature is none of ours over this content, or an empty text; when it was created is not
+        asked.
+        """
         identifier, colon, encoded = resource.spec.signature.partition(":")
         if not resource.spec.signature:
             return "it is not signed: it was not written through admission, or awaits the controller"
@@ -129,7 +135,7 @@ class Verifier:
             key.verify(base64.b64decode(encoded, validate=True), signed_bytes(resource))
         except (InvalidSignature, ValueError):
             return "its signature does not match its content"
-        return _stamp_fault(resource)
+        return ""
 
 
 def _stamp_fault(resource: AccessRequest | AccessApproval) -> str:
