@@ -20,7 +20,9 @@ _WILD = re.compile(r"[*?]")
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
     """A regular expression for ``fullmatch``; atomic groups keep many ``*`` from backtracking into each other."""
-    pieces = ["".join("." if char == "?" else re.escape(char) for char in piece) for piece in pattern.split("*")]
+    pieces = [
+        "".join("." if char == "?" else re.escape(char) for char in piece) for piece in pattern.split("*")
+    ]
     if len(pieces) == 1:
         return re.compile(pieces[0], re.DOTALL)
     middle = "".join(f"(?>.*?{piece})" for piece in pieces[1:-1] if piece)

@@ -50,7 +50,10 @@ def compile_selector(selector: LabelSelector | Mapping[str, Any]) -> Selector:
         raise SelectorError("matchLabels must map keys to strings")
     if not isinstance(expressions, list):
         raise SelectorError("matchExpressions must be a list")
-    among, not_among, present, absent = [], [], [], []
+    among: list[tuple[str, frozenset[str]]] = []
+    not_among: list[tuple[str, frozenset[str]]] = []
+    present: list[str] = []
+    absent: list[str] = []
     for expression in expressions:
         key, operator, values = _requirement(expression)
         if operator == "In":

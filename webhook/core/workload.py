@@ -39,7 +39,7 @@ class PodTemplate:
 
     path: str
     pod: Document
-    extra_claims: Mapping[str, Document] = field(default=_NO_CLAIMS)
+    extra_claims: Mapping[str, Document] = field(default_factory=lambda: _NO_CLAIMS)
     owner: str = ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -82,9 +82,58 @@ class Facts:
     escapes: tuple[Escape, ...] = ()
 
     def added_since(self, old: Facts) -> Facts:
-        """What these facts hold that ``old`` did not: what an update adds."""
+        """What these facts hold that ``old`` did not: what an update adds.
+
+        A use of weights that more containers mount, or that became writable, holds the new containers only; a device is
+        an addition where its count grew. Details and wording do not make an addition.
+        """
+        weights: dict[tuple[str, str, str], tuple[frozenset[str], bool]] = {}
+        for use in old.weights:
+            key = (use.model, use.volume, use.via)
+            names, read_only = weights.get(key, (frozenset[str](), True))
+            weights[key] = (names | frozenset(use.containers), read_only and use.read_only)
+        devices: dict[tuple[str, ...], int] = {}
+        for device in old.devices:
+            place = (device.vendor, device.resource, device.via, device.container)
+            devices[place] = max(device.count, devices.get(place, 0))
         return Facts(
-            weights=tuple(use for use in self.weights if use not in old.weights),
-            devices=tuple(use for use in self.devices if use not in old.devices),
+            weights=tuple(
+                added
+                for use in self.weights
+                if (added := _added(use, weights.get((use.model, use.volume, use.via)))) is not None
+            ),
+            devices=tuple(
+                device
+                for device in self.devices
+                if device.count
+                > devices.get((device.vendor, device.resource, device.via, device.container), 0)
+            ),
             escapes=tuple(escape for escape in self.escapes if escape not in old.escapes),
         )
+
+
+def _added(use: WeightUse, known: tuple[frozenset[str], bool] | None) -> WeightUse | None:
+    """A use of weights without what was there before; None where nothing remains."""
+    if known is None:
+        return use
+    names, read_only = known
+    new = tuple(name for name in use.containers if name not in names)
+    if new:
+        return replace(use, containers=new)
+    return use if read_only and not use.read_only else None
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateFacts:
+    """What is judged in one request about one pod template.
+
+    ``pod`` is ``{metadata, spec}``, or None where the request concerns none; ``path`` is where it stands in the object.
+    ``workload`` is what policies see under that name. ``unchanged`` says that an update left the template as it was, and
+    then the facts are empty.
+    """
+
+    path: str
+    pod: dict[str, Any] | None
+    workload: dict[str, Any] | None
+    facts: Facts = field(default_factory=Facts)
+    unchanged: bool = False

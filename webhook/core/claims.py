@@ -1,0 +1,278 @@
+"""From a claim, a volume or a snapshot to the models it reaches, through every object in between.
+
+Clones, restores and aliases are followed as far as the objects go, with a bound; a reference that leads nowhere counts
+as protected, since nobody can say what it will hold. Nothing here decides who may read what it finds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from webhook.core.backends import NODE, Backend, backend_of
+from webhook.core.binding import could_bind
+from webhook.core.model import UNKNOWN, Model
+from webhook.core.nodepaths import exposes_pods
+from webhook.core.objects import Lookup, MissingObjectError
+from webhook.core.workload import object_at, text_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from webhook.core.catalog import Catalog
+    from webhook.core.objects import Document
+    from webhook.core.protected import ProtectedBackends
+
+SNAPSHOT = "VolumeSnapshot.snapshot.storage.k8s.io"
+CONTENT = "VolumeSnapshotContent.snapshot.storage.k8s.io"
+_MAX_OBJECTS = 64
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reach:
+    """One model that something leads to, and how."""
+
+    model: Model
+    via: str
+    detail: str = ""
+
+
+UNRESOLVED = "unresolved"
+
+_Reaches = tuple[Reach, ...]
+
+
+def unresolved(detail: str) -> _Reaches:
+    """What a reference reaches that leads nowhere."""
+    return (Reach(UNKNOWN, UNRESOLVED, detail),)
+
+
+class Finder:
+    """Looks objects up for one evaluation and goes on where the cache lacks one, so that all are asked for at once."""
+
+    __slots__ = ("lookup",)
+
+    def __init__(self, lookup: Lookup) -> None:
+        self.lookup = lookup
+
+    def get(self, kind: str, namespace: str, name: str) -> Document | None:
+        """The object; None where it does not exist, or where `finish` will say that this is not known."""
+        try:
+            return self.lookup.get(kind, namespace, name)
+        except MissingObjectError:
+            return None
+
+    def finish(self) -> None:
+        """Raise `MissingObjectError` where an object was missing: what was found so far must not be used."""
+        if self.lookup.missing:
+            raise MissingObjectError(f"{len(self.lookup.missing)} objects are not in the cache")
+
+
+class Resolver:
+    """Follows references for one evaluation, each object once. ``backends`` is None while those are worked out."""
+
+    __slots__ = ("_backends", "_catalog", "_finder", "_seen")
+
+    def __init__(self, catalog: Catalog, finder: Finder, backends: ProtectedBackends | None) -> None:
+        self._catalog = catalog
+        self._finder = finder
+        self._backends = backends
+        self._seen: dict[tuple[str, str, str], _Reaches] = {}
+
+    def claim(self, namespace: str, name: str) -> _Reaches:
+        """What a PersistentVolumeClaim, by name, reaches."""
+        return self._once(("claim", namespace, name), lambda: self._claim(namespace, name))
+
+    def claim_spec(self, namespace: str, spec: Mapping[str, Any], path: str, name: str = "") -> _Reaches:
+        """What a claim's spec reaches: the volume it names, its sources, the volumes it could bind to."""
+        found: list[Reach] = []
+        volume = text_at(spec, "volumeName", path)
+        if volume:
+            found.extend(self.volume(volume))
+        elif self._backends is not None:
+            for candidate in self._backends.volumes.values():
+                if could_bind(candidate.document, spec, namespace, name, self._finder.lookup):
+                    detail = f"could bind PersistentVolume {candidate.name}"
+                    found.extend(Reach(model, "persistentVolume", detail) for model in candidate.models)
+        for source in ("dataSource", "dataSourceRef"):
+            found.extend(self._source(namespace, object_at(spec, source, path), f"{path}.{source}"))
+        return _distinct(found)
+
+    def claims_named(self, namespace: str, prefix: str, ordinals: int) -> _Reaches:
+        """What the claims of a StatefulSet reach by their names: those that exist, and those patterns wait for."""
+        found: list[Reach] = []
+        for document in self._finder.lookup.each("PersistentVolumeClaim", namespace):
+            name = document["metadata"]["name"]
+            if name.startswith(prefix) and name[len(prefix) :].isdecimal():
+                found.extend(self.claim(namespace, name))
+        for ordinal in range(ordinals):
+            name = f"{prefix}{ordinal}"
+            detail = f"PersistentVolumeClaim {namespace}/{name}"
+            models = self._catalog.of_claim(namespace, name, None)
+            found.extend(Reach(model, "persistentVolumeClaim", detail) for model in models)
+        return _distinct(found)
+
+    def volume(self, name: str) -> _Reaches:
+        """What a PersistentVolume, by name, reaches."""
+        return self._once(("volume", "", name), lambda: self._volume(name))
+
+    def volume_spec(self, document: Mapping[str, Any]) -> _Reaches:
+        """What a PersistentVolume's document reaches."""
+        metadata, spec = object_at(document, "metadata", ""), object_at(document, "spec", "")
+        name = text_at(metadata, "name", "metadata")
+        found = [
+            Reach(model, "persistentVolume", f"PersistentVolume {name}")
+            for model in self._catalog.of_volume(name, object_at(metadata, "labels", "metadata"))
+        ]
+        backend = backend_of(spec, "spec")
+        if backend is not None:
+            found.extend(self.backend(backend))
+        return _distinct(found)
+
+    def backend(self, backend: Backend) -> _Reaches:
+        """What a volume on this storage reaches."""
+        found = [Reach(model, backend.via) for model in self._catalog.of_backend(backend)]
+        if self._backends is not None:
+            for volume in self._backends.find(backend):
+                detail = f"the storage of PersistentVolume {volume.name}"
+                found.extend(Reach(model, backend.via, detail) for model in volume.models)
+        for space, path in backend.paths:
+            if space == NODE and exposes_pods(path):
+                found.append(Reach(UNKNOWN, backend.via, f"{path} exposes the volumes of other pods"))
+        return _distinct(found)
+
+    def snapshot(self, namespace: str, name: str) -> _Reaches:
+        """What a VolumeSnapshot, by name, was taken from."""
+        return self._once(("snapshot", namespace, name), lambda: self._snapshot(namespace, name))
+
+    def snapshot_document(self, namespace: str, document: Mapping[str, Any]) -> _Reaches:
+        """What a VolumeSnapshot's document is taken from."""
+        source = object_at(object_at(document, "spec", ""), "source", "spec")
+        claim = text_at(source, "persistentVolumeClaimName", "spec.source")
+        found = list(self.claim(namespace, claim)) if claim else []
+        status = object_at(document, "status", "")
+        contents = {
+            text_at(source, "volumeSnapshotContentName", "spec.source"),
+            text_at(status, "boundVolumeSnapshotContentName", "status"),
+        }
+        for content in sorted(contents - {""}):
+            found.extend(self.content(content))
+        if not claim and contents == {""}:
+            found.extend(unresolved("a VolumeSnapshot without a source"))
+        return _rerouted(found, "snapshot")
+
+    def content(self, name: str) -> _Reaches:
+        """What a VolumeSnapshotContent, by name, was taken from."""
+        return self._once(("content", "", name), lambda: self._content(name))
+
+    def content_document(self, document: Mapping[str, Any]) -> _Reaches:
+        """What a VolumeSnapshotContent's document was taken from."""
+        spec = object_at(document, "spec", "")
+        source, driver = object_at(spec, "source", "spec"), text_at(spec, "driver", "spec")
+        handle = text_at(source, "volumeHandle", "spec.source")
+        if handle:
+            found = self._handle(driver, handle)
+        else:
+            found = self._snapshot_handle(driver, text_at(source, "snapshotHandle", "spec.source"))
+        return _rerouted(found, "snapshot")
+
+    def _claim(self, namespace: str, name: str) -> _Reaches:
+        document = self._finder.get("PersistentVolumeClaim", namespace, name)
+        labels = object_at(object_at(document, "metadata", ""), "labels", "metadata") if document else None
+        found = [
+            Reach(model, "persistentVolumeClaim", f"PersistentVolumeClaim {namespace}/{name}")
+            for model in self._catalog.of_claim(namespace, name, labels)
+        ]
+        if document is None:
+            return _distinct(found) or unresolved(f"PersistentVolumeClaim {namespace}/{name} does not exist")
+        found.extend(self.claim_spec(namespace, object_at(document, "spec", ""), "spec", name))
+        return _distinct(found)
+
+    def _volume(self, name: str) -> _Reaches:
+        document = self._finder.get("PersistentVolume", "", name)
+        if document is not None:
+            return self.volume_spec(document)
+        found = [Reach(model, "persistentVolume") for model in self._catalog.of_volume(name, {})]
+        return _distinct(found) or unresolved(f"PersistentVolume {name} does not exist")
+
+    def _source(self, namespace: str, source: Mapping[str, Any], path: str) -> _Reaches:
+        if not source:
+            return ()
+        kind, name = text_at(source, "kind", path), text_at(source, "name", path)
+        group = text_at(source, "apiGroup", path)
+        place = text_at(source, "namespace", path) or namespace
+        if (group, kind) == ("", "PersistentVolumeClaim"):
+            return _rerouted(
+                self.claim(place, name), "clone", f"cloned from PersistentVolumeClaim {place}/{name}"
+            )
+        if f"{kind}.{group}" == SNAPSHOT:
+            return _rerouted(
+                self.snapshot(place, name), "snapshot", f"restored from VolumeSnapshot {place}/{name}"
+            )
+        return unresolved(f"filled from {kind} {place}/{name}")
+
+    def _snapshot(self, namespace: str, name: str) -> _Reaches:
+        document = self._finder.get(SNAPSHOT, namespace, name)
+        if document is None:
+            return unresolved(f"VolumeSnapshot {namespace}/{name} does not exist")
+        return self.snapshot_document(namespace, document)
+
+    def _content(self, name: str) -> _Reaches:
+        document = self._finder.get(CONTENT, "", name)
+        if document is None:
+            return unresolved(f"VolumeSnapshotContent {name} does not exist")
+        return self.content_document(document)
+
+    def _handle(self, driver: str, handle: str) -> _Reaches:
+        backend = backend_of({"csi": {"driver": driver, "volumeHandle": handle}}, "spec.source")
+        return self.backend(backend) if backend is not None else ()
+
+    def _snapshot_handle(self, driver: str, handle: str) -> _Reaches:
+        """A snapshot known only to its driver: other contents of the same handle may say what it was taken from."""
+        found: list[Reach] = []
+        known = False
+        for other in self._finder.lookup.each(CONTENT):
+            spec, status = object_at(other, "spec", ""), object_at(other, "status", "")
+            origin = text_at(object_at(spec, "source", "spec"), "volumeHandle", "spec.source")
+            if origin and spec.get("driver") == driver and status.get("snapshotHandle") == handle:
+                known = True
+                found.extend(self._handle(driver, origin))
+        return _distinct(found) if known else unresolved(f"snapshot {handle!r} of unknown origin")
+
+    def _once(self, key: tuple[str, str, str], resolve: Any) -> _Reaches:
+        """Resolve an object once; one that leads back to itself adds nothing, and too long a chain is unknown."""
+        known = self._seen.get(key)
+        if known is not None:
+            return known
+        if len(self._seen) >= _MAX_OBJECTS:
+            return unresolved(f"more than {_MAX_OBJECTS} objects")
+        self._seen[key] = ()
+        found: _Reaches = resolve()
+        self._seen[key] = found
+        return found
+
+
+def _rerouted(found: Iterable[Reach], via: str, detail: str = "") -> _Reaches:
+    return _distinct(
+        Reach(reach.model, via if reach.via != UNRESOLVED else UNRESOLVED, detail or reach.detail)
+        for reach in found
+    )
+
+
+_DIRECTNESS = {"persistentVolumeClaim": 0, "persistentVolume": 1, "clone": 3, "snapshot": 4, UNRESOLVED: 5}
+
+
+def _distinct(found: Iterable[Reach]) -> _Reaches:
+    """One reach for each model, the most direct; what is unknown counts only where nothing else is known."""
+    best: dict[Model, Reach] = {}
+    for reach in found:
+        held = best.get(reach.model)
+        if held is None or _rank(reach) < _rank(held):
+            best[reach.model] = reach
+    if len(best) > 1 and UNKNOWN in best and best[UNKNOWN].via == UNRESOLVED:
+        del best[UNKNOWN]
+    return tuple(sorted(best.values()))
+
+
+def _rank(reach: Reach) -> tuple[int, str]:
+    return _DIRECTNESS.get(reach.via, 2), reach.detail

@@ -1,0 +1,98 @@
+"""Dynamic resource allocation: from a pod's resource claims to the device classes they ask for.
+
+The shapes are those of resource.k8s.io v1, v1beta2 and v1beta1. A claim, template or class that cannot be found may be
+any device, and is reported as such.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from webhook.core.facts.vendors import UNKNOWN_VENDOR
+from webhook.core.workload import list_at, object_at, text_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from webhook.core.claims import Finder
+    from webhook.core.facts.vendors import Vendors
+    from webhook.core.objects import Document
+
+CLAIM = "ResourceClaim.resource.k8s.io"
+TEMPLATE = "ResourceClaimTemplate.resource.k8s.io"
+CLASS = "DeviceClass.resource.k8s.io"
+
+_DRIVER = re.compile(r"""device\s*\.\s*driver\s*==\s*["']([^"']{1,253})["']""")
+
+
+class Asked(NamedTuple):
+    """One device request: whose, of which class, how many, and whether with admin access."""
+
+    vendor: str
+    device_class: str
+    number: int
+    admin: bool
+    path: str
+
+
+def claim_spec(reference: Mapping[str, Any], namespace: str, path: str, finder: Finder) -> Document | None:
+    """The ResourceClaimSpec behind an entry of ``spec.resourceClaims``, or None where it is not to be found."""
+    name = text_at(reference, "resourceClaimName", path)
+    if name:
+        claim = finder.get(CLAIM, namespace, name)
+        return object_at(claim, "spec", "") if claim is not None else None
+    name = text_at(reference, "resourceClaimTemplateName", path)
+    if not name:
+        return None
+    template = finder.get(TEMPLATE, namespace, name)
+    return object_at(object_at(template, "spec", ""), "spec", "spec") if template is not None else None
+
+
+def asked(spec: Mapping[str, Any], path: str, finder: Finder, vendors: Vendors) -> Iterator[Asked]:
+    """Every device a ResourceClaimSpec asks for, each alternative included. Raises `MalformedObjectError`."""
+    devices = object_at(spec, "devices", path)
+    for index, request in enumerate(list_at(devices, "requests", f"{path}.devices")):
+        place = f"{path}.devices.requests[{index}]"
+        exactly = object_at(request, "exactly", place)
+        alternatives = list_at(request, "firstAvailable", place)
+        for choice in (exactly, request, *alternatives):
+            device_class = text_at(choice, "deviceClassName", place)
+            if not device_class:
+                continue
+            count = choice.get("count")
+            number = count if isinstance(count, int) and not isinstance(count, bool) else 1
+            admin = choice.get("adminAccess") is True
+            for vendor in class_vendors(device_class, finder, vendors):
+                yield Asked(vendor, device_class, number, admin, place)
+
+
+def class_vendors(name: str, finder: Finder, vendors: Vendors) -> tuple[str, ...]:
+    """Whose devices a DeviceClass stands for; a driver nobody lists is named itself, and no driver at all is ``?``."""
+    document = finder.get(CLASS, "", name)
+    if document is None:
+        return (vendors.of_domain(name) or UNKNOWN_VENDOR,)
+    spec = object_at(document, "spec", "")
+    drivers = set()
+    for selector in list_at(spec, "selectors", "spec"):
+        expression = text_at(object_at(selector, "cel", "spec.selectors"), "expression", "spec.selectors.cel")
+        drivers.update(_DRIVER.findall(expression))
+    for config in list_at(spec, "config", "spec"):
+        driver = text_at(object_at(config, "opaque", "spec.config"), "driver", "spec.config.opaque")
+        drivers.update({driver} - {""})
+    found = {vendors.of_domain(driver) or driver for driver in drivers}
+    extended = vendors.of_resource(text_at(spec, "extendedResourceName", "spec"))
+    found.update({vendors.of_domain(name), extended} - {None})
+    return tuple(sorted(vendor for vendor in found if vendor)) or (UNKNOWN_VENDOR,)
+
+
+def class_of_resource(name: str, finder: Finder) -> str | None:
+    """The DeviceClass that stands behind an extended resource name, where one does."""
+    prefix, _, device_class = name.partition("/")
+    if prefix == "deviceclass.resource.kubernetes.io":
+        return device_class
+    for document in finder.lookup.each(CLASS):
+        spec = document.get("spec")
+        if isinstance(spec, dict) and spec.get("extendedResourceName") == name:
+            return str(document["metadata"]["name"])
+    return None
