@@ -4,7 +4,6 @@ Nothing is simulated but the nodes: there are none, so pods are stored and never
 own certificate, listens on 127.0.0.1 only and logs into the cluster's temporary directory.
 """
 
-import concurrent.futures
 import contextlib
 import hashlib
 import json
@@ -152,8 +151,8 @@ class ControlPlane(Cluster):
         """Stop every component and remove the directory. Does nothing the second time."""
         super().stop()
         # Only throw-away data is behind these, so nobody need wait for an orderly end.
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            list(pool.map(lambda component: component.stop(grace=2.0), self._components.values()))
+        for component in reversed(self._components.values()):
+            component.kill()
         remove_directory(self.directory)
         self.reaper.close()
 

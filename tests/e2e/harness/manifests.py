@@ -1,0 +1,144 @@
+"""What a cluster needs to know of Weightlock when it runs beside it as a process: types, rights, webhooks.
+
+Plain dictionaries, ready for `Cluster.apply`. Exemptions go by `kubernetes.io/metadata.name` alone, the one
+label of a namespace that nobody can choose.
+"""
+
+import base64
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.programs import ROOT
+
+Manifest = dict[str, Any]
+
+CRDS = ROOT / "charts" / "weightlock" / "crds"
+NAMESPACE = "weightlock-system"
+ACCOUNT = "weightlock"
+USERNAME = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
+EXEMPT = ("kube-system", NAMESPACE)
+NAME = "weightlock"
+
+READ = ("get", "list", "watch")
+WRITE = ("CREATE", "UPDATE")
+RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("", ("namespaces", "pods", "persistentvolumeclaims", "persistentvolumes", "configmaps"), READ),
+    ("", ("serviceaccounts", "nodes"), READ),
+    ("storage.k8s.io", ("storageclasses",), READ),
+    ("resource.k8s.io", ("deviceclasses", "resourceclaims", "resourceclaimtemplates"), READ),
+    ("snapshot.storage.k8s.io", ("volumesnapshots", "volumesnapshotcontents"), READ),
+    ("weightlock.dev", ("*",), READ),
+    (
+        "admissionregistration.k8s.io",
+        (
+            "validatingadmissionpolicies",
+            "validatingadmissionpolicybindings",
+            "validatingwebhookconfigurations",
+            "mutatingwebhookconfigurations",
+        ),
+        READ,
+    ),
+    ("apiextensions.k8s.io", ("customresourcedefinitions",), READ),
+    ("authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
+    ("authentication.k8s.io", ("tokenreviews",), ("create",)),
+)
+
+# API group, resources, operations: what the validating webhook is asked about.
+VALIDATED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("", ("pods", "replicationcontrollers", "podtemplates", "persistentvolumeclaims"), WRITE),
+    ("", ("pods/ephemeralcontainers", "pods/resize"), ("UPDATE",)),
+    ("", ("pods/binding", "serviceaccounts/token"), ("CREATE",)),
+    ("", ("pods/exec", "pods/attach", "pods/portforward", "pods/proxy", "nodes/proxy"), ("CONNECT",)),
+    ("apps", ("deployments", "statefulsets", "daemonsets", "replicasets"), WRITE),
+    ("batch", ("jobs", "cronjobs"), WRITE),
+    ("resource.k8s.io", ("resourceclaims", "resourceclaimtemplates"), WRITE),
+    ("snapshot.storage.k8s.io", ("volumesnapshots",), WRITE),
+    ("weightlock.dev", ("*",), (*WRITE, "DELETE")),
+)
+MUTATED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("", ("pods",), ("CREATE",)),
+    ("weightlock.dev", ("accessrequests", "accessapprovals"), ("CREATE",)),
+)
+
+
+def crds() -> list[Manifest]:
+    """The CustomResourceDefinitions that the chart ships."""
+    return list(documents(CRDS))
+
+
+def documents(place: Path) -> Iterator[Manifest]:
+    """Every object in a YAML file, or in the YAML files of a directory tree in the order of their names."""
+    files = sorted(place.rglob("*.yaml")) if place.is_dir() else [place]
+    for file in files:
+        yield from (document for document in yaml.safe_load_all(file.read_text()) if document)
+
+
+def identity() -> list[Manifest]:
+    """The namespace, the service account, and the rights that Weightlock has in a cluster."""
+    rbac = "rbac.authorization.k8s.io"
+    rules = [
+        {"apiGroups": [group], "resources": [*names], "verbs": [*verbs]} for group, names, verbs in RIGHTS
+    ]
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": ACCOUNT, "namespace": NAMESPACE},
+        },
+        {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": rules},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": NAME},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}],
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": NAME},
+        },
+    ]
+
+
+def webhooks(url: str, ca: Path, exempt: Sequence[str] = EXEMPT) -> list[Manifest]:
+    """The validating and the mutating webhook configuration of a Weightlock at `url`, vouched for by `ca`."""
+    bundle = base64.b64encode(ca.read_bytes()).decode()
+    by_name = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [*exempt]}
+
+    def configuration(
+        kind: str, path: str, table: Sequence[tuple[str, Sequence[str], Sequence[str]]]
+    ) -> Manifest:
+        webhook = {
+            "name": f"{path}.weightlock.dev",
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": f"{url}/{path}", "caBundle": bundle},
+            "rules": [_rule(*row) for row in table],
+            "namespaceSelector": {"matchExpressions": [by_name]},
+            "failurePolicy": "Fail",
+            "matchPolicy": "Equivalent",
+            "sideEffects": "None",
+            "timeoutSeconds": 10,
+        }
+        if kind == "MutatingWebhookConfiguration":
+            webhook["reinvocationPolicy"] = "IfNeeded"
+        return {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": kind,
+            "metadata": {"name": NAME},
+            "webhooks": [webhook],
+        }
+
+    return [
+        configuration("ValidatingWebhookConfiguration", "validate", VALIDATED),
+        configuration("MutatingWebhookConfiguration", "mutate", MUTATED),
+    ]
+
+
+def _rule(group: str, resources: Sequence[str], operations: Sequence[str]) -> Manifest:
+    return {
+        "apiGroups": [group],
+        "apiVersions": ["*"],
+        "resources": [*resources],
+        "operations": [*operations],
+        "scope": "*",
+    }
