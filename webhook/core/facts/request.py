@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def gather_request(
-    request: AdmissionRequest, workloads: WorkloadTable, lookup: Lookup, catalog: Catalog, settings: Settings
+    request: AdmissionRequest, lookup: Lookup, catalog: Catalog, settings: Settings, workloads: WorkloadTable
 ) -> tuple[TemplateFacts, ...]:
     """What this request asks for: one entry for each pod template, and at least one entry.
 
