@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from webhook.api.config import Config, Settings
+from webhook.api.faults import describe
 from webhook.cli.main import UsageError
-from webhook.core.snapshot import describe
 from webhook.embedded.library import shipped_policies
 from webhook.embedded.manifests import ManifestError, read_file
 from webhook.embedded.source import DirectorySource

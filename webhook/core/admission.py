@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
+    from webhook.core.access import Signer
     from webhook.core.review import AdmissionRequest, RefusedReviewError
     from webhook.core.snapshot import Snapshot
     from webhook.core.source import Knowledge
@@ -39,11 +40,20 @@ INTERNAL_ERROR = "WL902"
 _OURS = "weightlock"
 
 
-def mutate(request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime) -> Verdict | Needs:
-    """What admission adds to an object: the key sidecar of a pod, the identity on an access object. Never denies."""
+def mutate(
+    request: AdmissionRequest,
+    snapshot: Snapshot,
+    knowledge: Knowledge,
+    now: datetime,
+    signer: Signer | None = None,
+) -> Verdict | Needs:
+    """What admission adds to an object: the key sidecar of a pod, the identity on an access object. Never denies.
+
+    ``signer`` is given only where the caller is known to be the API server; who else asks gets no signature.
+    """
     if _is_exempt(request, snapshot):
         return settle(request.uid, ())
-    operations = stamp(request, None, now)
+    operations = stamp(request, signer, now, trusted_caller=signer is not None)
     injected = False
     if _creates_pod(request):
         lookup = Lookup(snapshot.objects, knowledge.objects)
@@ -54,7 +64,7 @@ def mutate(request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, 
         except MalformedObjectError:
             # Validation says so in words; there is nothing safe to add.
             return settle(request.uid, ())
-        operations = (*operations, *inject.patch(_object(request), wanted))
+        operations += inject.patch(_object(request), wanted)
         injected = wanted.agent is not None
     return replace(settle(request.uid, ()), patch=tuple(operations), injected=injected)
 
@@ -154,8 +164,9 @@ class _Judge:
 
     def access(self) -> list[Finding]:
         """The rules of access requests and approvals."""
+        snapshot = self.snapshot
         problems = guard(
-            self.request, self.snapshot.access, self.snapshot.models, self.now, self.snapshot.settings.access
+            self.request, snapshot.access, snapshot.models, self.now, snapshot.settings.access, lookup=self.lookup
         )
         return [Finding(problem.code, _OURS, problem.message, problem.fix) for problem in problems]
 
@@ -167,7 +178,7 @@ class _Judge:
 
     def _bindings(self, facts: TemplateFacts) -> Bindings:
         request = self.request
-        subject = subject_of(request, facts, self.snapshot.settings)
+        subject = subject_of(request, facts.pod, self.snapshot.settings)
         grants = self.snapshot.access.for_subject(
             subject.username, subject.account_key, request.namespace, self.now
         )

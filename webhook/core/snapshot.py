@@ -14,11 +14,12 @@ from pydantic import BaseModel, ValidationError
 
 from webhook.api.access import AccessApproval, AccessRequest
 from webhook.api.base import GROUP
+from webhook.api.faults import describe
 from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, WeightPolicy
 from webhook.core.access import AccessBook
 from webhook.core.catalog import Catalog
-from webhook.core.objects import ObjectKey, ObjectStore, key_of
+from webhook.core.objects import ObjectKey, ObjectStore
 from webhook.core.policy import PolicyError, broken_policy, compile_policy
 from webhook.core.policyset import PolicySet
 from webhook.core.workload import WorkloadTable
@@ -193,12 +194,3 @@ class SnapshotBuilder:
         self._removed.clear()
         return self._access
 
-
-def describe(error: ValidationError) -> str:
-    """What is wrong with an object, on one line: where, and what would be right; never what it held."""
-    places = [
-        f"{'.'.join(str(part) for part in item['loc']) or 'object'}: {item['msg']}"
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-    more = f" (and {len(places) - 3} more)" if len(places) > 3 else ""
-    return "; ".join(places[:3]) + more

@@ -158,7 +158,7 @@ def _finish(step: Callable[[Knowledge], Verdict | Needs], source: DirectorySourc
     raise RuntimeError(f"no verdict after {_MAX_ROUNDS} rounds of questions")
 
 
-def _label(manifest: Manifest, recorded: bool, uid: str) -> str:  # noqa: FBT001
+def _label(manifest: Manifest, recorded: bool, uid: str) -> str:
     if recorded:
         return uid
     metadata: dict[str, Any] = manifest.document.get("metadata") or {}

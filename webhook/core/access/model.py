@@ -136,11 +136,11 @@ class Grant:
     waiver: Waiver | None = None
 
     def as_cel(self) -> dict[str, Any]:
-        """The value a policy sees as an item of ``grants``; ``expires`` is a CEL timestamp."""
+        """The value a policy sees as an item of ``grants``; ``timestamp(grant.expires)`` reads the time."""
         return {
             "model": self.model,
             "request": self.request,
-            "expires": self.expires,
+            "expires": format_time(self.expires),
             "approvers": list(self.approvers),
             "breakGlass": self.break_glass,
             "subject": {

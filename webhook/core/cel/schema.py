@@ -77,8 +77,9 @@ _WEIGHTLOCK: Final[dict[str, dict[str, str]]] = {
         "kind": "string",
         "namespace": "string",
         "name": "string",
-        "controller": "bool",
+        "controller": "weightlock.Controller",
     },
+    "Controller": {"group": "string", "kind": "string", "name": "string"},
     "Weight": {
         "model": "string",
         "sensitivity": "string",
@@ -102,7 +103,7 @@ _WEIGHTLOCK: Final[dict[str, dict[str, str]]] = {
     "Grant": {
         "model": "string",
         "request": "string",
-        "expires": "timestamp",
+        "expires": "string",
         "approvers": "[string]",
         "breakGlass": "bool",
         "subject": "weightlock.GrantSubject",

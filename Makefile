@@ -1,0 +1,71 @@
+# Every target does all of its own set-up and may be run twice.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST ?= $(BIN)/python -m pytest
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.lock pyproject.toml scripts/venv.py
+	@$(PYTHON) scripts/venv.py $(VENV)
+	@touch $@
+
+setup: $(READY) ## Make the virtual environment
+
+demo: $(READY) ## See verdicts: embedded Weightlock, sample manifests, no cluster
+	@$(BIN)/python scripts/demo.py
+
+control-plane: $(READY) ## Build the real control plane the end-to-end tests use (cached)
+	@$(BIN)/python scripts/controlplane.py > /dev/null || [ $$? -eq 3 ]
+
+test: $(READY) control-plane ## All tests, those on the real API server included
+	@$(PYTEST) --cov --cov-report=term:skip-covered
+
+unit: $(READY) ## Only the tests that need no API server
+	@$(PYTEST) tests/unit
+
+e2e: $(READY) control-plane ## Only the tests on the real API server
+	@$(PYTEST) tests/e2e
+
+e2e-kind: $(READY) image ## The end-to-end tests on a kind cluster (needs Docker and kind)
+	@WEIGHTLOCK_E2E=kind WEIGHTLOCK_IMAGE=$(IMAGE) $(PYTEST) tests/e2e
+
+lint: $(READY) ## Style, types, layers, generated files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python scripts/generate.py --check
+
+format: $(READY) ## Format and mend what can be mended
+	@$(BIN)/ruff check --fix -q . || true
+	@$(BIN)/ruff format -q .
+
+generate: $(READY) ## Write the CRDs from the types
+	@$(BIN)/python scripts/generate.py
+
+bench: $(READY) ## Measure; prints ratios within one run
+	@$(BIN)/python -m bench
+
+playground: $(READY) control-plane ## A control plane with Weightlock and the samples, until Ctrl-C
+	@$(BIN)/python scripts/playground.py
+
+IMAGE ?= weightlock:dev
+image: ## Build the container image (needs Docker)
+	@docker build -t $(IMAGE) .
+
+lock: $(READY) ## Resolve the dependencies again
+	@$(BIN)/pip install -q uv
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header --no-emit-index-url --upgrade -q -o requirements.lock
+
+clean: ## Remove what was made in this tree
+	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+.PHONY: help setup demo control-plane test unit e2e e2e-kind lint format generate bench playground image lock clean
