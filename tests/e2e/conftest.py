@@ -7,6 +7,9 @@ environment they fail instead, since a check that quietly did not run is worse t
     own_control_plane   the same, for tests that stop, pause or restart it (skipped on other clusters)
     new_control_plane   a function that starts one more with `harness.controlplane.Options` of your own
     namespace           the name of a new namespace, deleted after the test
+    weightlock          Weightlock before the control plane (`harness.weightlock.Weightlock`); whatever a test
+                        does to it, the next test finds it running with its webhooks registered
+    installed_weightlock  the same for the whole run, for fixtures of wider scope
 """
 
 import os
@@ -24,6 +27,7 @@ from harness.cluster import Cluster  # noqa: E402 -- the path to it is set just 
 from harness.controlplane import ControlPlane, Options  # noqa: E402
 from harness.foreign import ExistingCluster, KindCluster  # noqa: E402
 from harness.programs import NoControlPlaneError, control_plane_programs  # noqa: E402
+from harness.weightlock import Weightlock  # noqa: E402
 
 REASON = pytest.StashKey[str]()
 
@@ -105,3 +109,24 @@ def namespace(control_plane: Cluster) -> Iterator[str]:
     name = control_plane.new_namespace()
     yield name
     control_plane.delete_namespace(name)
+
+
+@pytest.fixture(scope="session")
+def installed_weightlock(control_plane: Cluster) -> Iterator[Weightlock]:
+    """Weightlock before the cluster of this run, with the shipped policies, from the first test that asks."""
+    if not isinstance(control_plane, ControlPlane):
+        pytest.skip("Weightlock runs as a process of ours only beside a control plane of ours")
+    weightlock = Weightlock(control_plane)
+    weightlock.install()
+    yield weightlock
+    weightlock.uninstall()
+
+
+@pytest.fixture
+def weightlock(installed_weightlock: Weightlock) -> Weightlock:
+    """Weightlock, running and asked by the API server, whatever the test before did to it."""
+    if not installed_weightlock.running:
+        installed_weightlock.start()
+    if not installed_weightlock.webhooks_present():
+        installed_weightlock.add_webhooks()
+    return installed_weightlock

@@ -6,6 +6,7 @@ import pytest
 from harness.cluster import Cluster
 from harness.controlplane import WEBHOOK_CLIENT, ControlPlane
 from harness.programs import ROOT
+from harness.stranger import Request, StrangerWebhook
 from harness.waiting import eventually
 
 
@@ -160,10 +161,22 @@ def test_what_is_written_into_etcd_was_seen_by_no_admission(
     assert own_control_plane.etcd.get("/registry/weightlock.test/forged") is None
 
 
-def test_the_api_server_has_a_certificate_to_show_to_webhooks(own_control_plane: ControlPlane) -> None:
-    admission = (own_control_plane.directory / "admission.yaml").read_text()
-    assert "ValidatingAdmissionWebhook" in admission
-    assert own_control_plane.webhook_client.certificate.name == f"{WEBHOOK_CLIENT}.crt"
+def test_the_api_server_shows_webhooks_who_it_is(own_control_plane: ControlPlane) -> None:
+    def label(request: Request) -> list[dict]:
+        return [{"op": "add", "path": "/metadata/labels", "value": {"seen": request["userInfo"]["username"]}}]
+
+    with StrangerWebhook(own_control_plane, "shows", label) as stranger:
+        namespace = own_control_plane.new_namespace(labels={"stranger": "shows"})
+        pod = {"apiVersion": "v1", "kind": "Pod", **pod_template(), "metadata": {"generateName": "p-"}}
+        path = f"/api/v1/namespaces/{namespace}/pods"
+
+        def seen() -> bool:
+            answer = own_control_plane.client().post(path, pod).ok()
+            return answer["metadata"].get("labels") == {"seen": "admin"}
+
+        eventually(seen, "the webhook is asked", seconds=15, every=0.2)
+        own_control_plane.delete_namespace(namespace)
+    assert set(stranger.callers) == {WEBHOOK_CLIENT}
     assert own_control_plane.webhook_client_ca.read_bytes() != own_control_plane.ca.read_bytes()
 
 
