@@ -1,6 +1,6 @@
-"""Message classes of the checked expressions that the engine serializes, built in a descriptor pool of our own.
+"""Message classes of the checked expressions that the engine serializes, in a descriptor pool of our own.
 
-Only the fields Weightlock reads are declared; the others are kept as unknown fields and written back unchanged. The
+Only the fields Weightlock reads are declared; the others are kept as unknown fields and written back. The
 numbers are those of cel-spec's ``cel/expr/syntax.proto`` and ``checked.proto``. Nothing here evaluates anything.
 """
 
@@ -13,8 +13,11 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Ids that no source and no variable uses, for the node that binds `params`.
-PARAMS_IDENTITY: Final = 900_000
+# Ids that no source uses: the engine numbers from 1 and a source has at most 100,000 characters. Each variable
+# takes a stride of its own.
+STRIDE: Final = 1_000_000
+REWRITE_IDENTITY: Final = 600_000
+BIND_IDENTITY: Final = 900_000
 _TYPE_URL: Final = b"type.googleapis.com/cel.expr.CheckedExpr"
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _BOOL, _INT32, _INT64, _UINT64, _DOUBLE, _STRING, _BYTES, _MESSAGE = (
@@ -27,7 +30,7 @@ _BOOL, _INT32, _INT64, _UINT64, _DOUBLE, _STRING, _BYTES, _MESSAGE = (
     _FIELD.TYPE_BYTES,
     _FIELD.TYPE_MESSAGE,
 )
-# message -> fields: (name, number, scalar type or message name, "" | "many" | "one" for a member of its oneof)
+# message -> fields: (name, number, scalar type or message name, "many" if repeated, "one" if of the oneof)
 _MESSAGES: Final[dict[str, tuple[tuple[str, int, int | str, str], ...]]] = {
     "Any": (("type_url", 1, _STRING, ""), ("value", 2, _BYTES, "")),
     "Constant": (
@@ -123,7 +126,7 @@ def _build() -> dict[str, Any]:
             field = message.field.add(
                 name=field_name,
                 number=number,
-                type=_MESSAGE if isinstance(kind, str) else kind,  # type: ignore[arg-type]
+                type=_MESSAGE if isinstance(kind, str) else kind,
                 label=_FIELD.LABEL_REPEATED if group == "many" else _FIELD.LABEL_OPTIONAL,
             )
             if isinstance(kind, str):
@@ -214,9 +217,9 @@ def shift(checked: Any, offset: int) -> None:
 def bind(name: str, value: bytes, body: bytes, identity: int) -> bytes:
     """Return the bytes of an `Expr` that evaluates ``body`` with ``name`` standing for ``value``.
 
-    The shape is that of cel-spec's ``cel.bind`` macro: a comprehension over an empty list whose accumulator is
-    the variable. The engine evaluates ``value`` on first use, once, and never when ``body`` does not reach it.
-    ``identity`` and the three numbers after it must be free among the ids of ``value`` and ``body``.
+    The shape is that of cel-spec's ``cel.bind`` macro: a comprehension over an empty list whose accumulator
+    is the variable. The engine evaluates ``value`` on first use, once, and never when ``body`` does not reach
+    it. ``identity`` and the three numbers after it must be free among the ids of ``value`` and ``body``.
     """
     variable = name.encode()
     loop = b"".join(
@@ -236,11 +239,6 @@ def bind(name: str, value: bytes, body: bytes, identity: int) -> bytes:
 def call(function: str, identity: int) -> bytes:
     """Return the bytes of an `Expr` that calls ``function`` without arguments."""
     return _identity(identity) + _delimited(6, _delimited(2, function.encode()))
-
-
-def reference(identity: int, overload: str) -> bytes:
-    """Return the bytes of a `CheckedExpr` that holds one reference: the call ``identity`` means ``overload``."""
-    return _delimited(2, b"\x08" + _varint(identity) + _delimited(2, _delimited(3, overload.encode())))
 
 
 def expression(expr: bytes) -> bytes:

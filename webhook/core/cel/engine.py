@@ -1,8 +1,8 @@
-"""The one place that talks to cel-expr-python: which libraries are on, which types exist, how a source becomes an AST.
+"""The one place that talks to cel-expr-python: libraries, types, and the way from a source to an expression.
 
-Exactly the Kubernetes set is enabled: cel-cpp's strings (version 2) and optionals, and Weightlock's own Kubernetes
-libraries. cel-cpp's math, bindings, encoders and proto extensions stay off, since a policy that used them would not
-load in an API server.
+Exactly the Kubernetes set is enabled: strings (version 2), sets, optionals, two-variable comprehensions, and Weightlock's
+own Kubernetes libraries. cel-cpp's math, bindings, encoders, lists and regex stay off: a policy that used them would
+not load in an API server, or mean something else there.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from cel_expr_python import cel
-from cel_expr_python.ext import ext_optional, ext_strings
 
-from webhook.core.cel import context
+from webhook.core.cel import context, rewrite
 from webhook.core.cel.errors import CompileError
 from webhook.core.cel.schema import descriptors
 
@@ -32,6 +31,7 @@ except ImportError:
         values=dict,
     )
 
+STRING: Final = cel.Type.STRING
 REQUEST_VARIABLES: Final = {
     "object": cel.Type.DYN,
     "oldObject": cel.Type.DYN,
@@ -47,39 +47,72 @@ FACT_VARIABLES: Final = {
     "subject": cel.Type("weightlock.Subject"),
     "grants": cel.Type.List(cel.Type("weightlock.Grant")),
 }
-# What a variable is when the request does not have it.
+# What a variable is when a request does not have it.
 ABSENT: Final[dict[str, Any]] = {
     name: [] if name in {"weights", "devices", "escapes", "grants"} else None
     for name in (*REQUEST_VARIABLES, *FACT_VARIABLES)
 }
+# Everything that some environment declares, with its full name.
+DECLARABLE: Final = (*ABSENT, "params", "authorizer", "authorizer.requestResource")
 PARAMS_FUNCTION: Final = "@params"
-PARAMS_OVERLOAD: Final = "@params_0"
-_POOL: Final = descriptors(libraries.message_files())
+ABSENT_FUNCTION: Final = "@absent"
+_CONFIG: Final = """
+extensions:
+  - name: "strings"
+    version: 2
+  - name: "sets"
+  - name: "optional"
+  - name: "two-var-comprehensions"
+"""
 
 
 def _params() -> Any:
     return context.current().params
 
 
-def _extensions() -> list[Any]:
-    # No source can name "@params": it exists for the wrapper that binds `params` to the object in question.
-    params = cel.FunctionDecl(
-        PARAMS_FUNCTION, [cel.Overload(PARAMS_OVERLOAD, cel.Type.DYN, [], False, _params)]
-    )
-    return [
-        ext_strings.ExtStrings(2),
-        ext_optional.ExtOptional(),
-        *libraries.extensions(),
-        cel.CelExtension("weightlock", [params, *libraries.functions()]),
-    ]
+def _absent() -> Any:
+    raise ValueError("no such attribute in this expression")
 
 
-_EXTENSIONS: Final = _extensions()
+def _map_of_pairs(pairs: list[list[Any]]) -> dict[Any, Any]:
+    return _map_of_maps([{key: value} for key, value in pairs])
+
+
+def _map_of_maps(maps: list[dict[Any, Any]]) -> dict[Any, Any]:
+    merged: dict[Any, Any] = {}
+    for entries in maps:
+        if not merged.keys().isdisjoint(entries):
+            raise ValueError("insert failed: key already exists")
+        merged.update(entries)
+    return merged
+
+
+def _function(name: str, parameters: list[Any], result: Any, implementation: Any) -> Any:
+    return cel.FunctionDecl(name, [cel.Overload(f"{name}_0", result, parameters, False, implementation)])
+
+
+# No source can spell a name with "@": these exist for rewritten expressions only.
+_INTERNAL: Final = [
+    _function(PARAMS_FUNCTION, [], cel.Type.DYN, _params),
+    _function(ABSENT_FUNCTION, [], cel.Type.DYN, _absent),
+    _function(rewrite.MAP_OF_PAIRS, [cel.Type.LIST], cel.Type.MAP, _map_of_pairs),
+    _function(rewrite.MAP_OF_MAPS, [cel.Type.LIST], cel.Type.MAP, _map_of_maps),
+]
+_POOL: Final = descriptors(libraries.message_files())
+_EXTENSIONS: Final = [
+    *libraries.extensions(),
+    cel.CelExtension("weightlock", [*_INTERNAL, *libraries.functions()]),
+]
 
 
 def environment(variables: Mapping[str, Any]) -> Any:
     """Return a raw engine environment that declares ``variables`` (name to engine type) and every library."""
-    return cel.NewEnv(descriptor_pool=_POOL, variables=dict(variables), extensions=_EXTENSIONS)
+    return cel.NewEnv(
+        descriptor_pool=_POOL,
+        config=cel.NewEnvConfigFromYaml(_CONFIG),
+        variables=dict(variables),
+        extensions=_EXTENSIONS,
+    )
 
 
 def activation(data: Mapping[str, Any]) -> Any:
@@ -95,23 +128,36 @@ def compile_source(env: Any, source: str) -> Any:
         raise CompileError.parse(str(error)) from None
 
 
-def deserialize(env: Any, serialized: bytes) -> Any:
-    """Return the expression of a serialized checked AST; raises CompileError when the engine cannot hold it."""
+def deserialize(serialized: bytes) -> Any:
+    """Return the expression of a serialized checked AST; raises CompileError when it is nested too deeply."""
     try:
-        return env.deserialize(serialized)
-    except RuntimeError as error:
-        raise CompileError.parse(str(error)) from None
+        return _RUNTIME.deserialize(serialized)
+    except RuntimeError:
+        # The engine parses at most 100 levels of messages, two for each level of an expression or variable.
+        raise CompileError.at("", 0, "expression and the variables it needs are nested too deeply") from None
 
 
 def plan(expression: Any) -> None:
-    """Have the engine build its execution plan now, which it otherwise does at the first evaluation (some 200 µs)."""
+    """Have the engine plan the execution now; it otherwise does at the first evaluation (some 200 µs).
+
+    Raises CompileError when it cannot.
+    """
     try:
         expression.eval()
+    except RuntimeError as error:
+        # Without variables an evaluation usually fails; only a failure to plan is final.
+        if "reference resolve" in str(error):
+            raise CompileError.parse(str(error)) from None
+
+
+def succeeds(expression: Any, data: Mapping[str, Any]) -> bool:
+    """Tell whether ``expression`` has a value on ``data``."""
+    try:
+        return bool(expression.eval(activation(data)).type() != cel.Type.ERROR)
     except RuntimeError:
-        # Without variables most expressions fail here; the plan is made all the same.
-        return
+        return False
 
 
-# Activations fit every environment by variable name. This one knows no types: an absent field is absent at run time,
-# whatever the checker knows about it.
-_RUNTIME: Final = environment(dict.fromkeys((*ABSENT, *libraries.variables()), cel.Type.DYN))
+# Activations and serialized expressions fit every environment. This one knows no types: an absent field is absent at
+# run time, whatever the checker knows about it.
+_RUNTIME: Final = environment(dict.fromkeys(DECLARABLE, cel.Type.DYN))

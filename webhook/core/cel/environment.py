@@ -1,22 +1,23 @@
 """Environments: which variables a source may name, and the way from a source to a program.
 
-The variables are those of k8s.io/apiserver ``pkg/admission/plugin/cel/compile.go`` and Weightlock's own. Nothing is
-evaluated here on behalf of a request.
+The variables are those of k8s.io/apiserver ``pkg/admission/plugin/cel/compile.go`` and Weightlock's own. Nothing
+is evaluated here on behalf of a request.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
 from cel_expr_python import cel
 
-from webhook.core.cel import checked, engine, types
+from webhook.core.cel import checked, dialect, engine, types
 from webhook.core.cel.errors import CompileError
 from webhook.core.cel.program import Program
-from webhook.core.cel.variables import Variables
+from webhook.core.cel.rewrite import rewrite
+from webhook.core.cel.source import Source, prepare
+from webhook.core.cel.variables import PREFIX, Variable, Variables
 
 Expectation = Literal["bool", "string", "string or null", "any"]
 
@@ -26,20 +27,16 @@ _EXPECTED: Final[dict[str, frozenset[str]]] = {
     "string or null": frozenset({"string", "null"}),
 }
 _CACHED_SCOPES: Final = 1024
-# Literals and comments first, so that what they hold is never taken for code.
-_TOKENS: Final = re.compile(
-    r"""(?P<skip>//[^\n]*|[rRbB]{0,2}(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))"""
-    r"""|(?P<quoted>`)"""
-    r"""|(?P<has>\bhas\s*\(\s*variables\s*\.\s*(?P<tested>[A-Za-z_]\w*)\s*\))"""
-    r"""|(?<![\w.])variables\s*\.\s*(?P<name>[A-Za-z_]\w*)""",
-    re.DOTALL,
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A source that passed the checker: the engine's expression, its AST, and what it names."""
+    """A source that passed the checker, and what it names.
 
+    ``message`` is the AST to evaluate; ``expression`` the engine's own, None where the two differ.
+    """
+
+    source: Source
     expression: Any
     message: Any
     type: Any
@@ -62,6 +59,10 @@ class Environment:
         self._engine = engine.environment(self._declared)
         self._scopes: dict[tuple[tuple[str, str], ...], Any] = {}
 
+    def variables(self) -> Variables:
+        """Return an empty scope for the variables of one policy."""
+        return Variables(self)
+
     def compile(
         self, source: str, *, expect: Expectation = "bool", variables: Variables | None = None
     ) -> Program:
@@ -76,81 +77,70 @@ class Environment:
             raise CompileError.at(source, 0, f"must evaluate to {expect} but got {body.type_name}")
         closure = scope.closure(body.variables)
         references = body.references.union(*(variable.references for variable in closure))
-        bound = self._bound(body, closure, "params" in references)
-        engine.plan(bound)
-        return Program(source=source, return_type=body.type_name, references=references, expression=bound)
+        expression = self._bound(body, closure, references)
+        engine.plan(expression)
+        return Program(source, body.type_name, references, expression, body, closure)
 
-    def variables(self) -> Variables:
-        """Return an empty scope for the variables of one policy."""
-        return Variables(self)
-
-    def check(self, source: str, scope: Variables) -> Checked:
-        """Parse and check ``source`` where the variables of ``scope`` are known; raises CompileError."""
-        prepared, names = _prepare(source, scope)
-        expression = engine.compile_source(self._scoped(scope.declarations(names)), prepared)
+    def check(self, text: str, scope: Variables) -> Checked:
+        """Parse and check ``text`` where the variables of ``scope`` are known; raises CompileError."""
+        source = prepare(text, scope)
+        try:
+            expression = engine.compile_source(self._scoped(scope, source.names), source.prepared)
+        except CompileError as error:
+            raise source.relocate(error) from None
         message = checked.load(expression.serialize())
+        dialect.validate(message, source)
         root = checked.type_of(message)
         named = {item.value.name for item in message.reference_map if item.value.name}
         return Checked(
-            expression=expression,
+            source=source,
+            expression=None if rewrite(message, source.prepared) else expression,
             message=message,
             type=types.declare(root),
             type_name=types.describe(root),
-            variables=frozenset(name[10:] for name in named if name.startswith("variables.")),
+            variables=frozenset(name.removeprefix(PREFIX) for name in named if name.startswith(PREFIX)),
             references=frozenset(name.partition(".")[0] for name in named & self._declared.keys()),
         )
 
-    def _scoped(self, declarations: tuple[tuple[str, str, Any], ...]) -> Any:
-        if not declarations:
+    def _scoped(self, scope: Variables, names: frozenset[str]) -> Any:
+        """Return the raw environment that also declares those of ``names`` that are variables of ``scope``."""
+        known = [scope[name] for name in sorted(names) if name in scope]
+        if not known:
             return self._engine
-        key = tuple((name, type_name) for name, type_name, _ in declarations)
+        key = tuple((variable.name, variable.type_name) for variable in known)
         env = self._scopes.get(key)
         if env is None:
             if len(self._scopes) >= _CACHED_SCOPES:
                 self._scopes.clear()
-            env = engine.environment({**self._declared, **{name: type_ for name, _, type_ in declarations}})
-            self._scopes[key] = env
+            declared = {PREFIX + variable.name: variable.type for variable in known}
+            env = self._scopes[key] = engine.environment({**self._declared, **declared})
         return env
 
-    def _bound(self, body: Checked, closure: tuple[Any, ...], params: bool) -> Any:
-        if not closure and not params:
+    def _bound(self, body: Checked, closure: tuple[Variable, ...], references: frozenset[str]) -> Any:
+        """Return the expression of ``body`` with all that it needs from outside the activation bound around it."""
+        functions = dict.fromkeys(_unavailable(references, self._declared), engine.ABSENT_FUNCTION)
+        if "params" in references & self._declared.keys():
+            functions["params"] = engine.PARAMS_FUNCTION
+        if body.expression is not None and not closure and not functions:
             return body.expression
         expr = body.message.expr.SerializeToString()
         parts = [checked.tables(body.message)]
         for variable in reversed(closure):
-            expr = checked.bind("variables." + variable.name, variable.expr, expr, variable.identity)
+            expr = checked.bind(PREFIX + variable.name, variable.expr, expr, variable.identity)
             parts.append(variable.tables)
-        if params:
-            identity = checked.PARAMS_IDENTITY
-            call = checked.call(engine.PARAMS_FUNCTION, identity)
-            expr = checked.bind("params", call, expr, identity + 1)
-            parts.append(checked.reference(identity, engine.PARAMS_OVERLOAD))
-        return engine.deserialize(self._engine, checked.dump(b"".join((*parts, checked.expression(expr)))))
+        for number, (name, function) in enumerate(functions.items()):
+            identity = checked.BIND_IDENTITY + 10 * number
+            expr = checked.bind(name, checked.call(function, identity), expr, identity + 1)
+        return engine.deserialize(checked.dump(b"".join((*parts, checked.expression(expr)))))
+
+
+def _unavailable(references: frozenset[str], declared: dict[str, Any]) -> list[str]:
+    """Return what variables of another environment name and this one lacks: reaching it is an error."""
+    roots = references - declared.keys()
+    return [name for name in engine.DECLARABLE if name.partition(".")[0] in roots]
 
 
 @cache
 def environment(*, authorizer: bool = True, params: bool = True, weightlock: bool = True) -> Environment:
     """Return the environment with or without ``authorizer``, ``params`` and Weightlock's own variables."""
     return Environment(authorizer=authorizer, params=params, weightlock=weightlock)
-
-
-def _prepare(source: str, scope: Variables) -> tuple[str, set[str]]:
-    """Return ``source`` as the engine should see it, of the same length, and the variables it names.
-
-    ``has(variables.x)`` is true for every defined variable in Kubernetes, and cel-expr-python 0.1.3 takes it for
-    ``variables.x``, so it is replaced by ``true``. Quoted identifiers are not part of the Kubernetes dialect.
-    """
-    names: set[str] = set()
-    if "variables" not in source and "`" not in source:
-        return source, names
-
-    def replace(match: re.Match[str]) -> str:
-        if match["quoted"]:
-            raise CompileError.at(source, match.start(), "Syntax error: token recognition error at: '`'")
-        if match["tested"] and match["tested"] in scope:
-            return "true" + re.sub(r"[^\n]", " ", match[0][4:])
-        if match["name"]:
-            names.add(match["name"])
-        return match[0]
-
-    return _TOKENS.sub(replace, source), names

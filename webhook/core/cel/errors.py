@@ -10,30 +10,52 @@ from dataclasses import dataclass
 from typing import Final
 
 _ISSUE: Final = re.compile(r"^ERROR: [^\n:]*:(-?\d+):(-?\d+): ", re.MULTILINE)
-_STATUS: Final = re.compile(r"^[A-Z_]+: ")
+_PREFIX: Final = re.compile(r"^[A-Z_]+: ")
 _SUFFIX: Final = re.compile(r" \[[A-Z_]+\]$")
+# The engine's words -> those of cel-go, which Kubernetes shows. The last ones would quote the object.
+_WORDING: Final = (
+    (re.compile(r'^Key not found in map : "?(.*?)"?$', re.DOTALL), r"no such key: \1"),
+    (re.compile(r'^No value with name "(.*)" found in Activation$'), r"no such attribute(s): \1"),
+    (re.compile(r"^Index error: index=(-?\d+) .*$"), r"index out of bounds: \1"),
+    (re.compile(r"^No matching overloads found : .*$", re.DOTALL), "no such overload"),
+    (re.compile(r"^Applying SELECT to non-message type$"), "no such overload: field selection"),
+    (re.compile(r"^divide by zero$"), "division by zero"),
+    (re.compile(r"^Iteration budget exceeded$"), "iteration budget exceeded: more than 10000 steps"),
+    (re.compile(r"^Non-CEL value type for .*$", re.DOTALL), "the request holds a value that is not JSON"),
+    (re.compile(r"^Integer value '.*$", re.DOTALL), "the request holds an integer beyond 64 bits"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One thing wrong in a source. ``line`` and ``column`` count from 1; ``caret`` quotes the line and points at it."""
+    """One thing wrong in a source.
+
+    ``line`` and ``column`` count from 1; ``caret`` quotes the line and points at the column.
+    """
 
     line: int
     column: int
     message: str
     caret: str = ""
 
+    def __str__(self) -> str:
+        text = f"ERROR: <input>:{self.line}:{self.column}: {self.message}"
+        return f"{text}\n{self.caret}" if self.caret else text
+
+    @classmethod
+    def at(cls, source: str, offset: int, message: str) -> Issue:
+        """Build from a character offset into ``source``, with the line quoted as the API server quotes it."""
+        start = source.rfind("\n", 0, offset) + 1
+        line = source.count("\n", 0, offset) + 1
+        text = source[start:].partition("\n")[0]
+        return cls(line, offset - start + 1, message, f" | {text}\n | {'.' * (offset - start)}^")
+
 
 class CompileError(Exception):
-    """A source that the engine or the dialect refuses; ``issues`` holds at least one entry, in source order."""
+    """A source that the engine or the dialect refuses; ``issues`` is never empty and in source order."""
 
     def __init__(self, issues: tuple[Issue, ...]) -> None:
-        super().__init__(
-            "\n".join(
-                f"ERROR: <input>:{i.line}:{i.column}: {i.message}{i.caret and chr(10) + i.caret}"
-                for i in issues
-            )
-        )
+        super().__init__("\n".join(map(str, issues)))
         self.issues = issues
 
     @property
@@ -58,17 +80,13 @@ class CompileError(Exception):
 
     @classmethod
     def at(cls, source: str, offset: int, message: str) -> CompileError:
-        """Build one issue from a character offset into ``source``."""
-        before = source[:offset]
-        line = before.count("\n") + 1
-        column = offset - (before.rfind("\n") + 1) + 1
-        text = source.splitlines()[line - 1] if source.strip() else ""
-        return cls((Issue(line, column, message, f" | {text}\n | {'.' * (column - 1)}^"),))
+        """Build from one issue at a character offset into ``source``."""
+        return cls((Issue.at(source, offset, message),))
 
     @classmethod
     def parse(cls, text: str) -> CompileError:
-        """Read the engine's report: ``ERROR: <input>:LINE:COLUMN: message``, then the quoted line and caret."""
-        report = _SUFFIX.sub("", _STATUS.sub("", text, count=1))
+        """Read the engine's report: ``ERROR: <input>:LINE:COLUMN: message``, the quoted line, the caret."""
+        report = _SUFFIX.sub("", _PREFIX.sub("", text, count=1))
         starts = list(_ISSUE.finditer(report))
         if not starts:
             return cls((Issue(1, 1, report.strip()),))
@@ -80,14 +98,19 @@ class CompileError(Exception):
 
 
 class EvaluationError(Exception):
-    """An expression that has no value on this request: a missing key, a failed conversion, a limit reached."""
+    """An expression that has no value on this request: a missing key, a failed conversion, a limit."""
 
     @property
     def message(self) -> str:
-        """What went wrong, in the engine's words."""
+        """What went wrong, in cel-go's words where it has the same error."""
         return str(self)
 
     @classmethod
     def parse(cls, text: str) -> EvaluationError:
-        """Drop the status code that the engine puts around its message."""
-        return cls(_SUFFIX.sub("", _STATUS.sub("", text, count=1)))
+        """Take the engine's message: without its status code, in Kubernetes' words, without the object."""
+        message = _SUFFIX.sub("", _PREFIX.sub("", text, count=1))
+        for pattern, words in _WORDING:
+            message, changed = pattern.subn(words, message, count=1)
+            if changed:
+                break
+        return cls(message)

@@ -1,13 +1,14 @@
 """A compiled expression, and the values of one request that it is evaluated on.
 
-A program is immutable and may be evaluated from any thread. Bindings belong to the thread that made them and to one
-request; they convert each variable for the engine at most once, however many programs read it.
+A program is immutable and may be evaluated from any thread. Bindings belong to the thread that made them and to
+one request; they convert each variable for the engine at most once, however many programs read it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final
 
 from webhook.core.authz import Answers, UnansweredError
 from webhook.core.cel import context, engine, values
@@ -16,29 +17,52 @@ from webhook.core.cel.errors import EvaluationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from webhook.core.cel.environment import Checked
+    from webhook.core.cel.variables import Variable
+
+_CALLING_BACK: Final = frozenset({"authorizer", "params"})
+
 
 class Bindings:
-    """The values of one request: plain JSON-like data by variable name, the recorded answers, and who asks."""
+    """The values of one request: JSON-like data by variable name, the recorded answers, and who asks.
 
-    __slots__ = ("_activation", "_data", "authorizer", "request", "user")
+    ``data`` must consist of exactly dict, list, str, int, float, bool and None, as a JSON parser makes them, and
+    must have passed `webhook.core.cel.document`. A variable that is left out is null, or an empty list.
+    """
+
+    __slots__ = ("_activation", "_data", "_thread", "authorizer", "request", "user")
 
     def __init__(
-        self, data: Mapping[str, Any], *, authorizer: Answers | None = None, user: context.User | None = None
-    ):
+        self,
+        data: Mapping[str, Any],
+        *,
+        authorizer: Answers | None = None,
+        user: context.User | None = None,
+    ) -> None:
         unknown = data.keys() - engine.ABSENT.keys()
         if unknown:
             raise ValueError(f"unknown variables: {', '.join(sorted(unknown))}")
         self.authorizer = authorizer if authorizer is not None else Answers()
-        self.user = user if user is not None else context.User()
         self.request: Mapping[str, Any] = data.get("request") or {}
+        self.user = (
+            user if user is not None else context.User.from_user_info(self.request.get("userInfo") or {})
+        )
         self._data = {**engine.ABSENT, **data}
         self._activation: Any = None
+        self._thread = 0
 
     @property
     def activation(self) -> Any:
-        """The engine's view of the data, made at first use; it belongs to the calling thread."""
+        """The engine's view of the data, made at first use.
+
+        Raises RuntimeError in another thread than the first: cel-expr-python 0.1.3 converts values lazily and
+        without a lock.
+        """
         if self._activation is None:
             self._activation = engine.activation(self._data)
+            self._thread = get_ident()
+        elif self._thread != get_ident():
+            raise RuntimeError("bindings were handed to another thread")
         return self._activation
 
 
@@ -47,32 +71,36 @@ class Program:
     """A compiled expression.
 
     ``references`` holds the root variables it names, also through ``variables``; ``return_type`` is its type in
-    words, such as ``bool`` or ``list(string)``.
+    words, such as ``bool`` or ``list(string)``. The rest is for `explain` and `lint`.
     """
 
     source: str
     return_type: str
     references: frozenset[str]
     expression: Any
+    body: Checked
+    closure: tuple[Variable, ...]
 
     def evaluate(self, bindings: Bindings, params: Any = None) -> Any:
         """Return the value on ``bindings`` as plain Python data.
 
-        Raises EvaluationError when there is no value, and UnansweredError when ``authorizer`` was asked something
-        that ``bindings`` holds no answer to, even if the expression would have had a value without it.
+        Raises EvaluationError when there is no value, and UnansweredError when ``authorizer`` was asked
+        something that ``bindings`` holds no answer to, even if the expression would have a value without it.
         """
+        activation = bindings.activation
+        if self.references.isdisjoint(_CALLING_BACK):
+            return _value(self.expression, activation)
         return run(self.expression, bindings, params)
 
 
 def run(expression: Any, bindings: Bindings, params: Any) -> Any:
-    """Evaluate a raw engine expression as `Program.evaluate` does."""
+    """Evaluate a raw engine expression whose functions may call back; raises as `Program.evaluate` does."""
+    activation = bindings.activation
     answers = bindings.authorizer
     earlier, answers.open = answers.open, set()
     before = context.swap(context.Frame(answers, bindings.user, bindings.request, params))
     try:
-        return values.plain(expression.eval(bindings.activation))
-    except (RuntimeError, TypeError) as error:
-        raise EvaluationError.parse(str(error)) from None
+        return _value(expression, activation)
     finally:
         context.swap(before)
         asked = answers.open
@@ -80,3 +108,10 @@ def run(expression: Any, bindings: Bindings, params: Any) -> Any:
         if asked:
             # The engine turns what a callback raises into an error value, which `||` may absorb.
             raise UnansweredError(f"{len(asked)} open questions")
+
+
+def _value(expression: Any, activation: Any) -> Any:
+    try:
+        return values.plain(expression.eval(activation))
+    except (RuntimeError, TypeError) as error:
+        raise EvaluationError.parse(str(error)) from None

@@ -1,8 +1,8 @@
 """The ``variables`` of one policy: named expressions, each usable by those after it and by the policy's rules.
 
-Values never travel between expressions. A variable is bound around the expression that uses it, inside one AST, so it
-is evaluated on first use, at most once per evaluation, and its failure matters only if it is reached: the meaning of
-k8s.io/apiserver ``pkg/cel/lazy``.
+Values never travel between expressions. A variable is bound around the expression that uses it, inside one AST, so
+it is evaluated on first use, at most once per evaluation, and its failure matters only if it is reached: the
+meaning of k8s.io/apiserver ``pkg/cel/lazy``.
 """
 
 from __future__ import annotations
@@ -17,28 +17,44 @@ from webhook.core.cel.errors import CompileError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from webhook.core.cel.environment import Environment
+    from webhook.core.cel.environment import Checked, Environment
 
-_PREFIX: Final = "variables."
+PREFIX: Final = "variables."
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Ids of bound expressions live above those of any source: the engine numbers from 1 and caps sources at 100,000 characters.
-_STRIDE: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One compiled variable: its checked expression with ids of its own, ready to be bound around another."""
+    """One compiled variable: its AST with ids of its own, ready to be bound around another.
+
+    ``identity`` is the first of the ids that the binding itself may use.
+    """
 
     name: str
-    source: str
-    type: Any
-    type_name: str
-    needs: frozenset[str]
-    references: frozenset[str]
+    body: Checked
     expr: bytes
     tables: bytes
     identity: int
-    message: Any
+
+    @property
+    def source(self) -> str:
+        """The expression as it was written."""
+        return self.body.source.text
+
+    @property
+    def type(self) -> Any:
+        """The engine type with which the variable is declared to those after it."""
+        return self.body.type
+
+    @property
+    def type_name(self) -> str:
+        """The same in words."""
+        return self.body.type_name
+
+    @property
+    def references(self) -> frozenset[str]:
+        """The root variables that the expression itself names."""
+        return self.body.references
 
 
 class Variables:
@@ -55,25 +71,19 @@ class Variables:
 
         Raises CompileError when the name is no identifier or taken, or the source does not compile.
         """
-        if not _IDENTIFIER.fullmatch(name) or name in self._entries:
-            raise CompileError.at(source, 0, f"name {name!r} is not an identifier, or defined twice")
+        if not _IDENTIFIER.fullmatch(name):
+            raise CompileError.at(name, 0, "name of a variable must be an identifier")
+        if name in self._entries:
+            raise CompileError.at(name, 0, "variable is defined twice")
         body = self._environment.check(source, self)
-        message = body.message
-        identity = _STRIDE * (2 * len(self._entries) + 2)
-        checked.shift(message, identity)
-        root = message.expr.SerializeToString()
-        tables = checked.tables(message)
+        offset = checked.STRIDE * (len(self._entries) + 1)
+        checked.shift(body.message, offset)
         self._entries[name] = Variable(
             name=name,
-            source=source,
-            type=body.type,
-            type_name=body.type_name,
-            needs=body.variables,
-            references=body.references,
-            expr=root,
-            tables=tables,
-            identity=identity + _STRIDE,
-            message=message,
+            body=body,
+            expr=body.message.expr.SerializeToString(),
+            tables=checked.tables(body.message),
+            identity=offset + checked.BIND_IDENTITY,
         )
         return self
 
@@ -86,13 +96,6 @@ class Variables:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def declarations(self, names: Iterable[str]) -> tuple[tuple[str, str, Any], ...]:
-        """Return (qualified name, type in words, engine type) of those of ``names`` that are defined, sorted."""
-        return tuple(
-            (_PREFIX + name, self._entries[name].type_name, self._entries[name].type)
-            for name in sorted(set(names) & self._entries.keys())
-        )
-
     def closure(self, names: Iterable[str]) -> tuple[Variable, ...]:
         """Return the variables ``names`` and all that they need, in the order of their definition."""
         wanted: set[str] = set()
@@ -101,5 +104,5 @@ class Variables:
             name = pending.pop()
             if name not in wanted:
                 wanted.add(name)
-                pending.extend(self._entries[name].needs)
+                pending.extend(self._entries[name].body.variables)
         return tuple(entry for name, entry in self._entries.items() if name in wanted)
