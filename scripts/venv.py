@@ -21,7 +21,10 @@ def main() -> int:
     target = Path(sys.argv[1])
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         wanted = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
-        print(f"Weightlock needs Python {wanted}; this is {sys.version.split()[0]}. Try: make PYTHON=python3.13", file=sys.stderr)
+        print(
+            f"Weightlock needs Python {wanted}; this is {sys.version.split()[0]}. Try: make PYTHON=python3.13",
+            file=sys.stderr,
+        )
         return 1
     began = time.monotonic()
     python = target / "bin" / "python"
@@ -29,10 +32,23 @@ def main() -> int:
         print(f"making the virtual environment {target} …", flush=True)
         shutil.rmtree(target, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", target], check=True)
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-warn-script-location"]
+    pip = [
+        python,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+        "install",
+        "--no-warn-script-location",
+    ]
     print("installing what requirements.lock names (about a minute the first time) …", flush=True)
-    for arguments in (["--require-hashes", "-r", ROOT / "requirements.lock"], ["--no-deps", "--editable", ROOT]):
-        done = subprocess.run([*pip, *arguments], check=False, env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"})
+    for arguments in (
+        ["--require-hashes", "-r", ROOT / "requirements.lock"],
+        ["--no-deps", "--editable", ROOT],
+    ):
+        done = subprocess.run(
+            [*pip, *arguments], check=False, env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}
+        )
         if done.returncode:
             print("pip could not install the dependencies; its reason stands above", file=sys.stderr)
             return done.returncode

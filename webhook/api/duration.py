@@ -34,7 +34,9 @@ class Duration(str):
         return timedelta(seconds=sum(int(number) * _UNITS[unit] for number, unit in parts))
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(cls, core_schema.str_schema(max_length=32))
 
     @classmethod

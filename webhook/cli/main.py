@@ -1,4 +1,4 @@
-"""``weightlock``: finds the command, parses its arguments, runs it, and turns its errors into one line and exit code 2."""
+"""``weightlock``: finds the command, parses its arguments, runs it; bad input becomes one line and exit code 2."""
 
 from __future__ import annotations
 

@@ -35,10 +35,16 @@ def add_parser(commands: Any) -> None:
 
 def add_review_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that say what is reviewed and who asks."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="manifests, directories of them, or - for standard input")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="manifests, directories, or - for standard input"
+    )
     add_state_arguments(parser)
-    parser.add_argument("--user", default="", metavar="U", help="who asks; default: the pod's own service account")
-    parser.add_argument("--group", action="append", default=[], metavar="G", help="a group of that user; may be repeated")
+    parser.add_argument(
+        "--user", default="", metavar="U", help="who asks; default: the pod's own service account"
+    )
+    parser.add_argument(
+        "--group", action="append", default=[], metavar="G", help="a group of that user; repeatable"
+    )
     parser.add_argument("--service-account", default="", metavar="NS/NAME", help="this service account asks")
     parser.add_argument("--namespace", "-n", default="", help="namespace of manifests that name none")
     parser.add_argument(
@@ -60,7 +66,9 @@ def run(options: argparse.Namespace) -> int:
     if not outcomes:
         raise UsageError("the files hold no objects")
     if options.output == "json":
-        sys.stdout.write(orjson.dumps([as_json(outcome) for outcome in outcomes], option=orjson.OPT_INDENT_2).decode())
+        sys.stdout.write(
+            orjson.dumps([as_json(outcome) for outcome in outcomes], option=orjson.OPT_INDENT_2).decode()
+        )
         sys.stdout.write("\n")
     else:
         for outcome in outcomes:
@@ -98,7 +106,9 @@ def asker_of(options: argparse.Namespace) -> Asker:
         old = olds[0].document
     if options.operation == "UPDATE" and old is None and not _only_reviews(options):
         raise UsageError("--operation UPDATE needs --old FILE, the object as it was")
-    return Asker(user, tuple(options.group), namespace or "default", options.operation, options.subresource, old)
+    return Asker(
+        user, tuple(options.group), namespace or "default", options.operation, options.subresource, old
+    )
 
 
 def _only_reviews(options: argparse.Namespace) -> bool:

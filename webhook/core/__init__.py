@@ -1,1 +1,1 @@
-"""Pure decisions: no I/O, no clock, no network, no Kubernetes client. Everything a verdict depends on is an argument."""
+"""Pure decisions: no I/O, no clock, no network, no Kubernetes client. All that a verdict depends on is an argument."""

@@ -14,6 +14,7 @@ from webhook.core.access.guard import guard
 from webhook.core.access.stamp import stamp
 from webhook.core.authz import Answers, UnansweredError
 from webhook.core.cel import Bindings, User
+from webhook.core.definitions import check_definition
 from webhook.core.facts import TemplateFacts, gather_request
 from webhook.core.match import RequestKind, namespace_object
 from webhook.core.objects import Lookup, MissingObjectError
@@ -24,7 +25,7 @@ from webhook.core.verdict import Verdict, settle
 from webhook.core.workload import MalformedObjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from datetime import datetime
 
     from webhook.core.access import Signer
@@ -58,7 +59,7 @@ def mutate(
     if _creates_pod(request):
         lookup = Lookup(snapshot.objects, knowledge.objects)
         try:
-            wanted = _plan(request, snapshot, lookup)
+            wanted = _plan(request, snapshot, _gather(request, snapshot, lookup))
         except MissingObjectError:
             return Needs(objects=frozenset(lookup.missing))
         except MalformedObjectError:
@@ -79,10 +80,12 @@ def validate(
 ) -> Verdict | Needs:
     """Whether the request may go through, judged on the final object. ``clock`` (seconds) times each policy."""
     if _is_exempt(request, snapshot):
-        return settle(request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),))
+        return settle(
+            request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),)
+        )
     judge = _Judge(request, snapshot, knowledge, now, clock)
     try:
-        findings = [*judge.policies(), *judge.injection(), *judge.access()]
+        findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
     except MalformedObjectError as error:
         fix = "correct the object: kubectl explain shows the fields"
         findings = [Finding(MALFORMED_OBJECT, _OURS, f"the object cannot be judged: {error}", fix)]
@@ -98,7 +101,9 @@ def validate(
 def refused(error: RefusedReviewError) -> Verdict:
     """A review that no policy can judge safely."""
     fix = "remove what is named here from the object; no Kubernetes object needs it"
-    return settle(error.uid, [Finding(UNSAFE_DOCUMENT, _OURS, f"the request is refused: {error.reason}", fix)])
+    return settle(
+        error.uid, [Finding(UNSAFE_DOCUMENT, _OURS, f"the request is refused: {error.reason}", fix)]
+    )
 
 
 def internal_denial(uid: str, code: str, reason: str) -> Verdict:
@@ -126,6 +131,7 @@ class _Judge:
         self.audit: list[tuple[str, str]] = []
         self.timings: list[tuple[str, str, float]] = []
         self._clock = clock
+        self._facts: tuple[TemplateFacts, ...] | None = None
 
     def policies(self) -> list[Finding]:
         """Every violation of every policy that matches."""
@@ -152,7 +158,7 @@ class _Judge:
         if not _creates_pod(self.request):
             return []
         pod = _object(self.request)
-        wanted = _plan(self.request, self.snapshot, self.lookup)
+        wanted = _plan(self.request, self.snapshot, self._templates())
         fix = "rename it: names that begin with weightlock- belong to Weightlock"
         findings = [Finding(RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
         if inject.patch(pod, wanted):
@@ -166,15 +172,20 @@ class _Judge:
         """The rules of access requests and approvals."""
         snapshot = self.snapshot
         problems = guard(
-            self.request, snapshot.access, snapshot.models, self.now, snapshot.settings.access, lookup=self.lookup
+            self.request,
+            snapshot.access,
+            snapshot.models,
+            self.now,
+            snapshot.settings.access,
+            lookup=self.lookup,
         )
         return [Finding(problem.code, _OURS, problem.message, problem.fix) for problem in problems]
 
-    def _templates(self) -> Iterable[TemplateFacts]:
-        snapshot = self.snapshot
-        return gather_request(
-            self.request, self.lookup, snapshot.catalog, snapshot.settings, snapshot.workloads
-        )
+    def _templates(self) -> tuple[TemplateFacts, ...]:
+        """The facts, gathered once: the policies and the injection both look at them."""
+        if self._facts is None:
+            self._facts = _gather(self.request, self.snapshot, self.lookup)
+        return self._facts
 
     def _bindings(self, facts: TemplateFacts) -> Bindings:
         request = self.request
@@ -187,7 +198,9 @@ class _Judge:
                 "object": request.object,
                 "oldObject": request.old_object,
                 "request": request.raw,
-                "namespaceObject": namespace_object(request.namespace, self.lookup) if request.namespace else None,
+                "namespaceObject": namespace_object(request.namespace, self.lookup)
+                if request.namespace
+                else None,
                 "pod": facts.pod,
                 "workload": facts.workload,
                 "weights": [use.as_cel() for use in facts.facts.weights],
@@ -224,6 +237,10 @@ def _object(request: AdmissionRequest) -> dict[str, object]:
     return request.object
 
 
-def _plan(request: AdmissionRequest, snapshot: Snapshot, lookup: Lookup) -> inject.Plan:
-    (facts,) = gather_request(request, lookup, snapshot.catalog, snapshot.settings, snapshot.workloads)
-    return inject.plan(_object(request), facts.facts, snapshot.models, snapshot.settings.injection)
+def _gather(request: AdmissionRequest, snapshot: Snapshot, lookup: Lookup) -> tuple[TemplateFacts, ...]:
+    return gather_request(request, lookup, snapshot.catalog, snapshot.settings, snapshot.workloads)
+
+
+def _plan(request: AdmissionRequest, snapshot: Snapshot, facts: tuple[TemplateFacts, ...]) -> inject.Plan:
+    """What a pod that is created must carry; it has one template, itself."""
+    return inject.plan(_object(request), facts[0].facts, snapshot.models, snapshot.settings.injection)

@@ -36,6 +36,14 @@ HIDE_DEVICES = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
 _TOKEN_SECONDS = 600
 _API_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 _TOLERATED_RESOURCES = frozenset({"ephemeral-storage", "cpu", "memory"})
+# Pod Security's restricted level. No fixed user, so that OpenShift may choose one.
+_RESTRICTED: dict[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 _NO_DEVICES = frozenset({"", "void", "none"})
 
 
@@ -70,7 +78,7 @@ def plan(pod: Document, facts: Facts, models: Mapping[str, ModelWeights], settin
             volume = next(use.volume for use in uses if use.model == name)
             sealed.append({"name": volume, "readOnly": True, "mountPath": f"{SEALED_PATH}/{name}"})
     return Plan(
-        agent=_agent(names, models, sealed, settings),
+        agent=_agent(names, models, sealed, settings, _common_user(pod, mounts)),
         volumes=_volumes(names, models, settings),
         mounts={container: tuple(items) for container, items in mounts.items()},
         hidden=hidden,
@@ -131,12 +139,14 @@ def _delivery_mount(name: str, model: ModelWeights) -> Document:
     return {"name": volume_name(name), "readOnly": True, "mountPath": f"{base}/{name}"}
 
 
-def _volumes(names: list[str], models: Mapping[str, ModelWeights], settings: Injection) -> tuple[Document, ...]:
+def _volumes(
+    names: list[str], models: Mapping[str, ModelWeights], settings: Injection
+) -> tuple[Document, ...]:
     token = {
         "serviceAccountToken": {"audience": AUDIENCE, "expirationSeconds": _TOKEN_SECONDS, "path": "token"}
     }
     volumes: list[Document] = [
-        {"name": TOKEN_VOLUME, "projected": {"sources": [token], "defaultMode": 0o440}}
+        {"name": TOKEN_VOLUME, "projected": {"sources": [token], "defaultMode": 0o644}}
     ]
     if settings.ca_config_map:
         volumes.append(
@@ -145,7 +155,7 @@ def _volumes(names: list[str], models: Mapping[str, ModelWeights], settings: Inj
                 "configMap": {
                     "name": settings.ca_config_map,
                     "items": [{"key": "ca.crt", "path": "ca.crt"}],
-                    "defaultMode": 0o444,
+                    "defaultMode": 0o644,
                 },
             }
         )
@@ -157,8 +167,26 @@ def _volumes(names: list[str], models: Mapping[str, ModelWeights], settings: Inj
     return tuple(volumes)
 
 
+def _common_user(pod: Document, readers: Iterable[str]) -> int | None:
+    """The user all readers of the key run as, if they say so themselves; the agent's files are for that user alone."""
+    names = set(readers)
+    users = {
+        (container.get("securityContext") or {}).get("runAsUser")
+        for field in ("initContainers", "containers")
+        for container in pod["spec"].get(field) or ()
+        if container.get("name") in names
+    }
+    user = users.pop() if len(users) == 1 else None
+    # Root reads any file, and an agent that must not be root cannot start as it.
+    return user if isinstance(user, int) and not isinstance(user, bool) and user > 0 else None
+
+
 def _agent(
-    names: list[str], models: Mapping[str, ModelWeights], sealed: list[Document], settings: Injection
+    names: list[str],
+    models: Mapping[str, ModelWeights],
+    sealed: list[Document],
+    settings: Injection,
+    user: int | None,
 ) -> Document:
     """The sidecar with every default the API server would fill in, so that what it stores equals what we wrote."""
     mounts = [{"name": TOKEN_VOLUME, "readOnly": True, "mountPath": TOKEN_PATH}]
@@ -179,13 +207,7 @@ def _agent(
         "restartPolicy": "Always",
         "resources": {"requests": dict(settings.requests), "limits": dict(settings.limits)},
         "securityContext": settings.security_context
-        or {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        or {**_RESTRICTED, **({"runAsUser": user} if user is not None else {})},
         "startupProbe": {
             "exec": {"command": ["weightlock", "agent", "--check"]},
             "periodSeconds": 1,
@@ -250,11 +272,15 @@ def _same_agent(actual: Document, wanted: Document) -> bool:
     mounts = [
         mount
         for mount in actual.get("volumeMounts") or ()
-        if not (mount.get("mountPath") == _API_TOKEN_PATH and str(mount.get("name")).startswith("kube-api-access-"))
+        if not (
+            mount.get("mountPath") == _API_TOKEN_PATH
+            and str(mount.get("name")).startswith("kube-api-access-")
+        )
     ]
-    return {**actual, "volumeMounts": mounts, "resources": None} == {**wanted, "resources": None} and _same_resources(
-        actual.get("resources") or {}, wanted["resources"]
-    )
+    return {**actual, "volumeMounts": mounts, "resources": None} == {
+        **wanted,
+        "resources": None,
+    } and _same_resources(actual.get("resources") or {}, wanted["resources"])
 
 
 def _same_resources(actual: Document, wanted: Document) -> bool:
@@ -262,7 +288,8 @@ def _same_resources(actual: Document, wanted: Document) -> bool:
     if not set(actual) <= {"requests", "limits"}:
         return False
     return all(
-        {name: value for name, value in (actual.get(kind) or {}).items() if name in wanted[kind]} == wanted[kind]
+        {name: value for name, value in (actual.get(kind) or {}).items() if name in wanted[kind]}
+        == wanted[kind]
         and set(actual.get(kind) or ()) - set(wanted[kind]) <= _TOLERATED_RESOURCES
         for kind in ("requests", "limits")
     )

@@ -134,13 +134,17 @@ class Policy:
 
     def may_match(self, kind: RequestKind) -> bool:
         """Whether the rules can match such a request at all: what an index by kind of request asks."""
-        return bool(self.constraints.rules) and self.constraints.may_match(kind) and self.binding.may_match(kind)
+        return (
+            bool(self.constraints.rules) and self.constraints.may_match(kind) and self.binding.may_match(kind)
+        )
 
     def matches(self, request: AdmissionRequest, kind: RequestKind, lookup: Lookup) -> bool:
         """Whether constraints and binding match this request."""
         return self.constraints.matches(request, kind, lookup) and self.binding.matches(request, kind, lookup)
 
-    def evaluate(self, request: AdmissionRequest, bindings: Bindings, lookup: Lookup, path: str = "") -> Evaluation:
+    def evaluate(
+        self, request: AdmissionRequest, bindings: Bindings, lookup: Lookup, path: str = ""
+    ) -> Evaluation:
         """Evaluate on one request (and one pod template of it, at ``path``).
 
         Raises `UnansweredError` and `MissingObjectError` where the shell must fetch something first.
@@ -252,15 +256,23 @@ def compile_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPol
         constraints=Matcher.compile(spec.match_constraints),
         binding=Matcher.compile(binding.match_resources),
         conditions=tuple(
-            (condition.name, compiler.condition(f"spec.matchConditions[{index}].expression", condition.expression))
+            (
+                condition.name,
+                compiler.condition(f"spec.matchConditions[{index}].expression", condition.expression),
+            )
             for index, condition in enumerate(spec.match_conditions)
         ),
         rules=tuple(compiler.rule(index, rule, code, fix) for index, rule in enumerate(spec.validations)),
         audit=tuple(
-            (note.key, compiler.audit(f"spec.auditAnnotations[{index}].valueExpression", note.value_expression))
+            (
+                note.key,
+                compiler.audit(f"spec.auditAnnotations[{index}].valueExpression", note.value_expression),
+            )
             for index, note in enumerate(spec.audit_annotations)
         ),
-        params=_Params(param_kind, ref, compile_selector(ref.selector) if ref.selector else None) if ref else None,
+        params=_Params(param_kind, ref, compile_selector(ref.selector) if ref.selector else None)
+        if ref
+        else None,
         param_kind=param_kind,
     )
 
@@ -320,7 +332,9 @@ class _Compiler:
         source = getattr(rule, "fix", "")
         return _Rule(
             field=field,
-            expression=self._compile(self._rules, f"{field}.expression", rule.expression, "bool", self._variables),
+            expression=self._compile(
+                self._rules, f"{field}.expression", rule.expression, "bool", self._variables
+            ),
             message=rule.message.strip() or f"failed expression: {rule.expression.strip()}",
             message_expression=self.optional(f"{field}.messageExpression", rule.message_expression),
             fix=self.optional(f"{field}.fix", source) or fix,

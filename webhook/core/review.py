@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import orjson
 
 from webhook.core.cel.document import DocumentError, load_document
-from webhook.core.objects import Document
+
+if TYPE_CHECKING:
+    from webhook.core.objects import Document
 
 REVIEW_API_VERSION = "admission.k8s.io/v1"
 MAX_REVIEW_BYTES = 4 * 1024 * 1024

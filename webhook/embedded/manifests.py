@@ -6,7 +6,6 @@ A file that cannot be read is the reader's error to fix, so every failure names 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -14,6 +13,7 @@ import yaml
 from webhook.core.cel.document import DocumentError, check_document
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Iterator
 
     from webhook.core.objects import Document
@@ -37,12 +37,18 @@ class Manifest:
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Safe YAML as Kubernetes reads it: timestamps stay text, a key given twice is an error."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's signature
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """Build a mapping, refusing repeated keys as sigs.k8s.io/yaml's strict mode does."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            if key_node.value in seen and isinstance(key_node.value, str) and key_node.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"key {key_node.value!r} is given twice", key_node.start_mark)
+            if (
+                key_node.value in seen
+                and isinstance(key_node.value, str)
+                and key_node.tag != "tag:yaml.org,2002:merge"
+            ):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key_node.value!r} is given twice", key_node.start_mark
+                )
             if isinstance(key_node.value, str):
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
@@ -81,7 +87,7 @@ def read_file(path: Path) -> Iterator[Manifest]:
 def read_bytes(content: bytes, source: str) -> Iterator[Manifest]:
     """Every object in a YAML or JSON text. Raises `ManifestError`."""
     try:
-        documents = list(yaml.load_all(content, Loader=_Loader))  # noqa: S506 - a SafeLoader
+        documents = list(yaml.load_all(content, Loader=_Loader))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ManifestError(f"{source}: {' '.join(str(error).split())}") from None
     for number, document in enumerate(documents, start=1):

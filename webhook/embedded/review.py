@@ -162,7 +162,11 @@ def _label(manifest: Manifest, recorded: bool, uid: str) -> str:
     if recorded:
         return uid
     metadata: dict[str, Any] = manifest.document.get("metadata") or {}
-    parts = (manifest.document.get("kind"), metadata.get("namespace"), metadata.get("name") or metadata.get("generateName"))
+    parts = (
+        manifest.document.get("kind"),
+        metadata.get("namespace"),
+        metadata.get("name") or metadata.get("generateName"),
+    )
     return "/".join(str(part) for part in parts if part)
 
 
