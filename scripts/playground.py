@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""A control plane with Weightlock installed and the samples applied, to try things on until Ctrl-C.
+
+Everything runs as local processes on 127.0.0.1 and is gone afterwards. There are no nodes, so pods are stored
+and never run: what can be tried is what admission does.
+
+    scripts/playground.py          until Ctrl-C (or SIGTERM)
+    scripts/playground.py --once   the same, but ends as soon as all is there
+"""
+
+
+import argparse
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+
+from harness import examples, manifests  # noqa: E402 -- the path to it is set just above
+from harness.controlplane import ControlPlane  # noqa: E402
+from harness.weightlock import Weightlock  # noqa: E402
+
+RESEARCHER = "alice@example.com"
+
+
+def main() -> int:
+    """Run the command; 0 when it was ended as asked, 1 when something did not start, 3 without a control plane."""
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    arguments.add_argument("--once", action="store_true", help="end as soon as everything is there")
+    once = arguments.parse_args().once
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    built = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "controlplane.py"], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if built.returncode:
+        return built.returncode
+    try:
+        cluster = ControlPlane(Path(built.stdout.strip()))
+        try:
+            prepare(cluster, ended)
+            if not once:
+                ended.wait()
+                print("\nstopping")
+        finally:
+            cluster.stop()
+    except AssertionError as problem:
+        print(f"playground: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def prepare(cluster: ControlPlane, ended: threading.Event) -> None:
+    """Start everything, apply the samples, and say what to try. Returns early where it was ended meanwhile."""
+    weightlock = Weightlock(cluster)
+    steps = (
+        ("starting etcd, kube-apiserver and kube-controller-manager", cluster.start),
+        ("applying types, storage, models and people", lambda: set_up(cluster)),
+        ("installing Weightlock", weightlock.install),
+        ("asking for access and approving it", lambda: examples.grant_access(cluster)),
+    )
+    for what, step in steps:
+        if ended.is_set():
+            return
+        started = time.monotonic()
+        print(f"{what} ...", end="", flush=True)
+        step()
+        print(f" {time.monotonic() - started:.1f} s", flush=True)
+    for sample in examples.samples():
+        if ended.is_set():
+            return
+        show(cluster, sample)
+    say_what_to_try(cluster, weightlock)
+
+
+def set_up(cluster: ControlPlane) -> None:
+    """Apply the types and everything the samples presuppose."""
+    cluster.apply(*manifests.crds())
+    cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=30s").ok()
+    examples.apply_state(cluster)
+
+
+def show(cluster: ControlPlane, sample: examples.Sample) -> None:
+    """Apply one sample and print what kubectl said."""
+    result = examples.apply_sample(cluster, sample)
+    print(f"\n$ kubectl apply -f {sample.file.relative_to(ROOT)}   # as {sample.user}")
+    print((result.stdout + result.stderr).strip(), flush=True)
+
+
+def say_what_to_try(cluster: ControlPlane, weightlock: Weightlock) -> None:
+    """Print how to reach the cluster, and commands to begin with."""
+    researcher = cluster.directory / "alice.kubeconfig"
+    researcher.write_bytes(cluster.kubeconfig(RESEARCHER).read_bytes())
+    path = f"{cluster.programs['kubectl'].parent}:{Path(sys.executable).parent}"
+    print(
+        f"""
+Everything is there. In another terminal:
+
+  export PATH={shlex.quote(path)}:$PATH
+  export KUBECONFIG={shlex.quote(str(cluster.kubeconfig()))}   # the cluster admin
+
+  kubectl get modelweights,accessrequests,accessapprovals
+  kubectl get pods -A
+  kubectl -n research get pod evals -o yaml       # was given its key sidecar
+
+  export KUBECONFIG={shlex.quote(str(researcher))}   # {RESEARCHER}, a researcher
+
+  kubectl apply -f examples/samples/02-weights-without-grant.yaml
+  kubectl -n research auth whoami
+
+Weightlock's log: {weightlock.log}
+The API server's audit log: {cluster.audit_log}
+
+Ctrl-C stops everything and removes it.""",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
