@@ -13,8 +13,8 @@ import yaml
 from webhook.core.cel.document import DocumentError, check_document
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
     from webhook.core.objects import Document
 
