@@ -26,7 +26,9 @@ class WorkloadKind(Schema):
     """A kind that holds pod templates. ``path`` runs to a template; ``*`` stands for every item or value."""
 
     kind: Name = Field(description="Kind.group, such as PyTorchJob.kubeflow.org")
-    paths: list[Pattern] = Field(min_length=1, description="such as spec.template or spec.replicaSpecs.*.template")
+    paths: list[Pattern] = Field(
+        min_length=1, description="such as spec.template or spec.replicaSpecs.*.template"
+    )
 
 
 class Injection(Schema):
@@ -35,7 +37,9 @@ class Injection(Schema):
     image: Name = "ghcr.io/weightlock/weightlock:0.1.0"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     broker_url: Pattern = "https://weightlock-broker.weightlock-system.svc:8443"
-    ca_config_map: str = Field(default="", description="ConfigMap (key ca.crt) in each namespace; empty: system roots")
+    ca_config_map: str = Field(
+        default="", description="ConfigMap (key ca.crt) in each namespace; empty: system roots"
+    )
     requests: dict[str, str] = Field(default_factory=lambda: {"cpu": "10m", "memory": "64Mi"})
     limits: dict[str, str] = Field(default_factory=lambda: {"memory": "128Mi"})
     key_volume_size: str = "1Mi"
@@ -76,7 +80,9 @@ class Settings(Schema):
         default_factory=lambda: ["kube-system", "kube-node-lease", "kube-public", "weightlock-system"]
     )
     controllers: list[Name] = Field(
-        default_factory=lambda: [f"system:serviceaccount:kube-system:{name}" for name in _WORKLOAD_CONTROLLERS],
+        default_factory=lambda: [
+            f"system:serviceaccount:kube-system:{name}" for name in _WORKLOAD_CONTROLLERS
+        ],
         description="identities that write pods on behalf of a workload; the pod's service account is judged instead",
     )
     devices: list[DeviceVendor] = Field(default_factory=_default_vendors)
@@ -88,7 +94,7 @@ class Settings(Schema):
 class Listen(Schema):
     """An address to serve on; port 0 takes a free one."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - a pod serves on all its addresses
+    host: str = "0.0.0.0"
     port: Port = 8443
 
 
@@ -98,7 +104,13 @@ class Tls(Schema):
     certificate: str = ""
     key: str = ""
     client_ca: str = ""
-    server_names: list[Name] = Field(default_factory=list, description="names the certificate must carry to be ready")
+    client_names: list[Name] = Field(
+        default_factory=list,
+        description="common or DNS names, one of which the API server's certificate carries; empty: any of client_ca",
+    )
+    server_names: list[Name] = Field(
+        default_factory=list, description="names the certificate must carry to be ready"
+    )
 
 
 class Cluster(Schema):
@@ -113,11 +125,26 @@ class Config(Schema):
     """The whole file. ``embedded`` names a state directory and then no cluster is used."""
 
     listen: Listen = Field(default_factory=Listen)
-    metrics_listen: Listen | None = Field(default=None, description="plain HTTP for metrics and health; off by default")
+    metrics_listen: Listen | None = Field(
+        default=None, description="plain HTTP for metrics and health; off by default"
+    )
     tls: Tls = Field(default_factory=Tls)
     cluster: Cluster = Field(default_factory=Cluster)
     embedded: str = ""
-    policies: str = Field(default="", description="directory of policies besides those in the cluster; empty: none")
+    policies: str = Field(
+        default="", description="directory of policies besides those in the cluster; empty: none"
+    )
     settings: Settings = Field(default_factory=Settings)
-    max_concurrent_reviews: int = Field(default=64, ge=1, le=4096)
+    max_concurrent_reviews: int = Field(
+        default=64, ge=1, le=4096, description="how many reviews may at once wait for the API server's answers"
+    )
+    max_waiting_reviews: int = Field(
+        default=1024, ge=0, le=65536, description="how many may wait for their turn before others are turned away"
+    )
+    review_timeout_seconds: float = Field(
+        default=8, gt=0, le=29, description="an answer comes within this time; webhook timeouts must be longer"
+    )
+    drain_seconds: float = Field(
+        default=5, ge=0, le=300, description="how long to serve on after a stop was asked, while callers move away"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,0 +1,181 @@
+"""One admission review from bytes to bytes: the shell around core's pure decisions.
+
+It fetches what an evaluation needs, keeps the time, counts and logs. Whatever goes wrong in here is a denial that says
+so; it never raises anything but `BadReviewError`, never allows because of a fault, and never logs an object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from webhook.core.admission import internal_denial, mutate, refused, validate
+from webhook.core.review import BadReviewError, RefusedReviewError, parse_review, render_review
+from webhook.core.source import Knowledge, Needs, NotReadyError
+from webhook.core.verdict import Verdict, respond
+from webhook.server.gate import OverloadedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from webhook.core.review import AdmissionRequest
+    from webhook.core.snapshot import Snapshot
+    from webhook.core.source import SnapshotSource
+    from webhook.server.gate import Gate
+    from webhook.server.metrics import Metrics
+
+    Step = Callable[[AdmissionRequest, Snapshot, Knowledge, datetime], Verdict | Needs]
+
+INTERNAL_ERROR = "WL902"
+NOT_READY = "WL903"
+OVERLOADED = "WL904"
+NO_ANSWER = "WL905"
+MAX_ROUNDS = 8
+# What remains of the API server's patience for the way there and back.
+_MARGIN_SECONDS = 1.0
+_NOTHING = Knowledge()
+
+log = logging.getLogger(__name__)
+
+
+class _UnanswerableError(Exception):
+    """What an evaluation needs could not be found out."""
+
+
+class AdmissionService:
+    """Answers reviews from the snapshots of one source. ``seconds`` bounds an answer, whatever the caller allows."""
+
+    def __init__(self, source: SnapshotSource, gate: Gate, metrics: Metrics, *, seconds: float) -> None:
+        self._source = source
+        self._gate = gate
+        self._metrics = metrics
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._clock = time.perf_counter
+
+    async def mutate(self, body: bytes, patience: float, *, trusted_caller: bool) -> bytes:
+        """Answer a review with what to add. ``patience`` is how many seconds the caller waits.
+
+        ``trusted_caller`` says that the review comes from the API server by its client certificate. Raises
+        `BadReviewError` where the bytes are no review.
+        """
+        del trusted_caller
+        return await self._review(body, mutate, patience)
+
+    async def validate(self, body: bytes, patience: float, *, trusted_caller: bool) -> bytes:
+        """Answer a review with whether it may go through; otherwise as `mutate`."""
+        del trusted_caller
+        return await self._review(body, self._validate, patience)
+
+    def _validate(
+        self, request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime
+    ) -> Verdict | Needs:
+        return validate(request, snapshot, knowledge, now, clock=self._clock)
+
+    async def _review(self, body: bytes, step: Step, patience: float) -> bytes:
+        begun = self._clock()
+        try:
+            request = parse_review(body)
+        except RefusedReviewError as error:
+            self._metrics.refused(self._clock() - begun)
+            log.info("refused", extra={"fields": {"uid": error.uid, "why": error.reason}})
+            return render_review(respond(refused(error)))
+        decision = "error"
+        try:
+            verdict = await self._decide(request, step, self._loop.time() + self._allowance(patience))
+            decision = "allowed" if verdict.allowed else "denied"
+            answer = render_review(respond(verdict))
+        except OverloadedError as error:
+            verdict = self._fault(request, OVERLOADED, f"Weightlock has too much to do: {error}")
+        except NotReadyError as error:
+            verdict = self._fault(request, NOT_READY, str(error))
+        except _UnanswerableError as error:
+            verdict = self._fault(request, NO_ANSWER, str(error))
+        except Exception as error:  # whatever it is, it must not become an allow or a traceback
+            log.exception("internal error", extra={"fields": {"uid": request.uid, "code": INTERNAL_ERROR}})
+            verdict = self._fault(request, INTERNAL_ERROR, f"internal error ({type(error).__name__})")
+        if decision == "error":
+            answer = render_review(respond(verdict))
+        seconds = self._clock() - begun
+        self._metrics.answered(request, verdict, decision, seconds)
+        if log.isEnabledFor(logging.INFO):
+            log.info(
+                "review", extra={"fields": _summary(request, verdict, step is mutate, decision, seconds)}
+            )
+        return answer
+
+    async def _decide(self, request: AdmissionRequest, step: Step, deadline: float) -> Verdict:
+        if not self._gate.open():
+            await self._gate.wait(deadline)
+        now = datetime.now(UTC)
+        outcome = step(request, self._source.snapshot(), _NOTHING, now)
+        if isinstance(outcome, Verdict):
+            return outcome
+        async with self._gate.asking():
+            return await self._find_out(request, step, outcome, deadline)
+
+    async def _find_out(
+        self, request: AdmissionRequest, step: Step, needs: Needs, deadline: float
+    ) -> Verdict:
+        """Ask the source and evaluate again, until there is a verdict; bounded in rounds and in time."""
+        knowledge = _NOTHING
+        for _ in range(MAX_ROUNDS):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    knowledge = knowledge.joined(await self._source.answer(needs))
+            except TimeoutError:
+                raise _UnanswerableError(
+                    "the API server did not answer Weightlock's questions in time"
+                ) from None
+            except NotReadyError as error:
+                raise _UnanswerableError(str(error)) from None
+            outcome = step(request, self._source.snapshot(), knowledge, datetime.now(UTC))
+            if isinstance(outcome, Verdict):
+                return outcome
+            needs = outcome
+        raise _UnanswerableError(f"no verdict after {MAX_ROUNDS} rounds of questions to the API server")
+
+    def _allowance(self, patience: float) -> float:
+        return min(self._seconds, max(patience - _MARGIN_SECONDS, patience / 2))
+
+    def _fault(self, request: AdmissionRequest, code: str, reason: str) -> Verdict:
+        self._metrics.internal_error()
+        log.warning("not judged", extra={"fields": {"uid": request.uid, "code": code, "why": reason}})
+        return internal_denial(request.uid, code, reason)
+
+
+def _summary(
+    request: AdmissionRequest,
+    verdict: Verdict,
+    mutating: bool,
+    decision: str,
+    seconds: float,
+) -> dict[str, object]:
+    """What the log says of a review: who, what kind of thing and how it went; nothing of the object itself."""
+    resource = request.resource
+    fields: dict[str, object] = {
+        "uid": request.uid,
+        "phase": "mutate" if mutating else "validate",
+        "operation": request.operation,
+        "resource": f"{resource.name}/{request.subresource}" if request.subresource else resource.name,
+        "group": resource.group,
+        "namespace": request.namespace,
+        "name": request.name,
+        "user": request.user.username,
+        "decision": decision,
+        "milliseconds": round(seconds * 1000, 3),
+    }
+    codes = sorted({finding.code for finding in (*verdict.denials, *verdict.warnings, *verdict.audits)})
+    if codes:
+        fields["codes"] = codes
+    if verdict.injected:
+        fields["injected"] = True
+    if request.dry_run:
+        fields["dryRun"] = True
+    return fields
+
+
+__all__ = ["AdmissionService", "BadReviewError"]

@@ -1,0 +1,198 @@
+"""The serving certificate: read, checked, and read again when its files change; the process need not restart for it.
+
+A pair that cannot be used never replaces one that can. What is wrong is one line, and as long as it is, the server says
+that it is not ready, for whoever relies on the new pair may already refuse the old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from webhook.api.config import Tls
+
+_MAX_FILE_BYTES = 1024 * 1024
+# ECDHE with an AEAD for TLS 1.2; the suites of TLS 1.3 are all of that kind. Mozilla's "intermediate" profile.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
+
+
+class CertificateError(ValueError):
+    """A pair that cannot be served; the message is one line for whoever installed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingCertificate:
+    """A certificate that matches its key, and the TLS context that serves it."""
+
+    context: ssl.SSLContext
+    not_before: datetime
+    not_after: datetime
+    names: frozenset[str]
+    fingerprint: str
+
+    def fault(self, now: datetime, names: Iterable[str]) -> str | None:
+        """Why this certificate must not be served at ``now`` (aware UTC) for these names, or None."""
+        if now < self.not_before:
+            return f"the serving certificate is not valid before {_stamp(self.not_before)}"
+        if now >= self.not_after:
+            return f"the serving certificate expired at {_stamp(self.not_after)}"
+        lacking = [name for name in names if not self._carries(name)]
+        if lacking:
+            return f"the serving certificate does not carry the name {', '.join(lacking)}"
+        return None
+
+    def _carries(self, name: str) -> bool:
+        lowered = name.lower()
+        return lowered in self.names or f"*.{lowered.partition('.')[2]}" in self.names
+
+
+def fingerprint(tls: Tls) -> str:
+    """What the files hold now, as a digest; it changes when any of them does. Raises `CertificateError`."""
+    digest = hashlib.sha256()
+    for name in (tls.certificate, tls.key, tls.client_ca):
+        content = _read(name) if name else b""
+        digest.update(len(content).to_bytes(8, "big") + content)
+    return digest.hexdigest()
+
+
+def load(tls: Tls) -> ServingCertificate:
+    """Read the pair and make a TLS context of it. Raises `CertificateError`."""
+    before = fingerprint(tls)
+    certificate = _certificate(tls.certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise CertificateError(_why(tls, error)) from None
+    if tls.client_ca:
+        _believe(context, tls.client_ca)
+    if fingerprint(tls) != before:
+        raise CertificateError("the certificate's files changed while they were read")
+    return ServingCertificate(
+        context=context,
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        names=_names(certificate),
+        fingerprint=before,
+    )
+
+
+class CertificateKeeper:
+    """Holds the certificate in use and looks at its files when told to."""
+
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+        self._tried = ""
+        self.current: ServingCertificate | None = None
+        self.trouble: str | None = "the serving certificate was not read yet"
+
+    def refresh(self) -> bool:
+        """Read the files if they changed; True where there is a new certificate to serve."""
+        try:
+            found = fingerprint(self._tls)
+            if found == self._tried and self.trouble is None:
+                return False
+            fresh = load(self._tls)
+        except CertificateError as error:
+            self.trouble, self._tried = str(error), ""
+            return False
+        self.trouble, self._tried = None, fresh.fingerprint
+        changed = self.current is None or self.current.fingerprint != fresh.fingerprint
+        self.current = fresh
+        return changed
+
+    def fault(self) -> str | None:
+        """Why the server is not ready as far as its certificate goes, or None."""
+        if self.trouble is not None or self.current is None:
+            return self.trouble
+        return self.current.fault(datetime.now(UTC), self._tls.server_names)
+
+    def expiry(self) -> float | None:
+        """When the certificate in use ends, in Unix time."""
+        return self.current.not_after.timestamp() if self.current else None
+
+
+def _believe(context: ssl.SSLContext, client_ca: str) -> None:
+    """Ask callers for a certificate of this authority; those without one are served, and not believed."""
+    context.verify_mode = ssl.CERT_OPTIONAL
+    try:
+        context.load_verify_locations(cafile=client_ca)
+    except (ssl.SSLError, OSError) as error:
+        raise CertificateError(
+            f"{client_ca}: no certificate authority in PEM form ({_reason(error)})"
+        ) from None
+
+
+def _certificate(name: str) -> x509.Certificate:
+    try:
+        certificate = x509.load_pem_x509_certificates(_read(name))[0]
+    except ValueError as error:
+        if isinstance(error, CertificateError):
+            raise
+        raise CertificateError(f"{name}: no certificate in PEM form") from None
+    try:
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return certificate
+    except ValueError:
+        raise CertificateError(f"{name}: the certificate's extensions cannot be read") from None
+    if ExtendedKeyUsageOID.SERVER_AUTH not in usages:
+        raise CertificateError(f"{name}: the certificate is not for servers")
+    return certificate
+
+
+def _names(certificate: x509.Certificate) -> frozenset[str]:
+    """DNS names in lower case, and addresses; the common name counts for nothing (RFC 9525)."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return frozenset()
+    found = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
+    return frozenset(found | {str(address) for address in names.get_values_for_type(x509.IPAddress)})
+
+
+def _read(name: str) -> bytes:
+    try:
+        with Path(name).open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise CertificateError(f"{name}: {error.strerror or error}") from None
+    if not content:
+        raise CertificateError(f"{name}: the file is empty")
+    if len(content) > _MAX_FILE_BYTES:
+        raise CertificateError(f"{name}: larger than {_MAX_FILE_BYTES} bytes")
+    return content
+
+
+def _why(tls: Tls, error: Exception) -> str:
+    reason = _reason(error)
+    if "KEY_VALUES_MISMATCH" in reason:
+        return f"the key {tls.key} does not belong to the certificate {tls.certificate}"
+    return f"{tls.certificate} and {tls.key} are no usable pair in PEM form ({reason})"
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", None) or type(error).__name__
+
+
+def _no_password() -> str:
+    """OpenSSL would ask at the terminal; a key that needs a password is an error here."""
+    raise ValueError("the key is encrypted")
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

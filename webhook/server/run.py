@@ -1,0 +1,167 @@
+"""Starts the admission webhook, keeps it going, and stops it in order when told to.
+
+The order of a stop: say not ready, serve on while the endpoint is withdrawn, refuse new connections, finish what is
+under way, leave. Where snapshots come from is the caller's choice; this module knows only their interface.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from webhook.server import endpoints, logs
+from webhook.server.admission import AdmissionService
+from webhook.server.certificates import CertificateKeeper
+from webhook.server.gate import Gate
+from webhook.server.health import Health, snapshot_check
+from webhook.server.http import Router, Server
+from webhook.server.listener import Listener
+from webhook.server.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from webhook.api.config import Config, Listen
+    from webhook.core.source import SnapshotSource
+    from webhook.server.http import Route
+
+    OpenSource = Callable[[Config], AbstractAsyncContextManager[SnapshotSource]]
+
+CERTIFICATE_POLL_SECONDS = 2.0
+READY_POLL_SECONDS = 0.02
+
+log = logging.getLogger(__name__)
+
+
+def serve(config: Config, open_source: OpenSource) -> int:
+    """Run the webhook until SIGTERM or SIGINT; the exit code. Raises `ListenError` where an address is taken."""
+    logs.configure(config.log_level)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(config, open_source))
+    return 0
+
+
+async def _serve(config: Config, open_source: OpenSource) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    async with open_source(config) as source, Webhook(config, source).running() as webhook:
+        announcing = asyncio.create_task(webhook.announce())
+        await told.wait()
+        await _cancel(announcing)
+        log.info("stopping", extra={"fields": {"drainSeconds": config.drain_seconds}})
+        webhook.begin_stop()
+        await asyncio.sleep(config.drain_seconds)
+    log.info("stopped")
+
+
+class Webhook:
+    """One webhook process: its listeners, health, metrics and certificate."""
+
+    def __init__(self, config: Config, source: SnapshotSource) -> None:
+        self._config = config
+        self._source = source
+        self._certificate = CertificateKeeper(config.tls)
+        self._routers: list[Router] = []
+        self.metrics = Metrics()
+        self.health = Health()
+        self.address = ""
+        self.watch_address = ""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Webhook]:
+        """Listen and serve; on leaving, finish what is under way and stop. Raises `ListenError`."""
+        config, metrics = self._config, self.metrics
+        self._measure()
+        self.health.add(snapshot_check(self._source))
+        self.health.add(self._certificate.fault)
+        gate = Gate(waiting_limit=config.max_waiting_reviews, asking_limit=config.max_concurrent_reviews)
+        service = AdmissionService(self._source, gate, metrics, seconds=config.review_timeout_seconds)
+        watch = endpoints.watch_routes(self.health, metrics)
+        is_trusted = endpoints.caller_check(config.tls.client_ca, config.tls.client_names)
+        review = endpoints.review_routes(service.mutate, service.validate, is_trusted)
+        async with AsyncExitStack() as stack:
+            listener = self._listen(stack, config.listen, {**review, **watch})
+            self.address = f"https://{listener.address}"
+            if config.metrics_listen is not None:
+                plain = self._listen(stack, config.metrics_listen, watch)
+                self.watch_address = f"http://{plain.address}"
+                await plain.serve(None)
+            await self._look_at_certificate(listener)
+            stack.push_async_callback(_cancel, asyncio.create_task(self._keep_certificate(listener)))
+            yield self
+
+    async def announce(self) -> None:
+        """Say in the log why the process is not ready, each reason once, and then, once, that it is."""
+        said = None
+        while (trouble := self.health.trouble()) is not None:
+            if trouble != said:
+                log.info("not ready", extra={"fields": {"why": trouble}})
+                said = trouble
+            await asyncio.sleep(READY_POLL_SECONDS)
+        # What was loaded stays: the collector need not walk over it in the middle of a request.
+        gc.collect()
+        gc.freeze()
+        log.info("ready", extra={"fields": {"address": self.address}})
+
+    def begin_stop(self) -> None:
+        """Say not ready, and with every answer ask the caller to come back on another connection."""
+        self.health.stopping = True
+        for router in self._routers:
+            router.closing = True
+
+    def _listen(self, stack: AsyncExitStack, listen: Listen, routes: Mapping[str, Route]) -> Listener:
+        router = Router(routes, self.metrics.internal_error)
+        self._routers.append(router)
+        listener = Listener(listen, Server(router))
+        stack.push_async_callback(listener.close, self._config.review_timeout_seconds)
+        return listener
+
+    async def _keep_certificate(self, listener: Listener) -> None:
+        while True:
+            await asyncio.sleep(CERTIFICATE_POLL_SECONDS)
+            try:
+                await self._look_at_certificate(listener)
+            except Exception:  # one bad look must not be the last
+                log.exception("internal error")
+                self.metrics.internal_error()
+
+    async def _look_at_certificate(self, listener: Listener) -> None:
+        keeper, before = self._certificate, self._certificate.trouble
+        fresh = keeper.refresh()
+        if keeper.trouble is not None and keeper.trouble != before:
+            log.error("the certificate cannot be used", extra={"fields": {"why": keeper.trouble}})
+            self.metrics.internal_error()
+        if fresh and keeper.current is not None:
+            await listener.serve(keeper.current.context)
+            log.info("serving a new certificate", extra={"fields": {"notAfter": keeper.current.not_after}})
+
+    def _measure(self) -> None:
+        source, gauge = self._source, self.metrics.gauge
+        gauge("weightlock_snapshot_age_seconds", source.age)
+        gauge("weightlock_certificate_expiry_timestamp_seconds", self._certificate.expiry)
+        gauge("weightlock_grants_active", lambda: len(source.snapshot().access.active(datetime.now(UTC))))
+        gauge("weightlock_snapshot_problems", lambda: len(source.snapshot().problems))
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where there is one; it halves the cost of TLS and sockets."""
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - not there on Windows
+
+    return uvloop.new_event_loop
