@@ -1,7 +1,8 @@
 """What Kubernetes refuses in an expression that is otherwise well typed, and what this engine must not be given.
 
-The first kind are the validators of k8s.io/apiserver ``pkg/cel/environment/base.go``: literals of mixed types, durations,
-timestamps and regular expressions that can never be valid. Nothing here changes an expression.
+The first kind are the validators of k8s.io/apiserver ``pkg/cel/environment/base.go`` and of cel-go's strings library:
+literals of mixed types, durations, timestamps, regular expressions and format strings that can never be valid.
+Nothing here changes an expression.
 """
 
 from __future__ import annotations
@@ -14,15 +15,51 @@ from webhook.core.cel import checked, engine, types
 from webhook.core.cel.errors import CompileError, Issue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from webhook.core.cel.source import Source
 
 _RELEVANT: Final = re.compile(r"[\[{]|duration|timestamp|matches|optional|\.\s*\?")
-_LITERAL_CALLS: Final = {
+_PROBES: Final = {
     "duration": "duration(params)",
     "timestamp": "timestamp(params)",
     "matches": "''.matches(params)",
+}
+# What the engine itself does with lists and maps of optionals is sound.
+_OPTIONALS_ALLOWED: Final = frozenset(
+    {
+        "_==_",
+        "_!=_",
+        "_+_",
+        "_[_]",
+        "_[?_]",
+        "_?._",
+        "_?_:_",
+        "@in",
+        "size",
+        "type",
+        "optional.of",
+        "orValue",
+        "or",
+    }
+)
+_CLAUSE: Final = re.compile(r"%(?:%|(?:\.\d+)?(.?))", re.DOTALL)
+# clause -> what it takes, and how cel-go complains (ext/formatting.go)
+_CLAUSES: Final = {
+    "s": (None, "string clause can only be used on values with a text"),
+    "d": ({"int", "uint"}, "decimal clause can only be used on integers"),
+    "f": ({"double", "string"}, "fixed-point clause can only be used on doubles"),
+    "e": ({"double", "string"}, "scientific clause can only be used on doubles"),
+    "b": ({"int", "uint", "bool"}, "only integers and bools can be formatted as binary"),
+    "x": (
+        {"int", "uint", "string", "bytes"},
+        "only integers, byte buffers, and strings can be formatted as hex",
+    ),
+    "X": (
+        {"int", "uint", "string", "bytes"},
+        "only integers, byte buffers, and strings can be formatted as hex",
+    ),
+    "o": ({"int", "uint"}, "octal clause can only be used on integers"),
 }
 
 
@@ -30,72 +67,120 @@ def validate(message: Any, source: Source) -> None:
     """Raise CompileError with every issue of the checked expression ``message``, in source order."""
     if not _RELEVANT.search(source.prepared):
         return
-    table = {item.key: item.value for item in message.type_map}
-    positions = {item.key: item.value for item in message.source_info.positions}
-    found = sorted(
-        (source.original(positions.get(identity, 0)), words)
-        for node in checked.walk(message.expr)
-        for identity, words in _issues(node, table)
-    )
-    if found:
+    validator = _Validator(message)
+    validator.visit(message.expr, in_format=False)
+    if validator.issues:
+        places = {item.key: item.value for item in message.source_info.positions}
+        found = sorted((source.original(places.get(node, 0)), words) for node, words in validator.issues)
         raise CompileError(tuple(Issue.at(source.text, offset, words) for offset, words in found))
 
 
-def _issues(node: Any, table: dict[int, Any]) -> Iterator[tuple[int, str]]:
-    kind = node.WhichOneof("kind")
-    if kind == "call_expr":
-        yield from _call(node, table)
-    elif kind == "list_expr":
-        elements = node.list_expr.elements
-        optional = set(node.list_expr.optional_indices)
-        yield from _uniform(
-            (item.id, table.get(item.id), index in optional) for index, item in enumerate(elements)
-        )
-    elif kind == "struct_expr" and node.struct_expr.message_name:
-        if not node.struct_expr.message_name.startswith("google.protobuf."):
-            yield node.id, f"undeclared reference to '{node.struct_expr.message_name}' (in container '')"
-    elif kind == "struct_expr":
-        entries = node.struct_expr.entries
-        yield from _uniform((item.map_key.id, table.get(item.map_key.id), False) for item in entries)
-        yield from _uniform(
-            (item.value.id, table.get(item.value.id), item.optional_entry) for item in entries
-        )
+class _Validator:
+    def __init__(self, message: Any) -> None:
+        self._types = {item.key: item.value for item in message.type_map}
+        self.issues: list[tuple[int, str]] = []
 
+    def visit(self, root: Any, *, in_format: bool) -> None:
+        pending = [(root, in_format)]
+        while pending:
+            node, in_format = pending.pop()
+            kind = node.WhichOneof("kind")
+            if kind == "call_expr":
+                self.issues += self._call(node)
+                in_format = in_format or node.call_expr.function == "format"
+            elif kind == "struct_expr" and node.struct_expr.message_name:
+                self.issues += _message(node)
+            elif not in_format and kind == "list_expr":
+                optional = set(node.list_expr.optional_indices)
+                self._uniform((item, index in optional) for index, item in enumerate(node.list_expr.elements))
+            elif not in_format and kind == "struct_expr":
+                entries = node.struct_expr.entries
+                self._uniform((item.map_key, False) for item in entries)
+                self._uniform((item.value, item.optional_entry) for item in entries)
+            pending.extend((child, in_format) for child in checked.children(node))
 
-def _uniform(elements: Iterator[tuple[int, Any, bool]]) -> Iterator[tuple[int, str]]:
-    first: str | None = None
-    for identity, type_, optional in elements:
-        if type_ is None:
-            continue
-        words = types.describe(type_.abstract_type.parameter_types[0] if optional else type_)
-        if first is None:
-            first = words
-        elif words != first:
-            yield identity, f"expected type '{first}' but found '{words}'"
-            return
+    def _type(self, node: Any) -> Any:
+        return self._types.get(node.id)
 
+    def _uniform(self, elements: Iterable[tuple[Any, bool]]) -> None:
+        first: str | None = None
+        for node, optional in elements:
+            type_ = self._type(node)
+            if type_ is None:
+                continue
+            words = types.describe(type_.abstract_type.parameter_types[0] if optional else type_)
+            if first is None:
+                first = words
+            elif words != first:
+                self.issues.append((node.id, f"expected type '{first}' but found '{words}'"))
+                return
 
-def _call(node: Any, table: dict[int, Any]) -> Iterator[tuple[int, str]]:
-    call = node.call_expr
-    if call.function in _LITERAL_CALLS and call.args:
-        literal = call.args[0]
-        if literal.const_expr.WhichOneof("kind") == "string_value":
-            if not _valid(call.function, literal.const_expr.string_value):
+    def _call(self, node: Any) -> Iterator[tuple[int, str]]:
+        call = node.call_expr
+        if call.function in _PROBES and call.args:
+            literal = call.args[0]
+            if _text(literal) is not None and not _valid(call.function, _text(literal)):
                 yield literal.id, f"invalid {call.function} argument"
-    elif call.function == "dyn" and call.args:
-        type_ = table.get(call.args[0].id)
-        if type_ is not None and _holds_optional(type_):
-            yield node.id, "an optional must not become dynamic"
+        elif call.function == "format" and _text(call.target) is not None:
+            yield from self._format(node, call.target.const_expr.string_value)
+        if call.function not in _OPTIONALS_ALLOWED:
+            # An optional that the checker has lost sight of may reach a Python function, and cel-expr-python 0.1.3
+            # crashes when it converts one inside a list or map.
+            for argument in call.args:
+                type_ = self._type(argument)
+                if type_ is not None and _hides_optional(type_, call.function):
+                    yield argument.id, f"{call.function}() cannot take an optional inside another value"
+
+    def _format(self, node: Any, template: str) -> Iterator[tuple[int, str]]:
+        if not node.call_expr.args or node.call_expr.args[0].WhichOneof("kind") != "list_expr":
+            return
+        arguments = node.call_expr.args[0].list_expr.elements
+        clauses = [match[1] for match in _CLAUSE.finditer(template) if match[0] != "%%"]
+        for index, clause in enumerate(clauses):
+            if clause not in _CLAUSES:
+                yield node.id, f'could not parse formatting clause: unrecognized formatting clause "{clause}"'
+                return
+            if index >= len(arguments):
+                yield node.id, f"index {index} out of range"
+                return
+            accepted, complaint = _CLAUSES[clause]
+            type_ = self._type(arguments[index])
+            given = types.describe(type_) if type_ is not None else "dyn"
+            if accepted is not None and given != "dyn" and given not in accepted:
+                yield arguments[index].id, f"error during formatting: {complaint}, was given {given}"
+        if len(arguments) > len(clauses):
+            yield (
+                node.id,
+                "too many arguments supplied to string.format "
+                f"(expected {len(clauses)}, got {len(arguments)})",
+            )
 
 
-def _holds_optional(type_: Any) -> bool:
-    return "optional_type" in types.describe(type_)
+def _message(node: Any) -> Iterator[tuple[int, str]]:
+    name = node.struct_expr.message_name
+    if not name.startswith("google.protobuf."):
+        yield node.id, f"undeclared reference to '{name}' (in container '')"
+
+
+def _hides_optional(type_: Any, function: str) -> bool:
+    words = types.describe(type_)
+    return (
+        "optional_type" in words
+        if function == "dyn"
+        else "(optional_type" in words or " optional_type" in words
+    )
+
+
+def _text(node: Any) -> str | None:
+    constant = node.const_expr
+    return constant.string_value if constant.WhichOneof("kind") == "string_value" else None
 
 
 @cache
 def _probe(function: str) -> Any:
-    return engine.compile_source(engine.environment({"params": engine.STRING}), _LITERAL_CALLS[function])
+    return engine.compile_source(engine.environment({"params": engine.STRING}), _PROBES[function])
 
 
+@cache
 def _valid(function: str, literal: str) -> bool:
     return engine.succeeds(_probe(function), {"params": literal})

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 # The limit of cel-go's parser (ExpressionSizeCodePointLimit), in characters.
 _MAX_LENGTH: Final = 100_000
-_INTERESTING: Final = re.compile(r"variables|`|exists_?[oO]ne|\\[0xXuU]")
+_INTERESTING: Final = re.compile(r"variables|`|exists_one|\\[0xXuU]")
 # Literals and comments come first, so that what they hold is never taken for code.
 _TOKENS: Final = re.compile(
     r"""(?P<comment>//[^\n]*)"""
     r"""|(?P<literal>[rRbB]{0,2}(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))"""
     r"""|(?P<quoted>`)"""
-    r"""|(?P<one>\.\s*exists(?:_one|One))(?P<rest>\s*\(\s*[A-Za-z_]\w*\s*,(?P<two>\s*[A-Za-z_]\w*\s*,)?)"""
+    r"""|(?P<one>\.\s*exists_one)(?=\s*\(\s*[A-Za-z_]\w*\s*,\s*[A-Za-z_]\w*\s*,)"""
     r"""|(?P<has>\bhas\s*\(\s*variables\s*\.\s*(?P<tested>[A-Za-z_]\w*)\s*\))"""
     r"""|(?<![\w.])variables\s*\.\s*(?P<optional>\?\s*)?(?P<name>[A-Za-z_]\w*)""",
     re.DOTALL,
@@ -82,8 +82,7 @@ def prepare(text: str, variables: Container[str]) -> Source:
 
     - ``has(variables.x)`` is true once x is defined (k8s.io/apiserver ``pkg/cel/lazy``); the engine takes it for
       ``variables.x``. ``variables.?x`` is ``optional.of(variables.x)``.
-    - ``existsOne`` and ``exists_one`` are one macro in cel-go, with one variable or two; the engine knows the
-      first name with two, and the second with one.
+    - ``exists_one`` with two variables is another name of ``existsOne`` in cel-go, but not here.
     - Identifiers in backticks are not part of the Kubernetes dialect. NUL in a literal would be cut off on its
       way into a Python function.
     """
@@ -122,10 +121,7 @@ def _respell(text: str, match: re.Match[str], variables: Container[str], names: 
     if match["name"]:
         names.add(match["name"])
         return f"optional.of(variables.{match['name']})" if match["optional"] else None
-    if match["one"]:
-        name = ".existsOne" if match["two"] else ".exists_one"
-        return None if match["one"] == name else name + match["rest"]
-    return None
+    return ".existsOne" if match["one"] else None
 
 
 def _unpaired(text: str) -> bool:
