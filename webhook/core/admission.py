@@ -201,7 +201,8 @@ class _Judge:
                 "namespaceObject": namespace_object(request.namespace, self.lookup)
                 if request.namespace
                 else None,
-                "pod": facts.pod,
+                # A template that an update left as it was is not judged again.
+                "pod": None if facts.unchanged else facts.pod,
                 "workload": facts.workload,
                 "weights": [use.as_cel() for use in facts.facts.weights],
                 "devices": [use.as_cel() for use in facts.facts.devices],
