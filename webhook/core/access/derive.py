@@ -94,7 +94,7 @@ def state_at(outcome: Outcome, now: datetime, settings: AccessSettings) -> Reque
     if outcome.invalid:
         return told
     stop, expires = outcome.stop, outcome.expires
-    if stop is not None and (expires is None or stop.time < expires):
+    if stop is not None and (expires is None or min(stop.time, now) < expires):
         phase = Phase.DENIED if stop.decision == "Deny" else Phase.REVOKED
         return replace(told, phase=phase, ends=stop.time, by=stop.by.username)
     if outcome.begins is not None and expires is not None and not in_future(outcome.begins, now, settings):

@@ -12,6 +12,7 @@ from webhook.core.access.model import SubjectKey
 from webhook.core.access.problems import AccessProblem
 from webhook.core.access.rules import is_machine
 from webhook.core.patterns import PatternSet
+from webhook.core.selectors import SelectorError, compile_selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +106,12 @@ def _waiver(case: Case, typed: AccessRequest, waiver: Waiver) -> Iterator[Access
             "there are no waivers in this cluster" if settings.rules is None else f"these can be: {codes}",
         )
         return
+    try:
+        compile_selector(waiver.pod_selector)
+    except SelectorError as error:
+        yield AccessProblem(
+            code.MALFORMED, f"spec.waiver.podSelector: {error}", "write it as in a Deployment's spec.selector"
+        )
     yield from _duration(typed.spec.duration, settings.rules.max_duration, "a waiver")
 
 

@@ -1,0 +1,105 @@
+"""Change control: an object that protects something changes only as several people have approved, content
+and all.
+
+An approved change is bound to a digest of the object as it shall be, so what is applied is what was read.
+Creating a ModelWeights or a WeightPolicy only adds protection and needs no approval, which also makes a
+first install work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
+
+from webhook.api.base import GROUP
+from webhook.api.modelweights import ModelWeights
+from webhook.api.policy import WeightPolicy
+from webhook.core.access.problems import CHANGE, AccessProblem
+from webhook.core.access.signing import canonical
+from webhook.core.objects import group_kind
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from webhook.api.access import AccessSettings, Change
+    from webhook.core.access.book import AccessBook
+    from webhook.core.objects import Document
+    from webhook.core.review import AdmissionRequest
+
+DELETION = "delete"
+_TYPES: dict[str, type[BaseModel]] = {"ModelWeights": ModelWeights, "WeightPolicy": WeightPolicy}
+
+
+def kind_of(document: Document) -> str:
+    """The kind as a change request spells it: bare within weightlock.dev, else ``Kind.group``."""
+    full = group_kind(str(document.get("apiVersion")), str(document.get("kind")))
+    return full.removesuffix(f".{GROUP}")
+
+
+def digest_of(document: Document) -> str:
+    """``sha256:<hex>`` of an object's content: all but ``metadata`` and ``status``, with its kind,
+    namespace and name.
+
+    Objects of our own types are read first, so that a default written out is the same as one left out.
+    """
+    metadata = document.get("metadata") or {}
+    content = {key: value for key, value in document.items() if key not in ("metadata", "status")}
+    model = _TYPES.get(kind_of(document))
+    if model is not None:
+        try:
+            typed = model.model_validate(document)
+        except ValidationError:
+            pass
+        else:
+            content |= typed.model_dump(mode="json", by_alias=True, exclude_defaults=True, include={"spec"})
+    place = {"namespace": metadata.get("namespace") or "", "name": metadata.get("name")}
+    return "sha256:" + hashlib.sha256(canonical({"content": content, "place": place})).hexdigest()
+
+
+def guard_change(
+    request: AdmissionRequest, book: AccessBook, now: datetime, settings: AccessSettings
+) -> tuple[AccessProblem, ...]:
+    """Why a write of a governed object is refused; empty where it may go through, and for every other
+    object.
+    """
+    control = settings.change_control
+    document = request.object or request.old_object
+    if not control.enabled or request.subresource or document is None or request.operation == "CONNECT":
+        return ()
+    kind = kind_of(document)
+    if kind not in control.kinds or request.user.username in control.exempt or _is_free(request, kind):
+        return ()
+    digest = DELETION if request.operation == "DELETE" else digest_of(document)
+    if any(_covers(grant.change, kind, request, digest) for grant in book.changes(now)):
+        return ()
+    what = "delete it" if digest == DELETION else "change it"
+    return (
+        AccessProblem(
+            CHANGE,
+            f"{kind} {request.name} is under change control, and nobody approved to {what} like this",
+            "weightlock access request --change FILE" + (" --delete" if digest == DELETION else ""),
+        ),
+    )
+
+
+def _is_free(request: AdmissionRequest, kind: str) -> bool:
+    """Whether nothing changes, or only protection is added."""
+    if request.operation == "CREATE":
+        return kind in _TYPES
+    return (
+        request.operation == "UPDATE"
+        and request.object is not None
+        and request.old_object is not None
+        and digest_of(request.object) == digest_of(request.old_object)
+    )
+
+
+def _covers(change: Change | None, kind: str, request: AdmissionRequest, digest: str) -> bool:
+    return change is not None and (change.kind, change.namespace, change.name, change.digest) == (
+        kind,
+        request.namespace,
+        request.name,
+        digest,
+    )

@@ -1,0 +1,32 @@
+"""Waivers: whether an approved exception takes the edge off a finding. It is for policies only, never for
+grants.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from webhook.core.selectors import SelectorError, selector_matches
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from webhook.core.access.book import AccessBook
+    from webhook.core.access.model import Grant
+
+
+def waived(
+    book: AccessBook, code: str, namespace: str, labels: Mapping[str, Any], now: datetime
+) -> Grant | None:
+    """The waiver that covers a finding of this code on a pod (or pod template) with these labels, or None."""
+    for grant in book.waivers(now):
+        waiver = grant.waiver
+        if waiver is None or (waiver.code, waiver.namespace) != (code, namespace):
+            continue
+        try:
+            if selector_matches(waiver.pod_selector, labels):
+                return grant
+        except SelectorError:
+            continue
+    return None
