@@ -1,0 +1,226 @@
+"""The key sidecar. Golden patches stand in golden/inject; every property here is one the broker relies on."""
+
+from copy import deepcopy
+
+import jsonpatch
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webhook.api.config import Injection
+from webhook.api.modelweights import ModelWeights
+from webhook.core import inject
+from webhook.core.facts.model import DeviceUse, Facts, WeightUse
+
+
+def model(name="atlas-70b", delivery="key"):
+    return ModelWeights.model_validate(
+        {
+            "apiVersion": "weightlock.dev/v1alpha1",
+            "kind": "ModelWeights",
+            "metadata": {"name": name},
+            "spec": {"sensitivity": "frontier", "delivery": delivery, "volumes": [{"hostPath": {"path": "/w"}}]},
+        }
+    )
+
+
+MODELS = {"atlas-70b": model(), "beta": model("beta", "plaintext")}
+USE = WeightUse("atlas-70b", "frontier", "weights", "persistentVolumeClaim", True, ("main",))
+
+
+def pod(*containers, **spec):
+    named = [{"name": name, "image": "x"} for name in containers or ("main",)]
+    return {"metadata": {"name": "p"}, "spec": {"containers": named, **spec}}
+
+
+def injected(document, facts, settings=None, models=MODELS):
+    """The pod after its patch, and the plan."""
+    wanted = inject.plan(document, facts, models, settings or Injection())
+    return jsonpatch.apply_patch(document, list(inject.patch(document, wanted))), wanted
+
+
+def test_the_agent_comes_first_and_only_readers_get_the_key():
+    after, _ = injected(pod("main", "other", initContainers=[{"name": "setup", "image": "x"}]), Facts((USE,)))
+    assert [container["name"] for container in after["spec"]["initContainers"]] == ["weightlock-agent", "setup"]
+    agent, main, other = after["spec"]["initContainers"][0], *after["spec"]["containers"]
+    assert agent["restartPolicy"] == "Always"
+    key = inject.volume_name("atlas-70b")
+    assert main["volumeMounts"] == [{"name": key, "readOnly": True, "mountPath": "/var/run/weightlock/keys/atlas-70b"}]
+    assert "volumeMounts" not in other
+    assert {"name": key, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}} in after["spec"]["volumes"]
+    token = next(volume for volume in after["spec"]["volumes"] if volume["name"] == "weightlock-token")
+    assert token["projected"]["sources"] == [
+        {"serviceAccountToken": {"audience": "weightlock.dev/broker", "expirationSeconds": 600, "path": "token"}}
+    ]
+
+
+def test_the_sidecar_meets_pod_security_restricted():
+    after, _ = injected(pod(), Facts((USE,)))
+    context = after["spec"]["initContainers"][0]["securityContext"]
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["runAsNonRoot"] is True
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert "runAsUser" not in context
+
+
+@pytest.mark.parametrize(("users", "expected"), [([1000], 1000), ([1000, 1000], 1000), ([1000, 2000], None), ([0], None), ([True], None)])
+def test_the_agent_runs_as_the_one_user_who_reads_the_key(users, expected):
+    names = [f"c{index}" for index in range(len(users))]
+    document = pod(*names)
+    for container, user in zip(document["spec"]["containers"], users, strict=True):
+        container["securityContext"] = {"runAsUser": user}
+    use = WeightUse("atlas-70b", "frontier", "w", "csi", True, tuple(names))
+    after, _ = injected(document, Facts((use,)))
+    assert after["spec"]["initContainers"][0]["securityContext"].get("runAsUser") == expected
+
+
+def test_plaintext_gives_the_agent_the_sealed_files_and_the_reader_the_open_ones():
+    use = WeightUse("beta", "frontier", "sealed", "csi", True, ("main",))
+    after, _ = injected(pod(volumes=[{"name": "sealed", "csi": {}}]), Facts((use,)))
+    agent = after["spec"]["initContainers"][0]
+    assert {"name": "sealed", "readOnly": True, "mountPath": "/var/run/weightlock/sealed/beta"} in agent["volumeMounts"]
+    assert after["spec"]["containers"][0]["volumeMounts"][0]["mountPath"] == "/var/run/weightlock/weights/beta"
+
+
+def test_a_pod_that_reads_nothing_gets_no_sidecar():
+    after, wanted = injected(pod(), Facts(), Injection(hide_devices=False))
+    assert wanted.agent is None
+    assert after == pod()
+
+
+def test_unresolved_weights_get_nothing_since_they_are_denied():
+    assert inject.plan(pod(), Facts((WeightUse("?", "?", "w", "unresolved"),)), MODELS, Injection()).agent is None
+
+
+def test_devices_are_hidden_from_those_who_ask_for_none():
+    document = pod("main", "gpu")
+    facts = Facts(devices=(DeviceUse("nvidia.com", "nvidia.com/gpu", 1, "resource", "gpu"),))
+    after, _ = injected(document, facts)
+    assert after["spec"]["containers"][0]["env"] == [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
+    assert "env" not in after["spec"]["containers"][1]
+
+
+@pytest.mark.parametrize("value", ["void", "none", "", "  "])
+def test_a_pod_that_hides_them_itself_is_left_alone(value):
+    document = pod()
+    document["spec"]["containers"][0]["env"] = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": value}]
+    assert injected(document, Facts())[0] == document
+
+
+def test_the_last_value_counts_as_it_does_for_the_kubelet():
+    document = pod()
+    document["spec"]["containers"][0]["env"] = [
+        {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"},
+        {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"},
+    ]
+    assert injected(document, Facts())[0]["spec"]["containers"][0]["env"][-1]["value"] == "void"
+
+
+TAMPERINGS = {
+    "another image": lambda agent: agent.update(image="evil"),
+    "another broker": lambda agent: agent["args"].__setitem__(1, "--broker=https://evil"),
+    "a command": lambda agent: agent.update(command=["sh"]),
+    "an environment": lambda agent: agent.update(env=[{"name": "LD_PRELOAD", "value": "/x"}]),
+    "no restart": lambda agent: agent.pop("restartPolicy"),
+    "privileged": lambda agent: agent["securityContext"].update(privileged=True),
+    "a further mount": lambda agent: agent["volumeMounts"].append({"name": "weights", "mountPath": "/x"}),
+    "a lifecycle hook": lambda agent: agent.update(lifecycle={"postStart": {"exec": {"command": ["x"]}}}),
+    "a device": lambda agent: agent["resources"]["limits"].update({"nvidia.com/gpu": "1"}),
+    "a claim": lambda agent: agent["resources"].update(claims=[{"name": "gpu"}]),
+    "another memory limit": lambda agent: agent["resources"]["limits"].update(memory="64Gi"),
+}
+
+
+@pytest.mark.parametrize("change", TAMPERINGS.values(), ids=TAMPERINGS)
+def test_a_sidecar_that_was_tampered_with_is_put_right(change):
+    after, wanted = injected(pod(), Facts((USE,)))
+    tampered = deepcopy(after)
+    change(tampered["spec"]["initContainers"][0])
+    operations = inject.patch(tampered, wanted)
+    assert operations
+    assert jsonpatch.apply_patch(tampered, list(operations)) == after
+
+
+def test_what_the_api_server_adds_is_tolerated():
+    after, wanted = injected(pod(), Facts((USE,)))
+    agent = after["spec"]["initContainers"][0]
+    agent["volumeMounts"].append(
+        {
+            "name": "kube-api-access-x7x7x",
+            "readOnly": True,
+            "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+        }
+    )
+    agent["resources"]["limits"]["ephemeral-storage"] = "1Gi"
+    assert inject.patch(after, wanted) == ()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_agents_in_the_wrong_place_are_replaced(place):
+    after, wanted = injected(pod(initContainers=[{"name": "a", "image": "x"}, {"name": "b", "image": "x"}]), Facts((USE,)))
+    forged = deepcopy(after)
+    forged["spec"]["initContainers"].insert(place, {"name": "weightlock-agent", "image": "evil"})
+    mended = jsonpatch.apply_patch(forged, list(inject.patch(forged, wanted)))
+    assert mended == after
+
+
+STRAYS = {
+    "the key in a container that does not read the weights": (
+        lambda p: p["spec"]["containers"][1].update(volumeMounts=[{"name": inject.volume_name("atlas-70b"), "mountPath": "/k"}])
+    ),
+    "the token in a container": (
+        lambda p: p["spec"]["containers"][0]["volumeMounts"].append({"name": "weightlock-token", "mountPath": "/t"})
+    ),
+    "an ephemeral container with the key": (
+        lambda p: p["spec"].update(
+            ephemeralContainers=[{"name": "debug", "volumeMounts": [{"name": inject.volume_name("atlas-70b"), "mountPath": "/k"}]}]
+        )
+    ),
+    "a second agent among the containers": (
+        lambda p: p["spec"]["containers"].append({"name": "weightlock-agent", "image": "evil"})
+    ),
+    "a volume with our prefix": lambda p: p["spec"]["volumes"].append({"name": "weightlock-x", "emptyDir": {}}),
+}
+
+
+@pytest.mark.parametrize("change", STRAYS.values(), ids=STRAYS)
+def test_strays_are_named(change):
+    after, wanted = injected(pod("main", "other"), Facts((USE,)))
+    assert inject.strays(after, wanted) == ()
+    change(after)
+    assert len(inject.strays(after, wanted)) == 1
+
+
+NAMES = ("main", "other", "third")
+mounts = st.lists(st.fixed_dictionaries({"name": st.sampled_from(["w", "weightlock-token", inject.volume_name("beta")]), "mountPath": st.just("/m")}), max_size=3)
+containers = st.lists(
+    st.fixed_dictionaries({"name": st.sampled_from([*NAMES, inject.AGENT])}, optional={"volumeMounts": mounts, "image": st.just("x")}),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda container: container["name"],
+)
+pods = st.fixed_dictionaries(
+    {"metadata": st.just({}), "spec": st.fixed_dictionaries({"containers": containers}, optional={"initContainers": containers})}
+)
+uses = st.lists(
+    st.builds(
+        WeightUse,
+        model=st.sampled_from(["atlas-70b", "beta", "?"]),
+        sensitivity=st.just("frontier"),
+        volume=st.sampled_from(["w", "v"]),
+        via=st.just("csi"),
+        containers=st.lists(st.sampled_from(NAMES), max_size=2).map(tuple),
+    ),
+    max_size=3,
+)
+
+
+@given(pods, uses)
+def test_injection_is_idempotent_and_changes_no_input(document, weights):
+    before = deepcopy(document)
+    after, wanted = injected(document, Facts(tuple(weights)))
+    assert document == before
+    assert inject.patch(after, wanted) == ()
+    again, _ = injected(after, Facts(tuple(weights)))
+    assert again == after
