@@ -1,20 +1,20 @@
 """What stands behind a volume, so that two volumes onto the same storage are known to be the same.
 
-A backend is described by exact keys (a disk, a volume handle), by paths in a space where directories contain each
-other (a node, an NFS server), and by the attributes of a CSI driver. It never resolves a host name: two names of
-one NFS server are two servers here.
+A backend is described by exact keys (a disk, a volume handle), by paths in a space where directories contain each other
+(a node, an NFS server), and by the attributes of a driver. Nothing is resolved: two names of one NFS server are two
+servers here, so an asset should be declared under every name its server answers to.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.patterns import normal_path
-from webhook.core.workload import MalformedObjectError, object_at, text_at
+from webhook.core.csidrivers import derived_attributes, disk_space, folds_case, paths_of
+from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
+from webhook.core.patterns import normal_path, paths_touch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 NODE = "node"
 
 _NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
+_HOSTNAME = "kubernetes.io/hostname"
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
     """The storage behind a volume. ``via`` is the field of the volume that names it.
 
-    ``keys`` each identify it alone; ``paths`` are (space, path); ``attributes`` are the driver's, with lower-case keys,
-    and ``identity`` those of them that say which storage is meant: two backends are one where all that both name are
-    equal.
+    ``keys`` each identify it alone; ``paths`` are (space, path). ``driver``, ``handle`` and ``attributes`` (keys in
+    lower case) are those of CSI, or what an in-tree type is translated to. ``nodes`` are the only nodes where a
+    node's path is meant, or None for any.
     """
 
     via: str
@@ -39,7 +40,117 @@ class Backend:
     driver: str = ""
     handle: str = ""
     attributes: Mapping[str, str] = field(default_factory=lambda: _NO_ATTRIBUTES)
-    identity: Mapping[str, str] = field(default_factory=lambda: _NO_ATTRIBUTES)
+    nodes: frozenset[str] | None = None
+
+    def identity(self) -> tuple[tuple[str, str, str], ...]:
+        """The attributes that may identify the storage, as (driver, key, value), to look up others by."""
+        if self.paths:
+            return ()
+        return tuple(
+            (self.driver, key, value)
+            for key, value in self.attributes.items()
+            if value and key in _IDENTIFYING
+        )
+
+    def shares_attributes(self, other: Backend) -> bool:
+        """Whether nothing both backends name tells them apart: names are equal, directories touch."""
+        for key, value in self.attributes.items():
+            known = other.attributes.get(key)
+            if not value or not known:
+                continue
+            if key in _DIRECTORIES:
+                if not paths_touch(normal_path(value), normal_path(known)):
+                    return False
+            elif key in _TELLING and value != known:
+                return False
+        return True
+
+    def apart(self, other: Backend) -> bool:
+        """Whether two node paths are surely on different nodes."""
+        return self.nodes is not None and other.nodes is not None and self.nodes.isdisjoint(other.nodes)
+
+
+# Attributes of drivers nobody described: names of the storage, what only narrows it down, and directories in it.
+_IDENTIFYING = frozenset(
+    {
+        "bucket",
+        "bucketname",
+        "container",
+        "containername",
+        "share",
+        "sharename",
+        "source",
+        "volume",
+        "volumename",
+    }
+    | {
+        "volumeid",
+        "volumepath",
+        "image",
+        "imagename",
+        "filesystemid",
+        "dataset",
+        "datasetname",
+        "device",
+        "devicepath",
+    }
+    | {
+        "iqn",
+        "uri",
+        "url",
+        "repo",
+        "repository",
+        "model",
+        "modelname",
+        "dnsname",
+        "disk",
+        "diskname",
+        "diskuri",
+        "export",
+    }
+    | {"exportpath", "lun", "subvolumename", "journaluuid"}
+)
+_NARROWING = frozenset(
+    {
+        "account",
+        "accountname",
+        "storageaccount",
+        "server",
+        "endpoint",
+        "host",
+        "clusterid",
+        "fsname",
+        "filesystem",
+    }
+    | {
+        "filesystemname",
+        "pool",
+        "project",
+        "region",
+        "mountname",
+        "targetportal",
+        "target",
+        "name",
+        "id",
+        "revision",
+    }
+)
+_TELLING = _IDENTIFYING | _NARROWING
+_DIRECTORIES = frozenset(
+    {
+        "prefix",
+        "subdir",
+        "subpath",
+        "path",
+        "dir",
+        "directory",
+        "folder",
+        "rootpath",
+        "subvolumepath",
+        "basepath",
+        "root",
+    }
+)
 
 
 def nfs_space(server: str) -> str:
@@ -54,8 +165,7 @@ def normal_host(host: str) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def backend_of(source: Mapping[str, Any], path: str) -> Backend | None:
@@ -65,11 +175,36 @@ def backend_of(source: Mapping[str, Any], path: str) -> Backend | None:
     """
     for via, read in _READERS.items():
         value = source.get(via)
-        if value is not None:
-            if not isinstance(value, dict):
-                raise MalformedObjectError(f"{path}.{via}", "must be an object")
-            return read(via, value, f"{path}.{via}")
+        if value is None:
+            continue
+        if not isinstance(value, dict):
+            raise MalformedObjectError(f"{path}.{via}", "must be an object")
+        backend = read(via, value, f"{path}.{via}")
+        if backend.paths and backend.paths[0][0] == NODE and source.get("nodeAffinity") is not None:
+            return Backend(via, paths=backend.paths, nodes=_nodes(source, path))
+        return backend
     return None
+
+
+def _nodes(source: Mapping[str, Any], path: str) -> frozenset[str] | None:
+    """The host names a volume is bound to, where every term names some."""
+    required = object_at(object_at(source, "nodeAffinity", path), "required", f"{path}.nodeAffinity")
+    names: set[str] = set()
+    terms = list_at(required, "nodeSelectorTerms", f"{path}.nodeAffinity.required")
+    for term in terms:
+        found = None
+        for expression in list_at(
+            term, "matchExpressions", f"{path}.nodeAffinity.required.nodeSelectorTerms"
+        ):
+            values = expression.get("values")
+            if (expression.get("key"), expression.get("operator")) == (_HOSTNAME, "In") and isinstance(
+                values, list
+            ):
+                found = {value for value in values if isinstance(value, str)}
+        if not found:
+            return None
+        names |= found
+    return frozenset(names) or None
 
 
 def _node_path(via: str, value: Mapping[str, Any], path: str) -> Backend:
@@ -86,17 +221,22 @@ def _cephfs(via: str, value: Mapping[str, Any], path: str) -> Backend:
     return Backend(via, paths=(("cephfs", normal_path(text_at(value, "path", path))),))
 
 
-def _disk(space: str, *names: str) -> Callable[[str, Mapping[str, Any], str], Backend]:
-    """A reader for sources whose few fields together name one disk, in any case and with any prefix path."""
+def _disk(driver: str, *names: str, handle: str = "{}") -> Callable[[str, Mapping[str, Any], str], Backend]:
+    """A reader for sources whose few fields together name one disk, in any case and after any prefix path.
+
+    Where the type moved to CSI, ``handle`` makes the volume handle it is translated to (k8s.io/csi-translation-lib).
+    """
+    space = disk_space(driver) or driver
 
     def read(via: str, value: Mapping[str, Any], path: str) -> Backend:
-        parts = [_plain(value.get(name), f"{path}.{name}").rpartition("/")[2].lower() for name in names]
-        return Backend(via, keys=(_disk_key(space, *parts),))
+        texts = [_plain(value.get(name), f"{path}.{name}") for name in names]
+        parts = [text.rpartition("/")[2].lower() for text in texts]
+        return Backend(via, (_key(space, *parts),), driver=driver, handle=handle.format(texts[0]))
 
     return read
 
 
-def _disk_key(space: str, *parts: str) -> str:
+def _key(space: str, *parts: str) -> str:
     return "\n".join((space, *parts))
 
 
@@ -105,63 +245,49 @@ def _fc(via: str, value: Mapping[str, Any], path: str) -> Backend:
     if not isinstance(names, list) or not isinstance(ids, list):
         raise MalformedObjectError(path, "targetWWNs and wwids must be lists")
     lun = _plain(value.get("lun"), f"{path}.lun")
-    keys = [_disk_key("fc", _plain(name, path).lower(), lun) for name in names]
-    keys += [_disk_key("fc", _plain(name, path).lower()) for name in ids]
+    keys = [_key("fc", _plain(name, path).lower(), lun) for name in names]
+    keys += [_key("fc", _plain(name, path).lower()) for name in ids]
     return Backend(via, keys=tuple(keys))
 
 
+def _azure_file(via: str, value: Mapping[str, Any], path: str) -> Backend:
+    share = text_at(value, "shareName", path).lower()
+    return Backend(via, driver="file.csi.azure.com", attributes={"sharename": share})
+
+
 def _flex(via: str, value: Mapping[str, Any], path: str) -> Backend:
-    options = object_at(value, "options", path)
-    attributes = _attributes(options, f"{path}.options", fold=False)
-    driver = f"flex:{text_at(value, 'driver', path)}"
-    return Backend(via, driver=driver, attributes=attributes, identity=_identity(attributes))
+    options = _attributes(object_at(value, "options", path), f"{path}.options", fold=False)
+    return Backend(via, driver=f"flex:{text_at(value, 'driver', path)}", attributes=options)
 
 
-_COSMETIC = frozenset(
-    {"fsType", "readOnly", "secretRef", "user", "keyring", "secretFile", "chapAuthDiscovery"}
-)
+_COSMETIC = frozenset({"fsType", "readOnly", "secretRef", "user", "group"})
 
 
 def _generic(via: str, value: Mapping[str, Any], path: str) -> Backend:
     parts = sorted(
         f"{name}={_plain(item, f'{path}.{name}')}"
         for name, item in value.items()
-        if name not in _COSMETIC and not isinstance(item, (dict, list))
+        if name not in _COSMETIC and not isinstance(item, (dict, list, bool))
     )
-    return Backend(via, keys=(_disk_key(via, *parts),))
+    return Backend(via, keys=(_key(via, *parts),))
 
 
 def _csi(via: str, value: Mapping[str, Any], path: str) -> Backend:
     driver, handle = text_at(value, "driver", path), text_at(value, "volumeHandle", path)
-    raw = object_at(value, "volumeAttributes", path)
     fold = folds_case(driver)
     if fold:
         handle = handle.lower()
-    attributes = _attributes(raw, f"{path}.volumeAttributes", fold=fold)
-    keys = [_disk_key("csi", driver, handle)] if handle else []
-    disk = _MIGRATED.get(driver)
-    if disk is not None and handle:
-        keys.append(_disk_key(disk, handle.rpartition("/")[2].lower()))
-    shape = _SHAPES.get(driver)
-    paths = shape(handle, attributes) if shape is not None else ()
-    return Backend(
-        via, tuple(keys), paths, driver, handle, attributes, {} if paths else _identity(attributes)
+    raw = object_at(value, "volumeAttributes", path)
+    attributes = derived_attributes(driver, handle, _attributes(raw, f"{path}.volumeAttributes", fold=fold))
+    keys = [_key("csi", driver, handle)] if handle else []
+    space = disk_space(driver)
+    if space is not None and handle:
+        keys.append(_key(space, handle.rpartition("/")[2].lower()))
+    places = tuple(
+        (f"{kind}:{normal_host(host)}" if host else kind, normal_path(place))
+        for kind, host, place in paths_of(driver, handle, attributes)
     )
-
-
-def folds_case(driver: str) -> bool:
-    """Whether a CSI driver reads handles and attributes without regard to case."""
-    return driver in _FOLDED
-
-
-# Attribute keys that say which storage is meant, in drivers nobody told us about; sizes, tiers and options do not.
-_IDENTIFYING = re.compile(
-    r"bucket|container|share|source|server|path|volume|image|fsname|dataset|export|endpoint|account|subdir|root|"
-    r"device|lun|iqn|target|uri|url|repo|model|dnsname|mountname|handle|secretname|^name$|id$"
-)
-_NOT_IDENTIFYING = re.compile(
-    r"storage\.kubernetes\.io/|provisioneridentity|imagefeatures|imageformat|^volumetype$"
-)
+    return Backend(via, tuple(keys), places, driver, handle, attributes)
 
 
 def _attributes(raw: Mapping[str, Any], path: str, *, fold: bool) -> dict[str, str]:
@@ -173,71 +299,13 @@ def _attributes(raw: Mapping[str, Any], path: str, *, fold: bool) -> dict[str, s
     return found
 
 
-def _identity(attributes: Mapping[str, str]) -> dict[str, str]:
-    return {
-        key: value
-        for key, value in attributes.items()
-        if value and _IDENTIFYING.search(key) and not _NOT_IDENTIFYING.search(key)
-    }
-
-
 def _plain(value: Any, path: str) -> str:
     if value is None:
         return ""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise MalformedObjectError(path, "must be a string or a number")
     return str(value)
 
-
-def _nfs_csi(_: str, attributes: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    if "server" not in attributes:
-        return ()
-    path = f"{attributes.get('share', '')}/{attributes.get('subdir', '')}"
-    return ((nfs_space(attributes["server"]), normal_path(path)),)
-
-
-def _smb_csi(_: str, attributes: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    host, _slash, share = attributes.get("source", "").replace("\\", "/").lstrip("/").partition("/")
-    path = f"{share}/{attributes.get('subdir', '')}".lower()
-    return ((f"smb:{normal_host(host)}", normal_path(path)),) if host else ()
-
-
-def _efs_csi(handle: str, attributes: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    # A handle is file-system[:path[:access-point]]; an access point's directory is unknown but lies within.
-    system, _, rest = handle.partition(":")
-    path, _, point = rest.partition(":")
-    if not system:
-        return ()
-    return (
-        (
-            f"efs:{system}",
-            f"/.access-point/{point}" if point else normal_path(path or attributes.get("path", "")),
-        ),
-    )
-
-
-def _cephfs_csi(handle: str, attributes: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    path = attributes.get("subvolumepath") or attributes.get("rootpath")
-    return (("cephfs", normal_path(path)),) if path else ()
-
-
-_SHAPES: dict[str, Callable[[str, Mapping[str, str]], tuple[tuple[str, str], ...]]] = {
-    "nfs.csi.k8s.io": _nfs_csi,
-    "smb.csi.k8s.io": _smb_csi,
-    "efs.csi.aws.com": _efs_csi,
-    "cephfs.csi.ceph.com": _cephfs_csi,
-}
-
-# Drivers that took over an in-tree type name the same disks (k8s.io/csi-translation-lib/plugins).
-_MIGRATED = {
-    "ebs.csi.aws.com": "ebs",
-    "pd.csi.storage.gke.io": "pd",
-    "disk.csi.azure.com": "azuredisk",
-    "cinder.csi.openstack.org": "cinder",
-    "pxd.portworx.com": "portworx",
-}
-# Azure's resource names are case-insensitive, and its drivers read attribute values that way.
-_FOLDED = frozenset({"disk.csi.azure.com", "file.csi.azure.com", "blob.csi.azure.com"})
 
 _READERS: dict[str, Callable[[str, Mapping[str, Any], str], Backend]] = {
     "csi": _csi,
@@ -245,13 +313,15 @@ _READERS: dict[str, Callable[[str, Mapping[str, Any], str], Backend]] = {
     "hostPath": _node_path,
     "local": _node_path,
     "cephfs": _cephfs,
-    "awsElasticBlockStore": _disk("ebs", "volumeID"),
-    "gcePersistentDisk": _disk("pd", "pdName"),
-    "azureDisk": _disk("azuredisk", "diskURI"),
-    "azureFile": _disk("azurefile", "shareName"),
-    "cinder": _disk("cinder", "volumeID"),
-    "portworxVolume": _disk("portworx", "volumeID"),
-    "vsphereVolume": _disk("vsphere", "volumePath"),
+    "awsElasticBlockStore": _disk("ebs.csi.aws.com", "volumeID"),
+    "gcePersistentDisk": _disk(
+        "pd.csi.storage.gke.io", "pdName", handle="projects/UNSPECIFIED/zones/UNSPECIFIED/disks/{}"
+    ),
+    "azureDisk": _disk("disk.csi.azure.com", "diskURI"),
+    "azureFile": _azure_file,
+    "cinder": _disk("cinder.csi.openstack.org", "volumeID"),
+    "portworxVolume": _disk("pxd.portworx.com", "volumeID"),
+    "vsphereVolume": _disk("csi.vsphere.vmware.com", "volumePath"),
     "iscsi": _disk("iscsi", "iqn", "lun"),
     "rbd": _disk("rbd", "pool", "image"),
     "fc": _fc,

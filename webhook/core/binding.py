@@ -1,7 +1,7 @@
 """Could the volume controller bind this claim to this volume? Used where a claim names none yet.
 
-It follows k8s.io/component-helpers/storage/volume ``FindMatchingVolume`` but leaves capacity out, so that an answer of no
-is certain and one of yes means: perhaps.
+It follows k8s.io/component-helpers/storage/volume ``FindMatchingVolume`` but leaves capacity and node affinity out, so
+that an answer of no is certain and one of yes means: perhaps.
 """
 
 from __future__ import annotations
@@ -22,42 +22,44 @@ _DEFAULT_ANNOTATIONS = (
 )
 
 
-def could_bind(
-    volume: Mapping[str, Any], claim: Mapping[str, Any], namespace: str, name: str, lookup: Lookup
-) -> bool:
-    """Whether a claim with this spec, in this namespace and perhaps of this name, could bind to a volume's document."""
-    spec, metadata = volume.get("spec"), volume.get("metadata")
-    if not isinstance(spec, dict) or not isinstance(metadata, dict):
+def is_available(volume: Mapping[str, Any]) -> bool:
+    """Whether a volume is bound to no claim and may be bound to one."""
+    if isinstance(volume["spec"].get("claimRef"), dict) or volume["metadata"].get("deletionTimestamp"):
         return False
     status = volume.get("status")
     phase = status.get("phase") if isinstance(status, dict) else None
-    reference = spec.get("claimRef")
-    if isinstance(reference, dict):
-        if (reference.get("namespace"), reference.get("name")) != (namespace, name):
-            return False
-    elif phase not in (None, "", "Pending", "Available"):
-        return False
+    return phase in (None, "", "Pending", "Available")
+
+
+def offered_class(volume: Mapping[str, Any]) -> str:
+    """The storage class of a volume; empty for none."""
+    return _annotated_class(volume["metadata"]) or _text(volume["spec"].get("storageClassName"))
+
+
+def wanted_classes(claim: Mapping[str, Any], metadata: Mapping[str, Any], lookup: Lookup) -> set[str]:
+    """The classes a claim may bind: its own, or, where it names none, no class and those it may get by default."""
+    annotated = _annotated_class(metadata)
+    if annotated:
+        return {annotated}
+    wanted = claim.get("storageClassName")
+    return {_text(wanted)} if wanted is not None else {"", *_default_classes(lookup)}
+
+
+def fits(volume: Mapping[str, Any], claim: Mapping[str, Any]) -> bool:
+    """Whether an available volume of a right class has the modes and labels a claim's spec asks for."""
     return (
-        _same_class(spec, metadata, claim, lookup)
-        and _same_modes(spec, claim)
-        and _selected(metadata, claim.get("selector"))
+        _mode(volume["spec"]) == _mode(claim)
+        and _has_access_modes(volume["spec"], claim)
+        and _is_selected(volume["metadata"], claim.get("selector"))
     )
 
 
-def _same_class(
-    spec: Mapping[str, Any], metadata: Mapping[str, Any], claim: Mapping[str, Any], lookup: Lookup
-) -> bool:
+def _annotated_class(metadata: Mapping[str, Any]) -> str:
     annotations = metadata.get("annotations")
-    beta = annotations.get(_CLASS_ANNOTATION) if isinstance(annotations, dict) else None
-    offered = beta or spec.get("storageClassName") or ""
-    wanted = claim.get("storageClassName")
-    if wanted is not None:
-        return bool(wanted == offered)
-    return offered == "" or offered in _default_classes(lookup)
+    return _text(annotations.get(_CLASS_ANNOTATION)) if isinstance(annotations, dict) else ""
 
 
 def _default_classes(lookup: Lookup) -> set[str]:
-    """The classes a claim without one may be given, now or later."""
     names = set()
     for storage_class in lookup.each("StorageClass.storage.k8s.io"):
         annotations = storage_class["metadata"].get("annotations")
@@ -68,16 +70,18 @@ def _default_classes(lookup: Lookup) -> set[str]:
     return names
 
 
-def _same_modes(spec: Mapping[str, Any], claim: Mapping[str, Any]) -> bool:
-    if (spec.get("volumeMode") or "Filesystem") != (claim.get("volumeMode") or "Filesystem"):
-        return False
+def _mode(spec: Mapping[str, Any]) -> str:
+    return _text(spec.get("volumeMode")) or "Filesystem"
+
+
+def _has_access_modes(spec: Mapping[str, Any], claim: Mapping[str, Any]) -> bool:
     offered, wanted = spec.get("accessModes"), claim.get("accessModes")
     if not isinstance(offered, list) or not isinstance(wanted, list):
         return True
     return all(mode in offered for mode in wanted)
 
 
-def _selected(metadata: Mapping[str, Any], selector: Any) -> bool:
+def _is_selected(metadata: Mapping[str, Any], selector: Any) -> bool:
     if not isinstance(selector, dict):
         return True
     labels = metadata.get("labels")
@@ -85,3 +89,7 @@ def _selected(metadata: Mapping[str, Any], selector: Any) -> bool:
         return compile_selector(selector).matches(labels if isinstance(labels, dict) else {})
     except SelectorError:
         return False
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

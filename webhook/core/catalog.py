@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.backends import NODE, Backend, folds_case, nfs_space
+from webhook.core.backends import NODE, Backend, nfs_space
+from webhook.core.csidrivers import folds_case
 from webhook.core.model import Model
 from webhook.core.patterns import GlobIndex, PathIndex, PatternSet, compile_glob, image_reference, is_glob
 from webhook.core.protected import ProtectedBackends

@@ -6,18 +6,19 @@ as protected, since nobody can say what it will hold. Nothing here decides who m
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from webhook.core.backends import NODE, Backend, backend_of
-from webhook.core.binding import could_bind
+from webhook.core.documents import MalformedObjectError, object_at, text_at
 from webhook.core.model import UNKNOWN, Model
 from webhook.core.nodepaths import exposes_pods
 from webhook.core.objects import Lookup, MissingObjectError
-from webhook.core.workload import object_at, text_at
+from webhook.core.selectors import SelectorError, compile_selector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from webhook.core.catalog import Catalog
     from webhook.core.objects import Document
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 SNAPSHOT = "VolumeSnapshot.snapshot.storage.k8s.io"
 CONTENT = "VolumeSnapshotContent.snapshot.storage.k8s.io"
-_MAX_OBJECTS = 64
+_MAX_DEPTH = 32
+# Ordinals tried against name patterns; claims that exist are found whatever their ordinal.
+_MAX_ORDINALS = 64
+_ORDINALS = re.compile(r"(?:-\d+){0,2}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -71,42 +75,52 @@ class Finder:
 class Resolver:
     """Follows references for one evaluation, each object once. ``backends`` is None while those are worked out."""
 
-    __slots__ = ("_backends", "_catalog", "_finder", "_seen")
+    __slots__ = ("_backends", "_catalog", "_finder", "_open", "_seen")
 
     def __init__(self, catalog: Catalog, finder: Finder, backends: ProtectedBackends | None) -> None:
         self._catalog = catalog
         self._finder = finder
         self._backends = backends
         self._seen: dict[tuple[str, str, str], _Reaches] = {}
+        self._open: set[tuple[str, str, str]] = set()
 
     def claim(self, namespace: str, name: str) -> _Reaches:
         """What a PersistentVolumeClaim, by name, reaches."""
         return self._once(("claim", namespace, name), lambda: self._claim(namespace, name))
 
-    def claim_spec(self, namespace: str, spec: Mapping[str, Any], path: str, name: str = "") -> _Reaches:
-        """What a claim's spec reaches: the volume it names, its sources, the volumes it could bind to."""
+    def claim_spec(
+        self, namespace: str, spec: Mapping[str, Any], path: str, metadata: Mapping[str, Any] | None = None
+    ) -> _Reaches:
+        """What a claim's spec reaches: the volume it names, its sources, the volumes it could be bound to.
+
+        ``metadata`` is the claim's, where there is one already.
+        """
         found: list[Reach] = []
+        metadata = metadata or {}
         volume = text_at(spec, "volumeName", path)
         if volume:
             found.extend(self.volume(volume))
         elif self._backends is not None:
-            for candidate in self._backends.volumes.values():
-                if could_bind(candidate.document, spec, namespace, name, self._finder.lookup):
-                    detail = f"could bind PersistentVolume {candidate.name}"
-                    found.extend(Reach(model, "persistentVolume", detail) for model in candidate.models)
+            name = text_at(metadata, "name", "metadata")
+            for candidate in self._backends.bindable(namespace, name, spec, metadata, self._finder.lookup):
+                detail = f"could bind PersistentVolume {candidate.name}"
+                found.extend(Reach(model, "persistentVolume", detail) for model in candidate.models)
         for source in ("dataSource", "dataSourceRef"):
             found.extend(self._source(namespace, object_at(spec, source, path), f"{path}.{source}"))
         return _distinct(found)
 
-    def claims_named(self, namespace: str, prefix: str, ordinals: int) -> _Reaches:
-        """What the claims of a StatefulSet reach by their names: those that exist, and those patterns wait for."""
+    def claims_named(self, namespace: str, base: str) -> _Reaches:
+        """What the claims a workload names after itself reach: those that exist, and those patterns wait for.
+
+        Names are ``base``, perhaps followed by ordinals: ``data-train``, ``data-train-0``, ``data-train-0-1``.
+        """
         found: list[Reach] = []
         for document in self._finder.lookup.each("PersistentVolumeClaim", namespace):
             name = document["metadata"]["name"]
-            if name.startswith(prefix) and name[len(prefix) :].isdecimal():
+            if name.startswith(base) and _ORDINALS.fullmatch(name, len(base)) is not None:
                 found.extend(self.claim(namespace, name))
-        for ordinal in range(ordinals):
-            name = f"{prefix}{ordinal}"
+        for ordinal in ("", *(f"-{number}" for number in range(_MAX_ORDINALS))):
+            name = f"{base}{ordinal}"
             detail = f"PersistentVolumeClaim {namespace}/{name}"
             models = self._catalog.of_claim(namespace, name, None)
             found.extend(Reach(model, "persistentVolumeClaim", detail) for model in models)
@@ -140,6 +154,31 @@ class Resolver:
             if space == NODE and exposes_pods(path):
                 found.append(Reach(UNKNOWN, backend.via, f"{path} exposes the volumes of other pods"))
         return _distinct(found)
+
+    def node_paths(self, namespace: str, claim: str) -> Iterator[str]:
+        """The paths of the node that a claim's volume stands for, where it is a hostPath or local volume."""
+        document = self._finder.get("PersistentVolumeClaim", namespace, claim)
+        name = text_at(object_at(document or {}, "spec", ""), "volumeName", "spec")
+        volume = self._finder.get("PersistentVolume", "", name) if name else None
+        backend = backend_of(object_at(volume, "spec", ""), "spec") if volume is not None else None
+        if backend is not None:
+            yield from (path for space, path in backend.paths if space == NODE)
+
+    def group_snapshot(self, namespace: str, document: Mapping[str, Any]) -> _Reaches:
+        """What a VolumeGroupSnapshot's document is taken from: every claim its selector meets."""
+        source = object_at(object_at(document, "spec", ""), "source", "spec")
+        selector = object_at(source, "selector", "spec.source")
+        if not selector:
+            return unresolved("a VolumeGroupSnapshot without a selector")
+        try:
+            compiled = compile_selector(selector)
+        except SelectorError as error:
+            raise MalformedObjectError("spec.source.selector", str(error)) from error
+        found: list[Reach] = []
+        for claim in self._finder.lookup.each("PersistentVolumeClaim", namespace):
+            if compiled.matches(object_at(claim["metadata"], "labels", "metadata")):
+                found.extend(self.claim(namespace, claim["metadata"]["name"]))
+        return _rerouted(found, "snapshot")
 
     def snapshot(self, namespace: str, name: str) -> _Reaches:
         """What a VolumeSnapshot, by name, was taken from."""
@@ -185,7 +224,8 @@ class Resolver:
         ]
         if document is None:
             return _distinct(found) or unresolved(f"PersistentVolumeClaim {namespace}/{name} does not exist")
-        found.extend(self.claim_spec(namespace, object_at(document, "spec", ""), "spec", name))
+        metadata = object_at(document, "metadata", "")
+        found.extend(self.claim_spec(namespace, object_at(document, "spec", ""), "spec", metadata))
         return _distinct(found)
 
     def _volume(self, name: str) -> _Reaches:
@@ -239,16 +279,18 @@ class Resolver:
                 found.extend(self._handle(driver, origin))
         return _distinct(found) if known else unresolved(f"snapshot {handle!r} of unknown origin")
 
-    def _once(self, key: tuple[str, str, str], resolve: Any) -> _Reaches:
-        """Resolve an object once; one that leads back to itself adds nothing, and too long a chain is unknown."""
+    def _once(self, key: tuple[str, str, str], resolve: Callable[[], _Reaches]) -> _Reaches:
+        """Resolve an object once. One that leads back to itself, or too far away, counts as leading nowhere."""
         known = self._seen.get(key)
         if known is not None:
             return known
-        if len(self._seen) >= _MAX_OBJECTS:
-            return unresolved(f"more than {_MAX_OBJECTS} objects")
-        self._seen[key] = ()
-        found: _Reaches = resolve()
-        self._seen[key] = found
+        if key in self._open or len(self._open) >= _MAX_DEPTH:
+            return unresolved(f"{key[0]} {key[2]} leads back to itself or further than {_MAX_DEPTH} objects")
+        self._open.add(key)
+        try:
+            found = self._seen[key] = resolve()
+        finally:
+            self._open.discard(key)
         return found
 
 

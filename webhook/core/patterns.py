@@ -102,7 +102,7 @@ def normal_path(path: str) -> str:
 
 def path_within(path: str, directory: str) -> bool:
     """Whether a normalised path is a normalised directory or lies under it."""
-    return directory == "/" or path == directory or path.startswith(directory + "/")
+    return directory in ("/", path) or path.startswith(directory + "/")
 
 
 def paths_touch(path: str, other: str) -> bool:
@@ -137,6 +137,10 @@ class PathIndex(Generic[T]):
         if is_glob(path):
             self._globs.append((tuple(compile_glob(part) for part in path.split("/")[1:]), value))
             return
+        self.add_literal(path, value)
+
+    def add_literal(self, path: str, value: T) -> None:
+        """Protect a normalised path as it stands, wildcards being characters like others."""
         self._at.setdefault(path, []).append(value)
         for above in ancestors(path):
             self._above.setdefault(above, []).append(value)
@@ -168,8 +172,8 @@ _DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io",
 def image_reference(text: str) -> ImageReference:
     """Split and normalise a reference or a reference pattern.
 
-    A first component with a dot, a colon, a wildcard or ``localhost`` is a registry; without one it is Docker Hub, whose
-    official images live under ``library/`` (github.com/distribution/reference, normalize.go).
+    A first component with a dot, a colon, a wildcard or ``localhost`` is a registry; without one it is Docker Hub,
+    whose official images live under ``library/`` (github.com/distribution/reference, normalize.go).
     """
     rest, _, digest = text.strip().partition("@")
     head, slash, tail = rest.partition("/")

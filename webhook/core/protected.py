@@ -7,17 +7,18 @@ never walks over all volumes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from webhook.core.backends import Backend, backend_of
+from webhook.core.binding import fits, is_available, offered_class, wanted_classes
 from webhook.core.claims import Finder, Resolver
+from webhook.core.documents import MalformedObjectError, object_at, text_at
 from webhook.core.model import UNKNOWN, Model
 from webhook.core.objects import Lookup, ObjectKey
 from webhook.core.patterns import PathIndex
-from webhook.core.workload import MalformedObjectError, object_at, text_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from webhook.core.catalog import Catalog
     from webhook.core.objects import Document, ObjectStore
@@ -25,21 +26,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ProtectedVolume:
-    """A PersistentVolume that holds a model."""
+    """A PersistentVolume that holds models; ``claim`` is the namespace and name of the claim it is bound to."""
 
     name: str
     models: tuple[Model, ...]
     backend: Backend | None
+    claim: tuple[str, str] | None
     document: Document
 
 
 class ProtectedBackends:
-    """The backends of the PersistentVolumes that hold a model, found by what they share with another volume."""
+    """The PersistentVolumes that hold a model, found by the storage they share with another volume."""
 
-    __slots__ = ("_attributes", "_catalog", "_keys", "_paths", "_store", "volumes")
+    __slots__ = ("_attributes", "_available", "_catalog", "_claimed", "_keys", "_paths", "_store", "_volumes")
 
     def __init__(self, catalog: Catalog, store: ObjectStore) -> None:
-        self.volumes: dict[str, ProtectedVolume] = {}
+        self._volumes: dict[str, ProtectedVolume] = {}
         self._catalog = catalog
         self._store = store
         if catalog:
@@ -47,7 +49,7 @@ class ProtectedBackends:
             for document in store.each("PersistentVolume"):
                 volume = self._protected(document, resolver)
                 if volume is not None:
-                    self.volumes[volume.name] = volume
+                    self._volumes[volume.name] = volume
         self._index()
 
     def find(self, backend: Backend) -> Iterator[ProtectedVolume]:
@@ -57,12 +59,23 @@ class ProtectedBackends:
         for space, path in backend.paths:
             index = self._paths.get(space)
             if index is not None:
-                yield from index.find(path)
-        for key, value in backend.identity.items():
-            for volume in self._attributes.get((backend.driver, key, value), ()):
-                known = volume.backend.identity if volume.backend is not None else {}
-                if all(known.get(name, item) == item for name, item in backend.identity.items()):
+                yield from (volume for volume in index.find(path) if not _apart(backend, volume))
+        for identity in backend.identity():
+            for volume in self._attributes.get(identity, ()):
+                if volume.backend is not None and backend.shares_attributes(volume.backend):
                     yield volume
+
+    def bindable(
+        self, namespace: str, name: str, claim: Mapping[str, Any], metadata: Mapping[str, Any], lookup: Lookup
+    ) -> Iterator[ProtectedVolume]:
+        """The protected volumes that a claim which names none could be bound to."""
+        if name:
+            yield from self._claimed.get((namespace, name), ())
+        if self._available:
+            for wanted in wanted_classes(claim, metadata, lookup):
+                yield from (
+                    volume for volume in self._available.get(wanted, ()) if fits(volume.document, claim)
+                )
 
     def changed(self, key: ObjectKey) -> None:
         """Take in that the store's object under this key came, went or changed; kinds that do not matter are cheap.
@@ -80,15 +93,15 @@ class ProtectedBackends:
         for name in names:
             document = self._store.get(ObjectKey("PersistentVolume", "", name))
             volume = self._protected(document, resolver) if document is not None and self._catalog else None
-            before = self.volumes.pop(name, None)
+            before = self._volumes.pop(name, None)
             if volume is not None:
-                self.volumes[name] = volume
+                self._volumes[name] = volume
             touched = touched or volume != before
         if touched:
             self._index()
 
     def _volumes_of(self, key: ObjectKey) -> set[str]:
-        names = {name for name, volume in self.volumes.items() if _claim_of(volume.document) == key[1:]}
+        names = {volume.name for volume in self._claimed.get((key.namespace, key.name), ())}
         claim = self._store.get(key)
         spec = claim.get("spec") if claim is not None else None
         volume = spec.get("volumeName") if isinstance(spec, dict) else None
@@ -108,26 +121,34 @@ class ProtectedBackends:
         except MalformedObjectError:
             return None
         found.discard(UNKNOWN)
-        return (
-            ProtectedVolume(document["metadata"]["name"], tuple(sorted(found)), backend, document)
-            if found
-            else None
-        )
+        name = document["metadata"]["name"]
+        return ProtectedVolume(name, tuple(sorted(found)), backend, claim, document) if found else None
 
     def _index(self) -> None:
         self._keys: dict[str, list[ProtectedVolume]] = {}
         self._attributes: dict[tuple[str, str, str], list[ProtectedVolume]] = {}
         self._paths: dict[str, PathIndex[ProtectedVolume]] = {}
-        for volume in self.volumes.values():
-            backend = volume.backend
-            if backend is None:
-                continue
-            for key in backend.keys:
-                self._keys.setdefault(key, []).append(volume)
-            for space, path in backend.paths:
-                self._paths.setdefault(space, PathIndex()).add(path, volume)
-            for key, value in backend.identity.items():
-                self._attributes.setdefault((backend.driver, key, value), []).append(volume)
+        self._claimed: dict[tuple[str, str], list[ProtectedVolume]] = {}
+        self._available: dict[str, list[ProtectedVolume]] = {}
+        for volume in self._volumes.values():
+            if volume.claim is not None:
+                self._claimed.setdefault(volume.claim, []).append(volume)
+            elif is_available(volume.document):
+                self._available.setdefault(offered_class(volume.document), []).append(volume)
+            if volume.backend is not None:
+                self._index_backend(volume, volume.backend)
+
+    def _index_backend(self, volume: ProtectedVolume, backend: Backend) -> None:
+        for key in backend.keys:
+            self._keys.setdefault(key, []).append(volume)
+        for space, path in backend.paths:
+            self._paths.setdefault(space, PathIndex()).add_literal(path, volume)
+        for identity in backend.identity():
+            self._attributes.setdefault(identity, []).append(volume)
+
+
+def _apart(backend: Backend, volume: ProtectedVolume) -> bool:
+    return volume.backend is not None and backend.apart(volume.backend)
 
 
 def _claim_of(document: Document) -> tuple[str, str] | None:

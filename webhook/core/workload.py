@@ -1,7 +1,8 @@
 """Any workload kind to its pod templates, by one table that configuration can extend.
 
-The table holds paths; nothing here knows what a template asks for, and nothing is copied where the document
-already has the shape of a pod. A part that is not what Kubernetes would accept raises `MalformedObjectError`.
+Paths run from the object to a template: ``spec.template``, ``spec.replicaSpecs.*.template``, where ``*`` stands for
+every item of a list or value of a map. A path that ends in ``:PodSpec`` runs to a pod spec without metadata of its own.
+Nothing here knows what a template asks for, and nothing is copied where the document already has a pod's shape.
 """
 
 from __future__ import annotations
@@ -10,110 +11,48 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.documents import MalformedObjectError, join, list_at, object_at, text_at
+from webhook.core.workloadkinds import BUILT_IN, CLAIM_TEMPLATES, POD_SPEC, READERS
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from webhook.api.config import WorkloadKind
     from webhook.core.objects import Document
 
-_NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
+__all__ = ["ClaimTemplate", "MalformedObjectError", "PodTemplate", "WorkloadTable"]
+
+_NO_CLAIMS: Mapping[str, ClaimTemplate] = MappingProxyType({})
 
 
-class MalformedObjectError(ValueError):
-    """A part of an object that is not what its kind requires. ``path`` says where, ``message`` what was expected."""
+@dataclass(frozen=True, slots=True)
+class ClaimTemplate:
+    """A claim that a workload makes for its pods: its spec, and the name it takes, before any ordinals."""
 
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(f"{path or 'the object'}: {message}")
-        self.path = path
-        self.message = message
+    spec: Document
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
 class PodTemplate:
     """A pod, or what a workload makes pods from.
 
-    ``path`` is where it stands in the document (empty for the document itself), ``pod`` is ``{metadata, spec}`` and
-    part of the document. ``extra_claims`` are the claim specs a StatefulSet adds to each pod, by volume name, and
-    ``owner`` the workload's own name, from which those claims take theirs.
+    ``path`` is where it stands in the document (empty for the document itself), ``pod`` is ``{metadata, spec}``.
+    ``root`` is where the pod's spec stands. ``extra_claims`` are the claims the workload makes and mounts, by volume
+    name, which win over volumes of the same name. ``opaque`` names fields that change the pod in unforeseeable ways.
     """
 
     path: str
     pod: Document
-    extra_claims: Mapping[str, Document] = field(default_factory=lambda: _NO_CLAIMS)
-    owner: str = ""
+    extra_claims: Mapping[str, ClaimTemplate] = field(default_factory=lambda: _NO_CLAIMS)
+    root: str = "spec"
+    opaque: tuple[str, ...] = ()
 
 
-def object_at(parent: Mapping[str, Any], key: str, path: str) -> Document:
-    """A member that must be an object; absent and null are empty. Raises `MalformedObjectError`."""
-    value = parent.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise MalformedObjectError(_join(path, key), "must be an object")
-    return value
-
-
-def list_at(parent: Mapping[str, Any], key: str, path: str) -> list[Document]:
-    """A member that must be a list of objects; absent and null are empty. Raises `MalformedObjectError`."""
-    value = parent.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise MalformedObjectError(_join(path, key), "must be a list")
-    for item in value:
-        if not isinstance(item, dict):
-            raise MalformedObjectError(_join(path, key), "must be a list of objects")
-    return value
-
-
-def text_at(parent: Mapping[str, Any], key: str, path: str) -> str:
-    """A member that must be a string; absent and null are empty. Raises `MalformedObjectError`."""
-    value = parent.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise MalformedObjectError(_join(path, key), "must be a string")
-    return value
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-_KUBEFLOW = "kubeflow.org"
-_RAY = ("headGroupSpec.template", "workerGroupSpecs.*.template")
-
-BUILT_IN: dict[str, tuple[str, ...]] = {
-    "Pod": ("",),
-    "PodTemplate": ("template",),
-    "ReplicationController": ("spec.template",),
-    "Deployment.apps": ("spec.template",),
-    "StatefulSet.apps": ("spec.template",),
-    "DaemonSet.apps": ("spec.template",),
-    "ReplicaSet.apps": ("spec.template",),
-    "Job.batch": ("spec.template",),
-    "CronJob.batch": ("spec.jobTemplate.spec.template",),
-    f"PyTorchJob.{_KUBEFLOW}": ("spec.pytorchReplicaSpecs.*.template",),
-    f"TFJob.{_KUBEFLOW}": ("spec.tfReplicaSpecs.*.template",),
-    f"MPIJob.{_KUBEFLOW}": ("spec.mpiReplicaSpecs.*.template",),
-    f"XGBoostJob.{_KUBEFLOW}": ("spec.xgbReplicaSpecs.*.template",),
-    f"PaddleJob.{_KUBEFLOW}": ("spec.paddleReplicaSpecs.*.template",),
-    f"JAXJob.{_KUBEFLOW}": ("spec.jaxReplicaSpecs.*.template",),
-    "RayCluster.ray.io": tuple(f"spec.{path}" for path in _RAY),
-    "RayJob.ray.io": (*(f"spec.rayClusterSpec.{path}" for path in _RAY), "spec.submitterPodTemplate"),
-    "RayService.ray.io": tuple(f"spec.rayClusterConfig.{path}" for path in _RAY),
-    "JobSet.jobset.x-k8s.io": ("spec.replicatedJobs.*.template.spec.template",),
-    "LeaderWorkerSet.leaderworkerset.x-k8s.io": (
-        "spec.leaderWorkerTemplate.leaderTemplate",
-        "spec.leaderWorkerTemplate.workerTemplate",
-    ),
-    "Service.serving.knative.dev": ("spec.template",),
-    "Configuration.serving.knative.dev": ("spec.template",),
-    "Revision.serving.knative.dev": ("",),
-}
-
-# Kinds whose pods are not written down as templates; each reader yields (path, pod).
-READERS: dict[str, Callable[[Document], Iterator[tuple[str, Document]]]] = {}
+@dataclass(frozen=True, slots=True)
+class _Path:
+    steps: tuple[str, ...]
+    pod_spec: bool
 
 
 class WorkloadTable:
@@ -122,12 +61,12 @@ class WorkloadTable:
     __slots__ = ("_paths",)
 
     def __init__(self, kinds: Iterable[WorkloadKind] = ()) -> None:
-        self._paths: dict[str, tuple[tuple[str, ...], ...]] = {
-            kind: tuple(_steps(path) for path in paths) for kind, paths in BUILT_IN.items()
+        self._paths: dict[str, tuple[_Path, ...]] = {
+            kind: tuple(_compile(path) for path in paths) for kind, paths in BUILT_IN.items()
         }
         for entry in kinds:
             known = self._paths.get(entry.kind, ())
-            self._paths[entry.kind] = (*known, *(_steps(path) for path in entry.paths))
+            self._paths[entry.kind] = (*known, *(_compile(path) for path in entry.paths))
 
     def __contains__(self, kind: str) -> bool:
         return kind in self._paths or kind in READERS
@@ -138,38 +77,40 @@ class WorkloadTable:
         Raises `MalformedObjectError`.
         """
         name = f"{kind}.{group}" if group else kind
-        paths = self._paths.get(name)
-        reader = READERS.get(name)
+        paths, reader = self._paths.get(name), READERS.get(name)
         if paths is None and reader is None:
             return ()
-        owner, claims = _owner(document), _NO_CLAIMS
-        if name == "StatefulSet.apps":
-            claims = _claim_templates(document)
-        found = [place for steps in paths or () for place in _walk(document, steps, "")]
+        claims = _claims(document, CLAIM_TEMPLATES[name]) if name in CLAIM_TEMPLATES else _NO_CLAIMS
+        found = []
+        for path in paths or ():
+            for place, value in _walk(document, path.steps, ""):
+                pod = {"metadata": {}, "spec": value} if path.pod_spec else value
+                root = place if path.pod_spec else join(place, "spec")
+                found.append(PodTemplate(place, pod, claims, root))
         if reader is not None:
-            found.extend(reader(document))
-        return tuple(PodTemplate(path, pod, claims, owner) for path, pod in found)
+            for made in reader(document):
+                extra = {key: ClaimTemplate(*claim) for key, claim in made.claims.items()}
+                found.append(PodTemplate(made.path, made.pod, extra, made.path, made.opaque))
+        return tuple(found)
 
 
-def _steps(path: str) -> tuple[str, ...]:
-    return tuple(path.split(".")) if path else ()
+def _compile(path: str) -> _Path:
+    steps, colon, _ = path.partition(POD_SPEC)
+    return _Path(tuple(steps.split(".")) if steps else (), bool(colon))
 
 
-def _owner(document: Document) -> str:
-    return text_at(object_at(document, "metadata", ""), "name", "metadata")
-
-
-def _walk(value: Any, steps: tuple[str, ...], path: str) -> Iterator[tuple[str, Document]]:
-    """Follow the steps; what is absent or null ends that branch, what has another type is malformed."""
+def _walk(value: Any, steps: tuple[str, ...], path: str) -> Iterator[tuple[str, Any]]:
+    """Follow the steps to objects; what is absent or null ends a branch, what has another type is malformed."""
     for index, step in enumerate(steps):
         if value is None:
             return
         if step == "*":
-            yield from _walk_each(value, steps[index + 1 :], path)
+            for place, item in _items(value, path):
+                yield from _walk(item, steps[index + 1 :], place)
             return
         if not isinstance(value, dict):
             raise MalformedObjectError(path, "must be an object")
-        value, path = value.get(step), _join(path, step)
+        value, path = value.get(step), join(path, step)
     if value is None:
         return
     if not isinstance(value, dict):
@@ -177,21 +118,26 @@ def _walk(value: Any, steps: tuple[str, ...], path: str) -> Iterator[tuple[str, 
     yield path, value
 
 
-def _walk_each(value: Any, steps: tuple[str, ...], path: str) -> Iterator[tuple[str, Document]]:
+def _items(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _walk(item, steps, f"{path}.{key}")
+            yield f"{path}.{key}", item
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _walk(item, steps, f"{path}[{index}]")
+            yield f"{path}[{index}]", item
     else:
         raise MalformedObjectError(path, "must be a list or an object")
 
 
-def _claim_templates(document: Document) -> Mapping[str, Document]:
+def _claims(document: Document, path: str) -> Mapping[str, ClaimTemplate]:
+    """The claim templates of a workload whose claims are named ``<template>-<workload>`` and perhaps ordinals."""
+    metadata = object_at(document, "metadata", "")
+    owner = text_at(metadata, "name", "metadata") or text_at(metadata, "generateName", "metadata")
+    *steps, last = path.split(".")
     claims = {}
-    for index, claim in enumerate(list_at(object_at(document, "spec", ""), "volumeClaimTemplates", "spec")):
-        path = f"spec.volumeClaimTemplates[{index}]"
-        name = text_at(object_at(claim, "metadata", path), "name", f"{path}.metadata")
-        claims[name] = object_at(claim, "spec", path)
+    for place, parent in _walk(document, tuple(steps), ""):
+        for index, claim in enumerate(list_at(parent, last, place)):
+            here = f"{join(place, last)}[{index}]"
+            name = text_at(object_at(claim, "metadata", here), "name", f"{here}.metadata")
+            claims[name] = ClaimTemplate(object_at(claim, "spec", here), f"{name}-{owner}")
     return claims

@@ -1,15 +1,9 @@
 """What a workload asks for: the weights it can read, the devices it can reach, the ways out of its sandbox."""
 
-from webhook.core.facts.gather import (
-    gather,
-    gather_claim,
-    gather_content,
-    gather_resource_claim,
-    gather_snapshot,
-    gather_volume,
-)
+from webhook.core.facts.gather import gather
 from webhook.core.facts.model import DeviceUse, Escape, Facts, TemplateFacts, WeightUse
 from webhook.core.facts.request import gather_request
+from webhook.core.facts.storage import gather_object
 
 __all__ = [
     "DeviceUse",
@@ -18,10 +12,6 @@ __all__ = [
     "TemplateFacts",
     "WeightUse",
     "gather",
-    "gather_claim",
-    "gather_content",
+    "gather_object",
     "gather_request",
-    "gather_resource_claim",
-    "gather_snapshot",
-    "gather_volume",
 ]

@@ -7,119 +7,114 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.documents import MalformedObjectError, flag_at, join, object_at, text_at
 from webhook.core.facts.model import Escape
 from webhook.core.nodepaths import escapes_at
-from webhook.core.workload import MalformedObjectError, object_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from webhook.core.facts.pod import Container, PodView
+    from webhook.core.facts.pod import HostPath, PodView
 
-_HOST_FIELDS = ("hostPID", "hostIPC", "hostNetwork")
+_POD_FLAGS = ("hostPID", "hostIPC", "hostNetwork", "shareProcessNamespace")
+# Capabilities that reach beyond the container's own namespaces (man 7 capabilities).
 _CAPABILITIES = frozenset(
     {
         "ALL",
         "BPF",
         "CHECKPOINT_RESTORE",
-        "DAC_OVERRIDE",
         "DAC_READ_SEARCH",
-        "MKNOD",
-        "NET_ADMIN",
-        "NET_RAW",
+        "MAC_ADMIN",
+        "MAC_OVERRIDE",
         "PERFMON",
-        "SYSLOG",
         "SYS_ADMIN",
-        "SYS_BOOT",
-        "SYS_CHROOT",
-        "SYS_MODULE",
-        "SYS_PTRACE",
-        "SYS_RAWIO",
-        "SYS_RESOURCE",
-        "SYS_TIME",
     }
+    | {"SYS_BOOT", "SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO", "SYSLOG"}
 )
-_ANNOTATIONS = {
-    "kubernetes.io/config.mirror": "mirrorPod",
-    "kubernetes.io/config.source": "staticPod",
-}
-_ANNOTATION_PREFIXES = (
+_UNCONFINED_TYPES = ("spc_t", "unconfined", "super_t", "container_runtime_t")
+# A pod of a file on the node (kubelet pkg/types), and annotations by which NRI plugins mount paths of the node.
+_ANNOTATIONS = (
+    ("kubernetes.io/config.mirror", "mirrorPod"),
+    ("kubernetes.io/config.source", "staticPod"),
     ("mounts.nri.io", "mountInjection"),
     ("mounts.noderesource.dev", "mountInjection"),
 )
-_UNCONFINED = "container.apparmor.security.beta.kubernetes.io/"
+_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 
 
-def gather_escapes(pod: PodView, host_paths: tuple[tuple[str, str], ...]) -> tuple[Escape, ...]:
-    """Every escape, sorted. ``host_paths`` are (where, normalised path of the node). Raises `MalformedObjectError`."""
-    found = set(_of_pod(pod))
-    for container in pod.containers:
-        found.update(_of_container(container))
-    for where, path in host_paths:
-        found.add(Escape("hostPath", where, path))
-        found.update(Escape(kind, where, path) for kind in escapes_at(path))
-    return tuple(sorted(found))
+def gather_escapes(pod: PodView, host_paths: tuple[HostPath, ...]) -> Iterator[Escape]:
+    """Every escape, in no order and perhaps twice. Raises `MalformedObjectError`."""
+    yield from _of_pod(pod)
+    yield from _of_annotations(pod.annotations, join(pod.template.path, "metadata.annotations"))
+    for path, _, container in pod.containers:
+        if container.get("securityContext") is not None:
+            yield from _of_security_context(container, path)
+        target = text_at(container, "targetContainerName", path)
+        if target:
+            yield Escape("targetContainer", f"{path}.targetContainerName", target)
+    for where, path, declared in host_paths:
+        if declared:
+            yield Escape("hostPath", where, path)
+        for kind in escapes_at(path):
+            yield Escape(kind, where, path)
 
 
 def _of_pod(pod: PodView) -> Iterator[Escape]:
     spec, root = pod.spec, pod.root
-    for name in _HOST_FIELDS:
-        if _flag(spec, name, root):
+    for name in _POD_FLAGS:
+        if flag_at(spec, name, root):
             yield Escape(name, f"{root}.{name}")
-    if _flag(spec, "shareProcessNamespace", root):
-        yield Escape("shareProcessNamespace", f"{root}.shareProcessNamespace")
-    if spec.get("nodeName"):
-        yield Escape("nodeName", f"{root}.nodeName", str(spec["nodeName"]))
-    yield from _of_context(spec, root)
-    annotations = object_at(pod.metadata, "annotations", "metadata")
-    for key in annotations:
-        kind = _ANNOTATIONS.get(key) or next(
-            (kind for prefix, kind in _ANNOTATION_PREFIXES if key.startswith(prefix)), None
-        )
-        if kind is not None:
-            yield Escape(kind, f"metadata.annotations[{key}]")
-        elif key.startswith(_UNCONFINED) and annotations[key] == "unconfined":
-            yield Escape("apparmorUnconfined", f"metadata.annotations[{key}]")
+    node = text_at(spec, "nodeName", root)
+    if node:
+        yield Escape("nodeName", f"{root}.nodeName", node)
+    if spec.get("securityContext") is not None:
+        yield from _of_security_context(spec, root)
+    for path in pod.template.opaque:
+        yield Escape("opaquePatch", path, "changes the pod in ways that are not seen here")
 
 
-def _of_container(container: Container) -> Iterator[Escape]:
-    document = container.document
-    if document.get("securityContext") is not None:
-        yield from _of_context(document, container.path)
-    target = document.get("targetContainerName")
-    if target:
-        yield Escape("targetContainer", f"{container.path}.targetContainerName", str(target))
+def _of_annotations(annotations: Mapping[str, Any], path: str) -> Iterator[Escape]:
+    for key, value in annotations.items():
+        for prefix, kind in _ANNOTATIONS:
+            if key.startswith(prefix):
+                yield Escape(kind, f"{path}[{key}]")
+        if key.startswith(_APPARMOR) and value == "unconfined":
+            yield Escape("appArmorUnconfined", f"{path}[{key}]")
 
 
-def _of_context(parent: Mapping[str, Any], path: str) -> Iterator[Escape]:
+def _of_security_context(parent: Mapping[str, Any], path: str) -> Iterator[Escape]:
     context = object_at(parent, "securityContext", path)
-    if not context:
-        return
     path = f"{path}.securityContext"
-    if _flag(context, "privileged", path):
+    if flag_at(context, "privileged", path):
         yield Escape("privileged", f"{path}.privileged")
-    if context.get("procMount") not in (None, "", "Default"):
-        yield Escape("procMount", f"{path}.procMount", str(context["procMount"]))
-    if _flag(object_at(context, "windowsOptions", path), "hostProcess", f"{path}.windowsOptions"):
+    mount = text_at(context, "procMount", path)
+    if mount not in ("", "Default"):
+        yield Escape("procMount", f"{path}.procMount", mount)
+    if flag_at(object_at(context, "windowsOptions", path), "hostProcess", f"{path}.windowsOptions"):
         yield Escape("hostProcess", f"{path}.windowsOptions.hostProcess")
-    for name in ("seccompProfile", "appArmorProfile"):
+    yield from _of_profiles(context, path)
+    yield from _of_capabilities(context, path)
+
+
+def _of_profiles(context: Mapping[str, Any], path: str) -> Iterator[Escape]:
+    for name, kind in (("seccompProfile", "seccompUnconfined"), ("appArmorProfile", "appArmorUnconfined")):
         if object_at(context, name, path).get("type") == "Unconfined":
-            yield Escape(f"{name.removesuffix('Profile').lower()}Unconfined", f"{path}.{name}.type")
+            yield Escape(kind, f"{path}.{name}.type")
+    label = text_at(object_at(context, "seLinuxOptions", path), "type", f"{path}.seLinuxOptions")
+    if label.startswith(_UNCONFINED_TYPES):
+        yield Escape("seLinuxUnconfined", f"{path}.seLinuxOptions.type", label)
+
+
+def _of_capabilities(context: Mapping[str, Any], path: str) -> Iterator[Escape]:
     added = object_at(context, "capabilities", path).get("add")
     if added is None:
         return
+    path = f"{path}.capabilities.add"
     if not isinstance(added, list):
-        raise MalformedObjectError(f"{path}.capabilities.add", "must be a list")
+        raise MalformedObjectError(path, "must be a list")
     for item in added:
-        name = str(item).upper().removeprefix("CAP_")
+        if not isinstance(item, str):
+            raise MalformedObjectError(path, "must be a list of strings")
+        name = item.upper().removeprefix("CAP_")
         if name in _CAPABILITIES:
-            yield Escape("capability", f"{path}.capabilities.add", name)
-
-
-def _flag(parent: Mapping[str, Any], key: str, path: str) -> bool:
-    value = parent.get(key)
-    if value is None:
-        return False
-    if not isinstance(value, bool):
-        raise MalformedObjectError(f"{path}.{key}", "must be true or false")
-    return value
+            yield Escape("capability", path, name)

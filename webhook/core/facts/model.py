@@ -84,8 +84,8 @@ class Facts:
     def added_since(self, old: Facts) -> Facts:
         """What these facts hold that ``old`` did not: what an update adds.
 
-        A use of weights that more containers mount, or that became writable, holds the new containers only; a device is
-        an addition where its count grew. Details and wording do not make an addition.
+        A use of weights that more containers mount holds the new containers only; one that became writable is an
+        addition, and so is a device of which there are more. Details and wording do not make an addition.
         """
         weights: dict[tuple[str, str, str], tuple[frozenset[str], bool]] = {}
         for use in old.weights:
@@ -127,9 +127,9 @@ def _added(use: WeightUse, known: tuple[frozenset[str], bool] | None) -> WeightU
 class TemplateFacts:
     """What is judged in one request about one pod template.
 
-    ``pod`` is ``{metadata, spec}``, or None where the request concerns none; ``path`` is where it stands in the object.
-    ``workload`` is what policies see under that name. ``unchanged`` says that an update left the template as it was, and
-    then the facts are empty.
+    ``pod`` is ``{metadata, spec}``, or None where the request concerns none; ``path`` is where it stands in the
+    object. ``workload`` is what policies see under that name. ``unchanged`` says that an update left the template as
+    it was, and then the facts are empty.
     """
 
     path: str

@@ -6,10 +6,10 @@ it copies no part of the document.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from webhook.core.workload import MalformedObjectError, list_at, object_at, text_at
+from webhook.core.documents import MalformedObjectError, join, list_at, object_at, text_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,18 +21,11 @@ CONTAINER_FIELDS = ("containers", "initContainers", "ephemeralContainers")
 
 
 class Container(NamedTuple):
-    """A container of any sort; ``field`` is the list it stands in."""
+    """A container of any sort, and where it stands, such as ``spec.containers[0]``."""
 
-    field: str
-    position: int
+    path: str
     name: str
     document: Document
-    root: str
-
-    @property
-    def path(self) -> str:
-        """Where it stands, such as ``spec.containers[0]``."""
-        return f"{self.root}.{self.field}[{self.position}]"
 
 
 class Mount(NamedTuple):
@@ -42,18 +35,25 @@ class Mount(NamedTuple):
     read_only: bool
 
 
+class HostPath(NamedTuple):
+    """A path of the node that the pod mounts. ``declared`` by the pod itself, or by a volume that its claim names."""
+
+    where: str
+    path: str
+    declared: bool
+
+
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """The parts of a pod template that facts come from. Paths start at the template."""
+    """The parts of a pod template that facts come from. ``root`` is where its spec stands in the object."""
 
-    metadata: Document
+    template: PodTemplate
+    root: str
     spec: Document
+    annotations: Document
     containers: tuple[Container, ...]
     volumes: Mapping[str, Document]
     mounts: Mapping[str, tuple[Mount, ...]]
-    extra_claims: Mapping[str, Document] = field(default_factory=dict)
-    owner: str = ""
-    root: str = "spec"
 
     def readers(self, volume: str) -> tuple[tuple[str, ...], bool]:
         """The containers that mount a volume, sorted, and whether all of them do so read-only."""
@@ -63,47 +63,41 @@ class PodView:
 
 def view(template: PodTemplate) -> PodView:
     """Look at a template. Raises `MalformedObjectError`."""
-    base = template.path
-    root = f"{base}.spec" if base else "spec"
-    spec = object_at(template.pod, "spec", base)
+    pod, path, root = template.pod, template.path, template.root
+    spec = object_at(pod, "spec", path)
+    metadata = object_at(pod, "metadata", path)
     containers = tuple(_containers(spec, root))
     volumes: dict[str, Document] = {}
     for index, volume in enumerate(list_at(spec, "volumes", root)):
-        name = text_at(volume, "name", f"{root}.volumes[{index}]")
+        name = text_at(volume, "name", f"{root}.volumes")
         if name in volumes:
             raise MalformedObjectError(f"{root}.volumes[{index}].name", f"{name!r} is already a volume")
         volumes[name] = volume
     return PodView(
-        metadata=object_at(template.pod, "metadata", base),
+        template=template,
+        root=root,
         spec=spec,
+        annotations=object_at(metadata, "annotations", join(path, "metadata")),
         containers=containers,
         volumes=volumes,
         mounts=_mounts(containers),
-        extra_claims=template.extra_claims,
-        owner=template.owner,
-        root=root,
     )
 
 
 def _containers(spec: Mapping[str, Any], root: str) -> Iterator[Container]:
-    for name in CONTAINER_FIELDS:
-        for index, container in enumerate(list_at(spec, name, root)):
-            label = container.get("name")
-            if label is not None and not isinstance(label, str):
-                raise MalformedObjectError(f"{root}.{name}[{index}].name", "must be a string")
-            yield Container(name, index, label or "", container, root)
+    for field in CONTAINER_FIELDS:
+        for index, document in enumerate(list_at(spec, field, root)):
+            path = f"{root}.{field}[{index}]"
+            yield Container(path, text_at(document, "name", path), document)
 
 
 def _mounts(containers: tuple[Container, ...]) -> dict[str, tuple[Mount, ...]]:
     found: dict[str, list[Mount]] = {}
-    for container in containers:
-        document = container.document
-        if document.get("volumeMounts") is not None:
-            for mount in list_at(document, "volumeMounts", container.path):
-                name = text_at(mount, "name", f"{container.path}.volumeMounts")
-                found.setdefault(name, []).append(Mount(container.name, mount.get("readOnly") is True))
-        if document.get("volumeDevices") is not None:
-            for device in list_at(document, "volumeDevices", container.path):
-                name = text_at(device, "name", f"{container.path}.volumeDevices")
-                found.setdefault(name, []).append(Mount(container.name, read_only=False))
+    for path, container, document in containers:
+        for mount in list_at(document, "volumeMounts", path):
+            name = text_at(mount, "name", f"{path}.volumeMounts")
+            found.setdefault(name, []).append(Mount(container, mount.get("readOnly") is True))
+        for device in list_at(document, "volumeDevices", path):
+            name = text_at(device, "name", f"{path}.volumeDevices")
+            found.setdefault(name, []).append(Mount(container, read_only=False))
     return {name: tuple(mounts) for name, mounts in found.items()}

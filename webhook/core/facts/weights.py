@@ -10,44 +10,42 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.backends import backend_of
 from webhook.core.claims import Reach
+from webhook.core.documents import object_at, text_at
 from webhook.core.facts.model import WeightUse
-from webhook.core.workload import object_at, text_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from webhook.core.catalog import Catalog
     from webhook.core.claims import Resolver
+    from webhook.core.facts.context import Context
     from webhook.core.facts.pod import PodView
 
-# Ordinals of a StatefulSet tried against name patterns; claims that exist are found whatever their ordinal.
-_MAX_ORDINALS = 64
+# Volumes that hold nothing but what the cluster's own objects hold, by far the most common ones.
+_HARMLESS = frozenset({"configMap", "downwardAPI", "emptyDir", "projected", "secret"})
 
 
-def gather_weights(
-    pod: PodView, namespace: str, catalog: Catalog, resolver: Resolver
-) -> tuple[WeightUse, ...]:
+def gather_weights(pod: PodView, context: Context) -> tuple[WeightUse, ...]:
     """Every protected asset the pod can read, sorted. Raises `MalformedObjectError`."""
-    if not catalog:
+    if not context.catalog:
         return ()
-    found: list[WeightUse] = []
+    found: set[WeightUse] = set()
+    claims = pod.template.extra_claims
     for name, volume in pod.volumes.items():
-        if name in pod.extra_claims:
+        if name in claims or (len(volume) == 2 and not _HARMLESS.isdisjoint(volume)):
             continue
-        path = f"{pod.root}.volumes[{name}]"
-        found.extend(_uses(pod, name, _volume(volume, path, namespace, resolver), _read_only(volume)))
-        found.extend(_image_volume(pod, name, volume, path, catalog))
-    for name, spec in pod.extra_claims.items():
-        found.extend(_uses(pod, name, _claim_template(pod, name, spec, namespace, resolver)))
-    for container in pod.containers:
-        image = container.document.get("image")
-        if isinstance(image, str):
-            for model in catalog.of_image(image):
-                place = f"{container.path}.image"
-                found.append(
-                    WeightUse(model.name, model.sensitivity, place, "image", True, (container.name,), image)
-                )
-    return tuple(sorted(set(found)))
+        reaches = _volume(volume, f"{pod.root}.volumes[{name}]", context)
+        found.update(_uses(pod, name, reaches, read_only=_is_read_only(volume)))
+    for name, claim in claims.items():
+        reaches = (
+            *context.resolver.claim_spec(context.namespace, claim.spec, f"volumeClaimTemplates[{name}].spec"),
+            *context.resolver.claims_named(context.namespace, claim.name),
+        )
+        found.update(_uses(pod, name, reaches, read_only=False))
+    for path, name, container in pod.containers:
+        image = text_at(container, "image", path)
+        for model in context.catalog.of_image(image) if image else ():
+            found.add(weight_use(Reach(model, "image", image), f"{path}.image", containers=(name,)))
+    return tuple(sorted(found))
 
 
 def weight_use(
@@ -58,41 +56,42 @@ def weight_use(
     return WeightUse(model.name, model.sensitivity, volume, reach.via, read_only, containers, reach.detail)
 
 
-def _uses(pod: PodView, name: str, found: Iterable[Reach], read_only: bool = False) -> Iterator[WeightUse]:
+def _uses(pod: PodView, name: str, found: Iterable[Reach], *, read_only: bool) -> Iterator[WeightUse]:
+    """The facts of one volume; a model reached in two ways is read in one."""
     containers, only_read = pod.readers(name)
+    seen = set()
     for reach in found:
-        yield weight_use(reach, name, read_only=read_only or only_read, containers=containers)
+        if reach.model not in seen:
+            seen.add(reach.model)
+            yield weight_use(reach, name, read_only=read_only or only_read, containers=containers)
 
 
-def _volume(volume: Mapping[str, Any], path: str, namespace: str, resolver: Resolver) -> tuple[Reach, ...]:
+def _volume(volume: Mapping[str, Any], path: str, context: Context) -> tuple[Reach, ...]:
+    """What one volume of a pod reaches; each source that is set counts, though Kubernetes allows only one."""
+    resolver, namespace = context.resolver, context.namespace
+    found: list[Reach] = []
     if volume.get("persistentVolumeClaim") is not None:
         claim = object_at(volume, "persistentVolumeClaim", path)
-        return resolver.claim(namespace, text_at(claim, "claimName", f"{path}.persistentVolumeClaim"))
+        found.extend(resolver.claim(namespace, text_at(claim, "claimName", f"{path}.persistentVolumeClaim")))
     if volume.get("ephemeral") is not None:
-        template = object_at(object_at(volume, "ephemeral", path), "volumeClaimTemplate", f"{path}.ephemeral")
-        place = f"{path}.ephemeral.volumeClaimTemplate"
-        return resolver.claim_spec(namespace, object_at(template, "spec", place), f"{place}.spec")
+        found.extend(_ephemeral(volume, path, namespace, resolver))
+    if volume.get("image") is not None:
+        reference = text_at(object_at(volume, "image", path), "reference", f"{path}.image")
+        found.extend(Reach(model, "image", reference) for model in context.catalog.of_image(reference))
     backend = backend_of(volume, path)
-    return resolver.backend(backend) if backend is not None else ()
+    if backend is not None:
+        found.extend(resolver.backend(backend))
+    return tuple(found)
 
 
-def _read_only(volume: Mapping[str, Any]) -> bool:
-    return any(isinstance(source, dict) and source.get("readOnly") is True for source in volume.values())
+def _ephemeral(volume: Mapping[str, Any], path: str, namespace: str, resolver: Resolver) -> tuple[Reach, ...]:
+    template = object_at(object_at(volume, "ephemeral", path), "volumeClaimTemplate", f"{path}.ephemeral")
+    place = f"{path}.ephemeral.volumeClaimTemplate"
+    metadata = {"annotations": object_at(template, "metadata", place).get("annotations")}
+    return resolver.claim_spec(namespace, object_at(template, "spec", place), f"{place}.spec", metadata)
 
 
-def _image_volume(
-    pod: PodView, name: str, volume: Mapping[str, Any], path: str, catalog: Catalog
-) -> Iterator[WeightUse]:
-    if volume.get("image") is None:
-        return
-    reference = text_at(object_at(volume, "image", path), "reference", f"{path}.image")
-    for model in catalog.of_image(reference):
-        yield from _uses(pod, name, (Reach(model, "image", reference),), read_only=True)
-
-
-def _claim_template(
-    pod: PodView, name: str, spec: Mapping[str, Any], namespace: str, resolver: Resolver
-) -> Iterator[Reach]:
-    """What the claims made from a StatefulSet's template reach: by their spec, and by the names they will have."""
-    yield from resolver.claim_spec(namespace, spec, f"spec.volumeClaimTemplates[{name}].spec")
-    yield from resolver.claims_named(namespace, f"{name}-{pod.owner}-", _MAX_ORDINALS)
+def _is_read_only(volume: Mapping[str, Any]) -> bool:
+    return "image" in volume or any(
+        isinstance(source, dict) and source.get("readOnly") is True for source in volume.values()
+    )

@@ -1,0 +1,36 @@
+"""What the gatherers of one evaluation share: where it takes place, what may be looked up, and what was compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from webhook.core.claims import Finder, Resolver
+from webhook.core.facts.vendors import vendors_of
+
+if TYPE_CHECKING:
+    from webhook.api.config import Settings
+    from webhook.core.catalog import Catalog
+    from webhook.core.facts.vendors import Vendors
+    from webhook.core.objects import Lookup
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One evaluation, in one namespace (empty for cluster-scoped objects)."""
+
+    namespace: str
+    finder: Finder
+    catalog: Catalog
+    resolver: Resolver
+    settings: Settings
+    vendors: Vendors
+
+
+def context(namespace: str, lookup: Lookup, catalog: Catalog, settings: Settings) -> Context:
+    """The context of an evaluation. Whoever makes it calls ``finder.finish()`` at the end."""
+    finder = Finder(lookup)
+    backends = catalog.protected_backends(lookup) if catalog else None
+    return Context(
+        namespace, finder, catalog, Resolver(catalog, finder, backends), settings, vendors_of(settings)
+    )
