@@ -13,11 +13,6 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Ids that no source uses: the engine numbers from 1 and a source has at most 100,000 characters. Each variable
-# takes a stride of its own.
-STRIDE: Final = 1_000_000
-REWRITE_IDENTITY: Final = 600_000
-BIND_IDENTITY: Final = 900_000
 _TYPE_URL: Final = b"type.googleapis.com/cel.expr.CheckedExpr"
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _BOOL, _INT32, _INT64, _UINT64, _DOUBLE, _STRING, _BYTES, _MESSAGE = (
@@ -30,7 +25,7 @@ _BOOL, _INT32, _INT64, _UINT64, _DOUBLE, _STRING, _BYTES, _MESSAGE = (
     _FIELD.TYPE_BYTES,
     _FIELD.TYPE_MESSAGE,
 )
-# message -> fields: (name, number, scalar type or message name, "many" if repeated, "one" if of the oneof)
+# message -> fields: (name, number, scalar type or message name, "many", "map" by id, or "one" of a oneof)
 _MESSAGES: Final[dict[str, tuple[tuple[str, int, int | str, str], ...]]] = {
     "Any": (("type_url", 1, _STRING, ""), ("value", 2, _BYTES, "")),
     "Constant": (
@@ -97,17 +92,14 @@ _MESSAGES: Final[dict[str, tuple[tuple[str, int, int | str, str], ...]]] = {
         ("error", 12, "Empty", "one"),
         ("abstract_type", 14, "AbstractType", "one"),
     ),
-    "ReferenceEntry": (("key", 1, _INT64, ""), ("value", 2, "Reference", "")),
-    "TypeEntry": (("key", 1, _INT64, ""), ("value", 2, "Type", "")),
-    "PositionEntry": (("key", 1, _INT64, ""), ("value", 2, _INT32, "")),
     "SourceInfo": (
         ("location", 2, _STRING, ""),
         ("line_offsets", 3, _INT32, "many"),
-        ("positions", 4, "PositionEntry", "many"),
+        ("positions", 4, _INT32, "map"),
     ),
     "CheckedExpr": (
-        ("reference_map", 2, "ReferenceEntry", "many"),
-        ("type_map", 3, "TypeEntry", "many"),
+        ("reference_map", 2, "Reference", "map"),
+        ("type_map", 3, "Type", "map"),
         ("expr", 4, "Expr", ""),
         ("source_info", 5, "SourceInfo", ""),
     ),
@@ -123,16 +115,14 @@ def _build() -> dict[str, Any]:
         if any(group == "one" for *_, group in fields):
             message.oneof_decl.add(name="kind")
         for field_name, number, kind, group in fields:
-            field = message.field.add(
-                name=field_name,
-                number=number,
-                type=_MESSAGE if isinstance(kind, str) else kind,
-                label=_FIELD.LABEL_REPEATED if group == "many" else _FIELD.LABEL_OPTIONAL,
-            )
-            if isinstance(kind, str):
-                field.type_name = f".weightlock.ast.{kind}"
-            if group == "one":
-                field.oneof_index = 0
+            if group == "map":
+                entry = message.nested_type.add(name=f"{field_name.title().replace('_', '')}Entry")
+                entry.options.map_entry = True
+                _add(entry, "key", 1, _INT64, "")
+                _add(entry, "value", 2, kind, "")
+                _add(message, field_name, number, f"{name}.{entry.name}", "many")
+            else:
+                _add(message, field_name, number, kind, group)
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return {
@@ -141,10 +131,23 @@ def _build() -> dict[str, Any]:
     }
 
 
+def _add(message: Any, name: str, number: int, kind: int | str, group: str) -> None:
+    field = message.field.add(
+        name=name,
+        number=number,
+        type=_MESSAGE if isinstance(kind, str) else kind,
+        label=_FIELD.LABEL_REPEATED if group == "many" else _FIELD.LABEL_OPTIONAL,
+    )
+    if isinstance(kind, str):
+        field.type_name = f".weightlock.ast.{kind}"
+    if group == "one":
+        field.oneof_index = 0
+
+
 _CLASSES: Final = _build()
 CheckedExpr: Final[Any] = _CLASSES["CheckedExpr"]
 Expr: Final[Any] = _CLASSES["Expr"]
-Type: Final[Any] = _CLASSES["Type"]
+_DYNAMIC: Final[Any] = _CLASSES["Type"](dyn={})
 _Any: Final[Any] = _CLASSES["Any"]
 
 
@@ -153,23 +156,18 @@ def load(serialized: bytes) -> Any:
     return CheckedExpr.FromString(_Any.FromString(serialized).value)
 
 
-def tables(checked: Any) -> bytes:
-    """Return the bytes of a `CheckedExpr` with the reference and type maps of ``checked`` only."""
-    part = CheckedExpr()
-    part.reference_map.extend(checked.reference_map)
-    part.type_map.extend(checked.type_map)
-    return bytes(part.SerializeToString())
+def dump(expr: bytes) -> bytes:
+    """Wrap the bytes of an `Expr` the way ``Env.deserialize()`` expects them.
+
+    The reference and type maps are left out: the checker has already put resolved names into the expression, and
+    the engine evaluates by those. So ids need not be unique either, and expressions can be put into each other.
+    """
+    return _delimited(1, _TYPE_URL) + _delimited(2, _delimited(4, expr))
 
 
-def type_of(checked: Any) -> Any:
-    """Return the checked type of the whole expression."""
-    root = checked.expr.id
-    return next((item.value for item in checked.type_map if item.key == root), Type(dyn={}))
-
-
-def dump(checked: bytes) -> bytes:
-    """Wrap the bytes of a `CheckedExpr` the way ``Env.deserialize()`` expects them."""
-    return _delimited(1, _TYPE_URL) + _delimited(2, checked)
+def type_of(checked: Any, node: Any) -> Any:
+    """Return the checked ``Type`` of ``node``, dynamic where the checker recorded none."""
+    return checked.type_map[node.id] if node.id in checked.type_map else _DYNAMIC
 
 
 def children(expr: Any) -> Iterator[Any]:
@@ -202,65 +200,62 @@ def walk(expr: Any) -> Iterator[Any]:
         pending.extend(children(node))
 
 
-def shift(checked: Any, offset: int) -> None:
-    """Add ``offset`` to every id of ``checked``, in place, so that it can live beside another expression."""
-    for node in walk(checked.expr):
-        node.id += offset
-        if node.WhichOneof("kind") == "struct_expr":
-            for entry in node.struct_expr.entries:
-                entry.id += offset
-    for table in (checked.reference_map, checked.type_map):
-        for item in table:
-            item.key += offset
-
-
-def bind(name: str, value: bytes, body: bytes, identity: int) -> bytes:
-    """Return the bytes of an `Expr` that evaluates ``body`` with ``name`` standing for ``value``.
+def bind(name: str, value: bytes, body: bytes) -> bytes:
+    """Return an `Expr` that evaluates ``body`` with ``name`` standing for ``value``.
 
     The shape is that of cel-spec's ``cel.bind`` macro: a comprehension over an empty list whose accumulator
-    is the variable. The engine evaluates ``value`` on first use, once, and never when ``body`` does not reach
-    it. ``identity`` and the three numbers after it must be free among the ids of ``value`` and ``body``.
+    is the variable. The engine evaluates ``value`` on first use, once, and never when ``body`` does not reach it.
     """
     variable = name.encode()
-    loop = b"".join(
-        (
-            _delimited(1, b"#unused"),
-            _delimited(2, _identity(identity + 1) + _delimited(7, b"")),
-            _delimited(3, variable),
-            _delimited(4, value),
-            _delimited(5, _identity(identity + 2) + _delimited(3, b"\x10\x00")),
-            _delimited(6, _identity(identity + 3) + _delimited(4, _delimited(1, variable))),
-            _delimited(7, body),
-        )
+    return _delimited(
+        9,
+        b"".join(
+            (
+                _UNUSED_LOOP,
+                _delimited(3, variable),
+                _delimited(4, value),
+                _NEVER,
+                _delimited(6, _delimited(4, _delimited(1, variable))),
+                _delimited(7, body),
+            )
+        ),
     )
-    return _identity(identity) + _delimited(9, loop)
 
 
-def call(function: str, identity: int) -> bytes:
-    """Return the bytes of an `Expr` that calls ``function`` without arguments."""
-    return _identity(identity) + _delimited(6, _delimited(2, function.encode()))
+def call(function: str, *arguments: bytes, target: bytes | None = None) -> bytes:
+    """Return an `Expr` that calls ``function``."""
+    parts = [] if target is None else [_delimited(1, target)]
+    parts.append(_delimited(2, function.encode()))
+    parts += (_delimited(3, argument) for argument in arguments)
+    return _delimited(6, b"".join(parts))
 
 
-def expression(expr: bytes) -> bytes:
-    """Return the bytes of a `CheckedExpr` that holds ``expr`` and nothing else.
-
-    Messages that are joined end to end merge, so this can be added to the maps of several other expressions.
-    """
-    return _delimited(4, expr)
+def ident(name: str) -> bytes:
+    """Return an `Expr` that names a variable, or a type."""
+    return _delimited(4, _delimited(1, name.encode()))
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+def text(value: str) -> bytes:
+    """Return an `Expr` that is a string literal."""
+    return _delimited(3, _delimited(6, value.encode()))
+
+
+def sequence(*elements: bytes) -> bytes:
+    """Return an `Expr` that is a list literal."""
+    return _delimited(7, b"".join(_delimited(1, element) for element in elements))
 
 
 def _delimited(field: int, content: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(content)) + content
+    size = len(content)
+    if size < 128:
+        return bytes((field << 3 | 2, size)) + content
+    head = bytearray((field << 3 | 2,))
+    while size > 127:
+        head.append(size & 127 | 128)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + content
 
 
-def _identity(identity: int) -> bytes:
-    return b"\x10" + _varint(identity)
+_UNUSED_LOOP: Final = _delimited(1, b"#unused") + _delimited(2, sequence())
+_NEVER: Final = _delimited(5, _delimited(3, b"\x10\x00"))  # the literal false

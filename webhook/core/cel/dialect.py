@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from webhook.core.cel.source import Source
 
-_RELEVANT: Final = re.compile(r"[\[{]|duration|timestamp|matches|optional|\.\s*\?")
+# A bracket after a name, a bracket or a quote is an index; every other begins a literal.
+_RELEVANT: Final = re.compile(
+    r"""\{|^\s*\[|\bin\s*\[|[^\s\w\])"'?]\s*\[|duration|timestamp|matches|format|optional|\?"""
+)
 _PROBES: Final = {
     "duration": "duration(params)",
     "timestamp": "timestamp(params)",
@@ -70,14 +73,14 @@ def validate(message: Any, source: Source) -> None:
     validator = _Validator(message)
     validator.visit(message.expr, in_format=False)
     if validator.issues:
-        places = {item.key: item.value for item in message.source_info.positions}
+        places = message.source_info.positions
         found = sorted((source.original(places.get(node, 0)), words) for node, words in validator.issues)
         raise CompileError(tuple(Issue.at(source.text, offset, words) for offset, words in found))
 
 
 class _Validator:
     def __init__(self, message: Any) -> None:
-        self._types = {item.key: item.value for item in message.type_map}
+        self._message = message
         self.issues: list[tuple[int, str]] = []
 
     def visit(self, root: Any, *, in_format: bool) -> None:
@@ -99,16 +102,15 @@ class _Validator:
                 self._uniform((item.value, item.optional_entry) for item in entries)
             pending.extend((child, in_format) for child in checked.children(node))
 
-    def _type(self, node: Any) -> Any:
-        return self._types.get(node.id)
+    def _type(self, node: Any) -> str:
+        return types.describe(checked.type_of(self._message, node))
 
     def _uniform(self, elements: Iterable[tuple[Any, bool]]) -> None:
         first: str | None = None
         for node, optional in elements:
-            type_ = self._type(node)
-            if type_ is None:
-                continue
-            words = types.describe(type_.abstract_type.parameter_types[0] if optional else type_)
+            words = self._type(node)
+            if optional:
+                words = words.removeprefix("optional_type(").removesuffix(")")
             if first is None:
                 first = words
             elif words != first:
@@ -127,8 +129,7 @@ class _Validator:
             # An optional that the checker has lost sight of may reach a Python function, and cel-expr-python 0.1.3
             # crashes when it converts one inside a list or map.
             for argument in call.args:
-                type_ = self._type(argument)
-                if type_ is not None and _hides_optional(type_, call.function):
+                if _hides_optional(self._type(argument), call.function):
                     yield argument.id, f"{call.function}() cannot take an optional inside another value"
 
     def _format(self, node: Any, template: str) -> Iterator[tuple[int, str]]:
@@ -144,8 +145,7 @@ class _Validator:
                 yield node.id, f"index {index} out of range"
                 return
             accepted, complaint = _CLAUSES[clause]
-            type_ = self._type(arguments[index])
-            given = types.describe(type_) if type_ is not None else "dyn"
+            given = self._type(arguments[index])
             if accepted is not None and given != "dyn" and given not in accepted:
                 yield arguments[index].id, f"error during formatting: {complaint}, was given {given}"
         if len(arguments) > len(clauses):
@@ -162,8 +162,7 @@ def _message(node: Any) -> Iterator[tuple[int, str]]:
         yield node.id, f"undeclared reference to '{name}' (in container '')"
 
 
-def _hides_optional(type_: Any, function: str) -> bool:
-    words = types.describe(type_)
+def _hides_optional(words: str, function: str) -> bool:
     return (
         "optional_type" in words
         if function == "dyn"

@@ -90,8 +90,8 @@ class Environment:
             raise source.relocate(error) from None
         message = checked.load(expression.serialize())
         dialect.validate(message, source)
-        root = checked.type_of(message)
-        named = {item.value.name for item in message.reference_map if item.value.name}
+        root = checked.type_of(message, message.expr)
+        named = {reference.name for reference in message.reference_map.values()}
         return Checked(
             source=source,
             expression=None if rewrite(message, source.prepared) else expression,
@@ -124,14 +124,11 @@ class Environment:
         if body.expression is not None and not closure and not functions:
             return body.expression
         expr = body.message.expr.SerializeToString()
-        parts = [checked.tables(body.message)]
         for variable in reversed(closure):
-            expr = checked.bind(PREFIX + variable.name, variable.expr, expr, variable.identity)
-            parts.append(variable.tables)
-        for number, (name, function) in enumerate(functions.items()):
-            identity = checked.BIND_IDENTITY + 10 * number
-            expr = checked.bind(name, checked.call(function, identity), expr, identity + 1)
-        return engine.deserialize(checked.dump(b"".join((*parts, checked.expression(expr)))))
+            expr = checked.bind(PREFIX + variable.name, variable.expr, expr)
+        for name, function in functions.items():
+            expr = checked.bind(name, checked.call(function), expr)
+        return engine.deserialize(checked.dump(expr))
 
 
 def _unavailable(references: frozenset[str], declared: dict[str, Any]) -> list[str]:

@@ -14,7 +14,6 @@ from itertools import count
 from typing import Any, Final
 
 from webhook.core.cel import checked
-from webhook.core.cel.checked import Expr
 
 MAP_OF_PAIRS: Final = "@mapOfPairs"
 MAP_OF_MAPS: Final = "@mapOfMaps"
@@ -23,6 +22,10 @@ _INSERT: Final = "cel.@mapInsert"
 _OPTIONAL: Final = "optional_type"
 _OPTIONAL_SELECT: Final = "_?._"
 _OPTIONAL_INDEX: Final = "_[?_]"
+_ACCESSES: Final = frozenset({_OPTIONAL_SELECT, _OPTIONAL_INDEX, "_[_]"})
+_NONE: Final = checked.call("optional.none")
+_MAP: Final = checked.ident("map")
+_LIST: Final = checked.ident("list")
 
 
 def rewrite(message: Any, text: str) -> bool:
@@ -32,14 +35,13 @@ def rewrite(message: Any, text: str) -> bool:
 
 class _Rewriter:
     def __init__(self, message: Any) -> None:
-        self._root = message.expr
-        self._types = {item.key: item.value for item in message.type_map}
-        self._identities = count(checked.REWRITE_IDENTITY)
+        self._message = message
+        self._locals = count()
         self._changed = False
 
     def run(self) -> bool:
-        # Children first: what replaces a node holds copies of its children as they have become.
-        for node in reversed(list(checked.walk(self._root))):
+        # Children first: what replaces a node holds its children as they have become.
+        for node in reversed(list(checked.walk(self._message.expr))):
             kind = node.WhichOneof("kind")
             if kind == "select_expr":
                 self._select(node)
@@ -53,42 +55,36 @@ class _Rewriter:
         select = node.select_expr
         kind, inner = self._kind(select.operand)
         if kind == _OPTIONAL and not select.test_only:
-            key = Expr(id=next(self._identities))
-            key.const_expr.string_value = select.field
-            self._guard(node, select.operand, inner, _OPTIONAL_SELECT, key)
-        elif select.test_only and self._may_be_no_map(select.operand, kind):
-            self._replace(node, self._call("_&&_", self._container(select.operand), node))
-
-    @staticmethod
-    def _may_be_no_map(operand: Any, kind: str) -> bool:
-        # Of the typed variables only whole ones can be null; their fields are as the API server made them.
-        return kind == "dyn" or (kind == "message_type" and operand.WhichOneof("kind") == "ident_expr")
+            self._guard(node, select.operand, inner, _OPTIONAL_SELECT, checked.text(select.field))
+        elif select.test_only and _may_be_no_map(select.operand, kind):
+            fit = _container(select.operand.SerializeToString())
+            self._replace(node, checked.call("_&&_", fit, node.SerializeToString()))
 
     def _access(self, node: Any) -> None:
         call = node.call_expr
-        if call.function not in {_OPTIONAL_SELECT, _OPTIONAL_INDEX, "_[_]"}:
+        if call.function not in _ACCESSES:
             return
         operand, key = call.args
         kind, inner = self._kind(operand)
         if kind == _OPTIONAL:
             function = _OPTIONAL_SELECT if call.function == _OPTIONAL_SELECT else _OPTIONAL_INDEX
-            self._guard(node, operand, inner, function, key)
-        elif call.function != "_[_]" and self._may_be_no_map(operand, kind):
+            self._guard(node, operand, inner, function, key.SerializeToString())
+        elif call.function != "_[_]" and _may_be_no_map(operand, kind):
             name, value = self._local()
-            access = self._call(call.function, value, key)
-            body = self._call("_?_:_", self._container(value), access, self._call("optional.none"))
-            self._bind(node, name, operand, body)
+            access = checked.call(call.function, value, key.SerializeToString())
+            body = checked.call("_?_:_", _container(value), access, _NONE)
+            self._replace(node, checked.bind(name, operand.SerializeToString(), body))
 
-    def _guard(self, node: Any, operand: Any, inner: str, function: str, key: Any) -> None:
+    def _guard(self, node: Any, operand: Any, inner: str, function: str, key: bytes) -> None:
         """Make ``node`` the access of ``key`` in the optional ``operand``, none where that cannot be."""
         if inner not in {"dyn", "message_type"}:
-            self._replace(node, self._call(function, operand, key))
+            self._replace(node, checked.call(function, operand.SerializeToString(), key))
             return
         name, value = self._local()
-        present = self._member(value, "hasValue")
-        fit = self._call("_&&_", present, self._container(self._member(value, "value")))
-        body = self._call("_?_:_", fit, self._call(function, value, key), self._call("optional.none"))
-        self._bind(node, name, operand, body)
+        present = checked.call("hasValue", target=value)
+        fit = checked.call("_&&_", present, _container(checked.call("value", target=value)))
+        body = checked.call("_?_:_", fit, checked.call(function, value, key), _NONE)
+        self._replace(node, checked.bind(name, operand.SerializeToString(), body))
 
     def _transform(self, node: Any) -> None:
         loop = node.comprehension_expr
@@ -97,68 +93,39 @@ class _Rewriter:
             step = step.call_expr.args[1]
         if step.call_expr.function != _INSERT:
             return
-        accumulator, *entry = step.call_expr.args
-        if len(entry) == 2:
-            item, function = self._list(*entry), MAP_OF_PAIRS
-        else:
-            item, function = entry[0], MAP_OF_MAPS
-        self._replace(step, self._call("_+_", accumulator, self._list(item)))
-        self._replace(loop.accu_init, self._list())
-        self._replace(loop.result, self._call(function, loop.result))
+        accumulator, *entry = (argument.SerializeToString() for argument in step.call_expr.args)
+        item, function = (
+            (checked.sequence(*entry), MAP_OF_PAIRS) if len(entry) == 2 else (entry[0], MAP_OF_MAPS)
+        )
+        self._replace(step, checked.call("_+_", accumulator, checked.sequence(item)))
+        self._replace(loop.accu_init, checked.sequence())
+        self._replace(loop.result, checked.call(function, loop.result.SerializeToString()))
 
     def _kind(self, node: Any) -> tuple[str, str]:
-        type_ = self._types.get(node.id)
-        if type_ is None:
-            return "dyn", "dyn"
+        type_ = checked.type_of(self._message, node)
         kind = type_.WhichOneof("kind") or "dyn"
         if kind != "abstract_type":
             return kind, "dyn"
         parameters = type_.abstract_type.parameter_types
         return type_.abstract_type.name, (parameters[0].WhichOneof("kind") or "dyn") if parameters else "dyn"
 
-    def _replace(self, node: Any, replacement: Any) -> None:
-        type_ = self._types.get(node.id)
-        if type_ is not None:
-            self._types[replacement.id] = type_
-        node.CopyFrom(replacement)
+    def _replace(self, node: Any, replacement: bytes) -> None:
+        identity = node.id
+        node.ParseFromString(replacement)
+        node.id = identity  # by which the nodes above find its type
         self._changed = True
 
-    def _bind(self, node: Any, name: str, value: Any, body: Any) -> None:
-        identity = next(self._identities)
-        for _ in range(3):
-            next(self._identities)
-        bound = checked.bind(name, value.SerializeToString(), body.SerializeToString(), identity)
-        self._replace(node, Expr.FromString(bound))
+    def _local(self) -> tuple[str, bytes]:
+        name = f"@{next(self._locals)}"
+        return name, checked.ident(name)
 
-    def _local(self) -> tuple[str, Any]:
-        value = Expr(id=next(self._identities))
-        value.ident_expr.name = f"@{value.id}"
-        return value.ident_expr.name, value
 
-    def _container(self, node: Any) -> Any:
-        """Return the test that ``node`` is a map or a list: what can be asked for a field without an error."""
-        return self._call(
-            "_||_", *(self._call("_==_", self._call("type", node), self._type(t)) for t in ("map", "list"))
-        )
+def _may_be_no_map(operand: Any, kind: str) -> bool:
+    # Of the typed variables only whole ones can be null; their fields are as the API server made them.
+    return kind == "dyn" or (kind == "message_type" and operand.WhichOneof("kind") == "ident_expr")
 
-    def _type(self, name: str) -> Any:
-        node = Expr(id=next(self._identities))
-        node.ident_expr.name = name
-        return node
 
-    def _list(self, *elements: Any) -> Any:
-        node = Expr(id=next(self._identities))
-        node.list_expr.SetInParent()
-        node.list_expr.elements.extend(elements)
-        return node
-
-    def _call(self, function: str, *arguments: Any) -> Any:
-        node = Expr(id=next(self._identities))
-        node.call_expr.function = function
-        node.call_expr.args.extend(arguments)
-        return node
-
-    def _member(self, target: Any, function: str) -> Any:
-        node = self._call(function)
-        node.call_expr.target.CopyFrom(target)
-        return node
+def _container(value: bytes) -> bytes:
+    """Return the test that ``value`` is a map or a list: what can be asked for a field without an error."""
+    type_ = checked.call("type", value)
+    return checked.call("_||_", checked.call("_==_", type_, _MAP), checked.call("_==_", type_, _LIST))

@@ -1,20 +1,15 @@
 """Engine values into plain Python values, around the faults of cel-expr-python 0.1.3.
 
-A null is never converted: on CPython 3.11 ``value()`` and ``plain_value()`` of a null, also of one inside a list or map,
-release a reference to None that they do not own, and after some thousands the process aborts.
+A null is never converted: on CPython 3.11 ``value()`` and ``plain_value()`` of a null, also of one inside a list or
+map, release a reference to None that they do not own, and after some thousands the process aborts.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from cel_expr_python import cel
-
 from webhook.core.cel.errors import EvaluationError
 
-_NULL: Final = cel.Type.NULL
-_ERROR: Final = cel.Type.ERROR
-_UNKNOWN: Final = cel.Type.UNKNOWN
 _SCALARS: Final = frozenset({"BOOL", "INT", "UINT", "DOUBLE", "STRING", "DURATION", "TIMESTAMP", "TYPE"})
 
 
@@ -23,28 +18,13 @@ def plain(value: Any) -> Any:
 
     Raises EvaluationError when the value is an error or has no plain form (an optional, an opaque value).
     """
-    type_ = value.type()
-    if type_ == _NULL:
-        return None
-    if type_ == _ERROR:
-        raise _error(value)
-    if type_ == _UNKNOWN:
-        raise EvaluationError("the result is unknown")
-    return _convert(value, type_.name())
-
-
-def _error(value: Any) -> EvaluationError:
-    try:
-        text = value.value()
-    except TypeError:
-        # cel-expr-python 0.1.3 calls an optional an error and then cannot convert it.
-        return EvaluationError("the result is an optional, which has no plain form")
-    return EvaluationError.parse(str(text))
-
-
-def _convert(value: Any, name: str) -> Any:
+    name = value.type().name()
     if name in _SCALARS:
         return value.value()
+    if name == "NULL":
+        return None
+    if name == "ERROR":
+        raise _error(value)
     if name.startswith("LIST"):
         return [plain(item) for item in value.value()]
     if name.startswith("MAP"):
@@ -52,3 +32,12 @@ def _convert(value: Any, name: str) -> Any:
     if name == "BYTES":
         return bytes(value.value())
     raise EvaluationError(f"a value of type {name} has no plain form")
+
+
+def _error(value: Any) -> EvaluationError:
+    try:
+        text = value.value()
+    except TypeError:
+        # The engine calls an optional an error, and then cannot convert it.
+        return EvaluationError("the result is an optional, which has no plain form")
+    return EvaluationError.parse(str(text))

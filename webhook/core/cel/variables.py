@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from webhook.core.cel import checked
 from webhook.core.cel.errors import CompileError
 
 if TYPE_CHECKING:
@@ -25,16 +24,11 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One compiled variable: its AST with ids of its own, ready to be bound around another.
-
-    ``identity`` is the first of the ids that the binding itself may use.
-    """
+    """One compiled variable; ``expr`` holds the bytes of its expression, ready to be bound around another."""
 
     name: str
     body: Checked
     expr: bytes
-    tables: bytes
-    identity: int
 
     @property
     def source(self) -> str:
@@ -76,15 +70,7 @@ class Variables:
         if name in self._entries:
             raise CompileError.at(name, 0, "variable is defined twice")
         body = self._environment.check(source, self)
-        offset = checked.STRIDE * (len(self._entries) + 1)
-        checked.shift(body.message, offset)
-        self._entries[name] = Variable(
-            name=name,
-            body=body,
-            expr=body.message.expr.SerializeToString(),
-            tables=checked.tables(body.message),
-            identity=offset + checked.BIND_IDENTITY,
-        )
+        self._entries[name] = Variable(name, body, body.message.expr.SerializeToString())
         return self
 
     def __contains__(self, name: object) -> bool:
