@@ -161,9 +161,8 @@ class _Judge:
         wanted = _plan(self.request, self.snapshot, self._templates())
         fix = "rename it: names that begin with weightlock- belong to Weightlock"
         findings = [Finding(RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
-        if inject.patch(pod, wanted):
-            what = "its key sidecar" if wanted.agent is not None else "NVIDIA_VISIBLE_DEVICES=void"
-            message = f"the pod does not carry {what} as Weightlock adds it"
+        if wanted.agent is not None and inject.patch(pod, wanted):
+            message = "the pod reads weights and does not carry the key sidecar as Weightlock adds it"
             fix = "remove your own version of it; if you wrote none, another webhook changes pods after Weightlock"
             findings.append(Finding(NOT_INJECTED, _OURS, message, fix))
         return findings

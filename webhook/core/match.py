@@ -39,7 +39,12 @@ class RequestKind:
         resource = request.resource
         namespaced = bool(request.namespace) and resource.name != "namespaces"
         return cls(
-            resource.group, resource.version, resource.name, request.subresource, request.operation, namespaced
+            resource.group,
+            resource.version,
+            resource.name,
+            request.subresource,
+            request.operation,
+            namespaced,
         )
 
 
@@ -68,7 +73,9 @@ class Matcher:
 
     def may_match(self, kind: RequestKind) -> bool:
         """Whether the rules can match a request of this kind; names and selectors are still to be looked at."""
-        if any(not rule.resource_names and _rule_matches(rule, kind, exact=self.exact) for rule in self.excluded):
+        if any(
+            not rule.resource_names and _rule_matches(rule, kind, exact=self.exact) for rule in self.excluded
+        ):
             return False
         return not self.rules or any(_rule_matches(rule, kind, exact=self.exact) for rule in self.rules)
 
@@ -86,7 +93,9 @@ class Matcher:
             if document is not None
         )
 
-    def _rules_match(self, rules: Iterable[ResourceRule], request: AdmissionRequest, kind: RequestKind) -> bool:
+    def _rules_match(
+        self, rules: Iterable[ResourceRule], request: AdmissionRequest, kind: RequestKind
+    ) -> bool:
         return any(
             _rule_matches(rule, kind, exact=self.exact)
             and (not rule.resource_names or request.name in rule.resource_names)

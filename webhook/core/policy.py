@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ValidationError
+
+from webhook.api.policy import MatchResources, ResourceRule, WeightPolicySpec
 from webhook.core.cel import CompileError, Environment, EvaluationError, Variables, environment
 from webhook.core.match import Matcher
 from webhook.core.objects import group_kind
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
         ParamRef,
         PolicySpec,
         Validation,
-        WeightPolicySpec,
     )
     from webhook.core.cel import Bindings, Program
     from webhook.core.cel.environment import Expectation
@@ -296,6 +298,25 @@ def broken_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPoli
     )
 
 
+def unreadable_policy(name: str, document: Document | None, error: str) -> Policy:
+    """A policy whose object cannot be read: it denies what its matchConstraints name, or pods where even those fail."""
+    spec = document.get("spec") if document else None
+    try:
+        constraints = MatchResources.model_validate(
+            spec.get("matchConstraints") if isinstance(spec, dict) else None
+        )
+    except ValidationError:
+        everything = {
+            "apiGroups": [""],
+            "apiVersions": ["*"],
+            "resources": ["pods"],
+            "operations": ["CREATE", "UPDATE"],
+        }
+        constraints = MatchResources(resource_rules=[ResourceRule.model_validate(everything)])
+    readable = WeightPolicySpec(match_constraints=constraints)
+    return broken_policy(name, readable, readable, error)
+
+
 class _Compiler:
     """Compiles the expressions of one policy in the environment each field has in Kubernetes."""
 
@@ -378,7 +399,7 @@ def _merge(name: str, evaluations: Sequence[Evaluation]) -> Evaluation:
     results = {evaluation.result for evaluation in evaluations}
     return Evaluation(
         name,
-        next((result for result in order if result in results), "skipped"),  # type: ignore[arg-type]
+        next((result for result in order if result in results), "skipped"),
         tuple(dict.fromkeys(finding for evaluation in evaluations for finding in evaluation.findings)),
         tuple(dict.fromkeys(note for evaluation in evaluations for note in evaluation.audit)),
     )

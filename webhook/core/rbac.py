@@ -99,8 +99,10 @@ def _rule_allows(rule: Document, question: AccessCheck) -> bool:
 def _resource_allowed(rule: Document, question: AccessCheck) -> bool:
     wanted = f"{question.resource}/{question.subresource}" if question.subresource else question.resource
     allowed = rule.get("resources") or ()
-    return wanted in allowed or "*" in allowed or (
-        bool(question.subresource) and f"*/{question.subresource}" in allowed
+    return (
+        wanted in allowed
+        or "*" in allowed
+        or (bool(question.subresource) and f"*/{question.subresource}" in allowed)
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from webhook.core.cel.document import DocumentError, load_document
+from webhook.core.cel.document import DocumentError, parse
 
 if TYPE_CHECKING:
     from webhook.core.objects import Document
@@ -96,7 +96,7 @@ def parse_review(body: bytes) -> AdmissionRequest:
     if len(body) > MAX_REVIEW_BYTES:
         raise BadReviewError(f"the review is larger than {MAX_REVIEW_BYTES} bytes")
     try:
-        document = load_document(body)
+        document = parse(body)
     except DocumentError as error:
         uid = _uid_of(body)
         if uid is None:

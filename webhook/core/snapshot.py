@@ -20,7 +20,7 @@ from webhook.api.policy import ValidatingAdmissionPolicy, ValidatingAdmissionPol
 from webhook.core.access import AccessBook
 from webhook.core.catalog import Catalog
 from webhook.core.objects import ObjectKey, ObjectStore
-from webhook.core.policy import PolicyError, broken_policy, compile_policy
+from webhook.core.policy import PolicyError, broken_policy, compile_policy, unreadable_policy
 from webhook.core.policyset import PolicySet
 from webhook.core.workload import WorkloadTable
 
@@ -83,7 +83,9 @@ class SnapshotBuilder:
         self._typed: dict[str, dict[str, Any]] = {kind: {} for kind in _TYPES}
         self._compiled: dict[ObjectKey, tuple[Policy, ...]] = {}
         self._problems: dict[ObjectKey, str] = {}
-        self._access = AccessBook.build(settings=settings.access, verifier=verifier, assumed_time=assumed_time)
+        self._access = AccessBook.build(
+            settings=settings.access, verifier=verifier, assumed_time=assumed_time
+        )
         self._written: dict[tuple[str, str], AccessRequest | AccessApproval] = {}
         self._removed: set[tuple[str, str]] = set()
         self._stale = set(_TYPES)
@@ -158,7 +160,11 @@ class SnapshotBuilder:
             self._written[place] = resource
 
     def _policies(self) -> PolicySet:
-        policies: list[Policy] = []
+        policies = [
+            unreadable_policy(key.name, self._objects.get(key), problem)
+            for key, problem in self._problems.items()
+            if key.kind == POLICIES and key.name not in self._typed[POLICIES]
+        ]
         for name, policy in self._typed[POLICIES].items():
             policies += self._compile(ObjectKey(POLICIES, "", name), name, policy.spec, policy.spec)
         for binding_name, binding in self._typed[NATIVE_BINDINGS].items():
@@ -188,9 +194,10 @@ class SnapshotBuilder:
         return self._compiled[key]
 
     def _book(self, *, fresh_models: bool) -> AccessBook:
-        rules = {name: model.spec.access for name, model in self._typed[MODELS].items()} if fresh_models else None
+        rules = (
+            {name: model.spec.access for name, model in self._typed[MODELS].items()} if fresh_models else None
+        )
         self._access = self._access.with_changes(self._written.values(), self._removed, rules)
         self._written.clear()
         self._removed.clear()
         return self._access
-

@@ -85,7 +85,8 @@ def denial(findings: Sequence[Finding], uid: str) -> str:
     lines = [clip(f"{sentence(first)} [{first.code}]", _MAX_FIRST_BYTES, keep=f" [{first.code}]")]
     if fix_of(first):
         lines.append(clip(f"Fix: {fix_of(first)}", _MAX_FIX_BYTES))
-    last = f"Policy: {clip(first.policy, 80)}   Help: {_HELP}#{first.code}   Request: {clip(uid, 64)}"
+    policy, request = clip(_printable(first.policy), 80), clip(_printable(uid), 64)
+    last = f"Policy: {policy}   Help: {_HELP}#{first.code}   Request: {request}"
     room = MAX_MESSAGE_BYTES - len(last.encode()) - len("Also: and 1000 more\n")
     return "\n".join([*lines, *_also(others, room - sum(len(line.encode()) + 1 for line in lines)), last])
 
@@ -136,4 +137,4 @@ def _also(findings: Sequence[Finding], room: int) -> list[str]:
 
 def _printable(text: str) -> str:
     """One line without control characters: a message may quote what a requester wrote."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return "".join(char if char.isprintable() else " " for char in text).strip()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from webhook.core.cel.document import DocumentError, check_document
+from webhook.core.cel.document import DocumentError, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +97,7 @@ def read_bytes(content: bytes, source: str) -> Iterator[Manifest]:
         if not isinstance(document, dict):
             raise ManifestError(f"{place}: not an object")
         try:
-            check_document(document)
+            check(document)
         except DocumentError as error:
             raise ManifestError(f"{place}: {error}") from None
         yield from _opened(document, place)

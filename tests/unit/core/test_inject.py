@@ -19,7 +19,11 @@ def model(name="atlas-70b", delivery="key"):
             "apiVersion": "weightlock.dev/v1alpha1",
             "kind": "ModelWeights",
             "metadata": {"name": name},
-            "spec": {"sensitivity": "frontier", "delivery": delivery, "volumes": [{"hostPath": {"path": "/w"}}]},
+            "spec": {
+                "sensitivity": "frontier",
+                "delivery": delivery,
+                "volumes": [{"hostPath": {"path": "/w"}}],
+            },
         }
     )
 
@@ -41,16 +45,27 @@ def injected(document, facts, settings=None, models=MODELS):
 
 def test_the_agent_comes_first_and_only_readers_get_the_key():
     after, _ = injected(pod("main", "other", initContainers=[{"name": "setup", "image": "x"}]), Facts((USE,)))
-    assert [container["name"] for container in after["spec"]["initContainers"]] == ["weightlock-agent", "setup"]
+    assert [container["name"] for container in after["spec"]["initContainers"]] == [
+        "weightlock-agent",
+        "setup",
+    ]
     agent, main, other = after["spec"]["initContainers"][0], *after["spec"]["containers"]
     assert agent["restartPolicy"] == "Always"
     key = inject.volume_name("atlas-70b")
-    assert main["volumeMounts"] == [{"name": key, "readOnly": True, "mountPath": "/var/run/weightlock/keys/atlas-70b"}]
+    assert main["volumeMounts"] == [
+        {"name": key, "readOnly": True, "mountPath": "/var/run/weightlock/keys/atlas-70b"}
+    ]
     assert "volumeMounts" not in other
     assert {"name": key, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}} in after["spec"]["volumes"]
     token = next(volume for volume in after["spec"]["volumes"] if volume["name"] == "weightlock-token")
     assert token["projected"]["sources"] == [
-        {"serviceAccountToken": {"audience": "weightlock.dev/broker", "expirationSeconds": 600, "path": "token"}}
+        {
+            "serviceAccountToken": {
+                "audience": "weightlock.dev/broker",
+                "expirationSeconds": 600,
+                "path": "token",
+            }
+        }
     ]
 
 
@@ -64,7 +79,10 @@ def test_the_sidecar_meets_pod_security_restricted():
     assert "runAsUser" not in context
 
 
-@pytest.mark.parametrize(("users", "expected"), [([1000], 1000), ([1000, 1000], 1000), ([1000, 2000], None), ([0], None), ([True], None)])
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [([1000], 1000), ([1000, 1000], 1000), ([1000, 2000], None), ([0], None), ([True], None)],
+)
 def test_the_agent_runs_as_the_one_user_who_reads_the_key(users, expected):
     names = [f"c{index}" for index in range(len(users))]
     document = pod(*names)
@@ -79,8 +97,12 @@ def test_plaintext_gives_the_agent_the_sealed_files_and_the_reader_the_open_ones
     use = WeightUse("beta", "frontier", "sealed", "csi", True, ("main",))
     after, _ = injected(pod(volumes=[{"name": "sealed", "csi": {}}]), Facts((use,)))
     agent = after["spec"]["initContainers"][0]
-    assert {"name": "sealed", "readOnly": True, "mountPath": "/var/run/weightlock/sealed/beta"} in agent["volumeMounts"]
-    assert after["spec"]["containers"][0]["volumeMounts"][0]["mountPath"] == "/var/run/weightlock/weights/beta"
+    assert {"name": "sealed", "readOnly": True, "mountPath": "/var/run/weightlock/sealed/beta"} in agent[
+        "volumeMounts"
+    ]
+    assert (
+        after["spec"]["containers"][0]["volumeMounts"][0]["mountPath"] == "/var/run/weightlock/weights/beta"
+    )
 
 
 def test_a_pod_that_reads_nothing_gets_no_sidecar():
@@ -90,7 +112,10 @@ def test_a_pod_that_reads_nothing_gets_no_sidecar():
 
 
 def test_unresolved_weights_get_nothing_since_they_are_denied():
-    assert inject.plan(pod(), Facts((WeightUse("?", "?", "w", "unresolved"),)), MODELS, Injection()).agent is None
+    assert (
+        inject.plan(pod(), Facts((WeightUse("?", "?", "w", "unresolved"),)), MODELS, Injection()).agent
+        is None
+    )
 
 
 def test_devices_are_hidden_from_those_who_ask_for_none():
@@ -158,7 +183,9 @@ def test_what_the_api_server_adds_is_tolerated():
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_agents_in_the_wrong_place_are_replaced(place):
-    after, wanted = injected(pod(initContainers=[{"name": "a", "image": "x"}, {"name": "b", "image": "x"}]), Facts((USE,)))
+    after, wanted = injected(
+        pod(initContainers=[{"name": "a", "image": "x"}, {"name": "b", "image": "x"}]), Facts((USE,))
+    )
     forged = deepcopy(after)
     forged["spec"]["initContainers"].insert(place, {"name": "weightlock-agent", "image": "evil"})
     mended = jsonpatch.apply_patch(forged, list(inject.patch(forged, wanted)))
@@ -167,20 +194,31 @@ def test_agents_in_the_wrong_place_are_replaced(place):
 
 STRAYS = {
     "the key in a container that does not read the weights": (
-        lambda p: p["spec"]["containers"][1].update(volumeMounts=[{"name": inject.volume_name("atlas-70b"), "mountPath": "/k"}])
+        lambda p: p["spec"]["containers"][1].update(
+            volumeMounts=[{"name": inject.volume_name("atlas-70b"), "mountPath": "/k"}]
+        )
     ),
     "the token in a container": (
-        lambda p: p["spec"]["containers"][0]["volumeMounts"].append({"name": "weightlock-token", "mountPath": "/t"})
+        lambda p: p["spec"]["containers"][0]["volumeMounts"].append(
+            {"name": "weightlock-token", "mountPath": "/t"}
+        )
     ),
     "an ephemeral container with the key": (
         lambda p: p["spec"].update(
-            ephemeralContainers=[{"name": "debug", "volumeMounts": [{"name": inject.volume_name("atlas-70b"), "mountPath": "/k"}]}]
+            ephemeralContainers=[
+                {
+                    "name": "debug",
+                    "volumeMounts": [{"name": inject.volume_name("atlas-70b"), "mountPath": "/k"}],
+                }
+            ]
         )
     ),
     "a second agent among the containers": (
         lambda p: p["spec"]["containers"].append({"name": "weightlock-agent", "image": "evil"})
     ),
-    "a volume with our prefix": lambda p: p["spec"]["volumes"].append({"name": "weightlock-x", "emptyDir": {}}),
+    "a volume with our prefix": lambda p: p["spec"]["volumes"].append(
+        {"name": "weightlock-x", "emptyDir": {}}
+    ),
 }
 
 
@@ -193,15 +231,29 @@ def test_strays_are_named(change):
 
 
 NAMES = ("main", "other", "third")
-mounts = st.lists(st.fixed_dictionaries({"name": st.sampled_from(["w", "weightlock-token", inject.volume_name("beta")]), "mountPath": st.just("/m")}), max_size=3)
+mounts = st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": st.sampled_from(["w", "weightlock-token", inject.volume_name("beta")]),
+            "mountPath": st.just("/m"),
+        }
+    ),
+    max_size=3,
+)
 containers = st.lists(
-    st.fixed_dictionaries({"name": st.sampled_from([*NAMES, inject.AGENT])}, optional={"volumeMounts": mounts, "image": st.just("x")}),
+    st.fixed_dictionaries(
+        {"name": st.sampled_from([*NAMES, inject.AGENT])},
+        optional={"volumeMounts": mounts, "image": st.just("x")},
+    ),
     min_size=1,
     max_size=4,
     unique_by=lambda container: container["name"],
 )
 pods = st.fixed_dictionaries(
-    {"metadata": st.just({}), "spec": st.fixed_dictionaries({"containers": containers}, optional={"initContainers": containers})}
+    {
+        "metadata": st.just({}),
+        "spec": st.fixed_dictionaries({"containers": containers}, optional={"initContainers": containers}),
+    }
 )
 uses = st.lists(
     st.builds(

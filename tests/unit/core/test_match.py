@@ -74,7 +74,14 @@ def test_exclusions_win_and_only_for_what_they_name(matches):
     [
         ({"matchLabels": {"team": "atlas"}}, True),
         ({"matchLabels": {"team": "other"}}, False),
-        ({"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["research"]}]}, True),
+        (
+            {
+                "matchExpressions": [
+                    {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["research"]}
+                ]
+            },
+            True,
+        ),
         ({"matchExpressions": [{"key": "absent", "operator": "NotIn", "values": ["x"]}]}, True),
         ({}, True),
     ],

@@ -2,7 +2,11 @@ import pytest
 
 from webhook.core.objects import Lookup, MissingObjectError, ObjectKey, ObjectStore, group_kind, key_of
 
-CLAIM = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "a", "namespace": "research"}}
+CLAIM = {
+    "apiVersion": "v1",
+    "kind": "PersistentVolumeClaim",
+    "metadata": {"name": "a", "namespace": "research"},
+}
 
 
 def test_group_kind_is_written_as_kubernetes_writes_it():
@@ -12,7 +16,12 @@ def test_group_kind_is_written_as_kubernetes_writes_it():
 
 @pytest.mark.parametrize(
     "document",
-    [{}, {"apiVersion": "v1", "kind": "Pod"}, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": ""}}, {"apiVersion": 1}],
+    [
+        {},
+        {"apiVersion": "v1", "kind": "Pod"},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": ""}},
+        {"apiVersion": 1},
+    ],
 )
 def test_what_is_no_object_has_no_key(document):
     with pytest.raises(ValueError, match=r"metadata|Kubernetes object"):

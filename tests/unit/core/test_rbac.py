@@ -68,13 +68,22 @@ ALLOWED = {
     "a group": use("zoe", "team"),
     "a service account of the binding's namespace": use("system:serviceaccount:research:bot"),
     "a service account of another": use("system:serviceaccount:other:bot"),
-    "a subresource that is named": AccessCheck("alice", verb="get", resource="pods", subresource="log", namespace="research"),
+    "a subresource that is named": AccessCheck(
+        "alice", verb="get", resource="pods", subresource="log", namespace="research"
+    ),
     "system:masters": use("root", "system:masters", namespace="anywhere"),
     "a path": AccessCheck("o", ("ops",), verb="get", path="/healthz"),
     "a path below": AccessCheck("o", ("ops",), verb="get", path="/metrics/slis"),
-    "any resource's scale": AccessCheck("o", ("ops",), verb="update", group="apps", resource="deployments", subresource="scale"),
+    "any resource's scale": AccessCheck(
+        "o", ("ops",), verb="update", group="apps", resource="deployments", subresource="scale"
+    ),
     "an aggregated role": AccessCheck(
-        "gina", verb="use", group="weightlock.dev", resource="accelerators", name="nvidia.com", namespace="research"
+        "gina",
+        verb="use",
+        group="weightlock.dev",
+        resource="accelerators",
+        name="nvidia.com",
+        namespace="research",
     ),
 }
 REFUSED = {
@@ -82,8 +91,12 @@ REFUSED = {
     "another name": use("alice", name="admin"),
     "another namespace": use("alice", namespace="playground"),
     "no name at all": use("alice", name=""),
-    "another verb": AccessCheck("alice", verb="delete", resource="serviceaccounts", namespace="research", name="trainer"),
-    "a subresource that is not named": AccessCheck("alice", verb="get", resource="pods", subresource="exec", namespace="research"),
+    "another verb": AccessCheck(
+        "alice", verb="delete", resource="serviceaccounts", namespace="research", name="trainer"
+    ),
+    "a subresource that is not named": AccessCheck(
+        "alice", verb="get", resource="pods", subresource="exec", namespace="research"
+    ),
     "another path": AccessCheck("o", ("ops",), verb="get", path="/healthz/x"),
     "a role that does not exist": use("dan"),
     "a namespaced role asked about the cluster": use("alice", namespace=""),

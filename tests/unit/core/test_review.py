@@ -123,5 +123,8 @@ def test_renders_a_patch_only_on_what_is_allowed():
     answer = orjson.loads(render_review(AdmissionResponse("u", allowed=True, patch=patch)))["response"]
     assert answer["patchType"] == "JSONPatch"
     assert orjson.loads(base64.b64decode(answer["patch"])) == list(patch)
-    assert "patch" not in orjson.loads(render_review(AdmissionResponse("u", allowed=False, patch=patch)))["response"]
+    assert (
+        "patch"
+        not in orjson.loads(render_review(AdmissionResponse("u", allowed=False, patch=patch)))["response"]
+    )
     assert "patchType" not in orjson.loads(render_review(AdmissionResponse("u", allowed=True)))["response"]

@@ -1,5 +1,7 @@
 """Builders for requests and approvals as the API server stores them."""
 
+import copy
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +10,7 @@ from webhook.api.access import AccessApproval, AccessRequest
 from webhook.api.base import API_VERSION
 from webhook.api.modelweights import ModelWeights
 from webhook.core.access.model import format_time
+from webhook.core.review import AdmissionRequest, GroupVersionName, UserInfo
 
 START = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
@@ -91,6 +94,57 @@ class Story:
                 },
             }
         )
+
+    @staticmethod
+    def review(
+        document,
+        old=None,
+        operation="CREATE",
+        user="alice",
+        uid="",
+        groups=(),
+        extra=None,
+        resource=None,
+        subresource="",
+        dry_run=False,
+    ) -> AdmissionRequest:
+        """A request as the API server sends it; typed objects are written out."""
+        documents = [
+            item if item is None or isinstance(item, dict) else item.model_dump(mode="json", by_alias=True)
+            for item in (document, old)
+        ]
+        body = documents[0] or documents[1]
+        group, _, version = body["apiVersion"].rpartition("/")
+        info = UserInfo(
+            user, uid, tuple(groups), {key: tuple(values) for key, values in (extra or {}).items()}
+        )
+        return AdmissionRequest(
+            uid="0f3c",
+            kind=GroupVersionName(group, version, body["kind"]),
+            resource=GroupVersionName(group, version, resource or body["kind"].lower() + "s"),
+            subresource=subresource,
+            operation=operation,
+            name=body["metadata"].get("name", ""),
+            namespace=body["metadata"].get("namespace", ""),
+            user=info,
+            object=documents[0],
+            old_object=documents[1],
+            dry_run=dry_run,
+            raw={},
+        )
+
+    @staticmethod
+    def patched(request: AdmissionRequest, patch) -> AdmissionRequest:
+        """The request after the API server applied a patch of adds."""
+        document = copy.deepcopy(request.object)
+        for operation in patch:
+            assert operation["op"] == "add"
+            *path, last = operation["path"].strip("/").split("/")
+            place = document
+            for step in path:
+                place = place[step]
+            place[last] = operation["value"]
+        return dataclasses.replace(request, object=document, name=document["metadata"].get("name", ""))
 
 
 @pytest.fixture
