@@ -1,0 +1,124 @@
+"""A hardware security module through PKCS#11, with AES-GCM inside the module.
+
+The module's library blocks, so calls run in a thread, one at a time: many modules allow no more on one session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from webhook.keys.errors import KmsConfigError, KmsRefusedError, KmsUnavailableError
+from webhook.keys.kms.base import load_extra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from webhook.keys.kms.base import KeyContext
+    from webhook.keys.secret import Secret
+
+_NONCE_SIZE = 12
+# What the module answers when it is well and will not; everything else may pass, with a fresh session.
+_REFUSALS = (
+    "NoSuchKey", "MultipleObjectsReturned", "EncryptedDataInvalid", "EncryptedDataLenRange", "DataInvalid",
+    "DataLenRange", "KeyTypeInconsistent", "KeySizeRange", "MechanismInvalid", "MechanismParamInvalid", "ArgumentsBad",
+)  # fmt: skip
+_CONFIG = (
+    "NoSuchToken", "MultipleTokensReturned", "PinIncorrect", "PinInvalid", "PinLenRange", "PinLocked", "PinExpired",
+    "UserPinNotInitialized", "TokenNotRecognised",
+)  # fmt: skip
+
+
+class Pkcs11Kms:
+    """An AES key in a token: ``<token label>/<key label>``.
+
+    Environment: ``PKCS11_MODULE``, the module's library; ``PKCS11_PIN_FILE``, a file with the user PIN.
+    """
+
+    def __init__(self, path: str, environment: Mapping[str, str] | None = None) -> None:
+        self._pkcs11 = load_extra("pkcs11", "pkcs11")
+        self._exceptions = load_extra("pkcs11.exceptions", "pkcs11")
+        self._parameters = load_extra("pkcs11.mechanisms", "pkcs11").GCMParams
+        self._environment = os.environ if environment is None else environment
+        self._token, _, self._label = path.partition("/")
+        if not self._token or not self._label:
+            raise KmsConfigError(f"pkcs11://{path} names no token and key; write pkcs11://TOKEN/KEY")
+        if not self._environment.get("PKCS11_MODULE"):
+            raise KmsConfigError("pkcs11:// needs PKCS11_MODULE, the path of the module's library")
+        self._session: Any = None
+        self._lock = asyncio.Lock()
+
+    async def wrap(self, plaintext: Secret, context: KeyContext) -> bytes:
+        """See `Kms.wrap`."""
+        nonce = os.urandom(_NONCE_SIZE)
+        with plaintext.view() as data:
+            content = bytes(data)
+        return nonce + await self._call(
+            lambda key, parameters: key.encrypt(content, **parameters), nonce, context
+        )
+
+    async def unwrap(self, wrapped: bytes, context: KeyContext) -> bytearray:
+        """See `Kms.unwrap`."""
+        nonce, content = wrapped[:_NONCE_SIZE], wrapped[_NONCE_SIZE:]
+        return bytearray(
+            await self._call(lambda key, parameters: key.decrypt(content, **parameters), nonce, context)
+        )
+
+    async def close(self) -> None:
+        """See `Kms.close`."""
+        async with self._lock:
+            await asyncio.to_thread(self._drop)
+
+    async def _call(
+        self, call: Callable[[Any, dict[str, Any]], bytes], nonce: bytes, context: KeyContext
+    ) -> bytes:
+        async with self._lock:
+            return await asyncio.to_thread(self._run, call, nonce, context.encode())
+
+    def _run(self, call: Callable[[Any, dict[str, Any]], bytes], nonce: bytes, bound_to: bytes) -> bytes:
+        where = f"PKCS#11 token {self._token!r}, key {self._label!r}"
+        try:
+            session = self._open()
+            key = session.get_key(label=self._label, object_class=self._pkcs11.ObjectClass.SECRET_KEY)
+            mechanism = {
+                "mechanism": self._pkcs11.Mechanism.AES_GCM,
+                "mechanism_param": self._parameters(nonce, bound_to, 128),
+            }
+            return call(key, mechanism)
+        except tuple(getattr(self._exceptions, name) for name in _CONFIG) as error:
+            raise KmsConfigError(f"{where}: {_said(error)}") from None
+        except tuple(getattr(self._exceptions, name) for name in _REFUSALS) as error:
+            raise KmsRefusedError(f"{where}, refuses: {_said(error)}") from None
+        except (self._exceptions.PKCS11Error, OSError) as error:
+            self._drop()
+            raise KmsUnavailableError(f"{where}, failed: {_said(error)}") from None
+
+    def _open(self) -> Any:
+        if self._session is None:
+            library = self._pkcs11.lib(self._environment["PKCS11_MODULE"])
+            self._session = library.get_token(token_label=self._token).open(user_pin=self._pin())
+        return self._session
+
+    def _pin(self) -> str:
+        path = self._environment.get("PKCS11_PIN_FILE", "")
+        try:
+            return Path(path).read_text().strip()
+        except OSError as error:
+            raise KmsConfigError(
+                f"pkcs11:// needs PKCS11_PIN_FILE, a readable file: {error.strerror}"
+            ) from None
+
+    def _drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            try:
+                session.close()
+            except self._exceptions.PKCS11Error:
+                return  # the session is gone, which is what was wanted
+
+
+def _said(error: Exception) -> str:
+    name = type(error).__name__
+    return f"{name} ({error})" if str(error) else name

@@ -1,0 +1,173 @@
+"""HashiCorp Vault's and OpenBao's Transit engine over its HTTP API; both speak the same one.
+
+The URL names mount and key; where the server is and who we are comes from the variables that Vault's and OpenBao's
+own tools use. The token is sent to that server only: redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import orjson
+
+from webhook.keys.errors import KmsConfigError, KmsRefusedError, KmsUnavailableError
+from webhook.keys.kms.base import MAX_ANSWER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from webhook.keys.kms.base import KeyContext
+    from webhook.keys.secret import Secret
+
+_SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
+# Vault's status codes: 412 a replica that is behind, 429 standby or rate limit, 472 and 473 standby, 307 a standby
+# that would send us elsewhere, 5xx sealed or broken. All of these may pass; every other 4xx is an answer.
+_PASSING = frozenset({307, 412, 429, 472, 473})
+
+
+class VaultKms:
+    """A Transit key, ``<mount>/<key>``; the key must be of an authenticated type, as ``aes256-gcm96`` is.
+
+    Environment: ``VAULT_ADDR``, ``VAULT_TOKEN`` or ``VAULT_TOKEN_FILE``, ``VAULT_NAMESPACE``, ``VAULT_CACERT``;
+    ``VAULT_K8S_ROLE`` (and ``VAULT_K8S_MOUNT``) to log in with the pod's service account. ``BAO_`` works like
+    ``VAULT_``.
+    """
+
+    def __init__(self, path: str, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = os.environ if environment is None else environment
+        mount, _, key = path.strip("/").rpartition("/")
+        if not mount or not key:
+            raise KmsConfigError(f"vault://{path} names no mount and key; write vault://transit/NAME")
+        self._mount, self._key = mount, key
+        self._address = self._setting("ADDR").rstrip("/")
+        if not self._address.startswith(("https://", "http://")):
+            raise KmsConfigError(
+                "vault:// needs VAULT_ADDR (or BAO_ADDR), such as https://vault.example.com:8200"
+            )
+        self._session: aiohttp.ClientSession | None = None
+        self._token = ""
+
+    async def wrap(self, plaintext: Secret, context: KeyContext) -> bytes:
+        """See `Kms.wrap`."""
+        with plaintext.view() as data:
+            fields = {"plaintext": base64.b64encode(data).decode(), "associated_data": _associated(context)}
+        data_fields = await self._call("encrypt", fields)
+        return str(data_fields.get("ciphertext", "")).encode() or _strange(self._address)
+
+    async def unwrap(self, wrapped: bytes, context: KeyContext) -> bytearray:
+        """See `Kms.unwrap`."""
+        fields = {"ciphertext": wrapped.decode("utf-8", "replace"), "associated_data": _associated(context)}
+        data_fields = await self._call("decrypt", fields)
+        try:
+            return bytearray(base64.b64decode(data_fields["plaintext"], validate=True))
+        except (KeyError, TypeError, binascii.Error):
+            return bytearray(_strange(self._address))
+
+    async def close(self) -> None:
+        """See `Kms.close`."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _call(self, verb: str, fields: dict[str, str]) -> dict[str, Any]:
+        role = self._setting("K8S_ROLE")
+        if not self._token:
+            self._token = await self._log_in(role) if role else self._given_token()
+        try:
+            return await self._post(f"{self._mount}/{verb}/{self._key}", fields)
+        except _ForbiddenError:
+            if not role:
+                raise
+            self._token = await self._log_in(
+                role
+            )  # a login's token ends; a given one is the admin's to renew
+            return await self._post(f"{self._mount}/{verb}/{self._key}", fields)
+
+    async def _log_in(self, role: str) -> str:
+        path = Path(self._setting("K8S_TOKEN_FILE") or _SERVICE_ACCOUNT_TOKEN)
+        self._token = ""
+        mount = self._setting("K8S_MOUNT") or "kubernetes"
+        answer = await self._post(f"auth/{mount}/login", {"role": role, "jwt": _read(path)}, part="auth")
+        return str(answer.get("client_token", ""))
+
+    def _given_token(self) -> str:
+        path = self._setting("TOKEN_FILE")
+        token = _read(Path(path)) if path else self._setting("TOKEN")
+        if not token:
+            raise KmsConfigError("vault:// needs VAULT_TOKEN, VAULT_TOKEN_FILE or VAULT_K8S_ROLE")
+        return token
+
+    async def _post(self, path: str, fields: dict[str, str], part: str = "data") -> dict[str, Any]:
+        headers = {"X-Vault-Request": "true"}
+        if self._token:
+            headers["X-Vault-Token"] = self._token
+        if namespace := self._setting("NAMESPACE"):
+            headers["X-Vault-Namespace"] = namespace
+        url = f"{self._address}/v1/{path}"
+        try:
+            async with self._http().post(
+                url, data=orjson.dumps(fields), headers=headers, allow_redirects=False
+            ) as response:
+                status, body = response.status, await response.content.read(MAX_ANSWER)
+        except (aiohttp.ClientError, OSError) as error:
+            raise KmsUnavailableError(f"vault at {self._address} cannot be reached: {error}") from None
+        document = _json(body)
+        if status == 200 and isinstance(document.get(part), dict):
+            return dict(document[part])
+        raise self._failure(status, document)
+
+    def _failure(self, status: int, document: dict[str, Any]) -> Exception:
+        errors = document.get("errors")
+        said = "; ".join(str(item) for item in errors)[:300] if isinstance(errors, list) else ""
+        where = f"vault at {self._address}, key {self._mount}/{self._key}"
+        detail = f"{status}{': ' + said if said else ''}"
+        if status >= 500 or status in _PASSING or status == 200:
+            return KmsUnavailableError(f"{where} failed ({detail})")
+        if status == 403:
+            return _ForbiddenError(f"{where} refuses: the token may not use this key ({detail})")
+        return KmsRefusedError(f"{where} refuses ({detail})")
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            context = ssl.create_default_context(cafile=self._setting("CACERT") or None)
+            connector = aiohttp.TCPConnector(ssl=context, limit=16)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=30)
+            )
+        return self._session
+
+    def _setting(self, name: str) -> str:
+        return self._environment.get(f"VAULT_{name}") or self._environment.get(f"BAO_{name}") or ""
+
+
+class _ForbiddenError(KmsRefusedError):
+    """Status 403, which a fresh login may cure."""
+
+
+def _associated(context: KeyContext) -> str:
+    return base64.b64encode(context.encode()).decode()
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _strange(address: str) -> bytes:
+    raise KmsUnavailableError(f"vault at {address} gave an answer that is not Transit's")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise KmsConfigError(f"the token file {path} cannot be read: {error.strerror}") from None

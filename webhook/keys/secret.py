@@ -1,0 +1,86 @@
+"""Key material in memory: locked against swap where the system allows it, left out of core dumps, wiped after use.
+
+A `Secret` never shows its content in ``repr``, tracebacks or pickles. It cannot reach copies that a library makes
+for itself, such as the key schedule inside an AES-GCM object; those live as long as their object.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import TYPE_CHECKING, NoReturn, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_MADV_DONTDUMP = getattr(mmap, "MADV_DONTDUMP", None)
+
+
+def wipe(buffer: bytearray | memoryview) -> None:
+    """Overwrite ``buffer`` with zeros in place."""
+    buffer[:] = bytes(len(buffer))
+
+
+class Secret:
+    """Some bytes on pages of their own.
+
+    A ``bytearray`` handed in is taken over: it is wiped once copied. Use as a context manager, or call `wipe`.
+    """
+
+    __slots__ = ("_locked", "_pages", "_size")
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._size = len(data)
+        self._pages = mmap.mmap(-1, max(self._size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if _MADV_DONTDUMP is not None:
+            self._pages.madvise(_MADV_DONTDUMP)
+        self._locked = _lock(self._pages)
+        self._pages[: self._size] = bytes(data)
+        if isinstance(data, bytearray):
+            wipe(data)
+
+    @property
+    def locked(self) -> bool:
+        """Whether the pages are locked in memory; a low ``RLIMIT_MEMLOCK`` can forbid it."""
+        return self._locked
+
+    def view(self) -> memoryview:
+        """The bytes themselves, not a copy. The caller releases the view before the secret is wiped.
+
+        Raises:
+            ValueError: the secret was wiped.
+        """
+        return memoryview(self._pages)[: self._size]
+
+    def wipe(self) -> None:
+        """Overwrite and give back the pages. Safe to call twice."""
+        if self._pages.closed:
+            return
+        self._pages[:] = bytes(len(self._pages))
+        self._pages.close()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.wipe()
+
+    def __repr__(self) -> str:
+        return f"<{self._size} secret bytes>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is never pickled or copied")
+
+
+def _lock(pages: mmap.mmap) -> bool:
+    libc = ctypes.CDLL(None)
+    anchor = ctypes.c_char.from_buffer(pages)
+    try:
+        return bool(libc.mlock(ctypes.c_void_p(ctypes.addressof(anchor)), ctypes.c_size_t(len(pages))) == 0)
+    finally:
+        del anchor  # an exported buffer would keep the mapping from being closed
