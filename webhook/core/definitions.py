@@ -13,7 +13,8 @@ from webhook.api.base import GROUP
 from webhook.api.faults import describe
 from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import WeightPolicy
-from webhook.core.policy import Finding, PolicyError, compile_policy
+from webhook.core.compiler import PolicyError, compile_policy
+from webhook.core.policy import Finding
 
 if TYPE_CHECKING:
     from webhook.core.review import AdmissionRequest

@@ -19,8 +19,8 @@ from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, WeightPolicy
 from webhook.core.access import AccessBook
 from webhook.core.catalog import Catalog
+from webhook.core.compiler import PolicyError, broken_policy, compile_policy, unreadable_policy
 from webhook.core.objects import ObjectKey, ObjectStore
-from webhook.core.policy import PolicyError, broken_policy, compile_policy, unreadable_policy
 from webhook.core.policyset import PolicySet
 from webhook.core.workload import WorkloadTable
 

@@ -4,7 +4,7 @@ import pytest
 
 from webhook.api.policy import BindingSpec, PolicySpec, WeightPolicy
 from webhook.core.admission import validate
-from webhook.core.policy import PolicyError, compile_policy
+from webhook.core.compiler import PolicyError, compile_policy
 from webhook.core.source import Knowledge, Needs
 
 
