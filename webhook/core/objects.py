@@ -47,15 +47,18 @@ def key_of(document: Mapping[str, Any]) -> ObjectKey:
 class ObjectStore:
     """The objects of a cluster or a state directory, indexed by kind and namespace.
 
+    ``unreadable`` names the kinds that should be held and are not, with the reason: of those nothing may be concluded.
+
     The provider changes it between evaluations, never during one: an evaluation is synchronous. With
     ``complete`` an absent object does not exist; without it the absence may only be the cache's lag.
     """
 
-    __slots__ = ("_kinds", "complete")
+    __slots__ = ("_kinds", "complete", "unreadable")
 
     def __init__(self, *, complete: bool) -> None:
         self._kinds: dict[str, dict[str, dict[str, Document]]] = {}
         self.complete = complete
+        self.unreadable: Mapping[str, str] = {}
 
     def put(self, document: Document) -> ObjectKey:
         """Add or replace an object. Raises `ValueError` where it is none."""

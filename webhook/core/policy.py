@@ -80,11 +80,9 @@ class Params:
         """The params to evaluate with, or None where a missing param denies. Raises `MissingObjectError`."""
         namespace = self.ref.namespace or request.namespace
         if self.selector is None:
-            found = [
-                document
-                for place in dict.fromkeys((namespace, ""))
-                if (document := lookup.get(self.kind, place, self.ref.name)) is not None
-            ][:1]
+            places = (lookup.get(self.kind, place, self.ref.name) for place in dict.fromkeys((namespace, "")))
+            first = next((document for document in places if document is not None), None)
+            found = [first] if first is not None else []
         else:
             labels = self.selector
             found = [

@@ -1,0 +1,26 @@
+"""How long to wait before trying again: longer each time, and never two replicas in step."""
+
+from __future__ import annotations
+
+import random
+
+
+class Backoff:
+    """Doubles from ``first`` to ``most`` seconds; each wait is between half of that and all of it."""
+
+    __slots__ = ("_first", "_most", "_next")
+
+    def __init__(self, *, first: float = 0.1, most: float = 10.0) -> None:
+        self._first = first
+        self._most = most
+        self._next = first
+
+    def next(self) -> float:
+        """The seconds to wait now."""
+        ceiling = self._next
+        self._next = min(self._most, ceiling * 2)
+        return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - to spread load, not to keep a secret
+
+    def reset(self) -> None:
+        """It went well."""
+        self._next = self._first

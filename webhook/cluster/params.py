@@ -1,0 +1,203 @@
+"""Keeps the objects that parameterise policies, and only those: by name or by label, as each policy's paramRef says.
+
+What policies ask for changes with the policies. Until the objects of a policy are known, or once they are too old, its
+kind counts as unreadable, and that policy alone cannot be evaluated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from webhook.cluster.api import ApiError
+from webhook.cluster.backoff import Backoff
+from webhook.cluster.reflector import Reflector
+from webhook.core.objects import group_kind
+from webhook.core.snapshot import NATIVE_POLICIES, POLICIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from webhook.api.base import LabelSelector
+    from webhook.cluster.api import KubeApi
+    from webhook.cluster.discovery import Discovery
+    from webhook.cluster.reflector import Sink, Timing
+    from webhook.core.objects import Document, ObjectKey, ObjectStore
+    from webhook.core.policyset import PolicySet
+
+log = logging.getLogger(__name__)
+
+
+class Scope(NamedTuple):
+    """Some objects of a kind: those of a name or of a label selector, in one namespace or in all."""
+
+    kind: str
+    version: str
+    namespace: str
+    name: str
+    labels: str
+
+
+def scopes(policies: PolicySet, store: ObjectStore) -> frozenset[Scope]:
+    """What the policies need, in the versions they were written for."""
+    versions = _versions(store)
+    return frozenset(
+        Scope(
+            policy.params.kind,
+            versions.get(policy.params.kind, ""),
+            policy.params.ref.namespace,
+            policy.params.ref.name,
+            selector_text(policy.params.ref.selector) if policy.params.ref.selector else "",
+        )
+        for policy in policies.policies
+        if policy.params is not None
+    )
+
+
+def selector_text(selector: LabelSelector) -> str:
+    """A label selector as a query writes it (k8s.io/apimachinery pkg/labels Parse)."""
+    parts = [f"{key}={value}" for key, value in selector.match_labels.items()]
+    for requirement in selector.match_expressions:
+        values = ",".join(requirement.values)
+        parts.append(
+            {
+                "In": f"{requirement.key} in ({values})",
+                "NotIn": f"{requirement.key} notin ({values})",
+                "Exists": requirement.key,
+                "DoesNotExist": f"!{requirement.key}",
+            }[requirement.operator]
+        )
+    return ",".join(sorted(parts))
+
+
+class ParamWatches:
+    """One watch a scope. An object may lie in several scopes, and is forgotten when it lies in none."""
+
+    def __init__(
+        self, api: KubeApi, discovery: Discovery, sink: Sink, timing: Timing, held: Iterable[str]
+    ) -> None:
+        self._api = api
+        self._discovery = discovery
+        self._sink = sink
+        self._timing = timing
+        self._held = frozenset(held)
+        self._watches: dict[Scope, _Watch] = {}
+        self._owners: dict[ObjectKey, set[Scope]] = {}
+
+    def follow(self, wanted: Iterable[Scope]) -> None:
+        """Watch these scopes, and no others. Kinds that are held anyway need no watch."""
+        needed = {scope for scope in wanted if scope.kind not in self._held}
+        for scope in self._watches.keys() - needed:
+            self._watches.pop(scope).stop()
+        for scope in needed - self._watches.keys():
+            watch = _Watch(scope, self._sink, self._owners)
+            watch.task = asyncio.create_task(
+                watch.run(self._api, self._discovery, self._timing), name=f"watch {scope.kind}"
+            )
+            self._watches[scope] = watch
+
+    def unreadable(self, max_age: float) -> dict[str, str]:
+        """The kinds whose objects are not known, or not known since ``max_age`` seconds, and why."""
+        oldest = time.monotonic() - max_age
+        found = {}
+        for scope, watch in self._watches.items():
+            trouble = watch.trouble(oldest)
+            if trouble is not None:
+                found[scope.kind] = trouble
+        return found
+
+    async def close(self) -> None:
+        """Stop all watches."""
+        tasks = [watch.task for watch in self._watches.values() if watch.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Watch:
+    """One scope. It stands between the reflector and the store, so that scopes share objects without harm."""
+
+    def __init__(self, scope: Scope, sink: Sink, owners: dict[ObjectKey, set[Scope]]) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self._scope = scope
+        self._sink = sink
+        self._owners = owners
+        self._reflector: Reflector | None = None
+        self._trouble = "not read yet"
+
+    async def run(self, api: KubeApi, discovery: Discovery, timing: Timing) -> None:
+        """Find out where the kind is served, and watch it, until cancelled."""
+        scope, backoff = self._scope, Backoff(most=timing.absent)
+        selectors = {}
+        if scope.name:
+            selectors["fieldSelector"] = f"metadata.name={scope.name}"
+        if scope.labels:
+            selectors["labelSelector"] = scope.labels
+        while True:
+            try:
+                kind = await discovery.find(scope.kind, scope.version)
+            except ApiError as error:
+                self._trouble = str(error)
+            else:
+                if kind is not None:
+                    break
+                self._trouble = f"the cluster has no kind {scope.kind}"
+            log.warning("params", extra={"fields": {"kind": scope.kind, "why": self._trouble}})
+            await asyncio.sleep(backoff.next())
+        # A definition that goes away takes its objects along, but what a policy was set to must not vanish with it.
+        kind = replace(kind, optional=False)
+        namespace = scope.namespace if kind.namespaced else ""
+        self._reflector = Reflector(api, kind, self, timing, namespace=namespace, selectors=selectors)
+        await self._reflector.run()
+
+    def trouble(self, oldest: float) -> str | None:
+        """Why the objects are not known as of ``oldest`` (monotonic), or None."""
+        reflector = self._reflector
+        if reflector is None or not reflector.synced:
+            # An object that is asked for by its name is fetched where it is not held.
+            if self._scope.name:
+                return None
+            return reflector.trouble if reflector is not None else self._trouble
+        return None if reflector.seen >= oldest else f"too long not heard of: {reflector.trouble}"
+
+    def stop(self) -> None:
+        """Stop, and give up the objects."""
+        if self.task is not None:
+            self.task.cancel()
+        for key in [key for key, owners in self._owners.items() if self._scope in owners]:
+            self.remove(key)
+        self._sink.changed()
+
+    def put(self, document: Document) -> ObjectKey:
+        """Add or replace an object."""
+        key = self._sink.put(document)
+        self._owners.setdefault(key, set()).add(self._scope)
+        return key
+
+    def remove(self, key: ObjectKey) -> None:
+        """Give an object up; the last scope to do so forgets it."""
+        owners = self._owners.get(key, set())
+        owners.discard(self._scope)
+        if not owners:
+            self._owners.pop(key, None)
+            self._sink.remove(key)
+
+    def changed(self) -> None:
+        """Pass it on."""
+        self._sink.changed()
+
+
+def _versions(store: ObjectStore) -> dict[str, str]:
+    """The API version of each paramKind, as the policies' own documents name it."""
+    found: dict[str, str] = {}
+    for kind in (POLICIES, NATIVE_POLICIES):
+        for document in store.each(kind):
+            spec = document.get("spec")
+            param_kind = spec.get("paramKind") if isinstance(spec, dict) else None
+            if isinstance(param_kind, dict) and isinstance(param_kind.get("apiVersion"), str):
+                api_version = param_kind["apiVersion"]
+                found[group_kind(api_version, str(param_kind.get("kind")))] = api_version.rpartition("/")[2]
+    return found
