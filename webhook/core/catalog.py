@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from webhook.core.objects import Lookup, ObjectStore
 
 
+_MAX_REMEMBERED = 4096
+_MAX_REFERENCE = 512
+
+
 @dataclass(frozen=True, slots=True)
 class _Labelled:
     """A claim or volume matcher whose name pattern has matched already."""
@@ -82,7 +86,18 @@ class _Image:
 class Catalog:
     """The models, indexed by every way a volume can be recognised as theirs."""
 
-    __slots__ = ("_claims", "_csi", "_digests", "_images", "_nfs", "_node", "_volumes", "backends", "models")
+    __slots__ = (
+        "_claims",
+        "_csi",
+        "_digests",
+        "_image_models",
+        "_images",
+        "_nfs",
+        "_node",
+        "_volumes",
+        "backends",
+        "models",
+    )
 
     def __init__(self, models: Iterable[ModelWeights]) -> None:
         self.models: dict[str, Model] = {}
@@ -94,6 +109,7 @@ class Catalog:
         self._node: PathIndex[Model] = PathIndex()
         self._images: GlobIndex[_Image] = GlobIndex()
         self._digests: dict[str, list[Model]] = {}
+        self._image_models: dict[str, tuple[Model, ...]] = {}
         for weights in models:
             model = Model(weights.metadata.name, weights.spec.sensitivity)
             self.models[model.name] = model
@@ -139,14 +155,22 @@ class Catalog:
                 for paths in self._nfs.find(space):
                     yield from paths.find(path)
 
-    def of_image(self, reference: str) -> Iterator[Model]:
-        """The models an image reference holds."""
+    def of_image(self, reference: str) -> tuple[Model, ...]:
+        """The models an image reference holds. Answers are remembered, up to a bound: requesters choose references."""
+        known = self._image_models.get(reference)
+        if known is not None:
+            return known
         image = image_reference(reference)
-        for entry in self._images.find(image.repository):
-            if entry.matches(image.tag, image.digest):
-                yield entry.model
-        if image.digest:
-            yield from self._digests.get(image.digest, ())
+        found = {
+            entry.model
+            for entry in self._images.find(image.repository)
+            if entry.matches(image.tag, image.digest)
+        }
+        found.update(self._digests.get(image.digest, ()))
+        answer = tuple(sorted(found))
+        if len(self._image_models) < _MAX_REMEMBERED and len(reference) <= _MAX_REFERENCE:
+            self._image_models[reference] = answer
+        return answer
 
     def _add(self, entry: VolumeMatch, model: Model) -> None:
         if (claim := entry.persistent_volume_claim) is not None:

@@ -75,13 +75,14 @@ class Finder:
 class Resolver:
     """Follows references for one evaluation, each object once. ``backends`` is None while those are worked out."""
 
-    __slots__ = ("_backends", "_catalog", "_finder", "_open", "_seen")
+    __slots__ = ("_backends", "_catalog", "_finder", "_node_paths", "_open", "_seen")
 
     def __init__(self, catalog: Catalog, finder: Finder, backends: ProtectedBackends | None) -> None:
         self._catalog = catalog
         self._finder = finder
         self._backends = backends
         self._seen: dict[tuple[str, str, str], _Reaches] = {}
+        self._node_paths: dict[str, tuple[str, ...]] = {}
         self._open: set[tuple[str, str, str]] = set()
 
     def claim(self, namespace: str, name: str) -> _Reaches:
@@ -140,6 +141,7 @@ class Resolver:
         ]
         backend = backend_of(spec, "spec")
         if backend is not None:
+            self._node_paths[name] = tuple(path for space, path in backend.paths if space == NODE)
             found.extend(self.backend(backend))
         return _distinct(found)
 
@@ -159,10 +161,10 @@ class Resolver:
         """The paths of the node that a claim's volume stands for, where it is a hostPath or local volume."""
         document = self._finder.get("PersistentVolumeClaim", namespace, claim)
         name = text_at(object_at(document or {}, "spec", ""), "volumeName", "spec")
-        volume = self._finder.get("PersistentVolume", "", name) if name else None
-        backend = backend_of(object_at(volume, "spec", ""), "spec") if volume is not None else None
-        if backend is not None:
-            yield from (path for space, path in backend.paths if space == NODE)
+        if name:
+            # What a volume reaches is found once, and its backend with it.
+            self.volume(name)
+            yield from self._node_paths.get(name, ())
 
     def group_snapshot(self, namespace: str, document: Mapping[str, Any]) -> _Reaches:
         """What a VolumeGroupSnapshot's document is taken from: every claim its selector meets."""
@@ -306,6 +308,8 @@ _DIRECTNESS = {"persistentVolumeClaim": 0, "persistentVolume": 1, "clone": 3, "s
 
 def _distinct(found: Iterable[Reach]) -> _Reaches:
     """One reach for each model, the most direct; what is unknown counts only where nothing else is known."""
+    if not found:
+        return ()
     best: dict[Model, Reach] = {}
     for reach in found:
         held = best.get(reach.model)

@@ -69,8 +69,10 @@ class GlobIndex(Generic[T]):
         if wild is None:
             self._exact.setdefault(pattern, []).append(value)
             return
-        self._prefixes.setdefault(pattern[: wild.start()], []).append((compile_glob(pattern), value))
-        self._lengths = tuple(sorted({len(prefix) for prefix in self._prefixes}))
+        prefix = pattern[: wild.start()]
+        self._prefixes.setdefault(prefix, []).append((compile_glob(pattern), value))
+        if len(prefix) not in self._lengths:
+            self._lengths = tuple(sorted((*self._lengths, len(prefix))))
 
     def find(self, text: str) -> Iterator[T]:
         """Every value whose pattern matches the whole text; one under two such patterns comes twice."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
 from webhook.core.facts.dra import asked, claim_spec, class_of_resource, class_vendors
-from webhook.core.facts.environment import environment_devices
+from webhook.core.facts.environment import environment_devices, sets_no_device
 from webhook.core.facts.model import DeviceUse, Escape
 from webhook.core.facts.vendors import RUNTIME_CLASSES, UNKNOWN_VENDOR
 from webhook.core.nodepaths import devices_at
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from webhook.core.facts.pod import HostPath, PodView
 
 _PLAIN = frozenset({"cpu", "memory", "ephemeral-storage"})
+_SIDES = ("limits", "requests")
+_PLAIN_SIDES = frozenset(_SIDES)
+_NOTHING: dict[str, Any] = {}
 _DEVICE_MOUNTS = normal_path("/var/run/nvidia-container-devices")
 # CDI (container-device-interface, pkg/cdi/annotations.go), NVIDIA's runtime, NRI device plugins, CRI-O.
 _ANNOTATION_PREFIXES = (
@@ -46,9 +49,11 @@ def gather_devices(
     """Every way to a device, sorted, and the escapes that come with device claims. Raises `MalformedObjectError`."""
     found = set(_resources(pod.spec, pod.root, "", context))
     for path, name, container in pod.containers:
-        found.update(_resources(container, path, name, context))
-        found.update(environment_devices(container, path, name, context))
-        found.update(_device_mounts(container, path, name))
+        if not _asks_only_plain(container.get("resources")):
+            found.update(_resources(container, path, name, context))
+        if "envFrom" in container or not sets_no_device(container.get("env")):
+            found.update(environment_devices(container, path, name, context))
+    found.update(_device_mounts(pod))
     found.update(_annotations(pod, context))
     found.update(_runtime_class(pod, context))
     for where, path, _ in host_paths:
@@ -58,6 +63,21 @@ def gather_devices(
         devices, escapes = _claims(pod, context)
         found.update(devices)
     return tuple(sorted(found)), tuple(sorted(escapes))
+
+
+def _asks_only_plain(resources: Any) -> bool:
+    """Whether nearly every container's case is given: nothing but processor and memory."""
+    if not resources:
+        return resources is None or resources == {}
+    if not isinstance(resources, dict) or not _PLAIN_SIDES.issuperset(resources):
+        return False
+    limits, requests = resources.get("limits", _NOTHING), resources.get("requests", _NOTHING)
+    return (
+        isinstance(limits, dict)
+        and isinstance(requests, dict)
+        and _PLAIN.issuperset(limits)
+        and _PLAIN.issuperset(requests)
+    )
 
 
 def _resources(parent: Mapping[str, Any], path: str, container: str, context: Context) -> Iterator[DeviceUse]:
@@ -77,7 +97,7 @@ def _resources(parent: Mapping[str, Any], path: str, container: str, context: Co
 def _asked_for(resources: Mapping[str, Any], path: str) -> list[tuple[str, int]]:
     """The resources besides the plain ones that limits or requests ask for, and the larger number of the two."""
     counts: dict[str, int] = {}
-    for side in ("limits", "requests"):
+    for side in _SIDES:
         for name, quantity in object_at(resources, side, f"{path}.resources").items():
             if name not in _PLAIN:
                 counts[name] = max(counts.get(name, 0), _count(quantity))
@@ -96,13 +116,12 @@ def _count(quantity: Any) -> int:
     return int(match[1]) * _SUFFIXES[match[2]] if match is not None else 1
 
 
-def _device_mounts(container: Mapping[str, Any], path: str, name: str) -> Iterator[DeviceUse]:
+def _device_mounts(pod: PodView) -> Iterator[DeviceUse]:
     """Mounts that NVIDIA's runtime takes for a list of devices (accept-nvidia-visible-devices-as-volume-mounts)."""
-    for key, member in (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")):
-        for mount in list_at(container, key, path):
-            target = text_at(mount, member, f"{path}.{key}")
+    for mounts in pod.mounts.values():
+        for container, _, target in mounts:
             if "nvidia-container-devices" in target and path_within(normal_path(target), _DEVICE_MOUNTS):
-                yield DeviceUse("nvidia.com", normal_path(target), 1, "mount", name)
+                yield DeviceUse("nvidia.com", normal_path(target), 1, "mount", container)
 
 
 def _claims(pod: PodView, context: Context) -> tuple[set[DeviceUse], set[Escape]]:

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from webhook.core.facts.context import Context
 
 
+def sets_no_device(env: Any) -> bool:
+    """Whether a list of variables surely names none that gives devices; nearly every list is such a one."""
+    try:
+        return not env or DEVICE_VARIABLES.keys().isdisjoint([entry.get("name") for entry in env])
+    except (AttributeError, TypeError):
+        return False
+
+
 def environment_devices(
     container: Mapping[str, Any], path: str, name: str, context: Context
 ) -> Iterator[DeviceUse]:

@@ -47,10 +47,9 @@ def gather_escapes(pod: PodView, host_paths: tuple[HostPath, ...]) -> Iterator[E
     yield from _of_pod(pod)
     yield from _of_annotations(pod.annotations, join(pod.template.path, "metadata.annotations"))
     for path, _, container in pod.containers:
-        if container.get("securityContext") is not None:
+        if not _keeps_inside(container.get("securityContext")):
             yield from _of_security_context(container, path)
-        target = text_at(container, "targetContainerName", path)
-        if target:
+        if "targetContainerName" in container and (target := text_at(container, "targetContainerName", path)):
             yield Escape("targetContainer", f"{path}.targetContainerName", target)
     for where, path, declared in host_paths:
         if declared:
@@ -80,6 +79,31 @@ def _of_annotations(annotations: Mapping[str, Any], path: str) -> Iterator[Escap
                 yield Escape(kind, f"{path}[{key}]")
         if key.startswith(_APPARMOR) and value == "unconfined":
             yield Escape("appArmorUnconfined", f"{path}[{key}]")
+
+
+_CONFINING = frozenset(
+    {
+        "allowPrivilegeEscalation",
+        "readOnlyRootFilesystem",
+        "runAsGroup",
+        "runAsNonRoot",
+        "runAsUser",
+        "capabilities",
+    }
+    | {"seccompProfile"}
+)
+
+
+def _keeps_inside(context: Any) -> bool:
+    """Whether nearly every container's case is given: no security context, or one that only confines."""
+    if context is None:
+        return True
+    if not isinstance(context, dict) or not _CONFINING.issuperset(context):
+        return False
+    capabilities, profile = context.get("capabilities"), context.get("seccompProfile")
+    return (
+        capabilities is None or (isinstance(capabilities, dict) and capabilities.keys() <= {"drop"})
+    ) and (profile is None or (isinstance(profile, dict) and profile.get("type") != "Unconfined"))
 
 
 def _of_security_context(parent: Mapping[str, Any], path: str) -> Iterator[Escape]:

@@ -7,7 +7,7 @@ it copies no part of the document.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from webhook.core.documents import MalformedObjectError, join, list_at, object_at, text_at
 
@@ -18,21 +18,13 @@ if TYPE_CHECKING:
     from webhook.core.workload import PodTemplate
 
 CONTAINER_FIELDS = ("containers", "initContainers", "ephemeralContainers")
+MOUNT_FIELDS = (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath"))
 
 
-class Container(NamedTuple):
-    """A container of any sort, and where it stands, such as ``spec.containers[0]``."""
-
-    path: str
-    name: str
-    document: Document
-
-
-class Mount(NamedTuple):
-    """One container's use of a volume, as files or as a block device."""
-
-    container: str
-    read_only: bool
+# A container of any sort: where it stands, such as ``spec.containers[0]``, its name, and itself.
+Container: TypeAlias = "tuple[str, str, Document]"
+# One container's use of a volume, as files or as a block device: who, whether read-only, and where in the container.
+Mount: TypeAlias = tuple[str, bool, str]
 
 
 class HostPath(NamedTuple):
@@ -53,12 +45,12 @@ class PodView:
     annotations: Document
     containers: tuple[Container, ...]
     volumes: Mapping[str, Document]
-    mounts: Mapping[str, tuple[Mount, ...]]
+    mounts: Mapping[str, list[Mount]]
 
     def readers(self, volume: str) -> tuple[tuple[str, ...], bool]:
         """The containers that mount a volume, sorted, and whether all of them do so read-only."""
         mounts = self.mounts.get(volume, ())
-        return tuple(sorted({mount.container for mount in mounts})), all(mount.read_only for mount in mounts)
+        return tuple(sorted({name for name, _, _ in mounts})), all(read_only for _, read_only, _ in mounts)
 
 
 def view(template: PodTemplate) -> PodView:
@@ -88,16 +80,19 @@ def _containers(spec: Mapping[str, Any], root: str) -> Iterator[Container]:
     for field in CONTAINER_FIELDS:
         for index, document in enumerate(list_at(spec, field, root)):
             path = f"{root}.{field}[{index}]"
-            yield Container(path, text_at(document, "name", path), document)
+            yield path, text_at(document, "name", path), document
 
 
-def _mounts(containers: tuple[Container, ...]) -> dict[str, tuple[Mount, ...]]:
+def _mounts(containers: tuple[Container, ...]) -> dict[str, list[Mount]]:
     found: dict[str, list[Mount]] = {}
     for path, container, document in containers:
-        for mount in list_at(document, "volumeMounts", path):
-            name = text_at(mount, "name", f"{path}.volumeMounts")
-            found.setdefault(name, []).append(Mount(container, mount.get("readOnly") is True))
-        for device in list_at(document, "volumeDevices", path):
-            name = text_at(device, "name", f"{path}.volumeDevices")
-            found.setdefault(name, []).append(Mount(container, read_only=False))
-    return {name: tuple(mounts) for name, mounts in found.items()}
+        for field, member in MOUNT_FIELDS:
+            if field not in document:
+                continue
+            for mount in list_at(document, field, path):
+                volume, target = mount.get("name"), mount.get(member)
+                if not isinstance(volume, str) or not isinstance(target, str):
+                    raise MalformedObjectError(f"{path}.{field}", f"name and {member} must be strings")
+                read_only = field == "volumeMounts" and mount.get("readOnly") is True
+                found.setdefault(volume, []).append((container, read_only, target))
+    return found
