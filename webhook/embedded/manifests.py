@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+# Policy tests lie beside the policies; they hold cases, not objects.
+TEST_SUFFIX = ".test.yaml"
 
 
 class ManifestError(ValueError):
@@ -61,15 +63,16 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def read_path(path: Path) -> Iterator[Manifest]:
-    """Every object in a file, or in the manifest files below a directory, in the order of their names.
+    """Every object in a file, or in the manifest files below a directory but its policy tests, in the order of names.
 
     Raises `ManifestError`.
     """
-    if path.is_dir():
-        for file in sorted(item for item in path.rglob("*") if item.suffix in SUFFIXES and item.is_file()):
-            yield from read_file(file)
+    if not path.is_dir():
+        yield from read_file(path)
         return
-    yield from read_file(path)
+    for file in sorted(item for item in path.rglob("*") if item.suffix in SUFFIXES and item.is_file()):
+        if not file.name.endswith(TEST_SUFFIX):
+            yield from read_file(file)
 
 
 def read_file(path: Path) -> Iterator[Manifest]:

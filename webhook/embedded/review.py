@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from webhook.core.objects import Document
     from webhook.core.snapshot import Snapshot
-    from webhook.embedded.source import DirectorySource
+    from webhook.embedded.source import ManifestSource
 
 _MAX_ROUNDS = 16
 _ACCOUNT_GROUPS = ("system:serviceaccounts", "system:authenticated")
@@ -61,7 +61,7 @@ class Outcome:
     verdict: Verdict
 
 
-def review(manifest: Manifest, asker: Asker, source: DirectorySource, now: datetime | None = None) -> Outcome:
+def review(manifest: Manifest, asker: Asker, source: ManifestSource, now: datetime | None = None) -> Outcome:
     """Review one manifest or recorded AdmissionReview. Raises `ManifestError` where it is neither."""
     recorded = manifest.document.get("kind") == "AdmissionReview"
     try:
@@ -76,7 +76,7 @@ def review(manifest: Manifest, asker: Asker, source: DirectorySource, now: datet
     return Outcome(_label(manifest, recorded, request.uid), request.user.username, verdict)
 
 
-def decide(request: AdmissionRequest, source: DirectorySource, now: datetime) -> Verdict:
+def decide(request: AdmissionRequest, source: ManifestSource, now: datetime) -> Verdict:
     """Mutation, then validation of the mutated object, as the API server calls the webhook."""
     snapshot = source.snapshot()
     mutated = _finish(lambda known: mutate(request, snapshot, known, now), source)
@@ -97,7 +97,7 @@ def as_review(document: Document, asker: Asker, snapshot: Snapshot) -> Document:
     except ValueError:
         key = _generated_key(document)
     namespace = (key.namespace or asker.namespace) if is_namespaced(key.kind) else ""
-    subject: Document = {**document, "metadata": {**document["metadata"]}}
+    subject: Document = _without_nulls(document)
     if namespace:
         subject["metadata"]["namespace"] = namespace
     kind, _, group = key.kind.partition(".")
@@ -148,7 +148,7 @@ def _generated_key(document: Document) -> ObjectKey:
     return ObjectKey(group_kind(document["apiVersion"], document["kind"]), metadata.get("namespace", ""), "")
 
 
-def _finish(step: Callable[[Knowledge], Verdict | Needs], source: DirectorySource) -> Verdict:
+def _finish(step: Callable[[Knowledge], Verdict | Needs], source: ManifestSource) -> Verdict:
     known = Knowledge()
     for _ in range(_MAX_ROUNDS):
         result = step(known)
@@ -168,6 +168,13 @@ def _label(manifest: Manifest, recorded: bool, uid: str) -> str:
         metadata.get("name") or metadata.get("generateName"),
     )
     return "/".join(str(part) for part in parts if part)
+
+
+def _without_nulls(value: Any) -> Any:
+    """A copy without null members: decoding into a typed object drops them, so the API server never sends one."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _without_empty(request: Document) -> Document:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from webhook.core.rbac import decide
 from webhook.core.snapshot import SnapshotBuilder
 from webhook.core.source import Knowledge
-from webhook.embedded.manifests import ManifestError, read_path
+from webhook.embedded.manifests import Manifest, ManifestError, read_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     from webhook.core.source import Needs
 
 
-class DirectorySource:
-    """Reads manifests below the given paths once, at construction. Raises `ManifestError` where one is wrong."""
+class ManifestSource:
+    """Takes manifests once, at construction. Raises `ManifestError` where one is wrong."""
 
-    def __init__(self, paths: Iterable[Path], settings: Settings, *, now: datetime | None = None) -> None:
+    def __init__(
+        self, manifests: Iterable[Manifest], settings: Settings, *, now: datetime | None = None
+    ) -> None:
         builder = SnapshotBuilder(settings, complete=True, assumed_time=now or datetime.now(UTC))
         places: dict[object, str] = {}
-        for path in paths:
-            for manifest in read_path(path):
-                try:
-                    places[builder.put(manifest.document)] = manifest.source
-                except ValueError as error:
-                    raise ManifestError(f"{manifest.source}: {error}") from None
+        for manifest in manifests:
+            try:
+                places[builder.put(manifest.document)] = manifest.source
+            except ValueError as error:
+                raise ManifestError(f"{manifest.source}: {error}") from None
         self._snapshot = builder.snapshot()
         for key, problem in self._snapshot.problems.items():
             raise ManifestError(f"{places.get(key, key.name)}: {key.kind} {key.name}: {problem}")
@@ -58,3 +59,10 @@ class DirectorySource:
     async def answer(self, needs: Needs) -> Knowledge:
         """As `resolve`."""
         return self.resolve(needs)
+
+
+class DirectorySource(ManifestSource):
+    """Reads the manifests below the given paths once, at construction. Raises `ManifestError` where one is wrong."""
+
+    def __init__(self, paths: Iterable[Path], settings: Settings, *, now: datetime | None = None) -> None:
+        super().__init__((manifest for path in paths for manifest in read_path(path)), settings, now=now)
