@@ -75,14 +75,14 @@ class Finder:
 class Resolver:
     """Follows references for one evaluation, each object once. ``backends`` is None while those are worked out."""
 
-    __slots__ = ("_backends", "_catalog", "_finder", "_node_paths", "_open", "_seen")
+    __slots__ = ("_backends", "_catalog", "_finder", "_open", "_seen", "backend_of_volume")
 
     def __init__(self, catalog: Catalog, finder: Finder, backends: ProtectedBackends | None) -> None:
         self._catalog = catalog
         self._finder = finder
         self._backends = backends
         self._seen: dict[tuple[str, str, str], _Reaches] = {}
-        self._node_paths: dict[str, tuple[str, ...]] = {}
+        self.backend_of_volume: dict[str, Backend] = {}
         self._open: set[tuple[str, str, str]] = set()
 
     def claim(self, namespace: str, name: str) -> _Reaches:
@@ -141,7 +141,7 @@ class Resolver:
         ]
         backend = backend_of(spec, "spec")
         if backend is not None:
-            self._node_paths[name] = tuple(path for space, path in backend.paths if space == NODE)
+            self.backend_of_volume[name] = backend
             found.extend(self.backend(backend))
         return _distinct(found)
 
@@ -164,7 +164,8 @@ class Resolver:
         if name:
             # What a volume reaches is found once, and its backend with it.
             self.volume(name)
-            yield from self._node_paths.get(name, ())
+            backend = self.backend_of_volume.get(name)
+            yield from (path for space, path in backend.paths if space == NODE) if backend is not None else ()
 
     def group_snapshot(self, namespace: str, document: Mapping[str, Any]) -> _Reaches:
         """What a VolumeGroupSnapshot's document is taken from: every claim its selector meets."""

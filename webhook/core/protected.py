@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.backends import Backend, backend_of
 from webhook.core.binding import fits, is_available, offered_class, wanted_classes
 from webhook.core.claims import Finder, Resolver
 from webhook.core.documents import MalformedObjectError, object_at, text_at
@@ -20,6 +19,7 @@ from webhook.core.patterns import PathIndex
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from webhook.core.backends import Backend
     from webhook.core.catalog import Catalog
     from webhook.core.objects import Document, ObjectStore
 
@@ -113,16 +113,19 @@ class ProtectedBackends:
     def _protected(self, document: Document, resolver: Resolver) -> ProtectedVolume | None:
         """The volume, where it is declared to hold models, stands on storage that is, or is bound to such a claim."""
         try:
-            found = {reach.model for reach in resolver.volume_spec(document)}
+            name = document["metadata"]["name"]
+            found = {reach.model for reach in resolver.volume(name)}
             claim = _claim_of(document)
             if claim is not None:
                 found.update(reach.model for reach in resolver.claim(*claim))
-            backend = backend_of(object_at(document, "spec", ""), "spec")
         except MalformedObjectError:
             return None
         found.discard(UNKNOWN)
-        name = document["metadata"]["name"]
-        return ProtectedVolume(name, tuple(sorted(found)), backend, claim, document) if found else None
+        if not found:
+            return None
+        return ProtectedVolume(
+            name, tuple(sorted(found)), resolver.backend_of_volume.get(name), claim, document
+        )
 
     def _index(self) -> None:
         self._keys: dict[str, list[ProtectedVolume]] = {}

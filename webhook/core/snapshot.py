@@ -99,6 +99,7 @@ class SnapshotBuilder:
     def put(self, document: Document) -> ObjectKey:
         """Add or replace one object. Raises `ValueError` where it is no Kubernetes object at all."""
         key = self._objects.put(document)
+        self._note_volume(key)
         model = _TYPES.get(key.kind)
         if model is not None:
             self._stale.add(key.kind)
@@ -108,6 +109,7 @@ class SnapshotBuilder:
     def remove(self, key: ObjectKey) -> None:
         """Forget one object."""
         self._objects.remove(key)
+        self._note_volume(key)
         if key.kind in _TYPES:
             self._stale.add(key.kind)
             self._typed[key.kind].pop(key.name, None)
@@ -128,7 +130,7 @@ class SnapshotBuilder:
             settings=self._settings,
             objects=self._objects,
             models=dict(models) if fresh_models else before.models,  # type: ignore[union-attr]
-            catalog=Catalog(models.values()) if fresh_models else before.catalog,  # type: ignore[union-attr]
+            catalog=self._catalog() if fresh_models else before.catalog,  # type: ignore[union-attr]
             policies=self._policies() if fresh_policies else before.policies,  # type: ignore[union-attr]
             access=self._book(fresh_models=fresh_models) if fresh_access else before.access,  # type: ignore[union-attr]
             workloads=self._workloads,
@@ -149,6 +151,14 @@ class SnapshotBuilder:
         self._problems.pop(key, None)
         self._typed[key.kind][key.name] = resource
         self._note_access(key, resource)
+
+    def _catalog(self) -> Catalog:
+        return Catalog(self._typed[MODELS].values()).with_volumes(self._objects)
+
+    def _note_volume(self, key: ObjectKey) -> None:
+        """Tell the catalog that a claim or volume may have changed; other kinds cost a comparison."""
+        if self._snapshot is not None and self._snapshot.catalog.backends is not None:
+            self._snapshot.catalog.backends.changed(key)
 
     def _note_access(self, key: ObjectKey, resource: Any) -> None:
         if key.kind not in (REQUESTS, APPROVALS):
