@@ -8,42 +8,24 @@ Native sidecars: KEP-753, stable since Kubernetes 1.33.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from webhook.api.base import GROUP
+from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
+from webhook.core.sidecar import AGENT, PREFIX, SEALED_PATH, agent, delivery_mount, volumes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from webhook.api.config import Injection
     from webhook.api.modelweights import ModelWeights
     from webhook.core.facts.model import Facts
     from webhook.core.objects import Document
 
-AGENT = "weightlock-agent"
-PREFIX = "weightlock-"
-TOKEN_VOLUME = "weightlock-token"  # noqa: S105 - the name of a volume
-CA_VOLUME = "weightlock-ca"
-TOKEN_PATH = "/var/run/secrets/weightlock.dev/broker"  # noqa: S105
-CA_PATH = "/etc/weightlock/ca"
-KEYS_PATH = "/var/run/weightlock/keys"
-WEIGHTS_PATH = "/var/run/weightlock/weights"
-SEALED_PATH = "/var/run/weightlock/sealed"
-AUDIENCE = f"{GROUP}/broker"
 HIDE_DEVICES = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
-_TOKEN_SECONDS = 600
 _API_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 _TOLERATED_RESOURCES = frozenset({"ephemeral-storage", "cpu", "memory"})
-# Pod Security's restricted level. No fixed user, so that OpenShift may choose one.
-_RESTRICTED: dict[str, Any] = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
+_RUNNING = ("initContainers", "containers")
 _NO_DEVICES = frozenset({"", "void", "none"})
 
 
@@ -55,6 +37,19 @@ class Plan:
     volumes: tuple[Document, ...]
     mounts: Mapping[str, tuple[Document, ...]]
     hidden: frozenset[str]
+
+
+def _spec(pod: Document) -> Document:
+    if not isinstance(pod.get("spec"), dict):
+        raise MalformedObjectError("spec", "must be an object")
+    return object_at(pod, "spec", "")
+
+
+def _containers(spec: Document, *fields: str) -> Iterator[tuple[str, int, Document]]:
+    """Every container of the lists named, with its list and its place in it."""
+    for field in fields:
+        for index, container in enumerate(list_at(spec, field, "spec")):
+            yield field, index, container
 
 
 def plan(pod: Document, facts: Facts, models: Mapping[str, ModelWeights], settings: Injection) -> Plan:
@@ -70,7 +65,7 @@ def plan(pod: Document, facts: Facts, models: Mapping[str, ModelWeights], settin
     mounts: dict[str, list[Document]] = {}
     sealed: list[Document] = []
     for name in names:
-        mount = _delivery_mount(name, models[name])
+        mount = delivery_mount(name, models[name])
         containers = sorted({container for use in uses if use.model == name for container in use.containers})
         for container in containers:
             mounts.setdefault(container, []).append(mount)
@@ -78,8 +73,8 @@ def plan(pod: Document, facts: Facts, models: Mapping[str, ModelWeights], settin
             volume = next(use.volume for use in uses if use.model == name)
             sealed.append({"name": volume, "readOnly": True, "mountPath": f"{SEALED_PATH}/{name}"})
     return Plan(
-        agent=_agent(names, models, sealed, settings, _common_user(pod, mounts)),
-        volumes=_volumes(names, models, settings),
+        agent=agent(names, models, sealed, settings, _common_user(pod, mounts)),
+        volumes=volumes(names, models, settings),
         mounts={container: tuple(items) for container, items in mounts.items()},
         hidden=hidden,
     )
@@ -87,13 +82,12 @@ def plan(pod: Document, facts: Facts, models: Mapping[str, ModelWeights], settin
 
 def patch(pod: Document, wanted: Plan) -> tuple[Document, ...]:
     """The JSON patch (RFC 6902) that makes the pod carry the plan; empty where it does. The pod is not changed."""
-    spec = pod["spec"]
+    spec = _spec(pod)
     operations: list[Document] = []
     # The containers first, while they still stand where the pod has them.
-    for field in ("initContainers", "containers"):
-        for index, container in enumerate(spec.get(field) or ()):
-            if container.get("name") != AGENT:
-                operations += _patch_container(container, f"/spec/{field}/{index}", wanted)
+    for field, index, container in _containers(spec, *_RUNNING):
+        if container.get("name") != AGENT:
+            operations += _patch_container(container, f"/spec/{field}/{index}", wanted)
     if wanted.agent is not None:
         operations += _patch_volumes(spec, wanted.volumes)
         operations += _patch_agent(spec, wanted.agent)
@@ -102,16 +96,15 @@ def patch(pod: Document, wanted: Plan) -> tuple[Document, ...]:
 
 def strays(pod: Document, wanted: Plan) -> tuple[str, ...]:
     """What uses Weightlock's names or volumes without being part of the plan, in words; an attempt or a leftover."""
-    spec = pod["spec"]
+    spec = _spec(pod)
     ours = {volume["name"] for volume in wanted.volumes}
     found = [
         f'volume "{volume["name"]}" uses the reserved prefix "{PREFIX}"'
-        for volume in spec.get("volumes") or ()
+        for volume in list_at(spec, "volumes", "spec")
         if str(volume.get("name", "")).startswith(PREFIX) and volume["name"] not in ours
     ]
-    for field in ("initContainers", "containers", "ephemeralContainers"):
-        for position, container in enumerate(spec.get(field) or ()):
-            found += _container_strays(field, position, container, wanted, ours)
+    for field, position, container in _containers(spec, *_RUNNING, "ephemeralContainers"):
+        found += _container_strays(field, position, container, wanted, ours)
     return tuple(found)
 
 
@@ -124,56 +117,17 @@ def _container_strays(
             yield f'container "{AGENT}" in {field} is not Weightlock\'s'
         return
     allowed = {mount["name"] for mount in wanted.mounts.get(name, ())}
-    for mount in container.get("volumeMounts") or ():
+    for mount in list_at(container, "volumeMounts", field):
         if mount.get("name") in ours and mount.get("name") not in allowed:
             yield f'container "{name}" mounts "{mount["name"]}", which is not for it'
-
-
-def volume_name(model: str) -> str:
-    """The volume that holds a model's key or plaintext; model names may be longer than volume names may."""
-    return f"{PREFIX}{hashlib.sha256(model.encode()).hexdigest()[:16]}"
-
-
-def _delivery_mount(name: str, model: ModelWeights) -> Document:
-    base = WEIGHTS_PATH if model.spec.delivery == "plaintext" else KEYS_PATH
-    return {"name": volume_name(name), "readOnly": True, "mountPath": f"{base}/{name}"}
-
-
-def _volumes(
-    names: list[str], models: Mapping[str, ModelWeights], settings: Injection
-) -> tuple[Document, ...]:
-    token = {
-        "serviceAccountToken": {"audience": AUDIENCE, "expirationSeconds": _TOKEN_SECONDS, "path": "token"}
-    }
-    volumes: list[Document] = [
-        {"name": TOKEN_VOLUME, "projected": {"sources": [token], "defaultMode": 0o644}}
-    ]
-    if settings.ca_config_map:
-        volumes.append(
-            {
-                "name": CA_VOLUME,
-                "configMap": {
-                    "name": settings.ca_config_map,
-                    "items": [{"key": "ca.crt", "path": "ca.crt"}],
-                    "defaultMode": 0o644,
-                },
-            }
-        )
-    for name in names:
-        memory: Document = {"medium": "Memory"}
-        if models[name].spec.delivery == "key":
-            memory["sizeLimit"] = settings.key_volume_size
-        volumes.append({"name": volume_name(name), "emptyDir": memory})
-    return tuple(volumes)
 
 
 def _common_user(pod: Document, readers: Iterable[str]) -> int | None:
     """The user all readers of the key run as, if they say so themselves; the agent's files are for that user alone."""
     names = set(readers)
     users = {
-        (container.get("securityContext") or {}).get("runAsUser")
-        for field in ("initContainers", "containers")
-        for container in pod["spec"].get(field) or ()
+        object_at(container, "securityContext", field).get("runAsUser")
+        for field, _, container in _containers(_spec(pod), *_RUNNING)
         if container.get("name") in names
     }
     user = users.pop() if len(users) == 1 else None
@@ -181,62 +135,18 @@ def _common_user(pod: Document, readers: Iterable[str]) -> int | None:
     return user if isinstance(user, int) and not isinstance(user, bool) and user > 0 else None
 
 
-def _agent(
-    names: list[str],
-    models: Mapping[str, ModelWeights],
-    sealed: list[Document],
-    settings: Injection,
-    user: int | None,
-) -> Document:
-    """The sidecar with every default the API server would fill in, so that what it stores equals what we wrote."""
-    mounts = [{"name": TOKEN_VOLUME, "readOnly": True, "mountPath": TOKEN_PATH}]
-    arguments = ["agent", f"--broker={settings.broker_url}", f"--token={TOKEN_PATH}/token"]
-    if settings.ca_config_map:
-        mounts.append({"name": CA_VOLUME, "readOnly": True, "mountPath": CA_PATH})
-        arguments.append(f"--ca={CA_PATH}/ca.crt")
-    for name in names:
-        mount = _delivery_mount(name, models[name])
-        mounts.append({"name": mount["name"], "mountPath": mount["mountPath"]})
-        source = f":{SEALED_PATH}/{name}" if models[name].spec.delivery == "plaintext" else ""
-        arguments.append(f"--{models[name].spec.delivery}={name}:{mount['mountPath']}{source}")
-    return {
-        "name": AGENT,
-        "image": settings.image,
-        "imagePullPolicy": settings.image_pull_policy,
-        "args": arguments,
-        "restartPolicy": "Always",
-        "resources": {"requests": dict(settings.requests), "limits": dict(settings.limits)},
-        "securityContext": settings.security_context
-        or {**_RESTRICTED, **({"runAsUser": user} if user is not None else {})},
-        "startupProbe": {
-            "exec": {"command": ["weightlock", "agent", "--check"]},
-            "periodSeconds": 1,
-            "timeoutSeconds": 5,
-            "successThreshold": 1,
-            "failureThreshold": 600,
-        },
-        "terminationMessagePath": "/dev/termination-log",
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [*mounts, *sealed],
-    }
-
-
 def _hidden(pod: Document, facts: Facts) -> frozenset[str]:
     """The containers that ask for no accelerator and say nothing of NVIDIA_VISIBLE_DEVICES themselves."""
     asking = {use.container for use in facts.devices}
-    spec = pod["spec"]
-    if "" in asking or (spec.get("os") or {}).get("name") == "windows":
+    spec = _spec(pod)
+    if "" in asking or object_at(spec, "os", "spec").get("name") == "windows":
         return frozenset()
-    return frozenset(
-        container["name"]
-        for field in ("initContainers", "containers")
-        for container in spec.get(field) or ()
-        if container.get("name") and container["name"] != AGENT and container["name"] not in asking
-    )
+    names = (text_at(container, "name", field) for field, _, container in _containers(spec, *_RUNNING))
+    return frozenset(name for name in names if name and name != AGENT and name not in asking)
 
 
 def _patch_volumes(spec: Document, wanted: tuple[Document, ...]) -> list[Document]:
-    present = spec.get("volumes")
+    present = list_at(spec, "volumes", "spec")
     if not present:
         return [{"op": "add", "path": "/spec/volumes", "value": list(wanted)}]
     places = {volume.get("name"): index for index, volume in enumerate(present)}
@@ -252,7 +162,7 @@ def _patch_volumes(spec: Document, wanted: tuple[Document, ...]) -> list[Documen
 
 def _patch_agent(spec: Document, agent: Document) -> list[Document]:
     """Bring the agent to index 0, and remove any other container of its name."""
-    present = spec.get("initContainers")
+    present = list_at(spec, "initContainers", "spec")
     if not present:
         return [{"op": "add", "path": "/spec/initContainers", "value": [agent]}]
     operations: list[Document] = [
@@ -271,7 +181,7 @@ def _same_agent(actual: Document, wanted: Document) -> bool:
     """Equal, but for the API token mount and the resource defaults that built-in admission plugins add."""
     mounts = [
         mount
-        for mount in actual.get("volumeMounts") or ()
+        for mount in list_at(actual, "volumeMounts", AGENT)
         if not (
             mount.get("mountPath") == _API_TOKEN_PATH
             and str(mount.get("name")).startswith("kube-api-access-")
@@ -280,19 +190,20 @@ def _same_agent(actual: Document, wanted: Document) -> bool:
     return {**actual, "volumeMounts": mounts, "resources": None} == {
         **wanted,
         "resources": None,
-    } and _same_resources(actual.get("resources") or {}, wanted["resources"])
+    } and _same_resources(object_at(actual, "resources", AGENT), wanted["resources"])
 
 
 def _same_resources(actual: Document, wanted: Document) -> bool:
     """What is wanted stands; a default for another of the ordinary resources may have been added."""
     if not set(actual) <= {"requests", "limits"}:
         return False
-    return all(
-        {name: value for name, value in (actual.get(kind) or {}).items() if name in wanted[kind]}
-        == wanted[kind]
-        and set(actual.get(kind) or ()) - set(wanted[kind]) <= _TOLERATED_RESOURCES
-        for kind in ("requests", "limits")
-    )
+    for kind in ("requests", "limits"):
+        present = object_at(actual, kind, AGENT)
+        if {name: present.get(name) for name in wanted[kind]} != wanted[kind]:
+            return False
+        if not set(present) - set(wanted[kind]) <= _TOLERATED_RESOURCES:
+            return False
+    return True
 
 
 def _patch_container(container: Document, place: str, wanted: Plan) -> list[Document]:
@@ -304,7 +215,7 @@ def _patch_container(container: Document, place: str, wanted: Plan) -> list[Docu
 
 
 def _patch_mounts(container: Document, place: str, wanted: tuple[Document, ...]) -> list[Document]:
-    present = container.get("volumeMounts")
+    present = list_at(container, "volumeMounts", place)
     if not wanted:
         return []
     if not present:
@@ -320,7 +231,7 @@ def _patch_mounts(container: Document, place: str, wanted: tuple[Document, ...])
 
 
 def _patch_env(container: Document, place: str) -> list[Document]:
-    present = container.get("env")
+    present = list_at(container, "env", place)
     if not present:
         return [{"op": "add", "path": f"{place}/env", "value": [HIDE_DEVICES]}]
     said = [entry for entry in present if entry.get("name") == HIDE_DEVICES["name"]]

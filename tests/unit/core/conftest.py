@@ -71,7 +71,7 @@ def policy_of():
         everything = {
             "apiGroups": ["*"],
             "apiVersions": ["*"],
-            "resources": ["*"],
+            "resources": ["*/*"],
             "operations": ["*"],
         }
         return {
@@ -131,3 +131,31 @@ def build_pod(name: str = "train-7", claim: str = "", **spec: Any) -> dict[str, 
 def pod_of():
     """`build_pod`."""
     return build_pod
+
+
+@pytest.fixture(scope="session")
+def request_of_fuzz():
+    """`build_request`, for tests that Hypothesis runs many times."""
+    return build_request
+
+
+@pytest.fixture(scope="session")
+def snapshot_of_fuzz():
+    """A snapshot with a protected model and a policy that reads every fact, and the moment to judge at."""
+    builder = SnapshotBuilder(Settings(), complete=True, assumed_time=NOW)
+    everything = {"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"], "operations": ["*"]}
+    policy = {
+        "apiVersion": "weightlock.dev/v1alpha1",
+        "kind": "WeightPolicy",
+        "metadata": {"name": "everything"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [everything]},
+            "validations": [
+                {"expression": "weights.size() + devices.size() + escapes.size() + grants.size() == 0"},
+                {"expression": "object.spec.containers.all(c, !has(c.securityContext.privileged))"},
+            ],
+        },
+    }
+    for document in (*yaml.safe_load_all(ATLAS), policy):
+        builder.put(document)
+    return builder.snapshot(), NOW

@@ -11,6 +11,7 @@ from webhook.api.config import Injection
 from webhook.api.modelweights import ModelWeights
 from webhook.core import inject
 from webhook.core.facts.model import DeviceUse, Facts, WeightUse
+from webhook.core.sidecar import AGENT, volume_name
 
 
 def model(name="atlas-70b", delivery="key"):
@@ -51,7 +52,7 @@ def test_the_agent_comes_first_and_only_readers_get_the_key():
     ]
     agent, main, other = after["spec"]["initContainers"][0], *after["spec"]["containers"]
     assert agent["restartPolicy"] == "Always"
-    key = inject.volume_name("atlas-70b")
+    key = volume_name("atlas-70b")
     assert main["volumeMounts"] == [
         {"name": key, "readOnly": True, "mountPath": "/var/run/weightlock/keys/atlas-70b"}
     ]
@@ -195,7 +196,7 @@ def test_agents_in_the_wrong_place_are_replaced(place):
 STRAYS = {
     "the key in a container that does not read the weights": (
         lambda p: p["spec"]["containers"][1].update(
-            volumeMounts=[{"name": inject.volume_name("atlas-70b"), "mountPath": "/k"}]
+            volumeMounts=[{"name": volume_name("atlas-70b"), "mountPath": "/k"}]
         )
     ),
     "the token in a container": (
@@ -208,7 +209,7 @@ STRAYS = {
             ephemeralContainers=[
                 {
                     "name": "debug",
-                    "volumeMounts": [{"name": inject.volume_name("atlas-70b"), "mountPath": "/k"}],
+                    "volumeMounts": [{"name": volume_name("atlas-70b"), "mountPath": "/k"}],
                 }
             ]
         )
@@ -234,7 +235,7 @@ NAMES = ("main", "other", "third")
 mounts = st.lists(
     st.fixed_dictionaries(
         {
-            "name": st.sampled_from(["w", "weightlock-token", inject.volume_name("beta")]),
+            "name": st.sampled_from(["w", "weightlock-token", volume_name("beta")]),
             "mountPath": st.just("/m"),
         }
     ),
@@ -242,7 +243,7 @@ mounts = st.lists(
 )
 containers = st.lists(
     st.fixed_dictionaries(
-        {"name": st.sampled_from([*NAMES, inject.AGENT])},
+        {"name": st.sampled_from([*NAMES, AGENT])},
         optional={"volumeMounts": mounts, "image": st.just("x")},
     ),
     min_size=1,
