@@ -167,7 +167,7 @@ def dump(expr: bytes) -> bytes:
 
 def type_of(checked: Any, node: Any) -> Any:
     """Return the checked ``Type`` of ``node``, dynamic where the checker recorded none."""
-    return checked.type_map[node.id] if node.id in checked.type_map else _DYNAMIC
+    return checked.type_map.get(node.id, _DYNAMIC)
 
 
 def children(expr: Any) -> Iterator[Any]:
@@ -238,6 +238,18 @@ def ident(name: str) -> bytes:
 def text(value: str) -> bytes:
     """Return an `Expr` that is a string literal."""
     return _delimited(3, _delimited(6, value.encode()))
+
+
+def constant(value: str | int | bool) -> bytes:
+    """Return an `Expr` that is a literal, as a key of a map or an index of a list."""
+    if isinstance(value, str):
+        return text(value)
+    expr = Expr()
+    if isinstance(value, bool):
+        expr.const_expr.bool_value = value
+    else:
+        expr.const_expr.int64_value = value
+    return bytes(expr.SerializeToString())
 
 
 def sequence(*elements: bytes) -> bytes:

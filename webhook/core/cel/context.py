@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from threading import local
 from typing import TYPE_CHECKING
 
-from webhook.core.authz import Answers
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from webhook.core.authz import Answers
 
 
 @dataclass(frozen=True, slots=True)

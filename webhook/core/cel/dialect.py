@@ -149,11 +149,8 @@ class _Validator:
             if accepted is not None and given != "dyn" and given not in accepted:
                 yield arguments[index].id, f"error during formatting: {complaint}, was given {given}"
         if len(arguments) > len(clauses):
-            yield (
-                node.id,
-                "too many arguments supplied to string.format "
-                f"(expected {len(clauses)}, got {len(arguments)})",
-            )
+            expected = f"expected {len(clauses)}, got {len(arguments)}"
+            yield node.id, f"too many arguments supplied to string.format ({expected})"
 
 
 def _message(node: Any) -> Iterator[tuple[int, str]]:

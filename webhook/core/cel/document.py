@@ -78,7 +78,9 @@ def check(document: Any, limits: Limits = DEFAULT_LIMITS) -> None:
         kind = type(value)
         if kind is dict or kind is list:
             if len(value) > limits.length:
-                raise DocumentError("length", f"a list or map has {len(value)} entries, more than {limits.length}")
+                raise DocumentError(
+                    "length", f"a list or map has {len(value)} entries, more than {limits.length}"
+                )
             if depth >= limits.depth:
                 raise DocumentError("depth", f"document is nested more than {limits.depth} levels deep")
             if kind is dict:
@@ -90,7 +92,9 @@ def check(document: Any, limits: Limits = DEFAULT_LIMITS) -> None:
         elif kind is int and not _LEAST <= value <= _MOST:
             raise DocumentError("integer", "document holds an integer beyond 64 bits")
         elif kind not in _SCALARS:
-            raise DocumentError("type", f"document holds a value of type {kind.__name__}, which JSON does not have")
+            raise DocumentError(
+                "type", f"document holds a value of type {kind.__name__}, which JSON does not have"
+            )
 
 
 def _check_lengths(document: Any, length: int) -> None:

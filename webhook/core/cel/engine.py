@@ -1,8 +1,8 @@
 """The one place that talks to cel-expr-python: libraries, types, and the way from a source to an expression.
 
-Exactly the Kubernetes set is enabled: strings (version 2), sets, optionals, two-variable comprehensions, and Weightlock's
-own Kubernetes libraries. cel-cpp's math, bindings, encoders, lists and regex stay off: a policy that used them would
-not load in an API server, or mean something else there.
+Exactly the Kubernetes set is enabled: strings (version 2), sets, optionals, two-variable comprehensions, and
+Weightlock's own Kubernetes libraries. cel-cpp's math, bindings, encoders, lists and regex stay off: a policy that used
+them would not load in an API server, or mean something else there.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ _INTERNAL: Final = [
     _function(rewrite.MAP_OF_PAIRS, [cel.Type.LIST], cel.Type.MAP, _map_of_pairs),
     _function(rewrite.MAP_OF_MAPS, [cel.Type.LIST], cel.Type.MAP, _map_of_maps),
 ]
+# What a call of these costs: every argument is converted, and leaks.
+PYTHON_FUNCTIONS: Final = frozenset(getattr(libraries, "function_names", list)())
 _POOL: Final = descriptors(libraries.message_files())
 _EXTENSIONS: Final = [
     *libraries.extensions(),

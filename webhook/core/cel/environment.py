@@ -14,10 +14,10 @@ from cel_expr_python import cel
 
 from webhook.core.cel import checked, dialect, engine, types
 from webhook.core.cel.errors import CompileError
-from webhook.core.cel.program import Program
+from webhook.core.cel.program import Program, Surroundings
 from webhook.core.cel.rewrite import rewrite
 from webhook.core.cel.source import Source, prepare
-from webhook.core.cel.variables import PREFIX, Variable, Variables
+from webhook.core.cel.variables import PREFIX, Variables
 
 Expectation = Literal["bool", "string", "string or null", "any"]
 
@@ -77,9 +77,13 @@ class Environment:
             raise CompileError.at(source, 0, f"must evaluate to {expect} but got {body.type_name}")
         closure = scope.closure(body.variables)
         references = body.references.union(*(variable.references for variable in closure))
-        expression = self._bound(body, closure, references)
+        surroundings = Surroundings(closure, tuple(self._functions(references).items()))
+        if body.expression is not None and not closure and not surroundings.functions:
+            expression = body.expression
+        else:
+            expression = engine.deserialize(checked.dump(surroundings.around(body.message.expr)))
         engine.plan(expression)
-        return Program(source, body.type_name, references, expression, body, closure)
+        return Program(source, body.type_name, references, expression, body, surroundings)
 
     def check(self, text: str, scope: Variables) -> Checked:
         """Parse and check ``text`` where the variables of ``scope`` are known; raises CompileError."""
@@ -112,29 +116,23 @@ class Environment:
         if env is None:
             if len(self._scopes) >= _CACHED_SCOPES:
                 self._scopes.clear()
-            declared = {PREFIX + variable.name: variable.type for variable in known}
+            declared = {variable.qualified: variable.type for variable in known}
             env = self._scopes[key] = engine.environment({**self._declared, **declared})
         return env
 
-    def _bound(self, body: Checked, closure: tuple[Variable, ...], references: frozenset[str]) -> Any:
-        """Return the expression of ``body`` with all that it needs from outside the activation bound around it."""
-        functions = dict.fromkeys(_unavailable(references, self._declared), engine.ABSENT_FUNCTION)
+    def _functions(self, references: frozenset[str]) -> dict[str, str]:
+        """Return the functions that stand for variables which no activation holds, by variable.
+
+        ``params`` differ between the policies that share an activation. What this environment lacks, a variable
+        compiled in another one may still name; reaching it is an error.
+        """
+        missing = references - self._declared.keys()
+        functions = {
+            name: engine.ABSENT_FUNCTION for name in engine.DECLARABLE if name.partition(".")[0] in missing
+        }
         if "params" in references & self._declared.keys():
             functions["params"] = engine.PARAMS_FUNCTION
-        if body.expression is not None and not closure and not functions:
-            return body.expression
-        expr = body.message.expr.SerializeToString()
-        for variable in reversed(closure):
-            expr = checked.bind(PREFIX + variable.name, variable.expr, expr)
-        for name, function in functions.items():
-            expr = checked.bind(name, checked.call(function), expr)
-        return engine.deserialize(checked.dump(expr))
-
-
-def _unavailable(references: frozenset[str], declared: dict[str, Any]) -> list[str]:
-    """Return what variables of another environment name and this one lacks: reaching it is an error."""
-    roots = references - declared.keys()
-    return [name for name in engine.DECLARABLE if name.partition(".")[0] in roots]
+        return functions
 
 
 @cache

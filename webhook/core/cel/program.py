@@ -11,7 +11,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from webhook.core.authz import Answers, UnansweredError
-from webhook.core.cel import context, engine, values
+from webhook.core.cel import checked, context, engine, values
 from webhook.core.cel.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -67,6 +67,26 @@ class Bindings:
 
 
 @dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an expression needs besides the activation: variables, and functions that yield a value when called."""
+
+    closure: tuple[Variable, ...]
+    functions: tuple[tuple[str, str], ...]
+
+    def around(self, expr: Any) -> bytes:
+        """Return the bytes of ``expr`` with everything it may need bound around it."""
+        return self.enclose(expr.SerializeToString())
+
+    def enclose(self, expr: bytes) -> bytes:
+        """Do the same to the bytes of an expression."""
+        for variable in reversed(self.closure):
+            expr = checked.bind(variable.qualified, variable.expr, expr)
+        for name, function in self.functions:
+            expr = checked.bind(name, checked.call(function), expr)
+        return expr
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A compiled expression.
 
@@ -79,7 +99,7 @@ class Program:
     references: frozenset[str]
     expression: Any
     body: Checked
-    closure: tuple[Variable, ...]
+    surroundings: Surroundings
 
     def evaluate(self, bindings: Bindings, params: Any = None) -> Any:
         """Return the value on ``bindings`` as plain Python data.

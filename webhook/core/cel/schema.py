@@ -123,11 +123,11 @@ def descriptors(extra: Iterable[descriptor_pb2.FileDescriptorProto] = ()) -> des
     """Return a fresh pool with the well-known types, the two tables above and ``extra`` files."""
     pool = descriptor_pool.DescriptorPool()
     for module in _WELL_KNOWN:
-        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)  # type: ignore[no-untyped-call]
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
     for package, table in (("kubernetes", _KUBERNETES), ("weightlock", _WEIGHTLOCK)):
-        pool.AddSerializedFile(_file(package, table).SerializeToString())  # type: ignore[no-untyped-call]
+        pool.AddSerializedFile(_file(package, table).SerializeToString())
     for file in extra:
-        pool.AddSerializedFile(file.SerializeToString())  # type: ignore[no-untyped-call]
+        pool.AddSerializedFile(file.SerializeToString())
     return pool
 
 

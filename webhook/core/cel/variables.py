@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from webhook.core.cel.errors import CompileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from webhook.core.cel.environment import Checked, Environment
 
@@ -29,6 +29,11 @@ class Variable:
     name: str
     body: Checked
     expr: bytes
+
+    @property
+    def qualified(self) -> str:
+        """The name as expressions spell it."""
+        return PREFIX + self.name
 
     @property
     def source(self) -> str:
@@ -78,6 +83,9 @@ class Variables:
 
     def __getitem__(self, name: str) -> Variable:
         return self._entries[name]
+
+    def __iter__(self) -> Iterator[Variable]:
+        return iter(self._entries.values())
 
     def __len__(self) -> int:
         return len(self._entries)
