@@ -16,6 +16,7 @@ from webhook.embedded.manifests import ManifestError
 NAMESPACES = "/api/v1/namespaces"
 POLICIES = "/apis/weightlock.dev/v1alpha1/weightpolicies"
 CONFIG_MAPS = "/api/v1/configmaps"
+CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap"}
 
 
 def policy(expression="true", **spec):
@@ -189,8 +190,6 @@ async def test_other_kinds_are_found_by_discovery(server, connect):
 class TestParams:
     """The objects that parameterise policies."""
 
-    KIND = {"apiVersion": "v1", "kind": "ConfigMap"}
-
     @pytest.fixture(autouse=True)
     def _config_maps(self, server):
         server.objects[CONFIG_MAPS] = {}
@@ -203,7 +202,7 @@ class TestParams:
         for name in ("limits", "other"):
             await server.put(CONFIG_MAPS, name, "system", data={"n": "1"})
         ref = {"name": "limits", "namespace": "system", "parameterNotFoundAction": "Deny"}
-        await server.put(POLICIES, "p", **policy(paramKind=self.KIND, paramRef=ref))
+        await server.put(POLICIES, "p", **policy(paramKind=CONFIG_MAP, paramRef=ref))
         source = await connect()
         await eventually(lambda: ready(source) and self.held(source))
         assert self.held(source) == [("system", "limits")]
@@ -218,7 +217,7 @@ class TestParams:
         ref = {"selector": {"matchLabels": {"for": "weightlock"}}, "parameterNotFoundAction": "Allow"}
         source = await connect()
         await eventually(lambda: ready(source))
-        await server.put(POLICIES, "p", **policy(paramKind=self.KIND, paramRef=ref))
+        await server.put(POLICIES, "p", **policy(paramKind=CONFIG_MAP, paramRef=ref))
         await eventually(lambda: self.held(source) == [("system", "a")])
         await server.delete(POLICIES, "p")
         await eventually(lambda: self.held(source) == [])
@@ -227,8 +226,8 @@ class TestParams:
         await server.put(CONFIG_MAPS, "a", "system", metadata={"labels": {"for": "weightlock"}})
         by_label = {"selector": {"matchLabels": {"for": "weightlock"}}, "parameterNotFoundAction": "Allow"}
         by_name = {"name": "a", "parameterNotFoundAction": "Allow"}
-        await server.put(POLICIES, "one", **policy(paramKind=self.KIND, paramRef=by_label))
-        await server.put(POLICIES, "two", **policy(paramKind=self.KIND, paramRef=by_name))
+        await server.put(POLICIES, "one", **policy(paramKind=CONFIG_MAP, paramRef=by_label))
+        await server.put(POLICIES, "two", **policy(paramKind=CONFIG_MAP, paramRef=by_name))
         source = await connect()
         await eventually(lambda: ready(source) and self.held(source) == [("system", "a")])
         await eventually(lambda: not source.snapshot().objects.unreadable)
@@ -241,7 +240,7 @@ class TestParams:
     async def test_what_cannot_be_read_is_told_and_harms_no_other(self, server, connect, eventually):
         server.refuse[CONFIG_MAPS] = 403
         ref = {"selector": {"matchLabels": {"for": "weightlock"}}, "parameterNotFoundAction": "Allow"}
-        await server.put(POLICIES, "p", **policy(paramKind=self.KIND, paramRef=ref))
+        await server.put(POLICIES, "p", **policy(paramKind=CONFIG_MAP, paramRef=ref))
         source = await connect()
         await eventually(lambda: ready(source))
         await eventually(
