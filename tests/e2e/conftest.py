@@ -7,8 +7,9 @@ environment they fail instead, since a check that quietly did not run is worse t
     own_control_plane   the same, for tests that stop, pause or restart it (skipped on other clusters)
     new_control_plane   a function that starts one more with `harness.controlplane.Options` of your own
     namespace           the name of a new namespace, deleted after the test
-    weightlock          Weightlock before the control plane (`harness.weightlock.Weightlock`); whatever a test
-                        does to it, the next test finds it running with its webhooks registered
+    weightlock          Weightlock before that cluster (`harness.installed.Installed`); whatever a test does to
+                        it, the next test finds it running with its webhooks registered
+    own_weightlock      the same as a process of ours (`harness.weightlock.Weightlock`; skipped on other clusters)
     installed_weightlock  the same for the whole run, for fixtures of wider scope
 """
 
@@ -26,6 +27,8 @@ if str(HERE) not in sys.path:
 from harness.cluster import Cluster  # noqa: E402 -- the path to it is set just above
 from harness.controlplane import ControlPlane, Options  # noqa: E402
 from harness.foreign import ExistingCluster, KindCluster  # noqa: E402
+from harness.incluster import InClusterWeightlock  # noqa: E402
+from harness.installed import Installed  # noqa: E402
 from harness.programs import NoControlPlaneError, control_plane_programs  # noqa: E402
 from harness.weightlock import Weightlock  # noqa: E402
 
@@ -112,21 +115,34 @@ def namespace(control_plane: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def installed_weightlock(control_plane: Cluster) -> Iterator[Weightlock]:
+def installed_weightlock(control_plane: Cluster) -> Iterator[Installed]:
     """Weightlock before the cluster of this run, with the shipped policies, from the first test that asks."""
-    if not isinstance(control_plane, ControlPlane):
-        pytest.skip("Weightlock runs as a process of ours only beside a control plane of ours")
-    weightlock = Weightlock(control_plane)
+    image = os.environ.get("WEIGHTLOCK_IMAGE")
+    weightlock: Installed
+    if isinstance(control_plane, ControlPlane):
+        weightlock = Weightlock(control_plane)
+    elif image:
+        weightlock = InClusterWeightlock(control_plane, image)
+    else:
+        pytest.skip("WEIGHTLOCK_IMAGE does not say which image to install in the cluster")
     weightlock.install()
     yield weightlock
     weightlock.uninstall()
 
 
 @pytest.fixture
-def weightlock(installed_weightlock: Weightlock) -> Weightlock:
+def weightlock(installed_weightlock: Installed) -> Installed:
     """Weightlock, running and asked by the API server, whatever the test before did to it."""
     if not installed_weightlock.running:
         installed_weightlock.start()
     if not installed_weightlock.webhooks_present():
         installed_weightlock.add_webhooks()
     return installed_weightlock
+
+
+@pytest.fixture
+def own_weightlock(weightlock: Installed) -> Weightlock:
+    """Weightlock as a process of ours: its log file, its process id, its port."""
+    if not isinstance(weightlock, Weightlock):
+        pytest.skip("Weightlock is not a process of ours here")
+    return weightlock

@@ -5,7 +5,7 @@ label of a namespace that nobody can choose.
 """
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +24,16 @@ NAME = "weightlock"
 
 READ = ("get", "list", "watch")
 WRITE = ("CREATE", "UPDATE")
+# What the webhook does in a cluster: it watches what verdicts depend on, reads what they ask for, and asks RBAC.
 RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("", ("namespaces", "pods", "persistentvolumeclaims", "persistentvolumes", "configmaps"), READ),
-    ("", ("serviceaccounts", "nodes"), READ),
+    ("", ("namespaces", "persistentvolumeclaims", "persistentvolumes", "configmaps"), READ),
+    ("", ("pods", "serviceaccounts"), ("get",)),
     ("storage.k8s.io", ("storageclasses",), READ),
+    ("node.k8s.io", ("runtimeclasses",), READ),
     ("resource.k8s.io", ("deviceclasses", "resourceclaims", "resourceclaimtemplates"), READ),
     ("snapshot.storage.k8s.io", ("volumesnapshots", "volumesnapshotcontents"), READ),
-    ("weightlock.dev", ("*",), READ),
-    (
-        "admissionregistration.k8s.io",
-        (
-            "validatingadmissionpolicies",
-            "validatingadmissionpolicybindings",
-            "validatingwebhookconfigurations",
-            "mutatingwebhookconfigurations",
-        ),
-        READ,
-    ),
-    ("apiextensions.k8s.io", ("customresourcedefinitions",), READ),
+    ("weightlock.dev", ("modelweights", "weightpolicies", "accessrequests", "accessapprovals"), READ),
     ("authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
-    ("authentication.k8s.io", ("tokenreviews",), ("create",)),
 )
 
 # API group, resources, operations: what the validating webhook is asked about.
@@ -100,9 +90,10 @@ def identity() -> list[Manifest]:
     ]
 
 
-def webhooks(url: str, ca: Path, exempt: Sequence[str] = EXEMPT) -> list[Manifest]:
-    """The validating and the mutating webhook configuration of a Weightlock at `url`, vouched for by `ca`."""
-    bundle = base64.b64encode(ca.read_bytes()).decode()
+def webhooks(
+    client_config: Callable[[str], Mapping[str, Any]], exempt: Sequence[str] = EXEMPT
+) -> list[Manifest]:
+    """The validating and the mutating webhook configuration; `client_config` says how a path is reached."""
     by_name = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [*exempt]}
 
     def configuration(
@@ -111,7 +102,7 @@ def webhooks(url: str, ca: Path, exempt: Sequence[str] = EXEMPT) -> list[Manifes
         webhook = {
             "name": f"{path}.weightlock.dev",
             "admissionReviewVersions": ["v1"],
-            "clientConfig": {"url": f"{url}/{path}", "caBundle": bundle},
+            "clientConfig": dict(client_config(f"/{path}")),
             "rules": [_rule(*row) for row in table],
             "namespaceSelector": {"matchExpressions": [by_name]},
             "failurePolicy": "Fail",
@@ -132,6 +123,11 @@ def webhooks(url: str, ca: Path, exempt: Sequence[str] = EXEMPT) -> list[Manifes
         configuration("ValidatingWebhookConfiguration", "validate", VALIDATED),
         configuration("MutatingWebhookConfiguration", "mutate", MUTATED),
     ]
+
+
+def base64_of(file: Path) -> str:
+    """The content of a file in base64, as `caBundle` and Secrets have it."""
+    return base64.b64encode(file.read_bytes()).decode()
 
 
 def _rule(group: str, resources: Sequence[str], operations: Sequence[str]) -> Manifest:

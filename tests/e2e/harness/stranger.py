@@ -9,13 +9,13 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from harness.controlplane import ControlPlane
+from harness.manifests import base64_of
 from harness.pki import Authority
 
 Request = dict[str, Any]
@@ -55,7 +55,7 @@ class StrangerWebhook:
             "admissionReviewVersions": ["v1"],
             "clientConfig": {
                 "url": f"https://127.0.0.1:{self._server.server_port}/",
-                "caBundle": _base64(self._authority.certificate),
+                "caBundle": base64_of(self._authority.certificate),
             },
             "rules": [rule],
             "namespaceSelector": {"matchLabels": {"stranger": self.name}},
@@ -116,7 +116,3 @@ def _common_name(connection: object) -> str:
         return ""
     names = x509.load_der_x509_certificate(shown).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value)
-
-
-def _base64(file: Path) -> str:
-    return base64.b64encode(file.read_bytes()).decode()
