@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 # Each command's module is imported only when it is asked for, so that a review does not wait for a web server.
 _COMMANDS = {
+    "access": "ask for access to weights, decide on requests, see where they stand",
     "review": "the verdict the webhook would give, offline",
+    "policy": "test, lint and export policies",
     "serve": "the admission webhook",
 }
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-# Policy tests lie beside the policies; they hold cases, not objects.
+# Policy tests lie beside the policies, and so does the state they share; neither is part of what a directory holds.
 TEST_SUFFIX = ".test.yaml"
+TEST_STATE_SUFFIX = ".state.yaml"
 
 
 class ManifestError(ValueError):
@@ -71,7 +72,7 @@ def read_path(path: Path) -> Iterator[Manifest]:
         yield from read_file(path)
         return
     for file in sorted(item for item in path.rglob("*") if item.suffix in SUFFIXES and item.is_file()):
-        if not file.name.endswith(TEST_SUFFIX):
+        if not file.name.endswith((TEST_SUFFIX, TEST_STATE_SUFFIX)):
             yield from read_file(file)
 
 
