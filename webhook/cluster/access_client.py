@@ -1,0 +1,96 @@
+"""The few calls that the access commands make, under the identity of whoever runs them.
+
+It reads and creates access objects and asks who one is; it never changes or deletes anything.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from kubernetes_asyncio.config import ConfigException, list_kube_config_contexts
+
+from webhook.api.base import API_VERSION
+from webhook.api.config import Cluster
+from webhook.cluster.api import ApiError, KubeApi
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from webhook.core.objects import Document
+
+_ROOT = f"/apis/{API_VERSION}"
+_PAGE = 500
+
+
+class AccessClient:
+    """Use `connect`. All methods raise `ApiError`."""
+
+    def __init__(self, api: KubeApi, namespace: str) -> None:
+        self._api = api
+        self.namespace = namespace
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, kubeconfig: str = "", context: str = "") -> AsyncIterator[AccessClient]:
+        """A client with the credentials that kubectl would use. Raises `ClusterError`."""
+        api = await KubeApi.connect(Cluster(kubeconfig=kubeconfig, context=context), in_cluster=False)
+        try:
+            yield cls(api, _namespace(kubeconfig, context))
+        finally:
+            await api.close()
+
+    async def requests(self) -> list[Document]:
+        """All AccessRequests."""
+        return await self._list("accessrequests", "AccessRequest")
+
+    async def approvals(self) -> list[Document]:
+        """All AccessApprovals."""
+        return await self._list("accessapprovals", "AccessApproval")
+
+    async def models(self) -> list[Document]:
+        """All ModelWeights; none where one may not read them."""
+        try:
+            return await self._list("modelweights", "ModelWeights")
+        except ApiError as error:
+            if error.status == 403:
+                return []
+            raise
+
+    async def request(self, name: str) -> Document:
+        """One AccessRequest."""
+        return await self._api.get(f"{_ROOT}/accessrequests/{quote(name, safe='')}")
+
+    async def create(self, document: Document) -> Document:
+        """Create an AccessRequest or AccessApproval and return it as it was stored."""
+        resource = f"{document['kind'].lower()}s"
+        return await self._api.request("POST", f"{_ROOT}/{resource}", body=document)
+
+    async def username(self) -> str:
+        """Who this is, as the API server authenticates it."""
+        review: Document = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        answer = await self._api.request("POST", path, body=review)
+        return str(answer["status"]["userInfo"]["username"])
+
+    async def _list(self, resource: str, kind: str) -> list[Document]:
+        items: list[Document] = []
+        query = {"limit": str(_PAGE)}
+        while True:
+            page = await self._api.get(f"{_ROOT}/{resource}", query)
+            items += [{"apiVersion": API_VERSION, "kind": kind, **item} for item in page.get("items") or ()]
+            more = (page.get("metadata") or {}).get("continue")
+            if not more:
+                return items
+            query["continue"] = more
+
+
+def _namespace(kubeconfig: str, context: str) -> str:
+    """The namespace of the kubeconfig's context, as kubectl takes it."""
+    try:
+        contexts, active = list_kube_config_contexts(kubeconfig or None)
+    except ConfigException:
+        return "default"
+    chosen = next((item for item in contexts if item.get("name") == context), active) if context else active
+    return str(((chosen or {}).get("context") or {}).get("namespace") or "default")
