@@ -22,8 +22,8 @@ class Duration(str):
 
     __slots__ = ()
 
-    def __new__(cls, text: str) -> Duration:
-        if not text or not _SHAPE.match(text):
+    def __new__(cls, text: str) -> Duration:  # noqa: D102 - the class says it
+        if not text or not _SHAPE.fullmatch(text):
             raise ValueError(f"{text!r:.40} is no duration: write it like 30m, 8h or 1h30m")
         return super().__new__(cls, text)
 

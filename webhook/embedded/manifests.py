@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from webhook.core.objects import Document
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
+MAX_ENTRIES = 1_000_000
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 # Policy tests lie beside the policies, and so does the state they share; neither is part of what a directory holds.
 TEST_SUFFIX = ".test.yaml"
@@ -100,11 +101,27 @@ def read_bytes(content: bytes, source: str) -> Iterator[Manifest]:
         place = source if len(documents) == 1 else f"{source} (document {number})"
         if not isinstance(document, dict):
             raise ManifestError(f"{place}: not an object")
+        if _entries(document) > MAX_ENTRIES:
+            raise ManifestError(f"{place}: more than {MAX_ENTRIES} values, with its aliases written out")
         try:
             check(document)
         except DocumentError as error:
             raise ManifestError(f"{place}: {error}") from None
         yield from _opened(document, place)
+
+
+def _entries(document: Document) -> int:
+    """How many values a document has, counted no further than is allowed: an alias is cheap to write, not to follow."""
+    pending: list[Any] = [document]
+    count = 0
+    while pending and count <= MAX_ENTRIES:
+        value = pending.pop()
+        count += 1
+        if isinstance(value, dict):
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+    return count
 
 
 def _opened(document: Document, place: str) -> Iterator[Manifest]:
