@@ -1,11 +1,14 @@
 """The control plane under the other tests is real: its version, its RBAC, its controllers, its state."""
 
 import json
+import ssl
+from collections.abc import Callable
 
 import pytest
 from harness.cluster import Cluster
-from harness.controlplane import WEBHOOK_CLIENT, ControlPlane
+from harness.controlplane import WEBHOOK_CLIENT, ControlPlane, Options
 from harness.programs import ROOT
+from harness.rest import Client
 from harness.stranger import Request, StrangerWebhook
 from harness.waiting import eventually
 
@@ -178,6 +181,30 @@ def test_the_api_server_shows_webhooks_who_it_is(own_control_plane: ControlPlane
         own_control_plane.delete_namespace(namespace)
     assert set(stranger.callers) == {WEBHOOK_CLIENT}
     assert own_control_plane.webhook_client_ca.read_bytes() != own_control_plane.ca.read_bytes()
+
+
+def test_a_control_plane_of_other_options(new_control_plane: Callable[[Options], ControlPlane]) -> None:
+    issuer = {"url": "https://issuer.example.com", "audiences": ["weightlock"]}
+    claims = {"username": {"claim": "sub", "prefix": ""}}
+    authentication = {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AuthenticationConfiguration",
+        "jwt": [{"issuer": issuer, "claimMappings": claims}],
+        "anonymous": {"enabled": False},
+    }
+    cluster = new_control_plane(Options(scheduler=True, authentication=authentication))
+    anonymous = Client(cluster.server, ssl.create_default_context(cafile=cluster.ca), [])
+    assert anonymous.get("/readyz").status == 401
+    anonymous.close()
+    cluster.add_node("gpu-1", {"nvidia.com/gpu": "8"})
+    pod = {"apiVersion": "v1", "kind": "Pod", **pod_template(), "metadata": {"name": "p"}}
+    pod["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "8"}}
+    cluster.client().post("/api/v1/namespaces/default/pods", pod).ok()
+    placed = eventually(
+        lambda: cluster.client().get("/api/v1/namespaces/default/pods/p").ok()["spec"].get("nodeName"),
+        "the scheduler places the pod",
+    )
+    assert placed == "gpu-1"
 
 
 def test_helm_speaks_to_the_cluster(control_plane: Cluster) -> None:

@@ -146,6 +146,20 @@ class Cluster(abc.ABC):
         """Ask for a namespace to be deleted, without waiting for the end of it."""
         self.client().delete(f"/api/v1/namespaces/{name}")
 
+    def add_node(self, name: str, capacity: Mapping[str, str] | None = None) -> None:
+        """Make up a node that is ready and has room, so that pods can be bound to it; no kubelet runs there."""
+        room = {"cpu": "64", "memory": "512Gi", "pods": "200", **(capacity or {})}
+        status = {
+            "capacity": room,
+            "allocatable": room,
+            "conditions": [{"type": "Ready", "status": "True", "reason": "MadeUp", "message": "no kubelet"}],
+        }
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+        self.client().post("/api/v1/nodes", node).ok()
+        self.client().patch(f"/api/v1/nodes/{name}/status", {"status": status}).ok()
+        # The API server taints every new node until a controller has seen it ready.
+        self.client().patch(f"/api/v1/nodes/{name}", {"spec": {"taints": None}}).ok()
+
     def allow(
         self, user: str, verbs: Sequence[str], resources: Sequence[str], namespace: str, group: str = ""
     ) -> None:
