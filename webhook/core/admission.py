@@ -39,6 +39,8 @@ NOT_INJECTED = "WL301"
 RESERVED_NAME = "WL302"
 INTERNAL_ERROR = "WL902"
 _OURS = "weightlock"
+# Policies know these as variables of their own; Kubernetes' type of `request` has neither.
+_NOT_IN_REQUEST = frozenset({"object", "oldObject"})
 
 
 def mutate(
@@ -196,7 +198,7 @@ class _Judge:
             {
                 "object": request.object,
                 "oldObject": request.old_object,
-                "request": request.raw,
+                "request": {key: value for key, value in request.raw.items() if key not in _NOT_IN_REQUEST},
                 "namespaceObject": namespace_object(request.namespace, self.lookup)
                 if request.namespace
                 else None,

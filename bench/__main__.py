@@ -1,0 +1,25 @@
+"""``python -m bench [NAME…]``: every measurement, or those named. Ratios within one run; nothing passes or fails."""
+
+import importlib
+import sys
+
+NAMES = {
+    "decide": "one verdict in process, against parsing alone; growth with policies and objects; compiling",
+    "load": "reviews over TLS, against a handler that only echoes",
+    "seal": "sealing and unsealing, against cp",
+}
+
+
+def main():
+    """Run what is asked for; returns the exit code."""
+    asked = sys.argv[1:] or list(NAMES)
+    for name in asked:
+        if name not in NAMES:
+            sys.exit(f"no bench {name}; there are {', '.join(NAMES)}")
+        print(f"\n== {name}: {NAMES[name]}", flush=True)
+        importlib.import_module(f"bench.{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
