@@ -24,7 +24,7 @@ _DEFAULT_ANNOTATIONS = (
 
 def is_available(volume: Mapping[str, Any]) -> bool:
     """Whether a volume is bound to no claim and may be bound to one."""
-    if isinstance(volume["spec"].get("claimRef"), dict) or volume["metadata"].get("deletionTimestamp"):
+    if isinstance(_spec(volume).get("claimRef"), dict) or volume["metadata"].get("deletionTimestamp"):
         return False
     status = volume.get("status")
     phase = status.get("phase") if isinstance(status, dict) else None
@@ -33,7 +33,7 @@ def is_available(volume: Mapping[str, Any]) -> bool:
 
 def offered_class(volume: Mapping[str, Any]) -> str:
     """The storage class of a volume; empty for none."""
-    return _annotated_class(volume["metadata"]) or _text(volume["spec"].get("storageClassName"))
+    return _annotated_class(volume["metadata"]) or _text(_spec(volume).get("storageClassName"))
 
 
 def wanted_classes(claim: Mapping[str, Any], metadata: Mapping[str, Any], lookup: Lookup) -> set[str]:
@@ -48,10 +48,15 @@ def wanted_classes(claim: Mapping[str, Any], metadata: Mapping[str, Any], lookup
 def fits(volume: Mapping[str, Any], claim: Mapping[str, Any]) -> bool:
     """Whether an available volume of a right class has the modes and labels a claim's spec asks for."""
     return (
-        _mode(volume["spec"]) == _mode(claim)
-        and _has_access_modes(volume["spec"], claim)
+        _mode(_spec(volume)) == _mode(claim)
+        and _has_access_modes(_spec(volume), claim)
         and _is_selected(volume["metadata"], claim.get("selector"))
     )
+
+
+def _spec(volume: Mapping[str, Any]) -> Mapping[str, Any]:
+    spec = volume.get("spec")
+    return spec if isinstance(spec, dict) else {}
 
 
 def _annotated_class(metadata: Mapping[str, Any]) -> str:

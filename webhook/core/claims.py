@@ -18,7 +18,7 @@ from webhook.core.objects import Lookup, MissingObjectError
 from webhook.core.selectors import SelectorError, compile_selector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from webhook.core.catalog import Catalog
     from webhook.core.objects import Document
@@ -280,7 +280,7 @@ class Resolver:
             if origin and spec.get("driver") == driver and status.get("snapshotHandle") == handle:
                 known = True
                 found.extend(self._handle(driver, origin))
-        return _distinct(found) if known else unresolved(f"snapshot {handle!r} of unknown origin")
+        return _distinct(found) if known else unresolved(f"snapshot {handle[:64]!r} of unknown origin")
 
     def _once(self, key: tuple[str, str, str], resolve: Callable[[], _Reaches]) -> _Reaches:
         """Resolve an object once. One that leads back to itself, or too far away, counts as leading nowhere."""
@@ -298,16 +298,19 @@ class Resolver:
 
 
 def _rerouted(found: Iterable[Reach], via: str, detail: str = "") -> _Reaches:
+    """The same, reached by another way; what is unresolved stays so, for the reason it was."""
     return _distinct(
-        Reach(reach.model, via if reach.via != UNRESOLVED else UNRESOLVED, detail or reach.detail)
-        for reach in found
+        [
+            reach if reach.via == UNRESOLVED else Reach(reach.model, via, detail or reach.detail)
+            for reach in found
+        ]
     )
 
 
 _DIRECTNESS = {"persistentVolumeClaim": 0, "persistentVolume": 1, "clone": 3, "snapshot": 4, UNRESOLVED: 5}
 
 
-def _distinct(found: Iterable[Reach]) -> _Reaches:
+def _distinct(found: Sequence[Reach]) -> _Reaches:
     """One reach for each model, the most direct; what is unknown counts only where nothing else is known."""
     if not found:
         return ()

@@ -14,9 +14,12 @@ _POD_DIRECTORIES = (
     "/var/lib/containers",
     "/var/lib/containerd",
     "/var/lib/docker",
-    "/var/lib/rancher",
-    "/var/lib/k0s",
-    "/var/snap/microk8s",
+    "/var/lib/rancher/k3s/agent",
+    "/var/lib/rancher/rke2/agent",
+    "/var/lib/k0s/kubelet",
+    "/var/lib/k0s/containerd",
+    "/var/snap/microk8s/common/run",
+    "/var/snap/microk8s/common/var/lib/kubelet",
     "/run/containerd",
     "/run/crio",
     "/run/containers",
@@ -25,6 +28,8 @@ _POD_DIRECTORIES = (
     "/run/runc",
     "/proc",
 )
+
+_POD_KINDS = {"/var/lib/kubelet": "kubeletDirectory", "/proc": "hostProc"}
 
 _SOCKETS = (
     "/run/containerd/containerd.sock",
@@ -40,9 +45,8 @@ _SOCKETS = (
 # (kind, directory): mounting it, what contains it or what lies under it is a way out of the sandbox.
 _SENSITIVE = (
     *(("runtimeSocket", path) for path in _SOCKETS),
-    ("kubeletDirectory", "/var/lib/kubelet"),
+    *((_POD_KINDS.get(path, "containerState"), path) for path in _POD_DIRECTORIES),
     ("kubeletDirectory", "/etc/kubernetes"),
-    ("hostProc", "/proc"),
     ("hostSys", "/sys"),
     ("deviceInjection", "/etc/cdi"),
     ("deviceInjection", "/run/cdi"),
