@@ -113,6 +113,15 @@ class Tls(Schema):
     )
 
 
+class Signing(Schema):
+    """Ed25519 keys, in PEM files, without which no access request or approval counts on a cluster."""
+
+    key: str = Field(default="", description="the private key; its public half counts always")
+    keys: str = Field(
+        default="", description="public keys that count besides, one after another: keys being rotated"
+    )
+
+
 class Cluster(Schema):
     """How to reach the API server; without a kubeconfig the pod's own service account is used."""
 
@@ -129,6 +138,7 @@ class Config(Schema):
         default=None, description="plain HTTP for metrics and health; off by default"
     )
     tls: Tls = Field(default_factory=Tls)
+    signing: Signing = Field(default_factory=Signing)
     cluster: Cluster = Field(default_factory=Cluster)
     embedded: str = ""
     policies: str = Field(
@@ -136,15 +146,27 @@ class Config(Schema):
     )
     settings: Settings = Field(default_factory=Settings)
     max_concurrent_reviews: int = Field(
-        default=64, ge=1, le=4096, description="how many reviews may at once wait for the API server's answers"
+        default=64,
+        ge=1,
+        le=4096,
+        description="how many reviews may at once wait for the API server's answers",
     )
     max_waiting_reviews: int = Field(
-        default=1024, ge=0, le=65536, description="how many may wait for their turn before others are turned away"
+        default=1024,
+        ge=0,
+        le=65536,
+        description="how many may wait for their turn before others are turned away",
     )
     review_timeout_seconds: float = Field(
-        default=8, gt=0, le=29, description="an answer comes within this time; webhook timeouts must be longer"
+        default=8,
+        gt=0,
+        le=29,
+        description="an answer comes within this time; webhook timeouts must be longer",
     )
     drain_seconds: float = Field(
-        default=5, ge=0, le=300, description="how long to serve on after a stop was asked, while callers move away"
+        default=5,
+        ge=0,
+        le=300,
+        description="how long to serve on after a stop was asked, while callers move away",
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"

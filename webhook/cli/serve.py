@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from webhook.api.config import Config, Listen, Tls
 from webhook.api.faults import describe
 from webhook.cli.main import UsageError
+from webhook.cli.signing import load_signing
 from webhook.embedded.library import shipped_policies
 from webhook.embedded.manifests import ManifestError, read_file
 from webhook.embedded.source import DirectorySource
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import AsyncIterator, Sequence
 
+    from webhook.core.access import Verifier
     from webhook.core.source import SnapshotSource
 
 _EMBEDDED_LISTEN = "127.0.0.1:8443"
@@ -71,7 +73,8 @@ def run(options: argparse.Namespace) -> int:
             if config.embedded:
                 source = _directory(config)
                 return serve(config, lambda _: _embedded(source))
-            return serve(config, _cluster)
+            signer, verifier = load_signing(config.signing)
+            return serve(config, lambda config: _cluster(config, verifier), signer)
         except (ListenError, ManifestError) as error:
             raise UsageError(str(error)) from None
 
@@ -166,9 +169,9 @@ async def _embedded(source: DirectorySource) -> AsyncIterator[SnapshotSource]:
 
 
 @asynccontextmanager
-async def _cluster(config: Config) -> AsyncIterator[SnapshotSource]:
+async def _cluster(config: Config, verifier: Verifier) -> AsyncIterator[SnapshotSource]:
     # The Kubernetes client takes most of a second to import, and an embedded webhook has no use for it.
     from webhook.cluster.source import ClusterSource  # noqa: PLC0415
 
-    async with ClusterSource.connect(config) as source:
+    async with ClusterSource.connect(config, verifier=verifier) as source:
         yield source

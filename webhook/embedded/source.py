@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from webhook.core.rbac import decide
 from webhook.core.snapshot import SnapshotBuilder
 from webhook.core.source import Knowledge
+from webhook.embedded.keys import signing_keys
 from webhook.embedded.manifests import Manifest, ManifestError, read_path
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ class ManifestSource:
     def __init__(
         self, manifests: Iterable[Manifest], settings: Settings, *, now: datetime | None = None
     ) -> None:
-        builder = SnapshotBuilder(settings, complete=True, assumed_time=now or datetime.now(UTC))
+        manifests = list(manifests)
+        keys, moment = signing_keys(manifests), now or datetime.now(UTC)
+        builder = SnapshotBuilder(settings, complete=True, verifier=keys, assumed_time=moment)
         places: dict[object, str] = {}
         for manifest in manifests:
             try:

@@ -21,6 +21,7 @@ from webhook.server.gate import OverloadedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from webhook.core.access import Signer
     from webhook.core.review import AdmissionRequest
     from webhook.core.snapshot import Snapshot
     from webhook.core.source import SnapshotSource
@@ -46,13 +47,25 @@ class _UnanswerableError(Exception):
 
 
 class AdmissionService:
-    """Answers reviews from the snapshots of one source. ``seconds`` bounds an answer, whatever the caller allows."""
+    """Answers reviews from the snapshots of one source.
 
-    def __init__(self, source: SnapshotSource, gate: Gate, metrics: Metrics, *, seconds: float) -> None:
+    ``seconds`` bounds an answer, whatever the caller allows. ``signer`` signs the access objects of trusted callers.
+    """
+
+    def __init__(
+        self,
+        source: SnapshotSource,
+        gate: Gate,
+        metrics: Metrics,
+        *,
+        seconds: float,
+        signer: Signer | None = None,
+    ) -> None:
         self._source = source
         self._gate = gate
         self._metrics = metrics
         self._seconds = seconds
+        self._signer = signer
         self._loop = asyncio.get_running_loop()
         self._clock = time.perf_counter
 
@@ -62,13 +75,17 @@ class AdmissionService:
         ``trusted_caller`` says that the review comes from the API server by its client certificate. Raises
         `BadReviewError` where the bytes are no review.
         """
-        del trusted_caller
-        return await self._review(body, mutate, patience)
+        return await self._review(body, self._mutate_signed if trusted_caller else mutate, patience)
 
     async def validate(self, body: bytes, patience: float, *, trusted_caller: bool) -> bytes:
         """Answer a review with whether it may go through; otherwise as `mutate`."""
         del trusted_caller
         return await self._review(body, self._validate, patience)
+
+    def _mutate_signed(
+        self, request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime
+    ) -> Verdict | Needs:
+        return mutate(request, snapshot, knowledge, now, self._signer)
 
     def _validate(
         self, request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime
@@ -103,7 +120,8 @@ class AdmissionService:
         self._metrics.answered(request, verdict, decision, seconds)
         if log.isEnabledFor(logging.INFO):
             log.info(
-                "review", extra={"fields": _summary(request, verdict, step is mutate, decision, seconds)}
+                "review",
+                extra={"fields": _summary(request, verdict, step != self._validate, decision, seconds)},
             )
         return answer
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from webhook.api.config import Config, Listen
+    from webhook.core.access import Signer
     from webhook.core.source import SnapshotSource
     from webhook.server.http import Route
 
@@ -40,20 +41,20 @@ READY_POLL_SECONDS = 0.02
 log = logging.getLogger(__name__)
 
 
-def serve(config: Config, open_source: OpenSource) -> int:
+def serve(config: Config, open_source: OpenSource, signer: Signer | None = None) -> int:
     """Run the webhook until SIGTERM or SIGINT; the exit code. Raises `ListenError` where an address is taken."""
     logs.configure(config.log_level)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, open_source))
+        runner.run(_serve(config, open_source, signer))
     return 0
 
 
-async def _serve(config: Config, open_source: OpenSource) -> None:
+async def _serve(config: Config, open_source: OpenSource, signer: Signer | None) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    async with open_source(config) as source, Webhook(config, source).running() as webhook:
+    async with open_source(config) as source, Webhook(config, source, signer).running() as webhook:
         announcing = asyncio.create_task(webhook.announce())
         await told.wait()
         await _cancel(announcing)
@@ -66,8 +67,9 @@ async def _serve(config: Config, open_source: OpenSource) -> None:
 class Webhook:
     """One webhook process: its listeners, health, metrics and certificate."""
 
-    def __init__(self, config: Config, source: SnapshotSource) -> None:
+    def __init__(self, config: Config, source: SnapshotSource, signer: Signer | None = None) -> None:
         self._config = config
+        self._signer = signer
         self._source = source
         self._certificate = CertificateKeeper(config.tls)
         self._routers: list[Router] = []
@@ -84,7 +86,9 @@ class Webhook:
         self.health.add(snapshot_check(self._source))
         self.health.add(self._certificate.fault)
         gate = Gate(waiting_limit=config.max_waiting_reviews, asking_limit=config.max_concurrent_reviews)
-        service = AdmissionService(self._source, gate, metrics, seconds=config.review_timeout_seconds)
+        service = AdmissionService(
+            self._source, gate, metrics, seconds=config.review_timeout_seconds, signer=self._signer
+        )
         watch = endpoints.watch_routes(self.health, metrics)
         is_trusted = endpoints.caller_check(config.tls.client_ca, config.tls.client_names)
         review = endpoints.review_routes(service.mutate, service.validate, is_trusted)

@@ -5,6 +5,7 @@ the rights that it has in a cluster.
 """
 
 import http.client
+import os
 import ssl
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from harness import manifests
 from harness.cluster import Result, run
@@ -29,7 +32,8 @@ COMMAND = Path(sys.executable).parent / "weightlock"
 class Weightlock(Installed):
     """One Weightlock process; more than one can run beside a control plane under different names.
 
-    `url` and `ca` reach it directly, `log` is its log file. `settings` are those of its configuration file,
+    `url` and `ca` reach it directly, `signing_key` is what it signs access objects with,
+    `log` is its log file. `settings` are those of its configuration file,
     `config` any other top-level keys of it, `policies` the directory of policies it starts with. `config` may be
     changed before a restart.
     """
@@ -51,6 +55,9 @@ class Weightlock(Installed):
         self._config_file = cluster.directory / f"{name}.yaml"
         self._authority = Authority(cluster.directory / "pki" / name, f"{name}-ca")
         serving = self._authority.server(name, ["127.0.0.1"])
+        key = Ed25519PrivateKey.generate()
+        self.signing_key = cluster.directory / "pki" / name / "signing.key"
+        self.signing_key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{manifests.NAMESPACE}"]
         self.config: dict[str, Any] = {
             "listen": {"host": "127.0.0.1", "port": self.port},
@@ -60,6 +67,7 @@ class Weightlock(Installed):
                 "clientCa": str(cluster.webhook_client_ca),
                 "clientNames": [WEBHOOK_CLIENT],
             },
+            "signing": {"key": str(self.signing_key)},
             "cluster": {"kubeconfig": str(cluster.kubeconfig(manifests.USERNAME, groups))},
             "policies": str(policies) if policies else "",
             # Nobody withdraws an endpoint here, so a stopping process has nothing to wait for.
@@ -91,7 +99,9 @@ class Weightlock(Installed):
     def start(self) -> None:
         """Start the process and wait until it is ready. Raises AssertionError with the end of its log."""
         self._config_file.write_text(yaml.safe_dump(self.config, sort_keys=False))
-        self._component.start([COMMAND, "serve", "--config", self._config_file])
+        # What a killed process leaves behind is removed with the cluster's directory.
+        environment = {**os.environ, "TMPDIR": str(self.cluster.directory)}
+        self._component.start([COMMAND, "serve", "--config", self._config_file], environment)
         self._component.wait_ready(lambda: self.get("/readyz")[0] == 200, START_SECONDS)
 
     def stop(self) -> None:
