@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from webhook.core import inject
+from webhook.core.access.change import guard_change
 from webhook.core.access.guard import guard
 from webhook.core.access.stamp import stamp
+from webhook.core.access.waiver import waived
 from webhook.core.authz import Answers, UnansweredError
 from webhook.core.cel import Bindings, User
 from webhook.core.definitions import check_definition
@@ -152,7 +154,7 @@ class _Judge:
                     # Go on, so that all that is needed is fetched in one round.
                     continue
                 self._note(evaluation, self._clock() - begun if self._clock else 0.0)
-                findings += evaluation.findings
+                findings += [self._waived(finding, facts) for finding in evaluation.findings]
         return findings
 
     def injection(self) -> list[Finding]:
@@ -170,7 +172,7 @@ class _Judge:
         return findings
 
     def access(self) -> list[Finding]:
-        """The rules of access requests and approvals."""
+        """The rules of access requests and approvals, and of changes that need approval."""
         snapshot = self.snapshot
         problems = guard(
             self.request,
@@ -180,7 +182,18 @@ class _Judge:
             snapshot.settings.access,
             lookup=self.lookup,
         )
+        problems += guard_change(self.request, snapshot.access, self.now, snapshot.settings.access)
         return [Finding(problem.code, _OURS, problem.message, problem.fix) for problem in problems]
+
+    def _waived(self, finding: Finding, facts: TemplateFacts) -> Finding:
+        """The finding, or a warning in its place where an approved waiver covers it."""
+        if finding.action != "Deny" or finding.unevaluable or facts.pod is None:
+            return finding
+        labels = (facts.pod.get("metadata") or {}).get("labels") or {}
+        grant = waived(self.snapshot.access, finding.code, self.request.namespace, labels, self.now)
+        if grant is None:
+            return finding
+        return replace(finding, action="Warn", message=f"waived by {grant.request}: {finding.message}")
 
     def _templates(self) -> tuple[TemplateFacts, ...]:
         """The facts, gathered once: the policies and the injection both look at them."""
