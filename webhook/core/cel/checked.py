@@ -230,6 +230,13 @@ def call(function: str, *arguments: bytes, target: bytes | None = None) -> bytes
     return _delimited(6, b"".join(parts))
 
 
+def any_of(first: bytes, *others: bytes) -> bytes:
+    """Return an `Expr` that is true when one of several is."""
+    for other in others:
+        first = call("_||_", first, other)
+    return first
+
+
 def ident(name: str) -> bytes:
     """Return an `Expr` that names a variable, or a type."""
     return _delimited(4, _delimited(1, name.encode()))

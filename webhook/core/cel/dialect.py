@@ -8,11 +8,13 @@ Nothing here changes an expression.
 from __future__ import annotations
 
 import re
-from functools import cache
+from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from webhook.core.cel import checked, engine, types
-from webhook.core.cel.errors import CompileError, Issue
+from webhook.core.cel.errors import CompileError, EvaluationError, Issue
+from webhook.core.cel.rewrite import CLAUSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,6 +30,7 @@ _PROBES: Final = {
     "timestamp": "timestamp(params)",
     "matches": "''.matches(params)",
 }
+_LONGEST: Final = timedelta(microseconds=2**63 // 1000)
 # What the engine itself does with lists and maps of optionals is sound.
 _OPTIONALS_ALLOWED: Final = frozenset(
     {
@@ -46,7 +49,6 @@ _OPTIONALS_ALLOWED: Final = frozenset(
         "or",
     }
 )
-_CLAUSE: Final = re.compile(r"%(?:%|(?:\.\d+)?(.?))", re.DOTALL)
 # clause -> what it takes, and how cel-go complains (ext/formatting.go)
 _CLAUSES: Final = {
     "s": (None, "string clause can only be used on values with a text"),
@@ -120,9 +122,11 @@ class _Validator:
     def _call(self, node: Any) -> Iterator[tuple[int, str]]:
         call = node.call_expr
         if call.function in _PROBES and call.args:
-            literal = call.args[0]
-            if _text(literal) is not None and not _valid(call.function, _text(literal)):
-                yield literal.id, f"invalid {call.function} argument"
+            constant = call.args[0].const_expr
+            text = call.function != "timestamp" or constant.WhichOneof("kind") == "string_value"
+            literal = constant.string_value if text else constant.int64_value
+            if constant.WhichOneof("kind") and not _valid(call.function, literal):
+                yield call.args[0].id, f"invalid {call.function} argument"
         elif call.function == "format" and _text(call.target) is not None:
             yield from self._format(node, call.target.const_expr.string_value)
         if call.function not in _OPTIONALS_ALLOWED:
@@ -136,7 +140,7 @@ class _Validator:
         if not node.call_expr.args or node.call_expr.args[0].WhichOneof("kind") != "list_expr":
             return
         arguments = node.call_expr.args[0].list_expr.elements
-        clauses = [match[1] for match in _CLAUSE.finditer(template) if match[0] != "%%"]
+        clauses = [match[1] for match in CLAUSE.finditer(template) if match[0] != "%%"]
         for index, clause in enumerate(clauses):
             if clause not in _CLAUSES:
                 yield node.id, f'could not parse formatting clause: unrecognized formatting clause "{clause}"'
@@ -172,11 +176,11 @@ def _text(node: Any) -> str | None:
     return constant.string_value if constant.WhichOneof("kind") == "string_value" else None
 
 
-@cache
-def _probe(function: str) -> Any:
-    return engine.compile_source(engine.environment({"params": engine.STRING}), _PROBES[function])
-
-
-@cache
-def _valid(function: str, literal: str) -> bool:
-    return engine.succeeds(_probe(function), {"params": literal})
+@lru_cache(4096)
+def _valid(function: str, literal: str | int) -> bool:
+    try:
+        value = engine.evaluate(_PROBES[function], literal)
+    except EvaluationError:
+        return False
+    # Go keeps a duration in 64 bits of nanoseconds.
+    return not isinstance(value, timedelta) or abs(value) < _LONGEST

@@ -7,12 +7,14 @@ them would not load in an API server, or mean something else there.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from cel_expr_python import cel
 
-from webhook.core.cel import context, rewrite
-from webhook.core.cel.errors import CompileError
+from webhook.core.cel import context, rewrite, values
+from webhook.core.cel.errors import CompileError, EvaluationError
+from webhook.core.cel.formatting import formatted
 from webhook.core.cel.schema import descriptors
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ except ImportError:
         values=dict,
     )
 
-STRING: Final = cel.Type.STRING
 REQUEST_VARIABLES: Final = {
     "object": cel.Type.DYN,
     "oldObject": cel.Type.DYN,
@@ -91,12 +92,24 @@ def _function(name: str, parameters: list[Any], result: Any, implementation: Any
     return cel.FunctionDecl(name, [cel.Overload(f"{name}_0", result, parameters, False, implementation)])
 
 
+def _formatted() -> Any:
+    string = cel.Type.STRING
+    return cel.FunctionDecl(
+        rewrite.FORMATTED,
+        [
+            cel.Overload(f"{rewrite.FORMATTED}_{name}", string, [type_, string], False, formatted)
+            for name, type_ in (("list", cel.Type.LIST), ("map", cel.Type.MAP), ("double", cel.Type.DOUBLE))
+        ],
+    )
+
+
 # No source can spell a name with "@": these exist for rewritten expressions only.
 _INTERNAL: Final = [
     _function(PARAMS_FUNCTION, [], cel.Type.DYN, _params),
     _function(ABSENT_FUNCTION, [], cel.Type.DYN, _absent),
     _function(rewrite.MAP_OF_PAIRS, [cel.Type.LIST], cel.Type.MAP, _map_of_pairs),
     _function(rewrite.MAP_OF_MAPS, [cel.Type.LIST], cel.Type.MAP, _map_of_maps),
+    _formatted(),
 ]
 # What a call of these costs: every argument is converted, and leaks.
 PYTHON_FUNCTIONS: Final = frozenset(getattr(libraries, "function_names", list)())
@@ -152,12 +165,17 @@ def plan(expression: Any) -> None:
             raise CompileError.parse(str(error)) from None
 
 
-def succeeds(expression: Any, data: Mapping[str, Any]) -> bool:
-    """Tell whether ``expression`` has a value on ``data``."""
+@cache
+def _probe(source: str) -> Any:
+    return _RUNTIME.compile(source)
+
+
+def evaluate(source: str, params: Any) -> Any:
+    """Return the plain value of a source of our own that names ``params``; raises EvaluationError."""
     try:
-        return bool(expression.eval(activation(data)).type() != cel.Type.ERROR)
-    except RuntimeError:
-        return False
+        return values.plain(_probe(source).eval(_RUNTIME.Activation({"params": params})))
+    except RuntimeError as error:
+        raise EvaluationError.parse(str(error)) from None
 
 
 # Activations and serialized expressions fit every environment. This one knows no types: an absent field is absent at

@@ -24,7 +24,7 @@ Expectation = Literal["bool", "string", "string or null", "any"]
 _EXPECTED: Final[dict[str, frozenset[str]]] = {
     "bool": frozenset({"bool"}),
     "string": frozenset({"string"}),
-    "string or null": frozenset({"string", "null"}),
+    "string or null": frozenset({"string", "null_type"}),
 }
 _CACHED_SCOPES: Final = 1024
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from webhook.core.authz import Answers, UnansweredError
 from webhook.core.cel import checked, context, engine, values
 from webhook.core.cel.errors import EvaluationError
+from webhook.core.cel.schema import REQUEST_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,8 @@ class Bindings:
     """The values of one request: JSON-like data by variable name, the recorded answers, and who asks.
 
     ``data`` must consist of exactly dict, list, str, int, float, bool and None, as a JSON parser makes them, and
-    must have passed `webhook.core.cel.document`. A variable that is left out is null, or an empty list.
+    must have passed `webhook.core.cel.document`. A variable that is left out is null, or an empty list. ``request``
+    may be the whole AdmissionRequest; only the fields that policies can name are kept.
     """
 
     __slots__ = ("_activation", "_data", "_thread", "authorizer", "request", "user")
@@ -42,12 +44,11 @@ class Bindings:
         unknown = data.keys() - engine.ABSENT.keys()
         if unknown:
             raise ValueError(f"unknown variables: {', '.join(sorted(unknown))}")
+        request: Mapping[str, Any] = data.get("request") or {}
         self.authorizer = authorizer if authorizer is not None else Answers()
-        self.request: Mapping[str, Any] = data.get("request") or {}
-        self.user = (
-            user if user is not None else context.User.from_user_info(self.request.get("userInfo") or {})
-        )
-        self._data = {**engine.ABSENT, **data}
+        self.user = user if user is not None else context.User.from_user_info(request.get("userInfo") or {})
+        self.request = {name: request[name] for name in REQUEST_FIELDS if name in request}
+        self._data = {**engine.ABSENT, **data, "request": self.request}
         self._activation: Any = None
         self._thread = 0
 

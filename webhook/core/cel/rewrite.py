@@ -3,6 +3,7 @@
 - ``has(x.f)`` is false in cel-go where x is no map (``refQualify`` in interpreter/attributes.go), an error here.
 - A field or element of an optional (``x.?f``, ``x.?f.g``, ``x.?f[i]``) is none in cel-go where the inner value
   cannot have it, and an error here; an element beyond the end is even taken to be present.
+- ``string.format`` writes lists, maps and doubles in another way; those are put into words by a Python function.
 - ``transformMap`` and ``transformMapEntry`` have no run-time function here: the entries are collected in a list,
   and one Python function makes the map of them.
 """
@@ -13,11 +14,12 @@ import re
 from itertools import count
 from typing import Any, Final
 
-from webhook.core.cel import checked
+from webhook.core.cel import checked, types
 
+FORMATTED: Final = "@formatted"
 MAP_OF_PAIRS: Final = "@mapOfPairs"
 MAP_OF_MAPS: Final = "@mapOfMaps"
-_RELEVANT: Final = re.compile(r"\bhas\b|\?|optional|transformMap")
+_RELEVANT: Final = re.compile(r"\bhas\b|\?|optional|transformMap|format")
 _INSERT: Final = "cel.@mapInsert"
 _OPTIONAL: Final = "optional_type"
 _OPTIONAL_SELECT: Final = "_?._"
@@ -26,6 +28,9 @@ _ACCESSES: Final = frozenset({_OPTIONAL_SELECT, _OPTIONAL_INDEX, "_[_]"})
 _NONE: Final = checked.call("optional.none")
 _MAP: Final = checked.ident("map")
 _LIST: Final = checked.ident("list")
+_DOUBLE: Final = checked.ident("double")
+# One clause of a format string, or an escaped percent sign; the group is the letter.
+CLAUSE: Final = re.compile(r"%(?:%|(?:\.\d+)?(.?))", re.DOTALL)
 
 
 def rewrite(message: Any, text: str) -> bool:
@@ -47,6 +52,7 @@ class _Rewriter:
                 self._select(node)
             elif kind == "call_expr":
                 self._access(node)
+                self._format(node)
             elif kind == "comprehension_expr":
                 self._transform(node)
         return self._changed
@@ -85,6 +91,38 @@ class _Rewriter:
         fit = checked.call("_&&_", present, _container(checked.call("value", target=value)))
         body = checked.call("_?_:_", fit, checked.call(function, value, key), _NONE)
         self._replace(node, checked.bind(name, operand.SerializeToString(), body))
+
+    def _format(self, node: Any) -> None:
+        call = node.call_expr
+        template = call.target.const_expr.string_value
+        if call.function != "format" or not template or call.args[0].WhichOneof("kind") != "list_expr":
+            return
+        arguments = iter(call.args[0].list_expr.elements)
+
+        def clause(match: re.Match[str]) -> str:
+            argument = None if match[0] == "%%" else next(arguments, None)
+            written = match[0][1:]
+            if argument is None or written[-1:] not in {"s", "f", "e"}:
+                return match[0]
+            kind = self._shape(argument)
+            value = argument.SerializeToString()
+            words = checked.call(FORMATTED, value, checked.text(written))
+            if written == "s" and kind == "dyn":
+                odd = checked.any_of(*(_is_type(value, name) for name in (_LIST, _MAP, _DOUBLE)))
+                words = checked.call("_?_:_", odd, words, value)
+            elif kind not in {"list", "map", "double", "dyn"}:
+                return match[0]
+            self._replace(argument, words)
+            return "%s"
+
+        call.target.const_expr.string_value = CLAUSE.sub(clause, template)
+
+    def _shape(self, node: Any) -> str:
+        """Return list, map, double or dyn; for every other type what is no such word."""
+        type_ = checked.type_of(self._message, node)
+        if "optional_type" in types.describe(type_):
+            return ""
+        return types.describe(type_).partition("(")[0]
 
     def _transform(self, node: Any) -> None:
         loop = node.comprehension_expr
@@ -127,5 +165,8 @@ def _may_be_no_map(operand: Any, kind: str) -> bool:
 
 def _container(value: bytes) -> bytes:
     """Return the test that ``value`` is a map or a list: what can be asked for a field without an error."""
-    type_ = checked.call("type", value)
-    return checked.call("_||_", checked.call("_==_", type_, _MAP), checked.call("_==_", type_, _LIST))
+    return checked.any_of(_is_type(value, _MAP), _is_type(value, _LIST))
+
+
+def _is_type(value: bytes, type_: bytes) -> bytes:
+    return checked.call("_==_", checked.call("type", value), type_)

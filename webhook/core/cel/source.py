@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 
 # The limit of cel-go's parser (ExpressionSizeCodePointLimit), in characters.
 _MAX_LENGTH: Final = 100_000
-_INTERESTING: Final = re.compile(r"variables|`|exists_one|\\[0xXuU]")
+_INTERESTING: Final = re.compile(r"variables|exists_one|\\[0xXuU]")
 # Literals and comments come first, so that what they hold is never taken for code.
 _TOKENS: Final = re.compile(
     r"""(?P<comment>//[^\n]*)"""
     r"""|(?P<literal>[rRbB]{0,2}(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))"""
-    r"""|(?P<quoted>`)"""
     r"""|(?P<one>\.\s*exists_one)(?=\s*\(\s*[A-Za-z_]\w*\s*,\s*[A-Za-z_]\w*\s*,)"""
     r"""|(?P<has>\bhas\s*\(\s*variables\s*\.\s*(?P<tested>[A-Za-z_]\w*)\s*\))"""
     r"""|(?<![\w.])variables\s*\.\s*(?P<optional>\?\s*)?(?P<name>[A-Za-z_]\w*)""",
@@ -83,8 +82,7 @@ def prepare(text: str, variables: Container[str]) -> Source:
     - ``has(variables.x)`` is true once x is defined (k8s.io/apiserver ``pkg/cel/lazy``); the engine takes it for
       ``variables.x``. ``variables.?x`` is ``optional.of(variables.x)``.
     - ``exists_one`` with two variables is another name of ``existsOne`` in cel-go, but not here.
-    - Identifiers in backticks are not part of the Kubernetes dialect. NUL in a literal would be cut off on its
-      way into a Python function.
+    - NUL in a literal is refused: a Python function that returned it would see it cut off.
     """
     if len(text) > _MAX_LENGTH:
         raise CompileError.at("", 0, f"expression is longer than {_MAX_LENGTH} characters")
@@ -108,8 +106,6 @@ def prepare(text: str, variables: Container[str]) -> Source:
 
 
 def _respell(text: str, match: re.Match[str], variables: Container[str], names: set[str]) -> str | None:
-    if match["quoted"]:
-        raise CompileError.at(text, match.start(), "Syntax error: token recognition error at: '`'")
     if (
         match["literal"]
         and "r" not in match[0][:2].lower()

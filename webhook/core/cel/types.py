@@ -11,19 +11,19 @@ from typing import Any, Final
 from cel_expr_python import cel
 
 _PRIMITIVES: Final = ("dyn", "bool", "int", "uint", "double", "string", "bytes")
-_WELL_KNOWN: Final = {1: "any", 2: "timestamp", 3: "duration"}
+_WELL_KNOWN: Final = {1: "any", 2: "google.protobuf.Timestamp", 3: "google.protobuf.Duration"}
 _DECLARED: Final = {
     "dyn": cel.Type.DYN,
     "any": cel.Type.DYN,
-    "null": cel.Type.NULL,
+    "null_type": cel.Type.NULL,
     "bool": cel.Type.BOOL,
     "int": cel.Type.INT,
     "uint": cel.Type.UINT,
     "double": cel.Type.DOUBLE,
     "string": cel.Type.STRING,
     "bytes": cel.Type.BYTES,
-    "timestamp": cel.Type.TIMESTAMP,
-    "duration": cel.Type.DURATION,
+    "google.protobuf.Timestamp": cel.Type.TIMESTAMP,
+    "google.protobuf.Duration": cel.Type.DURATION,
 }
 
 
@@ -67,4 +67,4 @@ def _scalar(type_: Any, kind: str | None) -> str:
         return name if kind == "primitive" else f"wrapper({name})"
     if kind == "well_known":
         return _WELL_KNOWN.get(type_.well_known, "dyn")
-    return "null" if kind == "null" else "dyn"
+    return "null_type" if kind == "null" else "dyn"
