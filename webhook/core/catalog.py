@@ -9,18 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.backends import NODE, Backend, nfs_space
-from webhook.core.csidrivers import folds_case
-from webhook.core.model import Model
 from webhook.core.patterns import GlobIndex, PathIndex, PatternSet, compile_glob, image_reference, is_glob
-from webhook.core.protected import ProtectedBackends
 from webhook.core.selectors import Selector, compile_selector
+from webhook.core.storage.backends import NODE, Backend, nfs_space
+from webhook.core.storage.csidrivers import folds_case
+from webhook.core.storage.model import Model
+from webhook.core.storage.protected import ProtectedBackends
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Iterable, Iterator, Mapping
 
-    from webhook.api.modelweights import CsiVolumes, ModelWeights, VolumeMatch
+    from webhook.api.modelweights import CsiVolumes, ModelWeights, NfsVolumes, VolumeMatch
     from webhook.core.objects import Lookup, ObjectStore
 
 
@@ -42,29 +42,41 @@ class _Labelled:
         return self.selector is None or (labels is not None and self.selector.matches(labels))
 
 
-class _Csi:
-    """A csi entry: any handle that matches, or all attributes that match, make a volume these weights."""
+class _Driver:
+    """The csi entries of one driver: any handle that matches, or all attributes that match, make a volume weights."""
 
-    __slots__ = ("attributes", "handles", "model")
+    __slots__ = ("attributes", "every", "folds", "handles")
 
-    def __init__(self, entry: CsiVolumes, model: Model) -> None:
-        def folded(pattern: str) -> str:
-            return pattern.lower() if folds_case(entry.driver) else pattern
+    def __init__(self, driver: str) -> None:
+        self.folds = folds_case(driver)
+        self.every: list[Model] = []
+        self.handles: GlobIndex[Model] = GlobIndex()
+        self.attributes: dict[str, GlobIndex[tuple[tuple[tuple[str, PatternSet], ...], Model]]] = {}
 
-        self.model = model
-        self.handles = PatternSet(map(folded, entry.volume_handles)) if entry.volume_handles else None
-        self.attributes = tuple(
-            (key.lower(), PatternSet([folded(glob)])) for key, glob in entry.attributes.items()
-        )
+    def add(self, entry: CsiVolumes, model: Model) -> None:
+        """Put an entry under each of its handles, and under its first attribute with the others to be met."""
+        if not entry.volume_handles and not entry.attributes:
+            self.every.append(model)
+        for handle in entry.volume_handles:
+            self.handles.add(self._folded(handle), model)
+        wanted = [(key.lower(), self._folded(glob)) for key, glob in entry.attributes.items()]
+        if wanted:
+            (key, glob), rest = wanted[0], tuple((name, PatternSet([item])) for name, item in wanted[1:])
+            self.attributes.setdefault(key, GlobIndex()).add(glob, (rest, model))
 
-    def matches(self, handle: str, attributes: Mapping[str, str]) -> bool:
-        if self.handles is None and not self.attributes:
-            return True
-        if self.handles is not None and handle and self.handles.matches(handle):
-            return True
-        return bool(self.attributes) and all(
-            key in attributes and pattern.matches(attributes[key]) for key, pattern in self.attributes
-        )
+    def find(self, backend: Backend) -> Iterator[Model]:
+        """The models whose entries describe a backend of this driver."""
+        yield from self.every
+        if backend.handle:
+            yield from self.handles.find(backend.handle)
+        values = backend.attributes
+        for key, index in self.attributes.items():
+            for rest, model in index.find(values[key]) if key in values else ():
+                if all(name in values and pattern.matches(values[name]) for name, pattern in rest):
+                    yield model
+
+    def _folded(self, pattern: str) -> str:
+        return pattern.lower() if self.folds else pattern
 
 
 class _Image:
@@ -90,6 +102,7 @@ class Catalog:
         "_claims",
         "_csi",
         "_digests",
+        "_exports",
         "_image_models",
         "_images",
         "_nfs",
@@ -104,8 +117,9 @@ class Catalog:
         self.backends: ProtectedBackends | None = None
         self._claims: GlobIndex[_Labelled] = GlobIndex()
         self._volumes: GlobIndex[_Labelled] = GlobIndex()
-        self._csi: dict[str, list[_Csi]] = {}
+        self._csi: dict[str, _Driver] = {}
         self._nfs: GlobIndex[PathIndex[Model]] = GlobIndex()
+        self._exports: dict[str, PathIndex[Model]] = {}
         self._node: PathIndex[Model] = PathIndex()
         self._images: GlobIndex[_Image] = GlobIndex()
         self._digests: dict[str, list[Model]] = {}
@@ -145,9 +159,9 @@ class Catalog:
 
     def of_backend(self, backend: Backend) -> Iterator[Model]:
         """The models whose csi, nfs and hostPath entries describe a backend."""
-        for entry in self._csi.get(backend.driver, ()):
-            if entry.matches(backend.handle, backend.attributes):
-                yield entry.model
+        driver = self._csi.get(backend.driver)
+        if driver is not None:
+            yield from driver.find(backend)
         for space, path in backend.paths:
             if space == NODE:
                 yield from self._node.find(path)
@@ -182,11 +196,9 @@ class Catalog:
             for name in volume.names or ["*"]:
                 self._volumes.add(name, _Labelled(PatternSet(()), selector, model))
         if entry.csi is not None:
-            self._csi.setdefault(entry.csi.driver, []).append(_Csi(entry.csi, model))
+            self._csi.setdefault(entry.csi.driver, _Driver(entry.csi.driver)).add(entry.csi, model)
         if entry.nfs is not None:
-            paths: PathIndex[Model] = PathIndex()
-            paths.add(entry.nfs.path, model)
-            self._nfs.add(nfs_space(entry.nfs.server), paths)
+            self._add_export(entry.nfs, model)
         if entry.host_path is not None:
             self._node.add(entry.host_path.path, model)
         if entry.image is not None:
@@ -194,3 +206,10 @@ class Catalog:
             self._images.add(image.repository, _Image(image.tag, image.digest, model))
             if image.digest and not is_glob(image.digest):
                 self._digests.setdefault(image.digest, []).append(model)
+
+    def _add_export(self, entry: NfsVolumes, model: Model) -> None:
+        space = nfs_space(entry.server)
+        if space not in self._exports:
+            self._exports[space] = PathIndex()
+            self._nfs.add(space, self._exports[space])
+        self._exports[space].add(entry.path, model)

@@ -89,8 +89,11 @@ def normal_path(path: str) -> str:
     """An absolute path without ``.``, ``..``, ``//`` or a trailing slash, and with ``/var/run`` as ``/run``.
 
     ``..`` above the root stays at the root, as the kernel resolves it. ``/var/run`` is a link to ``/run`` on every
-    current distribution (Filesystem Hierarchy Standard 3.0, section 5.13).
+    current distribution (Filesystem Hierarchy Standard 3.0, section 5.13). A Windows path loses its drive and gets
+    slashes.
     """
+    if path[1:3] == ":\\" or path[:2] == "\\\\":
+        path = path.replace("\\", "/").removeprefix(path[:2] if path[1] == ":" else "")
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":
@@ -183,8 +186,9 @@ def image_reference(text: str) -> ImageReference:
         registry, path = head.lower().removesuffix(":443").removesuffix("."), tail
     else:
         registry, path = "docker.io", rest
-    if rest == "*":
-        registry, path = "*", "*"
+    if rest.startswith("*") and not slash:
+        # A pattern for any repository of any registry.
+        return ImageReference(rest.lower(), "", digest.lower())
     if registry in _DOCKER_HUB:
         registry = "docker.io"
         path = path if "/" in path else f"library/{path}"

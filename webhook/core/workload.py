@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from webhook.core.documents import MalformedObjectError, join, list_at, object_at, text_at
-from webhook.core.workloadkinds import BUILT_IN, CLAIM_TEMPLATES, POD_SPEC, READERS
+from webhook.core.workloadkinds import BUILT_IN, CLAIM_TEMPLATES, POD_SPEC
+from webhook.core.workloadreaders import READERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from webhook.core.claims import Finder, Resolver
 from webhook.core.facts.vendors import vendors_of
+from webhook.core.storage.claims import Resolver
+from webhook.core.storage.finder import Finder
 
 if TYPE_CHECKING:
     from webhook.api.config import Settings

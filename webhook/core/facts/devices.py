@@ -14,8 +14,8 @@ from webhook.core.facts.dra import asked, claim_spec, class_of_resource, class_v
 from webhook.core.facts.environment import environment_devices, sets_no_device
 from webhook.core.facts.model import DeviceUse, Escape
 from webhook.core.facts.vendors import RUNTIME_CLASSES, UNKNOWN_VENDOR
-from webhook.core.nodepaths import devices_at
 from webhook.core.patterns import compile_glob, normal_path, path_within
+from webhook.core.storage.nodepaths import devices_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

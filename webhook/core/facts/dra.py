@@ -15,9 +15,9 @@ from webhook.core.facts.vendors import UNKNOWN_VENDOR
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from webhook.core.claims import Finder
     from webhook.core.facts.context import Context
     from webhook.core.objects import Document
+    from webhook.core.storage.finder import Finder
 
 CLAIM = "ResourceClaim.resource.k8s.io"
 TEMPLATE = "ResourceClaimTemplate.resource.k8s.io"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.documents import MalformedObjectError, flag_at, join, object_at, text_at
 from webhook.core.facts.model import Escape
-from webhook.core.nodepaths import escapes_at
+from webhook.core.storage.nodepaths import escapes_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.core.backends import backend_of
 from webhook.core.documents import object_at, text_at
 from webhook.core.facts.context import context
 from webhook.core.facts.devices import gather_devices
@@ -12,6 +11,7 @@ from webhook.core.facts.escapes import gather_escapes
 from webhook.core.facts.model import Facts
 from webhook.core.facts.pod import HostPath, PodView, view
 from webhook.core.facts.weights import gather_weights
+from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.backends import backend_of
-from webhook.core.claims import Reach
 from webhook.core.documents import object_at, text_at
 from webhook.core.facts.model import WeightUse
+from webhook.core.storage.reach import Reach
+from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from webhook.core.claims import Resolver
     from webhook.core.facts.context import Context
     from webhook.core.facts.pod import PodView
+    from webhook.core.storage.claims import Resolver
 
 # Volumes that hold nothing but what the cluster's own objects hold, by far the most common ones.
 _HARMLESS = frozenset({"configMap", "downwardAPI", "emptyDir", "projected", "secret"})

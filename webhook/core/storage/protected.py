@@ -9,19 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.binding import fits, is_available, offered_class, wanted_classes
-from webhook.core.claims import Finder, Resolver
 from webhook.core.documents import MalformedObjectError, object_at, text_at
-from webhook.core.model import UNKNOWN, Model
 from webhook.core.objects import Lookup, ObjectKey
 from webhook.core.patterns import PathIndex
+from webhook.core.storage.binding import fits, is_available, offered_class, wanted_classes
+from webhook.core.storage.claims import Resolver
+from webhook.core.storage.finder import Finder
+from webhook.core.storage.model import UNKNOWN, Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from webhook.core.backends import Backend
     from webhook.core.catalog import Catalog
     from webhook.core.objects import Document, ObjectStore
+    from webhook.core.storage.backends import Backend
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ _SOCKETS = (
     "/run/cri-dockerd.sock",
     "/run/k3s/containerd/containerd.sock",
     "/run/podman/podman.sock",
+    "/pipe/containerd-containerd",
+    "/pipe/docker_engine",
     "/run/dbus/system_bus_socket",
     "/run/systemd/private",
 )

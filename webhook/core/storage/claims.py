@@ -7,22 +7,22 @@ as protected, since nobody can say what it will hold. Nothing here decides who m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.backends import NODE, Backend, backend_of
 from webhook.core.documents import MalformedObjectError, object_at, text_at
-from webhook.core.model import UNKNOWN, Model
-from webhook.core.nodepaths import exposes_pods
-from webhook.core.objects import Lookup, MissingObjectError
 from webhook.core.selectors import SelectorError, compile_selector
+from webhook.core.storage.backends import NODE, Backend
+from webhook.core.storage.model import UNKNOWN
+from webhook.core.storage.nodepaths import exposes_pods
+from webhook.core.storage.reach import Reach, Reaches, distinct, rerouted, unresolved
+from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from webhook.core.catalog import Catalog
-    from webhook.core.objects import Document
-    from webhook.core.protected import ProtectedBackends
+    from webhook.core.storage.finder import Finder
+    from webhook.core.storage.protected import ProtectedBackends
 
 SNAPSHOT = "VolumeSnapshot.snapshot.storage.k8s.io"
 CONTENT = "VolumeSnapshotContent.snapshot.storage.k8s.io"
@@ -30,46 +30,6 @@ _MAX_DEPTH = 32
 # Ordinals tried against name patterns; claims that exist are found whatever their ordinal.
 _MAX_ORDINALS = 64
 _ORDINALS = re.compile(r"(?:-\d+){0,2}")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Reach:
-    """One model that something leads to, and how."""
-
-    model: Model
-    via: str
-    detail: str = ""
-
-
-UNRESOLVED = "unresolved"
-
-_Reaches = tuple[Reach, ...]
-
-
-def unresolved(detail: str) -> _Reaches:
-    """What a reference reaches that leads nowhere."""
-    return (Reach(UNKNOWN, UNRESOLVED, detail),)
-
-
-class Finder:
-    """Looks objects up for one evaluation and goes on where the cache lacks one, so that all are asked for at once."""
-
-    __slots__ = ("lookup",)
-
-    def __init__(self, lookup: Lookup) -> None:
-        self.lookup = lookup
-
-    def get(self, kind: str, namespace: str, name: str) -> Document | None:
-        """The object; None where it does not exist, or where `finish` will say that this is not known."""
-        try:
-            return self.lookup.get(kind, namespace, name)
-        except MissingObjectError:
-            return None
-
-    def finish(self) -> None:
-        """Raise `MissingObjectError` where an object was missing: what was found so far must not be used."""
-        if self.lookup.missing:
-            raise MissingObjectError(f"{len(self.lookup.missing)} objects are not in the cache")
 
 
 class Resolver:
@@ -81,17 +41,17 @@ class Resolver:
         self._catalog = catalog
         self._finder = finder
         self._backends = backends
-        self._seen: dict[tuple[str, str, str], _Reaches] = {}
+        self._seen: dict[tuple[str, str, str], Reaches] = {}
         self.backend_of_volume: dict[str, Backend] = {}
         self._open: set[tuple[str, str, str]] = set()
 
-    def claim(self, namespace: str, name: str) -> _Reaches:
+    def claim(self, namespace: str, name: str) -> Reaches:
         """What a PersistentVolumeClaim, by name, reaches."""
         return self._once(("claim", namespace, name), lambda: self._claim(namespace, name))
 
     def claim_spec(
         self, namespace: str, spec: Mapping[str, Any], path: str, metadata: Mapping[str, Any] | None = None
-    ) -> _Reaches:
+    ) -> Reaches:
         """What a claim's spec reaches: the volume it names, its sources, the volumes it could be bound to.
 
         ``metadata`` is the claim's, where there is one already.
@@ -108,9 +68,9 @@ class Resolver:
                 found.extend(Reach(model, "persistentVolume", detail) for model in candidate.models)
         for source in ("dataSource", "dataSourceRef"):
             found.extend(self._source(namespace, object_at(spec, source, path), f"{path}.{source}"))
-        return _distinct(found)
+        return distinct(found)
 
-    def claims_named(self, namespace: str, base: str) -> _Reaches:
+    def claims_named(self, namespace: str, base: str) -> Reaches:
         """What the claims a workload names after itself reach: those that exist, and those patterns wait for.
 
         Names are ``base``, perhaps followed by ordinals: ``data-train``, ``data-train-0``, ``data-train-0-1``.
@@ -125,13 +85,13 @@ class Resolver:
             detail = f"PersistentVolumeClaim {namespace}/{name}"
             models = self._catalog.of_claim(namespace, name, None)
             found.extend(Reach(model, "persistentVolumeClaim", detail) for model in models)
-        return _distinct(found)
+        return distinct(found)
 
-    def volume(self, name: str) -> _Reaches:
+    def volume(self, name: str) -> Reaches:
         """What a PersistentVolume, by name, reaches."""
         return self._once(("volume", "", name), lambda: self._volume(name))
 
-    def volume_spec(self, document: Mapping[str, Any]) -> _Reaches:
+    def volume_spec(self, document: Mapping[str, Any]) -> Reaches:
         """What a PersistentVolume's document reaches."""
         metadata, spec = object_at(document, "metadata", ""), object_at(document, "spec", "")
         name = text_at(metadata, "name", "metadata")
@@ -143,9 +103,9 @@ class Resolver:
         if backend is not None:
             self.backend_of_volume[name] = backend
             found.extend(self.backend(backend))
-        return _distinct(found)
+        return distinct(found)
 
-    def backend(self, backend: Backend) -> _Reaches:
+    def backend(self, backend: Backend) -> Reaches:
         """What a volume on this storage reaches."""
         found = [Reach(model, backend.via) for model in self._catalog.of_backend(backend)]
         if self._backends is not None:
@@ -155,7 +115,7 @@ class Resolver:
         for space, path in backend.paths:
             if space == NODE and exposes_pods(path):
                 found.append(Reach(UNKNOWN, backend.via, f"{path} exposes the volumes of other pods"))
-        return _distinct(found)
+        return distinct(found)
 
     def node_paths(self, namespace: str, claim: str) -> Iterator[str]:
         """The paths of the node that a claim's volume stands for, where it is a hostPath or local volume."""
@@ -167,7 +127,7 @@ class Resolver:
             backend = self.backend_of_volume.get(name)
             yield from (path for space, path in backend.paths if space == NODE) if backend is not None else ()
 
-    def group_snapshot(self, namespace: str, document: Mapping[str, Any]) -> _Reaches:
+    def group_snapshot(self, namespace: str, document: Mapping[str, Any]) -> Reaches:
         """What a VolumeGroupSnapshot's document is taken from: every claim its selector meets."""
         source = object_at(object_at(document, "spec", ""), "source", "spec")
         selector = object_at(source, "selector", "spec.source")
@@ -181,13 +141,13 @@ class Resolver:
         for claim in self._finder.lookup.each("PersistentVolumeClaim", namespace):
             if compiled.matches(object_at(claim["metadata"], "labels", "metadata")):
                 found.extend(self.claim(namespace, claim["metadata"]["name"]))
-        return _rerouted(found, "snapshot")
+        return rerouted(found, "snapshot")
 
-    def snapshot(self, namespace: str, name: str) -> _Reaches:
+    def snapshot(self, namespace: str, name: str) -> Reaches:
         """What a VolumeSnapshot, by name, was taken from."""
         return self._once(("snapshot", namespace, name), lambda: self._snapshot(namespace, name))
 
-    def snapshot_document(self, namespace: str, document: Mapping[str, Any]) -> _Reaches:
+    def snapshot_document(self, namespace: str, document: Mapping[str, Any]) -> Reaches:
         """What a VolumeSnapshot's document is taken from."""
         source = object_at(object_at(document, "spec", ""), "source", "spec")
         claim = text_at(source, "persistentVolumeClaimName", "spec.source")
@@ -201,13 +161,13 @@ class Resolver:
             found.extend(self.content(content))
         if not claim and contents == {""}:
             found.extend(unresolved("a VolumeSnapshot without a source"))
-        return _rerouted(found, "snapshot")
+        return rerouted(found, "snapshot")
 
-    def content(self, name: str) -> _Reaches:
+    def content(self, name: str) -> Reaches:
         """What a VolumeSnapshotContent, by name, was taken from."""
         return self._once(("content", "", name), lambda: self._content(name))
 
-    def content_document(self, document: Mapping[str, Any]) -> _Reaches:
+    def content_document(self, document: Mapping[str, Any]) -> Reaches:
         """What a VolumeSnapshotContent's document was taken from."""
         spec = object_at(document, "spec", "")
         source, driver = object_at(spec, "source", "spec"), text_at(spec, "driver", "spec")
@@ -216,9 +176,9 @@ class Resolver:
             found = self._handle(driver, handle)
         else:
             found = self._snapshot_handle(driver, text_at(source, "snapshotHandle", "spec.source"))
-        return _rerouted(found, "snapshot")
+        return rerouted(found, "snapshot")
 
-    def _claim(self, namespace: str, name: str) -> _Reaches:
+    def _claim(self, namespace: str, name: str) -> Reaches:
         document = self._finder.get("PersistentVolumeClaim", namespace, name)
         labels = object_at(object_at(document, "metadata", ""), "labels", "metadata") if document else None
         found = [
@@ -226,51 +186,51 @@ class Resolver:
             for model in self._catalog.of_claim(namespace, name, labels)
         ]
         if document is None:
-            return _distinct(found) or unresolved(f"PersistentVolumeClaim {namespace}/{name} does not exist")
+            return distinct(found) or unresolved(f"PersistentVolumeClaim {namespace}/{name} does not exist")
         metadata = object_at(document, "metadata", "")
         found.extend(self.claim_spec(namespace, object_at(document, "spec", ""), "spec", metadata))
-        return _distinct(found)
+        return distinct(found)
 
-    def _volume(self, name: str) -> _Reaches:
+    def _volume(self, name: str) -> Reaches:
         document = self._finder.get("PersistentVolume", "", name)
         if document is not None:
             return self.volume_spec(document)
         found = [Reach(model, "persistentVolume") for model in self._catalog.of_volume(name, {})]
-        return _distinct(found) or unresolved(f"PersistentVolume {name} does not exist")
+        return distinct(found) or unresolved(f"PersistentVolume {name} does not exist")
 
-    def _source(self, namespace: str, source: Mapping[str, Any], path: str) -> _Reaches:
+    def _source(self, namespace: str, source: Mapping[str, Any], path: str) -> Reaches:
         if not source:
             return ()
         kind, name = text_at(source, "kind", path), text_at(source, "name", path)
         group = text_at(source, "apiGroup", path)
         place = text_at(source, "namespace", path) or namespace
         if (group, kind) == ("", "PersistentVolumeClaim"):
-            return _rerouted(
+            return rerouted(
                 self.claim(place, name), "clone", f"cloned from PersistentVolumeClaim {place}/{name}"
             )
         if f"{kind}.{group}" == SNAPSHOT:
-            return _rerouted(
+            return rerouted(
                 self.snapshot(place, name), "snapshot", f"restored from VolumeSnapshot {place}/{name}"
             )
         return unresolved(f"filled from {kind} {place}/{name}")
 
-    def _snapshot(self, namespace: str, name: str) -> _Reaches:
+    def _snapshot(self, namespace: str, name: str) -> Reaches:
         document = self._finder.get(SNAPSHOT, namespace, name)
         if document is None:
             return unresolved(f"VolumeSnapshot {namespace}/{name} does not exist")
         return self.snapshot_document(namespace, document)
 
-    def _content(self, name: str) -> _Reaches:
+    def _content(self, name: str) -> Reaches:
         document = self._finder.get(CONTENT, "", name)
         if document is None:
             return unresolved(f"VolumeSnapshotContent {name} does not exist")
         return self.content_document(document)
 
-    def _handle(self, driver: str, handle: str) -> _Reaches:
+    def _handle(self, driver: str, handle: str) -> Reaches:
         backend = backend_of({"csi": {"driver": driver, "volumeHandle": handle}}, "spec.source")
         return self.backend(backend) if backend is not None else ()
 
-    def _snapshot_handle(self, driver: str, handle: str) -> _Reaches:
+    def _snapshot_handle(self, driver: str, handle: str) -> Reaches:
         """A snapshot known only to its driver: other contents of the same handle may say what it was taken from."""
         found: list[Reach] = []
         known = False
@@ -280,9 +240,9 @@ class Resolver:
             if origin and spec.get("driver") == driver and status.get("snapshotHandle") == handle:
                 known = True
                 found.extend(self._handle(driver, origin))
-        return _distinct(found) if known else unresolved(f"snapshot {handle[:64]!r} of unknown origin")
+        return distinct(found) if known else unresolved(f"snapshot {handle[:64]!r} of unknown origin")
 
-    def _once(self, key: tuple[str, str, str], resolve: Callable[[], _Reaches]) -> _Reaches:
+    def _once(self, key: tuple[str, str, str], resolve: Callable[[], Reaches]) -> Reaches:
         """Resolve an object once. One that leads back to itself, or too far away, counts as leading nowhere."""
         known = self._seen.get(key)
         if known is not None:
@@ -295,34 +255,3 @@ class Resolver:
         finally:
             self._open.discard(key)
         return found
-
-
-def _rerouted(found: Iterable[Reach], via: str, detail: str = "") -> _Reaches:
-    """The same, reached by another way; what is unresolved stays so, for the reason it was."""
-    return _distinct(
-        [
-            reach if reach.via == UNRESOLVED else Reach(reach.model, via, detail or reach.detail)
-            for reach in found
-        ]
-    )
-
-
-_DIRECTNESS = {"persistentVolumeClaim": 0, "persistentVolume": 1, "clone": 3, "snapshot": 4, UNRESOLVED: 5}
-
-
-def _distinct(found: Sequence[Reach]) -> _Reaches:
-    """One reach for each model, the most direct; what is unknown counts only where nothing else is known."""
-    if not found:
-        return ()
-    best: dict[Model, Reach] = {}
-    for reach in found:
-        held = best.get(reach.model)
-        if held is None or _rank(reach) < _rank(held):
-            best[reach.model] = reach
-    if len(best) > 1 and UNKNOWN in best and best[UNKNOWN].via == UNRESOLVED:
-        del best[UNKNOWN]
-    return tuple(sorted(best.values()))
-
-
-def _rank(reach: Reach) -> tuple[int, str]:
-    return _DIRECTNESS.get(reach.via, 2), reach.detail
