@@ -95,6 +95,12 @@ class Params:
             return None
         return found
 
+    def describe(self, request: AdmissionRequest) -> str:
+        """What is looked for, as a person would name it."""
+        namespace = self.ref.namespace or request.namespace
+        place = f" in namespace {namespace}" if namespace else ""
+        return f"{self.kind.partition('.')[0]} {self.ref.name or 'that its selector matches'}{place}"
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -140,8 +146,7 @@ class Policy:
             return self._unevaluable(f"its params, {self.params.kind}, cannot be read: {trouble}", path)
         params = self.params.find(request, lookup)
         if params is None:
-            missing = f"its params, {self.params.kind} {self.params.ref.name}".rstrip() + ", do not exist"
-            return self._unevaluable(missing, path, ("Deny",))
+            return self._without_params(self.params.describe(request), path)
         evaluations = [self._evaluate_with(bindings, param, path) for param in params]
         return _merge(self.name, evaluations)
 
@@ -194,7 +199,21 @@ class Policy:
                 controls=self.controls,
             )
 
-    def _unevaluable(self, error: str, path: str, actions: tuple[Action, ...] = ()) -> Evaluation:
+    def _without_params(self, wanted: str, path: str) -> Evaluation:
+        """Params that must exist and do not: that is for people to mend, so it is a violation like others."""
+        if not self.fails_closed:
+            return Evaluation(self.name, "error")
+        finding = Finding(
+            code=self.code,
+            policy=self.name,
+            message=f"policy {self.name} needs {wanted}, which does not exist",
+            fix="create it first; the policy's own text says what it holds",
+            path=path,
+            controls=self.controls,
+        )
+        return Evaluation(self.name, "error", (finding,))
+
+    def _unevaluable(self, error: str, path: str) -> Evaluation:
         """Fail: a finding for each action of the binding. Ignore: let it pass, and count it."""
         if not self.fails_closed:
             return Evaluation(self.name, "error")
@@ -209,7 +228,7 @@ class Policy:
                 path=path,
                 controls=self.controls,
             )
-            for action in actions or self.actions
+            for action in self.actions
         )
         return Evaluation(self.name, "error", findings)
 
