@@ -97,6 +97,7 @@ _MESSAGES: Final[dict[str, tuple[tuple[str, int, int | str, str], ...]]] = {
         ("line_offsets", 3, _INT32, "many"),
         ("positions", 4, _INT32, "map"),
     ),
+    "ParsedExpr": (("expr", 2, "Expr", ""), ("source_info", 3, "SourceInfo", "")),
     "CheckedExpr": (
         ("reference_map", 2, "Reference", "map"),
         ("type_map", 3, "Type", "map"),
@@ -154,6 +155,11 @@ _Any: Final[Any] = _CLASSES["Any"]
 def load(serialized: bytes) -> Any:
     """Parse what ``Expression.serialize()`` gave into a `CheckedExpr` message."""
     return CheckedExpr.FromString(_Any.FromString(serialized).value)
+
+
+def load_parsed(serialized: bytes) -> Any:
+    """Do the same for an expression that was not checked; the message has ``expr`` and ``source_info`` only."""
+    return _CLASSES["ParsedExpr"].FromString(_Any.FromString(serialized).value)
 
 
 def dump(expr: bytes) -> bytes:

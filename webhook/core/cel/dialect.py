@@ -51,7 +51,25 @@ _OPTIONALS_ALLOWED: Final = frozenset(
 )
 # clause -> what it takes, and how cel-go complains (ext/formatting.go)
 _CLAUSES: Final = {
-    "s": (None, "string clause can only be used on values with a text"),
+    "s": (
+        {
+            "string",
+            "bool",
+            "bytes",
+            "int",
+            "uint",
+            "double",
+            "map",
+            "list",
+            "type",
+            "null_type",
+            *types.TIMES,
+        },
+        (
+            "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, "
+            "and timestamps"
+        ),
+    ),
     "d": ({"int", "uint"}, "decimal clause can only be used on integers"),
     "f": ({"double", "string"}, "fixed-point clause can only be used on doubles"),
     "e": ({"double", "string"}, "scientific clause can only be used on doubles"),
@@ -150,7 +168,7 @@ class _Validator:
                 return
             accepted, complaint = _CLAUSES[clause]
             given = self._type(arguments[index])
-            if accepted is not None and given != "dyn" and given not in accepted:
+            if given != "dyn" and given.partition("(")[0] not in accepted:
                 yield arguments[index].id, f"error during formatting: {complaint}, was given {given}"
         if len(arguments) > len(clauses):
             expected = f"expected {len(clauses)}, got {len(arguments)}"

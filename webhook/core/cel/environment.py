@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from cel_expr_python import cel
 
-from webhook.core.cel import checked, dialect, engine, types
+from webhook.core.cel import checked, dialect, engine, mixed, types
 from webhook.core.cel.errors import CompileError
 from webhook.core.cel.program import Program, Surroundings
 from webhook.core.cel.rewrite import rewrite
@@ -87,11 +87,7 @@ class Environment:
 
     def check(self, text: str, scope: Variables) -> Checked:
         """Parse and check ``text`` where the variables of ``scope`` are known; raises CompileError."""
-        source = prepare(text, scope)
-        try:
-            expression = engine.compile_source(self._scoped(scope, source.names), source.prepared)
-        except CompileError as error:
-            raise source.relocate(error) from None
+        source, expression = self._parse(prepare(text, scope), scope)
         message = checked.load(expression.serialize())
         dialect.validate(message, source)
         root = checked.type_of(message, message.expr)
@@ -105,6 +101,19 @@ class Environment:
             variables=frozenset(name.removeprefix(PREFIX) for name in named if name.startswith(PREFIX)),
             references=frozenset(name.partition(".")[0] for name in named & self._declared.keys()),
         )
+
+    def _parse(self, source: Source, scope: Variables) -> tuple[Source, Any]:
+        env = self._scoped(scope, source.names)
+        try:
+            return source, engine.compile_source(env, source.prepared)
+        except CompileError as error:
+            widened = mixed.respell(source, error, lambda: env.compile(source.prepared, disable_check=True))
+            if widened is None:
+                raise source.relocate(error) from None
+        try:
+            return widened, engine.compile_source(env, widened.prepared)
+        except CompileError as error:
+            raise widened.relocate(error) from None
 
     def _scoped(self, scope: Variables, names: frozenset[str]) -> Any:
         """Return the raw environment that also declares those of ``names`` that are variables of ``scope``."""

@@ -7,13 +7,14 @@ mapped back, so that nobody sees the respelling.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Final
 
 from webhook.core.cel.errors import CompileError, Issue
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterable
 
 # The limit of cel-go's parser (ExpressionSizeCodePointLimit), in characters.
 _MAX_LENGTH: Final = 100_000
@@ -59,17 +60,34 @@ class Source:
             shift += edit.original - edit.length
         return offset + shift
 
+    def prepared_offset(self, line: int, column: int) -> int:
+        """Return the offset in ``prepared`` of a place in the engine's report."""
+        return sum(len(text) + 1 for text in self.prepared.split("\n")[: line - 1]) + column - 1
+
+    def insert(self, insertions: Iterable[tuple[int, str]]) -> Source:
+        """Return a source whose text for the engine has more in it: (offset in ``prepared``, characters)."""
+        parts: list[str] = []
+        added: list[Edit] = []
+        position = shift = 0
+        for offset, characters in sorted(insertions, key=itemgetter(0)):
+            parts += (self.prepared[position:offset], characters)
+            added.append(Edit(offset + shift, len(characters), 0))
+            position, shift = offset, shift + len(characters)
+        moved = (
+            replace(edit, start=edit.start + sum(new.length for new in added if new.start <= edit.start))
+            for edit in self.edits
+        )
+        edits = tuple(sorted((*moved, *added), key=attrgetter("start")))
+        return replace(self, prepared="".join((*parts, self.prepared[position:])), edits=edits)
+
     def relocate(self, error: CompileError) -> CompileError:
         """Return ``error``, which talks of ``prepared``, with the places and quotes of ``text``."""
         if not self.edits:
             return error
-        lines = self.prepared.split("\n")
         return CompileError(
             tuple(
                 Issue.at(
-                    self.text,
-                    self.original(sum(len(line) + 1 for line in lines[: issue.line - 1]) + issue.column - 1),
-                    issue.message,
+                    self.text, self.original(self.prepared_offset(issue.line, issue.column)), issue.message
                 )
                 for issue in error.issues
             )

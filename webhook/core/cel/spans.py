@@ -64,6 +64,11 @@ class Spans:
         end = self._source.original(self._ends[last]) if self._source.edits else self._ends[last]
         return " ".join(self._source.text[self._source.original(self._starts[first]) : end].split())
 
+    def prepared_extent(self, node: Any) -> tuple[int, int]:
+        """Return where ``node``, with the parentheses around it, begins and ends in the text for the engine."""
+        first, last = self._wide(node)
+        return self._starts[first], self._ends[last]
+
     def _token(self, node: Any) -> int:
         return max(0, bisect_right(self._starts, self._places.get(node.id, 0)) - 1)
 

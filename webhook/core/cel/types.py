@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from cel_expr_python import cel
 
+TIMES: Final = ("google.protobuf.Timestamp", "google.protobuf.Duration")
 _PRIMITIVES: Final = ("dyn", "bool", "int", "uint", "double", "string", "bytes")
-_WELL_KNOWN: Final = {1: "any", 2: "google.protobuf.Timestamp", 3: "google.protobuf.Duration"}
+_WELL_KNOWN: Final = {1: "any", 2: TIMES[0], 3: TIMES[1]}
 _DECLARED: Final = {
     "dyn": cel.Type.DYN,
     "any": cel.Type.DYN,
@@ -22,8 +23,8 @@ _DECLARED: Final = {
     "double": cel.Type.DOUBLE,
     "string": cel.Type.STRING,
     "bytes": cel.Type.BYTES,
-    "google.protobuf.Timestamp": cel.Type.TIMESTAMP,
-    "google.protobuf.Duration": cel.Type.DURATION,
+    TIMES[0]: cel.Type.TIMESTAMP,
+    TIMES[1]: cel.Type.DURATION,
 }
 
 

@@ -31,6 +31,15 @@ def raw():
     return cel.NewEnv(variables={"object": DYN, "params": DYN}, extensions=[ext_optional.ExtOptional()])
 
 
+def raised(function, *arguments):
+    """The message of the RuntimeError that ``function`` raises, or nothing."""
+    try:
+        function(*arguments)
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
 def evaluate(env, source, data):
     return env.compile(source).eval(env.Activation({"object": data}))
 
@@ -55,7 +64,8 @@ def test_guard_1_an_escaped_backslash_before_u0000_is_no_nul():
 @pytest.mark.parametrize("convert", ["value()", "plain_value()"])
 def test_fault_2_converting_null_releases_a_reference_to_none(isolated, convert):
     done = isolated(
-        PRELUDE + "import sys\ne = env(); p = e.compile('object.a'); a = e.Activation({'object': {'a': None}})\n"
+        PRELUDE
+        + "import sys\ne = env(); p = e.compile('object.a'); a = e.Activation({'object': {'a': None}})\n"
         "before = sys.getrefcount(None)\n"
         f"for _ in range(1000): p.eval(a).{convert}\n"
         "print(before - sys.getrefcount(None) > 500, flush=True)\nimport os; os._exit(0)"
@@ -78,7 +88,9 @@ def test_fault_3_an_optional_inside_a_map_crashes_a_callback(isolated):
     assert done.returncode != 0, "mended upstream: the optional rule of dialect.py can go"
 
 
-@pytest.mark.parametrize("source", ["dyn(optional.of(1)) == 1", "{'a': 1}.transformMap(k, v, [optional.of(v)]) == {}"])
+@pytest.mark.parametrize(
+    "source", ["dyn(optional.of(1)) == 1", "{'a': 1}.transformMap(k, v, [optional.of(v)]) == {}"]
+)
 def test_guard_3_an_optional_cannot_hide(env, source):
     with pytest.raises(CompileError, match="optional"):
         env.compile(source)
@@ -119,21 +131,19 @@ def test_guard_5_bindings_stay_in_their_thread(env):
 def test_fault_6_transform_map_has_no_function_at_run_time():
     config = cel.NewEnvConfigFromYaml('extensions:\n  - name: "two-var-comprehensions"\n')
     env = cel.NewEnv(config=config)
-    with pytest.raises(RuntimeError, match="mapInsert"):
-        env.compile("{'a': 1}.transformMap(k, v, v + 1)").eval()
-        pytest.fail("mended upstream: _transform in rewrite.py can go")
+    program = env.compile("{'a': 1}.transformMap(k, v, v + 1)")
+    assert "mapInsert" in raised(program.eval), "mended upstream: _transform in rewrite.py can go"
 
 
 def test_fault_6_numbers_of_two_types_cannot_be_compared(raw):
-    with pytest.raises(RuntimeError, match="no matching overload"):
-        raw.compile("1 < 1.5")
-        pytest.fail("mended upstream: mixed comparisons can be left to the engine")
+    assert "no matching overload" in raised(raw.compile, "1 < 1.5"), "mended upstream: mixed.py can go"
 
 
 def test_fault_7_iterations_are_limited_and_the_limit_is_not_absorbed(raw):
-    with pytest.raises(RuntimeError, match="Iteration budget"):
-        evaluate(raw, "object.l.all(x, object.l.all(y, x != y || true)) || true", {"l": list(range(200))})
-        pytest.fail("mended upstream: the limit can be set now")
+    message = raised(
+        evaluate, raw, "object.l.all(x, object.l.all(y, x != y || true)) || true", {"l": [*range(200)]}
+    )
+    assert "Iteration budget" in message, "mended upstream: the limit can be set, or is absorbed"
 
 
 def test_guard_7_the_iteration_limit_is_an_evaluation_error(value):
@@ -212,10 +222,17 @@ def test_fault_12_an_element_beyond_the_end_of_an_optional_list_is_present(raw):
 
 
 def test_only_the_kubernetes_libraries_are_on(env):
-    for source in ("math.greatest(1, 2) == 2", "cel.bind(x, 1, x) == 1", "base64.encode(b'a') == ''", "'a'.reverse() == ''"):
+    for source in (
+        "math.greatest(1, 2) == 2",
+        "cel.bind(x, 1, x) == 1",
+        "base64.encode(b'a') == ''",
+        "'a'.reverse() == ''",
+    ):
         with pytest.raises(CompileError):
             env.compile(source)
-    assert env.compile("sets.contains([1], [1]) && 'a,b'.split(',').size() == 2").evaluate(Bindings({})) is True
+    assert (
+        env.compile("sets.contains([1], [1]) && 'a,b'.split(',').size() == 2").evaluate(Bindings({})) is True
+    )
 
 
 def test_functions_of_the_rewrites_cannot_be_named(env):
