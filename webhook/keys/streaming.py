@@ -81,6 +81,7 @@ class Layout:
 
     def covering(self, start: int, stop: int) -> Iterator[Span]:
         """The segments that hold plaintext bytes ``start`` to ``stop`` (exclusive), in order."""
+        stop = min(stop, self.size)
         if start >= stop:
             return
         first = 0 if start < _FIRST else 1 + (start - _FIRST) // _REST

@@ -1,0 +1,185 @@
+"""Seal and unseal, tmpfs to tmpfs, against ``cp`` of the same bytes in the same run, and against tink and pyrage.
+
+Each contender runs in a process of its own, in turns, several rounds; the best of each counts. Ratios are to ``cp``.
+Run it alone with ``python -m bench.seal [--size GIB] [--rounds N] [--dir DIR]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+GIB = 1 << 30
+FILES = 4
+
+_PRELUDE = """
+import json, resource, shutil, sys, time
+from pathlib import Path
+source, target, home = (Path(word) for word in sys.argv[1:4])
+"""
+_REPORT = """
+print(json.dumps({"seconds": time.perf_counter() - start,
+                  "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+"""
+_OURS = """
+from webhook.keys import operations
+from webhook.keys.operations import KeyService, Work
+from webhook.keys.transfer import NoProgress
+service = KeyService(f"local://{home}/keyset.json")
+work = Work(JOBS, NoProgress(), "2026-01-01T00:00:00Z")
+"""
+_SEAL = """
+operations.seal(source, target, service, "bench", "k1", work)
+"""
+_UNSEAL = """
+with operations.open_sealed(source, service) as sealed:
+    operations.unseal(sealed, target, [], work, mode=0o600, replace=False)
+"""
+_TINK = """
+import os
+from tink import proto_keyset_format, secret_key_access, streaming_aead
+from tink.proto import aes_gcm_hkdf_streaming_pb2, common_pb2, tink_pb2
+streaming_aead.register()
+key = aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingKey(key_value=bytes(32))
+key.params.ciphertext_segment_size, key.params.derived_key_size = 1 << 20, 32
+key.params.hkdf_hash_type = common_pb2.SHA256
+keyset = tink_pb2.Keyset(primary_key_id=1)
+entry = keyset.key.add(key_id=1, status=tink_pb2.ENABLED, output_prefix_type=tink_pb2.RAW)
+entry.key_data.type_url = "type.googleapis.com/google.crypto.tink.AesGcmHkdfStreamingKey"
+entry.key_data.value = key.SerializeToString()
+entry.key_data.key_material_type = tink_pb2.KeyData.SYMMETRIC
+handle = proto_keyset_format.parse(keyset.SerializeToString(), secret_key_access.TOKEN)
+primitive = handle.primitive(streaming_aead.StreamingAead)
+target.mkdir()
+"""
+_TINK_SEAL = """
+for path in source.iterdir():
+    with path.open("rb") as reader, primitive.new_encrypting_stream((target / path.name).open("wb"), b"bench") as out:
+        while chunk := reader.read(1 << 20):
+            out.write(chunk)
+"""
+_TINK_UNSEAL = """
+for path in source.iterdir():
+    with primitive.new_decrypting_stream(path.open("rb"), b"bench") as reader, (target / path.name).open("wb") as out:
+        while chunk := reader.read(1 << 20):
+            out.write(chunk)
+"""
+_AGE = """
+import pyrage
+identity = pyrage.x25519.Identity.from_str((home / "age.key").read_text())
+target.mkdir()
+"""
+_AGE_SEAL = """
+for path in source.iterdir():
+    pyrage.encrypt_file(str(path), str(target / path.name), [identity.to_public()])
+"""
+_AGE_UNSEAL = """
+for path in source.iterdir():
+    pyrage.decrypt_file(str(path), str(target / path.name), [identity])
+"""
+_CP = """
+import subprocess
+"""
+_CP_RUN = """
+subprocess.run(["cp", "-r", str(source), str(target)], check=True)
+"""
+
+
+def _contenders(jobs: int) -> dict[str, tuple[str, str, str]]:
+    """Name to set-up code, sealing code, unsealing code."""
+    found = {
+        "cp": (_CP, _CP_RUN, _CP_RUN),
+        f"weightlock, {jobs} threads": (_OURS.replace("JOBS", str(jobs)), _SEAL, _UNSEAL),
+        "weightlock, 1 thread": (_OURS.replace("JOBS", "1"), _SEAL, _UNSEAL),
+    }
+    if importlib.util.find_spec("tink"):
+        found["tink"] = (_TINK, _TINK_SEAL, _TINK_UNSEAL)
+    if importlib.util.find_spec("pyrage"):
+        found["pyrage (age)"] = (_AGE, _AGE_SEAL, _AGE_UNSEAL)
+    return found
+
+
+def _timed(setup: str, code: str, *paths: Path) -> dict[str, float]:
+    script = f"{_PRELUDE}{setup}\nstart = time.perf_counter()\n{code}{_REPORT}"
+    words = [sys.executable, "-c", script, *(str(path) for path in paths)]
+    output = subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout
+    result: dict[str, float] = json.loads(output)
+    return result
+
+
+def _make(directory: Path, size: int) -> None:
+    directory.mkdir()
+    for number in range(FILES):
+        with (directory / f"model-{number}.safetensors").open("wb") as stream:
+            for _ in range(size // FILES >> 20):
+                stream.write(os.urandom(1 << 20))
+
+
+def _round(
+    home: Path, name: str, parts: tuple[str, str, str], best: dict[tuple[str, str], dict[str, float]]
+) -> None:
+    setup, seal, unseal = parts
+    sealed, plain = home / "sealed", home / "unsealed"
+    for what, code, source, target in (
+        ("seal", seal, home / "plain", sealed),
+        ("unseal", unseal, sealed, plain),
+    ):
+        print(f"  {what} with {name} …", end="", file=sys.stderr, flush=True)
+        result = _timed(setup, code, source, target, home)
+        print(f" {result['seconds']:.2f} s", file=sys.stderr, flush=True)
+        key = what, name
+        rss = max(result["rss"], best.get(key, result)["rss"])
+        seconds = min(result["seconds"], best.get(key, result)["seconds"])
+        best[key] = {"seconds": seconds, "rss": rss}
+    shutil.rmtree(sealed)
+    shutil.rmtree(plain)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the rounds and print a table."""
+    parser = argparse.ArgumentParser(prog="bench.seal", description=__doc__)
+    parser.add_argument("--size", type=float, default=2.0, help="GiB of weights (2)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 8))
+    parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="a tmpfs (/dev/shm)")
+    options = parser.parse_args(arguments)
+    size = int(options.size * GIB)
+    free = shutil.disk_usage(options.dir).free
+    if free < size * 3.2:
+        print(
+            f"seal: {options.dir} has {free / GIB:.1f} GiB free and {size * 3.2 / GIB:.1f} are needed; skipped"
+        )
+        return 0
+    best: dict[tuple[str, str], dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(dir=options.dir, prefix="weightlock-bench-") as name:
+        home = Path(name)
+        _make(home / "plain", size)
+        contenders = _contenders(options.jobs)
+        if "pyrage (age)" in contenders:
+            import pyrage  # noqa: PLC0415 - only where it is installed
+
+            (home / "age.key").write_text(str(pyrage.x25519.Identity.generate()))
+        for number in range(options.rounds):
+            print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+            for label, parts in contenders.items():
+                _round(home, label, parts, best)
+    print(f"\n{options.size:g} GiB in {FILES} files, {options.dir} to itself, best of {options.rounds}")
+    for what in ("seal", "unseal"):
+        base = best[what, "cp"]["seconds"]
+        for label in contenders:
+            result = best[what, label]
+            memory = "" if label == "cp" else f"   peak {result['rss'] / (1 << 20):4.0f} MiB"
+            rate = size / result["seconds"] / GIB
+            print(f"{what:7} {label:24} {rate:6.2f} GiB/s   {base / result['seconds']:5.2f}x cp{memory}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

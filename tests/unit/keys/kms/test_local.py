@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from webhook.keys.errors import KmsConfigError, KmsRefusedError
+from webhook.keys.kms.local import LocalKms, add_key, load_keyset
+
+
+async def test_contract(tmp_path, keeps_the_contract):
+    await keeps_the_contract(LocalKms(f"{tmp_path}/keyset.json"))
+
+
+async def test_the_first_wrap_makes_a_private_file(tmp_path, data_key, context):
+    path = tmp_path / "keyset.json"
+    await LocalKms(str(path)).wrap(data_key, context)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_unwrapping_never_makes_a_file(tmp_path, context):
+    path = tmp_path / "keyset.json"
+    with pytest.raises(KmsConfigError, match="cannot be read"):
+        await LocalKms(str(path)).unwrap(b"x" * 60, context)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601])
+async def test_a_file_open_to_others_is_refused(tmp_path, data_key, context, mode):
+    path = tmp_path / "keyset.json"
+    add_key(path)
+    path.chmod(mode)
+    with pytest.raises(KmsConfigError, match=f"chmod 600 {path}"):
+        await LocalKms(str(path)).wrap(data_key, context)
+
+
+async def test_a_new_key_wraps_and_the_old_one_still_unwraps(tmp_path, data_key, context):
+    path = tmp_path / "keyset.json"
+    kms = LocalKms(str(path))
+    old = await kms.wrap(data_key, context)
+    keys = add_key(path)
+    new = await kms.wrap(data_key, context)
+    assert len(keys) == 2
+    assert old[:4] == keys[0][0]
+    assert new[:4] == keys[1][0]
+    assert await kms.unwrap(old, context) == await kms.unwrap(new, context) == bytes(range(32))
+
+
+async def test_another_keyset_refuses(tmp_path, data_key, context):
+    wrapped = await LocalKms(f"{tmp_path}/one.json").wrap(data_key, context)
+    add_key(tmp_path / "two.json")
+    with pytest.raises(KmsRefusedError, match="does not hold the key"):
+        await LocalKms(f"{tmp_path}/two.json").unwrap(wrapped, context)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        orjson.dumps({"format": "other", "keys": []}),
+        orjson.dumps({"format": "weightlock.dev/keyset/v1", "keys": []}),
+        orjson.dumps({"format": "weightlock.dev/keyset/v1", "keys": [{"id": "00", "key": "AAAA"}]}),
+        orjson.dumps({"format": "weightlock.dev/keyset/v1", "keys": [{"id": "zz", "key": 3}]}),
+    ],
+)
+def test_what_is_no_keyset_is_refused(tmp_path, document):
+    path = tmp_path / "keyset.json"
+    path.write_bytes(document)
+    path.chmod(0o600)
+    with pytest.raises(KmsConfigError, match="is not a keyset of this version"):
+        load_keyset(path)
+
+
+def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path):
+    with pytest.raises(KmsConfigError, match="cannot be written"):
+        add_key(tmp_path / "missing" / "keyset.json")
