@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "access": "ask for access to weights, decide on requests, see where they stand",
     "review": "the verdict the webhook would give, offline",
+    "explain": "which part of which rule decided",
     "policy": "test, lint and export policies",
     "serve": "the admission webhook",
 }

@@ -27,10 +27,11 @@ from webhook.core.verdict import Verdict, settle
 from webhook.core.workload import MalformedObjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from webhook.core.access import Signer
+    from webhook.core.policy import Policy
     from webhook.core.review import AdmissionRequest, RefusedReviewError
     from webhook.core.snapshot import Snapshot
     from webhook.core.source import Knowledge
@@ -102,6 +103,13 @@ def validate(
     return replace(verdict, timings=tuple(judge.timings))
 
 
+def evaluations(
+    request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime
+) -> Iterator[tuple[Policy, TemplateFacts, Bindings]]:
+    """What `validate` evaluates, for those who explain a verdict; ``knowledge`` is what it came to in the end."""
+    yield from _Judge(request, snapshot, knowledge, now, None).evaluations()
+
+
 def refused(error: RefusedReviewError) -> Verdict:
     """A review that no policy can judge safely."""
     fix = "remove what is named here from the object; no Kubernetes object needs it"
@@ -139,23 +147,28 @@ class _Judge:
 
     def policies(self) -> list[Finding]:
         """Every violation of every policy that matches."""
+        findings: list[Finding] = []
+        for policy, facts, bindings in self.evaluations():
+            begun = self._clock() if self._clock else 0.0
+            try:
+                evaluation = policy.evaluate(self.request, bindings, self.lookup, facts.path)
+            except (UnansweredError, MissingObjectError):
+                # Go on, so that all that is needed is fetched in one round.
+                continue
+            self._note(evaluation, self._clock() - begun if self._clock else 0.0)
+            findings += [self._waived(finding, facts) for finding in evaluation.findings]
+        return findings
+
+    def evaluations(self) -> Iterator[tuple[Policy, TemplateFacts, Bindings]]:
+        """Every policy that matches, with each template it is evaluated on."""
         kind = RequestKind.of(self.request)
         matching = list(self.snapshot.policies.matching(self.request, kind, self.lookup))
         if not matching:
-            return []
-        findings: list[Finding] = []
+            return
         for facts in self._templates():
             bindings = self._bindings(facts)
             for policy in matching:
-                begun = self._clock() if self._clock else 0.0
-                try:
-                    evaluation = policy.evaluate(self.request, bindings, self.lookup, facts.path)
-                except (UnansweredError, MissingObjectError):
-                    # Go on, so that all that is needed is fetched in one round.
-                    continue
-                self._note(evaluation, self._clock() - begun if self._clock else 0.0)
-                findings += [self._waived(finding, facts) for finding in evaluation.findings]
-        return findings
+                yield policy, facts, bindings
 
     def injection(self) -> list[Finding]:
         """A pod that reads weights must carry exactly what mutation would have given it."""

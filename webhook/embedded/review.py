@@ -61,33 +61,50 @@ class Outcome:
     verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A request as it was judged in the end: mutated, with all that was found out for it."""
+
+    request: AdmissionRequest
+    knowledge: Knowledge
+    verdict: Verdict
+
+
 def review(manifest: Manifest, asker: Asker, source: ManifestSource, now: datetime | None = None) -> Outcome:
     """Review one manifest or recorded AdmissionReview. Raises `ManifestError` where it is neither."""
     recorded = manifest.document.get("kind") == "AdmissionReview"
     try:
-        document = manifest.document if recorded else as_review(manifest.document, asker, source.snapshot())
-        body = orjson.dumps(document)
-        request = parse_review(body)
+        request = request_of(manifest, asker, source)
     except RefusedReviewError as error:
         return Outcome(_label(manifest, recorded, error.uid), "", refused(error))
-    except (BadReviewError, ValueError) as error:
-        raise ManifestError(f"{manifest.source}: {error}") from None
-    verdict = decide(request, source, now or datetime.now(UTC))
+    verdict = judge(request, source, now or datetime.now(UTC)).verdict
     return Outcome(_label(manifest, recorded, request.uid), request.user.username, verdict)
 
 
-def decide(request: AdmissionRequest, source: ManifestSource, now: datetime) -> Verdict:
+def request_of(manifest: Manifest, asker: Asker, source: ManifestSource) -> AdmissionRequest:
+    """The request a manifest or a recorded review stands for. Raises `ManifestError` and `RefusedReviewError`."""
+    recorded = manifest.document.get("kind") == "AdmissionReview"
+    try:
+        document = manifest.document if recorded else as_review(manifest.document, asker, source.snapshot())
+        return parse_review(orjson.dumps(document))
+    except RefusedReviewError:
+        raise
+    except (BadReviewError, ValueError) as error:
+        raise ManifestError(f"{manifest.source}: {error}") from None
+
+
+def judge(request: AdmissionRequest, source: ManifestSource, now: datetime) -> Judged:
     """Mutation, then validation of the mutated object, as the API server calls the webhook."""
     snapshot = source.snapshot()
-    mutated = _finish(lambda known: mutate(request, snapshot, known, now), source)
+    mutated, _ = _finish(lambda known: mutate(request, snapshot, known, now), source)
     final = request
     if mutated.patch and request.object is not None:
         patched = jsonpatch.apply_patch(request.object, list(mutated.patch))
         final = replace(request, object=patched, raw={**request.raw, "object": patched})
-    verdict = _finish(lambda known: validate(final, snapshot, known, now), source)
-    if not verdict.allowed:
-        return verdict
-    return replace(verdict, patch=mutated.patch, injected=mutated.injected)
+    verdict, knowledge = _finish(lambda known: validate(final, snapshot, known, now), source)
+    if verdict.allowed:
+        verdict = replace(verdict, patch=mutated.patch, injected=mutated.injected)
+    return Judged(final, knowledge, verdict)
 
 
 def as_review(document: Document, asker: Asker, snapshot: Snapshot) -> Document:
@@ -148,12 +165,14 @@ def _generated_key(document: Document) -> ObjectKey:
     return ObjectKey(group_kind(document["apiVersion"], document["kind"]), metadata.get("namespace", ""), "")
 
 
-def _finish(step: Callable[[Knowledge], Verdict | Needs], source: ManifestSource) -> Verdict:
+def _finish(
+    step: Callable[[Knowledge], Verdict | Needs], source: ManifestSource
+) -> tuple[Verdict, Knowledge]:
     known = Knowledge()
     for _ in range(_MAX_ROUNDS):
         result = step(known)
         if isinstance(result, Verdict):
-            return result
+            return result, known
         known = known.joined(source.resolve(result))
     raise RuntimeError(f"no verdict after {_MAX_ROUNDS} rounds of questions")
 
