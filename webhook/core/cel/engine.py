@@ -29,29 +29,30 @@ except ImportError:
         functions=list,
         message_files=list,
         extensions=list,
-        variables=lambda: {"authorizer": cel.Type.DYN, "authorizer.requestResource": cel.Type.DYN},
+        variables=lambda: {"authorizer": "dyn", "authorizer.requestResource": "dyn"},
         values=dict,
     )
 
+# name -> type, as `webhook.core.cel.types.signature` writes it
 REQUEST_VARIABLES: Final = {
-    "object": cel.Type.DYN,
-    "oldObject": cel.Type.DYN,
-    "request": cel.Type("kubernetes.AdmissionRequest"),
-    "namespaceObject": cel.Type("kubernetes.Namespace"),
+    "object": "dyn",
+    "oldObject": "dyn",
+    "request": "kubernetes.AdmissionRequest",
+    "namespaceObject": "kubernetes.Namespace",
 }
 FACT_VARIABLES: Final = {
-    "pod": cel.Type.DYN,
-    "workload": cel.Type("weightlock.Workload"),
-    "weights": cel.Type.List(cel.Type("weightlock.Weight")),
-    "devices": cel.Type.List(cel.Type("weightlock.Device")),
-    "escapes": cel.Type.List(cel.Type("weightlock.Escape")),
-    "subject": cel.Type("weightlock.Subject"),
-    "grants": cel.Type.List(cel.Type("weightlock.Grant")),
+    "pod": "dyn",
+    "workload": "weightlock.Workload",
+    "weights": "list<weightlock.Weight>",
+    "devices": "list<weightlock.Device>",
+    "escapes": "list<weightlock.Escape>",
+    "subject": "weightlock.Subject",
+    "grants": "list<weightlock.Grant>",
 }
 # What a variable is when a request does not have it.
 ABSENT: Final[dict[str, Any]] = {
-    name: [] if name in {"weights", "devices", "escapes", "grants"} else None
-    for name in (*REQUEST_VARIABLES, *FACT_VARIABLES)
+    name: [] if type_.startswith("list") else None
+    for name, type_ in (REQUEST_VARIABLES | FACT_VARIABLES).items()
 }
 # Everything that some environment declares, with its full name.
 DECLARABLE: Final = (*ABSENT, "params", "authorizer", "authorizer.requestResource")
@@ -120,14 +121,11 @@ _EXTENSIONS: Final = [
 ]
 
 
-def environment(variables: Mapping[str, Any]) -> Any:
-    """Return a raw engine environment that declares ``variables`` (name to engine type) and every library."""
-    return cel.NewEnv(
-        descriptor_pool=_POOL,
-        config=cel.NewEnvConfigFromYaml(_CONFIG),
-        variables=dict(variables),
-        extensions=_EXTENSIONS,
-    )
+def environment(variables: Mapping[str, str]) -> Any:
+    """Return a raw engine environment that declares ``variables`` (name to type signature) and every library."""
+    declared = "".join(f'  - name: "{name}"\n    type: "{type_}"\n' for name, type_ in variables.items())
+    config = cel.NewEnvConfigFromYaml(f"{_CONFIG}variables:\n{declared}" if variables else _CONFIG)
+    return cel.NewEnv(descriptor_pool=_POOL, config=config, extensions=_EXTENSIONS)
 
 
 def activation(data: Mapping[str, Any]) -> Any:
@@ -180,4 +178,4 @@ def evaluate(source: str, params: Any) -> Any:
 
 # Activations and serialized expressions fit every environment. This one knows no types: an absent field is absent at
 # run time, whatever the checker knows about it.
-_RUNTIME: Final = environment(dict.fromkeys(DECLARABLE, cel.Type.DYN))
+_RUNTIME: Final = environment(dict.fromkeys(DECLARABLE, "dyn"))

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
-from cel_expr_python import cel
-
 from webhook.core.cel import checked, dialect, engine, mixed, types
 from webhook.core.cel.errors import CompileError
 from webhook.core.cel.program import Program, Surroundings
@@ -39,7 +37,6 @@ class Checked:
     source: Source
     expression: Any
     message: Any
-    type: Any
     type_name: str
     variables: frozenset[str]
     references: frozenset[str]
@@ -49,9 +46,9 @@ class Environment:
     """What a source may name. Obtained from `environment`; holds no state of any request."""
 
     def __init__(self, *, authorizer: bool, params: bool, weightlock: bool) -> None:
-        self._declared: dict[str, Any] = dict(engine.REQUEST_VARIABLES)
+        self._declared: dict[str, str] = dict(engine.REQUEST_VARIABLES)
         if params:
-            self._declared["params"] = cel.Type.DYN
+            self._declared["params"] = "dyn"
         if weightlock:
             self._declared.update(engine.FACT_VARIABLES)
         if authorizer:
@@ -90,14 +87,12 @@ class Environment:
         source, expression = self._parse(prepare(text, scope), scope)
         message = checked.load(expression.serialize())
         dialect.validate(message, source)
-        root = checked.type_of(message, message.expr)
         named = {reference.name for reference in message.reference_map.values()}
         return Checked(
             source=source,
             expression=None if rewrite(message, source.prepared) else expression,
             message=message,
-            type=types.declare(root),
-            type_name=types.describe(root),
+            type_name=types.describe(checked.type_of(message, message.expr)),
             variables=frozenset(name.removeprefix(PREFIX) for name in named if name.startswith(PREFIX)),
             references=frozenset(name.partition(".")[0] for name in named & self._declared.keys()),
         )
@@ -125,7 +120,7 @@ class Environment:
         if env is None:
             if len(self._scopes) >= _CACHED_SCOPES:
                 self._scopes.clear()
-            declared = {variable.qualified: variable.type for variable in known}
+            declared = {variable.qualified: types.signature(variable.type_name) for variable in known}
             env = self._scopes[key] = engine.environment({**self._declared, **declared})
         return env
 

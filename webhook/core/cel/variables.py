@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from webhook.core.cel.errors import CompileError
 
@@ -41,13 +41,8 @@ class Variable:
         return self.body.source.text
 
     @property
-    def type(self) -> Any:
-        """The engine type with which the variable is declared to those after it."""
-        return self.body.type
-
-    @property
     def type_name(self) -> str:
-        """The same in words."""
+        """The type of the expression in words, with which the variable is declared to those after it."""
         return self.body.type_name
 
     @property
