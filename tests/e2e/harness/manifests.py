@@ -47,6 +47,7 @@ VALIDATED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("resource.k8s.io", ("resourceclaims", "resourceclaimtemplates"), WRITE),
     ("snapshot.storage.k8s.io", ("volumesnapshots",), WRITE),
     ("weightlock.dev", ("*",), (*WRITE, "DELETE")),
+    ("weightlock.dev", ("accessrequests/status", "accessapprovals/status"), ("UPDATE",)),
 )
 MUTATED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("pods",), ("CREATE",)),

@@ -1,0 +1,284 @@
+"""Access on a real API server: the whole story of a grant, and every way around it that we know."""
+
+import base64
+import http.client
+import json
+import re
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+from harness.cluster import Cluster
+from harness.installed import Installed
+from harness.lab import API, Lab
+from harness.rest import Client
+from harness.waiting import eventually
+from harness.weightlock import Weightlock
+
+
+@pytest.fixture
+def lab(weightlock: Installed, control_plane: Cluster, namespace: str) -> Lab:
+    return Lab(control_plane, namespace).build()
+
+
+def granted(lab: Lab, duration: str = "10m") -> dict:
+    """A request that two people approved, once the webhook knows."""
+    request = lab.ask(duration=duration)
+    lab.vote(request, "bob").ok()
+    lab.vote(request, "carol").ok()
+    eventually(lab.is_admitted, "the pod is admitted", seconds=5)
+    return request
+
+
+def test_from_a_denied_pod_to_a_grant_and_its_end(lab: Lab) -> None:
+    kubectl = lab.cluster.kubectl
+    denied = kubectl("apply", "-f", "-", stdin=lab.pod(), user="alice").failed()
+    assert f'may not read model "{lab.model}"' in denied
+    assert "[WL101]" in denied
+    command = re.search(r"weightlock access (request \S+ --for \S+ --service-account \S+)", denied)
+    assert command is not None, denied
+
+    words = command[1].replace("--for 8h", "--for 6s").split()
+    asked = (
+        lab.weightlock(*words, "--reason", "evals", "--name", f"r-{lab.namespace}", user="alice").ok().stdout
+    )
+    name = f"r-{lab.namespace}"
+    assert f"weightlock access approve {name}" in asked
+    first = lab.weightlock("approve", name, user="bob", groups=["weights-approvers"]).ok().stdout
+    assert "1 of 2 approvals" in first
+    assert kubectl("apply", "-f", "-", stdin=lab.pod(), user="alice").failed()
+    second = lab.weightlock("approve", name, "--comment", "fine", user="carol", groups=["weights-approvers"])
+    assert "is active, ends in" in second.ok().stdout
+
+    eventually(lab.is_admitted, "the pod is admitted", seconds=2)
+    pod = lab.try_pod().ok()
+    agent = pod["spec"]["initContainers"][0]
+    assert (agent["name"], agent["restartPolicy"]) == ("weightlock-agent", "Always")
+    assert name in lab.weightlock("list", user="alice").ok().stdout
+
+    eventually(lambda: not lab.is_admitted(), "the grant has ended", seconds=10, every=0.2)
+    refused = kubectl("create", "-f", "-", stdin=lab.pod("late"), user="alice").failed()
+    assert "[WL101]" in refused
+    assert "expired" in lab.weightlock("show", name, user="alice").ok().stdout
+
+
+def test_a_revocation_ends_it_at_once(lab: Lab) -> None:
+    request = granted(lab)
+    lab.vote(request, "dave", "Revoke").ok()
+    eventually(lambda: not lab.is_admitted(), "the grant has ended", seconds=2)
+    late = lab.vote(request, "erin")
+    assert late.status == 403
+    assert "WL426" in late.message
+
+
+def test_who_wrote_it_is_who_signed_in_whatever_was_written(lab: Lab) -> None:
+    forged = {"username": "root", "groups": ["weights-approvers"]}
+    request = lab.ask(requester=forged, signature="forged", stampedAt="2020-01-01T00:00:00Z")
+    assert request["spec"]["requester"]["username"] == "alice"
+    assert request["spec"]["stampedAt"] != "2020-01-01T00:00:00Z"
+    document = lab.approval(request, "m", approver=forged)
+    said = lab.cluster.client("mallory").post(f"{API}/accessapprovals", document)
+    assert (said.status, "WL424" in said.message) == (403, True)
+    stored = lab.vote(request, "bob").ok()
+    assert stored["spec"]["approver"]["username"] == "bob"
+    assert "weights-approvers" in stored["spec"]["approver"]["groups"]
+
+
+REFUSED = {
+    "the requester approves": ("WL422", lambda lab, request: lab.vote(request, "alice")),
+    "nobody in particular approves": ("WL424", lambda lab, request: lab.vote(request, "mallory", groups=[])),
+    "nobody in particular denies": (
+        "WL424",
+        lambda lab, request: lab.vote(request, "mallory", "Deny", groups=[]),
+    ),
+    "a service account approves": (
+        "WL425",
+        lambda lab, request: lab.vote(request, "system:serviceaccount:ci:bot", name="bot"),
+    ),
+    "the account it is for approves": (
+        "WL422",
+        lambda lab, request: lab.vote(request, lab.account, name="own"),
+    ),
+    "an approval for another uid": (
+        "WL421",
+        lambda lab, request: lab.vote({"metadata": {**request["metadata"], "uid": "of-another"}}, "bob"),
+    ),
+    "an approval of nothing": (
+        "WL421",
+        lambda lab, request: lab.vote({"metadata": {"name": "nothing", "uid": "u"}}, "bob"),
+    ),
+    "an unknown model": ("WL411", lambda lab, request: _ask(lab, model="unheard-of")),
+    "an unknown service account": (
+        "WL412",
+        lambda lab, request: _ask(
+            lab, subject={"kind": "ServiceAccount", "namespace": lab.namespace, "name": "ghost"}
+        ),
+    ),
+    "too long": ("WL413", lambda lab, request: _ask(lab, duration="61m")),
+    "a blank reason": ("WL414", lambda lab, request: _ask(lab, reason="  ")),
+    "an emergency of one's own": ("WL416", lambda lab, request: _ask(lab, breakGlass=True)),
+    "a longer duration afterwards": (
+        "WL404",
+        lambda lab, request: lab.cluster.client("alice").patch(
+            f"{API}/accessrequests/{request['metadata']['name']}", {"spec": {"duration": "59m"}}
+        ),
+    ),
+    "a status of one's own": (
+        "WL406",
+        lambda lab, request: lab.cluster.client().patch(
+            f"{API}/accessrequests/{request['metadata']['name']}/status", {"status": {"state": "Active"}}
+        ),
+    ),
+}
+
+
+def _ask(lab: Lab, **spec):
+    return lab.cluster.client("alice").post(f"{API}/accessrequests", lab.request("second", **spec))
+
+
+@pytest.mark.parametrize(("code", "attempt"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused_with_its_code_and_a_way_on(lab: Lab, code: str, attempt) -> None:
+    said = attempt(lab, lab.ask())
+    assert said.status == 403, said
+    assert f"[{code}]" in said.message
+    assert "Fix: " in said.message
+
+
+def test_an_approval_can_be_neither_changed_nor_deleted_nor_given_twice(lab: Lab) -> None:
+    request = lab.ask()
+    approval = lab.vote(request, "bob").ok()
+    path = f"{API}/accessapprovals/{approval['metadata']['name']}"
+    admin = lab.cluster.client()
+    assert "WL404" in admin.patch(path, {"spec": {"decision": "Deny"}}).message
+    assert "WL405" in admin.delete(path).message
+    assert "WL423" in lab.vote(request, "bob", name="again").message
+    gone = admin.delete(f"{API}/accessapprovals", labelSelector="")
+    assert "WL405" in gone.message
+
+
+def test_approvals_at_the_same_instant_count_once_each(lab: Lab) -> None:
+    request = lab.ask()
+    clients = [lab.cluster.kubeconfig("bob", ["weights-approvers"]) for _ in range(6)]
+
+    def write(number: int) -> int:
+        client = Client.from_kubeconfig(clients[number])
+        try:
+            return client.post(f"{API}/accessapprovals", lab.approval(request, f"b{number}")).status
+        finally:
+            client.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        statuses = list(pool.map(write, range(6)))
+    assert 201 in statuses
+    assert not lab.is_admitted()
+    lab.vote(request, "carol").ok()
+    eventually(lab.is_admitted, "the pod is admitted", seconds=5)
+
+
+def test_a_removed_approver_has_no_vote(lab: Lab) -> None:
+    lab.cluster.apply(lab.weights(approvers={"groups": ["weights-approvers"], "users": ["zoe"]}))
+    request = lab.ask()
+    eventually(lambda: lab.vote(request, "zoe", groups=[]).status == 201, "zoe may approve", seconds=5)
+    lab.cluster.apply(lab.weights())
+    lab.vote(request, "bob").ok()
+    assert not lab.is_admitted()
+    lab.vote(request, "carol").ok()
+    eventually(lab.is_admitted, "the pod is admitted", seconds=5)
+
+
+def test_what_is_written_while_the_webhook_is_away_counts_for_nothing(
+    lab: Lab, weightlock: Installed
+) -> None:
+    admin = lab.cluster.client()
+    weightlock.remove_webhooks()
+    eventually(lab.is_admitted, "nobody asks the webhook", seconds=10, every=0.2)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    requester = {"username": "alice", "groups": ["system:authenticated"]}
+    request = admin.post(
+        f"{API}/accessrequests",
+        lab.request("r", requester=requester, stampedAt=now, signature="0" * 16 + ":" + "A" * 88),
+    ).ok()
+    for who in ("bob", "carol", "dave"):
+        approver = {"username": who, "groups": ["weights-approvers"]}
+        document = lab.approval(request, who, approver=approver, stampedAt=now)
+        admin.post(f"{API}/accessapprovals", document).ok()
+    weightlock.add_webhooks()
+    for _ in range(5):
+        assert "[WL101]" in lab.try_pod(dry=True).message
+    told = lab.vote(request, "erin")
+    assert "counts for nothing" in told.message
+
+
+def test_a_copy_of_a_signed_approval_cannot_stand_for_another(lab: Lab, weightlock: Installed) -> None:
+    admin = lab.cluster.client()
+    request = lab.ask()
+    approval = lab.vote(request, "bob").ok()
+    weightlock.remove_webhooks()
+    eventually(lab.is_admitted, "nobody asks the webhook", seconds=10, every=0.2)
+    for name in ("copy", "another"):
+        copied = {**approval, "metadata": {"name": f"{name}-{lab.namespace}"}}
+        if name == "another":
+            copied["spec"] = {
+                **approval["spec"],
+                "approver": {"username": "carol", "groups": ["weights-approvers"]},
+            }
+        admin.post(f"{API}/accessapprovals", copied).ok()
+    weightlock.add_webhooks()
+    for _ in range(5):
+        assert "[WL101]" in lab.try_pod(dry=True).message
+
+
+def test_the_port_signs_for_nobody_but_the_api_server(lab: Lab, own_weightlock: Weightlock) -> None:
+    request = lab.ask()
+    user = {"username": "bob", "groups": ["weights-approvers"]}
+    document = lab.approval(request, "forged")
+    kind = {"group": "weightlock.dev", "version": "v1alpha1"}
+    review = {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "1f0c",
+            "kind": {**kind, "kind": "AccessApproval"},
+            "resource": {**kind, "resource": "accessapprovals"},
+            "name": document["metadata"]["name"],
+            "operation": "CREATE",
+            "userInfo": user,
+            "object": document,
+        },
+    }
+    patch = _mutate(own_weightlock, review)
+    assert [item["path"] for item in patch] == ["/spec/approver", "/spec/stampedAt"]
+    genuine = lab.vote(request, "bob").ok()
+    assert re.fullmatch(r"[0-9a-f]{16}:[A-Za-z0-9+/]{86}==", genuine["spec"]["signature"])
+
+
+def _mutate(weightlock: Weightlock, review: dict) -> list[dict]:
+    """What somebody gets who posts a review straight to the port, without the API server's certificate."""
+    tls = ssl.create_default_context(cafile=str(weightlock.ca))
+    connection = http.client.HTTPSConnection("127.0.0.1", weightlock.port, context=tls, timeout=10)
+    try:
+        connection.request("POST", "/mutate", json.dumps(review), {"Content-Type": "application/json"})
+        answer = json.loads(connection.getresponse().read())["response"]
+    finally:
+        connection.close()
+    return json.loads(base64.b64decode(answer["patch"]))
+
+
+def test_how_soon_an_approval_and_a_revocation_are_felt(lab: Lab) -> None:
+    """The lag through the watch, from the API server's answer to the first verdict that knows; p99 below a second."""
+    lab.cluster.apply(lab.weights(approvals=1))
+    lags = []
+    for number in range(15):
+        request = lab.ask(f"r{number}")
+        for decision, wanted in (("Approve", True), ("Revoke", False)):
+            lab.vote(request, "bob", decision).ok()
+            begun = time.monotonic()
+            eventually(lambda wanted=wanted: lab.is_admitted() is wanted, decision, seconds=5, every=0)
+            lags.append(time.monotonic() - begun)
+    lags.sort()
+    print(
+        f"lag of {len(lags)} decisions: median {lags[len(lags) // 2] * 1000:.0f} ms, worst {lags[-1] * 1000:.0f} ms"
+    )
+    assert lags[-1] < 1.0
