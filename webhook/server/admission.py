@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from webhook.core.admission import internal_denial, mutate, refused, validate
-from webhook.core.review import BadReviewError, RefusedReviewError, parse_review, render_review
+from webhook.core.review import RefusedReviewError, parse_review, render_review
 from webhook.core.source import Knowledge, Needs, NotReadyError
 from webhook.core.verdict import Verdict, respond
 from webhook.server.gate import OverloadedError
+from webhook.server.logs import ReviewLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +69,7 @@ class AdmissionService:
         self._signer = signer
         self._loop = asyncio.get_running_loop()
         self._clock = time.perf_counter
+        self._log = ReviewLog(log, self._loop)
 
     async def mutate(self, body: bytes, patience: float, *, trusted_caller: bool) -> bytes:
         """Answer a review with what to add. ``patience`` is how many seconds the caller waits.
@@ -75,12 +77,12 @@ class AdmissionService:
         ``trusted_caller`` says that the review comes from the API server by its client certificate. Raises
         `BadReviewError` where the bytes are no review.
         """
-        return await self._review(body, self._mutate_signed if trusted_caller else mutate, patience)
+        return await self._review(body, "mutate", self._mutate_signed if trusted_caller else mutate, patience)
 
     async def validate(self, body: bytes, patience: float, *, trusted_caller: bool) -> bytes:
         """Answer a review with whether it may go through; otherwise as `mutate`."""
         del trusted_caller
-        return await self._review(body, self._validate, patience)
+        return await self._review(body, "validate", self._validate, patience)
 
     def _mutate_signed(
         self, request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime
@@ -92,7 +94,7 @@ class AdmissionService:
     ) -> Verdict | Needs:
         return validate(request, snapshot, knowledge, now, clock=self._clock)
 
-    async def _review(self, body: bytes, step: Step, patience: float) -> bytes:
+    async def _review(self, body: bytes, phase: str, step: Step, patience: float) -> bytes:
         begun = self._clock()
         try:
             request = parse_review(body)
@@ -100,29 +102,18 @@ class AdmissionService:
             self._metrics.refused(self._clock() - begun)
             log.info("refused", extra={"fields": {"uid": error.uid, "why": error.reason}})
             return render_review(respond(refused(error)))
-        decision = "error"
         try:
             verdict = await self._decide(request, step, self._loop.time() + self._allowance(patience))
+            answer = render_review(respond(verdict))
             decision = "allowed" if verdict.allowed else "denied"
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not become an allow or a traceback
+            verdict = self._fault(request, error)
             answer = render_review(respond(verdict))
-        except OverloadedError as error:
-            verdict = self._fault(request, OVERLOADED, f"Weightlock has too much to do: {error}")
-        except NotReadyError as error:
-            verdict = self._fault(request, NOT_READY, str(error))
-        except _UnanswerableError as error:
-            verdict = self._fault(request, NO_ANSWER, str(error))
-        except Exception as error:  # whatever it is, it must not become an allow or a traceback
-            log.exception("internal error", extra={"fields": {"uid": request.uid, "code": INTERNAL_ERROR}})
-            verdict = self._fault(request, INTERNAL_ERROR, f"internal error ({type(error).__name__})")
-        if decision == "error":
-            answer = render_review(respond(verdict))
+            decision = "error"
         seconds = self._clock() - begun
         self._metrics.answered(request, verdict, decision, seconds)
-        if log.isEnabledFor(logging.INFO):
-            log.info(
-                "review",
-                extra={"fields": _summary(request, verdict, step != self._validate, decision, seconds)},
-            )
+        if self._log.wanted():
+            self._log.write("review", datetime.now(UTC), _summary(request, verdict, phase, decision, seconds))
         return answer
 
     async def _decide(self, request: AdmissionRequest, step: Step, deadline: float) -> Verdict:
@@ -159,24 +150,34 @@ class AdmissionService:
     def _allowance(self, patience: float) -> float:
         return min(self._seconds, max(patience - _MARGIN_SECONDS, patience / 2))
 
-    def _fault(self, request: AdmissionRequest, code: str, reason: str) -> Verdict:
+    def _fault(self, request: AdmissionRequest, error: Exception) -> Verdict:
+        """The denial for what went wrong in here."""
         self._metrics.internal_error()
-        log.warning("not judged", extra={"fields": {"uid": request.uid, "code": code, "why": reason}})
-        return internal_denial(request.uid, code, reason)
+        for kind, (code, words) in _FAULTS.items():
+            if isinstance(error, kind):
+                reason = f"{words}{error}"
+                log.warning("not judged", extra={"fields": {"uid": request.uid, "code": code, "why": reason}})
+                return internal_denial(request.uid, code, reason)
+        fields = {"uid": request.uid, "code": INTERNAL_ERROR}
+        log.error("internal error", exc_info=error, extra={"fields": fields})
+        return internal_denial(request.uid, INTERNAL_ERROR, f"internal error ({type(error).__name__})")
+
+
+_FAULTS: dict[type[Exception], tuple[str, str]] = {
+    OverloadedError: (OVERLOADED, "Weightlock has too much to do: "),
+    NotReadyError: (NOT_READY, ""),
+    _UnanswerableError: (NO_ANSWER, ""),
+}
 
 
 def _summary(
-    request: AdmissionRequest,
-    verdict: Verdict,
-    mutating: bool,
-    decision: str,
-    seconds: float,
+    request: AdmissionRequest, verdict: Verdict, phase: str, decision: str, seconds: float
 ) -> dict[str, object]:
     """What the log says of a review: who, what kind of thing and how it went; nothing of the object itself."""
     resource = request.resource
     fields: dict[str, object] = {
         "uid": request.uid,
-        "phase": "mutate" if mutating else "validate",
+        "phase": phase,
         "operation": request.operation,
         "resource": f"{resource.name}/{request.subresource}" if request.subresource else resource.name,
         "group": resource.group,
@@ -186,14 +187,11 @@ def _summary(
         "decision": decision,
         "milliseconds": round(seconds * 1000, 3),
     }
-    codes = sorted({finding.code for finding in (*verdict.denials, *verdict.warnings, *verdict.audits)})
-    if codes:
-        fields["codes"] = codes
+    findings = (*verdict.denials, *verdict.warnings, *verdict.audits)
+    if findings:
+        fields["codes"] = sorted({finding.code for finding in findings})
     if verdict.injected:
         fields["injected"] = True
     if request.dry_run:
         fields["dryRun"] = True
     return fields
-
-
-__all__ = ["AdmissionService", "BadReviewError"]

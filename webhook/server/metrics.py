@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from webhook.server.tallies import CounterTally, HistogramTally
+from webhook.server.tallies import CounterTally, HistogramTally, OutcomeTally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _REVIEW_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _POLICY_SECONDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.1, 1.0)
-_MAX_POLICIES = 2000
+_MAX_OUTCOMES = 8000
 _MAX_RESOURCES = 1000
 _GAUGES = {
     "weightlock_grants_active": "Grants that hold now.",
@@ -53,18 +53,15 @@ class Metrics(Collector):
             "Time from a whole review to its answer.",
             _REVIEW_SECONDS,
         )
-        self._evaluations = CounterTally(
-            "weightlock_policy_evaluations",
-            "Policies evaluated, by what came of it.",
-            ("policy", "result"),
-            limit=4 * _MAX_POLICIES,
-        )
-        self._evaluation = HistogramTally(
-            "weightlock_policy_evaluation_duration_seconds",
-            "Time to evaluate one policy on one pod template or object.",
+        self._evaluations = OutcomeTally(
+            ("weightlock_policy_evaluations", "Policies evaluated, by what came of it."),
+            (
+                "weightlock_policy_evaluation_duration_seconds",
+                "Time to evaluate one policy on one pod template or object.",
+            ),
             _POLICY_SECONDS,
             label="policy",
-            limit=_MAX_POLICIES,
+            limit=_MAX_OUTCOMES,
         )
         self._injections = 0
         self._releases = CounterTally(
@@ -83,10 +80,7 @@ class Metrics(Collector):
         resource = f"{request.resource.name}/{subresource}" if subresource else request.resource.name
         self._requests.add((request.operation, resource, decision))
         self._duration.observe(seconds)
-        add, observe = self._evaluations.add, self._evaluation.observe
-        for policy, result, spent in verdict.timings:
-            add((policy, result))
-            observe(spent, policy)
+        self._evaluations.add(verdict.timings)
         if verdict.injected:
             self._injections += 1
 
@@ -112,8 +106,7 @@ class Metrics(Collector):
         """Every family, for a scrape."""
         yield self._requests.collect()
         yield self._duration.collect()
-        yield self._evaluations.collect()
-        yield self._evaluation.collect()
+        yield from self._evaluations.collect()
         yield CounterMetricFamily("weightlock_injections", "Pods given the key sidecar.", self._injections)
         yield self._releases.collect()
         yield CounterMetricFamily(
