@@ -14,6 +14,7 @@ from webhook.core.facts.dra import asked
 from webhook.core.facts.model import DeviceUse, Escape, Facts, WeightUse
 from webhook.core.facts.weights import weight_use
 from webhook.core.storage.backends import NODE
+from webhook.core.storage.claims import CONTENT, SNAPSHOT
 from webhook.core.storage.nodepaths import devices_at, escapes_at
 from webhook.core.storage.sources import backend_of
 
@@ -88,7 +89,16 @@ def _group_snapshot(document: Document, here: Context) -> Facts:
 
 
 def _content(document: Document, here: Context) -> Facts:
-    return _weights(here.resolver.content_document(document), here)
+    """A content that a snapshot of the same weights asked for adds nothing: that snapshot was judged."""
+    reference = object_at(object_at(document, "spec", ""), "volumeSnapshotRef", "spec")
+    namespace = text_at(reference, "namespace", "spec.volumeSnapshotRef")
+    name = text_at(reference, "name", "spec.volumeSnapshotRef")
+    snapshot = here.finder.get(SNAPSHOT, namespace, name) if namespace and name else None
+    source = object_at(object_at(snapshot or {}, "spec", ""), "source", "spec")
+    claim = text_at(source, "persistentVolumeClaimName", "spec.source")
+    known = {reach.model for reach in here.resolver.claim(namespace, claim)} if claim else set()
+    found = here.resolver.content_document(document)
+    return _weights([reach for reach in found if reach.model not in known], here)
 
 
 def _resource_claim(document: Document, here: Context) -> Facts:
@@ -133,8 +143,8 @@ def _declared(kind: str, document: Document, here: Context) -> set[Model]:
 _READERS: dict[str, Callable[[Document, Context], Facts]] = {
     "PersistentVolumeClaim": _claim,
     "PersistentVolume": _volume,
-    "VolumeSnapshot.snapshot.storage.k8s.io": _snapshot,
-    "VolumeSnapshotContent.snapshot.storage.k8s.io": _content,
+    SNAPSHOT: _snapshot,
+    CONTENT: _content,
     "VolumeGroupSnapshot.groupsnapshot.storage.k8s.io": _group_snapshot,
     "ResourceClaim.resource.k8s.io": _resource_claim,
     "ResourceClaimTemplate.resource.k8s.io": _resource_claim_template,

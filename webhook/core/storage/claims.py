@@ -7,7 +7,7 @@ as protected, since nobody can say what it will hold. Nothing here decides who m
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from webhook.core.documents import MalformedObjectError, object_at, text_at
 from webhook.core.selectors import SelectorError, compile_selector
@@ -18,7 +18,7 @@ from webhook.core.storage.reach import Reach, Reaches, distinct, rerouted, unres
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Set
 
     from webhook.core.catalog import Catalog
     from webhook.core.storage.finder import Finder
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 SNAPSHOT = "VolumeSnapshot.snapshot.storage.k8s.io"
 CONTENT = "VolumeSnapshotContent.snapshot.storage.k8s.io"
+# What an answer may depend on: "claim", "volume", "snapshot" or "content", its namespace and its name.
+Place: TypeAlias = tuple[str, str, str]
+ANY_CONTENT: Place = ("content", "", "")
 _MAX_DEPTH = 32
 # Ordinals tried against name patterns; claims that exist are found whatever their ordinal.
 _MAX_ORDINALS = 64
@@ -41,9 +44,14 @@ class Resolver:
         self._catalog = catalog
         self._finder = finder
         self._backends = backends
-        self._seen: dict[tuple[str, str, str], Reaches] = {}
+        self._seen: dict[Place, Reaches] = {}
         self.backend_of_volume: dict[str, Backend] = {}
-        self._open: set[tuple[str, str, str]] = set()
+        self._open: set[Place] = set()
+
+    @property
+    def visited(self) -> Set[Place]:
+        """What was looked at so far: an answer holds as long as none of these changes."""
+        return self._seen.keys()
 
     def claim(self, namespace: str, name: str) -> Reaches:
         """What a PersistentVolumeClaim, by name, reaches."""
@@ -232,6 +240,7 @@ class Resolver:
 
     def _snapshot_handle(self, driver: str, handle: str) -> Reaches:
         """A snapshot known only to its driver: other contents of the same handle may say what it was taken from."""
+        self._seen[ANY_CONTENT] = ()
         found: list[Reach] = []
         known = False
         for other in self._finder.lookup.each(CONTENT):
@@ -242,7 +251,7 @@ class Resolver:
                 found.extend(self._handle(driver, origin))
         return distinct(found) if known else unresolved(f"snapshot {handle[:64]!r} of unknown origin")
 
-    def _once(self, key: tuple[str, str, str], resolve: Callable[[], Reaches]) -> Reaches:
+    def _once(self, key: Place, resolve: Callable[[], Reaches]) -> Reaches:
         """Resolve an object once. One that leads back to itself, or too far away, counts as leading nowhere."""
         known = self._seen.get(key)
         if known is not None:

@@ -13,7 +13,7 @@ from webhook.core.documents import MalformedObjectError, object_at, text_at
 from webhook.core.objects import Lookup, ObjectKey
 from webhook.core.patterns import PathIndex
 from webhook.core.storage.binding import fits, is_available, offered_class, wanted_classes
-from webhook.core.storage.claims import Resolver
+from webhook.core.storage.claims import ANY_CONTENT, CONTENT, SNAPSHOT, Resolver
 from webhook.core.storage.finder import Finder
 from webhook.core.storage.model import UNKNOWN, Model
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from webhook.core.catalog import Catalog
     from webhook.core.objects import Document, ObjectStore
     from webhook.core.storage.backends import Backend
+    from webhook.core.storage.claims import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +40,29 @@ class ProtectedVolume:
 class ProtectedBackends:
     """The PersistentVolumes that hold a model, found by the storage they share with another volume."""
 
-    __slots__ = ("_attributes", "_available", "_catalog", "_claimed", "_keys", "_paths", "_store", "_volumes")
+    __slots__ = (
+        "_attributes",
+        "_available",
+        "_catalog",
+        "_claimed",
+        "_dependents",
+        "_keys",
+        "_needs",
+        "_paths",
+        "_store",
+        "_volumes",
+    )
 
     def __init__(self, catalog: Catalog, store: ObjectStore) -> None:
-        self._volumes: dict[str, ProtectedVolume] = {}
         self._catalog = catalog
         self._store = store
+        self._volumes: dict[str, ProtectedVolume] = {}
+        # Which volumes must be looked at again when an object changes, and the same by volume.
+        self._dependents: dict[Place, set[str]] = {}
+        self._needs: dict[str, set[Place]] = {}
         if catalog:
-            resolver = self._resolver()
             for document in store.each("PersistentVolume"):
-                volume = self._protected(document, resolver)
-                if volume is not None:
-                    self._volumes[volume.name] = volume
+                self._look_at(document["metadata"]["name"])
         self._index()
 
     def find(self, backend: Backend) -> Iterator[ProtectedVolume]:
@@ -83,50 +95,65 @@ class ProtectedBackends:
 
         The index is made again only where a protected volume is touched, from those alone.
         """
-        if key.kind == "PersistentVolume":
-            names = {key.name}
-        elif key.kind == "PersistentVolumeClaim":
-            names = self._volumes_of(key)
-        else:
+        what = _PLACES.get(key.kind)
+        if what is None or not self._catalog:
             return
-        resolver = self._resolver()
-        touched = False
-        for name in names:
-            document = self._store.get(ObjectKey("PersistentVolume", "", name))
-            volume = self._protected(document, resolver) if document is not None and self._catalog else None
-            before = self._volumes.pop(name, None)
-            if volume is not None:
-                self._volumes[name] = volume
-            touched = touched or volume != before
-        if touched:
+        names = set(self._dependents.get((what, key.namespace, key.name), ()))
+        if what == "volume":
+            names.add(key.name)
+        elif what == "claim":
+            names.update(_volume_of(self._store.get(key)))
+        elif what == "content":
+            names.update(self._dependents.get(ANY_CONTENT, ()))
+        touched = [self._look_at(name) for name in names]
+        if any(touched):
             self._index()
 
-    def _volumes_of(self, key: ObjectKey) -> set[str]:
-        names = {volume.name for volume in self._claimed.get((key.namespace, key.name), ())}
-        claim = self._store.get(key)
-        spec = claim.get("spec") if claim is not None else None
-        volume = spec.get("volumeName") if isinstance(spec, dict) else None
-        return names | {volume} if isinstance(volume, str) and volume else names
+    def _look_at(self, name: str) -> bool:
+        """Find out anew what a volume holds. Whether that, or anything else about a protected volume, changed."""
+        for place in self._needs.pop(name, ()):
+            self._dependents[place].discard(name)
+            if not self._dependents[place]:
+                del self._dependents[place]
+        before = self._volumes.pop(name, None)
+        volume = self._protected(name)
+        if volume is not None:
+            self._volumes[name] = volume
+        return volume != before
 
-    def _resolver(self) -> Resolver:
-        return Resolver(self._catalog, Finder(Lookup(self._store)), None)
-
-    def _protected(self, document: Document, resolver: Resolver) -> ProtectedVolume | None:
+    def _protected(self, name: str) -> ProtectedVolume | None:
         """The volume, where it is declared to hold models, stands on storage that is, or is bound to such a claim."""
+        document = self._store.get(ObjectKey("PersistentVolume", "", name))
+        if document is None:
+            return None
+        resolver = Resolver(self._catalog, Finder(Lookup(self._store)), None)
+        claim = None
         try:
-            name = document["metadata"]["name"]
             found = {reach.model for reach in resolver.volume(name)}
             claim = _claim_of(document)
             if claim is not None:
                 found.update(reach.model for reach in resolver.claim(*claim))
         except MalformedObjectError:
-            return None
+            found = set()
+        self._remember(name, claim, resolver)
         found.discard(UNKNOWN)
         if not found:
             return None
         return ProtectedVolume(
             name, tuple(sorted(found)), resolver.backend_of_volume.get(name), claim, document
         )
+
+    def _remember(self, name: str, claim: tuple[str, str] | None, resolver: Resolver) -> None:
+        """Note what the answer depends on, besides the volume itself and a claim that names it."""
+        needs = {*resolver.visited} - {("volume", "", name)}
+        if claim is not None:
+            needs.add(("claim", *claim))
+            if name in _volume_of(self._store.get(ObjectKey("PersistentVolumeClaim", *claim))):
+                needs.discard(("claim", *claim))
+        if needs:
+            self._needs[name] = needs
+            for place in needs:
+                self._dependents.setdefault(place, set()).add(name)
 
     def _index(self) -> None:
         self._keys: dict[str, list[ProtectedVolume]] = {}
@@ -149,6 +176,21 @@ class ProtectedBackends:
             self._paths.setdefault(space, PathIndex()).add_literal(path, volume)
         for identity in backend.identity():
             self._attributes.setdefault(identity, []).append(volume)
+
+
+_PLACES = {
+    "PersistentVolume": "volume",
+    "PersistentVolumeClaim": "claim",
+    SNAPSHOT: "snapshot",
+    CONTENT: "content",
+}
+
+
+def _volume_of(claim: Document | None) -> tuple[str, ...]:
+    """The name of the volume a claim names, if it does."""
+    spec = claim.get("spec") if claim is not None else None
+    name = spec.get("volumeName") if isinstance(spec, dict) else None
+    return (name,) if isinstance(name, str) and name else ()
 
 
 def _apart(backend: Backend, volume: ProtectedVolume) -> bool:

@@ -1,0 +1,124 @@
+"""The index of protected storage: kept up to date it is the same as made anew, whatever happens in which order."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webhook.core.catalog import Catalog
+from webhook.core.objects import Lookup, ObjectKey, ObjectStore
+from webhook.core.storage.backends import Backend
+from webhook.core.storage.protected import ProtectedBackends
+from webhook.core.storage.sources import backend_of
+
+SNAPSHOT_GROUP = "snapshot.storage.k8s.io"
+MODELS = [
+    {"persistentVolumeClaim": {"names": ["c0"]}},
+    {"persistentVolumeClaim": {"selector": {"matchLabels": {"w": "y"}}}},
+    {"csi": {"driver": "d", "volumeHandles": ["h0"]}},
+    {"persistentVolume": {"selector": {"matchLabels": {"w": "y"}}}},
+]
+
+
+def names(backends):
+    return sorted(volume.name for volume in backends)
+
+
+@pytest.fixture
+def handle():
+    return lambda text: backend_of({"csi": {"driver": "d", "volumeHandle": text}}, "spec")
+
+
+def test_volumes_of_a_protected_claim_are_found_by_their_storage(
+    store_of, catalog_of, model_of, claim_of, volume_of, handle
+):
+    store = store_of(
+        claim_of("c0", volumeName="v0"),
+        volume_of(
+            "v0", csi={"driver": "d", "volumeHandle": "h0"}, claimRef={"namespace": "research", "name": "c0"}
+        ),
+        volume_of("v1", csi={"driver": "d", "volumeHandle": "h1"}),
+        volume_of("v2", labels={"w": "y"}, nfs={"server": "s", "path": "/a/b"}),
+    )
+    backends = catalog_of(model_of("atlas", *MODELS), store=store).backends
+    assert names(backends.find(handle("h0"))) == ["v0"]
+    assert names(backends.find(handle("h1"))) == []
+    assert names(backends.find(backend_of({"nfs": {"server": "S.", "path": "/a"}}, "spec"))) == ["v2"]
+
+
+def test_a_malformed_volume_harms_no_other(store_of, catalog_of, model_of, volume_of, handle):
+    store = store_of(
+        volume_of("bad", labels={"w": "y"}, csi={"driver": "d", "volumeHandle": {}}),
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "bare", "labels": {"w": "y"}}},
+        volume_of("good", labels={"w": "y"}, csi={"driver": "d", "volumeHandle": "h"}),
+    )
+    backends = catalog_of(model_of("atlas", *MODELS), store=store).backends
+    assert names(backends.find(handle("h"))) == ["good"]
+    assert names(backends.bindable("ns", "c", {}, {}, Lookup(store))) == ["bare", "good"]
+
+
+def test_nothing_to_protect_is_nothing_to_keep(store_of, catalog_of, volume_of, handle):
+    store = store_of(volume_of("v", csi={"driver": "d", "volumeHandle": "h"}))
+    backends = catalog_of(store=store).backends
+    backends.changed(ObjectKey("PersistentVolume", "", "v"))
+    assert names(backends.find(handle("h"))) == []
+
+
+small = st.integers(min_value=0, max_value=3)
+
+
+@st.composite
+def documents(draw):
+    """A claim, volume, snapshot or content of a small cluster where everything may lead to everything."""
+    number, target = draw(small), draw(small)
+    labels = draw(st.sampled_from([{}, {"w": "y"}]))
+    kind = draw(st.sampled_from(["claim", "volume", "snapshot", "content"]))
+    if kind == "claim":
+        sources = [
+            {},
+            {"volumeName": f"v{target}"},
+            {"dataSource": {"kind": "PersistentVolumeClaim", "name": f"c{target}"}},
+            {"dataSource": {"apiGroup": SNAPSHOT_GROUP, "kind": "VolumeSnapshot", "name": f"s{target}"}},
+        ]
+        spec = {**draw(st.sampled_from(sources)), **draw(st.sampled_from(sources))}
+        return item("v1", "PersistentVolumeClaim", f"c{number}", spec, "n", labels)
+    if kind == "volume":
+        spec = {"csi": {"driver": "d", "volumeHandle": f"h{target % 2}"}}
+        if draw(st.booleans()):
+            spec["claimRef"] = {"namespace": "n", "name": f"c{draw(small)}"}
+        return item("v1", "PersistentVolume", f"v{number}", spec, "", labels)
+    if kind == "snapshot":
+        sources = [{"persistentVolumeClaimName": f"c{target}"}, {"volumeSnapshotContentName": f"t{target}"}]
+        spec = {"source": draw(st.sampled_from(sources))}
+        return item(f"{SNAPSHOT_GROUP}/v1", "VolumeSnapshot", f"s{number}", spec, "n")
+    sources = [{"volumeHandle": f"h{target % 2}"}, {"snapshotHandle": f"x{target % 2}"}]
+    spec = {"driver": "d", "source": draw(st.sampled_from(sources))}
+    content = item(f"{SNAPSHOT_GROUP}/v1", "VolumeSnapshotContent", f"t{number}", spec)
+    return {**content, "status": {"snapshotHandle": f"x{number % 2}"}}
+
+
+def item(api_version, kind, name, spec, namespace="", labels=None):
+    metadata = {"name": name, "labels": labels or {}, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
+
+
+events = st.lists(st.tuples(st.booleans(), documents()), max_size=14)
+
+
+def everything(backends, store):
+    asked = [Backend("csi", keys=(f"csi\nd\nh{number}",)) for number in range(2)]
+    found = [names(backends.find(backend)) for backend in asked]
+    waiting = [names(backends.bindable("n", f"c{number}", {}, {}, Lookup(store))) for number in range(4)]
+    return [*found, *waiting]
+
+
+@given(events)
+def test_kept_up_to_date_is_the_same_as_made_anew(model_of, happened):
+    store = ObjectStore(complete=True)
+    catalog = Catalog([model_of("atlas", *MODELS)])
+    kept = ProtectedBackends(catalog, store)
+    for removed, item in happened:
+        key = store.put(item)
+        if removed:
+            store.remove(key)
+        kept.changed(key)
+    assert everything(kept, store) == everything(ProtectedBackends(catalog, store), store)

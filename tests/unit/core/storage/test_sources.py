@@ -1,0 +1,188 @@
+"""Every volume source to its backend."""
+
+import pytest
+
+from webhook.core.documents import MalformedObjectError
+from webhook.core.storage.sources import backend_of
+
+
+def disks(*sources):
+    """The keys that all these sources have in common."""
+    backends = [backend_of(source, "spec") for source in sources]
+    return set.intersection(*(set(backend.keys) for backend in backends))
+
+
+SAME = {
+    "ebs": [
+        {"csi": {"driver": "ebs.csi.aws.com", "volumeHandle": "vol-1"}},
+        {"awsElasticBlockStore": {"volumeID": "vol-1"}},
+        {"awsElasticBlockStore": {"volumeID": "aws://eu-west-1a/vol-1", "fsType": "xfs"}},
+        {"awsElasticBlockStore": {"volumeID": "aws:///VOL-1"}},
+    ],
+    "pd": [
+        {"csi": {"driver": "pd.csi.storage.gke.io", "volumeHandle": "projects/p/zones/z/disks/d1"}},
+        {"gcePersistentDisk": {"pdName": "d1", "partition": 1}},
+    ],
+    "azure disk": [
+        {
+            "csi": {
+                "driver": "disk.csi.azure.com",
+                "volumeHandle": "/subscriptions/S/resourceGroups/G/disks/D1",
+            }
+        },
+        {"azureDisk": {"diskName": "other", "diskURI": "/SUBSCRIPTIONS/s/resourcegroups/g/disks/d1"}},
+    ],
+    "cinder": [
+        {"csi": {"driver": "cinder.csi.openstack.org", "volumeHandle": "c1"}},
+        {"cinder": {"volumeID": "c1"}},
+    ],
+    "iscsi": [
+        {"iscsi": {"targetPortal": "10.0.0.1:3260", "iqn": "iqn.2026-11.x:a", "lun": 0}},
+        {"iscsi": {"targetPortal": "10.0.0.2:3260", "iqn": "IQN.2026-11.x:a", "lun": 0, "readOnly": True}},
+    ],
+    "rbd": [
+        {"rbd": {"monitors": ["a"], "pool": "p", "image": "i"}},
+        {"rbd": {"monitors": ["b"], "pool": "p", "image": "i", "user": "admin"}},
+    ],
+    "fc": [
+        {"fc": {"targetWWNs": ["50060E8", "50060E9"], "lun": 2}},
+        {"fc": {"targetWWNs": ["50060e9"], "lun": 2}},
+    ],
+    "fc by id": [{"fc": {"wwids": ["3600508B"]}}, {"fc": {"wwids": ["x", "3600508b"]}}],
+    "vsphere": [
+        {"vsphereVolume": {"volumePath": "[ds] kubevols/a.vmdk"}},
+        {"vsphereVolume": {"volumePath": "[ds] kubevols/a.vmdk", "fsType": "ext4"}},
+    ],
+    "portworx": [
+        {"portworxVolume": {"volumeID": "p1"}},
+        {"csi": {"driver": "pxd.portworx.com", "volumeHandle": "p1"}},
+    ],
+    "quobyte": [
+        {"quobyte": {"registry": "r", "volume": "v", "readOnly": True}},
+        {"quobyte": {"registry": "r", "volume": "v", "user": "me"}},
+    ],
+    "glusterfs": [
+        {"glusterfs": {"endpoints": "e", "path": "p"}},
+        {"glusterfs": {"endpoints": "e", "path": "p"}},
+    ],
+}
+
+
+@pytest.mark.parametrize("sources", SAME.values(), ids=SAME)
+def test_one_disk_in_many_spellings_has_a_key_in_common(sources):
+    assert disks(*sources)
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        [{"fc": {"targetWWNs": ["a"], "lun": 1}}, {"fc": {"targetWWNs": ["a"], "lun": 2}}],
+        [{"iscsi": {"iqn": "a", "lun": 0}}, {"iscsi": {"iqn": "a", "lun": 1}}],
+        [{"rbd": {"pool": "p", "image": "i"}}, {"rbd": {"pool": "q", "image": "i"}}],
+        [
+            {"csi": {"driver": "ebs.csi.aws.com", "volumeHandle": "vol-1"}},
+            {"csi": {"driver": "other", "volumeHandle": "vol-1"}},
+        ],
+    ],
+)
+def test_other_disks_have_other_keys(sources):
+    assert not disks(*sources)
+
+
+PATHS = {
+    "hostPath": ({"hostPath": {"path": "/a/../b//"}}, ("node", "/b")),
+    "local": ({"local": {"path": "/b"}}, ("node", "/b")),
+    "nfs": ({"nfs": {"server": "Files.Example.Com.", "path": "/x/"}}, ("nfs:files.example.com", "/x")),
+    "nfs v6": ({"nfs": {"server": "[2001:DB8:0::1]", "path": "/"}}, ("nfs:2001:db8::1", "/")),
+    "nfs mapped": ({"nfs": {"server": "::ffff:10.0.0.9", "path": "/"}}, ("nfs:10.0.0.9", "/")),
+    "cephfs": ({"cephfs": {"monitors": ["a"]}}, ("cephfs", "/")),
+    "nfs csi": (
+        {
+            "csi": {
+                "driver": "nfs.csi.k8s.io",
+                "volumeAttributes": {"server": "s", "share": "/x", "subDir": "y"},
+            }
+        },
+        ("nfs:s", "/x/y"),
+    ),
+    "smb csi": (
+        {
+            "csi": {
+                "driver": "smb.csi.k8s.io",
+                "volumeAttributes": {"source": "\\\\Server\\Share", "subDir": "a"},
+            }
+        },
+        ("smb:server", "/share/a"),
+    ),
+    "efs": ({"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "fs-1:/a"}}, ("efs:fs-1", "/a")),
+    "efs point": (
+        {"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "fs-1::fsap-2"}},
+        ("efs:fs-1", "/.access-point/fsap-2"),
+    ),
+    "cephfs csi": (
+        {
+            "csi": {
+                "driver": "cephfs.csi.ceph.com",
+                "volumeHandle": "h",
+                "volumeAttributes": {"rootPath": "/v"},
+            }
+        },
+        ("cephfs", "/v"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "place"), PATHS.values(), ids=PATHS)
+def test_directories_lie_in_a_space(source, place):
+    assert backend_of(source, "spec").paths == (place,)
+
+
+def test_azure_shares_and_containers_are_read_from_handle_and_attributes_alike():
+    handle = backend_of({"csi": {"driver": "file.csi.azure.com", "volumeHandle": "G#Acc#Share#x"}}, "spec")
+    inline = backend_of({"azureFile": {"secretName": "s", "shareName": "SHARE"}}, "spec")
+    named = {"driver": "file.csi.azure.com", "volumeAttributes": {"shareName": "Share", "secretName": "s"}}
+    attributes = backend_of({"csi": named}, "spec")
+    common = {("file.csi.azure.com", "sharename", "share")}
+    assert common == set(inline.identity())
+    assert common <= set(handle.identity()) & set(attributes.identity())
+
+
+def test_bound_nodes_are_read_where_every_term_names_some():
+    def node(*hosts):
+        expression = {"key": "kubernetes.io/hostname", "operator": "In", "values": list(hosts)}
+        return {"matchExpressions": [expression]}
+
+    def volume(*terms):
+        return {"local": {"path": "/d"}, "nodeAffinity": {"required": {"nodeSelectorTerms": list(terms)}}}
+
+    assert backend_of(volume(node("a", "b"), node("c")), "spec").nodes == {"a", "b", "c"}
+    assert backend_of(volume(node("a"), {"matchExpressions": []}), "spec").nodes is None
+    assert backend_of(volume(), "spec").nodes is None
+    assert backend_of({"hostPath": {"path": "/d"}}, "spec").nodes is None
+
+
+@pytest.mark.parametrize("source", [{}, {"emptyDir": {}}, {"secret": {"secretName": "s"}}, {"csi": None}])
+def test_what_does_not_outlive_the_pod_has_no_backend(source):
+    assert backend_of(source, "spec") is None
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"csi": "x"},
+        {"csi": {"driver": 1}},
+        {"csi": {"driver": "d", "volumeAttributes": {"a": 1}}},
+        {"csi": {"driver": "d", "volumeAttributes": []}},
+        {"nfs": {"server": [], "path": "/"}},
+        {"hostPath": {"path": 7}},
+        {"fc": {"targetWWNs": "a"}},
+        {"fc": {"wwids": [{}]}},
+        {"iscsi": {"iqn": True}},
+        {"flexVolume": {"driver": "d", "options": {"a": []}}},
+        {"quobyte": {"volume": None, "registry": 1.5j}},
+        {"local": {"path": "/"}, "nodeAffinity": {"required": {"nodeSelectorTerms": "x"}}},
+    ],
+)
+def test_what_has_another_shape_is_malformed(source):
+    with pytest.raises(MalformedObjectError):
+        backend_of(source, "spec")
