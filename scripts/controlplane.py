@@ -15,8 +15,6 @@ Environment: WEIGHTLOCK_CACHE (default ~/.cache/weightlock); KUBEBUILDER_ASSETS,
 programs used instead; WEIGHTLOCK_E2E=existing or kind, where only tools on PATH are asked for.
 """
 
-# ruff: noqa: S603 -- every command is put together here, from constants, and none goes through a shell
-
 import argparse
 import contextlib
 import fcntl

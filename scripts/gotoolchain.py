@@ -3,7 +3,6 @@
 The pin is a requirements file beside the module's go.mod, so pip checks the digest. Standard library only,
 and it must never install anything outside the cache directory it is given.
 """
-# ruff: noqa: S603 -- every command is put together here, from constants, and none goes through a shell
 
 import contextlib
 import hashlib

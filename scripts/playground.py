@@ -8,7 +8,6 @@ and never run: what can be tried is what admission does.
     scripts/playground.py --once   the same, but ends as soon as all is there
 """
 
-
 import argparse
 import shlex
 import signal

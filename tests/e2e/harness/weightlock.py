@@ -32,10 +32,9 @@ COMMAND = Path(sys.executable).parent / "weightlock"
 class Weightlock(Installed):
     """One Weightlock process; more than one can run beside a control plane under different names.
 
-    `url` and `ca` reach it directly, `signing_key` is what it signs access objects with,
-    `log` is its log file. `settings` are those of its configuration file,
-    `config` any other top-level keys of it, `policies` the directory of policies it starts with. `config` may be
-    changed before a restart.
+    `url` and `ca` reach it directly, `signing_key` is what it signs access objects with, `log` its log file.
+    `settings` are those of its configuration file, `config` any other top-level keys of it, `policies` the
+    directory of policies it starts with. `config` may be changed before a restart.
     """
 
     def __init__(
