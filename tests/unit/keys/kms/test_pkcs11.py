@@ -1,0 +1,110 @@
+"""The PKCS#11 provider against SoftHSM, a real module in software."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from webhook.keys.errors import KmsConfigError, KmsRefusedError, KmsUnavailableError
+
+pkcs11 = pytest.importorskip("pkcs11", reason="the pkcs11 extra is not installed")
+
+from webhook.keys.kms.pkcs11 import Pkcs11Kms  # noqa: E402
+
+MODULES = (
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+    "/usr/local/lib/softhsm/libsofthsm2.so",
+)
+PIN = "1234"
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory):
+    """A token of SoftHSM with an AES key ``atlas``; the environment that leads to it."""
+    module = next((path for path in MODULES if Path(path).exists()), None)
+    if module is None or shutil.which("softhsm2-util") is None:
+        pytest.skip("SoftHSM is not installed (Debian: softhsm2)")
+    home = tmp_path_factory.mktemp("softhsm")
+    (home / "tokens").mkdir()
+    (home / "softhsm2.conf").write_text(f"directories.tokendir = {home}/tokens\nlog.level = ERROR\n")
+    (home / "pin").write_text(PIN + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTHSM2_CONF", f"{home}/softhsm2.conf")
+        command = [
+            "softhsm2-util",
+            "--init-token",
+            "--free",
+            "--label",
+            "hsm",
+            "--so-pin",
+            "0000",
+            "--pin",
+            PIN,
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+        library = pkcs11.lib(module)
+        with library.get_token(token_label="hsm").open(user_pin=PIN, rw=True) as session:
+            for label in ("atlas", "twice", "twice"):
+                session.generate_key(pkcs11.KeyType.AES, 256, label=label, store=True)
+        yield {"PKCS11_MODULE": module, "PKCS11_PIN_FILE": f"{home}/pin", "home": str(home)}
+
+
+async def test_contract(token, keeps_the_contract):
+    await keeps_the_contract(Pkcs11Kms("hsm/atlas", token))
+
+
+async def test_it_opens_again_after_closing(token, data_key, context):
+    kms = Pkcs11Kms("hsm/atlas", token)
+    wrapped = await kms.wrap(data_key, context)
+    await kms.close()
+    assert await kms.unwrap(wrapped, context) == bytes(range(32))
+    await kms.close()
+
+
+async def test_a_session_that_went_away_may_come_back(token, data_key, context):
+    kms = Pkcs11Kms("hsm/atlas", token)
+    wrapped = await kms.wrap(data_key, context)
+
+    class Gone:
+        def get_objects(self, _attributes):
+            raise pkcs11.exceptions.DeviceRemoved
+
+        def close(self):
+            raise pkcs11.exceptions.SessionHandleInvalid
+
+    kms._session.close()
+    kms._session = Gone()
+    with pytest.raises(KmsUnavailableError, match="failed: DeviceRemoved"):
+        await kms.unwrap(wrapped, context)
+    assert await kms.unwrap(wrapped, context) == bytes(range(32))
+    await kms.close()
+
+
+@pytest.mark.parametrize("path", ["hsm/missing", "hsm/twice"])
+async def test_a_key_that_is_missing_or_ambiguous_is_a_refusal(token, data_key, context, path):
+    kms = Pkcs11Kms(path, token)
+    with pytest.raises(KmsRefusedError, match="refuses"):
+        await kms.wrap(data_key, context)
+    await kms.close()
+
+
+async def test_no_such_token_is_a_matter_of_configuration(token, data_key, context):
+    with pytest.raises(KmsConfigError, match="NoSuchToken"):
+        await Pkcs11Kms("other/atlas", token).wrap(data_key, context)
+
+
+async def test_a_wrong_pin_is_not_tried_again(token, data_key, context, tmp_path):
+    (tmp_path / "pin").write_text("9999")
+    with pytest.raises(KmsConfigError, match="PinIncorrect"):
+        await Pkcs11Kms("hsm/atlas", token | {"PKCS11_PIN_FILE": f"{tmp_path}/pin"}).wrap(data_key, context)
+
+
+async def test_what_is_missing_is_said(token, data_key, context):
+    with pytest.raises(KmsConfigError, match="needs PKCS11_MODULE"):
+        Pkcs11Kms("hsm/atlas", {})
+    with pytest.raises(KmsConfigError, match="needs PKCS11_PIN_FILE"):
+        await Pkcs11Kms("hsm/atlas", token | {"PKCS11_PIN_FILE": ""}).wrap(data_key, context)
