@@ -92,9 +92,14 @@ def validate(message: Any, source: Source) -> None:
         return
     validator = _Validator(message)
     validator.visit(message.expr, in_format=False)
-    if validator.issues:
-        places = message.source_info.positions
-        found = sorted((source.original(places.get(node, 0)), words) for node, words in validator.issues)
+    refuse(message, source, validator.issues)
+
+
+def refuse(message: Any, source: Source, issues: Iterable[tuple[int, str]]) -> None:
+    """Raise CompileError where there are ``issues``: pairs of a node of ``message`` and what is wrong with it."""
+    places = message.source_info.positions
+    found = sorted((source.original(places.get(node, 0)), words) for node, words in issues)
+    if found:
         raise CompileError(tuple(Issue.at(source.text, offset, words) for offset, words in found))
 
 

@@ -10,28 +10,16 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 from cel_expr_python import cel
 
-from webhook.core.cel import context, rewrite, values
+from webhook.core.cel import context, libraries, rewrite, values
 from webhook.core.cel.errors import CompileError, EvaluationError
 from webhook.core.cel.formatting import formatted
 from webhook.core.cel.schema import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-try:
-    from webhook.core.cel import libraries
-except ImportError:
-    import types
-
-    libraries = types.SimpleNamespace(
-        functions=list,
-        message_files=list,
-        extensions=list,
-        variables=lambda: {"authorizer": "dyn", "authorizer.requestResource": "dyn"},
-        values=dict,
-    )
 
 # name -> type, as `webhook.core.cel.types.signature` writes it
 REQUEST_VARIABLES: Final = {
@@ -58,14 +46,11 @@ ABSENT: Final[dict[str, Any]] = {
 DECLARABLE: Final = (*ABSENT, "params", "authorizer", "authorizer.requestResource")
 PARAMS_FUNCTION: Final = "@params"
 ABSENT_FUNCTION: Final = "@absent"
-_CONFIG: Final = """
-extensions:
-  - name: "strings"
-    version: 2
-  - name: "sets"
-  - name: "optional"
-  - name: "two-var-comprehensions"
-"""
+_EXTENSION_NAMES: Final = (
+    {"name": "strings", "version": 2},
+    {"name": "sets"},
+    {"name": "two-var-comprehensions"},
+)
 
 
 def _params() -> Any:
@@ -113,7 +98,7 @@ _INTERNAL: Final = [
     _formatted(),
 ]
 # What a call of these costs: every argument is converted, and leaks.
-PYTHON_FUNCTIONS: Final = frozenset(getattr(libraries, "function_names", list)())
+PYTHON_FUNCTIONS: Final = libraries.function_names()
 _POOL: Final = descriptors(libraries.message_files())
 _EXTENSIONS: Final = [
     *libraries.extensions(),
@@ -123,9 +108,20 @@ _EXTENSIONS: Final = [
 
 def environment(variables: Mapping[str, str]) -> Any:
     """Return a raw engine environment that declares ``variables`` (name to type signature) and every library."""
-    declared = "".join(f'  - name: "{name}"\n    type: "{type_}"\n' for name, type_ in variables.items())
-    config = cel.NewEnvConfigFromYaml(f"{_CONFIG}variables:\n{declared}" if variables else _CONFIG)
-    return cel.NewEnv(descriptor_pool=_POOL, config=config, extensions=_EXTENSIONS)
+    library = libraries.configuration()
+    document = {
+        **library,
+        "extensions": [*_EXTENSION_NAMES, *library["extensions"]],
+        "variables": [{"name": name, "type": type_} for name, type_ in variables.items()],
+    }
+    # JSON is YAML, and says exactly what is meant.
+    config = cel.NewEnvConfigFromYaml(orjson.dumps(document).decode())
+    return cel.NewEnv(
+        descriptor_pool=_POOL,
+        config=config,
+        extensions=_EXTENSIONS,
+        function_impls=dict(libraries.implementations()),
+    )
 
 
 def activation(data: Mapping[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
-from webhook.core.cel import checked, dialect, engine, mixed, types
+from webhook.core.cel import checked, dialect, engine, libraries, mixed, types
 from webhook.core.cel.errors import CompileError
 from webhook.core.cel.program import Program, Surroundings
 from webhook.core.cel.rewrite import rewrite
@@ -52,7 +52,7 @@ class Environment:
         if weightlock:
             self._declared.update(engine.FACT_VARIABLES)
         if authorizer:
-            self._declared.update(engine.libraries.variables())
+            self._declared.update({name: type_.name() for name, type_ in libraries.variables().items()})
         self._engine = engine.environment(self._declared)
         self._scopes: dict[tuple[tuple[str, str], ...], Any] = {}
 
@@ -87,12 +87,16 @@ class Environment:
         source, expression = self._parse(prepare(text, scope), scope)
         message = checked.load(expression.serialize())
         dialect.validate(message, source)
+        dialect.refuse(message, source, libraries.issues(message))
+        type_name = types.describe(checked.type_of(message, message.expr))
+        rewritten = rewrite(message, source.prepared)
+        rewritten |= libraries.lower(message)
         named = {reference.name for reference in message.reference_map.values()}
         return Checked(
             source=source,
-            expression=None if rewrite(message, source.prepared) else expression,
+            expression=None if rewritten else expression,
             message=message,
-            type_name=types.describe(checked.type_of(message, message.expr)),
+            type_name=type_name,
             variables=frozenset(name.removeprefix(PREFIX) for name in named if name.startswith(PREFIX)),
             references=frozenset(name.partition(".")[0] for name in named & self._declared.keys()),
         )
