@@ -10,8 +10,6 @@ half a cache entry behind.
 Exit status: 0 ready; 3 it cannot be had here (one line on stderr says why). Environment: WEIGHTLOCK_CACHE.
 """
 
-
-
 import contextlib
 import hashlib
 import os
