@@ -18,7 +18,7 @@ from webhook.core.storage.reach import Reach, Reaches, distinct, rerouted, unres
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Set
+    from collections.abc import Callable, Iterator, Mapping
 
     from webhook.core.catalog import Catalog
     from webhook.core.storage.finder import Finder
@@ -36,22 +36,21 @@ _ORDINALS = re.compile(r"(?:-\d+){0,2}")
 
 
 class Resolver:
-    """Follows references for one evaluation, each object once. ``backends`` is None while those are worked out."""
+    """Follows references for one evaluation, each object once. ``backends`` is None while those are worked out.
 
-    __slots__ = ("_backends", "_catalog", "_finder", "_open", "_seen", "backend_of_volume")
+    ``visited`` is what was looked at: an answer holds as long as none of it changes.
+    """
+
+    __slots__ = ("_backends", "_catalog", "_finder", "_open", "_seen", "backend_of_volume", "visited")
 
     def __init__(self, catalog: Catalog, finder: Finder, backends: ProtectedBackends | None) -> None:
         self._catalog = catalog
         self._finder = finder
         self._backends = backends
         self._seen: dict[Place, Reaches] = {}
+        self.visited: set[Place] = set()
         self.backend_of_volume: dict[str, Backend] = {}
         self._open: set[Place] = set()
-
-    @property
-    def visited(self) -> Set[Place]:
-        """What was looked at so far: an answer holds as long as none of these changes."""
-        return self._seen.keys()
 
     def claim(self, namespace: str, name: str) -> Reaches:
         """What a PersistentVolumeClaim, by name, reaches."""
@@ -240,7 +239,7 @@ class Resolver:
 
     def _snapshot_handle(self, driver: str, handle: str) -> Reaches:
         """A snapshot known only to its driver: other contents of the same handle may say what it was taken from."""
-        self._seen[ANY_CONTENT] = ()
+        self.visited.add(ANY_CONTENT)
         found: list[Reach] = []
         known = False
         for other in self._finder.lookup.each(CONTENT):
@@ -259,6 +258,7 @@ class Resolver:
         if key in self._open or len(self._open) >= _MAX_DEPTH:
             return unresolved(f"{key[0]} {key[2]} leads back to itself or further than {_MAX_DEPTH} objects")
         self._open.add(key)
+        self.visited.add(key)
         try:
             found = self._seen[key] = resolve()
         finally:

@@ -101,8 +101,6 @@ class ProtectedBackends:
         names = set(self._dependents.get((what, key.namespace, key.name), ()))
         if what == "volume":
             names.add(key.name)
-        elif what == "claim":
-            names.update(_volume_of(self._store.get(key)))
         elif what == "content":
             names.update(self._dependents.get(ANY_CONTENT, ()))
         touched = [self._look_at(name) for name in names]
@@ -135,7 +133,7 @@ class ProtectedBackends:
                 found.update(reach.model for reach in resolver.claim(*claim))
         except MalformedObjectError:
             found = set()
-        self._remember(name, claim, resolver)
+        self._remember(name, resolver)
         found.discard(UNKNOWN)
         if not found:
             return None
@@ -143,13 +141,9 @@ class ProtectedBackends:
             name, tuple(sorted(found)), resolver.backend_of_volume.get(name), claim, document
         )
 
-    def _remember(self, name: str, claim: tuple[str, str] | None, resolver: Resolver) -> None:
-        """Note what the answer depends on, besides the volume itself and a claim that names it."""
-        needs = {*resolver.visited} - {("volume", "", name)}
-        if claim is not None:
-            needs.add(("claim", *claim))
-            if name in _volume_of(self._store.get(ObjectKey("PersistentVolumeClaim", *claim))):
-                needs.discard(("claim", *claim))
+    def _remember(self, name: str, resolver: Resolver) -> None:
+        """Note what the answer depends on besides the volume itself."""
+        needs = resolver.visited - {("volume", "", name)}
         if needs:
             self._needs[name] = needs
             for place in needs:
@@ -184,13 +178,6 @@ _PLACES = {
     SNAPSHOT: "snapshot",
     CONTENT: "content",
 }
-
-
-def _volume_of(claim: Document | None) -> tuple[str, ...]:
-    """The name of the volume a claim names, if it does."""
-    spec = claim.get("spec") if claim is not None else None
-    name = spec.get("volumeName") if isinstance(spec, dict) else None
-    return (name,) if isinstance(name, str) and name else ()
 
 
 def _apart(backend: Backend, volume: ProtectedVolume) -> bool:
