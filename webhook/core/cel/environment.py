@@ -24,7 +24,7 @@ _EXPECTED: Final[dict[str, frozenset[str]]] = {
     "string": frozenset({"string"}),
     "string or null": frozenset({"string", "null_type"}),
 }
-_CACHED_SCOPES: Final = 1024
+_CACHED_SCOPES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Environment:
             self._declared.update(engine.FACT_VARIABLES)
         if authorizer:
             self._declared.update({name: type_.name() for name, type_ in libraries.variables().items()})
-        self._engine = engine.environment(self._declared)
+        self._engine = engine.environment(self._with_slots({}))
         self._scopes: dict[tuple[tuple[str, str], ...], Any] = {}
 
     def variables(self) -> Variables:
@@ -84,7 +84,7 @@ class Environment:
 
     def check(self, text: str, scope: Variables) -> Checked:
         """Parse and check ``text`` where the variables of ``scope`` are known; raises CompileError."""
-        source, expression = self._parse(prepare(text, scope), scope)
+        source, expression = self._parse(prepare(text, scope.slots()), scope)
         message = checked.load(expression.serialize())
         dialect.validate(message, source)
         dialect.refuse(message, source, libraries.issues(message))
@@ -97,7 +97,7 @@ class Environment:
             expression=None if rewritten else expression,
             message=message,
             type_name=type_name,
-            variables=frozenset(name.removeprefix(PREFIX) for name in named if name.startswith(PREFIX)),
+            variables=source.names,
             references=frozenset(name.partition(".")[0] for name in named & self._declared.keys()),
         )
 
@@ -115,18 +115,24 @@ class Environment:
             raise widened.relocate(error) from None
 
     def _scoped(self, scope: Variables, names: frozenset[str]) -> Any:
-        """Return the raw environment that also declares those of ``names`` that are variables of ``scope``."""
-        known = [scope[name] for name in sorted(names) if name in scope]
-        if not known:
+        """Return the raw environment that declares those of ``names`` whose type is not among the usual ones, too."""
+        usual = types.usual_slots()
+        unusual = sorted(
+            (scope[name].qualified, scope[name].type_name) for name in names if scope[name].slot not in usual
+        )
+        if not unusual:
             return self._engine
-        key = tuple((variable.name, variable.type_name) for variable in known)
+        key = tuple(unusual)
         env = self._scopes.get(key)
         if env is None:
             if len(self._scopes) >= _CACHED_SCOPES:
                 self._scopes.clear()
-            declared = {variable.qualified: types.signature(variable.type_name) for variable in known}
-            env = self._scopes[key] = engine.environment({**self._declared, **declared})
+            env = self._scopes[key] = engine.environment(self._with_slots(dict(unusual)))
         return env
+
+    def _with_slots(self, unusual: dict[str, str]) -> dict[str, str]:
+        slots = {PREFIX + name: words for name, words in types.usual_slots().items()}
+        return self._declared | {name: types.signature(words) for name, words in (slots | unusual).items()}
 
     def _functions(self, references: frozenset[str]) -> dict[str, str]:
         """Return the functions that stand for variables which no activation holds, by variable.

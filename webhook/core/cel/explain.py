@@ -147,7 +147,7 @@ class _Explainer:
         for variable in self._program.surroundings.closure:
             if variable.qualified == name:
                 place = _Place.of(variable.body)
-                yield self.node(place, variable.body.message.expr, f"definition of {name}")
+                yield self.node(place, variable.body.message.expr, f"definition of variables.{variable.name}")
 
     def _junction(self, place: _Place, expr: Any, outcome: _Outcome) -> Iterator[Node]:
         function = expr.call_expr.function

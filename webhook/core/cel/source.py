@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from webhook.core.cel.errors import CompileError, Issue
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Iterable, Mapping
 
 # The limit of cel-go's parser (ExpressionSizeCodePointLimit), in characters.
 _MAX_LENGTH: Final = 100_000
@@ -94,8 +94,10 @@ class Source:
         )
 
 
-def prepare(text: str, variables: Container[str]) -> Source:
+def prepare(text: str, slots: Mapping[str, str]) -> Source:
     """Return ``text`` ready for the engine; raises CompileError for what the dialect does not have.
+
+    ``slots`` are the defined variables and the names under which environments declare them.
 
     - ``has(variables.x)`` is true once x is defined (k8s.io/apiserver ``pkg/cel/lazy``); the engine takes it for
       ``variables.x``. ``variables.?x`` is ``optional.of(variables.x)``.
@@ -113,7 +115,7 @@ def prepare(text: str, variables: Container[str]) -> Source:
     parts: list[str] = []
     position = length = 0
     for match in _TOKENS.finditer(text):
-        respelled = _respell(text, match, variables, names)
+        respelled = _respell(text, match, slots, names)
         if respelled is None:
             continue
         parts += (text[position : match.start()], respelled)
@@ -123,18 +125,23 @@ def prepare(text: str, variables: Container[str]) -> Source:
     return Source(text, "".join((*parts, text[position:])), frozenset(names), tuple(edits))
 
 
-def _respell(text: str, match: re.Match[str], variables: Container[str], names: set[str]) -> str | None:
+def _respell(text: str, match: re.Match[str], slots: Mapping[str, str], names: set[str]) -> str | None:
     if (
         match["literal"]
         and "r" not in match[0][:2].lower()
         and any(nul[1] for nul in _NUL.finditer(match[0]))
     ):
         raise CompileError.at(text, match.start(), "a NUL character in a literal is not supported")
-    if match["tested"] and match["tested"] in variables:
+    name = match["tested"] or match["name"]
+    if name and name not in slots:
+        raise CompileError.at(
+            text, match.start(), f"undeclared reference to 'variables.{name}' (in container '')"
+        )
+    if match["tested"]:
         return "true"
     if match["name"]:
-        names.add(match["name"])
-        return f"optional.of(variables.{match['name']})" if match["optional"] else None
+        names.add(name)
+        return f"optional.of(variables.{slots[name]})" if match["optional"] else f"variables.{slots[name]}"
     return ".existsOne" if match["one"] else None
 
 

@@ -6,6 +6,8 @@ Words are also how types are declared: the engine's own ``Type`` of a parametris
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from typing import Any, Final
 
 TIMES: Final = ("google.protobuf.Timestamp", "google.protobuf.Duration")
@@ -43,3 +45,40 @@ def _simple(type_: Any, kind: str | None) -> str:
 def signature(words: str) -> str:
     """Return what `describe` gave in the form in which the engine declares a variable; a wrapper is dynamic."""
     return "dyn" if "wrapper(" in words else words.replace("(", "<").replace(")", ">")
+
+
+# What variables of policies usually are. An environment is costly to make (5 ms), so one declares slots for all of
+# these, and policies share it whatever names they give to their variables.
+_USUAL: Final = (
+    *("dyn", "bool", "int", "uint", "double", "string", *TIMES),
+    *(
+        "list(dyn)",
+        "list(string)",
+        "list(int)",
+        "list(bool)",
+        "list(map(string, dyn))",
+        "list(map(string, string))",
+    ),
+    *(
+        "map(dyn, dyn)",
+        "map(string, dyn)",
+        "map(string, string)",
+        "map(string, list(dyn))",
+        "map(string, bool)",
+    ),
+    *("optional_type(dyn)", "optional_type(string)", "list(weightlock.Weight)", "list(weightlock.Device)"),
+    *("list(weightlock.Escape)", "list(weightlock.Grant)", "kubernetes.authorization.ResourceCheck"),
+)
+_SLOTS: Final = 24
+_SEPARATORS: Final = re.compile(r"\W+")
+
+
+def slot(words: str, number: int) -> str:
+    """Return the name under which the ``number``-th variable of type ``words`` in a policy is declared."""
+    return f"{_SEPARATORS.sub('_', words)}_{number}"
+
+
+@cache
+def usual_slots() -> dict[str, str]:
+    """Return the slots that every environment declares, and the type of each in words."""
+    return {slot(words, number): words for words in _USUAL for number in range(_SLOTS)}

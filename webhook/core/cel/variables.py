@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from webhook.core.cel import types
 from webhook.core.cel.errors import CompileError
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ class Variable:
     """One compiled variable; ``expr`` holds the bytes of its expression, ready to be bound around another."""
 
     name: str
+    slot: str
     body: Checked
     expr: bytes
 
     @property
     def qualified(self) -> str:
-        """The name as expressions spell it."""
-        return PREFIX + self.name
+        """The name by which checked expressions know the variable."""
+        return PREFIX + self.slot
 
     @property
     def source(self) -> str:
@@ -70,7 +72,9 @@ class Variables:
         if name in self._entries:
             raise CompileError.at(name, 0, "variable is defined twice")
         body = self._environment.check(source, self)
-        self._entries[name] = Variable(name, body, body.message.expr.SerializeToString())
+        number = sum(entry.type_name == body.type_name for entry in self._entries.values())
+        slot = types.slot(body.type_name, number)
+        self._entries[name] = Variable(name, slot, body, body.message.expr.SerializeToString())
         return self
 
     def __contains__(self, name: object) -> bool:
@@ -84,6 +88,10 @@ class Variables:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def slots(self) -> dict[str, str]:
+        """Return the slot of each variable, by its name."""
+        return {name: entry.slot for name, entry in self._entries.items()}
 
     def closure(self, names: Iterable[str]) -> tuple[Variable, ...]:
         """Return the variables ``names`` and all that they need, in the order of their definition."""

@@ -9,6 +9,7 @@ did, and test_formatting.py holds that.
 
 import base64
 import math
+from functools import cache
 
 import pytest
 from cel_expr_python import cel
@@ -89,9 +90,14 @@ def matches(value, expected):
     return name.startswith("TYPE")
 
 
+@cache
+def environment(names):
+    return engine.environment(dict.fromkeys(names, "dyn"))
+
+
 def passes(case):
     wants_error = "error" in case["expect"]
-    env = engine.environment(dict.fromkeys(case["bindings"], "dyn"))
+    env = environment(tuple(case["bindings"]))
     try:
         if case["disable_check"]:
             expression = env.compile(case["expr"], disable_check=True)
