@@ -248,6 +248,11 @@ def ident(name: str) -> bytes:
     return _delimited(4, _delimited(1, name.encode()))
 
 
+def select(operand: bytes, field: str) -> bytes:
+    """Return an `Expr` that selects a field."""
+    return _delimited(5, _delimited(1, operand) + _delimited(2, field.encode()))
+
+
 def text(value: str) -> bytes:
     """Return an `Expr` that is a string literal."""
     return _delimited(3, _delimited(6, value.encode()))

@@ -44,6 +44,10 @@ ABSENT: Final[dict[str, Any]] = {
 }
 # Everything that some environment declares, with its full name.
 DECLARABLE: Final = (*ABSENT, "params", "authorizer", "authorizer.requestResource")
+# Where the activation has the pod, and the pod itself where it is no part of the object.
+POD_PLACE: Final = "@podPlace"
+POD: Final = "@pod"
+POD_IS_APART, POD_IS_OBJECT, POD_IS_TEMPLATE = range(3)
 PARAMS_FUNCTION: Final = "@params"
 ABSENT_FUNCTION: Final = "@absent"
 _EXTENSION_NAMES: Final = (

@@ -24,6 +24,28 @@ _EXPECTED: Final[dict[str, frozenset[str]]] = {
     "string": frozenset({"string"}),
     "string or null": frozenset({"string", "null_type"}),
 }
+_ABSENT: Final = checked.call(engine.ABSENT_FUNCTION)
+_OBJECT: Final = checked.ident("object")
+
+
+def _pod_is_at(place: int) -> bytes:
+    return checked.call("_==_", checked.ident(engine.POD_PLACE), checked.constant(place))
+
+
+_STAND_INS: Final = {
+    "params": checked.call(engine.PARAMS_FUNCTION),
+    "pod": checked.call(
+        "_?_:_",
+        _pod_is_at(engine.POD_IS_OBJECT),
+        _OBJECT,
+        checked.call(
+            "_?_:_",
+            _pod_is_at(engine.POD_IS_TEMPLATE),
+            checked.select(checked.select(_OBJECT, "spec"), "template"),
+            checked.ident(engine.POD),
+        ),
+    ),
+}
 _CACHED_SCOPES: Final = 64
 
 
@@ -74,8 +96,8 @@ class Environment:
             raise CompileError.at(source, 0, f"must evaluate to {expect} but got {body.type_name}")
         closure = scope.closure(body.variables)
         references = body.references.union(*(variable.references for variable in closure))
-        surroundings = Surroundings(closure, tuple(self._functions(references).items()))
-        if body.expression is not None and not closure and not surroundings.functions:
+        surroundings = Surroundings(closure, self._names(references))
+        if body.expression is not None and not closure and not surroundings.names:
             expression = body.expression
         else:
             expression = engine.deserialize(checked.dump(surroundings.around(body.message.expr)))
@@ -134,19 +156,16 @@ class Environment:
         slots = {PREFIX + name: words for name, words in types.usual_slots().items()}
         return self._declared | {name: types.signature(words) for name, words in (slots | unusual).items()}
 
-    def _functions(self, references: frozenset[str]) -> dict[str, str]:
-        """Return the functions that stand for variables which no activation holds, by variable.
+    def _names(self, references: frozenset[str]) -> tuple[tuple[str, bytes], ...]:
+        """Return what stands for the variables that no activation holds, by name.
 
-        ``params`` differ between the policies that share an activation. What this environment lacks, a variable
-        compiled in another one may still name; reaching it is an error.
+        ``params`` differ between the policies that share an activation, and ``pod`` is mostly a part of ``object``.
+        What this environment lacks, a variable compiled in another one may still name; reaching it is an error.
         """
         missing = references - self._declared.keys()
-        functions = {
-            name: engine.ABSENT_FUNCTION for name in engine.DECLARABLE if name.partition(".")[0] in missing
-        }
-        if "params" in references & self._declared.keys():
-            functions["params"] = engine.PARAMS_FUNCTION
-        return functions
+        names = {name: _ABSENT for name in engine.DECLARABLE if name.partition(".")[0] in missing}
+        names.update((name, value) for name, value in _STAND_INS.items() if name in references - missing)
+        return tuple(names.items())
 
 
 @cache

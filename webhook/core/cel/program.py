@@ -48,7 +48,7 @@ class Bindings:
         self.authorizer = authorizer if authorizer is not None else Answers()
         self.user = user if user is not None else context.User.from_user_info(request.get("userInfo") or {})
         self.request = {name: request[name] for name in REQUEST_FIELDS if name in request}
-        self._data = {**engine.ABSENT, **data, "request": self.request}
+        self._data = {**engine.ABSENT, **data, "request": self.request, **_placed(data)}
         self._activation: Any = None
         self._thread = 0
 
@@ -67,12 +67,26 @@ class Bindings:
         return self._activation
 
 
+def _placed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``pod`` as the activation holds it: by its place where it is a part of ``object``.
+
+    Most of a review is the pod, and converting it a second time would cost as much as all policies together.
+    """
+    pod, document = data.get("pod"), data.get("object")
+    if pod is not None and pod is document:
+        return {engine.POD_PLACE: engine.POD_IS_OBJECT, engine.POD: None}
+    spec = document.get("spec") if isinstance(document, dict) else None
+    if pod is not None and isinstance(spec, dict) and pod is spec.get("template"):
+        return {engine.POD_PLACE: engine.POD_IS_TEMPLATE, engine.POD: None}
+    return {engine.POD_PLACE: engine.POD_IS_APART, engine.POD: pod}
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What an expression needs besides the activation: variables, and functions that yield a value when called."""
+    """What an expression needs besides the activation: variables of its policy, and other names with their bytes."""
 
     closure: tuple[Variable, ...]
-    functions: tuple[tuple[str, str], ...]
+    names: tuple[tuple[str, bytes], ...]
 
     def around(self, expr: Any) -> bytes:
         """Return the bytes of ``expr`` with everything it may need bound around it."""
@@ -82,8 +96,8 @@ class Surroundings:
         """Do the same to the bytes of an expression."""
         for variable in reversed(self.closure):
             expr = checked.bind(variable.qualified, variable.expr, expr)
-        for name, function in self.functions:
-            expr = checked.bind(name, checked.call(function), expr)
+        for name, value in self.names:
+            expr = checked.bind(name, value, expr)
         return expr
 
 

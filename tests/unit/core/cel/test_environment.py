@@ -120,7 +120,7 @@ def test_policies_share_one_environment_whatever_their_variables_are_called(env)
 
 def test_a_slot_cannot_be_named(env):
     scope = env.variables().define("mine", "1")
-    with pytest.raises(CompileError, match="undeclared reference to 'variables.int_1'"):
+    with pytest.raises(CompileError, match=r"undeclared reference to 'variables\.int_1'"):
         env.compile("variables.int_1 == 1", variables=scope)
     scope.define("int_0", "2")
     assert (

@@ -169,3 +169,18 @@ def test_the_activation_of_a_plain_value_cannot_hold_unknown_types(env):
 
 def test_absent_names_match_the_declared_ones():
     assert set(engine.ABSENT) == {*engine.REQUEST_VARIABLES, *engine.FACT_VARIABLES}
+
+
+@pytest.mark.parametrize("place", ["object", "template", "apart"])
+def test_the_pod_is_the_same_wherever_it_stands(value, place):
+    pod = {"metadata": {"name": "p"}, "spec": {"nodeName": "n"}}
+    document = {"object": pod, "template": {"spec": {"template": pod}}, "apart": {"spec": {}}}[place]
+    assert value("pod.spec.nodeName == 'n' && pod.metadata.name == 'p'", object=document, pod=pod) is True
+    assert value("has(pod.spec) && pod != null", object=document, pod=pod) is True
+    assert value("pod", object=document, pod=pod) == pod
+    assert value("variables.n", variables={"n": "pod.spec.nodeName"}, object=document, pod=pod) == "n"
+
+
+def test_a_pod_that_is_withheld_is_null_though_the_object_is_there(value):
+    assert value("pod == null && object != null", object={"spec": {"template": {}}}, pod=None) is True
+    assert value("pod == null", object=None, pod=None) is True
