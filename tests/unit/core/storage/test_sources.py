@@ -119,6 +119,7 @@ PATHS = {
         {"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "fs-1::fsap-2"}},
         ("efs:fs-1", "/.access-point/fsap-2"),
     ),
+    "efs root": ({"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "fs-1"}}, ("efs:fs-1", "/")),
     "cephfs csi": (
         {
             "csi": {
@@ -135,6 +136,13 @@ PATHS = {
 @pytest.mark.parametrize(("source", "place"), PATHS.values(), ids=PATHS)
 def test_directories_lie_in_a_space(source, place):
     assert backend_of(source, "spec").paths == (place,)
+
+
+@pytest.mark.parametrize(
+    "driver", ["nfs.csi.k8s.io", "smb.csi.k8s.io", "efs.csi.aws.com", "cephfs.csi.ceph.com"]
+)
+def test_a_directory_that_is_not_named_lies_nowhere(driver):
+    assert backend_of({"csi": {"driver": driver}}, "spec").paths == ()
 
 
 def test_azure_shares_and_containers_are_read_from_handle_and_attributes_alike():

@@ -1,0 +1,132 @@
+"""What is judged in one request. The cases stand in golden/requests; here is what a golden file cannot show."""
+
+import pytest
+
+from webhook.api.config import Settings
+from webhook.core.catalog import Catalog
+from webhook.core.documents import MalformedObjectError
+from webhook.core.facts import gather_request
+from webhook.core.objects import Lookup, MissingObjectError, ObjectKey, ObjectStore
+from webhook.core.workload import WorkloadTable
+
+SETTINGS, WORKLOADS = Settings(), WorkloadTable()
+
+
+def template(claim):
+    volume = {"name": "v", "persistentVolumeClaim": {"claimName": claim}}
+    return {"spec": {"containers": [{"name": "main"}], "volumes": [volume]}}
+
+
+@pytest.fixture
+def judge(request_of, snapshot_of, atlas):
+    """What a request asks for, in a cluster that holds one model."""
+
+    def gather(document, lookup=None, **fields):
+        snapshot = snapshot_of(atlas)
+        found = Lookup(snapshot.objects) if lookup is None else lookup
+        return gather_request(request_of(document, **fields), found, snapshot.catalog, SETTINGS, WORKLOADS)
+
+    return gather
+
+
+def ray_cluster(*claims):
+    groups = [{"template": template(claim)} for claim in claims]
+    metadata = {"name": "r", "namespace": "research"}
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": metadata,
+        "spec": {"workerGroupSpecs": groups},
+    }
+
+
+def test_what_all_templates_lack_is_asked_for_in_one_round(judge):
+    lookup = Lookup(ObjectStore(complete=False))
+    with pytest.raises(MissingObjectError):
+        judge(ray_cluster("a", "b"), lookup)
+    assert lookup.missing == {ObjectKey("PersistentVolumeClaim", "research", name) for name in "ab"}
+
+
+def test_only_the_template_that_changed_is_judged(judge):
+    old, new = ray_cluster("atlas-weights", "x"), ray_cluster("atlas-weights", "atlas-weights")
+    first, second = judge(new, operation="UPDATE", oldObject=old)
+    assert (first.unchanged, second.unchanged) == (True, False)
+    assert not first.facts.weights
+    assert [use.model for use in second.facts.weights] == ["atlas-70b"]
+
+
+def test_the_owner_that_controls_is_the_controller(judge, pod_of):
+    pod = pod_of()
+    assert judge(pod)[0].workload == {
+        "group": "",
+        "kind": "Pod",
+        "namespace": "research",
+        "name": "train-7",
+        "controller": None,
+    }
+    pod["metadata"] = {
+        "generateName": "train-",
+        "ownerReferences": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": "c"},
+            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "controller": True},
+        ],
+    }
+    workload = judge(pod)[0].workload
+    assert workload["name"] == "train-"
+    assert workload["controller"] == {"group": "apps", "kind": "ReplicaSet", "name": "rs"}
+
+
+def test_a_workload_without_templates_is_still_one_entry(judge):
+    (found,) = judge(ray_cluster())
+    assert found.pod is None
+    assert found.workload["kind"] == "RayCluster"
+
+
+@pytest.mark.parametrize("subresource", ["exec", "attach", "portforward", "proxy"])
+def test_a_connection_is_judged_by_the_live_pod(judge, request_of, snapshot_of, atlas, pod_of, subresource):
+    snapshot = snapshot_of(atlas, pod_of(claim="atlas-weights"))
+    fields = {
+        "operation": "CONNECT",
+        "subResource": subresource,
+        "resource": "pods",
+        "object": {"kind": "PodExecOptions"},
+    }
+    request = request_of(None, **{**fields, "name": "train-7", "namespace": "research"})
+    (found,) = gather_request(request, Lookup(snapshot.objects), snapshot.catalog, SETTINGS, WORKLOADS)
+    assert [use.model for use in found.facts.weights] == ["atlas-70b"]
+    assert found.workload["kind"] == "Pod"
+    lookup = Lookup(ObjectStore(complete=False))
+    with pytest.raises(MissingObjectError):
+        gather_request(request, lookup, snapshot.catalog, SETTINGS, WORKLOADS)
+    assert lookup.missing == {ObjectKey("Pod", "research", "train-7")}
+
+
+def test_without_models_an_unknown_pod_holds_none(request_of):
+    request = request_of(
+        None, operation="CONNECT", resource="pods", subResource="exec", name="p", namespace="n"
+    )
+    lookup = Lookup(ObjectStore(complete=True))
+    (found,) = gather_request(request, lookup, Catalog([]), SETTINGS, WORKLOADS)
+    assert found.facts.weights == ()
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"name": 1},
+        {"name": "p", "ownerReferences": "x"},
+        {"name": "p", "ownerReferences": [{"controller": True, "kind": 1}]},
+        {"name": "p", "annotations": []},
+        {"name": "p", "annotations": {"cdi.k8s.io/x": 1}},
+    ],
+)
+def test_metadata_of_another_shape_is_malformed(judge, metadata):
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}}
+    with pytest.raises(MalformedObjectError):
+        judge(pod, name="p")
+
+
+def test_a_pod_that_was_broken_before_is_judged_when_it_changes(judge, pod_of):
+    old = {**pod_of(), "spec": {"containers": "none"}}
+    with pytest.raises(MalformedObjectError):
+        judge(pod_of(), operation="UPDATE", oldObject=old)
