@@ -15,7 +15,7 @@ from webhook.core.cel.explain import explain
 from webhook.core.objects import Lookup
 from webhook.core.review import RefusedReviewError
 from webhook.core.workload import MalformedObjectError
-from webhook.embedded.review import judge, request_of
+from webhook.embedded.review import judge, label_of, request_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def explain_review(
     try:
         request = request_of(manifest, asker, source)
     except RefusedReviewError as error:
-        return Explanation(error.uid, refused(error), ())
+        return Explanation(label_of(manifest, error.uid), refused(error), ())
     moment = now or datetime.now(UTC)
     judged = judge(request, source, moment)
     snapshot = source.snapshot()
@@ -73,7 +73,7 @@ def explain_review(
     except MalformedObjectError:
         # The verdict says so, and then no policy was asked.
         rules.clear()
-    return Explanation(_label(request), judged.verdict, tuple(rules))
+    return Explanation(label_of(manifest, request.uid), judged.verdict, tuple(rules))
 
 
 def _of_policy(
@@ -101,8 +101,3 @@ def _outcome(program: Program, bindings: Bindings, params: Any) -> str:
         return "holds" if program.evaluate(bindings, params) is True else "broken"
     except EvaluationError:
         return "error"
-
-
-def _label(request: AdmissionRequest) -> str:
-    what = f"{request.kind.name or request.resource.name}"
-    return "/".join(part for part in (what, request.namespace, request.name) if part)

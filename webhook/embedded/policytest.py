@@ -126,8 +126,8 @@ class Suite:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = _read(path)
-        self._manifests = [*_policies(path, self._file), *_state(path, self._file)]
-        self._source = ManifestSource(self._manifests, self._file.settings)
+        self._manifests: list[Manifest] = []
+        self._source: ManifestSource | None = None
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -140,16 +140,21 @@ class Suite:
 
     def verdict(self, case: Case) -> Verdict:
         """What admission says to one case. Raises `ManifestError`."""
-        source = self.source(case)
+        return review(self.review_of(case), Asker(), self.source(case)).verdict
+
+    def review_of(self, case: Case) -> Manifest:
+        """The AdmissionReview of one case. Raises `ManifestError`."""
         place = f"{self.path}: {case.name}"
         try:
-            document = _request(case, self._file, source)
+            return Manifest(place, _request(case, self._file, self.source(case)))
         except ValueError as error:
             raise ManifestError(f"{place}: {error}") from None
-        return review(Manifest(place, document), Asker(), source).verdict
 
     def source(self, case: Case) -> ManifestSource:
         """The state of one case: that of the file, with what the case adds. Raises `ManifestError`."""
+        if self._source is None:
+            self._manifests = [*_policies(self.path, self._file), *_state(self.path, self._file)]
+            self._source = ManifestSource(self._manifests, self._file.settings)
         if not case.state:
             return self._source
         own = [Manifest(f"{self.path}: {case.name}: state", document) for document in case.state]

@@ -72,13 +72,12 @@ class Judged:
 
 def review(manifest: Manifest, asker: Asker, source: ManifestSource, now: datetime | None = None) -> Outcome:
     """Review one manifest or recorded AdmissionReview. Raises `ManifestError` where it is neither."""
-    recorded = manifest.document.get("kind") == "AdmissionReview"
     try:
         request = request_of(manifest, asker, source)
     except RefusedReviewError as error:
-        return Outcome(_label(manifest, recorded, error.uid), "", refused(error))
+        return Outcome(label_of(manifest, error.uid), "", refused(error))
     verdict = judge(request, source, now or datetime.now(UTC)).verdict
-    return Outcome(_label(manifest, recorded, request.uid), request.user.username, verdict)
+    return Outcome(label_of(manifest, request.uid), request.user.username, verdict)
 
 
 def request_of(manifest: Manifest, asker: Asker, source: ManifestSource) -> AdmissionRequest:
@@ -177,8 +176,9 @@ def _finish(
     raise RuntimeError(f"no verdict after {_MAX_ROUNDS} rounds of questions")
 
 
-def _label(manifest: Manifest, recorded: bool, uid: str) -> str:
-    if recorded:
+def label_of(manifest: Manifest, uid: str) -> str:
+    """How an answer names what it is about: Kind/namespace/name, or the uid of a recorded review."""
+    if manifest.document.get("kind") == "AdmissionReview":
         return uid
     metadata: dict[str, Any] = manifest.document.get("metadata") or {}
     parts = (
