@@ -42,6 +42,7 @@ lint: $(READY) ## Style, types, layers, generated files
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; fi
 	@$(BIN)/python scripts/generate.py --check
 
 format: $(READY) ## Format and mend what can be mended
@@ -63,7 +64,8 @@ image: ## Build the container image (needs Docker)
 
 lock: $(READY) ## Resolve the dependencies again
 	@$(BIN)/pip install -q uv
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header --no-emit-index-url --upgrade -q -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-header --no-emit-index-url --upgrade -q -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-emit-index-url --upgrade -q -o requirements.txt
 
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
