@@ -27,7 +27,7 @@ from webhook.embedded.review import Asker, as_review
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 START_SECONDS = 30
-COLUMNS = (("MANIFEST", 38), ("WHO", 8), ("VERDICT", 8), ("CODE", 6), ("INJECTED", 9), ("WHY", 0))
+COLUMNS = (("MANIFEST", 38), ("WHO", 7), ("VERDICT", 7), ("CODE", 5), ("INJECTED", 8), ("WHY", 0))
 
 
 @contextmanager
@@ -85,9 +85,10 @@ def admit(connection, review):
 
 
 def row(values):
-    """One line of the table, no wider than the terminal."""
-    cells = [value.ljust(width) if width else value for value, (_, width) in zip(values, COLUMNS, strict=True)]
-    return " ".join(cells)[: max(shutil.get_terminal_size((160, 24)).columns, 100)].rstrip()
+    """One line of the table, cut where the terminal ends."""
+    room = max(shutil.get_terminal_size((160, 24)).columns, 100)
+    line = " ".join(value.ljust(width) for value, (_, width) in zip(values, COLUMNS, strict=True)).rstrip()
+    return line if len(line) <= room else line[: room - 1] + "…"
 
 
 def main():
@@ -123,7 +124,9 @@ def main():
                 )
         connection.close()
     total = counts["allowed"] + counts["denied"]
-    print(f"\ndemo: {total} reviews, {counts['allowed']} allowed, {counts['denied']} denied, {counts['injected']} injected")
+    print(
+        f"\ndemo: {total} reviews, {counts['allowed']} allowed, {counts['denied']} denied, {counts['injected']} injected"
+    )
     return 0
 
 
