@@ -1,6 +1,11 @@
 """Options of the whole test suite."""
 
 import pytest
+from hypothesis import settings
+
+# No test is timed: a machine may be busy with other things.
+settings.register_profile("weightlock", deadline=None)
+settings.load_profile("weightlock")
 
 
 def pytest_addoption(parser):

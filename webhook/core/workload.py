@@ -7,6 +7,7 @@ Nothing here knows what a template asks for, and nothing is copied where the doc
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,10 @@ class _Path:
 
 
 class WorkloadTable:
-    """The kinds that hold pod templates: those built in, and those an admin names. Compiled once."""
+    """The kinds that hold pod templates: those built in, and those an admin names. Compiled once.
+
+    Raises `ValueError` where an admin's path is none.
+    """
 
     __slots__ = ("_paths",)
 
@@ -95,7 +99,14 @@ class WorkloadTable:
         return tuple(found)
 
 
+_PATH = re.compile(r"(?:(?:[A-Za-z0-9_-]+|\*)(?:\.(?:[A-Za-z0-9_-]+|\*))*)?(?::PodSpec)?")
+
+
 def _compile(path: str) -> _Path:
+    if _PATH.fullmatch(path) is None:
+        raise ValueError(
+            f"{path!r} is no path to a pod template; one looks like spec.replicaSpecs.*.template"
+        )
     steps, colon, _ = path.partition(POD_SPEC)
     return _Path(tuple(steps.split(".")) if steps else (), bool(colon))
 

@@ -60,6 +60,14 @@ def test_an_admin_adds_kinds_and_paths():
     assert paths == ["spec.template", "spec.canary"]
 
 
+@pytest.mark.parametrize(
+    "path", ["spec..template", "spec.template:Pod", ".spec", "spec.a b", "spec[0]", "spec.*x"]
+)
+def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(ValueError, match="is no path to a pod template"):
+        WorkloadTable([WorkloadKind(kind="Widget.example.com", paths=[path])])
+
+
 def test_claim_templates_are_named_after_the_workload():
     spec = {"template": TEMPLATE, "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"a": 1}}]}
     (found,) = TABLE.templates({"metadata": {"name": "db"}, "spec": spec}, "apps", "StatefulSet")
