@@ -130,6 +130,21 @@ class Cluster(Schema):
     max_snapshot_age_seconds: float = Field(default=300, gt=0)
 
 
+class Controller(Schema):
+    """The controller: its lease, and the webhook configurations it keeps as they should be."""
+
+    namespace: Name = "weightlock-system"
+    lease: Name = "weightlock-controller"
+    identity: str = Field(default="", description="unique among replicas; empty: the host's name")
+    webhooks: str = Field(
+        default="", description="manifests of the webhook configurations; empty: none is kept and nothing signed"
+    )
+    settle_seconds: float = Field(
+        default=30, ge=0, description="nothing is signed that was written so soon after a webhook configuration"
+    )
+    restore: bool = Field(default=True, description="put a webhook configuration back that was changed or removed")
+
+
 class Config(Schema):
     """The whole file. ``embedded`` names a state directory and then no cluster is used."""
 
@@ -139,6 +154,7 @@ class Config(Schema):
     )
     tls: Tls = Field(default_factory=Tls)
     signing: Signing = Field(default_factory=Signing)
+    controller: Controller = Field(default_factory=Controller)
     cluster: Cluster = Field(default_factory=Cluster)
     embedded: str = ""
     policies: str = Field(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # Each command's module is imported only when it is asked for, so that a review does not wait for a web server.
 _COMMANDS = {
     "access": "ask for access to weights, decide on requests, see where they stand",
+    "controller": "statuses, signatures on read-back, and the end of grants",
     "review": "the verdict the webhook would give, offline",
     "explain": "which part of which rule decided",
     "policy": "test, lint and export policies",

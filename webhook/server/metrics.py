@@ -28,6 +28,7 @@ _MAX_OUTCOMES = 8000
 _MAX_RESOURCES = 1000
 _GAUGES = {
     "weightlock_grants_active": "Grants that hold now.",
+    "weightlock_access_objects_ignored": "Access requests and approvals that count for nothing.",
     "weightlock_certificate_expiry_timestamp_seconds": "When the serving certificate ends, in Unix time.",
     "weightlock_snapshot_age_seconds": "Seconds since the snapshot was last known to be what the cluster holds.",
     "weightlock_snapshot_problems": "Policies and assets that cannot be used as they are; the log names them.",

@@ -114,6 +114,21 @@ class AccessBook:
             if namespace in grant.namespaces
         )
 
+    def ended(self, now: datetime) -> dict[tuple[SubjectKey, str], tuple[str, datetime]]:
+        """The request and the end of the last grant that is over, for each subject and model. Costs all
+        requests.
+        """
+        last: dict[tuple[SubjectKey, str], tuple[str, datetime]] = {}
+        for name, outcome in self._outcomes.items():
+            ask = self._asks[name]
+            if outcome.begins is None or outcome.expires is None or not ask.model:
+                continue
+            end = min(outcome.expires, outcome.stop.time) if outcome.stop is not None else outcome.expires
+            before = last.get((ask.subject, ask.model))
+            if (outcome.stop is not None or end <= now) and (before is None or before[1] < end):
+                last[ask.subject, ask.model] = (name, min(end, now))
+        return last
+
     def waivers(self, now: datetime) -> tuple[Grant, ...]:
         """The policy waivers that hold at ``now``."""
         return tuple(grant for grant in self._live_special(now) if grant.waiver is not None)

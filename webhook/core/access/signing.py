@@ -77,7 +77,7 @@ class Signer:
         """Read a PKCS#8 PEM file. Raises `ValueError` where it holds no Ed25519 private key."""
         key = load_pem_private_key(pem, password=None)
         if not isinstance(key, Ed25519PrivateKey):
-            raise ValueError("no Ed25519 key: openssl genpkey -algorithm ed25519 makes one")  # noqa: TRY004
+            raise ValueError("no Ed25519 key: openssl genpkey -algorithm ed25519 makes one")
         return cls(key)
 
     @property
@@ -111,7 +111,7 @@ class Verifier:
         for part in pem.split(end)[:-1]:
             key = load_pem_public_key(part[part.find(b"-----BEGIN") :] + end)
             if not isinstance(key, Ed25519PublicKey):
-                raise ValueError("a verification key is no Ed25519 key")  # noqa: TRY004 - it is the file's fault
+                raise ValueError("a verification key is no Ed25519 key")
             keys.append(key)
         if not keys:
             raise ValueError("there is no PEM public key")

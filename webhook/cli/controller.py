@@ -1,0 +1,87 @@
+"""``weightlock controller``: signs, tells, warns and ends, beside the webhook and under rights of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from webhook.api.config import Config
+from webhook.api.faults import describe
+from webhook.cli.main import UsageError
+from webhook.cli.signing import load_signing
+from webhook.core.objects import key_of
+from webhook.embedded.manifests import ManifestError, read_file, read_path
+from webhook.server import logs
+
+if TYPE_CHECKING:
+    import argparse
+
+    from webhook.core.access import Signer, Verifier
+    from webhook.core.objects import Document, ObjectKey
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "controller",
+        help="statuses, signatures on read-back, and the end of grants",
+        description="Writes statuses, signs what admission stamped where it cannot sign itself, warns before grants "
+        "end and ends what runs on after them. Several replicas elect one that acts.",
+    )
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="the configuration, in YAML"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run until stopped. Raises `UsageError`."""
+    try:
+        documents = [manifest.document for manifest in read_file(options.config)]
+        config = Config.model_validate(documents[0] if documents else {})
+        expected = _expected(config.controller.webhooks)
+    except ManifestError as error:
+        raise UsageError(str(error)) from None
+    except ValidationError as error:
+        raise UsageError(f"{options.config}: {describe(error)}") from None
+    if not config.controller.identity:
+        named = config.controller.model_copy(update={"identity": socket.gethostname()})
+        config = config.model_copy(update={"controller": named})
+    signer, verifier = load_signing(config.signing)
+    logs.configure(config.log_level)
+    asyncio.run(_control(config, signer, verifier, expected))
+    return 0
+
+
+async def _control(
+    config: Config, signer: Signer | None, verifier: Verifier, expected: dict[ObjectKey, Document]
+) -> None:
+    from webhook.cluster.api import ClusterError  # noqa: PLC0415 - the client takes long to import
+    from webhook.cluster.controller.run import Controller  # noqa: PLC0415
+
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    try:
+        async with Controller.running(config, signer, verifier, expected):
+            await told.wait()
+    except ClusterError as error:
+        raise UsageError(str(error)) from None
+
+
+def _expected(path: str) -> dict[ObjectKey, Document]:
+    if not path:
+        return {}
+    documents = [manifest.document for manifest in read_path(Path(path))]
+    keys = [key_of(document) for document in documents]
+    if not keys or any(
+        not key.kind.endswith("WebhookConfiguration.admissionregistration.k8s.io") for key in keys
+    ):
+        raise ManifestError(f"{path}: expected webhook configurations and nothing else")
+    return dict(zip(keys, documents, strict=True))

@@ -1,0 +1,3 @@
+"""The controller: what must be done in a cluster besides answering reviews. One replica acts, the others
+wait.
+"""

@@ -1,0 +1,170 @@
+"""The controller's life: watch, wait to lead, then round after round until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from webhook.cluster.api import ApiError
+from webhook.cluster.controller.events import Events
+from webhook.cluster.controller.lease import Leader
+from webhook.cluster.controller.steps import Steps, is_undecided
+from webhook.cluster.controller.watches import CONFIGURATIONS, PODS, Kept, holders, holds_weights, slim_pod
+from webhook.cluster.reflector import Reflector, Timing
+from webhook.cluster.source import ClusterSource
+from webhook.core.access.intact import Protection, protection
+from webhook.core.snapshot import APPROVALS, REQUESTS
+from webhook.core.source import NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from webhook.api.config import Config
+    from webhook.core.access import Signer, Verifier
+    from webhook.core.objects import Document, ObjectKey
+    from webhook.core.snapshot import Snapshot
+
+ROUND_SECONDS = 1.0
+_BACKOFF_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Controller:
+    """Use `running`. ``expected`` are the webhook configurations as they should be; empty: nothing is
+    signed.
+    """
+
+    def __init__(
+        self,
+        source: ClusterSource,
+        config: Config,
+        signer: Signer | None,
+        expected: Mapping[ObjectKey, Document],
+    ) -> None:
+        self.source = source
+        self._expected = expected
+        self._pods = Kept(holds_weights, slim_pod)
+        self._configurations = Kept(
+            lambda document: document["metadata"]["name"] in {key.name for key in expected}
+        )
+        timing = Timing()
+        self._reflectors = [
+            Reflector(source.api, PODS, self._pods, timing),
+            *(Reflector(source.api, kind, self._configurations, timing) for kind in CONFIGURATIONS),
+        ]
+        self.steps = Steps(source.api, Events(source.api), signer)
+        settings = config.controller
+        self._faults: tuple[str, ...] = ()
+        self._restore = settings.restore
+        self._settling = timedelta(seconds=settings.settle_seconds)
+        self.leader = Leader(source.api, settings.namespace, settings.lease, settings.identity)
+
+    @classmethod
+    @asynccontextmanager
+    async def running(
+        cls,
+        config: Config,
+        signer: Signer | None,
+        verifier: Verifier,
+        expected: Mapping[ObjectKey, Document],
+    ) -> AsyncIterator[Controller]:
+        """A controller that watches and takes part in the election while the context lasts."""
+        async with AsyncExitStack() as stack:
+            source = await stack.enter_async_context(ClusterSource.connect(config, verifier=verifier))
+            controller = cls(source, config, signer, expected)
+            tasks = [asyncio.create_task(reflector.run()) for reflector in controller._reflectors]
+            tasks.append(asyncio.create_task(controller.leader.run(controller.rounds)))
+            stack.push_async_callback(_cancel, tasks)
+            stack.push_async_callback(controller.leader.release)
+            yield controller
+
+    async def rounds(self) -> None:
+        """Round after round; what goes wrong in one is logged and tried again in the next."""
+        while True:
+            try:
+                await self.round(datetime.now(UTC))
+                await asyncio.sleep(ROUND_SECONDS)
+            except NotReadyError as error:
+                log.info("waiting", extra={"fields": {"why": str(error)}})
+                await asyncio.sleep(ROUND_SECONDS)
+            except ApiError as error:
+                log.warning("a round failed", extra={"fields": {"why": str(error), "status": error.status}})
+                await asyncio.sleep(_BACKOFF_SECONDS)
+            except Exception:
+                log.exception("internal error")
+                await asyncio.sleep(_BACKOFF_SECONDS)
+
+    async def round(self, now: datetime) -> None:
+        """One round. Raises `NotReadyError` before all is read, and `ApiError`."""
+        waiting = [reflector for reflector in self._reflectors if not reflector.synced]
+        if waiting:
+            raise NotReadyError(f"{waiting[0].kind.resource} were not read yet ({waiting[0].trouble})")
+        snapshot = self.source.snapshot()
+        if unsigned(snapshot):
+            guarded = await self.protection()
+            await self.steps.refuse(snapshot, await self.steps.sign(snapshot, guarded))
+        await self.guard()
+        await self.steps.tell(snapshot, now)
+        await self.steps.end(snapshot, list(holders(self._pods, snapshot)), now)
+
+    async def protection(self) -> Protection:
+        """Whether admission is as it should be, and since when, read anew.
+
+        A watch of the configurations may be behind the watch of what was written under them, so they are
+        read after the objects were: a configuration that is intact now and last changed before an object
+        stood guard over it.
+        """
+        live: dict[ObjectKey, Document | None] = {}
+        for key in self._expected:
+            try:
+                live[key] = _named(key, await self.source.api.get(_path(key)))
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                live[key] = None
+        return protection(self._expected, live, self._settling)
+
+    async def guard(self) -> None:
+        """Report a webhook configuration that is not as it should be, and put it back."""
+        live = self._configurations.objects
+        faults = protection(self._expected, {key: live.get(key) for key in self._expected}).faults
+        if not self._expected or faults == self._faults:
+            return
+        self._faults = faults
+        for fault in faults:
+            log.error(
+                "admission is not guarded", extra={"fields": {"why": fault, "restoring": self._restore}}
+            )
+        if faults and self._restore:
+            for key, wanted in self._expected.items():
+                await self.steps.restore(_path(key), wanted, live.get(key))
+            # Whatever the watch shows next is judged anew.
+            self._faults = ()
+
+
+def unsigned(snapshot: Snapshot) -> bool:
+    """Whether there is an access object that was neither signed nor refused yet."""
+    return any(
+        is_undecided(document) for kind in (REQUESTS, APPROVALS) for document in snapshot.objects.each(kind)
+    )
+
+
+def _path(key: ObjectKey) -> str:
+    kind = next(kind for kind in CONFIGURATIONS if kind.name == key.kind)
+    return f"{kind.path()}/{key.name}"
+
+
+def _named(key: ObjectKey, document: Document) -> Document:
+    return {**document, "kind": key.kind.partition(".")[0]}
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task

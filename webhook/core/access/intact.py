@@ -1,0 +1,122 @@
+"""Since when the webhook configurations have been what they should be, judged from the objects as they
+stand.
+
+Resource versions of one etcd are ordered (KEP-5504), and the version of an object is that of its last
+change. So while every configuration is as it should be, all of them have been since the newest of their
+versions; whatever was written after that went through admission, and whatever was written before may not
+have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from webhook.core.access.model import parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from webhook.core.objects import Document, ObjectKey
+
+# The informer of an API server follows by watch, in milliseconds where all is well.
+SETTLING = timedelta(seconds=30)
+_NEVER = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """Whether admission is as it should be: since which version and moment, or which objects are not and
+    how.
+    """
+
+    version: int = 0
+    since: datetime = _NEVER
+    faults: tuple[str, ...] = ()
+
+    def covers(self, metadata: Mapping[str, Any]) -> bool:
+        """Whether an object with this metadata was surely written under this protection."""
+        created, version = parse_time(metadata.get("creationTimestamp")), metadata.get("resourceVersion")
+        if self.faults or created is None or not isinstance(version, str) or not version.isdecimal():
+            return False
+        return int(version) > self.version and created >= self.since
+
+
+def protection(
+    expected: Mapping[ObjectKey, Document],
+    live: Mapping[ObjectKey, Document | None],
+    settling: timedelta = SETTLING,
+) -> Protection:
+    """Compare the configurations as they are with those that should be. Without any expected there is none.
+
+    ``settling`` is how long an API server may go on with the configuration it had.
+    """
+    if not expected:
+        return Protection(faults=("no webhook configuration is expected, so none can be checked",))
+    faults, versions, moments = [], [], []
+    for key, wanted in sorted(expected.items()):
+        found = live.get(key)
+        if found is None:
+            faults.append(f"{key.kind.partition('.')[0]} {key.name} is missing")
+            continue
+        if not same(wanted.get("webhooks"), found.get("webhooks")):
+            faults.append(f"{key.kind.partition('.')[0]} {key.name} was changed")
+        versions.append(_version(found))
+        moments.append(_changed(found))
+    if faults:
+        return Protection(faults=tuple(faults))
+    return Protection(max(versions), max(moments) + settling)
+
+
+def same(wanted: Any, found: Any) -> bool:
+    """Whether what is found says all that is wanted; the API server adds defaults, and others the CA's
+    certificate.
+
+    A list must have the same length and order. A field that is wanted must be there and equal, and one that
+    only the API server's defaults bring may be there besides.
+    """
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return all(same(value, found.get(key)) for key, value in wanted.items()) and all(
+            _is_default(key, value) for key, value in found.items() if key not in wanted
+        )
+    if isinstance(wanted, list) and isinstance(found, list):
+        return len(wanted) == len(found) and all(same(*pair) for pair in zip(wanted, found, strict=True))
+    return bool(wanted == found)
+
+
+# Whoever keeps the certificate fills it in, where it is not part of what is wanted.
+_FILLED_IN = "caBundle"
+# What the API server fills in where a webhook configuration is silent (k8s.io/kubernetes pkg/apis/
+# admissionregistration/v1/defaults.go).
+_DEFAULTS: Mapping[str, Iterable[Any]] = {
+    "failurePolicy": ("Fail",),
+    "matchPolicy": ("Equivalent",),
+    "namespaceSelector": ({},),
+    "objectSelector": ({},),
+    "timeoutSeconds": (10,),
+    "reinvocationPolicy": ("Never",),
+    "scope": ("*",),
+    "port": (443,),
+}
+
+
+def _is_default(key: str, value: Any) -> bool:
+    return key == _FILLED_IN or value in _DEFAULTS.get(key, ())
+
+
+def _version(document: Document) -> int:
+    version = (document.get("metadata") or {}).get("resourceVersion")
+    # A version that cannot be read is later than everything, so that nothing is covered.
+    return int(version) if isinstance(version, str) and version.isdecimal() else 2**64
+
+
+def _changed(document: Document) -> datetime:
+    """When the object was last written; later than everything where it does not say."""
+    metadata = document.get("metadata") or {}
+    entries = metadata.get("managedFields")
+    times = [parse_time(entry.get("time")) for entry in entries or () if isinstance(entry, dict)]
+    times.append(parse_time(metadata.get("creationTimestamp")))
+    if not entries or None in times:
+        return _NEVER
+    return max(moment for moment in times if moment is not None)

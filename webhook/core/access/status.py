@@ -1,0 +1,63 @@
+"""What the controller writes into ``status`` for people and their tools to read. No decision rests on any
+of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from webhook.core.access.model import Phase, format_time
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from webhook.core.access.book import AccessBook
+    from webhook.core.access.model import RequestState
+    from webhook.core.objects import Document
+
+
+def request_status(book: AccessBook, name: str, before: Document, now: datetime) -> Document:
+    """The status of a request, with conditions as Kubernetes' API conventions have them.
+
+    ``before`` is the status it bears now: a condition that did not change keeps its time.
+    """
+    state = book.state(name, now)
+    status: Document = {"state": str(state.phase)}
+    if state.needed:
+        status["approvals"] = f"{state.approvals}/{state.needed}"
+    for field, moment in (("begins", state.begins), ("ends", state.ends)):
+        if moment is not None:
+            status[field] = format_time(moment)
+    if state.approvers:
+        status["approvers"] = list(state.approvers)
+    if state.missing and state.phase is Phase.PENDING:
+        status["missing"] = dict(state.missing)
+    for field, text in (("by", state.by), ("reason", state.reason)):
+        if text:
+            status[field] = text
+    status["conditions"] = [_condition("Active", state.phase is Phase.ACTIVE, state, before, now)]
+    return status
+
+
+def approval_status(book: AccessBook, name: str) -> Document:
+    """The status of an approval: whether it was admitted, and if not, why it counts for nothing."""
+    ignored = next(
+        (item for item in book.problems if (item.kind, item.name) == ("AccessApproval", name)), None
+    )
+    return {"state": "Ignored", "reason": ignored.reason} if ignored is not None else {"state": "Admitted"}
+
+
+def _condition(
+    kind: str, holds: bool, state: RequestState, before: Document, now: datetime
+) -> dict[str, Any]:
+    value = "True" if holds else "False"
+    conditions: list[dict[str, Any]] = before.get("conditions") or []
+    old = next((item for item in conditions if item.get("type") == kind), {})
+    same = old.get("status") == value and old.get("lastTransitionTime")
+    return {
+        "type": kind,
+        "status": value,
+        "reason": str(state.phase),
+        "message": state.reason or f"the request is {str(state.phase).lower()}",
+        "lastTransitionTime": old["lastTransitionTime"] if same else format_time(now),
+    }
