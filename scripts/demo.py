@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jsonpatch
 import yaml
@@ -24,6 +26,7 @@ from webhook.core.snapshot import SnapshotBuilder
 from webhook.embedded.manifests import read_file
 from webhook.embedded.review import Asker, as_review
 
+Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 START_SECONDS = 30
@@ -31,7 +34,7 @@ COLUMNS = (("MANIFEST", 38), ("WHO", 7), ("VERDICT", 7), ("CODE", 5), ("INJECTED
 
 
 @contextmanager
-def webhook():
+def webhook() -> Iterator[tuple[str, int, ssl.SSLContext]]:
     """A running webhook: its host, port and TLS context."""
     with tempfile.TemporaryDirectory(prefix="weightlock-demo-") as scratch:
         authority, log = Path(scratch) / "ca.crt", Path(scratch) / "log"
@@ -48,7 +51,7 @@ def webhook():
             process.wait(timeout=10)
 
 
-def address(process, log):
+def address(process: subprocess.Popen[bytes], log: Path) -> tuple[str, int]:
     """Where the webhook listens, once its log says that it is ready."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -63,17 +66,18 @@ def address(process, log):
     sys.exit(f"the webhook did not start:\n{log.read_text()}")
 
 
-def post(connection, path, review):
+def post(connection: http.client.HTTPSConnection, path: str, review: Json) -> Json:
     """Send one review and return the response in it."""
     connection.request("POST", path, json.dumps(review), {"Content-Type": "application/json"})
     answer = connection.getresponse()
     body = answer.read()
     if answer.status != http.client.OK:
         sys.exit(f"{path} answered {answer.status}: {body.decode()}")
-    return json.loads(body)["response"]
+    response: Json = json.loads(body)["response"]
+    return response
 
 
-def admit(connection, review):
+def admit(connection: http.client.HTTPSConnection, review: Json) -> tuple[Json, bool]:
     """Mutation, then validation of the mutated object: the last response, and whether the key sidecar came in."""
     mutated = post(connection, "/mutate", review)
     if not mutated["allowed"]:
@@ -84,14 +88,14 @@ def admit(connection, review):
     return response, response["allowed"] and "weightlock-agent" in json.dumps(patch)
 
 
-def row(values):
+def row(values: Sequence[str]) -> str:
     """One line of the table, cut where the terminal ends."""
     room = max(shutil.get_terminal_size((160, 24)).columns, 100)
     line = " ".join(value.ljust(width) for value, (_, width) in zip(values, COLUMNS, strict=True)).rstrip()
     return line if len(line) <= room else line[: room - 1] + "…"
 
 
-def main():
+def main() -> int:
     """Run the demo; returns the exit code."""
     snapshot = SnapshotBuilder(Settings(), complete=True).snapshot()
     samples = yaml.safe_load((EXAMPLES / "samples.yaml").read_text())
@@ -124,9 +128,8 @@ def main():
                 )
         connection.close()
     total = counts["allowed"] + counts["denied"]
-    print(
-        f"\ndemo: {total} reviews, {counts['allowed']} allowed, {counts['denied']} denied, {counts['injected']} injected"
-    )
+    parts = ", ".join(f"{count} {what}" for what, count in counts.items())
+    print(f"\ndemo: {total} reviews, {parts}")
     return 0
 
 
