@@ -148,10 +148,14 @@ def _structural(schema: Json, shared: Json) -> Json:
     """One JSON schema as the API server wants it; a nullable value is written as the value alone."""
     if "$ref" in schema:
         target = shared[schema["$ref"].rpartition("/")[2]]
-        return _structural({**target, **{key: value for key, value in schema.items() if key != "$ref"}}, shared)
+        return _structural(
+            {**target, **{key: value for key, value in schema.items() if key != "$ref"}}, shared
+        )
     if "anyOf" in schema:
         (only,) = [choice for choice in schema["anyOf"] if choice.get("type") != "null"]
-        return _structural({**only, **{key: schema[key] for key in ("description",) if key in schema}}, shared)
+        return _structural(
+            {**only, **{key: schema[key] for key in ("description",) if key in schema}}, shared
+        )
     kept = {key: schema[key] for key in _KEPT if key in schema}
     if "description" in kept:
         kept["description"] = " ".join(kept["description"].split())

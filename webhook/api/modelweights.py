@@ -67,7 +67,9 @@ class VolumeMatch(Schema):
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if len(self.model_fields_set) != 1:
-            raise ValueError("set exactly one of persistentVolumeClaim, persistentVolume, csi, nfs, hostPath, image")
+            raise ValueError(
+                "set exactly one of persistentVolumeClaim, persistentVolume, csi, nfs, hostPath, image"
+            )
         return self
 
 

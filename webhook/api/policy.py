@@ -19,6 +19,10 @@ Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT", "*"]
 Reason = Literal["Unauthorized", "Forbidden", "Invalid", "RequestEntityTooLarge"]
 
 
+def _deny() -> list[Action]:
+    return ["Deny"]
+
+
 class ParamKind(Schema):
     """The kind of the objects that parameterise a policy."""
 
@@ -124,7 +128,7 @@ class BindingSpec(Schema):
     policy_name: Name
     param_ref: ParamRef | None = None
     match_resources: MatchResources | None = None
-    validation_actions: list[Action] = Field(default_factory=lambda: ["Deny"], min_length=1)
+    validation_actions: list[Action] = Field(default_factory=_deny, min_length=1)
 
 
 class ValidatingAdmissionPolicyBinding(Resource):
@@ -140,7 +144,7 @@ class WeightPolicySpec(PolicySpec):
     validations: list[WeightValidation] = Field(default_factory=list, max_length=256)  # type: ignore[assignment]
     param_ref: ParamRef | None = None
     match_resources: MatchResources | None = None
-    validation_actions: list[Action] = Field(default_factory=lambda: ["Deny"], min_length=1)
+    validation_actions: list[Action] = Field(default_factory=_deny, min_length=1)
     code: str = Field(default="WL500", pattern=r"^WL[0-9]{3}$")
     fix: str = Field(default="", max_length=65536, description="CEL string expression")
     controls: list[str] = Field(default_factory=list, max_length=64)
