@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
-from webhook.core.facts.dra import asked, claim_spec, class_of_resource, class_vendors
+from webhook.core.facts.dra import asked, claim_spec, class_vendors, classes_of_resource
 from webhook.core.facts.environment import environment_devices, sets_no_device
 from webhook.core.facts.model import DeviceUse, Escape
 from webhook.core.facts.vendors import RUNTIME_CLASSES, UNKNOWN_VENDOR
@@ -87,8 +87,7 @@ def _resources(parent: Mapping[str, Any], path: str, container: str, context: Co
         vendor = context.vendors.of_resource(name)
         if vendor is not None:
             yield DeviceUse(vendor, name, count, "resource", container)
-        device_class = class_of_resource(name, context.finder) if "/" in name else None
-        if device_class is not None:
+        for device_class in classes_of_resource(name, context.finder) if "/" in name else ():
             for owner in class_vendors(device_class, context):
                 if owner != vendor:
                     yield DeviceUse(owner, name, count, "resource", container, f"DeviceClass {device_class}")

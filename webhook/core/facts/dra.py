@@ -89,12 +89,12 @@ def class_vendors(name: str, context: Context) -> tuple[str, ...]:
     return tuple(sorted(vendor for vendor in found if vendor)) or (UNKNOWN_VENDOR,)
 
 
-def class_of_resource(name: str, finder: Finder) -> str | None:
-    """The DeviceClass that stands behind an extended resource name, where one does."""
+def classes_of_resource(name: str, finder: Finder) -> list[str]:
+    """The DeviceClasses that stand behind an extended resource name; the scheduler may take any of them."""
     if name.startswith(_CLASS_RESOURCE):
-        return name.removeprefix(_CLASS_RESOURCE)
-    for document in finder.lookup.each(CLASS):
-        spec = document.get("spec")
-        if isinstance(spec, dict) and spec.get("extendedResourceName") == name:
-            return str(document["metadata"]["name"])
-    return None
+        return [name.removeprefix(_CLASS_RESOURCE)]
+    return [
+        document["metadata"]["name"]
+        for document in finder.lookup.each(CLASS)
+        if isinstance(spec := document.get("spec"), dict) and spec.get("extendedResourceName") == name
+    ]

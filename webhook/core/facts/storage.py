@@ -14,8 +14,8 @@ from webhook.core.facts.dra import asked
 from webhook.core.facts.model import DeviceUse, Escape, Facts, WeightUse
 from webhook.core.facts.weights import weight_use
 from webhook.core.storage.backends import NODE
-from webhook.core.storage.claims import CONTENT, SNAPSHOT
 from webhook.core.storage.nodepaths import devices_at, escapes_at
+from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, GROUP_SNAPSHOT, SNAPSHOT
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
@@ -89,15 +89,28 @@ def _group_snapshot(document: Document, here: Context) -> Facts:
 
 
 def _content(document: Document, here: Context) -> Facts:
-    """A content that a snapshot of the same weights asked for adds nothing: that snapshot was judged."""
-    reference = object_at(object_at(document, "spec", ""), "volumeSnapshotRef", "spec")
-    namespace = text_at(reference, "namespace", "spec.volumeSnapshotRef")
-    name = text_at(reference, "name", "spec.volumeSnapshotRef")
-    snapshot = here.finder.get(SNAPSHOT, namespace, name) if namespace and name else None
-    source = object_at(object_at(snapshot or {}, "spec", ""), "source", "spec")
-    claim = text_at(source, "persistentVolumeClaimName", "spec.source")
-    known = {reach.model for reach in here.resolver.claim(namespace, claim)} if claim else set()
     found = here.resolver.content_document(document)
+    return _besides(found, document, "volumeSnapshotRef", SNAPSHOT, here)
+
+
+def _group_content(document: Document, here: Context) -> Facts:
+    found = here.resolver.group_content(document)
+    return _besides(found, document, "volumeGroupSnapshotRef", GROUP_SNAPSHOT, here)
+
+
+def _besides(found: Iterable[Reach], document: Document, field: str, kind: str, here: Context) -> Facts:
+    """What a content reaches besides the claims that its snapshot names: that snapshot was judged for those."""
+    reference = object_at(object_at(document, "spec", ""), field, "spec")
+    namespace, name = (text_at(reference, key, f"spec.{field}") for key in ("namespace", "name"))
+    snapshot = here.finder.get(kind, namespace, name) if namespace and name else None
+    known: set[Model] = set()
+    if snapshot is not None:
+        source = object_at(object_at(snapshot, "spec", ""), "source", "spec")
+        claim = text_at(source, "persistentVolumeClaimName", "spec.source")
+        if claim:
+            known.update(reach.model for reach in here.resolver.claim(namespace, claim))
+        if source.get("selector") is not None:
+            known.update(reach.model for reach in here.resolver.group_snapshot(namespace, snapshot))
     return _weights([reach for reach in found if reach.model not in known], here)
 
 
@@ -145,7 +158,8 @@ _READERS: dict[str, Callable[[Document, Context], Facts]] = {
     "PersistentVolume": _volume,
     SNAPSHOT: _snapshot,
     CONTENT: _content,
-    "VolumeGroupSnapshot.groupsnapshot.storage.k8s.io": _group_snapshot,
+    GROUP_SNAPSHOT: _group_snapshot,
+    GROUP_CONTENT: _group_content,
     "ResourceClaim.resource.k8s.io": _resource_claim,
     "ResourceClaimTemplate.resource.k8s.io": _resource_claim_template,
 }

@@ -26,7 +26,12 @@ DEVICE_VARIABLES = {
 # Values that mean no device (github.com/NVIDIA/nvidia-container-toolkit, internal/config/image/visible_devices.go).
 NO_DEVICES = frozenset({"", "void", "none"})
 
-RUNTIME_CLASSES = (("nvidia*", "nvidia.com"), ("amd*", "amd.com"), ("habana*", "intel.com"))
+RUNTIME_CLASSES = (
+    ("nvidia*", "nvidia.com"),
+    ("amd", "amd.com"),
+    ("amd-*", "amd.com"),
+    ("habana*", "intel.com"),
+)
 
 _MAX_REMEMBERED = 4096
 

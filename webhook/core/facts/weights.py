@@ -31,7 +31,7 @@ def gather_weights(pod: PodView, context: Context) -> tuple[WeightUse, ...]:
     found: set[WeightUse] = set()
     claims = pod.template.extra_claims
     for name, volume in pod.volumes.items():
-        if name in claims or (len(volume) == 2 and not _HARMLESS.isdisjoint(volume)):
+        if name in claims or (len(volume) == 2 and "name" in volume and not _HARMLESS.isdisjoint(volume)):
             continue
         reaches = _volume(volume, f"{pod.root}.volumes[{name}]", context)
         found.update(_uses(pod, name, reaches, read_only=_is_read_only(volume)))

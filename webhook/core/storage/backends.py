@@ -8,6 +8,7 @@ servers here, so an asset should be declared under every name its server answers
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -27,8 +28,9 @@ class Backend:
     """The storage behind a volume. ``via`` is the field of the volume that names it.
 
     ``keys`` each identify it alone; ``paths`` are (space, path). ``driver``, ``handle`` and ``attributes`` (keys in
-    lower case) are those of CSI, or what an in-tree type is translated to. ``nodes`` are the only nodes where a
-    node's path is meant, or None for any.
+    lower case) are those of CSI, or what an in-tree type is translated to; ``by_attributes`` says whether they
+    identify the storage where its paths do not. ``nodes`` are the only nodes where a node's path is meant, or None
+    for any.
     """
 
     via: str
@@ -38,15 +40,16 @@ class Backend:
     handle: str = ""
     attributes: Mapping[str, str] = field(default_factory=lambda: _NO_ATTRIBUTES)
     nodes: frozenset[str] | None = None
+    by_attributes: bool = True
 
     def identity(self) -> tuple[tuple[str, str, str], ...]:
         """The attributes that may identify the storage, as (driver, key, value), to look up others by."""
-        if self.paths:
+        if not self.by_attributes:
             return ()
         return tuple(
             (self.driver, key, value)
             for key, value in self.attributes.items()
-            if value and key in _IDENTIFYING
+            if value and _IDENTIFYING.fullmatch(key)
         )
 
     def shares_attributes(self, other: Backend) -> bool:
@@ -55,10 +58,10 @@ class Backend:
             known = other.attributes.get(key)
             if not value or not known:
                 continue
-            if key in _DIRECTORIES:
+            if _DIRECTORY.fullmatch(key):
                 if not paths_touch(normal_path(value), normal_path(known)):
                     return False
-            elif key in _TELLING and value != known:
+            elif value != known and (_IDENTIFYING.fullmatch(key) or _NARROWING.fullmatch(key)):
                 return False
         return True
 
@@ -67,87 +70,19 @@ class Backend:
         return self.nodes is not None and other.nodes is not None and self.nodes.isdisjoint(other.nodes)
 
 
+# Where a driver knows its storage by a Secret, the name of that Secret stands under this attribute.
+REFERENCE = "@reference"
+
 # Attributes of drivers nobody described: names of the storage, what only narrows it down, and directories in it.
-_IDENTIFYING = frozenset(
-    {
-        "bucket",
-        "bucketname",
-        "container",
-        "containername",
-        "share",
-        "sharename",
-        "source",
-        "volume",
-        "volumename",
-    }
-    | {
-        "volumeid",
-        "volumepath",
-        "image",
-        "imagename",
-        "filesystemid",
-        "dataset",
-        "datasetname",
-        "device",
-        "devicepath",
-    }
-    | {
-        "iqn",
-        "uri",
-        "url",
-        "repo",
-        "repository",
-        "model",
-        "modelname",
-        "dnsname",
-        "disk",
-        "diskname",
-        "diskuri",
-        "export",
-    }
-    | {"exportpath", "lun", "subvolumename", "journaluuid"}
+_IDENTIFYING = re.compile(
+    r"@reference|(?:bucket|container|dataset|disk|image|model|share|subvolume|volume)(?:name)?|device(?:path)?|diskuri|"
+    r"dnsname|export(?:path)?|filesystemid|fluid_path|iqn|journaluuid|lun|repo(?:sitory)?|source|ur[il]|volume(?:id|path)"
 )
-_NARROWING = frozenset(
-    {
-        "account",
-        "accountname",
-        "storageaccount",
-        "server",
-        "endpoint",
-        "host",
-        "clusterid",
-        "fsname",
-        "filesystem",
-    }
-    | {
-        "filesystemname",
-        "pool",
-        "project",
-        "region",
-        "mountname",
-        "targetportal",
-        "target",
-        "name",
-        "id",
-        "revision",
-    }
+_NARROWING = re.compile(
+    r"(?:storage)?account(?:name)?|address|clusterid|endpoint|filesystem(?:name)?|fsname|host(?:name)?|id|ip|(?:mount)?name|"
+    r"pool|project|region|revision|server|target(?:portal)?"
 )
-_TELLING = _IDENTIFYING | _NARROWING
-_DIRECTORIES = frozenset(
-    {
-        "prefix",
-        "subdir",
-        "subpath",
-        "path",
-        "dir",
-        "directory",
-        "folder",
-        "rootpath",
-        "subvolumepath",
-        "basepath",
-        "root",
-    }
-)
+_DIRECTORY = re.compile(r"(?:base|root|sub|subvolume)?path|(?:sub)?dir(?:ectory)?|folder|prefix|root")
 
 
 def nfs_space(server: str) -> str:

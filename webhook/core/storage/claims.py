@@ -15,6 +15,7 @@ from webhook.core.storage.backends import NODE, Backend
 from webhook.core.storage.model import UNKNOWN
 from webhook.core.storage.nodepaths import exposes_pods
 from webhook.core.storage.reach import Reach, Reaches, distinct, rerouted, unresolved
+from webhook.core.storage.snapshots import CONTENT, SNAPSHOT, group_origins, origins
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from webhook.core.storage.finder import Finder
     from webhook.core.storage.protected import ProtectedBackends
 
-SNAPSHOT = "VolumeSnapshot.snapshot.storage.k8s.io"
-CONTENT = "VolumeSnapshotContent.snapshot.storage.k8s.io"
 # What an answer may depend on: "claim", "volume", "snapshot" or "content", its namespace and its name.
 Place: TypeAlias = tuple[str, str, str]
 ANY_CONTENT: Place = ("content", "", "")
@@ -150,6 +149,14 @@ class Resolver:
                 found.extend(self.claim(namespace, claim["metadata"]["name"]))
         return rerouted(found, "snapshot")
 
+    def group_content(self, document: Mapping[str, Any]) -> Reaches:
+        """What a VolumeGroupSnapshotContent's document is taken from."""
+        driver, volumes = group_origins(document)
+        if not volumes:
+            return unresolved("group snapshot of unknown origin")
+        found = [reach for volume in volumes for reach in self._handle(driver, volume)]
+        return rerouted(found, "snapshot")
+
     def snapshot(self, namespace: str, name: str) -> Reaches:
         """What a VolumeSnapshot, by name, was taken from."""
         return self._once(("snapshot", namespace, name), lambda: self._snapshot(namespace, name))
@@ -238,17 +245,12 @@ class Resolver:
         return self.backend(backend) if backend is not None else ()
 
     def _snapshot_handle(self, driver: str, handle: str) -> Reaches:
-        """A snapshot known only to its driver: other contents of the same handle may say what it was taken from."""
+        """A snapshot known only to its driver: other contents may say what it was taken from."""
         self.visited.add(ANY_CONTENT)
-        found: list[Reach] = []
-        known = False
-        for other in self._finder.lookup.each(CONTENT):
-            spec, status = object_at(other, "spec", ""), object_at(other, "status", "")
-            origin = text_at(object_at(spec, "source", "spec"), "volumeHandle", "spec.source")
-            if origin and spec.get("driver") == driver and status.get("snapshotHandle") == handle:
-                known = True
-                found.extend(self._handle(driver, origin))
-        return distinct(found) if known else unresolved(f"snapshot {handle[:64]!r} of unknown origin")
+        volumes = list(origins(self._finder.lookup, driver, handle))
+        if not volumes:
+            return unresolved(f"snapshot {handle[:64]!r} of unknown origin")
+        return distinct([reach for volume in volumes for reach in self._handle(driver, volume)])
 
     def _once(self, key: Place, resolve: Callable[[], Reaches]) -> Reaches:
         """Resolve an object once. One that leads back to itself, or too far away, counts as leading nowhere."""

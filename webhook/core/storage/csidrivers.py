@@ -6,7 +6,9 @@ static provisioning, and k8s.io/csi-translation-lib for the drivers that took ov
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,6 +63,37 @@ _IN_HANDLE: dict[str, tuple[str, ...]] = {
 }
 
 
+# Drivers whose volumes are told apart by the Secret that says where the storage is.
+KNOWN_BY_SECRET = frozenset({"csi.juicefs.com"})
+
+
+class CloudExport(NamedTuple):
+    """What a cloud's NFS export is to the driver of that cloud."""
+
+    places: tuple[Place, ...] = ()
+    driver: str = ""
+    attributes: Mapping[str, str] = MappingProxyType({})
+
+
+_EFS_HOST = re.compile(r"(?:[a-z0-9-]+\.)?(fs-[0-9a-f]+)\.efs\..+")
+_AZURE_HOST = re.compile(r"([a-z0-9]+)\.(?:privatelink\.)?(blob|file)\.core\..+")
+_AZURE = {"blob": ("blob.csi.azure.com", "containername"), "file": ("file.csi.azure.com", "sharename")}
+
+
+def cloud_export(host: str, path: str) -> CloudExport | None:
+    """A cloud's storage by its NFS name, as its own CSI driver names it; None for a server of no known cloud."""
+    efs = _EFS_HOST.fullmatch(host)
+    if efs is not None:
+        return CloudExport(places=(("efs", efs[1], path),))
+    azure = _AZURE_HOST.fullmatch(host)
+    if azure is None:
+        return None
+    # The export is /account/container.
+    driver, key = _AZURE[azure[2]]
+    name = path.lower().split("/")[2:3]
+    return CloudExport((), driver, {"storageaccount": azure[1], **({key: name[0]} if name else {})})
+
+
 def _nfs(_: str, attributes: Mapping[str, str]) -> tuple[Place, ...]:
     if "server" not in attributes:
         return ()
@@ -81,6 +114,17 @@ def _efs(handle: str, attributes: Mapping[str, str]) -> tuple[Place, ...]:
     return (("efs", system, f"/.access-point/{point}" if point else path or attributes.get("path", "")),)
 
 
+def _filestore(_: str, attributes: Mapping[str, str]) -> tuple[Place, ...]:
+    host = attributes.get("ip", "")
+    return (("nfs", host, attributes.get("volume", "")),) if host else ()
+
+
+def _s3(handle: str, attributes: Mapping[str, str]) -> tuple[Place, ...]:
+    # A handle is bucket/prefix.
+    path = handle or f"{attributes.get('bucket', '')}/{attributes.get('prefix', '')}"
+    return (("s3", "", path),) if path.strip("/") else ()
+
+
 def _cephfs(_: str, attributes: Mapping[str, str]) -> tuple[Place, ...]:
     path = attributes.get("subvolumepath") or attributes.get("rootpath")
     return (("cephfs", "", path),) if path else ()
@@ -92,4 +136,7 @@ _DIRECTORIES: dict[str, Callable[[str, Mapping[str, str]], tuple[Place, ...]]] =
     "efs.csi.aws.com": _efs,
     "cephfs.csi.ceph.com": _cephfs,
     "rook-ceph.cephfs.csi.ceph.com": _cephfs,
+    "filestore.csi.storage.gke.io": _filestore,
+    "ru.yandex.s3.csi": _s3,
+    "ch.ctrox.csi.s3-driver": _s3,
 }

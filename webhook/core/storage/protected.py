@@ -13,9 +13,10 @@ from webhook.core.documents import MalformedObjectError, object_at, text_at
 from webhook.core.objects import Lookup, ObjectKey
 from webhook.core.patterns import PathIndex
 from webhook.core.storage.binding import fits, is_available, offered_class, wanted_classes
-from webhook.core.storage.claims import ANY_CONTENT, CONTENT, SNAPSHOT, Resolver
+from webhook.core.storage.claims import ANY_CONTENT, Resolver
 from webhook.core.storage.finder import Finder
 from webhook.core.storage.model import UNKNOWN, Model
+from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, SNAPSHOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -177,6 +178,7 @@ _PLACES = {
     "PersistentVolumeClaim": "claim",
     SNAPSHOT: "snapshot",
     CONTENT: "content",
+    GROUP_CONTENT: "content",
 }
 
 

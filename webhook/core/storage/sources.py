@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
 from webhook.core.patterns import normal_path
-from webhook.core.storage.backends import NODE, Backend, nfs_space, normal_host
-from webhook.core.storage.csidrivers import derived_attributes, disk_space, folds_case, paths_of
+from webhook.core.storage.backends import NODE, REFERENCE, Backend, nfs_space, normal_host
+from webhook.core.storage.csidrivers import (
+    KNOWN_BY_SECRET,
+    cloud_export,
+    derived_attributes,
+    disk_space,
+    folds_case,
+    paths_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,8 +70,13 @@ def _node_path(via: str, value: Mapping[str, Any], path: str) -> Backend:
 
 
 def _nfs(via: str, value: Mapping[str, Any], path: str) -> Backend:
-    place = (nfs_space(text_at(value, "server", path)), normal_path(text_at(value, "path", path)))
-    return Backend(via, paths=(place,))
+    server, directory = text_at(value, "server", path), normal_path(text_at(value, "path", path))
+    places = [(nfs_space(server), directory)]
+    cloud = cloud_export(normal_host(server), directory)
+    if cloud is None:
+        return Backend(via, paths=tuple(places))
+    places += [(f"{kind}:{host}", place) for kind, host, place in cloud.places]
+    return Backend(via, paths=tuple(places), driver=cloud.driver, attributes=cloud.attributes)
 
 
 def _cephfs(via: str, value: Mapping[str, Any], path: str) -> Backend:
@@ -138,7 +150,10 @@ def _csi(via: str, value: Mapping[str, Any], path: str) -> Backend:
         (f"{kind}:{normal_host(host)}" if host else kind, normal_path(place))
         for kind, host, place in paths_of(driver, handle, attributes)
     )
-    return Backend(via, tuple(keys), places, driver, handle, attributes)
+    if driver in KNOWN_BY_SECRET:
+        secret = object_at(value, "nodePublishSecretRef", path)
+        attributes[REFERENCE] = f"{_plain(secret.get('namespace'), path)}/{_plain(secret.get('name'), path)}"
+    return Backend(via, tuple(keys), places, driver, handle, attributes, by_attributes=not places)
 
 
 def _attributes(raw: Mapping[str, Any], path: str, *, fold: bool) -> dict[str, str]:

@@ -32,7 +32,17 @@ def test_attributes_tell_apart_only_where_both_say_something(one, other, shared)
 def test_only_names_of_the_storage_identify_it():
     backend = csi(bucket="a", numberofreplicas="3", maxshares="1", endpoint="e", volumename="")
     assert backend.identity() == (("bucket.example.com", "bucket", "a"),)
-    assert Backend("csi", paths=(("nfs:s", "/"),), attributes={"share": "/"}).identity() == ()
+    located = Backend("csi", paths=(("nfs:s", "/"),), attributes={"share": "/"}, by_attributes=False)
+    assert located.identity() == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["numberofreplicas", "maxshares", "fstype", "skuname", "sharesecret", "pathology"]
+)
+def test_settings_of_a_volume_tell_nothing(name):
+    one, other = csi(bucket="a", **{name: "x"}), csi(bucket="a", **{name: "y"})
+    assert one.shares_attributes(other)
+    assert not csi(**{name: "x"}).identity()
 
 
 def test_node_paths_are_apart_only_where_both_are_bound_elsewhere():

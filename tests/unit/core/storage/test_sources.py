@@ -3,6 +3,7 @@
 import pytest
 
 from webhook.core.documents import MalformedObjectError
+from webhook.core.patterns import paths_touch
 from webhook.core.storage.sources import backend_of
 
 
@@ -143,6 +144,62 @@ def test_directories_lie_in_a_space(source, place):
 )
 def test_a_directory_that_is_not_named_lies_nowhere(driver):
     assert backend_of({"csi": {"driver": driver}}, "spec").paths == ()
+
+
+CLOUDS = {
+    "efs": (
+        {"nfs": {"server": "fs-0a1.efs.eu-west-1.amazonaws.com", "path": "/models"}},
+        {"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "fs-0a1:/models/a"}},
+    ),
+    "efs of a zone": (
+        {"nfs": {"server": "eu-west-1a.fs-0a1.efs.eu-west-1.amazonaws.com", "path": "/"}},
+        {"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "fs-0a1::fsap-1"}},
+    ),
+    "filestore": (
+        {"nfs": {"server": "10.0.0.2", "path": "/vol1/models"}},
+        {
+            "csi": {
+                "driver": "filestore.csi.storage.gke.io",
+                "volumeHandle": "modeInstance/z/i/vol1",
+                "volumeAttributes": {"ip": "10.0.0.2", "volume": "vol1"},
+            }
+        },
+    ),
+    "s3": (
+        {"csi": {"driver": "ru.yandex.s3.csi", "volumeHandle": "models/"}},
+        {"csi": {"driver": "ru.yandex.s3.csi", "volumeHandle": "models/pvc-1"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), CLOUDS.values(), ids=CLOUDS)
+def test_an_export_and_a_driver_of_one_cloud_touch(one, other):
+    places = [backend_of(source, "spec").paths for source in (one, other)]
+    assert any(
+        space == known and paths_touch(path, held) for space, path in places[0] for known, held in places[1]
+    )
+
+
+@pytest.mark.parametrize("kind", ["blob", "file"])
+def test_azure_by_its_nfs_name_is_the_container_or_share(kind):
+    export = {"nfs": {"server": f"Acc.privatelink.{kind}.core.windows.net.", "path": "/acc/Models/sub"}}
+    driver = {"csi": {"driver": f"{kind}.csi.azure.com", "volumeHandle": "group#ACC#models#x"}}
+    one, other = backend_of(export, "spec"), backend_of(driver, "spec")
+    assert set(one.identity()) & set(other.identity())
+    assert one.shares_attributes(other)
+    bare = {"nfs": {"server": f"acc.{kind}.core.windows.net", "path": "/"}}
+    assert backend_of(bare, "spec").identity() == ()
+
+
+def test_a_driver_that_knows_its_storage_by_a_secret():
+    def volume(secret, handle, **attributes):
+        reference = {"namespace": "kube-system", "name": secret}
+        csi = {"driver": "csi.juicefs.com", "volumeHandle": handle, "nodePublishSecretRef": reference}
+        return backend_of({"csi": {**csi, "volumeAttributes": attributes}}, "spec")
+
+    atlas = volume("fs-a", "1")
+    assert atlas.identity() == volume("fs-a", "2").identity() != volume("fs-b", "1").identity()
+    assert not volume("fs-a", "3", subPath="x").shares_attributes(volume("fs-a", "4", subPath="y"))
 
 
 def test_azure_shares_and_containers_are_read_from_handle_and_attributes_alike():
