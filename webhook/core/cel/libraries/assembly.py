@@ -128,8 +128,12 @@ def functions() -> Sequence[Any]:
 
 @cache
 def function_names() -> frozenset[str]:
-    """Return the names of the functions that call back into Python, whose arguments are copied and leak."""
-    return frozenset(overload.function for overload in _OVERLOADS if overload.implementation is not None)
+    """Return the names of the functions that call back into Python, whose arguments are copied and leak.
+
+    ``string`` is left out: it does so for addresses only.
+    """
+    called = {overload.function for overload in _OVERLOADS if overload.implementation is not None}
+    return frozenset(called - {"string"})
 
 
 @cache

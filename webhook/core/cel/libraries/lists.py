@@ -222,8 +222,7 @@ def _ordered(values: bytes, result: bytes) -> bytes:
 def _zero_of(value: bytes) -> bytes:
     chosen = _failure("no such overload: sum(list)")
     for name, zero in _ZEROS.items():
-        type_name = _DURATION_TYPE if name == "duration" else name
-        chosen = syntax.choose(syntax.has_type(value, type_name), zero, chosen)
+        chosen = syntax.choose(syntax.has_type(value, name), zero, chosen)
     return chosen
 
 
@@ -247,7 +246,7 @@ _ZEROS: Final = {
     "int": syntax.constant(0),
     "uint": bytes(checked.Expr(const_expr={"uint64_value": 0}).SerializeToString()),
     "double": syntax.constant(0.0),
-    "duration": checked.call("duration", syntax.constant("0s")),
+    _DURATION_TYPE: checked.call("duration", syntax.constant("0s")),
 }
 _LOWERINGS: Final[dict[str, Callable[[_Call], bytes | None]]] = {
     "isSorted": _is_sorted,

@@ -6,6 +6,7 @@ become one, and what the API server refuses in a literal is reported. The meanin
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,8 +26,12 @@ _OF_NON_ZERO: Final = "optional.ofNonZeroValue"
 _SEARCHES: Final = frozenset(overload.function for overload in lists.SEARCHES)
 _SEARCH_IDENTITIES: Final = frozenset(overload.identity for overload in lists.SEARCHES)
 _REGEX_IDENTITIES: Final = frozenset(overload.identity for overload in regex.OVERLOADS)
+# The macros on optionals and sortBy bind a variable, and so do rewritten accesses of optionals.
+_MAY_BIND: Final = re.compile("opt|sortBy")
 _EXAMINED: Final = _SEARCH_IDENTITIES | _REGEX_IDENTITIES | {"list_flatten"}
 _REGEX: Final = frozenset(overload.function for overload in regex.OVERLOADS)
+# What the API server calls some types in a message.
+_SPOKEN: Final = {"google.protobuf.Timestamp": "timestamp", "google.protobuf.Duration": "duration"}
 _AUTHORIZER: Final = "authorizer"
 # Both are the same in every request, so an expression can make them itself and nothing needs to be bound to them.
 _VARIABLES: Final = {
@@ -47,6 +52,8 @@ class Lowering:
         for reference in message.reference_map.values():
             if reference.name in _VARIABLES or not self._relevant.isdisjoint(reference.overload_id):
                 return True
+            if any(_MAY_BIND.search(identity) for identity in reference.overload_id):
+                return True
         return any(type_.message_type == opaque.QUANTITY for type_ in message.type_map.values())
 
     def apply(self, message: Any, *, fuse: bool) -> None:
@@ -54,6 +61,8 @@ class Lowering:
         expression = _Expression(message)
         nodes = list(checked.walk(message.expr))
         shadowed = any(_takes_name(node) for node in nodes)
+        for node in nodes:
+            syntax.make_eager(node)
         expression.rewrite(nodes, _FORMAT_RULES)
         if fuse and not shadowed:
             Fuser(message, self._overloads).fuse()
@@ -138,7 +147,7 @@ class _Expression:
         """Report a search for what the list cannot hold: the engine's checker cannot be told that both must agree."""
         receiver, wanted = self._words(node.call_expr.target), self._words(node.call_expr.args[0])
         element = _element(receiver)
-        if wanted not in (element, "null") and "dyn" not in element + wanted:
+        if wanted not in (element, "null_type") and "dyn" not in element + wanted:
             yield node.id, _no_match(node, f"{receiver}.({wanted})")
 
     def _flat(self, node: Any) -> Iterator[tuple[int, str]]:
@@ -192,6 +201,8 @@ def _element(list_type: str) -> str:
 
 
 def _no_match(node: Any, given: str) -> str:
+    for name, spoken in _SPOKEN.items():
+        given = given.replace(name, spoken)
     return f"found no matching overload for '{node.call_expr.function}' applied to '{given}'"
 
 
