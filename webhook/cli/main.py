@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 # Each command's module is imported only when it is asked for, so that a review does not wait for a web server.
 _COMMANDS = {
     "access": "ask for access to weights, decide on requests, see where they stand",
+    "agent": "the key sidecar of a pod",
+    "broker": "the key broker of a cluster",
     "controller": "statuses, signatures on read-back, and the end of grants",
-    "review": "the verdict the webhook would give, offline",
     "explain": "which part of which rule decided",
     "policy": "test, lint and export policies",
+    "review": "the verdict the webhook would give, offline",
     "serve": "the admission webhook",
+    "weights": "seal, unseal, inspect, rotate and verify model weights",
 }
 
 

@@ -1,0 +1,119 @@
+"""``weightlock broker``: the key broker of a cluster, from a configuration file."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from webhook.api.broker import BrokerConfig
+from webhook.api.faults import describe
+from webhook.cli.main import UsageError
+from webhook.cli.signing import load_signing
+from webhook.core.objects import key_of
+from webhook.embedded.manifests import ManifestError, read_file, read_path
+from webhook.keys.broker import Broker
+from webhook.keys.challenge import Challenges
+from webhook.keys.jwks import KeySets
+from webhook.keys.limits import Limits, Rate
+from webhook.keys.secret import Secret
+from webhook.server.broker import serve, write_audit
+from webhook.server.listener import ListenError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterator
+
+    from webhook.core.access import Verifier
+    from webhook.core.objects import Document, ObjectKey
+    from webhook.core.source import SnapshotSource
+
+_LEAST_KEY, _MOST_KEY = 32, 4096
+_KINDS = frozenset({"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"})
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``broker`` to the commands."""
+    parser = subparsers.add_parser("broker", help="the key broker of a cluster")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration file")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until stopped. Raises `UsageError`."""
+    config = load_config(options.config)
+    verifier = load_signing(config.signing)[1]
+    key = _challenge_key(config.broker.challenge_key)
+    expected = _expected(config.broker.webhooks)
+    try:
+        return serve(config, lambda config: _open(config, verifier, key, expected))
+    except (ListenError, ManifestError) as error:
+        raise UsageError(str(error)) from None
+
+
+def load_config(path: Path) -> BrokerConfig:
+    """The configuration file. Raises `UsageError`."""
+    try:
+        documents = [manifest.document for manifest in read_file(path)]
+        config = BrokerConfig.model_validate(documents[0] if documents else {})
+    except (ManifestError, ValidationError) as error:
+        said = describe(error) if isinstance(error, ValidationError) else str(error)
+        raise UsageError(f"{path}: {said}") from None
+    for name, value in (
+        ("tls.certificate", config.tls.certificate),
+        ("tls.key", config.tls.key),
+        ("broker.challengeKey", config.broker.challenge_key),
+        ("broker.webhooks", config.broker.webhooks),
+    ):
+        if not value:
+            raise UsageError(f"{path}: {name} is needed by the broker")
+    return config
+
+
+@asynccontextmanager
+async def _open(
+    config: BrokerConfig, verifier: Verifier, key: Secret, expected: dict[ObjectKey, Document]
+) -> AsyncIterator[tuple[Broker, SnapshotSource]]:
+    # The Kubernetes client takes most of a second to import; a wrong configuration is told before that.
+    from webhook.cluster.broker_view import LiveCluster  # noqa: PLC0415
+    from webhook.cluster.source import ClusterSource  # noqa: PLC0415
+
+    settings = config.broker
+    limits = Limits(
+        pods=Rate(settings.pod_requests_per_minute, settings.pod_requests_per_minute),
+        models=Rate(settings.model_requests_per_minute, settings.model_requests_per_minute),
+    )
+    async with AsyncExitStack() as stack:
+        source = await stack.enter_async_context(ClusterSource.connect(config, verifier=verifier))
+        issuers = KeySets()
+        stack.push_async_callback(issuers.close)
+        view = LiveCluster(source.api, expected)
+        broker = Broker(source, view, issuers, Challenges(key), limits, settings, write_audit)
+        stack.push_async_callback(broker.close)
+        yield broker, source
+
+
+def _challenge_key(name: str) -> Secret:
+    try:
+        with Path(name).open("rb") as stream:
+            raw = bytearray(stream.read(_MOST_KEY))
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror or error}") from None
+    if len(raw) < _LEAST_KEY:
+        raise UsageError(
+            f"{name}: a challenge key has {_LEAST_KEY} random bytes or more: head -c 32 /dev/urandom"
+        )
+    return Secret(raw)
+
+
+def _expected(name: str) -> dict[ObjectKey, Document]:
+    try:
+        documents = [manifest.document for manifest in read_path(Path(name))]
+    except ManifestError as error:
+        raise UsageError(str(error)) from None
+    found = {key_of(document): document for document in documents if document.get("kind") in _KINDS}
+    if not found:
+        raise UsageError(f"{name}: no webhook configuration, so the broker could release nothing")
+    return found

@@ -1,0 +1,60 @@
+"""``weightlock-key``: sealed files for a script or a shell inside a pod, in plaintext on stdout and nowhere else."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from webhook.cli.progress import byte_size
+from webhook.keys.client import KEYS, open_weights
+from webhook.keys.errors import BadInputError, KeysError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from webhook.keys.client import Weights
+
+_CHUNK = 1 << 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; the exit code: 0 good, 1 refused or failed, 2 bad input."""
+    parser = argparse.ArgumentParser(prog="weightlock-key", description=__doc__.splitlines()[0])
+    parser.add_argument("--keys", type=Path, default=KEYS, help=f"where the key sidecar delivers ({KEYS})")
+    parser.add_argument("--model", default="", help="refuse any other model")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="the files of a sealed directory, authenticated")
+    listing.add_argument("sealed", type=Path, metavar="SEALED")
+    cat = commands.add_parser("cat", help="one file in plaintext on stdout")
+    cat.add_argument("sealed", type=Path, metavar="SEALED")
+    cat.add_argument("file", metavar="FILE")
+    options = parser.parse_args(arguments)
+    try:
+        with open_weights(options.sealed, model=options.model, keys=options.keys) as weights:
+            _list(weights) if options.command == "list" else _cat(weights, options.file)
+    except KeysError as error:
+        sys.stderr.write(f"weightlock-key: {error}\n")
+        return 2 if isinstance(error, BadInputError) else 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    return 0
+
+
+def _list(weights: Weights) -> None:
+    for path in weights.files:
+        sys.stdout.write(f"{byte_size(weights.size(path)):>10}  {path}\n")
+    sys.stdout.flush()
+
+
+def _cat(weights: Weights, path: str) -> None:
+    with weights.open(path) as stream:
+        while chunk := stream.read(_CHUNK):
+            sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

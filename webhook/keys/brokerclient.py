@@ -1,0 +1,152 @@
+"""The agent's side of the broker's protocol, with the standard library alone: a sidecar must start fast and stay small.
+
+It sends the pod's token to the configured broker only, over verified TLS, and follows no redirect.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import http.client
+import json
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from webhook.keys.envelope import AgentKey
+from webhook.keys.errors import BadInputError, KeysError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from webhook.keys.secret import Secret
+
+_MAX_ANSWER = 1 << 20
+_MAX_TOKEN = 64 * 1024
+_SECONDS = 25.0
+
+
+class BrokerRefusedError(KeysError):
+    """The broker said no; ``str()`` is its sentence with the code."""
+
+
+class BrokerUnavailableError(KeysError):
+    """The broker could not be asked, or could not decide; the same request may succeed later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How long keys may be kept without hearing from the broker, and when to ask again, in seconds."""
+
+    seconds: float
+    renew_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerClient:
+    """Talks to the broker at ``url`` as the pod whose token is in ``token_file``.
+
+    ``ca_file`` is the broker's authority, or None for the system's. ``collect`` makes attestation evidence for a nonce.
+    """
+
+    url: str
+    token_file: Path
+    ca_file: Path | None = None
+    collect: Callable[[str], Any] | None = None
+
+    def release(self, model: str) -> tuple[dict[str, Secret], Lease]:
+        """The model's keys by id, and the lease.
+
+        Raises:
+            BrokerRefusedError: no.
+            BrokerUnavailableError: not now.
+            SealedDataError: the answer was meant for somebody else.
+        """
+        agent = AgentKey.generate()
+        public_key = base64.b64encode(agent.public).decode()
+        connection = self._connect()
+        try:
+            challenge = self._post(connection, "/v1/challenge", {"publicKey": public_key})
+            nonce = str(challenge.get("nonce", ""))
+            fields: dict[str, Any] = {"model": model, "nonce": nonce, "publicKey": public_key}
+            if self.collect is not None:
+                fields["attestation"] = self.collect(nonce)
+            answer = self._post(connection, "/v1/release", fields)
+        finally:
+            connection.close()
+        try:
+            encrypted = base64.b64decode(answer["encrypted"], validate=True)
+        except (KeyError, TypeError, binascii.Error):
+            raise BrokerUnavailableError(f"{self.url} answered something that is not a broker's") from None
+        return agent.open(encrypted, nonce, model), _lease(answer.get("lease"))
+
+    def renew(self, model: str) -> Lease:
+        """More time with the model's keys.
+
+        Raises:
+            BrokerRefusedError: no: the keys must go.
+            BrokerUnavailableError: not now.
+        """
+        connection = self._connect()
+        try:
+            return _lease(self._post(connection, "/v1/renew", {"model": model}))
+        finally:
+            connection.close()
+
+    def _connect(self) -> http.client.HTTPSConnection:
+        parts = urlsplit(self.url)
+        if parts.scheme != "https" or not parts.hostname:
+            raise BadInputError(f"the broker's address must begin with https://, and is {self.url}")
+        try:
+            context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+        except OSError as error:
+            raise BrokerUnavailableError(
+                f"the broker's authority {self.ca_file} cannot be read: {error}"
+            ) from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return http.client.HTTPSConnection(
+            parts.hostname, parts.port or 443, timeout=_SECONDS, context=context
+        )
+
+    def _post(
+        self, connection: http.client.HTTPSConnection, path: str, fields: dict[str, Any]
+    ) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token()}"}
+        try:
+            connection.request("POST", path, json.dumps(fields), headers)
+            response = connection.getresponse()
+            status, body = response.status, response.read(_MAX_ANSWER)
+        except (http.client.HTTPException, OSError) as error:
+            said = str(error) or type(error).__name__
+            raise BrokerUnavailableError(f"the broker at {self.url} cannot be reached: {said}") from None
+        document = _document(body)
+        if status == 200:
+            return document
+        code, message = document.get("code"), document.get("message")
+        said = f"{message} [{code}]" if code and message else f"the broker at {self.url} answered {status}"
+        # 429 and 5xx pass by themselves; every other answer stays what it is until something is changed.
+        raise BrokerUnavailableError(said) if status == 429 or status >= 500 else BrokerRefusedError(said)
+
+    def _token(self) -> str:
+        try:
+            with self.token_file.open() as stream:
+                return stream.read(_MAX_TOKEN).strip()
+        except OSError as error:
+            raise BrokerUnavailableError(f"the pod's token cannot be read: {error}") from None
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _lease(fields: Any) -> Lease:
+    try:
+        return Lease(max(float(fields["seconds"]), 1.0), max(float(fields["renewAfter"]), 1.0))
+    except (KeyError, TypeError, ValueError):
+        raise BrokerUnavailableError("the broker's answer holds no lease") from None

@@ -1,0 +1,88 @@
+"""How often keys are given out: rates by pod and by model, and a count of releases to each pod.
+
+Kept in memory by each replica, so with N replicas a pod may get N times as much at worst; it bounds a run on the key
+service, it is not what keeps keys safe. Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from webhook.keys.refusal import PLAYED, TOO_OFTEN, RefusedError
+
+_REMEMBERED = 100_000
+
+
+@dataclass(slots=True)
+class Rate:
+    """Token buckets by name: ``burst`` at once, refilled with ``per_minute``."""
+
+    per_minute: float
+    burst: float
+    _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
+
+    def take(self, name: str, now: float) -> float:
+        """Take one; 0, or the seconds until there is one again."""
+        level, then = self._buckets.pop(name, (self.burst, now))
+        level = min(self.burst, level + (now - then) * self.per_minute / 60)
+        taken = level >= 1
+        self._buckets[name] = (level - 1 if taken else level, now)
+        if len(self._buckets) > _REMEMBERED:
+            self._buckets.popitem(last=False)
+        return 0.0 if taken else (1 - level) * 60 / self.per_minute
+
+
+@dataclass(slots=True)
+class Limits:
+    """All limits of one broker replica."""
+
+    pods: Rate = field(default_factory=lambda: Rate(per_minute=12, burst=12))
+    models: Rate = field(default_factory=lambda: Rate(per_minute=600, burst=300))
+    spare_releases: int = 1
+    _released: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
+    _nonces: OrderedDict[str, float] = field(default_factory=OrderedDict)
+
+    def request(self, pod_uid: str, model: str, now: float) -> None:
+        """Count one request.
+
+        Raises:
+            RefusedError: too many came; the sentence says when to come again.
+        """
+        for name, rate, key in (("pod", self.pods, pod_uid), ("model", self.models, model)):
+            wait = rate.take(key, now)
+            if wait:
+                raise RefusedError(TOO_OFTEN, f"too many requests of this {name}: try again in {wait:.0f} s")
+
+    def spend(self, nonce: str, now: float, lifetime: float) -> None:
+        """Note that a nonce was used.
+
+        Raises:
+            RefusedError: it was used before.
+        """
+        while self._nonces and next(iter(self._nonces.values())) < now - lifetime:
+            self._nonces.popitem(last=False)
+        if nonce in self._nonces:
+            raise RefusedError(PLAYED, "the nonce was used before: ask for a new one")
+        self._nonces[nonce] = now
+
+    def release(self, pod_uid: str, model: str, starts: int) -> None:
+        """Count one release to a pod whose sidecar was started ``starts`` times.
+
+        One release a start is what a sidecar needs; spare ones are for the status that lags and for lost answers.
+
+        Raises:
+            RefusedError: the pod had as many as it can need.
+        """
+        key = (pod_uid, model)
+        count = self._released.pop(key, 0)
+        self._released[key] = count
+        if count >= starts + self.spare_releases:
+            raise RefusedError(
+                PLAYED,
+                f'this pod got the keys of model "{model}" {count} times and its sidecar started {starts} times: '
+                "somebody else may be using its token",
+            )
+        self._released[key] = count + 1
+        if len(self._released) > _REMEMBERED:
+            self._released.popitem(last=False)

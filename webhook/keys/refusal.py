@@ -1,0 +1,42 @@
+"""Why a key is not released: a stable code and a sentence, for the person whose pod waits for it.
+
+A refusal is an answer; asking again changes nothing until the reason is gone. What may pass by itself is `Unavailable`.
+"""
+
+from __future__ import annotations
+
+BAD_REQUEST = "WL320"
+NONCE = "WL321"
+TOKEN = "WL322"  # noqa: S105 - a reason code
+NOT_A_POD = "WL323"
+POD_GONE = "WL324"
+NOT_ITS_MODEL = "WL325"
+NO_GRANT = "WL326"
+POLICY = "WL327"
+UNGUARDED = "WL328"
+NO_EVIDENCE = "WL329"
+EVIDENCE = "WL330"
+NO_KEY = "WL331"
+KMS_REFUSED = "WL332"
+TOO_OFTEN = "WL333"
+PLAYED = "WL334"
+
+CLUSTER_UNAVAILABLE = "WL911"
+KMS_UNAVAILABLE = "WL912"
+ISSUER_UNAVAILABLE = "WL913"
+
+
+class RefusedError(Exception):
+    """The key stays where it is. ``str()`` is one sentence; ``code`` has its section in docs/denied.md."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class UnavailableError(Exception):
+    """It could not be decided now; the same request may succeed later. Nothing was released."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code

@@ -1,0 +1,193 @@
+"""The key broker over HTTPS: bytes to the broker's questions, its answers and refusals to bytes.
+
+Whatever goes wrong in here is an answer without a key. Tokens, keys and nonces are never logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import ValidationError
+
+from webhook.api.base import Schema
+from webhook.api.faults import describe
+from webhook.keys.refusal import BAD_REQUEST, TOO_OFTEN, RefusedError, UnavailableError
+from webhook.keys.wire import MAX_BODY, ChallengeRequest, Refused, ReleaseRequest, RenewRequest
+from webhook.server import endpoints, logs
+from webhook.server.certificates import CertificateKeeper
+from webhook.server.health import Health, snapshot_check
+from webhook.server.http import Route, Router, Server, json_body, require_json
+from webhook.server.listener import Listener
+from webhook.server.metrics import Metrics
+from webhook.server.run import CERTIFICATE_POLL_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from webhook.api.broker import BrokerConfig
+    from webhook.core.source import SnapshotSource
+    from webhook.keys.broker import Broker
+    from webhook.server.http import Call
+
+    OpenBroker = Callable[[BrokerConfig], AbstractAsyncContextManager[tuple[Broker, SnapshotSource]]]
+
+S = TypeVar("S", bound=Schema)
+
+_POST = frozenset({"POST"})
+_HEADERS = {"Content-Type": "application/json", "Server": "weightlock", "Cache-Control": "no-store"}
+_OVERLOADED, _FAULT = "WL904", "WL902"
+
+log = logging.getLogger(__name__)
+audit_log = logging.getLogger("weightlock.audit")
+
+
+def write_audit(event: Mapping[str, object]) -> None:
+    """An audit event as a line of the log, for where no other sink is configured."""
+    audit_log.info(str(event.get("event", "event")), extra={"fields": dict(event)})
+
+
+def serve(config: BrokerConfig, open_broker: OpenBroker) -> int:
+    """Run the broker until SIGTERM or SIGINT; the exit code. Raises `ListenError` where an address is taken."""
+    logs.configure(config.log_level)
+    asyncio.run(_serve(config, open_broker))
+    return 0
+
+
+async def _serve(config: BrokerConfig, open_broker: OpenBroker) -> None:
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    async with open_broker(config) as (broker, source):
+        server = BrokerServer(config, broker, source)
+        async with server.running():
+            log.info("serving", extra={"fields": {"address": server.address}})
+            await told.wait()
+            server.health.stopping = True
+            await asyncio.sleep(config.drain_seconds)
+    log.info("stopped")
+
+
+class BrokerServer:
+    """One broker process: its listeners, health, metrics and certificate."""
+
+    def __init__(self, config: BrokerConfig, broker: Broker, source: SnapshotSource) -> None:
+        self._config, self._broker, self._source = config, broker, source
+        self._certificate = CertificateKeeper(config.tls)
+        self._gate = asyncio.Semaphore(config.broker.max_concurrent_requests)
+        self.metrics, self.health = Metrics(), Health()
+        self.address = ""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[BrokerServer]:
+        """Listen and serve; on leaving, finish what is under way. Raises `ListenError`."""
+        self.health.add(snapshot_check(self._source))
+        self.health.add(self._certificate.fault)
+        self.metrics.gauge("weightlock_snapshot_age_seconds", self._source.age)
+        self.metrics.gauge("weightlock_certificate_expiry_timestamp_seconds", self._certificate.expiry)
+        watch = endpoints.watch_routes(self.health, self.metrics)
+        async with AsyncExitStack() as stack:
+            listener = self._listener(stack, {**self._routes(), **watch})
+            self.address = f"https://{listener.address}"
+            await self._look_at_certificate(listener)
+            keeping = asyncio.create_task(self._keep_certificate(listener))
+            stack.callback(keeping.cancel)
+            yield self
+
+    def _listener(self, stack: AsyncExitStack, routes: Mapping[str, Route]) -> Listener:
+        listener = Listener(self._config.listen, Server(Router(routes, self.metrics.internal_error)))
+        stack.push_async_callback(listener.close, self._config.broker.request_timeout_seconds)
+        return listener
+
+    def _routes(self) -> dict[str, Route]:
+        broker = self._broker
+
+        async def challenge(_token: str, request: ChallengeRequest) -> Schema:
+            return broker.challenge(request)
+
+        async def release(token: str, request: ReleaseRequest) -> Schema:
+            released = await broker.release(token, request)
+            self.metrics.released("released")
+            return released
+
+        async def renew(token: str, request: RenewRequest) -> Schema:
+            lease = await broker.renew(token, request)
+            self.metrics.released("renewed")
+            return lease
+
+        return {
+            "/v1/challenge": Route(_POST, self._answers(ChallengeRequest, challenge), MAX_BODY),
+            "/v1/release": Route(_POST, self._answers(ReleaseRequest, release), MAX_BODY),
+            "/v1/renew": Route(_POST, self._answers(RenewRequest, renew), MAX_BODY),
+        }
+
+    def _answers(
+        self, shape: type[S], answer: Callable[[str, S], Awaitable[Schema]]
+    ) -> Callable[[Call], Awaitable[web.Response]]:
+        async def handle(call: Call) -> web.Response:
+            require_json(call.request)
+            if self._gate.locked():
+                return self._no(503, _OVERLOADED, "the broker has too much to do: try again", "overloaded")
+            try:
+                async with self._gate, asyncio.timeout(self._config.broker.request_timeout_seconds):
+                    request = shape.model_validate(orjson.loads(call.body))
+                    return _yes(await answer(_bearer(call.request), request))
+            except ValidationError as error:
+                return self._no(400, BAD_REQUEST, f"the request is malformed: {describe(error)}", "malformed")
+            except orjson.JSONDecodeError:
+                return self._no(400, BAD_REQUEST, "the request is malformed: not JSON", "malformed")
+            except RefusedError as error:
+                return self._no(429 if error.code == TOO_OFTEN else 403, error.code, str(error), error.code)
+            except UnavailableError as error:
+                return self._no(503, error.code, str(error), error.code)
+            except TimeoutError:
+                return self._no(
+                    503, "WL911", "the cluster did not answer the broker's questions in time", "timeout"
+                )
+            except Exception:  # a fault of ours releases nothing, and its details are for the log
+                log.exception("internal error", extra={"fields": {"path": call.target.path}})
+                self.metrics.internal_error()
+                return self._no(500, _FAULT, "internal error", "error")
+
+        return handle
+
+    def _no(self, status: int, code: str, message: str, result: str) -> web.Response:
+        self.metrics.released(result)
+        body = orjson.dumps(Refused(code=code, message=message[:1024]).model_dump())
+        headers = {**_HEADERS, "Retry-After": "5"} if status in {429, 503} else _HEADERS
+        return web.Response(status=status, body=body, headers=headers)
+
+    async def _keep_certificate(self, listener: Listener) -> None:
+        while True:
+            await asyncio.sleep(CERTIFICATE_POLL_SECONDS)
+            try:
+                await self._look_at_certificate(listener)
+            except Exception:  # one bad look must not be the last
+                log.exception("internal error")
+                self.metrics.internal_error()
+
+    async def _look_at_certificate(self, listener: Listener) -> None:
+        before = self._certificate.trouble
+        fresh = self._certificate.refresh()
+        trouble = self._certificate.trouble
+        if trouble is not None and trouble != before:
+            log.error("the certificate cannot be used", extra={"fields": {"why": trouble}})
+        if fresh and self._certificate.current is not None:
+            await listener.serve(self._certificate.current.context)
+
+
+def _bearer(request: web.BaseRequest) -> str:
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
+def _yes(answer: Schema) -> web.Response:
+    response = json_body(orjson.dumps(answer.model_dump(by_alias=True)))
+    response.headers["Cache-Control"] = "no-store"
+    return response
