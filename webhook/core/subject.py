@@ -17,7 +17,7 @@ _ACCOUNT_GROUPS = ("system:serviceaccounts", "system:authenticated")
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """``service_account`` is the pod's, by name; ``account_key`` the same with its namespace, or None without a pod."""
+    """``service_account`` is the pod's, or the one a token is asked of; ``account_key`` is it with its namespace."""
 
     username: str
     groups: tuple[str, ...] = ()
@@ -38,11 +38,11 @@ class Subject:
 def subject_of(request: AdmissionRequest, pod: Document | None, settings: Settings) -> Subject:
     """Who to judge. ``pod`` is the pod or template the request is about, or None."""
     user = request.user
-    if pod is None:
+    if pod is None and not _asks_for_token(request):
         return Subject(user.username, user.groups, user.extra)
-    account = service_account_of(pod)
+    account = service_account_of(pod) if pod is not None else request.name
     key = (request.namespace, account)
-    if written_by_controller(request, settings):
+    if pod is not None and written_by_controller(request, settings):
         username = f"system:serviceaccount:{request.namespace}:{account}"
         groups = (_ACCOUNT_GROUPS[0], f"{_ACCOUNT_GROUPS[0]}:{request.namespace}", _ACCOUNT_GROUPS[1])
         return Subject(username, groups, {}, account, key)
@@ -57,6 +57,11 @@ def service_account_of(pod: Document) -> str:
     # serviceAccount is the deprecated alias, and wins nothing: the API server keeps both equal.
     name = spec.get("serviceAccountName") or spec.get("serviceAccount")
     return name if isinstance(name, str) and name else "default"
+
+
+def _asks_for_token(request: AdmissionRequest) -> bool:
+    resource = request.resource
+    return (resource.group, resource.name, request.subresource) == ("", "serviceaccounts", "token")
 
 
 def written_by_controller(request: AdmissionRequest, settings: Settings) -> bool:

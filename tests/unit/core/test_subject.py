@@ -53,3 +53,15 @@ def test_an_owner_reference_makes_no_controller_of_a_person(request_of, pod_of):
 def test_without_a_pod_there_is_no_service_account(request_of):
     document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}}
     assert subject_of(request_of(document), None, Settings()).account_key is None
+
+
+def test_a_token_is_asked_of_a_service_account(request_of):
+    token = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "metadata": {"namespace": "research"},
+    }
+    fields = {"resource": {"group": "", "version": "v1", "resource": "serviceaccounts"}, "name": "trainer"}
+    subject = subject_of(request_of(token, subResource="token", **fields), None, Settings())
+    assert (subject.username, subject.account_key) == ("alice", ("research", "trainer"))
+    assert subject_of(request_of(token, **fields), None, Settings()).account_key is None
