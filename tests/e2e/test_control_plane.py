@@ -112,18 +112,18 @@ def test_a_service_account_token_is_issued_and_accepted(control_plane: Cluster, 
     request = {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenRequest",
-        "spec": {"audiences": ["weightlock.dev/broker"], "expirationSeconds": 600},
+        "spec": {"audiences": ["vault.example.com"], "expirationSeconds": 600},
     }
     account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
     token = control_plane.client().post(f"{account}/token", request).ok()["status"]["token"]
     review = {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenReview",
-        "spec": {"token": token, "audiences": ["weightlock.dev/broker"]},
+        "spec": {"token": token, "audiences": ["vault.example.com"]},
     }
     status = control_plane.client().post("/apis/authentication.k8s.io/v1/tokenreviews", review).ok()["status"]
     assert status["authenticated"]
-    assert status["audiences"] == ["weightlock.dev/broker"]
+    assert status["audiences"] == ["vault.example.com"]
     assert status["user"]["username"] == f"system:serviceaccount:{namespace}:default"
 
 

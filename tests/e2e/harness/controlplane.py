@@ -137,10 +137,7 @@ class ControlPlane(Cluster):
             authority, files = self._etcd_files
             self.etcd.start(self.programs["etcd"], authority, files)
             self._start_apiserver()
-            if self.options.controllers and "kube-controller-manager" in self.programs:
-                self._start_with_kubeconfig("kube-controller-manager", self._controller_manager_arguments())
-            if self.options.scheduler:
-                self._start_with_kubeconfig("kube-scheduler", [])
+            self._start_controllers()
             self._wait_for_accounts()
         except BaseException:
             self.stop()
@@ -252,6 +249,12 @@ class ControlPlane(Cluster):
             *self.options.controller_arguments,
         ]
 
+    def _start_controllers(self) -> None:
+        if self.options.controllers and "kube-controller-manager" in self.programs:
+            self._start_with_kubeconfig("kube-controller-manager", self._controller_manager_arguments())
+        if self.options.scheduler:
+            self._start_with_kubeconfig("kube-scheduler", [])
+
     def _start_with_kubeconfig(self, name: str, arguments: Sequence[str]) -> None:
         """Start a component that is a client of the API under the identity `system:NAME`."""
         port = free_port()
@@ -276,7 +279,7 @@ class ControlPlane(Cluster):
     def restart_apiserver(self, *, crash: bool = False) -> None:
         """Stop the API server (with SIGKILL where `crash`), start it on the same port, wait for readiness."""
         self.stop_apiserver(crash=crash)
-        self._start_apiserver()
+        self.start_apiserver()
 
     def stop_apiserver(self, *, crash: bool = False) -> None:
         """Stop the API server and leave it so; `start_apiserver` brings it back."""
@@ -287,8 +290,15 @@ class ControlPlane(Cluster):
             component.stop(grace=10.0)
 
     def start_apiserver(self) -> None:
-        """Start the API server again after `stop_apiserver`, and wait until it is ready."""
+        """Start the API server again after `stop_apiserver`, and wait until it is ready.
+
+        The controllers are started anew, as those of a real cluster do once they have lost their lease; else
+        they come back only after a back-off that grows to half a minute.
+        """
         self._start_apiserver()
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            self.component(name).kill()
+        self._start_controllers()
 
     def pause_etcd(self) -> None:
         """Freeze etcd (SIGSTOP): requests of the API server hang until `resume_etcd`."""

@@ -1,0 +1,123 @@
+"""The controller as a local process, under the identity and with the rights that it has in a cluster."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from harness import manifests
+from harness.installed import WEBHOOK_PATHS
+from harness.lab import COMMAND
+from harness.process import Component
+from harness.waiting import eventually
+from harness.weightlock import Weightlock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAME = "weightlock-controller"
+USERNAME = f"system:serviceaccount:{manifests.NAMESPACE}:{NAME}"
+RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    *manifests.RIGHTS,
+    ("weightlock.dev", ("accessrequests", "accessapprovals"), ("patch",)),
+    ("weightlock.dev", ("accessrequests/status", "accessapprovals/status"), ("patch",)),
+    ("", ("events",), ("create",)),
+    ("", ("pods",), ("list", "watch", "patch", "delete")),
+    ("", ("pods/eviction",), ("create",)),
+    (
+        "admissionregistration.k8s.io",
+        ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"),
+        ("get", "list", "watch", "create", "patch"),
+    ),
+    ("coordination.k8s.io", ("leases",), ("get", "create", "update")),
+)
+
+
+class Controllers:
+    """Controllers beside one Weightlock; `start` another replica, `stop` all."""
+
+    def __init__(self, weightlock: Weightlock, *, signs: bool = False) -> None:
+        self.weightlock = weightlock
+        self.cluster = weightlock.control_plane
+        self.signs = signs
+        self._started: list[Component] = []
+
+    def prepare(self) -> "Controllers":
+        """Give the controller its rights, and note the webhook configurations as they should be."""
+        rbac = "rbac.authorization.k8s.io"
+        rules = [
+            {"apiGroups": [group], "resources": [*names], "verbs": [*verbs]} for group, names, verbs in RIGHTS
+        ]
+        subject = {"kind": "ServiceAccount", "name": NAME, "namespace": manifests.NAMESPACE}
+        role = {"apiGroup": rbac, "kind": "ClusterRole", "name": NAME}
+        self.cluster.apply(
+            {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": rules},
+            {
+                "apiVersion": f"{rbac}/v1",
+                "kind": "ClusterRoleBinding",
+                "metadata": {"name": NAME},
+                "subjects": [subject],
+                "roleRef": role,
+            },
+        )
+        expected = []
+        for path in WEBHOOK_PATHS:
+            found = self.cluster.client().get(path).ok()
+            kept = {field: found[field] for field in ("apiVersion", "kind", "webhooks")}
+            expected.append({**kept, "metadata": {"name": found["metadata"]["name"]}})
+        self._webhooks.write_text(yaml.safe_dump_all(expected))
+        return self
+
+    def start(self, **controller: Any) -> Component:
+        """Start a replica; keyword arguments are settings of the configuration's `controller`."""
+        name = f"{NAME}-{len(self._started)}"
+        groups: Sequence[str] = ["system:serviceaccounts", f"system:serviceaccounts:{manifests.NAMESPACE}"]
+        settings = {"webhooks": str(self._webhooks), "identity": name, "settleSeconds": 0.5, "restore": False}
+        config = {
+            "signing": self.signing(),
+            "cluster": {"kubeconfig": str(self.cluster.kubeconfig(USERNAME, groups))},
+            "policies": self.weightlock.config["policies"],
+            "controller": {**settings, **controller},
+        }
+        file = self.cluster.directory / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(config))
+        component = self.cluster.component(name)
+        component.start([COMMAND, "controller", "--config", file])
+        self._started.append(component)
+        return component
+
+    def signing(self) -> dict[str, str]:
+        """The keys the controller has: the private one where it signs, else the public half."""
+        key = self.weightlock.signing_key
+        return {"key": str(key)} if self.signs else {"keys": str(public_half(key))}
+
+    def log(self) -> str:
+        """What all replicas wrote."""
+        return "".join(component.log.read_text() for component in self._started)
+
+    def wait_leading(self) -> None:
+        """Wait until one of them leads."""
+        eventually(lambda: '"leading"' in self.log(), "a controller leads", seconds=20)
+
+    def stop(self) -> None:
+        """Stop all replicas in an orderly way, and forget what they wrote."""
+        for component in self._started:
+            if component.running:
+                component.stop(grace=10.0)
+            # pytest shows this where the test failed.
+            print(component.log.read_text())
+            component.log.unlink(missing_ok=True)
+        self._started.clear()
+
+    @property
+    def _webhooks(self) -> Path:
+        return self.cluster.directory / "expected-webhooks.yaml"
+
+
+def public_half(key: Path) -> Path:
+    """A file beside a private key with its public half."""
+    public = key.with_suffix(".pub")
+    private = load_pem_private_key(key.read_bytes(), None)
+    public.write_bytes(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return public
