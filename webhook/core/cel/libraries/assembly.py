@@ -107,9 +107,13 @@ def implementations() -> Mapping[str, Callable[..., Any]]:
     return {overloads[0].identity: _callback(overloads) for overloads in sharing.values()}
 
 
-@cache
-def functions() -> Sequence[Any]:
-    """Return the declarations of the functions that only rewritten expressions call."""
+def functions(wrap: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None) -> Sequence[Any]:
+    """Return the declarations of the functions that only rewritten expressions call.
+
+    ``wrap`` decorates each of their callbacks.
+    """
+    decorate = wrap or _as_it_is
+    run = decorate(_run)
     plans = cel.FunctionDecl(
         fusion.FUNCTION,
         [
@@ -118,12 +122,12 @@ def functions() -> Sequence[Any]:
                 cel.Type.DYN,
                 [cel.Type.INT] + [cel.Type.STRING] * leaves,
                 is_member=False,
-                impl=_run,
+                impl=run,
             )
             for leaves in range(fusion.MOST_LEAVES + 1)
         ],
     )
-    return plans, *(_declared(overload, _callback([overload])) for overload in _INTERNAL)
+    return plans, *(_declared(overload, decorate(_callback([overload]))) for overload in _INTERNAL)
 
 
 @cache
@@ -168,6 +172,10 @@ def lower(message: Any, *, fuse: bool = True) -> bool:
         return False
     _LOWERING.apply(message, fuse=fuse)
     return True
+
+
+def _as_it_is(callback: Callable[..., Any]) -> Callable[..., Any]:
+    return callback
 
 
 def _not_lowered(*_: Any) -> Any:
