@@ -14,6 +14,7 @@ import orjson
 from cel_expr_python import cel
 
 from webhook.core.cel import context, libraries, rewrite, values
+from webhook.core.cel.callbacks import released
 from webhook.core.cel.errors import CompileError, EvaluationError
 from webhook.core.cel.formatting import formatted
 from webhook.core.cel.schema import descriptors
@@ -79,7 +80,9 @@ def _map_of_maps(maps: list[dict[Any, Any]]) -> dict[Any, Any]:
 
 
 def _function(name: str, parameters: list[Any], result: Any, implementation: Any) -> Any:
-    return cel.FunctionDecl(name, [cel.Overload(f"{name}_0", result, parameters, False, implementation)])
+    return cel.FunctionDecl(
+        name, [cel.Overload(f"{name}_0", result, parameters, False, released(implementation))]
+    )
 
 
 def _formatted() -> Any:
@@ -87,7 +90,7 @@ def _formatted() -> Any:
     return cel.FunctionDecl(
         rewrite.FORMATTED,
         [
-            cel.Overload(f"{rewrite.FORMATTED}_{name}", string, [type_, string], False, formatted)
+            cel.Overload(f"{rewrite.FORMATTED}_{name}", string, [type_, string], False, released(formatted))
             for name, type_ in (("list", cel.Type.LIST), ("map", cel.Type.MAP), ("double", cel.Type.DOUBLE))
         ],
     )
@@ -101,12 +104,10 @@ _INTERNAL: Final = [
     _function(rewrite.MAP_OF_MAPS, [cel.Type.LIST], cel.Type.MAP, _map_of_maps),
     _formatted(),
 ]
-# What a call of these costs: every argument is converted, and leaks.
-PYTHON_FUNCTIONS: Final = libraries.function_names()
 _POOL: Final = descriptors(libraries.message_files())
 _EXTENSIONS: Final = [
     *libraries.extensions(),
-    cel.CelExtension("weightlock", [*_INTERNAL, *libraries.functions()]),
+    cel.CelExtension("weightlock", [*_INTERNAL, *libraries.functions(released)]),
 ]
 
 
@@ -124,7 +125,9 @@ def environment(variables: Mapping[str, str]) -> Any:
         descriptor_pool=_POOL,
         config=config,
         extensions=_EXTENSIONS,
-        function_impls=dict(libraries.implementations()),
+        function_impls={
+            identity: released(function) for identity, function in libraries.implementations().items()
+        },
     )
 
 

@@ -49,6 +49,17 @@ _OPTIONAL: Final[dict[str, frozenset[str]]] = {
     "volumeMounts[]": _fields("readOnly subPath subPathExpr mountPropagation"),
     **{f"{name}[]": _CONTAINER for name in _CONTAINER_LISTS},
 }
+_COLLECTIONS: Final = _CONTAINER | {
+    "metadata",
+    "spec",
+    "status",
+    "template",
+    "data",
+    "labels",
+    "annotations",
+    "volumes",
+    *_CONTAINER_LISTS,
+}
 # parent and field -> the only type that its value has; "*" stands for any key
 _TYPES: Final[dict[Path, str]] = {
     ("labels", "*"): "string",
@@ -73,6 +84,11 @@ _TYPES: Final[dict[Path, str]] = {
 def is_optional(path: Path) -> bool:
     """Tell whether a valid object may lack the last field of ``path``, such as ("pod", "spec", "volumes")."""
     return len(path) > 1 and path[-1] in _OPTIONAL.get(_parent(path), ())
+
+
+def is_collection(path: Path) -> bool:
+    """Tell whether ``path`` leads to a list or map that can be large, such as a whole object."""
+    return len(path) == 1 or (len(path) > 1 and path[-1] in _COLLECTIONS)
 
 
 def type_of(path: Path) -> str | None:

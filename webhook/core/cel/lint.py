@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from webhook.core.cel import checked, engine, known_fields, types
+from webhook.core.cel import checked, known_fields, types
 from webhook.core.cel.errors import Issue
 from webhook.core.cel.known_fields import ELEMENT, Path
+from webhook.core.cel.rewrite import FORMATTED
 from webhook.core.cel.spans import Spans
 
 if TYPE_CHECKING:
@@ -133,14 +134,13 @@ class _Linter:
 
     def _large_argument(self, node: Any) -> Iterator[tuple[Any, str, str]]:
         call = node.call_expr
-        if call.function not in engine.PYTHON_FUNCTIONS:
+        if call.function != FORMATTED:
             return
-        for argument in (*((call.target,) if call.HasField("target") else ()), *call.args):
-            path = self.path(argument)
-            words = types.describe(checked.type_of(self._message, argument))
-            if path and path[0] in _REQUESTED and words.startswith(("dyn", "list", "map")):
-                text = f"{call.function}() gets {_words(path)}: a large value is slow here, and costs memory for good"
-                yield argument, LARGE_ARGUMENT, text
+        argument = call.args[0]
+        path = self.path(argument)
+        if path and path[0] in _REQUESTED and known_fields.is_collection(path):
+            text = f"putting {_words(path)} into words is slow where it is large: name the fields that matter"
+            yield argument, LARGE_ARGUMENT, text
 
     def _never_equal(self, node: Any) -> Iterator[tuple[Any, str, str]]:
         call = node.call_expr
