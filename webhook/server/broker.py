@@ -19,13 +19,12 @@ from webhook.api.base import Schema
 from webhook.api.faults import describe
 from webhook.keys.refusal import BAD_REQUEST, TOO_OFTEN, RefusedError, UnavailableError
 from webhook.keys.wire import MAX_BODY, ChallengeRequest, Refused, ReleaseRequest, RenewRequest
-from webhook.server import endpoints, logs
+from webhook.server import endpoints, logs, rotation
 from webhook.server.certificates import CertificateKeeper
 from webhook.server.health import Health, snapshot_check
 from webhook.server.http import Route, Router, Server, json_body, require_json
 from webhook.server.listener import Listener
 from webhook.server.metrics import Metrics
-from webhook.server.run import CERTIFICATE_POLL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -95,9 +94,9 @@ class BrokerServer:
         async with AsyncExitStack() as stack:
             listener = self._listener(stack, {**self._routes(), **watch})
             self.address = f"https://{listener.address}"
-            await self._look_at_certificate(listener)
-            keeping = asyncio.create_task(self._keep_certificate(listener))
-            stack.callback(keeping.cancel)
+            rotation.look(self._certificate, listener, self.metrics.internal_error)
+            keeping = rotation.keep_looking(self._certificate, listener, self.metrics.internal_error)
+            stack.callback(asyncio.create_task(keeping).cancel)
             yield self
 
     def _listener(self, stack: AsyncExitStack, routes: Mapping[str, Route]) -> Listener:
@@ -162,24 +161,6 @@ class BrokerServer:
         body = orjson.dumps(Refused(code=code, message=message[:1024]).model_dump())
         headers = {**_HEADERS, "Retry-After": "5"} if status in {429, 503} else _HEADERS
         return web.Response(status=status, body=body, headers=headers)
-
-    async def _keep_certificate(self, listener: Listener) -> None:
-        while True:
-            await asyncio.sleep(CERTIFICATE_POLL_SECONDS)
-            try:
-                await self._look_at_certificate(listener)
-            except Exception:  # one bad look must not be the last
-                log.exception("internal error")
-                self.metrics.internal_error()
-
-    async def _look_at_certificate(self, listener: Listener) -> None:
-        before = self._certificate.trouble
-        fresh = self._certificate.refresh()
-        trouble = self._certificate.trouble
-        if trouble is not None and trouble != before:
-            log.error("the certificate cannot be used", extra={"fields": {"why": trouble}})
-        if fresh and self._certificate.current is not None:
-            await listener.serve(self._certificate.current.context)
 
 
 def _bearer(request: web.BaseRequest) -> str:

@@ -97,20 +97,27 @@ class CertificateKeeper:
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
         self._tried = ""
+        self._suspicion = ""
         self.current: ServingCertificate | None = None
         self.trouble: str | None = "the serving certificate was not read yet"
 
     def refresh(self) -> bool:
-        """Read the files if they changed; True where there is a new certificate to serve."""
+        """Read the files if they changed; True where there is a new certificate to serve.
+
+        What is wrong is ``trouble`` at once where nothing is served yet, and else when it is wrong twice in a row.
+        """
         try:
             found = fingerprint(self._tls)
-            if found == self._tried and self.trouble is None:
+            if found == self._tried:
                 return False
             fresh = load(self._tls)
         except CertificateError as error:
-            self.trouble, self._tried = str(error), ""
+            # Two files are seldom written at one instant: only what is still wrong at the next look is trouble.
+            if self.current is None or self._suspicion:
+                self.trouble = str(error)
+            self._suspicion, self._tried = str(error), ""
             return False
-        self.trouble, self._tried = None, fresh.fingerprint
+        self.trouble, self._suspicion, self._tried = None, "", fresh.fingerprint
         changed = self.current is None or self.current.fingerprint != fresh.fingerprint
         self.current = fresh
         return changed

@@ -48,9 +48,8 @@ class Gate:
         """Whether a review may be judged right now; if not, `wait` for its turn."""
         if self._pumping:
             return not self._line and self._loop.time() < self._slice_end
-        self._pumping = True
         self._slice_end = self._loop.time() + SLICE_SECONDS
-        self._loop.call_soon(self._pump)
+        self._keep_pumping()
         return True
 
     async def wait(self, deadline: float) -> None:
@@ -62,6 +61,8 @@ class Gate:
             raise OverloadedError(f"{len(self._line)} requests are waiting already")
         turn: asyncio.Future[None] = self._loop.create_future()
         self._line.append((turn, deadline))
+        if not self._pumping:
+            self._keep_pumping()
         await turn
 
     @asynccontextmanager
@@ -87,7 +88,11 @@ class Gate:
                 continue
             turn.set_result(None)
             break
-        self._pumping = bool(self._line)
-        if self._pumping:
+        self._pumping = False
+        if self._line:
             self._slice_end = 0.0
-            self._loop.call_soon(self._pump)
+            self._keep_pumping()
+
+    def _keep_pumping(self) -> None:
+        self._pumping = True
+        self._loop.call_soon(self._pump)

@@ -1,13 +1,16 @@
 """A listening socket and what is served on it: TLS with a certificate that can change while connections go on, or none.
 
-A new certificate takes a new context on the same socket, so no connection is refused or broken when it changes, and an
-authority that is no longer believed is gone from the new context.
+Connections are accepted here, not by the loop's own server, so that each gets the TLS context of its moment: a new
+certificate is a new context, no connection is refused or broken for it, and an authority that is no longer believed is
+gone at once. How many connections there may be is bounded here, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,8 +19,12 @@ if TYPE_CHECKING:
     from webhook.api.config import Listen
     from webhook.server.http import Server
 
+MAX_CONNECTIONS = 4096
 _BACKLOG = 1024
 _HANDSHAKE_SECONDS = 10.0
+_TROUBLE_SECONDS = 0.1
+
+log = logging.getLogger(__name__)
 
 
 class ListenError(OSError):
@@ -25,12 +32,14 @@ class ListenError(OSError):
 
 
 class Listener:
-    """One address. `serve` may be called again with another context; then new connections use that."""
+    """One address, bound at once and served by `serve`."""
 
     def __init__(self, listen: Listen, server: Server) -> None:
         self._server = server
         self._socket = _bind(listen)
-        self._accepting: asyncio.Server | None = None
+        self._context: ssl.SSLContext | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._greeting: set[asyncio.Task[None]] = set()
 
     @property
     def address(self) -> str:
@@ -38,32 +47,51 @@ class Listener:
         host, port = self._socket.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    async def serve(self, context: ssl.SSLContext | None) -> None:
-        """Accept connections, with TLS where a context is given."""
-        before = self._accepting
-        loop = asyncio.get_running_loop()
-        self._accepting = await loop.create_server(
-            self._server,
-            sock=self._socket.dup(),
-            backlog=_BACKLOG,
-            ssl=context,
-            ssl_handshake_timeout=_HANDSHAKE_SECONDS if context else None,
-        )
-        if before is not None:
-            before.close()
-
-    def stop_accepting(self) -> None:
-        """Refuse new connections; those that stand go on."""
-        if self._accepting is not None:
-            self._accepting.close()
-            self._accepting = None
-        self._socket.close()
+    def serve(self, context: ssl.SSLContext | None) -> None:
+        """Accept connections, with TLS where a context is given; again: new connections get the new context."""
+        self._context = context
+        if self._accepting is None:
+            self._accepting = asyncio.create_task(self._accept(), name="accept")
 
     async def close(self, seconds: float) -> None:
         """Stop accepting, let requests under way finish within so many seconds, and close every connection."""
-        self.stop_accepting()
+        for task in (self._accepting, *self._greeting):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        self._socket.close()
         self._server.pre_shutdown()
         await self._server.shutdown(seconds)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._socket)
+            except OSError as error:
+                # Too many open files, or a caller that left before it was let in.
+                log.warning("accept", extra={"fields": {"why": error.strerror or str(error)}})
+                await asyncio.sleep(_TROUBLE_SECONDS)
+                continue
+            if len(self._greeting) + len(self._server.connections) >= MAX_CONNECTIONS:
+                connection.close()
+                continue
+            greeting = asyncio.create_task(self._greet(connection))
+            self._greeting.add(greeting)
+            greeting.add_done_callback(self._greeting.discard)
+
+    async def _greet(self, connection: socket.socket) -> None:
+        """The handshake; what fails in it is the caller's concern."""
+        context = self._context
+        seconds = _HANDSHAKE_SECONDS if context is not None else None
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._server, connection, ssl=context, ssl_handshake_timeout=seconds
+            )
+        except (OSError, ValueError) as error:
+            log.debug("handshake", extra={"fields": {"why": str(error)[:200]}})
 
 
 def _bind(listen: Listen) -> socket.socket:

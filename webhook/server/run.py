@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from webhook.server import endpoints, logs
+from webhook.server import endpoints, logs, rotation
 from webhook.server.admission import AdmissionService
 from webhook.server.certificates import CertificateKeeper
 from webhook.server.gate import Gate
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     OpenSource = Callable[[Config], AbstractAsyncContextManager[SnapshotSource]]
 
-CERTIFICATE_POLL_SECONDS = 2.0
 READY_POLL_SECONDS = 0.02
 
 log = logging.getLogger(__name__)
@@ -73,6 +72,7 @@ class Webhook:
         self._source = source
         self._certificate = CertificateKeeper(config.tls)
         self._routers: list[Router] = []
+        self.listeners: list[Listener] = []
         self.metrics = Metrics()
         self.health = Health()
         self.address = ""
@@ -98,9 +98,10 @@ class Webhook:
             if config.metrics_listen is not None:
                 plain = self._listen(stack, config.metrics_listen, watch)
                 self.watch_address = f"http://{plain.address}"
-                await plain.serve(None)
-            await self._look_at_certificate(listener)
-            stack.push_async_callback(_cancel, asyncio.create_task(self._keep_certificate(listener)))
+                plain.serve(None)
+            rotation.look(self._certificate, listener, metrics.internal_error)
+            keeping = rotation.keep_looking(self._certificate, listener, metrics.internal_error)
+            stack.push_async_callback(_cancel, asyncio.create_task(keeping))
             yield self
 
     async def announce(self) -> None:
@@ -126,27 +127,9 @@ class Webhook:
         router = Router(routes, self.metrics.internal_error)
         self._routers.append(router)
         listener = Listener(listen, Server(router))
+        self.listeners.append(listener)
         stack.push_async_callback(listener.close, self._config.review_timeout_seconds)
         return listener
-
-    async def _keep_certificate(self, listener: Listener) -> None:
-        while True:
-            await asyncio.sleep(CERTIFICATE_POLL_SECONDS)
-            try:
-                await self._look_at_certificate(listener)
-            except Exception:  # one bad look must not be the last
-                log.exception("internal error")
-                self.metrics.internal_error()
-
-    async def _look_at_certificate(self, listener: Listener) -> None:
-        keeper, before = self._certificate, self._certificate.trouble
-        fresh = keeper.refresh()
-        if keeper.trouble is not None and keeper.trouble != before:
-            log.error("the certificate cannot be used", extra={"fields": {"why": keeper.trouble}})
-            self.metrics.internal_error()
-        if fresh and keeper.current is not None:
-            await listener.serve(keeper.current.context)
-            log.info("serving a new certificate", extra={"fields": {"notAfter": keeper.current.not_after}})
 
     def _measure(self) -> None:
         source, gauge = self._source, self.metrics.gauge

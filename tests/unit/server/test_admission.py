@@ -1,0 +1,260 @@
+"""One review through the service: what is asked, what is bounded, and what comes of every fault."""
+
+import asyncio
+import logging
+
+import orjson
+import pytest
+
+from webhook.core.review import BadReviewError
+from webhook.core.source import Knowledge, NotReadyError
+from webhook.server import admission as module
+from webhook.server.admission import AdmissionService
+from webhook.server.gate import Gate
+from webhook.server.metrics import Metrics
+
+
+@pytest.fixture
+def serve(make_source):
+    def make(source=None, **changes):
+        gate = changes.pop("gate", None) or Gate(waiting_limit=10, asking_limit=10)
+        metrics = Metrics()
+        settings = {"seconds": 5.0, **changes}
+        service = AdmissionService(source or make_source(), gate, metrics, **settings)
+        return service, metrics
+
+    return make
+
+
+async def ask(service, body, phase="validate", patience=10.0, *, trusted_caller=False):
+    answer = orjson.loads(await getattr(service, phase)(body, patience, trusted_caller=trusted_caller))
+    assert answer["apiVersion"] == "admission.k8s.io/v1"
+    return answer["response"]
+
+
+def value(metrics, name, **labels):
+    return metrics.registry.get_sample_value(name, labels)
+
+
+async def test_allows(serve, make_source, make_policy, review):
+    service, metrics = serve(make_source(make_policy("true")))
+    answer = await ask(service, review())
+    assert answer == {"uid": "uid-1", "allowed": True}
+    labels = {"operation": "CREATE", "resource": "pods", "decision": "allowed"}
+    assert value(metrics, "weightlock_admission_requests_total", **labels) == 1
+    assert value(metrics, "weightlock_policy_evaluations_total", policy="policy", result="pass") == 1
+    assert value(metrics, "weightlock_policy_evaluation_duration_seconds_count", policy="policy") == 1
+    assert value(metrics, "weightlock_admission_duration_seconds_count") == 1
+
+
+async def test_denies(serve, make_source, make_policy, review):
+    service, metrics = serve(make_source(make_policy("false")))
+    answer = await ask(service, review())
+    assert not answer["allowed"]
+    assert answer["status"]["code"] == 403
+    assert answer["status"]["reason"] == "Forbidden"
+    assert answer["status"]["message"].startswith("it is not so [WL500]")
+    labels = {"operation": "CREATE", "resource": "pods", "decision": "denied"}
+    assert value(metrics, "weightlock_admission_requests_total", **labels) == 1
+    assert value(metrics, "weightlock_internal_errors_total") == 0
+
+
+async def test_mutates(serve, review):
+    service, _ = serve()
+    answer = await ask(service, review(), "mutate")
+    assert answer["allowed"]
+    assert answer["patchType"] == "JSONPatch"
+
+
+async def test_what_is_no_review_is_the_callers_error(serve):
+    service, _ = serve()
+    with pytest.raises(BadReviewError):
+        await ask(service, b"{}")
+
+
+async def test_what_cannot_be_judged_safely_is_denied(serve, review):
+    service, metrics = serve()
+    body = review().replace(b"train-7", b"train\\u0000")
+    answer = await ask(service, body)
+    assert answer["uid"] == "uid-1"
+    assert "[WL501]" in answer["status"]["message"]
+    labels = {"operation": "", "resource": "", "decision": "denied"}
+    assert value(metrics, "weightlock_admission_requests_total", **labels) == 1
+
+
+async def test_what_is_missing_is_asked_for_and_then_judged(serve, make_source, make_policy, review):
+    rule = "authorizer.group('weightlock.dev').resource('accelerators').check('use').allowed()"
+    source = make_source(make_policy(rule), complete=False)
+    asked = []
+
+    async def answers(needs):
+        asked.append(needs)
+        await asyncio.sleep(0)
+        return Knowledge({question: module_decision(allowed=True) for question in needs.questions})
+
+    source.answers = answers
+    service, _ = serve(source)
+    assert (await ask(service, review()))["allowed"]
+    assert len(asked) == 1
+    (question,) = asked[0].questions
+    assert question.verb == "use"
+
+
+def module_decision(*, allowed):
+    from webhook.core.authz import Decision
+
+    return Decision(allowed=allowed)
+
+
+NEEDY = "authorizer.group('x.example.com').resource('y').check('use').allowed()"
+
+
+@pytest.fixture
+def needy(make_source, make_policy):
+    """A source whose one policy asks something."""
+    return make_source(make_policy(NEEDY), complete=False)
+
+
+def faulty(kind):
+    async def answers(needs):
+        del needs
+        raise kind
+
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        (NotReadyError("the API server cannot be reached"), "WL905", "the API server cannot be reached"),
+        (RuntimeError("secret text"), "WL902", "internal error (RuntimeError)"),
+        (RecursionError(), "WL902", "internal error (RecursionError)"),
+        (TimeoutError(), "WL905", "did not answer Weightlock's questions in time"),
+    ],
+)
+async def test_a_fault_is_a_denial_that_says_whose_it_is(serve, needy, review, caplog, fault, code, words):
+    needy.answers = faulty(fault)
+    service, metrics = serve(needy)
+    with caplog.at_level(logging.INFO):
+        answer = await ask(service, review())
+    assert not answer["allowed"]
+    message = answer["status"]["message"]
+    assert f"[{code}]" in message
+    assert words in message
+    assert "not your doing" in message
+    assert "secret text" not in message
+    assert value(metrics, "weightlock_internal_errors_total") == 1
+    labels = {"operation": "CREATE", "resource": "pods", "decision": "error"}
+    assert value(metrics, "weightlock_admission_requests_total", **labels) == 1
+    assert any(getattr(record, "fields", {}).get("uid") == "uid-1" for record in caplog.records)
+
+
+async def test_a_snapshot_that_is_not_there_is_a_denial(serve, make_source, review):
+    source = make_source()
+    source.trouble = "Weightlock has not read namespaces yet"
+    service, _ = serve(source)
+    answer = await ask(service, review())
+    assert "has not read namespaces yet [WL903]" in answer["status"]["message"]
+
+
+async def test_questions_without_end_end(serve, needy, review):
+    async def nothing(needs):
+        del needs
+        return Knowledge()
+
+    needy.answers = nothing
+    service, _ = serve(needy)
+    answer = await ask(service, review())
+    assert "[WL905]" in answer["status"]["message"]
+    assert len(needy.needs) == module.MAX_ROUNDS
+
+
+@pytest.mark.parametrize(("patience", "most"), [(10.0, 0.5), (1.0, 0.9), (0.2, 0.4)])
+async def test_an_answer_comes_before_the_caller_gives_up(serve, needy, review, patience, most):
+    async def never(needs):
+        del needs
+        await asyncio.sleep(60)
+
+    needy.answers = never
+    service, _ = serve(needy, seconds=0.3)
+    begun = asyncio.get_running_loop().time()
+    answer = await ask(service, review(), patience=patience)
+    assert asyncio.get_running_loop().time() - begun < most
+    assert "[WL905]" in answer["status"]["message"]
+
+
+async def test_too_many_questions_at_once_are_turned_away(serve, needy, review):
+    waiting = asyncio.Event()
+
+    async def slow(needs):
+        await waiting.wait()
+        return Knowledge({question: module_decision(allowed=True) for question in needs.questions})
+
+    needy.answers = slow
+    service, _ = serve(needy, gate=Gate(waiting_limit=10, asking_limit=2))
+    first = [asyncio.create_task(ask(service, review())) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    refused = await ask(service, review())
+    assert "[WL904]" in refused["status"]["message"]
+    assert "retry" in refused["status"]["message"]
+    waiting.set()
+    assert all(answer["allowed"] for answer in await asyncio.gather(*first))
+
+
+async def test_a_line_that_is_full_is_a_fast_denial(serve, review, monkeypatch):
+    monkeypatch.setattr("webhook.server.gate.SLICE_SECONDS", 0.0)
+    service, metrics = serve(gate=Gate(waiting_limit=3, asking_limit=1))
+    answers = await asyncio.gather(*(ask(service, review()) for _ in range(10)))
+    assert [answer["allowed"] for answer in answers] == [True] * 4 + [False] * 6
+    assert all("too much to do" in answer["status"]["message"] for answer in answers[4:])
+    assert value(metrics, "weightlock_internal_errors_total") == 6
+
+
+async def test_a_fault_while_an_answer_is_written_is_no_allow(serve, review, monkeypatch):
+    service, _ = serve()
+    render, calls = module.render_review, []
+
+    def broken(response):
+        calls.append(response)
+        if len(calls) == 1:
+            raise ValueError("cannot be written")
+        return render(response)
+
+    monkeypatch.setattr(module, "render_review", broken)
+    answer = await ask(service, review())
+    assert not answer["allowed"]
+    assert "[WL902]" in answer["status"]["message"]
+
+
+async def test_only_a_trusted_caller_gets_signatures(serve, review, monkeypatch):
+    used = []
+    real = module.mutate
+
+    def spy(*arguments):
+        used.append(arguments[4] if len(arguments) > 4 else None)
+        return real(*arguments[:4])
+
+    monkeypatch.setattr(module, "mutate", spy)
+    signer = object()
+    service, _ = serve(signer=signer)
+    await ask(service, review(), "mutate", trusted_caller=False)
+    await ask(service, review(), "mutate", trusted_caller=True)
+    assert used == [None, signer]
+
+
+async def test_the_log_says_who_and_what_and_nothing_of_the_object(serve, review, monkeypatch):
+    service, _ = serve()
+    lines = []
+    monkeypatch.setattr(service, "_log", type("Log", (), {"wanted": lambda _: True, "write": None})())
+    service._log.write = lambda message, now, fields: lines.append((message, fields))
+    pod = {
+        "metadata": {"name": "train-7"},
+        "spec": {"containers": [{"name": "m", "env": [{"value": "s3cret"}]}]},
+    }
+    await ask(service, review(object=pod, dryRun=True))
+    ((message, fields),) = lines
+    assert message == "review"
+    assert fields["user"] == "alice"
+    assert fields["phase"] == "validate"
+    assert fields["dryRun"] is True
+    assert "s3cret" not in str(fields)
