@@ -18,6 +18,12 @@ def pod_template(**labels: str) -> dict[str, object]:
     return {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
 
 
+@pytest.fixture
+def controllers(control_plane: Cluster) -> None:
+    if not control_plane.controllers:
+        pytest.skip("no kube-controller-manager among the ready-made programs")
+
+
 def test_it_is_the_release_that_the_go_module_names(own_control_plane: ControlPlane) -> None:
     version = own_control_plane.client().get("/version").ok()["gitVersion"]
     assert f"k8s.io/kubernetes {version} " in (ROOT / "tests/e2e/controlplane/go.mod").read_text()
@@ -47,6 +53,7 @@ def test_groups_of_a_user_count(control_plane: Cluster) -> None:
     assert "team-atlas" in said["status"]["userInfo"]["groups"]
 
 
+@pytest.mark.usefixtures("controllers")
 def test_a_deployment_gets_its_pods_from_the_real_controllers(control_plane: Cluster, namespace: str) -> None:
     control_plane.let_edit("dana", namespace)
     deployment = {
@@ -73,6 +80,7 @@ def test_a_deployment_gets_its_pods_from_the_real_controllers(control_plane: Clu
     assert sets[0]["metadata"]["ownerReferences"][0]["kind"] == "Deployment"
 
 
+@pytest.mark.usefixtures("controllers")
 def test_a_job_gets_its_pod(control_plane: Cluster, namespace: str) -> None:
     template = pod_template()
     template["spec"] |= {"restartPolicy": "Never"}
@@ -88,6 +96,7 @@ def test_a_job_gets_its_pod(control_plane: Cluster, namespace: str) -> None:
     assert pods[0]["metadata"]["labels"]["batch.kubernetes.io/job-name"] == "once"
 
 
+@pytest.mark.usefixtures("controllers")
 def test_controllers_act_as_their_own_service_accounts(
     own_control_plane: ControlPlane, namespace: str
 ) -> None:
@@ -183,7 +192,11 @@ def test_the_api_server_shows_webhooks_who_it_is(own_control_plane: ControlPlane
     assert own_control_plane.webhook_client_ca.read_bytes() != own_control_plane.ca.read_bytes()
 
 
-def test_a_control_plane_of_other_options(new_control_plane: Callable[[Options], ControlPlane]) -> None:
+def test_a_control_plane_of_other_options(
+    own_control_plane: ControlPlane, new_control_plane: Callable[[Options], ControlPlane]
+) -> None:
+    if "kube-scheduler" not in own_control_plane.programs:
+        pytest.skip("no kube-scheduler among the ready-made programs")
     issuer = {"url": "https://issuer.example.com", "audiences": ["weightlock"]}
     claims = {"username": {"claim": "sub", "prefix": ""}}
     authentication = {
@@ -208,4 +221,6 @@ def test_a_control_plane_of_other_options(new_control_plane: Callable[[Options],
 
 
 def test_helm_speaks_to_the_cluster(control_plane: Cluster) -> None:
+    if "helm" not in control_plane.programs:
+        pytest.skip("no helm among the ready-made programs, nor on PATH")
     assert json.loads(control_plane.helm("list", "-A", "-o", "json").ok().stdout) == []

@@ -74,9 +74,14 @@ def run(
 
 
 class Cluster(abc.ABC):
-    """A running Kubernetes cluster. `own` tells whether its processes are ours to stop, pause and restart."""
+    """A running Kubernetes cluster.
+
+    `own` tells whether its processes are ours to stop, pause and restart; `controllers` whether the workload
+    controllers run, which ready-made programs may lack.
+    """
 
     own = False
+    controllers = True
 
     def __init__(self, directory: Path, programs: Mapping[str, Path]) -> None:
         self.directory = directory
@@ -138,9 +143,17 @@ class Cluster(abc.ABC):
         admin = self.client()
         metadata = {"name": name, "labels": dict(labels or {})}
         admin.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).ok()
-        account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-        eventually(lambda: admin.get(account).status == 200, f"service account default in {name}")
+        self._default_account(name)
         return name
+
+    def _default_account(self, namespace: str) -> None:
+        """Wait for the default service account of a namespace; make it where no controller would."""
+        accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+        if not self.controllers:
+            account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+            self.client().post(accounts, account)
+        path = f"{accounts}/default"
+        eventually(lambda: self.client().get(path).status == 200, f"service account default in {namespace}")
 
     def delete_namespace(self, name: str) -> None:
         """Ask for a namespace to be deleted, without waiting for the end of it."""
@@ -172,7 +185,10 @@ class Cluster(abc.ABC):
 
     def let_edit(self, user: str, namespace: str) -> None:
         """Give `user` the ClusterRole `edit` in a namespace, as a researcher has it: pods, jobs, exec, …"""
-        self._bind(user, namespace, "ClusterRole", "edit")
+        # `edit` is put together of these by a controller.
+        parts = ("edit",) if self.controllers else ("system:aggregate-to-edit", "system:aggregate-to-view")
+        for role in parts:
+            self._bind(user, namespace, "ClusterRole", role)
 
     def _bind(self, user: str, namespace: str, kind: str, role: str) -> None:
         binding = {

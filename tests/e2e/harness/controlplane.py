@@ -70,6 +70,7 @@ class ControlPlane(Cluster):
         directory = Path(tempfile.mkdtemp(prefix="weightlock-e2e-"))
         super().__init__(directory, programs_in(programs))
         self.options = options or Options()
+        self.controllers = self.options.controllers and "kube-controller-manager" in self.programs
         self.reaper = Reaper()
         self.reaper.tell("directory", directory)
         self.port = free_port()
@@ -250,7 +251,7 @@ class ControlPlane(Cluster):
         ]
 
     def _start_controllers(self) -> None:
-        if self.options.controllers and "kube-controller-manager" in self.programs:
+        if self.controllers:
             self._start_with_kubeconfig("kube-controller-manager", self._controller_manager_arguments())
         if self.options.scheduler:
             self._start_with_kubeconfig("kube-scheduler", [])
@@ -264,17 +265,16 @@ class ControlPlane(Cluster):
         self.component(name).start([self.programs[name], *common, *arguments])
 
     def _wait_for_accounts(self) -> None:
-        """Wait until pods can be created: the controllers have made the default service account."""
-        path = "/api/v1/namespaces/default/serviceaccounts/default"
+        """Wait until pods can be created: the default namespace has its default service account."""
         manager = self.component("kube-controller-manager")
-        if manager.running:
+        if self.controllers:
+            path = "/api/v1/namespaces/default/serviceaccounts/default"
             manager.wait_ready(lambda: self.client().get(path).status == 200, START_SECONDS)
         else:
-            account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
             eventually(
                 lambda: self.client().get("/api/v1/namespaces/default").status == 200, "namespace default"
             )
-            self.client().post("/api/v1/namespaces/default/serviceaccounts", account).ok()
+            self._default_account("default")
 
     def restart_apiserver(self, *, crash: bool = False) -> None:
         """Stop the API server (with SIGKILL where `crash`), start it on the same port, wait for readiness."""
