@@ -84,12 +84,15 @@ class Controller:
 
     async def rounds(self) -> None:
         """Round after round; what goes wrong in one is logged and tried again in the next."""
+        said = ""
         while True:
             try:
                 await self.round(datetime.now(UTC))
                 await asyncio.sleep(ROUND_SECONDS)
             except NotReadyError as error:
-                log.info("waiting", extra={"fields": {"why": str(error)}})
+                if str(error) != said:
+                    said = str(error)
+                    log.info("waiting", extra={"fields": {"why": said}})
                 await asyncio.sleep(ROUND_SECONDS)
             except ApiError as error:
                 log.warning("a round failed", extra={"fields": {"why": str(error), "status": error.status}})
