@@ -5,13 +5,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from webhook.api.access import AccessSettings
 from webhook.api.base import Name, Pattern, Schema
 
+_STEP = r"(?:[A-Za-z0-9_-]+|\*)"
+_TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::PodSpec)?")
+
+
+def _template_path(text: str) -> str:
+    if _TEMPLATE_PATH.fullmatch(text) is None:
+        raise ValueError(
+            f"{text!r:.80} is no path to a pod template; one looks like spec.replicaSpecs.*.template"
+        )
+    return text
+
+
+TemplatePath = Annotated[str, AfterValidator(_template_path)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -26,8 +40,10 @@ class WorkloadKind(Schema):
     """A kind that holds pod templates. ``path`` runs to a template; ``*`` stands for every item or value."""
 
     kind: Name = Field(description="Kind.group, such as PyTorchJob.kubeflow.org")
-    paths: list[Pattern] = Field(
-        min_length=1, description="such as spec.template or spec.replicaSpecs.*.template"
+    paths: list[TemplatePath] = Field(
+        min_length=1,
+        description="such as spec.template or spec.replicaSpecs.*.template; "
+        "spec.predictor:PodSpec where a pod's spec stands there without its metadata",
     )
 
 
@@ -137,12 +153,17 @@ class Controller(Schema):
     lease: Name = "weightlock-controller"
     identity: str = Field(default="", description="unique among replicas; empty: the host's name")
     webhooks: str = Field(
-        default="", description="manifests of the webhook configurations; empty: none is kept and nothing signed"
+        default="",
+        description="manifests of the webhook configurations; empty: none is kept and nothing signed",
     )
     settle_seconds: float = Field(
-        default=30, ge=0, description="nothing is signed that was written so soon after a webhook configuration"
+        default=30,
+        ge=0,
+        description="nothing is signed that was written so soon after a webhook configuration",
     )
-    restore: bool = Field(default=True, description="put a webhook configuration back that was changed or removed")
+    restore: bool = Field(
+        default=True, description="put a webhook configuration back that was changed or removed"
+    )
 
 
 class Config(Schema):

@@ -7,7 +7,6 @@ Nothing here knows what a template asks for, and nothing is copied where the doc
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -99,14 +98,7 @@ class WorkloadTable:
         return tuple(found)
 
 
-_PATH = re.compile(r"(?:(?:[A-Za-z0-9_-]+|\*)(?:\.(?:[A-Za-z0-9_-]+|\*))*)?(?::PodSpec)?")
-
-
 def _compile(path: str) -> _Path:
-    if _PATH.fullmatch(path) is None:
-        raise ValueError(
-            f"{path!r} is no path to a pod template; one looks like spec.replicaSpecs.*.template"
-        )
     steps, colon, _ = path.partition(POD_SPEC)
     return _Path(tuple(steps.split(".")) if steps else (), bool(colon))
 
