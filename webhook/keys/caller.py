@@ -65,10 +65,11 @@ def caller_of(review: Document) -> Caller:
             TOKEN, "the API server does not accept the token: expired, forged or of another cluster"
         )
     # An API server that knows no audiences leaves the field out, and then the token may be for anybody.
-    if AUDIENCE not in (status.get("audiences") or []):
+    audiences = status.get("audiences")
+    if not isinstance(audiences, list) or AUDIENCE not in audiences:
         raise RefusedError(TOKEN, f"the token is not for the key broker (audience {AUDIENCE})")
-    user = status.get("user") or {}
-    username = str(user.get("username", ""))
+    user: Any = status.get("user")
+    username = str(user.get("username", "")) if isinstance(user, dict) else ""
     namespace, colon, account = username.removeprefix(_PREFIX).partition(":")
     if not username.startswith(_PREFIX) or not colon or not namespace or not account:
         raise RefusedError(NOT_A_POD, "the token is not a service account's")
@@ -112,6 +113,7 @@ def agent_starts(pod: Document, agent: str) -> int:
     return 1 + max((count for count in counts if isinstance(count, int)), default=0)
 
 
-def _extra(user: dict[str, Any], name: str) -> str:
-    values = (user.get("extra") or {}).get(_EXTRA + name) or []
-    return str(values[0]) if len(values) == 1 else ""
+def _extra(user: Any, name: str) -> str:
+    extra = user.get("extra")
+    values = extra.get(_EXTRA + name) if isinstance(extra, dict) else None
+    return str(values[0]) if isinstance(values, list) and len(values) == 1 else ""
