@@ -1,0 +1,243 @@
+"""`weightlock serve` as people start it: flags over a file, errors in one line, a webhook that stops in order."""
+
+import argparse
+import http.client
+import json
+import logging
+import signal
+import ssl
+import subprocess
+import sys
+import time
+
+import pytest
+
+from webhook.cli import serve
+from webhook.cli.main import UsageError, main
+from webhook.server import selfsigned
+
+NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "research"}}
+POLICY = {
+    "apiVersion": "weightlock.dev/v1alpha1",
+    "kind": "WeightPolicy",
+    "metadata": {"name": "never"},
+    "spec": {
+        "code": "WL500",
+        "matchConstraints": {
+            "resourceRules": [
+                {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+            ]
+        },
+        "validations": [{"expression": "false", "message": "never"}],
+    },
+}
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A directory with a state, policies, and a certificate."""
+    for name, document in (("state", NAMESPACE), ("policies", POLICY)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one.json").write_text(json.dumps(document))
+    made = selfsigned.make(["localhost"])
+    (tmp_path / "tls.crt").write_bytes(made.certificate)
+    (tmp_path / "tls.key").write_bytes(made.key)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    """The command sets up logging for its whole process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def options(**given):
+    wanted = {"config": None, "embedded": None, "policies": None, "listen": None, "write_ca": None}
+    return argparse.Namespace(**{**wanted, **given})
+
+
+def written(place, text):
+    (place / "config.yaml").write_text(text)
+    return place / "config.yaml"
+
+
+class TestConfiguration:
+    """What the file says, and what the flags say over it."""
+
+    def test_a_file(self, place):
+        file = written(
+            place, f"listen: {{port: 9443}}\ntls: {{certificate: {place}/tls.crt, key: {place}/tls.key}}\n"
+        )
+        config = serve.load_config(options(config=file))
+        assert (config.listen.port, config.drain_seconds, config.embedded) == (9443, 5, "")
+
+    def test_flags_come_first(self, place):
+        file = written(place, "listen: {host: 10.0.0.1, port: 9443}\npolicies: /nowhere\n")
+        config = serve.load_config(
+            options(config=file, embedded=place / "state", policies=place / "policies", listen="[::1]:0")
+        )
+        assert (config.listen.host, config.listen.port) == ("::1", 0)
+        assert config.policies == str(place / "policies")
+
+    def test_embedded_listens_on_this_machine_only_and_does_not_drain(self, place):
+        config = serve.load_config(options(embedded=place / "state"))
+        assert (config.listen.host, config.listen.port, config.drain_seconds) == ("127.0.0.1", 8443, 0)
+
+    @pytest.mark.parametrize(("listen", "host"), [(":1", "0.0.0.0"), ("a.example.com:1", "a.example.com")])
+    def test_addresses(self, place, listen, host):
+        assert serve.load_config(options(embedded=place / "state", listen=listen)).listen.host == host
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("misspelt: 1", "misspelt: Extra inputs are not permitted"),
+            ("tls: {certificat: x}", "tls.certificat"),
+            ("listen: {port: 70000}", "listen.port"),
+            ("maxConcurrentReviews: none", "maxConcurrentReviews"),
+            ("{}", "tls.certificate and tls.key are needed"),
+            ("tls: {certificate: a}", "belong together"),
+            ("embedded: /nowhere/at/all", "/nowhere/at/all: no such directory"),
+            ("- a", "not an object"),
+            ("a: [", "config.yaml"),
+            ("a: 1\n---\nb: 2", "one document"),
+        ],
+    )
+    def test_what_is_wrong_is_one_line(self, place, capsys, text, words):
+        assert main(["serve", "--config", str(written(place, text))]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("weightlock serve: ")
+        assert words in error
+        assert error.count("\n") == 1
+
+    @pytest.mark.parametrize("listen", ["8443", "host", "host:port", "host:99999", ""])
+    def test_addresses_that_are_none(self, place, listen):
+        with pytest.raises(UsageError, match="HOST:PORT"):
+            serve.load_config(options(embedded=place / "state", listen=listen))
+
+    def test_nothing_at_all(self, capsys):
+        assert main(["serve"]) == 2
+        assert "--config FILE, or --embedded DIR" in capsys.readouterr().err
+
+    def test_a_certificate_of_ones_own_has_no_authority_to_write(self, place, capsys):
+        file = written(place, f"tls: {{certificate: {place}/tls.crt, key: {place}/tls.key}}\n")
+        command = ["serve", "--config", str(file), "--embedded", str(place / "state"), "--write-ca", "x"]
+        assert main(command) == 2
+        assert "--write-ca is for a self-signed certificate" in capsys.readouterr().err
+
+    def test_a_policy_that_is_wrong(self, place, capsys):
+        wrong = {**POLICY, "spec": {**POLICY["spec"], "validations": [{"expression": "1 +"}]}}
+        (place / "policies" / "one.json").write_text(json.dumps(wrong))
+        command = ["serve", "--embedded", str(place / "state"), "--policies", str(place / "policies")]
+        assert main(command) == 2
+        assert "one.json" in capsys.readouterr().err
+
+    def test_an_address_that_is_taken(self, place, capsys, monkeypatch):
+        import socket
+
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            listen = f"127.0.0.1:{taken.getsockname()[1]}"
+            command = ["serve", "--embedded", str(place / "state"), "--policies", str(place / "policies")]
+            assert main([*command, "--listen", listen]) == 2
+        assert f"cannot listen on {listen}: Address already in use" in capsys.readouterr().err
+
+
+class Running:
+    """The command as a process."""
+
+    def __init__(self, place, *arguments):
+        self.log = place / "log"
+        command = [sys.executable, "-m", "webhook.cli.main", "serve", *arguments]
+        with self.log.open("wb") as errors:
+            self.process = subprocess.Popen(command, stderr=errors)
+        self.ca = place / "ca.crt"
+        self.port = 0
+
+    def lines(self):
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def wait_ready(self):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            ready = [line for line in self.log.read_text().splitlines() if '"ready"' in line]
+            if ready:
+                self.port = int(json.loads(ready[0])["address"].rpartition(":")[2])
+                return
+            time.sleep(0.02)
+        pytest.fail(self.log.read_text())
+
+    def request(self, method, path, body=None):
+        context = ssl.create_default_context(cafile=self.ca)
+        connection = http.client.HTTPSConnection("localhost", self.port, context=context, timeout=5)
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        found = response.status, response.read().decode()
+        connection.close()
+        return found
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        return self.process.wait(10)
+
+
+@pytest.fixture
+def running(place):
+    started = []
+
+    def start(*arguments):
+        started.append(Running(place, *arguments))
+        started[-1].wait_ready()
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_embedded_from_start_to_stop(place, running, number):
+    webhook = running(
+        *("--embedded", str(place / "state"), "--policies", str(place / "policies")),
+        *("--listen", "127.0.0.1:0", "--write-ca", str(place / "ca.crt")),
+    )
+    assert webhook.request("GET", "/readyz") == (200, "ready\n")
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    kind = {"group": "", "version": "v1"}
+    request = {
+        "uid": "u-1",
+        "kind": {**kind, "kind": "Pod"},
+        "resource": {**kind, "resource": "pods"},
+        "operation": "CREATE",
+        "namespace": "research",
+        "object": pod,
+    }
+    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    status, answer = webhook.request("POST", "/validate?timeout=10s", json.dumps(review))
+    assert status == 200
+    assert json.loads(answer)["response"]["status"]["message"].startswith("never [WL500]")
+    assert webhook.stop(number) == 0
+    lines = webhook.lines()
+    messages = [line["message"] for line in lines]
+    assert messages[-2:] == ["stopping", "stopped"]
+    (told,) = [line for line in lines if line["message"] == "review"]
+    assert (told["uid"], told["decision"], told["codes"]) == ("u-1", "denied", ["WL500"])
+
+
+def test_it_serves_on_while_its_endpoint_is_withdrawn(place, running):
+    file = written(place, f"embedded: {place}/state\npolicies: {place}/policies\ndrainSeconds: 1.5\n")
+    arguments = ("--config", str(file), "--listen", "127.0.0.1:0", "--write-ca", str(place / "ca.crt"))
+    webhook = running(*arguments)
+    webhook.process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 1.2
+    while webhook.request("GET", "/readyz") != (503, "not ready: stopping\n"):
+        assert time.monotonic() < deadline
+    assert webhook.request("GET", "/healthz") == (200, "ok\n")
+    assert webhook.process.wait(10) == 0
