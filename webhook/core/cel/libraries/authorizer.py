@@ -17,6 +17,7 @@ from webhook.core.cel.libraries.declarations import BOOL, STRING, CelType, Overl
 from webhook.core.cel.libraries.selectors import field_requirements, label_requirements
 
 _OF_THE_REQUEST: Final = "of the request"
+_LONGEST: Final = 4096
 _fields = lru_cache(maxsize=256)(field_requirements)
 _labels = lru_cache(maxsize=256)(label_requirements)
 
@@ -40,8 +41,14 @@ class Authorizer:
         return cls(namespace, name)
 
     def ask(self, **question: Any) -> Decision:
-        """Return the recorded decision; raises UnansweredError, and LookupError outside an evaluation."""
+        """Return the recorded decision.
+
+        Raises UnansweredError without one, LookupError outside an evaluation, and ValueError for a question that no
+        authorizer should be sent.
+        """
         frame = context.current()
+        if any(len(part) > _LONGEST for part in question.values()):
+            raise ValueError(f"authorization check with more than {_LONGEST} characters or requirements")
         if self.name:
             check = authz.AccessCheck(
                 user=f"system:serviceaccount:{self.namespace}:{self.name}",

@@ -189,6 +189,24 @@ def test_a_request_whose_resource_was_not_converted(ask):
     assert answers.open == {asked(verb="get", group="apps", resource="deployments", subresource="status")}
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "authorizer.path('/' + data).check('get')",
+        "authorizer.group('').resource('x').name(data).check('get')",
+    ],
+)
+def test_an_endless_question_is_not_asked(evaluate, source):
+    answers = Answers()
+    before = context.swap(context.Frame(answers, USER, REQUEST, None))
+    try:
+        with pytest.raises(ValueError, match="more than 4096"):
+            evaluate(f"{source}.allowed()", "a" * 5000)
+    finally:
+        context.swap(before)
+    assert answers.open == set()
+
+
 def test_outside_an_evaluation_nothing_is_asked(evaluate):
     with pytest.raises(ValueError, match="no evaluation"):
         evaluate("authorizer.path('/').check('get').allowed()")
