@@ -6,6 +6,7 @@ is evaluated here on behalf of a request.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
@@ -24,6 +25,14 @@ _EXPECTED: Final[dict[str, frozenset[str]]] = {
     "string": frozenset({"string"}),
     "string or null": frozenset({"string", "null_type"}),
 }
+# The last words of the functions that the libraries declare, and of those of cel-cpp and its macros that they correct.
+_LIBRARY_WORDS: Final = sorted(
+    {function["name"].rpartition(".")[2] for function in libraries.configuration()["functions"]}
+    | {"distinct", "flatten", "indexOf", "lastIndexOf", "range", "reverse", "slice", "sort", "sortBy"}
+)
+# Whether a source can concern the libraries at all, told from its text: by a call, the authorizer, or a variable that
+# holds a value of theirs (whose slot has the type's name). Most sources do not, and are not walked for them.
+_LIBRARIES: Final = re.compile(rf"\b(?:{'|'.join(_LIBRARY_WORDS)})\s*\(|\bauthorizer\b|\b(?:kubernetes|net)_")
 _ABSENT: Final = checked.call(engine.ABSENT_FUNCTION)
 _OBJECT: Final = checked.ident("object")
 
@@ -109,10 +118,13 @@ class Environment:
         source, expression = self._parse(prepare(text, scope.slots()), scope)
         message = checked.load(expression.serialize())
         dialect.validate(message, source)
-        dialect.refuse(message, source, libraries.issues(message))
+        uses_libraries = _LIBRARIES.search(source.prepared) is not None
+        if uses_libraries:
+            dialect.refuse(message, source, libraries.issues(message))
         type_name = types.describe(checked.type_of(message, message.expr))
         rewritten = rewrite(message, source.prepared)
-        rewritten |= libraries.lower(message)
+        if uses_libraries:
+            rewritten |= libraries.lower(message)
         named = {reference.name for reference in message.reference_map.values()}
         return Checked(
             source=source,

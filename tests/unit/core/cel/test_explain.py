@@ -17,6 +17,9 @@ POD = {
 }
 
 
+BAD = '{name "bad"; keys: env, image, name}'
+
+
 @pytest.fixture
 def lines(env):
     def tree(source, *, params=None, variables=(), **data):
@@ -33,7 +36,7 @@ def test_the_element_that_fails_an_all(lines):
     assert lines("object.spec.containers.all(c, c.image.startsWith('registry.'))") == [
         "object.spec.containers.all(c, c.image.startsWith('registry.')) = false",
         "  object.spec.containers = [2 elements]",
-        "  c.image.startsWith('registry.') = false   [element 2 of 2, c = {name \"bad\"; keys: env, image, name}: decides]",
+        f"  c.image.startsWith('registry.') = false   [element 2 of 2, c = {BAD}: decides]",
         '    c.image = "docker.io/b"',
     ]
 
