@@ -2,13 +2,10 @@
 """A control plane with Weightlock installed and the samples applied, to try things on until Ctrl-C.
 
 Everything runs as local processes on 127.0.0.1 and is gone afterwards. There are no nodes, so pods are stored
-and never run: what can be tried is what admission does.
-
-    scripts/playground.py          until Ctrl-C (or SIGTERM)
-    scripts/playground.py --once   the same, but ends as soon as all is there
+and never run: what can be tried is what admission does. SIGTERM ends it like Ctrl-C.
 """
 
-import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -29,12 +26,11 @@ RESEARCHER = "alice@example.com"
 
 def main() -> int:
     """Run the command; 0 when it was ended as asked, 1 when something did not start, 3 without a control plane."""
-    arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    arguments.add_argument("--once", action="store_true", help="end as soon as everything is there")
-    once = arguments.parse_args().once
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
+    # The playground is always a control plane of its own.
+    os.environ.pop("WEIGHTLOCK_E2E", None)
     built = subprocess.run(
         [sys.executable, ROOT / "scripts" / "controlplane.py"], stdout=subprocess.PIPE, text=True, check=False
     )
@@ -44,9 +40,8 @@ def main() -> int:
         cluster = ControlPlane(Path(built.stdout.strip()))
         try:
             prepare(cluster, ended)
-            if not once:
-                ended.wait()
-                print("\nstopping")
+            ended.wait()
+            print("\nstopping")
         finally:
             cluster.stop()
     except AssertionError as problem:

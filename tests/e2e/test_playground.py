@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from harness.controlplane import ControlPlane
 from harness.programs import ROOT
 
@@ -22,17 +21,7 @@ def left_over(text: str) -> list[Path]:
     return [path for path in map(Path, names) if path.exists()]
 
 
-@pytest.mark.usefixtures("own_control_plane")
-def test_once_it_shows_verdicts_and_is_gone() -> None:
-    done = subprocess.run([*COMMAND, "--once"], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^  export KUBECONFIG=/\S+", done.stdout, re.MULTILINE)
-    assert "pod/evals created" in done.stdout
-    assert re.search(r"02-weights-without-grant\.yaml.*\n.*\[WL101\]", done.stdout)
-    assert left_over(done.stdout) == []
-
-
-def test_until_it_is_told_to_end(own_control_plane: ControlPlane) -> None:
+def test_it_shows_verdicts_and_can_be_used_until_it_is_told_to_end(own_control_plane: ControlPlane) -> None:
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
         assert process.stdout is not None
         said = ""
@@ -41,6 +30,8 @@ def test_until_it_is_told_to_end(own_control_plane: ControlPlane) -> None:
             if line.strip() == LAST_LINE:
                 break
         assert LAST_LINE in said
+        assert "pod/evals created" in said
+        assert re.search(r"02-weights-without-grant\.yaml.*\n.*\[WL101\]", said)
         kubeconfig = re.findall(r"export KUBECONFIG=(\S+)", said)[1]
         kubectl = [own_control_plane.programs["kubectl"], "--kubeconfig", kubeconfig]
         asked = subprocess.run([*kubectl, "auth", "whoami"], capture_output=True, text=True, check=False)
