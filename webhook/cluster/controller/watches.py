@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.cluster.kinds import ResourceKind
 from webhook.core.access.endings import ENDED, Holder
+from webhook.core.access.model import parse_time
 from webhook.core.documents import MalformedObjectError
 from webhook.core.facts import gather
 from webhook.core.objects import Lookup, ObjectKey, key_of
@@ -87,7 +88,7 @@ def holds_weights(pod: Document) -> bool:
 def slim_pod(pod: Document) -> Document:
     """The part of a pod that facts are gathered from."""
     metadata = pod["metadata"]
-    fields = ("name", "namespace", "uid", "annotations", "deletionTimestamp")
+    fields = ("name", "namespace", "uid", "annotations", "creationTimestamp", "deletionTimestamp")
     kept = {field: metadata[field] for field in fields if field in metadata}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": kept, "spec": pod["spec"]}
 
@@ -108,5 +109,7 @@ def holders(pods: Kept, snapshot: Snapshot) -> Iterator[Holder]:
         models = tuple(sorted({use.model for use in facts.weights if use.model in snapshot.models}))
         if models and "deletionTimestamp" not in metadata:
             marked = (metadata.get("annotations") or {}).get(ENDED, "")
-            account = service_account_of(pod)
-            yield Holder(metadata["namespace"], metadata["name"], metadata["uid"], account, models, marked)
+            account, created = service_account_of(pod), parse_time(metadata.get("creationTimestamp"))
+            yield Holder(
+                metadata["namespace"], metadata["name"], metadata["uid"], account, models, created, marked
+            )

@@ -27,8 +27,9 @@ WARNINGS = (timedelta(minutes=5), timedelta(minutes=30))
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A running pod that reads protected weights, the service account it runs as, and the end it is marked
-    with.
+    """A running pod that reads protected weights, its service account, and the end it is marked with.
+
+    ``created`` is aware UTC, or None where unknown.
     """
 
     namespace: str
@@ -36,6 +37,7 @@ class Holder:
     uid: str
     account: str
     models: tuple[str, ...]
+    created: datetime | None = None
     marked: str = ""
 
 
@@ -79,4 +81,6 @@ def due(
                     yield Due(holder, model, last.request, last.expires, within, rules.on_expiry)
             elif (subject, model) in ended:
                 request, end = ended[subject, model]
-                yield Due(holder, model, request, end, None, rules.on_expiry)
+                # A pod that came later was not let in by this grant, and so loses nothing with it.
+                if holder.created is None or holder.created <= end:
+                    yield Due(holder, model, request, end, None, rules.on_expiry)
