@@ -123,7 +123,7 @@ def second_opinion():
 
 
 # cel-python 0.5 cannot compare a map with null, so it is told which variables are.
-NULL_TEST = re.compile(r"\b(pod|object|oldObject|namespaceObject|params) (==|!=) null")
+NULL_TEST = re.compile(r"\b(pod|workload|object|oldObject|namespaceObject|params) (==|!=) null")
 
 
 def test_cel_python_agrees():
@@ -137,7 +137,7 @@ def test_cel_python_agrees():
                     continue
                 seen.add(met)
                 source = NULL_TEST.sub(lambda match: f"{match[1]}IsNull {match[2]} true", program.source)
-                nulls = {f"{name}IsNull": data[name] is None for name in ("pod", "object", "oldObject")}
+                nulls = {f"{name}IsNull": data[name] is None for name in data}
                 second = second_opinion()(source, {**data, **nulls})
                 if second is None:
                     continue
