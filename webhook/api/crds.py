@@ -74,7 +74,7 @@ _DEFINITIONS = (
             ("Subject", "string", ".spec.subject.name"),
             ("Approvals", "string", ".status.approvals"),
             ("State", "string", ".status.state"),
-            ("Ends", "date", ".status.ends"),
+            ("Ends", "string", ".status.ends"),
         ),
     ),
     _Definition(
