@@ -96,7 +96,8 @@ async def test_the_snapshot_follows_the_cluster(
         lags.append(time.monotonic() - begun)
     client.delete(f"{POLICIES}/{name}").ok()
     await eventually(lambda: source.snapshot().objects.get(place) is None)
-    assert statistics.quantiles(lags, n=20)[-1] < 1.0, lags
+    # The first may wait for the API server, whose cache of a type just installed is not warm yet.
+    assert statistics.quantiles(lags[1:], n=20)[-1] < 1.0, lags
 
 
 def _fix(source: ClusterSource, key: ObjectKey) -> object:

@@ -45,7 +45,7 @@ class Timing:
     watch: tuple[int, int] = (40, 60)
     recheck: int = 2
     silence: float = 10.0
-    absent: float = 30.0
+    absent: float = 10.0
     backoff: float = 5.0
 
 
