@@ -31,12 +31,19 @@ class Office:
         self.lab, self.issuer, self.directory = lab, issuer, directory
         kubeconfig = yaml.safe_load(lab.cluster.kubeconfig().read_text())
         self.server = kubeconfig["clusters"][0]["cluster"]
+        self._clients: list[Client] = []
 
     def person(self, user: str, **claims: Any) -> Client:
-        return self.issuer.client(self.server, self.directory, user, **claims)
+        client = self.issuer.client(self.server, self.directory, user, **claims)
+        self._clients.append(client)
+        return client
 
-    def ask(self, name: str, client: Client) -> Any:
-        return client.post(f"{API}/accessrequests", self.lab.request(name))
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+    def ask(self, name: str, client: Client, **query: str) -> Any:
+        return client.post(f"{API}/accessrequests", self.lab.request(name), **query)
 
     def approve(self, request: dict[str, Any], name: str, client: Client) -> Any:
         return client.post(f"{API}/accessapprovals", self.lab.approval(request, name))
@@ -72,12 +79,13 @@ def office(
     )
     lab = Lab(cluster, cluster.new_namespace()).build()
     found = Office(lab, issuer, tmp_path_factory.mktemp("tokens"))
+    alice, stale = found.person("alice"), found.person("alice", amr=["pwd"])
+    eventually(lambda: alice.get(f"{API}/modelweights").status == 200, "tokens work", seconds=30)
     eventually(
-        lambda: found.person("alice").get(f"{API}/modelweights").status == 200, "tokens work", seconds=30
+        lambda: found.ask("probe", stale, dryRun="All").status == 403, "sessions are judged", seconds=15
     )
-    stale = found.person("alice", amr=["pwd"])
-    eventually(lambda: found.ask("probe", stale).status == 403, "sessions are judged", seconds=15)
     yield found
+    found.close()
     weightlock.uninstall()
 
 
