@@ -206,11 +206,12 @@ def walk(expr: Any) -> Iterator[Any]:
         pending.extend(children(node))
 
 
-def bind(name: str, value: bytes, body: bytes) -> bytes:
+def bind(name: str, value: bytes, body: bytes, *, lazy: bool) -> bytes:
     """Return an `Expr` that evaluates ``body`` with ``name`` standing for ``value``.
 
-    The shape is that of cel-spec's ``cel.bind`` macro: a comprehension over an empty list whose accumulator
-    is the variable. The engine evaluates ``value`` on first use, once, and never when ``body`` does not reach it.
+    The shape is that of cel-spec's ``cel.bind`` macro: a comprehension over an empty list whose accumulator is the
+    variable. A ``lazy`` value is evaluated on first use, once, and never when ``body`` does not reach it. Only what
+    stands around a whole expression may be lazy: see `make_eager`.
     """
     variable = name.encode()
     return _delimited(
@@ -220,12 +221,27 @@ def bind(name: str, value: bytes, body: bytes) -> bytes:
                 _UNUSED_LOOP,
                 _delimited(3, variable),
                 _delimited(4, value),
-                _NEVER,
+                _NEVER if lazy else _ALWAYS,
                 _delimited(6, _delimited(4, _delimited(1, variable))),
                 _delimited(7, body),
             )
         ),
     )
+
+
+def make_eager(node: Any) -> bool:
+    """Have the value of ``node`` evaluated at once if it is a lazy binding; tell whether it was one.
+
+    cel-expr-python 0.1.3 evaluates a lazy value when it first finds the slot of the variable empty. But a loop that
+    ends early, as ``exists`` does, leaves its last element in its slot, and a binding after it may get that slot:
+    ``[1].exists(x, true) && cel.bind(y, 2, y == 2)`` is false. A condition that is true makes an ordinary loop of
+    the binding, which fills the slot itself.
+    """
+    loop = node.comprehension_expr
+    if loop.iter_var != "#unused" or loop.loop_condition.const_expr.bool_value:
+        return False
+    loop.loop_condition.const_expr.bool_value = True
+    return True
 
 
 def call(function: str, *arguments: bytes, target: bytes | None = None) -> bytes:
@@ -288,4 +304,5 @@ def _delimited(field: int, content: bytes) -> bytes:
 
 
 _UNUSED_LOOP: Final = _delimited(1, b"#unused") + _delimited(2, sequence())
+_ALWAYS: Final = _delimited(5, _delimited(3, b"\x10\x01"))  # the literal true
 _NEVER: Final = _delimited(5, _delimited(3, b"\x10\x00"))  # the literal false

@@ -114,7 +114,7 @@ class _Explainer:
                 "_?_:_", checked.call("hasValue", target=content), held, checked.text("none")
             )
         for name, value in reversed(place.locals):
-            content = checked.bind(name, value, content)
+            content = checked.bind(name, value, content, lazy=True)
         try:
             expression = engine.deserialize(checked.dump(self._program.surroundings.enclose(content)))
             return _Outcome(run(expression, self._bindings, self._params))

@@ -95,9 +95,9 @@ class Surroundings:
     def enclose(self, expr: bytes) -> bytes:
         """Do the same to the bytes of an expression."""
         for variable in reversed(self.closure):
-            expr = checked.bind(variable.qualified, variable.expr, expr)
+            expr = checked.bind(variable.qualified, variable.expr, expr, lazy=True)
         for name, value in self.names:
-            expr = checked.bind(name, value, expr)
+            expr = checked.bind(name, value, expr, lazy=True)
         return expr
 
 

@@ -4,6 +4,7 @@
 - A field or element of an optional (``x.?f``, ``x.?f.g``, ``x.?f[i]``) is none in cel-go where the inner value
   cannot have it, and an error here; an element beyond the end is even taken to be present.
 - ``string.format`` writes lists, maps and doubles in another way; those are put into words by a Python function.
+- The bindings inside ``optMap``, ``optFlatMap`` and ``sortBy`` are evaluated at once: see `checked.make_eager`.
 - ``transformMap`` and ``transformMapEntry`` have no run-time function here: the entries are collected in a list,
   and one Python function makes the map of them.
 """
@@ -19,7 +20,7 @@ from webhook.core.cel import checked, types
 FORMATTED: Final = "@formatted"
 MAP_OF_PAIRS: Final = "@mapOfPairs"
 MAP_OF_MAPS: Final = "@mapOfMaps"
-_RELEVANT: Final = re.compile(r"\bhas\b|\?|optional|transformMap|format")
+_RELEVANT: Final = re.compile(r"\bhas\b|\?|opt|sortBy|transformMap|format")
 _INSERT: Final = "cel.@mapInsert"
 _OPTIONAL: Final = "optional_type"
 _OPTIONAL_SELECT: Final = "_?._"
@@ -54,6 +55,7 @@ class _Rewriter:
                 self._access(node)
                 self._format(node)
             elif kind == "comprehension_expr":
+                self._changed |= checked.make_eager(node)
                 self._transform(node)
         return self._changed
 
@@ -79,7 +81,7 @@ class _Rewriter:
             name, value = self._local()
             access = checked.call(call.function, value, key.SerializeToString())
             body = checked.call("_?_:_", _container(value), access, _NONE)
-            self._replace(node, checked.bind(name, operand.SerializeToString(), body))
+            self._replace(node, checked.bind(name, operand.SerializeToString(), body, lazy=False))
 
     def _guard(self, node: Any, operand: Any, inner: str, function: str, key: bytes) -> None:
         """Make ``node`` the access of ``key`` in the optional ``operand``, none where that cannot be."""
@@ -90,7 +92,7 @@ class _Rewriter:
         present = checked.call("hasValue", target=value)
         fit = checked.call("_&&_", present, _container(checked.call("value", target=value)))
         body = checked.call("_?_:_", fit, checked.call(function, value, key), _NONE)
-        self._replace(node, checked.bind(name, operand.SerializeToString(), body))
+        self._replace(node, checked.bind(name, operand.SerializeToString(), body, lazy=False))
 
     def _format(self, node: Any) -> None:
         call = node.call_expr

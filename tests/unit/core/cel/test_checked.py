@@ -47,16 +47,16 @@ def test_built_expressions_evaluate(expr, expected):
 
 def test_a_binding_is_lazy():
     failing = checked.select(checked.ident("object"), "nope")
-    unused = checked.bind("x", failing, checked.constant(1))
+    unused = checked.bind("x", failing, checked.constant(1), lazy=True)
     assert run(unused).value() == 1
-    used = checked.bind("x", failing, checked.call("_+_", checked.ident("x"), checked.constant(1)))
+    used = checked.bind("x", failing, checked.call("_+_", checked.ident("x"), checked.constant(1)), lazy=True)
     assert run(used).type().name() == "ERROR"
 
 
 def test_bindings_nest_and_shadow():
-    inner = checked.bind("x", checked.constant(2), checked.ident("x"))
+    inner = checked.bind("x", checked.constant(2), checked.ident("x"), lazy=True)
     both = checked.call("_+_", checked.ident("x"), inner)
-    assert run(checked.bind("x", checked.constant(1), both)).value() == 3
+    assert run(checked.bind("x", checked.constant(1), both, lazy=True)).value() == 3
 
 
 def test_a_node_without_a_recorded_type_is_dynamic():

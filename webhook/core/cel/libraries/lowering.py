@@ -62,7 +62,7 @@ class Lowering:
         nodes = list(checked.walk(message.expr))
         shadowed = any(_takes_name(node) for node in nodes)
         for node in nodes:
-            syntax.make_eager(node)
+            checked.make_eager(node)
         expression.rewrite(nodes, _FORMAT_RULES)
         if fuse and not shadowed:
             Fuser(message, self._overloads).fuse()

@@ -78,24 +78,7 @@ def bound(value: bytes, name: str, body: Callable[[bytes], bytes]) -> bytes:
     """Return ``body`` of ``value``, evaluated once; a name or literal is passed on as it is."""
     if checked.Expr.FromString(value).WhichOneof("kind") in ("ident_expr", "const_expr"):
         return body(value)
-    node = checked.Expr.FromString(checked.bind(name, value, body(checked.ident(name))))
-    make_eager(node)
-    return bytes(node.SerializeToString())
-
-
-def make_eager(node: Any) -> None:
-    """Have the value of a ``cel.bind``, which ``optMap`` and ``sortBy`` are made of, evaluated at once.
-
-    A bind is a loop over nothing, whose condition is false. cel-expr-python 0.1.3 knows that form and evaluates the
-    value when it first finds the slot of the variable empty. But a loop that ends early, as ``exists`` does, leaves
-    its last element in the slot: ``[1].exists(x, true) && cel.bind(y, 2, y == 2)`` is false. With a condition that
-    is true it is an ordinary loop, which fills the slot itself.
-    """
-    loop = node.comprehension_expr
-    if node.WhichOneof("kind") == "comprehension_expr" and loop.iter_var == "#unused":
-        condition = loop.loop_condition.const_expr
-        if condition.WhichOneof("kind") == "bool_value":
-            condition.bool_value = True
+    return checked.bind(name, value, body(checked.ident(name)), lazy=False)
 
 
 def _serialized(**kind: Any) -> bytes:

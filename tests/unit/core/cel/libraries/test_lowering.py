@@ -156,4 +156,4 @@ def test_a_loop_that_ends_early_leaves_nothing_behind(evaluate, source, expected
 def test_fault_a_loop_that_ends_early_spoils_bound_variables(engine):
     source = f"{EARLY} && optional.of('x').optMap(l, l == 'x').value()"
     value = engine.env.compile(source).eval(engine.env.Activation({"data": [3, 1, 2]})).value()
-    assert value is False, "mended upstream: make_eager in syntax.py can go"
+    assert value is False, "mended upstream: make_eager in checked.py can go"
