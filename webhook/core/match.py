@@ -6,7 +6,7 @@ pkg/admission/plugin/policy/matching.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from webhook.core.selectors import Selector, compile_selector
@@ -78,6 +78,16 @@ class Matcher:
         ):
             return False
         return not self.rules or any(_rule_matches(rule, kind, exact=self.exact) for rule in self.rules)
+
+    def remainder(self, kind: RequestKind) -> Matcher | None:
+        """What is left to look at for a request of a kind that `may_match`: names and selectors; None: nothing."""
+        rules = tuple(rule for rule in self.rules if _rule_matches(rule, kind, exact=self.exact))
+        if any(not rule.resource_names for rule in rules):
+            rules = ()
+        excluded = tuple(rule for rule in self.excluded if _rule_matches(rule, kind, exact=self.exact))
+        if not rules and not excluded and self.namespaces is None and self.objects is None:
+            return None
+        return replace(self, rules=rules, excluded=excluded)
 
     def matches(self, request: AdmissionRequest, kind: RequestKind, lookup: Lookup) -> bool:
         """Whether the whole of the constraints matches. Raises `MissingObjectError` for an unknown namespace."""

@@ -126,9 +126,10 @@ class Policy:
             bool(self.constraints.rules) and self.constraints.may_match(kind) and self.binding.may_match(kind)
         )
 
-    def matches(self, request: AdmissionRequest, kind: RequestKind, lookup: Lookup) -> bool:
-        """Whether constraints and binding match this request."""
-        return self.constraints.matches(request, kind, lookup) and self.binding.matches(request, kind, lookup)
+    def remainder(self, kind: RequestKind) -> tuple[Matcher, ...]:
+        """What must still match of constraints and binding for a request of a kind that `may_match`."""
+        left = (self.constraints.remainder(kind), self.binding.remainder(kind))
+        return tuple(matcher for matcher in left if matcher is not None)
 
     def evaluate(
         self, request: AdmissionRequest, bindings: Bindings, lookup: Lookup, path: str = ""

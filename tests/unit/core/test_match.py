@@ -24,6 +24,9 @@ def matches(request_of, snapshot_of, pod_of):
         full = matcher.matches(request, kind, lookup)
         # The index may only leave out what can never match.
         assert matcher.may_match(kind) or not full
+        if matcher.may_match(kind):
+            remainder = matcher.remainder(kind)
+            assert (remainder is None or remainder.matches(request, kind, lookup)) is full
         return full
 
     return decide
