@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -88,10 +89,11 @@ class Broker:
         audit: Callable[[Mapping[str, Any]], None],
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source, self._cluster, self._issuers = source, cluster, issuers
         self._challenges, self._limits, self._settings = challenges, limits, settings
-        self._audit, self._now = audit, now
+        self._audit, self._now, self._clock = audit, now, clock
         self._services: dict[str, GuardedKms] = {}
 
     def challenge(self, request: ChallengeRequest) -> Challenge:
@@ -112,13 +114,17 @@ class Broker:
             public_key = base64.b64decode(request.public_key)
             self._challenges.check(request.nonce, public_key, self._now().timestamp())
             who, pod, ends = await self._decide(token, request.model, event)
-            moment = self._now().timestamp()
-            self._limits.spend(request.nonce, moment, challenge.LIFETIME + challenge.SKEW)
+            self._limits.spend(request.nonce, self._clock(), challenge.LIFETIME + challenge.SKEW)
             model = self._model(request.model)
             await self._attest(model, request)
-            self._limits.release(who.uid, request.model, caller.agent_starts(pod, AGENT))
+            starts, lease_seconds = caller.agent_starts(pod, AGENT), self._settings.lease_seconds
+            self._limits.release(who.uid, request.model, starts, self._clock(), lease_seconds)
+            try:
+                encrypted = await self._sealed(model, public_key, request)
+            except BaseException:
+                self._limits.not_released(who.uid, request.model)
+                raise
             event["keys"] = [key.id for key in model.spec.keys]
-            encrypted = await self._sealed(model, public_key, request)
             lease = self._lease(ends)
             event["until"] = lease.grant_ends
             return Released(encrypted=base64.b64encode(encrypted).decode(), lease=lease)
@@ -157,7 +163,7 @@ class Broker:
             "node": who.node,
             "credential": who.credential,
         }
-        self._limits.request(who.uid, model, self._now().timestamp())
+        self._limits.request(who.uid, model, self._clock())
         pod = await self._cluster.pod(who.namespace, who.pod)
         caller.check_pod(who, pod)
         faults = await self._cluster.webhook_faults()

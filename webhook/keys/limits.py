@@ -40,7 +40,7 @@ class Limits:
     pods: Rate = field(default_factory=lambda: Rate(per_minute=12, burst=12))
     models: Rate = field(default_factory=lambda: Rate(per_minute=600, burst=300))
     spare_releases: int = 1
-    _released: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
+    _released: OrderedDict[tuple[str, str], tuple[int, float]] = field(default_factory=OrderedDict)
     _nonces: OrderedDict[str, float] = field(default_factory=OrderedDict)
 
     def request(self, pod_uid: str, model: str, now: float) -> None:
@@ -66,23 +66,30 @@ class Limits:
             raise RefusedError(PLAYED, "the nonce was used before: ask for a new one")
         self._nonces[nonce] = now
 
-    def release(self, pod_uid: str, model: str, starts: int) -> None:
+    def release(self, pod_uid: str, model: str, starts: int, now: float, lease: float) -> None:
         """Count one release to a pod whose sidecar was started ``starts`` times.
 
-        One release a start is what a sidecar needs; spare ones are for the status that lags and for lost answers.
+        A sidecar needs one a start, and one more whenever a lease of so many seconds could have ended since; spare ones
+        are for a pod status that lags and for lost answers.
 
         Raises:
             RefusedError: the pod had as many as it can need.
         """
         key = (pod_uid, model)
-        count = self._released.pop(key, 0)
-        self._released[key] = count
-        if count >= starts + self.spare_releases:
+        count, since = self._released.pop(key, (0, now))
+        self._released[key] = (count, since)
+        if count >= starts + self.spare_releases + int((now - since) / lease):
             raise RefusedError(
                 PLAYED,
                 f'this pod got the keys of model "{model}" {count} times and its sidecar started {starts} times: '
                 "somebody else may be using its token",
             )
-        self._released[key] = count + 1
+        self._released[key] = (count + 1, since)
         if len(self._released) > _REMEMBERED:
             self._released.popitem(last=False)
+
+    def not_released(self, pod_uid: str, model: str) -> None:
+        """Take back what `release` counted: nothing was given out after all."""
+        count, since = self._released.get((pod_uid, model), (0, 0.0))
+        if count:
+            self._released[pod_uid, model] = (count - 1, since)

@@ -21,7 +21,7 @@ def test_memory_is_bounded(monkeypatch):
     rate, limits = Rate(1, 1), Limits()
     for number in range(50):
         rate.take(str(number), 0)
-        limits.release(str(number), "m", 1)
+        limits.release(str(number), "m", 1, 0, 900)
     assert len(rate._buckets) == len(limits._released) == 10
 
 
@@ -46,12 +46,26 @@ def test_a_nonce_is_spent_once_while_it_lives():
     assert set(limits._nonces) == {"other"}, "what has expired is refused by its time, and forgotten here"
 
 
-def test_one_release_a_start_and_a_spare_one():
+def test_one_release_a_start_one_a_lease_and_a_spare_one():
     limits = Limits()
-    limits.release("pod", "m", 1)
-    limits.release("pod", "m", 1)
+    limits.release("pod", "m", 1, 0, 900)
+    limits.release("pod", "m", 1, 0, 900)
     with pytest.raises(RefusedError, match="2 times and its sidecar started 1 times"):
-        limits.release("pod", "m", 1)
-    limits.release("pod", "m", 2)
-    limits.release("pod", "other", 1)
-    limits.release("other", "m", 1)
+        limits.release("pod", "m", 1, 899, 900)
+    limits.release("pod", "m", 2, 899, 900)
+    with pytest.raises(RefusedError, match="3 times"):
+        limits.release("pod", "m", 2, 899, 900)
+    limits.release("pod", "m", 2, 900, 900)
+    limits.release("pod", "other", 1, 0, 900)
+    limits.release("other", "m", 1, 0, 900)
+
+
+def test_what_was_not_given_out_is_not_counted():
+    limits = Limits(spare_releases=0)
+    for _ in range(5):
+        limits.release("pod", "m", 1, 0, 900)
+        limits.not_released("pod", "m")
+    limits.not_released("pod", "m")
+    limits.release("pod", "m", 1, 0, 900)
+    with pytest.raises(RefusedError):
+        limits.release("pod", "m", 1, 0, 900)
