@@ -97,7 +97,8 @@ class CompileError(Exception):
         for start, end in zip(starts, [*(match.start() for match in starts[1:]), len(report)], strict=True):
             message, _, caret = report[start.end() : end].rstrip("\n").partition("\n")
             issues.append(Issue(max(1, int(start[1])), max(1, int(start[2])), message, caret))
-        return cls(tuple(issues))
+        # The engine repeats what no place in the source belongs to.
+        return cls(tuple(dict.fromkeys(issues)))
 
 
 class EvaluationError(Exception):

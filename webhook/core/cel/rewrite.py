@@ -79,8 +79,14 @@ class _Rewriter:
             self._guard(node, operand, inner, function, key.SerializeToString())
         elif call.function != "_[_]" and _may_be_no_map(operand, kind):
             name, value = self._local()
-            access = checked.call(call.function, value, key.SerializeToString())
-            body = checked.call("_?_:_", _container(value), access, _NONE)
+            at = key.SerializeToString()
+            # A key that fails is an error whatever it is a key of.
+            absent = (
+                _NONE
+                if key.const_expr.WhichOneof("kind")
+                else _choose(checked.call("_==_", at, at), _NONE, _NONE)
+            )
+            body = _choose(_container(value), checked.call(call.function, value, at), absent)
             self._replace(node, checked.bind(name, operand.SerializeToString(), body, lazy=False))
 
     def _guard(self, node: Any, operand: Any, inner: str, function: str, key: bytes) -> None:
@@ -91,7 +97,7 @@ class _Rewriter:
         name, value = self._local()
         present = checked.call("hasValue", target=value)
         fit = checked.call("_&&_", present, _container(checked.call("value", target=value)))
-        body = checked.call("_?_:_", fit, checked.call(function, value, key), _NONE)
+        body = _choose(fit, checked.call(function, value, key), _NONE)
         self._replace(node, checked.bind(name, operand.SerializeToString(), body, lazy=False))
 
     def _format(self, node: Any) -> None:
@@ -111,7 +117,7 @@ class _Rewriter:
             words = checked.call(FORMATTED, value, checked.text(written))
             if written == "s" and kind == "dyn":
                 odd = checked.any_of(*(_is_type(value, name) for name in (_LIST, _MAP, _DOUBLE)))
-                words = checked.call("_?_:_", odd, words, value)
+                words = _choose(odd, words, value)
             elif kind not in {"list", "map", "double", "dyn"}:
                 return match[0]
             self._replace(argument, words)
@@ -158,6 +164,10 @@ class _Rewriter:
     def _local(self) -> tuple[str, bytes]:
         name = f"@{next(self._locals)}"
         return name, checked.ident(name)
+
+
+def _choose(condition: bytes, when_true: bytes, when_false: bytes) -> bytes:
+    return checked.call("_?_:_", condition, when_true, when_false)
 
 
 def _may_be_no_map(operand: Any, kind: str) -> bool:

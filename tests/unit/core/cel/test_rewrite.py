@@ -45,7 +45,14 @@ def test_fields_of_what_has_none(value, source, expected):
 
 
 @pytest.mark.parametrize(
-    "source", ["has(object.zz.f)", "has(object.l.f)", "object.?l.?f.hasValue()", "object.n.f == 1"]
+    "source",
+    [
+        "has(object.zz.f)",
+        "has(object.l.f)",
+        "object.?l.?f.hasValue()",
+        "object.n.f == 1",
+        "object.n[?object.zz].hasValue()",
+    ],
 )
 def test_what_stays_an_error(value, source):
     with pytest.raises(EvaluationError):
