@@ -146,6 +146,15 @@ class Cluster(Schema):
     max_snapshot_age_seconds: float = Field(default=300, gt=0)
 
 
+class Receiver(Schema):
+    """Where news of requests, approvals and endings is sent."""
+
+    name: Name
+    url: Pattern
+    format: Literal["json", "slack"] = "json"
+    secret_file: str = Field(default="", description="the HMAC-SHA256 key that signs what is sent as json")
+
+
 class Controller(Schema):
     """The controller: its lease, and the webhook configurations it keeps as they should be."""
 
@@ -161,6 +170,7 @@ class Controller(Schema):
         ge=0,
         description="nothing is signed that was written so soon after a webhook configuration",
     )
+    receivers: list[Receiver] = Field(default_factory=list, max_length=16)
     restore: bool = Field(
         default=True, description="put a webhook configuration back that was changed or removed"
     )

@@ -28,6 +28,7 @@ _MAX_OUTCOMES = 8000
 _MAX_RESOURCES = 1000
 _GAUGES = {
     "weightlock_grants_active": "Grants that hold now.",
+    "weightlock_break_glass_grants_active": "Grants that hold now without approvals, in an emergency.",
     "weightlock_access_objects_ignored": "Access requests and approvals that count for nothing.",
     "weightlock_certificate_expiry_timestamp_seconds": "When the serving certificate ends, in Unix time.",
     "weightlock_snapshot_age_seconds": "Seconds since the snapshot was last known to be what the cluster holds.",

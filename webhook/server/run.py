@@ -136,6 +136,10 @@ class Webhook:
         gauge("weightlock_snapshot_age_seconds", source.age)
         gauge("weightlock_certificate_expiry_timestamp_seconds", self._certificate.expiry)
         gauge("weightlock_grants_active", lambda: len(source.snapshot().access.active(datetime.now(UTC))))
+        gauge(
+            "weightlock_break_glass_grants_active",
+            lambda: sum(grant.break_glass for grant in source.snapshot().access.active(datetime.now(UTC))),
+        )
         gauge("weightlock_access_objects_ignored", lambda: len(source.snapshot().access.problems))
         gauge("weightlock_snapshot_problems", lambda: len(source.snapshot().problems))
 

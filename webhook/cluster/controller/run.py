@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from webhook.cluster.api import ApiError
 from webhook.cluster.controller.events import Events
 from webhook.cluster.controller.lease import Leader
+from webhook.cluster.controller.notify import Notifier
 from webhook.cluster.controller.steps import Steps, is_undecided
 from webhook.cluster.controller.watches import CONFIGURATIONS, PODS, Kept, holders, holds_weights, slim_pod
 from webhook.cluster.reflector import Reflector, Timing
@@ -56,8 +57,9 @@ class Controller:
             Reflector(source.api, PODS, self._pods, timing),
             *(Reflector(source.api, kind, self._configurations, timing) for kind in CONFIGURATIONS),
         ]
-        self.steps = Steps(source.api, Events(source.api), signer)
         settings = config.controller
+        self.notifier = Notifier(settings.receivers)
+        self.steps = Steps(source.api, Events(source.api), signer, self.notifier.tell)
         self._faults: tuple[str, ...] = ()
         self._restore = settings.restore
         self._settling = timedelta(seconds=settings.settle_seconds)
@@ -77,6 +79,7 @@ class Controller:
             source = await stack.enter_async_context(ClusterSource.connect(config, verifier=verifier))
             controller = cls(source, config, signer, expected)
             tasks = [asyncio.create_task(reflector.run()) for reflector in controller._reflectors]
+            tasks.append(asyncio.create_task(controller.notifier.run()))
             tasks.append(asyncio.create_task(controller.leader.run(controller.rounds)))
             stack.push_async_callback(_cancel, tasks)
             stack.push_async_callback(controller.leader.release)

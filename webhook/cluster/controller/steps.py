@@ -20,12 +20,13 @@ from webhook.cluster.controller.events import access_reference, pod_reference
 from webhook.core.access.endings import ENDED, due
 from webhook.core.access.intact import same
 from webhook.core.access.model import format_time
+from webhook.core.access.notices import notice
 from webhook.core.access.status import approval_status, request_status
 from webhook.core.objects import ObjectKey
 from webhook.core.snapshot import APPROVALS, REQUESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from webhook.cluster.api import KubeApi
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from webhook.core.access import Signer, Verifier
     from webhook.core.access.endings import Due, Holder
     from webhook.core.access.intact import Protection
+    from webhook.core.access.notices import Notice
     from webhook.core.objects import Document
     from webhook.core.snapshot import Snapshot
 
@@ -48,10 +50,17 @@ log = logging.getLogger(__name__)
 class Steps:
     """The steps, over one API server."""
 
-    def __init__(self, api: KubeApi, events: Events, signer: Signer | None) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        events: Events,
+        signer: Signer | None,
+        news: Callable[[Notice], None] = lambda _: None,
+    ) -> None:
         self._api = api
         self._events = events
         self._signer = signer
+        self._news = news
         self.signed = 0
         self.ignored = 0
 
@@ -93,20 +102,34 @@ class Steps:
             await self._write_status(document, {"state": state, "reason": item.reason})
 
     async def tell(self, snapshot: Snapshot, now: datetime) -> None:
-        """Write the status of every request and approval that bears another, and an Event for what is
-        ignored.
-        """
+        """Write the status of every request and approval that bears another, and send the news."""
         book = snapshot.access
         for document in list(snapshot.objects.each(REQUESTS)):
             before = document.get("status") or {}
             status = request_status(book, document["metadata"]["name"], before, now)
             if _settled(snapshot, document) and status != before:
                 await self._write_status(document, status)
+                await self._announce(snapshot, document, before, status)
         for document in list(snapshot.objects.each(APPROVALS)):
             status = approval_status(book, document["metadata"]["name"])
             if _settled(snapshot, document) and status != (document.get("status") or {}):
                 await self._write_status(document, status)
         self.ignored = len(book.problems)
+
+    async def _announce(
+        self, snapshot: Snapshot, document: Document, before: Document, status: Document
+    ) -> None:
+        """Send the news of a change, and make an emergency loud where it happened."""
+        name = document["metadata"]["name"]
+        ask = snapshot.access.ask(name)
+        news = notice(ask, document["spec"].get("reason", ""), before, status) if ask is not None else None
+        if ask is None or news is None:
+            return
+        self._news(news)
+        if news.event == "break-glass":
+            log.warning("break-glass", extra={"fields": {"request": name, "requester": ask.by.username}})
+            reference = access_reference("AccessRequest", name, ask.uid)
+            await self._events.tell(reference, "BreakGlass", news.message, once="", warning=True)
 
     async def restore(self, path: str, wanted: Document, found: Document | None) -> None:
         """Put a webhook configuration back as it should be, unless it is."""

@@ -1,0 +1,108 @@
+"""What people are told when a request moves on: new, approved, granted, refused, over. Pure; the controller sends it.
+
+The words hold what somebody else wrote, so they are kept on one line, and in Slack's form nothing in them is markup.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from webhook.core.access.model import Phase, format_time
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from webhook.core.access.model import Ask
+    from webhook.core.objects import Document
+
+_VERBS = {
+    Phase.ACTIVE: ("granted", "may now use"),
+    Phase.EXPIRED: ("ended", "may no longer use"),
+    Phase.DENIED: ("denied", "was denied"),
+    Phase.REVOKED: ("revoked", "has lost"),
+}
+_MAX_REASON = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One piece of news. ``event`` is requested, approved, granted, break-glass, denied, revoked or ended."""
+
+    event: str
+    message: str
+    request: str
+    what: str
+    requester: str
+    approvals: str
+    ends: str
+
+    def as_json(self, now: datetime) -> dict[str, Any]:
+        """The generic form, version 1: fields are added, never renamed."""
+        return {
+            "version": 1,
+            "time": format_time(now),
+            "event": self.event,
+            "request": self.request,
+            "for": self.what,
+            "requester": self.requester,
+            "approvals": self.approvals,
+            "ends": self.ends,
+            "message": self.message,
+        }
+
+    def as_slack(self) -> dict[str, Any]:
+        """Slack's form (api.slack.com/reference/surfaces/formatting, "Escaping text"), which Mattermost reads, too."""
+        text = self.message
+        for character, escape in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+            text = text.replace(character, escape)
+        return {"text": text}
+
+
+def notice(ask: Ask, reason: str, before: Document, after: Document) -> Notice | None:
+    """The news in a change of status; None where nothing happened that people wait for."""
+    who, what = plain(ask.subject.username), _what(ask)
+    was, now = before.get("state"), after.get("state")
+    command = f"weightlock access approve {ask.name}"
+    event, words = "", ""
+    if now == Phase.PENDING and was is None:
+        asked = plain(reason)[:_MAX_REASON]
+        event, words = (
+            "requested",
+            f'{plain(ask.by.username)} asks for {what} for {who}: "{asked}". To approve: {command}',
+        )
+    elif now == Phase.PENDING and after.get("approvals") != before.get("approvals"):
+        event, words = "approved", f"{ask.name}: {after.get('approvals')} approvals for {what} for {who}"
+    elif now != was and now in _VERBS:
+        event, verb = _VERBS[Phase(str(now))]
+        words = f"{who} {verb} {what} ({ask.name})" + (
+            f" until {after['ends']}" if now == Phase.ACTIVE else ""
+        )
+        words += f", by {plain(str(after['by']))}" if after.get("by") else ""
+        if now == Phase.ACTIVE and ask.break_glass:
+            event, words = (
+                "break-glass",
+                f"BREAK-GLASS by {plain(ask.by.username)}: {words}. Reason: {plain(reason)}",
+            )
+    if not event:
+        return None
+    return Notice(
+        event,
+        words,
+        ask.name,
+        what,
+        ask.by.username,
+        str(after.get("approvals", "")),
+        str(after.get("ends", "")),
+    )
+
+
+def plain(text: str) -> str:
+    """Text on one line, without control characters."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _what(ask: Ask) -> str:
+    if ask.change is not None:
+        return f"a change of {ask.change.kind} {ask.change.name}"
+    return f"a waiver of {ask.waiver.code}" if ask.waiver is not None else f"model {ask.model}"
