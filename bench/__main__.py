@@ -7,6 +7,7 @@ NAMES = {
     "decide": "one verdict in process, against parsing alone; growth with policies and objects; compiling",
     "load": "reviews over TLS, against a handler that only echoes",
     "seal": "sealing and unsealing, against cp",
+    "broker": "keys released a second, and a sidecar from start to key",
 }
 
 

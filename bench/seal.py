@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 8))
     parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="a tmpfs (/dev/shm)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(arguments or [])
     size = int(options.size * GIB)
     free = shutil.disk_usage(options.dir).free
     if free < size * 3.2:
@@ -182,4 +182,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -74,8 +74,11 @@ class Target:
 
 def erase(path: Path) -> None:
     """Overwrite what is small, cut what is large to nothing, and unlink."""
+    if path.is_symlink():
+        path.unlink()
+        return
     with contextlib.suppress(OSError):
-        path.chmod(0o600, follow_symlinks=True)
+        path.chmod(0o600)
         fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             size = os.fstat(fd).st_size

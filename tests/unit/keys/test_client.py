@@ -1,0 +1,185 @@
+"""The reader library: streams, whole files, memory maps and safetensors, from sealed files and the delivered key."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from webhook.cli import key as key_command
+from webhook.keys import operations
+from webhook.keys.client import open_weights
+from webhook.keys.errors import BadInputError, SealedDataError, WrongKeyError
+
+SEGMENT = 1 << 20
+TENSORS = {"layers.0.weight": ("F32", [4, 8], os.urandom(128)), "layers.1.bias": ("BF16", [3], os.urandom(6))}
+
+
+def safetensors_bytes(tensors=TENSORS):
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, (dtype, shape, content) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.fixture
+def keys(tree, tmp_path, service, work):
+    """The tree with a safetensors file, sealed; its key where the sidecar would put it."""
+    (tree / "model.safetensors").write_bytes(safetensors_bytes())
+    (tree / "junk.safetensors").write_bytes((10**9).to_bytes(8, "little") + b"{}")
+    (tree / "odd.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
+    manifest = operations.seal(tree, tmp_path / "sealed", service, "atlas-70b", "k1", work)
+    directory = tmp_path / "keys" / "atlas-70b"
+    directory.mkdir(parents=True)
+    with service.unwrap(manifest.key, "atlas-70b") as secret, secret.view() as view:
+        (directory / "k1").write_bytes(view)
+    return tmp_path / "keys"
+
+
+@pytest.fixture
+def weights(keys, tmp_path):
+    with open_weights(tmp_path / "sealed", keys=keys) as weights:
+        yield weights
+
+
+def test_every_way_to_read_gives_the_same(weights, tree):
+    for name in weights.files:
+        content = (tree / name).read_bytes()
+        assert weights.size(name) == len(content)
+        assert weights.read(name) == content
+        with weights.open(name) as stream:
+            assert stream.read() == content
+        if content:
+            with weights.map(name) as memory:
+                assert memory[:] == content
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3 * SEGMENT + 100), st.integers(0, 2 * SEGMENT)), min_size=1, max_size=5
+    )
+)
+def test_any_seek_and_read(weights, tree, places):
+    content = (tree / "shards/deep/three.bin").read_bytes()
+    with weights.raw("shards/deep/three.bin") as stream:
+        for offset, size in places:
+            stream.seek(offset)
+            buffer = bytearray(size)
+            count = stream.readinto(buffer)
+            assert buffer[:count] == content[offset : offset + size]
+            assert stream.tell() == max(offset, min(offset + size, len(content)))
+
+
+def test_seeking(weights):
+    with weights.raw("config.json") as stream:
+        assert stream.seekable()
+        assert stream.readable()
+        assert not stream.writable()
+        assert stream.seek(-5, io.SEEK_END) == 12
+        assert stream.seek(2, io.SEEK_CUR) == 14
+        assert len(stream.readall()) == 3
+        with pytest.raises(ValueError, match="negative"):
+            stream.seek(-1)
+    assert stream.closed
+
+
+def test_no_plaintext_is_written_anywhere(weights, tmp_path):
+    before = set(tmp_path.rglob("*"))
+    weights.read("shards/deep/three.bin")
+    weights.map("shards/deep/three.bin").close()
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_what_is_not_there(weights, keys, tmp_path, tree):
+    with pytest.raises(BadInputError, match="has no file 'nothing'"):
+        weights.open("nothing")
+    no_key = pytest.raises(BadInputError, match=r"key file .*other-model/k1 cannot be read")
+    with no_key, open_weights(tmp_path / "sealed", model="other-model", keys=keys):
+        pass
+    with pytest.raises(BadInputError, match="is not a sealed directory"), open_weights(tree, keys=keys):
+        pass
+
+
+def test_a_wrong_key(keys, tmp_path):
+    (keys / "atlas-70b" / "k1").write_bytes(bytes(32))
+    with pytest.raises(WrongKeyError), open_weights(tmp_path / "sealed", keys=keys):
+        pass
+
+
+def test_another_version_does_not_open_and_a_damaged_segment_does_not_read(weights, tmp_path):
+    path = tmp_path / "sealed" / "shards/deep/three.bin.sealed"
+    raw = bytearray(path.read_bytes())
+    raw[2 * SEGMENT + 500] ^= 1
+    path.write_bytes(raw)
+    with weights.raw("shards/deep/three.bin") as stream:
+        assert len(stream.read(1000)) == 1000
+        stream.seek(2 * SEGMENT)
+        with pytest.raises(SealedDataError, match="segment 3 of 4"):
+            stream.read(1000)
+    raw[5] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(SealedDataError, match="damaged, swapped or rolled back"):
+        weights.raw("shards/deep/three.bin")
+
+
+def test_safetensors_one_tensor_at_a_time(weights):
+    with weights.safetensors("model.safetensors") as tensors:
+        assert list(tensors) == list(TENSORS)
+        assert tensors.metadata == {"format": "pt"}
+        for name, (dtype, shape, content) in TENSORS.items():
+            assert tensors.info(name) == (dtype, tuple(shape))
+            assert tensors.bytes(name) == content
+        with pytest.raises(KeyError):
+            tensors.bytes("nothing")
+
+
+def test_the_safetensors_library_reads_the_same(weights):
+    library = pytest.importorskip("safetensors", reason="safetensors is not installed")
+    loaded = dict(library.deserialize(weights.read("model.safetensors")))
+    for name, (_, shape, content) in TENSORS.items():
+        assert (loaded[name]["shape"], bytes(loaded[name]["data"])) == (shape, content)
+
+
+@pytest.mark.parametrize("name", ["junk.safetensors", "odd.safetensors", "config.json", "empty.txt"])
+def test_what_is_no_safetensors_file(weights, name):
+    with pytest.raises(SealedDataError, match="is not safetensors"), weights.safetensors(name):
+        pass
+
+
+def test_the_helper(keys, tmp_path, tree, capsysbinary):
+    sealed = str(tmp_path / "sealed")
+    assert key_command.main([f"--keys={keys}", "cat", sealed, "shards/one-more.bin"]) == 0
+    assert capsysbinary.readouterr().out == (tree / "shards/one-more.bin").read_bytes()
+    assert key_command.main([f"--keys={keys}", "list", sealed]) == 0
+    assert b"      17 B  config.json\n" in capsysbinary.readouterr().out
+    for words, code in (
+        ([f"--keys={keys}", "cat", sealed, "nothing"], 2),
+        (["--keys=/nonexistent", "list", sealed], 2),
+        ([f"--keys={keys}", "--model=other", "list", sealed], 2),
+    ):
+        assert key_command.main(words) == code
+        captured = capsysbinary.readouterr()
+        assert captured.out == b""
+        assert captured.err.startswith(b"weightlock-key: ")
+        assert captured.err.count(b"\n") == 1
+    (keys / "atlas-70b" / "k1").write_bytes(bytes(32))
+    assert key_command.main([f"--keys={keys}", "list", sealed]) == 1
+
+
+def test_a_reader_that_goes_away_is_no_traceback(keys, tmp_path):
+    words = [sys.executable, "-m", "webhook.cli.key", f"--keys={keys}", "cat", str(tmp_path / "sealed")]
+    with subprocess.Popen(
+        [*words, "shards/deep/three.bin"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
