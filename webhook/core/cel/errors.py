@@ -118,3 +118,11 @@ class EvaluationError(Exception):
             if changed:
                 break
         return cls(message)
+
+
+class OpaqueValueError(EvaluationError):
+    """A value that only the engine can hold, such as a quantity or an address; ``type_name`` says of what type."""
+
+    def __init__(self, type_name: str) -> None:
+        super().__init__(f"a value of type {type_name} has no plain form")
+        self.type_name = type_name

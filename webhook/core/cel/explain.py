@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from webhook.core.authz import UnansweredError
 from webhook.core.cel import checked, engine
-from webhook.core.cel.errors import CompileError, EvaluationError
+from webhook.core.cel.errors import CompileError, EvaluationError, OpaqueValueError
 from webhook.core.cel.program import run
 from webhook.core.cel.spans import Spans
 
@@ -45,6 +45,16 @@ class Node:
         yield f"{'  ' * depth}{self.text}{' = ' if outcome else ''}{outcome}{note}"
         for child in self.children:
             yield from child.lines(depth + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opaque:
+    """Stands for a value that only the engine can hold."""
+
+    type_name: str
+
+    def __str__(self) -> str:
+        return f"<{self.type_name}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,8 @@ class _Explainer:
         try:
             expression = engine.deserialize(checked.dump(self._program.surroundings.enclose(content)))
             return _Outcome(run(expression, self._bindings, self._params))
+        except OpaqueValueError as opaque:
+            return _Outcome(_Opaque(opaque.type_name))
         except (EvaluationError, CompileError) as error:
             return _Outcome(error=error.message)
         except UnansweredError:
@@ -199,6 +211,10 @@ class _Explainer:
             yield from self._visible(place, root, loop.accu_init)
             inner = place.inside((loop.accu_var, loop.accu_init.SerializeToString()))
             yield from self._visible(inner, root, loop.result)
+            return
+        if loop.iter_var:
+            # A loop that a macro made: what it does to each element cannot be shown without the element.
+            yield from self._visible(place, root, loop.iter_range)
             return
         for child in checked.children(expr):
             yield from self._visible(place, root, child)

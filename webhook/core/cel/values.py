@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from webhook.core.cel.errors import EvaluationError
+from webhook.core.cel.errors import EvaluationError, OpaqueValueError
 
 _SCALARS: Final = frozenset({"BOOL", "INT", "UINT", "DOUBLE", "STRING", "DURATION", "TIMESTAMP", "TYPE"})
 
@@ -31,7 +31,7 @@ def plain(value: Any) -> Any:
         return {key: plain(item) for key, item in value.value().items()}
     if name == "BYTES":
         return bytes(value.value())
-    raise EvaluationError(f"a value of type {name} has no plain form")
+    raise OpaqueValueError(name)
 
 
 def _error(value: Any) -> EvaluationError:

@@ -106,6 +106,19 @@ def test_parts_of_other_kinds(lines, source, line):
     assert any(text.startswith(line) for text in lines(source)), "\n".join(lines(source))
 
 
+def test_values_of_the_libraries(lines):
+    tree = lines(
+        "cidr('10.0.0.0/8').containsIP('11.0.0.1') || cidr('10.0.0.0/8').containsIP(object.metadata.name)"
+    )
+    assert tree[1] == "  cidr('10.0.0.0/8').containsIP('11.0.0.1') = false"
+    assert tree[-2:] == ["    cidr('10.0.0.0/8') = <net.CIDR>", '    object.metadata.name = "train"']
+    assert lines("[3, 1].sortBy(x, -x)[0] == 1")[1:] == [
+        "  [3, 1].sortBy(x, -x)[0] = 3",
+        "    [3, 1].sortBy(x, -x) = [3, 1]",
+        "      [3, 1] = [3, 1]",
+    ]
+
+
 def test_values_are_short_and_objects_are_not_dumped(lines):
     text = "\n".join(lines("object == null || object.spec.containers == []"))
     assert "hunter2" not in text
