@@ -26,9 +26,11 @@ _KEPT = (
     "maximum",
     "maxItems",
     "maxLength",
+    "maxProperties",
     "minimum",
     "minItems",
     "minLength",
+    "minProperties",
     "pattern",
     "type",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from webhook.api.base import LabelSelector, Name, Pattern, Resource, Schema
 from webhook.api.duration import Duration
@@ -56,6 +56,8 @@ class ImageVolumes(Schema):
 
 class VolumeMatch(Schema):
     """One way to recognise a volume as these weights: exactly one of the fields is set."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     persistent_volume_claim: ClaimVolumes | None = None
     persistent_volume: PersistentVolumes | None = None
