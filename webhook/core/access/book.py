@@ -40,6 +40,7 @@ class AccessBook:
     _by_subject: dict[SubjectKey, tuple[Grant, ...]] = field(default_factory=dict)
     _special: dict[str, Grant] = field(default_factory=dict)
     _ignored: dict[tuple[str, str], Ignored] = field(default_factory=dict)
+    _seen: dict[tuple[str, str], AccessRequest | AccessApproval] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -67,7 +68,19 @@ class AccessBook:
         remove: Iterable[tuple[str, str]] = (),
         models: Mapping[str, AccessRules] | None = None,
     ) -> AccessBook:
-        """The book after objects were written, others (kind, name) removed, or the ModelWeights changed."""
+        """The book after objects were written, others (kind, name) removed, or the ModelWeights changed.
+
+        What was written as it was before costs a comparison: a new status, or a watch that begins anew.
+        """
+        written: dict[tuple[str, str], AccessRequest | AccessApproval] = {
+            (resource.kind, resource.metadata.name): resource for resource in put
+        }
+        gone = [key for key in remove if key not in written and key in self._seen]
+        changed = {
+            key: resource for key, resource in written.items() if not _same(self._seen.get(key), resource)
+        }
+        if not gone and not changed and models is None:
+            return self
         book = AccessBook(
             models=self.models if models is None else dict(models),
             settings=self.settings,
@@ -79,13 +92,15 @@ class AccessBook:
             _by_subject=self._by_subject.copy(),
             _special=self._special.copy(),
             _ignored=self._ignored.copy(),
+            _seen={**self._seen, **changed},
         )
         stale = _stale(self, book.models) if models is not None else set()
         before: dict[str, SubjectKey] = {}
-        for kind, name in remove:
-            stale |= book._forget(kind, name, before)
-        for resource in put:
-            stale |= book._forget(resource.kind, resource.metadata.name, before)
+        for key in gone:
+            del book._seen[key]
+            stale |= book._forget(*key, before)
+        for key, resource in changed.items():
+            stale |= book._forget(*key, before)
             stale |= book._take(resource)
         book._derive(stale, before)
         return book
@@ -235,6 +250,16 @@ class AccessBook:
             kept += [grant for grant in changed.values() if grant is not None]
             ordered = sorted(kept, key=lambda grant: (grant.expires, grant.request), reverse=True)
             _set_or_drop(self._by_subject, subject, tuple(ordered))
+
+
+def _same(old: AccessRequest | AccessApproval | None, new: AccessRequest | AccessApproval) -> bool:
+    """Whether nothing changed that decides anything: labels, status and the like do not."""
+    return (
+        old is not None
+        and (old.metadata.uid, old.metadata.creation_timestamp)
+        == (new.metadata.uid, new.metadata.creation_timestamp)
+        and old.spec == new.spec
+    )
 
 
 def _set_or_drop(index: dict[_K, _V], key: _K, value: _V) -> None:

@@ -258,3 +258,27 @@ def test_removing_the_last_vote_of_a_request_leaves_it_pending(story):
     book = book.with_changes(remove=[("AccessApproval", "a1"), ("AccessApproval", "never-seen")])
     assert book.votes("r1") == ()
     assert book.state("r1", story.at(1)).approvals == 0
+
+
+def test_a_new_status_or_label_changes_nothing_and_is_not_read_again(story, monkeypatch):
+    request, vote = story.request(), story.approval("a1")
+    book = AccessBook.build([request], [vote], [story.model()])
+    labelled = request.model_copy(
+        update={
+            "status": {"state": "Pending"},
+            "metadata": request.metadata.model_copy(update={"resource_version": "9", "labels": {"a": "b"}}),
+        }
+    )
+    monkeypatch.setattr("webhook.core.access.intake.Reader.read", None)
+    assert (
+        book.with_changes([labelled, vote], remove=[("AccessRequest", "r1"), ("AccessApproval", "a1")])
+        is book
+    )
+
+
+def test_what_is_gone_and_comes_back_is_read_again(story):
+    book = AccessBook.build([story.request()], [], [story.model(approvals=0)])
+    gone = book.with_changes(remove=[("AccessRequest", "r1")])
+    assert gone.active(story.at(1)) == ()
+    assert gone.with_changes([story.request()]).active(story.at(1)) == book.active(story.at(1))
+    assert book.with_changes([story.request(uid="another")]).active(story.at(1))[0].uid == "another"
