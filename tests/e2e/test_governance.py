@@ -1,4 +1,4 @@
-"""Change control, waivers and break-glass on a real API server: no single person weakens anything, emergencies are loud."""
+"""Change control, waivers and break-glass on a real API server: nobody weakens anything alone, emergencies are loud."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,20 +72,16 @@ def test_nobody_deletes_a_model_alone_and_gitops_may(lab: Lab) -> None:
 def test_a_waiver_lets_its_pods_pass_with_a_warning_and_ends(lab: Lab) -> None:
     client = lab.cluster.client("alice")
     pods = f"/api/v1/namespaces/{lab.namespace}/pods"
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "tool", "labels": {"app": "tool"}},
-        "spec": {
-            "containers": [
-                {
-                    "name": "main",
-                    "image": "registry.example.com/tool:1",
-                    "securityContext": {"privileged": True},
-                }
-            ]
-        },
+    container = {
+        "name": "main",
+        "image": "registry.example.com/tool:1",
+        "ports": [{"containerPort": 80, "hostPort": 80}],
     }
+    metadata = {"name": "tool", "labels": {"app": "tool"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
+    governed = {"metadata": {"labels": {"weightlock.dev/holds-weights": "true"}}}
+    lab.cluster.client().patch(f"/api/v1/namespaces/{lab.namespace}", governed).ok()
+    eventually(lambda: client.post(pods, pod, dryRun="All").status == 403, "the baseline holds", seconds=5)
     denied = client.post(pods, pod, dryRun="All")
     code = denied.message.partition("[")[2].partition("]")[0]
     assert (denied.status, code[:3]) == (403, "WL5"), denied.message

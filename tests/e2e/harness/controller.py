@@ -79,6 +79,7 @@ class Controllers:
             "cluster": {"kubeconfig": str(self.cluster.kubeconfig(USERNAME, groups))},
             "policies": self.weightlock.config["policies"],
             "controller": {**settings, **controller},
+            "settings": self.weightlock.config.get("settings", {}),
         }
         file = self.cluster.directory / f"{name}.yaml"
         file.write_text(yaml.safe_dump(config))
