@@ -274,12 +274,14 @@ def text(value: str) -> bytes:
     return _delimited(3, _delimited(6, value.encode()))
 
 
-def constant(value: str | int | bool) -> bytes:
-    """Return an `Expr` that is a literal, as a key of a map or an index of a list."""
+def constant(value: str | int | bool | None) -> bytes:
+    """Return an `Expr` that is a literal, as a key of a map or an index of a list, or null."""
     if isinstance(value, str):
         return text(value)
     expr = Expr()
-    if isinstance(value, bool):
+    if value is None:
+        expr.const_expr.null_value = 0
+    elif isinstance(value, bool):
         expr.const_expr.bool_value = value
     else:
         expr.const_expr.int64_value = value

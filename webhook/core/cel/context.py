@@ -26,8 +26,10 @@ class User:
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @classmethod
-    def from_user_info(cls, info: Mapping[str, object]) -> User:
+    def from_user_info(cls, info: object) -> User:
         """Build from ``userInfo`` as JSON gives it; entries of the wrong type are left out."""
+        if not isinstance(info, dict):
+            return cls()
         groups = info.get("groups")
         extra = info.get("extra")
         return cls(

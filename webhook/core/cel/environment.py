@@ -76,7 +76,7 @@ class Checked:
 class Environment:
     """What a source may name. Obtained from `environment`; holds no state of any request."""
 
-    def __init__(self, *, authorizer: bool, params: bool, weightlock: bool) -> None:
+    def __init__(self, *, authorizer: bool, params: bool, weightlock: bool, namespace: bool) -> None:
         self._declared: dict[str, str] = dict(engine.REQUEST_VARIABLES)
         if params:
             self._declared["params"] = "dyn"
@@ -84,6 +84,7 @@ class Environment:
             self._declared.update(engine.FACT_VARIABLES)
         if authorizer:
             self._declared.update({name: type_.name() for name, type_ in libraries.variables().items()})
+        self._stand_ins = _STAND_INS if namespace else _STAND_INS | {"namespaceObject": checked.constant(None)}
         self._engine = engine.environment(self._with_slots({}))
         self._scopes: dict[tuple[tuple[str, str], ...], Any] = {}
 
@@ -176,11 +177,17 @@ class Environment:
         """
         missing = references - self._declared.keys()
         names = {name: _ABSENT for name in engine.DECLARABLE if name.partition(".")[0] in missing}
-        names.update((name, value) for name, value in _STAND_INS.items() if name in references - missing)
+        names.update((name, value) for name, value in self._stand_ins.items() if name in references - missing)
         return tuple(names.items())
 
 
 @cache
-def environment(*, authorizer: bool = True, params: bool = True, weightlock: bool = True) -> Environment:
-    """Return the environment with or without ``authorizer``, ``params`` and Weightlock's own variables."""
-    return Environment(authorizer=authorizer, params=params, weightlock=weightlock)
+def environment(
+    *, authorizer: bool = True, params: bool = True, weightlock: bool = True, namespace: bool = True
+) -> Environment:
+    """Return the environment with or without ``authorizer``, ``params`` and Weightlock's own variables.
+
+    Without ``namespace``, ``namespaceObject`` is declared and null: so the API server evaluates matchConditions
+    (k8s.io/apiserver ``pkg/admission/plugin/webhook/matchconditions/matcher.go``).
+    """
+    return Environment(authorizer=authorizer, params=params, weightlock=weightlock, namespace=namespace)

@@ -46,7 +46,7 @@ class Bindings:
             raise ValueError(f"unknown variables: {', '.join(sorted(unknown))}")
         request: Mapping[str, Any] = data.get("request") or {}
         self.authorizer = authorizer if authorizer is not None else Answers()
-        self.user = user if user is not None else context.User.from_user_info(request.get("userInfo") or {})
+        self.user = user if user is not None else context.User.from_user_info(request.get("userInfo"))
         self.request = {name: request[name] for name in REQUEST_FIELDS if name in request}
         self._data = {**engine.ABSENT, **data, "request": self.request, **_placed(data)}
         self._activation: Any = None

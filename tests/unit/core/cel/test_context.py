@@ -44,6 +44,8 @@ def test_a_user_is_read_from_user_info():
     assert User.from_user_info(info) == User("u", ("a", "b"), "1", (("a", ("2", "3")), ("z", ("1",))))
 
 
-@pytest.mark.parametrize("info", [{}, {"username": 1, "groups": "x", "extra": []}, {"groups": [1, None]}])
+@pytest.mark.parametrize(
+    "info", [{}, [], None, {"username": 1, "groups": "x", "extra": []}, {"groups": [1, None]}]
+)
 def test_parts_of_the_wrong_type_are_left_out(info):
     assert User.from_user_info(info) == User()

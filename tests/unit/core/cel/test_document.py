@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from webhook.core.cel.document import DocumentError, Limits, check, parse
@@ -23,6 +23,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_sound_documents_pass_unchanged(document):
     check(document)
