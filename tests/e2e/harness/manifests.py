@@ -15,7 +15,7 @@ from harness.programs import ROOT
 
 Manifest = dict[str, Any]
 
-CRDS = ROOT / "charts" / "weightlock" / "crds"
+CRDS = ROOT / "charts" / "weightlock" / "files" / "crds"
 NAMESPACE = "weightlock-system"
 ACCOUNT = "weightlock"
 USERNAME = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
