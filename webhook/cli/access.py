@@ -75,6 +75,9 @@ def add_parser(commands: Any) -> None:
     hint.add_argument(
         "denied", metavar="TEXT|FILE", help="a denial's text, a manifest, or - for standard input"
     )
+    keep = _add(actions, "retain", "remove requests that ended long ago, and their approvals", _retain)
+    keep.add_argument("--older-than", required=True, metavar="DURATION", help="such as 90d")
+    keep.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     digest = actions.add_parser(
         "digest", help="the digest of an object's content, as change requests name it"
     )
@@ -244,6 +247,20 @@ def _suggest(options: argparse.Namespace) -> int:
     ]
     _print(options, data, rendered(suggestions))
     return 0 if suggestions else 1
+
+
+def _retain(options: argparse.Namespace) -> int:
+    from webhook.cli.access_retention import retain  # noqa: PLC0415 - only this needs it
+
+    _duration(options.older_than)
+    age = Duration(options.older_than).timedelta
+
+    async def run(client: AccessClient) -> int:
+        ledger = await _ledger(client)
+        print(await retain(client, ledger, age, datetime.now(UTC), dry=options.dry_run))
+        return 0
+
+    return _online(options, run)
 
 
 def _digest(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """The few calls that the access commands make, under the identity of whoever runs them.
 
-It reads and creates access objects and asks who one is; it never changes or deletes anything.
+It reads and creates access objects and asks who one is; it changes nothing, and deletes for retention only.
 """
 
 from __future__ import annotations
@@ -66,6 +66,17 @@ class AccessClient:
         """Create an AccessRequest or AccessApproval and return it as it was stored."""
         resource = f"{document['kind'].lower()}s"
         return await self._api.request("POST", f"{_ROOT}/{resource}", body=document)
+
+    async def delete(self, document: Document) -> None:
+        """Delete exactly this AccessRequest or AccessApproval; one that is gone already is no error."""
+        metadata = document["metadata"]
+        path = f"{_ROOT}/{document['kind'].lower()}s/{quote(metadata['name'], safe='')}"
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": metadata["uid"]}}
+        try:
+            await self._api.request("DELETE", path, body=options)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
 
     async def username(self) -> str:
         """Who this is, as the API server authenticates it."""

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
@@ -49,6 +49,9 @@ class Remembering:
             if document["metadata"]["name"] == name:
                 return document
         raise ApiError(404, "NotFound", f'accessrequests.weightlock.dev "{name}" not found')
+
+    async def delete(self, document):
+        self.stored = [item for item in self.stored if item["metadata"]["uid"] != document["metadata"]["uid"]]
 
     async def create(self, document):
         if self.refusal is not None:
@@ -256,3 +259,25 @@ def test_without_a_cluster(capsys, tmp_path):
     assert run(capsys, "suggest", "nothing to do with models")[0] == 1
     (tmp_path / "broken.yaml").write_text("kind: [")
     assert run(capsys, "list", "--state", str(tmp_path))[0] == 2
+
+
+def test_retention_removes_what_ended_long_ago_and_then_what_it_leaves_behind(cluster, capsys):
+    for name in ("old", "young", "open"):
+        run(capsys, "request", "atlas-70b", "--reason", "evals", "--name", name, "--for", "1h")
+        cluster.user = "bob"
+        run(capsys, "deny" if name != "open" else "approve", name)
+        cluster.user = "alice"
+    days_ago = format_time(datetime.now(UTC) - timedelta(days=100))
+    for document in cluster.stored[:2]:
+        document["metadata"]["creationTimestamp"] = days_ago
+    before = list(cluster.stored)
+    assert "Would remove 1 requests" in run(capsys, "retain", "--older-than", "90d", "--dry-run")[1]
+    assert cluster.stored == before
+    code, out, _ = run(capsys, "retain", "--older-than", "90d")
+    assert (code, out) == (0, "Removed 1 requests that ended more than 90 d ago, and 1 approvals of none.\n")
+    requests = [item["metadata"]["name"] for item in cluster.stored if item["kind"] == "AccessRequest"]
+    approved = [
+        item["spec"]["request"]["name"] for item in cluster.stored if item["kind"] == "AccessApproval"
+    ]
+    assert requests == approved == ["young", "open"]
+    assert run(capsys, "retain", "--older-than", "long")[0] == 2
