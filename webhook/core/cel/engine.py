@@ -14,7 +14,6 @@ import orjson
 from cel_expr_python import cel
 
 from webhook.core.cel import context, libraries, rewrite, values
-from webhook.core.cel.callbacks import released
 from webhook.core.cel.errors import CompileError, EvaluationError
 from webhook.core.cel.formatting import formatted
 from webhook.core.cel.schema import descriptors
@@ -80,9 +79,7 @@ def _map_of_maps(maps: list[dict[Any, Any]]) -> dict[Any, Any]:
 
 
 def _function(name: str, parameters: list[Any], result: Any, implementation: Any) -> Any:
-    return cel.FunctionDecl(
-        name, [cel.Overload(f"{name}_0", result, parameters, False, released(implementation))]
-    )
+    return cel.FunctionDecl(name, [cel.Overload(f"{name}_0", result, parameters, False, implementation)])
 
 
 def _formatted() -> Any:
@@ -90,7 +87,7 @@ def _formatted() -> Any:
     return cel.FunctionDecl(
         rewrite.FORMATTED,
         [
-            cel.Overload(f"{rewrite.FORMATTED}_{name}", string, [type_, string], False, released(formatted))
+            cel.Overload(f"{rewrite.FORMATTED}_{name}", string, [type_, string], False, formatted)
             for name, type_ in (("list", cel.Type.LIST), ("map", cel.Type.MAP), ("double", cel.Type.DOUBLE))
         ],
     )
@@ -107,7 +104,7 @@ _INTERNAL: Final = [
 _POOL: Final = descriptors(libraries.message_files())
 _EXTENSIONS: Final = [
     *libraries.extensions(),
-    cel.CelExtension("weightlock", [*_INTERNAL, *libraries.functions(released)]),
+    cel.CelExtension("weightlock", [*_INTERNAL, *libraries.functions()]),
 ]
 
 
@@ -125,9 +122,7 @@ def environment(variables: Mapping[str, str]) -> Any:
         descriptor_pool=_POOL,
         config=config,
         extensions=_EXTENSIONS,
-        function_impls={
-            identity: released(function) for identity, function in libraries.implementations().items()
-        },
+        function_impls=dict(libraries.implementations()),
     )
 
 

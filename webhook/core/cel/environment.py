@@ -84,7 +84,9 @@ class Environment:
             self._declared.update(engine.FACT_VARIABLES)
         if authorizer:
             self._declared.update({name: type_.name() for name, type_ in libraries.variables().items()})
-        self._stand_ins = _STAND_INS if namespace else _STAND_INS | {"namespaceObject": checked.constant(None)}
+        self._stand_ins = (
+            _STAND_INS if namespace else _STAND_INS | {"namespaceObject": checked.constant(None)}
+        )
         self._engine = engine.environment(self._with_slots({}))
         self._scopes: dict[tuple[tuple[str, str], ...], Any] = {}
 

@@ -11,7 +11,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from webhook.core.authz import Answers, UnansweredError
-from webhook.core.cel import callbacks, checked, context, engine, values
+from webhook.core.cel import checked, context, engine, values
 from webhook.core.cel.errors import EvaluationError
 from webhook.core.cel.schema import REQUEST_FIELDS
 
@@ -150,5 +150,3 @@ def _value(expression: Any, activation: Any) -> Any:
         return values.plain(expression.eval(activation))
     except (RuntimeError, TypeError) as error:
         raise EvaluationError.parse(str(error)) from None
-    finally:
-        callbacks.settle()

@@ -107,13 +107,8 @@ def implementations() -> Mapping[str, Callable[..., Any]]:
     return {overloads[0].identity: _callback(overloads) for overloads in sharing.values()}
 
 
-def functions(wrap: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None) -> Sequence[Any]:
-    """Return the declarations of the functions that only rewritten expressions call.
-
-    ``wrap`` decorates each of their callbacks.
-    """
-    decorate = wrap or _as_it_is
-    run = decorate(_run)
+def functions() -> Sequence[Any]:
+    """Return the declarations of the functions that only rewritten expressions call."""
     plans = cel.FunctionDecl(
         fusion.FUNCTION,
         [
@@ -122,12 +117,12 @@ def functions(wrap: Callable[[Callable[..., Any]], Callable[..., Any]] | None = 
                 cel.Type.DYN,
                 [cel.Type.INT] + [cel.Type.STRING] * leaves,
                 is_member=False,
-                impl=run,
+                impl=_run,
             )
             for leaves in range(fusion.MOST_LEAVES + 1)
         ],
     )
-    return plans, *(_declared(overload, decorate(_callback([overload]))) for overload in _INTERNAL)
+    return plans, *(_declared(overload, _callback([overload])) for overload in _INTERNAL)
 
 
 @cache
@@ -172,10 +167,6 @@ def lower(message: Any, *, fuse: bool = True) -> bool:
         return False
     _LOWERING.apply(message, fuse=fuse)
     return True
-
-
-def _as_it_is(callback: Callable[..., Any]) -> Callable[..., Any]:
-    return callback
 
 
 def _not_lowered(*_: Any) -> Any:
