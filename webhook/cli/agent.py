@@ -89,7 +89,7 @@ def _keeper(target: Target, options: argparse.Namespace, stop: threading.Event) 
     from webhook.keys.agent import Keeper  # noqa: PLC0415 - the probe runs every second and needs none of this
     from webhook.keys.brokerclient import BrokerClient  # noqa: PLC0415
 
-    collect = _collector(options.evidence_command) if options.evidence_command else None
+    collect = collector(options.evidence_command) if options.evidence_command else None
     client = BrokerClient(options.broker, options.token, options.ca, collect)
     return Keeper(target, client, stop, say, _LogProgress(target.model))
 
@@ -101,7 +101,8 @@ def _target(text: str, parts: int) -> Target | None:
     return Target(fields[0], Path(fields[1]), Path(fields[2]) if parts == 3 else None)
 
 
-def _collector(command: str) -> Callable[[str], Any]:
+def collector(command: str) -> Callable[[str], Any]:
+    """What collects attestation evidence: ``command`` with the nonce as its last argument, JSON on its stdout."""
     from webhook.keys.errors import SealedDataError  # noqa: PLC0415
 
     def collect(nonce: str) -> Any:
