@@ -21,6 +21,7 @@ from webhook.core.facts import TemplateFacts, gather_request
 from webhook.core.match import RequestKind, namespace_object
 from webhook.core.objects import Lookup, MissingObjectError
 from webhook.core.policy import Evaluation, Finding
+from webhook.core.review import GroupVersionName
 from webhook.core.source import Needs
 from webhook.core.subject import subject_of
 from webhook.core.verdict import Verdict, settle
@@ -43,6 +44,7 @@ RESERVED_NAME = "WL302"
 INTERNAL_ERROR = "WL902"
 _OURS = "weightlock"
 # Policies know these as variables of their own; Kubernetes' type of `request` has neither.
+_NAMESPACE = GroupVersionName("", "v1", "Namespace")
 _NOT_IN_REQUEST = frozenset({"object", "oldObject"})
 
 
@@ -225,8 +227,9 @@ class _Judge:
                 "object": request.object,
                 "oldObject": request.old_object,
                 "request": {key: value for key, value in request.raw.items() if key not in _NOT_IN_REQUEST},
+                # A Namespace is in none, though its requests name itself (validating/dispatcher.go).
                 "namespaceObject": namespace_object(request.namespace, self.lookup)
-                if request.namespace
+                if request.namespace and request.kind != _NAMESPACE
                 else None,
                 # A template that an update left as it was is not judged again.
                 "pod": None if facts.unchanged else facts.pod,

@@ -1,7 +1,8 @@
 """From a policy's objects to a compiled `Policy`, and what stands in for one that cannot be compiled or even read.
 
-Every expression is compiled in the environment its field has in Kubernetes: matchConditions know no variables, messages
-and audit annotations no authorizer (k8s.io/apiserver pkg/admission/plugin/policy/validating plugin.go).
+Every expression is compiled in the environment its field has in Kubernetes: matchConditions know no variables and a
+null namespaceObject, messages and audit annotations no authorizer (k8s.io/apiserver
+pkg/admission/plugin/policy/validating plugin.go).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from webhook.core.cel import CompileError, Environment, Variables, environment
 from webhook.core.match import Matcher
 from webhook.core.objects import group_kind
 from webhook.core.policy import Params, Policy, Rule, one_line
-from webhook.core.selectors import compile_selector
+from webhook.core.selectors import SelectorError, compile_selector
 
 if TYPE_CHECKING:
-    from webhook.api.policy import BindingSpec, PolicySpec, Validation
+    from webhook.api.policy import BindingSpec, ParamRef, PolicySpec, Validation
     from webhook.core.cel import Program
     from webhook.core.cel.environment import Expectation
     from webhook.core.objects import Document
@@ -42,7 +43,10 @@ def compile_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPol
     fix = compiler.optional("spec.fix", getattr(spec, "fix", ""))
     ref, kind = binding.param_ref, spec.param_kind
     if ref is not None and kind is None:
-        raise PolicyError(name, "spec.paramRef", "the policy has no paramKind")
+        if binding is spec:
+            raise PolicyError(name, "spec.paramRef", "the policy has no paramKind")
+        # A binding of its own may say more than its policy asks for (policy/generic/policy_dispatcher.go).
+        ref = None
     param_kind = group_kind(kind.api_version, kind.kind) if kind else ""
     return Policy(
         name=name,
@@ -50,8 +54,8 @@ def compile_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPol
         fails_closed=spec.failure_policy == "Fail",
         actions=tuple(binding.validation_actions),
         controls=tuple(getattr(spec, "controls", ())),
-        constraints=Matcher.compile(spec.match_constraints),
-        binding=Matcher.compile(binding.match_resources),
+        constraints=compiler.matcher("spec.matchConstraints", spec.match_constraints),
+        binding=compiler.matcher("spec.matchResources", binding.match_resources),
         conditions=tuple(
             (
                 condition.name,
@@ -67,9 +71,7 @@ def compile_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPol
             )
             for index, note in enumerate(spec.audit_annotations)
         ),
-        params=Params(param_kind, ref, compile_selector(ref.selector) if ref.selector else None)
-        if ref
-        else None,
+        params=compiler.params(param_kind, ref) if ref else None,
         param_kind=param_kind,
     )
 
@@ -82,8 +84,8 @@ def broken_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPoli
         fails_closed=spec.failure_policy == "Fail",
         actions=tuple(binding.validation_actions),
         controls=tuple(getattr(spec, "controls", ())),
-        constraints=Matcher.compile(spec.match_constraints),
-        binding=Matcher.compile(binding.match_resources),
+        constraints=_readable_matcher(spec.match_constraints),
+        binding=_readable_matcher(binding.match_resources),
         conditions=(),
         rules=(),
         audit=(),
@@ -112,6 +114,15 @@ def unreadable_policy(name: str, document: Document | None, error: str) -> Polic
     return broken_policy(name, readable, readable, error)
 
 
+def _readable_matcher(resources: MatchResources | None) -> Matcher:
+    """What the constraints match, or more: a selector that cannot be read leaves nothing out."""
+    try:
+        return Matcher.compile(resources)
+    except SelectorError:
+        everywhere = {"namespace_selector": None, "object_selector": None}
+        return Matcher.compile(resources.model_copy(update=everywhere) if resources else None)
+
+
 class _Compiler:
     """Compiles the expressions of one policy in the environment each field has in Kubernetes."""
 
@@ -122,7 +133,8 @@ class _Compiler:
         self._texts = environment(params=has_params, authorizer=False)
         self._variables = self._scope(self._rules, spec)
         self._text_variables = self._scope(self._texts, spec, quiet=True)
-        self._none = Variables(self._rules)
+        self._conditions = environment(params=has_params, namespace=False)
+        self._none = Variables(self._conditions)
 
     def _scope(self, env: Environment, spec: PolicySpec, *, quiet: bool = False) -> Variables:
         scope = Variables(env)
@@ -134,8 +146,20 @@ class _Compiler:
                     raise PolicyError(self.name, f"spec.variables[{index}].expression", str(error)) from None
         return scope
 
+    def matcher(self, field: str, resources: MatchResources | None) -> Matcher:
+        try:
+            return Matcher.compile(resources)
+        except SelectorError as error:
+            raise PolicyError(self.name, field, str(error)) from None
+
+    def params(self, kind: str, ref: ParamRef) -> Params:
+        try:
+            return Params(kind, ref, compile_selector(ref.selector) if ref.selector is not None else None)
+        except SelectorError as error:
+            raise PolicyError(self.name, "spec.paramRef.selector", str(error)) from None
+
     def condition(self, field: str, source: str) -> Program:
-        return self._compile(self._rules, field, source, "bool", self._none)
+        return self._compile(self._conditions, field, source, "bool", self._none)
 
     def audit(self, field: str, source: str) -> Program:
         return self._compile(self._texts, field, source, "string or null", self._text_variables)

@@ -168,9 +168,16 @@ class Policy:
                 findings += self._unevaluable(f"{rule.field}: {error}", path).findings
                 continue
             findings += self._violations(rule, bindings, params, path)
-        audit = tuple(self._audit_values(bindings, params))
         result: Literal["pass", "violation", "error"] = "violation" if findings else "pass"
-        return Evaluation(self.name, "error" if failed else result, tuple(findings), audit)
+        notes: list[tuple[str, str]] = []
+        for key, program in self.audit:
+            try:
+                notes += self._note(key, program.evaluate(bindings, params))
+            except EvaluationError as error:
+                failed = True
+                # It denies whatever the binding's actions are (validating/dispatcher.go).
+                findings += self._unevaluable(f"auditAnnotation {key}: {error}", path, ("Deny",)).findings
+        return Evaluation(self.name, "error" if failed else result, tuple(findings), tuple(notes))
 
     def _condition_skips(self, bindings: Bindings, params: Document | None) -> bool | str:
         """True: the policy does not apply. A text: it could not be decided, and why."""
@@ -209,13 +216,14 @@ class Policy:
             policy=self.name,
             message=f"policy {self.name} needs {wanted}, which does not exist",
             fix="create it first; the policy's own text says what it holds",
+            reason="Invalid",
             path=path,
             controls=self.controls,
         )
         return Evaluation(self.name, "error", (finding,))
 
-    def _unevaluable(self, error: str, path: str) -> Evaluation:
-        """Fail: a finding for each action of the binding. Ignore: let it pass, and count it."""
+    def _unevaluable(self, error: str, path: str, actions: tuple[Action, ...] = ()) -> Evaluation:
+        """Fail: a finding for each of ``actions``, or of the binding's. Ignore: let it pass, and count it."""
         if not self.fails_closed:
             return Evaluation(self.name, "error")
         findings = tuple(
@@ -229,18 +237,13 @@ class Policy:
                 path=path,
                 controls=self.controls,
             )
-            for action in self.actions
+            for action in actions or self.actions
         )
         return Evaluation(self.name, "error", findings)
 
-    def _audit_values(self, bindings: Bindings, params: Document | None) -> Iterator[tuple[str, str]]:
-        for key, program in self.audit:
-            try:
-                value = program.evaluate(bindings, params)
-            except EvaluationError as error:
-                value = f"could not be evaluated: {one_line(str(error))}"
-            if isinstance(value, str) and value.strip():
-                yield f"{self.name}.{key}"[-63:], value.strip()[:_MAX_AUDIT_ANNOTATION]
+    def _note(self, key: str, value: Any) -> Iterator[tuple[str, str]]:
+        if isinstance(value, str) and value.strip():
+            yield f"{self.name}.{key}"[-63:], value.strip()[:_MAX_AUDIT_ANNOTATION]
 
 
 def _text_of(program: Program | None, bindings: Bindings, params: Document | None) -> str:

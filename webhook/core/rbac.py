@@ -29,36 +29,45 @@ _SUPERUSERS = "system:masters"
 def decide(question: AccessCheck, objects: ObjectStore) -> Decision:
     """Whether the RBAC objects allow what is asked. RBAC has no denials: what no rule allows is not allowed."""
     if _SUPERUSERS in question.groups:
-        return Decision(allowed=True, reason="system:masters")
-    for binding, rules in _rules(question, objects):
+        return Decision(allowed=True)
+    for source, rules in _rules(question, objects):
         if any(_rule_allows(rule, question) for rule in rules):
-            return Decision(allowed=True, reason=f"RBAC: allowed by {binding}")
+            return Decision(allowed=True, reason=f"RBAC: allowed by {source}")
     return Decision(allowed=False)
 
 
 def _rules(question: AccessCheck, objects: ObjectStore) -> Iterator[tuple[str, list[Any]]]:
+    """The rules of each binding that names who asks, and the binding in the API server's words."""
     for binding in objects.each(CLUSTER_BINDINGS):
-        if _names(binding, question, ""):
-            yield f"ClusterRoleBinding {_name(binding)}", _role_rules(binding, "", objects)
+        subject = _subject(binding, question, "")
+        if subject:
+            yield _source("ClusterRoleBinding", binding, "", subject), _role_rules(binding, "", objects)
     if not question.namespace:
         return
     for binding in objects.each(BINDINGS, question.namespace):
-        if _names(binding, question, question.namespace):
-            yield f"RoleBinding {_name(binding)}", _role_rules(binding, question.namespace, objects)
+        subject = _subject(binding, question, question.namespace)
+        if subject:
+            source = _source("RoleBinding", binding, f"/{question.namespace}", subject)
+            yield source, _role_rules(binding, question.namespace, objects)
 
 
-def _names(binding: Document, question: AccessCheck, namespace: str) -> bool:
+def _source(kind: str, binding: Document, place: str, subject: str) -> str:
+    """The binding as the API server names it in a reason (pkg/registry/rbac/validation/rule.go)."""
+    role = binding.get("roleRef") or {}
+    return f'{kind} "{_name(binding)}{place}" of {role.get("kind")} "{role.get("name")}" to {subject}'
+
+
+def _subject(binding: Document, question: AccessCheck, namespace: str) -> str:
+    """The subject of the binding that stands for who asks, in the API server's words; "" for none."""
     for subject in binding.get("subjects") or ():
         kind, name = subject.get("kind"), subject.get("name")
-        if kind == "User" and name == question.user:
-            return True
-        if kind == "Group" and name in question.groups:
-            return True
+        if (kind == "User" and name == question.user) or (kind == "Group" and name in question.groups):
+            return f'{kind} "{name}"'
         if kind == "ServiceAccount":
-            account = f"system:serviceaccount:{subject.get('namespace') or namespace}:{name}"
-            if account == question.user:
-                return True
-    return False
+            place = subject.get("namespace") or namespace
+            if question.user == f"system:serviceaccount:{place}:{name}":
+                return f'{kind} "{name}/{place}"'
+    return ""
 
 
 def _role_rules(binding: Document, namespace: str, objects: ObjectStore) -> list[Any]:

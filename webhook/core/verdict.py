@@ -63,7 +63,7 @@ def settle(
 
 def respond(verdict: Verdict) -> AdmissionResponse:
     """The answer to the API server."""
-    annotations = dict(verdict.audit_annotations)
+    annotations = _joined(verdict.audit_annotations)
     codes = sorted({finding.code for finding in (*verdict.denials, *verdict.warnings, *verdict.audits)})
     if codes:
         annotations["codes"] = ",".join(codes)
@@ -77,6 +77,14 @@ def respond(verdict: Verdict) -> AdmissionResponse:
         audit_annotations=annotations,
         patch=verdict.patch,
     )
+
+
+def _joined(notes: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """One text a key; several params or templates of a request may each give one (validating/dispatcher.go)."""
+    texts: dict[str, dict[str, None]] = {}
+    for key, text in notes:
+        texts.setdefault(key, {})[text] = None
+    return {key: ", ".join(values) for key, values in texts.items()}
 
 
 def denial(findings: Sequence[Finding], uid: str) -> str:

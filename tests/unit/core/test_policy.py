@@ -149,6 +149,51 @@ def test_params_are_null_without_a_reference(findings):
     assert messages(findings(paramKind=PARAM_KIND, validations=rule("params == null"))) == []
 
 
+@pytest.mark.parametrize(("policy", "allowed"), [("Fail", False), ("Ignore", True)])
+def test_an_audit_annotation_that_fails_follows_the_failure_policy(findings, policy, allowed):
+    notes = [{"key": "who", "valueExpression": "string(object.spec.nope)"}]
+    found, verdict = findings(
+        validations=rule("true"), auditAnnotations=notes, failurePolicy=policy, validationActions=["Warn"]
+    )
+    assert verdict.allowed is allowed
+    assert [finding.action for finding in found] == ([] if allowed else ["Deny"])
+    assert verdict.audit_annotations == ()
+
+
+def test_conditions_see_no_namespace(findings):
+    conditions = [{"name": "null", "expression": "namespaceObject == null"}]
+    assert messages(
+        findings(validations=rule("namespaceObject == null", message="no"), matchConditions=conditions)
+    ) == ["no"]
+
+
+def test_a_namespace_is_in_no_namespace(snapshot_of, policy_of, request_of, now):
+    policy = policy_of(validations=rule("namespaceObject == null"))
+    policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"] = ["namespaces"]
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "research"}}
+    assert validate(request_of(space, namespace="research"), snapshot_of(policy), Knowledge(), now).allowed
+
+
+BAD_SELECTOR = {"matchExpressions": [{"key": "team", "operator": "In", "values": []}]}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"matchResources": {"objectSelector": BAD_SELECTOR}},
+        {"matchResources": {"namespaceSelector": BAD_SELECTOR}},
+        {"paramKind": PARAM_KIND, "paramRef": {"selector": BAD_SELECTOR}},
+    ],
+)
+def test_a_selector_that_kubernetes_refuses_fails_closed(
+    snapshot_of, policy_of, request_of, pod_of, now, fields
+):
+    snapshot = snapshot_of(policy_of(validations=rule("true"), **fields))
+    assert "operator In needs values" in next(iter(snapshot.problems.values()))
+    verdict = validate(request_of(pod_of()), snapshot, Knowledge(), now)
+    assert [finding.code for finding in verdict.denials] == ["WL901"]
+
+
 def test_audit_annotations(findings):
     notes = [
         {"key": "who", "valueExpression": "string(object.kind)"},
@@ -241,6 +286,23 @@ spec: {policyName: replicas, validationActions: [Deny]}
         "WL500",
         "replicas",
     )
+
+
+def test_a_native_binding_may_name_params_that_its_policy_does_not_use(snapshot_of, request_of, pod_of, now):
+    constraints = {
+        "resourceRules": [
+            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["pods"]}
+        ]
+    }
+    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "probe"}}
+    policy = {"matchConstraints": constraints, "validations": rule("false", message="no")}
+    binding = {"policyName": "probe", "paramRef": {"name": "gone"}, "validationActions": ["Deny"]}
+    snapshot = snapshot_of(
+        {**kind, "kind": "ValidatingAdmissionPolicy", "spec": policy},
+        {**kind, "kind": "ValidatingAdmissionPolicyBinding", "spec": binding},
+    )
+    verdict = validate(request_of(pod_of()), snapshot, Knowledge(), now)
+    assert [finding.message for finding in verdict.denials] == ["no"]
 
 
 def test_a_native_policy_without_binding_does_nothing():

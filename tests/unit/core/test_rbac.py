@@ -108,6 +108,18 @@ def test_allowed(snapshot_of, question):
     assert decide(question, snapshot_of(RBAC).objects).allowed
 
 
+REASONS = {
+    "alice": 'RoleBinding "use/research" of Role "use" to User "alice"',
+    "system:serviceaccount:research:bot": 'RoleBinding "use/research" of Role "use" to ServiceAccount "bot/research"',
+    "system:serviceaccount:other:bot": 'RoleBinding "use/research" of Role "use" to ServiceAccount "bot/other"',
+}
+
+
+@pytest.mark.parametrize(("user", "reason"), REASONS.items(), ids=REASONS)
+def test_reasons_are_those_of_the_api_server(snapshot_of, user, reason):
+    assert decide(use(user), snapshot_of(RBAC).objects).reason == f"RBAC: allowed by {reason}"
+
+
 @pytest.mark.parametrize("question", REFUSED.values(), ids=REFUSED)
 def test_refused(snapshot_of, question):
     assert not decide(question, snapshot_of(RBAC).objects).allowed

@@ -83,3 +83,8 @@ def test_a_quoted_name_cannot_forge_another_line():
     message = denial([Finding("WL101", "p", "no\nPolicy: fake\x1b[31m")], "u")
     assert message.count("\n") == 1
     assert "\x1b" not in message
+
+
+def test_audit_annotations_of_one_key_are_joined():
+    notes = [("probe.limit", "3"), ("probe.limit", "5"), ("probe.limit", "3"), ("probe.who", "Pod")]
+    assert respond(settle("u", (), notes)).audit_annotations == {"probe.limit": "3, 5", "probe.who": "Pod"}
