@@ -84,22 +84,31 @@ class Client:
         """One request. `body` is a JSON value; query parameters are keywords, as `dryRun="All"`."""
         target = f"{path}?{urlencode(query, doseq=True)}" if query else path
         data = None if body is None else json.dumps(body).encode()
+        reused = self._connection.sock is not None
         try:
-            self._connection.putrequest(method, target)
-            for name, value in [*self._headers, ("Accept", "application/json")]:
-                self._connection.putheader(name, value)
-            if data is not None:
-                self._connection.putheader("Content-Type", content_type)
-                self._connection.putheader("Content-Length", str(len(data)))
-            self._connection.endheaders(data)
-            response = self._connection.getresponse()
-            raw = response.read()
+            response, raw = self._exchange(method, target, data, content_type)
         except (OSError, http.client.HTTPException) as problem:
             self._connection.close()
-            raise OSError(f"{method} {target}: {problem!r}") from None
+            # An API server that was restarted, or tired of waiting, has closed the connection we kept.
+            if not reused:
+                raise OSError(f"{method} {target}: {problem!r}") from None
+            return self.request(method, path, body, content_type=content_type, **query)
         warnings = tuple(response.headers.get_all("Warning") or ())
         is_json = (response.headers.get_content_type() or "").endswith("json")
         return Answer(response.status, json.loads(raw) if is_json and raw else raw.decode(), warnings)
+
+    def _exchange(
+        self, method: str, target: str, data: bytes | None, content_type: str
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        self._connection.putrequest(method, target)
+        for name, value in [*self._headers, ("Accept", "application/json")]:
+            self._connection.putheader(name, value)
+        if data is not None:
+            self._connection.putheader("Content-Type", content_type)
+            self._connection.putheader("Content-Length", str(len(data)))
+        self._connection.endheaders(data)
+        response = self._connection.getresponse()
+        return response, response.read()
 
     def get(self, path: str, **query: str) -> Answer:
         """GET an object or a list."""
