@@ -6,6 +6,7 @@ import sys
 NAMES = {
     "decide": "one verdict in process, against parsing alone; growth with policies and objects; compiling",
     "load": "reviews over TLS, against a handler that only echoes",
+    "access": "grants: one look-up and one change as requests and approvals grow",
     "seal": "sealing and unsealing, against cp",
     "broker": "keys released a second, and a sidecar from start to key",
 }

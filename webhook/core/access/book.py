@@ -92,13 +92,15 @@ class AccessBook:
             _by_subject=self._by_subject.copy(),
             _special=self._special.copy(),
             _ignored=self._ignored.copy(),
-            _seen={**self._seen, **changed},
+            _seen=self._seen.copy(),
         )
         stale = _stale(self, book.models) if models is not None else set()
         before: dict[str, SubjectKey] = {}
         for key in gone:
             del book._seen[key]
             stale |= book._forget(*key, before)
+        # A copy is several times as fast as a merge, which places every key anew.
+        book._seen.update(changed)
         for key, resource in changed.items():
             stale |= book._forget(*key, before)
             stale |= book._take(resource)
