@@ -1,5 +1,5 @@
 """Writes what is generated into the chart: the CustomResourceDefinitions of webhook/api, and the policies of policies/
-with their parameters. A test fails when they differ.
+with their parameters, and the table of values in its README. A test fails when they differ.
 
 .venv/bin/python scripts/generate.py           write them
 .venv/bin/python scripts/generate.py --check   exit 1 and name the files that differ
@@ -14,13 +14,14 @@ import yaml
 from webhook.api.crds import definitions
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ROOT / "charts" / "weightlock" / "files"
+CHART = ROOT / "charts" / "weightlock"
+FILES = CHART / "files"
 POLICIES = ROOT / "policies"
 
 
 def rendered() -> dict[Path, str]:
     """Every generated file and what it should hold."""
-    return crds() | policies()
+    return crds() | policies() | readme()
 
 
 def crds() -> dict[Path, str]:
@@ -48,6 +49,27 @@ def policies() -> dict[Path, str]:
             path = FILES / places[document["kind"]] / f"{document['metadata']['name']}.yaml"
             files[path] = header + text
     return files
+
+
+def readme() -> dict[Path, str]:
+    """The chart's README with the table of the values that `values.yaml` describes."""
+    rows, parents, described = [], [""], ""
+    for line in (CHART / "values.yaml").read_text().splitlines():
+        if found := re.fullmatch(r" *# -- (.*)", line):
+            described = found[1]
+        elif found := re.fullmatch(r"( *)([A-Za-z]+):(.*)", line):
+            depth, default = len(found[1]) // 2, found[3].strip()
+            path = parents[depth] + found[2]
+            parents[depth + 1 :] = [f"{path}."]
+            if described:
+                shown = f"`{default}`" if default else "see `values.yaml`"
+                rows.append(f"| `{path}` | {shown} | {described} |")
+            described = ""
+    table = "\n".join(["| value | default | meaning |", "| --- | --- | --- |", *rows])
+    place = CHART / "README.md"
+    before, marker, rest = place.read_text().partition("<!-- values -->\n")
+    after = rest.partition("<!-- /values -->")[2]
+    return {place: f"{before}{marker}{table}\n<!-- /values -->{after}"}
 
 
 def main() -> int:

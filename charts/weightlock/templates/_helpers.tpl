@@ -1,0 +1,270 @@
+{{- define "weightlock.fullname" -}}
+{{- .Values.fullnameOverride | default .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "weightlock.selector" -}}
+app.kubernetes.io/name: weightlock
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "weightlock.labels" -}}
+app.kubernetes.io/name: weightlock
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{- define "weightlock.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "weightlock.exempt" -}}
+{{- append .Values.exemptNamespaces .Release.Namespace | uniq | sortAlpha | toJson -}}
+{{- end -}}
+
+{{- define "weightlock.tlsSecret" -}}
+{{- $provided := eq .root.Values.certificates.mode "provided" -}}
+{{- if $provided -}}
+{{- get .root.Values.certificates.provided (printf "%sSecret" .component) -}}
+{{- else -}}
+{{- printf "%s-%s-tls" (include "weightlock.fullname" .root) .component -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "weightlock.signingSecret" -}}
+{{- .Values.signing.existingSecret | default (printf "%s-signing" (include "weightlock.fullname" .)) -}}
+{{- end -}}
+
+{{/* Names under which a part is reached, as JSON: those of its Service, or the host of webhook.url. */}}
+{{- define "weightlock.serverNames" -}}
+{{- if and (eq .component "webhook") .root.Values.webhook.url -}}
+{{- list ((urlParse .root.Values.webhook.url).hostname) | toJson -}}
+{{- else -}}
+{{- $service := printf "%s-%s.%s.svc" (include "weightlock.fullname" .root) .component .root.Release.Namespace -}}
+{{- list $service (printf "%s.cluster.local" $service) | toJson -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What can be wrong about values taken together, which no schema says. */}}
+{{- define "weightlock.check" -}}
+{{- if eq .Release.Namespace "kube-system" -}}
+{{- fail "Weightlock is not installed into kube-system: it exempts its own namespace, and gives nobody there a say; use --namespace weightlock-system --create-namespace" -}}
+{{- end -}}
+{{- with .Values.certificates -}}
+{{- if eq .mode "provided" -}}
+{{- if not .provided.caBundle -}}{{- fail "certificates.provided.caBundle is needed: the API server trusts no other authority" -}}{{- end -}}
+{{- if not (or .provided.webhookSecret $.Values.webhook.url) -}}{{- fail "certificates.provided.webhookSecret is needed" -}}{{- end -}}
+{{- if and $.Values.broker.enabled (not .provided.brokerSecret) -}}{{- fail "certificates.provided.brokerSecret is needed while broker.enabled" -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $_ := .Values.policies -}}
+{{- if not ($.Files.Get (printf "files/policies/%s.yaml" $name)) -}}
+{{- fail (printf "policies.%s: Weightlock ships no such policy" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The configuration file of one part, as YAML. */}}
+{{- define "weightlock.config" -}}
+{{- $root := .root -}}
+{{- $name := include "weightlock.fullname" $root -}}
+{{- $namespace := $root.Release.Namespace -}}
+{{- $account := printf "system:serviceaccount:%s:%s" $namespace $name -}}
+{{- $listens := ne .component "controller" -}}
+{{- $signs := or (eq .component "controller") (and (eq .component "webhook") $root.Values.webhook.apiServerClient.caConfigMap) -}}
+{{- $access := dict "controllers" (list (printf "%s-controller" $account)) "retention" (list (printf "%s-retention" $account)) -}}
+{{- $injection := dict "image" (include "weightlock.image" $root) "brokerUrl" (printf "https://%s-broker.%s.svc:8443" $name $namespace) -}}
+{{- $settings := dict "exemptNamespaces" (include "weightlock.exempt" $root | fromJsonArray) "access" $access "injection" $injection -}}
+{{- $config := dict "policies" "/etc/weightlock/policies" "settings" $settings -}}
+{{- $_ := set $config "signing" (ternary (dict "key" "/etc/weightlock/signing/signing.key") (dict "keys" "/etc/weightlock/signing/signing.pub") (not (not $signs))) -}}
+{{- if $listens -}}
+{{- $tls := dict "certificate" "/etc/weightlock/tls/tls.crt" "key" "/etc/weightlock/tls/tls.key" -}}
+{{- if and (eq .component "webhook") $root.Values.webhook.apiServerClient.caConfigMap -}}
+{{- $_ := set $tls "clientCa" "/etc/weightlock/client-ca/ca.crt" -}}
+{{- $_ := set $tls "clientNames" $root.Values.webhook.apiServerClient.names -}}
+{{- end -}}
+{{- $_ := set $config "tls" $tls -}}
+{{- $_ := set $config "listen" (dict "port" 8443) -}}
+{{- end -}}
+{{- if eq .component "controller" -}}
+{{- $restore := and $root.Values.controller.restoreWebhooks (ne $root.Values.certificates.mode "certManager") -}}
+{{- $_ := set $config "controller" (dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $restore) -}}
+{{- end -}}
+{{- $config = mustMergeOverwrite $config (deepCopy $root.Values.config) -}}
+{{- if eq .component "broker" -}}
+{{- $fixed := dict "challengeKey" "/etc/weightlock/challenge/key" "webhooks" "/etc/weightlock/expected/webhooks.yaml" -}}
+{{- $_ := set $config "broker" (merge $fixed (deepCopy $root.Values.broker.config)) -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* The policies that are on, with this release's actions and namespace: one file. */}}
+{{- define "weightlock.policies" -}}
+{{- range $path, $_ := .Files.Glob "files/policies/*.yaml" -}}
+{{- $policy := $.Files.Get $path | fromYaml -}}
+{{- $chosen := get $.Values.policies $policy.metadata.name | default dict -}}
+{{- if not (and (hasKey $chosen "enabled") (not $chosen.enabled)) -}}
+{{- with $chosen.actions -}}{{- $_ := set $policy.spec "validationActions" . -}}{{- end -}}
+{{- if hasKey ($policy.spec.paramRef | default dict) "namespace" -}}
+{{- $_ := set $policy.spec.paramRef "namespace" $.Release.Namespace -}}
+{{- end }}
+---
+{{ toYaml $policy }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* One part's Deployment but its name. */}}
+{{- define "weightlock.deployment" -}}
+{{- $root := .root -}}
+{{- $name := include "weightlock.fullname" $root -}}
+{{- $values := get $root.Values .component -}}
+{{- $command := ternary "serve" .component (eq .component "webhook") -}}
+{{- $listens := ne .component "controller" -}}
+{{- $clientCa := ternary $root.Values.webhook.apiServerClient.caConfigMap "" (eq .component "webhook") -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ $name }}-{{ .component }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "weightlock.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ .component }}
+spec:
+  replicas: {{ $values.replicas }}
+  selector:
+    matchLabels:
+      {{- include "weightlock.selector" . | nindent 6 }}
+  strategy:
+    type: RollingUpdate
+    rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
+  template:
+    metadata:
+      labels:
+        {{- include "weightlock.labels" $root | nindent 8 }}
+        app.kubernetes.io/component: {{ .component }}
+      annotations:
+        checksum/config: {{ include "weightlock.config" . | sha256sum }}
+        checksum/policies: {{ include "weightlock.policies" $root | sha256sum }}
+        {{- if ne .component "webhook" }}
+        checksum/webhooks: {{ include "weightlock.webhooks" (dict "root" $root "caBundle" "") | sha256sum }}
+        {{- end }}
+    spec:
+      serviceAccountName: {{ $name }}-{{ .component }}
+      {{- with $root.Values.image.pullSecrets }}
+      imagePullSecrets: {{ toJson . }}
+      {{- end }}
+      {{- with $root.Values.priorityClassName }}
+      priorityClassName: {{ . }}
+      {{- end }}
+      terminationGracePeriodSeconds: 30
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 65532
+        runAsGroup: 65532
+        fsGroup: 65532
+        seccompProfile: {type: RuntimeDefault}
+      nodeSelector: {{ toJson $values.nodeSelector }}
+      tolerations: {{ toJson $values.tolerations }}
+      affinity:
+        podAntiAffinity:
+          preferredDuringSchedulingIgnoredDuringExecution:
+          - weight: 100
+            podAffinityTerm:
+              topologyKey: kubernetes.io/hostname
+              labelSelector:
+                matchLabels:
+                  {{- include "weightlock.selector" . | nindent 18 }}
+      topologySpreadConstraints:
+      {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+      - topologyKey: {{ . }}
+        maxSkew: 1
+        whenUnsatisfiable: ScheduleAnyway
+        labelSelector:
+          matchLabels:
+            {{- include "weightlock.selector" $ | nindent 12 }}
+      {{- end }}
+      containers:
+      - name: {{ .component }}
+        image: {{ include "weightlock.image" $root }}
+        imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+        args: [{{ $command }}, --config, /etc/weightlock/config/{{ .component }}.yaml]
+        {{- with $values.env }}
+        env: {{ toJson . }}
+        {{- end }}
+        securityContext:
+          allowPrivilegeEscalation: false
+          readOnlyRootFilesystem: true
+          capabilities: {drop: [ALL]}
+        resources: {{ toJson $values.resources }}
+        {{- if $listens }}
+        ports:
+        - {name: https, containerPort: 8443}
+        startupProbe:
+          httpGet: {path: /healthz, port: https, scheme: HTTPS}
+          periodSeconds: 2
+          failureThreshold: 60
+        livenessProbe:
+          httpGet: {path: /healthz, port: https, scheme: HTTPS}
+          periodSeconds: 10
+          timeoutSeconds: 5
+          failureThreshold: 6
+        readinessProbe:
+          httpGet: {path: /readyz, port: https, scheme: HTTPS}
+          periodSeconds: 2
+          timeoutSeconds: 2
+        {{- end }}
+        volumeMounts:
+        - {name: config, mountPath: /etc/weightlock/config, readOnly: true}
+        # As a file: the hidden directories of a ConfigMap volume would show every policy twice.
+        - {name: policies, mountPath: /etc/weightlock/policies/policies.yaml, subPath: policies.yaml, readOnly: true}
+        - {name: signing, mountPath: /etc/weightlock/signing, readOnly: true}
+        {{- if $listens }}
+        - {name: tls, mountPath: /etc/weightlock/tls, readOnly: true}
+        {{- end }}
+        {{- if $clientCa }}
+        - {name: client-ca, mountPath: /etc/weightlock/client-ca, readOnly: true}
+        {{- end }}
+        {{- if ne .component "webhook" }}
+        - {name: expected, mountPath: /etc/weightlock/expected, readOnly: true}
+        {{- end }}
+        {{- if eq .component "broker" }}
+        - {name: challenge, mountPath: /etc/weightlock/challenge, readOnly: true}
+        {{- end }}
+        - {name: scratch, mountPath: /tmp}
+      volumes:
+      - name: config
+        configMap:
+          name: {{ $name }}-config
+          items: [{key: {{ .component }}.yaml, path: {{ .component }}.yaml}]
+      - name: policies
+        configMap: {name: {{ $name }}-policies}
+      # Only who signs sees the private key.
+      - name: signing
+        secret:
+          secretName: {{ include "weightlock.signingSecret" $root }}
+          {{- $file := ternary "signing.key" "signing.pub" (or (eq .component "controller") (not (empty $clientCa))) }}
+          items: [{key: {{ $file }}, path: {{ $file }}}]
+      {{- if $listens }}
+      - name: tls
+        secret: {secretName: {{ include "weightlock.tlsSecret" . }}}
+      {{- end }}
+      {{- if $clientCa }}
+      - name: client-ca
+        configMap: {name: {{ $clientCa }}}
+      {{- end }}
+      {{- if ne .component "webhook" }}
+      - name: expected
+        configMap: {name: {{ $name }}-webhooks}
+      {{- end }}
+      {{- if eq .component "broker" }}
+      - name: challenge
+        secret: {secretName: {{ $name }}-challenge}
+      {{- end }}
+      - name: scratch
+        emptyDir: {}
+{{- end -}}

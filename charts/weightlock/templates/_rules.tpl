@@ -1,0 +1,130 @@
+{{/* The kinds that hold pod templates, as weightlock knows them, by API group. A test compares them with the code. */}}
+{{- define "weightlock.workloads" -}}
+"": [pods, podtemplates, replicationcontrollers]
+apps: [daemonsets, deployments, replicasets, statefulsets]
+argoproj.io: [clusterworkflowtemplates, cronworkflows, workflows, workflowtemplates]
+batch: [cronjobs, jobs]
+batch.volcano.sh: [jobs]
+disaggregatedset.x-k8s.io: [disaggregatedsets]
+jobset.x-k8s.io: [jobsets]
+kubeflow.org: [jaxjobs, mpijobs, paddlejobs, pytorchjobs, tfjobs, xgboostjobs]
+leaderworkerset.x-k8s.io: [leaderworkersets]
+ray.io: [rayclusters, raycronjobs, rayjobs, rayservices]
+serving.knative.dev: [configurations, revisions, services]
+serving.kserve.io: [clusterservingruntimes, inferenceservices, llminferenceserviceconfigs, llminferenceservices, servingruntimes]
+trainer.kubeflow.org: [clustertrainingruntimes, trainingruntimes, trainjobs]
+{{- end -}}
+
+{{/* What else the validating webhook is asked about: API group, resources, operations. */}}
+{{- define "weightlock.validated" -}}
+- ["", [pods/ephemeralcontainers, pods/resize], [UPDATE]]
+- ["", [pods/binding, serviceaccounts/token], [CREATE]]
+- ["", [pods/exec, pods/attach, pods/portforward, pods/proxy, services/proxy, nodes/proxy], [CONNECT]]
+- ["", [namespaces, namespaces/status, namespaces/finalize], [UPDATE]]
+- ["", [persistentvolumeclaims, persistentvolumes], [CREATE, UPDATE]]
+- [apiextensions.k8s.io, [customresourcedefinitions], [UPDATE, DELETE]]
+- [cilium.io, [ciliumegressgatewaypolicies, ciliumlocalredirectpolicies, ciliumnetworkpolicies], [CREATE, UPDATE]]
+- [crd.projectcalico.org, [networkpolicies, stagednetworkpolicies], [CREATE, UPDATE]]
+- [groupsnapshot.storage.k8s.io, [volumegroupsnapshotcontents, volumegroupsnapshots], [CREATE, UPDATE]]
+- [networking.k8s.io, [networkpolicies], [CREATE, UPDATE, DELETE]]
+- [projectcalico.org, [networkpolicies, stagednetworkpolicies], [CREATE, UPDATE]]
+- [resource.k8s.io, [deviceclasses, resourceclaims, resourceclaimtemplates], [CREATE, UPDATE]]
+- [snapshot.storage.k8s.io, [volumesnapshotcontents, volumesnapshots], [CREATE, UPDATE]]
+- [storage.k8s.io, [csidrivers], [CREATE, UPDATE]]
+- [weightlock.dev, [accessapprovals, accessrequests, modelweights, weightpolicies], [CREATE, UPDATE, DELETE]]
+- [weightlock.dev, [accessapprovals/status, accessrequests/status], [UPDATE]]
+{{- end -}}
+
+{{- define "weightlock.mutated" -}}
+- ["", [pods], [CREATE]]
+- [weightlock.dev, [accessapprovals, accessrequests], [CREATE]]
+{{- end -}}
+
+{{/* One rule of a webhook from group, resources, operations. */}}
+{{- define "weightlock.rule" }}
+- apiGroups: [{{ index . 0 | quote }}]
+  apiVersions: ["*"]
+  resources: {{ index . 1 | toJson }}
+  operations: {{ index . 2 | toJson }}
+  scope: "*"
+{{- end -}}
+
+{{/* How the API server reaches a path of the webhook. */}}
+{{- define "weightlock.clientConfig" -}}
+{{- if .root.Values.webhook.url -}}
+url: {{ trimSuffix "/" .root.Values.webhook.url }}{{ .path }}
+{{- else -}}
+service: {name: {{ include "weightlock.fullname" .root }}-webhook, namespace: {{ .root.Release.Namespace }}, path: {{ .path }}, port: 443}
+{{- end }}
+{{- with .caBundle }}
+caBundle: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* Exemptions go by the one label of a namespace that nobody can choose. */}}
+{{- define "weightlock.webhook" -}}
+admissionReviewVersions: [v1]
+clientConfig:
+  {{- include "weightlock.clientConfig" . | nindent 2 }}
+namespaceSelector:
+  matchExpressions:
+  - {key: kubernetes.io/metadata.name, operator: NotIn, values: {{ include "weightlock.exempt" .root }}}
+failurePolicy: Fail
+matchPolicy: Equivalent
+sideEffects: None
+timeoutSeconds: {{ .root.Values.webhook.timeoutSeconds }}
+{{- end -}}
+
+{{/* Both webhook configurations, as they are installed and as controller and broker expect them. */}}
+{{- define "weightlock.webhooks" -}}
+{{- $metadata := include "weightlock.webhookMetadata" . -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+{{ $metadata }}
+webhooks:
+- name: validate.weightlock.dev
+  {{- include "weightlock.webhook" (merge (dict "path" "/validate") .) | nindent 2 }}
+  matchConditions:
+  # A node starts what was admitted, with or without Weightlock; it gets tokens for the pods bound to it only.
+  - name: tokens-but-those-for-kubelets
+    expression: "!(request.resource.resource == 'serviceaccounts' && 'system:nodes' in request.userInfo.groups)"
+  - name: namespaces-with-labels-of-weightlock
+    expression: >-
+      request.resource.group != '' || request.resource.resource != 'namespaces' || (has(oldObject.metadata.labels)
+      && oldObject.metadata.labels.exists(key, key.startsWith('weightlock.dev/') || key.contains('.weightlock.dev/')))
+  - name: definitions-of-weightlock
+    expression: request.resource.group != 'apiextensions.k8s.io' || request.name.endsWith('.weightlock.dev')
+  rules:
+  {{- range $group, $resources := include "weightlock.workloads" . | fromYaml }}
+  {{- include "weightlock.rule" (list $group $resources (list "CREATE" "UPDATE")) | nindent 2 }}
+  {{- end }}
+  {{- range include "weightlock.validated" . | fromYamlArray }}
+  {{- include "weightlock.rule" . | nindent 2 }}
+  {{- end }}
+  {{- with .root.Values.webhook.extraRules }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+{{ $metadata }}
+webhooks:
+- name: mutate.weightlock.dev
+  {{- include "weightlock.webhook" (merge (dict "path" "/mutate") .) | nindent 2 }}
+  reinvocationPolicy: IfNeeded
+  rules:
+  {{- range include "weightlock.mutated" . | fromYamlArray }}
+  {{- include "weightlock.rule" . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{- define "weightlock.webhookMetadata" -}}
+metadata:
+  name: {{ include "weightlock.fullname" .root }}
+  labels:
+    {{- include "weightlock.labels" .root | nindent 4 }}
+  {{- if eq .root.Values.certificates.mode "certManager" }}
+  annotations:
+    cert-manager.io/inject-ca-from: {{ .root.Release.Namespace }}/{{ include "weightlock.tlsSecret" (dict "root" .root "component" "webhook") }}
+  {{- end }}
+{{- end -}}
