@@ -1,0 +1,82 @@
+"""``weightlock broker`` before it serves: what its configuration must hold, each thing missing in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import yaml
+
+from webhook.cli import broker
+from webhook.cli.main import UsageError
+
+WEBHOOK = {
+    "apiVersion": "admissionregistration.k8s.io/v1",
+    "kind": "ValidatingWebhookConfiguration",
+    "metadata": {"name": "weightlock"},
+    "webhooks": [],
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A function that writes a configuration with some parts changed; None removes one."""
+    (tmp_path / "challenge").write_bytes(b"k" * 32)
+    (tmp_path / "webhooks.yaml").write_text(yaml.safe_dump(WEBHOOK))
+
+    def write(tls=None, **settings):
+        whole = {
+            "tls": {"certificate": "/tls/crt", "key": "/tls/key"} if tls is None else tls,
+            "broker": {
+                "challengeKey": f"{tmp_path}/challenge",
+                "webhooks": f"{tmp_path}/webhooks.yaml",
+                **settings,
+            },
+        }
+        path = tmp_path / "broker.yaml"
+        path.write_text(yaml.safe_dump(whole))
+        return path
+
+    return write
+
+
+def run(path):
+    parser = argparse.ArgumentParser()
+    broker.add_parser(parser.add_subparsers())
+    options = parser.parse_args(["broker", "--config", str(path)])
+    return options.run(options)
+
+
+def test_a_whole_configuration(config):
+    loaded = broker.load_config(config(leaseSeconds=120))
+    assert (loaded.broker.lease_seconds, loaded.broker.production) == (120, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tls": {}}, "tls.certificate is needed by the broker"),
+        ({"tls": {"certificate": "/c"}}, "tls.key is needed by the broker"),
+        ({"challengeKey": ""}, "broker.challengeKey is needed by the broker"),
+        ({"webhooks": ""}, "broker.webhooks is needed by the broker"),
+        ({"surprise": 1}, "surprise"),
+        ({"leaseSeconds": 1}, "leaseSeconds"),
+        ({"challengeKey": "/nonexistent"}, "/nonexistent: No such file"),
+        ({"webhooks": "/nonexistent"}, "/nonexistent"),
+    ],
+)
+def test_what_is_missing_or_wrong(config, change, said):
+    with pytest.raises(UsageError, match=said):
+        run(config(**change))
+
+
+def test_a_challenge_key_that_is_too_short(config, tmp_path):
+    (tmp_path / "challenge").write_bytes(b"k" * 31)
+    with pytest.raises(UsageError, match="32 random bytes or more"):
+        run(config())
+
+
+def test_without_expected_webhooks_nothing_could_be_released(config, tmp_path):
+    (tmp_path / "webhooks.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n")
+    with pytest.raises(UsageError, match="no webhook configuration"):
+        run(config())
