@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from webhook.core.cel.document import DocumentError, check
+from webhook.core.documents import MalformedObjectError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -44,6 +47,14 @@ def key_of(document: Mapping[str, Any]) -> ObjectKey:
     return ObjectKey(group_kind(api_version, kind), namespace, name)
 
 
+def _fault(document: Document) -> str:
+    try:
+        check(document)
+    except DocumentError as error:
+        return str(error)
+    return ""
+
+
 class ObjectStore:
     """The objects of a cluster or a state directory, indexed by kind and namespace.
 
@@ -53,16 +64,22 @@ class ObjectStore:
     ``complete`` an absent object does not exist; without it the absence may only be the cache's lag.
     """
 
-    __slots__ = ("_kinds", "complete", "unreadable")
+    __slots__ = ("_kinds", "_unsafe", "complete", "unreadable")
 
     def __init__(self, *, complete: bool) -> None:
         self._kinds: dict[str, dict[str, dict[str, Document]]] = {}
+        self._unsafe: dict[ObjectKey, str] = {}
         self.complete = complete
         self.unreadable: Mapping[str, str] = {}
 
     def put(self, document: Document) -> ObjectKey:
         """Add or replace an object. Raises `ValueError` where it is none."""
         key = key_of(document)
+        fault = _fault(document)
+        if fault:
+            self._unsafe[key] = fault
+        else:
+            self._unsafe.pop(key, None)
         self._kinds.setdefault(key.kind, {}).setdefault(key.namespace, {})[key.name] = document
         return key
 
@@ -71,12 +88,17 @@ class ObjectStore:
         namespaces = self._kinds.get(key.kind, {})
         names = namespaces.get(key.namespace, {})
         names.pop(key.name, None)
+        self._unsafe.pop(key, None)
         if not names:
             namespaces.pop(key.namespace, None)
 
     def get(self, key: ObjectKey) -> Document | None:
         """The object, or None."""
         return self._kinds.get(key.kind, {}).get(key.namespace, {}).get(key.name)
+
+    def fault(self, key: ObjectKey) -> str:
+        """Why a held object must not reach the engine, which reads some documents wrongly; empty for a sound one."""
+        return self._unsafe.get(key, "")
 
     def each(self, kind: str, namespace: str | None = None) -> Iterator[Document]:
         """Every object of a kind, in one namespace or (None) in all."""
@@ -101,15 +123,30 @@ class Lookup:
     missing: set[ObjectKey] = field(default_factory=set)
 
     def get(self, kind: str, namespace: str, name: str) -> Document | None:
-        """The object, or None where it surely does not exist. Raises `MissingObjectError` where that is unknown."""
+        """The object, or None where it surely does not exist.
+
+        Raises `MissingObjectError` where that is unknown, and `MalformedObjectError` for one no policy may read.
+        """
         key = ObjectKey(kind, namespace, name)
         document = self.store.get(key)
         if document is not None:
-            return document
+            return self.held(key, document)
         if self.store.complete or key in self.fetched:
-            return self.fetched.get(key)
+            document = self.fetched.get(key)
+            return document if document is None else self.sound(key, document, _fault(document))
         self.missing.add(key)
         raise MissingObjectError(f"{kind} {namespace}/{name} is not in the cache")
+
+    def held(self, key: ObjectKey, document: Document) -> Document:
+        """An object of the store that policies may read. Raises `MalformedObjectError`."""
+        return self.sound(key, document, self.store.fault(key))
+
+    @staticmethod
+    def sound(key: ObjectKey, document: Document, fault: str) -> Document:
+        """An object that policies may read. Raises `MalformedObjectError` where it has a fault."""
+        if fault:
+            raise MalformedObjectError(f"{key.kind} {key.namespace}/{key.name}", fault)
+        return document
 
     def each(self, kind: str, namespace: str | None = None) -> Iterator[Document]:
         """Every object of a kind that the store holds."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from webhook.core.cel import EvaluationError
+from webhook.core.objects import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,7 +87,7 @@ class Params:
         else:
             labels = self.selector
             found = [
-                document
+                lookup.held(key_of(document), document)
                 for place in dict.fromkeys((namespace, ""))
                 for document in lookup.each(self.kind, place)
                 if labels.matches(document.get("metadata", {}).get("labels") or {})

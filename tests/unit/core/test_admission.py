@@ -312,3 +312,28 @@ def test_malformed_pods_never_crash_and_never_get_by_because_something_failed(
     assert not isinstance(verdict, Needs)
     if any(result == "error" for _, result, _ in verdict.timings):
         assert not verdict.allowed
+
+
+@pytest.mark.parametrize("place", ["namespace", "params"])
+def test_what_a_policy_reads_besides_the_request_cannot_hide_behind_a_nul(
+    snapshot_of, policy_of, request_of, pod_of, now, place
+):
+    annotations = {"zone": "open\0shut" if place == "namespace" else "open"}
+    namespace = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": "research", "annotations": annotations},
+    }
+    params = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "p", "namespace": "research"},
+        "data": {"zone": "open\0shut" if place == "params" else "open"},
+    }
+    policy = policy_of(
+        paramKind={"apiVersion": "v1", "kind": "ConfigMap"},
+        paramRef={"name": "p", "parameterNotFoundAction": "Deny"},
+        validations=[{"expression": "params.data.zone == 'open'"}],
+    )
+    verdict = validate(request_of(pod_of()), snapshot_of(namespace, params, policy), Knowledge(), now)
+    assert codes(verdict) == ["WL502"]

@@ -1,5 +1,6 @@
 import pytest
 
+from webhook.core.documents import MalformedObjectError
 from webhook.core.objects import Lookup, MissingObjectError, ObjectKey, ObjectStore, group_kind, key_of
 
 CLAIM = {
@@ -56,3 +57,21 @@ def test_what_was_fetched_is_known_also_that_it_is_not_there():
     key = ObjectKey("Pod", "research", "a")
     assert Lookup(ObjectStore(complete=False), {key: None}).get(*key) is None
     assert Lookup(ObjectStore(complete=False), {key: CLAIM}).get(*key) is CLAIM
+
+
+UNSAFE = {**CLAIM, "metadata": {**CLAIM["metadata"], "annotations": {"a": "allowed\0evil"}}}
+
+
+def test_an_object_the_engine_would_read_wrongly_is_not_given_out():
+    store = ObjectStore(complete=True)
+    key = store.put(UNSAFE)
+    with pytest.raises(MalformedObjectError, match="NUL"):
+        Lookup(store).get(*key)
+    store.put(CLAIM)
+    assert Lookup(store).get(*key) is CLAIM
+
+
+def test_nor_one_that_was_fetched():
+    key = key_of(UNSAFE)
+    with pytest.raises(MalformedObjectError, match="NUL"):
+        Lookup(ObjectStore(complete=False), {key: UNSAFE}).get(*key)
