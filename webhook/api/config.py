@@ -216,4 +216,10 @@ class Config(Schema):
         le=300,
         description="how long to serve on after a stop was asked, while callers move away",
     )
+    supervise: bool = Field(
+        default=True, description="judge in a child process, and replace it should it hang or die"
+    )
+    replace_above_mib: int = Field(
+        default=0, ge=0, description="replace the child process when it holds more memory than this; 0: never"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from webhook.core.access import Verifier
     from webhook.core.source import SnapshotSource
+    from webhook.server.run import OpenSource
 
 _EMBEDDED_LISTEN = "127.0.0.1:8443"
 
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
                 source = _directory(config)
                 return serve(config, lambda _: _embedded(source))
             signer, verifier = load_signing(config.signing)
-            return serve(config, lambda config: _cluster(config, verifier), signer)
+            return serve(config, _cluster(verifier), signer, bad_input=UsageError)
         except (ListenError, ManifestError) as error:
             raise UsageError(str(error)) from None
 
@@ -168,10 +169,18 @@ async def _embedded(source: DirectorySource) -> AsyncIterator[SnapshotSource]:
     yield source
 
 
-@asynccontextmanager
-async def _cluster(config: Config, verifier: Verifier) -> AsyncIterator[SnapshotSource]:
-    # The Kubernetes client takes most of a second to import, and an embedded webhook has no use for it.
+def _cluster(verifier: Verifier) -> OpenSource:
+    """How to open a cluster. Imports the Kubernetes client, which takes most of a second, and is of no use embedded."""
+    from webhook.cluster.api import ClusterError  # noqa: PLC0415
     from webhook.cluster.source import ClusterSource  # noqa: PLC0415
 
-    async with ClusterSource.connect(config, verifier=verifier) as source:
-        yield source
+    @asynccontextmanager
+    async def connect(config: Config) -> AsyncIterator[SnapshotSource]:
+        async with AsyncExitStack() as stack:
+            try:
+                source = await stack.enter_async_context(ClusterSource.connect(config, verifier=verifier))
+            except (ClusterError, ManifestError) as error:
+                raise UsageError(str(error)) from None
+            yield source
+
+    return connect

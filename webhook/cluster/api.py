@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
@@ -67,6 +68,7 @@ class KubeApi:
         # Go's clients do not ask of a CA what RFC 5280 does and Python 3.13 began to; kubeadm's CAs would be refused.
         configuration.disable_strict_ssl_verification = True
         loader = None
+        _require(settings.kubeconfig)
         try:
             if settings.kubeconfig or in_cluster is False:
                 loader = await load_kube_config(
@@ -172,6 +174,12 @@ class KubeApi:
             _request_timeout=timeout,
         )
         return cast("aiohttp.ClientResponse", await answer)
+
+
+def _require(kubeconfig: str) -> None:
+    """The library takes a file that is not there for an empty one, and says so in a log of its own."""
+    if kubeconfig and not Path(kubeconfig).is_file():
+        raise ClusterError(f"{kubeconfig}: no such file")
 
 
 def parse(content: bytes) -> Document:

@@ -23,7 +23,7 @@ from webhook.server import endpoints, logs, rotation
 from webhook.server.certificates import CertificateKeeper
 from webhook.server.health import Health, snapshot_check
 from webhook.server.http import Route, Router, Server, json_body, require_json
-from webhook.server.listener import Listener
+from webhook.server.listener import Listener, bind
 from webhook.server.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class BrokerServer:
             yield self
 
     def _listener(self, stack: AsyncExitStack, routes: Mapping[str, Route]) -> Listener:
-        listener = Listener(self._config.listen, Server(Router(routes, self.metrics.internal_error)))
+        listener = Listener(bind(self._config.listen), Server(Router(routes, self.metrics.internal_error)))
         stack.push_async_callback(listener.close, self._config.broker.request_timeout_seconds)
         return listener
 

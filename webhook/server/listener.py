@@ -32,11 +32,11 @@ class ListenError(OSError):
 
 
 class Listener:
-    """One address, bound at once and served by `serve`."""
+    """One address: ``listening`` comes from `bind` and is closed with the listener."""
 
-    def __init__(self, listen: Listen, server: Server) -> None:
+    def __init__(self, listening: socket.socket, server: Server) -> None:
         self._server = server
-        self._socket = _bind(listen)
+        self._socket = listening
         self._context: ssl.SSLContext | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._greeting: set[asyncio.Task[None]] = set()
@@ -94,8 +94,8 @@ class Listener:
             log.debug("handshake", extra={"fields": {"why": str(error)[:200]}})
 
 
-def _bind(listen: Listen) -> socket.socket:
-    """A bound and listening socket. Raises `ListenError`."""
+def bind(listen: Listen) -> socket.socket:
+    """A listening socket for an address. Raises `ListenError`."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

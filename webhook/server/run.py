@@ -13,25 +13,28 @@ import signal
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from webhook.server import endpoints, logs, rotation
+from webhook.server import endpoints, logs, rotation, vitals
 from webhook.server.admission import AdmissionService
 from webhook.server.certificates import CertificateKeeper
 from webhook.server.gate import Gate
 from webhook.server.health import Health, snapshot_check
 from webhook.server.http import Router, Server
-from webhook.server.listener import Listener
+from webhook.server.listener import Listener, ListenError, bind
 from webhook.server.metrics import Metrics
+from webhook.server.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
+    from socket import socket
 
-    from webhook.api.config import Config, Listen
+    from webhook.api.config import Config
     from webhook.core.access import Signer
     from webhook.core.source import SnapshotSource
     from webhook.server.http import Route
+    from webhook.server.supervisor import Lifeline
 
     OpenSource = Callable[[Config], AbstractAsyncContextManager[SnapshotSource]]
 
@@ -40,26 +43,80 @@ READY_POLL_SECONDS = 0.02
 log = logging.getLogger(__name__)
 
 
-def serve(config: Config, open_source: OpenSource, signer: Signer | None = None) -> int:
-    """Run the webhook until SIGTERM or SIGINT; the exit code. Raises `ListenError` where an address is taken."""
+class Sockets(NamedTuple):
+    """What a webhook listens on; ``watch`` is plain and may be absent."""
+
+    review: socket
+    watch: socket | None
+
+    @classmethod
+    def bind(cls, config: Config) -> Sockets:
+        """The sockets a configuration asks for. Raises `ListenError`."""
+        watch = bind(config.metrics_listen) if config.metrics_listen is not None else None
+        return cls(bind(config.listen), watch)
+
+
+def serve(
+    config: Config,
+    open_source: OpenSource,
+    signer: Signer | None = None,
+    *,
+    bad_input: type[Exception] = ListenError,
+) -> int:
+    """Run the webhook until SIGTERM or SIGINT; the exit code. Raises `ListenError` where an address is taken.
+
+    ``bad_input`` is what ``open_source`` raises where the input is at fault: it is told in one line, with exit code 2.
+    """
     logs.configure(config.log_level)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, open_source, signer))
-    return 0
+    sockets = Sockets.bind(config)
+
+    def work(lifeline: Lifeline | None) -> int:
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(_serve(config, sockets, open_source, signer, lifeline))
+        except bad_input as error:
+            print(f"weightlock serve: {error}", file=sys.stderr)
+            return 2
+        return 0
+
+    if not config.supervise or sys.platform == "win32":
+        return work(None)
+    listening = [bound for bound in sockets if bound is not None]
+    return Supervisor(work, listening, hang_seconds=config.review_timeout_seconds).run()
 
 
-async def _serve(config: Config, open_source: OpenSource, signer: Signer | None) -> None:
+async def _serve(
+    config: Config,
+    sockets: Sockets,
+    open_source: OpenSource,
+    signer: Signer | None,
+    lifeline: Lifeline | None,
+) -> None:
     told = asyncio.Event()
+    drain_seconds = config.drain_seconds
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    async with open_source(config) as source, Webhook(config, source, signer).running() as webhook:
-        announcing = asyncio.create_task(webhook.announce())
+
+    def leave() -> None:
+        # Another child answers already, on the same sockets.
+        nonlocal drain_seconds
+        drain_seconds = 0.0
+        told.set()
+
+    async with AsyncExitStack() as stack:
+        if lifeline is not None:
+            loop.add_signal_handler(signal.SIGUSR1, leave)
+            beating = asyncio.create_task(vitals.keep_beating(lifeline, config.replace_above_mib))
+            stack.push_async_callback(_cancel, beating)
+        source = await stack.enter_async_context(open_source(config))
+        webhook = await stack.enter_async_context(Webhook(config, source, signer).running(sockets))
+        announcing = asyncio.create_task(webhook.announce(lifeline))
         await told.wait()
         await _cancel(announcing)
-        log.info("stopping", extra={"fields": {"drainSeconds": config.drain_seconds}})
+        log.info("stopping", extra={"fields": {"drainSeconds": drain_seconds}})
         webhook.begin_stop()
-        await asyncio.sleep(config.drain_seconds)
+        await asyncio.sleep(drain_seconds)
     log.info("stopped")
 
 
@@ -79,8 +136,8 @@ class Webhook:
         self.watch_address = ""
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Webhook]:
-        """Listen and serve; on leaving, finish what is under way and stop. Raises `ListenError`."""
+    async def running(self, sockets: Sockets) -> AsyncIterator[Webhook]:
+        """Serve; on leaving, finish what is under way, close the sockets and stop."""
         config, metrics = self._config, self.metrics
         self._measure()
         self.health.add(snapshot_check(self._source))
@@ -93,10 +150,10 @@ class Webhook:
         is_trusted = endpoints.caller_check(config.tls.client_ca, config.tls.client_names)
         review = endpoints.review_routes(service.mutate, service.validate, is_trusted)
         async with AsyncExitStack() as stack:
-            listener = self._listen(stack, config.listen, {**review, **watch})
+            listener = self._listen(stack, sockets.review, {**review, **watch})
             self.address = f"https://{listener.address}"
-            if config.metrics_listen is not None:
-                plain = self._listen(stack, config.metrics_listen, watch)
+            if sockets.watch is not None:
+                plain = self._listen(stack, sockets.watch, watch)
                 self.watch_address = f"http://{plain.address}"
                 plain.serve(None)
             rotation.look(self._certificate, listener, metrics.internal_error)
@@ -104,8 +161,10 @@ class Webhook:
             stack.push_async_callback(_cancel, asyncio.create_task(keeping))
             yield self
 
-    async def announce(self) -> None:
+    async def announce(self, lifeline: Lifeline | None = None) -> None:
         """Say in the log why the process is not ready, each reason once, and then, once, that it is."""
+        for _ in range(lifeline.restarts if lifeline is not None else 0):
+            self.metrics.internal_error()
         said = None
         while (trouble := self.health.trouble()) is not None:
             if trouble != said:
@@ -116,6 +175,8 @@ class Webhook:
         gc.collect()
         gc.freeze()
         log.info("ready", extra={"fields": {"address": self.address}})
+        if lifeline is not None:
+            lifeline.ready()
 
     def begin_stop(self) -> None:
         """Say not ready, and with every answer ask the caller to come back on another connection."""
@@ -123,10 +184,10 @@ class Webhook:
         for router in self._routers:
             router.closing = True
 
-    def _listen(self, stack: AsyncExitStack, listen: Listen, routes: Mapping[str, Route]) -> Listener:
+    def _listen(self, stack: AsyncExitStack, listening: socket, routes: Mapping[str, Route]) -> Listener:
         router = Router(routes, self.metrics.internal_error)
         self._routers.append(router)
-        listener = Listener(listen, Server(router))
+        listener = Listener(listening, Server(router))
         self.listeners.append(listener)
         stack.push_async_callback(listener.close, self._config.review_timeout_seconds)
         return listener

@@ -4,11 +4,13 @@ import argparse
 import http.client
 import json
 import logging
+import os
 import signal
 import ssl
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -241,3 +243,51 @@ def test_it_serves_on_while_its_endpoint_is_withdrawn(place, running):
         assert time.monotonic() < deadline
     assert webhook.request("GET", "/healthz") == (200, "ok\n")
     assert webhook.process.wait(10) == 0
+
+
+class TestSupervision:
+    """The process that judges is replaced when it ends or hangs, and does not outlive its parent."""
+
+    @pytest.fixture
+    def webhook(self, place, running):
+        text = (
+            f"embedded: {place}/state\npolicies: {place}/policies\ndrainSeconds: 0\nreviewTimeoutSeconds: 1\n"
+        )
+        arguments = ("--config", str(written(place, text)), "--listen", "127.0.0.1:0")
+        return running(*arguments, "--write-ca", str(place / "ca.crt"))
+
+    @staticmethod
+    def worker(webhook):
+        children = Path(f"/proc/{webhook.process.pid}/task/{webhook.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+    def test_another_answers_when_it_ends_or_hangs(self, webhook, number):
+        (before,) = self.worker(webhook)
+        os.kill(before, number)
+        assert webhook.request("GET", "/healthz") == (200, "ok\n")
+        (after,) = self.worker(webhook)
+        assert after != before
+        assert "weightlock_internal_errors_total 1.0" in webhook.request("GET", "/metrics")[1]
+        assert webhook.stop() == 0
+
+    def test_it_does_not_outlive_its_parent(self, webhook):
+        (worker,) = self.worker(webhook)
+        webhook.process.kill()
+        webhook.process.wait()
+        deadline = time.monotonic() + 5
+        while Path(f"/proc/{worker}").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        with pytest.raises(ConnectionRefusedError):
+            webhook.request("GET", "/healthz")
+
+
+def test_a_cluster_that_cannot_be_found_is_one_line(place):
+    text = f"tls: {{certificate: {place}/tls.crt, key: {place}/tls.key}}\ncluster: {{kubeconfig: {place}/none}}\n"
+    command = [sys.executable, "-m", "webhook.cli.main", "serve", "--config", str(written(place, text))]
+    command += ["--listen", "127.0.0.1:0"]
+    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert found.returncode == 2
+    assert found.stderr == f"weightlock serve: {place}/none: no such file\n"
+    assert found.stderr.count("\n") == 1

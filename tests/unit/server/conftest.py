@@ -21,7 +21,7 @@ from webhook.api.config import Config, Listen, Settings, Tls
 from webhook.core.snapshot import SnapshotBuilder
 from webhook.core.source import Knowledge, NotReadyError
 from webhook.server import selfsigned
-from webhook.server.run import Webhook
+from webhook.server.run import Sockets, Webhook
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 RULE = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
@@ -166,9 +166,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Client]
             }
             listen = Listen(host="127.0.0.1", port=0)
             config = Config(listen=listen, tls=Tls.model_validate(tls), **changes)
-            webhook = await stack.enter_async_context(
-                Webhook(config, source or FakeSource(), signer).running()
-            )
+            running = Webhook(config, source or FakeSource(), signer).running(Sockets.bind(config))
+            webhook = await stack.enter_async_context(running)
             context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))

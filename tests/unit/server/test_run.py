@@ -7,7 +7,7 @@ import pytest
 
 from webhook.api.config import Listen
 from webhook.server import rotation, selfsigned
-from webhook.server.listener import Listener, ListenError
+from webhook.server.listener import ListenError, bind
 
 
 async def test_answers_over_tls(serve, review):
@@ -214,12 +214,12 @@ class TestCaller:
 async def test_an_address_that_is_taken_is_one_line(serve, make_source):
     client = await serve()
     with pytest.raises(ListenError, match=r"cannot listen on 127\.0\.0\.1"):
-        Listener(Listen(host="127.0.0.1", port=client.port), None)
+        bind(Listen(host="127.0.0.1", port=client.port))
 
 
 async def test_a_name_that_does_not_exist_is_one_line():
     with pytest.raises(ListenError, match=r"cannot listen on nowhere\.invalid"):
-        Listener(Listen(host="nowhere.invalid", port=0), None)
+        bind(Listen(host="nowhere.invalid", port=0))
 
 
 async def test_what_is_under_way_is_finished(serve, make_source, make_policy, review):
