@@ -1,0 +1,107 @@
+"""Weightlock's side: the same documents, compiled and evaluated as admission does it, nothing contacted."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from differential.case import Case
+from differential.verdict import Said, refused
+from webhook.api.config import Settings
+from webhook.core.objects import group_kind
+from webhook.core.policy import Finding
+from webhook.core.resources import plural
+from webhook.core.review import parse_review
+from webhook.core.verdict import Verdict, respond
+from webhook.embedded.manifests import Manifest, ManifestError
+from webhook.embedded.review import judge
+from webhook.embedded.source import ManifestSource
+
+ERROR = re.compile(
+    r"policy \S+ could not be checked: (?:spec\.\S+|(?:matchCondition|auditAnnotation) \S+): (?P<cause>.*)",
+    re.DOTALL,
+)
+OPTIONS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
+
+
+def ask(
+    case: Case,
+    state: Sequence[Mapping[str, Any]],
+    subject: Mapping[str, Any] | None,
+    old: Mapping[str, Any] | None,
+) -> Said:
+    """What Weightlock says of a case where ``state`` is what the cluster holds."""
+    try:
+        source = _source([*state, case.policy, case.policy_binding])
+    except ManifestError as error:
+        return refused(str(error))
+    return _read(
+        judge(parse_review(orjson.dumps(review_of(case, subject, old))), source, datetime.now(UTC)).verdict,
+        case,
+    )
+
+
+def review_of(case: Case, subject: Mapping[str, Any] | None, old: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The AdmissionReview the API server would send for a case."""
+    place = case.before or case.subject
+    named = group_kind(place["apiVersion"], place["kind"])
+    resource, version = plural(named), place["apiVersion"].rpartition("/")[2]
+    kind, _, group = named.partition(".")
+    if case.operation == "CONNECT" and subject is not None:
+        kind = subject["kind"]
+    gvk = {"group": group, "version": version, "kind": kind}
+    gvr = {"group": group, "version": version, "resource": resource}
+    request: dict[str, Any] = {
+        "uid": "a-request",
+        "kind": gvk,
+        "resource": gvr,
+        "requestKind": gvk,
+        "requestResource": gvr,
+        "subResource": case.subresource,
+        "requestSubResource": case.subresource,
+        "name": case.name,
+        "namespace": place["metadata"].get("namespace", case.name),
+        "operation": case.operation,
+        "userInfo": {
+            "username": case.person.name,
+            "groups": list(case.person.all_groups),
+            "extra": {name: list(entries) for name, entries in case.person.extra.items()},
+        },
+        "object": subject,
+        "oldObject": old,
+        "dryRun": case.operation != "CONNECT",
+    }
+    if case.operation in OPTIONS:
+        request["options"] = {
+            "apiVersion": "meta.k8s.io/v1",
+            "kind": OPTIONS[case.operation],
+            "dryRun": ["All"],
+        }
+    request["userInfo"] = {key: value for key, value in request["userInfo"].items() if value}
+    given = {key: value for key, value in request.items() if value not in ("", None)}
+    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": given}
+
+
+def _source(documents: Sequence[Mapping[str, Any]]) -> ManifestSource:
+    return ManifestSource((Manifest("state", dict(document)) for document in documents), Settings())
+
+
+def _read(verdict: Verdict, case: Case) -> Said:
+    return Said(
+        tuple(("error" if it.unevaluable else "denied", _cause(it), it.reason) for it in verdict.denials),
+        frozenset(map(_cause, verdict.warnings)),
+        frozenset(map(_cause, verdict.audits)),
+        tuple(
+            (key.removeprefix(f"{case.name}."), text)
+            for key, text in respond(verdict).audit_annotations.items()
+            if key.startswith(f"{case.name}.")
+        ),
+    )
+
+
+def _cause(finding: Finding) -> str:
+    """The message, or what went wrong in a rule that could not be evaluated, without which rule it was."""
+    found = ERROR.fullmatch(finding.message) if finding.unevaluable else None
+    return finding.message if found is None else found["cause"]

@@ -1,0 +1,100 @@
+"""Weightlock against the API server's own ValidatingAdmissionPolicy: the same policy, object and user, the same answer.
+
+Policies of both sides are the same documents. A case agrees where the outcome is the same, and with it the message, the
+reason and the warnings; every difference is named in `differential.expected` and explained in docs/differences.md.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from differential import authorizer_cases, field_cases, library_cases, match_cases, offline
+from differential.case import NAMESPACE, Case
+from differential.expected import DIFFERENCES
+from differential.native import Native, with_audit
+from differential.verdict import Said, difference
+from harness.controlplane import ControlPlane, Options
+from harness.programs import ROOT
+
+EXPLAINED = ROOT / "docs" / "differences.md"
+MODULES = (library_cases, authorizer_cases, match_cases, field_cases)
+CASES: dict[str, Case] = {case.name: case for module in MODULES for case in module.cases()}
+SPACE = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {
+        "name": NAMESPACE,
+        "labels": {"team": "a", "tier": "gold"},
+        "annotations": {"example.com/note": "kept"},
+    },
+}
+STATE: tuple[Mapping[str, Any], ...] = (*authorizer_cases.rbac(), *field_cases.state())
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the API server said of every case, and what it would have sent to a webhook."""
+
+    said: Mapping[str, Said]
+    objects: Mapping[str, tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]]
+    space: Mapping[str, Any]
+
+
+@pytest.fixture(scope="module")
+def asked(new_control_plane: Callable[[Options], ControlPlane]) -> Asked:
+    """All cases, judged by an API server with the policies of all of them in force."""
+    cluster = new_control_plane(Options(controllers=False))
+    cluster.apply(SPACE)
+    cluster.apply(*STATE)
+    for namespace in (NAMESPACE, "default"):
+        cluster._default_account(namespace)
+    native = Native(cluster)
+    native.prepare(CASES.values())
+    objects = {case.name: native.admitted(case) for case in CASES.values()}
+    native.install(CASES.values())
+    said = {case.name: native.ask(case) for case in CASES.values()}
+    notes = native.audited()
+    said = {name: with_audit(it, CASES[name], notes.get(name, {})) for name, it in said.items()}
+    native.close()
+    space = cluster.client().get(f"/api/v1/namespaces/{NAMESPACE}").ok()
+    return Asked(said, objects, space)
+
+
+def test_every_difference_is_explained_and_belongs_to_a_case() -> None:
+    headings = {line.lstrip("# ") for line in EXPLAINED.read_text().splitlines() if line.startswith("#")}
+    assert set(DIFFERENCES.values()) <= headings
+    assert DIFFERENCES.keys() <= CASES.keys()
+
+
+def test_no_difference_lets_anything_through(asked: Asked) -> None:
+    """An allowance of ours against a denial of theirs is one that the API server could not have been asked for."""
+    lenient = [
+        name
+        for name in DIFFERENCES
+        if not {"denied", "error"}.isdisjoint(asked.said[name].outcomes)
+        and "allowed" in ours(asked, CASES[name]).outcomes
+    ]
+    assert lenient == ["authorizer-wrong-5"]
+
+
+def ours(asked: Asked, case: Case) -> Said:
+    """What Weightlock says of a case."""
+    return offline.ask(case, [asked.space, *STATE], *asked.objects[case.name])
+
+
+def test_both_judge_alike(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong: list[str] = []
+    agreed = 0
+    for name, case in CASES.items():
+        theirs = asked.said[name]
+        own = ours(asked, case)
+        found = difference(theirs, own)
+        agreed += not found
+        if bool(found) != (name in DIFFERENCES):
+            wrong.append(
+                f"{name}: {found or 'no difference'}\n  {case.spec}\n  there: {theirs}\n  here:  {own}"
+            )
+    with capsys.disabled():
+        print(f"\ndifferential: {len(CASES)} triples, {agreed} agree, {len(DIFFERENCES)} listed differences")
+    assert not wrong, "\n".join([f"{len(wrong)} differ", *wrong])
