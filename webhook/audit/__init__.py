@@ -1,1 +1,0 @@
-"""A log that nobody can edit quietly."""
