@@ -69,9 +69,24 @@ class Injection(Schema):
 
 def _default_vendors() -> list[DeviceVendor]:
     table = {
-        "nvidia.com": ["nvidia.com/gpu*", "nvidia.com/mig-*", "nvidia.com/pgpu", "nvidia.com/vgpu"],
-        "amd.com": ["amd.com/gpu*"],
-        "intel.com": ["gpu.intel.com/*", "habana.ai/*"],
+        # Passed-through devices are named after the chip (NVIDIA KubeVirt device plugin), and shared ones by whoever
+        # shares them.
+        "nvidia.com": [
+            "nvidia.com/gpu*",
+            "nvidia.com/mig-*",
+            "nvidia.com/pgpu",
+            "nvidia.com/vgpu",
+            *(f"nvidia.com/{chip}*" for chip in ("AD", "GA", "GB", "GH", "GP", "GRID", "GV", "NVIDIA", "TU")),
+            "aliyun.com/gpu*",
+            "k8s.amazonaws.com/vgpu*",
+            "tencent.com/vcuda*",
+            "volcano.sh/gpu*",
+            "volcano.sh/vgpu*",
+        ],
+        # A partitioned device is named after its partition (ROCm device plugin, strategy "mixed").
+        "amd.com": ["amd.com/gpu*", *(f"amd.com/{mode}_*" for mode in ("cpx", "dpx", "qpx", "spx", "tpx"))],
+        "intel.com": ["gpu.intel.com/*", "habana.ai/*", "npu.intel.com/*"],
+        "huawei.com": ["huawei.com/Ascend*", "huawei.com/npu*"],
         "google.com": ["google.com/tpu*", "cloud-tpus.google.com/*"],
         "aws.amazon.com": ["aws.amazon.com/neuron*"],
     }

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from webhook.core.access import Signer
+    from webhook.core.objects import Document
     from webhook.core.policy import Policy
     from webhook.core.review import AdmissionRequest, RefusedReviewError
     from webhook.core.snapshot import Snapshot
@@ -57,16 +58,22 @@ def mutate(
 ) -> Verdict | Needs:
     """What admission adds to an object: the key sidecar of a pod, the identity on an access object. Never denies.
 
+    Containers that ask for no accelerator, ephemeral ones included, are told that there is none.
+
     ``signer`` is given only where the caller is known to be the API server; who else asks gets no signature.
     """
     if _is_exempt(request, snapshot):
         return settle(request.uid, ())
     operations = stamp(request, signer, now, trusted_caller=signer is not None)
     injected = False
-    if _creates_pod(request):
+    if _creates_pod(request) or _debugs_pod(request):
         lookup = Lookup(snapshot.objects, knowledge.objects)
         try:
-            wanted = _plan(request, snapshot, _gather(request, snapshot, lookup))
+            facts = _gather(request, snapshot, lookup)
+            if _debugs_pod(request):
+                operations += _hide_from_added(request, snapshot, facts)
+                return replace(settle(request.uid, ()), patch=tuple(operations))
+            wanted = _plan(request, snapshot, facts)
         except MissingObjectError:
             return Needs(objects=frozenset(lookup.missing))
         except MalformedObjectError:
@@ -173,7 +180,9 @@ class _Judge:
                 yield policy, facts, bindings
 
     def injection(self) -> list[Finding]:
-        """A pod that reads weights must carry exactly what mutation would have given it."""
+        """A pod that reads weights must carry exactly what mutation would have given it, and keep it."""
+        if _updates_pod(self.request):
+            return self._tampering()
         if not _creates_pod(self.request):
             return []
         pod = _object(self.request)
@@ -185,6 +194,13 @@ class _Judge:
             fix = "remove your own version of it; if you wrote none, another webhook changes pods after Weightlock"
             findings.append(Finding(NOT_INJECTED, _OURS, message, fix))
         return findings
+
+    def _tampering(self) -> list[Finding]:
+        fix = "leave the key sidecar and its volumes as they are; delete the pod to get another"
+        old = self.request.old_object or {"spec": {}}
+        return [
+            Finding(RESERVED_NAME, _OURS, text, fix) for text in inject.tampering(_object(self.request), old)
+        ]
 
     def access(self) -> list[Finding]:
         """The rules of access requests and approvals, and of changes that need approval."""
@@ -260,6 +276,33 @@ def _creates_pod(request: AdmissionRequest) -> bool:
         and (resource.group, resource.name, request.subresource) == ("", "pods", "")
         and request.object is not None
     )
+
+
+def _updates_pod(request: AdmissionRequest) -> bool:
+    """Whether a pod that exists is written; its status says nothing of its containers, and has no say over them."""
+    resource = request.resource
+    return (
+        request.operation == "UPDATE"
+        and (resource.group, resource.name) == ("", "pods")
+        and request.subresource != "status"
+        and request.kind.name == "Pod"
+        and request.object is not None
+    )
+
+
+def _debugs_pod(request: AdmissionRequest) -> bool:
+    return (
+        _updates_pod(request)
+        and request.subresource == "ephemeralcontainers"
+        and request.old_object is not None
+    )
+
+
+def _hide_from_added(
+    request: AdmissionRequest, snapshot: Snapshot, facts: tuple[TemplateFacts, ...]
+) -> tuple[Document, ...]:
+    old = request.old_object or {}
+    return inject.hide_from_added(_object(request), old, facts[0].facts, snapshot.settings.injection)
 
 
 def _object(request: AdmissionRequest) -> dict[str, object]:

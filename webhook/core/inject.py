@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from webhook.core.objects import Document
 
 HIDE_DEVICES = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
+_API_TOKEN_VOLUME = "kube-api-access-"  # noqa: S105 - the beginning of a volume's name
 _API_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 _TOLERATED_RESOURCES = frozenset({"ephemeral-storage", "cpu", "memory"})
+_HIDDEN_VENDOR = "nvidia.com"
+_ASKED_FOR = frozenset({"resource", "claim", "env", "mount"})
 _RUNNING = ("initContainers", "containers")
 _NO_DEVICES = frozenset({"", "void", "none"})
 
@@ -108,6 +111,38 @@ def strays(pod: Document, wanted: Plan) -> tuple[str, ...]:
     return tuple(found)
 
 
+def tampering(pod: Document, old: Document) -> tuple[str, ...]:
+    """What an update would do to the sidecar or its volumes, in words; images may change, and containers be added.
+
+    The sidecar's resources may be changed in place (KEP-1287): they give it nothing to read.
+    """
+    spec, before = _spec(pod), _spec(old)
+    found = []
+    if _agents(spec) != _agents(before):
+        found.append(f'the update changes container "{AGENT}"')
+    known = [container.get("name") for container in list_at(before, "ephemeralContainers", "spec")]
+    for container in list_at(spec, "ephemeralContainers", "spec"):
+        name = container.get("name", "")
+        if name in known:
+            continue
+        if name == AGENT:
+            found.append(f'container "{AGENT}" in ephemeralContainers is not Weightlock\'s')
+        found += [
+            f'container "{name}" mounts "{mount["name"]}", which is not for it'
+            for mount in list_at(container, "volumeMounts", "ephemeralContainers")
+            if str(mount.get("name", "")).startswith(PREFIX)
+        ]
+    return tuple(found)
+
+
+def _agents(spec: Document) -> list[Document]:
+    return [
+        {**container, "resources": None}
+        for _, _, container in _containers(spec, *_RUNNING)
+        if container.get("name") == AGENT
+    ]
+
+
 def _container_strays(
     field: str, position: int, container: Document, wanted: Plan, ours: set[str]
 ) -> Iterable[str]:
@@ -135,14 +170,41 @@ def _common_user(pod: Document, readers: Iterable[str]) -> int | None:
     return user if isinstance(user, int) and not isinstance(user, bool) and user > 0 else None
 
 
+def hide_from_added(pod: Document, old: Document, facts: Facts, settings: Injection) -> tuple[Document, ...]:
+    """The JSON patch that hides devices from ephemeral containers an update adds, as `patch` does for all others."""
+    if not settings.hide_devices or _is_windows(pod):
+        return ()
+    known = {container.get("name") for _, _, container in _containers(_spec(old), "ephemeralContainers")}
+    spared = known | _asking(facts)
+    operations: list[Document] = []
+    for field, index, container in _containers(_spec(pod), "ephemeralContainers"):
+        if container.get("name") not in spared:
+            operations += _patch_env(container, f"/spec/{field}/{index}")
+    return tuple(operations)
+
+
 def _hidden(pod: Document, facts: Facts) -> frozenset[str]:
-    """The containers that ask for no accelerator and say nothing of NVIDIA_VISIBLE_DEVICES themselves."""
-    asking = {use.container for use in facts.devices}
-    spec = _spec(pod)
-    if "" in asking or object_at(spec, "os", "spec").get("name") == "windows":
+    """The containers that ask for no accelerator of the variable's vendor, by name or by the variable itself.
+
+    A runtime class or an annotation is the whole pod's, and no reason to give every container all devices.
+    """
+    asking = _asking(facts)
+    if "" in asking or _is_windows(pod):
         return frozenset()
-    names = (text_at(container, "name", field) for field, _, container in _containers(spec, *_RUNNING))
+    names = (text_at(container, "name", field) for field, _, container in _containers(_spec(pod), *_RUNNING))
     return frozenset(name for name in names if name and name != AGENT and name not in asking)
+
+
+def _asking(facts: Facts) -> set[str]:
+    return {
+        use.container
+        for use in facts.devices
+        if use.via in _ASKED_FOR and use.vendor in (_HIDDEN_VENDOR, "?")
+    }
+
+
+def _is_windows(pod: Document) -> bool:
+    return object_at(_spec(pod), "os", "spec").get("name") == "windows"
 
 
 def _patch_volumes(spec: Document, wanted: tuple[Document, ...]) -> list[Document]:
@@ -179,18 +241,21 @@ def _patch_agent(spec: Document, agent: Document) -> list[Document]:
 
 def _same_agent(actual: Document, wanted: Document) -> bool:
     """Equal, but for the API token mount and the resource defaults that built-in admission plugins add."""
-    mounts = [
-        mount
-        for mount in list_at(actual, "volumeMounts", AGENT)
-        if not (
-            mount.get("mountPath") == _API_TOKEN_PATH
-            and str(mount.get("name")).startswith("kube-api-access-")
-        )
-    ]
+    mounts = [mount for mount in list_at(actual, "volumeMounts", AGENT) if not _is_api_token(mount)]
     return {**actual, "volumeMounts": mounts, "resources": None} == {
         **wanted,
         "resources": None,
     } and _same_resources(object_at(actual, "resources", AGENT), wanted["resources"])
+
+
+def _is_api_token(mount: Document) -> bool:
+    """The mount as the ServiceAccount admission plugin writes it, and no other onto the same place."""
+    name = mount.get("name")
+    plain = {"name": name, "readOnly": True, "mountPath": _API_TOKEN_PATH}
+    return str(name).startswith(_API_TOKEN_VOLUME) and {"recursiveReadOnly": None, **mount} == {
+        "recursiveReadOnly": None,
+        **plain,
+    }
 
 
 def _same_resources(actual: Document, wanted: Document) -> bool:

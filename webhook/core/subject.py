@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.documents import object_at, text_at
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from webhook.core.objects import Document
     from webhook.core.review import AdmissionRequest
 
+# k8s.io/api/core/v1 types.go, SecretTypeServiceAccountToken and ServiceAccountNameKey.
+TOKEN_SECRET = "kubernetes.io/service-account-token"  # noqa: S105 - a type of Secret
+TOKEN_SECRET_ACCOUNT = "kubernetes.io/service-account.name"  # noqa: S105 - an annotation
 _ACCOUNT_GROUPS = ("system:serviceaccounts", "system:authenticated")
 
 
@@ -38,9 +43,9 @@ class Subject:
 def subject_of(request: AdmissionRequest, pod: Document | None, settings: Settings) -> Subject:
     """Who to judge. ``pod`` is the pod or template the request is about, or None."""
     user = request.user
-    if pod is None and not _asks_for_token(request):
+    account = service_account_of(pod) if pod is not None else _token_account(request)
+    if not account:
         return Subject(user.username, user.groups, user.extra)
-    account = service_account_of(pod) if pod is not None else request.name
     key = (request.namespace, account)
     if pod is not None and written_by_controller(request, settings):
         username = f"system:serviceaccount:{request.namespace}:{account}"
@@ -59,9 +64,16 @@ def service_account_of(pod: Document) -> str:
     return name if isinstance(name, str) and name else "default"
 
 
-def _asks_for_token(request: AdmissionRequest) -> bool:
+def _token_account(request: AdmissionRequest) -> str:
+    """Whose token a request yields: that of the account it names, or that of a Secret the token controller fills."""
     resource = request.resource
-    return (resource.group, resource.name, request.subresource) == ("", "serviceaccounts", "token")
+    if (resource.group, resource.name, request.subresource) == ("", "serviceaccounts", "token"):
+        return request.name
+    document = request.object or {}
+    if request.kind.name != "Secret" or request.kind.group or document.get("type") != TOKEN_SECRET:
+        return ""
+    annotations = object_at(object_at(document, "metadata", ""), "annotations", "metadata")
+    return text_at(annotations, TOKEN_SECRET_ACCOUNT, "metadata.annotations")
 
 
 def written_by_controller(request: AdmissionRequest, settings: Settings) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ClaimTemplate", "MalformedObjectError", "PodTemplate", "WorkloadTable"]
 
 _NO_CLAIMS: Mapping[str, ClaimTemplate] = MappingProxyType({})
+_NOTHING_ALLOTTED: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class PodTemplate:
     """A pod, or what a workload makes pods from.
 
     ``path`` is where it stands in the document (empty for the document itself), ``pod`` is ``{metadata, spec}``.
-    ``root`` is where the pod's spec stands. ``extra_claims`` are the claims the workload makes and mounts, by volume
+    ``root`` is where the pod's spec stands. ``allotted`` are the resource claims that a running pod's status says were
+    made for it, by their names in the spec. ``extra_claims`` are the claims the workload makes and mounts, by volume
     name, which win over volumes of the same name. ``opaque`` names fields that change the pod in unforeseeable ways.
     """
 
@@ -48,6 +50,7 @@ class PodTemplate:
     extra_claims: Mapping[str, ClaimTemplate] = field(default_factory=lambda: _NO_CLAIMS)
     root: str = "spec"
     opaque: tuple[str, ...] = ()
+    allotted: Mapping[str, str] = field(default_factory=lambda: _NOTHING_ALLOTTED)
 
 
 @dataclass(frozen=True, slots=True)

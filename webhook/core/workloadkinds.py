@@ -65,11 +65,20 @@ BUILT_IN: dict[str, tuple[str, ...]] = {
     "Configuration.serving.knative.dev": ("spec.template",),
     "Revision.serving.knative.dev": ("",),
     "Job.batch.volcano.sh": ("spec.tasks.*.template",),
+    # Those that make pods themselves and not through a built-in workload.
+    "Notebook.kubeflow.org": ("spec.template",),
+    "Rollout.argoproj.io": ("spec.template",),
+    "ScaledJob.keda.sh": ("spec.jobTargetRef.template",),
+    "CloneSet.apps.kruise.io": ("spec.template",),
+    "StatefulSet.apps.kruise.io": ("spec.template",),
+    "DaemonSet.apps.kruise.io": ("spec.template",),
+    "BroadcastJob.apps.kruise.io": ("spec.template",),
 }
 
 # Where a kind keeps the templates of claims it makes, named <template>-<workload> and perhaps ordinals.
 CLAIM_TEMPLATES = {
     "StatefulSet.apps": "spec.volumeClaimTemplates",
+    "StatefulSet.apps.kruise.io": "spec.volumeClaimTemplates",
     "LeaderWorkerSet.leaderworkerset.x-k8s.io": "spec.leaderWorkerTemplate.volumeClaimTemplates",
     "DisaggregatedSet.disaggregatedset.x-k8s.io": "spec.roles.*.spec.leaderWorkerTemplate.volumeClaimTemplates",
     "JobSet.jobset.x-k8s.io": "spec.volumeClaimPolicies.*.templates",

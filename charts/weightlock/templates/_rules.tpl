@@ -2,12 +2,14 @@
 {{- define "weightlock.workloads" -}}
 "": [pods, podtemplates, replicationcontrollers]
 apps: [daemonsets, deployments, replicasets, statefulsets]
-argoproj.io: [clusterworkflowtemplates, cronworkflows, workflows, workflowtemplates]
+apps.kruise.io: [broadcastjobs, clonesets, daemonsets, statefulsets]
+argoproj.io: [clusterworkflowtemplates, cronworkflows, rollouts, workflows, workflowtemplates]
 batch: [cronjobs, jobs]
 batch.volcano.sh: [jobs]
 disaggregatedset.x-k8s.io: [disaggregatedsets]
 jobset.x-k8s.io: [jobsets]
-kubeflow.org: [jaxjobs, mpijobs, paddlejobs, pytorchjobs, tfjobs, xgboostjobs]
+keda.sh: [scaledjobs]
+kubeflow.org: [jaxjobs, mpijobs, notebooks, paddlejobs, pytorchjobs, tfjobs, xgboostjobs]
 leaderworkerset.x-k8s.io: [leaderworkersets]
 ray.io: [rayclusters, raycronjobs, rayjobs, rayservices]
 serving.knative.dev: [configurations, revisions, services]
@@ -18,10 +20,11 @@ trainer.kubeflow.org: [clustertrainingruntimes, trainingruntimes, trainjobs]
 {{/* What else the validating webhook is asked about: API group, resources, operations. */}}
 {{- define "weightlock.validated" -}}
 - ["", [pods/ephemeralcontainers, pods/resize], [UPDATE]]
-- ["", [pods/binding, serviceaccounts/token], [CREATE]]
+- ["", [bindings, pods/binding, serviceaccounts/token], [CREATE]]
 - ["", [pods/exec, pods/attach, pods/portforward, pods/proxy, services/proxy, nodes/proxy], [CONNECT]]
 - ["", [namespaces, namespaces/status, namespaces/finalize], [UPDATE]]
-- ["", [persistentvolumeclaims, persistentvolumes], [CREATE, UPDATE]]
+- ["", [persistentvolumeclaims, persistentvolumes, secrets], [CREATE, UPDATE]]
+- ["", [persistentvolumeclaims/status, persistentvolumes/status], [UPDATE]]
 - [apiextensions.k8s.io, [customresourcedefinitions], [UPDATE, DELETE]]
 - [cilium.io, [ciliumegressgatewaypolicies, ciliumlocalredirectpolicies, ciliumnetworkpolicies], [CREATE, UPDATE]]
 - [crd.projectcalico.org, [networkpolicies, stagednetworkpolicies], [CREATE, UPDATE]]
@@ -37,6 +40,7 @@ trainer.kubeflow.org: [clustertrainingruntimes, trainingruntimes, trainjobs]
 
 {{- define "weightlock.mutated" -}}
 - ["", [pods], [CREATE]]
+- ["", [pods/ephemeralcontainers], [UPDATE]]
 - [weightlock.dev, [accessapprovals, accessrequests], [CREATE]]
 {{- end -}}
 
@@ -92,6 +96,11 @@ webhooks:
     expression: >-
       request.resource.group != '' || request.resource.resource != 'namespaces' || (has(oldObject.metadata.labels)
       && oldObject.metadata.labels.exists(key, key.startsWith('weightlock.dev/') || key.contains('.weightlock.dev/')))
+  # No other Secret leaves the API server.
+  - name: secrets-for-tokens
+    expression: >-
+      request.resource.group != '' || request.resource.resource != 'secrets'
+      || object.type == 'kubernetes.io/service-account-token'
   - name: definitions-of-weightlock
     expression: request.resource.group != 'apiextensions.k8s.io' || request.name.endsWith('.weightlock.dev')
   rules:

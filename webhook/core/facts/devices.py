@@ -56,7 +56,7 @@ def gather_devices(
     found.update(_device_mounts(pod))
     found.update(_annotations(pod, context))
     found.update(_runtime_class(pod, context))
-    for where, path, _ in host_paths:
+    for where, path, _, _ in host_paths:
         found.update(DeviceUse(vendor, path, 1, "hostPath", "", where) for vendor in devices_at(path))
     escapes: set[Escape] = set()
     if pod.spec.get("resourceClaims") is not None:
@@ -134,18 +134,21 @@ def _claims(pod: PodView, context: Context) -> tuple[set[DeviceUse], set[Escape]
         path = f"{pod.root}.resourceClaims[{index}]"
         name = text_at(reference, "name", path)
         containers = users.get(name) or [""]
-        spec = claim_spec(reference, path, context)
-        if spec is None:
+        specs = [claim_spec(reference, path, context)]
+        made = pod.template.allotted.get(name)
+        if made:
+            specs.append(claim_spec({"resourceClaimName": made}, path, context))
+        for spec in specs:
+            for request in asked(spec, "spec", context) if spec is not None else ():
+                use = (request.vendor, request.device_class, request.number, "claim")
+                devices.update(DeviceUse(*use, container, f"claim {name}") for container in containers)
+                if request.admin:
+                    escapes.add(Escape("adminAccess", path, request.device_class))
+        if None in specs:
             devices.update(
                 DeviceUse(UNKNOWN_VENDOR, name, 1, "claim", container, "unresolved")
                 for container in containers
             )
-            continue
-        for request in asked(spec, "spec", context):
-            use = (request.vendor, request.device_class, request.number, "claim")
-            devices.update(DeviceUse(*use, container, f"claim {name}") for container in containers)
-            if request.admin:
-                escapes.add(Escape("adminAccess", path, request.device_class))
     return devices, escapes
 
 

@@ -38,6 +38,19 @@ class Asked(NamedTuple):
     path: str
 
 
+def allotted_claims(pod: Document) -> dict[str, str]:
+    """The claims made for a running pod (PodResourceClaimStatus), by their names in its spec.
+
+    Templates may have been replaced since; what was made of them is what the pod gets.
+    """
+    found = {}
+    for entry in list_at(object_at(pod, "status", ""), "resourceClaimStatuses", "status"):
+        claim = text_at(entry, "resourceClaimName", "status.resourceClaimStatuses")
+        if claim:
+            found[text_at(entry, "name", "status.resourceClaimStatuses")] = claim
+    return found
+
+
 def claim_spec(reference: Mapping[str, Any], path: str, context: Context) -> Document | None:
     """The ResourceClaimSpec behind an entry of ``spec.resourceClaims``, or None where it is not to be found."""
     name = text_at(reference, "resourceClaimName", path)

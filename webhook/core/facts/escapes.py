@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.documents import MalformedObjectError, flag_at, join, object_at, text_at
 from webhook.core.facts.model import Escape
-from webhook.core.storage.nodepaths import escapes_at
+from webhook.core.storage.nodepaths import escapes_at, exposes_logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,11 +51,13 @@ def gather_escapes(pod: PodView, host_paths: tuple[HostPath, ...]) -> Iterator[E
             yield from _of_security_context(container, path)
         if "targetContainerName" in container and (target := text_at(container, "targetContainerName", path)):
             yield Escape("targetContainer", f"{path}.targetContainerName", target)
-    for where, path, declared in host_paths:
+    for where, path, declared, writable in host_paths:
         if declared:
             yield Escape("hostPath", where, path)
         for kind in escapes_at(path):
             yield Escape(kind, where, path)
+        if writable and exposes_logs(path):
+            yield Escape("nodeLogs", where, path)
 
 
 def _of_pod(pod: PodView) -> Iterator[Escape]:

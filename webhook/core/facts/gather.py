@@ -45,12 +45,14 @@ def _host_paths(pod: PodView, here: Context) -> Iterator[HostPath]:
     """The paths of the node that the pod mounts: its own, and those of the volumes that its claims name."""
     for name, volume in pod.volumes.items():
         where = f"{pod.root}.volumes[{name}]"
+        containers, only_read = pod.readers(name)
+        writable = bool(containers) and not only_read
         if volume.get("hostPath") is not None:
             backend = backend_of({"hostPath": volume["hostPath"]}, where)
             for _, path in backend.paths if backend is not None else ():
-                yield HostPath(f"{where}.hostPath", path, declared=True)
+                yield HostPath(f"{where}.hostPath", path, declared=True, writable=writable)
         if volume.get("persistentVolumeClaim") is not None:
             claim = object_at(volume, "persistentVolumeClaim", where)
             place = f"{where}.persistentVolumeClaim"
             for path in here.resolver.node_paths(here.namespace, text_at(claim, "claimName", place)):
-                yield HostPath(place, path, declared=False)
+                yield HostPath(place, path, declared=False, writable=writable)

@@ -28,11 +28,15 @@ Mount: TypeAlias = tuple[str, bool, str]
 
 
 class HostPath(NamedTuple):
-    """A path of the node that the pod mounts. ``declared`` by the pod itself, or by a volume that its claim names."""
+    """A path of the node that the pod mounts. ``declared`` by the pod itself, or by a volume that its claim names.
+
+    ``writable`` unless every container that mounts it does so read-only.
+    """
 
     where: str
     path: str
     declared: bool
+    writable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,14 @@ connection by the pod it would reach. Nothing here decides: it says what there i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from webhook.core.documents import list_at, object_at, text_at
+from webhook.core.facts.dra import allotted_claims
 from webhook.core.facts.gather import gather
 from webhook.core.facts.model import Escape, Facts, TemplateFacts, WeightUse
+from webhook.core.facts.pod import CONTAINER_FIELDS
 from webhook.core.facts.storage import gather_object
 from webhook.core.objects import MissingObjectError
 from webhook.core.workload import PodTemplate
@@ -95,7 +98,9 @@ class _Request:
             return TemplateFacts(template.path, template.pod, workload, unchanged=True)
         facts = self._gather(template)
         if old is not None and is_pod:
-            facts = facts.added_since(self._gather(old))
+            added = facts.added_since(self._gather(old))
+            # Another image, or a container beside the others, is another reader of all that the pod holds.
+            facts = replace(added, weights=facts.weights) if _runs_more(template, old) else added
         return TemplateFacts(template.path, template.pod, workload, facts)
 
     def _gather(self, template: PodTemplate) -> Facts:
@@ -113,23 +118,31 @@ class _Request:
 
     def _binding(self, binding: Document) -> TemplateFacts:
         """A pod put on a node by other hands than the scheduler's: the pod's own facts, and this one."""
-        name = self.request.name or text_at(object_at(binding, "metadata", ""), "name", "metadata")
-        found = self._live_pod(name)
+        metadata = object_at(binding, "metadata", "")
+        name = self.request.name or text_at(metadata, "name", "metadata")
+        found = self._live_pod(name, object_at(metadata, "annotations", "metadata"))
         node = text_at(object_at(binding, "target", ""), "name", "target")
         escapes = tuple(sorted({*found.facts.escapes, Escape("binding", "target.name", node)}))
         facts = Facts(found.facts.weights, found.facts.devices, escapes)
         return TemplateFacts("", found.pod, found.workload, facts)
 
-    def _live_pod(self, name: str) -> TemplateFacts:
-        """The pod a request reaches, with all its facts; one that is not there may hold anything."""
+    def _live_pod(self, name: str, annotations: Document | None = None) -> TemplateFacts:
+        """The pod a request reaches, with all its facts; one that is not there may hold anything.
+
+        ``annotations`` are those that a binding puts onto the pod (pkg/registry/core/pod/storage, assignPod).
+        """
         namespace = self.request.namespace
         live = self.lookup.get("Pod", namespace, name)
         if live is None:
             unknown = WeightUse("?", "?", "", "unresolved", detail=f"Pod {namespace}/{name} does not exist")
             return TemplateFacts("", None, None, Facts(weights=(unknown,) if self.catalog else ()))
-        return TemplateFacts(
-            "", live, workload_of(live, "", "Pod", namespace), self._gather(PodTemplate("", live))
-        )
+        allotted = allotted_claims(live)
+        if annotations:
+            metadata = object_at(live, "metadata", "")
+            merged = {**object_at(metadata, "annotations", "metadata"), **annotations}
+            live = {**live, "metadata": {**metadata, "annotations": merged}}
+        facts = self._gather(PodTemplate("", live, allotted=allotted))
+        return TemplateFacts("", live, workload_of(live, "", "Pod", namespace), facts)
 
 
 def workload_of(document: Document, group: str, kind: str, namespace: str) -> dict[str, Any]:
@@ -154,6 +167,20 @@ def _is_unchanged(new: PodTemplate, old: PodTemplate, *, is_pod: bool) -> bool:
     if not is_pod:
         return (new.pod, new.extra_claims, new.opaque) == (old.pod, old.extra_claims, old.opaque)
     return new.pod.get("spec") == old.pod.get("spec") and _annotations(new) == _annotations(old)
+
+
+def _runs_more(new: PodTemplate, old: PodTemplate) -> bool:
+    """Whether any container has an image, or a name, that it did not have before."""
+    return not _images(new) <= _images(old)
+
+
+def _images(template: PodTemplate) -> set[tuple[str, str, str]]:
+    spec = object_at(template.pod, "spec", template.path)
+    return {
+        (field, text_at(container, "name", field), text_at(container, "image", field))
+        for field in CONTAINER_FIELDS
+        for container in list_at(spec, field, template.root)
+    }
 
 
 def _annotations(template: PodTemplate) -> Document:

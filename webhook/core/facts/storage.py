@@ -136,7 +136,7 @@ def _devices(spec: Document, path: str, here: Context) -> Facts:
 
 
 def _undeclared(kind: str, document: Document, old: Document, here: Context) -> Iterable[WeightUse]:
-    """The models an object was declared to hold by its labels and, after the update, no longer is."""
+    """The models an object was declared to hold, by its labels or its claim, and after the update no longer is."""
     if kind not in ("PersistentVolumeClaim", "PersistentVolume"):
         return
     for model in _declared(kind, old, here) - _declared(kind, document, here):
@@ -150,7 +150,16 @@ def _declared(kind: str, document: Document, here: Context) -> set[Model]:
     name, labels = text_at(metadata, "name", "metadata"), object_at(metadata, "labels", "metadata")
     if kind == "PersistentVolumeClaim":
         return set(here.catalog.of_claim(here.namespace, name, labels))
-    return set(here.catalog.of_volume(name, labels))
+    # A volume that was its claim's alone would be anybody's without it.
+    owner = object_at(object_at(document, "spec", ""), "claimRef", "spec")
+    place = (text_at(owner, "namespace", "spec.claimRef"), text_at(owner, "name", "spec.claimRef"))
+    held = here.catalog.of_claim(*place, _labels(*place, here)) if all(place) else ()
+    return {*here.catalog.of_volume(name, labels), *held}
+
+
+def _labels(namespace: str, claim: str, here: Context) -> Document | None:
+    document = here.finder.get("PersistentVolumeClaim", namespace, claim)
+    return object_at(object_at(document, "metadata", ""), "labels", "metadata") if document else None
 
 
 _READERS: dict[str, Callable[[Document, Context], Facts]] = {

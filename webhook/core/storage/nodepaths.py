@@ -44,12 +44,45 @@ _SOCKETS = (
     "/run/systemd/private",
 )
 
+# What the node itself runs, or believes: who writes there is root on it.
+_NODE_FILES = (
+    "/bin",
+    "/boot",
+    "/etc/cni",
+    "/etc/containerd",
+    "/etc/containers",
+    "/etc/cron.d",
+    "/etc/cron.daily",
+    "/etc/cron.hourly",
+    "/etc/crontab",
+    "/etc/ld.so.preload",
+    "/etc/passwd",
+    "/etc/profile.d",
+    "/etc/shadow",
+    "/etc/ssh",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/etc/systemd",
+    "/etc/udev",
+    "/lib/systemd",
+    "/opt/cni",
+    "/root",
+    "/sbin",
+    "/usr/bin",
+    "/usr/lib/systemd",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/usr/sbin",
+    "/var/spool/cron",
+)
+
 # (kind, directory): mounting it, what contains it or what lies under it is a way out of the sandbox.
 _SENSITIVE = (
     *(("runtimeSocket", path) for path in _SOCKETS),
     *((_POD_KINDS.get(path, "containerState"), path) for path in _POD_DIRECTORIES),
     ("kubeletDirectory", "/etc/kubernetes"),
     ("hostSys", "/sys"),
+    *(("nodeFiles", path) for path in _NODE_FILES),
     ("deviceInjection", "/etc/cdi"),
     ("deviceInjection", "/run/cdi"),
     ("deviceInjection", "/opt/nri"),
@@ -89,6 +122,11 @@ _DEVICE_PATTERNS = tuple(
 def exposes_pods(path: str) -> bool:
     """Whether a normalised path shows the volumes of other pods on the node."""
     return any(paths_touch(path, directory) for directory in _POD_DIRECTORIES)
+
+
+def exposes_logs(path: str) -> bool:
+    """Whether a normalised path is where the kubelet reads logs as root, and follows links that others made."""
+    return paths_touch(path, "/var/log")
 
 
 def escapes_at(path: str) -> tuple[str, ...]:
