@@ -11,9 +11,9 @@ from webhook.api.config import Settings
 from webhook.cli.access_ledger import Ledger
 from webhook.cli.main import UsageError
 from webhook.core.snapshot import APPROVALS, MODELS, REQUESTS
-from webhook.embedded.library import shipped_policies
 from webhook.embedded.manifests import ManifestError, read_bytes, read_path
 from webhook.embedded.review import Asker, review
+from webhook.embedded.shipped import shipped_policies
 from webhook.embedded.source import DirectorySource
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from webhook.cli.main import UsageError
 from webhook.core.compiler import compile_policy
 from webhook.core.policylint import lint_policy
 from webhook.core.vapexport import Export, export
-from webhook.embedded.library import shipped_policies
 from webhook.embedded.manifests import ManifestError, read_path
 from webhook.embedded.policytest import Result, suites
+from webhook.embedded.shipped import shipped_policies
 
 if TYPE_CHECKING:
     import argparse

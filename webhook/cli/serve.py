@@ -14,8 +14,8 @@ from webhook.api.config import Config, Listen, Tls
 from webhook.api.faults import describe
 from webhook.cli.main import UsageError
 from webhook.cli.signing import load_signing
-from webhook.embedded.library import shipped_policies
 from webhook.embedded.manifests import ManifestError, read_file
+from webhook.embedded.shipped import shipped_policies
 from webhook.embedded.source import DirectorySource
 from webhook.server import selfsigned
 from webhook.server.listener import ListenError

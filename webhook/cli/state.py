@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from webhook.api.config import Config, Settings
 from webhook.api.faults import describe
 from webhook.cli.main import UsageError
-from webhook.embedded.library import shipped_policies
 from webhook.embedded.manifests import ManifestError, read_file
+from webhook.embedded.shipped import shipped_policies
 from webhook.embedded.source import DirectorySource
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from webhook.api.config import Settings
 from webhook.core.admission import mutate
 from webhook.core.review import parse_request
 from webhook.core.source import Knowledge
-from webhook.embedded.library import shipped_policies
 from webhook.embedded.manifests import Manifest, read_path
+from webhook.embedded.shipped import shipped_policies
 from webhook.embedded.source import ManifestSource
 from webhook.keys import operations
 from webhook.keys.challenge import Challenges
