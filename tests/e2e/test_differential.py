@@ -5,14 +5,15 @@ reason and the warnings; every difference is named in `differential.expected` an
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from differential import authorizer_cases, field_cases, library_cases, match_cases, offline
+from differential import authorizer_cases, field_cases, library_cases, match_cases, offline, shipped
 from differential.case import NAMESPACE, Case
 from differential.expected import DIFFERENCES
-from differential.native import Native, with_audit
+from differential.native import Native, denial_of, with_audit
 from differential.verdict import Said, difference
 from harness.controlplane import ControlPlane, Options
 from harness.programs import ROOT
@@ -42,13 +43,19 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(new_control_plane: Callable[[Options], ControlPlane]) -> Asked:
-    """All cases, judged by an API server with the policies of all of them in force."""
+def cluster(new_control_plane: Callable[[Options], ControlPlane]) -> ControlPlane:
+    """A control plane of our own: hundreds of policies are nothing to have beside other tests."""
     cluster = new_control_plane(Options(controllers=False))
-    cluster.apply(SPACE)
-    cluster.apply(*STATE)
-    for namespace in (NAMESPACE, "default"):
+    cluster.apply(SPACE, *shipped.STATE[:2])
+    cluster.apply(*STATE, *shipped.STATE[2:])
+    for namespace in (NAMESPACE, shipped.SHELTER):
         cluster._default_account(namespace)
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def asked(cluster: ControlPlane) -> Asked:
+    """All cases, judged by an API server with the policies of all of them in force."""
     native = Native(cluster)
     native.prepare(CASES.values())
     objects = {case.name: native.admitted(case) for case in CASES.values()}
@@ -98,3 +105,58 @@ def test_both_judge_alike(asked: Asked, capsys: pytest.CaptureFixture[str]) -> N
     with capsys.disabled():
         print(f"\ndifferential: {len(CASES)} triples, {agreed} agree, {len(DIFFERENCES)} listed differences")
     assert not wrong, "\n".join([f"{len(wrong)} differ", *wrong])
+
+
+def test_every_policy_that_native_cel_can_express_is_compared() -> None:
+    files = [
+        file.name.removesuffix(".yaml")
+        for file in shipped.POLICIES.glob("*.yaml")
+        if file.name.count(".") == 1
+    ]
+    policies = {
+        name: document
+        for name in files
+        for document in shipped.documents(name)
+        if document["kind"] == "WeightPolicy"
+    }
+    assert sorted(name for name, policy in policies.items() if shipped.native(policy)) == sorted(
+        shipped.EXPORTED
+    )
+
+
+def compare(cluster: ControlPlane, native: Native) -> tuple[int, list[str], int]:
+    """Judge every object by the shipped policies on both sides: how many, what differs, how many are denied."""
+    own = [
+        document
+        for name in (*shipped.EXPORTED, *shipped.POD_POLICIES)
+        for document in shipped.documents(name)
+    ]
+    given = [
+        shipped.for_pods(document) if document["metadata"]["name"] in shipped.POD_POLICIES else document
+        for document in own
+        if document["kind"] == "WeightPolicy"
+    ]
+    objects = [native.create(document).ok() for document in (*shipped.pods(), *shipped.NETWORK_POLICIES)]
+    cluster.apply(*(document for document in own if document["kind"] != "WeightPolicy"))
+    cluster.apply(*(manifest for policy in given for manifest in shipped.native(policy)))
+    native.install((), "sentinel-of-shipped")
+    source = offline.source_of([*shipped.STATE, *own])
+    wrong: list[str] = []
+    denied = 0
+    for document in objects:
+        theirs = denial_of(native.create(document))
+        denied += theirs is not None
+        said = offline.denials(source, document)
+        if theirs not in said if theirs is not None else bool(said):
+            wrong.append(
+                f"{document['kind']} {document['metadata']['name']}\n  there: {theirs}\n  here: {said}"
+            )
+    return len(objects), wrong, denied
+
+
+def test_shipped_policies_judge_alike(cluster: ControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(Native(cluster)) as native:
+        objects, wrong, denied = compare(cluster, native)
+    with capsys.disabled():
+        print(f"\ndifferential, shipped policies: {objects} objects, {denied} denied, {len(wrong)} differ")
+    assert not wrong, "\n".join(wrong)

@@ -23,6 +23,7 @@ PATHS = {
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
     "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers",
     "Namespace": "/api/v1/namespaces",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies",
     "Pod": "/api/v1/namespaces/{namespace}/pods",
     "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
     "Service": "/api/v1/namespaces/{namespace}/services",
@@ -71,27 +72,27 @@ class Native:
             if case.before is not None:
                 self._admin.post(self.collection(case.before), case.before).ok()
 
-    def install(self, cases: Iterable[Case]) -> None:
-        """Create the policies and their bindings, and wait until all of them are in force."""
-        cases = list(cases)
-        sentinel = Case(SENTINEL, rules("false"))
+    def install(self, cases: Iterable[Case], name: str = SENTINEL) -> None:
+        """Create the policies and their bindings, and wait until all of them are in force.
+
+        ``name`` is that of one more, which tells when; it must be new.
+        """
+        sentinel = Case(name, rules("false"))
         for case in (*cases, sentinel):
             answer = self._admin.post(POLICIES, case.policy)
             if answer.status == 201:
                 answer = self._admin.post(BINDINGS, case.policy_binding)
             if answer.status != 201:
                 self.refused[case.name] = answer
-        assert SENTINEL not in self.refused, self.refused[SENTINEL].message
+        assert name not in self.refused, self.refused[name].message
         # Each kind is watched in order, so whoever sees the last binding and policy has all the others.
         eventually(
             lambda: self.ask(sentinel).outcomes == {"denied"}, "the last policy is in force", every=0.2
         )
 
-    def remove(self, cases: Iterable[Case]) -> None:
-        """Delete the policies and bindings."""
-        for case in cases:
-            self._admin.delete(f"{BINDINGS}/{case.name}")
-            self._admin.delete(f"{POLICIES}/{case.name}")
+    def create(self, document: Mapping[str, Any]) -> Answer:
+        """Try to create an object as the admin; nothing is stored."""
+        return self._admin.post(self.collection(document), document, dryRun="All")
 
     def ask(self, case: Case) -> Said:
         """What the API server says of a case whose policy is in force."""
@@ -190,3 +191,10 @@ def with_audit(said: Said, case: Case, annotations: Mapping[str, str]) -> Said:
     )
     failures = json.loads(annotations.get(FAILURES, "[]"))
     return replace(said, audit=notes, audited=frozenset(cause(failure["message"]) for failure in failures))
+
+
+def denial_of(answer: Answer) -> tuple[str, str] | None:
+    """The policy that denied and its message, or None. Raises AssertionError where something else refused."""
+    denial = DENIAL.search(answer.message) if answer.status >= 400 else None
+    assert denial is not None or answer.status < 300, answer.message
+    return (denial["policy"], denial["message"]) if denial is not None else None

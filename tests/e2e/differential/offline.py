@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from differential.case import Case
+from differential.case import Case, Person
 from differential.verdict import Said, refused
 from webhook.api.config import Settings
 from webhook.core.objects import group_kind
@@ -34,13 +34,22 @@ def ask(
 ) -> Said:
     """What Weightlock says of a case where ``state`` is what the cluster holds."""
     try:
-        source = _source([*state, case.policy, case.policy_binding])
+        source = source_of([*state, case.policy, case.policy_binding])
     except ManifestError as error:
         return refused(str(error))
     return _read(
         judge(parse_review(orjson.dumps(review_of(case, subject, old))), source, datetime.now(UTC)).verdict,
         case,
     )
+
+
+def denials(source: ManifestSource, subject: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """The policies of ``source`` that deny the creation of an object by the admin, with their messages."""
+    admin = Person("admin", ("system:masters",))
+    case = Case(subject["metadata"]["name"], {}, document=subject, person=admin)
+    review = parse_review(orjson.dumps(review_of(case, subject, None)))
+    verdict = judge(review, source, datetime.now(UTC)).verdict
+    return {(finding.policy, finding.message) for finding in verdict.denials}
 
 
 def review_of(case: Case, subject: Mapping[str, Any] | None, old: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -84,7 +93,8 @@ def review_of(case: Case, subject: Mapping[str, Any] | None, old: Mapping[str, A
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": given}
 
 
-def _source(documents: Sequence[Mapping[str, Any]]) -> ManifestSource:
+def source_of(documents: Sequence[Mapping[str, Any]]) -> ManifestSource:
+    """A state that consists of these documents. Raises `ManifestError` where one is not accepted."""
     return ManifestSource((Manifest("state", dict(document)) for document in documents), Settings())
 
 
