@@ -1,0 +1,385 @@
+"""The chart as helm renders it: which kinds it asks about, which rights it gives, what values change.
+
+Skipped where there is no helm: `make control-plane` builds one.
+"""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+from webhook.api.broker import BrokerConfig
+from webhook.api.config import Config
+from webhook.core.resources import plural
+from webhook.core.workloadkinds import BUILT_IN
+from webhook.core.workloadreaders import READERS
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "weightlock"
+NAMESPACE = "weightlock-system"
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+PROVIDED = {
+    "certificates": {
+        "mode": "provided",
+        "provided": {"webhookSecret": "tls-w", "brokerSecret": "tls-b", "caBundle": "-----BEGIN"},
+    },
+    "signing": {"existingSecret": "keys"},
+}
+
+
+@pytest.fixture(scope="session")
+def helm():
+    """The helm of the control plane's programs, or of PATH; skips with the reason where there is none."""
+    find = [sys.executable, ROOT / "scripts" / "controlplane.py", "--find"]
+    answer = subprocess.run(find, capture_output=True, text=True, check=False)
+    built = Path(answer.stdout.strip()) / "helm"
+    program = str(built) if answer.returncode == 0 and built.exists() else shutil.which("helm")
+    if program is None:
+        pytest.skip("no helm here: make control-plane builds one")
+
+    def run(*arguments, values=None):
+        command = [program, *arguments]
+        text = json.dumps(values or {})
+        return subprocess.run([*command, "-f", "-"], input=text, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture
+def render(helm):
+    """A function from values to the rendered objects by (kind, name), hooks left out."""
+
+    def render(namespace=NAMESPACE, **values):
+        done = helm("template", "weightlock", CHART, "-n", namespace, values=values)
+        assert done.returncode == 0, done.stderr
+        documents = [document for document in yaml.safe_load_all(done.stdout) if document]
+        hooks = [d for d in documents if "helm.sh/hook" in (d["metadata"].get("annotations") or {})]
+        return {(d["kind"], d["metadata"]["name"]): d for d in documents if d not in hooks}
+
+    return render
+
+
+@pytest.fixture
+def refused(helm):
+    """A function from values to what helm says when it refuses them."""
+
+    def refused(namespace=NAMESPACE, **values):
+        done = helm("template", "weightlock", CHART, "-n", namespace, values=values)
+        assert done.returncode != 0
+        return done.stderr
+
+    return refused
+
+
+def deployments(objects):
+    return {name: document for (kind, name), document in objects.items() if kind == "Deployment"}
+
+
+def asked(objects, kind="ValidatingWebhookConfiguration"):
+    """Every (group, resource, operation) a webhook configuration asks about."""
+    (webhook,) = objects[kind, "weightlock"]["webhooks"]
+    return {
+        (group, resource, operation)
+        for rule in webhook["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for operation in rule["operations"]
+    }
+
+
+def policies(objects):
+    text = objects["ConfigMap", "weightlock-policies"]["data"]["policies.yaml"]
+    return {document["metadata"]["name"]: document for document in yaml.safe_load_all(text) if document}
+
+
+def shipped():
+    """The WeightPolicies of policies/ by name."""
+    files = [
+        f for f in (ROOT / "policies").glob("*.yaml") if not f.name.endswith((".test.yaml", ".state.yaml"))
+    ]
+    documents = [document for file in files for document in yaml.safe_load_all(file.read_text())]
+    return {d["metadata"]["name"]: d for d in documents if d and d["kind"] == "WeightPolicy"}
+
+
+def leaves(tree, path=""):
+    for key, value in tree.items():
+        here = f"{path}{key}"
+        yield from [here] if not isinstance(value, dict) or not value else [here, *leaves(value, f"{here}.")]
+
+
+def test_lint_is_strictly_clean(helm):
+    done = helm("lint", "--strict", CHART)
+    assert done.returncode == 0, done.stdout
+
+
+def test_rendering_twice_gives_the_same_bytes(helm):
+    values = {**PROVIDED, "broker": {"enabled": False}}
+    first, second = (helm("template", "weightlock", CHART, "-n", NAMESPACE, values=values) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+
+
+def test_every_workload_kind_is_asked_about(render):
+    rules = asked(render())
+    for kind in {*BUILT_IN, *READERS}:
+        group = kind.partition(".")[2]
+        assert {(group, plural(kind), verb) for verb in ("CREATE", "UPDATE")} <= rules, kind
+
+
+@pytest.mark.parametrize("policy", shipped().values(), ids=lambda policy: policy["metadata"]["name"])
+def test_what_a_policy_names_is_asked_about(render, policy):
+    rules = asked(render())
+    for rule in policy["spec"]["matchConstraints"]["resourceRules"]:
+        wanted = {
+            (group, resource, verb)
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["operations"]
+            if resource != "*"
+        }
+        for group, resource, verb in wanted:
+            # A subresource in all groups is one of the core group; each has one of the operations named.
+            groups = [""] if group == "*" else [group]
+            verbs = rule["operations"] if "/" in resource else [verb]
+            assert any((g, resource, v) in rules for g in groups for v in verbs), (group, resource, verb)
+
+
+def test_webhooks_fail_closed_and_exempt_by_name_alone(render):
+    objects = render(namespace="guards", exemptNamespaces=["kube-system", "gpu-operator"])
+    for kind in ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"):
+        (webhook,) = objects[kind, "weightlock"]["webhooks"]
+        assert (webhook["failurePolicy"], webhook["sideEffects"], webhook["timeoutSeconds"]) == (
+            "Fail",
+            "None",
+            10,
+        )
+        assert webhook["namespaceSelector"] == {
+            "matchExpressions": [
+                {
+                    "key": "kubernetes.io/metadata.name",
+                    "operator": "NotIn",
+                    "values": ["gpu-operator", "guards", "kube-system"],
+                }
+            ]
+        }
+        assert "objectSelector" not in webhook
+        assert webhook["clientConfig"]["service"]["name"] == "weightlock-webhook"
+    assert (
+        objects["MutatingWebhookConfiguration", "weightlock"]["webhooks"][0]["reinvocationPolicy"]
+        == "IfNeeded"
+    )
+
+
+def test_controller_and_broker_expect_what_is_installed(render):
+    objects = render()
+    text = objects["ConfigMap", "weightlock-webhooks"]["data"]["webhooks.yaml"]
+    for expected in yaml.safe_load_all(text):
+        assert expected == objects[expected["kind"], "weightlock"]
+
+
+def test_pods_are_restricted_and_spread(render):
+    for name, deployment in deployments(render()).items():
+        spec = deployment["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        assert deployment["spec"]["replicas"] == 2
+        assert spec["priorityClassName"] == "system-cluster-critical"
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+        assert spec["affinity"]["podAntiAffinity"]
+        selector = deployment["spec"]["selector"]["matchLabels"]
+        assert [c["labelSelector"]["matchLabels"] for c in spec["topologySpreadConstraints"]] == [
+            selector
+        ] * 2
+        assert selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+        if name != "weightlock-controller":
+            assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+            assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+
+
+def test_every_file_a_configuration_names_is_mounted(render):
+    objects = render(webhook={"apiServerClient": {"caConfigMap": "apiserver-ca"}})
+    data = objects["ConfigMap", "weightlock-config"]["data"]
+    for name, deployment in deployments(objects).items():
+        part = name.removeprefix("weightlock-")
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+        volumes = {volume["name"] for volume in deployment["spec"]["template"]["spec"]["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+        for path in re.findall(r"/etc/weightlock/\S+", data[f"{part}.yaml"]):
+            assert any(path.startswith(mount) or mount.startswith(path) for mount in mounts), (part, path)
+
+
+def test_configurations_are_such_and_know_the_release(render):
+    data = render(namespace="guards")["ConfigMap", "weightlock-config"]["data"]
+    parsed = {part: yaml.safe_load(data[f"{part}.yaml"]) for part in ("webhook", "controller", "broker")}
+    webhook, controller = (Config.model_validate(parsed[part]) for part in ("webhook", "controller"))
+    assert webhook.settings.exempt_namespaces == ["guards", "kube-system"]
+    assert webhook.settings.access.controllers == ["system:serviceaccount:guards:weightlock-controller"]
+    assert webhook.settings.injection.broker_url == "https://weightlock-broker.guards.svc:8443"
+    assert (controller.controller.namespace, controller.controller.restore) == ("guards", True)
+    assert BrokerConfig.model_validate(parsed["broker"]).broker.production is True
+    assert VALUES["webhook"]["timeoutSeconds"] > webhook.review_timeout_seconds
+
+
+def test_settings_go_over_those_of_the_chart(render):
+    objects = render(config={"logLevel": "debug", "settings": {"injection": {"hideDevices": False}}})
+    config = Config.model_validate(
+        yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
+    )
+    assert (config.log_level, config.settings.injection.hide_devices) == ("debug", False)
+    assert config.settings.exempt_namespaces == ["kube-system", NAMESPACE]
+
+
+def test_only_who_signs_gets_the_private_key(render):
+    def files(**values):
+        return {
+            name.removeprefix("weightlock-"): volume["secret"]["items"][0]["key"]
+            for name, deployment in deployments(render(**values)).items()
+            for volume in deployment["spec"]["template"]["spec"]["volumes"]
+            if volume["name"] == "signing"
+        }
+
+    assert files() == {"webhook": "signing.pub", "controller": "signing.key", "broker": "signing.pub"}
+    assert files(webhook={"apiServerClient": {"caConfigMap": "ca"}})["webhook"] == "signing.key"
+
+
+def test_the_public_half_belongs_to_the_private_key(render):
+    data = {k: _decoded(v) for k, v in render()["Secret", "weightlock-signing"]["data"].items()}
+    private = load_pem_private_key(data["signing.key"], None)
+    public = load_pem_public_key(data["signing.pub"])
+    assert public.public_bytes_raw() == private.public_key().public_bytes_raw()
+
+
+def test_one_new_authority_vouches_for_both_certificates(render):
+    objects = render()
+    authorities = set()
+    for part in ("webhook", "broker"):
+        data = {k: _decoded(v) for k, v in objects["Secret", f"weightlock-{part}-tls"]["data"].items()}
+        authority = x509.load_pem_x509_certificate(data["ca.crt"])
+        certificate = x509.load_pem_x509_certificate(data["tls.crt"])
+        certificate.verify_directly_issued_by(authority)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert f"weightlock-{part}.{NAMESPACE}.svc" in names.get_values_for_type(x509.DNSName)
+        authorities.add(data["ca.crt"])
+    (webhook,) = objects["ValidatingWebhookConfiguration", "weightlock"]["webhooks"]
+    assert {_decoded(webhook["clientConfig"]["caBundle"])} == authorities
+
+
+def test_provided_certificates_are_used_and_none_is_made(render):
+    objects = render(**PROVIDED)
+    assert [name for kind, name in objects if kind == "Secret"] == ["weightlock-challenge"]
+    (webhook,) = objects["MutatingWebhookConfiguration", "weightlock"]["webhooks"]
+    assert _decoded(webhook["clientConfig"]["caBundle"]) == b"-----BEGIN"
+
+
+def test_cert_manager_fills_the_authority_in(render):
+    objects = render(certificates={"mode": "certManager"})
+    for kind in ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"):
+        configuration = objects[kind, "weightlock"]
+        injected = configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"]
+        assert ("Certificate", injected.removeprefix(f"{NAMESPACE}/")) in objects
+        assert "caBundle" not in configuration["webhooks"][0]["clientConfig"]
+    data = objects["ConfigMap", "weightlock-config"]["data"]
+    assert yaml.safe_load(data["controller.yaml"])["controller"]["restore"] is False
+
+
+def test_policies_are_those_shipped(render):
+    found = policies(render())
+    assert found == shipped()
+
+
+def test_policies_follow_the_values(render):
+    objects = render(
+        namespace="guards",
+        policies={
+            "session-risk": {"enabled": False},
+            "gpu-bypass": {"actions": ["Warn"]},
+            "trusted-images": {"params": {"registries": "registry.example.com"}},
+        },
+    )
+    found = policies(objects)
+    assert set(shipped()) - set(found) == {"session-risk"}
+    assert found["gpu-bypass"]["spec"]["validationActions"] == ["Warn"]
+    assert found["trusted-images"]["spec"]["paramRef"]["namespace"] == "guards"
+    params = objects["ConfigMap", "trusted-images"]
+    assert params["metadata"]["namespace"] == "guards"
+    assert params["data"] == {"registries": "registry.example.com", "digests": "optional"}
+
+
+def test_a_digest_beats_a_tag(render):
+    digest = f"sha256:{'0' * 64}"
+    for values, image in (
+        ({"tag": "2"}, "ghcr.io/weightlock/weightlock:2"),
+        ({"tag": "2", "digest": digest}, f"ghcr.io/weightlock/weightlock@{digest}"),
+    ):
+        objects = render(image=values)
+        for deployment in deployments(objects).values():
+            assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == image
+        config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
+        assert config["settings"]["injection"]["image"] == image
+
+
+def test_types_stay_when_it_is_uninstalled(render):
+    kept = [d for (kind, _), d in render().items() if kind == "CustomResourceDefinition"]
+    assert len(kept) == 4
+    assert {d["metadata"]["annotations"]["helm.sh/resource-policy"] for d in kept} == {"keep"}
+    assert not [kind for kind, _ in render(crds={"install": False}) if kind == "CustomResourceDefinition"]
+
+
+def test_nobody_may_do_everything_or_read_secrets(render):
+    for (kind, name), document in render().items():
+        for rule in document["rules"] if kind in ("ClusterRole", "Role") else ():
+            assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"]), name
+            assert "secrets" not in rule["resources"], name
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"namespace": "kube-system"}, "not installed into kube-system"),
+        ({"policies": {"weights-ned-grant": {"enabled": False}}}, "ships no such policy"),
+        ({"certificates": {"mode": "provided"}}, "caBundle is needed"),
+        ({"webhook": {"url": "http://weightlock.example.com"}}, "webhook/url"),
+        ({"image": {"digest": "latest"}}, "image/digest"),
+        ({"webhok": {}}, "webhok"),
+    ],
+)
+def test_mistakes_are_refused(refused, values, said):
+    assert said in refused(**values)
+
+
+def test_the_readme_and_the_schema_hold_every_value():
+    rows = set(re.findall(r"^\| `([^`]+)` \|", (CHART / "README.md").read_text(), re.MULTILINE))
+    described = [
+        path for path in leaves(VALUES) if any(path == row or path.startswith(f"{row}.") for row in rows)
+    ]
+    groups = {row.rpartition(".")[0] for row in rows}
+    assert set(leaves(VALUES)) - set(described) <= {g for group in groups for g in _ancestors(group)}
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    for path in rows:
+        node = schema
+        for step in path.split("."):
+            node = node["properties"][step]
+
+
+def _ancestors(path):
+    steps = path.split(".")
+    return {".".join(steps[: n + 1]) for n in range(len(steps))}
+
+
+def _decoded(text):
+    return base64.b64decode(text)
