@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ MAX_CONNECTIONS = 4096
 _BACKLOG = 1024
 _HANDSHAKE_SECONDS = 10.0
 _TROUBLE_SECONDS = 0.1
+_LAST_REQUEST_SECONDS = 0.5
+_LOOK_SECONDS = 0.01
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +57,22 @@ class Listener:
             self._accepting = asyncio.create_task(self._accept(), name="accept")
 
     async def close(self, seconds: float) -> None:
-        """Stop accepting, let requests under way finish within so many seconds, and close every connection."""
-        for task in (self._accepting, *self._greeting):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        """Stop accepting, let what was begun finish within so many seconds, and close every connection.
+
+        A connection that was just made has a request on its way, so it is given a moment to bring it.
+        """
+        if self._accepting is not None:
+            self._accepting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._accepting
+            self._accept_those_in_line()
         self._socket.close()
+        self._server.router.closing = True
+        end = time.monotonic() + min(seconds, _LAST_REQUEST_SECONDS)
+        while (self._greeting or self._server.connections) and time.monotonic() < end:  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(_LOOK_SECONDS)
+        for task in tuple(self._greeting):
+            task.cancel()
         self._server.pre_shutdown()
         await self._server.shutdown(seconds)
 
@@ -74,12 +86,23 @@ class Listener:
                 log.warning("accept", extra={"fields": {"why": error.strerror or str(error)}})
                 await asyncio.sleep(_TROUBLE_SECONDS)
                 continue
-            if len(self._greeting) + len(self._server.connections) >= MAX_CONNECTIONS:
-                connection.close()
-                continue
-            greeting = asyncio.create_task(self._greet(connection))
-            self._greeting.add(greeting)
-            greeting.add_done_callback(self._greeting.discard)
+            self._admit(connection)
+
+    def _accept_those_in_line(self) -> None:
+        """Let in whoever connected while the kernel still took connections for us."""
+        with suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                connection.setblocking(False)
+                self._admit(connection)
+
+    def _admit(self, connection: socket.socket) -> None:
+        if len(self._greeting) + len(self._server.connections) >= MAX_CONNECTIONS:
+            connection.close()
+            return
+        greeting = asyncio.create_task(self._greet(connection))
+        self._greeting.add(greeting)
+        greeting.add_done_callback(self._greeting.discard)
 
     async def _greet(self, connection: socket.socket) -> None:
         """The handshake; what fails in it is the caller's concern."""
