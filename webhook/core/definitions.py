@@ -59,9 +59,12 @@ def _check_policy(request: AdmissionRequest) -> list[Finding]:
     except PolicyError as error:
         message = f"this WeightPolicy does not compile: {error}"
     else:
-        return []
+        constraints = policy.spec.match_constraints
+        if constraints is not None and constraints.resource_rules:
+            return []
+        message = "this WeightPolicy would judge nothing: spec.matchConstraints has no resourceRules"
     return [
         Finding(
-            INVALID_POLICY, _OURS, message, "correct the expression, and try it with: weightlock policy lint"
+            INVALID_POLICY, _OURS, message, "correct it, and try it with: weightlock policy lint"
         )
     ]

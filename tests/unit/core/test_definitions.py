@@ -39,6 +39,14 @@ def test_a_policy_of_the_wrong_shape_is_refused(refusals, policy_of):
     assert "spec.validation" in finding.message
 
 
+@pytest.mark.parametrize("constraints", [None, {}, {"resourceRules": []}])
+def test_a_policy_that_would_judge_nothing_is_refused(refusals, policy_of, constraints):
+    document = policy_of(validations=[{"expression": "true"}], matchConstraints=constraints)
+    (finding,) = refusals(document, "weightpolicies")
+    assert finding.code == "WL504"
+    assert "resourceRules" in finding.message
+
+
 def test_an_asset_that_would_protect_nothing_is_refused(refusals):
     (finding,) = refusals({**MODEL, "spec": {"sensitivity": "frontier", "volumes": []}}, "modelweights")
     assert finding.code == "WL503"
