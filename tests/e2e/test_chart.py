@@ -9,7 +9,6 @@ import http.client
 import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,8 +59,8 @@ class Release:
     def helm(self, verb: str, *values: str) -> str:
         """`helm install` or `upgrade` with values."""
         command = [verb, NAME, str(CHART), "--namespace", NAMESPACE, "--set", f"webhook.url={self.url}"]
-        if verb == "install":
-            command.append("--create-namespace")
+        # The controller has put a webhook configuration back and owns its fields since.
+        command.append("--create-namespace" if verb == "install" else "--force-conflicts")
         for value in values:
             command += ["--set", value]
         return self.cluster.helm(*command).ok().stdout
@@ -100,15 +99,16 @@ class Release:
             [COMMAND, command, "--config", file], {**os.environ, "TMPDIR": str(self.cluster.directory)}
         )
         if part == "webhook":
-            self.parts[part].wait_ready(lambda: self.status(part, place / "tls" / "ca.crt") == 200, 30)
+            self.parts[part].wait_ready(lambda: self.status(part) == 200, 30)
         return self.parts[part]
 
-    def status(self, part: str, ca: Path, name: str = "127.0.0.1") -> int:
-        """What /readyz of a part answers to somebody who trusts `ca` and expects `name`."""
+    def status(self, part: str) -> int:
+        """What /readyz of a part answers to somebody who trusts its authority."""
+        ca = self.cluster.directory / "chart" / part / "tls" / "ca.crt"
         tls = ssl.create_default_context(cafile=str(ca))
+        # The broker's certificate names its Service only.
+        tls.check_hostname = part == "webhook"
         connection = http.client.HTTPSConnection("127.0.0.1", self.ports[part], context=tls, timeout=10)
-        if name != "127.0.0.1":
-            tls.check_hostname = False
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status
@@ -123,6 +123,11 @@ class Release:
     def webhooks(self) -> list[int]:
         """The status of a GET of each webhook configuration."""
         return [self.cluster.client().get(path).status for path in WEBHOOK_PATHS]
+
+    def exempt(self) -> list[list[str]]:
+        """The namespaces that each webhook configuration leaves out."""
+        found = [self.cluster.client().get(path).ok()["webhooks"][0] for path in WEBHOOK_PATHS]
+        return [webhook["namespaceSelector"]["matchExpressions"][0]["values"] for webhook in found]
 
     def stop(self) -> None:
         """Stop the processes, and show what they wrote where a test fails."""
@@ -229,32 +234,42 @@ def keeps_and_releases(release: Release) -> None:
     release.cluster.client().delete(WEBHOOK_PATHS[0])
     eventually(lambda: release.webhooks() == [200, 200], "the controller puts a webhook configuration back")
     release.start("broker")
-    ca = release.cluster.directory / "chart" / "broker" / "tls" / "ca.crt"
-    eventually(lambda: release.status("broker", ca, f"{NAME}-broker") == 200, "the broker is ready")
+    eventually(lambda: release.status("broker") == 200, "the broker is ready")
     for part in release.parts.values():
         assert "forbidden" not in part.log.read_text().lower()
 
 
 def upgraded(release: Release, namespace: str) -> None:
-    """Policies follow the values; certificates and keys stay."""
+    """Policies and webhooks follow the values, the controller follows them; certificates and keys stay."""
     names = [f"{NAME}-webhook-tls", f"{NAME}-broker-tls", *SECRETS.values()]
     before = [release.data("secrets", name) for name in names]
-    release.helm("upgrade", "policies.gpus-need-entitlement.enabled=false")
+    release.helm(
+        "upgrade",
+        "policies.gpus-need-entitlement.enabled=false",
+        "exemptNamespaces={kube-system,gpu-operator}",
+    )
     assert [release.data("secrets", name) for name in names] == before
     release.parts["webhook"].stop(grace=10.0)
     release.start("webhook")
     assert release.create(namespace, pod("gpu", container=GPU))[0] == 201
+    release.parts["controller"].stop(grace=10.0)
+    release.start("controller")
+    eventually(
+        lambda: all("gpu-operator" in names for names in release.exempt()), "the new webhooks are kept"
+    )
 
 
 def uninstalled(release: Release, namespace: str) -> None:
     """Nothing stays that would close the cluster, though the controller still runs; people's objects stay."""
     release.cluster.helm("uninstall", NAME, "-n", NAMESPACE).ok()
     release.parts["webhook"].stop(grace=10.0)
-    eventually(lambda: "403" in release.parts["controller"].log.read_text(), "the controller may do no more")
-    assert release.webhooks() == [404, 404]
+    controller = release.parts["controller"]
+    eventually(lambda: "forbidden" in controller.log.read_text().lower(), "the controller may do no more")
+    assert release.webhooks() == [404, 404], controller.log.read_text()
     assert release.create(namespace, pod("after"))[0] == 201
     kept = release.cluster.kubectl("get", "modelweights", "atlas", "-o", "name").ok()
     assert kept.stdout.strip() == "modelweights.weightlock.dev/atlas"
-    # A second installation takes over what was kept.
+    # A second installation takes over what was kept. A controller of the first would be gone by then.
+    controller.stop(grace=10.0)
     release.helm("install")
     assert release.webhooks() == [200, 200]
