@@ -20,7 +20,7 @@ from webhook.core.definitions import check_definition
 from webhook.core.facts import TemplateFacts, gather_request
 from webhook.core.match import RequestKind, namespace_object
 from webhook.core.objects import Lookup, MissingObjectError
-from webhook.core.policy import Evaluation, Finding
+from webhook.core.policy import Finding
 from webhook.core.review import GroupVersionName
 from webhook.core.source import Needs
 from webhook.core.subject import subject_of
@@ -28,7 +28,7 @@ from webhook.core.verdict import Verdict, settle
 from webhook.core.workload import MalformedObjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from webhook.core.access import Signer
@@ -92,7 +92,10 @@ def validate(
     *,
     clock: Callable[[], float] | None = None,
 ) -> Verdict | Needs:
-    """Whether the request may go through, judged on the final object. ``clock`` (seconds) times each policy."""
+    """Whether the request may go through, judged on the final object.
+
+    With a ``clock`` (seconds) each policy is evaluated by itself and timed; the verdict is the same.
+    """
     if _is_exempt(request, snapshot):
         return settle(
             request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),)
@@ -150,28 +153,46 @@ class _Judge:
         self.answers = Answers(knowledge.decisions)
         self.lookup = Lookup(snapshot.objects, knowledge.objects)
         self.audit: list[tuple[str, str]] = []
-        self.timings: list[tuple[str, str, float]] = []
+        self.timings: list[tuple[str, str, float | None]] = []
         self._clock = clock
         self._facts: tuple[TemplateFacts, ...] | None = None
 
     def policies(self) -> list[Finding]:
         """Every violation of every policy that matches."""
+        if self._clock:
+            return [finding for each in self.evaluations() for finding in self._evaluate(*each)]
+        kind = RequestKind.of(self.request)
+        candidates = self.snapshot.policies.candidates(kind)
+        matching = candidates.matching(self.request, kind, self.lookup)
+        if candidates.none(matching):
+            return []
         findings: list[Finding] = []
-        for policy, facts, bindings in self.evaluations():
-            begun = self._clock() if self._clock else 0.0
-            try:
-                evaluation = policy.evaluate(self.request, bindings, self.lookup, facts.path)
-            except (UnansweredError, MissingObjectError):
-                # Go on, so that all that is needed is fetched in one round.
-                continue
-            self._note(evaluation, self._clock() - begun if self._clock else 0.0)
-            findings += [self._waived(finding, facts) for finding in evaluation.findings]
+        for facts in self._templates():
+            bindings = self._bindings(facts, matching)
+            timings, left = candidates.settle(bindings, matching)
+            self.timings += timings
+            for policy in left:
+                findings += self._evaluate(policy, facts, bindings)
         return findings
+
+    def _evaluate(self, policy: Policy, facts: TemplateFacts, bindings: Bindings) -> list[Finding]:
+        """The violations of one policy."""
+        clock = self._clock
+        begun = clock() if clock else None
+        try:
+            evaluation = policy.evaluate(self.request, bindings, self.lookup, facts.path)
+        except (UnansweredError, MissingObjectError):
+            # Go on, so that all that is needed is fetched in one round.
+            return []
+        seconds = clock() - begun if clock and begun is not None else None
+        self.timings.append((evaluation.policy, evaluation.result, seconds))
+        self.audit += evaluation.audit
+        return [self._waived(finding, facts) for finding in evaluation.findings]
 
     def evaluations(self) -> Iterator[tuple[Policy, TemplateFacts, Bindings]]:
         """Every policy that matches, with each template it is evaluated on."""
         kind = RequestKind.of(self.request)
-        matching = list(self.snapshot.policies.matching(self.request, kind, self.lookup))
+        matching = self.snapshot.policies.matching(self.request, kind, self.lookup)
         if not matching:
             return
         for facts in self._templates():
@@ -232,7 +253,7 @@ class _Judge:
             self._facts = _gather(self.request, self.snapshot, self.lookup)
         return self._facts
 
-    def _bindings(self, facts: TemplateFacts) -> Bindings:
+    def _bindings(self, facts: TemplateFacts, matching: Mapping[str, bool] | None = None) -> Bindings:
         request = self.request
         subject = subject_of(request, facts.pod, self.snapshot.settings)
         grants = self.snapshot.access.for_subject(
@@ -258,11 +279,8 @@ class _Judge:
             },
             authorizer=self.answers,
             user=User.from_user_info(request.raw.get("userInfo") or {}),
+            matching=matching,
         )
-
-    def _note(self, evaluation: Evaluation, seconds: float) -> None:
-        self.timings.append((evaluation.policy, evaluation.result, seconds))
-        self.audit += evaluation.audit
 
 
 def _is_exempt(request: AdmissionRequest, snapshot: Snapshot) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from webhook.core.cel import EvaluationError
+from webhook.core.cel.batch import Case, combinable
 from webhook.core.objects import key_of
 
 if TYPE_CHECKING:
@@ -131,6 +132,13 @@ class Policy:
         """What must still match of constraints and binding for a request of a kind that `may_match`."""
         left = (self.constraints.remainder(kind), self.binding.remainder(kind))
         return tuple(matcher for matcher in left if matcher is not None)
+
+    def case(self, switch: str) -> Case | None:
+        """What a batch needs to decide on this policy, or None where it must be evaluated alone."""
+        conditions = tuple(program for _, program in self.conditions)
+        rules = tuple(rule.expression for rule in self.rules)
+        alone = self.broken or self.audit or self.params is not None
+        return None if alone or not combinable(conditions + rules) else Case(conditions, rules, switch)
 
     def evaluate(
         self, request: AdmissionRequest, bindings: Bindings, lookup: Lookup, path: str = ""

@@ -29,7 +29,7 @@ _HELP = "docs/denied.md"
 class Verdict:
     """What was decided about one request, before it is put into words for the wire.
 
-    ``timings`` holds (policy, result, seconds) of each policy that was evaluated.
+    ``timings`` holds (policy, result, seconds) of each policy that was evaluated; no seconds where nobody timed it.
     """
 
     uid: str
@@ -39,7 +39,7 @@ class Verdict:
     audit_annotations: tuple[tuple[str, str], ...] = ()
     patch: tuple[Document, ...] = ()
     injected: bool = False
-    timings: tuple[tuple[str, str, float], ...] = ()
+    timings: tuple[tuple[str, str, float | None], ...] = ()
 
     @property
     def allowed(self) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from datetime import UTC, datetime
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from webhook.core.admission import internal_denial, mutate, refused, validate
@@ -38,6 +39,8 @@ NO_ANSWER = "WL905"
 MAX_ROUNDS = 8
 # What remains of the API server's patience for the way there and back.
 _MARGIN_SECONDS = 1.0
+# One evaluation of policies in so many times each by itself; the others evaluate them together, which is faster.
+_TIMED = 64
 _NOTHING = Knowledge()
 
 log = logging.getLogger(__name__)
@@ -70,6 +73,7 @@ class AdmissionService:
         self._loop = asyncio.get_running_loop()
         self._clock = time.perf_counter
         self._log = ReviewLog(log, self._loop)
+        self._turns = cycle((self._clock, *[None] * (_TIMED - 1)))
 
     async def mutate(self, body: bytes, patience: float, *, trusted_caller: bool) -> bytes:
         """Answer a review with what to add. ``patience`` is how many seconds the caller waits.
@@ -92,7 +96,7 @@ class AdmissionService:
     def _validate(
         self, request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime
     ) -> Verdict | Needs:
-        return validate(request, snapshot, knowledge, now, clock=self._clock)
+        return validate(request, snapshot, knowledge, now, clock=next(self._turns))
 
     async def _review(self, body: bytes, phase: str, step: Step, patience: float) -> bytes:
         begun = self._clock()

@@ -59,7 +59,7 @@ class Metrics(Collector):
             ("weightlock_policy_evaluations", "Policies evaluated, by what came of it."),
             (
                 "weightlock_policy_evaluation_duration_seconds",
-                "Time to evaluate one policy on one pod template or object.",
+                "Time to evaluate one policy on one pod template or object; one review in 64 is timed.",
             ),
             _POLICY_SECONDS,
             label="policy",

@@ -76,10 +76,11 @@ class HistogramTally:
 class OutcomeTally:
     """What things came to and how long they took: a counter by (thing, result), and a histogram by thing.
 
-    ``label`` is what a thing is called. Both families come from the same numbers, so one look-up notes them both.
+    ``label`` is what a thing is called. Both families come from the same numbers, so one look-up notes them both;
+    an outcome that nobody timed counts in the first alone.
     """
 
-    __slots__ = ("_bounds", "_counter", "_histogram", "_label", "_limit", "_series")
+    __slots__ = ("_bounds", "_counter", "_histogram", "_label", "_limit", "_series", "_untimed")
 
     def __init__(
         self,
@@ -96,14 +97,19 @@ class OutcomeTally:
         self._label = label
         self._limit = limit
         self._series: dict[tuple[str, str], list[float]] = {}
+        self._untimed: dict[tuple[str, str], int] = {}
 
-    def add(self, outcomes: Iterable[tuple[str, str, float]]) -> None:
-        """Note outcomes: (thing, result, seconds) each."""
-        known, bounds = self._series, self._bounds
+    def add(self, outcomes: Iterable[tuple[str, str, float | None]]) -> None:
+        """Note outcomes: (thing, result, seconds or None) each."""
+        known, untimed, bounds = self._series, self._untimed, self._bounds
         for thing, result, seconds in outcomes:
-            series = known.get((thing, result))
-            if series is None:
-                series = self._new(thing, result)
+            key = thing, result
+            if key not in known:
+                key = self._new(thing, result)
+            if seconds is None:
+                untimed[key] += 1
+                continue
+            series = known[key]
             series[bisect_left(bounds, seconds)] += 1
             series[-1] += seconds
 
@@ -113,17 +119,19 @@ class OutcomeTally:
         histogram = HistogramMetricFamily(*self._histogram, labels=(self._label,))
         merged: dict[str, list[float]] = {}
         for (thing, result), series in self._series.items():
-            counter.add_metric((thing, result), sum(series[:-1]))
+            counter.add_metric((thing, result), sum(series[:-1]) + self._untimed[thing, result])
             whole = merged.setdefault(thing, _empty(self._bounds))
             merged[thing] = [one + other for one, other in zip(whole, series, strict=True)]
         for thing, series in merged.items():
             histogram.add_metric((thing,), _buckets(self._bounds, series), series[-1])
         return counter, histogram
 
-    def _new(self, thing: str, result: str) -> list[float]:
+    def _new(self, thing: str, result: str) -> tuple[str, str]:
         if len(self._series) >= self._limit:
             thing = OTHER
-        return self._series.setdefault((thing, result), _empty(self._bounds))
+        self._series.setdefault((thing, result), _empty(self._bounds))
+        self._untimed.setdefault((thing, result), 0)
+        return thing, result
 
 
 def _empty(bounds: Sequence[float]) -> list[float]:

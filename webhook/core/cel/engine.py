@@ -47,6 +47,8 @@ DECLARABLE: Final = (*ABSENT, "params", "authorizer", "authorizer.requestResourc
 # Where the activation has the pod, and the pod itself where it is no part of the object.
 POD_PLACE: Final = "@podPlace"
 POD: Final = "@pod"
+# Which policies match the request, of those that a batch must ask about.
+MATCHING: Final = "@matching"
 POD_IS_APART, POD_IS_OBJECT, POD_IS_TEMPLATE = range(3)
 PARAMS_FUNCTION: Final = "@params"
 ABSENT_FUNCTION: Final = "@absent"

@@ -29,7 +29,8 @@ class Bindings:
 
     ``data`` must consist of exactly dict, list, str, int, float, bool and None, as a JSON parser makes them, and
     must have passed `webhook.core.cel.document`. A variable that is left out is null, or an empty list. ``request``
-    may be the whole AdmissionRequest; only the fields that policies can name are kept.
+    may be the whole AdmissionRequest; only the fields that policies can name are kept. ``matching`` is for
+    `webhook.core.cel.batch`.
     """
 
     __slots__ = ("_activation", "_data", "_thread", "authorizer", "request", "user")
@@ -40,6 +41,7 @@ class Bindings:
         *,
         authorizer: Answers | None = None,
         user: context.User | None = None,
+        matching: Mapping[str, bool] | None = None,
     ) -> None:
         unknown = data.keys() - engine.ABSENT.keys()
         if unknown:
@@ -48,7 +50,13 @@ class Bindings:
         self.authorizer = authorizer if authorizer is not None else Answers()
         self.user = user if user is not None else context.User.from_user_info(request.get("userInfo"))
         self.request = {name: request[name] for name in REQUEST_FIELDS if name in request}
-        self._data = {**engine.ABSENT, **data, "request": self.request, **_placed(data)}
+        self._data = {
+            **engine.ABSENT,
+            **data,
+            "request": self.request,
+            engine.MATCHING: matching or {},
+            **_placed(data),
+        }
         self._activation: Any = None
         self._thread = 0
 
