@@ -169,6 +169,9 @@ class AccessSettings(Schema):
         default_factory=dict,
         description="members of approver groups: a group listed here counts only for those listed",
     )
+    machine_requesters: list[Name] = Field(
+        default_factory=list, description="service accounts and other system: identities that may ask"
+    )
     machine_approvers: list[Name] = Field(
         default_factory=list, description="service accounts and other system: identities that may approve"
     )

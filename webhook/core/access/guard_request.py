@@ -27,6 +27,14 @@ _COMPARABLE = 500
 def request_problems(case: Case, typed: AccessRequest) -> Iterator[AccessProblem]:
     """Every rule a new request breaks."""
     spec = typed.spec
+    username = case.request.user.username
+    if is_machine(username) and username not in case.settings.machine_requesters:
+        # An approver could ask through a service account they control, and then approve it as themselves.
+        yield AccessProblem(
+            code.MACHINE_REQUEST,
+            f"{username} is no person, and only people ask",
+            "ask as yourself, for that service account as the subject: weightlock access request",
+        )
     if not spec.reason.strip():
         yield AccessProblem(code.REASON, "spec.reason is blank", "say in a sentence what the access is for")
     if spec.model:

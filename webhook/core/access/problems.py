@@ -17,6 +17,7 @@ REASON = "WL414"
 NOT_WAIVABLE = "WL415"
 BREAK_GLASS = "WL416"
 NOT_GOVERNED = "WL417"
+MACHINE_REQUEST = "WL418"
 UNKNOWN_REQUEST = "WL421"
 OWN_REQUEST = "WL422"
 TWICE = "WL423"
@@ -39,6 +40,7 @@ CODES: dict[str, str] = {
     NOT_WAIVABLE: "this policy cannot be waived",
     BREAK_GLASS: "the glass is not this person's to break",
     NOT_GOVERNED: "this kind of object is not under change control",
+    MACHINE_REQUEST: "service accounts do not ask",
     UNKNOWN_REQUEST: "there is no such request",
     OWN_REQUEST: "nobody approves their own request",
     TWICE: "one person approves once",

@@ -239,6 +239,13 @@ def test_a_session_without_a_credential_id_can_be_refused(cluster, story):
     assert cluster.create(story.request(), extra={key: ["JTI=1"]}) == ()
 
 
+def test_an_approver_cannot_ask_through_a_service_account_they_control(cluster, story):
+    bot = "system:serviceaccount:ci:bot"
+    assert cluster.codes(story.request(), user=bot) == [code.MACHINE_REQUEST]
+    cluster.settings = AccessSettings(machine_requesters=[bot])
+    assert cluster.create(story.request(), user=bot) == ()
+
+
 def test_a_listed_service_account_may_approve(cluster, story):
     bot = "system:serviceaccount:ci:bot"
     cluster.requests = [story.request()]
@@ -359,7 +366,8 @@ def test_breaking_the_glass_is_for_people_of_the_group(cluster, story):
     asked = story.request(breakGlass=True, duration="1h")
     assert cluster.create(asked, groups=["sre"]) == ()
     assert cluster.codes(asked, groups=["dev"]) == [code.BREAK_GLASS]
-    assert cluster.codes(asked, groups=["sre"], user="system:serviceaccount:ci:bot") == [code.BREAK_GLASS]
+    bot = "system:serviceaccount:ci:bot"
+    assert cluster.codes(asked, groups=["sre"], user=bot) == [code.MACHINE_REQUEST, code.BREAK_GLASS]
     assert cluster.codes(story.request(breakGlass=True, duration="2h"), groups=["sre"]) == [code.DURATION]
 
 
