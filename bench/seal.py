@@ -1,6 +1,7 @@
 """Seal and unseal, tmpfs to tmpfs, against ``cp`` of the same bytes in the same run, and against tink and pyrage.
 
 Each contender runs in a process of its own, in turns, several rounds; the best of each counts. Ratios are to ``cp``.
+CPU seconds are those of all threads; on a busy machine they are the steadier figure.
 Run it alone with ``python -m bench.seal [--size GIB] [--rounds N] [--dir DIR]``.
 """
 
@@ -20,12 +21,12 @@ GIB = 1 << 30
 FILES = 4
 
 _PRELUDE = """
-import json, resource, shutil, sys, time
+import json, os, resource, shutil, sys, time
 from pathlib import Path
 source, target, home = (Path(word) for word in sys.argv[1:4])
 """
 _REPORT = """
-print(json.dumps({"seconds": time.perf_counter() - start,
+print(json.dumps({"seconds": time.perf_counter() - start, "cpu": sum(os.times()[:4]) - cpu,
                   "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 """
 _OURS = """
@@ -107,7 +108,7 @@ def _contenders(jobs: int) -> dict[str, tuple[str, str, str]]:
 
 
 def _timed(setup: str, code: str, *paths: Path) -> dict[str, float]:
-    script = f"{_PRELUDE}{setup}\nstart = time.perf_counter()\n{code}{_REPORT}"
+    script = f"{_PRELUDE}{setup}\ncpu, start = sum(os.times()[:4]), time.perf_counter()\n{code}{_REPORT}"
     words = [sys.executable, "-c", script, *(str(path) for path in paths)]
     output = subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout
     result: dict[str, float] = json.loads(output)
@@ -137,7 +138,8 @@ def _round(
         key = what, name
         rss = max(result["rss"], best.get(key, result)["rss"])
         seconds = min(result["seconds"], best.get(key, result)["seconds"])
-        best[key] = {"seconds": seconds, "rss": rss}
+        cpu = min(result["cpu"], best.get(key, result)["cpu"])
+        best[key] = {"seconds": seconds, "rss": rss, "cpu": cpu}
     shutil.rmtree(sealed)
     shutil.rmtree(plain)
 
@@ -177,7 +179,8 @@ def main(arguments: list[str] | None = None) -> int:
             result = best[what, label]
             memory = "" if label == "cp" else f"   peak {result['rss'] / (1 << 20):4.0f} MiB"
             rate = size / result["seconds"] / GIB
-            print(f"{what:7} {label:24} {rate:6.2f} GiB/s   {base / result['seconds']:5.2f}x cp{memory}")
+            speed = f"{rate:6.2f} GiB/s   {base / result['seconds']:5.2f}x cp"
+            print(f"{what:7} {label:24} {speed}   {result['cpu'] / size * GIB:5.2f} CPU s/GiB{memory}")
     return 0
 
 
