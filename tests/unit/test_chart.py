@@ -383,3 +383,16 @@ def _ancestors(path):
 
 def _decoded(text):
     return base64.b64decode(text)
+
+
+def test_alerts_speak_of_metrics_that_exist_and_an_emergency_is_one(render):
+    assert not any(kind == "PrometheusRule" for kind, _ in render())
+    (rule,) = [
+        each for (kind, _), each in render(alerts={"enabled": True}).items() if kind == "PrometheusRule"
+    ]
+    alerts = {alert["alert"]: alert["expr"] for alert in rule["spec"]["groups"][0]["rules"]}
+    assert "weightlock_break_glass_grants_active" in alerts["WeightlockBreakGlass"]
+    known = (ROOT / "webhook" / "server" / "metrics.py").read_text()
+    for expression in alerts.values():
+        for name in re.findall(r"weightlock_\w+", expression):
+            assert name.removesuffix("_total") in known

@@ -59,6 +59,11 @@ class Injection(Schema):
     requests: dict[str, str] = Field(default_factory=lambda: {"cpu": "10m", "memory": "64Mi"})
     limits: dict[str, str] = Field(default_factory=lambda: {"memory": "128Mi"})
     key_volume_size: str = "1Mi"
+    evidence_command: str = Field(
+        default="",
+        max_length=1024,
+        description="in the sidecar's image: prints attestation evidence (JSON) for a nonce, its last argument",
+    )
     security_context: dict[str, Any] | None = Field(
         default=None, description="replaces the sidecar's security context, which is Pod Security restricted"
     )

@@ -63,8 +63,4 @@ def _check_policy(request: AdmissionRequest) -> list[Finding]:
         if constraints is not None and constraints.resource_rules:
             return []
         message = "this WeightPolicy would judge nothing: spec.matchConstraints has no resourceRules"
-    return [
-        Finding(
-            INVALID_POLICY, _OURS, message, "correct it, and try it with: weightlock policy lint"
-        )
-    ]
+    return [Finding(INVALID_POLICY, _OURS, message, "correct it, and try it with: weightlock policy lint")]

@@ -92,6 +92,8 @@ def agent(
     if settings.ca_config_map:
         mounts.append({"name": CA_VOLUME, "readOnly": True, "mountPath": CA_PATH})
         arguments.append(f"--ca={CA_PATH}/ca.crt")
+    if settings.evidence_command:
+        arguments.append(f"--evidence-command={settings.evidence_command}")
     for name in names:
         mount = delivery_mount(name, models[name])
         mounts.append({"name": mount["name"], "mountPath": mount["mountPath"]})

@@ -106,6 +106,29 @@ def test_plaintext_gives_the_agent_the_sealed_files_and_the_reader_the_open_ones
     )
 
 
+def test_the_collector_of_evidence_is_configured_for_the_whole_cluster():
+    after, _ = injected(pod(), Facts((USE,)), Injection(evidence_command="collect --gpu"))
+    assert "--evidence-command=collect --gpu" in after["spec"]["initContainers"][0]["args"]
+    after, _ = injected(pod(), Facts((USE,)))
+    assert not any(word.startswith("--evidence") for word in after["spec"]["initContainers"][0]["args"])
+
+
+def test_several_models_each_have_a_volume_of_their_own():
+    uses = (USE, WeightUse("beta", "frontier", "sealed", "csi", True, ("other",)))
+    after, _ = injected(pod("main", "other", volumes=[{"name": "sealed", "csi": {}}]), Facts(uses))
+    main, other = after["spec"]["containers"]
+    assert [mount["name"] for mount in main["volumeMounts"]] == [volume_name("atlas-70b")]
+    assert [mount["name"] for mount in other["volumeMounts"]] == [volume_name("beta")]
+
+
+def test_the_users_container_stays_the_first_and_the_default_one():
+    document = pod()
+    document["metadata"]["annotations"] = {"kubectl.kubernetes.io/default-container": "main"}
+    after, _ = injected(document, Facts((USE,)))
+    assert after["metadata"] == document["metadata"]
+    assert after["spec"]["containers"][0]["name"] == "main"
+
+
 def test_a_pod_that_reads_nothing_gets_no_sidecar():
     after, wanted = injected(pod(), Facts(), Injection(hide_devices=False))
     assert wanted.agent is None
