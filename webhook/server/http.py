@@ -77,9 +77,12 @@ class Router:
         self._targets: dict[str, Target] = {}
         self._buffered = 0
         self.closing = False
+        # Connections that have brought no request yet.
+        self.fresh: set[object] = set()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
+        self.fresh.discard(request.protocol)
         try:
             response = await self._answer(request)
         except HttpError as error:
@@ -149,7 +152,33 @@ class Router:
 
 
 class Protocol(web.RequestHandler):
-    """aiohttp's connection, with one line of text for bytes that are no HTTP request."""
+    """aiohttp's connection, with one line of text for bytes that are no HTTP request.
+
+    ``fresh`` holds it until its first request comes.
+    """
+
+    __slots__ = ("_fresh",)
+
+    def __init__(self, server: Server, fresh: set[object]) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type] # None is how aiohttp is told to keep none
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            lingering_time=1.0,
+            auto_decompress=False,
+        )
+        self._fresh = fresh
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note it."""
+        self._fresh.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget it."""
+        self._fresh.discard(self)
+        super().connection_lost(exc)
 
     def handle_error(
         self,
@@ -174,14 +203,7 @@ class Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         """A new connection."""
-        return Protocol(
-            self,
-            loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type] # None is how aiohttp is told to keep none
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            lingering_time=1.0,
-            auto_decompress=False,
-        )
+        return Protocol(self, self.router.fresh)
 
 
 def text(status: int, line: str, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -24,7 +24,7 @@ MAX_CONNECTIONS = 4096
 _BACKLOG = 1024
 _HANDSHAKE_SECONDS = 10.0
 _TROUBLE_SECONDS = 0.1
-_LAST_REQUEST_SECONDS = 0.5
+_LAST_REQUEST_SECONDS = 2.0
 _LOOK_SECONDS = 0.01
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Listener:
         self._socket.close()
         self._server.router.closing = True
         end = time.monotonic() + min(seconds, _LAST_REQUEST_SECONDS)
-        while (self._greeting or self._server.connections) and time.monotonic() < end:  # noqa: ASYNC110 - no event says so
+        while (self._greeting or self._server.router.fresh) and time.monotonic() < end:  # noqa: ASYNC110 - no event says so
             await asyncio.sleep(_LOOK_SECONDS)
         for task in tuple(self._greeting):
             task.cancel()

@@ -247,3 +247,26 @@ async def test_what_is_under_way_is_finished(serve, make_source, make_policy, re
     leave.set()
     assert (await asking)["allowed"]
     await asyncio.gather(*closing)
+
+
+async def test_a_connection_just_made_is_given_a_moment_for_its_request(serve):
+    client = await serve()
+    reader, writer = await asyncio.open_connection("localhost", client.port, ssl=client.context)
+    closing = [asyncio.create_task(listener.close(5)) for listener in client.webhook.listeners]
+    await asyncio.sleep(0.1)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"Connection: close" in answer
+    await asyncio.gather(*closing)
+
+
+async def test_a_connection_that_brings_nothing_does_not_hold_up_the_end(serve, monkeypatch):
+    monkeypatch.setattr("webhook.server.listener._LAST_REQUEST_SECONDS", 0.2)
+    client = await serve()
+    _, writer = await asyncio.open_connection("localhost", client.port, ssl=client.context)
+    begun = asyncio.get_running_loop().time()
+    await asyncio.gather(*(listener.close(5) for listener in client.webhook.listeners))
+    assert asyncio.get_running_loop().time() - begun < 2
+    writer.close()
