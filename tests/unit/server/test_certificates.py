@@ -10,7 +10,12 @@ from webhook.api.config import Tls
 from webhook.server import certificates, selfsigned
 from webhook.server.certificates import CertificateError, CertificateKeeper, load
 
-NOW = datetime.now(UTC)
+TODAY = timedelta()
+
+
+def at(shift=TODAY):
+    """The moment ``shift`` from now: the tests may run long after they were collected."""
+    return datetime.now(UTC) + shift
 
 
 @pytest.fixture
@@ -43,28 +48,28 @@ def test_a_client_authority_makes_it_ask_and_not_insist(tls, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("now", "names", "fault"),
+    ("shift", "names", "fault"),
     [
-        (NOW, ["webhook.example.com"], None),
-        (NOW, [], None),
-        (NOW, ["127.0.0.1", "WEBHOOK.example.com"], None),
-        (NOW - timedelta(days=1), [], "not valid before"),
-        (NOW + timedelta(days=40), [], "expired at"),
-        (NOW, ["other.example.com"], "does not carry the name other.example.com"),
-        (NOW, ["webhook.example.com.evil"], "does not carry"),
+        (TODAY, ["webhook.example.com"], None),
+        (TODAY, [], None),
+        (TODAY, ["127.0.0.1", "WEBHOOK.example.com"], None),
+        (timedelta(days=-1), [], "not valid before"),
+        (timedelta(days=40), [], "expired at"),
+        (TODAY, ["other.example.com"], "does not carry the name other.example.com"),
+        (TODAY, ["webhook.example.com.evil"], "does not carry"),
     ],
 )
-def test_what_must_not_be_served_now(tls, now, names, fault):
-    found = load(tls).fault(now, names)
+def test_what_must_not_be_served_now(tls, shift, names, fault):
+    found = load(tls).fault(at(shift), names)
     assert (found is None) if fault is None else (fault in (found or ""))
 
 
 def test_a_wildcard_stands_for_one_label(tmp_path, tls):
     write(tmp_path, ["*.example.com"])
     found = load(tls)
-    assert found.fault(NOW, ["a.example.com"]) is None
-    assert found.fault(NOW, ["a.b.example.com"]) is not None
-    assert found.fault(NOW, ["example.com"]) is not None
+    assert found.fault(at(), ["a.example.com"]) is None
+    assert found.fault(at(), ["a.b.example.com"]) is not None
+    assert found.fault(at(), ["example.com"]) is not None
 
 
 def damaged(directory, name, content):
@@ -178,8 +183,8 @@ class TestKeeper:
         assert keeper.fault() is None
 
     def test_an_expired_pair_is_told(self, tls, tmp_path):
-        write(tmp_path, now=NOW - timedelta(days=60))
+        write(tmp_path, now=at(timedelta(days=-60)))
         keeper = CertificateKeeper(tls)
         assert keeper.refresh()
         assert "expired at" in (keeper.fault() or "")
-        assert (keeper.expiry() or 0) < NOW.timestamp()
+        assert (keeper.expiry() or 0) < at().timestamp()
