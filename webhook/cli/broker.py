@@ -6,14 +6,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from webhook.api.broker import BrokerConfig
-from webhook.api.faults import describe
+from webhook.cli.configuration import read_config
 from webhook.cli.main import UsageError
 from webhook.cli.signing import load_signing
 from webhook.core.objects import key_of
-from webhook.embedded.manifests import ManifestError, read_file, read_path
+from webhook.embedded.manifests import ManifestError, read_path
 from webhook.keys.broker import Broker
 from webhook.keys.challenge import Challenges
 from webhook.keys.jwks import KeySets
@@ -55,12 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
 def load_config(path: Path) -> BrokerConfig:
     """The configuration file. Raises `UsageError`."""
-    try:
-        documents = [manifest.document for manifest in read_file(path)]
-        config = BrokerConfig.model_validate(documents[0] if documents else {})
-    except (ManifestError, ValidationError) as error:
-        said = describe(error) if isinstance(error, ValidationError) else str(error)
-        raise UsageError(f"{path}: {said}") from None
+    config = read_config(path, BrokerConfig)
     for name, value in (
         ("tls.certificate", config.tls.certificate),
         ("tls.key", config.tls.key),

@@ -8,14 +8,12 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from webhook.api.config import Config
-from webhook.api.faults import describe
+from webhook.cli.configuration import read_config
 from webhook.cli.main import UsageError
 from webhook.cli.signing import load_signing
 from webhook.core.objects import key_of
-from webhook.embedded.manifests import ManifestError, read_file, read_path
+from webhook.embedded.manifests import ManifestError, read_path
 from webhook.server import logs
 
 if TYPE_CHECKING:
@@ -41,14 +39,11 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run until stopped. Raises `UsageError`."""
+    config = read_config(options.config, Config)
     try:
-        documents = [manifest.document for manifest in read_file(options.config)]
-        config = Config.model_validate(documents[0] if documents else {})
         expected = _expected(config.controller.webhooks)
     except ManifestError as error:
         raise UsageError(str(error)) from None
-    except ValidationError as error:
-        raise UsageError(f"{options.config}: {describe(error)}") from None
     if not config.controller.identity:
         named = config.controller.model_copy(update={"identity": socket.gethostname()})
         config = config.model_copy(update={"controller": named})

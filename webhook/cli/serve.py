@@ -8,13 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from webhook.api.config import Config, Listen, Tls
-from webhook.api.faults import describe
+from webhook.cli.configuration import parse_config, read_document
 from webhook.cli.main import UsageError
 from webhook.cli.signing import load_signing
-from webhook.embedded.manifests import ManifestError, read_file
+from webhook.embedded.manifests import ManifestError
 from webhook.embedded.shipped import shipped_policies
 from webhook.embedded.source import DirectorySource
 from webhook.server import selfsigned
@@ -84,7 +82,7 @@ def load_config(options: argparse.Namespace) -> Config:
     """The configuration file with the flags over it. Raises `UsageError`."""
     if options.config is None and options.embedded is None:
         raise UsageError("give --config FILE, or --embedded DIR to serve without a cluster")
-    given = _read(options.config) if options.config is not None else {}
+    given = read_document(options.config) if options.config is not None else {}
     if options.embedded is not None:
         given["embedded"] = str(options.embedded)
         given.setdefault("listen", _address(_EMBEDDED_LISTEN))
@@ -94,10 +92,7 @@ def load_config(options: argparse.Namespace) -> Config:
         given["policies"] = str(options.policies)
     if options.listen is not None:
         given["listen"] = _address(options.listen)
-    try:
-        config = Config.model_validate(given)
-    except ValidationError as error:
-        raise UsageError(f"{options.config or 'arguments'}: {describe(error)}") from None
+    config = parse_config(given, Config, str(options.config or "arguments"))
     return _checked(config, options.config)
 
 
@@ -111,16 +106,6 @@ def _checked(config: Config, source: Path | None) -> Config:
         if directory and not Path(directory).is_dir():
             raise UsageError(f"{directory}: no such directory")
     return config
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        documents = [manifest.document for manifest in read_file(path)]
-    except ManifestError as error:
-        raise UsageError(str(error)) from None
-    if len(documents) > 1:
-        raise UsageError(f"{path}: a configuration is one document, found {len(documents)}")
-    return documents[0] if documents else {}
 
 
 def _address(text: str) -> dict[str, Any]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from webhook.api.config import Config, Settings
-from webhook.api.faults import describe
+from webhook.cli.configuration import read_config
 from webhook.cli.main import UsageError
-from webhook.embedded.manifests import ManifestError, read_file
+from webhook.embedded.manifests import ManifestError
 from webhook.embedded.shipped import shipped_policies
 from webhook.embedded.source import DirectorySource
 
@@ -47,12 +45,4 @@ def load_source(options: argparse.Namespace) -> DirectorySource:
 
 def load_settings(path: Path | None) -> Settings:
     """The settings of a configuration file, or the defaults. Raises `UsageError`."""
-    if path is None:
-        return Settings()
-    try:
-        documents = [manifest.document for manifest in read_file(path)]
-        return Config.model_validate(documents[0] if documents else {}).settings
-    except ManifestError as error:
-        raise UsageError(str(error)) from None
-    except ValidationError as error:
-        raise UsageError(f"{path}: {describe(error)}") from None
+    return Settings() if path is None else read_config(path, Config).settings
