@@ -15,8 +15,9 @@ from webhook.core.access.guard import guard
 from webhook.core.access.stamp import stamp
 from webhook.core.access.waiver import waived
 from webhook.core.authz import Answers, UnansweredError
-from webhook.core.cel import Bindings, User
+from webhook.core.cel import Bindings
 from webhook.core.definitions import check_definition
+from webhook.core.documents import MalformedObjectError
 from webhook.core.facts import TemplateFacts, gather_request
 from webhook.core.match import RequestKind, namespace_object
 from webhook.core.objects import Lookup, MissingObjectError
@@ -25,7 +26,6 @@ from webhook.core.review import GroupVersionName
 from webhook.core.source import Needs
 from webhook.core.subject import subject_of
 from webhook.core.verdict import Verdict, settle
-from webhook.core.workload import MalformedObjectError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -42,11 +42,8 @@ UNSAFE_DOCUMENT = "WL501"
 MALFORMED_OBJECT = "WL502"
 NOT_INJECTED = "WL301"
 RESERVED_NAME = "WL302"
-INTERNAL_ERROR = "WL902"
 _OURS = "weightlock"
-# Policies know these as variables of their own; Kubernetes' type of `request` has neither.
 _NAMESPACE = GroupVersionName("", "v1", "Namespace")
-_NOT_IN_REQUEST = frozenset({"object", "oldObject"})
 
 
 def mutate(
@@ -263,7 +260,7 @@ class _Judge:
             {
                 "object": request.object,
                 "oldObject": request.old_object,
-                "request": {key: value for key, value in request.raw.items() if key not in _NOT_IN_REQUEST},
+                "request": request.raw,
                 # A Namespace is in none, though its requests name itself (validating/dispatcher.go).
                 "namespaceObject": namespace_object(request.namespace, self.lookup)
                 if request.namespace and request.kind != _NAMESPACE
@@ -278,7 +275,6 @@ class _Judge:
                 "grants": [grant.as_cel() for grant in grants],
             },
             authorizer=self.answers,
-            user=User.from_user_info(request.raw.get("userInfo") or {}),
             matching=matching,
         )
 

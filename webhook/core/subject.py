@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 # k8s.io/api/core/v1 types.go, SecretTypeServiceAccountToken and ServiceAccountNameKey.
 TOKEN_SECRET = "kubernetes.io/service-account-token"  # noqa: S105 - a type of Secret
 TOKEN_SECRET_ACCOUNT = "kubernetes.io/service-account.name"  # noqa: S105 - an annotation
-_ACCOUNT_GROUPS = ("system:serviceaccounts", "system:authenticated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,13 @@ def subject_of(request: AdmissionRequest, pod: Document | None, settings: Settin
     key = (request.namespace, account)
     if pod is not None and written_by_controller(request, settings):
         username = f"system:serviceaccount:{request.namespace}:{account}"
-        groups = (_ACCOUNT_GROUPS[0], f"{_ACCOUNT_GROUPS[0]}:{request.namespace}", _ACCOUNT_GROUPS[1])
-        return Subject(username, groups, {}, account, key)
+        return Subject(username, groups_of_account(request.namespace), {}, account, key)
     return Subject(user.username, user.groups, user.extra, account, key)
+
+
+def groups_of_account(namespace: str) -> tuple[str, ...]:
+    """The groups the API server gives every service account (k8s.io/apiserver pkg/authentication/serviceaccount)."""
+    return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
 
 
 def service_account_of(pod: Document) -> str:

@@ -25,7 +25,7 @@ from webhook.core.review import (
     parse_review,
 )
 from webhook.core.source import Knowledge, Needs
-from webhook.core.subject import service_account_of
+from webhook.core.subject import groups_of_account, service_account_of
 from webhook.core.verdict import Verdict
 from webhook.embedded.manifests import Manifest, ManifestError
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from webhook.embedded.source import ManifestSource
 
 _MAX_ROUNDS = 16
-_ACCOUNT_GROUPS = ("system:serviceaccounts", "system:authenticated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +149,8 @@ def account_groups(username: str) -> tuple[str, ...]:
     """The groups the API server gives every authenticated user, and every service account."""
     parts = username.split(":")
     if username.startswith("system:serviceaccount:") and len(parts) == 4:
-        return (_ACCOUNT_GROUPS[0], f"{_ACCOUNT_GROUPS[0]}:{parts[2]}", _ACCOUNT_GROUPS[1])
-    return (_ACCOUNT_GROUPS[1],)
+        return groups_of_account(parts[2])
+    return ("system:authenticated",)
 
 
 def _generated_key(document: Document) -> ObjectKey:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from webhook.core.sidecar import AUDIENCE
+from webhook.core.subject import groups_of_account
 from webhook.keys.refusal import NOT_A_POD, POD_GONE, TOKEN, RefusedError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Caller:
     @property
     def groups(self) -> list[str]:
         """The groups of every service account."""
-        return ["system:serviceaccounts", f"system:serviceaccounts:{self.namespace}", "system:authenticated"]
+        return list(groups_of_account(self.namespace))
 
     def __str__(self) -> str:
         return f"pod {self.namespace}/{self.pod}"
