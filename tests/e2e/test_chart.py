@@ -53,6 +53,7 @@ class Release:
     def __init__(self, cluster: ControlPlane) -> None:
         self.cluster = cluster
         self.ports = {"webhook": free_port(), "broker": free_port()}
+        self.metrics_port = free_port()
         self.url = f"https://127.0.0.1:{self.ports['webhook']}"
         self.parts: dict[str, Component] = {}
 
@@ -88,6 +89,8 @@ class Release:
         user = f"system:serviceaccount:{NAMESPACE}:{NAME}-{part}"
         config["cluster"] = {"kubeconfig": str(self.cluster.kubeconfig(user, groups))}
         config["drainSeconds"] = 0
+        if "metricsListen" in config:
+            config["metricsListen"] = {"host": "127.0.0.1", "port": self.metrics_port}
         if part in self.ports:
             config["listen"] = {"host": "127.0.0.1", "port": self.ports[part]}
         file = place / "config.yaml"
@@ -112,6 +115,16 @@ class Release:
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status
+        finally:
+            connection.close()
+
+    def controller_says(self, path: str) -> tuple[int, str]:
+        """What the controller answers on its plain port: status and text."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=10)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
         finally:
             connection.close()
 
@@ -233,6 +246,11 @@ def keeps_and_releases(release: Release) -> None:
     eventually(lambda: '"leading"' in controller.log.read_text(), "the controller leads")
     release.cluster.client().delete(WEBHOOK_PATHS[0])
     eventually(lambda: release.webhooks() == [200, 200], "the controller puts a webhook configuration back")
+    eventually(lambda: release.controller_says("/readyz") == (200, "ready\n"), "the controller is ready")
+    shown = release.controller_says("/metrics")[1]
+    assert "\nweightlock_controller_leader 1.0\n" in shown
+    assert "\nweightlock_webhook_configurations_restored_total 1.0\n" in shown
+    assert "\nweightlock_controller_last_round_timestamp_seconds " in shown
     release.start("broker")
     eventually(lambda: release.status("broker") == 200, "the broker is ready")
     for part in release.parts.values():

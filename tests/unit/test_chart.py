@@ -205,9 +205,25 @@ def test_pods_are_restricted_and_spread(render):
             selector
         ] * 2
         assert selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
-        if name != "weightlock-controller":
-            assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-            assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+        probe = {"controller": ("metrics", "HTTP")}.get(container["name"], ("https", "HTTPS"))
+        (port,) = container["ports"]
+        assert port["name"] == probe[0]
+        for kind, path in (("startup", "/healthz"), ("liveness", "/healthz"), ("readiness", "/readyz")):
+            asked = container[f"{kind}Probe"]["httpGet"]
+            assert (asked["path"], asked["port"], asked["scheme"]) == (path, *probe), name
+
+
+def test_the_controller_is_watched_from_the_namespaces_that_are_named(render):
+    assert render()["NetworkPolicy", "weightlock-controller"]["spec"]["ingress"] == []
+    objects = render(networkPolicy={"metricsNamespaces": ["monitoring"]})
+    (rule,) = objects["NetworkPolicy", "weightlock-controller"]["spec"]["ingress"]
+    (source,) = rule["from"]
+    assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
+    config = Config.model_validate(
+        yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
+    )
+    assert config.metrics_listen is not None
+    assert [port["port"] for port in rule["ports"]] == [config.metrics_listen.port]
 
 
 def test_every_file_a_configuration_names_is_mounted(render):

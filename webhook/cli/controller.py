@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.config import Config
+from webhook.cli import controller_watch
 from webhook.cli.configuration import read_config
 from webhook.cli.main import UsageError
 from webhook.cli.signing import load_signing
 from webhook.core.objects import key_of
 from webhook.embedded.manifests import ManifestError, read_path
 from webhook.server import logs
+from webhook.server.listener import ListenError, bind
+from webhook.server.watch import watching
 
 if TYPE_CHECKING:
     import argparse
 
     from webhook.core.access import Signer, Verifier
     from webhook.core.objects import Document, ObjectKey
+
+log = logging.getLogger(__name__)
 
 
 def add_parser(commands: Any) -> None:
@@ -49,12 +56,20 @@ def run(options: argparse.Namespace) -> int:
         config = config.model_copy(update={"controller": named})
     signer, verifier = load_signing(config.signing)
     logs.configure(config.log_level)
-    asyncio.run(_control(config, signer, verifier, expected))
+    try:
+        listening = bind(config.metrics_listen) if config.metrics_listen is not None else None
+    except ListenError as error:
+        raise UsageError(str(error)) from None
+    asyncio.run(_control(config, signer, verifier, expected, listening))
     return 0
 
 
 async def _control(
-    config: Config, signer: Signer | None, verifier: Verifier, expected: dict[ObjectKey, Document]
+    config: Config,
+    signer: Signer | None,
+    verifier: Verifier,
+    expected: dict[ObjectKey, Document],
+    listening: socket.socket | None,
 ) -> None:
     from webhook.cluster.api import ClusterError  # noqa: PLC0415 - the client takes long to import
     from webhook.cluster.controller.run import Controller  # noqa: PLC0415
@@ -64,7 +79,16 @@ async def _control(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     try:
-        async with Controller.running(config, signer, verifier, expected):
+        async with AsyncExitStack() as stack:
+            controller = await stack.enter_async_context(
+                Controller.running(config, signer, verifier, expected)
+            )
+            if listening is not None:
+                health, readings = controller_watch.health(controller), controller_watch.readings(controller)
+                address = await stack.enter_async_context(
+                    watching(listening, health, readings, controller.internal_error)
+                )
+                log.info("watching", extra={"fields": {"address": address}})
             await told.wait()
     except ClusterError as error:
         raise UsageError(str(error)) from None

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
     from webhook.server.health import Health
     from webhook.server.http import Call
-    from webhook.server.metrics import Metrics
+
+    class Exposition(Protocol):
+        """What is shown at /metrics."""
+
+        def render(self, accept: str) -> tuple[bytes, str]:
+            """The text of all metrics, and its content type, for an ``Accept`` header."""
 
     class Answer(Protocol):
         """How `AdmissionService` answers a review."""
@@ -42,7 +47,7 @@ def review_routes(
     }
 
 
-def watch_routes(health: Health, metrics: Metrics) -> dict[str, Route]:
+def watch_routes(health: Health, metrics: Exposition) -> dict[str, Route]:
     """The routes for probes and Prometheus."""
 
     async def healthz(call: Call) -> web.Response:

@@ -93,6 +93,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if eq .component "controller" -}}
 {{- $restore := and $root.Values.controller.restoreWebhooks (ne $root.Values.certificates.mode "certManager") -}}
 {{- $_ := set $config "controller" (dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $restore) -}}
+{{- $_ := set $config "metricsListen" (dict "port" 8080) -}}
 {{- end -}}
 {{- $config = mustMergeOverwrite $config (deepCopy $root.Values.config) -}}
 {{- if eq .component "broker" -}}
@@ -201,23 +202,23 @@ spec:
           readOnlyRootFilesystem: true
           capabilities: {drop: [ALL]}
         resources: {{ toJson $values.resources }}
-        {{- if $listens }}
+        {{- $port := ternary "https" "metrics" $listens }}
+        {{- $scheme := ternary "HTTPS" "HTTP" $listens }}
         ports:
-        - {name: https, containerPort: 8443}
+        - {name: {{ $port }}, containerPort: {{ ternary 8443 8080 $listens }}}
         startupProbe:
-          httpGet: {path: /healthz, port: https, scheme: HTTPS}
+          httpGet: {path: /healthz, port: {{ $port }}, scheme: {{ $scheme }}}
           periodSeconds: 2
           failureThreshold: 60
         livenessProbe:
-          httpGet: {path: /healthz, port: https, scheme: HTTPS}
+          httpGet: {path: /healthz, port: {{ $port }}, scheme: {{ $scheme }}}
           periodSeconds: 10
           timeoutSeconds: 5
           failureThreshold: 6
         readinessProbe:
-          httpGet: {path: /readyz, port: https, scheme: HTTPS}
+          httpGet: {path: /readyz, port: {{ $port }}, scheme: {{ $scheme }}}
           periodSeconds: 2
           timeoutSeconds: 2
-        {{- end }}
         volumeMounts:
         - {name: config, mountPath: /etc/weightlock/config, readOnly: true}
         # As a file: the hidden directories of a ConfigMap volume would show every policy twice.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from webhook.cluster.api import ApiError
 from webhook.cluster.controller.events import Events
 from webhook.cluster.controller.lease import Leader
 from webhook.cluster.controller.notify import Notifier
+from webhook.cluster.controller.progress import Progress
 from webhook.cluster.controller.steps import Steps, is_undecided
 from webhook.cluster.controller.watches import CONFIGURATIONS, PODS, Kept, holders, holds_weights, slim_pod
 from webhook.cluster.reflector import Reflector, Timing
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 ROUND_SECONDS = 1.0
 _BACKOFF_SECONDS = 5.0
+# A leader none of whose rounds ended well for so long is not ready.
+_STUCK_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ class Controller:
         expected: Mapping[ObjectKey, Document],
     ) -> None:
         self.source = source
+        self.progress = Progress()
         self._expected = expected
         self._pods = Kept(holds_weights, slim_pod)
         self._configurations = Kept(
@@ -63,6 +68,7 @@ class Controller:
         self._faults: tuple[str, ...] = ()
         self._restore = settings.restore
         self._settling = timedelta(seconds=settings.settle_seconds)
+        self._well = time.monotonic()
         self.leader = Leader(source.api, settings.namespace, settings.lease, settings.identity)
 
     @classmethod
@@ -85,12 +91,33 @@ class Controller:
             stack.push_async_callback(controller.leader.release)
             yield controller
 
+    def trouble(self) -> str | None:
+        """Why this replica is not ready, on one line, or None; one that waits to lead may well be."""
+        silent = time.monotonic() - self._well
+        if self.leader.leading and silent > _STUCK_SECONDS:
+            return f"no round ended well for {silent:.0f} seconds"
+        return self._unread()
+
+    def internal_error(self) -> None:
+        """A task beside the rounds failed."""
+        self.progress.internal_errors += 1
+
+    def _unread(self) -> str | None:
+        for reflector in self._reflectors:
+            if not reflector.synced:
+                return f"{reflector.kind.resource} were not read yet ({reflector.trouble})"
+        return None
+
     async def rounds(self) -> None:
         """Round after round; what goes wrong in one is logged and tried again in the next."""
         said = ""
+        self._well = time.monotonic()
         while True:
             try:
                 await self.round(datetime.now(UTC))
+                self._well = time.monotonic()
+                self.progress.rounds += 1
+                self.progress.last_round = time.time()
                 await asyncio.sleep(ROUND_SECONDS)
             except NotReadyError as error:
                 if str(error) != said:
@@ -98,17 +125,20 @@ class Controller:
                     log.info("waiting", extra={"fields": {"why": said}})
                 await asyncio.sleep(ROUND_SECONDS)
             except ApiError as error:
+                self.progress.failed_rounds += 1
                 log.warning("a round failed", extra={"fields": {"why": str(error), "status": error.status}})
                 await asyncio.sleep(_BACKOFF_SECONDS)
             except Exception:
+                self.progress.failed_rounds += 1
+                self.internal_error()
                 log.exception("internal error")
                 await asyncio.sleep(_BACKOFF_SECONDS)
 
     async def round(self, now: datetime) -> None:
         """One round. Raises `NotReadyError` before all is read, and `ApiError`."""
-        waiting = [reflector for reflector in self._reflectors if not reflector.synced]
-        if waiting:
-            raise NotReadyError(f"{waiting[0].kind.resource} were not read yet ({waiting[0].trouble})")
+        unread = self._unread()
+        if unread is not None:
+            raise NotReadyError(unread)
         snapshot = self.source.snapshot()
         if unsigned(snapshot):
             guarded = await self.protection()
@@ -138,6 +168,7 @@ class Controller:
         """Report a webhook configuration that is not as it should be, and put it back."""
         live = self._configurations.objects
         faults = protection(self._expected, {key: live.get(key) for key in self._expected}).faults
+        self.progress.drifted = len(faults) if self._expected else 0
         if not self._expected or faults == self._faults:
             return
         self._faults = faults
@@ -147,7 +178,8 @@ class Controller:
             )
         if faults and self._restore:
             for key, wanted in self._expected.items():
-                await self.steps.restore(_path(key), wanted, live.get(key))
+                if await self.steps.restore(_path(key), wanted, live.get(key)):
+                    self.progress.restored += 1
             # Whatever the watch shows next is judged anew.
             self._faults = ()
 

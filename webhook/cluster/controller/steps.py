@@ -131,13 +131,16 @@ class Steps:
             reference = access_reference("AccessRequest", name, ask.uid)
             await self._events.tell(reference, "BreakGlass", news.message, once="", warning=True)
 
-    async def restore(self, path: str, wanted: Document, found: Document | None) -> None:
-        """Put a webhook configuration back as it should be, unless it is."""
+    async def restore(self, path: str, wanted: Document, found: Document | None) -> bool:
+        """Put a webhook configuration back as it should be; False where it is."""
         if found is None:
             body = {**wanted, "metadata": {"name": wanted["metadata"]["name"]}}
             await self._api.request("POST", path.rpartition("/")[0], body=body)
         elif not same(wanted.get("webhooks"), found.get("webhooks")):
             await self._patch(path, {"webhooks": _with_authorities(wanted["webhooks"], found)}, _MERGE_PATCH)
+        else:
+            return False
+        return True
 
     async def end(self, snapshot: Snapshot, pods: Iterable[Holder], now: datetime) -> None:
         """Warn before a grant ends, and end what runs on after it."""

@@ -1,0 +1,86 @@
+"""What those who watch a controller read."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from webhook.api.config import Config, Settings
+from webhook.cli import controller_watch
+from webhook.cluster.controller.run import Controller
+from webhook.core.snapshot import SnapshotBuilder
+from webhook.core.source import NotReadyError
+
+
+class Source:
+    """A source with an empty snapshot; ``trouble`` makes it not ready."""
+
+    api = None
+    trouble = ""
+
+    def snapshot(self):
+        if self.trouble:
+            raise NotReadyError(self.trouble)
+        return SnapshotBuilder(Settings(), complete=True).snapshot()
+
+    def age(self):
+        return 1.5
+
+
+@pytest.fixture
+def controller():
+    made = Controller(Source(), Config(), None, {})
+    made._reflectors = [SimpleNamespace(synced=True, kind=None, trouble="")]
+    return made
+
+
+def shown(controller):
+    text, _ = controller_watch.readings(controller).render("")
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in parse(text.decode())
+        for sample in family.samples
+        if sample.name.startswith("weightlock_")
+    }
+
+
+def test_a_replica_that_waits_has_no_round_yet(controller):
+    found = shown(controller)
+    assert found["weightlock_controller_leader",] == 0.0
+    assert ("weightlock_controller_last_round_timestamp_seconds",) not in found
+    assert controller_watch.health(controller).trouble() is None
+
+
+def test_what_was_done_is_counted(controller):
+    controller.leader.leading = True
+    progress = controller.progress
+    progress.rounds, progress.failed_rounds, progress.last_round = 7, 2, 1.7e9
+    progress.restored, progress.drifted = 3, 1
+    controller.internal_error()
+    found = shown(controller)
+    assert found["weightlock_controller_leader",] == 1.0
+    assert found["weightlock_controller_rounds_total", "ok"] == 7
+    assert found["weightlock_controller_rounds_total", "failed"] == 2
+    assert found["weightlock_controller_last_round_timestamp_seconds",] == 1.7e9
+    assert found["weightlock_webhook_configurations_restored_total",] == 3
+    assert found["weightlock_webhook_configurations_drifted",] == 1
+    assert found["weightlock_internal_errors_total",] == 1
+    assert found["weightlock_snapshot_age_seconds",] == 1.5
+
+
+def test_a_leader_whose_rounds_fail_is_not_ready(controller):
+    controller.leader.leading = True
+    controller._well -= 3600
+    trouble = controller_watch.health(controller).trouble()
+    assert re.fullmatch(r"no round ended well for \d+ seconds", trouble)
+
+
+def test_it_is_not_ready_before_all_is_read(controller):
+    controller.source.trouble = "namespaces were not read yet"
+    assert controller_watch.health(controller).trouble() == "namespaces were not read yet"
+    controller.source.trouble = ""
+    controller._reflectors[0] = SimpleNamespace(
+        synced=False, kind=SimpleNamespace(resource="pods"), trouble="forbidden"
+    )
+    assert controller_watch.health(controller).trouble() == "pods were not read yet (forbidden)"

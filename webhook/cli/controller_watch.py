@@ -1,0 +1,90 @@
+"""What those who watch a controller read: its metrics by name, and whether it is ready."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from webhook.server.health import Health, snapshot_check
+from webhook.server.watch import Reading, Readings
+
+if TYPE_CHECKING:
+    from webhook.cluster.controller.run import Controller
+
+
+def health(controller: Controller) -> Health:
+    """Ready once all is read, and while a leader's rounds end well."""
+    found = Health()
+    found.add(snapshot_check(controller.source))
+    found.add(controller.trouble)
+    return found
+
+
+def readings(controller: Controller) -> Readings:
+    """The metrics of a controller. A replica that waits has them too, with ``weightlock_controller_leader`` 0."""
+    progress, source = controller.progress, controller.source
+    return Readings(
+        [
+            Reading(
+                "weightlock_controller_leader",
+                "gauge",
+                "1 where this replica acts, 0 where it waits.",
+                lambda: float(controller.leader.leading),
+            ),
+            Reading(
+                "weightlock_controller_rounds",
+                "counter",
+                "Rounds of the controller's work, by result.",
+                lambda: {"ok": progress.rounds, "failed": progress.failed_rounds},
+                "result",
+            ),
+            Reading(
+                "weightlock_controller_last_round_timestamp_seconds",
+                "gauge",
+                "When this replica last ended a round well, in Unix time; absent before its first.",
+                lambda: progress.last_round,
+            ),
+            Reading(
+                "weightlock_webhook_configurations_restored",
+                "counter",
+                "Webhook configurations put back after they were changed or removed.",
+                lambda: progress.restored,
+            ),
+            Reading(
+                "weightlock_webhook_configurations_drifted",
+                "gauge",
+                "Webhook configurations that are not as they should be, as the acting replica sees it.",
+                lambda: progress.drifted,
+            ),
+            Reading(
+                "weightlock_signatures",
+                "counter",
+                "Access requests and approvals signed on read-back.",
+                lambda: controller.steps.signed,
+            ),
+            Reading(
+                "weightlock_access_objects_ignored",
+                "gauge",
+                "Access requests and approvals that count for nothing.",
+                lambda: len(source.snapshot().access.problems),
+            ),
+            Reading(
+                "weightlock_grants_active",
+                "gauge",
+                "Grants that hold now.",
+                lambda: len(source.snapshot().access.active(datetime.now(UTC))),
+            ),
+            Reading(
+                "weightlock_snapshot_age_seconds",
+                "gauge",
+                "Seconds since the snapshot was last known to be what the cluster holds.",
+                source.age,
+            ),
+            Reading(
+                "weightlock_internal_errors",
+                "counter",
+                "Requests and tasks that failed through no fault of the caller.",
+                lambda: progress.internal_errors,
+            ),
+        ]
+    )

@@ -1,0 +1,24 @@
+"""What one replica of the controller has done and sees, as plain numbers for whoever watches it.
+
+Only the controller writes here; nothing it does depends on what stands here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counts since the process began, and moments in Unix time.
+
+    ``last_round`` is when a round last ended well, None before the first; ``drifted`` is how many webhook
+    configurations were not as they should be at the last look.
+    """
+
+    rounds: int = 0
+    failed_rounds: int = 0
+    last_round: float | None = None
+    restored: int = 0
+    drifted: int = 0
+    internal_errors: int = 0
