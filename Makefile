@@ -25,7 +25,11 @@ demo: $(READY) ## See verdicts: embedded Weightlock, sample manifests, no cluste
 control-plane: $(READY) ## Build the real control plane the end-to-end tests use (cached)
 	@$(BIN)/python scripts/controlplane.py > /dev/null || [ $$? -eq 3 ]
 
-test: $(READY) control-plane ## All tests, those on the real API server included
+key-servers: $(READY) ## Make the key services the tests wrap keys with: Vault from source, SoftHSM from Debian (cached)
+	@$(BIN)/python scripts/debpackages.py softhsm2 libsofthsm2 softhsm2-common > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python scripts/vaultserver.py > /dev/null || [ $$? -eq 3 ]
+
+test: $(READY) control-plane key-servers ## All tests, those on the real API server included
 	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 unit: $(READY) ## Only the tests that need no API server
@@ -70,4 +74,4 @@ lock: $(READY) ## Resolve the dependencies again
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane test unit e2e e2e-kind lint format generate bench playground image lock clean
+.PHONY: help setup demo control-plane key-servers test unit e2e e2e-kind lint format generate bench playground image lock clean

@@ -137,7 +137,7 @@ def find_or_fetch(names: list[str], *, may_fetch: bool) -> Path:
     """The root with the packages in it. Raises UnavailableError where they cannot be had."""
     release = Path("/etc/os-release")
     system = release.read_bytes() if release.is_file() else b""
-    key = hashlib.sha256("\0".join([platform.machine(), *names]).encode() + system).hexdigest()[:12]
+    key = hashlib.sha256("\0".join([platform.machine(), *sorted(names)]).encode() + system).hexdigest()[:12]
     pointer = CACHE / f"deb-{key}.root"
     root = cached(pointer)
     if root is None and may_fetch:

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from webhook.keys.errors import KmsRefusedError
@@ -7,6 +12,24 @@ from webhook.keys.kms import KeyContext
 from webhook.keys.secret import Secret
 
 DATA_KEY = bytes(range(32))
+SCRIPTS = Path(__file__).resolve().parents[4] / "scripts"
+
+
+@pytest.fixture(scope="session")
+def prepared():
+    """What a script of ours has put into the cache. Where that is nothing, skip; with CI=true, fail."""
+
+    def find(script, *arguments) -> Path:
+        command = [sys.executable, SCRIPTS / script, "--find", *arguments]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not answer.returncode:
+            return Path(answer.stdout.strip())
+        reason = f"{answer.stderr.strip()} (make key-servers)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI=true, and {reason}", pytrace=False)
+        pytest.skip(reason)
+
+    return find
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -14,43 +12,29 @@ pkcs11 = pytest.importorskip("pkcs11", reason="the pkcs11 extra is not installed
 
 from webhook.keys.kms.pkcs11 import Pkcs11Kms  # noqa: E402
 
-MODULES = (
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib64/pkcs11/libsofthsm2.so",
-    "/usr/local/lib/softhsm/libsofthsm2.so",
-)
+PACKAGES = ("softhsm2", "libsofthsm2", "softhsm2-common")
 PIN = "1234"
 
 
 @pytest.fixture(scope="module")
-def token(tmp_path_factory):
+def token(tmp_path_factory, prepared):
     """A token of SoftHSM with an AES key ``atlas``; the environment that leads to it."""
-    module = next((path for path in MODULES if Path(path).exists()), None)
-    if module is None or shutil.which("softhsm2-util") is None:
-        pytest.skip("SoftHSM is not installed (Debian: softhsm2)")
+    root = prepared("debpackages.py", *PACKAGES)
+    module, tool = root / "usr/lib/softhsm/libsofthsm2.so", root / "usr/bin/softhsm2-util"
     home = tmp_path_factory.mktemp("softhsm")
     (home / "tokens").mkdir()
     (home / "softhsm2.conf").write_text(f"directories.tokendir = {home}/tokens\nlog.level = ERROR\n")
     (home / "pin").write_text(PIN + "\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOFTHSM2_CONF", f"{home}/softhsm2.conf")
-        command = [
-            "softhsm2-util",
-            "--init-token",
-            "--free",
-            "--label",
-            "hsm",
-            "--so-pin",
-            "0000",
-            "--pin",
-            PIN,
-        ]
+        options = f"--init-token --free --label hsm --so-pin 0000 --pin {PIN} --module {module}"
+        command = [tool, *options.split()]
         subprocess.run(command, check=True, capture_output=True)
-        library = pkcs11.lib(module)
+        library = pkcs11.lib(str(module))
         with library.get_token(token_label="hsm").open(user_pin=PIN, rw=True) as session:
             for label in ("atlas", "twice", "twice"):
                 session.generate_key(pkcs11.KeyType.AES, 256, label=label, store=True)
-        yield {"PKCS11_MODULE": module, "PKCS11_PIN_FILE": f"{home}/pin", "home": str(home)}
+        yield {"PKCS11_MODULE": str(module), "PKCS11_PIN_FILE": f"{home}/pin", "home": str(home)}
 
 
 async def test_contract(token, keeps_the_contract):

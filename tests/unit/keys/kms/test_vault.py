@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, web
@@ -17,19 +15,12 @@ from webhook.keys.kms import KeyContext
 from webhook.keys.kms.vault import VaultKms
 from webhook.keys.secret import Secret
 
-ROOT = Path(__file__).resolve().parents[4]
-
 
 @pytest.fixture(scope="module")
-def server():
+def server(prepared):
     """A real Vault core with Transit: {address, token}."""
-    command = [sys.executable, str(ROOT / "scripts" / "vaultserver.py"), "--find"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    if found.returncode:
-        pytest.skip(found.stderr.strip().splitlines()[-1])
-    with subprocess.Popen(
-        [found.stdout.strip(), "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
-    ) as process:
+    command = [prepared("vaultserver.py"), "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield json.loads(process.stdout.readline())
         process.kill()
         process.stdout.close()
