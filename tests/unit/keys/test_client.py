@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +21,7 @@ from webhook.keys import operations
 from webhook.keys.client import open_weights
 from webhook.keys.errors import BadInputError, SealedDataError, WrongKeyError
 
+ROOT = Path(__file__).resolve().parents[3]
 SEGMENT = 1 << 20
 TENSORS = {"layers.0.weight": ("F32", [4, 8], os.urandom(128)), "layers.1.bias": ("BF16", [3], os.urandom(6))}
 
@@ -143,10 +148,51 @@ def test_safetensors_one_tensor_at_a_time(weights):
 
 
 def test_the_safetensors_library_reads_the_same(weights):
-    library = pytest.importorskip("safetensors", reason="safetensors is not installed")
-    loaded = dict(library.deserialize(weights.read("model.safetensors")))
+    loaded = dict(safetensors.deserialize(weights.read("model.safetensors")))
     for name, (_, shape, content) in TENSORS.items():
         assert (loaded[name]["shape"], bytes(loaded[name]["data"])) == (shape, content)
+
+
+# Fails at the first file that is opened for writing, whoever opens it.
+_NO_WRITING = """
+import os, runpy, sys
+
+def look(event, arguments):
+    if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and arguments[0] != os.devnull:
+        raise RuntimeError(f"{arguments[0]} is opened for writing")
+
+sys.dont_write_bytecode = True
+sys.addaudithook(look)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_example_trains_from_sealed_tensors_and_writes_nothing(tree, tmp_path, keys, service, work):
+    random = np.random.default_rng(1)
+    tensors = {"head.weight": random.normal(size=(3, 500_000)), "head.bias": random.normal(size=3)}
+    small = {"head.weight": random.normal(size=(3, 8)).astype("f4"), "head.bias": np.zeros(3, "f2")}
+    safetensors.numpy.save_file(tensors, tree / "large.safetensors")
+    safetensors.numpy.save_file(small, tree / "head.safetensors")
+    sealed = tmp_path / "sealed"
+    operations.seal(tree, sealed, service, "atlas-70b", "k1", work, update=True)
+    with open_weights(sealed, keys=keys) as weights, weights.safetensors("large.safetensors") as opened:
+        for name, value in tensors.items():
+            assert (np.frombuffer(opened.bytes(name), "<f8").reshape(value.shape) == value).all()
+    example = ROOT / "examples" / "training" / "train.py"
+    command = [
+        sys.executable,
+        "-c",
+        _NO_WRITING,
+        example,
+        sealed,
+        "--file=head.safetensors",
+        f"--keys={keys}",
+    ]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.stderr == ""
+    told = re.fullmatch(r"head.safetensors: 2 tensors\nloss (\S+) -> (\S+) in 100 steps\n", done.stdout)
+    assert float(told[2]) < float(told[1]) / 100
 
 
 @pytest.mark.parametrize("name", ["junk.safetensors", "odd.safetensors", "config.json", "empty.txt"])

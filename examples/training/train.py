@@ -1,0 +1,59 @@
+"""A training script that starts from sealed weights and never has them in plaintext on any disk.
+
+    python train.py /weights
+
+`/weights` is the sealed directory as the pod mounts it; the key is where Weightlock's sidecar puts it. The script reads
+one tensor at a time, fits a last layer to made-up data, and tells the loss. It needs weightlock and numpy.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from webhook.keys.client import KEYS, Tensors, open_weights
+
+NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
+
+
+def tensor(tensors: Tensors, name: str) -> np.ndarray:
+    """One tensor, decrypted straight into memory of this process."""
+    dtype, shape = tensors.info(name)
+    return np.frombuffer(tensors.bytes(name), NUMPY_TYPES[dtype]).reshape(shape)
+
+
+def fit(weight: np.ndarray, bias: np.ndarray, steps: int) -> list[float]:
+    """Plain gradient descent of a linear layer onto targets of made-up data; the loss of each step."""
+    random = np.random.default_rng(7)
+    inputs = random.normal(size=(256, weight.shape[1]))
+    wanted = inputs @ random.normal(size=weight.shape).T
+    weight, bias, losses = weight.astype("f8"), bias.astype("f8"), []
+    for _ in range(steps):
+        error = inputs @ weight.T + bias - wanted
+        losses.append(float((error**2).mean()))
+        weight -= 0.1 * error.T @ inputs / len(inputs)
+        bias -= 0.1 * error.mean(axis=0)
+    return losses
+
+
+def main() -> None:
+    """Read, train, tell."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("weights", type=Path, help="the sealed directory")
+    parser.add_argument("--file", default="model.safetensors")
+    parser.add_argument("--layer", default="head", help="reads LAYER.weight and LAYER.bias")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--keys", type=Path, default=KEYS, help="where the key sidecar delivers")
+    options = parser.parse_args()
+    with (
+        open_weights(options.weights, keys=options.keys) as weights,
+        weights.safetensors(options.file) as tensors,
+    ):
+        print(f"{options.file}: {len(list(tensors))} tensors")
+        weight, bias = (tensor(tensors, f"{options.layer}.{part}") for part in ("weight", "bias"))
+    losses = fit(weight, bias, options.steps)
+    print(f"loss {losses[0]:.4f} -> {losses[-1]:.4f} in {options.steps} steps")
+
+
+if __name__ == "__main__":
+    main()
