@@ -336,6 +336,22 @@ def test_policies_follow_the_values(render):
     assert params["data"] == {"registries": "registry.example.com", "digests": "optional"}
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [
+        ("http://otel-collector.monitoring.svc:4318/v1/traces", 4318),
+        ("https://collector.example.com/v1/traces", 443),
+        ("http://collector/v1/traces", 80),
+    ],
+)
+def test_traces_may_leave(render, endpoint, port):
+    objects = render(config={"tracing": {"endpoint": endpoint}}, networkPolicy={"apiServerPorts": [6443]})
+    for part, expected in (("webhook", True), ("broker", True), ("controller", False)):
+        rules = objects["NetworkPolicy", f"weightlock-{part}"]["spec"]["egress"]
+        ports = {item["port"] for rule in rules for item in rule["ports"]}
+        assert (port in ports) is expected, part
+
+
 def test_a_digest_beats_a_tag(render):
     digest = f"sha256:{'0' * 64}"
     for values, image in (

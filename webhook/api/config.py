@@ -166,6 +166,26 @@ class Cluster(Schema):
     max_snapshot_age_seconds: float = Field(default=300, gt=0)
 
 
+class Tracing(Schema):
+    """Traces over OTLP/HTTP; off while no endpoint is set."""
+
+    endpoint: str = Field(
+        default="",
+        max_length=2048,
+        pattern=r"^(https?://.+)?$",
+        description="such as http://otel-collector.monitoring.svc:4318/v1/traces",
+    )
+    sample_ratio: float = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="share of the requests to trace that come without a trace; those in one follow it",
+    )
+    flush_seconds: float = Field(default=5, gt=0, le=60, description="how often what ended is sent")
+    headers_file: str = Field(default="", description="headers for the collector, one NAME: VALUE a line")
+    ca_file: str = Field(default="", description="authority of the collector's certificate, in PEM")
+
+
 class Receiver(Schema):
     """Where news of requests, approvals and endings is sent."""
 
@@ -243,3 +263,4 @@ class Config(Schema):
         default=0, ge=0, description="replace the child process when it holds more memory than this; 0: never"
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    tracing: Tracing = Field(default_factory=Tracing)

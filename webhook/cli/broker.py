@@ -19,6 +19,7 @@ from webhook.keys.limits import Limits, Rate
 from webhook.keys.secret import Secret
 from webhook.server.broker import serve, write_audit
 from webhook.server.listener import ListenError
+from webhook.server.tracing import TracingUnavailableError
 
 if TYPE_CHECKING:
     import argparse
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     expected = _expected(config.broker.webhooks)
     try:
         return serve(config, lambda config: _open(config, verifier, key, expected))
-    except (ListenError, ManifestError) as error:
+    except (ListenError, ManifestError, TracingUnavailableError) as error:
         raise UsageError(str(error)) from None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from webhook.core.source import SnapshotSource
     from webhook.server.gate import Gate
     from webhook.server.metrics import Metrics
+    from webhook.server.tracing import Trace, Tracer
 
     Step = Callable[[AdmissionRequest, Snapshot, Knowledge, datetime], Verdict | Needs]
 
@@ -64,29 +66,34 @@ class AdmissionService:
         *,
         seconds: float,
         signer: Signer | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._source = source
         self._gate = gate
         self._metrics = metrics
         self._seconds = seconds
         self._signer = signer
+        self._tracer = tracer
         self._loop = asyncio.get_running_loop()
         self._clock = time.perf_counter
         self._log = ReviewLog(log, self._loop)
         self._turns = cycle((self._clock, *[None] * (_TIMED - 1)))
 
-    async def mutate(self, body: bytes, patience: float, *, trusted_caller: bool) -> bytes:
+    async def mutate(self, body: bytes, patience: float, *, trusted_caller: bool, parent: str = "") -> bytes:
         """Answer a review with what to add. ``patience`` is how many seconds the caller waits.
 
-        ``trusted_caller`` says that the review comes from the API server by its client certificate. Raises
-        `BadReviewError` where the bytes are no review.
+        ``trusted_caller`` says that the review comes from the API server by its client certificate, ``parent``
+        is its traceparent header. Raises `BadReviewError` where the bytes are no review.
         """
-        return await self._review(body, "mutate", self._mutate_signed if trusted_caller else mutate, patience)
+        step = self._mutate_signed if trusted_caller else mutate
+        return await self._review(body, "mutate", step, patience, parent)
 
-    async def validate(self, body: bytes, patience: float, *, trusted_caller: bool) -> bytes:
+    async def validate(
+        self, body: bytes, patience: float, *, trusted_caller: bool, parent: str = ""
+    ) -> bytes:
         """Answer a review with whether it may go through; otherwise as `mutate`."""
         del trusted_caller
-        return await self._review(body, "validate", self._validate, patience)
+        return await self._review(body, "validate", self._validate, patience, parent)
 
     def _mutate_signed(
         self, request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime
@@ -98,16 +105,19 @@ class AdmissionService:
     ) -> Verdict | Needs:
         return validate(request, snapshot, knowledge, now, clock=next(self._turns))
 
-    async def _review(self, body: bytes, phase: str, step: Step, patience: float) -> bytes:
+    async def _review(self, body: bytes, phase: str, step: Step, patience: float, parent: str) -> bytes:
         begun = self._clock()
+        trace = self._tracer.begin(f"admission {phase}", parent) if self._tracer is not None else None
         try:
             request = parse_review(body)
         except RefusedReviewError as error:
             self._metrics.refused(self._clock() - begun)
+            if trace is not None:
+                trace.end({"uid": error.uid, "decision": "denied"}, failed=False)
             log.info("refused", extra={"fields": {"uid": error.uid, "why": error.reason}})
             return render_review(respond(refused(error)))
         try:
-            verdict = await self._decide(request, step, self._loop.time() + self._allowance(patience))
+            verdict = await self._decide(request, step, self._loop.time() + self._allowance(patience), trace)
             answer = render_review(respond(verdict))
             decision = "allowed" if verdict.allowed else "denied"
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not become an allow or a traceback
@@ -116,11 +126,21 @@ class AdmissionService:
             decision = "error"
         seconds = self._clock() - begun
         self._metrics.answered(request, verdict, decision, seconds)
-        if self._log.wanted():
-            self._log.write("review", datetime.now(UTC), _summary(request, verdict, phase, decision, seconds))
+        if trace is not None or self._log.wanted():
+            self._tell(_summary(request, verdict, phase, decision, seconds), trace)
         return answer
 
-    async def _decide(self, request: AdmissionRequest, step: Step, deadline: float) -> Verdict:
+    def _tell(self, summary: dict[str, object], trace: Trace | None) -> None:
+        """Say how a review went, in the log and in its trace."""
+        if trace is not None:
+            trace.end(summary, failed=summary["decision"] == "error")
+            summary["traceId"] = trace.id
+        if self._log.wanted():
+            self._log.write("review", datetime.now(UTC), summary)
+
+    async def _decide(
+        self, request: AdmissionRequest, step: Step, deadline: float, trace: Trace | None
+    ) -> Verdict:
         if not self._gate.open():
             await self._gate.wait(deadline)
         now = datetime.now(UTC)
@@ -128,7 +148,8 @@ class AdmissionService:
         if isinstance(outcome, Verdict):
             return outcome
         async with self._gate.asking():
-            return await self._find_out(request, step, outcome, deadline)
+            with trace.step("ask the API server") if trace is not None else nullcontext():
+                return await self._find_out(request, step, outcome, deadline)
 
     async def _find_out(
         self, request: AdmissionRequest, step: Step, needs: Needs, deadline: float

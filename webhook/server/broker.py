@@ -22,9 +22,10 @@ from webhook.keys.wire import MAX_BODY, ChallengeRequest, Refused, ReleaseReques
 from webhook.server import endpoints, logs, rotation
 from webhook.server.certificates import CertificateKeeper
 from webhook.server.health import Health, snapshot_check
-from webhook.server.http import Route, Router, Server, json_body, require_json
+from webhook.server.http import HttpError, Route, Router, Server, json_body, require_json
 from webhook.server.listener import Listener, bind
 from webhook.server.metrics import Metrics
+from webhook.server.tracing import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from webhook.api.broker import BrokerConfig
     from webhook.core.source import SnapshotSource
     from webhook.keys.broker import Broker
-    from webhook.server.http import Call
+    from webhook.server.http import Call, Handler
 
     OpenBroker = Callable[[BrokerConfig], AbstractAsyncContextManager[tuple[Broker, SnapshotSource]]]
 
@@ -81,6 +82,7 @@ class BrokerServer:
         self._certificate = CertificateKeeper(config.tls)
         self._gate = asyncio.Semaphore(config.broker.max_concurrent_requests)
         self.metrics, self.health = Metrics(), Health()
+        self._tracer = Tracer.of(config.tracing, "broker")
         self.address = ""
 
     @asynccontextmanager
@@ -92,6 +94,8 @@ class BrokerServer:
         self.metrics.gauge("weightlock_certificate_expiry_timestamp_seconds", self._certificate.expiry)
         watch = endpoints.watch_routes(self.health, self.metrics)
         async with AsyncExitStack() as stack:
+            if self._tracer is not None:
+                stack.push_async_callback(asyncio.to_thread, self._tracer.close)
             listener = self._listener(stack, {**self._routes(), **watch})
             self.address = f"https://{listener.address}"
             rotation.look(self._certificate, listener, self.metrics.internal_error)
@@ -120,15 +124,37 @@ class BrokerServer:
             self.metrics.released("renewed")
             return lease
 
-        return {
-            "/v1/challenge": Route(_POST, self._answers(ChallengeRequest, challenge), MAX_BODY),
-            "/v1/release": Route(_POST, self._answers(ReleaseRequest, release), MAX_BODY),
-            "/v1/renew": Route(_POST, self._answers(RenewRequest, renew), MAX_BODY),
+        handlers = {
+            "/v1/challenge": self._answers(ChallengeRequest, challenge),
+            "/v1/release": self._answers(ReleaseRequest, release),
+            "/v1/renew": self._answers(RenewRequest, renew),
         }
+        return {path: Route(_POST, self._traced(handle), MAX_BODY) for path, handle in handlers.items()}
 
-    def _answers(
-        self, shape: type[S], answer: Callable[[str, S], Awaitable[Schema]]
-    ) -> Callable[[Call], Awaitable[web.Response]]:
+    def _traced(self, handle: Handler) -> Handler:
+        """The handler, with a trace of each call where tracing is on."""
+        tracer = self._tracer
+        if tracer is None:
+            return handle
+
+        async def traced(call: Call) -> web.Response:
+            trace = tracer.begin(f"broker {call.target.path}", call.request.headers.get("traceparent", ""))
+            if trace is None:
+                return await handle(call)
+            status = 500
+            try:
+                response = await handle(call)
+                status = response.status
+            except HttpError as error:
+                status = error.status
+                raise
+            finally:
+                trace.end({"status": status}, failed=status >= 500)
+            return response
+
+        return traced
+
+    def _answers(self, shape: type[S], answer: Callable[[str, S], Awaitable[Schema]]) -> Handler:
         async def handle(call: Call) -> web.Response:
             require_json(call.request)
             if self._gate.locked():

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     class Answer(Protocol):
         """How `AdmissionService` answers a review."""
 
-        def __call__(self, body: bytes, patience: float, *, trusted_caller: bool) -> Awaitable[bytes]:
-            """The bytes that answer, within ``patience`` seconds."""
+        def __call__(
+            self, body: bytes, patience: float, *, trusted_caller: bool, parent: str
+        ) -> Awaitable[bytes]:
+            """The bytes that answer, within ``patience`` seconds. ``parent`` is the trace they belong to, or empty."""
 
 
 # As long as an API server waits where a webhook configuration does not say (admissionregistration.k8s.io/v1).
@@ -38,12 +40,12 @@ _SECONDS = re.compile(r"([0-9]{1,4})s")
 
 
 def review_routes(
-    mutate: Answer, validate: Answer, is_trusted: Callable[[web.BaseRequest], bool]
+    mutate: Answer, validate: Answer, is_trusted: Callable[[web.BaseRequest], bool], *, traced: bool = False
 ) -> dict[str, Route]:
-    """The routes for the API server."""
+    """The routes for the API server. ``traced``: pass on which trace a review belongs to."""
     return {
-        "/validate": Route(_POST, _review(validate, is_trusted), MAX_REVIEW_BYTES),
-        "/mutate": Route(_POST, _review(mutate, is_trusted), MAX_REVIEW_BYTES),
+        path: Route(_POST, _review(answer, is_trusted, traced=traced), MAX_REVIEW_BYTES)
+        for path, answer in (("/validate", validate), ("/mutate", mutate))
     }
 
 
@@ -84,13 +86,16 @@ def caller_check(client_ca: str, client_names: list[str]) -> Callable[[web.BaseR
 
 
 def _review(
-    answer: Answer, is_trusted: Callable[[web.BaseRequest], bool]
+    answer: Answer, is_trusted: Callable[[web.BaseRequest], bool], *, traced: bool
 ) -> Callable[[Call], Awaitable[web.Response]]:
     async def handle(call: Call) -> web.Response:
-        require_json(call.request)
+        request = call.request
+        require_json(request)
+        parent = request.headers.get("traceparent", "") if traced else ""
+        patience = _patience(call.target.query)
         try:
             return json_body(
-                await answer(call.body, _patience(call.target.query), trusted_caller=is_trusted(call.request))
+                await answer(call.body, patience, trusted_caller=is_trusted(request), parent=parent)
             )
         except BadReviewError as error:
             raise HttpError(400, " ".join(str(error).split())) from None

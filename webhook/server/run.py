@@ -24,6 +24,7 @@ from webhook.server.http import Router, Server
 from webhook.server.listener import Listener, ListenError, bind
 from webhook.server.metrics import Metrics
 from webhook.server.supervisor import Supervisor
+from webhook.server.tracing import Tracer, TracingUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -74,7 +75,7 @@ def serve(
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 runner.run(_serve(config, sockets, open_source, signer, lifeline))
-        except bad_input as error:
+        except (bad_input, TracingUnavailableError) as error:
             print(f"weightlock serve: {error}", file=sys.stderr)
             return 2
         return 0
@@ -143,13 +144,23 @@ class Webhook:
         self.health.add(snapshot_check(self._source))
         self.health.add(self._certificate.fault)
         gate = Gate(waiting_limit=config.max_waiting_reviews, asking_limit=config.max_concurrent_reviews)
+        tracer = Tracer.of(config.tracing, "webhook")
         service = AdmissionService(
-            self._source, gate, metrics, seconds=config.review_timeout_seconds, signer=self._signer
+            self._source,
+            gate,
+            metrics,
+            seconds=config.review_timeout_seconds,
+            signer=self._signer,
+            tracer=tracer,
         )
         watch = endpoints.watch_routes(self.health, metrics)
         is_trusted = endpoints.caller_check(config.tls.client_ca, config.tls.client_names)
-        review = endpoints.review_routes(service.mutate, service.validate, is_trusted)
+        review = endpoints.review_routes(
+            service.mutate, service.validate, is_trusted, traced=tracer is not None
+        )
         async with AsyncExitStack() as stack:
+            if tracer is not None:
+                stack.push_async_callback(asyncio.to_thread, tracer.close)
             listener = self._listen(stack, sockets.review, {**review, **watch})
             self.address = f"https://{listener.address}"
             if sockets.watch is not None:

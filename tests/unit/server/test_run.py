@@ -172,9 +172,9 @@ class TestCaller:
             answer = next(cell.cell_contents for cell in service if hasattr(cell.cell_contents, "__self__"))
             real = answer.__self__._review
 
-            async def spy(body, phase, step, patience):
+            async def spy(body, phase, step, *rest):
                 seen.append(step.__name__ == "_mutate_signed")
-                return await real(body, phase, step, patience)
+                return await real(body, phase, step, *rest)
 
             monkeypatch.setattr(answer.__self__, "_review", spy)
             return client, seen
