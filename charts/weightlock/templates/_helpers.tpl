@@ -49,6 +49,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/* Both webhook configurations as an API server reads them from its disk: names of its own kind, no Service. */}}
+{{- define "weightlock.apiServerManifests" -}}
+{{- $authority := .Values.certificates.provided.caBundle | trim | b64enc -}}
+{{- $name := printf "%s.static.k8s.io" (include "weightlock.fullname" .) -}}
+{{- include "weightlock.webhooks" (dict "root" . "caBundle" $authority "url" .Values.apiServerManifests.url "name" $name) -}}
+{{- end -}}
+
 {{/* What can be wrong about values taken together, which no schema says. */}}
 {{- define "weightlock.check" -}}
 {{- if eq .Release.Namespace "kube-system" -}}
@@ -60,6 +67,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if not (or .provided.webhookSecret $.Values.webhook.url) -}}{{- fail "certificates.provided.webhookSecret is needed" -}}{{- end -}}
 {{- if and $.Values.broker.enabled (not .provided.brokerSecret) -}}{{- fail "certificates.provided.brokerSecret is needed while broker.enabled" -}}{{- end -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.apiServerManifests.url (ne .Values.certificates.mode "provided") -}}
+{{- fail "apiServerManifests needs certificates.mode provided: a file on an API server's disk does not follow an authority that is made or renewed in the cluster" -}}
 {{- end -}}
 {{- range $name, $_ := .Values.policies -}}
 {{- if not ($.Files.Get (printf "files/policies/%s.yaml" $name)) -}}
@@ -165,9 +175,11 @@ spec:
       terminationGracePeriodSeconds: 30
       securityContext:
         runAsNonRoot: true
-        runAsUser: 65532
-        runAsGroup: 65532
-        fsGroup: 65532
+        {{- range $field, $value := $root.Values.podSecurityContext }}
+        {{- if not (kindIs "invalid" $value) }}
+        {{ $field }}: {{ int64 $value }}
+        {{- end }}
+        {{- end }}
         seccompProfile: {type: RuntimeDefault}
       nodeSelector: {{ toJson $values.nodeSelector }}
       tolerations: {{ toJson $values.tolerations }}
@@ -181,10 +193,12 @@ spec:
                 matchLabels:
                   {{- include "weightlock.selector" . | nindent 18 }}
       topologySpreadConstraints:
-      {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
-      - topologyKey: {{ . }}
+      {{- range $key, $spread := dict "topology.kubernetes.io/zone" "zone" "kubernetes.io/hostname" "host" }}
+      - topologyKey: {{ $key }}
         maxSkew: 1
-        whenUnsatisfiable: ScheduleAnyway
+        whenUnsatisfiable: {{ get $root.Values.topologySpread $spread }}
+        # Replicas of the new version are spread among themselves.
+        matchLabelKeys: [pod-template-hash]
         labelSelector:
           matchLabels:
             {{- include "weightlock.selector" $ | nindent 12 }}

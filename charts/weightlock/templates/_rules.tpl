@@ -55,8 +55,9 @@ trainer.kubeflow.org: [clustertrainingruntimes, trainingruntimes, trainjobs]
 
 {{/* How the API server reaches a path of the webhook. */}}
 {{- define "weightlock.clientConfig" -}}
-{{- if .root.Values.webhook.url -}}
-url: {{ trimSuffix "/" .root.Values.webhook.url }}{{ .path }}
+{{- $url := .url | default .root.Values.webhook.url -}}
+{{- if $url -}}
+url: {{ trimSuffix "/" $url }}{{ .path }}
 {{- else -}}
 service: {name: {{ include "weightlock.fullname" .root }}-webhook, namespace: {{ .root.Release.Namespace }}, path: {{ .path }}, port: 443}
 {{- end }}
@@ -129,10 +130,10 @@ webhooks:
 
 {{- define "weightlock.webhookMetadata" -}}
 metadata:
-  name: {{ include "weightlock.fullname" .root }}
+  name: {{ .name | default (include "weightlock.fullname" .root) }}
   labels:
     {{- include "weightlock.labels" .root | nindent 4 }}
-  {{- if eq .root.Values.certificates.mode "certManager" }}
+  {{- if and (eq .root.Values.certificates.mode "certManager") (not .url) }}
   annotations:
     cert-manager.io/inject-ca-from: {{ .root.Release.Namespace }}/{{ include "weightlock.tlsSecret" (dict "root" .root "component" "webhook") }}
   {{- end }}
