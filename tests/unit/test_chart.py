@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from webhook.api.broker import BrokerConfig
-from webhook.api.config import Config
+from webhook.api.config import Config, Injection
 from webhook.core.resources import plural
 from webhook.core.workloadkinds import BUILT_IN
 from webhook.core.workloadreaders import READERS
@@ -388,6 +389,8 @@ def test_nobody_may_do_everything_or_read_secrets(render):
         ({"webhook": {"url": "http://weightlock.example.com"}}, "webhook/url"),
         ({"image": {"digest": "latest"}}, "image/digest"),
         ({"webhok": {}}, "webhok"),
+        ({"apiServerManifests": {"url": "https://10.96.0.50"}}, "certificates.mode provided"),
+        ({"topologySpread": {"host": "Never"}}, "topologySpread/host"),
     ],
 )
 def test_mistakes_are_refused(refused, values, said):
@@ -428,3 +431,87 @@ def test_alerts_speak_of_metrics_that_exist_and_an_emergency_is_one(render):
     for expression in alerts.values():
         for name in re.findall(r"weightlock_\w+", expression):
             assert name.removesuffix("_total") in known
+
+
+def test_versions_agree_and_annotations_can_be_read():
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        version = tomllib.load(file)["project"]["version"]
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    assert Injection().image == f"{VALUES['image']['repository']}:{version}"
+    notes = {
+        key.removeprefix("artifacthub.io/"): yaml.safe_load(text)
+        for key, text in chart["annotations"].items()
+    }
+    assert {each["image"] for each in notes["images"]} == {Injection().image}
+    assert (notes["category"], notes["license"]) == ("security", "Apache-2.0")
+    definitions = [yaml.safe_load(file.read_text()) for file in (CHART / "files" / "crds").glob("*.yaml")]
+    assert {(crd["name"], crd["kind"]) for crd in notes["crds"]} == {
+        (each["metadata"]["name"], each["spec"]["names"]["kind"]) for each in definitions
+    }
+    assert {each["kind"] for each in notes["changes"]} <= {
+        "added",
+        "changed",
+        "deprecated",
+        "removed",
+        "fixed",
+        "security",
+    }
+
+
+def test_every_deployment_has_a_budget_that_leaves_room_for_a_drain(render):
+    for values in ({}, yaml.safe_load((CHART / "values-ha.yaml").read_text())):
+        objects = render(**values)
+        budgets = {name: d["spec"] for (kind, name), d in objects.items() if kind == "PodDisruptionBudget"}
+        assert set(budgets) == set(deployments(objects))
+        for name, deployment in deployments(objects).items():
+            assert budgets[name]["selector"] == deployment["spec"]["selector"]
+            assert 1 <= budgets[name]["minAvailable"] < deployment["spec"]["replicas"]
+
+
+def test_values_for_high_availability_keep_replicas_apart(render):
+    objects = render(**yaml.safe_load((CHART / "values-ha.yaml").read_text()))
+    for deployment in deployments(objects).values():
+        spec = deployment["spec"]["template"]["spec"]
+        assert deployment["spec"]["replicas"] == 3
+        constraints = {
+            c["topologyKey"]: (c["whenUnsatisfiable"], c["maxSkew"])
+            for c in spec["topologySpreadConstraints"]
+        }
+        assert constraints == {
+            "kubernetes.io/hostname": ("DoNotSchedule", 1),
+            "topology.kubernetes.io/zone": ("ScheduleAnyway", 1),
+        }
+
+
+def test_the_platform_may_choose_the_user(render):
+    chosen = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"))
+    for deployment in deployments(render(podSecurityContext=chosen)).values():
+        assert deployment["spec"]["template"]["spec"]["securityContext"] == {
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+
+
+def test_the_service_may_have_a_fixed_address(render):
+    objects = render(webhook={"clusterIP": "10.96.0.50"})
+    assert objects["Service", "weightlock-webhook"]["spec"]["clusterIP"] == "10.96.0.50"
+    assert "clusterIP" not in render()["Service", "weightlock-webhook"]["spec"]
+
+
+def test_manifests_for_api_servers_differ_in_name_and_address_only(render):
+    objects = render(**PROVIDED, apiServerManifests={"url": "https://10.96.0.50/"})
+    data = objects["ConfigMap", "weightlock-apiserver-manifests"]["data"]
+    for file, kind in (
+        ("validating.yaml", "ValidatingWebhookConfiguration"),
+        ("mutating.yaml", "MutatingWebhookConfiguration"),
+    ):
+        manifest = yaml.safe_load(data[file])
+        assert (manifest["kind"], manifest["metadata"]["name"]) == (kind, "weightlock.static.k8s.io")
+        (webhook,) = manifest["webhooks"]
+        (installed,) = objects[kind, "weightlock"]["webhooks"]
+        address = webhook["clientConfig"].pop("url")
+        path = installed["clientConfig"].pop("service")["path"]
+        assert address == f"https://10.96.0.50{path}"
+        assert webhook == installed
+    assert ("ConfigMap", "weightlock-apiserver-manifests") not in render(**PROVIDED)

@@ -50,7 +50,7 @@ class WorkloadKind(Schema):
 class Injection(Schema):
     """The key sidecar that Weightlock adds to pods that read weights."""
 
-    image: Name = "ghcr.io/weightlock/weightlock:0.1.0"
+    image: Name = "ghcr.io/weightlock/weightlock:0.2.0"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     broker_url: Pattern = "https://weightlock-broker.weightlock-system.svc:8443"
     ca_config_map: str = Field(
