@@ -103,7 +103,7 @@ webhooks:
       request.resource.group != '' || request.resource.resource != 'secrets'
       || object.type == 'kubernetes.io/service-account-token'
   - name: definitions-of-weightlock
-    expression: request.resource.group != 'apiextensions.k8s.io' || request.name.endsWith('.weightlock.dev')
+    expression: request.resource.group != 'apiextensions.k8s.io' || oldObject.spec.group == 'weightlock.dev'
   rules:
   {{- range $group, $resources := include "weightlock.workloads" . | fromYaml }}
   {{- include "weightlock.rule" (list $group $resources (list "CREATE" "UPDATE")) | nindent 2 }}
