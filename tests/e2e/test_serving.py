@@ -112,7 +112,7 @@ def test_a_worker_that_is_killed_is_replaced_within_a_moment(
     )
     assert time.monotonic() - begun < 10
     assert worker(own_weightlock) != before
-    assert own_weightlock.metric("weightlock_internal_errors_total") >= 1
+    assert own_weightlock.metric("weightlock_worker_restarts_total") >= 1
 
 
 def test_a_worker_that_hangs_is_replaced(own_weightlock: Weightlock, namespace: str) -> None:

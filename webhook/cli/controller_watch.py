@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from webhook.server.health import Health, snapshot_check
+from webhook.server.metrics import OWN_FAULT
 from webhook.server.watch import Reading, Readings
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def readings(controller: Controller) -> Readings:
     """The metrics of a controller. A replica that waits has them too, with ``weightlock_controller_leader`` 0."""
     progress, source = controller.progress, controller.source
     return Readings(
+        "controller",
         [
             Reading(
                 "weightlock_controller_leader",
@@ -83,8 +85,9 @@ def readings(controller: Controller) -> Readings:
             Reading(
                 "weightlock_internal_errors",
                 "counter",
-                "Requests and tasks that failed through no fault of the caller.",
-                lambda: progress.internal_errors,
+                "Requests and tasks that failed through no fault of the caller, by code.",
+                lambda: {OWN_FAULT: progress.internal_errors},
+                "code",
             ),
-        ]
+        ],
     )

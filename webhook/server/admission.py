@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from webhook.core.snapshot import Snapshot
     from webhook.core.source import SnapshotSource
     from webhook.server.gate import Gate
-    from webhook.server.metrics import Metrics
+    from webhook.server.metrics import AdmissionMetrics
     from webhook.server.tracing import Trace, Tracer
 
     Step = Callable[[AdmissionRequest, Snapshot, Knowledge, datetime], Verdict | Needs]
@@ -62,7 +62,7 @@ class AdmissionService:
         self,
         source: SnapshotSource,
         gate: Gate,
-        metrics: Metrics,
+        metrics: AdmissionMetrics,
         *,
         seconds: float,
         signer: Signer | None = None,
@@ -111,11 +111,12 @@ class AdmissionService:
         try:
             request = parse_review(body)
         except RefusedReviewError as error:
-            self._metrics.refused(self._clock() - begun)
+            verdict = refused(error)
+            self._metrics.refused(verdict, self._clock() - begun)
             if trace is not None:
                 trace.end({"uid": error.uid, "decision": "denied"}, failed=False)
             log.info("refused", extra={"fields": {"uid": error.uid, "why": error.reason}})
-            return render_review(respond(refused(error)))
+            return render_review(respond(verdict))
         try:
             verdict = await self._decide(request, step, self._loop.time() + self._allowance(patience), trace)
             answer = render_review(respond(verdict))
@@ -177,12 +178,13 @@ class AdmissionService:
 
     def _fault(self, request: AdmissionRequest, error: Exception) -> Verdict:
         """The denial for what went wrong in here."""
-        self._metrics.internal_error()
         for kind, (code, words) in _FAULTS.items():
             if isinstance(error, kind):
                 reason = f"{words}{error}"
+                self._metrics.internal_error(code)
                 log.warning("not judged", extra={"fields": {"uid": request.uid, "code": code, "why": reason}})
                 return internal_denial(request.uid, code, reason)
+        self._metrics.internal_error(INTERNAL_ERROR)
         fields = {"uid": request.uid, "code": INTERNAL_ERROR}
         log.error("internal error", exc_info=error, extra={"fields": fields})
         return internal_denial(request.uid, INTERNAL_ERROR, f"internal error ({type(error).__name__})")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,14 +18,14 @@ from pydantic import ValidationError
 
 from webhook.api.base import Schema
 from webhook.api.faults import describe
-from webhook.keys.refusal import BAD_REQUEST, TOO_OFTEN, RefusedError, UnavailableError
+from webhook.keys.refusal import BAD_REQUEST, CLUSTER_UNAVAILABLE, TOO_OFTEN, RefusedError, UnavailableError
 from webhook.keys.wire import MAX_BODY, ChallengeRequest, Refused, ReleaseRequest, RenewRequest
-from webhook.server import endpoints, logs, rotation
+from webhook.server import endpoints, logs, measures, rotation
 from webhook.server.certificates import CertificateKeeper
 from webhook.server.health import Health, snapshot_check
 from webhook.server.http import HttpError, Route, Router, Server, json_body, require_json
 from webhook.server.listener import Listener, bind
-from webhook.server.metrics import Metrics
+from webhook.server.metrics import BrokerMetrics
 from webhook.server.tracing import Tracer
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ S = TypeVar("S", bound=Schema)
 _POST = frozenset({"POST"})
 _HEADERS = {"Content-Type": "application/json", "Server": "weightlock", "Cache-Control": "no-store"}
 _OVERLOADED, _FAULT = "WL904", "WL902"
+_RESULTS = {500: "error", 503: "unavailable"}
 
 log = logging.getLogger(__name__)
 audit_log = logging.getLogger("weightlock.audit")
@@ -80,8 +82,9 @@ class BrokerServer:
     def __init__(self, config: BrokerConfig, broker: Broker, source: SnapshotSource) -> None:
         self._config, self._broker, self._source = config, broker, source
         self._certificate = CertificateKeeper(config.tls)
+        self._running = 0
         self._gate = asyncio.Semaphore(config.broker.max_concurrent_requests)
-        self.metrics, self.health = Metrics(), Health()
+        self.metrics, self.health = BrokerMetrics(), Health()
         self._tracer = Tracer.of(config.tracing, "broker")
         self.address = ""
 
@@ -90,8 +93,8 @@ class BrokerServer:
         """Listen and serve; on leaving, finish what is under way. Raises `ListenError`."""
         self.health.add(snapshot_check(self._source))
         self.health.add(self._certificate.fault)
-        self.metrics.gauge("weightlock_snapshot_age_seconds", self._source.age)
-        self.metrics.gauge("weightlock_certificate_expiry_timestamp_seconds", self._certificate.expiry)
+        measures.of_server(self.metrics, self._config, self._source, self._certificate)
+        self.metrics.gauge("weightlock_key_requests_running", lambda: self._running)
         watch = endpoints.watch_routes(self.health, self.metrics)
         async with AsyncExitStack() as stack:
             if self._tracer is not None:
@@ -116,12 +119,12 @@ class BrokerServer:
 
         async def release(token: str, request: ReleaseRequest) -> Schema:
             released = await broker.release(token, request)
-            self.metrics.released("released")
+            self.metrics.answered("released")
             return released
 
         async def renew(token: str, request: RenewRequest) -> Schema:
             lease = await broker.renew(token, request)
-            self.metrics.released("renewed")
+            self.metrics.answered("renewed")
             return lease
 
         handlers = {
@@ -129,7 +132,10 @@ class BrokerServer:
             "/v1/release": self._answers(ReleaseRequest, release),
             "/v1/renew": self._answers(RenewRequest, renew),
         }
-        return {path: Route(_POST, self._traced(handle), MAX_BODY) for path, handle in handlers.items()}
+        return {
+            path: Route(_POST, self._timed(path.rpartition("/")[2], self._traced(handle)), MAX_BODY)
+            for path, handle in handlers.items()
+        }
 
     def _traced(self, handle: Handler) -> Handler:
         """The handler, with a trace of each call where tracing is on."""
@@ -154,36 +160,48 @@ class BrokerServer:
 
         return traced
 
+    def _timed(self, call: str, handle: Handler) -> Handler:
+        """The handler, and how long each call of it took."""
+
+        async def timed(request: Call) -> web.Response:
+            begun = time.perf_counter()
+            self._running += 1
+            try:
+                return await handle(request)
+            finally:
+                self._running -= 1
+                self.metrics.took(call, time.perf_counter() - begun)
+
+        return timed
+
     def _answers(self, shape: type[S], answer: Callable[[str, S], Awaitable[Schema]]) -> Handler:
         async def handle(call: Call) -> web.Response:
             require_json(call.request)
             if self._gate.locked():
-                return self._no(503, _OVERLOADED, "the broker has too much to do: try again", "overloaded")
+                return self._no(503, _OVERLOADED, "the broker has too much to do: try again")
             try:
                 async with self._gate, asyncio.timeout(self._config.broker.request_timeout_seconds):
                     request = shape.model_validate(orjson.loads(call.body))
                     return _yes(await answer(_bearer(call.request), request))
             except ValidationError as error:
-                return self._no(400, BAD_REQUEST, f"the request is malformed: {describe(error)}", "malformed")
+                return self._no(400, BAD_REQUEST, f"the request is malformed: {describe(error)}")
             except orjson.JSONDecodeError:
-                return self._no(400, BAD_REQUEST, "the request is malformed: not JSON", "malformed")
+                return self._no(400, BAD_REQUEST, "the request is malformed: not JSON")
             except RefusedError as error:
-                return self._no(429 if error.code == TOO_OFTEN else 403, error.code, str(error), error.code)
+                return self._no(429 if error.code == TOO_OFTEN else 403, error.code, str(error))
             except UnavailableError as error:
-                return self._no(503, error.code, str(error), error.code)
+                return self._no(503, error.code, str(error))
             except TimeoutError:
-                return self._no(
-                    503, "WL911", "the cluster did not answer the broker's questions in time", "timeout"
-                )
+                words = "the cluster did not answer the broker's questions in time"
+                return self._no(503, CLUSTER_UNAVAILABLE, words)
             except Exception:  # a fault of ours releases nothing, and its details are for the log
                 log.exception("internal error", extra={"fields": {"path": call.target.path}})
-                self.metrics.internal_error()
-                return self._no(500, _FAULT, "internal error", "error")
+                return self._no(500, _FAULT, "internal error")
 
         return handle
 
-    def _no(self, status: int, code: str, message: str, result: str) -> web.Response:
-        self.metrics.released(result)
+    def _no(self, status: int, code: str, message: str) -> web.Response:
+        self.metrics.answered(_RESULTS.get(status, "refused"), code)
         body = orjson.dumps(Refused(code=code, message=message[:1024]).model_dump())
         headers = {**_HEADERS, "Retry-After": "5"} if status in {429, 503} else _HEADERS
         return web.Response(status=status, body=body, headers=headers)

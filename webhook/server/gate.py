@@ -44,6 +44,11 @@ class Gate:
         """How many reviews stand in line."""
         return len(self._line)
 
+    @property
+    def asking_now(self) -> int:
+        """How many reviews wait for the cluster's answer."""
+        return self._asking
+
     def open(self) -> bool:
         """Whether a review may be judged right now; if not, `wait` for its turn."""
         if self._pumping:

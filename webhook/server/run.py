@@ -12,17 +12,16 @@ import logging
 import signal
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from webhook.server import endpoints, logs, rotation, vitals
+from webhook.server import endpoints, logs, measures, rotation, vitals
 from webhook.server.admission import AdmissionService
 from webhook.server.certificates import CertificateKeeper
 from webhook.server.gate import Gate
 from webhook.server.health import Health, snapshot_check
 from webhook.server.http import Router, Server
 from webhook.server.listener import Listener, ListenError, bind
-from webhook.server.metrics import Metrics
+from webhook.server.metrics import AdmissionMetrics
 from webhook.server.supervisor import Supervisor
 from webhook.server.tracing import Tracer, TracingUnavailableError
 
@@ -111,7 +110,15 @@ async def _serve(
             beating = asyncio.create_task(vitals.keep_beating(lifeline, config.replace_above_mib))
             stack.push_async_callback(_cancel, beating)
         source = await stack.enter_async_context(open_source(config))
-        webhook = await stack.enter_async_context(Webhook(config, source, signer).running(sockets))
+        webhook = Webhook(config, source, signer)
+        if lifeline is not None:
+            webhook.metrics.restarts = lifeline.restarts
+            webhook.metrics.share(lifeline.slot, lifeline.other_slots)
+            # Once more when the last request is answered, for whoever goes on from here.
+            stack.callback(webhook.metrics.save)
+            saving = asyncio.create_task(vitals.keep_saving(webhook.metrics.save))
+            stack.push_async_callback(_cancel, saving)
+        await stack.enter_async_context(webhook.running(sockets))
         announcing = asyncio.create_task(webhook.announce(lifeline))
         await told.wait()
         await _cancel(announcing)
@@ -131,7 +138,7 @@ class Webhook:
         self._certificate = CertificateKeeper(config.tls)
         self._routers: list[Router] = []
         self.listeners: list[Listener] = []
-        self.metrics = Metrics()
+        self.metrics = AdmissionMetrics()
         self.health = Health()
         self.address = ""
         self.watch_address = ""
@@ -140,10 +147,10 @@ class Webhook:
     async def running(self, sockets: Sockets) -> AsyncIterator[Webhook]:
         """Serve; on leaving, finish what is under way, close the sockets and stop."""
         config, metrics = self._config, self.metrics
-        self._measure()
+        gate = Gate(waiting_limit=config.max_waiting_reviews, asking_limit=config.max_concurrent_reviews)
+        measures.of_webhook(metrics, config, self._source, self._certificate, gate)
         self.health.add(snapshot_check(self._source))
         self.health.add(self._certificate.fault)
-        gate = Gate(waiting_limit=config.max_waiting_reviews, asking_limit=config.max_concurrent_reviews)
         tracer = Tracer.of(config.tracing, "webhook")
         service = AdmissionService(
             self._source,
@@ -174,8 +181,6 @@ class Webhook:
 
     async def announce(self, lifeline: Lifeline | None = None) -> None:
         """Say in the log why the process is not ready, each reason once, and then, once, that it is."""
-        for _ in range(lifeline.restarts if lifeline is not None else 0):
-            self.metrics.internal_error()
         said = None
         while (trouble := self.health.trouble()) is not None:
             if trouble != said:
@@ -202,18 +207,6 @@ class Webhook:
         self.listeners.append(listener)
         stack.push_async_callback(listener.close, self._config.review_timeout_seconds)
         return listener
-
-    def _measure(self) -> None:
-        source, gauge = self._source, self.metrics.gauge
-        gauge("weightlock_snapshot_age_seconds", source.age)
-        gauge("weightlock_certificate_expiry_timestamp_seconds", self._certificate.expiry)
-        gauge("weightlock_grants_active", lambda: len(source.snapshot().access.active(datetime.now(UTC))))
-        gauge(
-            "weightlock_break_glass_grants_active",
-            lambda: sum(grant.break_glass for grant in source.snapshot().access.active(datetime.now(UTC))),
-        )
-        gauge("weightlock_access_objects_ignored", lambda: len(source.snapshot().access.problems))
-        gauge("weightlock_snapshot_problems", lambda: len(source.snapshot().problems))
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

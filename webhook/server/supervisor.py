@@ -18,6 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from webhook.server.ledger import SLOTS, Ledger
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from socket import socket
@@ -35,11 +37,16 @@ log = logging.getLogger(__name__)
 
 
 class Lifeline:
-    """What a child holds of its parent. ``restarts`` is how many children before it ended as they should not."""
+    """What a child holds of its parent. ``restarts`` is how many children before it ended as they should not.
 
-    def __init__(self, beats: int, restarts: int) -> None:
+    ``slot`` is its own part of the memory that outlives it, ``other_slots`` are those of its like.
+    """
+
+    def __init__(self, beats: int, restarts: int, ledger: Ledger, slot: int) -> None:
         self._beats = beats
         self.restarts = restarts
+        self.slot = ledger.slots[slot]
+        self.other_slots = tuple(other for other in ledger.slots if other is not self.slot)
 
     def beat(self) -> None:
         """Say that the event loop turns. Call it every `BEAT_SECONDS`."""
@@ -68,6 +75,7 @@ class Lifeline:
 class _Child:
     pid: int
     beats: int
+    slot: int
     born: float
     last: float
     ready: bool = False
@@ -88,6 +96,7 @@ class Supervisor:
         self._sockets = list(sockets)
         self._hang_seconds = hang_seconds
         self._children: dict[int, _Child] = {}
+        self._ledger = Ledger()
         self._told: signal.Signals | None = None
         self._restarts = 0
         self._pause = _FIRST_PAUSE
@@ -125,6 +134,7 @@ class Supervisor:
 
     def _start(self) -> None:
         heard, beats = os.pipe()
+        slot = min(set(range(SLOTS)) - {child.slot for child in self._children.values()})
         sys.stdout.flush()
         sys.stderr.flush()
         # A signal between here and there would be handled by the wrong process, or told to no child.
@@ -132,14 +142,14 @@ class Supervisor:
         if self._told is None:
             pid = os.fork()
             if pid == 0:
-                self._be_a_child(beats)
+                self._be_a_child(beats, slot)
             os.set_blocking(heard, False)
             now = time.monotonic()
-            self._children[heard] = _Child(pid, heard, now, now)
+            self._children[heard] = _Child(pid, heard, slot, now, now)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
         os.close(beats)
 
-    def _be_a_child(self, beats: int) -> None:
+    def _be_a_child(self, beats: int, slot: int) -> None:
         """Does not return."""
         code = 1
         try:
@@ -151,7 +161,7 @@ class Supervisor:
                 os.close(other)
             _die_with_the_parent()
             os.set_blocking(beats, False)
-            code = self._work(Lifeline(beats, self._restarts))
+            code = self._work(Lifeline(beats, self._restarts, self._ledger, slot))
         except BaseException:  # what is not caught here would go on as a second parent
             log.exception("internal error")
         finally:

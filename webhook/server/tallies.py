@@ -13,26 +13,39 @@ from typing import TYPE_CHECKING
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from prometheus_client.metrics_core import Metric
+
+    Rows = dict[tuple[str, ...], list[float]]
 
 OTHER = "other"
 
 
 class CounterTally:
-    """A counter with labels; ``name`` is without ``_total``, as in the exposition format's family name."""
+    """A counter with labels; ``name`` is without ``_total``, as in the exposition format's family name.
 
-    __slots__ = ("_counts", "_documentation", "_labels", "_limit", "_name")
+    ``known`` are label values that are shown from the beginning, at 0: what first appears at 1 shows no increase.
+    """
 
-    def __init__(self, name: str, documentation: str, labels: Sequence[str], *, limit: int) -> None:
-        self._name = name
+    __slots__ = ("_counts", "_documentation", "_labels", "_limit", "name")
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str],
+        *,
+        limit: int,
+        known: Iterable[tuple[str, ...]] = (),
+    ) -> None:
+        self.name = name
         self._documentation = documentation
         self._labels = tuple(labels)
         self._limit = limit
-        self._counts: dict[tuple[str, ...], int] = {}
+        self._counts: dict[tuple[str, ...], float] = dict.fromkeys(known, 0)
 
-    def add(self, labels: tuple[str, ...]) -> None:
+    def add(self, labels: tuple[str, ...] = ()) -> None:
         """Count once more."""
         counts = self._counts
         if labels in counts:
@@ -42,35 +55,56 @@ class CounterTally:
             labels = (OTHER,) * len(labels)
         counts[labels] = counts.get(labels, 0) + 1
 
-    def collect(self) -> Metric:
-        """The family, for a scrape."""
-        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
-        for labels, count in self._counts.items():
+    def rows(self) -> Rows:
+        """What was counted, by labels."""
+        return {labels: [count] for labels, count in self._counts.items()}
+
+    def collect(self, rows: Rows | None = None) -> Iterator[Metric]:
+        """The family, for a scrape; of these rows where any are given."""
+        family = CounterMetricFamily(self.name, self._documentation, labels=self._labels)
+        for labels, (count,) in (self.rows() if rows is None else rows).items():
             family.add_metric(labels, count)
-        return family
+        yield family
 
 
 class HistogramTally:
-    """A histogram without labels. ``bounds`` are the buckets' upper ends in seconds, rising, without +Inf."""
+    """A histogram. ``bounds`` are the buckets' upper ends in seconds, rising, without +Inf.
 
-    __slots__ = ("_bounds", "_documentation", "_name", "_series")
+    ``known`` are the label values there can be; whoever chooses them is not the requester.
+    """
 
-    def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
-        self._name = name
+    __slots__ = ("_bounds", "_documentation", "_labels", "_series", "name")
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        bounds: Sequence[float],
+        labels: Sequence[str] = (),
+        known: Iterable[tuple[str, ...]] = ((),),
+    ) -> None:
+        self.name = name
         self._documentation = documentation
         self._bounds = tuple(bounds)
-        self._series = _empty(self._bounds)
+        self._labels = tuple(labels)
+        self._series = {labels: _empty(self._bounds) for labels in known}
 
-    def observe(self, value: float) -> None:
-        """Note one value."""
-        self._series[bisect_left(self._bounds, value)] += 1
-        self._series[-1] += value
+    def observe(self, value: float, labels: tuple[str, ...] = ()) -> None:
+        """Note one value. Raises `KeyError` where the labels are not known."""
+        series = self._series[labels]
+        series[bisect_left(self._bounds, value)] += 1
+        series[-1] += value
 
-    def collect(self) -> Metric:
-        """The family, for a scrape."""
-        family = HistogramMetricFamily(self._name, self._documentation)
-        family.add_metric((), _buckets(self._bounds, self._series), self._series[-1])
-        return family
+    def rows(self) -> Rows:
+        """What was noted, by labels: a count for each bucket and above, and the sum."""
+        return self._series
+
+    def collect(self, rows: Rows | None = None) -> Iterator[Metric]:
+        """The family, for a scrape; of these rows where any are given."""
+        family = HistogramMetricFamily(self.name, self._documentation, labels=self._labels)
+        for labels, series in (self._series if rows is None else rows).items():
+            family.add_metric(labels, _buckets(self._bounds, series), series[-1])
+        yield family
 
 
 class OutcomeTally:
@@ -80,7 +114,7 @@ class OutcomeTally:
     an outcome that nobody timed counts in the first alone.
     """
 
-    __slots__ = ("_bounds", "_counter", "_histogram", "_label", "_limit", "_series", "_untimed")
+    __slots__ = ("_bounds", "_counter", "_histogram", "_label", "_limit", "_series", "_untimed", "name")
 
     def __init__(
         self,
@@ -91,6 +125,7 @@ class OutcomeTally:
         label: str,
         limit: int,
     ) -> None:
+        self.name = counter[0]
         self._counter = counter
         self._histogram = histogram
         self._bounds = tuple(bounds)
@@ -113,18 +148,22 @@ class OutcomeTally:
             series[bisect_left(bounds, seconds)] += 1
             series[-1] += seconds
 
-    def collect(self) -> tuple[Metric, Metric]:
-        """Both families, for a scrape."""
+    def rows(self) -> Rows:
+        """What was noted, by (thing, result): a histogram's numbers, and how many were not timed."""
+        return {key: [*series, self._untimed[key]] for key, series in self._series.items()}
+
+    def collect(self, rows: Rows | None = None) -> Iterator[Metric]:
+        """Both families, for a scrape; of these rows where any are given."""
         counter = CounterMetricFamily(*self._counter, labels=(self._label, "result"))
         histogram = HistogramMetricFamily(*self._histogram, labels=(self._label,))
-        merged: dict[str, list[float]] = {}
-        for (thing, result), series in self._series.items():
-            counter.add_metric((thing, result), sum(series[:-1]) + self._untimed[thing, result])
-            whole = merged.setdefault(thing, _empty(self._bounds))
-            merged[thing] = [one + other for one, other in zip(whole, series, strict=True)]
-        for thing, series in merged.items():
-            histogram.add_metric((thing,), _buckets(self._bounds, series), series[-1])
-        return counter, histogram
+        merged: Rows = {}
+        for (thing, result), numbers in (self.rows() if rows is None else rows).items():
+            counter.add_metric((thing, result), sum(numbers[:-2]) + numbers[-1])
+            merged = merge((merged, {(thing,): numbers[:-1]}))
+        for labels, series in merged.items():
+            histogram.add_metric(labels, _buckets(self._bounds, series), series[-1])
+        yield counter
+        yield histogram
 
     def _new(self, thing: str, result: str) -> tuple[str, str]:
         if len(self._series) >= self._limit:
@@ -132,6 +171,16 @@ class OutcomeTally:
         self._series.setdefault((thing, result), _empty(self._bounds))
         self._untimed.setdefault((thing, result), 0)
         return thing, result
+
+
+def merge(many: Iterable[Rows]) -> Rows:
+    """The sums of rows with the same labels."""
+    merged: Rows = {}
+    for rows in many:
+        for labels, numbers in rows.items():
+            known = merged.get(labels)
+            merged[labels] = [a + b for a, b in zip(known, numbers, strict=True)] if known else numbers
+    return merged
 
 
 def _empty(bounds: Sequence[float]) -> list[float]:

@@ -1,4 +1,6 @@
-"""What a child process tells its parent while it works: that its event loop turns, and that it has grown too large."""
+"""What a child process does for its parent while it works: it says that its event loop turns and that it has grown too
+large, and leaves its counts to whoever comes after it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,13 @@ from typing import TYPE_CHECKING
 from webhook.server.supervisor import BEAT_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from webhook.server.supervisor import Lifeline
 
 # In beats; a replacement that does not become ready is asked for again after as many.
 _WEIGH_EVERY = 60
+SAVE_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +34,13 @@ async def keep_beating(lifeline: Lifeline, most_mib: int) -> None:
             lifeline.ask_to_be_replaced()
         count += 1
         await asyncio.sleep(BEAT_SECONDS)
+
+
+async def keep_saving(save: Callable[[], None]) -> None:
+    """Save what was counted, again and again until cancelled: a worker that is killed loses no more than a moment."""
+    while True:
+        await asyncio.sleep(SAVE_SECONDS)
+        save()
 
 
 def memory_mib() -> float:

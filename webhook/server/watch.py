@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from webhook.server import endpoints
 from webhook.server.http import Router, Server
 from webhook.server.listener import Listener
+from webhook.server.metrics import build_info
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -46,7 +47,8 @@ class Reading(NamedTuple):
 class Readings(Collector):
     """All metrics of one process, each read at the scrape."""
 
-    def __init__(self, readings: Iterable[Reading]) -> None:
+    def __init__(self, component: str, readings: Iterable[Reading]) -> None:
+        self._component = component
         self._readings = tuple(readings)
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -56,6 +58,7 @@ class Readings(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family, for a scrape."""
+        yield build_info(self._component)
         for reading in self._readings:
             try:
                 value = reading.read()

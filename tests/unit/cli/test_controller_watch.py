@@ -65,7 +65,7 @@ def test_what_was_done_is_counted(controller):
     assert found["weightlock_controller_last_round_timestamp_seconds",] == 1.7e9
     assert found["weightlock_webhook_configurations_restored_total",] == 3
     assert found["weightlock_webhook_configurations_drifted",] == 1
-    assert found["weightlock_internal_errors_total",] == 1
+    assert found["weightlock_internal_errors_total", "WL902"] == 1
     assert found["weightlock_snapshot_age_seconds",] == 1.5
 
 

@@ -268,7 +268,7 @@ class TestSupervision:
         assert webhook.request("GET", "/healthz") == (200, "ok\n")
         (after,) = self.worker(webhook)
         assert after != before
-        assert "weightlock_internal_errors_total 1.0" in webhook.request("GET", "/metrics")[1]
+        assert "weightlock_worker_restarts_total 1.0" in webhook.request("GET", "/metrics")[1]
         assert webhook.stop() == 0
 
     def test_it_does_not_outlive_its_parent(self, webhook):

@@ -162,7 +162,7 @@ async def test_methods_sizes_and_paths(served):
     assert (await served.raw("GET", "/readyz"))[0] == 200
     await served.release()
     metrics = (await served.raw("GET", "/metrics"))[1].decode()
-    assert 'weightlock_key_releases_total{result="released"} 1.0' in metrics
+    assert 'weightlock_key_releases_total{code="",result="released"} 1.0' in metrics
 
 
 async def test_a_fault_of_ours_tells_nothing(served, monkeypatch, caplog):

@@ -11,14 +11,14 @@ from webhook.core.source import Knowledge, NotReadyError
 from webhook.server import admission as module
 from webhook.server.admission import AdmissionService
 from webhook.server.gate import Gate
-from webhook.server.metrics import Metrics
+from webhook.server.metrics import AdmissionMetrics
 
 
 @pytest.fixture
 def serve(make_source):
     def make(source=None, **changes):
         gate = changes.pop("gate", None) or Gate(waiting_limit=10, asking_limit=10)
-        metrics = Metrics()
+        metrics = AdmissionMetrics()
         settings = {"seconds": 5.0, **changes}
         service = AdmissionService(source or make_source(), gate, metrics, **settings)
         return service, metrics
@@ -56,7 +56,7 @@ async def test_denies(serve, make_source, make_policy, review):
     assert answer["status"]["message"].startswith("it is not so [WL500]")
     labels = {"operation": "CREATE", "resource": "pods", "decision": "denied"}
     assert value(metrics, "weightlock_admission_requests_total", **labels) == 1
-    assert value(metrics, "weightlock_internal_errors_total") == 0
+    assert value(metrics, "weightlock_internal_errors_total", code="WL902") == 0
 
 
 async def test_mutates(serve, review):
@@ -143,7 +143,8 @@ async def test_a_fault_is_a_denial_that_says_whose_it_is(serve, needy, review, c
     assert words in message
     assert "not your doing" in message
     assert "secret text" not in message
-    assert value(metrics, "weightlock_internal_errors_total") == 1
+    assert value(metrics, "weightlock_internal_errors_total", code=code) == 1
+    assert value(metrics, "weightlock_admission_findings_total", code=code, action="deny") == 1
     labels = {"operation": "CREATE", "resource": "pods", "decision": "error"}
     assert value(metrics, "weightlock_admission_requests_total", **labels) == 1
     assert any(getattr(record, "fields", {}).get("uid") == "uid-1" for record in caplog.records)
@@ -207,7 +208,7 @@ async def test_a_line_that_is_full_is_a_fast_denial(serve, review, monkeypatch):
     answers = await asyncio.gather(*(ask(service, review()) for _ in range(10)))
     assert [answer["allowed"] for answer in answers] == [True] * 4 + [False] * 6
     assert all("too much to do" in answer["status"]["message"] for answer in answers[4:])
-    assert value(metrics, "weightlock_internal_errors_total") == 6
+    assert value(metrics, "weightlock_internal_errors_total", code="WL904") == 6
 
 
 async def test_a_fault_while_an_answer_is_written_is_no_allow(serve, review, monkeypatch):

@@ -196,7 +196,7 @@ async def test_a_handler_that_fails_is_a_500_without_words(serve, monkeypatch):
     status, text = await client.get("/metrics")
     assert (status, text) == (500, "internal error\n")
     monkeypatch.undo()
-    assert "weightlock_internal_errors_total 1.0" in (await client.get("/metrics"))[1]
+    assert 'weightlock_internal_errors_total{code="WL902"} 1.0' in (await client.get("/metrics"))[1]
 
 
 async def test_what_is_asked_for_is_remembered_within_bounds(serve, monkeypatch):

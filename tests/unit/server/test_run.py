@@ -144,7 +144,7 @@ class TestCertificate:
             await asyncio.sleep(0.02)
         assert "does not belong to the certificate" in text
         assert (await client.ask(review()))["allowed"]
-        assert "weightlock_internal_errors_total 1.0" in (await client.get("/metrics"))[1]
+        assert 'weightlock_internal_errors_total{code="WL902"} 1.0' in (await client.get("/metrics"))[1]
         (tmp_path / "tls.key").write_bytes(key)
         for _ in range(100):
             if (await client.get("/readyz"))[0] == 200:

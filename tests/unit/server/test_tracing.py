@@ -13,7 +13,7 @@ from webhook.api.config import Tracing
 from webhook.core.source import Knowledge, NotReadyError
 from webhook.server.admission import AdmissionService
 from webhook.server.gate import Gate
-from webhook.server.metrics import Metrics
+from webhook.server.metrics import AdmissionMetrics
 from webhook.server.tracing import Tracer, TracingUnavailableError
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -31,7 +31,9 @@ async def traced(make_source):
         tracer = Tracer.of(Tracing(endpoint=ENDPOINT, sample_ratio=ratio), "webhook", exporter)
         tracers.append(tracer)
         gate = Gate(waiting_limit=10, asking_limit=10)
-        service = AdmissionService(source or make_source(), gate, Metrics(), seconds=5.0, tracer=tracer)
+        service = AdmissionService(
+            source or make_source(), gate, AdmissionMetrics(), seconds=5.0, tracer=tracer
+        )
         await getattr(service, phase)(body, 10.0, trusted_caller=False, parent=parent)
         await asyncio.to_thread(tracer.close)
         return exporter.get_finished_spans()

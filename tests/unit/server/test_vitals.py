@@ -48,3 +48,20 @@ async def test_it_asks_to_be_replaced_when_it_is_too_large(said, most, asks):
 
 def test_memory_is_what_the_kernel_says():
     assert 10 < vitals.memory_mib() < 10_000
+
+
+async def test_counts_are_saved_again_and_again(monkeypatch):
+    monkeypatch.setattr(vitals, "SAVE_SECONDS", 0.001)
+    enough = asyncio.Event()
+    saved = []
+
+    def save():
+        saved.append(1)
+        if len(saved) == 3:
+            enough.set()
+
+    task = asyncio.create_task(vitals.keep_saving(save))
+    await asyncio.wait_for(enough.wait(), 10)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,5 +1,7 @@
 """Health and metrics over plain HTTP, for a process that serves nothing else."""
 
+from importlib.metadata import version
+
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
@@ -24,15 +26,16 @@ READINGS = [
 
 
 def test_readings_are_read_at_the_scrape_and_a_fault_of_one_hides_no_other():
-    text, content_type = Readings(READINGS).render("")
+    text, content_type = Readings("part", READINGS).render("")
     assert content_type.startswith("text/plain")
     found = {
-        (sample.name, *sample.labels.values()): sample.value
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in parse(text.decode())
         for sample in family.samples
         if sample.name.startswith("weightlock_")
     }
     assert found == {
+        ("weightlock_build_info", "part", version("weightlock")): 1.0,
         ("weightlock_a",): 3.0,
         ("weightlock_b_total", "ok"): 2.0,
         ("weightlock_b_total", "failed"): 0.0,
@@ -55,7 +58,7 @@ async def test_it_answers_over_plain_http(trouble, path, status, said):
     health.add(lambda: trouble)
     listening = bind(Listen(host="127.0.0.1", port=0))
     async with (
-        watching(listening, health, Readings(READINGS), lambda: None) as address,
+        watching(listening, health, Readings("part", READINGS), lambda: None) as address,
         aiohttp.ClientSession() as session,
         session.get(f"{address}{path}") as answer,
     ):
