@@ -168,16 +168,18 @@ class _Judge:
             bindings = self._bindings(facts, matching)
             timings, left = candidates.settle(bindings, matching)
             self.timings += timings
-            for policy in left:
-                findings += self._evaluate(policy, facts, bindings)
+            for each in left:
+                findings += self._evaluate(each.policy, facts, bindings, skips=each.skips)
         return findings
 
-    def _evaluate(self, policy: Policy, facts: TemplateFacts, bindings: Bindings) -> list[Finding]:
+    def _evaluate(
+        self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, skips: bool = False
+    ) -> list[Finding]:
         """The violations of one policy."""
         clock = self._clock
         begun = clock() if clock else None
         try:
-            evaluation = policy.evaluate(self.request, bindings, self.lookup, facts.path)
+            evaluation = policy.evaluate(self.request, bindings, self.lookup, facts.path, skips=skips)
         except (UnansweredError, MissingObjectError):
             # Go on, so that all that is needed is fetched in one round.
             return []

@@ -134,17 +134,32 @@ class Policy:
         return tuple(matcher for matcher in left if matcher is not None)
 
     def case(self, switch: str) -> Case | None:
-        """What a batch needs to decide on this policy, or None where it must be evaluated alone."""
+        """What a batch needs to decide on this policy, or None where it must be evaluated alone.
+
+        Where rules ask the authorizer or params, conditions may still say that the policy does not apply: one that
+        is false is enough, whatever the others come to (webhook/matchconditions/matcher.go).
+        """
+        if self.broken:
+            return None
         conditions = tuple(program for _, program in self.conditions)
         rules = tuple(rule.expression for rule in self.rules)
-        alone = self.broken or self.audit or self.params is not None
-        return None if alone or not combinable(conditions + rules) else Case(conditions, rules, switch)
+        if not self.audit and self.params is None and combinable(conditions + rules):
+            return Case(conditions, rules, switch)
+        gates = tuple(program for program in conditions if combinable((program,)))
+        return Case(gates, None, switch) if gates else None
 
     def evaluate(
-        self, request: AdmissionRequest, bindings: Bindings, lookup: Lookup, path: str = ""
+        self,
+        request: AdmissionRequest,
+        bindings: Bindings,
+        lookup: Lookup,
+        path: str = "",
+        *,
+        skips: bool = False,
     ) -> Evaluation:
         """Evaluate on one request (and one pod template of it, at ``path``).
 
+        ``skips`` says that a condition is known to be false; params that must exist and do not still count.
         Raises `UnansweredError` and `MissingObjectError` where the shell must fetch something first.
         """
         if self.broken:
@@ -157,6 +172,8 @@ class Policy:
         params = self.params.find(request, lookup)
         if params is None:
             return self._without_params(self.params.describe(request), path)
+        if skips:
+            return Evaluation(self.name, "skipped")
         evaluations = [self._evaluate_with(bindings, param, path) for param in params]
         return _merge(self.name, evaluations)
 

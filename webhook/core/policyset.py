@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Timing = tuple[str, Literal["pass", "skipped"], None]
 
 _MAX_KINDS = 4096
+_MAX_OUTCOMES = 256
 # Combining so many takes one or two milliseconds, and they share the engine's 10,000 iterations an evaluation.
 _BATCH_SIZE = 24
 
@@ -38,18 +39,34 @@ class Candidate:
     switch: str
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A policy to be evaluated by itself. ``skips``: one of its conditions is known to be false."""
+
+    policy: Policy
+    skips: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What passed or was skipped, and what is to be evaluated by itself."""
+
+    timings: Sequence[Timing]
+    left: Sequence[Open]
+
+
 class Together:
     """Some candidates that are evaluated at once; the expression is made at the first use."""
 
-    __slots__ = ("_all_passed", "_batch", "_cases", "_passed", "members", "ready")
+    __slots__ = ("_batch", "_cases", "_seen", "members", "ready")
 
     def __init__(self, members: Sequence[Candidate], cases: Sequence[Case]) -> None:
         self.members = members
         self.ready = False
         self._cases = cases
         self._batch: Batch | None = None
-        self._all_passed = PASSED * len(members)
-        self._passed: list[Timing] = [(member.policy.name, "pass", None) for member in members]
+        # Most requests have one of a few outcomes.
+        self._seen: dict[str, Settled] = {}
 
     def prepare(self) -> None:
         """Make the expression; where the engine cannot hold it, its policies are evaluated one by one."""
@@ -59,23 +76,28 @@ class Together:
         except CompileError:
             self._batch = None
 
-    def settle(self, bindings: Bindings) -> tuple[Sequence[Timing], Sequence[Candidate]]:
-        """What passed or was skipped, and which are to be evaluated by themselves."""
+    def settle(self, bindings: Bindings) -> Settled | None:
+        """Evaluate them; None where that has no value, and each is to be evaluated by itself."""
         outcomes = self._batch.outcomes(bindings) if self._batch else ""
-        if outcomes == self._all_passed:
-            return self._passed, ()
-        if not outcomes:
-            return (), self.members
+        found = self._seen.get(outcomes)
+        if found is None and outcomes:
+            if len(self._seen) >= _MAX_OUTCOMES:
+                self._seen.clear()
+            found = self._seen[outcomes] = self._sort(outcomes)
+        return found
+
+    def _sort(self, outcomes: str) -> Settled:
         timings: list[Timing] = []
-        left: list[Candidate] = []
+        left: list[Open] = []
         for member, outcome in zip(self.members, outcomes, strict=True):
+            policy = member.policy
             if outcome == PASSED:
-                timings.append((member.policy.name, "pass", None))
-            elif outcome == SKIPPED:
-                timings.append((member.policy.name, "skipped", None))
+                timings.append((policy.name, "pass", None))
+            elif outcome == SKIPPED and policy.params is None:
+                timings.append((policy.name, "skipped", None))
             elif outcome != UNMATCHED:
-                left.append(member)
-        return timings, left
+                left.append(Open(policy, skips=outcome == SKIPPED))
+        return Settled(timings, left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,25 +121,29 @@ class Candidates:
         """Whether no policy matches."""
         return not matching and len(self.selective) == len(self.all)
 
-    def settle(self, bindings: Bindings, matching: Mapping[str, bool]) -> tuple[list[Timing], list[Policy]]:
+    def settle(self, bindings: Bindings, matching: Mapping[str, bool]) -> tuple[list[Timing], list[Open]]:
         """Evaluate together what can be: what passed or was skipped, and what is to be evaluated by itself.
 
         ``bindings`` must have been given the same ``matching``.
         """
         timings: list[Timing] = []
-        left = list(self.alone)
+        left: list[Open] = []
+        alone = list(self.alone)
         combined = False
         for group in self.together:
-            if not group.ready:
-                if combined:
-                    left += group.members
-                    continue
-                group.prepare()
-                combined = True
-            settled, open_ = group.settle(bindings)
-            timings += settled
-            left += open_
-        return timings, [item.policy for item in left if not item.switch or item.switch in matching]
+            settled = None
+            if group.ready or not combined:
+                if not group.ready:
+                    group.prepare()
+                    combined = True
+                settled = group.settle(bindings)
+            if settled is None:
+                alone += group.members
+            else:
+                timings += settled.timings
+                left += settled.left
+        left += [Open(item.policy) for item in alone if not item.switch or item.switch in matching]
+        return timings, left
 
 
 class PolicySet:

@@ -145,4 +145,6 @@ def _also(findings: Sequence[Finding], room: int) -> list[str]:
 
 def _printable(text: str) -> str:
     """One line without control characters: a message may quote what a requester wrote."""
-    return "".join(char if char.isprintable() else " " for char in text).strip()
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return text.strip()

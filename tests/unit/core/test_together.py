@@ -5,8 +5,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from webhook.core.admission import validate
+from webhook.core.authz import Decision
 from webhook.core.policyset import _BATCH_SIZE
-from webhook.core.source import Knowledge
+from webhook.core.source import Knowledge, Needs
 
 # What holds, what does not, what has no value, what no Python callback may answer in a batch, and the engine's faults.
 RULES = (
@@ -30,6 +31,7 @@ RULES = (
     "authorizer.group('').resource('pods').check('create').allowed()",
     "'%s'.format([object.metadata.name]) == 'train-7'",
     "weights.all(w, w.model == 'atlas-70b') && devices.size() == 0",
+    "params.data.name == object.metadata.name",
 )
 WITH_VARIABLES = (
     "variables.names.exists(n, n == 'main')",
@@ -56,6 +58,13 @@ OTHERS = [
 ]
 # In conditions a namespaceObject is null.
 CONDITIONS = (*RULES, "namespaceObject == null")
+PARAM_KINDS = [{"apiVersion": "v1", "kind": "ConfigMap"}]
+PARAMS = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "limits", "namespace": "research"},
+    "data": {"name": "train-7"},
+}
 PODS = {"apiGroups": [""], "apiVersions": ["*"], "resources": ["pods"], "operations": ["*"]}
 NAMED = {**PODS, "resourceNames": ["train-7"]}
 SELECTORS = ({}, {"objectSelector": {"matchLabels": {"color": "red"}}}, {"resourceRules": [NAMED]})
@@ -82,8 +91,18 @@ def specs():
         },
         optional={
             "auditAnnotations": st.just([{"key": "k", "valueExpression": "object.metadata.name"}]),
+            "paramKind": st.sampled_from(PARAM_KINDS),
+            "paramRef": st.builds(
+                lambda name, action: {
+                    "name": name,
+                    "namespace": "research",
+                    "parameterNotFoundAction": action,
+                },
+                st.sampled_from(["limits", "absent"]),
+                st.sampled_from(["Allow", "Deny"]),
+            ),
         },
-    )
+    ).filter(lambda spec: ("paramKind" in spec) == ("paramRef" in spec))
 
 
 def both_ways(request, snapshot, now):
@@ -91,7 +110,10 @@ def both_ways(request, snapshot, now):
     ticks = count()
     found = []
     for clock in (None, lambda: float(next(ticks))):
-        verdict = validate(request, snapshot, Knowledge(), now, clock=clock)
+        knowledge = Knowledge()
+        while isinstance(verdict := validate(request, snapshot, knowledge, now, clock=clock), Needs):
+            decisions = dict.fromkeys(verdict.questions, Decision(allowed=True))
+            knowledge = knowledge.joined(Knowledge(decisions, dict.fromkeys(verdict.objects)))
         timings = getattr(verdict, "timings", ())
         outcomes = sorted((policy, result) for policy, result, _ in timings)
         content = {name: getattr(verdict, name) for name in verdict.__slots__ if name != "timings"}
@@ -110,7 +132,8 @@ def test_together_and_alone_are_one_verdict(
 ):
     pod = pod_of()
     pod["metadata"]["labels"] = labels
-    snapshot = snapshot_of(*(policy_of(f"p{number}", **spec) for number, spec in enumerate(documents)))
+    policies = (policy_of(f"p{number}", **spec) for number, spec in enumerate(documents))
+    snapshot = snapshot_of(PARAMS, *policies)
     together, alone = both_ways(request_of_fuzz(pod), snapshot, now)
     assert together == alone
 
@@ -152,11 +175,65 @@ def test_what_passes_is_not_evaluated_alone(snapshot_of, policy_of, request_of, 
     policy = type(snapshot.policies.policies[0])
     evaluate = policy.evaluate
     monkeypatch.setattr(
-        policy, "evaluate", lambda self, *rest: seen.append(self.name) or evaluate(self, *rest)
+        policy, "evaluate", lambda self, *rest, **how: seen.append(self.name) or evaluate(self, *rest, **how)
     )
     verdict = validate(request, snapshot, Knowledge(), now)
     assert seen == ["p2"]
     assert {seconds for *_, seconds in verdict.timings} == {None}
+
+
+ASKS = "authorizer.group('').resource('pods').check('create').allowed()"
+
+
+@pytest.mark.parametrize(
+    ("spec", "alone"),
+    [
+        ({"validations": [{"expression": ASKS}]}, ["p"]),
+        ({"validations": [{"expression": ASKS}], "matchConditions": ["false"]}, []),
+        (
+            {"validations": [{"expression": ASKS}], "matchConditions": ["true", ASKS]},
+            ["p"],
+        ),
+        ({"validations": [{"expression": ASKS}], "matchConditions": [ASKS, "false"]}, []),
+    ],
+)
+def test_a_false_condition_spares_what_cannot_be_combined(
+    spec, alone, snapshot_of, policy_of, request_of, pod_of, now, monkeypatch
+):
+    names = [
+        {"name": f"c{n}", "expression": source} for n, source in enumerate(spec.get("matchConditions", []))
+    ]
+    others = [policy_of(f"q{n}", validations=[{"expression": "true"}]) for n in range(2)]
+    snapshot = snapshot_of(policy_of("p", **{**spec, "matchConditions": names}), *others)
+    request = request_of(pod_of())
+    assert both_ways(request, snapshot, now)[0] == both_ways(request, snapshot, now)[1]
+    seen = []
+    policy = type(snapshot.policies.policies[0])
+    evaluate = policy.evaluate
+    monkeypatch.setattr(
+        policy, "evaluate", lambda self, *rest, **how: seen.append(self.name) or evaluate(self, *rest, **how)
+    )
+    validate(request, snapshot, Knowledge(), now)
+    assert seen == alone
+
+
+@pytest.mark.parametrize("action", ["Allow", "Deny"])
+def test_params_that_must_exist_count_even_where_a_condition_is_false(
+    action, snapshot_of, policy_of, request_of, pod_of, now
+):
+    policies = [
+        policy_of(
+            f"p{n}",
+            paramKind=PARAM_KINDS[0],
+            paramRef={"name": "absent", "namespace": "research", "parameterNotFoundAction": action},
+            matchConditions=[{"name": "c", "expression": "false"}],
+            validations=[{"expression": "params.data.name == object.metadata.name"}],
+        )
+        for n in range(2)
+    ]
+    together, alone = both_ways(request_of(pod_of()), snapshot_of(*policies), now)
+    assert together == alone
+    assert len(together[1]["denials"]) == (2 if action == "Deny" else 0)
 
 
 def test_a_request_waits_for_one_batch_to_be_made(snapshot_of, policy_of, request_of, pod_of, now):

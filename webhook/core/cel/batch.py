@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from webhook.core.cel.program import Bindings, Program
 
-# One letter for each policy: it does not match the request, a condition is false, it passes, a rule is broken.
+# One letter for each policy: it does not match the request, a condition is false, it passes, a rule is broken or open.
 UNMATCHED, SKIPPED, PASSED, BROKEN = "-", "0", "1", "2"
 _UNMATCHED, _SKIPPED, _PASSED, _BROKEN = map(checked.text, (UNMATCHED, SKIPPED, PASSED, BROKEN))
 # Answered by callbacks, with what waits in a frame of one program; a batch has no frame.
@@ -29,12 +29,13 @@ _CALLING_BACK: Final = frozenset({"authorizer", "params"})
 class Case:
     """What decides on one policy: conditions that must all hold for it to apply, and rules that must all hold.
 
-    All conditions come from one environment; all rules from one, with one scope of variables. ``switch`` is the key of
+    All conditions come from one environment; all rules from one, with one scope of variables. ``rules`` is None where
+    they cannot be decided here: the case is then skipped, or left open as if one were broken. ``switch`` is the key of
     `Bindings` ``matching`` that says whether the request matches; none where it always does.
     """
 
     conditions: tuple[Program, ...]
-    rules: tuple[Program, ...]
+    rules: tuple[Program, ...] | None
     switch: str
 
 
@@ -66,7 +67,9 @@ class Batch:
 
 def _outcome(case: Case) -> bytes:
     """The expression of one letter. CEL's ``&&`` has the law of matchConditions: what is false beats an error."""
-    letter = _choose(_hold(case.rules), _PASSED, _BROKEN) if case.rules else _PASSED
+    letter = _BROKEN if case.rules is None else _PASSED
+    if case.rules:
+        letter = _choose(_hold(case.rules), _PASSED, _BROKEN)
     if case.conditions:
         letter = _choose(_hold(case.conditions), letter, _SKIPPED)
     if case.switch:
