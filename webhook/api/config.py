@@ -216,6 +216,34 @@ class Controller(Schema):
     )
 
 
+class Reports(Schema):
+    """The background scan of what already runs, and the reports it writes."""
+
+    enabled: bool = False
+    api: Literal["auto", "openreports.io", "wgpolicyk8s.io"] = Field(
+        default="auto",
+        description="whose types hold the reports; auto: openreports.io where it is installed, else wgpolicyk8s.io",
+    )
+    kinds: list[Name] = Field(
+        default_factory=list,
+        max_length=32,
+        description="workload kinds to judge besides pods, as Kind.group: what they would make next",
+    )
+    resources_per_second: float = Field(default=100, gt=0, le=10000, description="how fast is judged at most")
+    interval_seconds: float = Field(
+        default=21600, ge=10, description="everything is judged again after so long, whatever changed"
+    )
+    settle_seconds: float = Field(
+        default=10, ge=0.1, description="a namespace in which something changed is judged so much later"
+    )
+    max_results: int = Field(
+        default=500, ge=1, le=500, description="how many results one report lists; all are counted"
+    )
+    events: bool = Field(
+        default=True, description="tell the owners of running pods that would be denied by an Event"
+    )
+
+
 class Config(Schema):
     """The whole file. ``embedded`` names a state directory and then no cluster is used."""
 
@@ -226,6 +254,7 @@ class Config(Schema):
     tls: Tls = Field(default_factory=Tls)
     signing: Signing = Field(default_factory=Signing)
     controller: Controller = Field(default_factory=Controller)
+    reports: Reports = Field(default_factory=Reports)
     cluster: Cluster = Field(default_factory=Cluster)
     embedded: str = ""
     policies: str = Field(

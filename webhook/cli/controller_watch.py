@@ -11,6 +11,7 @@ from webhook.server.watch import Reading, Readings
 
 if TYPE_CHECKING:
     from webhook.cluster.controller.run import Controller
+    from webhook.cluster.reports.scanner import Scanner
 
 
 def health(controller: Controller) -> Health:
@@ -27,6 +28,7 @@ def readings(controller: Controller) -> Readings:
     return Readings(
         "controller",
         [
+            *(_of_scan(controller.scanner) if controller.scanner is not None else ()),
             Reading(
                 "weightlock_controller_leader",
                 "gauge",
@@ -91,3 +93,41 @@ def readings(controller: Controller) -> Readings:
             ),
         ],
     )
+
+
+def _of_scan(scanner: Scanner) -> list[Reading]:
+    """The background scan, as the acting replica sees it."""
+    return [
+        Reading(
+            "weightlock_scan_resources",
+            "counter",
+            "Running pods, and other objects, that the background scan judged.",
+            lambda: scanner.judged,
+        ),
+        Reading(
+            "weightlock_scan_namespaces_waiting",
+            "gauge",
+            "Namespaces that the background scan has yet to judge, or to judge again.",
+            lambda: scanner.waiting,
+        ),
+        Reading(
+            "weightlock_scan_last_complete_timestamp_seconds",
+            "gauge",
+            "When no namespace was left waiting for the background scan, in Unix time; absent before that.",
+            lambda: scanner.last_complete,
+        ),
+        Reading(
+            "weightlock_report_results",
+            "gauge",
+            "Rules that what runs now breaks, by what the reports call the result.",
+            lambda: scanner.total().outcomes,
+            "result",
+        ),
+        Reading(
+            "weightlock_report_would_deny",
+            "gauge",
+            "What runs now and would be denied were this policy at Deny, which is at Audit or Warn.",
+            lambda: scanner.total().would_deny(),
+            "policy",
+        ),
+    ]

@@ -43,12 +43,16 @@ class ClusterError(Exception):
 
 
 class ApiError(Exception):
-    """The API server refused, or (``status`` 0) could not be reached. The message is one line."""
+    """The API server refused, or (``status`` 0) could not be reached. The message is one line.
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    ``more`` is the token by which a list that took too long (410) can be gone on with.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, more: str = "") -> None:
         super().__init__(" ".join(message.split())[:500])
         self.status = status
         self.reason = reason
+        self.more = more
 
 
 class KubeApi:
@@ -118,12 +122,13 @@ class KubeApi:
         body: Document | list[Document] | None = None,
         *,
         content_type: str = "application/json",
+        accept: str = "application/json",
         seconds: float = REQUEST_SECONDS,
     ) -> Document:
         """Any request whose answer is one JSON object. Raises `ApiError`."""
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, _CONNECT_SECONDS))
         try:
-            response = await self._send(method, path, query, body, content_type, timeout)
+            response = await self._send(method, path, query, body, content_type, timeout, accept)
             async with response:
                 content = await _read(response, _MAX_ANSWER)
                 if response.status >= 300:
@@ -162,12 +167,13 @@ class KubeApi:
         body: Any,
         content_type: str,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - passed on to aiohttp
+        accept: str = "application/json",
     ) -> aiohttp.ClientResponse:
         answer = self._client.call_api(
             path,
             method,
             query_params=list((query or {}).items()),
-            header_params={"Accept": "application/json", "Content-Type": content_type},
+            header_params={"Accept": accept, "Content-Type": content_type},
             body=body,
             auth_settings=["BearerToken"],
             _preload_content=False,
@@ -235,9 +241,13 @@ def _refusal(status: int, content: bytes) -> ApiError:
         document = parse(content)
     except ApiError:
         document = {}
-    message = document.get("message")
+    message, metadata = document.get("message"), document.get("metadata")
+    more = metadata.get("continue") if isinstance(metadata, dict) else None
     return ApiError(
-        status, str(document.get("reason", "")), str(message or f"the API server answered {status}")
+        status,
+        str(document.get("reason", "")),
+        str(message or f"the API server answered {status}"),
+        more if isinstance(more, str) else "",
     )
 
 

@@ -244,7 +244,8 @@ class _Judge:
         grant = waived(self.snapshot.access, finding.code, self.request.namespace, labels, self.now)
         if grant is None:
             return finding
-        return replace(finding, action="Warn", message=f"waived by {grant.request}: {finding.message}")
+        message = f"waived by {grant.request}: {finding.message}"
+        return replace(finding, action="Warn", message=message, waiver=grant.request)
 
     def _templates(self) -> tuple[TemplateFacts, ...]:
         """The facts, gathered once: the policies and the injection both look at them."""

@@ -34,7 +34,9 @@ _MAX_AUDIT_ANNOTATION = 10 * 1024
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """One rule that was broken, or (``unevaluable``) could not be checked."""
+    """One rule that was broken, or (``unevaluable``) could not be checked. ``waiver`` names the request that made a
+    warning of it.
+    """
 
     code: str
     policy: str
@@ -45,6 +47,7 @@ class Finding:
     unevaluable: bool = False
     path: str = ""
     controls: tuple[str, ...] = ()
+    waiver: str = ""
 
 
 @dataclass(frozen=True, slots=True)

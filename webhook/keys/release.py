@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from webhook.core.access import SubjectKey
 from webhook.core.admission import NOT_INJECTED, RESERVED_NAME, validate
 from webhook.core.facts import gather_request
+from webhook.core.live import creation_of
 from webhook.core.objects import Lookup, MissingObjectError
-from webhook.core.review import REVIEW_API_VERSION, AdmissionRequest, parse_request
 from webhook.core.source import Needs
 from webhook.core.workload import MalformedObjectError
 from webhook.keys.refusal import NO_GRANT, NO_KEY, NOT_ITS_MODEL, POLICY, RefusedError
@@ -21,37 +21,17 @@ from webhook.keys.refusal import NO_GRANT, NO_KEY, NOT_ITS_MODEL, POLICY, Refuse
 if TYPE_CHECKING:
     from webhook.api.modelweights import ModelWeights
     from webhook.core.objects import Document
+    from webhook.core.review import AdmissionRequest
     from webhook.core.snapshot import Snapshot
     from webhook.core.source import Knowledge
     from webhook.core.verdict import Verdict
     from webhook.keys.caller import Caller
 
-# What the API server, the scheduler and the kubelet add after admission; policies judge what was asked for.
-_LATER_METADATA = frozenset({
-    "uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "selfLink",
-})  # fmt: skip
-_POD = {"group": "", "version": "v1", "kind": "Pod"}
-_PODS = {"group": "", "version": "v1", "resource": "pods"}
-
 
 def admission_of(caller: Caller, pod: Document) -> AdmissionRequest:
     """The creation of the pod as it stands now, asked for by its own service account."""
-    metadata = {name: value for name, value in pod["metadata"].items() if name not in _LATER_METADATA}
-    spec = {name: value for name, value in pod["spec"].items() if name != "nodeName"}
-    request = {
-        "uid": f"release-{caller.uid}",
-        "kind": _POD,
-        "requestKind": _POD,
-        "resource": _PODS,
-        "requestResource": _PODS,
-        "operation": "CREATE",
-        "name": caller.pod,
-        "namespace": caller.namespace,
-        "userInfo": {"username": caller.username, "groups": caller.groups},
-        "object": {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec},
-        "dryRun": False,
-    }
-    return parse_request({"apiVersion": REVIEW_API_VERSION, "kind": "AdmissionReview", "request": request})
+    document = {"apiVersion": "v1", "kind": "Pod", "metadata": pod["metadata"], "spec": pod["spec"]}
+    return creation_of(document, "pods", f"release-{caller.uid}", caller.username, caller.groups)
 
 
 def judge(

@@ -1,14 +1,16 @@
 """What those who watch a controller read."""
 
 import re
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from webhook.api.config import Config, Settings
+from webhook.api.config import Config, Reports, Settings
 from webhook.cli import controller_watch
 from webhook.cluster.controller.run import Controller
+from webhook.core.report import Counts
 from webhook.core.snapshot import SnapshotBuilder
 from webhook.core.source import NotReadyError
 
@@ -84,3 +86,19 @@ def test_it_is_not_ready_before_all_is_read(controller):
         synced=False, kind=SimpleNamespace(resource="pods"), trouble="forbidden"
     )
     assert controller_watch.health(controller).trouble() == "pods were not read yet (forbidden)"
+
+
+def test_the_scan_is_counted_where_there_is_one(controller):
+    assert not any("scan" in name or "report" in name for name, *_ in shown(controller))
+    scanning = Controller(Source(), Config(reports=Reports(enabled=True)), None, {})
+    scanner = scanning.scanner
+    scanner.judged, scanner.last_complete = 40, 1.7e9
+    counts = Counts(outcomes=Counter(fail=3), broken=Counter({("p", "Audit"): 2, ("q", "Deny"): 1}))
+    scanner.counts = {"a": counts, "b": counts}
+    found = shown(scanning)
+    assert found["weightlock_scan_resources_total",] == 40
+    assert found["weightlock_scan_namespaces_waiting",] == 0
+    assert found["weightlock_scan_last_complete_timestamp_seconds",] == 1.7e9
+    assert found["weightlock_report_results", "fail"] == 6
+    assert found["weightlock_report_would_deny", "p"] == 4
+    assert ("weightlock_report_would_deny", "q") not in found

@@ -17,6 +17,8 @@ from webhook.cluster.controller.progress import Progress
 from webhook.cluster.controller.steps import Steps, is_undecided
 from webhook.cluster.controller.watches import CONFIGURATIONS, PODS, Kept, holders, holds_weights, slim_pod
 from webhook.cluster.reflector import Reflector, Timing
+from webhook.cluster.reports.notice import Noticed
+from webhook.cluster.reports.scanner import Scanner
 from webhook.cluster.source import ClusterSource
 from webhook.core.access.intact import Protection, protection
 from webhook.core.snapshot import APPROVALS, REQUESTS
@@ -57,14 +59,16 @@ class Controller:
         self._configurations = Kept(
             lambda document: document["metadata"]["name"] in {key.name for key in expected}
         )
-        timing = Timing()
+        timing, events = Timing(), Events(source.api)
+        self.scanner = Scanner(source, events, config.reports) if config.reports.enabled else None
+        pods = self._pods if self.scanner is None else Noticed(self._pods, self.scanner)
         self._reflectors = [
-            Reflector(source.api, PODS, self._pods, timing),
+            Reflector(source.api, PODS, pods, timing),
             *(Reflector(source.api, kind, self._configurations, timing) for kind in CONFIGURATIONS),
         ]
         settings = config.controller
         self.notifier = Notifier(settings.receivers)
-        self.steps = Steps(source.api, Events(source.api), signer, self.notifier.tell)
+        self.steps = Steps(source.api, events, signer, self.notifier.tell)
         self._faults: tuple[str, ...] = ()
         self._restore = settings.restore
         self._settling = timedelta(seconds=settings.settle_seconds)
@@ -86,7 +90,7 @@ class Controller:
             controller = cls(source, config, signer, expected)
             tasks = [asyncio.create_task(reflector.run()) for reflector in controller._reflectors]
             tasks.append(asyncio.create_task(controller.notifier.run()))
-            tasks.append(asyncio.create_task(controller.leader.run(controller.rounds)))
+            tasks.append(asyncio.create_task(controller.leader.run(controller.act)))
             stack.push_async_callback(_cancel, tasks)
             stack.push_async_callback(controller.leader.release)
             yield controller
@@ -107,6 +111,11 @@ class Controller:
             if not reflector.synced:
                 return f"{reflector.kind.resource} were not read yet ({reflector.trouble})"
         return None
+
+    async def act(self) -> None:
+        """What the leader does until it is cancelled: its rounds, and beside them the scan of what runs."""
+        scan = [self.scanner.run()] if self.scanner is not None else []
+        await asyncio.gather(self.rounds(), *scan)
 
     async def rounds(self) -> None:
         """Round after round; what goes wrong in one is logged and tried again in the next."""

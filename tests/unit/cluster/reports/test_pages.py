@@ -1,0 +1,100 @@
+"""Lists in pages, and no more than one at a time."""
+
+import gc
+import weakref
+
+import pytest
+
+from webhook.cluster.api import ApiError
+from webhook.cluster.controller.watches import PODS
+from webhook.cluster.reports.pages import PAGE, each
+
+
+class Item(dict):
+    """A document that can be watched for its end."""
+
+
+@pytest.fixture
+def alive(cluster, make):
+    """The number of documents that are held somewhere, asked after each step."""
+    found = weakref.WeakSet()
+
+    def build(count):
+        class Made:
+            def __len__(self):
+                return count
+
+            def __iter__(self):
+                raise AssertionError("never all at once")
+
+            def __getitem__(self, part):
+                items = [Item(make.pod(f"pod-{n:06}")) for n in range(*part.indices(count))]
+                for item in items:
+                    found.add(item)
+                return items
+
+        made = Made()
+        cluster._list = lambda path, query: _page(made, query)
+        return found
+
+    return build
+
+
+def _page(made, query):
+    begin, limit = int(query.get("continue", "0")), int(query["limit"])
+    metadata = {"continue": str(begin + limit)} if begin + limit < len(made) else {}
+    return {"metadata": metadata, "items": made[begin : begin + limit]}
+
+
+Item.__hash__ = object.__hash__
+
+
+async def names(cluster):
+    return [
+        item["metadata"]["name"] async for item in each(cluster, PODS, "research", {"fieldSelector": "a=b"})
+    ]
+
+
+async def test_all_pages_in_order_with_the_selectors(cluster, make):
+    cluster.put(*(make.pod(f"pod-{n:03}") for n in range(2 * PAGE + 1)))
+    assert await names(cluster) == [f"pod-{n:03}" for n in range(2 * PAGE + 1)]
+    queries = [query for *_, query in cluster.requests]
+    assert [query.get("continue") for query in queries] == [None, str(PAGE), str(2 * PAGE)]
+    assert all(query["fieldSelector"] == "a=b" for query in queries)
+
+
+async def test_a_page_at_most_is_held_however_many_there_are(cluster, alive):
+    held = alive(50 * PAGE)
+    most = count = 0
+    async for _ in each(cluster, PODS, "research"):
+        count += 1
+        if count % 37 == 0:
+            gc.collect(0)
+            most = max(most, len(held))
+    assert count == 50 * PAGE
+    assert most <= PAGE + 1
+
+
+async def test_a_list_that_took_too_long_is_gone_on_with(cluster, make):
+    cluster.put(*(make.pod(f"pod-{n:03}") for n in range(PAGE + 5)))
+    cluster.expire = 1
+    assert len(await names(cluster)) == PAGE + 5
+
+
+async def test_a_list_that_never_goes_on_is_an_error(cluster, make):
+    cluster.put(*(make.pod(f"pod-{n:03}") for n in range(PAGE + 5)))
+    cluster.expire = 9
+    with pytest.raises(ApiError) as error:
+        await names(cluster)
+    assert error.value.status == 410
+
+
+@pytest.mark.parametrize("answer", [{}, {"metadata": {}, "items": "none"}])
+async def test_what_is_no_list_is_an_error(cluster, answer):
+    cluster._list = lambda path, query: answer
+    with pytest.raises(ApiError, match="no list"):
+        await names(cluster)
+
+
+async def test_an_empty_namespace_is_none(cluster):
+    assert await names(cluster) == []

@@ -1,0 +1,4 @@
+"""The background scan: judges what already runs as admission would now, and writes reports.
+
+It denies and ends nothing.
+"""

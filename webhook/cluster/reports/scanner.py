@@ -1,0 +1,296 @@
+"""The background scan of the acting replica: namespace after namespace, paced, a page of objects at a time.
+
+It reads, judges and reports; it never changes or ends what runs. Every namespace is judged when the scan begins, again
+after the interval, and soon after something changed that its results depend on or a pod came into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NoReturn
+
+from webhook.cluster.api import ApiError
+from webhook.cluster.controller.watches import PODS
+from webhook.cluster.discovery import Discovery
+from webhook.cluster.reports.owners import Owners
+from webhook.cluster.reports.pace import Pace
+from webhook.cluster.reports.pages import each
+from webhook.cluster.reports.store import ReportStore
+from webhook.core.access.model import format_time
+from webhook.core.admission import internal_denial
+from webhook.core.documents import MalformedObjectError
+from webhook.core.live import account_of, creation_of
+from webhook.core.policy import UNEVALUABLE_CODE
+from webhook.core.report import Counts, Gathering, Resource, results_of
+from webhook.core.report_agenda import Agenda, Turn
+from webhook.core.report_documents import cluster_report, counts_of, digest_of, namespace_report
+from webhook.core.report_judge import judge_live
+from webhook.core.report_marks import Marks
+from webhook.core.review import BadReviewError
+from webhook.core.source import Knowledge, Needs, NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from webhook.api.config import Reports
+    from webhook.cluster.controller.events import Events
+    from webhook.cluster.kinds import ResourceKind
+    from webhook.cluster.source import ClusterSource
+    from webhook.core.objects import Document, ObjectKey
+    from webhook.core.report import Result
+    from webhook.core.report_documents import ReportApi
+    from webhook.core.verdict import Verdict
+
+LOOK_SECONDS = 1.0
+ABSENT_SECONDS = 60.0
+_BACKOFF_SECONDS = 30.0
+_SUMMARY_SECONDS = 30.0
+_MAX_ROUNDS = 8
+_MAX_TOLD = 20
+# A pod's creation is told in whole seconds, by another clock than ours.
+_SKEW = timedelta(seconds=5)
+_FINAL = ("Succeeded", "Failed")
+_RUNNING = {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
+
+log = logging.getLogger(__name__)
+
+
+class Scanner:
+    """`run` it while this replica leads; `seen` and `gone` are told of every pod that the watch shows."""
+
+    def __init__(self, source: ClusterSource, events: Events, settings: Reports) -> None:
+        self.judged = 0
+        self.counts: dict[str, Counts] = {}
+        self.last_complete: float | None = None
+        self.trouble = ""
+        self._faults: tuple[type[Exception], str] | None = None
+        self._source = source
+        self._settings = settings
+        self._store = ReportStore(source.api, settings.api)
+        self._discovery = Discovery(source.api)
+        self._owners = Owners(source.api, events)
+        self._pace = Pace(settings.resources_per_second)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._agenda = Agenda(self._settings.interval_seconds, self._settings.settle_seconds)
+        self._marks: Marks | None = None
+        self._looked: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
+        self._summarised = float("-inf")
+        self._unsaid = True
+        self.counts = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many namespaces are due."""
+        return self._agenda.waiting(time.monotonic())
+
+    def total(self) -> Counts:
+        """What all namespaces come to."""
+        total = Counts()
+        for found in self.counts.values():
+            total.add(found)
+        return total
+
+    def seen(self, pod: Document) -> None:
+        """A pod is there or changed: its namespace is judged again if the pod is new, or ended with results against
+        some there.
+        """
+        metadata = pod["metadata"]
+        namespace = metadata.get("namespace", "")
+        looked = self._looked.get(namespace)
+        if looked is None:
+            return
+        ended = (pod.get("status") or {}).get("phase") in _FINAL and self._has_results(namespace)
+        if ended or str(metadata.get("creationTimestamp", "")) >= looked:
+            self._agenda.touch(namespace, time.monotonic())
+
+    def gone(self, key: ObjectKey) -> None:
+        """A pod is no more: results may be about it."""
+        if self._has_results(key.namespace):
+            self._agenda.touch(key.namespace, time.monotonic())
+
+    async def run(self) -> None:
+        """Scan until cancelled. What goes wrong is logged and tried again."""
+        prepared: ReportApi | None = None
+        while True:
+            try:
+                kind = await self._store.find()
+                if kind is not None and kind != prepared:
+                    await self._prepare(kind)
+                prepared = kind
+                if kind is not None:
+                    await self._scan(kind)
+                self._say("the types of reports are not installed: nothing is scanned")
+                await asyncio.sleep(ABSENT_SECONDS)
+            except NotReadyError as error:
+                self._say(str(error))
+                await asyncio.sleep(LOOK_SECONDS)
+            except ApiError as error:
+                self._say(f"the scan failed: {error}")
+                await asyncio.sleep(_BACKOFF_SECONDS)
+            except Exception:
+                log.exception("internal error")
+                await asyncio.sleep(_BACKOFF_SECONDS)
+
+    async def _prepare(self, kind: ReportApi) -> None:
+        """Begin anew, with what the reports of an earlier leader say."""
+        self._begin()
+        for namespace, document in (await self._store.own(kind)).items():
+            self._digests[namespace] = digest_of(document)
+            if namespace:
+                self.counts[namespace] = counts_of(document)
+        removed = await self._store.remove_from_others(kind)
+        fields = {"api": kind.api_version, "reports": len(self._digests), "removedFromOthers": removed}
+        log.info("scanning what runs", extra={"fields": fields})
+
+    async def _scan(self, kind: ReportApi) -> NoReturn:
+        """Turn after turn, until an error."""
+        self._say("")
+        looked = float("-inf")
+        while True:
+            if time.monotonic() - looked >= LOOK_SECONDS:
+                await self._look(kind)
+                looked = time.monotonic()
+            turn = self._agenda.take(time.monotonic())
+            if turn is None:
+                await self._sum_up(kind)
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            try:
+                await self._judge_namespace(kind, turn)
+            except Exception:
+                self._agenda.retry(turn.namespace, time.monotonic(), _BACKOFF_SECONDS)
+                raise
+
+    async def _look(self, kind: ReportApi) -> None:
+        """Find out what changed, and forget the namespaces that are gone."""
+        now = time.monotonic()
+        marks = Marks.of(self._source.snapshot(), datetime.now(UTC))
+        self._agenda.keep(marks.namespaces, now)
+        before, self._marks = self._marks, marks
+        changed = marks.changed_since(before) if before is not None else set()
+        if changed is None:
+            self._agenda.touch_all(now)
+            self._unsaid = True
+        for namespace in changed or ():
+            self._agenda.touch(namespace, now)
+        for namespace in (self._digests.keys() | self.counts.keys()) - marks.namespaces.keys() - {""}:
+            await self._drop(kind, namespace)
+
+    async def _judge_namespace(self, kind: ReportApi, turn: Turn) -> None:
+        began = datetime.now(UTC)
+        self._looked[turn.namespace] = format_time(began - _SKEW)
+        gathering = Gathering(self._settings.max_results)
+        told = 0
+        async for thing, document in self._things(turn.namespace):
+            await self._pace.step()
+            verdict, results = await self._judge(thing, document)
+            self.judged += 1
+            gathering.add(verdict, results)
+            for result in results if self._settings.events and thing is PODS else ():
+                if "Deny" in result.actions and told < _MAX_TOLD:
+                    told += 1
+                    await self._owners.tell(document, result)
+        await self._write(kind, turn, gathering)
+
+    async def _things(self, namespace: str) -> AsyncIterator[tuple[ResourceKind, Document]]:
+        """What is judged in a namespace: pods that may still run, and of other kinds what no other object made."""
+        async for pod in each(self._source.api, PODS, namespace, _RUNNING):
+            if "deletionTimestamp" not in pod["metadata"]:
+                yield PODS, pod
+        for name in self._settings.kinds:
+            kind = await self._discovery.find(name)
+            if kind is None or not kind.namespaced or kind.name == PODS.name:
+                continue
+            async for document in each(self._source.api, kind, namespace):
+                owners = document["metadata"].get("ownerReferences") or ()
+                if not any(owner.get("controller") is True for owner in owners):
+                    yield kind, document
+
+    async def _judge(self, kind: ResourceKind, document: Document) -> tuple[Verdict, list[Result]]:
+        """Raises `NotReadyError` where there is no snapshot to judge by, or an object cannot be read.
+
+        A fault of ours with one object is that object's result: it must not keep the others from being judged.
+        """
+        metadata = document["metadata"]
+        namespace, name, uid = (str(metadata.get(field, "")) for field in ("namespace", "name", "uid"))
+        resource = Resource(namespace, name, kind.kind, kind.api_version, uid)
+        try:
+            return await self._evaluate(kind, document, resource)
+        except (MalformedObjectError, BadReviewError) as error:
+            return _unjudged(resource, str(error))
+        except NotReadyError:
+            raise
+        except Exception as error:
+            if self._faults != (type(error), kind.name):
+                self._faults = (type(error), kind.name)
+                log.exception("internal error", extra={"fields": {"kind": kind.name}})
+            return _unjudged(resource, f"internal error ({type(error).__name__})")
+
+    async def _evaluate(
+        self, kind: ResourceKind, document: Document, resource: Resource
+    ) -> tuple[Verdict, list[Result]]:
+        username, groups = account_of(document, self._source.snapshot().workloads)
+        request = creation_of(document, kind.resource, f"scan-{resource.uid}", username, groups)
+        knowledge, now = Knowledge(), datetime.now(UTC)
+        for _ in range(_MAX_ROUNDS):
+            outcome = judge_live(request, resource, self._source.snapshot(), knowledge, now)
+            if not isinstance(outcome, Needs):
+                return outcome
+            knowledge = knowledge.joined(await self._source.answer(outcome))
+        return _unjudged(resource, f"no verdict after {_MAX_ROUNDS} rounds of questions")
+
+    async def _write(self, kind: ReportApi, turn: Turn, gathering: Gathering) -> None:
+        namespace = turn.namespace
+        results, counts = gathering.results(), gathering.counts
+        if not counts.resources:
+            await self._drop(kind, namespace)
+            return
+        document = namespace_report(kind, namespace, results, counts, datetime.now(UTC))
+        self._unsaid = self._unsaid or turn.whole or self.counts.get(namespace) != counts
+        self.counts[namespace] = counts
+        digest = digest_of(document)
+        # Written as it is already, it is left alone, but now and then: somebody may have changed it.
+        if turn.whole or digest != self._digests.get(namespace):
+            await self._store.write(kind, document)
+            self._digests[namespace] = digest
+
+    async def _drop(self, kind: ReportApi, namespace: str) -> None:
+        if namespace in self._digests:
+            await self._store.remove(kind, namespace)
+        self._unsaid = self.counts.pop(namespace, None) is not None or self._unsaid
+        self._digests.pop(namespace, None)
+
+    async def _sum_up(self, kind: ReportApi) -> None:
+        """Write the cluster's report once all that was due is done."""
+        now = time.monotonic()
+        self.last_complete = time.time()
+        if not self._unsaid or now - self._summarised < _SUMMARY_SECONDS:
+            return
+        snapshot = self._source.snapshot()
+        names = {policy.name for policy in snapshot.policies.policies}
+        problems = {f"{key.kind}/{key.name}": text for key, text in snapshot.problems.items()}
+        document = cluster_report(kind, names, self.counts, problems, datetime.now(UTC))
+        await self._store.write(kind, document)
+        self._digests[""] = digest_of(document)
+        self._summarised, self._unsaid = now, False
+
+    def _has_results(self, namespace: str) -> bool:
+        found = self.counts.get(namespace)
+        return found is not None and bool(found.outcomes)
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            if trouble:
+                log.warning("reports", extra={"fields": {"why": trouble}})
+
+
+def _unjudged(resource: Resource, why: str) -> tuple[Verdict, list[Result]]:
+    verdict = internal_denial(f"scan-{resource.uid}", UNEVALUABLE_CODE, why)
+    return verdict, results_of(resource, verdict)

@@ -1,0 +1,105 @@
+"""Where reports are kept: whichever of the two report APIs the cluster has, written by server-side apply.
+
+Only reports of Weightlock's own are read, written and removed. The types are other people's and are never installed
+from here; without them nothing is written.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from webhook.cluster.api import ApiError
+from webhook.core.report_documents import APIS, NAME, SELECTOR, ReportApi
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from webhook.cluster.api import KubeApi
+    from webhook.core.objects import Document
+
+FIELD_MANAGER = "weightlock-reports"
+_PAGE = 100
+_APPLY = "application/apply-patch+yaml"
+# Names, labels and annotations are all that is needed of a report that exists; its results may be many.
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+log = logging.getLogger(__name__)
+
+
+async def installed(api: KubeApi) -> tuple[ReportApi, ...]:
+    """The report APIs this cluster has, the one to prefer first. Raises `ApiError`."""
+    found = []
+    for candidate in APIS:
+        try:
+            answer = await api.get(f"/apis/{candidate.api_version}")
+        except ApiError as error:
+            if error.status == 404:
+                continue
+            raise
+        served = {item.get("name") for item in answer.get("resources") or () if isinstance(item, dict)}
+        if {candidate.resource, candidate.cluster_resource} <= served:
+            found.append(candidate)
+    return tuple(found)
+
+
+class ReportStore:
+    """The reports of one cluster. ``wanted`` is the group to use, or ``auto``. All methods raise `ApiError`."""
+
+    def __init__(self, api: KubeApi, wanted: str = "auto") -> None:
+        self._api = api
+        self._wanted = wanted
+
+    async def find(self) -> ReportApi | None:
+        """The API to write to, or None where it is not installed."""
+        for candidate in await installed(self._api):
+            if self._wanted in ("auto", candidate.group):
+                return candidate
+        return None
+
+    async def own(self, kind: ReportApi) -> dict[str, Document]:
+        """Each report of ours by its namespace (empty: the cluster's), without its results."""
+        found: dict[str, Document] = {}
+        for path in (kind.path(), kind.path("")):
+            async for document in self._each(path):
+                metadata = document.get("metadata") or {}
+                if metadata.get("name") == NAME:
+                    found[str(metadata.get("namespace", ""))] = document
+        return found
+
+    async def write(self, kind: ReportApi, document: Document) -> None:
+        """Create a report or put this one in its place."""
+        place = kind.path(quote(document["metadata"].get("namespace", ""), safe=""))
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        await self._api.request("PATCH", f"{place}/{NAME}", query, document, content_type=_APPLY)
+
+    async def remove(self, kind: ReportApi, namespace: str) -> None:
+        """Remove a report; one that is gone already is no error."""
+        try:
+            await self._api.request("DELETE", f"{kind.path(quote(namespace, safe=''))}/{NAME}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    async def remove_from_others(self, kind: ReportApi) -> int:
+        """Remove our reports from the API that is not used (any more); how many there were."""
+        removed = 0
+        for other in await installed(self._api):
+            if other != kind:
+                for namespace in await self.own(other):
+                    await self.remove(other, namespace)
+                    removed += 1
+        return removed
+
+    async def _each(self, path: str) -> AsyncIterator[Document]:
+        query = {"limit": str(_PAGE), "labelSelector": SELECTOR}
+        while True:
+            page = await self._api.request("GET", path, query, accept=_METADATA_ONLY)
+            for item in page.get("items") or ():
+                if isinstance(item, dict):
+                    yield item
+            more = (page.get("metadata") or {}).get("continue")
+            if not more:
+                return
+            query["continue"] = more

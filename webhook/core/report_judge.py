@@ -1,0 +1,52 @@
+"""One thing that already runs, judged as its creation would be now: the results a report lists.
+
+Pure, and the same evaluation as at admission; what cannot be judged is a result that says so, never a pass.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from webhook.core.admission import refused, validate
+from webhook.core.cel.document import DocumentError, check
+from webhook.core.documents import MalformedObjectError
+from webhook.core.facts import gather_request
+from webhook.core.objects import Lookup, MissingObjectError
+from webhook.core.report import Resource, Result, results_of
+from webhook.core.review import RefusedReviewError
+from webhook.core.source import Needs
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from webhook.core.review import AdmissionRequest
+    from webhook.core.snapshot import Snapshot
+    from webhook.core.source import Knowledge
+    from webhook.core.verdict import Verdict
+
+
+def judge_live(
+    request: AdmissionRequest, resource: Resource, snapshot: Snapshot, knowledge: Knowledge, now: datetime
+) -> tuple[Verdict, list[Result]] | Needs:
+    """The verdict on `webhook.core.live.creation_of` an object, and its results; or what is needed to say so."""
+    try:
+        check(request.raw)
+    except DocumentError as error:
+        verdict = refused(RefusedReviewError(request.uid, str(error)))
+        return verdict, results_of(resource, verdict)
+    outcome = validate(request, snapshot, knowledge, now)
+    if isinstance(outcome, Needs):
+        return outcome
+    if not (outcome.denials or outcome.warnings or outcome.audits):
+        return outcome, []
+    return outcome, results_of(resource, outcome, _sensitivities(request, snapshot, knowledge))
+
+
+def _sensitivities(request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge) -> set[str]:
+    """How sensitive the weights are that it can read; what cannot be found out was a finding already."""
+    lookup = Lookup(snapshot.objects, knowledge.objects)
+    try:
+        templates = gather_request(request, lookup, snapshot.catalog, snapshot.settings, snapshot.workloads)
+    except (MalformedObjectError, MissingObjectError):
+        return set()
+    return {use.sensitivity for template in templates for use in template.facts.weights}
