@@ -380,9 +380,53 @@ def test_nobody_may_do_everything_or_read_secrets(render):
             assert "secrets" not in rule["resources"], name
 
 
+def controller_rules(objects):
+    """What the controller may do beyond its own namespace: (group, resource, verb)."""
+    return {
+        (group, resource, verb)
+        for rule in objects["ClusterRole", "weightlock-controller"]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_the_scan_gets_the_rights_it_needs_and_no_more(render):
+    without = controller_rules(render(reports={"enabled": False}))
+    plain = controller_rules(render(reports={"events": False})) - without
+    assert {verb for *_, verb in plain} == {"list", "create", "patch", "delete"}
+    assert {resource for _, resource, _ in plain} == {
+        *("reports", "clusterreports", "policyreports", "clusterpolicyreports")
+    }
+    assert controller_rules(render()) - without - plain == {
+        ("apps", "replicasets", "get"),
+        ("batch", "jobs", "get"),
+    }
+    workloads = controller_rules(render(reports={"workloads": True})) - controller_rules(render())
+    assert {verb for *_, verb in workloads} == {"list"}
+
+
+def test_the_scan_follows_the_values(render):
+    def reports(**values):
+        text = render(**values)["ConfigMap", "weightlock-config"]["data"]["controller.yaml"]
+        return Config.model_validate(yaml.safe_load(text)).reports
+
+    found = reports()
+    assert (found.enabled, found.api, found.kinds, found.resources_per_second) == (True, "auto", [], 100)
+    asked = reports(
+        reports={"workloads": True, "api": "wgpolicyk8s.io"}, config={"reports": {"maxResults": 20}}
+    )
+    assert (asked.api, asked.max_results) == ("wgpolicyk8s.io", 20)
+    # Each kind that is judged may be listed.
+    rules = controller_rules(render(reports={"workloads": True}))
+    for kind in asked.kinds:
+        assert (kind.partition(".")[2], plural(kind), "list") in rules
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
+        ({"reports": {"api": "kyverno.io"}}, "reports/api"),
         ({"namespace": "kube-system"}, "not installed into kube-system"),
         ({"policies": {"weights-ned-grant": {"enabled": False}}}, "ships no such policy"),
         ({"certificates": {"mode": "provided"}}, "caBundle is needed"),

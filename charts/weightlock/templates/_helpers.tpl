@@ -104,6 +104,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $restore := and $root.Values.controller.restoreWebhooks (ne $root.Values.certificates.mode "certManager") -}}
 {{- $_ := set $config "controller" (dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $restore) -}}
 {{- $_ := set $config "metricsListen" (dict "port" 8080) -}}
+{{- with $root.Values.reports -}}
+{{- $kinds := ternary (list "Deployment.apps" "StatefulSet.apps" "DaemonSet.apps" "Job.batch" "CronJob.batch") (list) .workloads -}}
+{{- $_ := set $config "reports" (dict "enabled" .enabled "api" .api "kinds" $kinds "events" .events "resourcesPerSecond" .resourcesPerSecond "intervalSeconds" .intervalSeconds) -}}
+{{- end -}}
 {{- end -}}
 {{- $config = mustMergeOverwrite $config (deepCopy $root.Values.config) -}}
 {{- if eq .component "broker" -}}

@@ -31,6 +31,10 @@ RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         ("get", "list", "watch", "create", "patch"),
     ),
     ("coordination.k8s.io", ("leases",), ("get", "create", "update")),
+    ("openreports.io", ("reports", "clusterreports"), ("list", "create", "patch", "delete")),
+    ("wgpolicyk8s.io", ("policyreports", "clusterpolicyreports"), ("list", "create", "patch", "delete")),
+    ("apps", ("replicasets",), ("get",)),
+    ("batch", ("jobs",), ("get",)),
 )
 
 
