@@ -214,6 +214,10 @@ class Controller(Schema):
     restore: bool = Field(
         default=True, description="put a webhook configuration back that was changed or removed"
     )
+    restore_definitions: bool = Field(
+        default=True,
+        description="put a type of weightlock.dev back that was changed; one that was deleted is only reported",
+    )
 
 
 class Reports(Schema):

@@ -61,6 +61,18 @@ def readings(controller: Controller) -> Readings:
                 lambda: progress.drifted,
             ),
             Reading(
+                "weightlock_definitions_restored",
+                "counter",
+                "Types of weightlock.dev put back after they were changed.",
+                lambda: progress.restored_definitions,
+            ),
+            Reading(
+                "weightlock_definitions_drifted",
+                "gauge",
+                "Types of weightlock.dev that are not as they should be, as the acting replica sees it.",
+                lambda: progress.drifted_definitions,
+            ),
+            Reading(
                 "weightlock_signatures",
                 "counter",
                 "Access requests and approvals signed on read-back.",

@@ -69,7 +69,8 @@ class _GoneError(Exception):
 class Reflector:
     """One kind, or what of it lies in a namespace and meets ``labelSelector`` and ``fieldSelector``.
 
-    ``synced`` after the first whole list; ``seen`` is when (monotonic) it was last known to be current.
+    ``synced`` after the first whole list; ``seen`` is when (monotonic) it was last known to be current, and 0 where the
+    cluster no longer has the kind.
     """
 
     def __init__(
@@ -113,6 +114,9 @@ class Reflector:
                     self._is_absent()
                     await asyncio.sleep(random.uniform(0.5, 1) * self._timing.absent)  # noqa: S311
                     continue
+                if error.status == _NOT_FOUND:
+                    # The objects of a kind are deleted before the kind is, so what is held may be too little.
+                    self.seen, self._version = 0.0, None
                 await self._rest(str(error), backoff)
             except Exception as error:  # a watch that ends for good would be noticed only by its age
                 log.exception("internal error", extra={"fields": {"kind": self.kind.name}})

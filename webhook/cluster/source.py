@@ -93,6 +93,10 @@ class ClusterSource:
             self._raise_unless_synced()
         if self.age() > self._max_age:
             oldest = min(self._reflectors, key=lambda reflector: reflector.seen)
+            if not oldest.seen:
+                raise NotReadyError(
+                    f"the cluster has no {oldest.kind.resource} any more: its definition was removed or is not served"
+                )
             why = f" ({oldest.trouble})" if oldest.trouble else ""
             raise NotReadyError(
                 f"Weightlock last heard of {oldest.kind.resource} {self.age():.0f} s ago, which is too long{why}"

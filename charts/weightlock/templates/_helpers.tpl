@@ -26,6 +26,15 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- append .Values.exemptNamespaces .Release.Namespace | uniq | sortAlpha | toJson -}}
 {{- end -}}
 
+{{/* The names of the types, as JSON. */}}
+{{- define "weightlock.definitions" -}}
+{{- $names := list -}}
+{{- range $path, $_ := .Files.Glob "files/crds/*.yaml" -}}
+{{- $names = append $names ($.Files.Get $path | fromYaml).metadata.name -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
 {{- define "weightlock.tlsSecret" -}}
 {{- $provided := eq .root.Values.certificates.mode "provided" -}}
 {{- if $provided -}}
@@ -102,7 +111,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 {{- if eq .component "controller" -}}
 {{- $restore := and $root.Values.controller.restoreWebhooks (ne $root.Values.certificates.mode "certManager") -}}
-{{- $_ := set $config "controller" (dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $restore) -}}
+{{- $_ := set $config "controller" (dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $restore "restoreDefinitions" $root.Values.controller.restoreDefinitions) -}}
 {{- $_ := set $config "metricsListen" (dict "port" 8080) -}}
 {{- with $root.Values.reports -}}
 {{- $kinds := ternary (list "Deployment.apps" "StatefulSet.apps" "DaemonSet.apps" "Job.batch" "CronJob.batch") (list) .workloads -}}

@@ -30,6 +30,8 @@ RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"),
         ("get", "list", "watch", "create", "patch"),
     ),
+    ("apiextensions.k8s.io", ("customresourcedefinitions",), ("get", "list", "watch", "patch")),
+    ("weightlock.dev", ("weightpolicies",), ("weaken",)),
     ("coordination.k8s.io", ("leases",), ("get", "create", "update")),
     ("openreports.io", ("reports", "clusterreports"), ("list", "create", "patch", "delete")),
     ("wgpolicyk8s.io", ("policyreports", "clusterpolicyreports"), ("list", "create", "patch", "delete")),

@@ -125,6 +125,18 @@ async def test_survives_a_restart_of_the_api_server(server, watch, eventually):
     await eventually(lambda: reflector.trouble == "")
 
 
+async def test_a_kind_that_is_no_longer_there_is_not_believed_until_it_is_back(server, watch, eventually):
+    await server.put(PATH, "one", "research")
+    reflector, sink = watch()
+    await eventually(lambda: reflector.synced and len(server.watches) == 1)
+    server.refuse[PATH] = 404
+    server.drop()
+    await eventually(lambda: reflector.seen == 0)
+    assert sink.names() == ["one"]
+    del server.refuse[PATH]
+    await eventually(lambda: reflector.seen > 0 and reflector.trouble == "")
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -109,6 +109,17 @@ async def test_a_snapshot_that_is_too_old_is_refused(server, config, connect, ev
     await eventually(lambda: ready(source))
 
 
+async def test_without_one_of_its_types_it_is_refused_at_once(server, connect, eventually):
+    source = await connect()
+    await eventually(lambda: ready(source))
+    server.refuse[POLICIES] = 404
+    server.drop()
+    await eventually(lambda: not ready(source))
+    assert "the cluster has no weightpolicies any more" in _why(source)
+    del server.refuse[POLICIES]
+    await eventually(lambda: ready(source))
+
+
 async def test_policies_from_a_directory_stay_whatever_the_cluster_says(
     server, connect, eventually, tmp_path
 ):

@@ -13,7 +13,7 @@ class Progress:
     """Counts since the process began, and moments in Unix time.
 
     ``last_round`` is when a round last ended well, None before the first; ``drifted`` is how many webhook
-    configurations were not as they should be at the last look.
+    configurations, and ``drifted_definitions`` how many types, were not as they should be at the last look.
     """
 
     rounds: int = 0
@@ -21,4 +21,6 @@ class Progress:
     last_round: float | None = None
     restored: int = 0
     drifted: int = 0
+    restored_definitions: int = 0
+    drifted_definitions: int = 0
     internal_errors: int = 0

@@ -7,10 +7,12 @@ import logging
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from webhook.cluster.api import ApiError
 from webhook.cluster.controller.events import Events
+from webhook.cluster.controller.guard import Guard
 from webhook.cluster.controller.lease import Leader
 from webhook.cluster.controller.notify import Notifier
 from webhook.cluster.controller.progress import Progress
@@ -56,21 +58,22 @@ class Controller:
         self.progress = Progress()
         self._expected = expected
         self._pods = Kept(holds_weights, slim_pod)
-        self._configurations = Kept(
-            lambda document: document["metadata"]["name"] in {key.name for key in expected}
-        )
-        timing, events = Timing(), Events(source.api)
+        settings, events = config.controller, Events(source.api)
         self.scanner = Scanner(source, events, config.reports) if config.reports.enabled else None
-        pods = self._pods if self.scanner is None else Noticed(self._pods, self.scanner)
-        self._reflectors = [
-            Reflector(source.api, PODS, pods, timing),
-            *(Reflector(source.api, kind, self._configurations, timing) for kind in CONFIGURATIONS),
-        ]
-        settings = config.controller
         self.notifier = Notifier(settings.receivers)
         self.steps = Steps(source.api, events, signer, self.notifier.tell)
-        self._faults: tuple[str, ...] = ()
-        self._restore = settings.restore
+        self.guard = Guard(
+            source.api,
+            self.steps,
+            events,
+            expected,
+            self.progress,
+            version=version("weightlock"),
+            restore=settings.restore,
+            restore_definitions=settings.restore_definitions,
+        )
+        pods = self._pods if self.scanner is None else Noticed(self._pods, self.scanner)
+        self._reflectors = [Reflector(source.api, PODS, pods, Timing()), *self.guard.reflectors]
         self._settling = timedelta(seconds=settings.settle_seconds)
         self._well = time.monotonic()
         self.leader = Leader(source.api, settings.namespace, settings.lease, settings.identity)
@@ -148,11 +151,13 @@ class Controller:
         unread = self._unread()
         if unread is not None:
             raise NotReadyError(unread)
+        # First, and without a snapshot: a type that is not served leaves none.
+        await self.guard.look()
         snapshot = self.source.snapshot()
+        await self.guard.look_at_labels(snapshot.objects.each("Namespace"))
         if unsigned(snapshot):
             guarded = await self.protection()
             await self.steps.refuse(snapshot, await self.steps.sign(snapshot, guarded))
-        await self.guard()
         await self.steps.tell(snapshot, now)
         await self.steps.end(snapshot, list(holders(self._pods, snapshot)), now)
 
@@ -172,25 +177,6 @@ class Controller:
                     raise
                 live[key] = None
         return protection(self._expected, live, self._settling)
-
-    async def guard(self) -> None:
-        """Report a webhook configuration that is not as it should be, and put it back."""
-        live = self._configurations.objects
-        faults = protection(self._expected, {key: live.get(key) for key in self._expected}).faults
-        self.progress.drifted = len(faults) if self._expected else 0
-        if not self._expected or faults == self._faults:
-            return
-        self._faults = faults
-        for fault in faults:
-            log.error(
-                "admission is not guarded", extra={"fields": {"why": fault, "restoring": self._restore}}
-            )
-        if faults and self._restore:
-            for key, wanted in self._expected.items():
-                if await self.steps.restore(_path(key), wanted, live.get(key)):
-                    self.progress.restored += 1
-            # Whatever the watch shows next is judged anew.
-            self._faults = ()
 
 
 def unsigned(snapshot: Snapshot) -> bool:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.access.drift import FILLED_IN, WEBHOOK_DEFAULTS, difference
 from webhook.core.access.model import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from webhook.core.objects import Document, ObjectKey
 
@@ -70,39 +71,10 @@ def protection(
 
 
 def same(wanted: Any, found: Any) -> bool:
-    """Whether what is found says all that is wanted; the API server adds defaults, and others the CA's
+    """Whether the webhooks that were found say all that is wanted; the API server adds defaults, and others the CA's
     certificate.
-
-    A list must have the same length and order. A field that is wanted must be there and equal, and one that
-    only the API server's defaults bring may be there besides.
     """
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        return all(same(value, found.get(key)) for key, value in wanted.items()) and all(
-            _is_default(key, value) for key, value in found.items() if key not in wanted
-        )
-    if isinstance(wanted, list) and isinstance(found, list):
-        return len(wanted) == len(found) and all(same(*pair) for pair in zip(wanted, found, strict=True))
-    return bool(wanted == found)
-
-
-# Whoever keeps the certificate fills it in, where it is not part of what is wanted.
-_FILLED_IN = "caBundle"
-# What the API server fills in where a webhook configuration is silent (k8s.io/kubernetes pkg/apis/
-# admissionregistration/v1/defaults.go).
-_DEFAULTS: Mapping[str, Iterable[Any]] = {
-    "failurePolicy": ("Fail",),
-    "matchPolicy": ("Equivalent",),
-    "namespaceSelector": ({},),
-    "objectSelector": ({},),
-    "timeoutSeconds": (10,),
-    "reinvocationPolicy": ("Never",),
-    "scope": ("*",),
-    "port": (443,),
-}
-
-
-def _is_default(key: str, value: Any) -> bool:
-    return key == _FILLED_IN or value in _DEFAULTS.get(key, ())
+    return difference(wanted, found, WEBHOOK_DEFAULTS, ignored=FILLED_IN) is None
 
 
 def _version(document: Document) -> int:

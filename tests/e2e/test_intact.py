@@ -1,0 +1,142 @@
+"""Somebody loosens what Weightlock stands on: it is put back where that is safe, and people read what and by whom."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from harness import manifests
+from harness.controller import Controllers
+from harness.controlplane import ControlPlane
+from harness.installed import PROBE, WEBHOOK_PATHS
+from harness.waiting import eventually
+from harness.weightlock import Weightlock
+
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+TYPE = "modelweights.weightlock.dev"
+PODS = "/api/v1/namespaces/{}/pods"
+WHO = "tampering-tool"
+
+
+@pytest.fixture
+def controllers(own_weightlock: Weightlock) -> Iterator[Controllers]:
+    """One controller that restores, and leads."""
+    found = Controllers(own_weightlock).prepare()
+    found.start(restore=True)
+    found.wait_leading()
+    yield found
+    found.stop()
+    own_weightlock.control_plane.apply(*manifests.crds())
+
+
+def definition(cluster: ControlPlane, name: str = TYPE) -> Any:
+    return cluster.client().get(f"{CRDS}/{name}").ok()
+
+
+def tamper(cluster: ControlPlane, path: str, *patch: dict[str, Any]) -> None:
+    cluster.client().patch(path, list(patch), "json", fieldManager=WHO).ok()
+
+
+def told(cluster: ControlPlane, name: str, *words: str, seconds: float = 30) -> str:
+    """Wait for an Event about an object that says all words; its text."""
+
+    def look() -> str | None:
+        path = "/api/v1/namespaces/default/events"
+        items = cluster.client().get(path, fieldSelector=f"involvedObject.name={name}").ok()["items"]
+        said = [item["message"] for item in items if item["type"] == "Warning"]
+        return next((text for text in said if all(word in text for word in words)), None)
+
+    return eventually(look, f"an event about {name} with {words}", seconds=seconds) or ""
+
+
+LOOSENED = {
+    "a schema that keeps whatever is written": (
+        "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-preserve-unknown-fields",
+        True,
+        "properties.spec.x-kubernetes-preserve-unknown-fields is True, should not be there",
+    ),
+    "a version that is not served": ("/spec/versions/0/served", False, "versions[0].served is False"),
+    "a webhook that rewrites what is read": (
+        "/spec/conversion",
+        {
+            "strategy": "Webhook",
+            "webhook": {
+                "conversionReviewVersions": ["v1"],
+                "clientConfig": {"url": "https://127.0.0.1:1/convert"},
+            },
+        },
+        "conversion is ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "value", "words"), LOOSENED.values(), ids=LOOSENED.keys())
+def test_a_type_that_was_changed_is_put_back(
+    controllers: Controllers, path: str, value: Any, words: str
+) -> None:
+    cluster = controllers.cluster
+    before = definition(cluster)["spec"]
+    tamper(cluster, f"{CRDS}/{TYPE}", {"op": "add", "path": path, "value": value})
+    eventually(lambda: definition(cluster)["spec"] == before, "it is as it was")
+    told(cluster, TYPE, words, f"last written by {WHO} (Update) at 20", "; put back")
+
+
+def test_a_webhook_configuration_says_what_was_changed_and_by_which_program(controllers: Controllers) -> None:
+    cluster, path = controllers.cluster, WEBHOOK_PATHS[0]
+    before = cluster.client().get(path).ok()["webhooks"]
+    tamper(cluster, path, {"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"})
+    eventually(lambda: cluster.client().get(path).ok()["webhooks"] == before, "it is as it was")
+    told(cluster, "weightlock", "webhooks[0].failurePolicy is Ignore, should be Fail", WHO, "; put back")
+
+
+def test_a_type_of_another_version_is_left_to_the_upgrade(controllers: Controllers) -> None:
+    cluster = controllers.cluster
+    label = {"op": "add", "path": "/metadata/labels", "value": {"app.kubernetes.io/version": "9.9.9"}}
+    names = {"op": "add", "path": "/spec/names/categories", "value": ["newer"]}
+    tamper(cluster, f"{CRDS}/{TYPE}", label, names)
+    told(cluster, TYPE, "not put back: it belongs to version 9.9.9, and this controller is ")
+    assert definition(cluster)["spec"]["names"]["categories"] == ["newer"]
+
+
+def test_a_type_that_was_deleted_is_not_made_anew_and_weightlock_denies(
+    controllers: Controllers, namespace: str
+) -> None:
+    cluster, name = controllers.cluster, "accessapprovals.weightlock.dev"
+    cluster.client().delete(f"{CRDS}/{name}").ok()
+    told(cluster, name, "its objects went with it")
+    pods = PODS.format(namespace)
+    said = eventually(
+        lambda: cluster.client().post(pods, PROBE, dryRun="All").message if _denied(cluster, pods) else None,
+        "pods are denied",
+    )
+    assert "the cluster has no accessapprovals any more" in said
+    assert "[WL903]" in said
+    assert cluster.client().get(f"{CRDS}/{name}").status == 404
+    cluster.apply(*manifests.crds())
+    eventually(lambda: not _denied(cluster, pods), "pods are admitted once the type is there")
+
+
+def _denied(cluster: ControlPlane, pods: str) -> bool:
+    return bool(cluster.client().post(pods, PROBE, dryRun="All").status != 201)
+
+
+def test_a_protecting_label_that_a_namespace_loses_is_told(controllers: Controllers, namespace: str) -> None:
+    cluster, path = controllers.cluster, f"/api/v1/namespaces/{namespace}"
+
+    def label(value: str | None) -> None:
+        metadata = {"labels": {"weightlock.dev/holds-weights": value}}
+        cluster.client().patch(path, {"metadata": metadata}, fieldManager=WHO).ok()
+
+    def said() -> str | None:
+        with contextlib.suppress(AssertionError):
+            return told(cluster, namespace, "lost or got otherwise weightlock.dev/holds-weights", seconds=5)
+        return None
+
+    def lost() -> str | None:
+        # It is missed by whoever has seen it, and a round takes a second.
+        label("true")
+        said()
+        label(None)
+        return said()
+
+    assert f"last written by {WHO}" in (eventually(lost, "it is told", seconds=60) or "")
