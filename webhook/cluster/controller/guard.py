@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from webhook.api.base import GROUP
@@ -111,6 +112,8 @@ class Guard:
         self._seen: dict[ObjectKey, tuple[str, str]] = {}
         self._tried: dict[ObjectKey, float] = {}
         self._labels: dict[str, dict[str, str]] | None = None
+        self._well: dict[ObjectKey, datetime] = {}
+        self._looked: datetime | None = None
 
     async def look(self) -> None:
         """Compare all with what it should be; report and put back. Raises `ApiError`."""
@@ -119,9 +122,12 @@ class Guard:
         self._progress.drifted = len(configurations)
         self._progress.drifted_definitions = len(types)
         faults = {fault.key: fault for fault in (*configurations, *types)}
-        for key in [key for key in self._seen if key not in faults]:
-            del self._seen[key]
-            self._tried.pop(key, None)
+        now = datetime.now(UTC)
+        for key in (*self._expected, *self._types):
+            if key not in faults:
+                self._well[key] = now
+                self._seen.pop(key, None)
+                self._tried.pop(key, None)
         for fault in faults.values():
             await self._handle(fault)
 
@@ -131,6 +137,7 @@ class Guard:
         """
         now = {document["metadata"]["name"]: _labels(document) for document in namespaces}
         before, self._labels = self._labels, now
+        since, self._looked = self._looked, datetime.now(UTC)
         for name, labels in (before or {}).items():
             changed = [label for label, value in labels.items() if now.get(name, labels).get(label) != value]
             if changed:
@@ -140,7 +147,7 @@ class Guard:
                 fault = Fault(
                     key, f"{kind.path()}/{name}", what, str(time.time_ns()), "a label may be meant so"
                 )
-                await self._report(_LABELS, fault, await self._read(fault), fault.keep_off)
+                await self._report(_LABELS, fault, await self._read(fault), fault.keep_off, since)
 
     def _configuration_fault(self, key: ObjectKey) -> Fault | None:
         kind = next(kind for kind in CONFIGURATIONS if kind.name == key.kind)
@@ -182,7 +189,7 @@ class Guard:
         live = await self._read(fault) if news else None
         trouble = fault.keep_off or await self._put_back(fault)
         if news or not trouble:
-            await self._report(_CHANGED, fault, live, trouble)
+            await self._report(_CHANGED, fault, live, trouble, self._well.get(fault.key))
 
     async def _put_back(self, fault: Fault) -> str:
         """Why it could not be put back; empty where it was."""
@@ -213,8 +220,11 @@ class Guard:
         except ApiError:
             return None
 
-    async def _report(self, reason: str, fault: Fault, live: Document | None, trouble: str) -> None:
-        writer = last_writer(live) if live is not None else None
+    async def _report(
+        self, reason: str, fault: Fault, live: Document | None, trouble: str, since: datetime | None
+    ) -> None:
+        """Tell it; ``since`` is when all was still well."""
+        writer = last_writer(live, since) if live is not None else None
         who = f"last written by {writer}" if writer else "by whom, the audit log of the API server knows"
         done = f"not put back: {trouble}" if trouble else "put back"
         fields = {"what": f"{fault.kind} {fault.key.name}", "why": fault.what, "who": who, "done": done}

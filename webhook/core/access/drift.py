@@ -12,6 +12,7 @@ from webhook.core.access.model import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
     from webhook.core.objects import Document
 
@@ -51,10 +52,11 @@ class Writer:
         return f"{self.manager} ({self.operation}{part}) at {self.at}"
 
 
-def last_writer(document: Document) -> Writer | None:
+def last_writer(document: Document, since: datetime | None = None) -> Writer | None:
     """Who wrote an object last, as far as it says itself; a manager names a program, not a person.
 
-    (k8s.io/apimachinery pkg/apis/meta/v1/types.go, ManagedFieldsEntry.)
+    None where that was before ``since``: a manager that only takes fields away leaves no entry (k8s.io/apimachinery
+    pkg/apis/meta/v1/types.go, ManagedFieldsEntry), and somebody else must not be named in its place.
     """
     entries = (document.get("metadata") or {}).get("managedFields")
     dated = [
@@ -64,7 +66,9 @@ def last_writer(document: Document) -> Writer | None:
     ]
     if not dated:
         return None
-    entry = max(dated, key=lambda pair: pair[0])[1]
+    moment, entry = max(dated, key=lambda pair: pair[0])
+    if since is not None and moment < since.replace(microsecond=0):
+        return None
     words = (entry.get(field) or "" for field in ("manager", "operation", "subresource", "time"))
     return Writer(*(str(word)[:_MAX_VALUE] for word in words))
 

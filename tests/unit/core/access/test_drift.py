@@ -1,5 +1,7 @@
 """What is said of an object that is not as it should be: where it differs, and who wrote it last."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from webhook.api.crds import definitions
@@ -54,6 +56,12 @@ def test_the_last_writer_is_the_one_of_the_latest_entry():
     ]
     writer = last_writer({"metadata": {"managedFields": entries}})
     assert str(writer) == "kubectl-edit (Update of status) at 2026-11-02T10:00:00Z"
+
+
+def test_whoever_wrote_before_it_changed_did_not_change_it():
+    document = {"metadata": {"managedFields": [entry("helm", "2026-11-02T09:00:00Z")]}}
+    assert last_writer(document, datetime(2026, 11, 2, 9, 0, 0, 900000, tzinfo=UTC)) is not None
+    assert last_writer(document, datetime(2026, 11, 2, 9, 0, 1, tzinfo=UTC)) is None
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"managedFields": []}, {"managedFields": "x"}])
