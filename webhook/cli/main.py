@@ -19,6 +19,7 @@ _COMMANDS = {
     "controller": "statuses, signatures on read-back, and the end of grants",
     "explain": "which part of which rule decided",
     "policy": "test, lint and export policies",
+    "report": "what runs and breaks a rule",
     "review": "the verdict the webhook would give, offline",
     "serve": "the admission webhook",
     "weights": "seal, unseal, inspect, rotate and verify model weights",

@@ -37,7 +37,7 @@ class AccessClient:
         """A client with the credentials that kubectl would use. Raises `ClusterError`."""
         api = await KubeApi.connect(Cluster(kubeconfig=kubeconfig, context=context), in_cluster=False)
         try:
-            yield cls(api, _namespace(kubeconfig, context))
+            yield cls(api, namespace_of(kubeconfig, context))
         finally:
             await api.close()
 
@@ -97,7 +97,7 @@ class AccessClient:
             query["continue"] = more
 
 
-def _namespace(kubeconfig: str, context: str) -> str:
+def namespace_of(kubeconfig: str, context: str) -> str:
     """The namespace of the kubeconfig's context, as kubectl takes it."""
     try:
         contexts, active = list_kube_config_contexts(kubeconfig or None)

@@ -33,9 +33,10 @@ def creation_of(
     group, _, version = document["apiVersion"].rpartition("/")
     metadata = {name: value for name, value in document["metadata"].items() if name not in _LATER_METADATA}
     asked = {name: value for name, value in document.items() if name != "status"} | {"metadata": metadata}
-    if (group, document["kind"]) == ("", "Pod"):
+    spec = document.get("spec")
+    if (group, document["kind"]) == ("", "Pod") and isinstance(spec, dict):
         # The scheduler's choice; a pod that asks for its node by itself goes round it.
-        asked["spec"] = {name: value for name, value in document["spec"].items() if name != "nodeName"}
+        asked["spec"] = {name: value for name, value in spec.items() if name != "nodeName"}
     kind = {"group": group, "version": version, "kind": document["kind"]}
     place = {"group": group, "version": version, "resource": resource}
     request = {

@@ -129,9 +129,10 @@ def _outcome(finding: Finding, actions: tuple[str, ...]) -> Outcome:
 
 @dataclass(slots=True)
 class Counts:
-    """How often what came of it. ``broken`` counts resources by (policy, actions); the rest counts results.
+    """How often what came of it, in results; ``broken`` counts resources by policy and its strongest action.
 
-    ``broken`` never holds a resource twice for one policy; ``left_out`` are results that are counted and not listed.
+    ``left_out`` are results that are counted and not listed; ``newly`` are resources that admission lets pass and would
+    not were every policy at Deny.
     """
 
     resources: int = 0
@@ -140,6 +141,7 @@ class Counts:
     outcomes: Counter[str] = field(default_factory=Counter)
     broken: Counter[tuple[str, str]] = field(default_factory=Counter)
     left_out: int = 0
+    newly: int = 0
 
     def add(self, other: Counts) -> None:
         """Count those, too."""
@@ -149,6 +151,7 @@ class Counts:
         self.outcomes.update(other.outcomes)
         self.broken.update(other.broken)
         self.left_out += other.left_out
+        self.newly += other.newly
 
     def would_deny(self) -> dict[str, int]:
         """By policy: how many resources admission lets pass and would not were the policy at Deny."""
@@ -180,6 +183,8 @@ class Gathering:
         counts.skipped += ran["skipped"]
         counts.outcomes.update(item.outcome for item in results)
         counts.broken.update(_by_policy(results).items())
+        denied = any("Deny" in item.actions for item in results)
+        counts.newly += not denied and any(item.would_deny for item in results)
         self._found += results
         if len(self._found) > 2 * self._limit:
             self._cut()

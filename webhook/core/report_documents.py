@@ -29,6 +29,7 @@ SELECTOR = f"app.kubernetes.io/managed-by={NAME}"
 _COUNTS = "weightlock.dev/counts"
 _DIGEST = "weightlock.dev/digest"
 _SCANNED = "weightlock.dev/scanned"
+_ACTIONS = "actions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def namespace_report(
 
 def cluster_report(
     api: ReportApi,
-    policies: Iterable[str],
+    policies: Mapping[str, Iterable[str]],
     counts: Mapping[str, Counts],
     problems: Mapping[str, str],
     now: datetime,
@@ -94,7 +95,7 @@ def cluster_report(
     """The report of the cluster: one result for each policy, over all namespaces, and one for each thing that cannot
     be used as it is.
 
-    ``counts`` are by namespace; ``problems`` are by what they concern.
+    ``policies`` has the actions of each; ``counts`` are by namespace; ``problems`` are by what they concern.
     """
     total = Counts()
     places: Counter[str] = Counter()
@@ -106,7 +107,12 @@ def cluster_report(
         broken.setdefault(policy, Counter())[how] += number
     entries = [_problem(name, text) for name, text in sorted(problems.items())]
     names = sorted({*policies, *broken}, key=lambda name: (-sum(broken.get(name, {}).values()), name))
-    entries += [_of_policy(name, broken.get(name, Counter()), places[name]) for name in names]
+    for name in names:
+        entry = _of_policy(name, broken.get(name, Counter()), places[name])
+        actions = ",".join(action for action in ACTIONS if action in policies.get(name, ()))
+        entries.append(
+            {**entry, "properties": {**entry["properties"], _ACTIONS: actions}} if actions else entry
+        )
     entries = entries[:MAX_POLICIES]
     summary: dict[str, int] = {"pass": 0, "skip": 0, **dict.fromkeys(OUTCOMES, 0)}
     for entry in entries:
@@ -130,10 +136,11 @@ def counts_of(document: Document) -> Counts:
         held = orjson.loads(_annotations(document).get(_COUNTS, "{}"))
         broken = {(str(policy), str(how)): int(number) for policy, how, number in held.get("broken", ())}
         outcomes = {str(name): int(number) for name, number in held.get("outcomes", {}).items()}
-        numbers = [int(held.get(name, 0)) for name in ("resources", "passed", "skipped", "leftOut")]
+        numbers = [int(held.get(name, 0)) for name in ("resources", "passed", "skipped", "leftOut", "newly")]
     except (ValueError, TypeError, AttributeError):
         return Counts()
-    return Counts(numbers[0], numbers[1], numbers[2], Counter(outcomes), Counter(broken), numbers[3])
+    resources, passed, skipped, left_out, newly = numbers
+    return Counts(resources, passed, skipped, Counter(outcomes), Counter(broken), left_out, newly)
 
 
 def results_in(document: Document) -> list[Result]:
@@ -160,13 +167,33 @@ def results_in(document: Document) -> list[Result]:
                         outcome=outcome,
                         message=str(entry.get("message", "")),
                         fix=str(properties.get("fix", "")),
-                        actions=_known(str(properties.get("actions", "")).split(",")),
+                        actions=_known(str(properties.get(_ACTIONS, "")).split(",")),
                         severity=str(entry.get("severity", "")),
                         controls=tuple(filter(None, str(properties.get("controls", "")).split(","))),
                         waiver=str(properties.get("waiver", "")),
                     )
                 )
     return found
+
+
+def unbroken_in(document: Document) -> dict[str, tuple[str, ...]]:
+    """The policies that the cluster's report calls unbroken, with their actions."""
+    return {
+        str(entry.get("policy", "")): _known(
+            str((entry.get("properties") or {}).get(_ACTIONS, "")).split(",")
+        )
+        for entry in document.get("results") or ()
+        if isinstance(entry, dict) and entry.get("result") == "pass"
+    }
+
+
+def problems_in(document: Document) -> dict[str, str]:
+    """What the cluster's report says cannot be used as it is, and why."""
+    return {
+        str(entry.get("policy", "")): str(entry.get("message", ""))
+        for entry in document.get("results") or ()
+        if isinstance(entry, dict) and entry.get("result") == "error"
+    }
 
 
 def _known(actions: Iterable[str]) -> tuple[str, ...]:
@@ -183,7 +210,7 @@ def _entry(item: Result) -> Document:
         "uid": resource.uid,
     }
     properties = {
-        "actions": ",".join(item.actions),
+        _ACTIONS: ",".join(item.actions),
         "fix": item.fix,
         "controls": ",".join(item.controls),
         "waiver": item.waiver,
@@ -259,6 +286,7 @@ def _held(counts: Counts) -> Document:
         "passed": counts.passed,
         "skipped": counts.skipped,
         "leftOut": counts.left_out,
+        "newly": counts.newly,
         "outcomes": dict(sorted(counts.outcomes.items())),
         "broken": sorted([policy, how, number] for (policy, how), number in most),
     }

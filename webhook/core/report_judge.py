@@ -39,10 +39,10 @@ def judge_live(
         return outcome
     if not (outcome.denials or outcome.warnings or outcome.audits):
         return outcome, []
-    return outcome, results_of(resource, outcome, _sensitivities(request, snapshot, knowledge))
+    return outcome, results_of(resource, outcome, sensitivities(request, snapshot, knowledge))
 
 
-def _sensitivities(request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge) -> set[str]:
+def sensitivities(request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge) -> set[str]:
     """How sensitive the weights are that it can read; what cannot be found out was a finding already."""
     lookup = Lookup(snapshot.objects, knowledge.objects)
     try:

@@ -89,5 +89,19 @@ def test_the_most_serious_are_listed_and_all_are_counted():
     assert [item.resource.name for item in gathering.results()] == listed
 
 
+def test_what_only_audit_and_warn_let_pass_is_counted_once():
+    gathering = Gathering()
+    for findings in (
+        [finding(action="Audit"), finding("WL201", "q", "Warn")],
+        [finding(action="Audit"), finding("WL201", "q")],
+        [finding(action="Warn", waiver="w-1")],
+        [],
+    ):
+        found = verdict(*findings)
+        gathering.add(found, results_of(POD, found))
+    assert gathering.counts.newly == 1
+    assert gathering.counts.would_deny() == {"p": 2, "q": 1}
+
+
 def test_an_ordinary_report_holds_five_hundred():
     assert Gathering()._limit == MAX_RESULTS == 500

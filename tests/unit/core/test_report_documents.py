@@ -13,13 +13,15 @@ from webhook.core.report_documents import (
     counts_of,
     digest_of,
     namespace_report,
+    problems_in,
     results_in,
     scanned_at,
+    unbroken_in,
 )
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 OPEN, OLD = APIS
-COUNTS = Counts(3, 40, 2, Counter(fail=1, warn=1), Counter({("p", "Deny"): 1, ("q", "Warn"): 1}), 7)
+COUNTS = Counts(3, 40, 2, Counter(fail=1, warn=1), Counter({("p", "Deny"): 1, ("q", "Warn"): 1}), 7, 1)
 POD = Resource("research", "train", "Pod", "v1", "u")
 RESULTS = [
     Result(POD, "p", "WL101", "fail", "no", "ask", ("Deny",), "critical", ("SOC2/CC6.1", "X"), ""),
@@ -96,7 +98,8 @@ def test_the_report_of_the_cluster_has_a_result_for_each_policy():
         "a": Counts(5, 9, 0, Counter(fail=2), Counter({("p", "Audit"): 2, ("w", WAIVED): 1})),
         "b": Counts(5, 9, 0, Counter(fail=1), Counter({("p", "Deny"): 1, ("q", "Warn"): 1})),
     }
-    report = cluster_report(OLD, {"p", "q", "r", "w"}, counts, {"WeightPolicy/x": "does not compile"}, NOW)
+    policies = {"p": ["Audit"], "q": ["Warn"], "r": ["Warn", "Audit"], "w": ["Deny"]}
+    report = cluster_report(OLD, policies, counts, {"WeightPolicy/x": "does not compile"}, NOW)
     assert (report["kind"], "namespace" in report["metadata"]) == ("ClusterPolicyReport", False)
     texts = {entry["policy"]: (entry["result"], entry["message"]) for entry in report["results"]}
     assert texts == {
@@ -108,6 +111,8 @@ def test_the_report_of_the_cluster_has_a_result_for_each_policy():
     }
     assert report["summary"] == {"pass": 1, "skip": 0, "fail": 1, "error": 1, "warn": 2}
     assert counts_of(report).resources == 10
+    assert unbroken_in(report) == {"r": ("Audit", "Warn")}
+    assert problems_in(report) == {"WeightPolicy/x": "does not compile"}
 
 
 def test_the_largest_report_fits_into_etcd_and_its_annotations_into_an_object():
@@ -122,7 +127,9 @@ def test_the_largest_report_fits_into_etcd_and_its_annotations_into_an_object():
     report = namespace_report(OPEN, "n" * 63, [worst] * MAX_RESULTS, counts, NOW)
     assert len(orjson.dumps(report)) < 1.5 * 2**20
     assert sum(len(key) + len(text) for key, text in report["metadata"]["annotations"].items()) < 256 * 2**10
-    summary = cluster_report(OPEN, (policy for policy, _ in broken), {"n": counts}, {}, NOW)
+    summary = cluster_report(
+        OPEN, dict.fromkeys((policy for policy, _ in broken), ACTIONS), {"n": counts}, {}, NOW
+    )
     assert len(summary["results"]) == MAX_POLICIES
     assert len(orjson.dumps(summary)) < 1.5 * 2**20
 

@@ -273,9 +273,11 @@ class Scanner:
         if not self._unsaid or now - self._summarised < _SUMMARY_SECONDS:
             return
         snapshot = self._source.snapshot()
-        names = {policy.name for policy in snapshot.policies.policies}
+        policies: dict[str, set[str]] = {}
+        for policy in snapshot.policies.policies:
+            policies.setdefault(policy.name, set()).update(policy.actions)
         problems = {f"{key.kind}/{key.name}": text for key, text in snapshot.problems.items()}
-        document = cluster_report(kind, names, self.counts, problems, datetime.now(UTC))
+        document = cluster_report(kind, policies, self.counts, problems, datetime.now(UTC))
         await self._store.write(kind, document)
         self._digests[""] = digest_of(document)
         self._summarised, self._unsaid = now, False

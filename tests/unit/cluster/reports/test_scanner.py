@@ -8,6 +8,7 @@ import pytest
 
 from webhook.api.config import Reports
 from webhook.cluster.controller.events import Events
+from webhook.cluster.reports import scanner as scanner_module
 from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.scanner import Scanner
 from webhook.core.access.model import format_time
@@ -196,17 +197,22 @@ async def test_without_a_snapshot_it_waits(cluster, source, make, scanning, even
 
 
 async def test_a_fault_of_ours_with_one_object_is_its_result_alone(
-    cluster, make, scanning, eventually, caplog
+    cluster, make, scanning, eventually, caplog, monkeypatch
 ):
-    odd = [make.pod(name, ownerReferences=[]) for name in ("odd-1", "odd-2")]
-    for item in odd:
-        item["metadata"]["name"] = {}
-    cluster.put(*odd, make.pod("bad", image="i:latest"), {"metadata": {"name": "none"}})
+    whole = scanner_module.judge_live
+
+    def judge(request, *others):
+        return 1 // 0 if request.name.startswith("odd") else whole(request, *others)
+
+    monkeypatch.setattr(scanner_module, "judge_live", judge)
+    nameless = make.pod("nameless")
+    nameless["metadata"]["name"] = {}
+    cluster.put(make.pod("odd-1"), make.pod("odd-2"), nameless, make.pod("bad", image="i:latest"))
     async with scanning():
         await eventually(cluster.report)
     found = {entry["resources"][0]["name"]: entry["result"] for entry in cluster.report()["results"]}
-    assert found == {"{}": "error", "bad": "fail", "none": "error"}
-    assert len([record for record in caplog.records if record.message == "internal error"]) <= 2
+    assert found == {"odd-1": "error", "odd-2": "error", "{}": "error", "bad": "fail"}
+    assert [record.message for record in caplog.records] == ["internal error"]
 
 
 async def test_a_fault_of_ours_ends_nothing(cluster, source, make, scanning, eventually, caplog):

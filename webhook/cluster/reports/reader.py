@@ -1,0 +1,76 @@
+"""Reads the reports of a cluster for a person, with their own rights; it writes nothing."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from webhook.api.config import Cluster
+from webhook.cluster.access_client import namespace_of
+from webhook.cluster.api import ApiError, KubeApi
+from webhook.cluster.reports.store import installed
+from webhook.core.report_documents import NAME, SELECTOR
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from webhook.core.objects import Document
+    from webhook.core.report_documents import ReportApi
+
+# A report may have hundreds of results.
+_PAGE = 20
+
+
+class ReportReader:
+    """Use `connect`. All methods raise `ApiError`."""
+
+    def __init__(self, api: KubeApi, namespace: str) -> None:
+        self._api = api
+        self.namespace = namespace
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, kubeconfig: str = "", context: str = "") -> AsyncIterator[ReportReader]:
+        """A reader with the credentials that kubectl would use. Raises `ClusterError`."""
+        api = await KubeApi.connect(Cluster(kubeconfig=kubeconfig, context=context), in_cluster=False)
+        try:
+            yield cls(api, namespace_of(kubeconfig, context))
+        finally:
+            await api.close()
+
+    async def types(self) -> tuple[ReportApi, ...]:
+        """The report APIs that the cluster has."""
+        return await installed(self._api)
+
+    async def namespaced(self, kind: ReportApi, namespace: str | None) -> list[Document]:
+        """Our report of a namespace, or of each (None)."""
+        if namespace is not None:
+            found = await self._get(kind.path(quote(namespace, safe="")))
+            return [found] if found is not None else []
+        items: list[Document] = []
+        query = {"limit": str(_PAGE), "labelSelector": SELECTOR}
+        while True:
+            page = await self._api.get(kind.path(), query)
+            items += [item for item in page.get("items") or () if item["metadata"]["name"] == NAME]
+            more = (page.get("metadata") or {}).get("continue")
+            if not more:
+                return items
+            query["continue"] = more
+
+    async def whole(self, kind: ReportApi) -> Document:
+        """Our report of the cluster; empty where there is none, or where one may not read it."""
+        try:
+            return await self._get(kind.path("")) or {}
+        except ApiError as error:
+            if error.status == 403:
+                return {}
+            raise
+
+    async def _get(self, place: str) -> Document | None:
+        try:
+            return await self._api.get(f"{place}/{NAME}")
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
