@@ -59,6 +59,10 @@ generate: $(READY) ## Write the CRDs from the types
 bench: $(READY) ## Measure; prints ratios within one run
 	@$(BIN)/python -m bench
 
+bench-peers: $(READY) control-plane ## Measure beside Kyverno, Gatekeeper and others (20 minutes; ARGS=--quick tries)
+	@$(BIN)/python scripts/peers.py > /dev/null
+	@$(BIN)/python -m bench.peers $(ARGS)
+
 playground: $(READY) control-plane ## A control plane with Weightlock and the samples, until Ctrl-C
 	@$(BIN)/python scripts/playground.py
 
@@ -74,4 +78,4 @@ lock: $(READY) ## Resolve the dependencies again
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers test unit e2e e2e-kind lint format generate bench playground image lock clean
+.PHONY: help setup demo control-plane key-servers test unit e2e e2e-kind lint format generate bench bench-peers playground image lock clean

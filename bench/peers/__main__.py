@@ -1,0 +1,16 @@
+"""``python -m bench.peers``: measure, and write the results, the plots and docs/performance.md.
+
+--quick          a try of a few minutes: fewer rounds, shorter, smaller; writes to build/ and not to the docs
+--only NAME …    some engines (kyverno, gatekeeper, noop, vap, weightlock) besides none
+--report         measure nothing; write the report again from the results
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "e2e"))
+
+from bench.peers.run import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,103 @@
+"""What the kernel says of processes: CPU time, memory, on which processors they may run; and of the machine.
+
+A program counts with all its children, since some work in one. Linux only.
+"""
+
+import os
+import platform
+import socket
+from pathlib import Path
+
+_TICK = os.sysconf("SC_CLK_TCK")
+# Reserved for documentation (RFC 5737): no packet is sent, the kernel only says which address it would send from.
+_SOMEWHERE = ("198.51.100.1", 9)
+
+
+def tree(pid):
+    """The process and all its children, theirs too."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            fields = _stat(entry.name)
+            if fields:
+                parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, todo = [], [pid]
+    while todo:
+        one = todo.pop()
+        found.append(one)
+        todo += parents.get(one, [])
+    return found
+
+
+def _stat(pid):
+    """The fields of /proc/PID/stat from the state on; empty where the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def cpu_seconds(pid):
+    """CPU time of a process tree so far, user and system, those of children that ended included."""
+    total = 0
+    for one in tree(pid):
+        fields = _stat(one)
+        total += sum(int(ticks) for ticks in fields[11:15]) if fields else 0
+    return total / _TICK
+
+
+def memory(pid):
+    """Resident memory of a process tree in MiB: ``rss`` adds up processes, ``pss`` counts shared pages once."""
+    found = {"rss": 0, "pss": 0}
+    for one in tree(pid):
+        for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.lower() in found:
+                found[name.lower()] += int(value.split()[0])
+    return {name: kib / 1024 for name, kib in found.items()}
+
+
+def pin(pid, cores):
+    """Let every thread of a process tree run on these processors only."""
+    for one in tree(pid):
+        for thread in Path(f"/proc/{one}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
+
+
+def cores():
+    """The processors there are for us, in order."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def address():
+    """An address of this machine that is no loopback, where there is one.
+
+    To a loopback address the API server speaks HTTP/2 with a webhook, to any other, as in a cluster, HTTP/1.1
+    (k8s.io/apiserver/pkg/util/webhook/client.go).
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(_SOMEWHERE)
+            return probe.getsockname()[0]
+        except OSError:
+            return "127.0.0.1"
+
+
+def describe():
+    """The machine in a few words."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return {
+        "processor": model,
+        "cores": len(cores()),
+        "memoryGiB": round(gib, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,106 @@
+"""One engine's turn: from its start to its end, everything that is measured of it with the twenty policies alone."""
+
+import itertools
+import time
+from dataclasses import dataclass
+
+from bench.peers import machine, pods, verdicts
+from bench.peers.policies import VARIABLE
+
+CLIENTS = (1, 8, 32)
+DIRECT_CLIENTS = (1, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long each thing is measured, in seconds; how many rounds, unless they take more minutes; how many of what.
+
+    ``reviews`` are asked before memory is looked at again, or as many as fit into ``soak`` seconds.
+    """
+
+    cell: float
+    direct: float
+    rounds: int
+    minutes: float
+    reviews: int
+    soak: float
+    pods: int
+    policies: int
+    models: int
+    grants: int
+
+
+FULL = Effort(0.9, 1.5, 3, 13.0, 100_000, 45.0, 10_000, 500, 1_000, 10_000)
+QUICK = Effort(0.2, 0.4, 1, 1.0, 3_000, 3.0, 300, 60, 50, 200)
+
+
+def cell_name(clients, kind, size):
+    """How a cell is called in the results."""
+    return f"{kind}/{size}/{clients}"
+
+
+def take(engine, effort):
+    """The figures of one turn."""
+    found = {"start": engine.start()}
+    try:
+        if engine.pid:
+            time.sleep(1.0)
+            found["idle"] = machine.memory(engine.pid)
+        engine.register(mutating=False)
+        verdicts.wait_until_asked(engine, mutating=False)
+        found["verdicts"] = verdicts.check(engine)
+        found["api"] = _through_the_api(engine, effort, ("allowed", "denied"))
+        if engine.mutates:
+            engine.register(mutating=True)
+            verdicts.wait_until_asked(engine, mutating=True)
+            found["api"] |= _through_the_api(engine, effort, ("mutated",))
+        engine.unregister()
+        if engine.pid:
+            found["direct"] = straight(engine, effort)
+            found["after"] = machine.memory(engine.pid)
+    finally:
+        engine.unregister()
+        engine.stop()
+    return found
+
+
+def _through_the_api(engine, effort, kinds):
+    """Latencies of dry-run creations, of each kind of pod, in each size, from so many clients."""
+    bench, found = engine.bench, {}
+    judged = engine.name not in ("none", "noop")
+    for kind, size in itertools.product(kinds, pods.SIZES):
+        pod = (pods.bad if kind == "denied" else pods.good)(pods.SIZES[size])
+        denied = kind == "denied" and judged
+        mutated = kind == "mutated" and engine.name != "none"
+        contains = VARIABLE["name"] if mutated else '"kind":"Status"' if denied else '"kind":"Pod"'
+        body = pods.encoded(pod)
+        expected = {"contains": contains, "status": engine.denial if denied else 201}
+        bench.load.run(bench.api, body, clients=8, seconds=effort.cell / 3, **expected)
+        for clients in CLIENTS:
+            found[cell_name(clients, kind, size)] = bench.load.run(
+                bench.api, body, clients=clients, seconds=effort.cell, **expected
+            )
+    return found
+
+
+def straight(engine, effort, sizes=tuple(pods.SIZES), clients=DIRECT_CLIENTS, times=1):
+    """Reviews at the engine's own port: it on one processor, the load on the others. CPU is per 10,000 reviews."""
+    bench, found = engine.bench, {}
+    cores = machine.cores()
+    machine.pin(engine.pid, {cores[0]})
+    try:
+        for size in sizes:
+            body = bench.reviews[size]
+            ask = {"contains": '"allowed":true', "cores": cores[1:] or cores}
+            target = engine.target("validate")
+            bench.load.run(target, body, clients=8, seconds=effort.direct / 3, **ask)
+            for number in clients:
+                before = machine.cpu_seconds(engine.pid)
+                figures = bench.load.run(target, body, clients=number, seconds=effort.direct * times, **ask)
+                spent = machine.cpu_seconds(engine.pid) - before
+                # The first answer on each connection is not among those counted, but it was worked for.
+                figures["cpuPer10000"] = spent / (figures["count"] + number) * 10_000
+                found[f"{size}/{number}"] = figures
+    finally:
+        machine.pin(engine.pid, set(cores))
+    return found

@@ -1,0 +1,70 @@
+"""The check before any figure: every engine gives the same verdict about the same pods, for the same reason.
+
+A figure of an engine that judges otherwise would be about something else, so a single difference ends the run.
+"""
+
+from bench.peers import pods
+from bench.peers.engines import asked
+from bench.peers.policies import POLICIES, VARIABLE, message
+
+_PODS = f"/api/v1/namespaces/{pods.NAMESPACE}/pods"
+
+
+class DifferentVerdictError(Exception):
+    """An engine that judged otherwise; the message says which, about what."""
+
+
+def _try(bench, pod):
+    return bench.cluster.client().post(_PODS, pod, dryRun="All")
+
+
+def wait_until_asked(engine, *, mutating):
+    """Wait until the API server does as the engine that was just registered would have it."""
+    if engine.name == "none":
+        return
+    bench = engine.bench
+    denies = engine.name != "noop"
+    asked(lambda: (_try(bench, pods.bad()).status >= 400) == denies, f"{engine.label} is asked")
+    if mutating and engine.mutates:
+        asked(lambda: _is_mutated(bench), f"{engine.label} mutates")
+
+
+def _is_mutated(bench):
+    pod = _try(bench, pods.good()).ok()
+    return all(
+        {"name": VARIABLE["name"], "value": VARIABLE["value"]} in container["env"]
+        for container in pod["spec"]["containers"]
+    )
+
+
+def check(engine):
+    """Try every pod; raises `DifferentVerdictError`. Returns how many verdicts were as they should be."""
+    bench = engine.bench
+    if engine.name in ("none", "noop"):
+        for size in pods.SIZES.values():
+            for pod in (pods.good(size), pods.bad(size)):
+                _expect(engine, "any pod is allowed", _try(bench, pod), allowed=True)
+        return 2 * len(pods.SIZES)
+    messages = {policy.name: message(policy) for policy in POLICIES}
+    for size in pods.SIZES.values():
+        _expect(engine, f"a good pod of {size} bytes", _try(bench, pods.good(size)), allowed=True)
+        denied = _try(bench, pods.bad(size))
+        _expect(engine, f"a bad pod of {size} bytes", denied, allowed=False)
+        engine.denial = denied.status
+    count = 2 * len(pods.SIZES)
+    for name, pod, by in pods.faulty():
+        answer = _try(bench, pod)
+        _expect(engine, f"the pod that breaks {name}", answer, allowed=False)
+        said = {policy for policy, text in messages.items() if text in answer.message}
+        if not said or not said <= by:
+            raise DifferentVerdictError(f"{engine.label}: {name} was denied by {said or answer.message}")
+        count += 1
+    return count
+
+
+def _expect(engine, what, answer, *, allowed):
+    if (answer.status == 201) != allowed:
+        wanted = "allowed" if allowed else "denied"
+        raise DifferentVerdictError(
+            f"{engine.label}: {what} should be {wanted}: {answer.status} {answer.message}"[:2000]
+        )
