@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from webhook.core.certificates.issue import names_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -86,7 +88,7 @@ def load(tls: Tls) -> ServingCertificate:
         context=context,
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
-        names=_names(certificate),
+        names=names_of(certificate),
         fingerprint=before,
     )
 
@@ -160,16 +162,6 @@ def _certificate(name: str) -> x509.Certificate:
     if ExtendedKeyUsageOID.SERVER_AUTH not in usages:
         raise CertificateError(f"{name}: the certificate is not for servers")
     return certificate
-
-
-def _names(certificate: x509.Certificate) -> frozenset[str]:
-    """DNS names in lower case, and addresses; the common name counts for nothing (RFC 9525)."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return frozenset()
-    found = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
-    return frozenset(found | {str(address) for address in names.get_values_for_type(x509.IPAddress)})
 
 
 def _read(name: str) -> bytes:

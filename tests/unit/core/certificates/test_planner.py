@@ -1,0 +1,353 @@
+"""What is done next about our own certificates: step by step, and whatever crashes, lags or runs twice.
+
+The world of these tests holds no certificate: who trusts whom is all that matters here.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from webhook.core.certificates.model import Authority, Create, Issue, Leaf, Note, Tell, Times, Trust, View
+from webhook.core.certificates.planner import next_step, signer
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+PARTS = ("broker", "webhook")
+NAMES = {part: frozenset({f"weightlock-{part}.weightlock-system.svc"}) for part in PARTS}
+TIMES = Times(
+    authority=timedelta(seconds=1000),
+    authority_renew=timedelta(seconds=600),
+    leaf=timedelta(seconds=300),
+    leaf_renew=timedelta(seconds=200),
+    propagation=timedelta(seconds=50),
+)
+SLACK = timedelta(seconds=5)
+
+
+class ConflictError(Exception):
+    """Somebody else wrote first."""
+
+
+class Stored:
+    """One object of an API server: a value, a version, and what it was before."""
+
+    def __init__(self, value, now):
+        self.value, self.version, self.history = value, 0, [(now, value)]
+
+    def write(self, value, version, now):
+        if version != self.version:
+            raise ConflictError
+        self.value, self.version = value, version + 1
+        self.history.append((now, value))
+
+    def lately(self, since):
+        """Every value it had after ``since``."""
+        found = []
+        for moment, value in reversed(self.history):
+            found.append(value)
+            if moment <= since:
+                break
+        return found
+
+
+class World:
+    """Secrets, webhook configurations, and replicas that serve what they last saw."""
+
+    def __init__(self):
+        self.now = BEGIN
+        self.state = Stored((), self.now)
+        self.leaves = {part: Stored((None, frozenset()), self.now) for part in PARTS}
+        self.bundles = [Stored(frozenset(), self.now) for _ in range(2)]
+        self.served = {(part, pod): None for part in PARTS for pod in range(2)}
+        self.made = 0
+        self.hurried = set()
+
+    def authority(self, now):
+        self.made += 1
+        return Authority(f"authority-{self.made}", now - SLACK, now + TIMES.authority, signs=True)
+
+    def sync(self, part, pod):
+        self.served[part, pod] = self.leaves[part].value[0] or self.served[part, pod]
+
+    def check(self):
+        """Every certificate that is served and valid is trusted by all, however late they are."""
+        since = self.now - TIMES.propagation
+        for leaf in {leaf for leaf in self.served.values() if leaf is not None}:
+            if not leaf.not_before <= self.now < leaf.not_after:
+                continue
+            told = [stored.value[1] for stored in self.leaves.values()]
+            trusted = [stored.value for stored in self.bundles]
+            if leaf not in self.hurried:
+                told += [value for stored in self.leaves.values() for _, value in stored.lately(since)]
+                trusted += [value for stored in self.bundles for value in stored.lately(since)]
+            assert all(leaf.authority in one for one in (*told, *trusted)), leaf
+
+    def view(self):
+        return View(
+            self.state.value,
+            {part: stored.value[0] for part, stored in self.leaves.items()},
+            NAMES,
+            tuple(stored.value for stored in self.bundles),
+            tuple(stored.value[1] for stored in self.leaves.values()),
+        )
+
+
+class Actor:
+    """A controller: looks, decides, and then writes, one write at a time; others may write in between."""
+
+    def __init__(self, world):
+        self.world, self.pending = world, []
+
+    def look(self):
+        world = self.world
+        view, now = world.view(), world.now
+        versions = {id(stored): stored.version for stored in self._all()}
+        step = next_step(view, TIMES, now)
+        self.pending = list(self._writes(step, view, now))
+        self.versions = versions
+        return step
+
+    def act(self):
+        """The next write of what was decided; what was overtaken is given up."""
+        if not self.pending:
+            return
+        stored, change, after = self.pending.pop(0)
+        version = self.versions[id(stored)]
+        try:
+            stored.write(change(stored.value), version, self.world.now)
+        except ConflictError:
+            self.pending = []
+            return
+        self.versions[id(stored)] = version + 1
+        after()
+
+    def run(self, most=40):
+        """Look and write until nothing is left to be done."""
+        for _ in range(most):
+            if self.look() is None:
+                return
+            while self.pending:
+                self.act()
+                self.world.check()
+        raise AssertionError("there is always another step")
+
+    def _all(self):
+        world = self.world
+        return [world.state, *world.leaves.values(), *world.bundles]
+
+    def _writes(self, step, view, now):
+        """What a step writes: the object, what becomes of it, and what to do then."""
+        world = self.world
+        secrets = world.leaves.values()
+        match step:
+            case Create():
+                yield world.state, lambda old: (*old, world.authority(now)), _nothing
+            case Note(authorities=authorities):
+                yield world.state, lambda _: authorities, _nothing
+            case Tell(authorities=known):
+                late = [stored for stored in secrets if stored.value[1] != known]
+                yield from ((stored, lambda old: (old[0], known), _nothing) for stored in late)
+            case Trust(authorities=trusted):
+                late = [stored for stored in world.bundles if stored.value != trusted]
+                yield from ((stored, lambda _: trusted, _nothing) for stored in late)
+            case Issue(part=part, authority=by, not_after=end):
+                yield world.state, lambda old: _signs_until(old, by, end), _nothing
+                leaf = Leaf(by, now - SLACK, end, NAMES[part])
+                note = _nothing if signer(view, TIMES, now) else lambda: world.hurried.add(leaf)
+                yield world.leaves[part], lambda old: (leaf, old[1]), note
+
+
+def _nothing():
+    pass
+
+
+def _signs_until(authorities, by, end):
+    return tuple(
+        replace(a, signed_until=max(a.signed_until or end, end)) if a.id == by else a for a in authorities
+    )
+
+
+EVENT = st.one_of(
+    st.tuples(st.just("tick"), st.integers(1, 400)),
+    st.tuples(st.just("look"), st.integers(0, 1)),
+    st.tuples(st.just("act"), st.integers(0, 1)),
+    st.tuples(st.just("run"), st.integers(0, 1)),
+    st.tuples(st.just("crash"), st.integers(0, 1)),
+    st.tuples(st.just("sync"), st.tuples(st.sampled_from(PARTS), st.integers(0, 1))),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(EVENT, max_size=80))
+@example([("run", 0), ("tick", 60), ("run", 0), ("sync", ("webhook", 0)), ("tick", 400), ("run", 1)])
+def test_what_is_served_is_trusted_whatever_happens(events):
+    world = World()
+    actors = [Actor(world), Actor(world)]
+    for name, detail in events:
+        match name:
+            case "tick":
+                world.now += timedelta(seconds=detail)
+            case "look":
+                actors[detail].look()
+            case "act":
+                actors[detail].act()
+            case "run":
+                actors[detail].run()
+            case "crash":
+                actors[detail] = Actor(world)
+            case "sync":
+                world.sync(*detail)
+        world.check()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 6)), min_size=60, max_size=100))
+def test_who_is_there_to_act_never_lets_a_certificate_end(pace):
+    world = World()
+    actor = Actor(world)
+    actor.run()
+    for seconds, crash_after in pace:
+        world.now += timedelta(seconds=seconds)
+        # A crash after some writes, then another controller.
+        actor.look()
+        for _ in range(crash_after):
+            actor.act()
+        actor = Actor(world)
+        actor.run()
+        for part in PARTS:
+            leaf = world.leaves[part].value[0]
+            assert leaf.not_before <= world.now < leaf.not_after - TIMES.leaf_renew + timedelta(seconds=50)
+            world.sync(part, 0)
+        world.check()
+        assert len(world.state.value) <= 4
+    # Only the first ones, before anybody could trust anything, did not wait.
+    assert len(world.hurried) == len(PARTS)
+    elapsed = (world.now - BEGIN).total_seconds()
+    assert world.made >= elapsed // 460
+    assert all(not a.signs for a in world.state.value[: world.state.value.index(_current(world))])
+
+
+def _current(world):
+    return signer(world.view(), TIMES, world.now)
+
+
+def settled(seconds=60):
+    """A world in which all is made and known to everybody."""
+    world = World()
+    actor = Actor(world)
+    actor.run()
+    world.now += timedelta(seconds=seconds)
+    actor.run()
+    return world, actor
+
+
+def test_the_first_steps_come_in_this_order():
+    world = World()
+    actor = Actor(world)
+    steps = []
+    while (step := actor.look()) is not None:
+        steps.append(type(step).__name__)
+        while actor.pending:
+            actor.act()
+    assert steps == ["Create", "Tell", "Trust", "Note", "Issue", "Issue"]
+
+
+def test_nothing_is_done_while_nothing_is_due():
+    _, actor = settled()
+    assert actor.look() is None
+
+
+def test_a_new_authority_signs_only_after_everybody_had_time():
+    world, actor = settled()
+    (old,) = world.state.value
+    world.now = old.not_after - TIMES.authority_renew
+    assert isinstance(actor.look(), Create)
+    actor.run()
+    _, new = world.state.value
+    assert all(stored.value == {old.id, new.id} for stored in world.bundles)
+    assert world.leaves["webhook"].value[0].authority == old.id
+    world.now += TIMES.propagation
+    actor.run()
+    assert {stored.value[0].authority for stored in world.leaves.values()} == {new.id}
+    first, _ = world.state.value
+    assert (first.signs, first.retired) == (False, None)
+
+
+def test_an_authority_stays_until_all_that_it_signed_has_ended():
+    world, actor = settled()
+    (old,) = world.state.value
+    world.now = old.not_after - TIMES.authority_renew
+    actor.run()
+    world.now += TIMES.propagation
+    actor.run()
+    end = world.state.value[0].signed_until
+    world.now = end - timedelta(seconds=1)
+    actor.run()
+    assert all(old.id in stored.value for stored in world.bundles)
+    world.now = end
+    actor.run()
+    assert not any(old.id in stored.value for stored in world.bundles)
+    # Who reads the list after the bundle still finds it.
+    assert all(old.id in stored.value[1] for stored in world.leaves.values())
+    world.now += TIMES.propagation
+    actor.run()
+    assert old.id not in {a.id for a in world.state.value}
+    assert not any(old.id in stored.value[1] for stored in world.leaves.values())
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        None,
+        {"authority": "somebody"},
+        {"names": frozenset({"other"})},
+        {"not_before": BEGIN + timedelta(days=1)},
+        {"not_after": BEGIN},
+    ],
+)
+def test_what_cannot_be_served_is_made_anew_at_once(spoiled):
+    world, actor = settled()
+    stored = world.leaves["webhook"]
+    leaf = None if spoiled is None else replace(stored.value[0], **spoiled)
+    stored.write((leaf, stored.value[1]), stored.version, world.now)
+    step = actor.look()
+    assert isinstance(step, Issue)
+    assert (step.part, step.authority) == ("webhook", "authority-1")
+
+
+def test_nothing_is_signed_while_a_webhook_configuration_is_not_as_it_should_be():
+    world, _ = settled()
+    view = replace(world.view(), leaves=dict.fromkeys(PARTS), bundles=(None, world.bundles[0].value))
+    assert next_step(view, TIMES, world.now) is None
+
+
+def test_after_all_has_expired_it_begins_anew():
+    world, actor = settled()
+    world.now += timedelta(days=400)
+    actor.run()
+    assert {stored.value[0].authority for stored in world.leaves.values()} == {"authority-2"}
+
+
+def test_an_authority_from_the_future_is_followed_by_another():
+    world, actor = settled()
+    world.now += timedelta(seconds=-3600)
+    actor.run()
+    assert {stored.value[0].authority for stored in world.leaves.values()} == {"authority-2"}
+
+
+def test_strangers_stay_for_a_while():
+    world = World()
+    stranger = Authority("stranger", BEGIN, BEGIN + timedelta(days=3650), signs=False)
+    step = next_step(replace(world.view(), strangers=(stranger,)), TIMES, world.now)
+    assert isinstance(step, Note)
+    (kept,) = step.authorities
+    assert (kept.published, kept.signed_until) == (BEGIN, BEGIN + 3 * TIMES.propagation)
+    world.state.write(step.authorities, 0, world.now)
+    actor = Actor(world)
+    actor.run()
+    assert world.bundles[0].value == {"stranger", "authority-1"}
+    world.now = kept.signed_until
+    actor.run()
+    assert world.bundles[0].value == {"authority-1"}

@@ -1,0 +1,151 @@
+"""What to do next about our own certificates, from what is and what time it is: one step, or nothing.
+
+The order of the steps is the point. An authority signs only after everybody was seen to trust it and had time to take
+note; it leaves only after the last certificate that it signed has ended. So whatever replica serves whatever it was
+last given, and whoever trusts whatever they were last told, each step alone leaves them able to agree; a crash between
+any two steps is only a pause.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from webhook.core.certificates.model import Create, Issue, Note, Tell, Trust
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from webhook.core.certificates.model import Authority, Leaf, Step, Times, View
+
+# Strangers are trusted for so many propagation times after our own authority was made.
+_STAY = 3
+
+
+def next_step(view: View, times: Times, now: datetime) -> Step | None:
+    """The one thing to do now, after which all is looked at again; None where nothing is to be done."""
+    return (
+        _adopt(view, times, now)
+        or _create(view, times, now)
+        or _spread(view)
+        or _publish(view, now)
+        or _issue(view, times, now)
+        or _retire(view, times, now)
+    )
+
+
+def signer(view: View, times: Times, now: datetime) -> Authority | None:
+    """Who signs now: the last authority that everybody had time to take note of."""
+    ripe = [a for a in _able(view, now) if _ripe(a, times, now)]
+    return ripe[-1] if ripe else None
+
+
+def _able(view: View, now: datetime) -> list[Authority]:
+    return [a for a in view.authorities if a.signs and a.retired is None and a.valid(now)]
+
+
+def _ripe(authority: Authority, times: Times, now: datetime) -> bool:
+    return authority.published is not None and now >= authority.published + times.propagation
+
+
+def _adopt(view: View, times: Times, now: datetime) -> Step | None:
+    """Where we have no authority yet, those trusted until now stay trusted while ours takes their place."""
+    if view.authorities or not view.strangers:
+        return None
+    until = now + _STAY * times.propagation
+    return Note(
+        tuple(replace(a, signs=False, published=now, signed_until=until) for a in view.strangers),
+        "authorities that were trusted stay for a while",
+    )
+
+
+def _create(view: View, times: Times, now: datetime) -> Step | None:
+    able = _able(view, now)
+    if not able:
+        return Create()
+    last = able[-1]
+    # One at a time: the last one must have come into its office first.
+    due = now >= last.not_after - times.authority_renew and _ripe(last, times, now)
+    return Create() if due else None
+
+
+def _spread(view: View) -> Step | None:
+    """Those who only read the list are told first, so that what they find in force is never news to them."""
+    everyone = frozenset(a.id for a in view.authorities)
+    trusted = frozenset(a.id for a in view.authorities if a.retired is None)
+    if any(known != everyone for known in view.lists):
+        return Tell(everyone)
+    if any(bundle is not None and bundle != trusted for bundle in view.bundles):
+        return Trust(trusted)
+    return None
+
+
+def _publish(view: View, now: datetime) -> Step | None:
+    """Write down since when an authority is in force everywhere; `_spread` has seen that the present ones hold all."""
+    if not _in_force(view):
+        return None
+    fresh = [a for a in view.authorities if a.published is None and a.retired is None]
+    if not fresh:
+        return None
+    noted = tuple(replace(a, published=now) if a in fresh else a for a in view.authorities)
+    return Note(noted, "an authority is in force")
+
+
+def _in_force(view: View) -> bool:
+    return bool(view.bundles) and all(bundle is not None for bundle in view.bundles)
+
+
+def _issue(view: View, times: Times, now: datetime) -> Step | None:
+    by = signer(view, times, now)
+    # What cannot be used anyway need not wait until everybody took note.
+    hurried = next((a for a in reversed(_able(view, now)) if a.published is not None), None)
+    if not _in_force(view):
+        return None
+    for part, wanted in sorted(view.wanted.items()):
+        leaf = view.leaves.get(part)
+        usable = leaf is not None and _usable(leaf, wanted, view, now)
+        authority = by or (None if usable else hurried)
+        if authority is None:
+            continue
+        end = min(now + times.leaf, authority.not_after)
+        if leaf is None or not usable or _due(leaf, authority, end, times, now):
+            return Issue(part, authority.id, end)
+    return None
+
+
+def _usable(leaf: Leaf, wanted: frozenset[str], view: View, now: datetime) -> bool:
+    trusted = {a.id for a in view.authorities if a.retired is None and a.valid(now)}
+    return leaf.not_before <= now < leaf.not_after and wanted <= leaf.names and leaf.authority in trusted
+
+
+def _due(leaf: Leaf, authority: Authority, end: datetime, times: Times, now: datetime) -> bool:
+    if leaf.authority != authority.id:
+        return True
+    # Near the end of its authority a certificate cannot be renewed for longer; another authority is on its way.
+    return now >= leaf.not_after - times.leaf_renew and end > leaf.not_after
+
+
+def _retire(view: View, times: Times, now: datetime) -> Step | None:
+    """Take an authority that was followed by another from its office: first its key, then the trust, then the rest."""
+    by = signer(view, times, now)
+    if by is None:
+        return None
+    before = view.authorities[: view.authorities.index(by)]
+    serving = {leaf.authority for leaf in view.leaves.values() if leaf is not None}
+    for old in before:
+        after: Authority | None
+        if old.signs:
+            after, why = replace(old, signs=False), "the key of an authority that signs no more is forgotten"
+        elif old.retired is None and old.id not in serving and _ended(old, now):
+            after, why = replace(old, retired=now), "all that an authority signed has ended"
+        elif old.retired is not None and now >= old.retired + times.propagation:
+            after, why = None, "an authority has left"
+        else:
+            continue
+        kept = (after if a is old else a for a in view.authorities)
+        return Note(tuple(a for a in kept if a is not None), why)
+    return None
+
+
+def _ended(authority: Authority, now: datetime) -> bool:
+    return authority.signed_until is None or now >= authority.signed_until

@@ -1,0 +1,122 @@
+"""Authorities as they are written down, in one JSON text, so that a single write changes all of it or nothing.
+
+The text holds private keys: it is for one Secret that only the controller reads, and nothing of it is ever logged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from webhook.core.certificates.bundle import id_of
+from webhook.core.certificates.issue import make_authority
+from webhook.core.certificates.model import Authority
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_MAX_AUTHORITIES = 32
+_MOMENTS = ("published", "signedUntil", "retired")
+
+
+class StoreError(ValueError):
+    """What was written down cannot be read; the message says where, and holds nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An authority with its certificate and, while it signs, its key; both in PEM."""
+
+    authority: Authority
+    certificate: str
+    key: str = field(default="", repr=False)
+
+    def noted(self, authority: Authority) -> Held:
+        """The same with what is now known of it; its key goes where it signs no more."""
+        return replace(self, authority=authority, key=self.key if authority.signs else "")
+
+    def signing(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        """Certificate and key. Raises `StoreError` where the key is gone or none of ours."""
+        certificate = x509.load_pem_x509_certificate(self.certificate.encode())
+        return certificate, _key(self.key)
+
+
+def stranger(certificate: str) -> Held:
+    """An authority that somebody else made. Raises `ValueError`."""
+    return Held(_described(certificate, signs=False), certificate)
+
+
+def made(name: str, key: ec.EllipticCurvePrivateKey, begin: datetime, end: datetime) -> Held:
+    """A new authority of ours."""
+    text = make_authority(name, key, begin, end).public_bytes(Encoding.PEM).decode("ascii")
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
+    return Held(_described(text, signs=True), text, pem)
+
+
+def encode(held: Iterable[Held]) -> bytes:
+    """All of them as one text."""
+    return orjson.dumps([_entry(one) for one in held], option=orjson.OPT_INDENT_2)
+
+
+def decode(text: bytes) -> tuple[Held, ...]:
+    """The authorities of a text that `encode` wrote. Raises `StoreError`."""
+    try:
+        entries = orjson.loads(text)
+        if not isinstance(entries, list) or len(entries) > _MAX_AUTHORITIES:
+            raise StoreError("it is no list of authorities")
+        held = tuple(_read(entry) for entry in entries)
+    except StoreError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise StoreError("it is not as it was written") from None
+    if len({one.authority.id for one in held}) != len(held):
+        raise StoreError("an authority is there twice")
+    return held
+
+
+def _entry(one: Held) -> dict[str, Any]:
+    known = one.authority
+    moments = zip(_MOMENTS, (known.published, known.signed_until, known.retired), strict=True)
+    kept = {name: moment.isoformat() for name, moment in moments if moment is not None}
+    return {"certificate": one.certificate, **({"key": one.key} if one.key else {}), **kept}
+
+
+def _read(entry: dict[str, Any]) -> Held:
+    certificate, key = str(entry["certificate"]), str(entry.get("key", ""))
+    authority = _described(certificate, signs=bool(key))
+    if key and _key(key).public_key() != _public(certificate):
+        raise StoreError("a key does not belong to its certificate")
+    published, signed_until, retired = (_moment(entry.get(name)) for name in _MOMENTS)
+    known = replace(authority, published=published, signed_until=signed_until, retired=retired)
+    return Held(known, certificate, key)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text).astimezone(UTC) if text is not None else None
+
+
+def _described(certificate: str, *, signs: bool) -> Authority:
+    parsed = x509.load_pem_x509_certificate(certificate.encode())
+    return Authority(id_of(certificate), parsed.not_valid_before_utc, parsed.not_valid_after_utc, signs=signs)
+
+
+def _public(certificate: str) -> object:
+    return x509.load_pem_x509_certificate(certificate.encode()).public_key()
+
+
+def _key(text: str) -> ec.EllipticCurvePrivateKey:
+    key = load_pem_private_key(text.encode(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise StoreError("a key is of another kind")
+    return key
