@@ -17,6 +17,11 @@ class BrokerSettings(Schema):
     webhooks: str = Field(
         default="", description="file or directory with the webhook configurations as they should be"
     )
+    authorities: str = Field(
+        default="",
+        description="NAMESPACE/NAME of the Secret whose ca.crt lists the authorities that webhook configurations may "
+        "hold; empty: what the manifests say, or any where they say nothing",
+    )
     production: bool = Field(default=True, description="refuse key services that are for trying out")
     lease_seconds: int = Field(
         default=900, ge=60, le=86400, description="how long keys may be kept unrenewed"

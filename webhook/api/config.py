@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from webhook.api.access import AccessSettings
 from webhook.api.base import Name, Pattern, Schema
 
+_DAY = 86400.0
 _STEP = r"(?:[A-Za-z0-9_-]+|\*)"
 _TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::PodSpec)?")
 
@@ -195,6 +196,42 @@ class Receiver(Schema):
     secret_file: str = Field(default="", description="the HMAC-SHA256 key that signs what is sent as json")
 
 
+class ServingPair(Schema):
+    """A Secret with a serving certificate, and the DNS names or addresses that it is for."""
+
+    secret: Name
+    names: list[Name] = Field(min_length=1, max_length=16)
+
+
+class Certificates(Schema):
+    """Certificates that the controller makes and renews itself. The Secrets must be there; it fills them."""
+
+    authority_secret: Name = Field(description="holds the authorities with their keys; nobody else reads it")
+    pairs: list[ServingPair] = Field(min_length=1, max_length=8)
+    authority_seconds: float = Field(default=730 * _DAY, gt=0)
+    authority_renew_seconds: float = Field(default=365 * _DAY, gt=0, description="so long before its end")
+    leaf_seconds: float = Field(default=90 * _DAY, gt=0)
+    leaf_renew_seconds: float = Field(default=30 * _DAY, gt=0, description="so long before its end")
+    propagation_seconds: float = Field(
+        default=3600, gt=0, description="a new authority signs so long after everybody could know it"
+    )
+    check_seconds: float = Field(default=30, gt=0, le=3600)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.propagation_seconds < self.leaf_renew_seconds < self.leaf_seconds:
+            raise ValueError("propagationSeconds < leafRenewSeconds < leafSeconds is needed")
+        if self.authority_renew_seconds >= self.authority_seconds:
+            raise ValueError("authorityRenewSeconds must be less than authoritySeconds")
+        if self.authority_renew_seconds < self.leaf_seconds + self.propagation_seconds:
+            raise ValueError(
+                "authorityRenewSeconds must be at least leafSeconds and propagationSeconds together"
+            )
+        if self.leaf_seconds > 10 * (self.authority_seconds - self.authority_renew_seconds):
+            raise ValueError("leafSeconds is so long that more than ten authorities would stand side by side")
+        return self
+
+
 class Controller(Schema):
     """The controller: its lease, and the webhook configurations it keeps as they should be."""
 
@@ -217,6 +254,9 @@ class Controller(Schema):
     restore_definitions: bool = Field(
         default=True,
         description="put a type of weightlock.dev back that was changed; one that was deleted is only reported",
+    )
+    certificates: Certificates | None = Field(
+        default=None, description="certificates it makes itself; absent: somebody else does"
     )
 
 

@@ -83,7 +83,7 @@ async def _open(
         source = await stack.enter_async_context(ClusterSource.connect(config, verifier=verifier))
         issuers = KeySets()
         stack.push_async_callback(issuers.close)
-        view = LiveCluster(source.api, expected)
+        view = LiveCluster(source.api, expected, settings.authorities)
         broker = Broker(source, view, issuers, Challenges(key), limits, settings, write_audit)
         stack.push_async_callback(broker.close)
         yield broker, source

@@ -72,6 +72,7 @@ def readings(controller: Controller) -> Readings:
                 "Types of weightlock.dev that are not as they should be, as the acting replica sees it.",
                 lambda: progress.drifted_definitions,
             ),
+            *_certificates(controller),
             Reading(
                 "weightlock_signatures",
                 "counter",
@@ -141,5 +142,34 @@ def _of_scan(scanner: Scanner) -> list[Reading]:
             "What runs now and would be denied were this policy at Deny, which is at Audit or Warn.",
             lambda: scanner.total().would_deny(),
             "policy",
+        ),
+    ]
+
+
+def _certificates(controller: Controller) -> list[Reading]:
+    """What is known of the certificates that the controller makes itself; nothing where somebody else does."""
+    own = controller.certificates
+    if own is None:
+        return []
+    return [
+        Reading(
+            "weightlock_controller_certificate_expiry_timestamp_seconds",
+            "gauge",
+            "When the authority, or the certificate in a Secret, ends, in Unix time; as the acting replica sees it.",
+            lambda: own.kept.expiries,
+            "certificate",
+        ),
+        Reading(
+            "weightlock_certificates_issued",
+            "counter",
+            "Authorities and certificates made.",
+            lambda: own.kept.made,
+            "certificate",
+        ),
+        Reading(
+            "weightlock_controller_certificates_kept",
+            "gauge",
+            "1 where the acting replica could look after the certificates at its last try; absent before its first.",
+            lambda: None if own.kept.known is None else float(not own.kept.trouble),
         ),
     ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from webhook.cluster.api import ApiError
 from webhook.cluster.kinds import ResourceKind
 from webhook.core.access.intact import protection
+from webhook.core.certificates import bundle
 from webhook.core.resources import plural
 from webhook.keys.refusal import CLUSTER_UNAVAILABLE, POD_GONE, RefusedError, UnavailableError
 
@@ -24,11 +26,17 @@ _SECONDS = 5.0
 
 
 class LiveCluster:
-    """A `webhook.keys.broker.ClusterView`. ``expected`` are the webhook configurations as they should be."""
+    """A `webhook.keys.broker.ClusterView`. ``expected`` are the webhook configurations as they should be.
 
-    def __init__(self, api: KubeApi, expected: Mapping[ObjectKey, Document]) -> None:
+    ``authorities`` names (NAMESPACE/NAME) the Secret that lists the authorities their CA bundles may hold.
+    """
+
+    def __init__(self, api: KubeApi, expected: Mapping[ObjectKey, Document], authorities: str = "") -> None:
         self._api = api
         self._expected = expected
+        namespace, _, name = authorities.partition("/")
+        self._authorities = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
+        self._listed = bool(authorities)
 
     async def review_token(self, question: Document) -> Document:
         """Send a TokenReview."""
@@ -47,7 +55,20 @@ class LiveCluster:
     async def webhook_faults(self) -> tuple[str, ...]:
         """Compare the webhook configurations with those that should be."""
         found = await asyncio.gather(*(self._get(_path(key)) for key in self._expected))
-        return protection(self._expected, dict(zip(self._expected, found, strict=True))).faults
+        live = dict(zip(self._expected, found, strict=True))
+        # The list is read last: an authority is in it before any configuration holds it, and stays in it longer.
+        authorities = await self._list() if self._listed else None
+        return protection(self._expected, live, authorities=authorities).faults
+
+    async def _list(self) -> frozenset[str]:
+        secret = await self._get(self._authorities) or {}
+        try:
+            text = base64.b64decode((secret.get("data") or {}).get("ca.crt") or "", validate=True).decode(
+                "ascii"
+            )
+        except ValueError:
+            return frozenset()
+        return bundle.ids(text)
 
     async def _get(self, path: str) -> Document | None:
         try:

@@ -26,12 +26,14 @@ from webhook.core.access.drift import (
     difference,
     last_writer,
 )
+from webhook.core.access.intact import trusts_only, without_bundles
 from webhook.core.objects import ObjectKey, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from webhook.cluster.api import KubeApi
+    from webhook.cluster.controller.certificates import Certificates
     from webhook.cluster.controller.events import Events
     from webhook.cluster.controller.progress import Progress
     from webhook.cluster.controller.steps import Steps
@@ -67,7 +69,8 @@ class Fault:
 class Guard:
     """The leader calls `look` and `look_at_labels` in its rounds; whoever owns it runs ``reflectors``.
 
-    ``expected`` are the webhook configurations as they should be; the types are those of this program, ``version``.
+    ``expected`` are the webhook configurations as they should be, but for the authorities that ``certificates`` looks
+    after, where there are such; the types are those of this program, ``version``.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Guard:
         version: str,
         restore: bool,
         restore_definitions: bool,
+        certificates: Certificates | None = None,
         timing: Timing | None = None,
     ) -> None:
         self._api = api
@@ -90,6 +94,7 @@ class Guard:
         self._progress = progress
         self._version = version
         self._restore = restore
+        self._certificates = certificates
         self._restore_definitions = restore_definitions
         self._types = {key_of(document): document for document in definitions()}
         names = {key.name for key in expected}
@@ -155,11 +160,16 @@ class Guard:
         keep_off = "" if self._restore else "controller.restore is off"
         if found is None:
             return Fault(key, path, "is missing", "", keep_off)
-        wanted = self._expected[key]
-        other = difference(wanted.get("webhooks"), found.get("webhooks"), WEBHOOK_DEFAULTS, ignored=FILLED_IN)
-        return (
-            Fault(key, path, f"was changed: webhooks{other}", _version_of(found), keep_off) if other else None
-        )
+        own = self._certificates
+        wanted = self._expected[key].get("webhooks") if own is None else without_bundles(self._expected[key])
+        other = difference(wanted, found.get("webhooks"), WEBHOOK_DEFAULTS, ignored=FILLED_IN)
+        if other:
+            return Fault(key, path, f"was changed: webhooks{other}", _version_of(found), keep_off)
+        authorities = None if own is None else own.in_office()
+        if authorities is not None and not trusts_only(found, authorities):
+            what = "was changed: its caBundle trusts an authority that is not ours, or none"
+            return Fault(key, path, what, _version_of(found), keep_off)
+        return None
 
     def _definition_fault(self, key: ObjectKey) -> Fault | None:
         path, found = f"{DEFINITIONS.path()}/{key.name}", self._definitions.objects.get(key)
@@ -199,7 +209,10 @@ class Guard:
                 self._progress.restored_definitions += 1
             else:
                 found = self._configurations.objects.get(fault.key)
-                if await self._steps.restore(fault.path, self._expected[fault.key], found):
+                wanted = self._expected[fault.key]
+                if self._certificates is not None:
+                    wanted = self._certificates.filled_in(wanted)
+                if await self._steps.restore(fault.path, wanted, found):
                     self._progress.restored += 1
         except ApiError as error:
             return f"the API server refused: {error}"

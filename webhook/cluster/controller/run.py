@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from webhook.cluster.api import ApiError
+from webhook.cluster.controller.certificates import Certificates
 from webhook.cluster.controller.events import Events
 from webhook.cluster.controller.guard import Guard
 from webhook.cluster.controller.lease import Leader
@@ -62,6 +63,12 @@ class Controller:
         self.scanner = Scanner(source, events, config.reports) if config.reports.enabled else None
         self.notifier = Notifier(settings.receivers)
         self.steps = Steps(source.api, events, signer, self.notifier.tell)
+        paths = {key: _path(key) for key in expected}
+        self.certificates = (
+            Certificates(source.api, settings, settings.certificates, expected, paths)
+            if settings.certificates is not None
+            else None
+        )
         self.guard = Guard(
             source.api,
             self.steps,
@@ -71,6 +78,7 @@ class Controller:
             version=version("weightlock"),
             restore=settings.restore,
             restore_definitions=settings.restore_definitions,
+            certificates=self.certificates,
         )
         pods = self._pods if self.scanner is None else Noticed(self._pods, self.scanner)
         self._reflectors = [Reflector(source.api, PODS, pods, Timing()), *self.guard.reflectors]
@@ -148,6 +156,9 @@ class Controller:
 
     async def round(self, now: datetime) -> None:
         """One round. Raises `NotReadyError` before all is read, and `ApiError`."""
+        if self.certificates is not None:
+            # First of all: while they are not there, nothing is admitted.
+            await self.certificates.keep()
         unread = self._unread()
         if unread is not None:
             raise NotReadyError(unread)
@@ -176,7 +187,11 @@ class Controller:
                 if error.status != 404:
                     raise
                 live[key] = None
-        return protection(self._expected, live, self._settling)
+        own = self.certificates
+        if own is None:
+            return protection(self._expected, live, self._settling)
+        known = own.kept.known or frozenset()
+        return protection(self._expected, live, self._settling, authorities=known, continued=own.continued)
 
 
 def unsigned(snapshot: Snapshot) -> bool:

@@ -44,6 +44,9 @@ _MERGE_PATCH = "application/merge-patch+json"
 # An eviction that a disruption budget refuses is asked for so long; then the pod is deleted.
 EVICTION_SECONDS = 300.0
 
+# Of the metadata of a webhook configuration that is made anew.
+_KEPT = ("name", "labels", "annotations")
+
 log = logging.getLogger(__name__)
 
 
@@ -134,8 +137,9 @@ class Steps:
     async def restore(self, path: str, wanted: Document, found: Document | None) -> bool:
         """Put a webhook configuration back as it should be; False where it is."""
         if found is None:
-            body = {**wanted, "metadata": {"name": wanted["metadata"]["name"]}}
-            await self._api.request("POST", path.rpartition("/")[0], body=body)
+            # An annotation may be what has somebody fill in the authority.
+            metadata = {field: wanted["metadata"][field] for field in _KEPT if field in wanted["metadata"]}
+            await self._api.request("POST", path.rpartition("/")[0], body={**wanted, "metadata": metadata})
         elif not same(wanted.get("webhooks"), found.get("webhooks")):
             await self._patch(path, {"webhooks": _with_authorities(wanted["webhooks"], found)}, _MERGE_PATCH)
         else:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.access.drift import FILLED_IN, WEBHOOK_DEFAULTS, difference
 from webhook.core.access.model import parse_time
+from webhook.core.certificates import bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from webhook.core.objects import Document, ObjectKey
 
@@ -44,14 +45,30 @@ class Protection:
         return int(version) > self.version and created >= self.since
 
 
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """A change of our own that left a configuration intact: what holds at ``version`` has held since ``since``.
+
+    ``before`` is the version, and ``since`` the moment, of the last change that was not such a one.
+    """
+
+    version: int
+    before: int
+    since: datetime
+
+
 def protection(
     expected: Mapping[ObjectKey, Document],
     live: Mapping[ObjectKey, Document | None],
     settling: timedelta = SETTLING,
+    *,
+    authorities: Collection[str] | None = None,
+    continued: Mapping[ObjectKey, Continued] | None = None,
 ) -> Protection:
     """Compare the configurations as they are with those that should be. Without any expected there is none.
 
-    ``settling`` is how long an API server may go on with the configuration it had.
+    ``settling`` is how long an API server may go on with the configuration it had. With ``authorities``, their ids,
+    every CA bundle must be made of them and nothing else, whatever is expected of it.
     """
     if not expected:
         return Protection(faults=("no webhook configuration is expected, so none can be checked",))
@@ -61,13 +78,48 @@ def protection(
         if found is None:
             faults.append(f"{key.kind.partition('.')[0]} {key.name} is missing")
             continue
-        if not same(wanted.get("webhooks"), found.get("webhooks")):
+        if not same(without_bundles(wanted, authorities), found.get("webhooks")):
             faults.append(f"{key.kind.partition('.')[0]} {key.name} was changed")
-        versions.append(_version(found))
-        moments.append(_changed(found))
+        elif authorities is not None and not trusts_only(found, authorities):
+            faults.append(
+                f"{key.kind.partition('.')[0]} {key.name} trusts an authority that is not ours, or any"
+            )
+        version, moment = _version(found), _changed(found)
+        own = (continued or {}).get(key)
+        if own is not None and own.version == version:
+            version, moment = own.before, own.since
+        versions.append(version)
+        moments.append(moment)
     if faults:
         return Protection(faults=tuple(faults))
     return Protection(max(versions), max(moments) + settling)
+
+
+def without_bundles(document: Document, authorities: Collection[str] | None = ()) -> Any:
+    """The webhooks of a configuration as they are wanted; without CA bundles where authorities are looked at apart."""
+    webhooks = document.get("webhooks")
+    if authorities is None or not isinstance(webhooks, list):
+        return webhooks
+    return [
+        {
+            **hook,
+            "clientConfig": {k: v for k, v in hook.get("clientConfig", {}).items() if k not in FILLED_IN},
+        }
+        for hook in webhooks
+    ]
+
+
+def last_change(document: Document) -> tuple[int, datetime]:
+    """Version and moment of a configuration's last change."""
+    return _version(document), _changed(document)
+
+
+def trusts_only(found: Document, authorities: Collection[str]) -> bool:
+    """Whether every CA bundle of a webhook configuration is made of these authorities, their ids, and nothing else."""
+    webhooks = found.get("webhooks")
+    return isinstance(webhooks, list) and all(
+        bundle.is_made_of(bundle.of_webhook(webhook), authorities) for webhook in webhooks
+    )
 
 
 def same(wanted: Any, found: Any) -> bool:

@@ -1,0 +1,97 @@
+"""The Secrets with our own certificates, read and written whole: what is in them in terms of decisions, and back.
+
+Their contents are keys. Nothing of them is logged, and an error says which Secret and not what is in it.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from webhook.core.certificates.issue import names_of
+from webhook.core.certificates.model import Leaf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from webhook.cluster.api import KubeApi
+    from webhook.core.certificates.store import Held
+
+AUTHORITIES, CERTIFICATE, KEY, LIST = "authorities.json", "tls.crt", "tls.key", "ca.crt"
+_MERGE_PATCH = "application/merge-patch+json"
+
+
+class Secret(NamedTuple):
+    """One Secret as it was read: its files, and the version that a write must meet."""
+
+    name: str
+    version: str
+    data: Mapping[str, bytes]
+
+    def text(self, file: str) -> str:
+        """A file as text, empty where there is none or it is no text."""
+        try:
+            return self.data.get(file, b"").decode("ascii")
+        except UnicodeDecodeError:
+            return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The Secrets of one namespace."""
+
+    api: KubeApi
+    namespace: str
+
+    async def read(self, name: str) -> Secret:
+        """A Secret. Raises `ApiError`."""
+        document = await self.api.get(self._path(name))
+        data = document.get("data") or {}
+        decoded = {key: _decoded(value) for key, value in data.items() if isinstance(value, str)}
+        return Secret(name, str(document["metadata"].get("resourceVersion", "")), decoded)
+
+    async def write(self, secret: Secret, data: Mapping[str, bytes]) -> None:
+        """Put files into a Secret at once, if it is still as it was read. Raises `ApiError`, 409 where it is not."""
+        body = {
+            "metadata": {"resourceVersion": secret.version},
+            "data": {name: base64.b64encode(content).decode("ascii") for name, content in data.items()},
+        }
+        await self.api.request("PATCH", self._path(secret.name), body=body, content_type=_MERGE_PATCH)
+
+    def _path(self, name: str) -> str:
+        return f"/api/v1/namespaces/{quote(self.namespace, safe='')}/secrets/{quote(name, safe='')}"
+
+
+def leaf_of(secret: Secret, authorities: Iterable[Held]) -> Leaf | None:
+    """The serving certificate in a Secret, with the authority that signed it; None where no pair can be used."""
+    try:
+        certificate = x509.load_pem_x509_certificate(secret.data.get(CERTIFICATE, b""))
+        key = load_pem_private_key(secret.data.get(KEY, b""), None)
+        if key.public_key() != certificate.public_key():
+            return None
+        names = names_of(certificate)
+    except (ValueError, TypeError):
+        return None
+    signer = next((held.authority.id for held in authorities if _signed(certificate, held)), "")
+    return Leaf(signer, certificate.not_valid_before_utc, certificate.not_valid_after_utc, names)
+
+
+def _signed(certificate: x509.Certificate, held: Held) -> bool:
+    try:
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(held.certificate.encode()))
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
