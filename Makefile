@@ -29,7 +29,10 @@ key-servers: $(READY) ## Make the key services the tests wrap keys with: Vault f
 	@$(BIN)/python scripts/debpackages.py softhsm2 libsofthsm2 softhsm2-common > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python scripts/vaultserver.py > /dev/null || [ $$? -eq 3 ]
 
-test: $(READY) control-plane key-servers ## All tests, those on the real API server included
+prometheus: $(READY) ## Fetch Prometheus and promtool from Debian for the tests of metrics and alerts (cached)
+	@$(BIN)/python scripts/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]
+
+test: $(READY) control-plane key-servers prometheus ## All tests, those on the real API server included
 	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 unit: $(READY) ## Only the tests that need no API server
@@ -78,4 +81,4 @@ lock: $(READY) ## Resolve the dependencies again
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers test unit e2e e2e-kind lint format generate bench bench-peers playground image lock clean
+.PHONY: help setup demo control-plane key-servers prometheus test unit e2e e2e-kind lint format generate bench bench-peers playground image lock clean

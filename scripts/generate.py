@@ -1,5 +1,6 @@
-"""Writes what is generated into the chart: the CustomResourceDefinitions of webhook/api, and the policies of policies/
-with their parameters, and the table of values in its README. A test fails when they differ.
+"""Writes what is generated into the chart: the CustomResourceDefinitions of webhook/api, the policies of policies/ with
+their parameters, the dashboard of scripts/dashboards.py, and the table of values in its README. A test fails when they
+differ.
 
 .venv/bin/python scripts/generate.py           write them
 .venv/bin/python scripts/generate.py --check   exit 1 and name the files that differ
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from dashboards import dashboard
 
 from webhook.api.crds import definitions
 
@@ -17,11 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "weightlock"
 FILES = CHART / "files"
 POLICIES = ROOT / "policies"
+GENERATED = ("crds", "policies", "params", "dashboards")
 
 
 def rendered() -> dict[Path, str]:
     """Every generated file and what it should hold."""
-    return crds() | policies() | readme()
+    return crds() | policies() | dashboards() | readme()
 
 
 def crds() -> dict[Path, str]:
@@ -51,6 +54,11 @@ def policies() -> dict[Path, str]:
     return files
 
 
+def dashboards() -> dict[Path, str]:
+    """The Grafana dashboard. JSON has no comments, so it cannot say where it comes from."""
+    return {FILES / "dashboards" / "weightlock.json": dashboard()}
+
+
 def readme() -> dict[Path, str]:
     """The chart's README with the table of the values that `values.yaml` describes."""
     rows, parents, described = [], [""], ""
@@ -76,7 +84,7 @@ def main() -> int:
     """Write or check; returns the exit code."""
     files = rendered()
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
-    gone = sorted(set(FILES.rglob("*.yaml")) - set(files))
+    gone = sorted({path for place in GENERATED for path in (FILES / place).glob("*")} - set(files))
     if "--check" in sys.argv[1:]:
         for path in stale + gone:
             print(f"{path} is not what its source says: run make generate", file=sys.stderr)

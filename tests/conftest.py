@@ -1,7 +1,14 @@
 """Options of the whole test suite."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
 
 # No test is timed: a machine may be busy with other things.
 settings.register_profile("weightlock", deadline=None)
@@ -20,3 +27,21 @@ def pytest_addoption(parser):
 def update_golden(request):
     """Whether golden files are to be rewritten."""
     return request.config.getoption("--update-golden")
+
+
+@pytest.fixture(scope="session")
+def prometheus_programs():
+    """The directory with `prometheus` and `promtool`; skips, or fails with CI=true, where they cannot be had."""
+    find = [sys.executable, ROOT / "scripts" / "debpackages.py", "--find", "prometheus"]
+    answer = subprocess.run(find, capture_output=True, text=True, check=False, timeout=60)
+    if answer.returncode:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI=true, and there is {answer.stderr.strip()}", pytrace=False)
+        pytest.skip(f"{answer.stderr.strip()} (make monitoring-tools)")
+    return Path(answer.stdout.strip()) / "usr" / "bin"
+
+
+@pytest.fixture(scope="session")
+def promtool(prometheus_programs):
+    """The path of Prometheus' own checker of rules and metrics."""
+    return prometheus_programs / "promtool"

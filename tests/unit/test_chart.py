@@ -6,9 +6,6 @@ Skipped where there is no helm: `make control-plane` builds one.
 import base64
 import json
 import re
-import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -34,38 +31,6 @@ PROVIDED = {
     },
     "signing": {"existingSecret": "keys"},
 }
-
-
-@pytest.fixture(scope="session")
-def helm():
-    """The helm of the control plane's programs, or of PATH; skips with the reason where there is none."""
-    find = [sys.executable, ROOT / "scripts" / "controlplane.py", "--find"]
-    answer = subprocess.run(find, capture_output=True, text=True, check=False)
-    built = Path(answer.stdout.strip()) / "helm"
-    program = str(built) if answer.returncode == 0 and built.exists() else shutil.which("helm")
-    if program is None:
-        pytest.skip("no helm here: make control-plane builds one")
-
-    def run(*arguments, values=None):
-        command = [program, *arguments]
-        text = json.dumps(values or {})
-        return subprocess.run([*command, "-f", "-"], input=text, capture_output=True, text=True, check=False)
-
-    return run
-
-
-@pytest.fixture
-def render(helm):
-    """A function from values to the rendered objects by (kind, name), hooks left out."""
-
-    def render(namespace=NAMESPACE, **values):
-        done = helm("template", "weightlock", CHART, "-n", namespace, values=values)
-        assert done.returncode == 0, done.stderr
-        documents = [document for document in yaml.safe_load_all(done.stdout) if document]
-        hooks = [d for d in documents if "helm.sh/hook" in (d["metadata"].get("annotations") or {})]
-        return {(d["kind"], d["metadata"]["name"]): d for d in documents if d not in hooks}
-
-    return render
 
 
 @pytest.fixture
@@ -462,19 +427,6 @@ def _ancestors(path):
 
 def _decoded(text):
     return base64.b64decode(text)
-
-
-def test_alerts_speak_of_metrics_that_exist_and_an_emergency_is_one(render):
-    assert not any(kind == "PrometheusRule" for kind, _ in render())
-    (rule,) = [
-        each for (kind, _), each in render(alerts={"enabled": True}).items() if kind == "PrometheusRule"
-    ]
-    alerts = {alert["alert"]: alert["expr"] for alert in rule["spec"]["groups"][0]["rules"]}
-    assert "weightlock_break_glass_grants_active" in alerts["WeightlockBreakGlass"]
-    known = (ROOT / "webhook" / "server" / "metrics.py").read_text()
-    for expression in alerts.values():
-        for name in re.findall(r"weightlock_\w+", expression):
-            assert name.removesuffix("_total") in known
 
 
 def test_versions_agree_and_annotations_can_be_read():
