@@ -18,8 +18,8 @@ SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # Legends that mean the same in every panel.
 COLORS = {
     **dict.fromkeys(("allowed", "released", "ok", "p50"), "green"),
-    **dict.fromkeys(("denied", "p95", "end within the hour", "not as they should be"), "orange"),
-    **dict.fromkeys(("error", "timeout", "limit", "failed", "put back", "break-glass"), "red"),
+    **dict.fromkeys(("denied", "p95", "end within the hour", "webhooks differ"), "orange"),
+    **dict.fromkeys(("error", "timeout", "limit", "failed", "webhooks put back", "break-glass"), "red"),
     **dict.fromkeys(("p99", "count for nothing"), "purple"),
     **dict.fromkeys(("renewed", "hold now"), "blue"),
 }

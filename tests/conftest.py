@@ -37,7 +37,7 @@ def prometheus_programs():
     if answer.returncode:
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI=true, and there is {answer.stderr.strip()}", pytrace=False)
-        pytest.skip(f"{answer.stderr.strip()} (make monitoring-tools)")
+        pytest.skip(f"{answer.stderr.strip()} (make prometheus)")
     return Path(answer.stdout.strip()) / "usr" / "bin"
 
 
