@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import os
 import statistics
 import subprocess
 import sys
@@ -18,146 +17,31 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jsonpatch
-import yaml
-
+from webhook.api.authorities import known
 from webhook.api.broker import BrokerConfig
-from webhook.api.config import Settings
-from webhook.core.admission import mutate
-from webhook.core.review import parse_request
-from webhook.core.source import Knowledge
-from webhook.embedded.manifests import Manifest, read_path
-from webhook.embedded.shipped import shipped_policies
-from webhook.embedded.source import ManifestSource
-from webhook.keys.broker import Broker
-from webhook.keys.challenge import Challenges
 from webhook.keys.envelope import AgentKey
-from webhook.keys.kms import KeyContext, open_kms
 from webhook.keys.limits import Limits, Rate
-from webhook.keys.secret import Secret
 from webhook.keys.wire import ChallengeRequest, ReleaseRequest
 from webhook.server import selfsigned
 from webhook.server.broker import BrokerServer
 
-STATE = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: research, labels: {kubernetes.io/metadata.name: research}}
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: closed, namespace: research}
-spec: {podSelector: {}, policyTypes: [Egress]}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: trainer, namespace: research}
----
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: weights, namespace: research}
-spec: {accessModes: [ReadOnlyMany], storageClassName: "", volumeName: atlas, resources: {requests: {storage: 1Gi}}}
----
-apiVersion: v1
-kind: PersistentVolume
-metadata: {name: atlas}
-spec: {accessModes: [ReadOnlyMany], capacity: {storage: 1Gi}, csi: {driver: d.example.com, volumeHandle: atlas/1}}
----
-apiVersion: weightlock.dev/v1alpha1
-kind: AccessRequest
-metadata: {name: r1, uid: u-1}
-spec:
-  model: atlas-70b
-  subject: {kind: ServiceAccount, namespace: research, name: trainer}
-  namespaces: [research]
-  duration: 8h
-  reason: bench
-  requester: {username: alice}
----
-apiVersion: weightlock.dev/v1alpha1
-kind: AccessApproval
-metadata: {name: a1}
-spec: {request: {name: r1, uid: u-1}, decision: Approve, approver: {username: bob, groups: [approvers]}}
-"""
-POD = """
-apiVersion: v1
-kind: Pod
-metadata: {name: train, namespace: research}
-spec:
-  serviceAccountName: trainer
-  restartPolicy: Never
-  containers:
-  - name: main
-    image: registry.example.com/research/train@sha256:4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f
-    securityContext:
-      runAsNonRoot: true
-      runAsUser: 1000
-      allowPrivilegeEscalation: false
-      capabilities: {drop: [ALL]}
-      seccompProfile: {type: RuntimeDefault}
-    volumeMounts: [{name: weights, mountPath: /weights, readOnly: true}]
-  volumes: [{name: weights, persistentVolumeClaim: {claimName: weights, readOnly: true}}]
-"""
+if TYPE_CHECKING:
+    from webhook.embedded.source import ManifestSource
+    from webhook.keys.broker import Broker
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
-class StandIn:
-    """Answers as the API server would, at once."""
-
-    def __init__(self) -> None:
-        self.live: dict = {}
-
-    async def review_token(self, question: dict) -> dict:
-        extra = {"pod-name": ["train"], "pod-uid": ["u"], "node-name": ["n1"]}
-        user = {
-            "username": "system:serviceaccount:research:trainer",
-            "extra": {f"authentication.kubernetes.io/{name}": value for name, value in extra.items()},
-        }
-        return {"status": {"authenticated": True, "audiences": question["spec"]["audiences"], "user": user}}
-
-    async def pod(self, _namespace: str, _name: str) -> dict:
-        return self.live
-
-    async def webhook_faults(self) -> tuple[str, ...]:
-        return ()
-
-    async def get(self, _url: str, _key_ids: frozenset[str]) -> dict:
-        return {}
+from keyworld import World
 
 
 async def _world(home: Path) -> tuple[Broker, ManifestSource]:
-    kms = open_kms(f"local://{home}/keyset.json")
-    wrapped = await kms.wrap(Secret(os.urandom(32)), KeyContext("atlas-70b", "k1"))
-    model = {
-        "apiVersion": "weightlock.dev/v1alpha1",
-        "kind": "ModelWeights",
-        "metadata": {"name": "atlas-70b"},
-        "spec": {
-            "sensitivity": "frontier",
-            "volumes": [{"persistentVolumeClaim": {"namespaces": ["research"], "names": ["weights"]}}],
-            "access": {"approvals": 1, "approvers": {"groups": ["approvers"]}},
-            "keys": [{"id": "k1", "kms": kms.url, "wrapped": base64.b64encode(wrapped).decode()}],
-        },
-    }
-    now = datetime.now(UTC)
-    documents = [*yaml.safe_load_all(STATE), model]
-    manifests = [Manifest("bench", document) for document in documents] + list(read_path(shipped_policies()))
-    source = ManifestSource(manifests, Settings(), now=now)
-    stand_in, pod = StandIn(), yaml.safe_load(POD)
-    raw = {
-        "uid": "x", "operation": "CREATE", "namespace": "research", "name": "train", "object": pod,
-        "kind": {"group": "", "version": "v1", "kind": "Pod"}, "userInfo": {"username": "alice"},
-        "resource": {"group": "", "version": "v1", "resource": "pods"},
-    }  # fmt: skip
-    request = parse_request({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": raw})
-    pod = jsonpatch.apply_patch(pod, list(mutate(request, source.snapshot(), Knowledge(), now).patch))
-    pod["metadata"]["uid"], pod["spec"]["nodeName"], pod["status"] = "u", "n1", {"phase": "Running"}
-    stand_in.live = pod
+    world = await World(home, datetime.now(UTC)).wrap()
+    world.live = world.admitted()
     unlimited = Rate(1e12, 1e12)
-    limits = Limits(pods=unlimited, models=unlimited, spare_releases=10**9)
-    settings = BrokerConfig.model_validate({"broker": {"production": False}}).broker
-    challenges = Challenges(Secret(os.urandom(32)))
-    return Broker(source, stand_in, stand_in, challenges, limits, settings, lambda _event: None), source
+    world.limits = Limits(pods=unlimited, models=unlimited, spare_releases=10**9)
+    return world.broker(), world.source()
 
 
 async def _releases(broker: Broker, seconds: float) -> list[float]:
@@ -169,7 +53,7 @@ async def _releases(broker: Broker, seconds: float) -> list[float]:
     while time.perf_counter() < end:
         begun = time.perf_counter()
         nonce = broker.challenge(ChallengeRequest(public_key=public_key)).nonce
-        await broker.release("t", ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key))
+        await broker.release("good", ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key))
         took.append(time.perf_counter() - begun)
     return took
 
@@ -194,11 +78,11 @@ print(took, memory)
 async def _starts(broker: Broker, source: ManifestSource, home: Path, count: int) -> list[tuple[float, int]]:
     """(seconds from process start to key on tmpfs, resident KiB) of a sidecar, several times, over TLS."""
     made = selfsigned.make(["127.0.0.1"])
+    (authority,) = known(made.authority.decode())
     for name, content in (
-        ("ca", made.authority),
         ("crt", made.certificate),
         ("key", made.key),
-        ("token", b"t"),
+        ("token", b"good"),
     ):
         (home / name).write_bytes(content)
     tls = {"certificate": str(home / "crt"), "key": str(home / "key")}
@@ -211,8 +95,8 @@ async def _starts(broker: Broker, source: ManifestSource, home: Path, count: int
             target.mkdir()
             command = Path(sys.executable).parent / "weightlock"
             words = [
-                str(command), "agent", f"--broker={server.address}", f"--token={home}/token", f"--ca={home}/ca",
-                f"--key=atlas-70b:{target}",
+                str(command), "agent", f"--broker={server.address}", f"--token={home}/token",
+                f"--authority={authority}", f"--key=atlas-70b:{target}",
             ]  # fmt: skip
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", _AGENT, str(target / "k1"), *words, stdout=subprocess.PIPE

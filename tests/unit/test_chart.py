@@ -19,6 +19,7 @@ from webhook.api.config import Config, Injection
 from webhook.core.resources import plural
 from webhook.core.workloadkinds import BUILT_IN
 from webhook.core.workloadreaders import READERS
+from webhook.server import selfsigned
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "weightlock"
@@ -211,10 +212,29 @@ def test_configurations_are_such_and_know_the_release(render):
     webhook, controller = (Config.model_validate(parsed[part]) for part in ("webhook", "controller"))
     assert webhook.settings.exempt_namespaces == ["guards", "kube-system"]
     assert webhook.settings.access.controllers == ["system:serviceaccount:guards:weightlock-controller"]
-    assert webhook.settings.injection.broker_url == "https://weightlock-broker.guards.svc:8443"
+    injection = webhook.settings.injection
+    assert injection.broker_url == "https://weightlock-broker.guards.svc.cluster.local.:8443"
+    assert (injection.ca_file, injection.ca_bundle) == ("/etc/weightlock/broker-ca/ca.crt", "")
     assert (controller.controller.namespace, controller.controller.restore) == ("guards", True)
     assert BrokerConfig.model_validate(parsed["broker"]).broker.production is True
     assert VALUES["webhook"]["timeoutSeconds"] > webhook.review_timeout_seconds
+
+
+def test_sidecars_believe_the_brokers_authority_and_nobody_in_a_namespace_chooses_it(render):
+    for deployment in (deployments(render())[f"weightlock-{part}"] for part in ("webhook", "broker")):
+        volumes = {v["name"]: v for v in deployment["spec"]["template"]["spec"]["volumes"]}
+        assert volumes["broker-ca"]["secret"] == {
+            "secretName": "weightlock-broker-tls",
+            "items": [{"key": "ca.crt", "path": "ca.crt"}],
+        }
+    pem = selfsigned.make(["broker"]).authority.decode()
+    provided = {**PROVIDED["certificates"]["provided"], "caBundle": pem}
+    objects = render(**PROVIDED | {"certificates": {"mode": "provided", "provided": provided}})
+    config = Config.model_validate(
+        yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
+    )
+    assert config.settings.injection.ca_bundle == pem
+    assert config.settings.injection.ca_file == ""
 
 
 def test_settings_go_over_those_of_the_chart(render):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from webhook.api.access import AccessSettings
+from webhook.api.authorities import parse_authorities
 from webhook.api.base import Name, Pattern, Schema
 
 _DAY = 86400.0
@@ -26,6 +27,12 @@ def _template_path(text: str) -> str:
     return text
 
 
+def _authorities(pem: str) -> str:
+    parse_authorities(pem)
+    return pem
+
+
+Authorities = Annotated[str, AfterValidator(_authorities)]
 TemplatePath = Annotated[str, AfterValidator(_template_path)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -53,9 +60,16 @@ class Injection(Schema):
 
     image: Name = "ghcr.io/weightlock/weightlock:0.2.0"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    broker_url: Pattern = "https://weightlock-broker.weightlock-system.svc:8443"
-    ca_config_map: str = Field(
-        default="", description="ConfigMap (key ca.crt) in each namespace; empty: system roots"
+    broker_url: Pattern = Field(
+        default="https://weightlock-broker.weightlock-system.svc.cluster.local.:8443",
+        description="a name that ends in a dot is not looked up in search domains; the certificate names it without",
+    )
+    ca_bundle: Authorities = Field(
+        default="",
+        description="authorities of the broker's certificate in PEM, at most 8; empty: system roots",
+    )
+    ca_file: str = Field(
+        default="", description="file that holds them instead; it is read again when it changes"
     )
     requests: dict[str, str] = Field(default_factory=lambda: {"cpu": "10m", "memory": "64Mi"})
     limits: dict[str, str] = Field(default_factory=lambda: {"memory": "128Mi"})

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from webhook.keys.challenge import evidence_nonce
-from webhook.keys.delivery import Target, complete
+from webhook.keys.delivery import AUTHORITIES, Target, complete
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
     from webhook.keys.agent import Keeper
+    from webhook.keys.trust import Trust
 
 ROOT = Path("/var/run/weightlock")
 _EVIDENCE_SECONDS = 60
@@ -34,7 +35,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--broker", default="", metavar="URL", help="the key broker, https://")
     parser.add_argument("--token", type=Path, metavar="FILE", help="the pod's token for the broker")
     parser.add_argument(
-        "--ca", type=Path, metavar="FILE", help="the broker's authority; without it the system's"
+        "--authority",
+        action="append",
+        default=[],
+        metavar="BASE64",
+        help="certificate of a broker's authority in DER; repeatable, without any the system's count",
     )
     parser.add_argument(
         "--key", action="append", default=[], metavar="MODEL:DIR", help="deliver a model's keys; repeatable"
@@ -66,7 +71,11 @@ def run(options: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    keepers = [_keeper(target, options, stop) for target in targets if target is not None]
+    found = [target for target in targets if target is not None]
+    from webhook.keys.trust import Trust  # noqa: PLC0415 - as below
+
+    trust = Trust(tuple(options.authority), found[0].directory / AUTHORITIES)
+    keepers = [_keeper(target, options, trust, stop) for target in found]
     threads = [threading.Thread(target=keeper.run, name=keeper.target.model) for keeper in keepers]
     for thread in threads:
         thread.start()
@@ -85,12 +94,12 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _keeper(target: Target, options: argparse.Namespace, stop: threading.Event) -> Keeper:
+def _keeper(target: Target, options: argparse.Namespace, trust: Trust, stop: threading.Event) -> Keeper:
     from webhook.keys.agent import Keeper  # noqa: PLC0415 - the probe runs every second and needs none of this
     from webhook.keys.brokerclient import BrokerClient  # noqa: PLC0415
 
     collect = collector(options.evidence_command) if options.evidence_command else None
-    client = BrokerClient(options.broker, options.token, options.ca, collect)
+    client = BrokerClient(options.broker, options.token, trust, collect)
     return Keeper(target, client, stop, say, _LogProgress(target.model))
 
 

@@ -12,6 +12,7 @@ from webhook.api.config import Config, Listen, Tls
 from webhook.cli.configuration import parse_config, read_document
 from webhook.cli.main import UsageError
 from webhook.cli.signing import load_signing
+from webhook.embedded.authorities import with_authorities
 from webhook.embedded.manifests import ManifestError
 from webhook.embedded.shipped import shipped_policies
 from webhook.embedded.source import DirectorySource
@@ -146,7 +147,7 @@ def _directory(config: Config) -> DirectorySource:
         policies = Path(config.policies) if config.policies else shipped_policies()
     except FileNotFoundError as error:
         raise UsageError(str(error)) from None
-    return DirectorySource([policies, Path(config.embedded)], config.settings)
+    return DirectorySource([policies, Path(config.embedded)], with_authorities(config.settings))
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from webhook.cluster.reflector import Reflector, Timing
 from webhook.core.objects import key_of
 from webhook.core.snapshot import SnapshotBuilder
 from webhook.core.source import Knowledge, NotReadyError
+from webhook.embedded.authorities import AuthorityFile, with_authorities
 from webhook.embedded.manifests import ManifestError, read_path
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from webhook.core.source import Needs
 
 _FETCH_SECONDS = 5.0
+_AUTHORITIES_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,9 @@ class ClusterSource:
     ) -> None:
         self.api = api
         self._max_age = config.cluster.max_snapshot_age_seconds
-        self._builder = SnapshotBuilder(config.settings, complete=False, verifier=verifier)
+        settings = with_authorities(config.settings)
+        self._authorities = AuthorityFile(settings.injection)
+        self._builder = SnapshotBuilder(settings, complete=False, verifier=verifier)
         self._fixed = _load(config.policies, self._builder)
         self._timing = timing or Timing()
         self._reflectors = [Reflector(api, kind, self, self._timing) for kind in HELD]
@@ -79,6 +83,7 @@ class ClusterSource:
             asyncio.create_task(reflector.run(), name=f"watch {reflector.kind.name}")
             for reflector in self._reflectors
         ]
+        tasks.append(asyncio.create_task(self._follow_authorities(), name="watch the broker's authorities"))
         try:
             yield
         finally:
@@ -140,6 +145,13 @@ class ClusterSource:
             self._params.follow(scopes(snapshot.policies, snapshot.objects))
         except Exception:  # the next request meets the same, and is denied for it
             log.exception("internal error")
+
+    async def _follow_authorities(self) -> None:
+        while True:
+            await asyncio.sleep(_AUTHORITIES_SECONDS)
+            injection = self._authorities.refresh()
+            if injection is not None:
+                self._builder.inject_by(injection)
 
     def _raise_unless_synced(self) -> None:
         waiting = [reflector for reflector in self._reflectors if not reflector.synced]

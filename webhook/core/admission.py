@@ -70,7 +70,7 @@ def mutate(
             if _debugs_pod(request):
                 operations += _hide_from_added(request, snapshot, facts)
                 return replace(settle(request.uid, ()), patch=tuple(operations))
-            wanted = _plan(request, snapshot, facts)
+            wanted = _plan(request, snapshot, facts, now)
         except MissingObjectError:
             return Needs(objects=frozenset(lookup.missing))
         except MalformedObjectError:
@@ -206,7 +206,7 @@ class _Judge:
         if not _creates_pod(self.request):
             return []
         pod = _object(self.request)
-        wanted = _plan(self.request, self.snapshot, self._templates())
+        wanted = _plan(self.request, self.snapshot, self._templates(), self.now)
         fix = "rename it: names that begin with weightlock- belong to Weightlock"
         findings = [Finding(RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
         if wanted.agent is not None and inject.patch(pod, wanted):
@@ -332,6 +332,9 @@ def _gather(request: AdmissionRequest, snapshot: Snapshot, lookup: Lookup) -> tu
     return gather_request(request, lookup, snapshot.catalog, snapshot.settings, snapshot.workloads)
 
 
-def _plan(request: AdmissionRequest, snapshot: Snapshot, facts: tuple[TemplateFacts, ...]) -> inject.Plan:
+def _plan(
+    request: AdmissionRequest, snapshot: Snapshot, facts: tuple[TemplateFacts, ...], now: datetime
+) -> inject.Plan:
     """What a pod that is created must carry; it has one template, itself."""
-    return inject.plan(_object(request), facts[0].facts, snapshot.models, snapshot.settings.injection)
+    injection = snapshot.settings.injection
+    return inject.plan(_object(request), facts[0].facts, snapshot.models, injection, now)

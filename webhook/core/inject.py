@@ -11,11 +11,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from webhook.api.authorities import given, known
 from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
-from webhook.core.sidecar import AGENT, PREFIX, SEALED_PATH, agent, delivery_mount, volumes
+from webhook.core.sidecar import (
+    AGENT,
+    AUTHORITY,
+    PREFIX,
+    SEALED_PATH,
+    agent,
+    delivery_mount,
+    volumes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from webhook.api.config import Injection
     from webhook.api.modelweights import ModelWeights
@@ -34,12 +44,16 @@ _NO_DEVICES = frozenset({"", "void", "none"})
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What belongs into one pod: our containers and volumes, and per container name its mounts and environment."""
+    """What belongs into one pod: our containers and volumes, and per container name its mounts and environment.
+
+    ``authorities`` are those that a sidecar injected earlier, or by another replica, may carry in place of its own.
+    """
 
     agent: Document | None
     volumes: tuple[Document, ...]
     mounts: Mapping[str, tuple[Document, ...]]
     hidden: frozenset[str]
+    authorities: frozenset[str] = frozenset()
 
 
 def _spec(pod: Document) -> Document:
@@ -55,7 +69,9 @@ def _containers(spec: Document, *fields: str) -> Iterator[tuple[str, int, Docume
             yield field, index, container
 
 
-def plan(pod: Document, facts: Facts, models: Mapping[str, ModelWeights], settings: Injection) -> Plan:
+def plan(
+    pod: Document, facts: Facts, models: Mapping[str, ModelWeights], settings: Injection, now: datetime
+) -> Plan:
     """What the pod must carry, from its facts alone; keys come and go without changing it.
 
     ``facts`` are all facts of the pod, not only what an update adds. Unresolved weights get nothing: they are denied.
@@ -76,10 +92,13 @@ def plan(pod: Document, facts: Facts, models: Mapping[str, ModelWeights], settin
             volume = next(use.volume for use in uses if use.model == name)
             sealed.append({"name": volume, "readOnly": True, "mountPath": f"{SEALED_PATH}/{name}"})
     return Plan(
-        agent=agent(names, models, sealed, settings, _common_user(pod, mounts)),
+        agent=agent(
+            names, models, sealed, settings, given(settings.ca_bundle, now), _common_user(pod, mounts)
+        ),
         volumes=volumes(names, models, settings),
         mounts={container: tuple(items) for container, items in mounts.items()},
         hidden=hidden,
+        authorities=frozenset(known(settings.ca_bundle)),
     )
 
 
@@ -93,7 +112,7 @@ def patch(pod: Document, wanted: Plan) -> tuple[Document, ...]:
             operations += _patch_container(container, f"/spec/{field}/{index}", wanted)
     if wanted.agent is not None:
         operations += _patch_volumes(spec, wanted.volumes)
-        operations += _patch_agent(spec, wanted.agent)
+        operations += _patch_agent(spec, wanted.agent, wanted)
     return tuple(operations)
 
 
@@ -106,8 +125,8 @@ def strays(pod: Document, wanted: Plan) -> tuple[str, ...]:
         for volume in list_at(spec, "volumes", "spec")
         if str(volume.get("name", "")).startswith(PREFIX) and volume["name"] not in ours
     ]
-    for field, position, container in _containers(spec, *_RUNNING, "ephemeralContainers"):
-        found += _container_strays(field, position, container, wanted, ours)
+    for field, _, container in _containers(spec, *_RUNNING, "ephemeralContainers"):
+        found += _container_strays(field, container, wanted, ours)
     return tuple(found)
 
 
@@ -143,12 +162,10 @@ def _agents(spec: Document) -> list[Document]:
     ]
 
 
-def _container_strays(
-    field: str, position: int, container: Document, wanted: Plan, ours: set[str]
-) -> Iterable[str]:
+def _container_strays(field: str, container: Document, wanted: Plan, ours: set[str]) -> Iterable[str]:
     name = container.get("name", "")
     if name == AGENT:
-        if wanted.agent is None or field != "initContainers" or position != 0:
+        if wanted.agent is None or field != "initContainers":
             yield f'container "{AGENT}" in {field} is not Weightlock\'s'
         return
     allowed = {mount["name"] for mount in wanted.mounts.get(name, ())}
@@ -222,30 +239,52 @@ def _patch_volumes(spec: Document, wanted: tuple[Document, ...]) -> list[Documen
     return operations
 
 
-def _patch_agent(spec: Document, agent: Document) -> list[Document]:
-    """Bring the agent to index 0, and remove any other container of its name."""
+def _patch_agent(spec: Document, agent: Document, wanted: Plan) -> list[Document]:
+    """Bring the agent to index 0, and remove any other container of its name.
+
+    One that stands further back is left there as long as it starts before every reader: the sidecar of a mesh that
+    wants to be the first, and is asked after us, shall have its way, or the two would never agree.
+    """
     present = list_at(spec, "initContainers", "spec")
     if not present:
         return [{"op": "add", "path": "/spec/initContainers", "value": [agent]}]
+    places = [index for index, container in enumerate(present) if container.get("name") == AGENT]
+    readers = [index for index, container in enumerate(present) if container.get("name") in wanted.mounts]
+    if len(places) == 1 and not any(index < places[0] for index in readers):
+        if _same_agent(present[places[0]], agent, wanted.authorities):
+            return []
+        return [{"op": "replace", "path": f"/spec/initContainers/{places[0]}", "value": agent}]
     operations: list[Document] = [
-        {"op": "remove", "path": f"/spec/initContainers/{index}"}
-        for index in range(len(present) - 1, 0, -1)
-        if present[index].get("name") == AGENT
+        {"op": "remove", "path": f"/spec/initContainers/{index}"} for index in reversed(places)
     ]
-    if present[0].get("name") != AGENT:
-        operations.append({"op": "add", "path": "/spec/initContainers/0", "value": agent})
-    elif not _same_agent(present[0], agent):
-        operations.append({"op": "replace", "path": "/spec/initContainers/0", "value": agent})
-    return operations
+    return [*operations, {"op": "add", "path": "/spec/initContainers/0", "value": agent}]
 
 
-def _same_agent(actual: Document, wanted: Document) -> bool:
+def _same_agent(actual: Document, wanted: Document, authorities: frozenset[str]) -> bool:
     """Equal, but for the API token mount and the resource defaults that built-in admission plugins add."""
     mounts = [mount for mount in list_at(actual, "volumeMounts", AGENT) if not _is_api_token(mount)]
-    return {**actual, "volumeMounts": mounts, "resources": None} == {
-        **wanted,
-        "resources": None,
-    } and _same_resources(object_at(actual, "resources", AGENT), wanted["resources"])
+    return (
+        {**actual, "volumeMounts": mounts, "resources": None, "args": None}
+        == {**wanted, "resources": None, "args": None}
+        and _same_arguments(actual.get("args"), wanted["args"], authorities)
+        and _same_resources(object_at(actual, "resources", AGENT), wanted["resources"])
+    )
+
+
+def _same_arguments(actual: Any, wanted: list[str], authorities: frozenset[str]) -> bool:
+    """Equal, but for which of the authorities are named; the broker's come and go, and a pod lives on."""
+    if actual == wanted:
+        return True
+    if not isinstance(actual, list) or not all(isinstance(word, str) for word in actual):
+        return False
+    named = [word for word in actual if word.startswith(AUTHORITY)]
+    others = [word for word in actual if not word.startswith(AUTHORITY)]
+    return (
+        others == [word for word in wanted if not word.startswith(AUTHORITY)]
+        and bool(named)
+        and len(set(named)) == len(named)
+        and {word.removeprefix(AUTHORITY) for word in named} <= authorities
+    )
 
 
 def _is_api_token(mount: Document) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from webhook.api.base import GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from webhook.api.config import Injection
     from webhook.api.modelweights import ModelWeights
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 AGENT = "weightlock-agent"
 PREFIX = "weightlock-"
 TOKEN_VOLUME = "weightlock-token"  # noqa: S105 - the name of a volume
-CA_VOLUME = "weightlock-ca"
 TOKEN_PATH = "/var/run/secrets/weightlock.dev/broker"  # noqa: S105
-CA_PATH = "/etc/weightlock/ca"
 KEYS_PATH = "/var/run/weightlock/keys"
 WEIGHTS_PATH = "/var/run/weightlock/weights"
 SEALED_PATH = "/var/run/weightlock/sealed"
+AUTHORITY = "--authority="
 AUDIENCE = f"{GROUP}/broker"
 _TOKEN_SECONDS = 600
 # Pod Security's restricted level. No fixed user, so that OpenShift may choose one.
@@ -53,24 +52,13 @@ def delivery_mount(name: str, model: ModelWeights) -> Document:
 def volumes(
     names: list[str], models: Mapping[str, ModelWeights], settings: Injection
 ) -> tuple[Document, ...]:
-    """The volumes the sidecar needs: its token, the broker's authority, and memory for each model."""
+    """The volumes the sidecar needs: its token, and memory for each model."""
     token = {
         "serviceAccountToken": {"audience": AUDIENCE, "expirationSeconds": _TOKEN_SECONDS, "path": "token"}
     }
     volumes: list[Document] = [
         {"name": TOKEN_VOLUME, "projected": {"sources": [token], "defaultMode": 0o644}}
     ]
-    if settings.ca_config_map:
-        volumes.append(
-            {
-                "name": CA_VOLUME,
-                "configMap": {
-                    "name": settings.ca_config_map,
-                    "items": [{"key": "ca.crt", "path": "ca.crt"}],
-                    "defaultMode": 0o644,
-                },
-            }
-        )
     for name in names:
         memory: Document = {"medium": "Memory"}
         if models[name].spec.delivery == "key":
@@ -84,14 +72,17 @@ def agent(
     models: Mapping[str, ModelWeights],
     sealed: list[Document],
     settings: Injection,
+    authorities: Sequence[str],
     user: int | None,
 ) -> Document:
-    """The sidecar of a pod that reads these models; ``user`` is who the readers run as, if they all say the same."""
+    """The sidecar of a pod that reads these models; ``user`` is who the readers run as, if they all say the same.
+
+    ``authorities`` vouch for the broker's certificate. They stand in the arguments, which nobody in the namespace can
+    change later.
+    """
     mounts = [{"name": TOKEN_VOLUME, "readOnly": True, "mountPath": TOKEN_PATH}]
     arguments = ["agent", f"--broker={settings.broker_url}", f"--token={TOKEN_PATH}/token"]
-    if settings.ca_config_map:
-        mounts.append({"name": CA_VOLUME, "readOnly": True, "mountPath": CA_PATH})
-        arguments.append(f"--ca={CA_PATH}/ca.crt")
+    arguments += [f"{AUTHORITY}{authority}" for authority in authorities]
     if settings.evidence_command:
         arguments.append(f"--evidence-command={settings.evidence_command}")
     for name in names:

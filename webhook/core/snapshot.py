@@ -7,7 +7,7 @@ cannot be read keeps its last good form, and both are reported in ``problems``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from webhook.api.config import Settings
+    from webhook.api.config import Injection, Settings
     from webhook.api.policy import BindingSpec, PolicySpec, WeightPolicySpec
     from webhook.core.access import Verifier
     from webhook.core.objects import Document
@@ -95,6 +95,12 @@ class SnapshotBuilder:
     def objects(self) -> ObjectStore:
         """The store of all objects."""
         return self._objects
+
+    def inject_by(self, injection: Injection) -> None:
+        """Go on with other settings of the key sidecar; no policy depends on them."""
+        self._settings = self._settings.model_copy(update={"injection": injection})
+        if self._snapshot is not None:
+            self._snapshot = replace(self._snapshot, settings=self._settings)
 
     def put(self, document: Document) -> ObjectKey:
         """Add or replace one object. Raises `ValueError` where it is no Kubernetes object at all."""

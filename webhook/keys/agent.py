@@ -74,9 +74,7 @@ class Keeper:
             if self.target.sealed is None:
                 self.target.put_keys(keys)
                 self.target.mark()
-                self._tell(
-                    f"model {self.target.model}: {len(keys)} key(s) delivered to {self.target.directory}"
-                )
+                self._tell(f"model {self.target.model}: {_delivered(len(keys), self.target)}")
             else:
                 self._unseal(keys)
         finally:
@@ -138,6 +136,12 @@ class Keeper:
         if line != self._said:
             self._said = line
             self.say(line)
+
+
+def _delivered(count: int, target: Target) -> str:
+    if count:
+        return f"{count} key(s) delivered to {target.directory}"
+    return "it has no keys, so none is delivered; if its files are sealed, ModelWeights lacks the entry of weights seal"
 
 
 def _sentence(error: Exception, target: Target) -> str:

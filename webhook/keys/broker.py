@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import jwt
 from jwt.exceptions import PyJWTError
 
+from webhook.api.authorities import known
 from webhook.core.sidecar import AGENT
 from webhook.core.source import Knowledge, Needs, NotReadyError
 from webhook.keys import attestation, caller, challenge
@@ -242,7 +243,15 @@ class Broker:
         seconds = max(min(self._settings.lease_seconds, left), 1)
         renew = max(min(self._settings.renew_seconds, seconds // 2), 1)
         grant_ends = "" if ends.year == datetime.max.year else ends.replace(microsecond=0).isoformat()
-        return Lease(seconds=seconds, renew_after=renew, grant_ends=grant_ends)
+        return Lease(
+            seconds=seconds, renew_after=renew, grant_ends=grant_ends, authorities=self._authorities()
+        )
+
+    def _authorities(self) -> tuple[str, ...]:
+        try:
+            return known(self._source.snapshot().settings.injection.ca_bundle)
+        except NotReadyError:
+            return ()
 
     @contextmanager
     def _audited(self, event: dict[str, Any]) -> Iterator[None]:

@@ -9,15 +9,16 @@ import base64
 import binascii
 import http.client
 import json
-import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from webhook.keys.envelope import AgentKey
 from webhook.keys.errors import BadInputError, KeysError
+from webhook.keys.trust import Trust
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from pathlib import Path
 
@@ -48,12 +49,12 @@ class Lease:
 class BrokerClient:
     """Talks to the broker at ``url`` as the pod whose token is in ``token_file``.
 
-    ``ca_file`` is the broker's authority, or None for the system's. ``collect`` makes attestation evidence for a nonce.
+    ``trust`` says by whose word it is the broker; ``collect`` makes attestation evidence for a nonce.
     """
 
     url: str
     token_file: Path
-    ca_file: Path | None = None
+    trust: Trust = field(default_factory=Trust)
     collect: Callable[[str], Any] | None = None
 
     def release(self, model: str) -> tuple[dict[str, Secret], Lease]:
@@ -80,7 +81,7 @@ class BrokerClient:
             encrypted = base64.b64decode(answer["encrypted"], validate=True)
         except (KeyError, TypeError, binascii.Error):
             raise BrokerUnavailableError(f"{self.url} answered something that is not a broker's") from None
-        return agent.open(encrypted, nonce, model), _lease(answer.get("lease"))
+        return agent.open(encrypted, nonce, model), self._lease(answer.get("lease"))
 
     def renew(self, model: str) -> Lease:
         """More time with the model's keys.
@@ -91,7 +92,7 @@ class BrokerClient:
         """
         connection = self._connect()
         try:
-            return _lease(self._post(connection, "/v1/renew", {"model": model}))
+            return self._lease(self._post(connection, "/v1/renew", {"model": model}))
         finally:
             connection.close()
 
@@ -99,16 +100,12 @@ class BrokerClient:
         parts = urlsplit(self.url)
         if parts.scheme != "https" or not parts.hostname:
             raise BadInputError(f"the broker's address must begin with https://, and is {self.url}")
-        try:
-            context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
-        except OSError as error:
-            raise BrokerUnavailableError(
-                f"the broker's authority {self.ca_file} cannot be read: {error}"
-            ) from None
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return http.client.HTTPSConnection(
-            parts.hostname, parts.port or 443, timeout=_SECONDS, context=context
-        )
+        return _Connection(parts.hostname, parts.port or 443, self.trust.context())
+
+    def _lease(self, fields: Any) -> Lease:
+        lease = _lease(fields)
+        self.trust.learn(fields.get("authorities"))
+        return lease
 
     def _post(
         self, connection: http.client.HTTPSConnection, path: str, fields: dict[str, Any]
@@ -135,6 +132,22 @@ class BrokerClient:
                 return stream.read(_MAX_TOKEN).strip()
         except OSError as error:
             raise BrokerUnavailableError(f"the pod's token cannot be read: {error}") from None
+
+
+class _Connection(http.client.HTTPSConnection):
+    """HTTPS to a name that may end in a dot, which keeps resolvers from trying it in the pod's search domains.
+
+    Certificates name hosts without that dot (RFC 6066, section 3, for the name that is sent).
+    """
+
+    def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
+        super().__init__(host, port, timeout=_SECONDS, context=context)
+        self._tls = context
+
+    def connect(self) -> None:
+        """Connect, and check the certificate against the name."""
+        http.client.HTTPConnection.connect(self)
+        self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host.removesuffix("."))
 
 
 def _document(body: bytes) -> dict[str, Any]:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from webhook.keys.secret import Secret
 
 MARKER = ".weightlock-ready"
+AUTHORITIES = ".weightlock-authorities"
 _KEY_BYTES = 4096
+# Whom the sidecar believes outlives what it delivered, so that it can fetch it again.
+_OURS = frozenset({MARKER, AUTHORITIES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Target:
 
     def _files(self) -> list[Path]:
         found = [path for path in self.directory.rglob("*") if path.is_symlink() or not path.is_dir()]
-        return [path for path in found if path.name != MARKER]
+        return [path for path in found if path.name not in _OURS]
 
 
 def erase(path: Path) -> None:

@@ -60,11 +60,15 @@ class RenewRequest(Schema):
 
 
 class Lease(Schema):
-    """How long the keys may be kept without hearing from the broker, and when to ask again, in seconds."""
+    """How long the keys may be kept without hearing from the broker, and when to ask again, in seconds.
+
+    ``authorities``: those of the broker's certificate from now on, base64 DER; empty: as they were.
+    """
 
     seconds: int
     renew_after: int
     grant_ends: str
+    authorities: tuple[str, ...] = ()
 
 
 class Released(Schema):

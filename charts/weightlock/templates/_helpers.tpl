@@ -54,7 +54,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- list ((urlParse .root.Values.webhook.url).hostname) | toJson -}}
 {{- else -}}
 {{- $service := printf "%s-%s.%s.svc" (include "weightlock.fullname" .root) .component .root.Release.Namespace -}}
-{{- list $service (printf "%s.cluster.local" $service) | toJson -}}
+{{- list $service (printf "%s.%s" $service .root.Values.clusterDomain) | toJson -}}
 {{- end -}}
 {{- end -}}
 
@@ -96,7 +96,16 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $listens := ne .component "controller" -}}
 {{- $signs := or (eq .component "controller") (and (eq .component "webhook") $root.Values.webhook.apiServerClient.caConfigMap) -}}
 {{- $access := dict "controllers" (list (printf "%s-controller" $account)) "retention" (list (printf "%s-retention" $account)) -}}
-{{- $injection := dict "image" (include "weightlock.image" $root) "brokerUrl" (printf "https://%s-broker.%s.svc:8443" $name $namespace) -}}
+{{- /* With the dot at its end no search domain is tried, in which somebody else might answer. */ -}}
+{{- $broker := printf "https://%s-broker.%s.svc.%s.:8443" $name $namespace $root.Values.clusterDomain -}}
+{{- $injection := dict "image" (include "weightlock.image" $root) "brokerUrl" $broker -}}
+{{- if and $listens $root.Values.broker.enabled -}}
+{{- if eq $root.Values.certificates.mode "provided" -}}
+{{- $_ := set $injection "caBundle" $root.Values.certificates.provided.caBundle -}}
+{{- else -}}
+{{- $_ := set $injection "caFile" "/etc/weightlock/broker-ca/ca.crt" -}}
+{{- end -}}
+{{- end -}}
 {{- $settings := dict "exemptNamespaces" (include "weightlock.exempt" $root | fromJsonArray) "access" $access "injection" $injection -}}
 {{- $config := dict "policies" "/etc/weightlock/policies" "settings" $settings -}}
 {{- $_ := set $config "signing" (ternary (dict "key" "/etc/weightlock/signing/signing.key") (dict "keys" "/etc/weightlock/signing/signing.pub") (not (not $signs))) -}}
@@ -150,6 +159,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $command := ternary "serve" .component (eq .component "webhook") -}}
 {{- $listens := ne .component "controller" -}}
 {{- $clientCa := ternary $root.Values.webhook.apiServerClient.caConfigMap "" (eq .component "webhook") -}}
+{{- $brokerCa := and $listens $root.Values.broker.enabled (ne $root.Values.certificates.mode "provided") -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -254,6 +264,9 @@ spec:
         {{- if $listens }}
         - {name: tls, mountPath: /etc/weightlock/tls, readOnly: true}
         {{- end }}
+        {{- if $brokerCa }}
+        - {name: broker-ca, mountPath: /etc/weightlock/broker-ca, readOnly: true}
+        {{- end }}
         {{- if $clientCa }}
         - {name: client-ca, mountPath: /etc/weightlock/client-ca, readOnly: true}
         {{- end }}
@@ -280,6 +293,13 @@ spec:
       {{- if $listens }}
       - name: tls
         secret: {secretName: {{ include "weightlock.tlsSecret" . }}}
+      {{- end }}
+      {{- if $brokerCa }}
+      # What sidecars are told to believe the broker by; of its Secret nothing else is shown.
+      - name: broker-ca
+        secret:
+          secretName: {{ include "weightlock.tlsSecret" (dict "root" $root "component" "broker") }}
+          items: [{key: ca.crt, path: ca.crt}]
       {{- end }}
       {{- if $clientCa }}
       - name: client-ca

@@ -30,12 +30,19 @@ def allow(_: Request) -> Patch:
 class StrangerWebhook:
     """A mutating webhook for the pods of namespaces labelled `stranger: NAME`; a context manager.
 
-    `answer` gets the admission request and returns a JSON patch. `requests` holds what was asked, `callers` the
-    common name in the client certificate of each caller.
+    `answer` gets the admission request and returns a JSON patch; it may be changed meanwhile. Webhooks are asked in
+    the order of their names; `reinvocation` says whether again after others changed the pod. `requests` holds what was
+    asked, `callers` the common name in the client certificate of each caller.
     """
 
-    def __init__(self, cluster: ControlPlane, name: str, answer: Callable[[Request], Patch] = allow) -> None:
-        self.cluster, self.name, self.answer = cluster, name, answer
+    def __init__(
+        self,
+        cluster: ControlPlane,
+        name: str,
+        answer: Callable[[Request], Patch] = allow,
+        reinvocation: str = "Never",
+    ) -> None:
+        self.cluster, self.name, self.answer, self.reinvocation = cluster, name, answer, reinvocation
         self.requests: list[Request] = []
         self.callers: list[str] = []
         self._authority = Authority(cluster.directory / "pki" / name, f"{name}-ca")
@@ -60,6 +67,7 @@ class StrangerWebhook:
             "rules": [rule],
             "namespaceSelector": {"matchLabels": {"stranger": self.name}},
             "failurePolicy": "Fail",
+            "reinvocationPolicy": self.reinvocation,
             "sideEffects": "None",
             "timeoutSeconds": 5,
         }

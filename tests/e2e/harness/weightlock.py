@@ -32,7 +32,8 @@ COMMAND = Path(sys.executable).parent / "weightlock"
 class Weightlock(Installed):
     """One Weightlock process; more than one can run beside a control plane under different names.
 
-    `url` and `ca` reach it directly, `signing_key` is what it signs access objects with, `log` its log file.
+    `url` and `ca` reach it directly, `signing_key` is what it signs access objects with, `log` its log file;
+    `broker_authority` vouches for the key broker, and sidecars are told so.
     `settings` are those of its configuration file, `config` any other top-level keys of it, `policies` the
     directory of policies it starts with. `config` may be changed before a restart.
     """
@@ -57,6 +58,8 @@ class Weightlock(Installed):
         key = Ed25519PrivateKey.generate()
         self.signing_key = cluster.directory / "pki" / name / "signing.key"
         self.signing_key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        self.broker_authority = Authority(cluster.directory / "pki" / f"{name}-broker", "broker-ca")
+        injection = {"caFile": str(self.broker_authority.certificate)}
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{manifests.NAMESPACE}"]
         self.config: dict[str, Any] = {
             "listen": {"host": "127.0.0.1", "port": self.port},
@@ -71,7 +74,7 @@ class Weightlock(Installed):
             "policies": str(policies) if policies else "",
             # Nobody withdraws an endpoint here, so a stopping process has nothing to wait for.
             "drainSeconds": 0,
-            **({"settings": dict(settings)} if settings else {}),
+            "settings": {"injection": injection, **(settings or {})},
             **(config or {}),
         }
 

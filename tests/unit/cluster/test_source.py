@@ -7,11 +7,13 @@ from contextlib import AsyncExitStack
 import pytest
 import yaml
 
+from webhook.api.config import Injection, Settings
 from webhook.cluster.kinds import KNOWN
 from webhook.cluster.source import ClusterSource
 from webhook.core.objects import ObjectKey
 from webhook.core.source import Needs, NotReadyError
 from webhook.embedded.manifests import ManifestError
+from webhook.server import selfsigned
 
 NAMESPACES = "/api/v1/namespaces"
 POLICIES = "/apis/weightlock.dev/v1alpha1/weightpolicies"
@@ -135,6 +137,20 @@ async def test_policies_from_a_directory_stay_whatever_the_cluster_says(
     await eventually(lambda: len(source.snapshot().policies) == 2)
     document = source.snapshot().objects.get(ObjectKey("WeightPolicy.weightlock.dev", "", "fixed"))
     assert document["spec"]["validations"] == [{"expression": "false"}]
+
+
+async def test_the_brokers_authorities_are_followed_as_their_file_changes(connect, eventually, tmp_path):
+    file = tmp_path / "ca.crt"
+    file.write_bytes(selfsigned.make(["x"]).authority)
+    settings = Settings(injection=Injection(ca_file=str(file)))
+    source = await connect(settings=settings)
+    await eventually(lambda: ready(source))
+    assert source.snapshot().settings.injection.ca_bundle == file.read_text()
+    file.write_bytes(file.read_bytes() + selfsigned.make(["x"]).authority)
+    await eventually(lambda: source.snapshot().settings.injection.ca_bundle == file.read_text())
+    assert source.snapshot().settings.exempt_namespaces == settings.exempt_namespaces
+    with pytest.raises(ManifestError, match=r"nothing\.crt: No such file"):
+        await connect(settings=Settings(injection=Injection(ca_file=str(tmp_path / "nothing.crt"))))
 
 
 async def test_a_wrong_policy_in_the_directory_is_an_error_at_start(connect, tmp_path):

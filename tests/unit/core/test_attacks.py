@@ -136,10 +136,19 @@ def test_the_api_token_itself_is_no_attack(injected, create):
 
 
 def test_a_container_that_runs_before_the_sidecar(injected, create):
-    """An init container at index 0 could write where the agent will read."""
-    pod = injected[1]()
-    pod["spec"]["initContainers"].insert(0, {"name": "first", "image": "x"})
-    assert set(create(pod)) == {"WL301", "WL302"}
+    """An init container at index 0 could write where the agent will read, were there such a place."""
+
+    def before(**fields):
+        pod = injected[1]()
+        env = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
+        pod["spec"]["initContainers"].insert(0, {"name": "first", "image": "x", "env": env, **fields})
+        return create(pod)
+
+    assert before() == []
+    for name in (mount["name"] for mount in agent_of(injected[1]())["volumeMounts"]):
+        assert before(volumeMounts=[{"name": name, "mountPath": "/x"}]) != []
+    reader = [{"name": "weights", "mountPath": "/weights", "readOnly": True}]
+    assert "WL301" in before(volumeMounts=reader)
 
 
 @pytest.mark.parametrize("volume", ["weightlock-token", "key"])

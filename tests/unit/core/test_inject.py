@@ -1,17 +1,21 @@
 """The key sidecar. Golden patches stand in golden/inject; every property here is one the broker relies on."""
 
 from copy import deepcopy
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import jsonpatch
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webhook.api.authorities import known
 from webhook.api.config import Injection
 from webhook.api.modelweights import ModelWeights
 from webhook.core import inject
 from webhook.core.facts.model import DeviceUse, Facts, WeightUse
 from webhook.core.sidecar import AGENT, volume_name
+from webhook.server import selfsigned
 
 
 def model(name="atlas-70b", delivery="key"):
@@ -29,6 +33,7 @@ def model(name="atlas-70b", delivery="key"):
     )
 
 
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 MODELS = {"atlas-70b": model(), "beta": model("beta", "plaintext")}
 USE = WeightUse("atlas-70b", "frontier", "weights", "persistentVolumeClaim", True, ("main",))
 
@@ -38,9 +43,9 @@ def pod(*containers, **spec):
     return {"metadata": {"name": "p"}, "spec": {"containers": named, **spec}}
 
 
-def injected(document, facts, settings=None, models=MODELS):
+def injected(document, facts, settings=None, models=MODELS, now=NOW):
     """The pod after its patch, and the plan."""
-    wanted = inject.plan(document, facts, models, settings or Injection())
+    wanted = inject.plan(document, facts, models, settings or Injection(), now)
     return jsonpatch.apply_patch(document, list(inject.patch(document, wanted))), wanted
 
 
@@ -137,7 +142,7 @@ def test_a_pod_that_reads_nothing_gets_no_sidecar():
 
 def test_unresolved_weights_get_nothing_since_they_are_denied():
     assert (
-        inject.plan(pod(), Facts((WeightUse("?", "?", "w", "unresolved"),)), MODELS, Injection()).agent
+        inject.plan(pod(), Facts((WeightUse("?", "?", "w", "unresolved"),)), MODELS, Injection(), NOW).agent
         is None
     )
 
@@ -214,6 +219,73 @@ def test_agents_in_the_wrong_place_are_replaced(place):
     forged["spec"]["initContainers"].insert(place, {"name": "weightlock-agent", "image": "evil"})
     mended = jsonpatch.apply_patch(forged, list(inject.patch(forged, wanted)))
     assert mended == after
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_another_injector_may_come_before_the_agent_but_no_reader(place):
+    """The sidecar of a mesh that is asked after us and wants to be the first gets its way; see docs/decisions."""
+    mesh = {"name": "mesh", "image": "x", "restartPolicy": "Always"}
+    document = pod(initContainers=[{"name": "setup", "image": "x"}])
+    uses = replace(USE, containers=("main", "setup"))
+    after, wanted = injected(document, Facts((uses,)))
+    containers = after["spec"]["initContainers"]
+    containers.insert(0 if place == "first" else len(containers), mesh)
+    assert inject.patch(after, wanted) == ()
+    assert inject.strays(after, wanted) == ()
+    containers.sort(key=lambda container: container["name"] == AGENT)
+    (mended,) = [jsonpatch.apply_patch(after, list(inject.patch(after, wanted)))]
+    names = [container["name"] for container in mended["spec"]["initContainers"]]
+    assert names[0] == AGENT
+    assert sorted(names) == sorted(["mesh", "setup", AGENT])
+
+
+def authority(age):
+    """An authority of this age, in PEM, and as the sidecar's argument."""
+    pem = selfsigned.make(["broker"], now=NOW - age).authority.decode()
+    return pem, f"--authority={known(pem)[0]}"
+
+
+def test_authorities_stand_in_the_arguments_and_only_those_of_the_broker():
+    (old, old_word), (new, new_word), (_, other_word) = (authority(timedelta(days=1)) for _ in range(3))
+    before = injected(pod(), Facts((USE,)), Injection(ca_bundle=old))[0]
+    arguments = before["spec"]["initContainers"][0]["args"]
+    assert [word for word in arguments if word.startswith("--authority")] == [old_word]
+    both = Injection(ca_bundle=old + new)
+    after, wanted = injected(pod(), Facts((USE,)), both)
+    assert old_word in after["spec"]["initContainers"][0]["args"]
+    assert new_word in after["spec"]["initContainers"][0]["args"]
+    assert inject.patch(before, wanted) == (), "a pod from before the rotation is as it should be"
+    only_new = inject.plan(pod(), Facts((USE,)), MODELS, Injection(ca_bundle=new), NOW)
+    assert inject.patch(before, only_new), "an authority that is taken out is out"
+    assert inject.patch(after, only_new)
+    for change in (
+        lambda words: words.append(other_word),
+        lambda words: words.remove(old_word),
+        lambda words: words.append(old_word),
+        lambda words: words.append(3),
+        lambda words: words.remove("agent"),
+    ):
+        forged = deepcopy(before)
+        change(forged["spec"]["initContainers"][0]["args"])
+        assert inject.patch(forged, wanted)
+
+
+def test_an_authority_is_given_out_when_every_replica_has_had_time_to_learn_of_it():
+    (old, old_word), (new, new_word) = authority(timedelta(days=1)), authority(timedelta(minutes=1))
+    both = Injection(ca_bundle=new + old)
+
+    def words(now):
+        document, _ = injected(pod(), Facts((USE,)), both, now=now)
+        return [a for a in document["spec"]["initContainers"][0]["args"] if a.startswith("--authority")]
+
+    assert words(NOW) == [old_word]
+    assert words(NOW + timedelta(minutes=10)) == [new_word, old_word]
+    assert injected(pod(), Facts((USE,)), Injection(ca_bundle=new))[0]["spec"]["initContainers"][0][
+        "args"
+    ].count(new_word), "the first of all is given at once"
+    early, _ = injected(pod(), Facts((USE,)), both, now=NOW + timedelta(minutes=10))
+    late = inject.plan(pod(), Facts((USE,)), MODELS, both, NOW)
+    assert inject.patch(early, late) == (), "a replica whose clock is behind accepts it all the same"
 
 
 STRAYS = {

@@ -7,13 +7,12 @@ import hashlib
 import json
 import time
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-jwt = pytest.importorskip("jwt", reason="PyJWT is not installed")
-
-from webhook.keys.attestation import check_rule, compile_rule, verify  # noqa: E402
-from webhook.keys.refusal import EVIDENCE, NO_EVIDENCE, RefusedError  # noqa: E402
+from webhook.keys.attestation import check_rule, compile_rule, verify
+from webhook.keys.refusal import EVIDENCE, NO_EVIDENCE, RefusedError
 
 ISSUER, NONCE, NOW = "https://nras.example.com", "ab" * 32, 1_800_000_000
 GPU = {

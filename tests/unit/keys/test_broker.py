@@ -9,18 +9,19 @@ import hashlib
 import json
 from datetime import timedelta
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-jwt = pytest.importorskip("jwt", reason="PyJWT is not installed")
-
-from webhook.core.source import NotReadyError  # noqa: E402
-from webhook.keys.challenge import evidence_nonce  # noqa: E402
-from webhook.keys.envelope import AgentKey  # noqa: E402
-from webhook.keys.errors import KmsUnavailableError  # noqa: E402
-from webhook.keys.limits import Limits  # noqa: E402
-from webhook.keys.refusal import RefusedError, UnavailableError  # noqa: E402
-from webhook.keys.wire import ChallengeRequest, ReleaseRequest, RenewRequest  # noqa: E402
+from webhook.api.authorities import known
+from webhook.core.source import NotReadyError
+from webhook.keys.challenge import evidence_nonce
+from webhook.keys.envelope import AgentKey
+from webhook.keys.errors import KmsUnavailableError
+from webhook.keys.limits import Limits
+from webhook.keys.refusal import RefusedError, UnavailableError
+from webhook.keys.wire import ChallengeRequest, ReleaseRequest, RenewRequest
+from webhook.server import selfsigned
 
 
 async def release(broker, *, token="good", model="atlas-70b", attestation=None, agent=None):
@@ -131,6 +132,18 @@ async def test_a_pod_that_admission_would_not_let_through(world, change, said):
     assert found.endswith("[WL327]")
 
 
+async def test_a_pod_that_believes_somebody_else_gets_nothing(world):
+    ours, other = (selfsigned.make(["broker"]).authority.decode() for _ in range(2))
+    world.use_authorities(ours)
+    world.live = world.admitted()
+    keys, lease = await release(world.broker())
+    assert set(keys) == {"k1"}
+    assert lease.authorities == known(ours)
+    words = world.live["spec"]["initContainers"][0]["args"]
+    words[words.index(f"--authority={known(ours)[0]}")] = f"--authority={known(other)[0]}"
+    assert (await refusal(world.broker())).endswith("as Weightlock adds it [WL301] [WL327]")
+
+
 async def test_a_pod_that_does_not_read_the_model(world):
     world.live = world.admitted()
     world.live["spec"]["containers"][0]["volumeMounts"] = []
@@ -206,10 +219,20 @@ async def test_keys_that_cannot_be_had(world):
     ):
         world.model["spec"]["keys"] = [{**entry, **change}]
         assert (await refusal(world.broker())).endswith(f"[{code}]")
-    world.model["spec"]["keys"] = []
-    assert "put the entry that weights seal printed" in await refusal(world.broker())
     world.model["spec"]["keys"] = [entry]
     assert "not for production" in await refusal(world.broker(production=True))
+
+
+async def test_a_model_without_keys_holds_nobody_up_unless_plaintext_is_wanted(world):
+    world.model["spec"]["keys"] = []
+    keys, lease = await release(world.broker())
+    assert (keys, lease.seconds) == ({}, 900)
+    assert world.events[-1]["keys"] == []
+    world.model["spec"]["delivery"] = "plaintext"
+    world.live = world.admitted()
+    said = await refusal(world.broker())
+    assert "as plaintext and has no keys: put the entry that weights seal printed into it" in said
+    assert said.endswith("[WL331]")
 
 
 async def test_something_unwrapped_that_is_no_data_key(world):

@@ -1,0 +1,205 @@
+"""Every way to be refused a key that we know, with the sentence that a person sees."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+import pytest
+from harness.keylab import AUDIENCE
+from harness.waiting import eventually
+
+from webhook.keys.brokerclient import BrokerRefusedError
+from webhook.keys.envelope import AgentKey
+
+if TYPE_CHECKING:
+    from harness.installed import Installed
+    from harness.keylab import KeyLab
+
+VALIDATING = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/weightlock"
+
+
+def test_no_grant_an_ended_grant_and_one_that_was_revoked(lab: KeyLab) -> None:
+    request = lab.granted()
+    pod = lab.running_pod()
+    token = lab.token(pod)
+    lab.client(token).release(lab.model)
+    lab.vote(request, "dave", "Revoke").ok()
+    account = f"service account {lab.namespace}/trainer"
+    said = ""
+
+    def refused() -> bool:
+        nonlocal said
+        try:
+            lab.client(token).renew(lab.model)
+        except BrokerRefusedError as error:
+            said = str(error)
+        return bool(said)
+
+    eventually(refused, "the broker knows of it", seconds=10)
+    print(said)
+    assert said.startswith(
+        f'{account} has no active grant for model "{lab.model}": the one by {request["metadata"]["name"]}'
+    )
+    assert "Fix: weightlock access request" in said
+    assert said.endswith("[WL326]")
+
+
+def test_a_pod_that_went_round_admission_gets_nothing(lab: KeyLab, weightlock: Installed) -> None:
+    weightlock.remove_webhooks()
+    pods = f"/api/v1/namespaces/{lab.namespace}/pods"
+
+    def unasked() -> bool:
+        tried = lab.cluster.client().post(pods, lab.pod("tried"), dryRun="All")
+        return tried.status == 201 and "initContainers" not in tried.ok()["spec"]
+
+    eventually(unasked, "nobody asks the webhook", seconds=15)
+    lab.cluster.client().post(pods, lab.pod("round")).ok()
+    lab.bind("round")
+    pod = lab.cluster.client().get(f"{pods}/round").ok()
+    assert "initContainers" not in pod["spec"]
+    weightlock.add_webhooks()
+    path = f"/api/v1/namespaces/{lab.namespace}/serviceaccounts/trainer/token"
+    reference = {"kind": "Pod", "apiVersion": "v1", "name": "round", "uid": pod["metadata"]["uid"]}
+    body = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"audiences": [AUDIENCE], "boundObjectRef": reference},
+    }
+    denied = lab.cluster.client().post(path, body)
+    assert "WL311" in denied.message, "a token for the broker is a kubelet's to ask for"
+    kubelet = lab.cluster.client(f"system:node:{lab.node}", ["system:nodes"])
+    denied = kubelet.post(path, body)
+    assert denied.status == 403, "and the node may not, for a pod without that volume"
+    weightlock.remove_webhooks()
+    token = ""
+
+    def given() -> bool:
+        nonlocal token
+        answer = lab.cluster.client().post(path, body)
+        token = answer.ok()["status"]["token"] if answer.status == 201 else ""
+        return bool(token)
+
+    eventually(given, "an attacker without webhooks gets a token", seconds=15)
+    said = lab.refusal(token)
+    assert said.startswith("admission is not guarded as it should be, so no key leaves:")
+    assert said.endswith("[WL328]")
+    weightlock.add_webhooks()
+    assert lab.refusal(token).endswith("[WL326]")
+    lab.granted()
+    said = lab.refusal(token)
+    assert "did not come through admission as it is now" in said
+    assert "does not carry the key sidecar" in said
+    assert said.endswith("[WL327]")
+
+
+def test_a_webhook_configuration_that_was_tampered_with_stops_all_releases(lab: KeyLab) -> None:
+    lab.granted()
+    pod = lab.running_pod()
+    token = lab.token(pod)
+    admin = lab.cluster.client()
+    webhooks = admin.get(VALIDATING).ok()["webhooks"]
+    for change in (
+        {"failurePolicy": "Ignore"},
+        {"rules": webhooks[0]["rules"][:1]},
+        {"namespaceSelector": {}},
+    ):
+        admin.patch(VALIDATING, {"webhooks": [{**webhooks[0], **change}]}).ok()
+        said = lab.refusal(token)
+        assert "ValidatingWebhookConfiguration weightlock was changed" in said
+        assert said.endswith("[WL328]")
+    admin.patch(VALIDATING, {"webhooks": webhooks}).ok()
+    lab.client(token).release(lab.model)
+
+
+def test_tokens_that_are_not_the_sidecars(lab: KeyLab) -> None:
+    lab.granted()
+    pod = lab.running_pod()
+    token = lab.token(pod)
+    header, payload, signature = token.split(".")
+    assert lab.refusal("").endswith("[WL322]")
+    assert lab.refusal("not.a.token").endswith("[WL322]")
+    assert lab.refusal(f"{header}.{payload}.{signature[::-1]}").endswith("[WL322]")
+    account = f"/api/v1/namespaces/{lab.namespace}/serviceaccounts/trainer/token"
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}
+    other_audience = lab.cluster.client().post(account, body).ok()["status"]["token"]
+    assert lab.refusal(other_audience).endswith("[WL322]")
+
+
+def test_another_pods_token_and_another_model(lab: KeyLab) -> None:
+    lab.granted()
+    pod = lab.running_pod()
+    token = lab.token(pod)
+    other = lab.weights()
+    other["metadata"]["name"] = f"other-{lab.namespace}"
+    other["spec"]["volumes"] = [{"nfs": {"server": "10.0.0.9", "path": "/other"}}]
+    lab.cluster.apply(other)
+    with pytest.raises(
+        BrokerRefusedError, match=rf'pod {lab.namespace}/train does not read model "other-.*WL325'
+    ):
+        lab.client(token).release(other["metadata"]["name"])
+    with pytest.raises(BrokerRefusedError, match=r'there is no ModelWeights "nothing" \[WL325\]'):
+        lab.client(token).release("nothing")
+
+
+def test_a_deleted_pod(lab: KeyLab) -> None:
+    lab.granted()
+    pod = lab.running_pod()
+    token = lab.token(pod)
+    path = f"/api/v1/namespaces/{lab.namespace}/pods/train"
+    lab.cluster.client().delete(path).ok()
+    assert lab.refusal(token) == f"pod {lab.namespace}/train is being deleted [WL324]"
+    lab.cluster.kubectl("delete", "pod", "train", "-n", lab.namespace, "--force", "--grace-period=0").ok()
+    # The API server may go on for some seconds with what it found out about a token; the pod is read anew all the same.
+    assert lab.refusal(token)[-7:] in {"[WL322]", "[WL324]"}
+
+
+def test_a_replayed_request_and_a_borrowed_nonce(lab: KeyLab) -> None:
+    lab.granted()
+    pod = lab.running_pod()
+    token = lab.token(pod)
+    agent, thief = AgentKey.generate(), AgentKey.generate()
+    public = base64.b64encode(agent.public).decode()
+    _, challenge = lab.broker.post("/v1/challenge", {"publicKey": public})
+    request = {"model": lab.model, "nonce": challenge["nonce"], "publicKey": public}
+    borrowed = {**request, "publicKey": base64.b64encode(thief.public).decode()}
+    status, answer = lab.broker.post("/v1/release", borrowed, token)
+    assert (status, answer["code"]) == (403, "WL321")
+    status, answer = lab.broker.post("/v1/release", request, token)
+    assert status == 200
+    encrypted = base64.b64decode(answer["encrypted"])
+    assert len(agent.open(encrypted, challenge["nonce"], lab.model)["k1"]) == 32
+    status, answer = lab.broker.post("/v1/release", request, token)
+    assert (status, answer["code"]) == (403, "WL334")
+    print(answer["message"])
+
+
+def test_a_token_plays_once_a_start_of_the_sidecar(lab: KeyLab) -> None:
+    lab.granted()
+    pod = lab.running_pod()
+    token = lab.token(pod)
+    lab.client(token).release(lab.model)
+    lab.client(token).release(lab.model)
+    said = lab.refusal(token)
+    assert "somebody else may be using its token" in said
+    assert said.endswith("[WL334]")
+
+
+def test_a_key_that_the_service_refuses(lab: KeyLab) -> None:
+    lab.keys[0]["id"] = "k2"
+    lab.cluster.apply(lab.weights())
+    lab.granted()
+    pod = lab.running_pod()
+    said = lab.refusal(lab.token(pod))
+    assert "it was wrapped for another model or key id" in said
+    assert said.endswith("[WL332]")
+
+
+def test_a_model_for_plaintext_without_keys(lab: KeyLab) -> None:
+    lab.keys, lab.spec = [], {"delivery": "plaintext"}
+    lab.cluster.apply(lab.weights())
+    lab.granted()
+    pod = lab.running_pod()
+    said = lab.refusal(lab.token(pod))
+    assert "has no keys: put the entry that weights seal printed into it" in said
+    assert said.endswith("[WL331]")

@@ -1,0 +1,115 @@
+"""The broker over HTTPS: what is no request, what is too much, and what is kept to itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from webhook.keys.brokerclient import BrokerUnavailableError
+from webhook.server.broker import write_audit
+
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
+if str(SUPPORT) not in sys.path:
+    sys.path.insert(0, str(SUPPORT))
+
+from keyworld import World, serving  # noqa: E402 -- the path to it is set just above
+
+
+@pytest.fixture
+async def world(tmp_path):
+    return await World(tmp_path, datetime.now(UTC)).wrap()
+
+
+@pytest.fixture
+async def served(world, tmp_path):
+    async with serving(world, tmp_path) as served:
+        yield served
+
+
+@pytest.mark.parametrize("path", ["/v1/challenge", "/v1/release", "/v1/renew"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"model": 3}',
+        b'{"publicKey": "AAAA"}',
+        b'{"surprise": 1}',
+        b"\xff",
+    ],
+)
+async def test_what_is_no_request_is_one_line(served, path, body):
+    status, answer, headers = await served.raw("POST", path, body)
+    document = json.loads(answer)
+    assert (status, document["code"]) == (400, "WL320")
+    assert document["message"].startswith("the request is malformed: ")
+    assert headers["Cache-Control"] == "no-store"
+
+
+async def test_methods_sizes_and_paths(served):
+    assert (await served.raw("GET", "/v1/release"))[0] == 405
+    assert (await served.raw("POST", "/v1/other", b"{}"))[0] == 404
+    assert (await served.raw("POST", "/v1/release", b"x" * 600_000))[0] == 413
+    assert (await served.raw("POST", "/v1/release", b"{}", {"Content-Type": "text/plain"}))[0] == 415
+    assert (await served.raw("GET", "/readyz"))[0] == 200
+    await served.release()
+    metrics = (await served.raw("GET", "/metrics"))[1].decode()
+    assert 'weightlock_key_releases_total{code="",result="released"} 1.0' in metrics
+
+
+async def test_a_fault_of_ours_tells_nothing(served, monkeypatch, caplog):
+    async def fault(*_):
+        raise RuntimeError("private detail")
+
+    monkeypatch.setattr(served.server._broker, "renew", fault)
+    status, answer, _ = await served.raw(
+        "POST", "/v1/renew", b'{"model": "m"}', {"Authorization": "Bearer secret-token"}
+    )
+    assert (status, json.loads(answer)) == (500, {"code": "WL902", "message": "internal error"})
+    assert "secret-token" not in caplog.text
+
+
+async def test_a_cluster_that_does_not_answer_in_time(world, tmp_path):
+    async with serving(world, tmp_path, requestTimeoutSeconds=0.2) as served:
+
+        async def hang(question):
+            await asyncio.sleep(30)
+
+        world.review_token = hang
+        with pytest.raises(
+            BrokerUnavailableError, match=r"did not answer the broker's questions in time \[WL911\]"
+        ):
+            await served.release()
+
+
+async def test_more_than_it_can_do_at_once(world, tmp_path):
+    async with serving(world, tmp_path, maxConcurrentRequests=1) as served:
+        held, entered = asyncio.Event(), asyncio.Event()
+        known = world.review_token
+
+        async def slow(question):
+            entered.set()
+            await held.wait()
+            return await known(question)
+
+        world.review_token = slow
+        first = asyncio.create_task(served.release())
+        await entered.wait()
+        status, answer, headers = await served.raw("POST", "/v1/renew", b'{"model": "m"}')
+        assert (status, json.loads(answer)["code"], headers["Retry-After"]) == (503, "WL904", "5")
+        held.set()
+        assert (await first)[0]
+
+
+def test_an_audit_event_is_a_line_of_the_log(caplog):
+    with caplog.at_level("INFO", logger="weightlock.audit"):
+        write_audit({"event": "key.release", "result": "refused"})
+    assert caplog.records[0].fields == {"event": "key.release", "result": "refused"}
