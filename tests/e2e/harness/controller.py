@@ -1,5 +1,6 @@
 """The controller as a local process, under the identity and with the rights that it has in a cluster."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,20 +76,21 @@ class Controllers:
         self._webhooks.write_text(yaml.safe_dump_all(expected))
         return self
 
-    def start(self, **controller: Any) -> Component:
-        """Start a replica; keyword arguments are settings of the configuration's `controller`."""
+    def start(self, *, config: Mapping[str, Any] | None = None, **controller: Any) -> Component:
+        """Start a replica; keyword arguments are settings of the configuration's `controller`, `config` others."""
         name = f"{NAME}-{len(self._started)}"
         groups: Sequence[str] = ["system:serviceaccounts", f"system:serviceaccounts:{manifests.NAMESPACE}"]
         settings = {"webhooks": str(self._webhooks), "identity": name, "settleSeconds": 0.5, "restore": False}
-        config = {
+        whole = {
             "signing": self.signing(),
             "cluster": {"kubeconfig": str(self.cluster.kubeconfig(USERNAME, groups))},
             "policies": self.weightlock.config["policies"],
             "controller": {**settings, **controller},
             "settings": self.weightlock.config.get("settings", {}),
+            **(config or {}),
         }
         file = self.cluster.directory / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(config))
+        file.write_text(yaml.safe_dump(whole))
         component = self.cluster.component(name)
         component.start([COMMAND, "controller", "--config", file])
         self._started.append(component)
