@@ -131,10 +131,10 @@ class Figures:
     def _memory_ratios(self, peer):
         ours, theirs = self.growth[US], self.growth[peer]
         return {
-            "idle": ours["base"]["idle"]["pss"] / theirs["base"]["idle"]["pss"],
-            "after many reviews": ours["base"]["after"]["pss"] / theirs["base"]["after"]["pss"],
-            "with policies": ours["policies"]["after"]["pss"] / theirs["policies"]["after"]["pss"],
-            "with pods": ours["pods"]["after"]["pss"] / theirs["pods"]["after"]["pss"],
+            "idle": ours["base"]["idle"]["once"] / theirs["base"]["idle"]["once"],
+            "after many reviews": ours["base"]["after"]["once"] / theirs["base"]["after"]["once"],
+            "with policies": ours["policies"]["after"]["once"] / theirs["policies"]["after"]["once"],
+            "with pods": ours["pods"]["after"]["once"] / theirs["pods"]["after"]["once"],
         }
 
     def _flat_goals(self):

@@ -87,7 +87,7 @@ def _memory(figures):
     figure, place = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for engine, found in figures.growth.items():
         names = [name for name, (stage, _) in stages.items() if stage in found]
-        values = [found[stages[name][0]][stages[name][1]]["pss"] for name in names]
+        values = [found[stages[name][0]][stages[name][1]]["once"] for name in names]
         place.plot(names, values, marker="o", label=figures.labels[engine], color=_COLOURS[engine])
     place.set(ylabel="MiB", title="resident memory", ylim=(0, None))
     place.grid(alpha=0.3)

@@ -186,14 +186,14 @@ def _memory(figures):
         [
             figures.labels[engine],
             spread(figures.of_turns(engine, "start")),
-            spread(figures.of_turns(engine, "idle", "pss")),
-            spread(figures.of_turns(engine, "after", "pss")),
+            spread(figures.of_turns(engine, "idle", "once")),
+            spread(figures.of_turns(engine, "after", "once")),
         ]
         for engine in figures.engines
-        if figures.of_turns(engine, "idle", "pss")
+        if figures.of_turns(engine, "idle", "once")
     ]
     head = ["twenty policies", "start to first right verdict, s", "idle, MiB", "after a turn, MiB"]
-    text = "Memory is resident, with shared pages counted once (PSS), of the process and its children."
+    text = "Memory is resident, of the process and its children, with the pages they share counted once."
     return f"## Memory and start\n\n{text}\n\n{table(head, rows)}"
 
 
@@ -217,8 +217,8 @@ def _growth(figures):
                     [
                         f"{figures.labels[engine]}: {text}{many}",
                         number(one["start"]),
-                        number(one["idle"]["pss"]),
-                        number(one["after"]["pss"]),
+                        number(one["idle"]["once"]),
+                        number(one["after"]["once"]),
                         number(one["direct"]["p50"]),
                         number(one["direct"]["cpuPer10000"]),
                     ]

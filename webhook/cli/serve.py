@@ -156,7 +156,7 @@ async def _embedded(source: DirectorySource) -> AsyncIterator[SnapshotSource]:
 
 
 def _cluster(verifier: Verifier) -> OpenSource:
-    """How to open a cluster. Imports the Kubernetes client, which takes most of a second, and is of no use embedded."""
+    """How to open a cluster. Imports the Kubernetes client, which is of no use embedded."""
     from webhook.cluster.api import ClusterError  # noqa: PLC0415
     from webhook.cluster.source import ClusterSource  # noqa: PLC0415
 
