@@ -59,6 +59,16 @@ def nothing(needs):
     return Knowledge(objects=dict.fromkeys(needs.objects))
 
 
+def ask_directory():
+    """The shipped policies on the example state: who answers what they ask, and the snapshot."""
+    source = DirectorySource([shipped_policies(), ROOT / "examples" / "state"], Settings())
+
+    def ask(needs):
+        return asyncio.run(source.answer(needs))
+
+    return ask, source.snapshot()
+
+
 def cases():
     """Each case by its name: a function without arguments."""
     few = [policy(number) for number in range(20)]
@@ -72,15 +82,11 @@ def cases():
         ),
         "mutate, 2 KB pod": settled(mutate, small, nothing, state),
     }
-    source = DirectorySource([shipped_policies(), ROOT / "examples" / "state"], Settings())
-
-    def ask(needs):
-        return asyncio.run(source.answer(needs))
-
+    ask, shipped = ask_directory()
     for name in ("01-plain-pod", "02-weights-without-grant", "03-weights-with-grant"):
         body = review(yaml.safe_load((ROOT / "examples" / "samples" / f"{name}.yaml").read_text()))
         for step in (mutate, validate):
-            found[f"{step.__name__}, shipped policies, {name}"] = settled(step, body, ask, source.snapshot())
+            found[f"{step.__name__}, shipped policies, {name}"] = settled(step, body, ask, shipped)
     return found
 
 

@@ -41,6 +41,8 @@ APPROVALS = f"AccessApproval.{GROUP}"
 NATIVE_POLICIES = "ValidatingAdmissionPolicy.admissionregistration.k8s.io"
 NATIVE_BINDINGS = "ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io"
 
+# What counts of these besides the spec is who wrote them when.
+_DATED = frozenset({REQUESTS, APPROVALS})
 # An asset or policy that can no longer be read keeps its last good form; the API server's schema lets none come.
 _TYPES: dict[str, type[BaseModel]] = {
     MODELS: ModelWeights,
@@ -108,7 +110,6 @@ class SnapshotBuilder:
         self._note_volume(key)
         model = _TYPES.get(key.kind)
         if model is not None:
-            self._stale.add(key.kind)
             self._read(key, model, document)
         return key
 
@@ -146,17 +147,26 @@ class SnapshotBuilder:
         return self._snapshot
 
     def _read(self, key: ObjectKey, model: type[BaseModel], document: Document) -> None:
-        self._compiled.pop(key, None)
         try:
-            resource = model.model_validate(document)
+            resource: Any = model.model_validate(document)
         except ValidationError as error:
             self._problems[key] = describe(error)
             # A vote or request that cannot be read must not go on counting in its earlier form.
             self._note_access(key, None)
+            self._renew(key)
             return
+        before = self._typed[key.kind].get(key.name)
+        # A list that is read again, or new labels, change nothing: what is compiled stays.
+        if before is None or before.spec != resource.spec or key in self._problems or key.kind in _DATED:
+            self._renew(key)
         self._problems.pop(key, None)
         self._typed[key.kind][key.name] = resource
         self._note_access(key, resource)
+
+    def _renew(self, key: ObjectKey) -> None:
+        """Have what was made of an object made again."""
+        self._stale.add(key.kind)
+        self._compiled.pop(key, None)
 
     def _catalog(self) -> Catalog:
         return Catalog(self._typed[MODELS].values()).with_volumes(self._objects)

@@ -75,6 +75,28 @@ def test_only_what_changed_is_built_again(builder, policy_of):
     assert any(policy is before.policies.policies[0] for policy in after.policies.policies)
 
 
+def test_what_is_read_again_as_it_was_is_not_made_again(builder, policy_of):
+    documents = MODEL, policy_of("p", validations=[{"expression": "true"}])
+    for document in documents:
+        builder.put(document)
+    before = builder.snapshot()
+    for document in documents:
+        builder.put({**document, "metadata": {**document["metadata"], "labels": {"a": "b"}}})
+    assert builder.snapshot() is before
+    builder.put({**MODEL, "spec": {**MODEL["spec"], "sensitivity": "internal"}})
+    after = builder.snapshot()
+    assert after.models["atlas"].spec.sensitivity == "internal"
+    assert after.policies is before.policies
+
+
+def test_an_asset_that_can_be_read_again_is_no_longer_a_problem(builder):
+    builder.put(MODEL)
+    builder.put({**MODEL, "spec": {"sensitivity": "no such"}})
+    assert builder.snapshot().problems
+    builder.put(MODEL)
+    assert not builder.snapshot().problems
+
+
 def test_models_come_and_go(builder):
     key = builder.put(MODEL)
     assert list(builder.snapshot().models) == ["atlas"]

@@ -14,11 +14,12 @@ from webhook.cluster.api import ApiError
 from webhook.cluster.controller.certificates import Certificates
 from webhook.cluster.controller.events import Events
 from webhook.cluster.controller.guard import Guard
+from webhook.cluster.controller.holders import Holders
 from webhook.cluster.controller.lease import Leader
 from webhook.cluster.controller.notify import Notifier
 from webhook.cluster.controller.progress import Progress
 from webhook.cluster.controller.steps import Steps, is_undecided
-from webhook.cluster.controller.watches import CONFIGURATIONS, PODS, Kept, holders, holds_weights, slim_pod
+from webhook.cluster.controller.watches import CONFIGURATIONS, PODS, Kept, holds_weights, slim_pod
 from webhook.cluster.reflector import Reflector, Timing
 from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.scanner import Scanner
@@ -59,6 +60,7 @@ class Controller:
         self.progress = Progress()
         self._expected = expected
         self._pods = Kept(holds_weights, slim_pod)
+        self._holders = Holders(self._pods)
         settings, events = config.controller, Events(source.api)
         self.scanner = Scanner(source, events, config.reports) if config.reports.enabled else None
         self.notifier = Notifier(settings.receivers)
@@ -170,7 +172,7 @@ class Controller:
             guarded = await self.protection()
             await self.steps.refuse(snapshot, await self.steps.sign(snapshot, guarded))
         await self.steps.tell(snapshot, now)
-        await self.steps.end(snapshot, list(holders(self._pods, snapshot)), now)
+        await self.steps.end(snapshot, self._holders.look(snapshot), now)
 
     async def protection(self) -> Protection:
         """Whether admission is as it should be, and since when, read anew.

@@ -17,6 +17,7 @@ from webhook.api.access import AccessApproval, AccessRequest
 from webhook.api.base import API_VERSION
 from webhook.cluster.api import ApiError
 from webhook.cluster.controller.events import access_reference, pod_reference
+from webhook.cluster.controller.told import FINAL, Told
 from webhook.core.access.endings import ENDED, due
 from webhook.core.access.intact import same
 from webhook.core.access.model import format_time
@@ -64,6 +65,7 @@ class Steps:
         self._events = events
         self._signer = signer
         self._news = news
+        self._told_requests, self._told_approvals = Told(), Told()
         self.signed = 0
         self.ignored = 0
 
@@ -107,16 +109,26 @@ class Steps:
     async def tell(self, snapshot: Snapshot, now: datetime) -> None:
         """Write the status of every request and approval that bears another, and send the news."""
         book = snapshot.access
-        for document in list(snapshot.objects.each(REQUESTS)):
+        told = self._told_requests
+        for document in told.open(book, snapshot.objects.each(REQUESTS)):
             before = document.get("status") or {}
             status = request_status(book, document["metadata"]["name"], before, now)
-            if _settled(snapshot, document) and status != before:
+            if not _settled(snapshot, document):
+                continue
+            if status != before:
                 await self._write_status(document, status)
                 await self._announce(snapshot, document, before, status)
-        for document in list(snapshot.objects.each(APPROVALS)):
+            elif status["state"] in FINAL:
+                told.close(document)
+        told = self._told_approvals
+        for document in told.open(book, snapshot.objects.each(APPROVALS)):
             status = approval_status(book, document["metadata"]["name"])
-            if _settled(snapshot, document) and status != (document.get("status") or {}):
+            if not _settled(snapshot, document):
+                continue
+            if status != (document.get("status") or {}):
                 await self._write_status(document, status)
+            else:
+                told.close(document)
         self.ignored = len(book.problems)
 
     async def _announce(

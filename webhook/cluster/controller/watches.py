@@ -4,23 +4,16 @@ hold weights.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from webhook.cluster.kinds import ResourceKind
-from webhook.core.access.endings import ENDED, Holder
-from webhook.core.access.model import parse_time
-from webhook.core.documents import MalformedObjectError
-from webhook.core.facts import gather
-from webhook.core.objects import Lookup, ObjectKey, key_of
+from webhook.core.objects import ObjectKey, key_of
 from webhook.core.sidecar import AGENT
-from webhook.core.subject import service_account_of
-from webhook.core.workload import PodTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from webhook.core.objects import Document
-    from webhook.core.snapshot import Snapshot
 
 _REGISTRATION = "admissionregistration.k8s.io/v1"
 PODS = ResourceKind("v1", "Pod", "pods", namespaced=True)
@@ -33,13 +26,6 @@ CONFIGURATIONS = (
     ),
 )
 _FINAL = ("Succeeded", "Failed")
-
-
-class _Absent(dict[ObjectKey, Any]):
-    """Answers every look-up with: not there. Running pods are judged by what the watches hold."""
-
-    def __contains__(self, key: object) -> bool:
-        return True
 
 
 class Kept:
@@ -91,25 +77,3 @@ def slim_pod(pod: Document) -> Document:
     fields = ("name", "namespace", "uid", "annotations", "creationTimestamp", "deletionTimestamp")
     kept = {field: metadata[field] for field in fields if field in metadata}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": kept, "spec": pod["spec"]}
-
-
-def holders(pods: Kept, snapshot: Snapshot) -> Iterator[Holder]:
-    """The pods that hold weights, with the models they read. One that cannot be understood reads none we
-    could name.
-    """
-    for pod in pods.objects.values():
-        metadata = pod["metadata"]
-        lookup = Lookup(snapshot.objects, _Absent())
-        try:
-            facts = gather(
-                PodTemplate("", pod), metadata["namespace"], lookup, snapshot.catalog, snapshot.settings
-            )
-        except MalformedObjectError:
-            continue
-        models = tuple(sorted({use.model for use in facts.weights if use.model in snapshot.models}))
-        if models and "deletionTimestamp" not in metadata:
-            marked = (metadata.get("annotations") or {}).get(ENDED, "")
-            account, created = service_account_of(pod), parse_time(metadata.get("creationTimestamp"))
-            yield Holder(
-                metadata["namespace"], metadata["name"], metadata["uid"], account, models, created, marked
-            )

@@ -159,6 +159,10 @@ class AccessBook:
         """Objects that count for nothing, and why, by kind and name."""
         return tuple(self._ignored[key] for key in sorted(self._ignored))
 
+    def ignored(self, kind: str, name: str) -> Ignored | None:
+        """Why an object counts for nothing, or None where it counts."""
+        return self._ignored.get((kind, name))
+
     @property
     def requests(self) -> tuple[str, ...]:
         """The names of all requests that were understood."""
@@ -179,7 +183,7 @@ class AccessBook:
 
     def state(self, request: str, now: datetime) -> RequestState:
         """Where a request stands at ``now``, for people."""
-        ignored = self._ignored.get(("AccessRequest", request))
+        ignored = self.ignored("AccessRequest", request)
         if ignored is not None:
             return RequestState(Phase.INVALID, reason=ignored.reason)
         outcome = self._outcomes.get(request)

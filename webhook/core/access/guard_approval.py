@@ -79,12 +79,12 @@ def _unknown(name: str, ask: Ask | None, book: AccessBook) -> AccessProblem:
             f"spec.request.uid is not that of request {name}: another request had this name",
             f"read the request as it is now, then: weightlock access approve {name}",
         )
-    reason = next(
-        (item.reason for item in book.problems if (item.kind, item.name) == ("AccessRequest", name)), ""
-    )
+    ignored = book.ignored("AccessRequest", name)
     return AccessProblem(
         code.UNKNOWN_REQUEST,
-        f"request {name} counts for nothing: {reason}" if reason else f"there is no AccessRequest {name!r}",
+        f"request {name} counts for nothing: {ignored.reason}"
+        if ignored is not None
+        else f"there is no AccessRequest {name!r}",
         "kubectl get accessrequests lists them",
     )
 

@@ -41,9 +41,7 @@ def request_status(book: AccessBook, name: str, before: Document, now: datetime)
 
 def approval_status(book: AccessBook, name: str) -> Document:
     """The status of an approval: whether it was admitted, and if not, why it counts for nothing."""
-    ignored = next(
-        (item for item in book.problems if (item.kind, item.name) == ("AccessApproval", name)), None
-    )
+    ignored = book.ignored("AccessApproval", name)
     return {"state": "Ignored", "reason": ignored.reason} if ignored is not None else {"state": "Admitted"}
 
 

@@ -7,14 +7,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from webhook.api.config import Settings
 from webhook.cluster.api import ApiError
+from webhook.cluster.controller import steps as module
 from webhook.cluster.controller.events import Events
 from webhook.cluster.controller.steps import Steps
-from webhook.cluster.controller.watches import CONFIGURATIONS, Kept, holders, holds_weights, slim_pod
+from webhook.cluster.controller.watches import CONFIGURATIONS
 from webhook.core.access import Signer, Verifier
 from webhook.core.access.endings import Holder
 from webhook.core.access.intact import Protection
 from webhook.core.access.model import format_time
-from webhook.core.snapshot import SnapshotBuilder
+from webhook.core.snapshot import REQUESTS, SnapshotBuilder
 
 NOW = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 SIGNER = Signer(Ed25519PrivateKey.generate())
@@ -140,6 +141,45 @@ async def test_a_status_is_written_when_it_is_another(api):
     assert api.requests == []
 
 
+async def test_what_cannot_change_by_time_is_worked_out_once(api, monkeypatch):
+    status = {"state": "Expired"}
+    looked = []
+
+    def request_status(book, name, before, now):
+        looked.append(name)
+        return dict(status)
+
+    monkeypatch.setattr(module, "request_status", request_status)
+    world = snapshot(model(), request(status=dict(status)), verifier=None)
+    doing = steps(api)
+    for _ in range(3):
+        await doing.tell(world, NOW)
+    assert (looked, api.requests) == (["r"], [])
+    # Whoever writes another status finds it put right, and another book is read anew.
+    document = next(iter(world.objects.each(REQUESTS)))
+    world.objects.put({**document, "status": {"state": "Active"}})
+    await doing.tell(world, NOW)
+    assert [body["status"]["state"] for _, body in api.to("/status")] == ["Expired"]
+    looked.clear()
+    await doing.tell(snapshot(model(), request(status=dict(status)), verifier=None), NOW)
+    assert looked == ["r"]
+
+
+async def test_what_time_can_change_is_looked_at_each_round(api, monkeypatch):
+    looked = []
+
+    def request_status(book, name, before, now):
+        looked.append(name)
+        return {"state": "Active"}
+
+    monkeypatch.setattr(module, "request_status", request_status)
+    world = snapshot(model(), request(status={"state": "Active"}), verifier=None)
+    doing = steps(api)
+    for _ in range(3):
+        await doing.tell(world, NOW)
+    assert looked == ["r"] * 3
+
+
 async def test_an_unsigned_object_gets_no_status_before_it_is_decided_on(api):
     await steps(api).tell(snapshot(model(), request()), NOW)
     assert api.requests == []
@@ -214,48 +254,3 @@ async def test_a_webhook_configuration_comes_back_with_the_bundle_that_others_ke
     (patched, created) = api.requests
     assert patched[2]["webhooks"][0]["clientConfig"] == {"service": {"name": "s"}, "caBundle": "Zm9v"}
     assert (created[0], created[1]) == ("POST", CONFIGURATIONS[0].path())
-
-
-def pod(name="train", containers=("weightlock-agent",), phase="Running", **metadata):
-    volume = {"name": "w", "persistentVolumeClaim": {"claimName": "w"}}
-    mounts = [{"name": "w", "mountPath": "/w"}]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": "research", "uid": "u", "managedFields": [{}], **metadata},
-        "spec": {
-            "initContainers": [{"name": item} for item in containers],
-            "containers": [{"name": "main", "volumeMounts": mounts}],
-            "volumes": [volume],
-        },
-        "status": {"phase": phase},
-    }
-
-
-def test_only_running_pods_with_the_sidecar_are_kept_and_read():
-    kept = Kept(holds_weights, slim_pod)
-    for document in (
-        pod(),
-        pod("plain", ()),
-        pod("done", phase="Succeeded"),
-        pod("going", deletionTimestamp="x"),
-    ):
-        kept.put(document)
-    assert {key.name for key in kept.objects} == {"train", "going"}
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "w", "namespace": "research"},
-    }
-    (holder,) = holders(kept, snapshot(model(), {**claim, "spec": {}}))
-    assert (holder.name, holder.account, holder.models) == ("train", "default", ("atlas",))
-    kept.put(pod(phase="Failed"))
-    assert list(holders(kept, snapshot(model(), {**claim, "spec": {}}))) == []
-
-
-def test_a_pod_that_makes_no_sense_is_nobodys():
-    kept = Kept(holds_weights, slim_pod)
-    odd = pod()
-    odd["spec"]["volumes"] = "none"
-    kept.put(odd)
-    assert list(holders(kept, snapshot(model()))) == []
