@@ -27,6 +27,11 @@ class BrokerSettings(Schema):
         default=900, ge=60, le=86400, description="how long keys may be kept unrenewed"
     )
     renew_seconds: int = Field(default=300, ge=10, le=43200)
+    source_requests_per_minute: float = Field(
+        default=600,
+        gt=0,
+        description="requests from one address, but for those that a pod's token proved to be a sidecar's",
+    )
     pod_requests_per_minute: float = Field(default=12, gt=0)
     model_requests_per_minute: float = Field(default=600, gt=0)
     request_timeout_seconds: float = Field(default=20, gt=0, le=120)

@@ -1,4 +1,4 @@
-"""How often keys are given out: rates by pod and by model, and a count of releases to each pod.
+"""How often keys are given out: rates by address, pod and model, and a count of releases to each pod.
 
 Kept in memory by each replica, so with N replicas a pod may get N times as much at worst; it bounds a run on the key
 service, it is not what keeps keys safe. Times are monotonic seconds.
@@ -20,6 +20,7 @@ class Rate:
 
     per_minute: float
     burst: float
+    remembered: int = _REMEMBERED
     _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
     def take(self, name: str, now: float) -> float:
@@ -28,9 +29,15 @@ class Rate:
         level = min(self.burst, level + (now - then) * self.per_minute / 60)
         taken = level >= 1
         self._buckets[name] = (level - 1 if taken else level, now)
-        if len(self._buckets) > _REMEMBERED:
+        if len(self._buckets) > self.remembered:
             self._buckets.popitem(last=False)
         return 0.0 if taken else (1 - level) * 60 / self.per_minute
+
+    def give_back(self, name: str) -> None:
+        """Put one back that was taken: it turned out not to count."""
+        if name in self._buckets:
+            level, then = self._buckets[name]
+            self._buckets[name] = (min(self.burst, level + 1), then)
 
 
 @dataclass(slots=True)

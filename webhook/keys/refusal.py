@@ -26,6 +26,10 @@ KMS_UNAVAILABLE = "WL912"
 ISSUER_UNAVAILABLE = "WL913"
 
 
+# What somebody meets who has not shown to be a pod.
+UNPROVEN = frozenset({BAD_REQUEST, NONCE, TOKEN, NOT_A_POD})
+
+
 class RefusedError(Exception):
     """The key stays where it is. ``str()`` is one sentence; ``code`` has its section in docs/denied.md."""
 

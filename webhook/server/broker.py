@@ -18,8 +18,16 @@ from pydantic import ValidationError
 
 from webhook.api.base import Schema
 from webhook.api.faults import describe
-from webhook.keys.refusal import BAD_REQUEST, CLUSTER_UNAVAILABLE, TOO_OFTEN, RefusedError, UnavailableError
-from webhook.keys.wire import MAX_BODY, ChallengeRequest, Refused, ReleaseRequest, RenewRequest
+from webhook.keys.limits import Rate
+from webhook.keys.refusal import (
+    BAD_REQUEST,
+    CLUSTER_UNAVAILABLE,
+    TOO_OFTEN,
+    UNPROVEN,
+    RefusedError,
+    UnavailableError,
+)
+from webhook.keys.wire import MAX_BODY, Challenge, ChallengeRequest, Refused, ReleaseRequest, RenewRequest
 from webhook.server import endpoints, logs, measures, rotation
 from webhook.server.certificates import CertificateKeeper
 from webhook.server.health import Health, snapshot_check
@@ -42,6 +50,8 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Schema)
 
 _POST = frozenset({"POST"})
+# Addresses remembered; whoever has more of them meets the bound on requests at once.
+_SOURCES = 16_384
 _HEADERS = {"Content-Type": "application/json", "Server": "weightlock", "Cache-Control": "no-store"}
 _OVERLOADED, _FAULT = "WL904", "WL902"
 _RESULTS = {500: "error", 503: "unavailable"}
@@ -84,6 +94,8 @@ class BrokerServer:
         self._certificate = CertificateKeeper(config.tls)
         self._running = 0
         self._gate = asyncio.Semaphore(config.broker.max_concurrent_requests)
+        each = config.broker.source_requests_per_minute
+        self._sources = Rate(each, each, _SOURCES)
         self.metrics, self.health = BrokerMetrics(), Health()
         self._tracer = Tracer.of(config.tracing, "broker")
         self.address = ""
@@ -133,7 +145,9 @@ class BrokerServer:
             "/v1/renew": self._answers(RenewRequest, renew),
         }
         return {
-            path: Route(_POST, self._timed(path.rpartition("/")[2], self._traced(handle)), MAX_BODY)
+            path: Route(
+                _POST, self._timed(path.rpartition("/")[2], self._traced(self._limited(handle))), MAX_BODY
+            )
             for path, handle in handlers.items()
         }
 
@@ -174,6 +188,30 @@ class BrokerServer:
 
         return timed
 
+    def _limited(self, handle: Handler) -> Handler:
+        """The handler, for addresses that did not ask too often without being anybody's."""
+
+        async def limited(call: Call) -> web.Response:
+            wait = self._sources.take(call.request.remote or "", time.monotonic())
+            if wait:
+                words = f"too many requests from this address: try again in {wait:.0f} s"
+                return self._no(429, TOO_OFTEN, words)
+            return await handle(call)
+
+        return limited
+
+    async def _proven(self, call: Call, answer: Awaitable[Schema]) -> Schema:
+        """The answer; where the caller has shown to be a pod the request does not count against its address."""
+        try:
+            answered = await answer
+        except RefusedError as error:
+            if error.code not in UNPROVEN:
+                self._sources.give_back(call.request.remote or "")
+            raise
+        if not isinstance(answered, Challenge):
+            self._sources.give_back(call.request.remote or "")
+        return answered
+
     def _answers(self, shape: type[S], answer: Callable[[str, S], Awaitable[Schema]]) -> Handler:
         async def handle(call: Call) -> web.Response:
             require_json(call.request)
@@ -182,7 +220,7 @@ class BrokerServer:
             try:
                 async with self._gate, asyncio.timeout(self._config.broker.request_timeout_seconds):
                     request = shape.model_validate(orjson.loads(call.body))
-                    return _yes(await answer(_bearer(call.request), request))
+                    return _yes(await self._proven(call, answer(_bearer(call.request), request)))
             except ValidationError as error:
                 return self._no(400, BAD_REQUEST, f"the request is malformed: {describe(error)}")
             except orjson.JSONDecodeError:

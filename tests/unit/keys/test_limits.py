@@ -18,11 +18,26 @@ def test_a_burst_and_then_one_at_a_time():
 
 def test_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(limits_module, "_REMEMBERED", 10)
-    rate, limits = Rate(1, 1), Limits()
+    rate, limits = Rate(1, 1, remembered=10), Limits()
     for number in range(50):
         rate.take(str(number), 0)
         limits.release(str(number), "m", 1, 0, 900)
     assert len(rate._buckets) == len(limits._released) == 10
+
+
+def test_what_is_given_back_does_not_count_and_never_exceeds_the_burst():
+    rate = Rate(per_minute=60, burst=2, remembered=2)
+    rate.give_back("nobody")
+    assert rate._buckets == {}
+    assert [rate.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
+    rate.give_back("a")
+    assert (rate.take("a", 0.0), rate.take("a", 0.0)) == (0.0, 1.0)
+    for _ in range(5):
+        rate.give_back("a")
+    assert [rate.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
+    for name in ("b", "c"):
+        rate.take(name, 0.0)
+    assert list(rate._buckets) == ["b", "c"], "so many names are remembered and no more"
 
 
 def test_a_refusal_says_when_to_come_again():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from webhook.keys.brokerclient import BrokerUnavailableError
+from webhook.keys.brokerclient import BrokerRefusedError, BrokerUnavailableError
 from webhook.server.broker import write_audit
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
@@ -107,6 +107,26 @@ async def test_more_than_it_can_do_at_once(world, tmp_path):
         assert (status, json.loads(answer)["code"], headers["Retry-After"]) == (503, "WL904", "5")
         held.set()
         assert (await first)[0]
+
+
+async def test_an_address_that_proves_nothing_is_limited_and_a_pod_is_not(world, tmp_path):
+    async with serving(world, tmp_path, sourceRequestsPerMinute=6) as served:
+        for _ in range(6):
+            await asyncio.to_thread(served.client().renew, "atlas-70b")
+        with pytest.raises(BrokerRefusedError, match="WL325"):
+            await asyncio.to_thread(served.client().renew, "other")
+        for _ in range(3):
+            with pytest.raises(BrokerRefusedError, match="WL322"):
+                await asyncio.to_thread(served.client("bad").renew, "atlas-70b")
+            assert (await served.raw("POST", "/v1/renew", b"{"))[0] == 400
+        for path in ("/v1/challenge", "/v1/renew", "/v1/release"):
+            status, answer, headers = await served.raw("POST", path, b"{")
+            assert (status, json.loads(answer)["code"], headers["Retry-After"]) == (429, "WL333", "5")
+        with pytest.raises(
+            BrokerUnavailableError, match=r"too many requests from this address: try again in \d+ s \[WL333\]"
+        ):
+            await asyncio.to_thread(served.client().renew, "atlas-70b")
+        assert (await served.raw("GET", "/readyz"))[0] == 200
 
 
 def test_an_audit_event_is_a_line_of_the_log(caplog):
