@@ -17,6 +17,7 @@ _COMMANDS = {
     "agent": "the key sidecar of a pod",
     "broker": "the key broker of a cluster",
     "controller": "statuses, signatures on read-back, and the end of grants",
+    "doctor": "examine a cluster, and say what to mend",
     "explain": "which part of which rule decided",
     "policy": "test, lint and export policies",
     "report": "what runs and breaks a rule",

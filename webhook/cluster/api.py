@@ -126,6 +126,24 @@ class KubeApi:
         seconds: float = REQUEST_SECONDS,
     ) -> Document:
         """Any request whose answer is one JSON object. Raises `ApiError`."""
+        return parse(await self._exchange(method, path, query, body, content_type, accept, seconds))
+
+    async def text(self, path: str, *, seconds: float = REQUEST_SECONDS) -> str:
+        """What a path answers that speaks no JSON, such as a proxied /metrics. Raises `ApiError`."""
+        return (await self._exchange("GET", path, None, None, "application/json", "*/*", seconds)).decode(
+            errors="replace"
+        )
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Document | list[Document] | None,
+        content_type: str,
+        accept: str,
+        seconds: float,
+    ) -> bytes:
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, _CONNECT_SECONDS))
         try:
             response = await self._send(method, path, query, body, content_type, timeout, accept)
@@ -135,7 +153,7 @@ class KubeApi:
                     raise _refusal(response.status, content)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unreachable(error) from None
-        return parse(content)
+        return content
 
     @asynccontextmanager
     async def watch(

@@ -1,0 +1,173 @@
+"""What the doctor says of types, webhook configurations, exemptions and Deployments."""
+
+import pytest
+
+from webhook.cluster.api import ApiError
+from webhook.cluster.doctor import installation
+from webhook.cluster.doctor.patient import SkippedError
+
+CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/weightlock"
+TYPE = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/modelweights.weightlock.dev"
+DEPLOYMENT = "/apis/apps/v1/namespaces/weightlock-system/deployments/weightlock-webhook"
+
+
+def said(findings):
+    return [(finding.result, finding.what) for finding in findings]
+
+
+@pytest.mark.parametrize(
+    "check",
+    [installation.types, installation.configurations, installation.exemptions, installation.deployments],
+)
+async def test_a_healthy_installation_is_ok(patient, check):
+    (finding,) = await check(patient)
+    assert (finding.result, finding.fix) == ("ok", "")
+
+
+async def test_a_type_that_is_missing_or_changed(patient, world):
+    changed = world.objects[TYPE.replace("modelweights", "weightpolicies")]
+    changed["spec"]["versions"][0]["served"] = False
+    del world.objects[TYPE]
+    first, second = await installation.types(patient)
+    assert (first.result, first.what) == (
+        "fail",
+        "modelweights.weightlock.dev is missing, and its objects with it",
+    )
+    assert "docs/runbook.md#a-type-was-deleted" in first.fix
+    assert second.what == (
+        "weightpolicies.weightlock.dev was changed: versions[0].served is False, should be True"
+    )
+
+
+async def test_a_type_of_another_version_is_no_fault_of_anybody(patient, world):
+    world.objects[TYPE]["metadata"] = {"labels": {"app.kubernetes.io/version": "2.0.0"}}
+    world.objects[TYPE]["spec"]["names"]["categories"] = ["new"]
+    (finding,) = await installation.types(patient)
+    assert (finding.result, "is of version 2.0.0, this command of 1.0.0" in finding.what) == ("warn", True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("failurePolicy", "Ignore", "failurePolicy is Ignore, should be Fail"),
+        ("timeoutSeconds", 30, "timeoutSeconds is 30, should be 10 or less"),
+        ("rules", [], "rules is empty"),
+    ],
+)
+async def test_a_loose_configuration_where_the_charts_may_not_be_read(patient, world, field, value, words):
+    path = "/api/v1/namespaces/weightlock-system/configmaps/weightlock-webhooks"
+    world.refusals[path] = ApiError(403, "Forbidden", 'cannot get resource "configmaps"')
+    world.objects[CONFIGURATION]["webhooks"][0][field] = value
+    (finding,) = await installation.configurations(patient)
+    assert (finding.result, words in finding.what) == ("fail", True)
+    assert finding.fix.startswith("helm upgrade weightlock ")
+
+
+async def test_a_configuration_that_is_missing(patient, world):
+    del world.objects[CONFIGURATION]
+    (finding,) = await installation.configurations(patient)
+    assert finding.what == "ValidatingWebhookConfiguration weightlock is missing: nothing is governed"
+
+
+def exempt(world, **selector):
+    for kind in ("validating", "mutating"):
+        path = CONFIGURATION.replace("validating", kind)
+        world.objects[path]["webhooks"][0]["namespaceSelector"] = selector
+
+
+async def test_exemptions_that_surprise(patient, world):
+    values = ["kube-system", "weightlock-system", "default", "not-there"]
+    exempt(
+        world,
+        matchExpressions=[{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": values}],
+    )
+    assert said(await installation.exemptions(patient)) == [
+        ("warn", "exempt, but does not exist: whoever creates namespace not-there is not governed in it"),
+        ("warn", "also exempt: default"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        {"matchLabels": {"weightlock": "on"}},
+        {"matchExpressions": [{"key": "weightlock", "operator": "NotIn", "values": ["off"]}]},
+        {
+            "matchExpressions": [
+                {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["research"]}
+            ]
+        },
+    ],
+)
+async def test_exemptions_that_people_can_give_themselves(patient, world, selector):
+    exempt(world, **selector)
+    (finding,) = await installation.exemptions(patient)
+    assert (finding.result, "by labels that people can choose" in finding.what) == ("fail", True)
+
+
+async def test_no_guard_and_a_loosened_one(patient, world):
+    (finding,) = await installation.guard(patient)
+    assert finding.result == "warn"
+    base = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
+    world.objects[f"{base}ies/weightlock-guard"] = {"metadata": {}, "spec": {"failurePolicy": "Fail"}}
+    world.objects[f"{base}ybindings/weightlock-guard"] = {
+        "metadata": {},
+        "spec": {"validationActions": ["Audit"]},
+    }
+    patient._read.clear()
+    (finding,) = await installation.guard(patient)
+    assert (finding.result, finding.what) == ("fail", "the policy weightlock-guard was loosened")
+    world.objects[f"{base}ybindings/weightlock-guard"]["spec"]["validationActions"] = ["Deny"]
+    assert (await installation.guard(patient))[0].result == "ok"
+
+
+@pytest.mark.parametrize(
+    ("change", "result", "words"),
+    [
+        ({"status": {"readyReplicas": 0}}, "fail", "webhook: 0 of 2 replicas are ready"),
+        (
+            {"status": {"readyReplicas": 1, "updatedReplicas": 2}},
+            "warn",
+            "webhook: 1 of 2 replicas are ready",
+        ),
+        (
+            {"status": {"readyReplicas": 2, "updatedReplicas": 1}},
+            "warn",
+            "webhook: 2 of 2 replicas are ready",
+        ),
+        (
+            {"metadata": {"labels": {"app.kubernetes.io/version": "2.0.0"}}},
+            "warn",
+            "webhook is version 2.0.0, this command 1.0.0",
+        ),
+        (
+            {"spec": {"replicas": 1}, "status": {"readyReplicas": 1, "updatedReplicas": 1}},
+            "warn",
+            "one replica of the webhook: while it restarts, governed namespaces are closed",
+        ),
+    ],
+)
+async def test_a_deployment_that_is_not_well(patient, world, change, result, words):
+    world.objects[DEPLOYMENT] |= change
+    assert said(await installation.deployments(patient)) == [(result, words)]
+
+
+async def test_a_webhook_outside_the_cluster_and_none_at_all(patient, world):
+    del world.objects[DEPLOYMENT]
+    assert said(await installation.deployments(patient))[0][0] == "fail"
+    world.objects[CONFIGURATION]["webhooks"][0]["clientConfig"] = {"url": "https://w:1/validate"}
+    (finding,) = await installation.deployments(patient)
+    assert finding.what.startswith("webhook outside the cluster at https://w:1/validate")
+
+
+async def test_what_may_not_be_read_is_skipped_with_the_right_that_is_lacking(patient, world):
+    words = (
+        'deployments.apps "weightlock-webhook" is forbidden: User "u" cannot get resource "deployments" in API group '
+        '"apps" in the namespace "weightlock-system"'
+    )
+    world.refusals[DEPLOYMENT] = ApiError(403, "Forbidden", words)
+    with pytest.raises(SkippedError, match=r"^may not get deployments in weightlock-system$"):
+        await installation.deployments(patient)
+    world.refusals["/metrics"] = ApiError(403, "Forbidden", 'forbidden: User "u" cannot get path "/metrics"')
+    with pytest.raises(SkippedError, match=r"^may not get /metrics$"):
+        await installation.manifests(patient)

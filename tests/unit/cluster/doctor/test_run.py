@@ -1,0 +1,46 @@
+"""The run through all checks: whatever one meets, the others go on."""
+
+import asyncio
+
+import pytest
+
+from webhook.api.config import Cluster
+from webhook.cluster.api import ApiError, ClusterError
+from webhook.cluster.doctor import run
+from webhook.cluster.doctor.patient import SkippedError
+
+
+def raising(error):
+    async def check(patient):
+        raise error
+
+    return check
+
+
+async def too_long(patient):
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("check", "result", "words"),
+    [
+        (raising(SkippedError("may not list nodes")), "skipped", "may not list nodes"),
+        (raising(ApiError(500, "", "etcd is away")), "fail", "could not be looked at: etcd is away"),
+        (raising(KeyError("webhooks")), "fail", "an object of the cluster cannot be read (KeyError)"),
+        (too_long, "fail", "took too long"),
+    ],
+)
+async def test_a_check_that_goes_wrong_is_a_line_like_others(patient, check, result, words):
+    patient.seconds = 0.01
+    (finding,) = await run._made(check, patient)
+    assert (finding.result, finding.what) == (result, words)
+
+
+async def test_a_cluster_that_cannot_be_reached_is_not_examined(tmp_path):
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(
+        "{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: c, user: u}}], "
+        "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], users: [{name: u, user: {token: t}}]}"
+    )
+    with pytest.raises(ClusterError, match=r"http://127\.0\.0\.1:1: the API server cannot be reached"):
+        await run.examine(Cluster(kubeconfig=str(kubeconfig)), "weightlock-system", "weightlock", "1", 2.0)
