@@ -8,6 +8,7 @@ the parent, so connections wait for the next child instead of being refused. The
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import select
@@ -135,6 +136,9 @@ class Supervisor:
     def _start(self) -> None:
         heard, beats = os.pipe()
         slot = min(set(range(SLOTS)) - {child.slot for child in self._children.values()})
+        # A collection in the child would write to every object, and a page that is written to is no longer shared.
+        gc.collect()
+        gc.freeze()
         sys.stdout.flush()
         sys.stderr.flush()
         # A signal between here and there would be handled by the wrong process, or told to no child.
