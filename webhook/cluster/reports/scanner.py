@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NoReturn
 
 from webhook.cluster.api import ApiError
+from webhook.cluster.backoff import Backoff
 from webhook.cluster.controller.watches import PODS
 from webhook.cluster.discovery import Discovery
 from webhook.cluster.reports.owners import Owners
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 ABSENT_SECONDS = 60.0
 _BACKOFF_SECONDS = 30.0
+_RETRY_SECONDS = 5.0
 _SUMMARY_SECONDS = 30.0
 _MAX_ROUNDS = 8
 _MAX_TOLD = 20
@@ -117,6 +119,7 @@ class Scanner:
     async def run(self) -> None:
         """Scan until cancelled. What goes wrong is logged and tried again."""
         prepared: ReportApi | None = None
+        backoff = Backoff(most=_BACKOFF_SECONDS)
         while True:
             try:
                 kind = await self._store.find()
@@ -124,7 +127,7 @@ class Scanner:
                     await self._prepare(kind)
                 prepared = kind
                 if kind is not None:
-                    await self._scan(kind)
+                    await self._scan(kind, backoff)
                 self._say("the types of reports are not installed: nothing is scanned")
                 await asyncio.sleep(ABSENT_SECONDS)
             except NotReadyError as error:
@@ -132,10 +135,10 @@ class Scanner:
                 await asyncio.sleep(LOOK_SECONDS)
             except ApiError as error:
                 self._say(f"the scan failed: {error}")
-                await asyncio.sleep(_BACKOFF_SECONDS)
+                await asyncio.sleep(backoff.next())
             except Exception:
                 log.exception("internal error")
-                await asyncio.sleep(_BACKOFF_SECONDS)
+                await asyncio.sleep(backoff.next())
 
     async def _prepare(self, kind: ReportApi) -> None:
         """Begin anew, with what the reports of an earlier leader say."""
@@ -148,7 +151,7 @@ class Scanner:
         fields = {"api": kind.api_version, "reports": len(self._digests), "removedFromOthers": removed}
         log.info("scanning what runs", extra={"fields": fields})
 
-    async def _scan(self, kind: ReportApi) -> NoReturn:
+    async def _scan(self, kind: ReportApi, backoff: Backoff) -> NoReturn:
         """Turn after turn, until an error."""
         self._say("")
         looked = float("-inf")
@@ -164,8 +167,9 @@ class Scanner:
             try:
                 await self._judge_namespace(kind, turn)
             except Exception:
-                self._agenda.retry(turn.namespace, time.monotonic(), _BACKOFF_SECONDS)
+                self._agenda.retry(turn.namespace, time.monotonic(), _RETRY_SECONDS)
                 raise
+            backoff.reset()
 
     async def _look(self, kind: ReportApi) -> None:
         """Find out what changed, and forget the namespaces that are gone."""

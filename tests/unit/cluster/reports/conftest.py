@@ -159,6 +159,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(scanning, "LOOK_SECONDS", 0.005)
     monkeypatch.setattr(scanning, "ABSENT_SECONDS", 0.005)
     monkeypatch.setattr(scanning, "_BACKOFF_SECONDS", 0.02)
+    monkeypatch.setattr(scanning, "_RETRY_SECONDS", 0.02)
     monkeypatch.setattr(scanning, "_SUMMARY_SECONDS", 0.0)
 
 
