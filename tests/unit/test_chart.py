@@ -366,10 +366,14 @@ def test_nobody_may_do_everything_or_read_secrets(render):
 
 
 def controller_rules(objects):
-    """What the controller may do beyond its own namespace: (group, resource, verb)."""
+    return rules_of(objects, "controller")
+
+
+def rules_of(objects, part):
+    """What a part may do beyond its own namespace: (group, resource, verb)."""
     return {
         (group, resource, verb)
-        for rule in objects["ClusterRole", "weightlock-controller"]["rules"]
+        for rule in objects["ClusterRole", f"weightlock-{part}"]["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
@@ -379,10 +383,15 @@ def controller_rules(objects):
 def test_the_scan_gets_the_rights_it_needs_and_no_more(render):
     without = controller_rules(render(reports={"enabled": False}))
     plain = controller_rules(render(reports={"events": False})) - without
-    assert {verb for *_, verb in plain} == {"list", "create", "patch", "delete"}
-    assert {resource for _, resource, _ in plain} == {
+    written = {right for right in plain if right[0] in ("openreports.io", "wgpolicyk8s.io")}
+    assert {verb for *_, verb in written} == {"list", "create", "patch", "delete"}
+    assert {resource for _, resource, _ in written} == {
         *("reports", "clusterreports", "policyreports", "clusterpolicyreports")
     }
+    # To judge takes what the broker may look up.
+    broker = rules_of(render(), "broker")
+    assert plain - written <= broker
+    assert {verb for *_, verb in plain - written} == {"get", "create"}
     assert controller_rules(render()) - without - plain == {
         ("apps", "replicasets", "get"),
         ("batch", "jobs", "get"),

@@ -1,0 +1,226 @@
+"""What each part does on the API server, by its audit log, beside what the chart lets it do.
+
+Nothing may be tried that is not granted, and nothing granted that no part was ever seen to do, but for a short list
+with reasons.
+"""
+
+import http.client
+import ssl
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from harness.controlplane import ControlPlane, Options
+from harness.installed import WEBHOOK_PATHS
+from harness.lab import Lab
+from harness.release import NAME, NAMESPACE, Release, account, pod, signed_request
+from harness.rights import Right, granted, refused, used
+from harness.waiting import eventually
+
+from webhook.core.access.endings import ENDED
+from webhook.keys.brokerclient import BrokerClient, BrokerRefusedError
+
+PARTS = ("webhook", "controller", "broker")
+CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/modelweights.weightlock.dev"
+AUDIENCE = "weightlock.dev/broker"
+CLAIMS = ("deviceclasses", "resourceclaims", "resourceclaimtemplates")
+
+
+def rights(verbs: str, group: str, *resources: str) -> set[Right]:
+    """Rights of an API group; the verbs with spaces between them."""
+    return {Right(verb, group, resource) for verb in verbs.split() for resource in resources}
+
+
+SNAPSHOTS = rights(
+    "get watch", "snapshot.storage.k8s.io", "volumesnapshotcontents", "volumesnapshots"
+) | rights("get", "groupsnapshot.storage.k8s.io", "volumegroupsnapshotcontents", "volumegroupsnapshots")
+BY_NAME = (
+    rights("get", "", "configmaps", "namespaces", "persistentvolumeclaims", "persistentvolumes")
+    | rights("get", "networking.k8s.io", "networkpolicies")
+    | rights("get", "resource.k8s.io", *CLAIMS)
+)
+# What is granted and not used in the story below: by whom, which, and why.
+EXCUSES: tuple[tuple[str, set[Right], str], ...] = (
+    ("webhook", SNAPSHOTS, "this API server has no CSI snapshots"),
+    (
+        "webhook",
+        rights("get", "", "namespaces", "persistentvolumes")
+        | rights("get", "weightlock.dev", "accessrequests"),
+        "asked for by name only where the watch lags",
+    ),
+    (
+        "broker",
+        BY_NAME | SNAPSHOTS,
+        "a pod that was admitted names what exists: its watches lack it only while they lag",
+    ),
+    (
+        "controller",
+        rights("delete", "", "pods"),
+        "an eviction that a disruption budget refuses for five minutes becomes a deletion",
+    ),
+    (
+        "controller",
+        rights("weaken", "weightlock.dev", "weightpolicies"),
+        "no request has this verb: policies ask whether the controller has it",
+    ),
+    (
+        "controller",
+        BY_NAME
+        | SNAPSHOTS
+        | rights("get", "", "pods")
+        | rights("create", "authorization.k8s.io", "subjectaccessreviews")
+        | rights("get", "apps", "replicasets")
+        | rights("get", "batch", "jobs")
+        | rights("list create patch delete", "openreports.io", "clusterreports", "reports")
+        | rights("list create patch delete", "wgpolicyk8s.io", "clusterpolicyreports", "policyreports"),
+        "the scan of what runs rests until the types of reports are installed",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def release(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Release]:
+    """The chart, after a day in the life of a cluster."""
+    cluster = new_control_plane(Options())
+    found = Release(cluster)
+    try:
+        found.helm("install", "broker.config.production=false")
+        for part in PARTS:
+            found.start(part)
+        eventually(lambda: found.status("broker") == 200, "the broker is ready")
+        live(found)
+        yield found
+    finally:
+        found.stop()
+        cluster.stop()
+
+
+def live(release: Release) -> None:
+    """People ask, approve and run pods; access ends by eviction and by wiping; somebody tampers with webhooks."""
+    cluster = release.cluster
+    controller = release.parts["controller"]
+    eventually(lambda: '"leading"' in controller.log.read_text(), "the controller leads")
+    for on_expiry in ("evict", "wipe"):
+        lab = Lab(cluster, cluster.new_namespace(), approvals=1, onExpiry=on_expiry).build()
+        have_access(release, lab)
+        ended(release, lab, on_expiry)
+    assert "WL121" in cluster.kubectl("exec", "-n", lab.namespace, "train", "--", "id").failed()
+    name_what_is_missing(release)
+    for path in WEBHOOK_PATHS:
+        cluster.client().delete(path)
+        eventually(lambda: release.webhooks() == [200, 200], "a webhook configuration is put back")
+        tampered(release, path)
+
+    definition = cluster.client().get(CRD).ok()["spec"]
+    names = {**definition["names"], "shortNames": ["other"]}
+    cluster.client().patch(CRD, {"spec": {"names": names}}).ok()
+    eventually(lambda: cluster.client().get(CRD).ok()["spec"] == definition, "a type is put back")
+
+
+def tampered(release: Release, path: str) -> None:
+    """Somebody opens a webhook, and the controller closes it again."""
+    client = release.cluster.client()
+    webhook = client.get(path).ok()["webhooks"][0]
+    client.patch(path, {"webhooks": [{**webhook, "failurePolicy": "Ignore"}]}).ok()
+    eventually(lambda: client.get(path).ok()["webhooks"] == [webhook], "its fields are put back")
+
+
+def name_what_is_missing(release: Release) -> None:
+    """A pod that refers to objects that do not exist, in a namespace without the NetworkPolicy that it should have."""
+    cluster = release.cluster
+    namespace = cluster.new_namespace(labels={"weightlock.dev/holds-weights": "true"})
+    exact = {"deviceClassName": "no-such-class", "count": 1}
+    claim = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaim",
+        "metadata": {"name": "odd", "namespace": namespace},
+        "spec": {"devices": {"requests": [{"name": "device", "exactly": exact}]}},
+    }
+    cluster.client().post(f"/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims", claim)
+    container = {"envFrom": [{"configMapRef": {"name": "none"}}]}
+    volumes = [{"name": "lost", "persistentVolumeClaim": {"claimName": "none"}}]
+    claims = [
+        {"name": "odd", "resourceClaimName": "odd"},
+        {"name": "lost", "resourceClaimName": "none"},
+        {"name": "made", "resourceClaimTemplateName": "none"},
+    ]
+    status, _ = release.create(
+        namespace, pod("odd", container=container, volumes=volumes, resourceClaims=claims)
+    )
+    assert status == 403
+
+
+def have_access(release: Release, lab: Lab) -> None:
+    """Ask for a short access, approve it, run a pod that has a GPU besides, and ask for its key."""
+    trainer = f"system:serviceaccount:{lab.namespace}:trainer"
+    release.cluster.allow(trainer, ["use"], ["accelerators"], lab.namespace, "weightlock.dev")
+    request = signed_request(lab, "15s")
+    eventually(lambda: lab.vote(request, "bob").status == 201, "bob may approve", every=0.5)
+    document = lab.pod()
+    document["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
+    pods = f"/api/v1/namespaces/{lab.namespace}/pods"
+    alice = release.cluster.client("alice")
+    eventually(lambda: alice.post(pods, document).ok(), "the pod is admitted", every=0.5)
+    release_key(release, lab)
+
+
+class UnnamedBroker(BrokerClient):
+    """The sidecar's client, for a broker whose certificate names its Service and which is reached by its address."""
+
+    def _connect(self) -> http.client.HTTPSConnection:
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        context.check_hostname = False
+        return http.client.HTTPSConnection("127.0.0.1", urlsplit(self.url).port, timeout=30, context=context)
+
+
+def release_key(release: Release, lab: Lab) -> None:
+    """Ask the broker for a key as the pod's sidecar does. The model has none, which it says last of all."""
+    cluster = release.cluster
+    node = f"node-{lab.namespace}"
+    cluster.add_node(node)
+    pods = f"/api/v1/namespaces/{lab.namespace}/pods/train"
+    target = {"apiVersion": "v1", "kind": "Node", "name": node}
+    binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "train"}, "target": target}
+    cluster.client("system:kube-scheduler").post(f"{pods}/binding", binding).ok()
+    uid = cluster.client().get(pods).ok()["metadata"]["uid"]
+    reference = {"kind": "Pod", "apiVersion": "v1", "name": "train", "uid": uid}
+    spec = {"audiences": [AUDIENCE], "expirationSeconds": 600, "boundObjectRef": reference}
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    kubelet = cluster.client(f"system:node:{node}", ["system:nodes"])
+    tokens = f"/api/v1/namespaces/{lab.namespace}/serviceaccounts/trainer/token"
+    token = cluster.directory / f"token-{lab.namespace}"
+    token.write_text(kubelet.post(tokens, body).ok()["status"]["token"])
+    url = f"https://127.0.0.1:{release.ports['broker']}"
+    authority = cluster.directory / "chart" / "broker" / "tls" / "ca.crt"
+    with pytest.raises(BrokerRefusedError) as refusal:
+        UnnamedBroker(url, token, authority).release(lab.model)
+    assert "no key" in str(refusal.value)
+
+
+def ended(release: Release, lab: Lab, on_expiry: str) -> None:
+    """Wait until the access of a pod has ended, in the one way or the other."""
+    pod = f"/api/v1/namespaces/{lab.namespace}/pods/train"
+
+    def gone() -> bool:
+        answer = release.cluster.client().get(pod)
+        if on_expiry == "evict":
+            return answer.status == 404 or "deletionTimestamp" in answer.body["metadata"]
+        return bool(answer.ok()["metadata"].get("annotations", {}).get(ENDED))
+
+    eventually(gone, f"access ends: {on_expiry}", seconds=60, every=0.5)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_never_tries_what_it_may_not(release: Release, part: str) -> None:
+    assert used(release.cluster, account(part))
+    assert refused(release.cluster, account(part)) == set()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_may_do_no_more_than_it_does(release: Release, part: str) -> None:
+    may = granted(release.cluster, NAMESPACE, f"{NAME}-{part}")
+    excused = set().union(*(listed for who, listed, _ in EXCUSES if who == part))
+    needless = may - used(release.cluster, account(part)) - excused
+    assert not needless, "\n".join(map(str, sorted(needless)))
+    # Who is not granted something needs no excuse for it.
+    assert excused <= may, "\n".join(map(str, sorted(excused - may)))
