@@ -214,10 +214,15 @@ def version() -> str:
     return str(yaml.safe_load((CHART / "Chart.yaml").read_text())["version"])
 
 
-def test_notes_are_as_the_documents_show_them(release: Release) -> None:
+def test_notes_are_as_the_documents_show_them(release: Release, update_golden: bool) -> None:
     """What a newcomer sees on a cluster that is new, too."""
     command = ["install", NAME, str(CHART), "-n", NAMESPACE, "--create-namespace", "--dry-run=server"]
     said = release.cluster.helm(*command).ok().stdout
-    notes = said.partition("NOTES:\n")[2].strip()
-    page = (CHART.parents[1] / "docs" / "install.md").read_text()
-    assert page.partition("<!-- notes -->\n```text\n")[2].partition("\n```\n<!-- /notes -->")[0] == notes
+    page = CHART.parents[1] / "docs" / "install.md"
+    shown = f"```text\n{said.partition('NOTES:')[2].strip()}\n```\n"
+    before, _, rest = page.read_text().partition("<!-- notes -->\n")
+    found, _, after = rest.partition("<!-- /notes -->")
+    if update_golden:
+        page.write_text(f"{before}<!-- notes -->\n{shown}<!-- /notes -->{after}")
+        return
+    assert found == shown

@@ -4,10 +4,12 @@ Nothing may be tried that is not granted, and nothing granted that no part was e
 with reasons.
 """
 
+import base64
 import http.client
+import json
 import ssl
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
+from typing import Any
 
 import pytest
 from harness.controlplane import ControlPlane, Options
@@ -18,7 +20,7 @@ from harness.rights import Right, granted, refused, used
 from harness.waiting import eventually
 
 from webhook.core.access.endings import ENDED
-from webhook.keys.brokerclient import BrokerClient, BrokerRefusedError
+from webhook.keys.envelope import AgentKey
 
 PARTS = ("webhook", "controller", "broker")
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/modelweights.weightlock.dev"
@@ -164,17 +166,25 @@ def have_access(release: Release, lab: Lab) -> None:
     release_key(release, lab)
 
 
-class UnnamedBroker(BrokerClient):
-    """The sidecar's client, for a broker whose certificate names its Service and which is reached by its address."""
-
-    def _connect(self) -> http.client.HTTPSConnection:
-        context = ssl.create_default_context(cafile=str(self.ca_file))
-        context.check_hostname = False
-        return http.client.HTTPSConnection("127.0.0.1", urlsplit(self.url).port, timeout=30, context=context)
+def ask_broker(release: Release, token: str, path: str, body: dict[str, str]) -> dict[str, Any]:
+    """POST to the broker, by its address: its certificate names its Service."""
+    authority = release.cluster.directory / "chart" / "broker" / "tls" / "ca.crt"
+    context = ssl.create_default_context(cafile=str(authority))
+    context.check_hostname = False
+    connection = http.client.HTTPSConnection(
+        "127.0.0.1", release.ports["broker"], timeout=30, context=context
+    )
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    try:
+        connection.request("POST", path, json.dumps(body), headers)
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        return answer
+    finally:
+        connection.close()
 
 
 def release_key(release: Release, lab: Lab) -> None:
-    """Ask the broker for a key as the pod's sidecar does. The model has none, which it says last of all."""
+    """Ask the broker as the pod's sidecar does. The model is not sealed, so its key ring is empty."""
     cluster = release.cluster
     node = f"node-{lab.namespace}"
     cluster.add_node(node)
@@ -188,13 +198,11 @@ def release_key(release: Release, lab: Lab) -> None:
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
     kubelet = cluster.client(f"system:node:{node}", ["system:nodes"])
     tokens = f"/api/v1/namespaces/{lab.namespace}/serviceaccounts/trainer/token"
-    token = cluster.directory / f"token-{lab.namespace}"
-    token.write_text(kubelet.post(tokens, body).ok()["status"]["token"])
-    url = f"https://127.0.0.1:{release.ports['broker']}"
-    authority = cluster.directory / "chart" / "broker" / "tls" / "ca.crt"
-    with pytest.raises(BrokerRefusedError) as refusal:
-        UnnamedBroker(url, token, authority).release(lab.model)
-    assert "no key" in str(refusal.value)
+    token = kubelet.post(tokens, body).ok()["status"]["token"]
+    key = {"publicKey": base64.b64encode(AgentKey.generate().public).decode()}
+    nonce = ask_broker(release, token, "/v1/challenge", key)["nonce"]
+    answer = ask_broker(release, token, "/v1/release", {**key, "model": lab.model, "nonce": nonce})
+    assert "encrypted" in answer, answer
 
 
 def ended(release: Release, lab: Lab, on_expiry: str) -> None:

@@ -77,6 +77,7 @@ class Release:
         files |= {name: self.data("secrets", source) for name, source in SECRETS.items()}
         if part in self.ports:
             files["tls"] = self.data("secrets", f"{NAME}-{part}-tls")
+            files["broker-ca"] = {"ca.crt": self.data("secrets", f"{NAME}-broker-tls")["ca.crt"]}
         for directory, content in files.items():
             (place / directory).mkdir(parents=True, exist_ok=True)
             for key, data in content.items():
