@@ -29,8 +29,9 @@ key-servers: $(READY) ## Make the key services the tests wrap keys with: Vault f
 	@$(BIN)/python scripts/debpackages.py softhsm2 libsofthsm2 softhsm2-common > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python scripts/vaultserver.py > /dev/null || [ $$? -eq 3 ]
 
-prometheus: $(READY) ## Fetch Prometheus and promtool from Debian for the tests of metrics and alerts (cached)
+prometheus: $(READY) ## Fetch Prometheus from Debian, and its operator's types, for the tests of monitoring (cached)
 	@$(BIN)/python scripts/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python scripts/operatorcrds.py > /dev/null || [ $$? -eq 3 ]
 
 test: $(READY) control-plane key-servers prometheus ## All tests, those on the real API server included
 	@$(PYTEST) --cov --cov-report=term:skip-covered
