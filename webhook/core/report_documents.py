@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from webhook.core.report import ACTIONS, MAX_POLICIES, OUTCOMES, WAIVED, Counts, Resource, Result
+from webhook.core.report import ACTIONS, MAX_POLICIES, MAX_RESULTS, OUTCOMES, WAIVED, Counts, Resource, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +26,7 @@ NAME = "weightlock"
 SOURCE = "weightlock"
 MANAGED_BY = {"app.kubernetes.io/managed-by": NAME}
 SELECTOR = f"app.kubernetes.io/managed-by={NAME}"
+_OPEN = "openreports.io"
 _COUNTS = "weightlock.dev/counts"
 _DIGEST = "weightlock.dev/digest"
 _SCANNED = "weightlock.dev/scanned"
@@ -61,7 +62,7 @@ class ReportApi:
 
 
 APIS = (
-    ReportApi("openreports.io", "v1alpha1", "Report", "reports", "ClusterReport", "clusterreports"),
+    ReportApi(_OPEN, "v1alpha1", "Report", "reports", "ClusterReport", "clusterreports"),
     ReportApi(
         "wgpolicyk8s.io",
         "v1alpha2",
@@ -81,7 +82,10 @@ def namespace_report(
     summary: dict[str, int] = {outcome: counts.outcomes[outcome] for outcome in OUTCOMES}
     summary |= {"pass": counts.passed, "skip": counts.skipped}
     scope = {"apiVersion": "v1", "kind": "Namespace", "name": namespace}
-    report = {"scope": scope, "summary": summary, "results": entries}
+    report: Document = {"scope": scope, "summary": summary, "results": entries}
+    if api.group == _OPEN:
+        limits = {"maxResults": MAX_RESULTS, "statusFilter": list(OUTCOMES)}
+        report["configuration"] = {"limits": limits}
     return _report(api, namespace, report, counts, now)
 
 
@@ -262,7 +266,7 @@ def _problem(name: str, text: str) -> Document:
 
 def _report(api: ReportApi, namespace: str, report: Document, counts: Counts, now: datetime) -> Document:
     common = {"apiVersion": api.api_version, "kind": api.kind if namespace else api.cluster_kind}
-    if api.group == "openreports.io":
+    if api.group == _OPEN:
         report = {**report, "source": SOURCE}
     digest = hashlib.sha256(orjson.dumps([common, report, _held(counts)], option=orjson.OPT_SORT_KEYS))
     moment = {"seconds": int(now.timestamp()), "nanos": 0}

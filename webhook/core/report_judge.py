@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
+
 from webhook.core.admission import refused, validate
-from webhook.core.cel.document import DocumentError, check
+from webhook.core.cel.document import DocumentError, parse
 from webhook.core.documents import MalformedObjectError
 from webhook.core.facts import gather_request
 from webhook.core.objects import Lookup, MissingObjectError
@@ -19,6 +21,7 @@ from webhook.core.source import Needs
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from webhook.core.objects import Document
     from webhook.core.review import AdmissionRequest
     from webhook.core.snapshot import Snapshot
     from webhook.core.source import Knowledge
@@ -29,10 +32,9 @@ def judge_live(
     request: AdmissionRequest, resource: Resource, snapshot: Snapshot, knowledge: Knowledge, now: datetime
 ) -> tuple[Verdict, list[Result]] | Needs:
     """The verdict on `webhook.core.live.creation_of` an object, and its results; or what is needed to say so."""
-    try:
-        check(request.raw)
-    except DocumentError as error:
-        verdict = refused(RefusedReviewError(request.uid, str(error)))
+    fault = _fault(request.raw)
+    if fault:
+        verdict = refused(RefusedReviewError(request.uid, fault))
         return verdict, results_of(resource, verdict)
     outcome = validate(request, snapshot, knowledge, now)
     if isinstance(outcome, Needs):
@@ -40,6 +42,17 @@ def judge_live(
     if not (outcome.denials or outcome.warnings or outcome.audits):
         return outcome, []
     return outcome, results_of(resource, outcome, sensitivities(request, snapshot, knowledge))
+
+
+def _fault(document: Document) -> str:
+    """Why the engine must not see a document, or empty. Writing it and reading it as admission reads its reviews takes
+    a quarter of the time of a walk through it.
+    """
+    try:
+        parse(orjson.dumps(document))
+    except (DocumentError, orjson.JSONEncodeError) as error:
+        return str(error)
+    return ""
 
 
 def sensitivities(request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge) -> set[str]:

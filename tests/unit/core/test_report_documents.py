@@ -49,7 +49,7 @@ def test_a_report_of_a_namespace(api):
     assert first["properties"] == {"actions": "Deny", "fix": "ask", "controls": "SOC2/CC6.1,X"}
     assert first["timestamp"] == {"seconds": 1795435200, "nanos": 0}
     assert (first["scored"], second["scored"], first["category"]) == (True, False, "weights")
-    assert ("source" in report) == (api is OPEN)
+    assert ("source" in report, "configuration" in report) == (api is OPEN, api is OPEN)
     assert scanned_at(report) == "2026-11-23T12:00:00Z"
 
 

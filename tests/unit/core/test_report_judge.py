@@ -1,5 +1,7 @@
 """One thing that runs, judged as its creation would be."""
 
+import pytest
+
 from webhook.core.live import account_of, creation_of
 from webhook.core.report import Resource
 from webhook.core.report_judge import judge_live
@@ -63,8 +65,9 @@ def test_what_is_missing_is_asked_for(snapshot_of, policy_of, now):
     assert {key.name for key in outcome.objects} == {"research"}
 
 
-def test_what_no_policy_can_read_safely_is_a_failure(snapshot_of, now):
-    _, results = judged(pod(hostname="a\0b"), snapshot_of(NAMESPACE), now)
+@pytest.mark.parametrize("odd", ["a\0b", 2**64, "\ud800", ["x"] * 2001], ids=["nul", "int", "text", "list"])
+def test_what_no_policy_can_read_safely_is_a_failure(snapshot_of, now, odd):
+    _, results = judged(pod(hostname=odd), snapshot_of(NAMESPACE), now)
     assert [(item.code, item.outcome) for item in results] == [("WL501", "fail")]
 
 

@@ -1,6 +1,7 @@
 """A cluster for the scan: pods that are made page by page, reports that are kept, and a snapshot of a few policies."""
 
 import re
+import weakref
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -172,3 +173,42 @@ def settings():
 def make():
     """The makers of pods and policies."""
     return SimpleNamespace(pod=pod, policy=policy, now=lambda: datetime.now(UTC), match=re.search)
+
+
+class Item(dict):
+    """A document that can be watched for its end."""
+
+
+@pytest.fixture
+def alive(cluster):
+    """A function that fills namespace research with so many pods; the set of those that somebody still holds."""
+    found = weakref.WeakSet()
+
+    def build(count):
+        class Made:
+            def __len__(self):
+                return count
+
+            def __iter__(self):
+                raise AssertionError("never all at once")
+
+            def __getitem__(self, part):
+                items = [Item(pod(f"pod-{n:06}")) for n in range(*part.indices(count))]
+                for item in items:
+                    found.add(item)
+                return items
+
+        made = Made()
+        cluster._list = lambda path, query: _page(made, query)
+        return found
+
+    return build
+
+
+def _page(made, query):
+    begin, limit = int(query.get("continue", "0")), int(query["limit"])
+    metadata = {"continue": str(begin + limit)} if begin + limit < len(made) else {}
+    return {"metadata": metadata, "items": made[begin : begin + limit]}
+
+
+Item.__hash__ = object.__hash__

@@ -1,52 +1,12 @@
 """Lists in pages, and no more than one at a time."""
 
 import gc
-import weakref
 
 import pytest
 
 from webhook.cluster.api import ApiError
 from webhook.cluster.controller.watches import PODS
 from webhook.cluster.reports.pages import PAGE, each
-
-
-class Item(dict):
-    """A document that can be watched for its end."""
-
-
-@pytest.fixture
-def alive(cluster, make):
-    """The number of documents that are held somewhere, asked after each step."""
-    found = weakref.WeakSet()
-
-    def build(count):
-        class Made:
-            def __len__(self):
-                return count
-
-            def __iter__(self):
-                raise AssertionError("never all at once")
-
-            def __getitem__(self, part):
-                items = [Item(make.pod(f"pod-{n:06}")) for n in range(*part.indices(count))]
-                for item in items:
-                    found.add(item)
-                return items
-
-        made = Made()
-        cluster._list = lambda path, query: _page(made, query)
-        return found
-
-    return build
-
-
-def _page(made, query):
-    begin, limit = int(query.get("continue", "0")), int(query["limit"])
-    metadata = {"continue": str(begin + limit)} if begin + limit < len(made) else {}
-    return {"metadata": metadata, "items": made[begin : begin + limit]}
-
-
-Item.__hash__ = object.__hash__
 
 
 async def names(cluster):

@@ -1,6 +1,7 @@
 """The scan: what it judges, when it does so again, and what it writes."""
 
 import asyncio
+import gc
 import logging
 from contextlib import asynccontextmanager
 
@@ -10,9 +11,12 @@ from webhook.api.config import Reports
 from webhook.cluster.controller.events import Events
 from webhook.cluster.reports import scanner as scanner_module
 from webhook.cluster.reports.notice import Noticed
+from webhook.cluster.reports.pages import PAGE
 from webhook.cluster.reports.scanner import Scanner
 from webhook.core.access.model import format_time
+from webhook.core.admission import internal_denial
 from webhook.core.objects import ObjectKey, key_of
+from webhook.core.report import results_of
 from webhook.core.report_documents import APIS, counts_of
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -299,6 +303,26 @@ async def test_what_cannot_be_judged_is_an_error_in_the_report(cluster, source, 
         found = {entry["policy"]: entry["result"] for entry in cluster.report()["results"]}
         assert found == {"no-latest": "fail", "broken": "error"}
         assert source.asked > 0
+
+
+async def test_no_more_than_a_page_is_held_however_many_fail(
+    cluster, scanning, eventually, alive, monkeypatch
+):
+    held, most = alive(60 * PAGE), [0]
+
+    def judge(request, resource, *_):
+        if request.name.endswith("00"):
+            gc.collect(0)
+            most[0] = max(most[0], len(held))
+        verdict = internal_denial(request.uid, "WL902", "no")
+        return verdict, results_of(resource, verdict)
+
+    monkeypatch.setattr(scanner_module, "judge_live", judge)
+    async with scanning(events=False):
+        await eventually(lambda: cluster.report(""), seconds=60)
+    assert counts_of(cluster.report()).resources == 60 * PAGE
+    assert (len(cluster.report()["results"]), counts_of(cluster.report()).left_out) == (500, 60 * PAGE - 500)
+    assert 0 < most[0] <= PAGE + 2
 
 
 def test_it_is_off_unless_it_is_asked_for():
