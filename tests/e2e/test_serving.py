@@ -3,16 +3,14 @@
 import os
 import signal
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from harness.installed import PROBE
+from harness.load import PODS, load
 from harness.pki import KeyPair
-from harness.rest import Client
 from harness.waiting import eventually
 from harness.weightlock import Weightlock
 
@@ -21,54 +19,6 @@ from harness.weightlock import Weightlock
 def renew(own_weightlock: Weightlock) -> Callable[[], KeyPair]:
     """A function that writes a new certificate of the same authority over the old one, file by file."""
     return lambda: own_weightlock._authority.server("weightlock", ["127.0.0.1"])
-
-
-PODS = "/api/v1/namespaces/{}/pods"
-PER_SECOND = 100
-
-
-class Load:
-    """Pods that are tried (dry run) all the time, about `PER_SECOND`, by several clients; refusals are kept."""
-
-    def __init__(self, clients: list[Client], namespace: str) -> None:
-        self._clients = clients
-        self.refused: list[str] = []
-        self.admitted = 0
-        self._stop = threading.Event()
-        self._path = PODS.format(namespace)
-        self._threads = [
-            threading.Thread(target=self._run, args=(client, len(clients))) for client in clients
-        ]
-
-    def _run(self, client: Client, share: int) -> None:
-        begun, count = time.monotonic(), 0
-        while not self._stop.is_set():
-            answer = client.post(self._path, PROBE, dryRun="All")
-            if answer.status == 201:
-                self.admitted += 1
-            else:
-                self.refused.append(answer.message)
-            count += 1
-            due = begun + count * share / PER_SECOND
-            self._stop.wait(max(0.0, due - time.monotonic()))
-
-    @contextmanager
-    def running(self) -> Iterator["Load"]:
-        for thread in self._threads:
-            thread.start()
-        try:
-            yield self
-        finally:
-            self._stop.set()
-            for thread in self._threads:
-                thread.join()
-            for client in self._clients:
-                client.close()
-
-
-def load(weightlock: Weightlock, namespace: str) -> Load:
-    kubeconfig = weightlock.cluster.kubeconfig()
-    return Load([Client.from_kubeconfig(kubeconfig) for _ in range(4)], namespace)
 
 
 def served(weightlock: Weightlock) -> str:
@@ -85,7 +35,7 @@ def test_the_certificate_changes_twice_under_load_and_not_one_admission_fails(
     own_weightlock: Weightlock, namespace: str, renew: Callable[[], KeyPair]
 ) -> None:
     process = own_weightlock.pid
-    with load(own_weightlock, namespace).running() as running:
+    with load(own_weightlock.cluster, namespace).running() as running:
         for _ in range(2):
             before = served(own_weightlock)
             renew()
@@ -129,7 +79,7 @@ def test_a_worker_that_hangs_is_replaced(own_weightlock: Weightlock, namespace: 
 
 
 def test_a_stop_in_order_loses_nothing_that_was_begun(own_weightlock: Weightlock, namespace: str) -> None:
-    with load(own_weightlock, namespace).running() as running:
+    with load(own_weightlock.cluster, namespace).running() as running:
         eventually(lambda: running.admitted > 50, "some are admitted")
         own_weightlock.stop()
         stopped = len(running.refused)

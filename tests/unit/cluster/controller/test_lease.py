@@ -1,6 +1,7 @@
 """Leader election against a Lease that lives in memory and refuses whoever comes second."""
 
 import asyncio
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -119,3 +120,23 @@ async def test_two_that_try_at_once_do_not_both_get_it(quick):
     leases = Leases()
     both = [leader(leases, "a"), leader(leases, "b")]
     assert sorted(await asyncio.gather(*(each._attempt() for each in both))) == [False, True]
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+async def test_a_wall_clock_that_jumps_changes_no_leader(quick, monkeypatch, hours):
+    class Jumped(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=hours)
+
+    leases = Leases()
+    first, second = leader(leases, "first"), leader(leases, "second")
+    one = asyncio.create_task(first.run(act_forever))
+    await until(lambda: first.leading)
+    monkeypatch.setattr(module, "datetime", Jumped)
+    two = asyncio.create_task(second.run(act_forever))
+    await asyncio.sleep(0.3)
+    assert (first.leading, second.leading, leases.holder) == (True, False, "first")
+    one.cancel()
+    await until(lambda: second.leading)
+    two.cancel()
