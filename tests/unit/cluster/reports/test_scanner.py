@@ -72,6 +72,17 @@ async def test_unchanged_nothing_is_written_again(cluster, source, make, scannin
         assert cluster.count("PATCH", "/namespaces/research/") == before
 
 
+async def test_a_report_that_somebody_changed_is_put_right_at_the_next_whole_scan(
+    cluster, make, scanning, eventually
+):
+    cluster.put(make.pod("bad", image="i:latest"))
+    async with scanning(interval_seconds=0.3):
+        await eventually(cluster.report)
+        place = f"{OPEN.path('research')}/weightlock"
+        cluster.reports[place] = {**cluster.report(), "results": []}
+        await eventually(lambda: failing(cluster.report()) == ["bad"])
+
+
 async def test_a_changed_policy_is_applied_to_everything(cluster, source, make, scanning, eventually):
     cluster.put(make.pod("bad", image="i:latest"))
     async with scanning():
