@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from webhook.keys.manifest import Entry
+    from webhook.keys.streaming import Span
     from webhook.keys.unsealing import Sealed
 
 KEYS = Path("/var/run/weightlock/keys")
@@ -120,7 +121,10 @@ class Weights:
 
 
 class SealedFile(io.RawIOBase):
-    """A sealed file as a raw stream: each read opens the segments it touches; the last few are kept."""
+    """A sealed file as a raw stream: each read opens the segments it touches.
+
+    Whole segments are decrypted straight into the caller's memory. The last few that were read in part are kept.
+    """
 
     def __init__(self, source: SealedSource) -> None:
         self._source = source
@@ -162,10 +166,12 @@ class SealedFile(io.RawIOBase):
             stop = min(start + len(view), self.size)
             for span in self._source.layout.covering(start, stop):
                 first, last = max(start, span.plain_offset), min(stop, span.plain_offset + span.plain_size)
+                wanted = view[first - start : last - start]
+                if len(wanted) == span.plain_size:
+                    self._whole(span, wanted)
+                    continue
                 plain = self._segment(span.index)
-                view[first - start : last - start] = plain[
-                    first - span.plain_offset : last - span.plain_offset
-                ]
+                wanted[:] = plain[first - span.plain_offset : last - span.plain_offset]
             self._position = max(start, stop)
             return max(stop - start, 0)
 
@@ -189,6 +195,14 @@ class SealedFile(io.RawIOBase):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _whole(self, span: Span, wanted: memoryview) -> None:
+        try:
+            self._source.read(span, self._scratch, wanted)
+        except SealedDataError:
+            # The cipher writes before it knows; nobody shall see what did not authenticate.
+            wanted[:] = bytes(len(wanted))
+            raise
 
     def _segment(self, index: int) -> bytes:
         plain = self._kept.pop(index, None)

@@ -153,15 +153,15 @@ class SealedSource:
         except BadInputError as error:
             raise SealedDataError(f"{self._path} is damaged: {error}") from None
 
-    def read(self, span: Span, scratch: Scratch) -> memoryview:
-        """Read, authenticate and decrypt one segment."""
+    def read(self, span: Span, scratch: Scratch, out: memoryview | None = None) -> memoryview:
+        """Read, authenticate and decrypt one segment, into ``out`` where it is given."""
         if self._cipher is None:
             raise RuntimeError("read before open")
         sealed = scratch.sealed[: span.sealed_size]
         if read_at(self._fd, sealed, span.sealed_offset) != span.sealed_size:
             raise SealedDataError(f"{self._path} was cut short while it was being read")
         try:
-            plain = self._cipher.open(span, sealed, scratch.plain)
+            plain = self._cipher.open(span, sealed, scratch.plain if out is None else out)
         except InvalidTag:
             raise SealedDataError(self._damage(span)) from None
         self._tags[span.index * TAG_SIZE : (span.index + 1) * TAG_SIZE] = sealed[-TAG_SIZE:]

@@ -130,6 +130,13 @@ def test_another_version_does_not_open_and_a_damaged_segment_does_not_read(weigh
         stream.seek(2 * SEGMENT)
         with pytest.raises(SealedDataError, match="segment 3 of 4"):
             stream.read(1000)
+        whole = bytearray(b"x" * stream.size)
+        stream.seek(0)
+        with pytest.raises(SealedDataError, match="segment 3 of 4"):
+            stream.readinto(whole)
+        content, start = (tmp_path / "plain/shards/deep/three.bin").read_bytes(), 2 * (SEGMENT - 16) - 40
+        assert whole[:start] == content[:start]
+        assert not any(whole[start : start + SEGMENT - 16]), "nothing that does not authenticate is shown"
     raw[5] ^= 1
     path.write_bytes(raw)
     with pytest.raises(SealedDataError, match="damaged, swapped or rolled back"):
