@@ -94,6 +94,14 @@ def test_rendering_twice_gives_the_same_bytes(helm):
     assert first.stdout == second.stdout
 
 
+def test_a_cluster_without_native_sidecars_is_refused_with_its_version(helm):
+    refused = helm(
+        "template", "weightlock", CHART, "-n", NAMESPACE, "--kube-version", "1.32.4", values=PROVIDED
+    )
+    assert refused.returncode != 0
+    assert "requires kubeVersion: >=1.33.0-0 which is incompatible with Kubernetes v1.32.4" in refused.stderr
+
+
 def test_every_workload_kind_is_asked_about(render):
     rules = asked(render())
     for kind in {*BUILT_IN, *READERS}:

@@ -90,13 +90,17 @@ def agent(
         mounts.append({"name": mount["name"], "mountPath": mount["mountPath"]})
         source = f":{SEALED_PATH}/{name}" if models[name].spec.delivery == "plaintext" else ""
         arguments.append(f"--{models[name].spec.delivery}={name}:{mount['mountPath']}{source}")
+    limits = dict(settings.limits)
+    if any(models[name].spec.delivery == "plaintext" for name in names):
+        # The kernel charges files in memory to who writes them: a limit meant for the sidecar would kill it.
+        limits.pop("memory", None)
     return {
         "name": AGENT,
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
         "args": arguments,
         "restartPolicy": "Always",
-        "resources": {"requests": dict(settings.requests), "limits": dict(settings.limits)},
+        "resources": {"requests": dict(settings.requests), "limits": limits},
         "securityContext": settings.security_context
         or {**_RESTRICTED, **({"runAsUser": user} if user is not None else {})},
         "startupProbe": {

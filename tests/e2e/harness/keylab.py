@@ -59,8 +59,9 @@ class KeyLab(Lab):
         self.keys = [{"id": key.id, "kms": key.kms, "wrapped": base64.b64encode(key.wrapped).decode()}]
         return self
 
-    def granted(self) -> dict[str, Any]:
-        request = self.ask()
+    def granted(self, duration: str = "10m", **spec: Any) -> dict[str, Any]:
+        """A grant for ``trainer``, or for whom ``spec`` names, that admission knows of."""
+        request = self.ask(duration=duration, **spec)
         self.vote(request, "bob").ok()
         eventually(self.is_admitted, "the pod is admitted", seconds=10)
         return request

@@ -19,13 +19,8 @@ if TYPE_CHECKING:
 VALIDATING = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/weightlock"
 
 
-def test_no_grant_an_ended_grant_and_one_that_was_revoked(lab: KeyLab) -> None:
-    request = lab.granted()
-    pod = lab.running_pod()
-    token = lab.token(pod)
-    lab.client(token).release(lab.model)
-    lab.vote(request, "dave", "Revoke").ok()
-    account = f"service account {lab.namespace}/trainer"
+def refused_in_time(lab: KeyLab, token: str) -> str:
+    """The sentence of a refused renewal, once the broker knows why."""
     said = ""
 
     def refused() -> bool:
@@ -36,10 +31,33 @@ def test_no_grant_an_ended_grant_and_one_that_was_revoked(lab: KeyLab) -> None:
             said = str(error)
         return bool(said)
 
-    eventually(refused, "the broker knows of it", seconds=10)
+    eventually(refused, "the broker refuses", seconds=60)
     print(said)
+    return said
+
+
+def test_a_grant_of_the_person_who_made_the_pod_is_none_of_its_service_account(lab: KeyLab) -> None:
+    lab.granted(subject={"kind": "User", "name": "alice"})
+    pod = lab.running_pod()
+    account = f"{lab.namespace}/trainer"
+    assert lab.refusal(lab.token(pod)) == (
+        f'service account {account} has no active grant for model "{lab.model}". Fix: weightlock access request '
+        f"{lab.model} --for 8h --service-account {account} [WL326]"
+    )
+
+
+@pytest.mark.parametrize("how", ["ended", "revoked"])
+def test_a_grant_that_is_over(lab: KeyLab, how: str) -> None:
+    request = lab.granted(duration="30s" if how == "ended" else "10m")
+    pod = lab.running_pod()
+    token = lab.token(pod)
+    lab.client(token).release(lab.model)
+    if how == "revoked":
+        lab.vote(request, "dave", "Revoke").ok()
+    said = refused_in_time(lab, token)
     assert said.startswith(
-        f'{account} has no active grant for model "{lab.model}": the one by {request["metadata"]["name"]}'
+        f'service account {lab.namespace}/trainer has no active grant for model "{lab.model}": the one by '
+        f"{request['metadata']['name']} ended at "
     )
     assert "Fix: weightlock access request" in said
     assert said.endswith("[WL326]")
@@ -152,6 +170,10 @@ def test_a_deleted_pod(lab: KeyLab) -> None:
     lab.cluster.kubectl("delete", "pod", "train", "-n", lab.namespace, "--force", "--grace-period=0").ok()
     # The API server may go on for some seconds with what it found out about a token; the pod is read anew all the same.
     assert lab.refusal(token)[-7:] in {"[WL322]", "[WL324]"}
+    # Another pod of that name is another pod.
+    another = lab.running_pod()
+    assert lab.refusal(token)[-7:] in {"[WL322]", "[WL324]"}
+    lab.client(lab.token(another)).release(lab.model)
 
 
 def test_a_replayed_request_and_a_borrowed_nonce(lab: KeyLab) -> None:

@@ -111,6 +111,24 @@ def test_plaintext_gives_the_agent_the_sealed_files_and_the_reader_the_open_ones
     )
 
 
+def test_files_in_memory_are_not_bounded_by_what_the_sidecar_itself_needs():
+    use = WeightUse("beta", "frontier", "sealed", "csi", True, ("main",))
+    limits = {"cpu": "1", "memory": "128Mi"}
+    volumes = [{"name": "sealed", "csi": {}}]
+    after, wanted = injected(pod(volumes=volumes), Facts((use,)), Injection(limits=limits))
+    resources = after["spec"]["initContainers"][0]["resources"]
+    assert resources["limits"] == {"cpu": "1"}
+    assert resources["requests"]["memory"] == "64Mi"
+    assert (
+        injected(pod(), Facts((USE,)), Injection(limits=limits))[0]["spec"]["initContainers"][0]["resources"][
+            "limits"
+        ]
+        == limits
+    )
+    resources["limits"]["memory"] = "200Gi"
+    assert inject.patch(after, wanted) == (), "a namespace's LimitRange may set one"
+
+
 def test_the_collector_of_evidence_is_configured_for_the_whole_cluster():
     after, _ = injected(pod(), Facts((USE,)), Injection(evidence_command="collect --gpu"))
     assert "--evidence-command=collect --gpu" in after["spec"]["initContainers"][0]["args"]
