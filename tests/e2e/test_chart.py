@@ -107,7 +107,6 @@ def agent_of(lab: Lab, name: str) -> bool:
 
 def keeps_and_signs(release: Release, lab: Lab) -> None:
     """Controller and broker work under the rights the chart gave them: a grant is signed, a webhook put back."""
-    release.start("controller")
     eventually(lambda: release.controller_says("/readyz") == (200, "ready\n"), "the controller is ready")
     for line in ("weightlock_controller_leader 1.0\n", "weightlock_controller_last_round_timestamp_seconds "):
         eventually(
@@ -150,6 +149,11 @@ def upgraded(release: Release, lab: Lab) -> None:
     assert crd_of(release) == f"weightlock-{version()}"
     assert all("gpu-operator" in names for names in release.exempt())
     assert {name: release.data("secrets", name) for name in SECRETS.values()} == before
+    # The authority of before stays trusted: nothing is closed while the controller puts its own in office.
+    release.wait_admitting(lab.namespace)
+    release.start("controller")
+    release.pair("webhook")
+    release.wait_admitting(lab.namespace)
     release.restart("webhook")
     release.wait_admitting(lab.namespace)
     assert release.create(lab.namespace, pod("gpu", container=GPU))[0] == 201
@@ -177,8 +181,8 @@ def rolled_back(release: Release, lab: Lab) -> None:
     eventually(lab.is_admitted, "the grant counts")
     release.rollback(2)
     assert crd_of(release) == f"weightlock-{version()}"
-    release.restart("webhook")
     release.start("controller")
+    release.restart("webhook")
     eventually(lambda: release.controller_says("/readyz") == (200, "ready\n"), "the controller is ready")
 
 
@@ -203,6 +207,7 @@ def installed_again(release: Release, lab: Lab) -> None:
     said = release.helm("install")
     assert f"1: {lab.model} (frontier)" in said
     assert release.webhooks() == [200, 200]
+    release.start("controller")
     release.start("webhook")
     release.wait_admitting(lab.namespace)
     eventually(lab.is_admitted, "the grant counts")

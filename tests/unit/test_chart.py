@@ -232,7 +232,7 @@ def test_sidecars_believe_the_brokers_authority_and_nobody_in_a_namespace_choose
     for deployment in (deployments(render())[f"weightlock-{part}"] for part in ("webhook", "broker")):
         volumes = {v["name"]: v for v in deployment["spec"]["template"]["spec"]["volumes"]}
         assert volumes["broker-ca"]["secret"] == {
-            "secretName": "weightlock-broker-tls",
+            "secretName": "weightlock-broker-serving",
             "items": [{"key": "ca.crt", "path": "ca.crt"}],
         }
     pem = selfsigned.make(["broker"]).authority.decode()
@@ -275,7 +275,7 @@ def test_the_public_half_belongs_to_the_private_key(render):
 
 
 def test_one_new_authority_vouches_for_both_certificates(render):
-    objects = render()
+    objects = render(certificates={"mode": "selfSigned"})
     authorities = set()
     for part in ("webhook", "broker"):
         data = {k: _decoded(v) for k, v in objects["Secret", f"weightlock-{part}-tls"]["data"].items()}
@@ -304,7 +304,67 @@ def test_cert_manager_fills_the_authority_in(render):
         assert ("Certificate", injected.removeprefix(f"{NAMESPACE}/")) in objects
         assert "caBundle" not in configuration["webhooks"][0]["clientConfig"]
     data = objects["ConfigMap", "weightlock-config"]["data"]
-    assert yaml.safe_load(data["controller.yaml"])["controller"]["restore"] is False
+    controller = Config.model_validate(yaml.safe_load(data["controller.yaml"])).controller
+    assert (controller.restore, controller.certificates) == (True, None)
+
+
+def test_the_controller_makes_certificates_for_the_parts_that_serve(render):
+    objects = render(namespace="guards")
+    data = objects["ConfigMap", "weightlock-config"]["data"]
+    own = Config.model_validate(yaml.safe_load(data["controller.yaml"])).controller.certificates
+    assert {pair.secret: pair.names[0] for pair in own.pairs} == {
+        "weightlock-webhook-serving": "weightlock-webhook.guards.svc",
+        "weightlock-broker-serving": "weightlock-broker.guards.svc",
+    }
+    for secret in (own.authority_secret, *(pair.secret for pair in own.pairs)):
+        assert "data" not in objects["Secret", secret]
+    broker = BrokerConfig.model_validate(yaml.safe_load(data["broker.yaml"]))
+    assert broker.broker.authorities == "guards/weightlock-broker-serving"
+    for part, deployment in deployments(objects).items():
+        volumes = {v["name"]: v for v in deployment["spec"]["template"]["spec"]["volumes"]}
+        mounted = [v["secret"]["secretName"] for v in volumes.values() if "secret" in v]
+        assert own.authority_secret not in mounted
+        if part != "weightlock-controller":
+            assert volumes["tls"]["secret"]["secretName"] == f"{part}-serving"
+            assert [item["key"] for item in volumes["tls"]["secret"]["items"]] == [
+                "tls.crt",
+                "tls.key",
+                "ca.crt",
+            ]
+            config = BrokerConfig.model_validate(
+                yaml.safe_load(data[f"{part.removeprefix('weightlock-')}.yaml"])
+            )
+            assert config.tls.server_names == [f"{part}.guards.svc"]
+    for kind in ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"):
+        assert "caBundle" not in objects[kind, "weightlock"]["webhooks"][0]["clientConfig"]
+
+
+def test_one_secret_is_read_by_the_broker_and_three_by_the_controller(render):
+    objects = render()
+    found = {
+        name: rule
+        for (kind, name), document in objects.items()
+        for rule in (document["rules"] if kind == "Role" else ())
+        if "secrets" in rule["resources"]
+    }
+    assert found == {
+        "weightlock-controller": {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": [
+                "weightlock-authority",
+                "weightlock-webhook-serving",
+                "weightlock-broker-serving",
+            ],
+            "verbs": ["get", "patch"],
+        },
+        "weightlock-broker": {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["weightlock-broker-serving"],
+            "verbs": ["get"],
+        },
+    }
 
 
 def test_policies_are_those_shipped(render):
@@ -370,7 +430,8 @@ def test_nobody_may_do_everything_or_read_secrets(render):
     for (kind, name), document in render().items():
         for rule in document["rules"] if kind in ("ClusterRole", "Role") else ():
             assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"]), name
-            assert "secrets" not in rule["resources"], name
+            if kind == "ClusterRole" or not rule.get("resourceNames"):
+                assert "secrets" not in rule["resources"], name
 
 
 def controller_rules(objects):
@@ -432,6 +493,9 @@ def test_the_scan_follows_the_values(render):
         ({"namespace": "kube-system"}, "not installed into kube-system"),
         ({"policies": {"weights-ned-grant": {"enabled": False}}}, "ships no such policy"),
         ({"certificates": {"mode": "provided"}}, "caBundle is needed"),
+        ({"controller": {"enabled": False}}, "selfManaged needs the controller"),
+        ({"certificates": {"selfManaged": {"leafDays": 365}}}, "more than twice leafDays"),
+        ({"certificates": {"selfManaged": {"leafDays": 1, "propagationMinutes": 480}}}, "less than a third"),
         ({"webhook": {"url": "http://weightlock.example.com"}}, "webhook/url"),
         ({"image": {"digest": "latest"}}, "image/digest"),
         ({"webhok": {}}, "webhok"),

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from webhook.api.config import Config, Reports
+from webhook.api.config import Config
 from webhook.cli import controller_watch
 from webhook.cluster.controller.run import Controller
 from webhook.server import measures
@@ -25,7 +25,7 @@ RULES = yaml.safe_load((FILES / "alerts" / "weightlock.yaml").read_text())
 TYPES = {CounterMetricFamily: "counter", GaugeMetricFamily: "gauge", HistogramMetricFamily: "histogram"}
 EMPTY = SimpleNamespace(access=SimpleNamespace(active=lambda now: (), problems=()), problems=())
 SOURCE = SimpleNamespace(snapshot=lambda: EMPTY, age=lambda: 1.0, api=None)
-CERTIFICATE = SimpleNamespace(expiry=lambda: 1.9e9)
+CERTIFICATE = SimpleNamespace(expiry=lambda: 1.9e9, usable=lambda: 1.0)
 GATE = SimpleNamespace(waiting=0, asking_now=0)
 
 
@@ -43,7 +43,10 @@ def broker():
 
 
 def controller():
-    made = Controller(SOURCE, Config(reports=Reports(enabled=True)), None, {})
+    own = {"authoritySecret": "authority", "pairs": [{"secret": "serving", "names": ["webhook.example.com"]}]}
+    settings = {"controller": {"certificates": own}, "reports": {"enabled": True}}
+    made = Controller(SOURCE, Config.model_validate(settings), None, {})
+    made.certificates.kept.known = frozenset()
     made.progress.last_round = made.scanner.last_complete = 1.7e9
     return controller_watch.readings(made)
 
@@ -134,6 +137,8 @@ def test_every_counter_and_gauge_of_ours_is_on_the_dashboard_or_in_an_alert():
     unseen = {name for name in stored() if name not in queries and not name.endswith(("_count", "_sum"))}
     # Of use to whoever looks into one thing only.
     assert unseen == {
+        "weightlock_certificates_issued_total",
+        "weightlock_controller_certificate_expiry_timestamp_seconds",
         "weightlock_key_requests_running",
         "weightlock_scan_last_complete_timestamp_seconds",
         "weightlock_scan_resources_total",

@@ -241,8 +241,10 @@ class Certificates(Schema):
             raise ValueError(
                 "authorityRenewSeconds must be at least leafSeconds and propagationSeconds together"
             )
-        if self.leaf_seconds > 10 * (self.authority_seconds - self.authority_renew_seconds):
-            raise ValueError("leafSeconds is so long that more than ten authorities would stand side by side")
+        if self.authority_seconds > 6 * (self.authority_seconds - self.authority_renew_seconds):
+            raise ValueError(
+                "authorityRenewSeconds is so long that more than seven authorities would stand side by side"
+            )
         return self
 
 

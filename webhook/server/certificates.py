@@ -101,6 +101,7 @@ class CertificateKeeper:
         self._tried = ""
         self._suspicion = ""
         self.current: ServingCertificate | None = None
+        self.said: str | None = None
         self.trouble: str | None = "the serving certificate was not read yet"
 
     def refresh(self) -> bool:
@@ -113,6 +114,7 @@ class CertificateKeeper:
             if found == self._tried:
                 return False
             fresh = load(self._tls)
+            self._refuse_worse(fresh)
         except CertificateError as error:
             # Two files are seldom written at one instant: only what is still wrong at the next look is trouble.
             if self.current is None or self._suspicion:
@@ -129,6 +131,25 @@ class CertificateKeeper:
         if self.trouble is not None or self.current is None:
             return self.trouble
         return self.current.fault(datetime.now(UTC), self._tls.server_names)
+
+    def usable(self) -> float:
+        """1.0 where the certificate may be used now, else 0.0."""
+        return float(self.fault() is None)
+
+    def news(self) -> str | None:
+        """The fault there is now, if it was not told before; that there is none is told by None, and forgotten."""
+        fault = self.fault()
+        if fault == self.said:
+            return None
+        self.said = fault
+        return fault
+
+    def _refuse_worse(self, fresh: ServingCertificate) -> None:
+        """Raises `CertificateError` for a pair that cannot be used now, while there is one that can."""
+        now, names = datetime.now(UTC), self._tls.server_names
+        fault = fresh.fault(now, names)
+        if fault is not None and self.current is not None and self.current.fault(now, names) is None:
+            raise CertificateError(f"new files are not taken: {fault}")
 
     def expiry(self) -> float | None:
         """When the certificate in use ends, in Unix time."""

@@ -36,6 +36,7 @@ def of_server(
     """Tell the metrics of whatever serves TLS and judges by snapshots where its gauges are read."""
     metrics.gauge("weightlock_snapshot_age_seconds", source.age)
     metrics.gauge("weightlock_certificate_expiry_timestamp_seconds", certificate.expiry)
+    metrics.gauge("weightlock_certificate_usable", certificate.usable)
     if not config.embedded:
         bound = config.cluster.max_snapshot_age_seconds
         metrics.gauge("weightlock_snapshot_max_age_seconds", lambda: bound)

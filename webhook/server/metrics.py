@@ -46,6 +46,7 @@ GAUGES = {
     "weightlock_break_glass_grants_active": "Grants that hold now without approvals, in an emergency.",
     "weightlock_access_objects_ignored": "Access requests and approvals that count for nothing.",
     "weightlock_certificate_expiry_timestamp_seconds": "When the serving certificate ends, in Unix time.",
+    "weightlock_certificate_usable": "1 where the serving certificate may be used now, 0 where the log says why not.",
     "weightlock_snapshot_age_seconds": "Seconds since the snapshot was last known to be what the cluster holds.",
     "weightlock_snapshot_max_age_seconds": "The age of the snapshot from which everything governed is denied.",
     "weightlock_snapshot_problems": "Policies and assets that cannot be used as they are; the log names them.",

@@ -19,14 +19,17 @@ log = logging.getLogger(__name__)
 
 def look(keeper: CertificateKeeper, listener: Listener, internal_error: Callable[[], None]) -> None:
     """Look at the files once: serve what is new, and say once what is wrong with them."""
-    before = keeper.trouble
+    was_faulty = keeper.said is not None
     fresh = keeper.refresh()
-    if keeper.trouble is not None and keeper.trouble != before:
-        log.error("the certificate cannot be used", extra={"fields": {"why": keeper.trouble}})
+    fault = keeper.news()
+    if fault is not None:
+        log.error("the certificate cannot be used", extra={"fields": {"why": fault}})
         internal_error()
     if fresh and keeper.current is not None:
         listener.serve(keeper.current.context)
         log.info("serving a new certificate", extra={"fields": {"notAfter": keeper.current.not_after}})
+    elif was_faulty and keeper.said is None:
+        log.info("the certificate can be used again")
 
 
 async def keep_looking(

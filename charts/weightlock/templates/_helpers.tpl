@@ -40,8 +40,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if $provided -}}
 {{- get .root.Values.certificates.provided (printf "%sSecret" .component) -}}
 {{- else -}}
-{{- printf "%s-%s-tls" (include "weightlock.fullname" .root) .component -}}
+{{- $kind := ternary "serving" "tls" (eq .root.Values.certificates.mode "selfManaged") -}}
+{{- printf "%s-%s-%s" (include "weightlock.fullname" .root) .component $kind -}}
 {{- end -}}
+{{- end -}}
+
+{{/* The parts that serve, as JSON: each needs a certificate. */}}
+{{- define "weightlock.serving" -}}
+{{- ternary (list "webhook" "broker") (list "webhook") .Values.broker.enabled | toJson -}}
 {{- end -}}
 
 {{- define "weightlock.signingSecret" -}}
@@ -71,6 +77,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- fail "Weightlock is not installed into kube-system: it exempts its own namespace, and gives nobody there a say; use --namespace weightlock-system --create-namespace" -}}
 {{- end -}}
 {{- with .Values.certificates -}}
+{{- if and (eq .mode "selfManaged") (not $.Values.controller.enabled) -}}
+{{- fail "certificates.mode selfManaged needs the controller, which makes them: set controller.enabled, or use certManager or provided" -}}
+{{- end -}}
+{{- with .selfManaged -}}
+{{- if le (int .authorityDays) (mul 2 .leafDays | int) -}}{{- fail "certificates.selfManaged.authorityDays must be more than twice leafDays" -}}{{- end -}}
+{{- if ge (int .propagationMinutes) (mul 480 .leafDays | int) -}}{{- fail "certificates.selfManaged.propagationMinutes must be less than a third of leafDays" -}}{{- end -}}
+{{- end -}}
 {{- if eq .mode "provided" -}}
 {{- if not .provided.caBundle -}}{{- fail "certificates.provided.caBundle is needed: the API server trusts no other authority" -}}{{- end -}}
 {{- if not (or .provided.webhookSecret $.Values.webhook.url) -}}{{- fail "certificates.provided.webhookSecret is needed" -}}{{- end -}}
@@ -115,12 +128,16 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $_ := set $tls "clientCa" "/etc/weightlock/client-ca/ca.crt" -}}
 {{- $_ := set $tls "clientNames" $root.Values.webhook.apiServerClient.names -}}
 {{- end -}}
+{{- $_ := set $tls "serverNames" (list (include "weightlock.serverNames" . | fromJsonArray | first)) -}}
 {{- $_ := set $config "tls" $tls -}}
 {{- $_ := set $config "listen" (dict "port" 8443) -}}
 {{- end -}}
 {{- if eq .component "controller" -}}
-{{- $restore := and $root.Values.controller.restoreWebhooks (ne $root.Values.certificates.mode "certManager") -}}
-{{- $_ := set $config "controller" (dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $restore "restoreDefinitions" $root.Values.controller.restoreDefinitions) -}}
+{{- $controller := dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $root.Values.controller.restoreWebhooks "restoreDefinitions" $root.Values.controller.restoreDefinitions -}}
+{{- if eq $root.Values.certificates.mode "selfManaged" -}}
+{{- $_ := set $controller "certificates" (include "weightlock.selfManaged" $root | fromYaml) -}}
+{{- end -}}
+{{- $_ := set $config "controller" $controller -}}
 {{- $_ := set $config "metricsListen" (dict "port" 8080) -}}
 {{- with $root.Values.reports -}}
 {{- $kinds := ternary (list "Deployment.apps" "StatefulSet.apps" "DaemonSet.apps" "Job.batch" "CronJob.batch") (list) .workloads -}}
@@ -130,9 +147,31 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $config = mustMergeOverwrite $config (deepCopy $root.Values.config) -}}
 {{- if eq .component "broker" -}}
 {{- $fixed := dict "challengeKey" "/etc/weightlock/challenge/key" "webhooks" "/etc/weightlock/expected/webhooks.yaml" -}}
+{{- if eq $root.Values.certificates.mode "selfManaged" -}}
+{{- $_ := set $fixed "authorities" (printf "%s/%s" $namespace (include "weightlock.tlsSecret" .)) -}}
+{{- end -}}
 {{- $_ := set $config "broker" (merge $fixed (deepCopy $root.Values.broker.config)) -}}
 {{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/* What the controller needs to make and renew the certificates. */}}
+{{- define "weightlock.selfManaged" -}}
+{{- $root := . -}}
+{{- $values := .Values.certificates.selfManaged -}}
+authoritySecret: {{ include "weightlock.fullname" . }}-authority
+authoritySeconds: {{ mul $values.authorityDays 86400 }}
+# The next one is made at half its life.
+authorityRenewSeconds: {{ mul $values.authorityDays 43200 }}
+leafSeconds: {{ mul $values.leafDays 86400 }}
+leafRenewSeconds: {{ mul $values.leafDays 28800 }}
+propagationSeconds: {{ mul $values.propagationMinutes 60 }}
+pairs:
+{{- range include "weightlock.serving" . | fromJsonArray }}
+{{- $part := dict "root" $root "component" . }}
+- secret: {{ include "weightlock.tlsSecret" $part }}
+  names: {{ include "weightlock.serverNames" $part }}
+{{- end }}
 {{- end -}}
 
 {{/* The policies that are on, with this release's actions and namespace: one file. */}}
@@ -292,7 +331,12 @@ spec:
           items: [{key: {{ $file }}, path: {{ $file }}}]
       {{- if $listens }}
       - name: tls
-        secret: {secretName: {{ include "weightlock.tlsSecret" . }}}
+        secret:
+          secretName: {{ include "weightlock.tlsSecret" . }}
+          {{- if eq $root.Values.certificates.mode "selfManaged" }}
+          # Named, so that a pod waits for them: the controller fills the Secret.
+          items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}, {key: ca.crt, path: ca.crt}]
+          {{- end }}
       {{- end }}
       {{- if $brokerCa }}
       # What sidecars are told to believe the broker by; of its Secret nothing else is shown.

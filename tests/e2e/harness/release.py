@@ -70,14 +70,27 @@ class Release:
         decode = base64.b64decode if kind == "secrets" else str.encode
         return {key: decode(text) for key, text in found.items()}
 
+    def pair(self, part: str) -> dict[str, bytes]:
+        """The files of a part's certificate. Where the controller makes it, it is waited for, as a kubelet does."""
+        return eventually(lambda: self._pair(part), f"there is a certificate for the {part}")
+
+    def _pair(self, part: str) -> dict[str, bytes]:
+        for kind in ("serving", "tls"):
+            path = f"/api/v1/namespaces/{NAMESPACE}/secrets/{NAME}-{part}-{kind}"
+            answer = self.cluster.client().get(path)
+            if answer.status == 200:
+                found = {key: base64.b64decode(text) for key, text in answer.body.get("data", {}).items()}
+                return found if {"tls.crt", "tls.key", "ca.crt"} <= set(found) else {}
+        return {}
+
     def start(self, part: str) -> Component:
         """Start a part as the chart says it; the parts that listen are waited for."""
         place = self.cluster.directory / "chart" / part
         files = {name: self.data("configmaps", source) for name, source in CONFIG_MAPS.items()}
         files |= {name: self.data("secrets", source) for name, source in SECRETS.items()}
         if part in self.ports:
-            files["tls"] = self.data("secrets", f"{NAME}-{part}-tls")
-            files["broker-ca"] = {"ca.crt": self.data("secrets", f"{NAME}-broker-tls")["ca.crt"]}
+            files["tls"] = self.pair(part)
+            files["broker-ca"] = {"ca.crt": self.pair("broker")["ca.crt"]}
         for directory, content in files.items():
             (place / directory).mkdir(parents=True, exist_ok=True)
             for key, data in content.items():

@@ -157,6 +157,46 @@ class TestKeeper:
         assert keeper.fault() is None
         assert key != new.key
 
+    @pytest.mark.parametrize(
+        ("names", "shift", "words"),
+        [
+            (["webhook.example.com"], timedelta(days=-60), "expired at"),
+            (["webhook.example.com"], timedelta(days=2), "not valid before"),
+            (["other.example.com"], TODAY, "does not carry the name webhook.example.com"),
+        ],
+    )
+    def test_a_pair_that_is_worse_never_replaces_a_good_one(self, tls, tmp_path, names, shift, words):
+        tls = tls.model_copy(update={"server_names": ["webhook.example.com"]})
+        keeper = CertificateKeeper(tls)
+        keeper.refresh()
+        served = keeper.current
+        good = {name: (tmp_path / name).read_bytes() for name in ("tls.crt", "tls.key")}
+        write(tmp_path, names, now=at(shift))
+        for _ in range(2):
+            assert not keeper.refresh()
+        assert keeper.current is served
+        assert words in (keeper.fault() or "")
+        assert keeper.usable() == 0.0
+        for name, content in good.items():
+            (tmp_path / name).write_bytes(content)
+        keeper.refresh()
+        assert (keeper.fault(), keeper.usable()) == (None, 1.0)
+
+    def test_a_fault_is_news_once_and_again_after_it_was_gone(self, tls, tmp_path):
+        keeper = CertificateKeeper(tls)
+        key = (tmp_path / "tls.key").read_bytes()
+        (tmp_path / "tls.key").write_bytes(b"-----BEGIN PRIVATE KEY-----\nMIG")
+        for expected in (True, False, False):
+            keeper.refresh()
+            assert (keeper.news() is not None) is expected
+        (tmp_path / "tls.key").write_bytes(key)
+        keeper.refresh()
+        assert (keeper.news(), keeper.said) == (None, None)
+        (tmp_path / "tls.crt").unlink()
+        keeper.refresh()
+        keeper.refresh()
+        assert "No such file" in (keeper.news() or "")
+
     def test_files_that_come_back_as_they_were(self, tls, tmp_path):
         keeper = CertificateKeeper(tls)
         keeper.refresh()

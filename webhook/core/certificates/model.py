@@ -18,7 +18,7 @@ class Authority:
     """One authority: ``id`` is the SHA-256 of its certificate; ``signs`` says that its key is still there.
 
     ``published``: since when every bundle was seen to hold it. ``signed_until``: until when a certificate it signed may
-    be valid. ``retired``: since when no bundle that is in force shall hold it. All moments are aware UTC.
+    be valid. ``retired``: since when no webhook configuration shall hold it. All moments are aware UTC.
     """
 
     id: str

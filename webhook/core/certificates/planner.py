@@ -138,13 +138,19 @@ def _retire(view: View, times: Times, now: datetime) -> Step | None:
             after, why = replace(old, signs=False), "the key of an authority that signs no more is forgotten"
         elif old.retired is None and old.id not in serving and _ended(old, now):
             after, why = replace(old, retired=now), "all that an authority signed has ended"
-        elif old.retired is not None and now >= old.retired + times.propagation:
+        elif old.retired is not None and now >= _last_day(old, times):
             after, why = None, "an authority has left"
         else:
             continue
         kept = (after if a is old else a for a in view.authorities)
         return Note(tuple(a for a in kept if a is not None), why)
     return None
+
+
+def _last_day(retired: Authority, times: Times) -> datetime:
+    """Until when it stays on the list: sidecars carry it in their arguments, and learn of others from the broker."""
+    since = retired.retired or retired.not_after
+    return max(min(retired.not_after, since + times.authority), since + times.propagation)
 
 
 def _ended(authority: Authority, now: datetime) -> bool:

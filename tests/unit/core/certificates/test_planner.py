@@ -292,9 +292,11 @@ def test_an_authority_stays_until_all_that_it_signed_has_ended():
     world.now = end
     actor.run()
     assert not any(old.id in stored.value for stored in world.bundles)
-    # Who reads the list after the bundle still finds it.
+    # And so do pods that were given it, until it ends.
+    world.now = old.not_after - timedelta(seconds=1)
+    actor.run()
     assert all(old.id in stored.value[1] for stored in world.leaves.values())
-    world.now += TIMES.propagation
+    world.now = old.not_after
     actor.run()
     assert old.id not in {a.id for a in world.state.value}
     assert not any(old.id in stored.value[1] for stored in world.leaves.values())
