@@ -85,7 +85,8 @@ def test_monitors_follow_the_values(render):
         "tlsConfig": {"insecureSkipVerify": True},
         "relabelings": [{"targetLabel": "cluster", "replacement": "lab"}],
     }
-    objects = monitors(render, monitor=chosen, broker={"enabled": False}, controller={"enabled": False})
+    parts = {"broker": {"enabled": False}, "controller": {"enabled": False}}
+    objects = monitors(render, monitor=chosen, certificates={"mode": "selfSigned"}, **parts)
     found = of_kind(objects, "ServiceMonitor")
     assert set(found) == {"weightlock-webhook"}
     monitor = found["weightlock-webhook"]

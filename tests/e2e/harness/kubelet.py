@@ -1,4 +1,4 @@
-"""What a kubelet does for the volumes of a pod that runs here as a process: Secrets as files, a while after they changed.
+"""What a kubelet does for the volumes of a pod that runs here as a process: Secrets as files, a while late.
 
 Files change as a kubelet changes them: all at once, by a symbolic link that is replaced (k8s.io/kubernetes
 pkg/volume/util/atomic_writer.go).
