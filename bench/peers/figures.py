@@ -5,7 +5,7 @@ import statistics
 from dataclasses import dataclass
 
 from bench.peers import pods
-from bench.peers.turn import CLIENTS, DIRECT_CLIENTS, cell_name
+from bench.peers.plan import CLIENTS, DIRECT_CLIENTS, cell_name
 
 US = "weightlock"
 QUANTILES = ("p50", "p95", "p99")
@@ -85,6 +85,11 @@ class Figures:
         ours, theirs = statistics.median(ours), statistics.median(theirs)
         return ours / theirs if min(ours, theirs) >= LEAST_MS else None
 
+    def opened(self, engine, cell):
+        """Connections opened for 1,000 creations, but for the clients' own, a value a round."""
+        turns = (self._turns[engine, number]["api"].get(cell) for number in self.rounds)
+        return [turn["opened"] / turn["count"] * 1000 for turn in turns if turn]
+
     def direct(self, engine, cell, name):
         """A figure of the engine's own port, a value a round."""
         turns = (self._turns[engine, number].get("direct") for number in self.rounds)
@@ -129,12 +134,16 @@ class Figures:
         return Goal(f"CPU per review of {_whose(self.labels[peer])}", 1.0, ratios)
 
     def _memory_ratios(self, peer):
+        points = {
+            "idle": ("base", "idle"),
+            "after many reviews": ("base", "after"),
+            "with policies": ("policies", "after"),
+            "with pods": ("pods", "after"),
+        }
         ours, theirs = self.growth[US], self.growth[peer]
         return {
-            "idle": ours["base"]["idle"]["once"] / theirs["base"]["idle"]["once"],
-            "after many reviews": ours["base"]["after"]["once"] / theirs["base"]["after"]["once"],
-            "with policies": ours["policies"]["after"]["once"] / theirs["policies"]["after"]["once"],
-            "with pods": ours["pods"]["after"]["once"] / theirs["pods"]["after"]["once"],
+            name: ours[stage][when]["once"] / theirs[stage][when]["once"]
+            for name, (stage, when) in points.items()
         }
 
     def _flat_goals(self):

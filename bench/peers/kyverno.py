@@ -7,7 +7,6 @@ itself, as it does in any cluster.
 
 import base64
 from pathlib import Path
-from typing import ClassVar
 
 from harness import manifests
 from harness.process import free_port
@@ -85,18 +84,21 @@ def mutating_policy():
     }
 
 
+def _paths(extra):
+    """The paths it registers: that to validate names every policy, and so grows with them."""
+    names = {f"bench-{policy.name}" for policy in POLICIES} | {one["metadata"]["name"] for one in extra}
+    return {"validate": "/vpol/" + "/".join(sorted(names)), "mutate": f"/mpol/{HOOK}"}
+
+
 class Kyverno(Webhook):
     """One replica of the admission controller."""
 
     name = "kyverno"
     label = "Kyverno"
-    paths: ClassVar = {
-        "validate": "/vpol/" + "/".join(sorted(f"bench-{policy.name}" for policy in POLICIES)),
-        "mutate": f"/mpol/{HOOK}",
-    }
 
     def __init__(self, bench):
         super().__init__(bench)
+        self.paths = _paths(())
         self._installed = False
 
     @property
@@ -156,6 +158,7 @@ class Kyverno(Webhook):
         """As the chart has it; ``extra`` policies are applied to the cluster before."""
         if extra:
             self.cluster.apply(*extra)
+        self.paths = _paths(extra)
         flags = [
             *FLAGS,
             f"--kubeconfig={self.cluster.kubeconfig()}",

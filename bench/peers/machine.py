@@ -70,6 +70,14 @@ def pin(pid, cores):
             os.sched_setaffinity(int(thread.name), cores)
 
 
+def connections_accepted():
+    """How many TCP connections were ever accepted on this machine (RFC 4022, tcpPassiveOpens)."""
+    names, values = (
+        line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Tcp:")
+    )
+    return int(values[names.index("PassiveOpens")])
+
+
 def cores():
     """The processors there are for us, in order."""
     return sorted(os.sched_getaffinity(0))

@@ -8,7 +8,7 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from bench.peers.turn import CLIENTS, cell_name
+from bench.peers.plan import CLIENTS, cell_name
 
 _COLOURS = {
     "weightlock": "#1a7f5a",

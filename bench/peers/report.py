@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.peers import plots
 from bench.peers.figures import QUANTILES, US, Figures, Spread, cells, direct_cells
-from bench.peers.turn import DIRECT_CLIENTS
+from bench.peers.plan import DIRECT_CLIENTS
 
 _NOTES = Path(__file__).with_name("notes.md")
 # Not a number.
@@ -24,6 +24,7 @@ def write(found, place):
         _ratios(figures),
         _added(figures),
         _denied(figures),
+        _opened(figures),
         _straight(figures),
         _memory(figures),
         _growth(figures),
@@ -153,6 +154,20 @@ def _denied(figures):
         "No webhook and the no-op allow these pods."
     )
     return f"## Denied pods\n\n{text}\n\n{table(head, rows)}"
+
+
+def _opened(figures):
+    rows = [
+        [words(cell), *(spread(figures.opened(engine, cell)) for engine in ("none", *figures.engines))]
+        for cell in cells(("allowed",))
+        if "2KB" in cell
+    ]
+    head = ["opened for 1,000 creations", *(figures.labels[name] for name in ("none", *figures.engines))]
+    text = (
+        "The API server keeps 25 idle connections to a webhook and opens others, each with a whole TLS handshake, "
+        "where more reviews are under way at once. Counted on the whole machine, so a few are others'."
+    )
+    return f"## New connections\n\n{text}\n\n{table(head, rows)}"
 
 
 def _straight(figures):

@@ -7,7 +7,7 @@ import time
 
 from harness.programs import ROOT
 
-from bench.peers import growth, turn
+from bench.peers import growth, plan, turn
 from bench.peers.bench import Bench, say
 
 RESULTS = ROOT / "bench" / "peers" / "results"
@@ -25,40 +25,41 @@ def main(arguments):
     place = ROOT / "build" / "bench-peers" if partial else RESULTS
     if not options.report:
         place.mkdir(parents=True, exist_ok=True)
-        found = measure(turn.QUICK if options.quick else turn.FULL, options)
-        (place / "run.json").write_text(json.dumps(found, separators=(",", ":")))
+        found = {}
+        try:
+            measure(found, plan.QUICK if options.quick else plan.FULL, options)
+        finally:
+            # What was measured before a failure is worth keeping; only a whole run is reported.
+            (place / "run.json").write_text(json.dumps(found, separators=(",", ":")))
     from bench.peers import report  # noqa: PLC0415 - matplotlib is no part of what is measured
 
-    said = report.write(json.loads((place / "run.json").read_text()), place if partial else ROOT / "docs")
-    print(said)
+    print(report.write(json.loads((place / "run.json").read_text()), place if partial else ROOT / "docs"))
     return 0
 
 
-def measure(effort, options):
-    """Every figure there is."""
+def measure(found, effort, options):
+    """Fill ``found`` with every figure there is."""
     begun = time.monotonic()
-    turns = []
     with Bench(options.only) as bench:
+        found |= {
+            "where": bench.where(),
+            "labels": {name: engine.label for name, engine in bench.engines.items()},
+            "effort": dataclasses.asdict(effort),
+            "turns": [],
+            "growth": {},
+        }
         for number in range(effort.rounds):
             started = time.monotonic()
             # Back and forth, so that nobody always follows the same one.
             order = list(bench.engines.values())[:: -1 if number % 2 else 1]
             for engine in order:
                 say(f"round {number + 1} of {effort.rounds}: {engine.label}")
-                turns.append({"engine": engine.name, "round": number, **turn.take(engine, effort)})
+                found["turns"].append({"engine": engine.name, "round": number, **turn.take(engine, effort)})
+            found["rounds"] = number + 1
             now = time.monotonic()
             if number and now - begun + (now - started) > effort.minutes * 60:
                 say(f"{number + 1} rounds, since another would take too long")
                 break
-        grown = {} if options.no_growth else growth.measure(bench, effort)
-        where = bench.where()
-        labels = {name: engine.label for name, engine in bench.engines.items()}
-    return {
-        "where": where,
-        "labels": labels,
-        "effort": dataclasses.asdict(effort),
-        "rounds": 1 + max(one["round"] for one in turns),
-        "minutes": round((time.monotonic() - begun) / 60, 1),
-        "turns": turns,
-        "growth": grown,
-    }
+        if not options.no_growth:
+            growth.measure(bench, effort, found["growth"])
+    found["minutes"] = round((time.monotonic() - begun) / 60, 1)

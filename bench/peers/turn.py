@@ -2,41 +2,10 @@
 
 import itertools
 import time
-from dataclasses import dataclass
 
 from bench.peers import machine, pods, verdicts
+from bench.peers.plan import CLIENTS, DIRECT_CLIENTS, cell_name
 from bench.peers.policies import VARIABLE
-
-CLIENTS = (1, 8, 32)
-DIRECT_CLIENTS = (1, 8)
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How long each thing is measured, in seconds; how many rounds, unless they take more minutes; how many of what.
-
-    ``reviews`` are asked before memory is looked at again, or as many as fit into ``soak`` seconds.
-    """
-
-    cell: float
-    direct: float
-    rounds: int
-    minutes: float
-    reviews: int
-    soak: float
-    pods: int
-    policies: int
-    models: int
-    grants: int
-
-
-FULL = Effort(0.9, 1.5, 3, 13.0, 100_000, 45.0, 10_000, 500, 1_000, 10_000)
-QUICK = Effort(0.2, 0.4, 1, 1.0, 3_000, 3.0, 300, 60, 50, 200)
-
-
-def cell_name(clients, kind, size):
-    """How a cell is called in the results."""
-    return f"{kind}/{size}/{clients}"
 
 
 def take(engine, effort):
@@ -77,9 +46,11 @@ def _through_the_api(engine, effort, kinds):
         expected = {"contains": contains, "status": engine.denial if denied else 201}
         bench.load.run(bench.api, body, clients=8, seconds=effort.cell / 3, **expected)
         for clients in CLIENTS:
-            found[cell_name(clients, kind, size)] = bench.load.run(
-                bench.api, body, clients=clients, seconds=effort.cell, **expected
-            )
+            before = machine.connections_accepted()
+            figures = bench.load.run(bench.api, body, clients=clients, seconds=effort.cell, **expected)
+            # Those of the clients themselves do not count.
+            figures["opened"] = machine.connections_accepted() - before - clients
+            found[cell_name(clients, kind, size)] = figures
     return found
 
 

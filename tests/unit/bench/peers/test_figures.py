@@ -1,0 +1,90 @@
+"""From results to figures: what is added, ratios, goals that hold and goals that are missed."""
+
+import pytest
+
+from bench.peers.figures import Figures, Goal, Spread, cells, direct_cells
+
+
+def turn(engine, number, latency, cpu=1.0):
+    api = {
+        cell: {"p50": latency, "p95": 2 * latency, "p99": 3 * latency, "count": 500, "opened": 5}
+        for cell in cells(("allowed", "denied", "mutated"))
+        if engine != "noop" or not cell.startswith("mutated")
+    }
+    straight = {
+        cell: {"p50": latency, "p99": latency, "perSecond": 1.0, "cpuPer10000": cpu}
+        for cell in direct_cells()
+    }
+    found = {"engine": engine, "round": number, "api": api}
+    return found if engine == "none" else {**found, "direct": straight, "idle": {"once": 10.0}}
+
+
+def stage(cpu, memory):
+    return {
+        "direct": {"cpuPer10000": cpu, "p50": cpu},
+        "idle": {"once": memory},
+        "after": {"once": memory},
+    }
+
+
+@pytest.fixture
+def figures():
+    latencies = {"none": (2.0, 3.0), "noop": (3.0, 4.0), "weightlock": (3.4, 4.2), "kyverno": (6.0, 7.0)}
+    turns = [
+        turn(engine, number, latency, cpu={"kyverno": 4.0, "weightlock": 2.0}.get(engine, 1.0))
+        for engine, rounds in latencies.items()
+        for number, latency in enumerate(rounds)
+    ]
+    growth = {
+        "weightlock": {"base": stage(1.0, 40), "policies": stage(1.1, 50), "pods": stage(2.0, 50)},
+        "kyverno": {"base": stage(4.0, 100), "policies": stage(4.0, 90), "pods": stage(4.0, 200)},
+    }
+    return Figures(
+        {"labels": {name: name for name in latencies}, "rounds": 2, "turns": turns, "growth": growth}
+    )
+
+
+def test_what_is_added_is_counted_within_a_round(figures):
+    assert figures.added("weightlock", "allowed/2KB/8", "p50") == pytest.approx([1.4, 1.2])
+    assert figures.added("noop", "mutated/2KB/8", "p50") == []
+
+
+def test_a_ratio_is_that_of_the_medians(figures):
+    assert figures.added_ratio("allowed/2KB/1", "p50", "kyverno") == pytest.approx(1.3 / 4.0)
+    assert figures.added_ratio("mutated/2KB/1", "p50", "noop") is None
+
+
+def test_a_difference_lost_in_noise_is_no_ratio(figures):
+    for number in range(2):
+        figures._turns["noop", number]["api"]["allowed/2KB/1"]["p50"] = 2.0
+    assert figures.added_ratio("allowed/2KB/1", "p50", "noop") is None
+
+
+def test_the_goals_say_what_holds(figures):
+    verdicts = {goal.text: goal.verdict for goal in figures.goals()}
+    assert verdicts == {
+        "added p50 of kyverno's": "**holds**",
+        "added p99 of kyverno's": "**holds**",
+        "added p50 of noop's": "**holds**",
+        "added p99 of noop's": "**holds**",
+        "CPU per review of kyverno's": "**holds**",
+        "memory of Kyverno's": "**missed** in 1 of 4",
+        "a review with policies that match nothing, of one without them": "**holds**",
+        "a review with pods, of one without them": "**missed** in 2 of 2",
+    }
+
+
+def test_a_goal_counts_its_cells():
+    goal = Goal("something", 1.0, {"a": 0.5, "b": 2.0})
+    assert (goal.holds, goal.verdict) == (1, "**missed** in 1 of 2")
+    assert goal.mean == pytest.approx(1.0)
+    assert Goal("nothing", 1.0, {}).verdict == "not measured"
+
+
+def test_connections_are_counted_for_a_thousand_creations(figures):
+    assert figures.opened("weightlock", "allowed/2KB/32") == [10.0, 10.0]
+
+
+def test_a_spread_is_median_least_and_most():
+    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
+    assert Spread.of([]) is None
