@@ -279,7 +279,7 @@ class Weightlock(Webhook):
     def prepare(self):
         """Types and rights."""
         self.cluster.apply(*manifests.identity(), *manifests.crds())
-        self.cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s").ok()
+        wait_until_established(self.cluster)
 
     def command(self, extra):
         """The command of the image."""
@@ -313,6 +313,22 @@ class Weightlock(Webhook):
         )
 
 
-def asked(look, what):
-    """Wait until the API server does as the engine just registered would have it."""
-    eventually(look, what, seconds=READY_SECONDS, every=0.1)
+def wait_until_established(cluster, names=()):
+    """Wait until all types that the cluster was given, and those of ``names``, are served."""
+
+    def are_served():
+        found = cluster.client().get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").ok()["items"]
+        served = {
+            one["metadata"]["name"]
+            for one in found
+            for condition in one.get("status", {}).get("conditions") or ()
+            if (condition["type"], condition["status"]) == ("Established", "True")
+        }
+        return served.issuperset(names) and len(served) == len(found)
+
+    eventually(are_served, "the types are served", seconds=READY_SECONDS)
+
+
+def asked(look, what, seconds=READY_SECONDS):
+    """Wait until the API server does as the engine just registered would have it; what ``look`` then returns."""
+    return eventually(look, what, seconds=seconds, every=0.1)

@@ -10,9 +10,8 @@ from typing import ClassVar
 
 from harness import manifests
 from harness.process import free_port
-from harness.waiting import eventually
 
-from bench.peers.engines import READY_SECONDS, Webhook
+from bench.peers.engines import READY_SECONDS, Webhook, wait_until_established
 from bench.peers.policies import CONTAINERS, POLICIES, VARIABLE, elsewhere, message
 
 NAMESPACE = "gatekeeper-system"
@@ -95,8 +94,7 @@ class Gatekeeper(Webhook):
         if self._installed:
             return
         self.cluster.apply(*manifests.documents(Path(self.bench.programs["gatekeeper"]["crds"])))
-        wait = ("wait", "crd", "--all", "--for=condition=Established", "--timeout=100s")
-        self.cluster.kubectl(*wait, seconds=120).ok()
+        wait_until_established(self.cluster)
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
         account = {
             "apiVersion": "v1",
@@ -130,17 +128,7 @@ class Gatekeeper(Webhook):
         command, environment = self.command(())
         self.component.start(command, environment)
         names = [f"{kind(policy).lower()}.constraints.gatekeeper.sh" for policy in (*POLICIES, elsewhere(0))]
-        crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        eventually(
-            lambda: {
-                one["metadata"]["name"] for one in self.cluster.client().get(crds).ok()["items"]
-            }.issuperset(names),
-            "Gatekeeper makes the kinds of its constraints",
-            seconds=READY_SECONDS,
-            give_up=lambda: None if self.component.running else self.component.tail(),
-        )
-        wait = ("wait", "crd", *names, "--for=condition=Established", "--timeout=60s")
-        self.cluster.kubectl(*wait, seconds=70).ok()
+        wait_until_established(self.cluster, names)
         self.cluster.apply(*(constraint(policy) for policy in POLICIES))
         self.component.wait_ready(self.judges, READY_SECONDS)
         self.component.stop(grace=5.0)

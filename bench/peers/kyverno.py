@@ -12,7 +12,7 @@ from harness import manifests
 from harness.process import free_port
 from harness.waiting import eventually
 
-from bench.peers.engines import API, HOOK, READY_SECONDS, Webhook
+from bench.peers.engines import API, HOOK, READY_SECONDS, Webhook, wait_until_established
 from bench.peers.policies import MUTATION, POLICIES, RULE, spec
 
 GROUP = "policies.kyverno.io"
@@ -114,8 +114,7 @@ class Kyverno(Webhook):
         """Types, namespace, configuration and certificate, once; the policies; no lease of a process that is gone."""
         if not self._installed:
             self.cluster.apply(*manifests.documents(Path(self.bench.programs["kyverno"]["crds"])))
-            wait = ("wait", "crd", "--all", "--for=condition=Established", "--timeout=100s")
-            self.cluster.kubectl(*wait, seconds=120).ok()
+            wait_until_established(self.cluster)
             self.cluster.apply(*self._installation())
             self._installed = True
         self.cluster.apply(*policy_documents())

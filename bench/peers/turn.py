@@ -17,7 +17,7 @@ def take(engine, effort):
             found["idle"] = machine.memory(engine.pid)
         engine.register(mutating=False)
         verdicts.wait_until_asked(engine, mutating=False)
-        found["verdicts"] = verdicts.check(engine)
+        found["verdicts"] = verdicts.settle(engine)
         found["api"] = _through_the_api(engine, effort, ("allowed", "denied"))
         if engine.mutates:
             engine.register(mutating=True)

@@ -7,15 +7,21 @@ from bench.peers import pods
 from bench.peers.engines import asked
 from bench.peers.policies import POLICIES, VARIABLE, message
 
+SETTLE_SECONDS = 60.0
 _PODS = f"/api/v1/namespaces/{pods.NAMESPACE}/pods"
 
 
-class DifferentVerdictError(Exception):
+class DifferentVerdictError(AssertionError):
     """An engine that judged otherwise; the message says which, about what."""
 
 
 def _try(bench, pod):
     return bench.cluster.client().post(_PODS, pod, dryRun="All")
+
+
+def settle(engine):
+    """Check, again and again while the API server takes its policies in; raises what was last wrong."""
+    return asked(lambda: check(engine), f"{engine.label} judges as all do", seconds=SETTLE_SECONDS)
 
 
 def wait_until_asked(engine, *, mutating):

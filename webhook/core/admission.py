@@ -15,7 +15,7 @@ from webhook.core.access.guard import guard
 from webhook.core.access.stamp import stamp
 from webhook.core.access.waiver import waived
 from webhook.core.authz import Answers, UnansweredError
-from webhook.core.cel import Bindings
+from webhook.core.cel import Bindings, managedfields
 from webhook.core.definitions import check_definition
 from webhook.core.documents import MalformedObjectError
 from webhook.core.facts import TemplateFacts, gather_request
@@ -165,7 +165,7 @@ class _Judge:
             return []
         findings: list[Finding] = []
         for facts in self._templates():
-            bindings = self._bindings(facts, matching)
+            bindings = self._bindings(facts, matching, whole=candidates.see_managed_fields)
             timings, left = candidates.settle(bindings, matching)
             self.timings += timings
             for each in left:
@@ -253,23 +253,31 @@ class _Judge:
             self._facts = _gather(self.request, self.snapshot, self.lookup)
         return self._facts
 
-    def _bindings(self, facts: TemplateFacts, matching: Mapping[str, bool] | None = None) -> Bindings:
+    def _bindings(
+        self, facts: TemplateFacts, matching: Mapping[str, bool] | None = None, *, whole: bool = True
+    ) -> Bindings:
+        """What is evaluated on; not ``whole``: without what no expression can see."""
         request = self.request
+        document, old, pod = request.object, request.old_object, facts.pod
+        if not whole:
+            document, old = managedfields.without(document), managedfields.without(old)
+            if pod is request.object:
+                pod = document
         subject = subject_of(request, facts.pod, self.snapshot.settings)
         grants = self.snapshot.access.for_subject(
             subject.username, subject.account_key, request.namespace, self.now
         )
         return Bindings(
             {
-                "object": request.object,
-                "oldObject": request.old_object,
+                "object": document,
+                "oldObject": old,
                 "request": request.raw,
                 # A Namespace is in none, though its requests name itself (validating/dispatcher.go).
                 "namespaceObject": namespace_object(request.namespace, self.lookup)
                 if request.namespace and request.kind != _NAMESPACE
                 else None,
                 # A template that an update left as it was is not judged again.
-                "pod": None if facts.unchanged else facts.pod,
+                "pod": None if facts.unchanged else pod,
                 "workload": facts.workload,
                 "weights": [use.as_cel() for use in facts.facts.weights],
                 "devices": [use.as_cel() for use in facts.facts.devices],

@@ -125,6 +125,17 @@ class Policy:
     param_kind: str
     broken: str = ""
 
+    def sees_managed_fields(self) -> bool:
+        """Whether ``metadata.managedFields`` of a document could make a difference to anything it says."""
+        return any(program.sees_managed_fields for program in self._programs())
+
+    def _programs(self) -> Iterator[Program]:
+        for _, program in (*self.conditions, *self.audit):
+            yield program
+        for rule in self.rules:
+            yield rule.expression
+            yield from (program for program in (rule.message_expression, rule.fix) if program is not None)
+
     def may_match(self, kind: RequestKind) -> bool:
         """Whether the rules can match such a request at all: what an index by kind of request asks."""
         return (

@@ -102,12 +102,16 @@ class Together:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The policies whose rules can match one kind of request, in a stable order."""
+    """The policies whose rules can match one kind of request, in a stable order.
+
+    Where none of them could see managed fields, bindings may be given documents without.
+    """
 
     all: tuple[Candidate, ...]
     selective: tuple[Candidate, ...]
     together: tuple[Together, ...]
     alone: tuple[Candidate, ...]
+    see_managed_fields: bool
 
     def matching(self, request: AdmissionRequest, kind: RequestKind, lookup: Lookup) -> dict[str, bool]:
         """The switches of what matches. Raises `MissingObjectError` for a namespace that is not held."""
@@ -205,6 +209,7 @@ class PolicySet:
                 self._group(cases[start : start + _BATCH_SIZE]) for start in range(0, len(cases), _BATCH_SIZE)
             ),
             alone=tuple(alone),
+            see_managed_fields=any(candidate.policy.sees_managed_fields() for candidate in found),
         )
 
     def _group(self, cases: Sequence[tuple[int, Candidate, Case]]) -> Together:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from webhook.api.config import Settings
 from webhook.core.admission import internal_denial, mutate, refused, validate
 from webhook.core.authz import AccessCheck, Decision
+from webhook.core.cel import Bindings
 from webhook.core.objects import ObjectKey
 from webhook.core.review import RefusedReviewError
 from webhook.core.sidecar import AGENT
@@ -337,3 +338,50 @@ def test_what_a_policy_reads_besides_the_request_cannot_hide_behind_a_nul(
     )
     verdict = validate(request_of(pod_of()), snapshot_of(namespace, params, policy), Knowledge(), now)
     assert codes(verdict) == ["WL502"]
+
+
+FIELDS = [{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {}}}]
+
+
+@pytest.mark.parametrize(
+    ("expression", "denied"),
+    [
+        ("object.metadata.managedFields.all(f, f.manager != 'kubectl')", True),
+        ("!has(object.metadata.managedFields)", True),
+        ("object.metadata.size() == 3", False),
+        ("pod.metadata == object.metadata && has(pod.metadata.managedFields)", False),
+        ("object.metadata.name == 'p' && pod.metadata.name == 'p' && object == pod", False),
+    ],
+)
+def test_a_policy_that_reads_managed_fields_finds_them_whoever_stands_beside_it(
+    snapshot_of, policy_of, request_of, pod_of, now, expression, denied
+):
+    pod = pod_of()
+    pod["metadata"] = {"name": "p", "namespace": "research", "managedFields": FIELDS}
+    other = policy_of("other", validations=[{"expression": "object.metadata.name == 'p'"}])
+    reader = policy_of("reader", validations=[{"expression": expression}])
+    verdict = validate(request_of(pod), snapshot_of(reader, other), Knowledge(), now)
+    assert ("WL101" in codes(verdict)) is denied
+
+
+def test_managed_fields_reach_the_engine_only_where_a_policy_could_see_them(
+    snapshot_of, policy_of, request_of, pod_of, now, monkeypatch
+):
+    seen = []
+
+    def bindings(data, **others):
+        seen.append(
+            ["managedFields" in (data[name] or {})["metadata"] for name in ("object", "oldObject", "pod")]
+        )
+        assert data["pod"] is data["object"]
+        return Bindings(data, **others)
+
+    monkeypatch.setattr("webhook.core.admission.Bindings", bindings)
+    pod = pod_of()
+    pod["metadata"]["managedFields"] = FIELDS
+    request = request_of(pod, operation="UPDATE", oldObject={**pod, "spec": {"containers": []}})
+    blind = policy_of("blind", validations=[{"expression": "object.spec.size() > 0"}])
+    curious = policy_of("curious", validations=[{"expression": "object == object"}])
+    validate(request, snapshot_of(blind), Knowledge(), now)
+    validate(request, snapshot_of(blind, curious), Knowledge(), now)
+    assert seen == [[False] * 3, [True] * 3]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
-from webhook.core.cel import checked, dialect, engine, libraries, mixed, types
+from webhook.core.cel import checked, dialect, engine, libraries, managedfields, mixed, types
 from webhook.core.cel.errors import CompileError
 from webhook.core.cel.program import Program, Surroundings
 from webhook.core.cel.rewrite import rewrite
@@ -63,6 +63,7 @@ class Checked:
     """A source that passed the checker, and what it names.
 
     ``message`` is the AST to evaluate; ``expression`` the engine's own, None where the two differ.
+    ``sees_managed_fields`` says nothing of its variables.
     """
 
     source: Source
@@ -71,6 +72,7 @@ class Checked:
     type_name: str
     variables: frozenset[str]
     references: frozenset[str]
+    sees_managed_fields: bool
 
 
 class Environment:
@@ -125,6 +127,7 @@ class Environment:
         if uses_libraries:
             dialect.refuse(message, source, libraries.issues(message))
         type_name = types.describe(checked.type_of(message, message.expr))
+        sees_managed_fields = managedfields.is_visible(message.expr)
         rewritten = rewrite(message, source.prepared)
         if uses_libraries:
             rewritten |= libraries.lower(message)
@@ -136,6 +139,7 @@ class Environment:
             type_name=type_name,
             variables=source.names,
             references=frozenset(name.partition(".")[0] for name in named & self._declared.keys()),
+            sees_managed_fields=sees_managed_fields,
         )
 
     def _parse(self, source: Source, scope: Variables) -> tuple[Source, Any]:

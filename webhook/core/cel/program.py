@@ -124,6 +124,12 @@ class Program:
     body: Checked
     surroundings: Surroundings
 
+    @property
+    def sees_managed_fields(self) -> bool:
+        """Whether ``metadata.managedFields`` of a document could make a difference, also through ``variables``."""
+        bodies = (self.body, *(variable.body for variable in self.surroundings.closure))
+        return any(body.sees_managed_fields for body in bodies)
+
     def evaluate(self, bindings: Bindings, params: Any = None) -> Any:
         """Return the value on ``bindings`` as plain Python data.
 
