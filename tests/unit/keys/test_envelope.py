@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 
+import pyhpke
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from webhook.keys.envelope import AgentKey, seal_keys
 from webhook.keys.errors import SealedDataError
@@ -37,9 +39,6 @@ def test_nobody_else_and_for_nothing_else(case):
 
 
 def test_rfc_9180_as_another_implementation_reads_it():
-    pyhpke = pytest.importorskip("pyhpke", reason="pyhpke is not installed")
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
     agent = AgentKey.generate()
     sealed = seal_keys({"k": Secret(b"x" * 32)}, agent.public, "n", "m")
     suite = pyhpke.CipherSuite.new(

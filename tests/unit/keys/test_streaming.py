@@ -9,6 +9,8 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from hypothesis import given
 from hypothesis import strategies as st
+from tink import proto_keyset_format, secret_key_access, streaming_aead
+from tink.proto import aes_gcm_hkdf_streaming_pb2, common_pb2, tink_pb2
 
 from webhook.keys.errors import BadInputError
 from webhook.keys.secret import Secret
@@ -156,10 +158,6 @@ def test_the_digest_depends_on_header_and_tags():
 
 @pytest.fixture
 def tink_primitive():
-    tink = pytest.importorskip("tink", reason="tink is not installed")
-    from tink import proto_keyset_format, secret_key_access, streaming_aead
-    from tink.proto import aes_gcm_hkdf_streaming_pb2, common_pb2, tink_pb2
-
     def make(ikm: bytes):
         streaming_aead.register()
         key = aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingKey(key_value=ikm)
@@ -173,7 +171,6 @@ def tink_primitive():
         handle = proto_keyset_format.parse(keyset.SerializeToString(), secret_key_access.TOKEN)
         return handle.primitive(streaming_aead.StreamingAead)
 
-    assert tink
     return make
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import boto3
 import pytest
+from moto import server as moto_server
 
 from webhook.keys.errors import KmsConfigError, KmsRefusedError, KmsUnavailableError
 
 pytest.importorskip("aiobotocore", reason="the aws extra is not installed")
-moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
-boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
 
-from webhook.keys.kms.aws import AwsKms  # noqa: E402
+from webhook.keys.kms.aws import AwsKms
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

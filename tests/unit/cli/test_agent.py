@@ -1,0 +1,81 @@
+"""The sidecar's command: its arguments, its probe, its collector of evidence, and one whole run as a process."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from webhook.cli.agent import collector
+from webhook.cli.main import main
+from webhook.keys.challenge import evidence_nonce
+from webhook.keys.delivery import MARKER
+from webhook.keys.errors import SealedDataError
+
+NEEDED = ["--broker=https://broker.test:1", "--token=/nowhere/token", "--key=atlas:/nowhere/keys"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        NEEDED[:2],
+        NEEDED[1:],
+        [NEEDED[0], NEEDED[2]],
+        [*NEEDED[:2], "--key=atlas"],
+        [*NEEDED[:2], "--key=:/x"],
+        [*NEEDED, "--plaintext=atlas:/x"],
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(words, capsys):
+    assert main(["agent", *words]) == 2
+    assert capsys.readouterr().err.endswith(
+        "give --broker, --token and at least one of --key MODEL:DIR and --plaintext MODEL:DIR:SEALED\n"
+    )
+
+
+def test_the_probe_says_yes_when_every_model_is_delivered(tmp_path):
+    check = ["agent", "--check", f"--root={tmp_path}"]
+    assert main(check) == 1, "nothing is there yet"
+    for part in ("keys/atlas", "weights/beta"):
+        (tmp_path / part).mkdir(parents=True)
+    (tmp_path / "keys/atlas" / MARKER).touch()
+    assert main(check) == 1
+    (tmp_path / "weights/beta" / MARKER).touch()
+    assert main(check) == 0
+
+
+def command(tmp_path, code):
+    script = tmp_path / "collect.py"
+    script.write_text(code)
+    return f"{sys.executable} {script} --flag"
+
+
+def test_evidence_is_collected_over_the_hash_of_the_nonce(tmp_path):
+    echo = command(tmp_path, "import json, sys; print(json.dumps(sys.argv[1:]))")
+    assert collector(echo)("the nonce") == ["--flag", evidence_nonce("the nonce")]
+
+
+@pytest.mark.parametrize(
+    "code", ["raise SystemExit(3)", "print('no json')", "print('[' + '1,' * 200_000 + '1]')"]
+)
+def test_a_collector_that_fails_is_one_sentence(tmp_path, code):
+    with pytest.raises(SealedDataError, match=f"^no attestation evidence: {sys.executable}: "):
+        collector(command(tmp_path, code))("n")
+    with pytest.raises(SealedDataError, match=r"^no attestation evidence: /no/such/program: "):
+        collector("/no/such/program")("n")
+
+
+def test_a_sidecar_that_gets_nothing_says_why_and_ends_when_it_is_told(tmp_path):
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "token").write_text("t")
+    words = ["--broker=https://127.0.0.1:1", f"--token={tmp_path}/token", f"--key=atlas:{tmp_path}/keys"]
+    program = Path(sys.executable).parent / "weightlock"
+    with subprocess.Popen([program, "agent", *words], stderr=subprocess.PIPE, text=True) as process:
+        line = process.stderr.readline()
+        assert "Z model atlas: the broker at https://127.0.0.1:1 cannot be reached: " in line
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert process.stderr.read().endswith("Z everything wiped\n")
+    assert list((tmp_path / "keys").iterdir()) == []
