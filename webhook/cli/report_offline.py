@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from webhook.cli.main import UsageError
 from webhook.cli.report_view import Findings, ordered
-from webhook.core.access.model import format_time
 from webhook.core.admission import refused
 from webhook.core.live import account_of, creation_of
 from webhook.core.objects import group_kind
@@ -61,7 +60,6 @@ def judge_files(paths: Iterable[Path], namespace: str, source: ManifestSource) -
     return Findings(
         results=ordered(item for gathering in gatherings.values() for item in gathering.results()),
         counts=counts,
-        scanned=format_time(now),
         unbroken={name: actions for name, actions in policies.items() if name not in broken},
     )
 

@@ -116,7 +116,9 @@ def would_deny(findings: Findings, wanted: Filter, now: datetime) -> tuple[str, 
     elif wanted:
         lines.append(f"{judged[0].upper()}{judged[1:]}.")
     else:
-        lines.append(f"Were they at Deny, {total.newly} of {judged} would be denied besides what is already.")
+        lines.append(
+            f"Were they at Deny, {total.newly} of {judged} would be denied besides those that are already."
+        )
     return "\n".join(lines), len(rows)
 
 
@@ -177,7 +179,7 @@ def _numbers(count: Callable[[str], int]) -> str:
 
 def _moment(findings: Findings, now: datetime) -> str:
     scanned = parse_time(findings.scanned)
-    return f", {when(scanned, now)}" if scanned is not None else ""
+    return f" {when(scanned, now)}" if scanned is not None else ""
 
 
 def _many(number: int, thing: str) -> str:
