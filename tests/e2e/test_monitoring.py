@@ -189,10 +189,10 @@ def test_what_an_alert_looks_at_is_there(busy: Monitored, name: str) -> None:
 def test_what_happened_raised_the_alarm_and_nothing_else_did(busy: Monitored) -> None:
     """Those with a waiting time are not waited for."""
     expected = {
-        "WeightlockTokenMisused": "refused with WL334",
-        "WeightlockUnreachable": "refused unjudged by mutate.weightlock.dev",
-        "WeightlockWebhooksRestored": "The controller put back",
-        "WeightlockWorkerRestarts": "1 times in the last fifteen minutes",
+        "WeightlockTokenMisused": "Refused with WL334 in the last ten minutes: ",
+        "WeightlockUnreachable": "By mutate.weightlock.dev, in the last ten minutes",
+        "WeightlockWebhooksRestored": "The controller put them back",
+        "WeightlockWorkerRestarts": "In the last fifteen minutes: ",
     }
 
     def firing() -> dict[str, list[dict[str, Any]]]:
