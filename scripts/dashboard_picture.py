@@ -70,6 +70,7 @@ def scraped(dashboard: dict[str, Any], control_plane: Path, debian: Path, minute
         begin = time.time()
         for step in traffic(world, begin, minutes * 60):
             print(f"[{time.time() - begin:4.0f} s] {step}", flush=True)
+        print("firing:", *sorted({alert["labels"]["alertname"] for alert in world.prometheus.alerts()}))
         return read(world, dashboard, begin + 4 * SCRAPE_SECONDS)
     finally:
         world.stop()
@@ -134,16 +135,23 @@ def keys(lab: KeyLab, name: str, tokens: list[tuple[KeyLab, str]], chance: rando
     token = lab.token(lab.running_pod(name))
     lab.client(token).release(lab.model)
     tokens.append((lab, token))
-    for owner, known in tokens[-8:]:
-        try:
-            owner.client(known).renew(owner.model)
-        except BrokerRefusedError:
-            continue
+    for owner, known in chance.sample(tokens, min(len(tokens), 8)):
+        attempt(owner, known, "renew")
     if chance.random() < 0.3:
-        try:
-            lab.client("not.a.token").release(lab.model)
-        except BrokerRefusedError:
-            return
+        attempt(lab, "not.a.token", "release")
+    if chance.random() < 0.2:
+        # Once more is a restart of the sidecar; twice more is somebody else.
+        attempt(lab, token, "release")
+        attempt(lab, token, "release")
+
+
+def attempt(lab: KeyLab, token: str, what: str) -> None:
+    """Ask for a key; a refusal is what the dashboard shall show."""
+    client = lab.client(token)
+    try:
+        getattr(client, what)(lab.model)
+    except BrokerRefusedError:
+        return
 
 
 def revoke(lab: KeyLab) -> None:

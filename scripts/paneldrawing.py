@@ -6,7 +6,7 @@ It knows the panels this project uses (stat, timeseries, heatmap) and nothing of
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ mpl.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.textpath import TextPath
 from PIL import Image
 
 # Grafana's dark theme, and its palette.
@@ -38,7 +39,8 @@ PALETTE = (
     *("#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#5794f2", "#b877d9", "#705da0"),
     *("#37872d", "#fade2a", "#447ebc", "#c15c17", "#890f02", "#0a437c", "#6d1f62", "#584477"),
 )
-COLUMNS, UNIT, MARGIN, DPI = 24, 32, 10, 100
+HEAT = LinearSegmentedColormap.from_list("heat", ["#3b2a1c", "#a0521a", "#ff9830", "#ffe0b0"])
+COLUMNS, UNIT, MARGIN, DPI, LINE = 24, 32, 10, 100, 17
 WIDTH = 1680
 
 Series = tuple[str, np.ndarray, np.ndarray]
@@ -78,27 +80,32 @@ def _draw_panel(figure: Figure, height: float, panel: Mapping[str, Any], data: M
         _stat(figure, height, (left, top, width, tall), panel, answers)
         return
     _box(figure, height, (left, top, width, tall), PANEL)
-    _write(figure, height, left + 10, top + 8, panel["title"], size=9.5, weight="medium")
-    legend = 0 if panel["type"] == "heatmap" else 20
-    inner = (left + 66, top + 32, width - 80, tall - 32 - 24 - legend)
+    _write(figure, height, left + 10, top + 8, panel["title"], size=9.5, weight="normal")
+    heat = panel["type"] == "heatmap"
+    series = [] if heat else _series(panel, answers)
+    legend = _legend_lines([name for name, _, _ in series], width - 24)
+    inner = (left + 66, top + 32, width - 80, tall - 32 - 24 - LINE * len(legend))
     axes = figure.add_axes(_fraction(height, inner))
     axes.set_facecolor(PANEL)
     _frame(axes, data)
-    if panel["type"] == "heatmap":
+    if heat:
         _heatmap(axes, answers["A"])
         return
-    series = _series(panel, answers)
     if not any(np.isfinite(values).any() for _, _, values in series):
         axes.text(0.5, 0.5, "No data", transform=axes.transAxes, ha="center", color=FAINT, size=10)
         axes.set_yticks([])
         return
-    colors = _lines(axes, panel, series)
-    _legend(figure, height, (left + 12, top + tall - 20, width - 24), series, colors)
+    colors = iter(_lines(axes, panel, series))
+    for number, line in enumerate(legend):
+        place = (left + 12, top + tall - 4 - LINE * (len(legend) - number))
+        _legend(figure, height, place, line, colors)
 
 
 def _series(panel: Mapping[str, Any], answers: Mapping[str, Any]) -> list[Series]:
     """What the queries of a panel gave, by their legends."""
     found = []
+    # So that the ticks are round numbers of what is shown.
+    scale = 2.0**-20 if panel["fieldConfig"]["defaults"]["unit"] == "bytes" else 1.0
     for target in panel["targets"]:
         for each in answers.get(target["refId"], ()):
             labels = each["metric"]
@@ -108,8 +115,15 @@ def _series(panel: Mapping[str, Any], answers: Mapping[str, Any]) -> list[Series
                 target["legendFormat"],
             )
             points = np.array([[float(moment), float(value)] for moment, value in each["values"]])
-            found.append((name, points[:, 0], points[:, 1]))
+            found.append((name, *_with_gaps(points[:, 0], points[:, 1] * scale)))
     return found
+
+
+def _with_gaps(moments: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A line that breaks where samples are missing, as Grafana's does."""
+    steps = np.diff(moments)
+    holes = np.flatnonzero(steps > 1.5 * steps.min()) + 1 if len(steps) else []
+    return np.insert(moments, holes, moments[holes] - 0.1), np.insert(values, holes, np.nan)
 
 
 def _stat(
@@ -134,7 +148,7 @@ def _stat(
         for key, option in mapping["options"].items()
     }
     text = words.get(f"{value:g}", _unit(defaults["unit"])(value))
-    _write(figure, height, left + 10, top + 8, panel["title"], size=9.5, weight="medium", color="white")
+    _write(figure, height, left + 10, top + 8, panel["title"], size=9.5, weight="normal", color="white")
     _write(
         figure,
         height,
@@ -173,9 +187,10 @@ def _lines(axes: Axes, panel: Mapping[str, Any], series: Sequence[Series]) -> li
         colors.append(color)
         style = "--" if "custom.lineStyle" in properties else "-"
         if custom["stacking"]["mode"] == "normal":
-            grid = np.unique(np.concatenate([each for _, each, _ in series]))
-            whole = np.interp(grid, moments, np.nan_to_num(values), left=0, right=0)
-            whole[~np.isin(np.round(grid), np.round(moments))] = 0
+            grid = _steps(series)
+            whole = np.zeros_like(grid)
+            known = np.isfinite(values)
+            whole[np.rint((moments[known] - grid[0]) / (grid[1] - grid[0])).astype(int)] = values[known]
             below = np.zeros_like(grid) if below is None else below
             axes.fill_between(grid, below, below + whole, color=color, alpha=0.45, linewidth=0)
             axes.plot(grid, below + whole, color=color, linewidth=1.1)
@@ -198,6 +213,13 @@ def _lines(axes: Axes, panel: Mapping[str, Any], series: Sequence[Series]) -> li
     return colors
 
 
+def _steps(series: Sequence[Series]) -> np.ndarray:
+    """Every moment there could be a sample of any series."""
+    moments = np.unique(np.concatenate([each[np.isfinite(values)] for _, each, values in series]))
+    step = np.diff(moments).min() if len(moments) > 1 else 1.0
+    return np.arange(moments[0], moments[-1] + 0.5 * step, step)
+
+
 def _heatmap(axes: Axes, answers: Sequence[Mapping[str, Any]]) -> None:
     ordered = sorted(answers, key=lambda each: float(each["metric"]["le"]))
     rates = np.array([[float(value) for _, value in each["values"]] for each in ordered])
@@ -211,7 +233,7 @@ def _heatmap(axes: Axes, answers: Sequence[Mapping[str, Any]]) -> None:
         np.append(moments, moments[-1] + step) - step / 2,
         np.arange(low, high + 1),
         counts,
-        cmap="Oranges_r" if False else "YlOrRd",
+        cmap=HEAT,
         norm=PowerNorm(0.5),
         edgecolors=PANEL,
         linewidth=0.6,
@@ -222,23 +244,36 @@ def _heatmap(axes: Axes, answers: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(visible=False)
 
 
+def _legend_lines(names: Sequence[str], width: float) -> list[list[tuple[str, float]]]:
+    """Names and the room each takes, in at most two lines; the rest is a number of names."""
+    lines: list[list[tuple[str, float]]] = [[]]
+    for number, name in enumerate(names):
+        needed = 32 + TextPath((0, 0), name, size=8).get_extents().width * DPI / 72
+        if lines[-1] and sum(room for _, room in lines[-1]) + needed > width - 30 * (len(lines) - 1):
+            if len(lines) == 2:
+                lines[-1].append((f"+{len(names) - number}", 0))
+                break
+            lines.append([])
+        lines[-1].append((name, needed))
+    return lines if names else []
+
+
 def _legend(
     figure: Figure,
     height: float,
-    place: tuple[float, float, float],
-    series: Sequence[Series],
-    colors: Sequence[str],
+    place: tuple[float, float],
+    line: Sequence[tuple[str, float]],
+    colors: Iterator[str],
 ) -> None:
-    left, top, width = place
-    x = left
-    for number, ((name, _, _), color) in enumerate(zip(series, colors, strict=True)):
-        needed = 20 + 5.6 * len(name) + 12
-        if x + needed > left + width:
-            _write(figure, height, x, top, f"+{len(series) - number}", size=8, color=FAINT)
+    x, top = place
+    for name, room in line:
+        if not room:
+            _write(figure, height, x, top, name, size=8, color=FAINT)
             return
+        color = next(colors)
         _box(figure, height, (x, top + 5, 11, 2.5), color, edge=color, rounding=1)
         _write(figure, height, x + 16, top, name, size=8)
-        x += needed
+        x += room
 
 
 def _unit(unit: str) -> Callable[[float], str]:
@@ -249,7 +284,7 @@ def _unit(unit: str) -> Callable[[float], str]:
         "s": _seconds,
         "d": lambda value: f"{value:.1f} days" if math.isfinite(value) else "n/a",
         "percentunit": lambda value: f"{value * 100:.1f}%" if value < 0.1 else f"{value * 100:.0f}%",
-        "bytes": lambda value: f"{value / 2**20:.0f} MiB",
+        "bytes": lambda value: f"{value:.0f} MiB",
         "short": _plain,
     }[unit]
 

@@ -34,14 +34,14 @@ BROKER_RIGHTS = (
 class BrokerProcess:
     """The key broker as a process beside the control plane."""
 
-    def __init__(self, weightlock: Weightlock, directory: Path) -> None:
+    def __init__(self, weightlock: Weightlock, directory: Path, name: str = "broker") -> None:
         cluster = weightlock.control_plane
         self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self._authority = weightlock.broker_authority
         serving = self._authority.server("broker", ["127.0.0.1"])
         self.ca = self._authority.certificate
-        self._component = cluster.component("broker")
+        self._component = cluster.component(name)
         (directory / "challenge.key").write_bytes(os.urandom(32))
         expected = directory / "webhooks.yaml"
         expected.write_text(yaml.safe_dump_all(manifests.webhooks(weightlock._client_config)))

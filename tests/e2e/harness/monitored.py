@@ -78,15 +78,17 @@ def report_types() -> list[Mapping[str, Any]]:
 
 
 class Monitored:
-    """Everything, each part a process of ours; the API server asks the first of ``replicas`` of the webhook."""
+    """Everything, ``replicas`` of each part as processes of ours; the first webhook and broker are asked."""
 
     def __init__(self, control_plane: Path, prometheus: Path, *, replicas: int = 1, seconds: int = 2) -> None:
         self.cluster = ControlPlane(control_plane)
         self.webhooks = [Weightlock(self.cluster, name=f"weightlock-{number}") for number in range(replicas)]
         self.weightlock = self.webhooks[0]
+        for other in self.webhooks[1:]:
+            other.config["signing"] = self.weightlock.config["signing"]
         self.controllers = Controllers(self.weightlock, signs=True)
         self.controller_ports = [free_port() for _ in range(replicas)]
-        self.broker: BrokerProcess
+        self.brokers: list[BrokerProcess] = []
         component = self.cluster.component("prometheus")
         self.prometheus = Prometheus(component, prometheus, self.cluster.directory, seconds=seconds)
         self._numbers = itertools.count()
@@ -117,10 +119,11 @@ class Monitored:
             reports = {"enabled": True, "settleSeconds": 1, "api": "openreports.io"}
             self.controllers.start(restore=True, config={"metricsListen": listen, "reports": reports})
         grant_rights(cluster)
-        home = cluster.directory / "broker"
-        home.mkdir()
-        self.broker = BrokerProcess(self.weightlock, home)
-        self.broker.start()
+        for number in range(len(self.webhooks)):
+            home = cluster.directory / f"broker-{number}"
+            home.mkdir()
+            self.brokers.append(BrokerProcess(self.weightlock, home, home.name))
+            self.brokers[-1].start()
         self.controllers.wait_leading()
         self.prometheus.start(self.targets(), RULES)
 
@@ -136,7 +139,7 @@ class Monitored:
         client = {"cert_file": admin["client-certificate"], "key_file": admin["client-key"]}
         parts = [
             *(("webhook", webhook.port, {"ca_file": str(webhook.ca)}) for webhook in self.webhooks),
-            ("broker", self.broker.port, {"ca_file": str(self.broker.ca)}),
+            *(("broker", broker.port, {"ca_file": str(broker.ca)}) for broker in self.brokers),
             *(("controller", port, None) for port in self.controller_ports),
         ]
         numbers: dict[str, itertools.count[int]] = {}
@@ -195,7 +198,7 @@ class Monitored:
         namespace = self.cluster.new_namespace("keys")
         home = self.cluster.directory / namespace
         home.mkdir()
-        lab = KeyLab(self.cluster, namespace, home, self.broker)
+        lab = KeyLab(self.cluster, namespace, home, self.brokers[0])
         lab.seal().build()
         lab.granted()
         return lab
