@@ -128,7 +128,9 @@ def test_rules_follow_the_values(render):
 
 @pytest.mark.parametrize("part", ["broker", "controller"])
 def test_a_part_that_is_off_is_not_missed(render, part):
-    groups = rules(render, **{part: {"enabled": False}})["spec"]["groups"]
+    groups = rules(render, certificates={"mode": "certManager"}, **{part: {"enabled": False}})["spec"][
+        "groups"
+    ]
     assert {group["name"] for group in GROUPS} - {group["name"] for group in groups} == {f"weightlock-{part}"}
 
 
