@@ -45,11 +45,17 @@ class ClusterSource:
     """Use `connect`. The event loop's thread owns it."""
 
     def __init__(
-        self, api: KubeApi, config: Config, *, verifier: Verifier | None = None, timing: Timing | None = None
+        self,
+        api: KubeApi,
+        config: Config,
+        *,
+        verifier: Verifier | None = None,
+        timing: Timing | None = None,
+        authorities_later: bool = False,
     ) -> None:
         self.api = api
         self._max_age = config.cluster.max_snapshot_age_seconds
-        settings = with_authorities(config.settings)
+        settings = config.settings if authorities_later else with_authorities(config.settings)
         self._authorities = AuthorityFile(settings.injection)
         self._builder = SnapshotBuilder(settings, complete=False, verifier=verifier)
         self._fixed = _load(config.policies, self._builder)
@@ -65,12 +71,20 @@ class ClusterSource:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, config: Config, *, verifier: Verifier | None = None, timing: Timing | None = None
+        cls,
+        config: Config,
+        *,
+        verifier: Verifier | None = None,
+        timing: Timing | None = None,
+        authorities_later: bool = False,
     ) -> AsyncIterator[ClusterSource]:
-        """A source whose watches run while the context lasts. Raises `ClusterError` and `ManifestError`."""
+        """A source whose watches run while the context lasts. Raises `ClusterError` and `ManifestError`.
+
+        ``authorities_later``: the file of the broker's authorities may come while it runs; for those who only report.
+        """
         api = await KubeApi.connect(config.cluster)
         try:
-            source = cls(api, config, verifier=verifier, timing=timing)
+            source = cls(api, config, verifier=verifier, timing=timing, authorities_later=authorities_later)
             async with source.watching():
                 yield source
         finally:

@@ -112,7 +112,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- /* With the dot at its end no search domain is tried, in which somebody else might answer. */ -}}
 {{- $broker := printf "https://%s-broker.%s.svc.%s.:8443" $name $namespace $root.Values.clusterDomain -}}
 {{- $injection := dict "image" (include "weightlock.image" $root) "brokerUrl" $broker -}}
-{{- if and $listens $root.Values.broker.enabled -}}
+{{- if $root.Values.broker.enabled -}}
 {{- if eq $root.Values.certificates.mode "provided" -}}
 {{- $_ := set $injection "caBundle" $root.Values.certificates.provided.caBundle -}}
 {{- else -}}
@@ -198,7 +198,7 @@ pairs:
 {{- $command := ternary "serve" .component (eq .component "webhook") -}}
 {{- $listens := ne .component "controller" -}}
 {{- $clientCa := ternary $root.Values.webhook.apiServerClient.caConfigMap "" (eq .component "webhook") -}}
-{{- $brokerCa := and $listens $root.Values.broker.enabled (ne $root.Values.certificates.mode "provided") -}}
+{{- $brokerCa := and $root.Values.broker.enabled (ne $root.Values.certificates.mode "provided") -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -344,6 +344,10 @@ spec:
         secret:
           secretName: {{ include "weightlock.tlsSecret" (dict "root" $root "component" "broker") }}
           items: [{key: ca.crt, path: ca.crt}]
+          {{- if not $listens }}
+          # The controller only compares with them, and may be the one who makes them.
+          optional: true
+          {{- end }}
       {{- end }}
       {{- if $clientCa }}
       - name: client-ca

@@ -37,9 +37,10 @@ def policy(expression="true", **spec):
 async def connect(config, fast):
     async with AsyncExitStack() as stack:
 
-        async def open_source(**changes):
+        async def open_source(authorities_later=False, **changes):
             wanted = config.model_copy(update=changes)
-            return await stack.enter_async_context(ClusterSource.connect(wanted, timing=fast))
+            source = ClusterSource.connect(wanted, timing=fast, authorities_later=authorities_later)
+            return await stack.enter_async_context(source)
 
         yield open_source
 
@@ -151,6 +152,16 @@ async def test_the_brokers_authorities_are_followed_as_their_file_changes(connec
     assert source.snapshot().settings.exempt_namespaces == settings.exempt_namespaces
     with pytest.raises(ManifestError, match=r"nothing\.crt: No such file"):
         await connect(settings=Settings(injection=Injection(ca_file=str(tmp_path / "nothing.crt"))))
+
+
+async def test_who_only_reports_may_start_before_the_authorities_are_there(connect, eventually, tmp_path):
+    file = tmp_path / "ca.crt"
+    settings = Settings(injection=Injection(ca_file=str(file)))
+    source = await connect(authorities_later=True, settings=settings)
+    await eventually(lambda: ready(source))
+    assert source.snapshot().settings.injection.ca_bundle == ""
+    file.write_bytes(selfsigned.make(["x"]).authority)
+    await eventually(lambda: source.snapshot().settings.injection.ca_bundle == file.read_text())
 
 
 async def test_a_wrong_policy_in_the_directory_is_an_error_at_start(connect, tmp_path):

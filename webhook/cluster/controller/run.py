@@ -99,7 +99,10 @@ class Controller:
     ) -> AsyncIterator[Controller]:
         """A controller that watches and takes part in the election while the context lasts."""
         async with AsyncExitStack() as stack:
-            source = await stack.enter_async_context(ClusterSource.connect(config, verifier=verifier))
+            # With selfManaged it is the controller that makes the authorities.
+            source = await stack.enter_async_context(
+                ClusterSource.connect(config, verifier=verifier, authorities_later=True)
+            )
             controller = cls(source, config, signer, expected)
             tasks = [asyncio.create_task(reflector.run()) for reflector in controller._reflectors]
             tasks.append(asyncio.create_task(controller.notifier.run()))
