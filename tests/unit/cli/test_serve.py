@@ -204,6 +204,22 @@ def running(place):
             one.process.wait()
 
 
+POD = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+CORE = {"group": "", "version": "v1"}
+REVIEW = {
+    "apiVersion": "admission.k8s.io/v1",
+    "kind": "AdmissionReview",
+    "request": {
+        "uid": "u-1",
+        "kind": {**CORE, "kind": "Pod"},
+        "resource": {**CORE, "resource": "pods"},
+        "operation": "CREATE",
+        "namespace": "research",
+        "object": POD,
+    },
+}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_embedded_from_start_to_stop(place, running, number):
     webhook = running(
@@ -211,18 +227,7 @@ def test_embedded_from_start_to_stop(place, running, number):
         *("--listen", "127.0.0.1:0", "--write-ca", str(place / "ca.crt")),
     )
     assert webhook.request("GET", "/readyz") == (200, "ready\n")
-    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
-    kind = {"group": "", "version": "v1"}
-    request = {
-        "uid": "u-1",
-        "kind": {**kind, "kind": "Pod"},
-        "resource": {**kind, "resource": "pods"},
-        "operation": "CREATE",
-        "namespace": "research",
-        "object": pod,
-    }
-    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
-    status, answer = webhook.request("POST", "/validate?timeout=10s", json.dumps(review))
+    status, answer = webhook.request("POST", "/validate?timeout=10s", json.dumps(REVIEW))
     assert status == 200
     assert json.loads(answer)["response"]["status"]["message"].startswith("never [WL500]")
     assert webhook.stop(number) == 0
@@ -269,6 +274,16 @@ class TestSupervision:
         (after,) = self.worker(webhook)
         assert after != before
         assert "weightlock_worker_restarts_total 1.0" in webhook.request("GET", "/metrics")[1]
+        assert webhook.stop() == 0
+
+    def test_what_it_counted_outlives_it(self, webhook):
+        counted = "weightlock_admission_duration_seconds_count 1.0"
+        webhook.request("POST", "/validate?timeout=10s", json.dumps(REVIEW))
+        # What was shown once is kept, however soon the end comes.
+        assert counted in webhook.request("GET", "/metrics")[1]
+        (worker,) = self.worker(webhook)
+        os.kill(worker, signal.SIGKILL)
+        assert counted in webhook.request("GET", "/metrics")[1]
         assert webhook.stop() == 0
 
     def test_it_does_not_outlive_its_parent(self, webhook):
