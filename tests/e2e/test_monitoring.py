@@ -68,16 +68,15 @@ def busy(world: Monitored) -> Monitored:
         world.use_keys(lab, f"train-{number}")
         scraped(world)
     world.kill_a_worker()
-    eventually(lambda: world.weightlock.metric("weightlock_worker_restarts_total") == 1, "another worker")
+    known(world, "weightlock_worker_restarts_total > 0")
     world.tamper()
-    eventually(world.weightlock.webhooks_present, "the webhook is put back", seconds=30)
+    known(world, "weightlock_webhook_configurations_restored_total > 0")
     world.weightlock.stop()
     silenced(world)
     world.weightlock.start()
     world.try_samples()
     scraped(world)
-    would_deny = "weightlock_report_would_deny > 0"
-    eventually(lambda: world.prometheus.query(would_deny), "what runs is scanned", seconds=60, every=0.5)
+    known(world, "weightlock_report_would_deny > 0")
     return world
 
 
@@ -87,8 +86,12 @@ def silenced(world: Monitored) -> None:
     answer = world.cluster.client().post(pods, {**yaml.safe_load(_POD)}, dryRun="All")
     assert answer.status == 500, answer
     assert "failed calling webhook" in answer.message
-    counted = 'apiserver_admission_webhook_rejection_count{error_type="calling_webhook_error"}'
-    eventually(lambda: world.prometheus.query(counted), "the API server counts it", every=0.5)
+    known(world, 'apiserver_admission_webhook_rejection_count{error_type="calling_webhook_error"}')
+
+
+def known(world: Monitored, query: str) -> None:
+    """Wait until Prometheus has scraped something: what a process counts and nobody has seen is gone with it."""
+    eventually(lambda: world.prometheus.query(query), query, seconds=60, every=0.5)
 
 
 def scraped(world: Monitored) -> None:
