@@ -31,7 +31,8 @@ def refused_in_time(lab: KeyLab, token: str) -> str:
             said = str(error)
         return bool(said)
 
-    eventually(refused, "the broker refuses", seconds=60)
+    # Not so often that the broker refuses it for that.
+    eventually(refused, "the broker refuses", seconds=60, every=1)
     print(said)
     return said
 
