@@ -20,10 +20,11 @@ _HOST = "127.0.0.1"
 
 
 class Forwarder:
-    """Listens on 127.0.0.1 at ``port``; a context manager. ``backends`` are ports of 127.0.0.1."""
+    """Listens on ``host`` at ``port``; a context manager. ``backends`` are ports of 127.0.0.1."""
 
-    def __init__(self, backends: Sequence[int]) -> None:
+    def __init__(self, backends: Sequence[int], host: str = _HOST) -> None:
         self.port = free_port()
+        self._host = host
         self._backends = list(backends)
         self._turn = 0
         self._loop = asyncio.new_event_loop()
@@ -78,7 +79,7 @@ class Forwarder:
         self._backends.append(backend)
 
     async def _listen(self) -> None:
-        listening = socket.create_server((_HOST, self.port), backlog=128)
+        listening = socket.create_server((self._host, self.port), backlog=128)
         listening.setblocking(False)
         self._accepting = self._loop.create_task(self._accept(listening))
 
