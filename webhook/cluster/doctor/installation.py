@@ -39,7 +39,7 @@ async def types(patient: Patient) -> Sequence[Finding]:
         name = wanted["metadata"]["name"]
         found = await patient.find(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
         if found is None:
-            fix = f"{patient.upgrade}, and its objects from a backup at once: docs/runbook.md#a-type-was-deleted"
+            fix = "put it back together with its objects, from a backup: docs/runbook.md#a-type-was-deleted"
             faults.append(Finding("fail", f"{name} is missing, and its objects with it", fix))
             continue
         version = (found["metadata"].get("labels") or {}).get(_VERSION, patient.version)

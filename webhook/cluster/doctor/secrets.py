@@ -31,7 +31,9 @@ async def certificate(patient: Patient) -> Sequence[Finding]:
     authorities = _certificates(client.get("caBundle", ""))
     if not authorities:
         return [Finding("fail", "the webhook configuration names no authority (caBundle)", fix)]
-    secret = await _mounted(patient, "webhook", "tls", f"{patient.name}-webhook-tls")
+    secret = await _mounted(
+        patient, "webhook", "tls", (f"{patient.name}-webhook-serving", f"{patient.name}-webhook-tls")
+    )
     found = _certificates((secret.get("data") or {}).get("tls.crt", ""))
     if not found:
         return [Finding("fail", f"Secret {secret['metadata']['name']} holds no certificate", fix)]
@@ -66,7 +68,7 @@ async def certificate(patient: Patient) -> Sequence[Finding]:
 
 async def signing_key(patient: Patient) -> Sequence[Finding]:
     """The key that signs requests and approvals is there, and its public half belongs to it."""
-    secret = await _mounted(patient, "controller", "signing", f"{patient.name}-signing")
+    secret = await _mounted(patient, "controller", "signing", (f"{patient.name}-signing",))
     data = {key: _decoded(value) for key, value in (secret.get("data") or {}).items()}
     name = secret["metadata"]["name"]
     try:
@@ -83,19 +85,22 @@ async def signing_key(patient: Patient) -> Sequence[Finding]:
     return [Finding("ok", f"Secret {name}")]
 
 
-async def _mounted(patient: Patient, part: str, volume: str, otherwise: str) -> Document:
-    """The Secret that a part mounts under a volume's name, or the one the chart would make."""
+async def _mounted(patient: Patient, part: str, volume: str, otherwise: Sequence[str]) -> Document:
+    """The Secret that a part mounts under a volume's name, or the first of those the chart might have made."""
     try:
         found = await patient.deployment(part)
     except SkippedError:
         found = None
     volumes = found["spec"]["template"]["spec"].get("volumes", ()) if found is not None else ()
     named = [item["secret"]["secretName"] for item in volumes if item["name"] == volume and "secret" in item]
-    name = named[0] if named else otherwise
-    secret = await patient.own("secrets", name)
-    if secret is None and found is None:
-        raise SkippedError(f"no Secret {name}, and no Deployment that names another")
-    return secret if secret is not None else {"metadata": {"name": name}}
+    names = named or list(otherwise)
+    for name in names:
+        secret = await patient.own("secrets", name)
+        if secret is not None:
+            return secret
+    if found is None:
+        raise SkippedError(f"no Secret {names[-1]}, and no Deployment that names another")
+    return {"metadata": {"name": names[-1]}}
 
 
 def _certificates(text: str) -> list[x509.Certificate]:

@@ -60,6 +60,14 @@ async def test_no_authority_at_all(patient, world, bundle, words):
     assert words in finding.what
 
 
+async def test_the_secret_that_the_controller_fills_comes_before_the_one_that_helm_made(patient, world):
+    pair = ending_in(60)
+    install(world, pair)
+    world.objects[TLS.replace("-tls", "-serving")] = world.objects[TLS]
+    world.objects[TLS] = {"metadata": {"name": "weightlock-webhook-tls"}, "data": {}}
+    assert (await secrets.certificate(patient))[0].result == "ok"
+
+
 async def test_a_secret_that_is_missing_or_empty(patient, world):
     world.objects[TLS]["data"] = {}
     assert "holds no certificate" in (await secrets.certificate(patient))[0].what
