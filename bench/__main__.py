@@ -10,6 +10,7 @@ NAMES = {
     "access": "grants: one look-up and one change as requests and approvals grow",
     "scale": "what a large cluster costs in memory and CPU, object by object",
     "seal": "sealing and unsealing, against cp",
+    "scan": "the background scan over simulated pods: time and memory as they grow",
     "broker": "keys released a second, and a sidecar from start to key",
 }
 
