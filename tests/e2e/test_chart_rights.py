@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
+from harness.cluster import run
 from harness.controlplane import ControlPlane, Options
 from harness.installed import WEBHOOK_PATHS
 from harness.lab import Lab
 from harness.release import NAME, NAMESPACE, Release, account, pod, signed_request
 from harness.rights import Right, granted, refused, used
 from harness.waiting import eventually
+from harness.weightlock import COMMAND
 
 from webhook.core.access.endings import ENDED
 from webhook.keys.envelope import AgentKey
@@ -233,3 +236,24 @@ def test_a_part_may_do_no_more_than_it_does(release: Release, part: str) -> None
     assert not needless, "\n".join(map(str, sorted(needless)))
     # Who is not granted something needs no excuse for it.
     assert excused <= may, "\n".join(map(str, sorted(excused - may)))
+
+
+def test_the_test_of_the_chart_examines_the_cluster_with_the_rights_it_is_given(release: Release) -> None:
+    """`helm test` would run this in a pod. Secrets are kept from it, and what needs them is skipped."""
+    cluster = release.cluster
+    hooks = cluster.helm("get", "hooks", NAME, "-n", NAMESPACE).ok().stdout
+    documents = [each for each in yaml.safe_load_all(hooks) if each["metadata"]["name"] == f"{NAME}-test"]
+    (pod_of_it,) = [document for document in documents if document["kind"] == "Pod"]
+    cluster.apply(*(document for document in documents if document["kind"] != "Pod"))
+    (container,) = pod_of_it["spec"]["containers"]
+    user = account("test")
+    kubeconfig = cluster.kubeconfig(user, ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}"])
+    command = [COMMAND, *container["args"], "--kubeconfig", kubeconfig, "--output", "json"]
+    examined = run(command, environment=cluster.tool_environment())
+    print(examined)
+    # Pods, Services and nodes are not there, which it finds; that it could look at everything else counts here.
+    assert examined.code == 1
+    secrets = {Right("get", "", "secrets")}
+    dry_run_of_a_pod = {Right("create", "", "pods")}
+    assert refused(cluster, user) <= secrets | dry_run_of_a_pod
+    assert used(cluster, user) - secrets - dry_run_of_a_pod <= granted(cluster, NAMESPACE, f"{NAME}-test")

@@ -43,8 +43,10 @@ class Release:
         self.url = f"https://127.0.0.1:{self.ports['webhook']}"
         self.parts: dict[str, Component] = {}
 
-    def helm(self, verb: str, *values: str, chart: Path = CHART) -> str:
-        """`helm install` or `upgrade` with values; what it says."""
+    def helm(
+        self, verb: str, *values: str, chart: Path = CHART, files: Mapping[str, Path] | None = None
+    ) -> str:
+        """`helm install` or `upgrade` with values, and values that are the content of files; what it says."""
         command = [verb, NAME, str(chart), "--namespace", NAMESPACE, "--set", f"webhook.url={self.url}"]
         # Tests of signatures need not wait half a minute after each change of a webhook configuration.
         command += ["--set", "config.controller.settleSeconds=1"]
@@ -52,6 +54,8 @@ class Release:
         command.append("--create-namespace" if verb == "install" else "--force-conflicts")
         for value in values:
             command += ["--set", value]
+        for name, file in (files or {}).items():
+            command += ["--set-file", f"{name}={file}"]
         said = self.cluster.helm(*command).ok().stdout
         self.cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=30s").ok()
         return said
@@ -86,16 +90,19 @@ class Release:
     def start(self, part: str) -> Component:
         """Start a part as the chart says it; the parts that listen are waited for."""
         place = self.cluster.directory / "chart" / part
+        text = self.data("configmaps", f"{NAME}-config")[f"{part}.yaml"].decode()
         files = {name: self.data("configmaps", source) for name, source in CONFIG_MAPS.items()}
-        files |= {name: self.data("secrets", source) for name, source in SECRETS.items()}
+        files |= {
+            name: self.data("secrets", source) for name, source in SECRETS.items() if f"/{name}/" in text
+        }
         if part in self.ports:
             files["tls"] = self.pair(part)
+        if "/broker-ca/" in text:
             files["broker-ca"] = {"ca.crt": self.pair("broker")["ca.crt"]}
         for directory, content in files.items():
             (place / directory).mkdir(parents=True, exist_ok=True)
             for key, data in content.items():
                 (place / directory / key).write_bytes(data)
-        text = self.data("configmaps", f"{NAME}-config")[f"{part}.yaml"].decode()
         config = yaml.safe_load(text.replace("/etc/weightlock/", f"{place}/"))
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}"]
         config["cluster"] = {"kubeconfig": str(self.cluster.kubeconfig(account(part), groups))}
