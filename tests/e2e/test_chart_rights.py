@@ -25,7 +25,8 @@ from harness.weightlock import COMMAND
 from webhook.core.access.endings import ENDED
 from webhook.keys.envelope import AgentKey
 
-PARTS = ("webhook", "controller", "broker")
+# The controller makes the certificates of the others.
+PARTS = ("controller", "webhook", "broker")
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/modelweights.weightlock.dev"
 AUDIENCE = "weightlock.dev/broker"
 CLAIMS = ("deviceclasses", "resourceclaims", "resourceclaimtemplates")

@@ -2,7 +2,6 @@
 
 from harness import manifests
 from harness.controlplane import ControlPlane
-from harness.incluster import InClusterWeightlock
 from harness.installed import PROBE, Installed
 from harness.waiting import eventually
 from harness.weightlock import Weightlock
@@ -72,14 +71,3 @@ def test_the_rights_it_is_given_are_enough(
     assert any(event["verb"] == "watch" for event in events)
     refused = [event["requestURI"] for event in events if event.get("responseStatus", {}).get("code") == 403]
     assert refused == []
-
-
-def test_what_a_cluster_with_nodes_would_run_is_valid(
-    own_weightlock: Weightlock, own_control_plane: ControlPlane
-) -> None:
-    inside = InClusterWeightlock(own_control_plane, "weightlock:dev")
-    apply = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"]
-    said = own_control_plane.kubectl(*apply, stdin=inside.objects()).ok()
-    assert "would violate" not in said.stderr
-    webhooks = manifests.webhooks(inside._client_config)
-    own_control_plane.kubectl(*apply, "--force-conflicts", stdin=webhooks).ok()

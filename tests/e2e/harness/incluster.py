@@ -1,158 +1,133 @@
-"""Weightlock as pods of a cluster with nodes: kind, or a cluster that exists already.
+"""Weightlock as pods of a cluster with nodes, kind or one that exists already: the chart, with the image under test.
 
-The image under test must be one that the nodes have (kind loads it) or can pull. Its certificate is made here and
-kept in a Secret; the API server of such a cluster shows webhooks no certificate of its own.
+The image must be one that the nodes have (kind loads it) or can pull. The controller does not put webhook
+configurations back here: tests take them away, and put them back themselves.
 """
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from harness import manifests
 from harness.cluster import Cluster
-from harness.installed import Installed
-from harness.pki import Authority
+from harness.installed import WEBHOOK_PATHS, Installed
+from harness.programs import ROOT
 from harness.waiting import eventually
-from harness.weightlock import POLICIES
 
-HOST = f"{manifests.NAME}.{manifests.NAMESPACE}.svc"
-PORT = 8443
-START_SECONDS = 120
-CONFIG: Mapping[str, Any] = {
-    "listen": {"port": PORT},
-    "tls": {"certificate": "/etc/weightlock/tls/tls.crt", "key": "/etc/weightlock/tls/tls.key"},
-}
-LABELS = {"app.kubernetes.io/name": manifests.NAME}
-DEPLOYMENT = f"deployment/{manifests.NAME}"
+CHART = ROOT / "charts" / "weightlock"
+WAIT_SECONDS = 300
+DEPLOYMENT = f"deployment/{manifests.NAME}-webhook"
+SELECTOR = f"app.kubernetes.io/instance={manifests.NAME},app.kubernetes.io/component=webhook"
 
 
 class InClusterWeightlock(Installed):
-    """One replica of `image` behind a Service, with the shipped policies as objects of the cluster."""
+    """One release of the chart with `image`; one webhook, so that a test that ends it has ended all."""
 
     def __init__(self, cluster: Cluster, image: str) -> None:
         super().__init__(cluster)
         self.image = image
-        self._authority = Authority(Path(tempfile.mkdtemp(dir=cluster.directory)), "weightlock-ca")
-        self._serving = self._authority.server(manifests.NAME, [HOST])
+        self._taken: list[dict[str, Any]] = []
+
+    def values(self) -> dict[str, str]:
+        """The values of the release, by path."""
+        repository, _, tag = self.image.rpartition(":")
+        found = {
+            "image.pullPolicy": "IfNotPresent",
+            "webhook.replicas": "1",
+            "webhook.minAvailable": "1",
+            "controller.replicas": "1",
+            "controller.restoreWebhooks": "false",
+            "broker.replicas": "1",
+            "config.controller.settleSeconds": "1",
+        }
+        if "@" in self.image:
+            repository, _, digest = self.image.partition("@")
+            return {**found, "image.repository": repository, "image.digest": digest}
+        # Without a tag the colon, if there is one, belongs to the registry's port.
+        if not repository or "/" in tag:
+            repository, tag = self.image, "latest"
+        return {**found, "image.repository": repository, "image.tag": tag}
+
+    def install(self) -> None:
+        """`helm install`, and wait until the pods are ready and the API server asks."""
+        command = ["install", manifests.NAME, str(CHART), "--namespace", manifests.NAMESPACE]
+        command += ["--create-namespace", "--wait", f"--timeout={WAIT_SECONDS}s"]
+        for path, value in self.values().items():
+            command += ["--set", f"{path}={value}"]
+        self.cluster.helm(*command, seconds=WAIT_SECONDS + 30).ok()
+        eventually(self._is_asked, "the API server asks Weightlock", seconds=60, every=0.5)
+
+    def uninstall(self) -> None:
+        """`helm uninstall`; types and what people made of them stay."""
+        self.cluster.helm("uninstall", manifests.NAME, "--namespace", manifests.NAMESPACE, "--wait").ok()
 
     @property
     def running(self) -> bool:
         """Whether its pod is available."""
         answer = self.cluster.client().get(
-            f"/apis/apps/v1/namespaces/{manifests.NAMESPACE}/deployments/{manifests.NAME}"
+            f"/apis/apps/v1/namespaces/{manifests.NAMESPACE}/deployments/{manifests.NAME}-webhook"
         )
         return answer.status == 200 and bool(answer.body["status"].get("availableReplicas"))
 
     def start(self) -> None:
-        """Apply it with one replica and wait until that is ready."""
-        self.cluster.apply(*self.objects())
-        self.cluster.apply(*(d for d in manifests.documents(POLICIES) if d["kind"] == "WeightPolicy"))
-        self._kubectl("rollout", "status", DEPLOYMENT, f"--timeout={START_SECONDS}s")
+        """Scale the webhook to one replica and wait until that is ready."""
+        self._kubectl("scale", DEPLOYMENT, "--replicas=1")
+        self._kubectl("rollout", "status", DEPLOYMENT, f"--timeout={WAIT_SECONDS}s")
 
     def stop(self) -> None:
-        """Scale it to nothing and wait until its pod is gone."""
+        """Scale the webhook to nothing and wait until its pod is gone."""
         self._kubectl("scale", DEPLOYMENT, "--replicas=0")
         eventually(lambda: not self._pods(), "Weightlock's pod is gone", seconds=60, every=0.5)
 
     def kill(self) -> None:
-        """Scale it to nothing and end its pod without grace."""
+        """Scale the webhook to nothing and end its pod without grace."""
         self._kubectl("scale", DEPLOYMENT, "--replicas=0")
-        self._kubectl("delete", "pods", "-l", _selector(), "--force", "--grace-period=0")
+        self._kubectl("delete", "pods", "-l", SELECTOR, "--force", "--grace-period=0")
 
     def logs(self) -> str:
-        """What its pod wrote to its log."""
-        return self._kubectl("logs", "-l", _selector(), "--tail=-1")
+        """What the webhook's pod wrote to its log."""
+        return self._kubectl("logs", "-l", SELECTOR, "--tail=-1")
 
     def get(self, path: str) -> tuple[int, str]:
-        """GET a path of Weightlock's own port through the API server's proxy: status and text."""
-        service = f"/api/v1/namespaces/{manifests.NAMESPACE}/services/https:{manifests.NAME}:443/proxy"
+        """GET a path of the webhook's own port through the API server's proxy: status and text."""
+        service = (
+            f"/api/v1/namespaces/{manifests.NAMESPACE}/services/https:{manifests.NAME}-webhook:443/proxy"
+        )
         answer = self.cluster.client().get(f"{service}{path}")
         return answer.status, answer.body if isinstance(answer.body, str) else str(answer.body)
 
+    def add_webhooks(self) -> None:
+        """Put the webhook configurations back that `remove_webhooks` took, and wait until the API server asks."""
+        self.cluster.apply(*self._taken)
+        self._taken.clear()
+        eventually(self._is_asked, "the API server asks Weightlock", seconds=60, every=0.5)
+
+    def remove_webhooks(self) -> None:
+        """Take the webhook configurations away, and remember them: the chart does not know their authority."""
+        for path in WEBHOOK_PATHS:
+            answer = self.cluster.client().get(path)
+            if answer.status == 200:
+                metadata = {
+                    "name": answer.body["metadata"]["name"],
+                    "labels": answer.body["metadata"]["labels"],
+                }
+                kept = {field: answer.body[field] for field in ("apiVersion", "kind", "webhooks")}
+                self._taken.append({**kept, "metadata": metadata})
+        super().remove_webhooks()
+
+    def _client_config(self, path: str) -> Mapping[str, Any]:
+        service = {
+            "namespace": manifests.NAMESPACE,
+            "name": f"{manifests.NAME}-webhook",
+            "path": path,
+            "port": 443,
+        }
+        return {"service": service}
+
     def _kubectl(self, *arguments: str) -> str:
-        return (
-            self.cluster.kubectl("-n", manifests.NAMESPACE, *arguments, seconds=START_SECONDS + 10)
-            .ok()
-            .stdout
-        )
+        done = self.cluster.kubectl("-n", manifests.NAMESPACE, *arguments, seconds=WAIT_SECONDS + 10)
+        return done.ok().stdout
 
     def _pods(self) -> list[Any]:
         path = f"/api/v1/namespaces/{manifests.NAMESPACE}/pods"
-        found: list[Any] = self.cluster.client().get(path, labelSelector=_selector()).ok()["items"]
+        found: list[Any] = self.cluster.client().get(path, labelSelector=SELECTOR).ok()["items"]
         return found
-
-    def _client_config(self, path: str) -> Mapping[str, Any]:
-        service = {"namespace": manifests.NAMESPACE, "name": manifests.NAME, "path": path, "port": 443}
-        return {"service": service, "caBundle": manifests.base64_of(self._authority.certificate)}
-
-    def objects(self) -> list[manifests.Manifest]:
-        """The Secret, ConfigMap, Deployment and Service."""
-        metadata = {"name": manifests.NAME, "namespace": manifests.NAMESPACE, "labels": LABELS}
-        certificate, key = (manifests.base64_of(f) for f in (self._serving.certificate, self._serving.key))
-        pod = {"metadata": {"labels": LABELS}, "spec": self._pod_spec()}
-        deployment = {"replicas": 1, "selector": {"matchLabels": LABELS}, "template": pod}
-        port = {"port": 443, "targetPort": PORT}
-        return [
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": metadata,
-                "type": "kubernetes.io/tls",
-                "data": {"tls.crt": certificate, "tls.key": key},
-            },
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": metadata,
-                "data": {"config.yaml": yaml.safe_dump(dict(CONFIG))},
-            },
-            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": deployment},
-            {
-                "apiVersion": "v1",
-                "kind": "Service",
-                "metadata": metadata,
-                "spec": {"selector": LABELS, "ports": [port]},
-            },
-        ]
-
-    def _pod_spec(self) -> dict[str, Any]:
-        mounts = [
-            {"name": "config", "mountPath": "/etc/weightlock/config", "readOnly": True},
-            {"name": "tls", "mountPath": "/etc/weightlock/tls", "readOnly": True},
-            {"name": "scratch", "mountPath": "/tmp"},
-        ]
-        container = {
-            "name": manifests.NAME,
-            "image": self.image,
-            "imagePullPolicy": "IfNotPresent",
-            "args": ["serve", "--config", "/etc/weightlock/config/config.yaml"],
-            "ports": [{"containerPort": PORT}],
-            "readinessProbe": {
-                "httpGet": {"path": "/readyz", "port": PORT, "scheme": "HTTPS"},
-                "periodSeconds": 1,
-            },
-            "securityContext": {
-                "allowPrivilegeEscalation": False,
-                "capabilities": {"drop": ["ALL"]},
-                "readOnlyRootFilesystem": True,
-            },
-            "volumeMounts": mounts,
-        }
-        return {
-            "serviceAccountName": manifests.ACCOUNT,
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-            "terminationGracePeriodSeconds": 30,
-            "containers": [container],
-            "volumes": [
-                {"name": "config", "configMap": {"name": manifests.NAME}},
-                {"name": "tls", "secret": {"secretName": manifests.NAME}},
-                {"name": "scratch", "emptyDir": {}},
-            ],
-        }
-
-
-def _selector() -> str:
-    return ",".join(f"{name}={value}" for name, value in LABELS.items())
