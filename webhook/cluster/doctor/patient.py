@@ -62,7 +62,7 @@ class Patient:
     def upgrade(self) -> str:
         """The command that puts back whatever the chart holds."""
         return (
-            f"helm upgrade {self.name} charts/weightlock -n {self.namespace} --reuse-values --force-conflicts"
+            f"helm upgrade {self.name} charts/weightlock -n {self.namespace} --reset-then-reuse-values --force-conflicts"
         )
 
     async def find(self, path: str) -> Document | None:
