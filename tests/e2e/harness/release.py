@@ -98,7 +98,9 @@ class Release:
         if part in self.ports:
             files["tls"] = self.pair(part)
         if "/broker-ca/" in text:
-            files["broker-ca"] = {"ca.crt": self.pair("broker")["ca.crt"]}
+            # The controller, which may be the one who makes it, waits for none.
+            pair = self.pair("broker") if part in self.ports else self._pair("broker")
+            files["broker-ca"] = {name: pem for name, pem in pair.items() if name == "ca.crt"}
         for directory, content in files.items():
             (place / directory).mkdir(parents=True, exist_ok=True)
             for key, data in content.items():

@@ -61,9 +61,8 @@ class Patient:
     @property
     def upgrade(self) -> str:
         """The command that puts back whatever the chart holds."""
-        return (
-            f"helm upgrade {self.name} charts/weightlock -n {self.namespace} --reset-then-reuse-values --force-conflicts"
-        )
+        flags = f"-n {self.namespace} --reset-then-reuse-values --force-conflicts"
+        return f"helm upgrade {self.name} charts/weightlock {flags}"
 
     async def find(self, path: str) -> Document | None:
         """An object or list, read once; None where there is none."""
