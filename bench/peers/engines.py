@@ -29,6 +29,8 @@ API = "/apis/admissionregistration.k8s.io/v1"
 HOOK = "bench-peers"
 EXEMPT = ["kube-system", "weightlock-system", "kyverno", "gatekeeper-system"]
 READY_SECONDS = 120.0
+# The most there is: what waits long is to be measured, and not to fail.
+TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +190,9 @@ class Webhook(Engine):
         return time.monotonic() - begun
 
     def judges(self):
-        """Whether it denies at its own port what its policies deny."""
-        return self.ask("validate", pods.bad())["allowed"] is False
+        """Whether it tells right from wrong at its own port; one that is not ready may allow all, or deny all."""
+        verdicts = [self.ask("validate", pod)["allowed"] for pod in (pods.good(), pods.bad())]
+        return verdicts == [True, False]
 
     def ask(self, path, pod):
         """The response of one review straight at its port."""
@@ -225,7 +228,7 @@ class Webhook(Engine):
             "failurePolicy": "Fail",
             "matchPolicy": "Equivalent",
             "sideEffects": "None",
-            "timeoutSeconds": 10,
+            "timeoutSeconds": TIMEOUT_SECONDS,
         }
         if kind == "Mutating":
             webhook["reinvocationPolicy"] = "Never"

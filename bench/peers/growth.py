@@ -8,6 +8,7 @@ import time
 
 from bench.peers import crowd, machine
 from bench.peers.bench import say
+from bench.peers.engines import asked
 from bench.peers.gatekeeper import CONFIG_MAPS, constraint
 from bench.peers.kyverno import policy_documents
 from bench.peers.policies import admission_policies, elsewhere, for_config_maps
@@ -67,8 +68,7 @@ def _stage(bench, name, effort, extra, *, reviews=0, grants=0):
             # It registers what it serves itself, and that is to be what is asked.
             engine.register(mutating=False)
         if grants:
-            counted = engine.metric("weightlock_grants_active")
-            assert counted == grants, f"{counted} of {grants} grants count"
+            asked(lambda: engine.metric("weightlock_grants_active") == grants, "all grants count")
         time.sleep(1.0)
         found["idle"] = machine.memory(engine.pid)
         found["direct"] = straight(engine, effort, ("2KB",), (_CLIENTS,), times=2)[f"2KB/{_CLIENTS}"]

@@ -12,7 +12,7 @@ from harness import manifests
 from harness.process import free_port
 from harness.waiting import eventually
 
-from bench.peers.engines import API, HOOK, READY_SECONDS, Webhook, wait_until_established
+from bench.peers.engines import API, HOOK, READY_SECONDS, TIMEOUT_SECONDS, Webhook, wait_until_established
 from bench.peers.policies import MUTATION, POLICIES, RULE, spec
 
 GROUP = "policies.kyverno.io"
@@ -168,6 +168,7 @@ class Kyverno(Webhook):
             f"--tlsSecretName={TLS_SECRET}",
             "--disableCertManagerController=true",
             f"--metricsPort={free_port()}",
+            f"--webhookTimeout={TIMEOUT_SECONDS}",
             "--controllerRuntimeMetricsAddress=0",
         ]
         return [self.bench.programs["kyverno"]["program"], *flags], {**self.bench.environment, **ENVIRONMENT}

@@ -17,6 +17,7 @@ def main(arguments):
     """Measure, or only report; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a try of a few minutes")
+    parser.add_argument("--short", action="store_true", help="two rounds, in about half the time")
     parser.add_argument("--only", nargs="+", default=(), help="these engines, and none")
     parser.add_argument("--report", action="store_true", help="write the report again, measure nothing")
     parser.add_argument("--no-growth", action="store_true", help="only the turns")
@@ -27,7 +28,9 @@ def main(arguments):
         place.mkdir(parents=True, exist_ok=True)
         found = {}
         try:
-            measure(found, plan.QUICK if options.quick else plan.FULL, options)
+            measure(
+                found, plan.QUICK if options.quick else plan.SHORT if options.short else plan.FULL, options
+            )
         finally:
             # What was measured before a failure is worth keeping; only a whole run is reported.
             (place / "run.json").write_text(json.dumps(found, separators=(",", ":")))
@@ -45,6 +48,7 @@ def measure(found, effort, options):
             "where": bench.where(),
             "labels": {name: engine.label for name, engine in bench.engines.items()},
             "effort": dataclasses.asdict(effort),
+            "minutes": 0.0,
             "turns": [],
             "growth": {},
         }
@@ -55,8 +59,8 @@ def measure(found, effort, options):
             for engine in order:
                 say(f"round {number + 1} of {effort.rounds}: {engine.label}")
                 found["turns"].append({"engine": engine.name, "round": number, **turn.take(engine, effort)})
-            found["rounds"] = number + 1
             now = time.monotonic()
+            found |= {"rounds": number + 1, "minutes": round((now - begun) / 60, 1)}
             if number and now - begun + (now - started) > effort.minutes * 60:
                 say(f"{number + 1} rounds, since another would take too long")
                 break
