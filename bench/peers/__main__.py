@@ -1,6 +1,7 @@
 """``python -m bench.peers``: measure, and write the results, the plots and docs/performance.md.
 
---quick          a try of a few minutes: fewer rounds, shorter, smaller; writes to build/ and not to the docs
+--quick          a try of a few minutes: one round, shorter, smaller; writes to build/ and not to the docs
+--short          two rounds instead of three, in about half the time
 --only NAME …    some engines (kyverno, gatekeeper, noop, vap, weightlock) besides none
 --report         measure nothing; write the report again from the results
 """

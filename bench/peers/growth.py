@@ -5,6 +5,7 @@ processor of its own.
 """
 
 import time
+from operator import itemgetter
 
 from bench.peers import crowd, machine
 from bench.peers.bench import say
@@ -16,6 +17,8 @@ from bench.peers.turn import straight
 
 GROWING = ("noop", "weightlock", "kyverno", "gatekeeper")
 _CLIENTS = 8
+# One process measured again and again differs by a quarter on a busy machine, so the middle one counts.
+_TIMES = 3
 
 
 def extra_policies(name, count):
@@ -71,20 +74,23 @@ def _stage(bench, name, effort, extra, *, reviews=0, grants=0):
             asked(lambda: engine.metric("weightlock_grants_active") == grants, "all grants count")
         time.sleep(1.0)
         found["idle"] = machine.memory(engine.pid)
-        found["direct"] = straight(engine, effort, ("2KB",), (_CLIENTS,), times=2)[f"2KB/{_CLIENTS}"]
+        asked_thrice = [
+            straight(engine, effort, ("2KB",), (_CLIENTS,))[f"2KB/{_CLIENTS}"] for _ in range(_TIMES)
+        ]
+        found["direct"] = sorted(asked_thrice, key=itemgetter("cpuPer10000"))[_TIMES // 2]
         if reviews:
-            rest = max(1, reviews - found["direct"]["count"])
+            before = sum(one["count"] for one in asked_thrice)
             body = bench.reviews["2KB"]
             target = engine.target("validate")
             found["many"] = bench.load.run(
                 target,
                 body,
                 clients=_CLIENTS,
-                count=rest,
+                count=max(1, reviews - before),
                 seconds=effort.soak,
                 contains='"allowed":true',
             )
-            found["reviews"] = found["direct"]["count"] + found["many"]["count"]
+            found["reviews"] = before + found["many"]["count"]
         found["after"] = machine.memory(engine.pid)
     finally:
         engine.unregister()

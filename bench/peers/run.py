@@ -61,7 +61,7 @@ def measure(found, effort, options):
                 found["turns"].append({"engine": engine.name, "round": number, **turn.take(engine, effort)})
             now = time.monotonic()
             found |= {"rounds": number + 1, "minutes": round((now - begun) / 60, 1)}
-            if number and now - begun + (now - started) > effort.minutes * 60:
+            if 0 < number < effort.rounds - 1 and now - begun + (now - started) > effort.minutes * 60:
                 say(f"{number + 1} rounds, since another would take too long")
                 break
         if not options.no_growth:

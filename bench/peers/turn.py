@@ -54,7 +54,7 @@ def _through_the_api(engine, effort, kinds):
     return found
 
 
-def straight(engine, effort, sizes=tuple(pods.SIZES), clients=DIRECT_CLIENTS, times=1):
+def straight(engine, effort, sizes=tuple(pods.SIZES), clients=DIRECT_CLIENTS):
     """Reviews at the engine's own port: it on one processor, the load on the others. CPU is per 10,000 reviews."""
     bench, found = engine.bench, {}
     cores = machine.cores()
@@ -67,7 +67,7 @@ def straight(engine, effort, sizes=tuple(pods.SIZES), clients=DIRECT_CLIENTS, ti
             bench.load.run(target, body, clients=8, seconds=effort.direct / 3, **ask)
             for number in clients:
                 before = machine.cpu_seconds(engine.pid)
-                figures = bench.load.run(target, body, clients=number, seconds=effort.direct * times, **ask)
+                figures = bench.load.run(target, body, clients=number, seconds=effort.direct, **ask)
                 spent = machine.cpu_seconds(engine.pid) - before
                 # The first answer on each connection is not among those counted, but it was worked for.
                 figures["cpuPer10000"] = spent / (figures["count"] + number) * 10_000
