@@ -76,8 +76,8 @@ image: ## Build the container image (needs Docker)
 
 lock: $(READY) ## Resolve the dependencies again
 	@$(BIN)/pip install -q uv
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-header --no-emit-index-url --upgrade -q -o requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra aws --extra azure --extra gcp --extra pkcs11 --extra tracing --universal --generate-hashes --no-header --no-emit-index-url --upgrade -q -o requirements.txt
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-header --no-emit-index-url --no-strip-extras --upgrade -q -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra aws --extra azure --extra gcp --extra pkcs11 --extra tracing --universal --generate-hashes --no-header --no-emit-index-url --no-strip-extras --upgrade -q -o requirements.txt
 
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
