@@ -3,11 +3,13 @@
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from harness import examples
 from harness.cluster import run
-from harness.controlplane import ControlPlane
+from harness.controlplane import ControlPlane, Options
 from harness.programs import ROOT
 from harness.waiting import eventually
 from harness.weightlock import Weightlock
@@ -23,15 +25,24 @@ def says(expected: str, text: str) -> bool:
     return re.fullmatch(pattern, text.strip(), re.DOTALL) is not None
 
 
-def test_every_step_does_what_the_page_says(
-    own_weightlock: Weightlock, own_control_plane: ControlPlane
-) -> None:
-    examples.apply_state(own_control_plane)
-    path = [own_control_plane.programs["kubectl"].parent, Path(sys.executable).parent, os.environ["PATH"]]
+@pytest.fixture
+def cluster(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[ControlPlane]:
+    """The reader's own: the access that the page ends with would be in the way of other tests."""
+    found = new_control_plane(Options())
+    weightlock = Weightlock(found)
+    weightlock.install()
+    examples.apply_state(found)
+    yield found
+    weightlock.stop()
+    found.stop()
+
+
+def test_every_step_does_what_the_page_says(cluster: ControlPlane) -> None:
+    path = [cluster.programs["kubectl"].parent, Path(sys.executable).parent, os.environ["PATH"]]
     environment = {
-        **own_control_plane.tool_environment(),
+        **cluster.tool_environment(),
         "PATH": os.pathsep.join(map(str, path)),
-        "KUBECONFIG": str(own_control_plane.kubeconfig()),
+        "KUBECONFIG": str(cluster.kubeconfig()),
     }
     assert len(STEPS) == 5
     for command, expected in (found for step in STEPS for found in COMMAND.findall(step)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -79,10 +80,13 @@ class Router:
         self.closing = False
         # Connections that have brought no request yet.
         self.fresh: set[object] = set()
+        # When the last request came, by the monotonic clock.
+        self.asked = 0.0
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         self.fresh.discard(request.protocol)
+        self.asked = monotonic()
         try:
             response = await self._answer(request)
         except HttpError as error:

@@ -25,6 +25,7 @@ _BACKLOG = 1024
 _HANDSHAKE_SECONDS = 10.0
 _TROUBLE_SECONDS = 0.1
 _LAST_REQUEST_SECONDS = 2.0
+_QUIET_SECONDS = 0.25
 _LOOK_SECONDS = 0.01
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,9 @@ class Listener:
     async def close(self, seconds: float) -> None:
         """Stop accepting, let what was begun finish within so many seconds, and close every connection.
 
-        A connection that was just made has a request on its way, so it is given a moment to bring it.
+        A connection that was just made has a request on its way, so it is given a moment to bring it. One that is kept
+        may have: while requests come, each of them ends its connection with its answer, and the idle rest is closed
+        once nothing was asked for a moment. Closed under a request, a connection is a failed admission.
         """
         if self._accepting is not None:
             self._accepting.cancel()
@@ -69,12 +72,19 @@ class Listener:
         self._socket.close()
         self._server.router.closing = True
         end = time.monotonic() + min(seconds, _LAST_REQUEST_SECONDS)
-        while (self._greeting or self._server.router.fresh) and time.monotonic() < end:  # noqa: ASYNC110 - no event says so
+        while self._may_be_asked() and time.monotonic() < end:
             await asyncio.sleep(_LOOK_SECONDS)
         for task in tuple(self._greeting):
             task.cancel()
         self._server.pre_shutdown()
         await self._server.shutdown(seconds)
+
+    def _may_be_asked(self) -> bool:
+        """Whether a request is likely to be on its way."""
+        router = self._server.router
+        if self._greeting or router.fresh:
+            return True
+        return bool(self._server.connections) and time.monotonic() - router.asked < _QUIET_SECONDS
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()

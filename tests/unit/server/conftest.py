@@ -148,7 +148,11 @@ class Client:
 
 
 @pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Client]]]:
+async def serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[..., Awaitable[Client]]]:
+    # The clients of these tests ask nothing any more when they are done.
+    monkeypatch.setattr("webhook.server.listener._QUIET_SECONDS", 0.0)
     async with AsyncExitStack() as stack:
 
         async def start(source: Any = None, *, signer: Any = None, **changes: Any) -> Client:

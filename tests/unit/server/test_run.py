@@ -270,3 +270,28 @@ async def test_a_connection_that_brings_nothing_does_not_hold_up_the_end(serve, 
     await asyncio.gather(*(listener.close(5) for listener in client.webhook.listeners))
     assert asyncio.get_running_loop().time() - begun < 2
     writer.close()
+
+
+async def test_a_connection_that_was_used_a_moment_ago_is_closed_by_its_next_answer(serve, monkeypatch):
+    monkeypatch.setattr("webhook.server.listener._QUIET_SECONDS", 0.4)
+    client = await serve()
+    reader, writer = await asyncio.open_connection("localhost", client.port, ssl=client.context)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\nok\n")
+    closing = [asyncio.create_task(listener.close(5)) for listener in client.webhook.listeners]
+    await asyncio.sleep(0.1)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"Connection: close" in answer
+    await asyncio.gather(*closing)
+
+
+async def test_an_idle_connection_does_not_hold_up_the_end(serve, monkeypatch):
+    monkeypatch.setattr("webhook.server.listener._QUIET_SECONDS", 0.05)
+    client = await serve()
+    assert (await client.get("/healthz"))[0] == 200
+    begun = asyncio.get_running_loop().time()
+    await asyncio.gather(*(listener.close(5) for listener in client.webhook.listeners))
+    assert asyncio.get_running_loop().time() - begun < 2
