@@ -8,27 +8,34 @@ from pydantic import BaseModel, ValidationError
 
 from webhook.api.faults import describe
 from webhook.cli.main import UsageError
-from webhook.embedded.manifests import ManifestError, read_file
+from webhook.embedded.manifests import ManifestError, read_bytes, read_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from webhook.embedded.manifests import Manifest
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def read_config(path: Path, model: type[_Model]) -> _Model:
     """The file as its type. Raises `UsageError`."""
-    return parse_config(read_document(path), model, str(path))
+    return parse_config(_only(lambda: read_file(path), str(path)), model, str(path))
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """The one document of the file; an empty file says nothing. Raises `UsageError`."""
+def read_text(text: bytes, source: str) -> dict[str, Any]:
+    """The one document of a file that was read already; an empty file says nothing. Raises `UsageError`."""
+    return _only(lambda: read_bytes(text, source), source)
+
+
+def _only(read: Callable[[], Iterable[Manifest]], source: str) -> dict[str, Any]:
     try:
-        documents = [manifest.document for manifest in read_file(path)]
+        documents = [manifest.document for manifest in read()]
     except ManifestError as error:
         raise UsageError(str(error)) from None
     if len(documents) > 1:
-        raise UsageError(f"{path}: a configuration is one document, found {len(documents)}")
+        raise UsageError(f"{source}: a configuration is one document, found {len(documents)}")
     return documents[0] if documents else {}
 
 

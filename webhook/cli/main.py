@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +26,16 @@ _COMMANDS = {
 }
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: that costs 4 MB, which a process that runs for months would keep."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print(f"weightlock {version('weightlock')}")
+        parser.exit()
+
+
 class UsageError(Exception):
     """Bad input; the message is for the person who typed it."""
 
@@ -37,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="weightlock", description="Keeps AI model weights and GPUs in the hands of approved workloads."
     )
-    parser.add_argument("--version", action="version", version=f"weightlock {version('weightlock')}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and end")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     asked = next((word for word in words if not word.startswith("-")), "")
     for name, summary in _COMMANDS.items():

@@ -41,8 +41,10 @@ APPROVALS = f"AccessApproval.{GROUP}"
 NATIVE_POLICIES = "ValidatingAdmissionPolicy.admissionregistration.k8s.io"
 NATIVE_BINDINGS = "ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io"
 
-# What counts of these besides the spec is who wrote them when.
-_DATED = frozenset({REQUESTS, APPROVALS})
+# The book of access reads these once and tells by itself what changed; as objects they would fill the memory.
+_ACCESS = frozenset({REQUESTS, APPROVALS})
+# So many of them may wait for the book at once.
+_MOST_WAITING = 1000
 # An asset or policy that can no longer be read keeps its last good form; the API server's schema lets none come.
 _TYPES: dict[str, type[BaseModel]] = {
     MODELS: ModelWeights,
@@ -131,7 +133,7 @@ class SnapshotBuilder:
         before = self._snapshot
         models = self._typed[MODELS]
         fresh_models = before is None or MODELS in self._stale
-        fresh_access = fresh_models or bool(self._stale & {REQUESTS, APPROVALS})
+        fresh_access = fresh_models or bool(self._stale & _ACCESS)
         fresh_policies = before is None or bool(self._stale & {POLICIES, NATIVE_POLICIES, NATIVE_BINDINGS})
         self._snapshot = Snapshot(
             settings=self._settings,
@@ -155,13 +157,16 @@ class SnapshotBuilder:
             self._note_access(key, None)
             self._renew(key)
             return
-        before = self._typed[key.kind].get(key.name)
-        # A list that is read again, or new labels, change nothing: what is compiled stays.
-        if before is None or before.spec != resource.spec or key in self._problems or key.kind in _DATED:
+        if key.kind in _ACCESS:
             self._renew(key)
+            self._note_access(key, resource)
+        else:
+            before = self._typed[key.kind].get(key.name)
+            # A list that is read again, or new labels, change nothing: what is compiled stays.
+            if before is None or before.spec != resource.spec or key in self._problems:
+                self._renew(key)
+            self._typed[key.kind][key.name] = resource
         self._problems.pop(key, None)
-        self._typed[key.kind][key.name] = resource
-        self._note_access(key, resource)
 
     def _renew(self, key: ObjectKey) -> None:
         """Have what was made of an object made again."""
@@ -177,13 +182,15 @@ class SnapshotBuilder:
             self._snapshot.catalog.backends.changed(key)
 
     def _note_access(self, key: ObjectKey, resource: Any) -> None:
-        if key.kind not in (REQUESTS, APPROVALS):
+        if key.kind not in _ACCESS:
             return
         place = (key.kind.partition(".")[0], key.name)
         self._removed.add(place)
         self._written.pop(place, None)
         if resource is not None:
             self._written[place] = resource
+        if len(self._removed) >= _MOST_WAITING:
+            self._book(fresh_models=True)
 
     def _policies(self) -> PolicySet:
         policies = [

@@ -72,7 +72,7 @@ class Listener:
         self._socket.close()
         self._server.router.closing = True
         end = time.monotonic() + min(seconds, _LAST_REQUEST_SECONDS)
-        while self._may_be_asked() and time.monotonic() < end:
+        while self._may_be_asked() and time.monotonic() < end:  # noqa: ASYNC110 - no event says so
             await asyncio.sleep(_LOOK_SECONDS)
         for task in tuple(self._greeting):
             task.cancel()

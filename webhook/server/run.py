@@ -20,10 +20,9 @@ from webhook.server.certificates import CertificateKeeper
 from webhook.server.gate import Gate
 from webhook.server.health import Health, snapshot_check
 from webhook.server.http import Router, Server
-from webhook.server.listener import Listener, ListenError, bind
+from webhook.server.listener import Listener, bind
 from webhook.server.metrics import AdmissionMetrics
-from webhook.server.supervisor import Supervisor
-from webhook.server.tracing import Tracer, TracingUnavailableError
+from webhook.server.tracing import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -55,34 +54,33 @@ class Sockets(NamedTuple):
         watch = bind(config.metrics_listen) if config.metrics_listen is not None else None
         return cls(bind(config.listen), watch)
 
+    @classmethod
+    def of(cls, config: Config, lifeline: Lifeline | None) -> Sockets:
+        """The sockets of the workers before this one, or new ones that are kept for those to come."""
+        if lifeline is None:
+            return cls.bind(config)
+        if lifeline.sockets:
+            review, *others = lifeline.sockets
+            return cls(review, others[0] if others else None)
+        found = cls.bind(config)
+        lifeline.keep([bound for bound in found if bound is not None], config.review_timeout_seconds)
+        return found
+
 
 def serve(
     config: Config,
     open_source: OpenSource,
     signer: Signer | None = None,
-    *,
-    bad_input: type[Exception] = ListenError,
-) -> int:
-    """Run the webhook until SIGTERM or SIGINT; the exit code. Raises `ListenError` where an address is taken.
+    lifeline: Lifeline | None = None,
+) -> None:
+    """Run the webhook until SIGTERM or SIGINT; with a ``lifeline``, as one worker of a `Supervisor`.
 
-    ``bad_input`` is what ``open_source`` raises where the input is at fault: it is told in one line, with exit code 2.
+    Raises `ListenError` where an address is taken, `TracingUnavailableError`, and whatever ``open_source`` raises.
     """
     logs.configure(config.log_level)
-    sockets = Sockets.bind(config)
-
-    def work(lifeline: Lifeline | None) -> int:
-        try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                runner.run(_serve(config, sockets, open_source, signer, lifeline))
-        except (bad_input, TracingUnavailableError) as error:
-            print(f"weightlock serve: {error}", file=sys.stderr)
-            return 2
-        return 0
-
-    if not config.supervise or sys.platform == "win32":
-        return work(None)
-    listening = [bound for bound in sockets if bound is not None]
-    return Supervisor(work, listening, hang_seconds=config.review_timeout_seconds).run()
+    sockets = Sockets.of(config, lifeline)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(config, sockets, open_source, signer, lifeline))
 
 
 async def _serve(

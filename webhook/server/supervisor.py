@@ -1,18 +1,19 @@
 """Runs the work in a child process, and another one in its place when it hangs, dies or has grown too large.
 
 The CEL engine is native code that judges what strangers write: an expression that never ends holds the whole process,
-and a fault in it takes the process along. Both then cost a moment, not the container. The listening sockets belong to
-the parent, so connections wait for the next child instead of being refused. The parent itself judges nothing.
+and a fault in it takes the process along. Both then cost a moment, not the container. The parent judges nothing and
+imports next to nothing: all that is large is loaded in the child, so its memory is needed once. What the first child
+listens on it hands to the parent, so connections wait for the next child instead of being refused.
 """
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import os
 import select
 import signal
+import socket
+import struct
 import sys
 import time
 from contextlib import suppress
@@ -22,14 +23,16 @@ from typing import TYPE_CHECKING
 from webhook.server.ledger import SLOTS, Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from socket import socket
+    from collections.abc import Callable, Sequence
 
 BEAT_SECONDS = 0.5
 START_SECONDS = 120.0
 _LAST_SECONDS = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONG_LIFE = 0.05, 5.0, 60.0
 _BEAT, _READY, _REPLACE = b".", b"+", b"r"
+# Comes with descriptors, and last of what is read with them: how long a child may hang.
+_KEEP = struct.Struct("<d")
+_MOST_SOCKETS = 8
 _BAD_INPUT = 2
 _ENDS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
@@ -40,14 +43,30 @@ log = logging.getLogger(__name__)
 class Lifeline:
     """What a child holds of its parent. ``restarts`` is how many children before it ended as they should not.
 
-    ``slot`` is its own part of the memory that outlives it, ``other_slots`` are those of its like.
+    ``slot`` is its own part of the memory that outlives it, ``other_slots`` are those of its like, ``sockets`` what the
+    children before it listened on.
     """
 
-    def __init__(self, beats: int, restarts: int, ledger: Ledger, slot: int) -> None:
-        self._beats = beats
+    def __init__(
+        self,
+        parent: socket.socket,
+        restarts: int,
+        ledger: Ledger,
+        slot: int,
+        sockets: Sequence[socket.socket] = (),
+    ) -> None:
+        self._parent = parent
         self.restarts = restarts
         self.slot = ledger.slots[slot]
         self.other_slots = tuple(other for other in ledger.slots if other is not self.slot)
+        self.sockets = tuple(sockets)
+
+    def keep(self, sockets: Sequence[socket.socket], hang_seconds: float) -> None:
+        """Have the parent hold what is listened on, for children to come, and end this one should it hang so long."""
+        try:
+            socket.send_fds(self._parent, [_KEEP.pack(hang_seconds)], [each.fileno() for each in sockets])
+        except OSError:
+            os._exit(1)
 
     def beat(self) -> None:
         """Say that the event loop turns. Call it every `BEAT_SECONDS`."""
@@ -63,7 +82,7 @@ class Lifeline:
 
     def _say(self, what: bytes) -> None:
         try:
-            os.write(self._beats, what)
+            self._parent.send(what)
         except BlockingIOError:
             # The parent has not listened for a while; there is enough for it to hear.
             return
@@ -75,7 +94,7 @@ class Lifeline:
 @dataclass(slots=True)
 class _Child:
     pid: int
-    beats: int
+    line: socket.socket
     slot: int
     born: float
     last: float
@@ -85,17 +104,15 @@ class _Child:
 
 
 class Supervisor:
-    """One parent. ``work`` runs in each child and returns its exit code.
+    """One parent. ``work`` runs in each child and returns its exit code; it loads by itself whatever it needs.
 
-    A child that was ready once and then does not beat for ``hang_seconds`` is ended.
+    A child that was ready once and then does not beat for as long as it said is ended.
     """
 
-    def __init__(
-        self, work: Callable[[Lifeline], int], sockets: Iterable[socket], *, hang_seconds: float
-    ) -> None:
+    def __init__(self, work: Callable[[Lifeline], int]) -> None:
         self._work = work
-        self._sockets = list(sockets)
-        self._hang_seconds = hang_seconds
+        self._sockets: list[socket.socket] = []
+        self._hang_seconds = START_SECONDS
         self._children: dict[int, _Child] = {}
         self._ledger = Ledger()
         self._told: signal.Signals | None = None
@@ -127,18 +144,14 @@ class Supervisor:
         if self._told is not None:
             return
         self._told = signal.Signals(number)
-        for listening in self._sockets:
-            # The child still accepts while it drains; after that there must be nobody left to connect to.
-            listening.close()
+        # The child still accepts while it drains; after that there must be nobody left to connect to.
+        self._let_go()
         for child in self._children.values():
             self._dismiss(child, self._told, float("inf"))
 
     def _start(self) -> None:
-        heard, beats = os.pipe()
+        ours, theirs = socket.socketpair()
         slot = min(set(range(SLOTS)) - {child.slot for child in self._children.values()})
-        # A collection in the child would write to every object, and a page that is written to is no longer shared.
-        gc.collect()
-        gc.freeze()
         sys.stdout.flush()
         sys.stderr.flush()
         # A signal between here and there would be handled by the wrong process, or told to no child.
@@ -146,14 +159,15 @@ class Supervisor:
         if self._told is None:
             pid = os.fork()
             if pid == 0:
-                self._be_a_child(beats, slot)
-            os.set_blocking(heard, False)
+                ours.close()
+                self._be_a_child(theirs, slot)
+            ours.setblocking(False)
             now = time.monotonic()
-            self._children[heard] = _Child(pid, heard, slot, now, now)
+            self._children[ours.fileno()] = _Child(pid, ours, slot, now, now)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
-        os.close(beats)
+        theirs.close()
 
-    def _be_a_child(self, beats: int, slot: int) -> None:
+    def _be_a_child(self, parent: socket.socket, slot: int) -> None:
         """Does not return."""
         code = 1
         try:
@@ -161,11 +175,11 @@ class Supervisor:
             for number in _ENDS:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
-            for other in self._children:
-                os.close(other)
+            for other in self._children.values():
+                other.line.close()
             _die_with_the_parent()
-            os.set_blocking(beats, False)
-            code = self._work(Lifeline(beats, self._restarts, self._ledger, slot))
+            parent.setblocking(False)
+            code = self._work(Lifeline(parent, self._restarts, self._ledger, slot, self._sockets))
         except BaseException:  # what is not caught here would go on as a second parent
             log.exception("internal error")
         finally:
@@ -177,12 +191,17 @@ class Supervisor:
     def _listen(self, child: _Child) -> int | None:
         """Hear what a child says; the exit code of everything where its end is the end of all."""
         try:
-            said = os.read(child.beats, 65536)
+            said, descriptors, _, _ = socket.recv_fds(child.line, 65536, _MOST_SOCKETS)
         except BlockingIOError:
             return None
+        except ConnectionError:
+            said, descriptors = b"", []
         if not said:
             return self._ended(child)
         child.last = time.monotonic()
+        if descriptors:
+            self._keep(descriptors, said[-_KEEP.size :])
+            said = said[: -_KEEP.size]
         if _READY in said and not child.ready:
             child.ready = True
             for other in self._children.values():
@@ -193,9 +212,23 @@ class Supervisor:
             self._start()
         return None
 
+    def _keep(self, descriptors: Sequence[int], seconds: bytes) -> None:
+        self._let_go()
+        self._sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        for listening in self._sockets:
+            listening.setblocking(False)
+        (self._hang_seconds,) = _KEEP.unpack(seconds)
+        if self._told is not None:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for listening in self._sockets:
+            listening.close()
+        self._sockets = []
+
     def _ended(self, child: _Child) -> int | None:
-        os.close(child.beats)
-        del self._children[child.beats]
+        del self._children[child.line.fileno()]
+        child.line.close()
         _, status = os.waitpid(child.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         if child.leaving:
@@ -233,4 +266,6 @@ class Supervisor:
 def _die_with_the_parent() -> None:
     """A child whose parent was killed must not serve on: nobody would watch it, or know that it is there."""
     if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 - the parent has no use for it
+
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from webhook.cli import serve
+from webhook.cli import serve, serving
 from webhook.cli.main import UsageError, main
 from webhook.server import selfsigned
 
@@ -62,6 +62,15 @@ def options(**given):
     return argparse.Namespace(**{**wanted, **given})
 
 
+def load(given):
+    return serving.load_config(serve.read(given))
+
+
+def work(place, **given):
+    """The exit code of a worker."""
+    return serving.work(serve.read(options(**given)), place, None)
+
+
 def written(place, text):
     (place / "config.yaml").write_text(text)
     return place / "config.yaml"
@@ -74,24 +83,24 @@ class TestConfiguration:
         file = written(
             place, f"listen: {{port: 9443}}\ntls: {{certificate: {place}/tls.crt, key: {place}/tls.key}}\n"
         )
-        config = serve.load_config(options(config=file))
+        config = load(options(config=file))
         assert (config.listen.port, config.drain_seconds, config.embedded) == (9443, 5, "")
 
     def test_flags_come_first(self, place):
         file = written(place, "listen: {host: 10.0.0.1, port: 9443}\npolicies: /nowhere\n")
-        config = serve.load_config(
+        config = load(
             options(config=file, embedded=place / "state", policies=place / "policies", listen="[::1]:0")
         )
         assert (config.listen.host, config.listen.port) == ("::1", 0)
         assert config.policies == str(place / "policies")
 
     def test_embedded_listens_on_this_machine_only_and_does_not_drain(self, place):
-        config = serve.load_config(options(embedded=place / "state"))
+        config = load(options(embedded=place / "state"))
         assert (config.listen.host, config.listen.port, config.drain_seconds) == ("127.0.0.1", 8443, 0)
 
     @pytest.mark.parametrize(("listen", "host"), [(":1", "0.0.0.0"), ("a.example.com:1", "a.example.com")])
     def test_addresses(self, place, listen, host):
-        assert serve.load_config(options(embedded=place / "state", listen=listen)).listen.host == host
+        assert load(options(embedded=place / "state", listen=listen)).listen.host == host
 
     @pytest.mark.parametrize(
         ("text", "words"),
@@ -109,7 +118,7 @@ class TestConfiguration:
         ],
     )
     def test_what_is_wrong_is_one_line(self, place, capsys, text, words):
-        assert main(["serve", "--config", str(written(place, text))]) == 2
+        assert work(place, config=written(place, text)) == 2
         error = capsys.readouterr().err
         assert error.startswith("weightlock serve: ")
         assert words in error
@@ -118,7 +127,28 @@ class TestConfiguration:
     @pytest.mark.parametrize("listen", ["8443", "host", "host:port", "host:99999", ""])
     def test_addresses_that_are_none(self, place, listen):
         with pytest.raises(UsageError, match="HOST:PORT"):
-            serve.load_config(options(embedded=place / "state", listen=listen))
+            load(options(embedded=place / "state", listen=listen))
+
+    def test_a_file_that_cannot_be_read(self, place, capsys):
+        assert main(["serve", "--config", str(place / "none.yaml")]) == 2
+        assert capsys.readouterr().err == f"weightlock serve: {place}/none.yaml: No such file or directory\n"
+        large = written(place, "#" * (1024 * 1024 + 1))
+        assert main(["serve", "--config", str(large)]) == 2
+        assert "larger than" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("text", "supervised"),
+        [
+            ("", True),
+            ("supervise: true", True),
+            ("supervise: false", False),
+            ("supervise: 'false'", True),
+            ("- supervise: false", True),
+            ("supervise: [", True),
+        ],
+    )
+    def test_whether_a_worker_is_kept_apart(self, text, supervised):
+        assert serve._is_supervised(text.encode()) is supervised
 
     def test_nothing_at_all(self, capsys):
         assert main(["serve"]) == 2
@@ -126,15 +156,13 @@ class TestConfiguration:
 
     def test_a_certificate_of_ones_own_has_no_authority_to_write(self, place, capsys):
         file = written(place, f"tls: {{certificate: {place}/tls.crt, key: {place}/tls.key}}\n")
-        command = ["serve", "--config", str(file), "--embedded", str(place / "state"), "--write-ca", "x"]
-        assert main(command) == 2
+        assert work(place, config=file, embedded=place / "state", write_ca=Path("x")) == 2
         assert "--write-ca is for a self-signed certificate" in capsys.readouterr().err
 
     def test_a_policy_that_is_wrong(self, place, capsys):
         wrong = {**POLICY, "spec": {**POLICY["spec"], "validations": [{"expression": "1 +"}]}}
         (place / "policies" / "one.json").write_text(json.dumps(wrong))
-        command = ["serve", "--embedded", str(place / "state"), "--policies", str(place / "policies")]
-        assert main(command) == 2
+        assert work(place, embedded=place / "state", policies=place / "policies") == 2
         assert "one.json" in capsys.readouterr().err
 
     def test_an_address_that_is_taken(self, place, capsys, monkeypatch):
@@ -144,8 +172,8 @@ class TestConfiguration:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             listen = f"127.0.0.1:{taken.getsockname()[1]}"
-            command = ["serve", "--embedded", str(place / "state"), "--policies", str(place / "policies")]
-            assert main([*command, "--listen", listen]) == 2
+            given = {"embedded": place / "state", "policies": place / "policies"}
+            assert work(place, **given, listen=listen) == 2
         assert f"cannot listen on {listen}: Address already in use" in capsys.readouterr().err
 
 
@@ -275,6 +303,33 @@ class TestSupervision:
         assert after != before
         assert "weightlock_worker_restarts_total 1.0" in webhook.request("GET", "/metrics")[1]
         assert webhook.stop() == 0
+
+    def test_the_parent_holds_little(self, webhook):
+        def resident(pid):
+            rows = Path(f"/proc/{pid}/status").read_text().splitlines()
+            return int(next(row for row in rows if row.startswith("VmRSS")).split()[1])
+
+        (worker,) = self.worker(webhook)
+        assert resident(webhook.process.pid) < resident(worker) / 3
+
+    def test_all_workers_have_one_certificate_and_one_configuration(self, place, webhook):
+        (before,) = self.worker(webhook)
+        (place / "config.yaml").write_text("misspelt: 1")
+        os.kill(before, signal.SIGKILL)
+        # The client believes the authority that the first of them wrote.
+        assert webhook.request("GET", "/healthz") == (200, "ok\n")
+
+    def test_a_supervised_fault_of_the_input_ends_everything(self, place):
+        command = [sys.executable, "-m", "webhook.cli.main", "serve", "--config"]
+        found = subprocess.run(
+            [*command, str(written(place, "misspelt: 1"))],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+        assert found.stderr.startswith("weightlock serve: ")
 
     def test_what_it_counted_outlives_it(self, webhook):
         counted = "weightlock_admission_duration_seconds_count 1.0"

@@ -23,10 +23,16 @@ logging.basicConfig(stream=sys.stderr, format="%(message)s", level="INFO")
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
+def keep(lifeline, seconds=0.5):
+    # What is listened on: that of the child before, or something new.
+    if not lifeline.sockets:
+        lifeline.keep([socket.create_server(("127.0.0.1", 0))], seconds)
+
 def serve(lifeline, seconds=30, ask=False):
     told = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda got, frame: told.append(got))
+    keep(lifeline)
     lifeline.ready()
     say("up", os.getpid(), lifeline.restarts)
     if ask:
@@ -86,7 +92,7 @@ def gone(pid, seconds=5.0):
     return False
 
 
-SERVE = "sys.exit(Supervisor(serve, [], hang_seconds=0.5).run())"
+SERVE = "sys.exit(Supervisor(serve).run())"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -129,16 +135,17 @@ def test_a_child_that_takes_long_to_start_is_not_taken_for_hung(program):
     parent = program(
         """
         def slow(lifeline):
+            keep(lifeline, 0.2)
             time.sleep(1.5)
             return serve(lifeline)
-        sys.exit(Supervisor(slow, [], hang_seconds=0.2).run())
+        sys.exit(Supervisor(slow).run())
         """
     )
     assert parent.line()[2] == "0"
 
 
 def test_bad_input_ends_it_all(program):
-    parent = program("sys.exit(Supervisor(lambda lifeline: 2, [], hang_seconds=1).run())")
+    parent = program("sys.exit(Supervisor(lambda lifeline: 2).run())")
     parent.process.wait(10)
     assert parent.process.returncode == 2
 
@@ -149,7 +156,7 @@ def test_a_child_that_cannot_live_is_tried_ever_more_slowly(program):
         def fail(lifeline):
             say("try", time.monotonic())
             raise RuntimeError("never")
-        sys.exit(Supervisor(fail, [], hang_seconds=1).run())
+        sys.exit(Supervisor(fail).run())
         """
     )
     times = [float(parent.line()[1]) for _ in range(5)]
@@ -172,7 +179,7 @@ def test_a_child_that_asks_is_replaced_once_another_is_ready(program):
             first = not os.path.exists(sys.argv[0] + ".asked")
             open(sys.argv[0] + ".asked", "w").close()
             return serve(lifeline, ask=first)
-        sys.exit(Supervisor(large, [], hang_seconds=1).run())
+        sys.exit(Supervisor(large).run())
         """
     )
     said = [parent.line() for _ in range(3)]
@@ -200,7 +207,7 @@ def test_a_child_that_does_not_stop_is_ended(program):
             while True:
                 lifeline.beat()
                 time.sleep(0.02)
-        sys.exit(Supervisor(stubborn, [], hang_seconds=1).run())
+        sys.exit(Supervisor(stubborn).run())
         """
     )
     _, first, _ = parent.line()
@@ -211,8 +218,12 @@ def test_a_child_that_does_not_stop_is_ended(program):
 def test_connections_wait_for_the_next_child(program):
     parent = program(
         """
-        listening = socket.create_server(("127.0.0.1", 0))
         def answer(lifeline):
+            if lifeline.sockets:
+                (listening,) = lifeline.sockets
+            else:
+                listening = socket.create_server(("127.0.0.1", 0))
+                lifeline.keep([listening], 0.5)
             lifeline.ready()
             listening.settimeout(0.05)
             say("up", listening.getsockname()[1], os.getpid())
@@ -224,7 +235,7 @@ def test_connections_wait_for_the_next_child(program):
                     continue
                 connection.sendall(str(os.getpid()).encode())
                 connection.close()
-        sys.exit(Supervisor(answer, [listening], hang_seconds=0.5).run())
+        sys.exit(Supervisor(answer).run())
         """
     )
     import socket
