@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, Literal
 
 from webhook.core.cel import checked, dialect, engine, libraries, managedfields, mixed, types
@@ -62,17 +62,22 @@ _CACHED_SCOPES: Final = 64
 class Checked:
     """A source that passed the checker, and what it names.
 
-    ``message`` is the AST to evaluate; ``expression`` the engine's own, None where the two differ.
-    ``sees_managed_fields`` says nothing of its variables.
+    ``ast`` is what to evaluate, as bytes, which take a tenth of a message's memory; ``expression`` is the engine's own,
+    None where the two differ. ``sees_managed_fields`` says nothing of its variables.
     """
 
     source: Source
     expression: Any
-    message: Any
+    ast: bytes
     type_name: str
     variables: frozenset[str]
     references: frozenset[str]
     sees_managed_fields: bool
+
+    @property
+    def message(self) -> Any:
+        """The AST as a new `CheckedExpr`."""
+        return checked.CheckedExpr.FromString(self.ast)
 
 
 class Environment:
@@ -89,7 +94,7 @@ class Environment:
         self._stand_ins = (
             _STAND_INS if namespace else _STAND_INS | {"namespaceObject": checked.constant(None)}
         )
-        self._engine = engine.environment(self._with_slots({}))
+        self._engine = _raw(tuple(self._with_slots({}).items()))
         self._scopes: dict[tuple[tuple[str, str], ...], Any] = {}
 
     def variables(self) -> Variables:
@@ -135,7 +140,7 @@ class Environment:
         return Checked(
             source=source,
             expression=None if rewritten else expression,
-            message=message,
+            ast=message.SerializeToString(),
             type_name=type_name,
             variables=source.names,
             references=frozenset(name.partition(".")[0] for name in named & self._declared.keys()),
@@ -168,7 +173,7 @@ class Environment:
         if env is None:
             if len(self._scopes) >= _CACHED_SCOPES:
                 self._scopes.clear()
-            env = self._scopes[key] = engine.environment(self._with_slots(dict(unusual)))
+            env = self._scopes[key] = _raw(tuple(self._with_slots(dict(unusual)).items()))
         return env
 
     def _with_slots(self, unusual: dict[str, str]) -> dict[str, str]:
@@ -185,6 +190,12 @@ class Environment:
         names = {name: _ABSENT for name in engine.DECLARABLE if name.partition(".")[0] in missing}
         names.update((name, value) for name, value in self._stand_ins.items() if name in references - missing)
         return tuple(names.items())
+
+
+@lru_cache(maxsize=_CACHED_SCOPES)
+def _raw(variables: tuple[tuple[str, str], ...]) -> Any:
+    """The engine's environment for these, one for all who declare the same: each takes a megabyte and 15 ms."""
+    return engine.environment(dict(variables))
 
 
 @cache

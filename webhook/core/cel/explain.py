@@ -71,12 +71,14 @@ class _Place:
     """Which source the explained part belongs to, and the variables of the loops it lies in (name, bytes)."""
 
     body: Checked
+    message: Any
     spans: Spans
     locals: tuple[tuple[str, bytes], ...] = ()
 
     @classmethod
     def of(cls, body: Checked) -> _Place:
-        return cls(body, Spans(body.message, body.source))
+        message = body.message
+        return cls(body, message, Spans(message, body.source))
 
     def has(self, name: str) -> bool:
         """Tell whether ``name`` is a variable of a loop; its value is told with the element."""
@@ -94,7 +96,8 @@ def explain(program: Program, bindings: Bindings, params: Any = None) -> Node:
     """
     asked = set(bindings.authorizer.open)
     try:
-        return _Explainer(program, bindings, params).node(_Place.of(program.body), program.body.message.expr)
+        place = _Place.of(program.body)
+        return _Explainer(program, bindings, params).node(place, place.message.expr)
     finally:
         bindings.authorizer.open = asked
 
@@ -117,7 +120,7 @@ class _Explainer:
 
     def _evaluate(self, place: _Place, expr: Any) -> _Outcome:
         content = expr.SerializeToString()
-        if checked.type_of(place.body.message, expr).abstract_type.name == "optional_type":
+        if checked.type_of(place.message, expr).abstract_type.name == "optional_type":
             # An optional has no plain form: show what it holds.
             held = checked.call("value", target=content)
             content = checked.call(
@@ -159,7 +162,7 @@ class _Explainer:
         for variable in self._program.surroundings.closure:
             if variable.qualified == name:
                 place = _Place.of(variable.body)
-                yield self.node(place, variable.body.message.expr, f"definition of variables.{variable.name}")
+                yield self.node(place, place.message.expr, f"definition of variables.{variable.name}")
 
     def _junction(self, place: _Place, expr: Any, outcome: _Outcome) -> Iterator[Node]:
         function = expr.call_expr.function

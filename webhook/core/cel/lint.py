@@ -59,18 +59,19 @@ def lint_variables(variables: Variables) -> dict[str, tuple[Finding, ...]]:
 
 
 def _lint(body: Checked, variables: Iterable[Variable]) -> tuple[Finding, ...]:
-    linter = _Linter(body, {variable.qualified: variable for variable in variables})
-    spans = Spans(body.message, body.source)
+    message = body.message
+    linter = _Linter(message, {variable.qualified: variable for variable in variables})
+    spans = Spans(message, body.source)
     found = set()
-    for node, rule, message in linter.findings():
-        place = Issue.at(body.source.text, spans.start(node), message)
-        found.add(Finding(place.line, place.column, rule, message))
+    for node, rule, text in linter.findings():
+        place = Issue.at(body.source.text, spans.start(node), text)
+        found.add(Finding(place.line, place.column, rule, text))
     return tuple(sorted(found))
 
 
 class _Linter:
-    def __init__(self, body: Checked, variables: dict[str, Variable]) -> None:
-        self._message = body.message
+    def __init__(self, message: Any, variables: dict[str, Variable]) -> None:
+        self._message = message
         self._variables = variables
         self._loops: dict[str, Path] = {}
         self._guarded: set[Path] = set()
@@ -99,8 +100,8 @@ class _Linter:
         if kind == "ident_expr":
             name = expr.ident_expr.name
             if name in self._variables:
-                body = self._variables[name].body
-                return _Linter(body, self._variables).path(body.message.expr)
+                message = self._variables[name].body.message
+                return _Linter(message, self._variables).path(message.expr)
             return self._loops.get(name, (name,))
         operand, key = _access(expr)
         above = self.path(operand) if operand is not None else ()

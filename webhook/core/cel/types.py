@@ -65,11 +65,12 @@ _USUAL: Final = (
         "map(string, string)",
         "map(string, list(dyn))",
         "map(string, bool)",
+        "map(string, int)",
     ),
     *("optional_type(dyn)", "optional_type(string)", "list(weightlock.Weight)", "list(weightlock.Device)"),
     *("list(weightlock.Escape)", "list(weightlock.Grant)", "kubernetes.authorization.ResourceCheck"),
 )
-_SLOTS: Final = 24
+_SLOTS: Final = 12
 _SEPARATORS: Final = re.compile(r"\W+")
 
 
