@@ -11,13 +11,13 @@ from harness.controlplane import ControlPlane, Options
 from harness.programs import ROOT, control_plane_programs
 
 from bench.peers import machine
-from bench.peers.engines import AdmissionPolicy, Engine, Noop, Target, Weightlock
+from bench.peers.engines import AdmissionPolicy, Noop, Target, Weightlock
 from bench.peers.gatekeeper import Gatekeeper
 from bench.peers.kyverno import Kyverno
 from bench.peers.load import Load
-from bench.peers.pods import NAMESPACE, SIZES, good, review
+from bench.peers.pods import NAMESPACE, SIZES, UNASKED, good, review
 
-ENGINES = (Engine, AdmissionPolicy, Noop, Weightlock, Kyverno, Gatekeeper)
+ENGINES = (AdmissionPolicy, Noop, Weightlock, Kyverno, Gatekeeper)
 PEERS = ("kyverno", "gatekeeper")
 
 
@@ -57,20 +57,22 @@ class Bench:
             name: self.programs[name]["reason"] for name in PEERS if "program" not in self.programs[name]
         }
         chosen = [engine for engine in ENGINES if engine.name not in self.missing]
-        self._chosen = [engine for engine in chosen if not only or engine.name in {"none", *only}]
+        self._chosen = [engine for engine in chosen if not only or engine.name in only]
 
     def __enter__(self):
         self.cluster.start()
         self.kubernetes = self.cluster.client().get("/version").ok()["gitVersion"]
-        self.cluster.client().post(
-            "/api/v1/namespaces",
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
-        ).ok()
+        for name in (NAMESPACE, UNASKED):
+            namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            self.cluster.client().post("/api/v1/namespaces", namespace).ok()
         self.load = Load(self.programs["load"]["program"], self.cluster.directory)
         self.cluster.kubeconfig()
         pair = next((self.cluster.directory / "pki" / "cluster").glob("user-*.crt"))
+        asked, self.unasked = (
+            f"{self.cluster.server}/api/v1/namespaces/{name}/pods?dryRun=All" for name in (NAMESPACE, UNASKED)
+        )
         self.api = Target(
-            f"{self.cluster.server}/api/v1/namespaces/{NAMESPACE}/pods?dryRun=All",
+            asked,
             self.cluster.ca,
             pair,
             pair.with_suffix(".key"),

@@ -27,7 +27,9 @@ from bench.peers.policies import MUTATION, RULE, admission_policies
 
 API = "/apis/admissionregistration.k8s.io/v1"
 HOOK = "bench-peers"
-EXEMPT = ["kube-system", "weightlock-system", "kyverno", "gatekeeper-system"]
+EXEMPT = ["kube-system", "weightlock-system", "kyverno", "gatekeeper-system", pods.UNASKED]
+# Which namespaces an engine is asked about.
+ASKED = {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": EXEMPT}]}
 READY_SECONDS = 120.0
 # The most there is: what waits long is to be measured, and not to fail.
 TIMEOUT_SECONDS = 30
@@ -44,10 +46,10 @@ class Target:
 
 
 class Engine:
-    """One engine; this one is none at all, which is what the others are measured against."""
+    """One engine."""
 
-    name = "none"
-    label = "no webhook"
+    name = ""
+    label = ""
     mutates = True
     # The status with which its denials reach the client; the check of verdicts finds out.
     denial = 0
@@ -95,7 +97,7 @@ class AdmissionPolicy(Engine):
 
     def start(self, extra=()):
         """Put the policies."""
-        self.cluster.apply(*admission_policies(), *extra)
+        self.cluster.apply(*map(_asked_only, admission_policies()), *extra)
 
     def register(self, *, mutating):
         """Put the mutating policy, too."""
@@ -124,7 +126,7 @@ class AdmissionPolicy(Engine):
                 "apiVersion": group,
                 "kind": "MutatingAdmissionPolicyBinding",
                 "metadata": {"name": HOOK},
-                "spec": {"policyName": HOOK},
+                "spec": {"policyName": HOOK, "matchResources": {"namespaceSelector": ASKED}},
             },
         )
 
@@ -215,7 +217,6 @@ class Webhook(Engine):
         self.cluster.apply(*(self._configuration(kind, path) for kind, path in kinds.items()))
 
     def _configuration(self, kind, path):
-        exempt = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": EXEMPT}
         webhook = {
             "name": f"{path}.bench.example.com",
             "admissionReviewVersions": ["v1"],
@@ -224,7 +225,7 @@ class Webhook(Engine):
                 "caBundle": base64.b64encode(self.ca.read_bytes()).decode(),
             },
             "rules": [{**RULE, "scope": "*"}],
-            "namespaceSelector": {"matchExpressions": [exempt]},
+            "namespaceSelector": ASKED,
             "failurePolicy": "Fail",
             "matchPolicy": "Equivalent",
             "sideEffects": "None",
@@ -314,6 +315,13 @@ class Weightlock(Webhook):
         return sum(
             float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0].split(" ")[0] == name
         )
+
+
+def _asked_only(document):
+    """A binding as it is for the namespaces that engines are asked about; a policy as it is."""
+    if not document["kind"].endswith("Binding"):
+        return document
+    return {**document, "spec": {**document["spec"], "matchResources": {"namespaceSelector": ASKED}}}
 
 
 def wait_until_established(cluster, names=()):

@@ -62,20 +62,26 @@ class Figures:
     def __init__(self, found):
         self.found = found
         self.labels = found["labels"]
-        self.engines = [name for name in self.labels if name != "none"]
+        self.engines = list(self.labels)
         self.growth = found["growth"]
         self._turns = {(turn["engine"], turn["round"]): turn for turn in found["turns"]}
         self.rounds = range(found["rounds"])
 
+    def _cells(self, engine, cell):
+        turns = (self._turns[engine, number]["api"].get(cell) for number in self.rounds)
+        return [turn for turn in turns if turn]
+
     def latency(self, engine, cell, quantile):
         """Of a creation through the API server, in milliseconds, a value a round."""
-        turns = (self._turns[engine, number]["api"].get(cell) for number in self.rounds)
-        return [turn[quantile] for turn in turns if turn]
+        return [one[quantile] for one in self._cells(engine, cell)]
+
+    def without(self, cell, quantile):
+        """Of the same creation where nobody is asked: a value a round, of each engine's turn."""
+        return [one["without"][quantile] for engine in self.engines for one in self._cells(engine, cell)]
 
     def added(self, engine, cell, quantile):
-        """What an engine adds to no webhook in the same round."""
-        ours, without = self.latency(engine, cell, quantile), self.latency("none", cell, quantile)
-        return [one - other for one, other in zip(ours, without, strict=False)]
+        """What an engine adds to what was measured in turns with it where it was not asked, a value a round."""
+        return [one[quantile] - one["without"][quantile] for one in self._cells(engine, cell)]
 
     def added_ratio(self, cell, quantile, peer):
         """What we add over what a peer adds: the ratio of the medians; None where either is lost in noise."""
@@ -87,8 +93,7 @@ class Figures:
 
     def opened(self, engine, cell):
         """Connections opened for 1,000 creations, but for the clients' own, a value a round."""
-        turns = (self._turns[engine, number]["api"].get(cell) for number in self.rounds)
-        return [turn["opened"] / turn["count"] * 1000 for turn in turns if turn]
+        return [one["opened"] / one["count"] * 1000 for one in self._cells(engine, cell)]
 
     def direct(self, engine, cell, name):
         """A figure of the engine's own port, a value a round."""

@@ -6,13 +6,22 @@ itself, as it does in any cluster.
 """
 
 import base64
+import json
 from pathlib import Path
 
 from harness import manifests
 from harness.process import free_port
 from harness.waiting import eventually
 
-from bench.peers.engines import API, HOOK, READY_SECONDS, TIMEOUT_SECONDS, Webhook, wait_until_established
+from bench.peers.engines import (
+    API,
+    ASKED,
+    HOOK,
+    READY_SECONDS,
+    TIMEOUT_SECONDS,
+    Webhook,
+    wait_until_established,
+)
 from bench.peers.policies import MUTATION, POLICIES, RULE, spec
 
 GROUP = "policies.kyverno.io"
@@ -128,16 +137,13 @@ class Kyverno(Webhook):
 
         place = {"namespace": NAMESPACE}
         pair = {"tls.crt": encoded(self.serving.certificate), "tls.key": encoded(self.serving.key)}
-        selector = (
-            '{"key":"kubernetes.io/metadata.name","operator":"NotIn","values":["kube-system","kyverno"]}'
-        )
         settings = {
             "enableDefaultRegistryMutation": "true",
             "defaultRegistry": "docker.io",
             "generateSuccessEvents": "false",
             "excludeGroups": "system:nodes",
             "resourceFilters": "[Event,*,*] [*/*,kube-system,*] [*/*,kube-public,*] [*/*,kyverno,*]",
-            "webhooks": f'{{"namespaceSelector":{{"matchExpressions":[{selector}]}}}}',
+            "webhooks": json.dumps({"namespaceSelector": ASKED}),
         }
         core = {"apiVersion": "v1"}
         return [

@@ -21,15 +21,20 @@ class Load:
             self._bodies[content] = path
         return self._bodies[content]
 
-    def run(self, target, content, *, contains="", status=200, cores=None, **options):
+    def run(self, target, content, *, contains="", status=200, cores=None, against=None, **options):
         """Post ``content`` to a `Target`; latencies in milliseconds. Raises AssertionError where an answer was wrong.
 
-        ``options`` are clients, and seconds or count; ``cores`` are those that the generator may use.
+        ``options`` are clients, and seconds or count; ``cores`` are those that the generator may use. ``against`` is
+        another URL and content that are posted in turns with it: what was found of them stands under ``without``.
         """
         command = [self.program, "-url", target.url, "-ca", str(target.ca), "-body", str(self.body(content))]
         command += ["-contains", contains, "-status", str(status)]
         if target.certificate:
             command += ["-certificate", str(target.certificate), "-key", str(target.key)]
+        if against:
+            url, other = against
+            command += ["-against", url, "-against-body", str(self.body(other))]
+            command += ["-against-contains", '"kind":"Pod"']
         for name, value in options.items():
             command += [f"-{name}", str(value)]
         environment = {**os.environ, "GOMAXPROCS": str(len(cores))} if cores else None

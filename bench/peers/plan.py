@@ -10,7 +10,8 @@ DIRECT_CLIENTS = (1, 8)
 class Effort:
     """How long each thing is measured, in seconds; how many rounds, unless they take more minutes; how many of what.
 
-    ``reviews`` are asked before memory is looked at again, or as many as fit into ``soak`` seconds.
+    A ``cell`` is measured for half of its time without the engine. ``reviews`` are asked before memory is looked at
+    again, or as many as fit into ``soak`` seconds.
     """
 
     cell: float
@@ -25,9 +26,9 @@ class Effort:
     grants: int
 
 
-FULL = Effort(0.9, 1.5, 3, 12.5, 100_000, 40.0, 10_000, 500, 1_000, 10_000)
-SHORT = Effort(0.5, 1.0, 2, 8.0, 100_000, 20.0, 10_000, 500, 1_000, 10_000)
-QUICK = Effort(0.2, 0.4, 1, 1.0, 3_000, 3.0, 300, 60, 50, 200)
+FULL = Effort(2.4, 1.5, 4, 22.0, 100_000, 40.0, 10_000, 500, 1_000, 10_000)
+SHORT = Effort(1.2, 1.0, 2, 9.0, 100_000, 20.0, 10_000, 500, 1_000, 10_000)
+QUICK = Effort(0.4, 0.4, 1, 1.0, 3_000, 3.0, 300, 60, 50, 200)
 
 
 def cell_name(clients, kind, size):

@@ -8,7 +8,6 @@ from bench.peers.engines import asked
 from bench.peers.policies import POLICIES, VARIABLE, message
 
 SETTLE_SECONDS = 60.0
-_PODS = f"/api/v1/namespaces/{pods.NAMESPACE}/pods"
 
 
 class DifferentVerdictError(AssertionError):
@@ -16,7 +15,8 @@ class DifferentVerdictError(AssertionError):
 
 
 def _try(bench, pod):
-    return bench.cluster.client().post(_PODS, pod, dryRun="All")
+    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods"
+    return bench.cluster.client().post(path, pod, dryRun="All")
 
 
 def settle(engine):
@@ -26,11 +26,11 @@ def settle(engine):
 
 def wait_until_asked(engine, *, mutating):
     """Wait until the API server does as the engine that was just registered would have it."""
-    if engine.name == "none":
-        return
     bench = engine.bench
     denies = engine.name != "noop"
     asked(lambda: (_try(bench, pods.bad()).status >= 400) == denies, f"{engine.label} is asked")
+    unasked = _try(bench, pods.bad(namespace=pods.UNASKED))
+    _expect(engine, f"a bad pod in {pods.UNASKED}, where it is not asked,", unasked, allowed=True)
     if mutating and engine.mutates:
         asked(lambda: _is_mutated(bench), f"{engine.label} mutates")
 
@@ -46,7 +46,7 @@ def _is_mutated(bench):
 def check(engine):
     """Try every pod; raises `DifferentVerdictError`. Returns how many verdicts were as they should be."""
     bench = engine.bench
-    if engine.name in ("none", "noop"):
+    if engine.name == "noop":
         for size in pods.SIZES.values():
             for pod in (pods.good(size), pods.bad(size)):
                 _expect(engine, "any pod is allowed", _try(bench, pod), allowed=True)

@@ -4,10 +4,16 @@ import pytest
 
 from bench.peers.figures import Figures, Goal, Spread, cells, direct_cells
 
+WITHOUT = (2.0, 3.0)
+
+
+def quantiles(latency):
+    return {"p50": latency, "p95": 2 * latency, "p99": 3 * latency}
+
 
 def turn(engine, number, latency, cpu=1.0):
     api = {
-        cell: {"p50": latency, "p95": 2 * latency, "p99": 3 * latency, "count": 500, "opened": 5}
+        cell: {**quantiles(latency), "count": 500, "opened": 5, "without": quantiles(WITHOUT[number])}
         for cell in cells(("allowed", "denied", "mutated"))
         if engine != "noop" or not cell.startswith("mutated")
     }
@@ -15,8 +21,7 @@ def turn(engine, number, latency, cpu=1.0):
         cell: {"p50": latency, "p99": latency, "perSecond": 1.0, "cpuPer10000": cpu}
         for cell in direct_cells()
     }
-    found = {"engine": engine, "round": number, "api": api}
-    return found if engine == "none" else {**found, "direct": straight, "idle": {"once": 10.0}}
+    return {"engine": engine, "round": number, "api": api, "direct": straight, "idle": {"once": 10.0}}
 
 
 def stage(cpu, memory):
@@ -29,7 +34,7 @@ def stage(cpu, memory):
 
 @pytest.fixture
 def figures():
-    latencies = {"none": (2.0, 3.0), "noop": (3.0, 4.0), "weightlock": (3.4, 4.2), "kyverno": (6.0, 7.0)}
+    latencies = {"noop": (3.0, 4.0), "weightlock": (3.4, 4.2), "kyverno": (6.0, 7.0)}
     turns = [
         turn(engine, number, latency, cpu={"kyverno": 4.0, "weightlock": 2.0}.get(engine, 1.0))
         for engine, rounds in latencies.items()
@@ -44,9 +49,10 @@ def figures():
     )
 
 
-def test_what_is_added_is_counted_within_a_round(figures):
+def test_what_is_added_is_the_difference_to_what_was_measured_in_turns_with_it(figures):
     assert figures.added("weightlock", "allowed/2KB/8", "p50") == pytest.approx([1.4, 1.2])
     assert figures.added("noop", "mutated/2KB/8", "p50") == []
+    assert figures.without("mutated/2KB/8", "p50") == [2.0, 3.0, 2.0, 3.0]
 
 
 def test_a_ratio_is_that_of_the_medians(figures):
