@@ -107,6 +107,8 @@ class KubeApi:
             with suppress(asyncio.CancelledError):
                 await self._refreshing
         await self._client.close()
+        # What was aborted is let go of in the loop's next turn.
+        await asyncio.sleep(0)
 
     async def get(
         self, path: str, query: Mapping[str, str] | None = None, *, seconds: float = REQUEST_SECONDS
@@ -175,7 +177,7 @@ class KubeApi:
                 raise _refusal(response.status, await _read(response, _MAX_ERROR))
             yield _lines(response)
         finally:
-            response.close()
+            _abort(response)
 
     async def _send(
         self,
@@ -198,6 +200,17 @@ class KubeApi:
             _request_timeout=timeout,
         )
         return cast("aiohttp.ClientResponse", await answer)
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Close a connection in whose midst nobody is interested any more.
+
+    An orderly end of TLS would wait for the other side, which may be gone, and outlive the loop.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
 
 
 def _require(kubeconfig: str) -> None:
