@@ -29,7 +29,8 @@ async def test_steps_take_their_time(clock):
     pace = Pace(200)
     for _ in range(21):
         await pace.step()
-    assert clock.now - 1000 >= 20 / 200 - 0.01
+    # A step may come as early as the shortest sleep, at the beginning and at the end.
+    assert clock.now - 1000 >= 20 / 200 - 0.02
 
 
 async def test_a_pause_is_not_made_up_for(clock):
