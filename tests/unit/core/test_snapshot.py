@@ -189,3 +189,27 @@ def test_problems_name_the_object(builder):
     builder.put({**MODEL, "spec": {}})
     builder.put({**MODEL, "kind": "WeightPolicy", "metadata": {"name": "p"}, "spec": {"code": "X"}})
     assert set(builder.snapshot().problems) == {ObjectKey(MODELS, "", "atlas"), ObjectKey(POLICIES, "", "p")}
+
+
+@pytest.mark.parametrize("models_first", [True, False])
+def test_however_many_are_read_at_once_the_grants_are_the_same(builder, now, monkeypatch, models_first):
+    monkeypatch.setattr("webhook.core.snapshot._MOST_WAITING", 3)
+    waiting = []
+    note = builder._note_access
+    monkeypatch.setattr(
+        builder, "_note_access", lambda *given: (note(*given), waiting.append(len(builder._written)))
+    )
+    access = [REQUEST, *(approval(f"a-{number}", f"person-{number}") for number in range(8))]
+    for document in [MODEL, *access] if models_first else [*access, MODEL]:
+        builder.put(document)
+    assert grants(builder, now) == ["r"]
+    assert max(waiting) < 3
+    builder.remove(ObjectKey("AccessRequest.weightlock.dev", "", "r"))
+    assert grants(builder, now) == []
+
+
+def test_access_objects_are_held_as_documents_and_not_as_types_besides(builder):
+    for document in (MODEL, REQUEST, approval("a", "bob")):
+        builder.put(document)
+    assert [kind for kind, held in builder._typed.items() if held] == [MODELS]
+    assert builder.snapshot().access.requests == ("r",)
