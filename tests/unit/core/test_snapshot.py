@@ -200,7 +200,9 @@ def test_however_many_are_read_at_once_the_grants_are_the_same(builder, now, mon
         builder, "_note_access", lambda *given: (note(*given), waiting.append(len(builder._written)))
     )
     access = [REQUEST, *(approval(f"a-{number}", f"person-{number}") for number in range(8))]
-    for document in [MODEL, *access] if models_first else [*access, MODEL]:
+    rules = {"approvals": 2, "approvers": {"groups": ["weights-approvers"]}}
+    model = {**MODEL, "spec": {**MODEL["spec"], "access": rules}}
+    for document in [model, *access] if models_first else [*access, model]:
         builder.put(document)
     assert grants(builder, now) == ["r"]
     assert max(waiting) < 3
