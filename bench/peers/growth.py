@@ -1,11 +1,12 @@
 """How each engine grows: with use, with policies that match no pod, with pods in the cluster, with weights and grants.
 
 Each stage comes on top of the one before. The reviews are the same throughout, of a pod of 2 KB, with the engine on a
-processor of its own.
+processor of its own. In turns with it the no-op is measured, which does not grow: minutes lie between two stages, and
+what a busy machine makes slower it makes slower for both.
 """
 
 import time
-from operator import itemgetter
+from statistics import median
 
 from bench.peers import crowd, machine
 from bench.peers.bench import say
@@ -17,8 +18,10 @@ from bench.peers.turn import straight
 
 GROWING = ("noop", "weightlock", "kyverno", "gatekeeper")
 _CLIENTS = 8
-# One process measured again and again differs by a quarter on a busy machine, so the middle one counts.
-_TIMES = 3
+_CELL = f"2KB/{_CLIENTS}"
+# One process measured again and again differs by a quarter on a busy machine, so the middle counts.
+_TIMES = 5
+_REFERENCE = "noop"
 
 
 def extra_policies(name, count):
@@ -41,7 +44,18 @@ def extra_policies(name, count):
 def measure(bench, effort, found):
     """Fill ``found`` with the figures of every stage, by engine."""
     found |= {name: {} for name in GROWING if name in bench.engines}
-    judges = [name for name in found if name != "noop"]
+    judges = [name for name in found if name != _REFERENCE]
+    reference = bench.engines.get(_REFERENCE)
+    if reference is not None:
+        reference.start()
+    try:
+        _grow(bench, effort, found, judges)
+    finally:
+        if reference is not None:
+            reference.stop()
+
+
+def _grow(bench, effort, found, judges):
     for name, stages in found.items():
         say(f"{name}: {effort.reviews} reviews")
         stages["base"] = _stage(bench, name, effort, (), reviews=effort.reviews)
@@ -65,7 +79,8 @@ def measure(bench, effort, found):
 def _stage(bench, name, effort, extra, *, reviews=0, grants=0):
     """Start with ``extra`` policies, measure, and end; with ``reviews``, memory again after so many in all."""
     engine = bench.engines[name]
-    found = {"start": engine.start(extra)}
+    reference = bench.engines.get(_REFERENCE)
+    found = {} if engine is reference else {"start": engine.start(extra)}
     try:
         if name == "kyverno":
             # It registers what it serves itself, and that is to be what is asked.
@@ -74,12 +89,9 @@ def _stage(bench, name, effort, extra, *, reviews=0, grants=0):
             asked(lambda: engine.metric("weightlock_grants_active") == grants, "all grants count")
         time.sleep(1.0)
         found["idle"] = machine.memory(engine.pid)
-        asked_thrice = [
-            straight(engine, effort, ("2KB",), (_CLIENTS,))[f"2KB/{_CLIENTS}"] for _ in range(_TIMES)
-        ]
-        found["direct"] = sorted(asked_thrice, key=itemgetter("cpuPer10000"))[_TIMES // 2]
+        asked_often = _in_turns(found, engine, reference, effort)
         if reviews:
-            before = sum(one["count"] for one in asked_thrice)
+            before = sum(one["count"] for one in asked_often)
             body = bench.reviews["2KB"]
             target = engine.target("validate")
             found["many"] = bench.load.run(
@@ -93,6 +105,20 @@ def _stage(bench, name, effort, extra, *, reviews=0, grants=0):
             found["reviews"] = before + found["many"]["count"]
         found["after"] = machine.memory(engine.pid)
     finally:
-        engine.unregister()
-        engine.stop()
+        if engine is not reference:
+            engine.unregister()
+            engine.stop()
     return found
+
+
+def _in_turns(found, engine, reference, effort):
+    """Measure the engine and the reference in turns; the medians go into ``found``, what was measured is returned."""
+    measured, beside = [], []
+    for _ in range(_TIMES):
+        measured.append(straight(engine, effort, ("2KB",), (_CLIENTS,))[_CELL])
+        if reference is not None and engine is not reference:
+            beside.append(straight(reference, effort, ("2KB",), (_CLIENTS,))[_CELL])
+    for name, runs in (("direct", measured), ("reference", beside)):
+        if runs:
+            found[name] = {figure: median(run[figure] for run in runs) for figure in ("p50", "cpuPer10000")}
+    return measured

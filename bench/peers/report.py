@@ -236,11 +236,12 @@ def _growth(figures):
                 rows.append(
                     [
                         f"{figures.labels[engine]}: {text}{many}",
-                        number(one["start"]),
+                        number(one.get("start")),
                         number(one["idle"]["once"]),
                         number(one["after"]["once"]),
                         number(one["direct"]["p50"]),
                         number(one["direct"]["cpuPer10000"]),
+                        number(one["reference"]["cpuPer10000"]) if "reference" in one else _NOTHING,
                     ]
                 )
     head = [
@@ -250,6 +251,7 @@ def _growth(figures):
         "after, MiB",
         "p50, ms",
         "CPU s for 10,000",
+        "no-op's meanwhile",
     ]
     text = "Straight at the port, pods of 2 KB, 8 clients, one core; each stage is a new process."
     return f"## Growth\n\n{text}\n\n{table(head, rows)}"

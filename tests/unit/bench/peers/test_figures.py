@@ -80,6 +80,14 @@ def test_the_goals_say_what_holds(figures):
     }
 
 
+def test_what_a_busy_machine_made_slower_is_no_growth(figures):
+    stages = figures.growth["weightlock"]
+    for stage, factor in (("base", 1.0), ("policies", 1.0), ("pods", 1.9)):
+        stages[stage]["reference"] = {"cpuPer10000": factor, "p50": factor}
+    verdicts = {goal.text: goal.verdict for goal in figures.goals()}
+    assert verdicts["a review with pods, of one without them"] == "**holds**"
+
+
 def test_a_goal_counts_its_cells():
     goal = Goal("something", 1.0, {"a": 0.5, "b": 2.0})
     assert (goal.holds, goal.verdict) == (1, "**missed** in 1 of 2")
