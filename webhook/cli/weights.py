@@ -157,6 +157,7 @@ def _unseal(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     with _opened(args) as sealed, _work(args) as work:
+        operations.finish(sealed)
         faults = verify(sealed, work.jobs, work.progress, quick=args.quick)
     manifest = sealed.manifest
     facts = {"model": manifest.model, "generation": manifest.generation, "files": len(manifest.files)}
