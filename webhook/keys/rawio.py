@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from webhook.keys.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 
@@ -100,7 +101,26 @@ def replace_file(path: Path, content: bytes | memoryview, mode: int) -> None:
     Raises:
         OSError: the system refused; ``path`` is as it was.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    _write_beside(path, content, mode, lambda beside: beside.replace(path))
+
+
+def create_file(path: Path, content: bytes | memoryview, mode: int) -> bool:
+    """As `replace_file`, unless ``path`` is there already: then that stays, and the answer is False.
+
+    Raises:
+        OSError: the system refused; ``path`` is as it was.
+    """
+    try:
+        _write_beside(path, content, mode, path.hardlink_to)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _write_beside(
+    path: Path, content: bytes | memoryview, mode: int, give_name: Callable[[Path], object]
+) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     beside.unlink(missing_ok=True)
     fd = os.open(beside, flags, 0o600)
@@ -108,12 +128,10 @@ def replace_file(path: Path, content: bytes | memoryview, mode: int) -> None:
         write_at(fd, content, 0)
         os.fchmod(fd, mode)
         os.fsync(fd)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+        give_name(beside)
     finally:
         os.close(fd)
+        beside.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 
