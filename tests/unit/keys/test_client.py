@@ -336,6 +336,30 @@ def test_the_helper(keys, tmp_path, tree, capsysbinary):
     assert key_command.main([f"--keys={keys}", "list", sealed]) == 1
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda sealed: (sealed / "weightlock.json").unlink() or (sealed / "weightlock.json").mkdir(),
+        lambda sealed: (
+            (sealed / "config.json.sealed").unlink()
+            or (sealed / "config.json.sealed").symlink_to("config.json.sealed")
+        ),
+    ],
+    ids=["manifest", "file"],
+)
+def test_the_helper_says_what_the_system_refuses_in_one_sentence(keys, tmp_path, capsysbinary, spoil):
+    spoil(tmp_path / "sealed")
+    assert key_command.main([f"--keys={keys}", "cat", str(tmp_path / "sealed"), "config.json"]) == 1
+    err = capsysbinary.readouterr().err
+    assert err.startswith(b"weightlock-key: ")
+    assert err.count(b"\n") == 1
+
+
+def test_the_helper_refuses_an_older_generation(keys, tmp_path, capsysbinary):
+    assert key_command.main([f"--keys={keys}", "--generation=2", "list", str(tmp_path / "sealed")]) == 1
+    assert b"was rolled back" in capsysbinary.readouterr().err
+
+
 def test_a_reader_that_goes_away_is_no_traceback(keys, tmp_path):
     words = [sys.executable, "-m", "webhook.cli.key", f"--keys={keys}", "cat", str(tmp_path / "sealed")]
     with subprocess.Popen(
