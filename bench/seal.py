@@ -1,6 +1,7 @@
 """Seal and unseal, tmpfs to tmpfs, against ``cp`` of the same bytes in the same run, and against tink and pyrage.
 
-Each contender runs in a process of its own, in turns, several rounds; the best of each counts. Ratios are to ``cp``.
+Each contender runs in a process of its own, in turns, several rounds; the best of each counts.
+Ratios are speeds: 2x tink is twice as fast as tink at the same work.
 CPU seconds are those of all threads; on a busy machine they are the steadier figure.
 Run it alone with ``python -m bench.seal [--size GIB] [--rounds N] [--dir DIR]``.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 GIB = 1 << 30
 FILES = 4
+PEERS = {"cp": "cp", "tink": "tink", "age": "pyrage (age)"}
 
 _PRELUDE = """
 import json, os, resource, shutil, sys, time
@@ -144,6 +146,14 @@ def _round(
     shutil.rmtree(plain)
 
 
+def _ratios(best: dict[tuple[str, str], dict[str, float]], what: str, label: str) -> str:
+    """How often as fast as each of the others, by name; a dash where that one is not installed."""
+    seconds = best[what, label]["seconds"]
+    peers = {peer: best.get((what, name)) for peer, name in PEERS.items()}
+    known = (f"{found['seconds'] / seconds:5.2f}x" if found else "    - " for found in peers.values())
+    return "".join(f"   {ratio} {peer}" for ratio, peer in zip(known, peers, strict=True))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the rounds and print a table."""
     parser = argparse.ArgumentParser(prog="bench.seal", description=__doc__)
@@ -173,13 +183,13 @@ def main(arguments: list[str] | None = None) -> int:
             for label, parts in contenders.items():
                 _round(home, label, parts, best)
     print(f"\n{options.size:g} GiB in {FILES} files, {options.dir} to itself, best of {options.rounds}")
+    print("ratios: speed against cp, tink and age (pyrage) at the same work in the same run")
     for what in ("seal", "unseal"):
-        base = best[what, "cp"]["seconds"]
         for label in contenders:
             result = best[what, label]
             memory = "" if label == "cp" else f"   peak {result['rss'] / (1 << 20):4.0f} MiB"
             rate = size / result["seconds"] / GIB
-            speed = f"{rate:6.2f} GiB/s   {base / result['seconds']:5.2f}x cp"
+            speed = f"{rate:6.2f} GiB/s{_ratios(best, what, label)}"
             print(f"{what:7} {label:24} {speed}   {result['cpu'] / size * GIB:5.2f} CPU s/GiB{memory}")
     return 0
 

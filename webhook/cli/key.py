@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from webhook.cli.progress import byte_size
 from webhook.keys.client import KEYS, open_weights
 from webhook.keys.errors import BadInputError, KeysError
+from webhook.keys.rawio import storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="weightlock-key", description=__doc__.splitlines()[0])
     parser.add_argument("--keys", type=Path, default=KEYS, help=f"where the key sidecar delivers ({KEYS})")
     parser.add_argument("--model", default="", help="refuse any other model")
+    parser.add_argument("--generation", type=int, default=0, help="refuse anything older (roll-back)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="the files of a sealed directory, authenticated")
     listing.add_argument("sealed", type=Path, metavar="SEALED")
@@ -32,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cat.add_argument("file", metavar="FILE")
     options = parser.parse_args(arguments)
     try:
-        with open_weights(options.sealed, model=options.model, keys=options.keys) as weights:
+        with open_weights(
+            options.sealed, model=options.model, keys=options.keys, generation=options.generation
+        ) as weights:
             _list(weights) if options.command == "list" else _cat(weights, options.file)
     except KeysError as error:
         sys.stderr.write(f"weightlock-key: {error}\n")
@@ -40,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+    except OSError as error:
+        sys.stderr.write(f"weightlock-key: {storage_error(error, str(options.sealed))}\n")
+        return 1
     return 0
 
 

@@ -23,10 +23,10 @@ import orjson
 
 from webhook.cli.progress import Bar, byte_size, duration
 from webhook.keys import operations
-from webhook.keys.directory import require_manifest, unlisted
+from webhook.keys.directory import read_manifest, require_manifest, unlisted
 from webhook.keys.errors import BadInputError, KeysError, KmsConfigError
 from webhook.keys.operations import KeyService, Work
-from webhook.keys.rawio import storage_error
+from webhook.keys.rawio import make_directory, storage_error
 from webhook.keys.unsealing import verify
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 Command = Callable[[argparse.Namespace], int]
 _KMS_HELP = (
-    "key management service, <provider>://<path>: local, vault, aws, gcp, azure or pkcs11 [WEIGHTLOCK_KMS]"
+    "key management service, <provider>://<path>: local, vault, aws, gcp, azure or pkcs11 [WEIGHTLOCK_KMS] "
+    "(a local keyset below ~/.config/weightlock)"
 )
 
 
@@ -96,7 +97,7 @@ def _command(
     key: bool | None,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
-    parser.set_defaults(run=lambda args: _guarded(run, args))
+    parser.set_defaults(run=lambda args: _guarded(run, args), run_name=name)
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     if key is None:
         return parser
@@ -157,6 +158,7 @@ def _unseal(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     with _opened(args) as sealed, _work(args) as work:
+        operations.finish(sealed)
         faults = verify(sealed, work.jobs, work.progress, quick=args.quick)
     manifest = sealed.manifest
     facts = {"model": manifest.model, "generation": manifest.generation, "files": len(manifest.files)}
@@ -215,13 +217,30 @@ def _opened(args: argparse.Namespace) -> Iterator[Sealed]:
 
 
 def _service(args: argparse.Namespace) -> KeyService:
-    if not args.kms:
-        named = ""
-        with contextlib.suppress(KeysError):
-            named = require_manifest(args.directory).claims.key.kms
-        hint = f"; the manifest names {named}: pass that if it is the one you trust" if named else ""
-        raise BadInputError(f"say which key management service to use: --kms URL, or WEIGHTLOCK_KMS{hint}")
-    return KeyService(args.kms, production=args.production)
+    if args.kms:
+        return KeyService(args.kms, production=args.production)
+    found = read_manifest(args.directory) if args.run_name == "seal" else require_manifest(args.directory)
+    path = _default_keyset()
+    url, named = f"local://{path}", "" if found is None else found.claims.key.kms
+    asked = "say which key management service to use: --kms URL, or WEIGHTLOCK_KMS"
+    if named not in {"", url}:
+        raise BadInputError(f"{asked}; the manifest names {named}: pass that if it is the one you trust")
+    if args.production:
+        raise BadInputError(f"{asked}; without one a local keyset is used, which production refuses")
+    sys.stderr.write(f"weightlock: no --kms, so the key service is {url}, a keyset in a file of yours\n")
+    if found is None:
+        make_directory(path.parent, 0o700)
+    return KeyService(url)
+
+
+def _default_keyset() -> Path:
+    """Where the keyset is kept that is used when no key service is named, by the XDG Base Directory Specification."""
+    configured = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    try:
+        home = configured if configured.is_absolute() else Path.home() / ".config"
+    except RuntimeError:
+        raise BadInputError("no --kms, and no home directory to keep a keyset in: name a service") from None
+    return home / "weightlock" / "keyset.json"
 
 
 @contextlib.contextmanager

@@ -45,21 +45,26 @@ if TYPE_CHECKING:
 KEYS = Path("/var/run/weightlock/keys")
 _KEPT_SEGMENTS = 4
 _MAX_HEADER = 100_000_000  # as the safetensors format bounds it
+_Tensor = tuple[str, tuple[int, ...], int, int]  # element type, shape, first byte and the one after the last
 
 
 @contextmanager
-def open_weights(sealed: str | Path, *, model: str = "", keys: Path = KEYS) -> Iterator[Weights]:
+def open_weights(
+    sealed: str | Path, *, model: str = "", keys: Path = KEYS, generation: int = 0
+) -> Iterator[Weights]:
     """A sealed directory, opened with the key that the sidecar delivered below ``keys``.
 
-    ``model``, if given, must be the one that is sealed there.
+    ``model``, if given, must be the one that is sealed there; ``generation`` is the oldest that is good enough, and
+    without it an older state of the whole directory under the same key is not noticed.
 
     Raises:
-        KeysError: it is not sealed, the key is not there or does not fit, or the manifest was changed.
+        KeysError: it is not sealed, the key is not there or does not fit, it is too old, or the manifest was changed.
     """
     directory = Path(sealed)
     claims = require_manifest(directory).claims
     path = keys / check_model(model or claims.model) / check_key_id(claims.key.id)
-    with operations.open_sealed(directory, operations.read_key_file(path), model=model) as opened:
+    key = operations.read_key_file(path)
+    with operations.open_sealed(directory, key, model=model, generation=generation) as opened:
         yield Weights(opened)
 
 
@@ -124,6 +129,7 @@ class SealedFile(io.RawIOBase):
     """A sealed file as a raw stream: each read opens the segments it touches.
 
     Whole segments are decrypted straight into the caller's memory. The last few that were read in part are kept.
+    Several threads may use `read_at` at once; the position of a stream is for one of them alone.
     """
 
     def __init__(self, source: SealedSource) -> None:
@@ -161,19 +167,30 @@ class SealedFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill ``buffer`` from the position, across segments. Raises `SealedDataError` for a damaged one."""
+        count = self.read_at(self._position, buffer)
+        self._position += count
+        return count
+
+    def read_at(self, offset: int, buffer: Any) -> int:
+        """Fill ``buffer`` from ``offset``, wherever the position is, which stays. Gives the number of bytes there were.
+
+        Raises:
+            SealedDataError: a segment is damaged.
+            ValueError: ``offset`` is negative.
+        """
+        if offset < 0:
+            raise ValueError("negative offset")
         with memoryview(buffer).cast("B") as view, self._lock:
-            start = self._position
-            stop = min(start + len(view), self.size)
-            for span in self._source.layout.covering(start, stop):
-                first, last = max(start, span.plain_offset), min(stop, span.plain_offset + span.plain_size)
-                wanted = view[first - start : last - start]
+            stop = min(offset + len(view), self.size)
+            for span in self._source.layout.covering(offset, stop):
+                first, last = max(offset, span.plain_offset), min(stop, span.plain_offset + span.plain_size)
+                wanted = view[first - offset : last - offset]
                 if len(wanted) == span.plain_size:
                     self._whole(span, wanted)
                     continue
                 plain = self._segment(span.index)
                 wanted[:] = plain[first - span.plain_offset : last - span.plain_offset]
-            self._position = max(start, stop)
-            return max(stop - start, 0)
+            return max(stop - offset, 0)
 
     def readall(self) -> bytes:
         """Everything from the position to the end."""
@@ -215,23 +232,24 @@ class SealedFile(io.RawIOBase):
 
 
 class Tensors:
-    """A safetensors file: eight bytes of header length, a JSON header, the tensors' bytes."""
+    """A safetensors file: eight bytes of header length, a JSON header, the tensors' bytes.
+
+    Several threads may read tensors at once.
+    """
 
     def __init__(self, stream: SealedFile) -> None:
         self._stream = stream
-        size = int.from_bytes(_exactly(stream, 8), "little")
+        size = int.from_bytes(_exactly(stream, 0, 8), "little")
         if size > min(_MAX_HEADER, stream.size - 8):
             raise SealedDataError("the file is not safetensors: its header is longer than itself")
         try:
-            header = orjson.loads(_exactly(stream, size))
+            header = orjson.loads(_exactly(stream, 8, size))
             self.metadata: dict[str, str] = header.pop("__metadata__", {})
-            self._tensors: dict[str, tuple[str, tuple[int, ...], int, int]] = {
-                name: (item["dtype"], tuple(item["shape"]), *item["data_offsets"])
-                for name, item in header.items()
-            }
+            self._tensors = {name: _tensor(item) for name, item in header.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise SealedDataError("the file is not safetensors: its header cannot be read") from None
         self._start = 8 + size
+        _refuse_misplaced(self._tensors, stream.size - self._start)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -244,12 +262,30 @@ class Tensors:
     def bytes(self, name: str) -> bytearray:
         """The bytes of one tensor, such as ``numpy.frombuffer`` takes. Raises `KeyError`, `SealedDataError`."""
         _, _, begin, end = self._tensors[name]
-        self._stream.seek(self._start + begin)
-        return _exactly(self._stream, end - begin)
+        return _exactly(self._stream, self._start + begin, end - begin)
 
 
-def _exactly(stream: SealedFile, size: int) -> bytearray:
+def _tensor(item: dict[str, Any]) -> _Tensor:
+    shape, (begin, end) = item["shape"], item["data_offsets"]
+    if not isinstance(item["dtype"], str) or not isinstance(shape, list):
+        raise TypeError("no tensor")
+    if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
+        raise ValueError("not a number")
+    return item["dtype"], tuple(shape), begin, end
+
+
+def _refuse_misplaced(tensors: dict[str, _Tensor], size: int) -> None:
+    """No tensor may reach beyond the file or into another one, as the format has it."""
+    free = 0
+    for name, (_, _, begin, end) in sorted(tensors.items(), key=lambda item: item[1][2:]):
+        if not free <= begin <= end <= size:
+            where = f"the place of tensor {name[:100]!r}, bytes {begin} to {end} of {size}"
+            raise SealedDataError(f"the file is not safetensors: {where}, is outside it or overlaps another")
+        free = end
+
+
+def _exactly(stream: SealedFile, offset: int, size: int) -> bytearray:
     buffer = bytearray(size)
-    if stream.readinto(buffer) != size:
+    if stream.read_at(offset, buffer) != size:
         raise SealedDataError("the file is not safetensors: it ends too early")
     return buffer

@@ -45,6 +45,9 @@ def require_manifest(directory: Path) -> Unverified:
     found = read_manifest(directory)
     if found is not None:
         return found
+    if not directory.is_dir():
+        fault = "is not a directory" if directory.exists() else "does not exist"
+        raise BadInputError(f"{directory} {fault}; name a directory of sealed weights")
     if (directory / JOURNAL_NAME).exists():
         raise BadInputError(
             f"{directory} is not sealed completely: run the same seal command again to finish it"

@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidTag
 
 from webhook.keys.errors import BadInputError, SealedDataError
 from webhook.keys.paths import partial_path
-from webhook.keys.rawio import read_at, write_at
+from webhook.keys.rawio import directory_mode, make_directory, read_at, write_at
 from webhook.keys.streaming import (
     HEADER_SIZE,
     SEGMENT_SIZE,
@@ -23,7 +23,6 @@ from webhook.keys.streaming import (
     Layout,
     SegmentCipher,
     Span,
-    new_header,
     stream_digest,
 )
 
@@ -195,7 +194,7 @@ class _PartialFile:
 
     def open_partial(self, *, keep: bool) -> None:
         """Open it; with ``keep`` what is there counts as left by an interrupted run."""
-        self._final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_directory(self._final.parent, directory_mode(self._mode))
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if keep else os.O_TRUNC)
         self._fd = os.open(self._partial, flags, 0o600)
         self._left = os.fstat(self._fd).st_size
@@ -247,29 +246,31 @@ class PlainSink(_PartialFile):
 class SealedSink(_PartialFile):
     """Writes a sealed file.
 
-    With ``resume`` it goes on under the header that an interrupted run left. One header must never encrypt two
-    different contents at one place (that would repeat a GCM nonce), so the caller asks for it only when the source is
-    untouched, and any segment that authenticates and yet differs ends the run and discards the file.
+    With ``resume`` it goes on with what an interrupted run left under ``header``; without it ``header`` must be fresh.
+    One header must never encrypt two different contents at one place (that would repeat a GCM nonce), and whoever can
+    write the storage can put any header there. So the caller takes it from an authenticated record and asks to go on
+    only when the source is untouched, and any segment that authenticates and yet differs ends the run.
     """
 
-    def __init__(self, final: Path, layout: Layout, key: Secret, bound_to: bytes, *, resume: bool) -> None:
+    def __init__(
+        self, final: Path, layout: Layout, key: Secret, bound_to: bytes, header: bytes, *, resume: bool
+    ) -> None:
         super().__init__(final, 0o644)
         self._layout, self._key, self._bound_to, self._resume = layout, key, bound_to, resume
+        self._header = header
         self._tags = bytearray(TAG_SIZE * layout.count)
         self._cipher: SegmentCipher | None = None
 
     def open(self) -> None:
-        """Open the partial file and settle its header."""
+        """Open the partial file, which begins with the header or is empty."""
         self.open_partial(keep=self._resume)
-        header = os.pread(self._fd, HEADER_SIZE, 0)
-        try:
-            self._cipher = SegmentCipher(self._key, header, self._bound_to)
-        except BadInputError:
-            os.ftruncate(self._fd, 0)
-            self._left = 0
-            self._cipher = SegmentCipher(self._key, new_header(), self._bound_to)
-            write_at(self._fd, self._cipher.header, 0)
-            os.fsync(self._fd)
+        if not self._resume:
+            write_at(self._fd, self._header, 0)
+        elif os.pread(self._fd, HEADER_SIZE, 0) != self._header:
+            raise BadInputError(
+                f"{self._partial} was changed by somebody else; run the same command again to begin this file anew"
+            )
+        self._cipher = SegmentCipher(self._key, self._header, self._bound_to)
 
     def write(self, span: Span, plain: memoryview, scratch: Scratch) -> None:
         """Encrypt and write one segment unless it is there already."""
@@ -295,8 +296,8 @@ class SealedSink(_PartialFile):
 
     def commit(self) -> dict[str, Any]:
         """Finish the file; the record holds its stream digest."""
-        header = b"" if self._cipher is None else self._cipher.header
-        return {**self.commit_partial(self._layout.sealed_size), "digest": stream_digest(header, self._tags)}
+        digest = stream_digest(self._header, self._tags)
+        return {**self.commit_partial(self._layout.sealed_size), "digest": digest}
 
     def close(self, *, discard: bool) -> None:
         """Close it and drop the derived key."""
@@ -319,6 +320,20 @@ class NullSink:
 
     def close(self, *, discard: bool) -> None:
         """Nothing to do."""
+
+
+def partial_header(final: Path) -> bytes:
+    """The first bytes that an interrupted run, or anybody else, left for ``final``; empty where there is nothing."""
+    try:
+        fd = os.open(partial_path(final), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        return os.pread(fd, HEADER_SIZE, 0)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def _closed(fd: int) -> int:

@@ -31,7 +31,8 @@ class Journal:
     """One run in one output directory, from `open_journal`.
 
     ``head`` says what the run does, ``planned`` which files it writes and by what their sources are recognised,
-    ``done`` which of them are in place. All three hold only lines whose MAC was right.
+    ``headers`` under which header each is encrypted, ``done`` which of them are in place, and ``dropped`` what is to be
+    deleted once the run's manifest is in force. All hold only lines whose MAC was right.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
@@ -45,6 +46,8 @@ class Journal:
         self.head: dict[str, Any] = {}
         self.planned: dict[str, Any] = {}
         self.done: dict[str, dict[str, Any]] = {}
+        self.headers: dict[str, bytes] = {}
+        self.dropped: list[str] = []
 
     def peek(self) -> dict[str, Any] | None:
         """The head of a run that was cut short, not yet trusted; None where nothing was begun."""
@@ -93,6 +96,14 @@ class Journal:
         """
         self._append([{"plan": name, "identity": identity} for name, identity in identities.items()])
 
+    def use(self, headers: dict[str, bytes]) -> None:
+        """Note, before the first byte is encrypted, each file's header; durable on return."""
+        self._append([{"use": name, "header": header.hex()} for name, header in headers.items()])
+
+    def drop(self, names: list[str]) -> None:
+        """Note, before the run's manifest is put in force, what has to go after that; durable on return."""
+        self._append([{"drop": names}])
+
     def finish(self, name: str, record: dict[str, Any]) -> None:
         """Note that file ``name`` is in place; durable on return. A resumed run gets ``record`` back."""
         self._append([{"done": name, "record": record}])
@@ -105,6 +116,11 @@ class Journal:
         if "plan" in document:
             self.planned[document["plan"]] = document["identity"]
             self.done.pop(document["plan"], None)
+            self.headers.pop(document["plan"], None)
+        elif "use" in document:
+            self.headers[document["use"]] = bytes.fromhex(document["header"])
+        elif "drop" in document:
+            self.dropped = document["drop"]
         elif "done" in document:
             self.done[document["done"]] = document["record"]
         else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import orjson
 
+from webhook.keys.body import TooLargeError, read_body
 from webhook.keys.refusal import ISSUER_UNAVAILABLE, UnavailableError
 
 if TYPE_CHECKING:
@@ -75,9 +76,9 @@ class KeySets:
             self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
         try:
             async with self._session.get(url, allow_redirects=False, ssl=self._tls or True) as response:
-                body = await response.content.read(_MAX_BYTES)
+                body = await read_body(response.content, _MAX_BYTES)
                 document = orjson.loads(body) if response.status == 200 else None
-        except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, TooLargeError, orjson.JSONDecodeError) as error:
             said = (str(error) or type(error).__name__)[:200]
             raise UnavailableError(
                 ISSUER_UNAVAILABLE, f"the attestation issuer cannot be asked: {said}"

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from webhook.keys.errors import BadInputError, SealedDataError, WrongKeyError
-from webhook.keys.paths import check_key_id, check_model, check_relative
+from webhook.keys.paths import MANIFEST_NAME, check_key_id, check_model, check_relative, check_unreserved
 from webhook.keys.streaming import SEGMENT_SIZE
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FORMAT = "weightlock.dev/sealed/v1"
 MAX_BYTES = 256 << 20
 MAX_WRAPPED = 64 << 10
+_MAX_TEXT = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,19 @@ def manifest_key(key: Secret, model: str) -> bytes:
         return hkdf.derive(material)
 
 
+def shown(value: Any) -> str:
+    """``value`` itself, when it is a text that can be shown before its MAC is checked.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it is over-long, or holds what could move the cursor of somebody's terminal.
+    """
+    text = _text(value)
+    if len(text) > _MAX_TEXT or not text.isprintable():
+        raise ValueError(f"{text[:60]!r} is too long or not printable")
+    return text
+
+
 def _mac(key: Secret, document: dict[str, Any]) -> bytes:
     canonical = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
     return hmac.digest(manifest_key(key, document["model"]), canonical, "sha256")
@@ -154,15 +168,17 @@ def _from_document(document: dict[str, Any]) -> Manifest:
     return Manifest(
         model=check_model(_text(document["model"])),
         generation=_count(document["generation"]),
-        created=_text(document["created"]),
-        key=KeyRef(check_key_id(_text(key["id"])), _text(key["kms"]), wrapped),
+        created=shown(document["created"]),
+        key=KeyRef(check_key_id(_text(key["id"])), shown(key["kms"]), wrapped),
         files=files,
     )
 
 
 def _entry(item: dict[str, Any]) -> Entry:
-    path, file = check_relative(_text(item["path"])), check_relative(_text(item["file"]))
-    return Entry(path, _count(item["size"]), file, _text(item["digest"]))
+    path, file = (check_unreserved(check_relative(_text(item[name]))) for name in ("path", "file"))
+    if file == MANIFEST_NAME:
+        raise ValueError(f"a file takes the manifest's own name, {file}")
+    return Entry(path, _count(item["size"]), file, shown(item["digest"]))
 
 
 def _refuse_clashes(files: tuple[Entry, ...]) -> None:

@@ -8,6 +8,7 @@ us at a key of theirs and have their files taken for genuine.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from webhook.keys.directory import read_manifest, require_manifest
 from webhook.keys.errors import BadInputError, KmsRefusedError, SealedDataError
+from webhook.keys.finishing import REENCRYPT, finish_cut_run
 from webhook.keys.journal import open_journal
 from webhook.keys.kms import KeyContext, open_kms
-from webhook.keys.manifest import KeyRef
-from webhook.keys.paths import MANIFEST_NAME, check_key_id, check_model
-from webhook.keys.rawio import replace_file
+from webhook.keys.manifest import KeyRef, shown
+from webhook.keys.paths import JOURNAL_NAME, MANIFEST_NAME, check_key_id, check_model
+from webhook.keys.rawio import directory_mode, make_directory, replace_file
 from webhook.keys.sealing import Sealing, plain_items, sealed_items
 from webhook.keys.secret import Secret
 from webhook.keys.streaming import KEY_SIZE
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from webhook.keys.journal import Journal
     from webhook.keys.kms import GuardedKms
     from webhook.keys.manifest import Manifest, Unverified
+    from webhook.keys.sealing import Item
     from webhook.keys.transfer import Progress
 
 T = TypeVar("T")
@@ -104,7 +107,8 @@ def seal(
 ) -> Manifest:
     """Seal ``source`` into ``directory``; with ``update``, as the next generation of what is sealed there.
 
-    Gives the manifest that is in force afterwards; an update that finds nothing changed gives the one before.
+    Gives the manifest that is in force afterwards; an update that finds nothing changed gives the one before, and so
+    does the command of a first seal that was cut short when all but clearing up was done.
 
     Raises:
         KeysError: what went wrong in one sentence; the directory still holds what it held.
@@ -112,18 +116,23 @@ def seal(
     check_model(model)
     _refuse_overlap(source, directory)
     items = plain_items(source)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     with open_journal(directory) as journal:
         found = read_manifest(directory)
         if found is None:
-            key, ref = _data_key(journal, service, model, check_key_id(key_id), generation=1)
+            key, ref = _data_key(journal, service, model, check_key_id(key_id), 1)
             with key:
                 return Sealing(directory, model, key, ref, None, journal).run(
                     items, {}, work.now, work.jobs, work.progress
                 )
-        _check_update(found, directory, model, update=update)
+        _check_update(found, directory, model, update=update or _ended(journal, found.claims))
         with service.unwrap(found.claims.key, model) as key:
             before = found.verify(key)
+            ended = finish_cut_run(directory, before, key, journal)
+            if not update and ended and _sealed_by(journal, before, items):
+                return before
+            _check_update(found, directory, model, update=update)
+            _refuse_other_run(journal, before)
             keep = unchanged(directory, before, key, items, work.jobs, work.progress)
             if len(keep) == len(items) == len(before.files):
                 return before
@@ -167,7 +176,7 @@ def unseal(
     """
     entries = sealed.select(patterns)
     _refuse_overlap(sealed.directory, destination)
-    destination.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_directory(destination, directory_mode(mode))
     with open_journal(destination) as journal:
         Unsealing(sealed, destination, journal, mode, replace).run(entries, work.jobs, work.progress)
     return len(entries)
@@ -179,8 +188,10 @@ def rewrap(directory: Path, old: KeyService, new: KeyService, key_id: str) -> Ma
     Raises:
         KeysError: what went wrong in one sentence; the directory is as it was.
     """
+    require_manifest(directory)
     with open_journal(directory) as journal, open_sealed(directory, old) as sealed:
         before = sealed.manifest
+        finish_cut_run(directory, before, sealed.key, journal)
         begun = journal.peek()
         if begun is not None and begun.get("generation") == before.generation + 1:
             raise BadInputError(f"an unfinished run is in {directory}: finish it first, then rotate the key")
@@ -193,19 +204,33 @@ def rewrap(directory: Path, old: KeyService, new: KeyService, key_id: str) -> Ma
 def reencrypt(directory: Path, old: KeyService, new: KeyService, key_id: str, work: Work) -> Manifest:
     """Encrypt every file under a fresh data key; plaintext stays in memory, a segment at a time.
 
+    Gives the manifest that is in force afterwards; that is the one before where the same command was cut short when all
+    but clearing up was done.
+
     Raises:
         KeysError: what went wrong in one sentence; the directory is as it was.
     """
-    with open_journal(directory) as journal, open_sealed(directory, old) as sealed:
-        before = sealed.manifest
-        if check_key_id(key_id) == before.key.id:
-            raise BadInputError(f"a fresh data key needs a fresh id: {key_id!r} is the one in use (--key-id)")
-        key, ref = _data_key(journal, new, before.model, key_id, generation=before.generation + 1)
-        with key:
-            items = sealed_items(directory, before, sealed.key)
-            return Sealing(directory, before.model, key, ref, before, journal).run(
-                items, {}, work.now, work.jobs, work.progress
-            )
+    claims = require_manifest(directory).claims
+    with open_journal(directory) as journal:
+        ended = _ended(journal, claims) and claims.key.id == check_key_id(key_id)
+        with open_sealed(directory, new if ended else old) as sealed:
+            return _reencrypt(sealed, journal, new, key_id, work)
+
+
+def _reencrypt(sealed: Sealed, journal: Journal, new: KeyService, key_id: str, work: Work) -> Manifest:
+    directory, before = sealed.directory, sealed.manifest
+    ended = finish_cut_run(directory, before, sealed.key, journal)
+    if check_key_id(key_id) == before.key.id:
+        if ended == REENCRYPT:
+            return before
+        raise BadInputError(f"a fresh data key needs a fresh id: {key_id!r} is the one in use (--key-id)")
+    key, ref = _data_key(journal, new, before.model, key_id, before.generation + 1)
+    with key:
+        _refuse_same_key(key, sealed.key, journal)
+        items = sealed_items(directory, before, sealed.key)
+        return Sealing(directory, before.model, key, ref, before, journal).run(
+            items, {}, work.now, work.jobs, work.progress
+        )
 
 
 def read_key_file(path: Path) -> Secret:
@@ -228,13 +253,64 @@ def read_key_file(path: Path) -> Secret:
     return secret
 
 
+def finish(sealed: Sealed) -> None:
+    """Clear up after a run that was cut short when its manifest was in force already, where we may write.
+
+    Raises:
+        KeysError: the journal there cannot be read.
+    """
+    directory = sealed.directory
+    if not (directory / JOURNAL_NAME).exists():
+        return
+    try:
+        with open_journal(directory) as journal:
+            finish_cut_run(directory, sealed.manifest, sealed.key, journal)
+    except (BadInputError, OSError):
+        return  # a run is at work there, or we may only read: what is left over shows as such
+
+
+def _ended(journal: Journal, claims: Manifest) -> bool:
+    """Whether the journal says, not yet trusted, that the run which made this manifest was cut short after that."""
+    begun = journal.peek()
+    return begun is not None and begun.get("generation") == claims.generation
+
+
+def _sealed_by(journal: Journal, manifest: Manifest, items: list[Item]) -> bool:
+    """Whether the run in the journal sealed just these files as they are now."""
+    planned = (journal.planned.get(item.path, {}).items() >= item.identity.items() for item in items)
+    return {entry.path for entry in manifest.files} == {item.path for item in items} and all(planned)
+
+
+def _refuse_same_key(key: Secret, before: Secret, journal: Journal) -> None:
+    with key.view() as one, before.view() as other:
+        same = hmac.compare_digest(one, other)
+    if same:
+        raise SealedDataError(
+            f"{journal.path} names the data key in use under another id; somebody else wrote it: "
+            "remove it to start afresh"
+        )
+
+
+def _refuse_other_run(journal: Journal, before: Manifest) -> None:
+    begun = journal.peek()
+    if begun is not None and begun.get("generation") == before.generation + 1:
+        _begun_ref(begun, journal, before.model, before.key.id)
+
+
 def _data_key(
-    journal: Journal, service: KeyService, model: str, key_id: str, *, generation: int
+    journal: Journal, service: KeyService, model: str, key_id: str, generation: int
 ) -> tuple[Secret, KeyRef]:
     begun = journal.peek()
     if begun is not None and begun.get("generation") == generation:
-        ref = _begun_ref(begun, journal, model)
-        return service.unwrap(ref, model), ref
+        ref = _begun_ref(begun, journal, model, key_id)
+        key = service.unwrap(ref, model)
+        if ref.kms != service.url:
+            key.wipe()
+            raise BadInputError(
+                f"an unfinished run in {journal.path.parent} was begun with {ref.kms}, not {service.url}: "
+                f"name that service if you trust it, or remove {journal.path} to start afresh"
+            )
+        return key, ref
     key = Secret(bytearray(os.urandom(KEY_SIZE)))
     try:
         return key, service.wrap(key, model, key_id)
@@ -243,15 +319,24 @@ def _data_key(
         raise
 
 
-def _begun_ref(begun: dict[str, Any], journal: Journal, model: str) -> KeyRef:
+def _begun_ref(begun: dict[str, Any], journal: Journal, model: str, key_id: str) -> KeyRef:
+    """The key of a run to be gone on with; whoever can write the storage may have put it there.
+
+    It must be for the id that is asked for: an old key under its own id would be taken for a fresh one.
+    """
     try:
-        ref = KeyRef(
-            str(begun["key"]["id"]), str(begun["key"]["kms"]), bytes.fromhex(begun["key"]["wrapped"])
-        )
-    except (KeyError, TypeError, ValueError):
+        said, key = check_model(begun["model"]), begun["key"]
+        ref = KeyRef(check_key_id(key["id"]), shown(key["kms"]), bytes.fromhex(key["wrapped"]))
+    except (KeyError, TypeError, ValueError, BadInputError):
         raise SealedDataError(f"{journal.path} is damaged; remove it to start afresh") from None
-    if begun.get("model") != model:
-        raise BadInputError(f"{journal.path.parent} holds an unfinished run for model {begun.get('model')!r}")
+    directory = journal.path.parent
+    if said != model:
+        raise BadInputError(f"{directory} holds an unfinished run for model {said!r}")
+    if ref.id != key_id:
+        raise BadInputError(
+            f"an unfinished run in {directory} uses the key id {ref.id!r}, not {key_id!r}: finish it under its own id "
+            f"(--key-id) if it is yours, or remove {journal.path} to start afresh"
+        )
     return ref
 
 

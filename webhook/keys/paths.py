@@ -20,6 +20,7 @@ SEALED_SUFFIX = ".sealed"
 PARTIAL_SUFFIX = ".weightlock-partial"
 
 MAX_PATH_BYTES = 4096
+_RESERVED_PREFIX = ".weightlock"
 _MODEL = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _KEY_ID = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,251}[A-Za-z0-9])?")
 
@@ -38,6 +39,20 @@ def check_relative(path: str) -> str:
         raise BadInputError(f"file name {path!r} is not UTF-8; rename it") from None
     if not plain or size > MAX_PATH_BYTES or any(ord(char) < 32 or ord(char) == 127 for char in path):
         raise BadInputError(f"file name {path[:200]!r} cannot be used in a sealed directory")
+    return path
+
+
+def check_unreserved(path: str) -> str:
+    """``path`` itself, when no part of it is a name that Weightlock gives to files of its own.
+
+    Raises:
+        BadInputError: one is; such a file would be taken for a journal, a sign of readiness or half a file.
+    """
+    for part in path.casefold().split("/"):
+        if part.startswith(_RESERVED_PREFIX) or part.endswith(PARTIAL_SUFFIX):
+            raise BadInputError(
+                f"file name {path[:200]!r} is reserved for Weightlock's own files; rename or remove it"
+            )
     return path
 
 

@@ -13,12 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.keys.directory import require_space
 from webhook.keys.errors import BadInputError
-from webhook.keys.files import Fingerprint, PlainSource, SealedSink, SealedSource, Source
+from webhook.keys.files import (
+    Fingerprint,
+    PlainSource,
+    SealedSink,
+    SealedSource,
+    Source,
+    partial_header,
+)
+from webhook.keys.finishing import REENCRYPT, SEAL, clear_up
 from webhook.keys.manifest import Entry, KeyRef, Manifest, manifest_key
-from webhook.keys.paths import MANIFEST_NAME, check_relative, partial_path, sealed_names
-from webhook.keys.rawio import replace_file, sync_directory
-from webhook.keys.resume import Planned, settle
-from webhook.keys.streaming import Layout, associated_data
+from webhook.keys.paths import (
+    MANIFEST_NAME,
+    check_relative,
+    check_unreserved,
+    partial_path,
+    sealed_names,
+)
+from webhook.keys.rawio import replace_file, sync_tree
+from webhook.keys.resume import Planned, Settled, settle
+from webhook.keys.streaming import Layout, associated_data, new_header
 from webhook.keys.transfer import Task, transfer
 
 if TYPE_CHECKING:
@@ -47,7 +61,7 @@ def plain_items(source: Path) -> list[Item]:
     the tree or never end, and is refused.
 
     Raises:
-        BadInputError: nothing to seal, or something that is neither file nor directory.
+        BadInputError: nothing to seal, something that is neither file nor directory, or a name that is ours.
     """
     if source.is_file():
         return [_plain_item(source, source.name)]
@@ -73,7 +87,7 @@ def sealed_items(directory: Path, manifest: Manifest, key: Secret) -> list[Item]
 def _walk(directory: Path, prefix: str) -> Iterator[tuple[Path, str]]:
     with os.scandir(directory) as entries:
         for entry in sorted(entries, key=lambda item: item.name):
-            path, name = directory / entry.name, check_relative(prefix + entry.name)
+            path, name = directory / entry.name, check_unreserved(check_relative(prefix + entry.name))
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(path, name + "/")
             elif entry.is_file():
@@ -89,7 +103,9 @@ def _plain_item(source: Path, path: str) -> Item:
     if not stat.S_ISREG(status.st_mode):
         raise BadInputError(f"{source} is not a regular file")
     seen = Fingerprint.of(status)
-    return Item(check_relative(path), seen.size, asdict(seen), lambda: PlainSource(source, seen))
+    return Item(
+        check_unreserved(check_relative(path)), seen.size, asdict(seen), lambda: PlainSource(source, seen)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +147,18 @@ class Sealing:
         partial = (partial_path(planned[item.path].final) for item in todo)
         require_space(self.directory, sum(Layout(item.size).sealed_size for item in todo), partial)
         progress.start("sealing", sum(item.size for item in todo), len(todo))
-        tasks = (
-            self._task(item, planned[item.path], item.path in settled.resumable, entries) for item in todo
-        )
+        begun = {item.path for item in todo if self._begun(item, planned[item.path], settled)}
+        self.journal.use({item.path: new_header() for item in todo if item.path not in begun})
+        tasks = (self._task(item, planned[item.path], item.path in begun, entries) for item in todo)
         transfer(tasks, jobs, progress)
         files = tuple(entries[path] for path in sorted(entries))
         return self._commit(Manifest(self.model, self.generation, created, self.ref, files))
 
     def _resume_or_begin(self) -> None:
         ref = {"id": self.ref.id, "kms": self.ref.kms, "wrapped": self.ref.wrapped.hex()}
-        head = {"operation": "seal", "model": self.model, "generation": self.generation, "key": ref}
+        fresh_key = self.before is not None and self.before.key.id != self.ref.id
+        operation = REENCRYPT if fresh_key else SEAL
+        head = {"operation": operation, "model": self.model, "generation": self.generation, "key": ref}
         mac_key = manifest_key(self.key, self.model)
         if not self.journal.resume(mac_key) or self.journal.head != head:
             self.journal.begin(mac_key, head)
@@ -148,7 +166,20 @@ class Sealing:
     def _plan(self, items: list[Item]) -> dict[str, Planned]:
         taken = set() if self.before is None else {entry.file for entry in self.before.files}
         names = sealed_names([item.path for item in items], self.generation, taken)
-        return {item.path: Planned(self.directory / names[item.path], item.identity) for item in items}
+        return {
+            item.path: Planned(self.directory / names[item.path], {**item.identity, "file": names[item.path]})
+            for item in items
+        }
+
+    def _begun(self, item: Item, planned: Planned, settled: Settled) -> bool:
+        """Whether the half file that lies there goes on under its header: only if we began it, by our own record.
+
+        Another header there may be one that has encrypted something else, put there to make us repeat its nonces.
+        """
+        header = self.journal.headers.get(item.path)
+        return (
+            item.path in settled.resumable and header is not None and header == partial_header(planned.final)
+        )
 
     def _entry(self, item: Item, planned: Planned, record: dict[str, Any]) -> Entry:
         file = planned.final.relative_to(self.directory).as_posix()
@@ -156,7 +187,8 @@ class Sealing:
 
     def _task(self, item: Item, planned: Planned, resume: bool, entries: dict[str, Entry]) -> Task:
         bound_to = associated_data(self.model, item.path)
-        sink = SealedSink(planned.final, Layout(item.size), self.key, bound_to, resume=resume)
+        header = self.journal.headers[item.path]
+        sink = SealedSink(planned.final, Layout(item.size), self.key, bound_to, header, resume=resume)
 
         def done(record: dict[str, Any]) -> None:
             self.journal.finish(item.path, record)
@@ -165,13 +197,11 @@ class Sealing:
         return Task(item.path, item.source(), sink, done)
 
     def _commit(self, manifest: Manifest) -> Manifest:
-        finals = {(self.directory / entry.file).parent for entry in manifest.files}
-        for directory in sorted(finals):
-            sync_directory(directory)
-        replace_file(self.directory / MANIFEST_NAME, manifest.encode(self.key), 0o644)
+        sync_tree(self.directory, {(self.directory / entry.file).parent for entry in manifest.files})
+        written = {plan["file"] for plan in self.journal.planned.values() if "file" in plan}
+        before = set() if self.before is None else {entry.file for entry in self.before.files}
         current = {entry.file for entry in manifest.files}
-        for entry in () if self.before is None else self.before.files:
-            if entry.file not in current:
-                (self.directory / entry.file).unlink(missing_ok=True)
-        self.journal.remove()
+        self.journal.drop(sorted((written | before) - current))
+        replace_file(self.directory / MANIFEST_NAME, manifest.encode(self.key), 0o644)
+        clear_up(self.directory, manifest, self.journal)
         return manifest

@@ -35,7 +35,8 @@ class Secret:
         if _MADV_DONTDUMP is not None:
             self._pages.madvise(_MADV_DONTDUMP)
         self._locked = _lock(self._pages)
-        self._pages[: self._size] = bytes(data)
+        with memoryview(self._pages) as pages:
+            pages[: self._size] = data  # no copy on the way: what Python allocates in between is never wiped
         if isinstance(data, bytearray):
             wipe(data)
 

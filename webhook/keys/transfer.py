@@ -98,6 +98,8 @@ class _Run:
 
     def _take(self) -> tuple[Task, int, int] | None:
         with self._lock:
+            if self.stop.is_set():
+                return None
             if self._task is None or self._next >= self._task.source.layout.count:
                 self._task, self._next = next(self._tasks, None), 0
                 if self._task is None:
@@ -105,8 +107,10 @@ class _Run:
                 self._open.append(self._task)
                 try:
                     self._task.begin()
-                except BaseException:
-                    self.failed = self._task
+                except BaseException as error:
+                    # Before the lock is given back, else another worker reads from what did not open.
+                    self.error, self.failed = self.error or error, self.failed or self._task
+                    self.stop.set()
                     raise
             first, self._next = self._next, self._next + _RUN
             return self._task, first, min(self._next, self._task.source.layout.count)

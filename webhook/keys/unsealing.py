@@ -16,7 +16,7 @@ from webhook.keys.errors import BadInputError, SealedDataError
 from webhook.keys.files import NullSink, PlainSink, SealedSource
 from webhook.keys.manifest import manifest_key
 from webhook.keys.paths import partial_path
-from webhook.keys.rawio import read_at, sync_directory
+from webhook.keys.rawio import read_at, sync_tree
 from webhook.keys.resume import Planned, settle
 from webhook.keys.streaming import HEADER_SIZE, TAG_SIZE, Layout, associated_data, stream_digest
 from webhook.keys.transfer import Task, transfer
@@ -94,8 +94,7 @@ class Unsealing:
         )
         progress.start("unsealing", sum(entry.size for entry in todo), len(todo))
         transfer((self._task(entry) for entry in todo), jobs, progress)
-        for directory in sorted({plan.final.parent for plan in planned.values()}):
-            sync_directory(directory)
+        sync_tree(self.destination, {plan.final.parent for plan in planned.values()})
         self.journal.remove()
 
     def _resume_or_begin(self) -> None:

@@ -92,6 +92,68 @@ def test_without_a_key_service_it_says_which_one_the_manifest_names(run, sealed,
     assert f"the manifest names {kms}: pass that if it is the one you trust" in err
 
 
+@pytest.mark.parametrize("place", ["XDG_CONFIG_HOME", "HOME"])
+def test_without_a_key_service_a_keyset_of_ones_own_is_used_and_said(run, tree, tmp_path, monkeypatch, place):
+    monkeypatch.delenv("WEIGHTLOCK_KMS", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg") if place == "XDG_CONFIG_HOME" else "relative")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    base = tmp_path / "xdg" if place == "XDG_CONFIG_HOME" else tmp_path / "home" / ".config"
+    keyset, out = base / "weightlock" / "keyset.json", tmp_path / "s"
+    said = f"weightlock: no --kms, so the key service is local://{keyset}, a keyset in a file of yours\n"
+    code, _, err = run("seal", tree, out, "--model", "atlas-70b")
+    assert (code, err) == (0, said)
+    assert keyset.stat().st_mode & 0o777 == 0o600
+    assert keyset.parent.stat().st_mode & 0o777 == 0o700
+    code, _, err = run("unseal", out, tmp_path / "back")
+    assert (code, err) == (0, said)
+    assert run("rotate", out, "--key-id", "k2")[0] == 0
+    code, _, err = run("verify", out, "--production")
+    assert code == 2
+    assert err == (
+        "weightlock: say which key management service to use: --kms URL, or WEIGHTLOCK_KMS; "
+        "without one a local keyset is used, which production refuses\n"
+    )
+    assert run("seal", tree, tmp_path / "p", "--model", "m", "--production")[0] == 2
+    assert not (tmp_path / "p").exists()
+
+
+def test_no_service_and_no_home(run, tree, tmp_path, monkeypatch):
+    def homeless():
+        raise RuntimeError("no home")
+
+    for name in ("WEIGHTLOCK_KMS", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(weights.Path, "home", homeless)
+    code, _, err = run("seal", tree, tmp_path / "s", "--model", "m")
+    assert code == 2
+    assert "no home directory to keep a keyset in" in err
+
+
+def test_a_directory_that_is_not_there_is_said_to_be_missing(run, tmp_path, kms):
+    for command in (("rotate",), ("rotate", "--reencrypt"), ("verify",), ("inspect",)):
+        words = () if command == ("inspect",) else ("--kms", kms)
+        code, _, err = run(*command, tmp_path / "missing", *words)
+        assert (code, err) == (
+            2,
+            f"weightlock: {tmp_path}/missing does not exist; name a directory of sealed weights\n",
+        )
+
+
+def test_verify_clears_up_what_a_run_left(run, tree, sealed, kms, monkeypatch):
+    (tree / "config.json").write_text("[]")
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("webhook.keys.sealing.clear_up", cut)
+    words = ("seal", tree, sealed, "--model", "atlas-70b", "--kms", kms, "--update")
+    assert run(*words)[0] == 1
+    assert (sealed / "config.json.sealed").exists()
+    monkeypatch.undo()
+    assert run("verify", sealed, "--kms", kms)[0] == 0
+    assert not (sealed / "config.json.sealed").exists()
+
+
 def test_verify_speaks_of_every_fault(run, sealed, kms):
     assert run("verify", sealed, "--kms", kms)[1] == (
         f'{sealed} is sound: model "atlas-70b", generation 1, 2 files, 2.4 MiB; checked every byte\n'

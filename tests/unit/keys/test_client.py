@@ -6,8 +6,12 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +22,7 @@ from hypothesis import strategies as st
 
 from webhook.cli import key as key_command
 from webhook.keys import operations
-from webhook.keys.client import open_weights
+from webhook.keys.client import Tensors, open_weights
 from webhook.keys.errors import BadInputError, SealedDataError, WrongKeyError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -202,6 +206,110 @@ def test_the_example_trains_from_sealed_tensors_and_writes_nothing(tree, tmp_pat
     assert float(told[2]) < float(told[1]) / 100
 
 
+class _Slow:
+    """A lock for which one waits so long that every other thread gets to do what it does before taking it."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        time.sleep(0.002)
+        return self._lock.__enter__()
+
+    def __exit__(self, *error):
+        return self._lock.__exit__(*error)
+
+
+def test_threads_share_one_file_and_each_gets_its_own_tensor(tree, tmp_path, keys, service, work):
+    tensors = {f"t{number}": ("U8", [70_000], bytes([number]) * 70_000) for number in range(48)}
+    (tree / "many.safetensors").write_bytes(safetensors_bytes(tensors))
+    operations.seal(tree, tmp_path / "sealed", service, "atlas-70b", "k1", work, update=True)
+    with (
+        open_weights(tmp_path / "sealed", keys=keys) as weights,
+        weights.safetensors("many.safetensors") as opened,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        opened._stream._lock = _Slow()
+        asked = [*tensors] * 2
+        for name, content in zip(asked, pool.map(opened.bytes, asked), strict=True):
+            assert content == tensors[name][2]
+
+
+def test_reading_at_an_offset_leaves_the_position(weights, tree):
+    content, buffer = (tree / "config.json").read_bytes(), bytearray(8)
+    with weights.raw("config.json") as stream:
+        stream.seek(3)
+        assert stream.read_at(12, buffer) == 5
+        assert buffer[:5] == content[12:]
+        assert stream.read_at(100, buffer) == 0
+        assert stream.tell() == 3
+        with pytest.raises(ValueError, match="negative"):
+            stream.read_at(-1, buffer)
+
+
+def test_an_older_generation_than_asked_for_does_not_open(tree, tmp_path, keys, service, work):
+    sealed = tmp_path / "sealed"
+    shutil.copytree(sealed, tmp_path / "old")
+    (tree / "config.json").write_bytes(b"new")
+    operations.seal(tree, sealed, service, "atlas-70b", "k1", work, update=True)
+    with open_weights(sealed, keys=keys, generation=2) as weights:
+        assert weights.read("config.json") == b"new"
+    rolled_back = pytest.raises(SealedDataError, match="was rolled back: it holds generation 1")
+    with rolled_back, open_weights(tmp_path / "old", keys=keys, generation=2):
+        pass
+
+
+class _Plain(io.BytesIO):
+    """What `Tensors` needs of a sealed file."""
+
+    @property
+    def size(self):
+        return len(self.getbuffer())
+
+    def read_at(self, offset, buffer):
+        found = self.getvalue()[offset : offset + len(buffer)]
+        buffer[: len(found)] = found
+        return len(found)
+
+
+def _tensors(**changes):
+    items = {
+        "a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]},
+        "b": {"dtype": "U8", "shape": [0], "data_offsets": [4, 4]},
+        "c": {"dtype": "U8", "shape": [4], "data_offsets": [4, 8], **changes},
+    }
+    text = json.dumps(items).encode()
+    return Tensors(_Plain(len(text).to_bytes(8, "little") + text + bytes(8)))
+
+
+@pytest.mark.parametrize(
+    ("offsets", "said"),
+    [
+        ([-4, 0], "cannot be read"),
+        ([4], "cannot be read"),
+        ([4, 6, 8], "cannot be read"),
+        (["4", "8"], "cannot be read"),
+        ([4.0, 8], "cannot be read"),
+        ([True, 8], "cannot be read"),
+        (None, "cannot be read"),
+        ([2, 6], "outside it or overlaps"),
+        ([8, 4], "outside it or overlaps"),
+        ([4, 9], "outside it or overlaps"),
+        ([2**62, 2**63], "outside it or overlaps"),
+    ],
+)
+def test_tensors_that_lie_nowhere_or_on_one_another(offsets, said):
+    assert list(_tensors()) == ["a", "b", "c"]
+    with pytest.raises(SealedDataError, match=said):
+        _tensors(data_offsets=offsets)
+
+
+@pytest.mark.parametrize("change", [{"dtype": 3}, {"shape": "44"}, {"shape": [-1]}, {"shape": [1.5]}])
+def test_tensors_of_no_shape(change):
+    with pytest.raises(SealedDataError, match="cannot be read"):
+        _tensors(**change)
+
+
 @pytest.mark.parametrize("name", ["junk.safetensors", "odd.safetensors", "config.json", "empty.txt"])
 def test_what_is_no_safetensors_file(weights, name):
     with pytest.raises(SealedDataError, match="is not safetensors"), weights.safetensors(name):
@@ -226,6 +334,30 @@ def test_the_helper(keys, tmp_path, tree, capsysbinary):
         assert captured.err.count(b"\n") == 1
     (keys / "atlas-70b" / "k1").write_bytes(bytes(32))
     assert key_command.main([f"--keys={keys}", "list", sealed]) == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda sealed: (sealed / "weightlock.json").unlink() or (sealed / "weightlock.json").mkdir(),
+        lambda sealed: (
+            (sealed / "config.json.sealed").unlink()
+            or (sealed / "config.json.sealed").symlink_to("config.json.sealed")
+        ),
+    ],
+    ids=["manifest", "file"],
+)
+def test_the_helper_says_what_the_system_refuses_in_one_sentence(keys, tmp_path, capsysbinary, spoil):
+    spoil(tmp_path / "sealed")
+    assert key_command.main([f"--keys={keys}", "cat", str(tmp_path / "sealed"), "config.json"]) == 1
+    err = capsysbinary.readouterr().err
+    assert err.startswith(b"weightlock-key: ")
+    assert err.count(b"\n") == 1
+
+
+def test_the_helper_refuses_an_older_generation(keys, tmp_path, capsysbinary):
+    assert key_command.main([f"--keys={keys}", "--generation=2", "list", str(tmp_path / "sealed")]) == 1
+    assert b"was rolled back" in capsysbinary.readouterr().err
 
 
 def test_a_reader_that_goes_away_is_no_traceback(keys, tmp_path):

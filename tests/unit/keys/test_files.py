@@ -16,11 +16,12 @@ from webhook.keys.files import (
     Scratch,
     SealedSink,
     SealedSource,
+    partial_header,
 )
 from webhook.keys.manifest import Entry
 from webhook.keys.paths import partial_path
 from webhook.keys.secret import Secret
-from webhook.keys.streaming import HEADER_SIZE, SEGMENT_SIZE, Layout
+from webhook.keys.streaming import HEADER_SIZE, SEGMENT_SIZE, Layout, new_header
 
 KEY = bytes(range(32))
 BOUND = b"m/w"
@@ -49,6 +50,13 @@ def plain(tmp_path):
     return path
 
 
+HEADER = new_header()
+
+
+def sink_of(path, header=HEADER, *, resume=False):
+    return SealedSink(path, Layout(len(PLAIN)), Secret(KEY), BOUND, header, resume=resume)
+
+
 def source_of(path):
     return PlainSource(path, Fingerprint.of(path.stat()))
 
@@ -56,7 +64,7 @@ def source_of(path):
 @pytest.fixture
 def sealed(tmp_path, plain):
     path = tmp_path / "w.sealed"
-    record = copy(source_of(plain), SealedSink(path, Layout(len(PLAIN)), Secret(KEY), BOUND, resume=False))
+    record = copy(source_of(plain), sink_of(path))
     return path, Entry("w", len(PLAIN), "w.sealed", record["digest"])
 
 
@@ -117,7 +125,7 @@ def test_a_spoilt_sealed_file_is_refused(tmp_path, sealed, spoil, message):
 
 def test_another_version_of_the_same_file_is_refused(tmp_path, plain, sealed):
     path, entry = sealed
-    copy(source_of(plain), SealedSink(path, Layout(len(PLAIN)), Secret(KEY), BOUND, resume=False))
+    copy(source_of(plain), sink_of(path, new_header()))
     source = SealedSource(path, entry, Secret(KEY), BOUND)
     with pytest.raises(SealedDataError, match="swapped or rolled back"):
         copy(source, NullSink())
@@ -147,11 +155,11 @@ def written(monkeypatch):
 
 
 def test_an_interrupted_seal_goes_on_under_the_same_header(tmp_path, plain, monkeypatch):
-    path, layout = tmp_path / "w.sealed", Layout(len(PLAIN))
-    copy(source_of(plain), SealedSink(path, layout, Secret(KEY), BOUND, resume=False), indices=[0, 1])
+    path = tmp_path / "w.sealed"
+    copy(source_of(plain), sink_of(path), indices=[0, 1])
     header = partial_path(path).read_bytes()[:HEADER_SIZE]
     offsets = written(monkeypatch)
-    record = copy(source_of(plain), SealedSink(path, layout, Secret(KEY), BOUND, resume=True))
+    record = copy(source_of(plain), sink_of(path, resume=True))
     assert offsets == [2 * SEGMENT_SIZE]
     assert path.read_bytes()[:HEADER_SIZE] == header
     copy(
@@ -161,22 +169,22 @@ def test_an_interrupted_seal_goes_on_under_the_same_header(tmp_path, plain, monk
 
 
 def test_a_torn_segment_of_an_interrupted_seal_is_written_again(tmp_path, plain, monkeypatch):
-    path, layout = tmp_path / "w.sealed", Layout(len(PLAIN))
-    copy(source_of(plain), SealedSink(path, layout, Secret(KEY), BOUND, resume=False), indices=[0, 1])
+    path = tmp_path / "w.sealed"
+    copy(source_of(plain), sink_of(path), indices=[0, 1])
     with partial_path(path).open("r+b") as stream:
         stream.seek(SEGMENT_SIZE + 1000)
         stream.write(bytes(4096))
     offsets = written(monkeypatch)
-    copy(source_of(plain), SealedSink(path, layout, Secret(KEY), BOUND, resume=True))
+    copy(source_of(plain), sink_of(path, resume=True))
     assert offsets == [SEGMENT_SIZE, 2 * SEGMENT_SIZE]
 
 
 def test_one_header_never_encrypts_two_contents(tmp_path, plain):
-    path, layout = tmp_path / "w.sealed", Layout(len(PLAIN))
-    copy(source_of(plain), SealedSink(path, layout, Secret(KEY), BOUND, resume=False), indices=[0, 1])
+    path = tmp_path / "w.sealed"
+    copy(source_of(plain), sink_of(path), indices=[0, 1])
     before = partial_path(path).read_bytes()
     plain.write_bytes(os.urandom(len(PLAIN)))
-    sink = SealedSink(path, layout, Secret(KEY), BOUND, resume=True)
+    sink = sink_of(path, resume=True)
     with pytest.raises(BadInputError, match="changed since the interrupted run"):
         copy(source_of(plain), sink)
     assert partial_path(path).read_bytes() == before
@@ -184,12 +192,48 @@ def test_one_header_never_encrypts_two_contents(tmp_path, plain):
     assert not partial_path(path).exists()
 
 
-def test_without_resume_a_fresh_header_is_made(tmp_path, plain):
-    path, layout = tmp_path / "w.sealed", Layout(len(PLAIN))
-    copy(source_of(plain), SealedSink(path, layout, Secret(KEY), BOUND, resume=False), indices=[0])
-    header = partial_path(path).read_bytes()[:HEADER_SIZE]
-    copy(source_of(plain), SealedSink(path, layout, Secret(KEY), BOUND, resume=False))
-    assert path.read_bytes()[:HEADER_SIZE] != header
+def test_without_resume_what_lies_there_is_overwritten(tmp_path, plain):
+    path, fresh = tmp_path / "w.sealed", new_header()
+    copy(source_of(plain), sink_of(path), indices=[0])
+    copy(source_of(plain), sink_of(path, fresh))
+    assert path.read_bytes()[:HEADER_SIZE] == fresh
+
+
+@pytest.mark.parametrize("planted", [None, b"", HEADER[:-1], new_header()])
+def test_a_header_that_is_not_the_recorded_one_is_never_gone_on_with(tmp_path, plain, planted):
+    path = tmp_path / "w.sealed"
+    if planted is not None:
+        partial_path(path).write_bytes(planted)
+    sink = sink_of(path, resume=True)
+    with pytest.raises(BadInputError, match="was changed by somebody else; run the same command again"):
+        sink.open()
+    sink.close(discard=True)
+    assert not partial_path(path).exists()
+
+
+def test_the_header_of_a_half_file(tmp_path, plain):
+    path = tmp_path / "w.sealed"
+    assert partial_header(path) == b""
+    copy(source_of(plain), sink_of(path), indices=[0])
+    assert partial_header(path) == HEADER
+    partial_path(path).unlink()
+    partial_path(path).symlink_to(plain)
+    assert partial_header(path) == b""
+    partial_path(path).unlink()
+    partial_path(path).mkdir()
+    assert partial_header(path) == b""
+
+
+@pytest.mark.parametrize(("mode", "bits"), [(0o440, 0o750), (0o600, 0o700), (0o444, 0o755)])
+def test_who_may_read_a_file_may_enter_its_directories(tmp_path, sealed, mode, bits):
+    path, entry = sealed
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume").chmod(0o2770)  # as a volume with an fsGroup is
+    back = tmp_path / "volume" / "a" / "b" / "w"
+    copy(SealedSource(path, entry, Secret(KEY), BOUND), PlainSink(back, entry.size, mode))
+    for directory in (back.parent, back.parent.parent):
+        assert directory.stat().st_mode & 0o7777 == bits | 0o2000
+    assert (tmp_path / "volume").stat().st_mode & 0o7777 == 0o2770
 
 
 def test_an_interrupted_unseal_keeps_only_what_is_right(tmp_path, sealed, monkeypatch):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import ssl
 
+import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -14,6 +16,16 @@ from webhook.server import selfsigned
 KEYS = {"keys": [{"kid": "a", "kty": "EC"}]}
 
 
+async def in_pieces(request, body):
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(body[:5])
+    await asyncio.sleep(0.05)  # by then the first piece has been read
+    await response.write(body[5:])
+    await response.write_eof()
+    return response
+
+
 @pytest.fixture
 async def issuer(tmp_path):
     """An issuer over TLS: ``answer`` is what it gives, ``asked`` how often it was asked."""
@@ -22,11 +34,13 @@ async def issuer(tmp_path):
         (tmp_path / name).write_bytes(content)
 
     class Issuer:
-        answer, asked = web.json_response, 0
+        answer, asked, pieces = web.json_response, 0, False
         trust = ssl.create_default_context(cafile=str(tmp_path / "ca"))
 
     async def handle(request):
         Issuer.asked += 1
+        if Issuer.pieces:
+            return await in_pieces(request, orjson.dumps(KEYS))
         return Issuer.reply()
 
     Issuer.reply = staticmethod(lambda: web.json_response(KEYS))
@@ -84,6 +98,11 @@ async def test_what_is_no_key_set(issuer, sets, reply):
     with pytest.raises(UnavailableError) as error:
         await sets.get(issuer.url, frozenset())
     assert error.value.code == "WL913"
+
+
+async def test_a_key_set_in_two_pieces_is_read_to_its_end(issuer, sets):
+    issuer.pieces = True
+    assert await sets.get(issuer.url, frozenset({"a"})) == KEYS
 
 
 async def test_only_https_and_only_with_a_certificate_that_holds(issuer, sets):

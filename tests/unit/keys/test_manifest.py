@@ -82,6 +82,13 @@ def test_formatting_may_change():
         (lambda doc: doc["files"][0].update(digest=None), "a text is missing"),
         (lambda doc: doc["key"].update(wrapped="A" * 100_000), "too long"),
         (lambda doc: doc.update(files=3), "damaged"),
+        (lambda doc: doc["files"][0].update(path="a/.weightlock-ready"), "reserved for Weightlock's own"),
+        (lambda doc: doc["files"][0].update(file=".weightlock.journal"), "reserved for Weightlock's own"),
+        (lambda doc: doc["files"][0].update(path="w.weightlock-partial"), "reserved for Weightlock's own"),
+        (lambda doc: doc["files"][0].update(file="weightlock.json"), "the manifest's own name"),
+        (lambda doc: doc["key"].update(kms="vault://a\x1b[2J"), "not printable"),
+        (lambda doc: doc.update(created="2026\u202e"), "not printable"),
+        (lambda doc: doc.update(created="2" * 3000), "too long"),
         (lambda doc: doc.update(model="../x"), "no name for a model"),
     ],
 )

@@ -20,6 +20,7 @@ from webhook.keys.errors import (
     StorageError,
     WrongKeyError,
 )
+from webhook.keys.journal import open_journal
 from webhook.keys.manifest import KeyRef
 from webhook.keys.operations import KeyService
 from webhook.keys.paths import JOURNAL_NAME, MANIFEST_NAME, PARTIAL_SUFFIX
@@ -464,6 +465,87 @@ def test_a_journal_of_another_model_or_key_is_not_gone_on_with(tree, tmp_path, s
     other.wrap(Secret(bytes(32)), "m", "k")
     with pytest.raises(KmsRefusedError, match="the manifest says"):
         operations.seal(tree, out, other, "atlas-70b", "k1", work)
+
+
+def plant(directory, generation, ref, model="atlas-70b", operation="reencrypt"):
+    """A journal as anybody who can write the storage can leave it; its MAC is of a key of theirs."""
+    key = {"id": ref.id, "kms": ref.kms, "wrapped": ref.wrapped.hex()}
+    directory.mkdir(exist_ok=True)
+    with open_journal(directory) as journal:
+        journal.begin(
+            b"x" * 32, {"operation": operation, "model": model, "generation": generation, "key": key}
+        )
+
+
+def test_a_planted_journal_does_not_lead_back_to_a_leaked_key(tree, sealed, service, work):
+    with operations.open_sealed(sealed, service) as opened:
+        leaked = opened.manifest.key
+    plant(sealed, 2, leaked)
+    with pytest.raises(BadInputError, match=r"uses the key id 'k1', not 'fresh-2'.*remove .*journal"):
+        operations.reencrypt(sealed, service, service, "fresh-2", work)
+    (sealed / JOURNAL_NAME).unlink()
+    assert operations.reencrypt(sealed, service, service, "fresh-2", work).key.id == "fresh-2"
+
+
+def test_the_key_in_use_under_another_id_is_no_fresh_one(sealed, service, work):
+    with operations.open_sealed(sealed, service) as opened:
+        again = service.wrap(opened.key, "atlas-70b", "fresh-2")
+    plant(sealed, 2, again)
+    before = (sealed / MANIFEST_NAME).read_bytes()
+    with pytest.raises(SealedDataError, match="names the data key in use under another id"):
+        operations.reencrypt(sealed, service, service, "fresh-2", work)
+    assert (sealed / MANIFEST_NAME).read_bytes() == before
+
+
+def test_a_planted_journal_does_not_choose_the_key_of_a_first_seal(tree, tmp_path, service, work):
+    out = tmp_path / "new"
+    plant(out, 1, service.wrap(Secret(b"l" * 32), "m", "leaked"), "m", "seal")
+    with pytest.raises(BadInputError, match="uses the key id 'leaked', not 'k1'"):
+        operations.seal(tree, out, service, "m", "k1", work)
+    assert not (out / MANIFEST_NAME).exists()
+
+
+def test_a_planted_journal_does_not_put_another_service_into_the_manifest(tree, tmp_path, service, work):
+    out, ref = tmp_path / "new", service.wrap(Secret(b"l" * 32), "m", "k1")
+    plant(out, 1, KeyRef("k1", "vault://theirs/key", ref.wrapped), "m", "seal")
+    with pytest.raises(BadInputError, match=r"was begun with vault://theirs/key, not local://"):
+        operations.seal(tree, out, service, "m", "k1", work)
+
+
+@pytest.mark.parametrize("ref", [KeyRef("k1", "vault://\x1b[2J", b""), KeyRef("../k1", "vault://t/k", b"")])
+def test_what_a_planted_journal_says_is_shown_only_if_it_can_be(tree, tmp_path, service, work, ref):
+    plant(tmp_path / "new", 1, ref, "m", "seal")
+    with pytest.raises(SealedDataError, match="is damaged; remove it to start afresh"):
+        operations.seal(tree, tmp_path / "new", service, "m", "k1", work)
+
+
+def test_an_update_does_not_run_over_an_unfinished_reencryption(tree, sealed, service, work, crash):
+    crash(f"operations.reencrypt(Path({str(sealed)!r}), service, service, 'k2', work)", 3 << 20)
+    (tree / "config.json").write_bytes(b"changed")
+    with pytest.raises(BadInputError, match="uses the key id 'k2', not 'k1'"):
+        operations.seal(tree, sealed, service, "atlas-70b", "k1", work, update=True)
+    assert operations.reencrypt(sealed, service, service, "k2", work).key.id == "k2"
+
+
+@pytest.mark.parametrize(
+    "rotate",
+    [
+        lambda path, service, _work: operations.rewrap(path, service, service, ""),
+        lambda path, service, work: operations.reencrypt(path, service, service, "k2", work),
+    ],
+    ids=["rewrap", "reencrypt"],
+)
+def test_a_directory_that_is_not_there_is_said_to_be_missing(tmp_path, service, work, rotate):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "plain").mkdir()
+    for name, said in (
+        ("missing", "missing does not exist"),
+        ("file", "file is not a directory"),
+        ("plain", "is not a sealed directory"),
+    ):
+        with pytest.raises(BadInputError, match=said):
+            rotate(tmp_path / name, service, work)
+    assert names(tmp_path / "plain") == []
 
 
 def test_a_journal_an_attacker_rewrote_is_not_believed(tree, tmp_path, service, work, crash):

@@ -2,11 +2,20 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 
 import pytest
 
 from webhook.keys import rawio
-from webhook.keys.rawio import no_space, read_at, replace_file, storage_error, write_at
+from webhook.keys.rawio import (
+    create_file,
+    make_directory,
+    no_space,
+    read_at,
+    replace_file,
+    storage_error,
+    write_at,
+)
 
 
 @pytest.fixture
@@ -57,10 +66,45 @@ def test_a_failed_replacement_leaves_the_old_file_alone(tmp_path, monkeypatch):
 def test_a_link_in_the_way_of_the_new_file_is_not_followed(tmp_path):
     target = tmp_path / "target"
     target.write_bytes(b"precious")
-    (tmp_path / f".x.{os.getpid()}.new").symlink_to(target)
+    beside = tmp_path / f".x.{os.getpid()}.{threading.get_native_id()}.new"
+    beside.symlink_to(target)
     replace_file(tmp_path / "x", b"new", 0o644)
     assert target.read_bytes() == b"precious"
     assert (tmp_path / "x").read_bytes() == b"new"
+    assert not beside.is_symlink(), "it was in the way"
+
+
+def test_creating_a_file_leaves_one_that_is_there(tmp_path):
+    path = tmp_path / "x"
+    assert create_file(path, b"one", 0o600)
+    assert not create_file(path, b"two", 0o644)
+    assert path.read_bytes() == b"one"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_directory_is_made_with_all_above_it(tmp_path, monkeypatch):
+    synced, sync = [], rawio.sync_directory
+    monkeypatch.setattr(rawio, "sync_directory", lambda path: (synced.append(path), sync(path)))
+    make_directory(tmp_path / "a/b", 0o750)
+    assert synced == [tmp_path, tmp_path / "a"]
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "a", tmp_path / "a/b")] == [0o750, 0o750]
+    make_directory(tmp_path / "a/b", 0o700)
+    assert (tmp_path / "a/b").stat().st_mode & 0o777 == 0o750, "one that was there is left as it is"
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        make_directory(tmp_path / "file")
+    with pytest.raises(NotADirectoryError):
+        make_directory(tmp_path / "file/below")
+
+
+def test_a_parent_that_may_not_be_read_does_not_stop_it(tmp_path, monkeypatch):
+    def refused(_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(rawio, "sync_directory", refused)
+    make_directory(tmp_path / "a")
+    assert (tmp_path / "a").is_dir()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import tracemalloc
 
 import pytest
 
@@ -15,6 +16,17 @@ def test_it_takes_the_bytes_over_and_wipes_what_it_was_given():
     with secret.view() as view:
         assert bytes(view) == b"0123456789abcdef"
     assert len(secret) == 16
+
+
+def test_no_copy_is_made_on_the_way():
+    given = memoryview(bytearray(4 << 20))
+    tracemalloc.start()
+    try:
+        secret = Secret(given)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    secret.wipe()
 
 
 def test_it_shows_itself_to_nobody():

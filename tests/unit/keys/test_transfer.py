@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 
 import pytest
 
+from webhook.keys import transfer as transfer_module
 from webhook.keys.errors import SealedDataError, StorageError
 from webhook.keys.streaming import SEGMENT_SIZE, Layout
 from webhook.keys.transfer import NoProgress, Task, transfer
@@ -66,6 +68,27 @@ def tasks_of(sources, done):
         Task(f"file-{number}", source, sink, lambda record, number=number: done.append((number, record)))
         for number, (source, sink) in pairs
     ]
+
+
+def test_nothing_is_read_from_what_did_not_open(monkeypatch):
+    class Shut(Source):
+        def open(self):
+            raise SealedDataError("shut")
+
+        def read(self, span, scratch):
+            raise AssertionError("read before open")
+
+    fail = transfer_module._Run.fail
+
+    def late(run, error, task):
+        if isinstance(error, SealedDataError):
+            time.sleep(0.1)  # the other workers get their turn between the failure and the word of it
+        fail(run, error, task)
+
+    monkeypatch.setattr(transfer_module._Run, "fail", late)
+    _, tasks = tasks_of([Shut(100)], [])
+    with pytest.raises(SealedDataError, match="shut"):
+        transfer(tasks, 4, NoProgress())
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 7])

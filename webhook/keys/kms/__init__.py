@@ -25,6 +25,9 @@ PROVIDERS: Mapping[str, tuple[str, str]] = {
     "pkcs11": ("webhook.keys.kms.pkcs11", "Pkcs11Kms"),
 }
 
+_MIND_PRODUCTION = frozenset(
+    {"local", "vault"}
+)  # those that can be set up so that production must refuse them
 _URL = re.compile(r"([a-z0-9]+)://([^\x00-\x20\x7f]{1,1000})")
 
 
@@ -40,7 +43,7 @@ def open_kms(url: str, *, production: bool = False, patience: Patience | None = 
         raise KmsConfigError(f"{url[:200]!r} names no key management service; it begins with one of {known}")
     module, name = PROVIDERS[match[1]]
     provider = getattr(importlib.import_module(module), name)
-    options = {"production": production} if match[1] == "local" else {}
+    options = {"production": production} if match[1] in _MIND_PRODUCTION else {}
     inner: Kms = provider(match[2], **options)
     return GuardedKms(inner, url, patience or Patience())
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from webhook.keys.errors import KmsUnavailableError
+from webhook.keys.errors import KmsRefusedError, KmsUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -89,10 +89,13 @@ class GuardedKms:
             if isinstance(error, KmsUnavailableError):
                 raise
             raise KmsUnavailableError(f"{self.url} did not answer within {self._patience.call:g} s") from None
+        except KmsRefusedError:
+            self._answered()  # "no" is an answer: the service is there
+            raise
         except BaseException:
             self._trial = False
             raise
-        self._failures, self._opened_at, self._trial = 0, None, False
+        self._answered()
         return answer
 
     def _enter(self) -> None:
@@ -105,6 +108,9 @@ class GuardedKms:
                 f"{self.url} failed repeatedly and is left alone for {remaining:.0f} s more"
             )
         self._trial = True
+
+    def _answered(self) -> None:
+        self._failures, self._opened_at, self._trial = 0, None, False
 
     def _failed(self) -> None:
         self._failures += 1

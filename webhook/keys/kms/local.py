@@ -6,8 +6,10 @@ Whoever reads the file can unwrap every key, so it must be private to its owner,
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import stat
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from webhook.keys.errors import KmsConfigError, KmsRefusedError
-from webhook.keys.rawio import replace_file
+from webhook.keys.rawio import create_file, replace_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from webhook.keys.kms.base import KeyContext
     from webhook.keys.secret import Secret
 
@@ -40,8 +44,7 @@ class LocalKms:
 
     async def wrap(self, plaintext: Secret, context: KeyContext) -> bytes:
         """See `Kms.wrap`."""
-        keys = self._load() if self._path.exists() else add_key(self._path)
-        key_id, key = keys[-1]
+        key_id, key = _first_key(self._path)[-1]
         nonce = os.urandom(_NONCE_SIZE)
         with plaintext.view() as data:
             return key_id + nonce + AESGCM(key).encrypt(nonce, data, context.encode())
@@ -102,12 +105,50 @@ def add_key(path: Path) -> list[tuple[bytes, bytes]]:
     Raises:
         KmsConfigError: the file is there and is not a private keyset, or cannot be written.
     """
-    keys = [*(load_keyset(path) if path.exists() else []), (os.urandom(_ID_SIZE), os.urandom(32))]
+    if not path.exists():
+        fresh = [_fresh()]
+        if _write(path, fresh, create_file):
+            return fresh
+    with _alone(path):
+        keys = [*load_keyset(path), _fresh()]
+        _write(path, keys, replace_file)
+    return keys
+
+
+def _first_key(path: Path) -> list[tuple[bytes, bytes]]:
+    """The keyset, made if need be. Of two that make it at once one wins, and the other uses what that one made."""
+    if not path.exists():
+        _write(path, [_fresh()], create_file)
+    return load_keyset(path)
+
+
+def _fresh() -> tuple[bytes, bytes]:
+    return os.urandom(_ID_SIZE), os.urandom(32)
+
+
+def _write(
+    path: Path, keys: list[tuple[bytes, bytes]], write: Callable[[Path, bytes, int], bool | None]
+) -> bool:
     items = [{"id": key_id.hex(), "key": base64.b64encode(key).decode()} for key_id, key in keys]
+    content = orjson.dumps({"format": _FORMAT, "keys": items}, option=orjson.OPT_INDENT_2)
     try:
-        replace_file(
-            path, orjson.dumps({"format": _FORMAT, "keys": items}, option=orjson.OPT_INDENT_2), 0o600
-        )
+        return write(path, content, 0o600) is not False
     except OSError as error:
         raise KmsConfigError(f"the keyset {path} cannot be written: {error.strerror}") from None
-    return keys
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock of the file that has this name now: a key that two add at once must not replace the other's."""
+    while True:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise KmsConfigError(f"the keyset {path} cannot be read: {error.strerror}") from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(fd), path.stat()):
+                yield
+                return
+        finally:
+            os.close(fd)

@@ -1,12 +1,14 @@
 """A hardware security module through PKCS#11, with AES-GCM inside the module.
 
-The module's library blocks, so calls run in a thread, one at a time: many modules allow no more on one session.
+The module's library blocks, so calls run in a thread, always the same one: many modules allow no more on one session.
+A call that is given up goes on in there, and whatever comes after waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from webhook.keys.secret import Secret
 
 _NONCE_SIZE, _TAG_SIZE = 12, 16
+_CLOSE_SECONDS = 5
 # What the module answers when it is well and will not; everything else may pass, with a fresh session.
 _REFUSALS = (
     "NoSuchKey", "MultipleObjectsReturned", "EncryptedDataInvalid", "EncryptedDataLenRange", "DataInvalid",
@@ -48,7 +51,7 @@ class Pkcs11Kms:
         if not self._environment.get("PKCS11_MODULE"):
             raise KmsConfigError("pkcs11:// needs PKCS11_MODULE, the path of the module's library")
         self._session: Any = None
-        self._lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "pkcs11")
 
     async def wrap(self, plaintext: Secret, context: KeyContext) -> bytes:
         """See `Kms.wrap`."""
@@ -70,14 +73,15 @@ class Pkcs11Kms:
 
     async def close(self) -> None:
         """See `Kms.close`."""
-        async with self._lock:
-            await asyncio.to_thread(self._drop)
+        if self._session is not None:
+            dropped = asyncio.wrap_future(self._thread.submit(self._drop))
+            await asyncio.wait({dropped}, timeout=_CLOSE_SECONDS)  # a call that hangs must not hold us up
 
     async def _call(
         self, call: Callable[[Any, dict[str, Any]], bytes], nonce: bytes, context: KeyContext
     ) -> bytes:
-        async with self._lock:
-            return await asyncio.to_thread(self._run, call, nonce, context.encode())
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._run, call, nonce, context.encode())
 
     def _run(self, call: Callable[[Any, dict[str, Any]], bytes], nonce: bytes, bound_to: bytes) -> bytes:
         where = f"PKCS#11 token {self._token!r}, key {self._label!r}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import orjson
 
+from webhook.keys.body import TooLargeError, read_body
 from webhook.keys.errors import KmsConfigError, KmsRefusedError, KmsUnavailableError
 from webhook.keys.kms.base import MAX_ANSWER
 
@@ -34,12 +35,16 @@ _PASSING = frozenset({307, 412, 429, 472, 473})
 class VaultKms:
     """A Transit key, ``<mount>/<key>``; the key must be of an authenticated type, as ``aes256-gcm96`` is.
 
+    The API carries data keys as base64 in JSON, over the one TLS connection: in production nothing else is accepted.
+
     Environment: ``VAULT_ADDR``, ``VAULT_TOKEN`` or ``VAULT_TOKEN_FILE``, ``VAULT_NAMESPACE``, ``VAULT_CACERT``;
     ``VAULT_K8S_ROLE`` (and ``VAULT_K8S_MOUNT``) to log in with the pod's service account. ``BAO_`` works like
     ``VAULT_``.
     """
 
-    def __init__(self, path: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, path: str, environment: Mapping[str, str] | None = None, *, production: bool = False
+    ) -> None:
         self._environment = os.environ if environment is None else environment
         mount, _, key = path.strip("/").rpartition("/")
         if not mount or not key:
@@ -49,6 +54,11 @@ class VaultKms:
         if not self._address.startswith(("https://", "http://")):
             raise KmsConfigError(
                 "vault:// needs VAULT_ADDR (or BAO_ADDR), such as https://vault.example.com:8200"
+            )
+        if production and not self._address.startswith("https://"):
+            raise KmsConfigError(
+                f"VAULT_ADDR is {self._address}, and data keys would travel in the clear: "
+                "production asks vault over https:// only"
             )
         self._session: aiohttp.ClientSession | None = None
         self._token = ""
@@ -114,7 +124,11 @@ class VaultKms:
             async with self._http().post(
                 url, data=orjson.dumps(fields), headers=headers, allow_redirects=False
             ) as response:
-                status, body = response.status, await response.content.read(MAX_ANSWER)
+                status, body = response.status, await read_body(response.content, MAX_ANSWER)
+        except TooLargeError as error:
+            raise KmsUnavailableError(
+                f"vault at {self._address} gave an answer that is not Transit's: {error}"
+            ) from None
         except (aiohttp.ClientError, OSError) as error:
             raise KmsUnavailableError(f"vault at {self._address} cannot be reached: {error}") from None
         document = _json(body)

@@ -139,8 +139,19 @@ async def test_a_refusal_in_the_trial_shows_that_the_service_is_back_for_the_nex
     inner.answers = [KmsRefusedError("no")]
     with pytest.raises(KmsRefusedError):
         await kms.unwrap(b"w", context)
-    inner.answers = [b"key"]
-    assert await kms.unwrap(b"w", context) == b"key"
+    inner.answers, inner.calls = [DOWN, b"key"], 0
+    assert await kms.unwrap(b"w", context) == b"key", (
+        "the circuit is closed: a failure is retried, not the end"
+    )
+    assert inner.calls == 2
+
+
+async def test_a_refusal_between_failures_is_an_answer(context):
+    kms, inner, _ = guarded(DOWN)
+    for _ in range(3):
+        inner.answers = [DOWN, DOWN, DOWN, KmsRefusedError("no")]
+        with pytest.raises(KmsRefusedError):
+            await kms.unwrap(b"w", context)
 
 
 async def test_a_success_forgets_failures(context):

@@ -34,6 +34,16 @@ def test_production_refuses_a_local_keyset():
         open_kms("local://keyset.json", production=True)
 
 
+@pytest.mark.parametrize("address", ["http://vault.example.com:8200", "http://127.0.0.1:8200"])
+def test_production_asks_vault_over_tls_only(address, monkeypatch):
+    monkeypatch.setenv("VAULT_ADDR", address)
+    open_kms("vault://transit/atlas")
+    with pytest.raises(KmsConfigError, match="data keys would travel in the clear"):
+        open_kms("vault://transit/atlas", production=True)
+    monkeypatch.setenv("VAULT_ADDR", "https://vault.example.com:8200")
+    open_kms("vault://transit/atlas", production=True)
+
+
 @pytest.mark.parametrize(
     "url",
     ["vault://atlas", "aws://eu-west-1", "gcp://projects/p", "azure://vault.azure.net", "pkcs11://token"],

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import orjson
 import pytest
 
 from webhook.keys.errors import KmsConfigError, KmsRefusedError
+from webhook.keys.kms import local as local_module
 from webhook.keys.kms.local import LocalKms, add_key, load_keyset
 
 
@@ -43,6 +48,33 @@ async def test_a_new_key_wraps_and_the_old_one_still_unwraps(tmp_path, data_key,
     assert old[:4] == keys[0][0]
     assert new[:4] == keys[1][0]
     assert await kms.unwrap(old, context) == await kms.unwrap(new, context) == bytes(range(32))
+
+
+async def test_two_first_wraps_at_once_share_one_key(tmp_path, data_key, context, monkeypatch):
+    """Both find no file; then each makes one, and neither may take the other's away."""
+    path, both = tmp_path / "keyset.json", threading.Barrier(2)
+    write = local_module.create_file
+
+    def together(*given):
+        both.wait(5)
+        return write(*given)
+
+    monkeypatch.setattr(local_module, "create_file", together)
+    wrapped = await asyncio.gather(
+        *(asyncio.to_thread(asyncio.run, LocalKms(str(path)).wrap(data_key, context)) for _ in range(2))
+    )
+    for one in wrapped:
+        assert await LocalKms(str(path)).unwrap(one, context) == bytes(range(32))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_keys_that_are_added_at_once_all_stay(tmp_path):
+    path = tmp_path / "keyset.json"
+    with ThreadPoolExecutor(8) as pool:
+        added = [keys[-1] for keys in pool.map(add_key, [path] * 24)]
+    assert sorted(load_keyset(path)) == sorted(added)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 async def test_another_keyset_refuses(tmp_path, data_key, context):

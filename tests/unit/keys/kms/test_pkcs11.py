@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
+import threading
 
 import pytest
 
@@ -74,6 +76,33 @@ async def test_a_key_that_is_missing_or_ambiguous_is_a_refusal(token, data_key, 
     with pytest.raises(KmsRefusedError, match="refuses"):
         await kms.wrap(data_key, context)
     await kms.close()
+
+
+async def test_a_call_that_was_given_up_keeps_its_session_to_itself(data_key, context, monkeypatch):
+    kms, going_on, inside, most = Pkcs11Kms("hsm/atlas", {"PKCS11_MODULE": "none"}), threading.Event(), 0, 0
+
+    def run(call, nonce, bound_to):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        going_on.wait(5)
+        inside -= 1
+        return b"wrapped"
+
+    closed = []
+    monkeypatch.setattr(kms, "_run", run)
+    monkeypatch.setattr(kms, "_drop", lambda: closed.append(inside))
+    kms._session = object()
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await kms.wrap(data_key, context)
+    last = asyncio.create_task(kms.wrap(data_key, context))
+    await asyncio.sleep(0.05)
+    going_on.set()
+    assert (await last).endswith(b"wrapped")
+    await kms.close()
+    assert (most, closed) == (1, [0])
 
 
 async def test_no_such_token_is_a_matter_of_configuration(token, data_key, context):

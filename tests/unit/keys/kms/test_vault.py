@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import subprocess
@@ -12,6 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from webhook.keys.errors import KmsConfigError, KmsRefusedError, KmsUnavailableError
 from webhook.keys.kms import KeyContext
+from webhook.keys.kms.base import MAX_ANSWER
 from webhook.keys.kms.vault import VaultKms
 from webhook.keys.secret import Secret
 
@@ -77,16 +79,29 @@ async def test_real_refusals(transit, server, data_key, context):
     await kms.close()
 
 
+async def in_pieces(request, body):
+    """An answer whose second half comes when the first has long been read."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(body[: len(body) // 2])
+    await asyncio.sleep(0.05)
+    await response.write(body[len(body) // 2 :])
+    await response.write_eof()
+    return response
+
+
 class Fake:
     """A server that answers with what it is told and keeps what it was asked."""
 
     def __init__(self):
-        self.answers, self.requests = [], []
+        self.answers, self.requests, self.pieces = [], [], False
 
     async def handle(self, request):
         self.requests.append((request.path, dict(request.headers), await request.json()))
         status, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         headers = {"Location": "http://127.0.0.1:1/elsewhere"} if status == 307 else None
+        if self.pieces:
+            return await in_pieces(request, json.dumps(body).encode())
         return web.Response(
             status=status, body=body if isinstance(body, bytes) else json.dumps(body), headers=headers
         )
@@ -150,6 +165,23 @@ async def test_what_is_sent(fake, context):
     )
     assert base64.b64decode(fields["plaintext"]) == b"k" * 32
     assert base64.b64decode(fields["associated_data"]) == KeyContext("atlas-70b", "2026-11").encode()
+
+
+async def test_an_answer_in_pieces_is_read_to_its_end(fake, context):
+    key = base64.b64encode(b"k" * 32).decode()
+    fake.answers = [(200, {"data": {"plaintext": key}})]
+    fake.pieces = True
+    kms = VaultKms("transit/atlas", fake.environment)
+    assert await kms.unwrap(b"w", context) == b"k" * 32
+    await kms.close()
+
+
+async def test_an_answer_that_is_too_large_is_not_read(fake, context):
+    fake.answers = [(200, b" " * (MAX_ANSWER + 1))]
+    kms = VaultKms("transit/atlas", fake.environment)
+    with pytest.raises(KmsUnavailableError, match="not Transit's: more than 1048576 bytes"):
+        await kms.unwrap(b"w", context)
+    await kms.close()
 
 
 async def test_openbao_names_its_variables_differently(fake, data_key, context):

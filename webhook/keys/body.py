@@ -1,0 +1,26 @@
+"""The whole body of an HTTP answer, bounded: ``content.read(n)`` of aiohttp gives no more than what has come so far."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aiohttp import StreamReader
+
+
+class TooLargeError(Exception):
+    """The body is larger than its reader accepts."""
+
+
+async def read_body(content: StreamReader, limit: int) -> bytes:
+    """All of ``content``, to its end.
+
+    Raises:
+        TooLargeError: it is longer than ``limit`` bytes; the rest was not read.
+    """
+    body = bytearray()
+    async for chunk in content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            raise TooLargeError(f"more than {limit} bytes")
+    return bytes(body)
