@@ -14,7 +14,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from webhook.api.broker import BrokerConfig
+from webhook.api.broker import BrokerConfig, BrokerSettings
 from webhook.api.config import Config, Injection
 from webhook.core.resources import plural
 from webhook.core.workloadkinds import BUILT_IN
@@ -503,10 +503,51 @@ def test_the_scan_follows_the_values(render):
         ({"webhok": {}}, "webhok"),
         ({"apiServerManifests": {"url": "https://10.96.0.50"}}, "certificates.mode provided"),
         ({"topologySpread": {"host": "Never"}}, "topologySpread/host"),
+        ({"webhook": {"minAvailable": 2}}, "webhook.minAvailable 2 of 2 replicas leaves none to evict"),
+        ({"broker": {"replicas": 3, "minAvailable": 4}}, "broker.minAvailable 4 of 3 replicas"),
+        ({"controller": {"minAvailable": "51%"}}, "controller.minAvailable 51% of 2 replicas"),
+        ({"controller": {"minAvailable": "abc"}}, "controller/minAvailable"),
+        ({"webhook": {"timeoutSeconds": 11}}, "webhook/timeoutSeconds': maximum"),
+        ({"webhook": {"timeoutSeconds": 8}}, "must be more than config.reviewTimeoutSeconds (8)"),
+        ({"config": {"reviewTimeoutSeconds": 10}}, "must be more than config.reviewTimeoutSeconds (10)"),
+        ({"policies": {"gpu-bypass": {"actions": ["Deny", "Warn"]}}}, "may not hold both Deny and Warn"),
+        ({"policies": {"gpu-bypass": {"params": {"a": "b"}}}}, "gpu-bypass.params: that policy has no"),
+        ({"policies": {"trusted-images": {"params": {"registires": "a"}}}}, "it has digests, registries"),
+        ({"monitoring": {"rules": {"disabled": ["WeightlockSlowly"]}}}, "no alert WeightlockSlowly"),
+        ({"config": {"settings": {"exemptNamespaces": ["a"]}}}, "set exemptNamespaces, which both follow"),
+        ({"config": {"listen": {"port": 9443}}}, "config.listen is the chart's to set"),
+        ({"config": {"bogus": 1}}, "'/config': additional properties 'bogus'"),
+        ({"config": {"settings": {"injection": {"hideDevice": True}}}}, "'hideDevice' not allowed"),
+        ({"config": {"controller": {"receivers": [{"url": "https://a"}]}}}, "missing property 'name'"),
+        ({"broker": {"config": {"leaseSeconds": "x"}}}, "'/broker/config/leaseSeconds': got string"),
+        ({"broker": {"config": {"challengeKey": "x"}}}, "broker.config.challengeKey is the chart's to set"),
     ],
 )
 def test_mistakes_are_refused(refused, values, said):
     assert said in refused(**values)
+
+
+def test_what_the_program_takes_helm_takes(render):
+    """Every setting at its default, and a part of a type that needs more fields over what the chart gives them."""
+    chart_sets = {"embedded", "listen", "metricsListen", "tls", "policies", "signing", "controller"}
+    config = Config().model_dump(mode="json", by_alias=True)
+    config["settings"].pop("exemptNamespaces")
+    given = {key: value for key, value in config.items() if key not in chart_sets}
+    given["controller"] = {"certificates": {"checkSeconds": 5}, "settleSeconds": 1}
+    broker = BrokerSettings().model_dump(mode="json", by_alias=True)
+    for key in ("challengeKey", "webhooks", "authorities"):
+        del broker[key]
+    data = render(config=given, broker={"config": broker})["ConfigMap", "weightlock-config"]["data"]
+    controller = Config.model_validate(yaml.safe_load(data["controller.yaml"])).controller
+    assert (controller.certificates.check_seconds, controller.settle_seconds) == (5, 1)
+
+
+def test_every_parameter_of_a_policy_can_be_set():
+    """The values know the parameters by the ConfigMap that is shipped."""
+    for name, policy in shipped().items():
+        used = set(re.findall(r"params\.\??data\.\??(\w+)", json.dumps(policy)))
+        file = CHART / "files" / "params" / f"{name}.yaml"
+        assert used == (set(yaml.safe_load(file.read_text())["data"]) if file.exists() else set()), name
 
 
 def test_the_readme_and_the_schema_hold_every_value():
@@ -566,6 +607,13 @@ def test_every_deployment_has_a_budget_that_leaves_room_for_a_drain(render):
         for name, deployment in deployments(objects).items():
             assert budgets[name]["selector"] == deployment["spec"]["selector"]
             assert 1 <= budgets[name]["minAvailable"] < deployment["spec"]["replicas"]
+
+
+def test_one_replica_has_no_budget_since_it_could_never_be_evicted(render):
+    objects = render(webhook={"replicas": 1, "minAvailable": 1}, broker={"replicas": 3, "minAvailable": "60%"})
+    budgets = {name: d["spec"] for (kind, name), d in objects.items() if kind == "PodDisruptionBudget"}
+    assert set(budgets) == {"weightlock-controller", "weightlock-broker"}
+    assert budgets["weightlock-broker"]["minAvailable"] == "60%"
 
 
 def test_values_for_high_availability_keep_replicas_apart(render):

@@ -50,6 +50,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- ternary (list "webhook" "broker") (list "webhook") .Values.broker.enabled | toJson -}}
 {{- end -}}
 
+{{/* The parts that run as pods, as JSON. */}}
+{{- define "weightlock.parts" -}}
+{{- $parts := list -}}
+{{- if not .Values.webhook.url -}}{{- $parts = append $parts "webhook" -}}{{- end -}}
+{{- range list "controller" "broker" -}}{{- if (get $.Values .).enabled -}}{{- $parts = append $parts . -}}{{- end -}}{{- end -}}
+{{- toJson $parts -}}
+{{- end -}}
+
 {{- define "weightlock.signingSecret" -}}
 {{- .Values.signing.existingSecret | default (printf "%s-signing" (include "weightlock.fullname" .)) -}}
 {{- end -}}
@@ -69,35 +77,6 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $authority := .Values.certificates.provided.caBundle | trim | b64enc -}}
 {{- $name := printf "%s.static.k8s.io" (include "weightlock.fullname" .) -}}
 {{- include "weightlock.webhooks" (dict "root" . "caBundle" $authority "url" .Values.apiServerManifests.url "name" $name) -}}
-{{- end -}}
-
-{{/* What can be wrong about values taken together, which no schema says. */}}
-{{- define "weightlock.check" -}}
-{{- if eq .Release.Namespace "kube-system" -}}
-{{- fail "Weightlock is not installed into kube-system: it exempts its own namespace, and gives nobody there a say; use --namespace weightlock-system --create-namespace" -}}
-{{- end -}}
-{{- with .Values.certificates -}}
-{{- if and (eq .mode "selfManaged") (not $.Values.controller.enabled) -}}
-{{- fail "certificates.mode selfManaged needs the controller, which makes them: set controller.enabled, or use certManager or provided" -}}
-{{- end -}}
-{{- with .selfManaged -}}
-{{- if le (int .authorityDays) (mul 2 .leafDays | int) -}}{{- fail "certificates.selfManaged.authorityDays must be more than twice leafDays" -}}{{- end -}}
-{{- if ge (int .propagationMinutes) (mul 480 .leafDays | int) -}}{{- fail "certificates.selfManaged.propagationMinutes must be less than a third of leafDays" -}}{{- end -}}
-{{- end -}}
-{{- if eq .mode "provided" -}}
-{{- if not .provided.caBundle -}}{{- fail "certificates.provided.caBundle is needed: the API server trusts no other authority" -}}{{- end -}}
-{{- if not (or .provided.webhookSecret $.Values.webhook.url) -}}{{- fail "certificates.provided.webhookSecret is needed" -}}{{- end -}}
-{{- if and $.Values.broker.enabled (not .provided.brokerSecret) -}}{{- fail "certificates.provided.brokerSecret is needed while broker.enabled" -}}{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- if and .Values.apiServerManifests.url (ne .Values.certificates.mode "provided") -}}
-{{- fail "apiServerManifests needs certificates.mode provided: a file on an API server's disk does not follow an authority that is made or renewed in the cluster" -}}
-{{- end -}}
-{{- range $name, $_ := .Values.policies -}}
-{{- if not ($.Files.Get (printf "files/policies/%s.yaml" $name)) -}}
-{{- fail (printf "policies.%s: Weightlock ships no such policy" $name) -}}
-{{- end -}}
-{{- end -}}
 {{- end -}}
 
 {{/* The configuration file of one part, as YAML. */}}
