@@ -1,6 +1,6 @@
 """Writes what is generated into the chart: the CustomResourceDefinitions of webhook/api, the policies of policies/ with
-their parameters, the dashboard of scripts/dashboards.py, what values.schema.json says of the configuration, and the table of
-values in its README. A test fails when they differ.
+their parameters, the dashboard of scripts/dashboards.py, what values.schema.json says of the configuration, and the
+table of values in its README. A test fails when they differ.
 
 .venv/bin/python scripts/generate.py           write them
 .venv/bin/python scripts/generate.py --check   exit 1 and name the files that differ

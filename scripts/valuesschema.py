@@ -1,6 +1,7 @@
 """The part of the chart's values.schema.json that describes the configuration file, made of the types that read it.
 
-Values lie over what the chart writes, so nothing is required of them but in the items of lists, which replace others whole.
+Values lie over what the chart writes, so nothing is required of them but in the items of lists, which replace others
+whole.
 """
 
 from __future__ import annotations

@@ -226,6 +226,23 @@ def version() -> str:
     return str(yaml.safe_load((CHART / "Chart.yaml").read_text())["version"])
 
 
+def test_keys_are_made_once_and_are_in_no_manifest(release: Release) -> None:
+    """Helm installs their Secrets empty, and no upgrade or rollback takes away what the controller put there."""
+    release.helm("install")
+    release.start("controller")
+    made = {name: eventually(lambda name=name: release.filled(name), name) for name in SECRETS.values()}  # type: ignore[misc]
+    # No webhook answers here, and it is asked about the types.
+    release.helm("upgrade", "crds.install=false")
+    assert {name: release.data("secrets", name) for name in SECRETS.values()} == made
+    release.helm("upgrade", "crds.install=false", "controller.replicas=3")
+    release.rollback(2)
+    assert {name: release.data("secrets", name) for name in SECRETS.values()} == made
+    for revision in ("1", "2", "3", "4"):
+        shown = release.cluster.helm("get", "manifest", NAME, "-n", NAMESPACE, "--revision", revision).ok()
+        secrets = [d for d in yaml.safe_load_all(shown.stdout) if d and d["kind"] == "Secret"]
+        assert {each["metadata"]["name"] for each in secrets if not each.get("data")} >= set(SECRETS.values())
+
+
 def test_notes_are_as_the_documents_show_them(release: Release, update_golden: bool) -> None:
     """What a newcomer sees on a cluster that is new, too."""
     command = ["install", NAME, str(CHART), "-n", NAMESPACE, "--create-namespace", "--dry-run=server"]

@@ -88,10 +88,12 @@ def test_lint_is_strictly_clean(helm):
 
 
 def test_rendering_twice_gives_the_same_bytes(helm):
-    values = {**PROVIDED, "broker": {"enabled": False}}
-    first, second = (helm("template", "weightlock", CHART, "-n", NAMESPACE, values=values) for _ in range(2))
-    assert first.returncode == 0, first.stderr
-    assert first.stdout == second.stdout
+    for values in ({}, PROVIDED, {"certificates": {"mode": "certManager"}}):
+        first, second = (
+            helm("template", "weightlock", CHART, "-n", NAMESPACE, values=values) for _ in range(2)
+        )
+        assert first.returncode == 0, first.stderr
+        assert first.stdout == second.stdout
 
 
 def test_a_cluster_without_native_sidecars_is_refused_with_its_version(helm):
@@ -265,12 +267,48 @@ def test_only_who_signs_gets_the_private_key(render):
             if volume["name"] == "signing"
         }
 
-    assert files() == {"webhook": "signing.pub", "controller": "signing.key", "broker": "signing.pub"}
+    # The controller reads through the API what it fills itself.
+    assert files() == {"webhook": "signing.pub", "broker": "signing.pub"}
+    assert files(**PROVIDED)["controller"] == "signing.key"
     assert files(webhook={"apiServerClient": {"caConfigMap": "ca"}})["webhook"] == "signing.key"
 
 
+def test_the_controller_fills_the_secrets_with_keys_that_pods_wait_for(render):
+    objects = render()
+    names = {"signing": "weightlock-signing", "challenge": "weightlock-challenge"}
+    config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
+    assert Config.model_validate(config).controller.keys.model_dump() == names
+    assert "signing" not in config
+    for name in names.values():
+        secret = objects["Secret", name]
+        assert "data" not in secret
+        assert secret["metadata"]["annotations"]["weightlock.dev/filled-by"] == "controller"
+    # A volume that names its files is mounted when they are there.
+    for name, deployment in deployments(objects).items():
+        for volume in deployment["spec"]["template"]["spec"]["volumes"]:
+            if "secret" in volume and volume["name"] in ("tls", *names):
+                assert volume["secret"]["items"], name
+                assert not volume["secret"].get("optional"), name
+    # What is not ours is not filled.
+    config = yaml.safe_load(render(**PROVIDED)["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
+    assert config["controller"]["keys"] == {"challenge": "weightlock-challenge"}
+    assert config["signing"] == {"key": "/etc/weightlock/signing/signing.key"}
+
+
+WITHOUT_CONTROLLER = {"controller": {"enabled": False}, "certificates": {"mode": "selfSigned"}}
+
+
+def test_without_a_controller_helm_makes_the_keys(render):
+    objects = render(**WITHOUT_CONTROLLER)
+    assert len(_decoded(objects["Secret", "weightlock-challenge"]["data"]["key"])) == 32
+    for name in ("weightlock-signing", "weightlock-challenge"):
+        annotations = objects["Secret", name]["metadata"].get("annotations") or {}
+        assert "weightlock.dev/filled-by" not in annotations
+
+
 def test_the_public_half_belongs_to_the_private_key(render):
-    data = {k: _decoded(v) for k, v in render()["Secret", "weightlock-signing"]["data"].items()}
+    objects = render(**WITHOUT_CONTROLLER)
+    data = {k: _decoded(v) for k, v in objects["Secret", "weightlock-signing"]["data"].items()}
     private = load_pem_private_key(data["signing.key"], None)
     public = load_pem_public_key(data["signing.pub"])
     assert public.public_bytes_raw() == private.public_key().public_bytes_raw()
@@ -341,7 +379,7 @@ def test_the_controller_makes_certificates_for_the_parts_that_serve(render):
         assert "caBundle" not in objects[kind, "weightlock"]["webhooks"][0]["clientConfig"]
 
 
-def test_one_secret_is_read_by_the_broker_and_three_by_the_controller(render):
+def test_one_secret_is_read_by_the_broker_and_five_by_the_controller(render):
     objects = render()
     found = {
         name: rule
@@ -357,6 +395,8 @@ def test_one_secret_is_read_by_the_broker_and_three_by_the_controller(render):
                 "weightlock-authority",
                 "weightlock-webhook-serving",
                 "weightlock-broker-serving",
+                "weightlock-challenge",
+                "weightlock-signing",
             ],
             "verbs": ["get", "patch"],
         },
@@ -610,7 +650,9 @@ def test_every_deployment_has_a_budget_that_leaves_room_for_a_drain(render):
 
 
 def test_one_replica_has_no_budget_since_it_could_never_be_evicted(render):
-    objects = render(webhook={"replicas": 1, "minAvailable": 1}, broker={"replicas": 3, "minAvailable": "60%"})
+    objects = render(
+        webhook={"replicas": 1, "minAvailable": 1}, broker={"replicas": 3, "minAvailable": "60%"}
+    )
     budgets = {name: d["spec"] for (kind, name), d in objects.items() if kind == "PodDisruptionBudget"}
     assert set(budgets) == {"weightlock-controller", "weightlock-broker"}
     assert budgets["weightlock-broker"]["minAvailable"] == "60%"

@@ -60,6 +60,8 @@
   "embedded" "on a cluster there is no state directory"
   "listen" "Services and probes name the ports"
   "metricsListen" "Services and probes name the ports"
+  "policies" "each is set by its name in policies, and those of your own are WeightPolicy objects"
+  "signing" "signing.existingSecret says which key counts"
   "tls" "certificates and webhook.apiServerClient say which are used"
 -}}
 {{- if hasKey $config $key -}}{{- fail (printf "config.%s is the chart's to set: %s" $key $instead) -}}{{- end -}}

@@ -62,6 +62,28 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- .Values.signing.existingSecret | default (printf "%s-signing" (include "weightlock.fullname" .)) -}}
 {{- end -}}
 
+{{/*
+Who makes the keys of a Secret that is made once. controller: it is installed empty and filled then, so that rendering is the
+same each time. kept: an earlier chart made them, and helm would take them away were they not shown again. helm: there is no
+controller.
+*/}}
+{{- define "weightlock.keysBy" -}}
+{{- $live := lookup "v1" "Secret" .root.Release.Namespace .secret | default dict -}}
+{{- if $live.data -}}
+{{- ternary "controller" "kept" (hasKey ($live.metadata.annotations | default dict) "weightlock.dev/filled-by") -}}
+{{- else -}}
+{{- ternary "controller" "helm" .root.Values.controller.enabled -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Secrets that the controller fills with keys once, as its configuration names them. */}}
+{{- define "weightlock.keySecrets" -}}
+{{- $keys := dict -}}
+{{- if not .Values.signing.existingSecret -}}{{- $_ := set $keys "signing" (include "weightlock.signingSecret" .) -}}{{- end -}}
+{{- if .Values.broker.enabled -}}{{- $_ := set $keys "challenge" (printf "%s-challenge" (include "weightlock.fullname" .)) -}}{{- end -}}
+{{- toJson $keys -}}
+{{- end -}}
+
 {{/* Names under which a part is reached, as JSON: those of its Service, or the host of webhook.url. */}}
 {{- define "weightlock.serverNames" -}}
 {{- if and (eq .component "webhook") .root.Values.webhook.url -}}
@@ -100,7 +122,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 {{- $settings := dict "exemptNamespaces" (include "weightlock.exempt" $root | fromJsonArray) "access" $access "injection" $injection -}}
 {{- $config := dict "policies" "/etc/weightlock/policies" "settings" $settings -}}
+{{- if not (and (eq .component "controller") (not $root.Values.signing.existingSecret)) -}}
 {{- $_ := set $config "signing" (ternary (dict "key" "/etc/weightlock/signing/signing.key") (dict "keys" "/etc/weightlock/signing/signing.pub") (not (not $signs))) -}}
+{{- end -}}
 {{- if $listens -}}
 {{- $tls := dict "certificate" "/etc/weightlock/tls/tls.crt" "key" "/etc/weightlock/tls/tls.key" -}}
 {{- if and (eq .component "webhook") $root.Values.webhook.apiServerClient.caConfigMap -}}
@@ -112,7 +136,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $_ := set $config "listen" (dict "port" 8443) -}}
 {{- end -}}
 {{- if eq .component "controller" -}}
-{{- $controller := dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $root.Values.controller.restoreWebhooks "restoreDefinitions" $root.Values.controller.restoreDefinitions -}}
+{{- $controller := dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $root.Values.controller.restoreWebhooks "restoreDefinitions" $root.Values.controller.restoreDefinitions "keys" (include "weightlock.keySecrets" $root | fromJson) -}}
 {{- if eq $root.Values.certificates.mode "selfManaged" -}}
 {{- $_ := set $controller "certificates" (include "weightlock.selfManaged" $root | fromYaml) -}}
 {{- end -}}
@@ -178,6 +202,8 @@ pairs:
 {{- $listens := ne .component "controller" -}}
 {{- $clientCa := ternary $root.Values.webhook.apiServerClient.caConfigMap "" (eq .component "webhook") -}}
 {{- $brokerCa := and $root.Values.broker.enabled (ne $root.Values.certificates.mode "provided") -}}
+{{- /* The controller reads through the API what it fills itself. */ -}}
+{{- $signing := or $listens $root.Values.signing.existingSecret -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -278,7 +304,9 @@ spec:
         - {name: config, mountPath: /etc/weightlock/config, readOnly: true}
         # As a file: the hidden directories of a ConfigMap volume would show every policy twice.
         - {name: policies, mountPath: /etc/weightlock/policies/policies.yaml, subPath: policies.yaml, readOnly: true}
+        {{- if $signing }}
         - {name: signing, mountPath: /etc/weightlock/signing, readOnly: true}
+        {{- end }}
         {{- if $listens }}
         - {name: tls, mountPath: /etc/weightlock/tls, readOnly: true}
         {{- end }}
@@ -302,12 +330,14 @@ spec:
           items: [{key: {{ .component }}.yaml, path: {{ .component }}.yaml}]
       - name: policies
         configMap: {name: {{ $name }}-policies}
-      # Only who signs sees the private key.
+      {{- if $signing }}
+      # Only who signs sees the private key. Named, so that a pod waits for it: the controller fills the Secret.
       - name: signing
         secret:
           secretName: {{ include "weightlock.signingSecret" $root }}
           {{- $file := ternary "signing.key" "signing.pub" (or (eq .component "controller") (not (empty $clientCa))) }}
           items: [{key: {{ $file }}, path: {{ $file }}}]
+      {{- end }}
       {{- if $listens }}
       - name: tls
         secret:
@@ -338,7 +368,9 @@ spec:
       {{- end }}
       {{- if eq .component "broker" }}
       - name: challenge
-        secret: {secretName: {{ $name }}-challenge}
+        secret:
+          secretName: {{ $name }}-challenge
+          items: [{key: key, path: key}]
       {{- end }}
       - name: scratch
         emptyDir: {}
