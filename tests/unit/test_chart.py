@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -183,24 +184,57 @@ def test_pods_are_restricted_and_spread(render):
         ] * 2
         assert selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
         probe = {"controller": ("metrics", "HTTP")}.get(container["name"], ("https", "HTTPS"))
-        (port,) = container["ports"]
-        assert port["name"] == probe[0]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports == {probe[0]: ports[probe[0]], "metrics": 8080}
         for kind, path in (("startup", "/healthz"), ("liveness", "/healthz"), ("readiness", "/readyz")):
             asked = container[f"{kind}Probe"]["httpGet"]
             assert (asked["path"], asked["port"], asked["scheme"]) == (path, *probe), name
 
 
-def test_the_controller_is_watched_from_the_namespaces_that_are_named(render):
-    assert render()["NetworkPolicy", "weightlock-controller"]["spec"]["ingress"] == []
-    objects = render(networkPolicy={"metricsNamespaces": ["monitoring"]})
-    (rule,) = objects["NetworkPolicy", "weightlock-controller"]["spec"]["ingress"]
+@pytest.mark.parametrize("part", ["webhook", "controller", "broker"])
+def test_a_part_is_watched_from_the_namespaces_that_are_named(render, part):
+    def rules(**values):
+        objects = render(networkPolicy=values)
+        config = objects["ConfigMap", "weightlock-config"]["data"][f"{part}.yaml"]
+        plain = BrokerConfig.model_validate(yaml.safe_load(config)).metrics_listen.port
+        found = objects["NetworkPolicy", f"weightlock-{part}"]["spec"]["ingress"]
+        return [rule for rule in found if plain in [port["port"] for port in rule["ports"]]]
+
+    assert rules() == []
+    (rule,) = rules(metricsNamespaces=["monitoring"])
     (source,) = rule["from"]
     assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
-    config = Config.model_validate(
-        yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
-    )
-    assert config.metrics_listen is not None
-    assert [port["port"] for port in rule["ports"]] == [config.metrics_listen.port]
+    assert len(rule["ports"]) == 1
+
+
+def test_a_webhook_outside_the_cluster_opens_no_plain_port(render):
+    """No NetworkPolicy stands before it."""
+    objects = render(webhook={"url": "https://weightlock.example.com:8443"})
+    config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
+    assert "metricsListen" not in config
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"memory": "1Gi"}, 768),
+        ({"memory": "1.5Gi"}, 1152),
+        ({"memory": "2G"}, 1430),
+        ({"memory": 1073741824}, 768),
+        ({"memory": None}, 0),
+        ({"memory": "much"}, 0),
+    ],
+)
+def test_the_worker_is_replaced_before_the_kernel_ends_it(render, limits, expected):
+    values = {"webhook": {"resources": {"limits": limits}}}
+
+    def above(part="webhook", **config):
+        text = render(**values, config=config)["ConfigMap", "weightlock-config"]["data"][f"{part}.yaml"]
+        return BrokerConfig.model_validate(yaml.safe_load(text)).replace_above_mib
+
+    assert above() == expected
+    assert above("broker") == 0
+    assert above(replaceAboveMib=100) == 100
 
 
 def test_every_file_a_configuration_names_is_mounted(render):
@@ -671,6 +705,113 @@ def test_values_for_high_availability_keep_replicas_apart(render):
             "kubernetes.io/hostname": ("DoNotSchedule", 1),
             "topology.kubernetes.io/zone": ("ScheduleAnyway", 1),
         }
+
+
+def test_names_of_digits_stay_names(helm):
+    """Unquoted, YAML takes them for numbers, and the API server refuses them."""
+    name, number = "4711", 4711
+    values = {
+        "webhook": {"apiServerClient": {"caConfigMap": name}},
+        "image": {"repository": name, "tag": name, "pullSecrets": [{"name": name}]},
+        "priorityClassName": name,
+        "exemptNamespaces": [name],
+        "certificates": {"mode": "provided", "provided": {"webhookSecret": name, "brokerSecret": name}},
+        "signing": {"existingSecret": name},
+        "networkPolicy": {"metricsNamespaces": [name]},
+        "monitoring": {
+            "serviceMonitor": {"enabled": True, "labels": {"a": name}},
+            "rules": {"enabled": True},
+            "dashboards": {"enabled": True, "namespace": name},
+        },
+        "apiServerManifests": {"url": "https://10.96.0.50"},
+    }
+    values["certificates"]["provided"]["caBundle"] = selfsigned.make(["broker"]).authority.decode()
+    for mode in ("provided", "selfManaged", "certManager", "selfSigned"):
+        chosen = {**values, "certificates": {**values["certificates"], "mode": mode}}
+        if mode != "provided":
+            chosen |= {"apiServerManifests": {}, "signing": {}}
+        done = helm("template", name, CHART, "-n", name, values=chosen)
+        assert done.returncode == 0, done.stderr
+        for document in yaml.safe_load_all(done.stdout):
+            assert number not in list(scalars(document)), document
+
+
+def scalars(tree):
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield key
+            yield from scalars(value)
+    elif isinstance(tree, list):
+        for item in tree:
+            yield from scalars(item)
+    else:
+        yield tree
+
+
+def test_helm_test_has_the_rights_that_the_doctor_uses_and_no_other(helm):
+    done = helm("template", "weightlock", CHART, "-n", NAMESPACE)
+    found = {"ClusterRole": set(), "Role": set()}
+    for document in yaml.safe_load_all(done.stdout):
+        if document and document["metadata"]["name"] == "weightlock-test" and document["kind"] in found:
+            found[document["kind"]] |= {
+                f"{verb} {resource}"
+                for rule in document["rules"]
+                for resource in rule["resources"]
+                for verb in rule["verbs"]
+            }
+    assert found == {
+        "ClusterRole": {
+            *("get configmaps", "list configmaps", "list namespaces", "list nodes", "list pods"),
+            *("list persistentvolumeclaims", "list persistentvolumes", "create podtemplates"),
+            *("get mutatingwebhookconfigurations", "get validatingwebhookconfigurations"),
+            *("get validatingadmissionpolicies", "get validatingadmissionpolicybindings"),
+            *("get customresourcedefinitions", "list daemonsets", "get deployments", "list deployments"),
+            *("list runtimeclasses", "list clusterpolicies", "list modelweights", "list weightpolicies"),
+        },
+        "Role": {"get leases", "get pods/proxy", "get services/proxy"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("policies", "gpus", "weights"),
+    [
+        ({}, "all: a pod gets one only where", "NONE YET: only what"),
+        (
+            {"gpus-need-entitlement": {"actions": ["Warn"]}},
+            "NOT PROTECTED: policy gpus-need-entitlement only warns",
+            "NONE YET: only what",
+        ),
+        (
+            {"gpus-need-entitlement": {"enabled": False}, "weights-need-grant": {"actions": ["Audit"]}},
+            "NOT PROTECTED: policy gpus-need-entitlement is OFF",
+            "NOT PROTECTED: policy weights-need-grant only audits",
+        ),
+        ({"weights-need-grant": {"actions": ["Deny", "Audit"]}}, "all: a pod gets", "NONE YET: only what"),
+    ],
+)
+def test_the_notes_claim_no_protection_that_the_policies_do_not_give(helm, policies, gpus, weights):
+    dry = ("install", "weightlock", CHART, "-n", NAMESPACE, "--dry-run=client")
+    done = helm(*dry, values={"policies": policies})
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    assert re.search(rf"^  GPUs         {re.escape(gpus)}", notes, re.MULTILINE), notes
+    assert re.search(rf"^  weights      {re.escape(weights)}", notes, re.MULTILINE), notes
+
+
+def test_the_notes_say_that_nothing_can_be_scraped(helm):
+    def notes(**policy):
+        values = {"monitoring": {"serviceMonitor": {"enabled": True}}, "networkPolicy": policy}
+        return helm("install", "weightlock", CHART, "-n", NAMESPACE, "--dry-run=client", values=values).stdout
+
+    assert "set networkPolicy.metricsNamespaces" in notes()
+    assert "set networkPolicy.metricsNamespaces" not in notes(metricsNamespaces=["monitoring"])
+
+
+def test_the_icon_is_a_picture_that_needs_no_fetching():
+    icon = yaml.safe_load((CHART / "Chart.yaml").read_text())["icon"]
+    head, _, body = icon.partition(",")
+    assert head == "data:image/svg+xml;base64"
+    assert ElementTree.fromstring(_decoded(body)).tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_the_platform_may_choose_the_user(render):

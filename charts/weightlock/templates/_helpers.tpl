@@ -4,13 +4,13 @@
 
 {{- define "weightlock.selector" -}}
 app.kubernetes.io/name: weightlock
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
 {{- define "weightlock.labels" -}}
 app.kubernetes.io/name: weightlock
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
@@ -135,13 +135,19 @@ controller.
 {{- $_ := set $config "tls" $tls -}}
 {{- $_ := set $config "listen" (dict "port" 8443) -}}
 {{- end -}}
+{{- /* Plain, so that a certificate that nobody accepts any more hides no metric. Where there is no pod, no NetworkPolicy guards it. */ -}}
+{{- if has .component (include "weightlock.parts" $root | fromJsonArray) -}}
+{{- $_ := set $config "metricsListen" (dict "port" 8080) -}}
+{{- end -}}
+{{- if and (eq .component "webhook") (not (hasKey $root.Values.config "replaceAboveMib")) -}}
+{{- $_ := set $config "replaceAboveMib" (include "weightlock.replaceAboveMib" $root | int) -}}
+{{- end -}}
 {{- if eq .component "controller" -}}
 {{- $controller := dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $root.Values.controller.restoreWebhooks "restoreDefinitions" $root.Values.controller.restoreDefinitions "keys" (include "weightlock.keySecrets" $root | fromJson) -}}
 {{- if eq $root.Values.certificates.mode "selfManaged" -}}
 {{- $_ := set $controller "certificates" (include "weightlock.selfManaged" $root | fromYaml) -}}
 {{- end -}}
 {{- $_ := set $config "controller" $controller -}}
-{{- $_ := set $config "metricsListen" (dict "port" 8080) -}}
 {{- with $root.Values.reports -}}
 {{- $kinds := ternary (list "Deployment.apps" "StatefulSet.apps" "DaemonSet.apps" "Job.batch" "CronJob.batch") (list) .workloads -}}
 {{- $_ := set $config "reports" (dict "enabled" .enabled "api" .api "kinds" $kinds "events" .events "resourcesPerSecond" .resourcesPerSecond "intervalSeconds" .intervalSeconds) -}}
@@ -158,6 +164,23 @@ controller.
 {{- toYaml $config -}}
 {{- end -}}
 
+{{/*
+MiB of memory from which on the webhook's worker is replaced: three quarters of the container's limit, so that it is done in
+good order and not by the kernel; 0, never, without a limit.
+*/}}
+{{- define "weightlock.replaceAboveMib" -}}
+{{- $limit := ((.Values.webhook.resources).limits).memory | default "" -}}
+{{- $limit = ternary $limit (printf "%.0f" $limit) (kindIs "string" $limit) -}}
+{{- $units := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- $number := regexFind "^[0-9]+([.][0-9]+)?" $limit -}}
+{{- $unit := get $units (trimPrefix $number $limit) -}}
+{{- if and $number $unit -}}
+{{- divf (mulf (float64 $number) $unit 0.75) 1048576.0 | floor | int64 -}}
+{{- else -}}
+0
+{{- end -}}
+{{- end -}}
+
 {{/* What the controller needs to make and renew the certificates. */}}
 {{- define "weightlock.selfManaged" -}}
 {{- $root := . -}}
@@ -172,7 +195,7 @@ propagationSeconds: {{ mul $values.propagationMinutes 60 }}
 pairs:
 {{- range include "weightlock.serving" . | fromJsonArray }}
 {{- $part := dict "root" $root "component" . }}
-- secret: {{ include "weightlock.tlsSecret" $part }}
+- secret: {{ include "weightlock.tlsSecret" $part | quote }}
   names: {{ include "weightlock.serverNames" $part }}
 {{- end }}
 {{- end -}}
@@ -208,7 +231,7 @@ apiVersion: apps/v1
 kind: Deployment
 metadata:
   name: {{ $name }}-{{ .component }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "weightlock.labels" $root | nindent 4 }}
     app.kubernetes.io/component: {{ .component }}
@@ -226,10 +249,10 @@ spec:
         {{- include "weightlock.labels" $root | nindent 8 }}
         app.kubernetes.io/component: {{ .component }}
       annotations:
-        checksum/config: {{ include "weightlock.config" . | sha256sum }}
-        checksum/policies: {{ include "weightlock.policies" $root | sha256sum }}
+        checksum/config: {{ include "weightlock.config" . | sha256sum | quote }}
+        checksum/policies: {{ include "weightlock.policies" $root | sha256sum | quote }}
         {{- if ne .component "webhook" }}
-        checksum/webhooks: {{ include "weightlock.webhooks" (dict "root" $root "caBundle" "") | sha256sum }}
+        checksum/webhooks: {{ include "weightlock.webhooks" (dict "root" $root "caBundle" "") | sha256sum | quote }}
         {{- end }}
     spec:
       serviceAccountName: {{ $name }}-{{ .component }}
@@ -237,7 +260,7 @@ spec:
       imagePullSecrets: {{ toJson . }}
       {{- end }}
       {{- with $root.Values.priorityClassName }}
-      priorityClassName: {{ . }}
+      priorityClassName: {{ . | quote }}
       {{- end }}
       terminationGracePeriodSeconds: 30
       securityContext:
@@ -272,7 +295,7 @@ spec:
       {{- end }}
       containers:
       - name: {{ .component }}
-        image: {{ include "weightlock.image" $root }}
+        image: {{ include "weightlock.image" $root | quote }}
         imagePullPolicy: {{ $root.Values.image.pullPolicy }}
         args: [{{ $command }}, --config, /etc/weightlock/config/{{ .component }}.yaml]
         {{- with $values.env }}
@@ -286,7 +309,10 @@ spec:
         {{- $port := ternary "https" "metrics" $listens }}
         {{- $scheme := ternary "HTTPS" "HTTP" $listens }}
         ports:
-        - {name: {{ $port }}, containerPort: {{ ternary 8443 8080 $listens }}}
+        {{- if $listens }}
+        - {name: https, containerPort: 8443}
+        {{- end }}
+        - {name: metrics, containerPort: 8080}
         startupProbe:
           httpGet: {path: /healthz, port: {{ $port }}, scheme: {{ $scheme }}}
           periodSeconds: 2
@@ -334,14 +360,14 @@ spec:
       # Only who signs sees the private key. Named, so that a pod waits for it: the controller fills the Secret.
       - name: signing
         secret:
-          secretName: {{ include "weightlock.signingSecret" $root }}
+          secretName: {{ include "weightlock.signingSecret" $root | quote }}
           {{- $file := ternary "signing.key" "signing.pub" (or (eq .component "controller") (not (empty $clientCa))) }}
           items: [{key: {{ $file }}, path: {{ $file }}}]
       {{- end }}
       {{- if $listens }}
       - name: tls
         secret:
-          secretName: {{ include "weightlock.tlsSecret" . }}
+          secretName: {{ include "weightlock.tlsSecret" . | quote }}
           {{- if eq $root.Values.certificates.mode "selfManaged" }}
           # Named, so that a pod waits for them: the controller fills the Secret.
           items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}, {key: ca.crt, path: ca.crt}]
@@ -351,7 +377,7 @@ spec:
       # What sidecars are told to believe the broker by; of its Secret nothing else is shown.
       - name: broker-ca
         secret:
-          secretName: {{ include "weightlock.tlsSecret" (dict "root" $root "component" "broker") }}
+          secretName: {{ include "weightlock.tlsSecret" (dict "root" $root "component" "broker") | quote }}
           items: [{key: ca.crt, path: ca.crt}]
           {{- if not $listens }}
           # The controller only compares with them, and may be the one who makes them.
@@ -360,7 +386,7 @@ spec:
       {{- end }}
       {{- if $clientCa }}
       - name: client-ca
-        configMap: {name: {{ $clientCa }}}
+        configMap: {name: {{ $clientCa | quote }}}
       {{- end }}
       {{- if ne .component "webhook" }}
       - name: expected

@@ -120,7 +120,8 @@ class Release:
         config["cluster"] = {"kubeconfig": str(self.cluster.kubeconfig(account(part), groups))}
         config["drainSeconds"] = 0
         if "metricsListen" in config:
-            config["metricsListen"] = {"host": "127.0.0.1", "port": self.metrics_port}
+            port = self.metrics_port if part == "controller" else 0
+            config["metricsListen"] = {"host": "127.0.0.1", "port": port}
         if part in self.ports:
             config["listen"] = {"host": "127.0.0.1", "port": self.ports[part]}
         file = place / "config.yaml"
