@@ -64,6 +64,9 @@ def _draft7(node: Any, *, whole: bool) -> Any:
             made[key] = " ".join(value.split())
         else:
             made[key] = _draft7(value, whole=whole or key == "items")
+    if made.get("type") == "number":
+        # `helm --set` knows no fractions and gives them as text, which the program reads as numbers.
+        made |= {"type": ["number", "string"], "pattern": r"^[0-9]+\.[0-9]+$"}
     return made
 
 

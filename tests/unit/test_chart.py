@@ -594,6 +594,7 @@ def test_the_scan_follows_the_values(render):
         ({"config": {"settings": {"injection": {"hideDevice": True}}}}, "'hideDevice' not allowed"),
         ({"config": {"controller": {"receivers": [{"url": "https://a"}]}}}, "missing property 'name'"),
         ({"broker": {"config": {"leaseSeconds": "x"}}}, "'/broker/config/leaseSeconds': got string"),
+        ({"config": {"tracing": {"sampleRatio": "x"}}}, "'x' does not match pattern"),
         ({"broker": {"config": {"challengeKey": "x"}}}, "broker.config.challengeKey is the chart's to set"),
     ],
 )
@@ -607,13 +608,14 @@ def test_what_the_program_takes_helm_takes(render):
     config = Config().model_dump(mode="json", by_alias=True)
     config["settings"].pop("exemptNamespaces")
     given = {key: value for key, value in config.items() if key not in chart_sets}
-    given["controller"] = {"certificates": {"checkSeconds": 5}, "settleSeconds": 1}
+    # As `helm --set` gives a fraction.
+    given["controller"] = {"certificates": {"checkSeconds": 5}, "settleSeconds": "0.5"}
     broker = BrokerSettings().model_dump(mode="json", by_alias=True)
     for key in ("challengeKey", "webhooks", "authorities"):
         del broker[key]
     data = render(config=given, broker={"config": broker})["ConfigMap", "weightlock-config"]["data"]
     controller = Config.model_validate(yaml.safe_load(data["controller.yaml"])).controller
-    assert (controller.certificates.check_seconds, controller.settle_seconds) == (5, 1)
+    assert (controller.certificates.check_seconds, controller.settle_seconds) == (5, 0.5)
 
 
 def test_every_parameter_of_a_policy_can_be_set():
