@@ -306,6 +306,10 @@ def test_keys_are_made_once_and_are_in_no_manifest(release: Release) -> None:
         shown = release.cluster.helm("get", "manifest", NAME, "-n", NAMESPACE, "--revision", revision).ok()
         secrets = [d for d in yaml.safe_load_all(shown.stdout) if d and d["kind"] == "Secret"]
         assert {each["metadata"]["name"] for each in secrets if not each.get("data")} >= set(SECRETS.values())
+    # The signing key stays for the installation to come, which leaves it as it is.
+    release.uninstall()
+    release.helm("install")
+    assert release.data("secrets", SECRETS["signing"]) == made[SECRETS["signing"]]
 
 
 def test_notes_are_as_the_documents_show_them(release: Release, update_golden: bool) -> None:
