@@ -1,6 +1,6 @@
 """Writes what is generated into the chart: the CustomResourceDefinitions of webhook/api, the policies of policies/ with
-their parameters, the dashboard of scripts/dashboards.py, and the table of values in its README. A test fails when they
-differ.
+their parameters, the dashboard of scripts/dashboards.py, what values.schema.json says of the configuration, and the
+table of values in its README. A test fails when they differ.
 
 .venv/bin/python scripts/generate.py           write them
 .venv/bin/python scripts/generate.py --check   exit 1 and name the files that differ
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 from dashboards import dashboard
+from valuesschema import with_configuration
 
 from webhook.api.crds import definitions
 
@@ -24,7 +25,7 @@ GENERATED = ("crds", "policies", "params", "dashboards")
 
 def rendered() -> dict[Path, str]:
     """Every generated file and what it should hold."""
-    return crds() | policies() | dashboards() | readme()
+    return crds() | policies() | dashboards() | schema() | readme()
 
 
 def crds() -> dict[Path, str]:
@@ -57,6 +58,12 @@ def policies() -> dict[Path, str]:
 def dashboards() -> dict[Path, str]:
     """The Grafana dashboard. JSON has no comments, so it cannot say where it comes from."""
     return {FILES / "dashboards" / "weightlock.json": dashboard()}
+
+
+def schema() -> dict[Path, str]:
+    """The schema of the values, so that helm refuses a misspelt setting and not a part that then does not start."""
+    place = CHART / "values.schema.json"
+    return {place: with_configuration(place.read_text())}
 
 
 def readme() -> dict[Path, str]:

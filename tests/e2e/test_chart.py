@@ -6,6 +6,7 @@ current program, too, with the older configuration, policies and rights.
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import yaml
@@ -33,6 +34,67 @@ def render(cluster: Cluster, namespace: str, *arguments: str) -> str:
     return cluster.helm("template", NAME, str(CHART), "-n", namespace, *arguments).ok().stdout
 
 
+def cert_manager_type(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """A stand-in for a type of cert-manager: of its fields those that the chart writes, so that any other is told."""
+    plural = f"{kind.lower()}s"
+    schema = {
+        "type": "object",
+        "properties": {"spec": {"type": "object", "properties": spec}},
+        "required": ["spec"],
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.cert-manager.io"},
+        "spec": {
+            "group": "cert-manager.io",
+            "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
+            "versions": [
+                {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+            ],
+        },
+    }
+
+
+def fields(*names: str, **others: Any) -> dict[str, Any]:
+    """Fields of text, and others as they are given."""
+    return {**{name: {"type": "string"} for name in names}, **others}
+
+
+def holding(**properties: Any) -> dict[str, Any]:
+    """An object with these fields."""
+    return {"type": "object", "properties": properties}
+
+
+# github.com/cert-manager/cert-manager pkg/apis/certmanager/v1
+CERT_MANAGER = (
+    cert_manager_type(
+        "Issuer", {"selfSigned": {"type": "object"}, "ca": holding(secretName={"type": "string"})}
+    ),
+    cert_manager_type(
+        "Certificate",
+        fields(
+            *("commonName", "duration", "renewBefore", "secretName"),
+            isCA={"type": "boolean"},
+            dnsNames={"type": "array", "items": {"type": "string"}},
+            issuerRef=holding(**fields("name", "kind", "group")),
+            privateKey=holding(**fields("algorithm", "rotationPolicy", size={"type": "integer"})),
+        ),
+    ),
+)
+
+
+@pytest.fixture
+def cert_manager_types(own_control_plane: ControlPlane) -> Iterator[None]:
+    """The types of cert-manager, as far as the chart uses them, while the test runs."""
+    own_control_plane.apply(*CERT_MANAGER)
+    names = [f"crd/{each['metadata']['name']}" for each in CERT_MANAGER]
+    own_control_plane.kubectl("wait", *names, "--for=condition=Established", "--timeout=30s").ok()
+    yield
+    own_control_plane.kubectl("delete", *names).ok()
+
+
 PROVIDED = (
     "certificates.mode=provided,certificates.provided.webhookSecret=w,certificates.provided.brokerSecret=b"
 )
@@ -54,9 +116,12 @@ PROVIDED = (
             "--set=apiServerManifests.url=https://10.96.77.77",
             "--set-file=certificates.provided.caBundle={ca}",
         ),
+        ("--set=certificates.mode=selfSigned", "--set=controller.enabled=false"),
+        ("--set=certificates.mode=certManager",),
     ],
-    ids=["defaults", "closed", "outside", "chosen", "provided"],
+    ids=["defaults", "closed", "outside", "chosen", "provided", "self-signed", "cert-manager"],
 )
+@pytest.mark.usefixtures("cert_manager_types")
 def test_the_api_server_accepts_what_is_rendered(
     own_control_plane: ControlPlane, namespace: str, arguments: tuple[str, ...]
 ) -> None:
@@ -224,6 +289,27 @@ def installed_again(release: Release, lab: Lab) -> None:
 def version() -> str:
     """The chart's version."""
     return str(yaml.safe_load((CHART / "Chart.yaml").read_text())["version"])
+
+
+def test_keys_are_made_once_and_are_in_no_manifest(release: Release) -> None:
+    """Helm installs their Secrets empty, and no upgrade or rollback takes away what the controller put there."""
+    release.helm("install")
+    release.start("controller")
+    made = {name: eventually(lambda name=name: release.filled(name), name) for name in SECRETS.values()}  # type: ignore[misc]
+    # No webhook answers here, and it is asked about the types.
+    release.helm("upgrade", "crds.install=false")
+    assert {name: release.data("secrets", name) for name in SECRETS.values()} == made
+    release.helm("upgrade", "crds.install=false", "controller.replicas=3")
+    release.rollback(2)
+    assert {name: release.data("secrets", name) for name in SECRETS.values()} == made
+    for revision in ("1", "2", "3", "4"):
+        shown = release.cluster.helm("get", "manifest", NAME, "-n", NAMESPACE, "--revision", revision).ok()
+        secrets = [d for d in yaml.safe_load_all(shown.stdout) if d and d["kind"] == "Secret"]
+        assert {each["metadata"]["name"] for each in secrets if not each.get("data")} >= set(SECRETS.values())
+    # The signing key stays for the installation to come, which leaves it as it is.
+    release.uninstall()
+    release.helm("install")
+    assert release.data("secrets", SECRETS["signing"]) == made[SECRETS["signing"]]
 
 
 def test_notes_are_as_the_documents_show_them(release: Release, update_golden: bool) -> None:

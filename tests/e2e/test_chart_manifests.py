@@ -54,7 +54,7 @@ def release(new_control_plane: Callable[[Options], ControlPlane], tmp_path: Path
         found.helm(
             "install",
             f"certificates.mode=provided,certificates.provided.webhookSecret={NAME}-webhook-tls",
-            f"apiServerManifests.url={found.url},broker.enabled=false",
+            f"apiServerManifests.url={found.url},broker.enabled=false,controller.enabled=false",
             files={"certificates.provided.caBundle": authority.certificate},
         )
         found.start("webhook")

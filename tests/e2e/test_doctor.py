@@ -45,7 +45,8 @@ def release(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Re
     # With selfManaged the controller would mend the authority.
     found.helm("install", "certificates.mode=selfSigned", *idle)
     with contextlib.ExitStack() as stack:
-        for part in ("webhook", "broker", "controller"):
+        # The controller first: it makes the keys of the others.
+        for part in ("controller", "webhook", "broker"):
             found.start(part)
         stack.callback(cluster.stop)
         stack.callback(found.stop)

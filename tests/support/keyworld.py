@@ -252,6 +252,7 @@ async def serving(world, home, made=None, **settings):
     tls = {"certificate": str(home / "tls.crt"), "key": str(home / "tls.key")}
     config = {
         "listen": {"host": "127.0.0.1", "port": 0},
+        "metricsListen": {"host": "127.0.0.1", "port": 0},
         "tls": tls,
         "broker": {"production": False, **settings},
     }

@@ -8,13 +8,14 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from webhook.api.broker import BrokerConfig
+from webhook.api.broker import BrokerConfig, BrokerSettings
 from webhook.api.config import Config, Injection
 from webhook.core.resources import plural
 from webhook.core.workloadkinds import BUILT_IN
@@ -88,10 +89,12 @@ def test_lint_is_strictly_clean(helm):
 
 
 def test_rendering_twice_gives_the_same_bytes(helm):
-    values = {**PROVIDED, "broker": {"enabled": False}}
-    first, second = (helm("template", "weightlock", CHART, "-n", NAMESPACE, values=values) for _ in range(2))
-    assert first.returncode == 0, first.stderr
-    assert first.stdout == second.stdout
+    for values in ({}, PROVIDED, {"certificates": {"mode": "certManager"}}):
+        first, second = (
+            helm("template", "weightlock", CHART, "-n", NAMESPACE, values=values) for _ in range(2)
+        )
+        assert first.returncode == 0, first.stderr
+        assert first.stdout == second.stdout
 
 
 def test_a_cluster_without_native_sidecars_is_refused_with_its_version(helm):
@@ -181,24 +184,57 @@ def test_pods_are_restricted_and_spread(render):
         ] * 2
         assert selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
         probe = {"controller": ("metrics", "HTTP")}.get(container["name"], ("https", "HTTPS"))
-        (port,) = container["ports"]
-        assert port["name"] == probe[0]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports == {probe[0]: ports[probe[0]], "metrics": 8080}
         for kind, path in (("startup", "/healthz"), ("liveness", "/healthz"), ("readiness", "/readyz")):
             asked = container[f"{kind}Probe"]["httpGet"]
             assert (asked["path"], asked["port"], asked["scheme"]) == (path, *probe), name
 
 
-def test_the_controller_is_watched_from_the_namespaces_that_are_named(render):
-    assert render()["NetworkPolicy", "weightlock-controller"]["spec"]["ingress"] == []
-    objects = render(networkPolicy={"metricsNamespaces": ["monitoring"]})
-    (rule,) = objects["NetworkPolicy", "weightlock-controller"]["spec"]["ingress"]
+@pytest.mark.parametrize("part", ["webhook", "controller", "broker"])
+def test_a_part_is_watched_from_the_namespaces_that_are_named(render, part):
+    def rules(**values):
+        objects = render(networkPolicy=values)
+        config = objects["ConfigMap", "weightlock-config"]["data"][f"{part}.yaml"]
+        plain = BrokerConfig.model_validate(yaml.safe_load(config)).metrics_listen.port
+        found = objects["NetworkPolicy", f"weightlock-{part}"]["spec"]["ingress"]
+        return [rule for rule in found if plain in [port["port"] for port in rule["ports"]]]
+
+    assert rules() == []
+    (rule,) = rules(metricsNamespaces=["monitoring"])
     (source,) = rule["from"]
     assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
-    config = Config.model_validate(
-        yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
-    )
-    assert config.metrics_listen is not None
-    assert [port["port"] for port in rule["ports"]] == [config.metrics_listen.port]
+    assert len(rule["ports"]) == 1
+
+
+def test_a_webhook_outside_the_cluster_opens_no_plain_port(render):
+    """No NetworkPolicy stands before it."""
+    objects = render(webhook={"url": "https://weightlock.example.com:8443"})
+    config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
+    assert "metricsListen" not in config
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"memory": "1Gi"}, 768),
+        ({"memory": "1.5Gi"}, 1152),
+        ({"memory": "2G"}, 1430),
+        ({"memory": 1073741824}, 768),
+        ({"memory": None}, 0),
+        ({"memory": "much"}, 0),
+    ],
+)
+def test_the_worker_is_replaced_before_the_kernel_ends_it(render, limits, expected):
+    values = {"webhook": {"resources": {"limits": limits}}}
+
+    def above(part="webhook", **config):
+        text = render(**values, config=config)["ConfigMap", "weightlock-config"]["data"][f"{part}.yaml"]
+        return BrokerConfig.model_validate(yaml.safe_load(text)).replace_above_mib
+
+    assert above() == expected
+    assert above("broker") == 0
+    assert above(replaceAboveMib=100) == 100
 
 
 def test_every_file_a_configuration_names_is_mounted(render):
@@ -265,12 +301,48 @@ def test_only_who_signs_gets_the_private_key(render):
             if volume["name"] == "signing"
         }
 
-    assert files() == {"webhook": "signing.pub", "controller": "signing.key", "broker": "signing.pub"}
+    # The controller reads through the API what it fills itself.
+    assert files() == {"webhook": "signing.pub", "broker": "signing.pub"}
+    assert files(**PROVIDED)["controller"] == "signing.key"
     assert files(webhook={"apiServerClient": {"caConfigMap": "ca"}})["webhook"] == "signing.key"
 
 
+def test_the_controller_fills_the_secrets_with_keys_that_pods_wait_for(render):
+    objects = render()
+    names = {"signing": "weightlock-signing", "challenge": "weightlock-challenge"}
+    config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
+    assert Config.model_validate(config).controller.keys.model_dump() == names
+    assert "signing" not in config
+    for name in names.values():
+        secret = objects["Secret", name]
+        assert "data" not in secret
+        assert secret["metadata"]["annotations"]["weightlock.dev/filled-by"] == "controller"
+    # A volume that names its files is mounted when they are there.
+    for name, deployment in deployments(objects).items():
+        for volume in deployment["spec"]["template"]["spec"]["volumes"]:
+            if "secret" in volume and volume["name"] in ("tls", *names):
+                assert volume["secret"]["items"], name
+                assert not volume["secret"].get("optional"), name
+    # What is not ours is not filled.
+    config = yaml.safe_load(render(**PROVIDED)["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
+    assert config["controller"]["keys"] == {"challenge": "weightlock-challenge"}
+    assert config["signing"] == {"key": "/etc/weightlock/signing/signing.key"}
+
+
+WITHOUT_CONTROLLER = {"controller": {"enabled": False}, "certificates": {"mode": "selfSigned"}}
+
+
+def test_without_a_controller_helm_makes_the_keys(render):
+    objects = render(**WITHOUT_CONTROLLER)
+    assert len(_decoded(objects["Secret", "weightlock-challenge"]["data"]["key"])) == 32
+    for name in ("weightlock-signing", "weightlock-challenge"):
+        annotations = objects["Secret", name]["metadata"].get("annotations") or {}
+        assert "weightlock.dev/filled-by" not in annotations
+
+
 def test_the_public_half_belongs_to_the_private_key(render):
-    data = {k: _decoded(v) for k, v in render()["Secret", "weightlock-signing"]["data"].items()}
+    objects = render(**WITHOUT_CONTROLLER)
+    data = {k: _decoded(v) for k, v in objects["Secret", "weightlock-signing"]["data"].items()}
     private = load_pem_private_key(data["signing.key"], None)
     public = load_pem_public_key(data["signing.pub"])
     assert public.public_bytes_raw() == private.public_key().public_bytes_raw()
@@ -341,7 +413,7 @@ def test_the_controller_makes_certificates_for_the_parts_that_serve(render):
         assert "caBundle" not in objects[kind, "weightlock"]["webhooks"][0]["clientConfig"]
 
 
-def test_one_secret_is_read_by_the_broker_and_three_by_the_controller(render):
+def test_one_secret_is_read_by_the_broker_and_five_by_the_controller(render):
     objects = render()
     found = {
         name: rule
@@ -357,6 +429,8 @@ def test_one_secret_is_read_by_the_broker_and_three_by_the_controller(render):
                 "weightlock-authority",
                 "weightlock-webhook-serving",
                 "weightlock-broker-serving",
+                "weightlock-challenge",
+                "weightlock-signing",
             ],
             "verbs": ["get", "patch"],
         },
@@ -503,10 +577,53 @@ def test_the_scan_follows_the_values(render):
         ({"webhok": {}}, "webhok"),
         ({"apiServerManifests": {"url": "https://10.96.0.50"}}, "certificates.mode provided"),
         ({"topologySpread": {"host": "Never"}}, "topologySpread/host"),
+        ({"webhook": {"minAvailable": 2}}, "webhook.minAvailable 2 of 2 replicas leaves none to evict"),
+        ({"broker": {"replicas": 3, "minAvailable": 4}}, "broker.minAvailable 4 of 3 replicas"),
+        ({"controller": {"minAvailable": "51%"}}, "controller.minAvailable 51% of 2 replicas"),
+        ({"controller": {"minAvailable": "abc"}}, "controller/minAvailable"),
+        ({"webhook": {"timeoutSeconds": 11}}, "webhook/timeoutSeconds': maximum"),
+        ({"webhook": {"timeoutSeconds": 8}}, "must be more than config.reviewTimeoutSeconds (8)"),
+        ({"config": {"reviewTimeoutSeconds": 10}}, "must be more than config.reviewTimeoutSeconds (10)"),
+        ({"policies": {"gpu-bypass": {"actions": ["Deny", "Warn"]}}}, "may not hold both Deny and Warn"),
+        ({"policies": {"gpu-bypass": {"params": {"a": "b"}}}}, "gpu-bypass.params: that policy has no"),
+        ({"policies": {"trusted-images": {"params": {"registires": "a"}}}}, "it has digests, registries"),
+        ({"monitoring": {"rules": {"disabled": ["WeightlockSlowly"]}}}, "no alert WeightlockSlowly"),
+        ({"config": {"settings": {"exemptNamespaces": ["a"]}}}, "set exemptNamespaces, which both follow"),
+        ({"config": {"listen": {"port": 9443}}}, "config.listen is the chart's to set"),
+        ({"config": {"bogus": 1}}, "'/config': additional properties 'bogus'"),
+        ({"config": {"settings": {"injection": {"hideDevice": True}}}}, "'hideDevice' not allowed"),
+        ({"config": {"controller": {"receivers": [{"url": "https://a"}]}}}, "missing property 'name'"),
+        ({"broker": {"config": {"leaseSeconds": "x"}}}, "'/broker/config/leaseSeconds': got string"),
+        ({"config": {"tracing": {"sampleRatio": "x"}}}, "'x' does not match pattern"),
+        ({"broker": {"config": {"challengeKey": "x"}}}, "broker.config.challengeKey is the chart's to set"),
     ],
 )
 def test_mistakes_are_refused(refused, values, said):
     assert said in refused(**values)
+
+
+def test_what_the_program_takes_helm_takes(render):
+    """Every setting at its default, and a part of a type that needs more fields over what the chart gives them."""
+    chart_sets = {"embedded", "listen", "metricsListen", "tls", "policies", "signing", "controller"}
+    config = Config().model_dump(mode="json", by_alias=True)
+    config["settings"].pop("exemptNamespaces")
+    given = {key: value for key, value in config.items() if key not in chart_sets}
+    # As `helm --set` gives a fraction.
+    given["controller"] = {"certificates": {"checkSeconds": 5}, "settleSeconds": "0.5"}
+    broker = BrokerSettings().model_dump(mode="json", by_alias=True)
+    for key in ("challengeKey", "webhooks", "authorities"):
+        del broker[key]
+    data = render(config=given, broker={"config": broker})["ConfigMap", "weightlock-config"]["data"]
+    controller = Config.model_validate(yaml.safe_load(data["controller.yaml"])).controller
+    assert (controller.certificates.check_seconds, controller.settle_seconds) == (5, 0.5)
+
+
+def test_every_parameter_of_a_policy_can_be_set():
+    """The values know the parameters by the ConfigMap that is shipped."""
+    for name, policy in shipped().items():
+        used = set(re.findall(r"params\.\??data\.\??(\w+)", json.dumps(policy)))
+        file = CHART / "files" / "params" / f"{name}.yaml"
+        assert used == (set(yaml.safe_load(file.read_text())["data"]) if file.exists() else set()), name
 
 
 def test_the_readme_and_the_schema_hold_every_value():
@@ -568,6 +685,15 @@ def test_every_deployment_has_a_budget_that_leaves_room_for_a_drain(render):
             assert 1 <= budgets[name]["minAvailable"] < deployment["spec"]["replicas"]
 
 
+def test_one_replica_has_no_budget_since_it_could_never_be_evicted(render):
+    objects = render(
+        webhook={"replicas": 1, "minAvailable": 1}, broker={"replicas": 3, "minAvailable": "60%"}
+    )
+    budgets = {name: d["spec"] for (kind, name), d in objects.items() if kind == "PodDisruptionBudget"}
+    assert set(budgets) == {"weightlock-controller", "weightlock-broker"}
+    assert budgets["weightlock-broker"]["minAvailable"] == "60%"
+
+
 def test_values_for_high_availability_keep_replicas_apart(render):
     objects = render(**yaml.safe_load((CHART / "values-ha.yaml").read_text()))
     for deployment in deployments(objects).values():
@@ -581,6 +707,113 @@ def test_values_for_high_availability_keep_replicas_apart(render):
             "kubernetes.io/hostname": ("DoNotSchedule", 1),
             "topology.kubernetes.io/zone": ("ScheduleAnyway", 1),
         }
+
+
+def test_names_of_digits_stay_names(helm):
+    """Unquoted, YAML takes them for numbers, and the API server refuses them."""
+    name, number = "4711", 4711
+    values = {
+        "webhook": {"apiServerClient": {"caConfigMap": name}},
+        "image": {"repository": name, "tag": name, "pullSecrets": [{"name": name}]},
+        "priorityClassName": name,
+        "exemptNamespaces": [name],
+        "certificates": {"mode": "provided", "provided": {"webhookSecret": name, "brokerSecret": name}},
+        "signing": {"existingSecret": name},
+        "networkPolicy": {"metricsNamespaces": [name]},
+        "monitoring": {
+            "serviceMonitor": {"enabled": True, "labels": {"a": name}},
+            "rules": {"enabled": True},
+            "dashboards": {"enabled": True, "namespace": name},
+        },
+        "apiServerManifests": {"url": "https://10.96.0.50"},
+    }
+    values["certificates"]["provided"]["caBundle"] = selfsigned.make(["broker"]).authority.decode()
+    for mode in ("provided", "selfManaged", "certManager", "selfSigned"):
+        chosen = {**values, "certificates": {**values["certificates"], "mode": mode}}
+        if mode != "provided":
+            chosen |= {"apiServerManifests": {}, "signing": {}}
+        done = helm("template", name, CHART, "-n", name, values=chosen)
+        assert done.returncode == 0, done.stderr
+        for document in yaml.safe_load_all(done.stdout):
+            assert number not in list(scalars(document)), document
+
+
+def scalars(tree):
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield key
+            yield from scalars(value)
+    elif isinstance(tree, list):
+        for item in tree:
+            yield from scalars(item)
+    else:
+        yield tree
+
+
+def test_helm_test_has_the_rights_that_the_doctor_uses_and_no_other(helm):
+    done = helm("template", "weightlock", CHART, "-n", NAMESPACE)
+    found = {"ClusterRole": set(), "Role": set()}
+    for document in yaml.safe_load_all(done.stdout):
+        if document and document["metadata"]["name"] == "weightlock-test" and document["kind"] in found:
+            found[document["kind"]] |= {
+                f"{verb} {resource}"
+                for rule in document["rules"]
+                for resource in rule["resources"]
+                for verb in rule["verbs"]
+            }
+    assert found == {
+        "ClusterRole": {
+            *("get configmaps", "list configmaps", "list namespaces", "list nodes", "list pods"),
+            *("list persistentvolumeclaims", "list persistentvolumes", "create podtemplates"),
+            *("get mutatingwebhookconfigurations", "get validatingwebhookconfigurations"),
+            *("get validatingadmissionpolicies", "get validatingadmissionpolicybindings"),
+            *("get customresourcedefinitions", "list daemonsets", "get deployments", "list deployments"),
+            *("list runtimeclasses", "list clusterpolicies", "list modelweights", "list weightpolicies"),
+        },
+        "Role": {"get leases", "get pods/proxy", "get services/proxy"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("policies", "gpus", "weights"),
+    [
+        ({}, "all: a pod gets one only where", "NONE YET: only what"),
+        (
+            {"gpus-need-entitlement": {"actions": ["Warn"]}},
+            "NOT PROTECTED: policy gpus-need-entitlement only warns",
+            "NONE YET: only what",
+        ),
+        (
+            {"gpus-need-entitlement": {"enabled": False}, "weights-need-grant": {"actions": ["Audit"]}},
+            "NOT PROTECTED: policy gpus-need-entitlement is OFF",
+            "NOT PROTECTED: policy weights-need-grant only audits",
+        ),
+        ({"weights-need-grant": {"actions": ["Deny", "Audit"]}}, "all: a pod gets", "NONE YET: only what"),
+    ],
+)
+def test_the_notes_claim_no_protection_that_the_policies_do_not_give(helm, policies, gpus, weights):
+    dry = ("install", "weightlock", CHART, "-n", NAMESPACE, "--dry-run=client")
+    done = helm(*dry, values={"policies": policies})
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    assert re.search(rf"^  GPUs         {re.escape(gpus)}", notes, re.MULTILINE), notes
+    assert re.search(rf"^  weights      {re.escape(weights)}", notes, re.MULTILINE), notes
+
+
+def test_the_notes_say_that_nothing_can_be_scraped(helm):
+    def notes(**policy):
+        values = {"monitoring": {"serviceMonitor": {"enabled": True}}, "networkPolicy": policy}
+        return helm("install", "weightlock", CHART, "-n", NAMESPACE, "--dry-run=client", values=values).stdout
+
+    assert "set networkPolicy.metricsNamespaces" in notes()
+    assert "set networkPolicy.metricsNamespaces" not in notes(metricsNamespaces=["monitoring"])
+
+
+def test_the_icon_is_a_picture_that_needs_no_fetching():
+    icon = yaml.safe_load((CHART / "Chart.yaml").read_text())["icon"]
+    head, _, body = icon.partition(",")
+    assert head == "data:image/svg+xml;base64"
+    assert ElementTree.fromstring(_decoded(body)).tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_the_platform_may_choose_the_user(render):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from webhook.api.broker import BrokerConfig
 from webhook.api.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +75,20 @@ def test_servers_are_scraped_under_their_name_and_authority(render, part):
     served = [v["secret"]["secretName"] for v in volumes if v["name"] == "tls"]
     assert [tls["ca"]["secret"]["name"]] == served
     assert tls["ca"]["secret"]["key"] == "ca.crt"
+
+
+@pytest.mark.parametrize(
+    "policy", [{"metricsNamespaces": ["monitoring"]}, {"enabled": False}], ids=["named", "no policy"]
+)
+def test_where_the_plain_port_can_be_reached_a_bad_certificate_hides_no_metric(render, policy):
+    objects = monitors(render, networkPolicy=policy)
+    for name, monitor in of_kind(objects, "ServiceMonitor").items():
+        (endpoint,) = monitor["spec"]["endpoints"]
+        assert (endpoint["port"], endpoint["scheme"], "tlsConfig" in endpoint) == ("metrics", "http", False)
+        ports = {port["name"]: port["port"] for port in of_kind(objects, "Service")[name]["spec"]["ports"]}
+        data = objects["ConfigMap", "weightlock-config"]["data"]
+        config = yaml.safe_load(data[f"{name.removeprefix('weightlock-')}.yaml"])
+        assert BrokerConfig.model_validate(config).metrics_listen.port == ports["metrics"]
 
 
 def test_monitors_follow_the_values(render):

@@ -248,6 +248,19 @@ class Certificates(Schema):
         return self
 
 
+class KeySecrets(Schema):
+    """Secrets with keys that all parts share. They must be there; the controller fills those that are empty, once."""
+
+    signing: str = Field(
+        default="",
+        max_length=253,
+        description="is given signing.key, with which the controller then signs, and signing.pub",
+    )
+    challenge: str = Field(
+        default="", max_length=253, description="is given key, under which brokers make their nonces"
+    )
+
+
 class Controller(Schema):
     """The controller: its lease, and the webhook configurations it keeps as they should be."""
 
@@ -274,6 +287,7 @@ class Controller(Schema):
     certificates: Certificates | None = Field(
         default=None, description="certificates it makes itself; absent: somebody else does"
     )
+    keys: KeySecrets = Field(default_factory=KeySecrets)
 
 
 class Reports(Schema):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,8 @@ from webhook.server.watch import watching
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import AsyncIterator
 
-    from webhook.core.access import Signer, Verifier
     from webhook.core.objects import Document, ObjectKey
 
 log = logging.getLogger(__name__)
@@ -54,20 +54,17 @@ def run(options: argparse.Namespace) -> int:
     if not config.controller.identity:
         named = config.controller.model_copy(update={"identity": socket.gethostname()})
         config = config.model_copy(update={"controller": named})
-    signer, verifier = load_signing(config.signing)
     logs.configure(config.log_level)
     try:
         listening = bind(config.metrics_listen) if config.metrics_listen is not None else None
     except ListenError as error:
         raise UsageError(str(error)) from None
-    asyncio.run(_control(config, signer, verifier, expected, listening))
+    asyncio.run(_control(config, expected, listening))
     return 0
 
 
 async def _control(
     config: Config,
-    signer: Signer | None,
-    verifier: Verifier,
     expected: dict[ObjectKey, Document],
     listening: socket.socket | None,
 ) -> None:
@@ -80,6 +77,10 @@ async def _control(
         loop.add_signal_handler(number, told.set)
     try:
         async with AsyncExitStack() as stack:
+            made = await stack.enter_async_context(_shared_keys(config, told))
+            if told.is_set():
+                return
+            signer, verifier = load_signing(config.signing, made)
             controller = await stack.enter_async_context(
                 Controller.running(config, signer, verifier, expected)
             )
@@ -92,6 +93,37 @@ async def _control(
             await told.wait()
     except ClusterError as error:
         raise UsageError(str(error)) from None
+
+
+@asynccontextmanager
+async def _shared_keys(config: Config, told: asyncio.Event) -> AsyncIterator[bytes]:
+    """The signing key, once the shared keys are there, which are kept while the context lasts.
+
+    It is empty where it comes from a file, and where a stop was asked first.
+    """
+    from webhook.cluster.api import KubeApi  # noqa: PLC0415 - the client takes long to import
+    from webhook.cluster.controller.keys import Keys  # noqa: PLC0415
+    from webhook.cluster.controller.secrets import Secrets  # noqa: PLC0415
+
+    settings = config.controller.keys
+    if not settings.signing and not settings.challenge:
+        yield b""
+        return
+    api = await KubeApi.connect(config.cluster)
+    keys = Keys(Secrets(api, config.controller.namespace), settings)
+    stopping = asyncio.create_task(told.wait())
+    keeping = asyncio.create_task(keys.filled())
+    try:
+        await asyncio.wait({stopping, keeping}, return_when=asyncio.FIRST_COMPLETED)
+        if keeping.done():
+            keeping.result()
+            keeping = asyncio.create_task(keys.keep())
+        yield keys.signing
+    finally:
+        for task in (stopping, keeping):
+            task.cancel()
+        await asyncio.gather(stopping, keeping, return_exceptions=True)
+        await api.close()
 
 
 def _expected(path: str) -> dict[ObjectKey, Document]:

@@ -20,12 +20,17 @@ T = TypeVar("T")
 _MAX_BYTES = 65536
 
 
-def load_signing(signing: Signing) -> tuple[Signer | None, Verifier]:
+def load_signing(signing: Signing, made: bytes = b"") -> tuple[Signer | None, Verifier]:
     """The key to sign with, if there is one, and the keys that count. Raises `UsageError`.
 
-    Without any key the verifier accepts nothing: what cannot be told from a forgery does not count.
+    ``made`` is a private key in PEM from elsewhere, in place of the file. Without any key the verifier accepts nothing:
+    what cannot be told from a forgery does not count.
     """
-    signer = _read(signing.key, Signer.from_pem) if signing.key else None
+    signer = None
+    if made:
+        signer = _parsed(made, Signer.from_pem, "the signing key that the controller keeps")
+    elif signing.key:
+        signer = _read(signing.key, Signer.from_pem)
     keys = dict(_read(signing.keys, Verifier.from_pem).keys) if signing.keys else {}
     if signer is not None:
         keys[signer.id] = signer.key.public_key()
@@ -35,8 +40,14 @@ def load_signing(signing: Signing) -> tuple[Signer | None, Verifier]:
 def _read(path: str, parse: Callable[[bytes], T]) -> T:
     try:
         with Path(path).open("rb") as file:
-            return parse(file.read(_MAX_BYTES))
+            text = file.read(_MAX_BYTES)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from None
+    return _parsed(text, parse, path)
+
+
+def _parsed(text: bytes, parse: Callable[[bytes], T], source: str) -> T:
+    try:
+        return parse(text)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise UsageError(f"{path}: {error}") from None
+        raise UsageError(f"{source}: {error}") from None

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from webhook.api.broker import BrokerConfig
+    from webhook.api.config import Listen
     from webhook.core.source import SnapshotSource
     from webhook.keys.broker import Broker
     from webhook.server.http import Call, Handler
@@ -99,6 +100,7 @@ class BrokerServer:
         self.metrics, self.health = BrokerMetrics(), Health()
         self._tracer = Tracer.of(config.tracing, "broker")
         self.address = ""
+        self.watch_address = ""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[BrokerServer]:
@@ -111,15 +113,19 @@ class BrokerServer:
         async with AsyncExitStack() as stack:
             if self._tracer is not None:
                 stack.push_async_callback(asyncio.to_thread, self._tracer.close)
-            listener = self._listener(stack, {**self._routes(), **watch})
+            listener = self._listener(stack, self._config.listen, {**self._routes(), **watch})
             self.address = f"https://{listener.address}"
+            if self._config.metrics_listen is not None:
+                plain = self._listener(stack, self._config.metrics_listen, watch)
+                self.watch_address = f"http://{plain.address}"
+                plain.serve(None)
             rotation.look(self._certificate, listener, self.metrics.internal_error)
             keeping = rotation.keep_looking(self._certificate, listener, self.metrics.internal_error)
             stack.callback(asyncio.create_task(keeping).cancel)
             yield self
 
-    def _listener(self, stack: AsyncExitStack, routes: Mapping[str, Route]) -> Listener:
-        listener = Listener(bind(self._config.listen), Server(Router(routes, self.metrics.internal_error)))
+    def _listener(self, stack: AsyncExitStack, listen: Listen, routes: Mapping[str, Route]) -> Listener:
+        listener = Listener(bind(listen), Server(Router(routes, self.metrics.internal_error)))
         stack.push_async_callback(listener.close, self._config.broker.request_timeout_seconds)
         return listener
 

@@ -4,13 +4,13 @@
 
 {{- define "weightlock.selector" -}}
 app.kubernetes.io/name: weightlock
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
 {{- define "weightlock.labels" -}}
 app.kubernetes.io/name: weightlock
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
@@ -50,8 +50,38 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- ternary (list "webhook" "broker") (list "webhook") .Values.broker.enabled | toJson -}}
 {{- end -}}
 
+{{/* The parts that run as pods, as JSON. */}}
+{{- define "weightlock.parts" -}}
+{{- $parts := list -}}
+{{- if not .Values.webhook.url -}}{{- $parts = append $parts "webhook" -}}{{- end -}}
+{{- range list "controller" "broker" -}}{{- if (get $.Values .).enabled -}}{{- $parts = append $parts . -}}{{- end -}}{{- end -}}
+{{- toJson $parts -}}
+{{- end -}}
+
 {{- define "weightlock.signingSecret" -}}
 {{- .Values.signing.existingSecret | default (printf "%s-signing" (include "weightlock.fullname" .)) -}}
+{{- end -}}
+
+{{/*
+Who makes the keys of a Secret that is made once. controller: it is installed empty and filled then, so that rendering is the
+same each time. kept: an earlier chart made them, and helm would take them away were they not shown again. helm: there is no
+controller.
+*/}}
+{{- define "weightlock.keysBy" -}}
+{{- $live := lookup "v1" "Secret" .root.Release.Namespace .secret | default dict -}}
+{{- if $live.data -}}
+{{- ternary "controller" "kept" (hasKey ($live.metadata.annotations | default dict) "weightlock.dev/filled-by") -}}
+{{- else -}}
+{{- ternary "controller" "helm" .root.Values.controller.enabled -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Secrets that the controller fills with keys once, as its configuration names them. */}}
+{{- define "weightlock.keySecrets" -}}
+{{- $keys := dict -}}
+{{- if not .Values.signing.existingSecret -}}{{- $_ := set $keys "signing" (include "weightlock.signingSecret" .) -}}{{- end -}}
+{{- if .Values.broker.enabled -}}{{- $_ := set $keys "challenge" (printf "%s-challenge" (include "weightlock.fullname" .)) -}}{{- end -}}
+{{- toJson $keys -}}
 {{- end -}}
 
 {{/* Names under which a part is reached, as JSON: those of its Service, or the host of webhook.url. */}}
@@ -69,35 +99,6 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $authority := .Values.certificates.provided.caBundle | trim | b64enc -}}
 {{- $name := printf "%s.static.k8s.io" (include "weightlock.fullname" .) -}}
 {{- include "weightlock.webhooks" (dict "root" . "caBundle" $authority "url" .Values.apiServerManifests.url "name" $name) -}}
-{{- end -}}
-
-{{/* What can be wrong about values taken together, which no schema says. */}}
-{{- define "weightlock.check" -}}
-{{- if eq .Release.Namespace "kube-system" -}}
-{{- fail "Weightlock is not installed into kube-system: it exempts its own namespace, and gives nobody there a say; use --namespace weightlock-system --create-namespace" -}}
-{{- end -}}
-{{- with .Values.certificates -}}
-{{- if and (eq .mode "selfManaged") (not $.Values.controller.enabled) -}}
-{{- fail "certificates.mode selfManaged needs the controller, which makes them: set controller.enabled, or use certManager or provided" -}}
-{{- end -}}
-{{- with .selfManaged -}}
-{{- if le (int .authorityDays) (mul 2 .leafDays | int) -}}{{- fail "certificates.selfManaged.authorityDays must be more than twice leafDays" -}}{{- end -}}
-{{- if ge (int .propagationMinutes) (mul 480 .leafDays | int) -}}{{- fail "certificates.selfManaged.propagationMinutes must be less than a third of leafDays" -}}{{- end -}}
-{{- end -}}
-{{- if eq .mode "provided" -}}
-{{- if not .provided.caBundle -}}{{- fail "certificates.provided.caBundle is needed: the API server trusts no other authority" -}}{{- end -}}
-{{- if not (or .provided.webhookSecret $.Values.webhook.url) -}}{{- fail "certificates.provided.webhookSecret is needed" -}}{{- end -}}
-{{- if and $.Values.broker.enabled (not .provided.brokerSecret) -}}{{- fail "certificates.provided.brokerSecret is needed while broker.enabled" -}}{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- if and .Values.apiServerManifests.url (ne .Values.certificates.mode "provided") -}}
-{{- fail "apiServerManifests needs certificates.mode provided: a file on an API server's disk does not follow an authority that is made or renewed in the cluster" -}}
-{{- end -}}
-{{- range $name, $_ := .Values.policies -}}
-{{- if not ($.Files.Get (printf "files/policies/%s.yaml" $name)) -}}
-{{- fail (printf "policies.%s: Weightlock ships no such policy" $name) -}}
-{{- end -}}
-{{- end -}}
 {{- end -}}
 
 {{/* The configuration file of one part, as YAML. */}}
@@ -121,7 +122,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 {{- $settings := dict "exemptNamespaces" (include "weightlock.exempt" $root | fromJsonArray) "access" $access "injection" $injection -}}
 {{- $config := dict "policies" "/etc/weightlock/policies" "settings" $settings -}}
+{{- if not (and (eq .component "controller") (not $root.Values.signing.existingSecret)) -}}
 {{- $_ := set $config "signing" (ternary (dict "key" "/etc/weightlock/signing/signing.key") (dict "keys" "/etc/weightlock/signing/signing.pub") (not (not $signs))) -}}
+{{- end -}}
 {{- if $listens -}}
 {{- $tls := dict "certificate" "/etc/weightlock/tls/tls.crt" "key" "/etc/weightlock/tls/tls.key" -}}
 {{- if and (eq .component "webhook") $root.Values.webhook.apiServerClient.caConfigMap -}}
@@ -132,13 +135,19 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $_ := set $config "tls" $tls -}}
 {{- $_ := set $config "listen" (dict "port" 8443) -}}
 {{- end -}}
+{{- /* Plain, so that a certificate that nobody accepts any more hides no metric. Where there is no pod, no NetworkPolicy guards it. */ -}}
+{{- if has .component (include "weightlock.parts" $root | fromJsonArray) -}}
+{{- $_ := set $config "metricsListen" (dict "port" 8080) -}}
+{{- end -}}
+{{- if and (eq .component "webhook") (not (hasKey $root.Values.config "replaceAboveMib")) -}}
+{{- $_ := set $config "replaceAboveMib" (include "weightlock.replaceAboveMib" $root | int) -}}
+{{- end -}}
 {{- if eq .component "controller" -}}
-{{- $controller := dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $root.Values.controller.restoreWebhooks "restoreDefinitions" $root.Values.controller.restoreDefinitions -}}
+{{- $controller := dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $root.Values.controller.restoreWebhooks "restoreDefinitions" $root.Values.controller.restoreDefinitions "keys" (include "weightlock.keySecrets" $root | fromJson) -}}
 {{- if eq $root.Values.certificates.mode "selfManaged" -}}
 {{- $_ := set $controller "certificates" (include "weightlock.selfManaged" $root | fromYaml) -}}
 {{- end -}}
 {{- $_ := set $config "controller" $controller -}}
-{{- $_ := set $config "metricsListen" (dict "port" 8080) -}}
 {{- with $root.Values.reports -}}
 {{- $kinds := ternary (list "Deployment.apps" "StatefulSet.apps" "DaemonSet.apps" "Job.batch" "CronJob.batch") (list) .workloads -}}
 {{- $_ := set $config "reports" (dict "enabled" .enabled "api" .api "kinds" $kinds "events" .events "resourcesPerSecond" .resourcesPerSecond "intervalSeconds" .intervalSeconds) -}}
@@ -155,6 +164,23 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- toYaml $config -}}
 {{- end -}}
 
+{{/*
+MiB of memory from which on the webhook's worker is replaced: three quarters of the container's limit, so that it is done in
+good order and not by the kernel; 0, never, without a limit.
+*/}}
+{{- define "weightlock.replaceAboveMib" -}}
+{{- $limit := ((.Values.webhook.resources).limits).memory | default "" -}}
+{{- $limit = ternary $limit (printf "%.0f" $limit) (kindIs "string" $limit) -}}
+{{- $units := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- $number := regexFind "^[0-9]+([.][0-9]+)?" $limit -}}
+{{- $unit := get $units (trimPrefix $number $limit) -}}
+{{- if and $number $unit -}}
+{{- divf (mulf (float64 $number) $unit 0.75) 1048576.0 | floor | int64 -}}
+{{- else -}}
+0
+{{- end -}}
+{{- end -}}
+
 {{/* What the controller needs to make and renew the certificates. */}}
 {{- define "weightlock.selfManaged" -}}
 {{- $root := . -}}
@@ -169,7 +195,7 @@ propagationSeconds: {{ mul $values.propagationMinutes 60 }}
 pairs:
 {{- range include "weightlock.serving" . | fromJsonArray }}
 {{- $part := dict "root" $root "component" . }}
-- secret: {{ include "weightlock.tlsSecret" $part }}
+- secret: {{ include "weightlock.tlsSecret" $part | quote }}
   names: {{ include "weightlock.serverNames" $part }}
 {{- end }}
 {{- end -}}
@@ -199,11 +225,13 @@ pairs:
 {{- $listens := ne .component "controller" -}}
 {{- $clientCa := ternary $root.Values.webhook.apiServerClient.caConfigMap "" (eq .component "webhook") -}}
 {{- $brokerCa := and $root.Values.broker.enabled (ne $root.Values.certificates.mode "provided") -}}
+{{- /* The controller reads through the API what it fills itself. */ -}}
+{{- $signing := or $listens $root.Values.signing.existingSecret -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
   name: {{ $name }}-{{ .component }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "weightlock.labels" $root | nindent 4 }}
     app.kubernetes.io/component: {{ .component }}
@@ -221,10 +249,10 @@ spec:
         {{- include "weightlock.labels" $root | nindent 8 }}
         app.kubernetes.io/component: {{ .component }}
       annotations:
-        checksum/config: {{ include "weightlock.config" . | sha256sum }}
-        checksum/policies: {{ include "weightlock.policies" $root | sha256sum }}
+        checksum/config: {{ include "weightlock.config" . | sha256sum | quote }}
+        checksum/policies: {{ include "weightlock.policies" $root | sha256sum | quote }}
         {{- if ne .component "webhook" }}
-        checksum/webhooks: {{ include "weightlock.webhooks" (dict "root" $root "caBundle" "") | sha256sum }}
+        checksum/webhooks: {{ include "weightlock.webhooks" (dict "root" $root "caBundle" "") | sha256sum | quote }}
         {{- end }}
     spec:
       serviceAccountName: {{ $name }}-{{ .component }}
@@ -232,7 +260,7 @@ spec:
       imagePullSecrets: {{ toJson . }}
       {{- end }}
       {{- with $root.Values.priorityClassName }}
-      priorityClassName: {{ . }}
+      priorityClassName: {{ . | quote }}
       {{- end }}
       terminationGracePeriodSeconds: 30
       securityContext:
@@ -267,7 +295,7 @@ spec:
       {{- end }}
       containers:
       - name: {{ .component }}
-        image: {{ include "weightlock.image" $root }}
+        image: {{ include "weightlock.image" $root | quote }}
         imagePullPolicy: {{ $root.Values.image.pullPolicy }}
         args: [{{ $command }}, --config, /etc/weightlock/config/{{ .component }}.yaml]
         {{- with $values.env }}
@@ -281,7 +309,10 @@ spec:
         {{- $port := ternary "https" "metrics" $listens }}
         {{- $scheme := ternary "HTTPS" "HTTP" $listens }}
         ports:
-        - {name: {{ $port }}, containerPort: {{ ternary 8443 8080 $listens }}}
+        {{- if $listens }}
+        - {name: https, containerPort: 8443}
+        {{- end }}
+        - {name: metrics, containerPort: 8080}
         startupProbe:
           httpGet: {path: /healthz, port: {{ $port }}, scheme: {{ $scheme }}}
           periodSeconds: 2
@@ -299,7 +330,9 @@ spec:
         - {name: config, mountPath: /etc/weightlock/config, readOnly: true}
         # As a file: the hidden directories of a ConfigMap volume would show every policy twice.
         - {name: policies, mountPath: /etc/weightlock/policies/policies.yaml, subPath: policies.yaml, readOnly: true}
+        {{- if $signing }}
         - {name: signing, mountPath: /etc/weightlock/signing, readOnly: true}
+        {{- end }}
         {{- if $listens }}
         - {name: tls, mountPath: /etc/weightlock/tls, readOnly: true}
         {{- end }}
@@ -323,16 +356,18 @@ spec:
           items: [{key: {{ .component }}.yaml, path: {{ .component }}.yaml}]
       - name: policies
         configMap: {name: {{ $name }}-policies}
-      # Only who signs sees the private key.
+      {{- if $signing }}
+      # Only who signs sees the private key. Named, so that a pod waits for it: the controller fills the Secret.
       - name: signing
         secret:
-          secretName: {{ include "weightlock.signingSecret" $root }}
+          secretName: {{ include "weightlock.signingSecret" $root | quote }}
           {{- $file := ternary "signing.key" "signing.pub" (or (eq .component "controller") (not (empty $clientCa))) }}
           items: [{key: {{ $file }}, path: {{ $file }}}]
+      {{- end }}
       {{- if $listens }}
       - name: tls
         secret:
-          secretName: {{ include "weightlock.tlsSecret" . }}
+          secretName: {{ include "weightlock.tlsSecret" . | quote }}
           {{- if eq $root.Values.certificates.mode "selfManaged" }}
           # Named, so that a pod waits for them: the controller fills the Secret.
           items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}, {key: ca.crt, path: ca.crt}]
@@ -342,7 +377,7 @@ spec:
       # What sidecars are told to believe the broker by; of its Secret nothing else is shown.
       - name: broker-ca
         secret:
-          secretName: {{ include "weightlock.tlsSecret" (dict "root" $root "component" "broker") }}
+          secretName: {{ include "weightlock.tlsSecret" (dict "root" $root "component" "broker") | quote }}
           items: [{key: ca.crt, path: ca.crt}]
           {{- if not $listens }}
           # The controller only compares with them, and may be the one who makes them.
@@ -351,7 +386,7 @@ spec:
       {{- end }}
       {{- if $clientCa }}
       - name: client-ca
-        configMap: {name: {{ $clientCa }}}
+        configMap: {name: {{ $clientCa | quote }}}
       {{- end }}
       {{- if ne .component "webhook" }}
       - name: expected
@@ -359,7 +394,9 @@ spec:
       {{- end }}
       {{- if eq .component "broker" }}
       - name: challenge
-        secret: {secretName: {{ $name }}-challenge}
+        secret:
+          secretName: {{ $name }}-challenge
+          items: [{key: key, path: key}]
       {{- end }}
       - name: scratch
         emptyDir: {}

@@ -57,12 +57,12 @@ trainer.kubeflow.org: [clustertrainingruntimes, trainingruntimes, trainjobs]
 {{- define "weightlock.clientConfig" -}}
 {{- $url := .url | default .root.Values.webhook.url -}}
 {{- if $url -}}
-url: {{ trimSuffix "/" $url }}{{ .path }}
+url: {{ printf "%s%s" (trimSuffix "/" $url) .path | quote }}
 {{- else -}}
-service: {name: {{ include "weightlock.fullname" .root }}-webhook, namespace: {{ .root.Release.Namespace }}, path: {{ .path }}, port: 443}
+service: {name: {{ include "weightlock.fullname" .root }}-webhook, namespace: {{ .root.Release.Namespace | quote }}, path: {{ .path }}, port: 443}
 {{- end }}
 {{- with .caBundle }}
-caBundle: {{ . }}
+caBundle: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -130,7 +130,7 @@ webhooks:
 
 {{- define "weightlock.webhookMetadata" -}}
 metadata:
-  name: {{ .name | default (include "weightlock.fullname" .root) }}
+  name: {{ .name | default (include "weightlock.fullname" .root) | quote }}
   labels:
     {{- include "weightlock.labels" .root | nindent 4 }}
   {{- if and (eq .root.Values.certificates.mode "certManager") (not .url) }}

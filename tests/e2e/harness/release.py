@@ -74,6 +74,11 @@ class Release:
         decode = base64.b64decode if kind == "secrets" else str.encode
         return {key: decode(text) for key, text in found.items()}
 
+    def filled(self, secret: str) -> dict[str, bytes]:
+        """The files of a Secret, which the controller may have to fill yet."""
+        answer = self.cluster.client().get(f"/api/v1/namespaces/{NAMESPACE}/secrets/{secret}").ok()
+        return self.data("secrets", secret) if answer.get("data") else {}
+
     def pair(self, part: str) -> dict[str, bytes]:
         """The files of a part's certificate. Where the controller makes it, it is waited for, as a kubelet does."""
         return eventually(lambda: self._pair(part), f"there is a certificate for the {part}")
@@ -93,7 +98,12 @@ class Release:
         text = self.data("configmaps", f"{NAME}-config")[f"{part}.yaml"].decode()
         files = {name: self.data("configmaps", source) for name, source in CONFIG_MAPS.items()}
         files |= {
-            name: self.data("secrets", source) for name, source in SECRETS.items() if f"/{name}/" in text
+            name: eventually(
+                lambda source=source: self.filled(source),  # type: ignore[misc]
+                f"there are keys in {source}",
+            )
+            for name, source in SECRETS.items()
+            if f"/{name}/" in text
         }
         if part in self.ports:
             files["tls"] = self.pair(part)
@@ -110,7 +120,8 @@ class Release:
         config["cluster"] = {"kubeconfig": str(self.cluster.kubeconfig(account(part), groups))}
         config["drainSeconds"] = 0
         if "metricsListen" in config:
-            config["metricsListen"] = {"host": "127.0.0.1", "port": self.metrics_port}
+            port = self.metrics_port if part == "controller" else 0
+            config["metricsListen"] = {"host": "127.0.0.1", "port": port}
         if part in self.ports:
             config["listen"] = {"host": "127.0.0.1", "port": self.ports[part]}
         file = place / "config.yaml"

@@ -40,6 +40,17 @@ def test_the_own_key_counts_beside_those_being_rotated(tmp_path):
     assert len(verifier.keys) == 3
 
 
+def test_a_key_that_was_made_counts_as_one_of_a_file(tmp_path):
+    own, old = (Ed25519PrivateKey.generate() for _ in range(2))
+    (tmp_path / "keys").write_bytes(public(old))
+    signer, verifier = load_signing(Signing(keys=str(tmp_path / "keys")), private(own))
+    assert signer is not None
+    assert signer.id in verifier.keys
+    assert len(verifier.keys) == 2
+    with pytest.raises(UsageError, match="the signing key that the controller keeps"):
+        load_signing(Signing(), b"no key")
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from webhook.keys.brokerclient import BrokerRefusedError, BrokerUnavailableError
@@ -29,6 +30,17 @@ async def world(tmp_path):
 async def served(world, tmp_path):
     async with serving(world, tmp_path) as served:
         yield served
+
+
+async def test_the_plain_listener_serves_health_and_metrics_and_no_keys(served):
+    url = served.server.watch_address
+    assert url.startswith("http://127.0.0.1:")
+    async with aiohttp.ClientSession() as session:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            async with session.get(url + path) as response:
+                assert response.status == 200, path
+        async with session.post(f"{url}/v1/challenge", json={}) as response:
+            assert response.status == 404
 
 
 @pytest.mark.parametrize("path", ["/v1/challenge", "/v1/release", "/v1/renew"])

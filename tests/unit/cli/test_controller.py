@@ -1,0 +1,59 @@
+"""``weightlock controller`` before it controls: the keys it waits for, and a stop that is asked meanwhile."""
+
+import asyncio
+
+import pytest
+
+from webhook.api.config import Config
+from webhook.cli import controller as module
+from webhook.cluster import api
+from webhook.cluster.controller import keys
+
+
+class Nobody:
+    """An API server that cannot be reached; whether its client was closed."""
+
+    def __init__(self):
+        self.closed = False
+
+    async def get(self, path):
+        raise api.ApiError(0, "Unreachable", "nobody answers")
+
+    async def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    found = Nobody()
+
+    async def connect(settings):
+        return found
+
+    monkeypatch.setattr(api.KubeApi, "connect", connect)
+    monkeypatch.setattr(keys, "_FIRST_SECONDS", 0.01)
+    return found
+
+
+def config(**controller):
+    return Config.model_validate({"controller": controller})
+
+
+def test_a_stop_does_not_wait_for_keys_that_do_not_come(nobody):
+    async def stopped():
+        told = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.05, told.set)
+        async with asyncio.timeout(10), module._shared_keys(config(keys={"signing": "s"}), told) as made:
+            return made, told.is_set()
+
+    assert asyncio.run(stopped()) == (b"", True)
+    assert nobody.closed
+
+
+def test_without_keys_to_keep_the_cluster_is_not_asked(nobody):
+    async def made():
+        async with module._shared_keys(config(), asyncio.Event()) as found:
+            return found
+
+    assert asyncio.run(made()) == b""
+    assert not nobody.closed
