@@ -170,6 +170,8 @@ def _frame(axes: Axes, data: Mapping[str, Any]) -> None:
     axes.tick_params(colors=FAINT, length=0, labelsize=8, pad=5)
     axes.set_xlim(data["begin"], data["end"])
     minutes = np.arange(math.ceil(data["begin"] / 60) * 60, data["end"], 60)
+    # The label of the last one would run past the axis.
+    minutes = minutes[minutes <= data["end"] - 0.03 * (data["end"] - data["begin"])]
     if len(minutes) > 5:
         minutes = minutes[:: math.ceil(len(minutes) / 5)]
     axes.set_xticks(minutes, [f"{datetime.fromtimestamp(moment, UTC):%H:%M}" for moment in minutes])
@@ -193,7 +195,8 @@ def _lines(axes: Axes, panel: Mapping[str, Any], series: Sequence[Series]) -> li
             whole[np.rint((moments[known] - grid[0]) / (grid[1] - grid[0])).astype(int)] = values[known]
             below = np.zeros_like(grid) if below is None else below
             axes.fill_between(grid, below, below + whole, color=color, alpha=0.45, linewidth=0)
-            axes.plot(grid, below + whole, color=color, linewidth=1.1)
+            # Where it is nothing its line would lie on that of the one below, in another color.
+            axes.plot(grid, np.where(_beside(whole > 0), below + whole, np.nan), color=color, linewidth=1.1)
             below = below + whole
         else:
             axes.plot(moments, values, style, color=color, linewidth=1.6, solid_capstyle="round")
@@ -211,6 +214,13 @@ def _lines(axes: Axes, panel: Mapping[str, Any], series: Sequence[Series]) -> li
             axes.axhline(step["value"], color=NAMED[step["color"]], linestyle="--", linewidth=1)
     axes.yaxis.set_major_formatter(lambda value, _: _unit(defaults["unit"])(value))
     return colors
+
+
+def _beside(there: np.ndarray) -> np.ndarray:
+    """What is there, and the moments next to it, so that a line begins and ends where its area does."""
+    padded = np.pad(there, 1)
+    found: np.ndarray = there | padded[:-2] | padded[2:]
+    return found
 
 
 def _steps(series: Sequence[Series]) -> np.ndarray:

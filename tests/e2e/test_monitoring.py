@@ -36,6 +36,7 @@ QUERIES = [
 ]
 # What shows nothing after the traffic below, and why.
 EMPTY = {
+    ("Internal errors by code", "{{code}}"): "a worker may be killed while it judges nothing",
     ("Refused, and let past unjudged", "{{name}} let past"): "nothing goes past webhooks that fail closed",
 }
 # Shown where the controller makes the certificates itself, which it does not here.

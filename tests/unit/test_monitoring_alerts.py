@@ -62,7 +62,7 @@ def expectation(name, fires):
 def cases_of(name):
     """The cases of an alert as promtool reads them."""
     cases = CASES[name]
-    firing = [cases[kind] for kind in ("fires", "also_fires") if kind in cases]
+    firing = [cases["fires"], *cases.get("also_fires", ())]
     for case in (*firing, *cases["quiet"]):
         expected = [expectation(name, case)] if "says" in case else []
         series = [{"series": key, "values": str(values)} for key, values in case["series"].items()]

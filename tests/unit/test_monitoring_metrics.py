@@ -47,6 +47,8 @@ def controller():
     settings = {"controller": {"certificates": own}, "reports": {"enabled": True}}
     made = Controller(SOURCE, Config.model_validate(settings), None, {})
     made.certificates.kept.known = frozenset()
+    made.leader.leading = True
+    made.progress.drifted = made.progress.drifted_definitions = 0
     made.progress.last_round = made.scanner.last_complete = 1.7e9
     return controller_watch.readings(made)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from webhook.server.health import Health, snapshot_check
@@ -10,8 +11,11 @@ from webhook.server.metrics import OWN_FAULT
 from webhook.server.watch import Reading, Readings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from webhook.cluster.controller.progress import Progress
     from webhook.cluster.controller.run import Controller
-    from webhook.cluster.reports.scanner import Scanner
+    from webhook.server.watch import Value
 
 
 def health(controller: Controller) -> Health:
@@ -28,7 +32,7 @@ def readings(controller: Controller) -> Readings:
     return Readings(
         "controller",
         [
-            *(_of_scan(controller.scanner) if controller.scanner is not None else ()),
+            *_seen_while_leading(controller),
             Reading(
                 "weightlock_controller_leader",
                 "gauge",
@@ -55,24 +59,17 @@ def readings(controller: Controller) -> Readings:
                 lambda: progress.restored,
             ),
             Reading(
-                "weightlock_webhook_configurations_drifted",
-                "gauge",
-                "Webhook configurations that are not as they should be, as the acting replica sees it.",
-                lambda: progress.drifted,
-            ),
-            Reading(
                 "weightlock_definitions_restored",
                 "counter",
                 "Types of weightlock.dev put back after they were changed.",
                 lambda: progress.restored_definitions,
             ),
             Reading(
-                "weightlock_definitions_drifted",
-                "gauge",
-                "Types of weightlock.dev that are not as they should be, as the acting replica sees it.",
-                lambda: progress.drifted_definitions,
+                "weightlock_protection_labels_changed",
+                "counter",
+                "Namespaces that lost a protecting label of weightlock.dev, or got it otherwise.",
+                lambda: progress.labels_changed,
             ),
-            *_certificates(controller),
             Reading(
                 "weightlock_signatures",
                 "counter",
@@ -108,8 +105,43 @@ def readings(controller: Controller) -> Readings:
     )
 
 
-def _of_scan(scanner: Scanner) -> list[Reading]:
-    """The background scan, as the acting replica sees it."""
+def _seen_while_leading(controller: Controller) -> Iterator[Reading]:
+    """The gauges of what the acting replica sees. One that acts no longer would show for ever what it saw last, and is
+    silent; counters it shows on.
+    """
+    for reading in (*_of_guard(controller.progress), *_of_scan(controller), *_of_certificates(controller)):
+        if reading.kind == "counter":
+            yield reading
+        else:
+            yield reading._replace(read=partial(_if_leading, controller, reading))
+
+
+def _if_leading(controller: Controller, reading: Reading) -> Value:
+    return reading.read() if controller.leader.leading else None
+
+
+def _of_guard(progress: Progress) -> list[Reading]:
+    return [
+        Reading(
+            "weightlock_webhook_configurations_drifted",
+            "gauge",
+            "Webhook configurations that are not as they should be, as the acting replica sees it.",
+            lambda: progress.drifted,
+        ),
+        Reading(
+            "weightlock_definitions_drifted",
+            "gauge",
+            "Types of weightlock.dev that are not as they should be, as the acting replica sees it.",
+            lambda: progress.drifted_definitions,
+        ),
+    ]
+
+
+def _of_scan(controller: Controller) -> list[Reading]:
+    """The background scan; nothing where there is none."""
+    scanner = controller.scanner
+    if scanner is None:
+        return []
     return [
         Reading(
             "weightlock_scan_resources",
@@ -146,7 +178,7 @@ def _of_scan(scanner: Scanner) -> list[Reading]:
     ]
 
 
-def _certificates(controller: Controller) -> list[Reading]:
+def _of_certificates(controller: Controller) -> list[Reading]:
     """What is known of the certificates that the controller makes itself; nothing where somebody else does."""
     own = controller.certificates
     if own is None:

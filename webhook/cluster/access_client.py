@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from kubernetes_asyncio.config import ConfigException, list_kube_config_contexts
-
 from webhook.api.base import API_VERSION
 from webhook.api.config import Cluster
 from webhook.cluster.api import ApiError, KubeApi
+from webhook.cluster.kubeconfig import namespace_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -95,13 +94,3 @@ class AccessClient:
             if not more:
                 return items
             query["continue"] = more
-
-
-def namespace_of(kubeconfig: str, context: str) -> str:
-    """The namespace of the kubeconfig's context, as kubectl takes it."""
-    try:
-        contexts, active = list_kube_config_contexts(kubeconfig or None)
-    except ConfigException:
-        return "default"
-    chosen = next((item for item in contexts if item.get("name") == context), active) if context else active
-    return str(((chosen or {}).get("context") or {}).get("namespace") or "default")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import orjson
+import yaml
 from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config import (
     ConfigException,
@@ -21,6 +21,8 @@ from kubernetes_asyncio.config import (
     load_kube_config,
     refresh_token,
 )
+
+from webhook.cluster import kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -66,17 +68,20 @@ class KubeApi:
     async def connect(cls, settings: Cluster, *, in_cluster: bool | None = None) -> KubeApi:
         """A client with the credentials of a kubeconfig, or of the pod this runs in. Raises `ClusterError`.
 
-        Nothing is sent yet. ``in_cluster`` False reads the default kubeconfig where none is named, as kubectl does.
+        Nothing is sent yet. ``in_cluster`` False reads the default kubeconfig where none is named, as kubectl does, and
+        takes the pod's credentials where there is none.
         """
         configuration = Configuration()
         # Go's clients do not ask of a CA what RFC 5280 does and Python 3.13 began to; kubeadm's CAs would be refused.
         configuration.disable_strict_ssl_verification = True
         loader = None
-        _require(settings.kubeconfig)
+        paths = ""
         try:
             if settings.kubeconfig or in_cluster is False:
+                paths = kubeconfig.found(settings.kubeconfig, settings.context)
+            if paths:
                 loader = await load_kube_config(
-                    config_file=settings.kubeconfig or None,
+                    config_file=paths,
                     context=settings.context or None,
                     client_configuration=configuration,
                     persist_config=False,
@@ -84,11 +89,13 @@ class KubeApi:
             else:
                 load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             api = cls(ApiClient(configuration))
-        except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
-            where = settings.kubeconfig or (
-                "kubeconfig" if in_cluster is False else "not in a pod and no kubeconfig"
-            )
+        except kubeconfig.MissingError as error:
+            raise ClusterError(str(error)) from None
+        except (ConfigException, OSError, ValueError) as error:
+            where = paths or ("in a pod" if kubeconfig.in_pod() else "not in a pod and no kubeconfig")
             raise ClusterError(f"{where}: {' '.join(str(error).split())[:300]}") from None
+        except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+            raise ClusterError(f"{paths}: is no kubeconfig, or a part of it is missing") from None
         api._client.user_agent = _USER_AGENT
         if loader is not None:
             # Returns at once unless the credentials come from a plugin.
@@ -211,12 +218,6 @@ def _abort(response: aiohttp.ClientResponse) -> None:
     if connection is not None and connection.transport is not None:
         connection.transport.abort()
     response.close()
-
-
-def _require(kubeconfig: str) -> None:
-    """The library takes a file that is not there for an empty one, and says so in a log of its own."""
-    if kubeconfig and not Path(kubeconfig).is_file():
-        raise ClusterError(f"{kubeconfig}: no such file")
 
 
 def parse(content: bytes) -> Document:

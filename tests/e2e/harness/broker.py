@@ -42,7 +42,8 @@ class BrokerProcess:
         serving = self._authority.server("broker", ["127.0.0.1"])
         self.ca = self._authority.certificate
         self._component = cluster.component(name)
-        (directory / "challenge.key").write_bytes(os.urandom(32))
+        self._challenge = directory / "challenge.key"
+        self._challenge.write_bytes(os.urandom(32))
         expected = directory / "webhooks.yaml"
         expected.write_text(yaml.safe_dump_all(manifests.webhooks(weightlock._client_config)))
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{manifests.NAMESPACE}"]
@@ -55,7 +56,7 @@ class BrokerProcess:
             "settings": weightlock.config["settings"],
             "drainSeconds": 0,
             "broker": {
-                "challengeKey": str(directory / "challenge.key"),
+                "challengeKey": str(self._challenge),
                 "webhooks": str(expected),
                 "production": False,
                 "leaseSeconds": 60,
@@ -74,6 +75,14 @@ class BrokerProcess:
 
     def stop(self) -> None:
         self._component.stop()
+
+    def kill(self) -> None:
+        """End it as a crash would (SIGKILL)."""
+        self._component.kill()
+
+    def joins(self, other: BrokerProcess) -> None:
+        """Take the other's key for challenges, as a second replica has it. Before it is started."""
+        self._challenge.write_bytes(other._challenge.read_bytes())
 
     def log(self) -> str:
         return self._component.log.read_text()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.cluster import Cluster
+from harness.rest import Client
 
 
 class Kubelet:
@@ -19,7 +20,8 @@ class Kubelet:
     """
 
     def __init__(self, cluster: Cluster, namespace: str, volumes: Mapping[str, Path], lag: float) -> None:
-        self._cluster, self._namespace = cluster, namespace
+        # The cluster's own client is for one thread.
+        self._client, self._namespace = Client.from_kubeconfig(cluster.kubeconfig()), namespace
         self._volumes, self._lag = dict(volumes), lag
         self._shown: dict[str, dict[str, bytes]] = {}
         self._stop = threading.Event()
@@ -34,11 +36,12 @@ class Kubelet:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=30)
+        self._client.close()
 
     def sync(self) -> None:
         """Show every Secret as it is now."""
         for secret, directory in self._volumes.items():
-            answer = self._cluster.client().get(f"/api/v1/namespaces/{self._namespace}/secrets/{secret}")
+            answer = self._client.get(f"/api/v1/namespaces/{self._namespace}/secrets/{secret}")
             files = {key: base64.b64decode(text) for key, text in (answer.body.get("data") or {}).items()}
             if answer.status == 200 and files != self._shown.get(secret):
                 self._shown[secret] = files

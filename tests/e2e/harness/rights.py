@@ -8,11 +8,20 @@ from harness.controlplane import ControlPlane
 
 
 class Right(NamedTuple):
-    """A verb on a resource of an API group; a subresource is written as in a rule: ``pods/eviction``."""
+    """A verb on a resource of an API group; a subresource is written as in a rule: ``pods/eviction``.
+
+    ``name`` is that of one object: the one it was used on, or, granted, the only one it is for; empty: any.
+    """
 
     verb: str
     group: str
     resource: str
+    name: str = ""
+
+    @property
+    def any(self) -> "Right":
+        """The same on any object."""
+        return self._replace(name="")
 
 
 def used(cluster: ControlPlane, user: str) -> set[Right]:
@@ -36,7 +45,7 @@ def _events(cluster: ControlPlane, user: str) -> Iterator[dict[str, Any]]:
 def _right(event: dict[str, Any]) -> Right:
     reference = event["objectRef"]
     resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
-    return Right(event["verb"], reference.get("apiGroup", ""), resource)
+    return Right(event["verb"], reference.get("apiGroup", ""), resource, reference.get("name", ""))
 
 
 def granted(cluster: Cluster, namespace: str, account: str) -> set[Right]:
@@ -61,9 +70,21 @@ def _of_role(cluster: Cluster, binding: dict[str, Any]) -> set[Right]:
     )
     rules = cluster.client().get(f"{RBAC_API}/{place}/{role['name']}").ok()["rules"]
     return {
-        Right(verb, group, resource)
+        Right(verb, group, resource, name)
         for rule in rules
         for group in rule.get("apiGroups", ())
         for resource in rule.get("resources", ())
         for verb in rule["verbs"]
+        for name in rule.get("resourceNames") or ("",)
     }
+
+
+def never_used(may: set[Right], did: set[Right]) -> set[Right]:
+    """What was granted and nothing that was done needed; a right for one object is needed by what was done to that."""
+    needed = did | {right.any for right in did}
+    return may - needed
+
+
+def beyond(did: set[Right], may: set[Right]) -> set[Right]:
+    """What was done and not granted."""
+    return {right for right in did if not {right, right.any} & may}

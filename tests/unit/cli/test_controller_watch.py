@@ -1,5 +1,6 @@
 """What those who watch a controller read."""
 
+import asyncio
 import re
 from collections import Counter
 from types import SimpleNamespace
@@ -58,7 +59,7 @@ def test_what_was_done_is_counted(controller):
     controller.leader.leading = True
     progress = controller.progress
     progress.rounds, progress.failed_rounds, progress.last_round = 7, 2, 1.7e9
-    progress.restored, progress.drifted = 3, 1
+    progress.restored, progress.drifted, progress.labels_changed = 3, 1, 2
     controller.internal_error()
     found = shown(controller)
     assert found["weightlock_controller_leader",] == 1.0
@@ -67,6 +68,7 @@ def test_what_was_done_is_counted(controller):
     assert found["weightlock_controller_last_round_timestamp_seconds",] == 1.7e9
     assert found["weightlock_webhook_configurations_restored_total",] == 3
     assert found["weightlock_webhook_configurations_drifted",] == 1
+    assert found["weightlock_protection_labels_changed_total",] == 2
     assert found["weightlock_internal_errors_total", "WL902"] == 1
     assert found["weightlock_snapshot_age_seconds",] == 1.5
 
@@ -91,6 +93,7 @@ def test_it_is_not_ready_before_all_is_read(controller):
 def test_the_scan_is_counted_where_there_is_one(controller):
     assert not any("scan" in name or "report" in name for name, *_ in shown(controller))
     scanning = Controller(Source(), Config(reports=Reports(enabled=True)), None, {})
+    scanning.leader.leading = True
     scanner = scanning.scanner
     scanner.judged, scanner.last_complete = 40, 1.7e9
     counts = Counts(outcomes=Counter(fail=3), broken=Counter({("p", "Audit"): 2, ("q", "Deny"): 1}))
@@ -102,3 +105,47 @@ def test_the_scan_is_counted_where_there_is_one(controller):
     assert found["weightlock_report_results", "fail"] == 6
     assert found["weightlock_report_would_deny", "p"] == 4
     assert ("weightlock_report_would_deny", "q") not in found
+
+
+OF_THE_LEADER = {
+    "weightlock_webhook_configurations_drifted",
+    "weightlock_definitions_drifted",
+    "weightlock_controller_certificate_expiry_timestamp_seconds",
+    "weightlock_controller_certificates_kept",
+    "weightlock_report_results",
+    "weightlock_report_would_deny",
+    "weightlock_scan_namespaces_waiting",
+    "weightlock_scan_last_complete_timestamp_seconds",
+}
+
+
+def test_who_leads_no_longer_shows_nothing_of_what_it_saw_last_but_goes_on_counting():
+    own = {"authoritySecret": "authority", "pairs": [{"secret": "serving", "names": ["webhook.example.com"]}]}
+    settings = {"controller": {"certificates": own}, "reports": {"enabled": True}}
+    former = Controller(Source(), Config.model_validate(settings), None, {})
+    former.progress.drifted, former.progress.drifted_definitions = 1, 2
+    former.certificates.kept.known = frozenset()
+    former.certificates.kept.expiries = {"authority": 1.9e9}
+    former.certificates.kept.made = {"authority": 3}
+    former.scanner.judged, former.scanner.last_complete = 40, 1.7e9
+    former.scanner.counts = {"a": Counts(outcomes=Counter(fail=3), broken=Counter({("p", "Audit"): 2}))}
+    former.leader.leading = True
+    leading = shown(former)
+    former.leader.leading = False
+    waiting = shown(former)
+    assert {name for name, *_ in set(leading) - set(waiting)} == OF_THE_LEADER
+    assert waiting["weightlock_scan_resources_total",] == 40
+    assert waiting["weightlock_certificates_issued_total", "authority"] == 3
+
+
+async def test_what_was_seen_in_an_earlier_time_in_office_is_forgotten(controller, monkeypatch):
+    controller.leader.leading = True
+    controller.progress.drifted = controller.progress.drifted_definitions = 1
+
+    async def failing(now):
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(controller, "round", failing)
+    with pytest.raises(asyncio.CancelledError):
+        await controller.rounds()
+    assert not any("drifted" in name for name, *_ in shown(controller))

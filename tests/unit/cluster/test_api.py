@@ -1,9 +1,11 @@
 """The client: what the API server said comes back as one line, and nothing hangs."""
 
 import pytest
+from kubernetes_asyncio.config import incluster_config
 
 from webhook.api.config import Cluster
 from webhook.cluster.api import ApiError, ClusterError, KubeApi, parse
+from webhook.server.selfsigned import make
 
 
 async def test_reads_an_object(server, api):
@@ -70,3 +72,61 @@ async def test_outside_of_a_pod_a_kubeconfig_is_needed(monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ClusterError, match="no kubeconfig"):
         await KubeApi.connect(Cluster())
+
+
+@pytest.fixture
+def pod(monkeypatch, tmp_path):
+    """What a kubelet gives to a container, and no kubeconfig; returns the home directory."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    for name, text in (("TOKEN", "token"), ("CERT", make(["localhost"]).authority.decode())):
+        file = tmp_path / name
+        file.write_text(text)
+        monkeypatch.setattr(incluster_config, f"SERVICE_{name}_FILENAME", str(file))
+    return tmp_path
+
+
+async def connected(cluster):
+    """The API server that a command at a prompt would talk to."""
+    api = await KubeApi.connect(cluster, in_cluster=False)
+    await api.close()
+    return api.server
+
+
+async def test_a_command_in_a_pod_takes_the_credentials_of_the_pod(pod):
+    assert await connected(Cluster()) == "https://[fd00::1]:443"
+
+
+async def test_a_kubeconfig_counts_before_the_pod(pod, config, monkeypatch):
+    server = await connected(config.cluster)
+    (pod / ".kube").mkdir()
+    (pod / ".kube" / "config").symlink_to(config.cluster.kubeconfig)
+    assert await connected(Cluster()) == server
+    (pod / ".kube" / "config").unlink()
+    monkeypatch.setenv("KUBECONFIG", f"{pod}/none:{config.cluster.kubeconfig}")
+    assert await connected(Cluster()) == server
+
+
+async def test_what_was_asked_for_by_name_is_not_replaced_by_the_pod(pod, monkeypatch):
+    with pytest.raises(ClusterError, match="no such file"):
+        await connected(Cluster(context="other"))
+    monkeypatch.setenv("KUBECONFIG", f"{pod}/none")
+    with pytest.raises(ClusterError, match="/none: no such file"):
+        await connected(Cluster())
+
+
+async def test_a_missing_default_is_one_error_and_no_other_line(pod, monkeypatch, caplog):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    with pytest.raises(ClusterError, match=r"^~/\.kube/config: no such file$"):
+        await connected(Cluster())
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("text", ["", "text", "[]", "{}", "a: [", "clusters: 1", "contexts: [{}]", "\0"])
+async def test_a_file_that_is_no_kubeconfig_is_said_to_be_none(text, tmp_path):
+    file = tmp_path / "config"
+    file.write_text(text)
+    with pytest.raises(ClusterError, match=f"^{file}: (is no kubeconfig|Invalid kube-config file)"):
+        await connected(Cluster(kubeconfig=str(file)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from contextlib import AsyncExitStack
 
 import pytest
@@ -61,6 +62,23 @@ async def test_not_ready_until_all_is_read(server, connect, eventually):
     del server.refuse[POLICIES]
     await eventually(lambda: ready(source))
     assert source.age() < 5
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0], ids=["back", "ahead"])
+async def test_a_clock_that_jumps_makes_a_snapshot_neither_old_nor_young(
+    connect, config, eventually, monkeypatch, jump
+):
+    cluster = config.cluster.model_copy(update={"max_snapshot_age_seconds": 30})
+    source = await connect(cluster=cluster)
+    await eventually(lambda: ready(source))
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + jump)
+    assert ready(source)
+    assert 0 <= source.age() < 5
+    # What was heard before the jump counts as old when so much time has gone by, whatever the clock says.
+    passed = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: passed() + 60)
+    assert "too long" in _why(source)
 
 
 def _why(source):

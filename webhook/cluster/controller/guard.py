@@ -146,6 +146,7 @@ class Guard:
         for name, labels in (before or {}).items():
             changed = [label for label, value in labels.items() if now.get(name, labels).get(label) != value]
             if changed:
+                self._progress.labels_changed += 1
                 kind = ResourceKind("v1", "Namespace", "namespaces", namespaced=False)
                 key = ObjectKey("Namespace", "", name)
                 what = f"lost or got otherwise {', '.join(sorted(changed))}"

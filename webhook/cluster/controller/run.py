@@ -137,6 +137,7 @@ class Controller:
         """Round after round; what goes wrong in one is logged and tried again in the next."""
         said = ""
         self._well = time.monotonic()
+        self.progress.begin()
         while True:
             try:
                 await self.round(datetime.now(UTC))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import yaml
-
 from webhook.api.config import Settings
-from webhook.cluster.doctor.patient import Finding, Patient, SkippedError
+from webhook.cluster.doctor.patient import Finding, Patient
 from webhook.core.snapshot import SnapshotBuilder
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ async def policies(patient: Patient) -> Sequence[Finding]:
     """Every policy compiles: those that people wrote, and those the chart mounts."""
     written = await patient.ours("weightpolicies", "WeightPolicy")
     builder = SnapshotBuilder(Settings(), complete=False)
-    shipped = list(await _shipped(patient))
+    shipped = await patient.mounted("policies", "policies.yaml")
     for document in (*shipped, *written):
         builder.put(document)
     problems = builder.snapshot().problems
@@ -72,12 +70,3 @@ def _known(snapshot: Snapshot, claims: list[Document], volumes: list[Document]) 
     for item in volumes:
         for model in catalog.of_volume(item["metadata"]["name"], item["metadata"].get("labels") or {}):
             yield model.name
-
-
-async def _shipped(patient: Patient) -> list[Document]:
-    try:
-        found = await patient.own("configmaps", f"{patient.name}-policies")
-    except SkippedError:
-        return []
-    text = ((found or {}).get("data") or {}).get("policies.yaml", "")
-    return [item for item in yaml.safe_load_all(text) if isinstance(item, dict)]

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
+import yaml
+
 from webhook.api.base import API_VERSION
 from webhook.cluster.api import ApiError
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 MOST = 20_000
 _PAGE = 500
+# weightlock.fullname in the chart.
+_MOST_NAME = 40
+_OURS = "app.kubernetes.io/name=weightlock"
 _REGISTRATION = "/apis/admissionregistration.k8s.io/v1"
 _FORBIDDEN = re.compile(
     r'cannot (?P<verb>\w+) resource "(?P<what>[^"]+)"(?: in API group "[^"]*")?'
@@ -49,20 +54,42 @@ class Finding:
 
 @dataclass(slots=True)
 class Patient:
-    """``name`` is the release's name, ``version`` the command's. All reads raise `ApiError` and `SkippedError`."""
+    """``name`` is what the chart's objects begin with, ``release`` what Helm calls them; ``version`` is the command's.
+
+    All reads raise `ApiError` and `SkippedError`.
+    """
 
     api: KubeApi
     namespace: str
     name: str
     version: str
     seconds: float
+    release: str = ""
     _read: dict[str, Document | ApiError] = field(default_factory=dict)
+
+    @classmethod
+    async def found(cls, api: KubeApi, namespace: str, name: str, version: str, seconds: float) -> Patient:
+        """The release of which ``name`` is the name, or the beginning of its objects' names: the labels of its
+        Deployments tell the one from the other. As the chart would name it where they cannot be read.
+        """
+        patient = cls(api, namespace, name[:_MOST_NAME].removesuffix("-"), version, seconds, name)
+        try:
+            items = await patient.items(
+                f"/apis/apps/v1/namespaces/{patient._place}/deployments", labelSelector=_OURS
+            )
+        except (ApiError, SkippedError):
+            return patient
+        named = dict(filter(None, map(_names, items)))
+        if patient.name not in named:
+            patient.name = next((full for full, of in named.items() if of == name), patient.name)
+        patient.release = named.get(patient.name, name)
+        return patient
 
     @property
     def upgrade(self) -> str:
         """The command that puts back whatever the chart holds."""
         flags = f"-n {self.namespace} --reset-then-reuse-values --force-conflicts"
-        return f"helm upgrade {self.name} charts/weightlock {flags}"
+        return f"helm upgrade {self.release or self.name} charts/weightlock {flags}"
 
     async def find(self, path: str) -> Document | None:
         """An object or list, read once; None where there is none."""
@@ -126,6 +153,15 @@ class Patient:
         """An object of the core group in the release's namespace."""
         return await self.find(f"/api/v1/namespaces/{self._place}/{resource}/{quote(name, safe='')}")
 
+    async def mounted(self, suffix: str, file: str) -> list[Document]:
+        """What the chart wrote into a file of a ConfigMap; nothing where that may not be read or is no YAML."""
+        try:
+            found = await self.own("configmaps", f"{self.name}-{suffix}")
+            text = ((found or {}).get("data") or {}).get(file, "")
+            return [item for item in yaml.safe_load_all(text) if isinstance(item, dict)]
+        except (SkippedError, yaml.YAMLError):
+            return []
+
     async def ours(self, resource: str, kind: str) -> list[Document]:
         """All objects of a type of Weightlock."""
         found = await self.items(f"/apis/{API_VERSION}/{resource}")
@@ -133,7 +169,7 @@ class Patient:
 
     async def metrics(self, part: str) -> dict[str, str]:
         """The text of /metrics of every pod of a part, through the API server."""
-        labels = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={part}"
+        labels = f"app.kubernetes.io/instance={self.release or self.name},app.kubernetes.io/component={part}"
         base = f"/api/v1/namespaces/{self._place}/pods"
         ports = {
             item["metadata"]["name"]: port
@@ -160,6 +196,15 @@ def skipped(error: ApiError) -> ApiError:
         raise SkippedError(_PATH.sub(r"may not \1 \2", str(error)))
     where = f" in {match['where']}" if match["where"] else ""
     raise SkippedError(f"may not {match['verb']} {match['what']}{where}")
+
+
+def _names(deployment: Document) -> tuple[str, str] | None:
+    """How the chart's names begin, and the release, as a Deployment of it says."""
+    metadata = deployment["metadata"]
+    labels = metadata.get("labels") or {}
+    part, release = labels.get("app.kubernetes.io/component"), labels.get("app.kubernetes.io/instance")
+    name = str(metadata["name"])
+    return (name.removesuffix(f"-{part}"), release) if part and release else None
 
 
 def _port(pod: Document) -> int | None:

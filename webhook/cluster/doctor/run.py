@@ -61,7 +61,7 @@ async def examine(cluster: Cluster, namespace: str, name: str, version: str, sec
         except ApiError as error:
             if error.status == 0:
                 raise ClusterError(f"{api.server}: {error}") from None
-        patient = Patient(api, namespace, name, version, seconds)
+        patient = await Patient.found(api, namespace, name, version, seconds)
         return [
             Row(check, finding)
             for check, examined in CHECKS.items()

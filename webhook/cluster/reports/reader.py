@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from webhook.api.config import Cluster
-from webhook.cluster.access_client import namespace_of
 from webhook.cluster.api import ApiError, KubeApi
+from webhook.cluster.kubeconfig import namespace_of
 from webhook.cluster.reports.store import installed
 from webhook.core.report_documents import NAME, SELECTOR
 

@@ -202,4 +202,5 @@ async def test_labels_that_protect_are_missed_and_others_are_not():
     assert [said.partition(";")[0] for said in bench.api.told()] == [
         "Namespace a lost or got otherwise pool.weightlock.dev/x"
     ]
+    assert bench.progress.labels_changed == 1
     assert bench.api.written() == []

@@ -1,6 +1,9 @@
 """What the doctor says of types, webhook configurations, exemptions and Deployments."""
 
+import copy
+
 import pytest
+import yaml
 
 from webhook.cluster.api import ApiError
 from webhook.cluster.doctor import installation
@@ -67,6 +70,50 @@ async def test_a_configuration_that_is_missing(patient, world):
     del world.objects[CONFIGURATION]
     (finding,) = await installation.configurations(patient)
     assert finding.what == "ValidatingWebhookConfiguration weightlock is missing: nothing is governed"
+
+
+def rendered(world, name, file, *documents):
+    world.objects[f"/api/v1/namespaces/weightlock-system/configmaps/weightlock-{name}"] = {
+        "data": {file: yaml.safe_dump_all(documents)}
+    }
+
+
+async def test_a_bundle_counts_where_the_chart_made_it_and_not_where_the_controller_does(patient, world):
+    """Who changed from selfSigned to selfManaged has the old bundle in what the chart rendered."""
+    expected = [
+        copy.deepcopy(world.objects[CONFIGURATION.replace("validating", kind)])
+        for kind in ("validating", "mutating")
+    ]
+    for document in expected:
+        document["webhooks"][0]["clientConfig"]["caBundle"] = "b2xk"
+    rendered(world, "webhooks", "webhooks.yaml", *expected)
+    rendered(world, "config", "controller.yaml", {"controller": {"lease": "weightlock-controller"}})
+    first, second = await installation.configurations(patient)
+    assert ".caBundle is" in first.what
+    assert second.result == "fail"
+    patient._read.clear()
+    certificates = {"authoritySecret": "weightlock-authority", "pairs": []}
+    rendered(world, "config", "controller.yaml", {"controller": {"certificates": certificates}})
+    (finding,) = await installation.configurations(patient)
+    assert finding.result == "ok"
+    patient._read.clear()
+    world.objects[CONFIGURATION]["webhooks"][0]["rules"] = []
+    (finding,) = await installation.configurations(patient)
+    assert (finding.result, "rules" in finding.what) == ("fail", True)
+
+
+async def test_files_that_are_meant_for_api_servers_and_are_not_there(patient, world):
+    world.objects["/metrics"] = "up 1\n"
+    assert said(await installation.manifests(patient)) == [
+        ("ok", "none; see apiServerManifests in the chart's values")
+    ]
+    rendered(world, "apiserver-manifests", "validating.yaml")
+    patient._read.clear()
+    (finding,) = await installation.manifests(patient)
+    assert (finding.result, "are not on the disk" in finding.what) == ("warn", True)
+    metric = "apiserver_manifest_admission_config_controller_last_config_info"
+    world.objects["/metrics"] = f'{metric}{{plugin="ValidatingAdmissionWebhook"}} 1\n'
+    assert said(await installation.manifests(patient)) == [("ok", "the API server asked has some")]
 
 
 def exempt(world, **selector):
