@@ -261,10 +261,17 @@ def _patch_agent(spec: Document, agent: Document, wanted: Plan) -> list[Document
 
 
 def _same_agent(actual: Document, wanted: Document, authorities: frozenset[str]) -> bool:
-    """Equal, but for the API token mount and the resource defaults that built-in admission plugins add."""
+    """Equal, but for the API token mount and the resource defaults that built-in admission plugins add.
+
+    How long it may take to start gives nobody anything; a pod from before that was configured is as it should be.
+    """
     mounts = [mount for mount in list_at(actual, "volumeMounts", AGENT) if not _is_api_token(mount)]
+    probe = {
+        **object_at(actual, "startupProbe", AGENT),
+        "failureThreshold": wanted["startupProbe"]["failureThreshold"],
+    }
     return (
-        {**actual, "volumeMounts": mounts, "resources": None, "args": None}
+        {**actual, "volumeMounts": mounts, "resources": None, "args": None, "startupProbe": probe}
         == {**wanted, "resources": None, "args": None}
         and _same_arguments(actual.get("args"), wanted["args"], authorities)
         and _same_resources(object_at(actual, "resources", AGENT), wanted["resources"])

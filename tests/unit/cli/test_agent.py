@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from webhook.cli.agent import collector
 from webhook.cli.main import main
 from webhook.keys.challenge import evidence_nonce
-from webhook.keys.delivery import MARKER
+from webhook.keys.delivery import Target
 from webhook.keys.errors import SealedDataError
 
 NEEDED = ["--broker=https://broker.test:1", "--token=/nowhere/token", "--key=atlas:/nowhere/keys"]
@@ -40,10 +41,11 @@ def test_the_probe_says_yes_when_every_model_is_delivered(tmp_path):
     assert main(check) == 1, "nothing is there yet"
     for part in ("keys/atlas", "weights/beta"):
         (tmp_path / part).mkdir(parents=True)
-    (tmp_path / "keys/atlas" / MARKER).touch()
-    assert main(check) == 1
-    (tmp_path / "weights/beta" / MARKER).touch()
-    assert main(check) == 0
+    for part, code in (("keys/atlas", 1), ("weights/beta", 0)):
+        target = Target(part, tmp_path / part)
+        target.hold(time.monotonic() + 60)
+        target.mark()
+        assert main(check) == code
 
 
 def command(tmp_path, code):
@@ -67,6 +69,11 @@ def test_a_collector_that_fails_is_one_sentence(tmp_path, code):
         collector("/no/such/program")("n")
 
 
+def test_a_command_that_no_shell_could_read_is_one_sentence():
+    with pytest.raises(SealedDataError, match=r"^no attestation evidence: a: No closing quotation"):
+        collector("a 'b")("n")
+
+
 def test_a_sidecar_that_gets_nothing_says_why_and_ends_when_it_is_told(tmp_path):
     (tmp_path / "keys").mkdir()
     (tmp_path / "token").write_text("t")
@@ -79,3 +86,17 @@ def test_a_sidecar_that_gets_nothing_says_why_and_ends_when_it_is_told(tmp_path)
         assert process.wait(60) == 0
         assert process.stderr.read().endswith("Z everything wiped\n")
     assert list((tmp_path / "keys").iterdir()) == []
+
+
+def test_a_fault_that_nobody_expected_ends_the_sidecar_so_that_it_is_started_again(tmp_path):
+    (tmp_path / "keys").mkdir()
+    # A directory where a file of ours should be is none of the failures that are told apart.
+    (tmp_path / "keys" / ".weightlock-lease").mkdir()
+    (tmp_path / "token").write_text("t")
+    words = ["--broker=https://127.0.0.1:1", f"--token={tmp_path}/token", f"--key=atlas:{tmp_path}/keys"]
+    program = Path(sys.executable).parent / "weightlock"
+    done = subprocess.run([program, "agent", *words], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "Z model atlas: internal error, the sidecar ends: IsADirectoryError in " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "everything wiped" not in done.stderr
