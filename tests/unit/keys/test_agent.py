@@ -42,6 +42,13 @@ async def until(probe):
         await asyncio.sleep(0.01)
 
 
+def leases_of(served, seconds, renew_after):
+    released = served.server._broker._lease
+    served.server._broker._lease = lambda *told: released(*told).model_copy(
+        update={"seconds": seconds, "renew_after": renew_after}
+    )
+
+
 def target_in(home, sealed=None):
     base = home / "run" / ("weights" if sealed else "keys")
     directory = base / "atlas-70b"
@@ -57,16 +64,14 @@ async def test_a_sidecars_life(served):
         await until(lambda: complete(served.home / "run"))
         assert key.read_bytes() == served.world.data_key
         assert key.stat().st_mode & 0o777 == 0o400
+        await until(lambda: lines)
         assert lines == [f"model atlas-70b: 1 key(s) delivered to {target.directory}"]
     assert list(target.directory.iterdir()) == [], "wiped when told to stop"
 
 
 async def test_a_refused_renewal_wipes_and_a_new_grant_brings_it_back(world, tmp_path):
     async with serving(world, tmp_path) as served:
-        released = served.server._broker._lease
-        served.server._broker._lease = lambda ends: released(ends).model_copy(
-            update={"seconds": 60, "renew_after": 1}
-        )
+        leases_of(served, 60, 1)
         target = target_in(served.home)
         async with keeping(served, target) as lines:
             await until(lambda: complete(served.home / "run"))
@@ -83,10 +88,7 @@ async def test_a_refused_renewal_wipes_and_a_new_grant_brings_it_back(world, tmp
 
 async def test_a_lease_that_ends_while_the_broker_is_away_wipes(world, tmp_path):
     async with serving(world, tmp_path) as served:
-        released = served.server._broker._lease
-        served.server._broker._lease = lambda ends: released(ends).model_copy(
-            update={"seconds": 2, "renew_after": 1}
-        )
+        leases_of(served, 2, 1)
         target = target_in(served.home)
         async with keeping(served, target) as lines:
             await until(lambda: complete(served.home / "run"))
@@ -213,13 +215,6 @@ class Slow:
         time.sleep(self.seconds)
 
 
-def leases_of(served, seconds, renew_after):
-    released = served.server._broker._lease
-    served.server._broker._lease = lambda *told: released(*told).model_copy(
-        update={"seconds": seconds, "renew_after": renew_after}
-    )
-
-
 async def test_a_lease_that_ends_while_files_are_unsealed_ends_the_unsealing(served, tree, service, work):
     sealed = await sealed_for(served, tree, service, work)
     leases_of(served, 1, 60)
@@ -237,7 +232,7 @@ async def test_a_lease_is_renewed_while_files_are_unsealed(served, tree, service
     target = target_in(served.home, sealed)
     async with keeping(served, target, progress=Slow(0.4), jobs=1) as lines:
         await until(lambda: complete(served.home / "run"))
-        assert "files unsealed" in lines[-1]
+        await until(lambda: lines and "files unsealed" in lines[-1])
         assert [event["event"] for event in served.world.events].count("key.renewal") >= 1
 
 
@@ -307,6 +302,42 @@ async def test_a_fault_that_nobody_expected_wipes_stops_and_is_told_in_one_line(
     assert lines[0].startswith(
         "model atlas-70b: internal error, the sidecar ends: ValueError in test_agent.py, line "
     )
+
+
+async def rotated(served, *key_ids):
+    """The broker's model with these keys from now on."""
+    served.world.model["spec"]["keys"] = []
+    for key_id in key_ids:
+        await served.world.wrap(key_id)
+    served.server._broker._source = served.world.source()
+
+
+async def test_a_key_that_the_model_no_longer_has_is_removed(world, tmp_path):
+    await world.wrap("k2")
+    async with serving(world, tmp_path) as served:
+        leases_of(served, 60, 1)
+        target = target_in(served.home)
+        async with keeping(served, target) as lines:
+            await until(lambda: complete(served.home / "run"))
+            await rotated(served, "k2")
+            await until(lambda: not (target.directory / "k1").exists())
+            assert (target.directory / "k2").exists()
+            assert complete(served.home / "run")
+            await until(lambda: "removed: key k1 is no longer in ModelWeights" in lines[-1])
+
+
+async def test_what_was_unsealed_with_a_key_that_the_model_no_longer_has_is_wiped(
+    served, tree, service, work
+):
+    sealed = await sealed_for(served, tree, service, work)
+    leases_of(served, 60, 1)
+    target = target_in(served.home, sealed)
+    async with keeping(served, target, refused=60) as lines:
+        await until(lambda: complete(served.home / "run"))
+        await rotated(served, "k2")
+        await until(lambda: not target.marked())
+        await until(lambda: "wiped: key k1 is no longer in ModelWeights" in lines[-1])
+        assert files_in(target) == []
 
 
 def files_in(target):
