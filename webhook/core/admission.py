@@ -42,7 +42,10 @@ UNSAFE_DOCUMENT = "WL501"
 MALFORMED_OBJECT = "WL502"
 NOT_INJECTED = "WL301"
 RESERVED_NAME = "WL302"
+UNDELIVERABLE = "WL303"
+UNREADABLE = "WL304"
 _OURS = "weightlock"
+_WRITES = frozenset({"CREATE", "UPDATE"})
 _NAMESPACE = GroupVersionName("", "v1", "Namespace")
 
 
@@ -204,7 +207,7 @@ class _Judge:
         if _updates_pod(self.request):
             return self._tampering()
         if not _creates_pod(self.request):
-            return []
+            return self._forewarned()
         pod = _object(self.request)
         wanted = _plan(self.request, self.snapshot, self._templates(), self.now)
         fix = "rename it: names that begin with weightlock- belong to Weightlock"
@@ -213,7 +216,22 @@ class _Judge:
             message = "the pod reads weights and does not carry the key sidecar as Weightlock adds it"
             fix = "remove your own version of it; if you wrote none, another webhook changes pods after Weightlock"
             findings.append(Finding(NOT_INJECTED, _OURS, message, fix))
-        return findings
+        findings += [Finding(UNDELIVERABLE, _OURS, str(error), error.fix) for error in wanted.undeliverable]
+        return [*findings, *_unreadable(wanted)]
+
+    def _forewarned(self) -> list[Finding]:
+        """What pods to come would be warned of, where some policy looked at their templates: pods warn nobody."""
+        request, injection = self.request, self.snapshot.settings.injection
+        if request.operation not in _WRITES or request.resource.name == "pods":
+            return []
+        return [
+            finding
+            for template in self._facts or ()
+            if template.pod is not None and not template.unchanged and template.facts.weights
+            for finding in _unreadable(
+                inject.plan(template.pod, template.facts, self.snapshot.models, injection, self.now)
+            )
+        ]
 
     def _tampering(self) -> list[Finding]:
         fix = "leave the key sidecar and its volumes as they are; delete the pod to get another"
@@ -288,6 +306,15 @@ class _Judge:
             authorizer=self.answers,
             matching=matching,
         )
+
+
+def _unreadable(wanted: inject.Plan) -> list[Finding]:
+    """A warning where what is delivered may be closed to those who read it."""
+    if not wanted.unreadable:
+        return []
+    message = "readers may not be let at what the sidecar delivers: set securityContext.fsGroup on the pod"
+    fix = "set fsGroup, or one runAsUser for the whole pod"
+    return [Finding(UNREADABLE, _OURS, message, fix, action="Warn")]
 
 
 def _is_exempt(request: AdmissionRequest, snapshot: Snapshot) -> bool:

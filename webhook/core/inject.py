@@ -12,16 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.authorities import given, known
+from webhook.core.delivery import UndeliverableError, common_user, may_be_unreadable, sealed_mount
 from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
-from webhook.core.sidecar import (
-    AGENT,
-    AUTHORITY,
-    PREFIX,
-    SEALED_PATH,
-    agent,
-    delivery_mount,
-    volumes,
-)
+from webhook.core.sidecar import AGENT, AUTHORITY, PREFIX, agent, delivery_mount, volumes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -47,6 +40,7 @@ class Plan:
     """What belongs into one pod: our containers and volumes, and per container name its mounts and environment.
 
     ``authorities`` are those that a sidecar injected earlier, or by another replica, may carry in place of its own.
+    ``undeliverable``: why models cannot be brought to the pod; ``unreadable``: whether what is may be closed to it.
     """
 
     agent: Document | None
@@ -54,6 +48,8 @@ class Plan:
     mounts: Mapping[str, tuple[Document, ...]]
     hidden: frozenset[str]
     authorities: frozenset[str] = frozenset()
+    undeliverable: tuple[UndeliverableError, ...] = ()
+    unreadable: bool = False
 
 
 def _spec(pod: Document) -> Document:
@@ -76,29 +72,38 @@ def plan(
 
     ``facts`` are all facts of the pod, not only what an update adds. Unresolved weights get nothing: they are denied.
     """
+    spec = _spec(pod)
     uses = [use for use in facts.weights if use.model in models]
-    names = sorted({use.model for use in uses})
     hidden = _hidden(pod, facts) if settings.hide_devices else frozenset()
-    if not names:
-        return Plan(None, (), {}, hidden)
+    names: list[str] = []
     mounts: dict[str, list[Document]] = {}
     sealed: list[Document] = []
-    for name in names:
-        mount = delivery_mount(name, models[name])
-        containers = sorted({container for use in uses if use.model == name for container in use.containers})
-        for container in containers:
-            mounts.setdefault(container, []).append(mount)
+    undeliverable: list[UndeliverableError] = []
+    for name in sorted({use.model for use in uses}):
+        mine = [use for use in uses if use.model == name]
         if models[name].spec.delivery == "plaintext":
-            volume = next(use.volume for use in uses if use.model == name)
-            sealed.append({"name": volume, "readOnly": True, "mountPath": f"{SEALED_PATH}/{name}"})
+            try:
+                sealed.append(sealed_mount(spec, name, mine))
+            except UndeliverableError as error:
+                undeliverable.append(error)
+                continue
+        names.append(name)
+        mount = delivery_mount(name, models[name])
+        for container in sorted({container for use in mine for container in use.containers} - {AGENT}):
+            mounts.setdefault(container, []).append(mount)
+    if not names:
+        return Plan(None, (), {}, hidden, undeliverable=tuple(undeliverable))
+    sidecar = agent(
+        names, models, sealed, settings, given(settings.ca_bundle, now), common_user(spec, mounts)
+    )
     return Plan(
-        agent=agent(
-            names, models, sealed, settings, given(settings.ca_bundle, now), _common_user(pod, mounts)
-        ),
+        agent=sidecar,
         volumes=volumes(names, models, settings),
         mounts={container: tuple(items) for container, items in mounts.items()},
         hidden=hidden,
         authorities=frozenset(known(settings.ca_bundle)),
+        undeliverable=tuple(undeliverable),
+        unreadable=may_be_unreadable(spec, mounts, sidecar["securityContext"].get("runAsUser")),
     )
 
 
@@ -172,19 +177,6 @@ def _container_strays(field: str, container: Document, wanted: Plan, ours: set[s
     for mount in list_at(container, "volumeMounts", field):
         if mount.get("name") in ours and mount.get("name") not in allowed:
             yield f'container "{name}" mounts "{mount["name"]}", which is not for it'
-
-
-def _common_user(pod: Document, readers: Iterable[str]) -> int | None:
-    """The user all readers of the key run as, if they say so themselves; the agent's files are for that user alone."""
-    names = set(readers)
-    users = {
-        object_at(container, "securityContext", field).get("runAsUser")
-        for field, _, container in _containers(_spec(pod), *_RUNNING)
-        if container.get("name") in names
-    }
-    user = users.pop() if len(users) == 1 else None
-    # Root reads any file, and an agent that must not be root cannot start as it.
-    return user if isinstance(user, int) and not isinstance(user, bool) and user > 0 else None
 
 
 def hide_from_added(pod: Document, old: Document, facts: Facts, settings: Injection) -> tuple[Document, ...]:
