@@ -370,7 +370,18 @@ async def test_attested_and_released(world):
         secboot=True,
         dbgstat="disabled",
         hwmodel="GH100",
-        **{"x-nvidia-gpu-attestation-report-nonce-match": True},
+        **{
+            f"x-nvidia-gpu-{claim}": True
+            for claim in (
+                "attestation-report-nonce-match",
+                "attestation-report-signature-verified",
+                "attestation-report-cert-chain-validated",
+                "driver-rim-signature-verified",
+                "driver-rim-cert-validated",
+                "vbios-rim-signature-verified",
+                "vbios-rim-cert-validated",
+            )
+        },
     )
     digest = hashlib.sha256(gpu.encode()).hexdigest()
     overall = token(
