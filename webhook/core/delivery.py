@@ -78,13 +78,18 @@ def sealed_mount(spec: Document, model: str, uses: Iterable[WeightUse]) -> Docum
 
 def common_user(spec: Document, readers: Collection[str]) -> int | None:
     """The user all readers run as, if they say so themselves; the agent's files are for that user alone."""
-    users = {_user(container) for container in _named(spec, readers)}
+    users = {
+        object_at(container, "securityContext", "spec").get("runAsUser")
+        for field in _RUNNING
+        for container in list_at(spec, field, "spec")
+        if container.get("name") in readers
+    }
     user = users.pop() if len(users) == 1 else None
     # Root reads any file, and an agent that must not be root cannot start as it.
-    return user if user is not None and user > 0 else None
+    return user if isinstance(user, int) and not isinstance(user, bool) and user > 0 else None
 
 
-def may_be_unreadable(spec: Document, readers: Collection[str], agent_user: int | None) -> bool:
+def is_closed_to_some(spec: Document, readers: Collection[str], agent_user: int | None) -> bool:
     """Whether some reader may run as somebody else than the agent, and nothing else lets it at the files.
 
     ``agent_user`` is the agent's own; without one it runs as the pod's. A reader of whom nobody says it is its image's.

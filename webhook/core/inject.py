@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.authorities import given, known
-from webhook.core.delivery import UndeliverableError, common_user, may_be_unreadable, sealed_mount
+from webhook.core.delivery import UndeliverableError, common_user, is_closed_to_some, sealed_mount
 from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
 from webhook.core.sidecar import AGENT, AUTHORITY, PREFIX, agent, delivery_mount, volumes
 
@@ -40,7 +40,7 @@ class Plan:
     """What belongs into one pod: our containers and volumes, and per container name its mounts and environment.
 
     ``authorities`` are those that a sidecar injected earlier, or by another replica, may carry in place of its own.
-    ``undeliverable``: why models cannot be brought to the pod; ``unreadable``: whether what is may be closed to it.
+    ``undeliverable`` says why models cannot be brought to the pod.
     """
 
     agent: Document | None
@@ -49,7 +49,6 @@ class Plan:
     hidden: frozenset[str]
     authorities: frozenset[str] = frozenset()
     undeliverable: tuple[UndeliverableError, ...] = ()
-    unreadable: bool = False
 
 
 def _spec(pod: Document) -> Document:
@@ -72,39 +71,51 @@ def plan(
 
     ``facts`` are all facts of the pod, not only what an update adds. Unresolved weights get nothing: they are denied.
     """
-    spec = _spec(pod)
     uses = [use for use in facts.weights if use.model in models]
+    names = sorted({use.model for use in uses})
     hidden = _hidden(pod, facts) if settings.hide_devices else frozenset()
-    names: list[str] = []
+    if not names:
+        return Plan(None, (), {}, hidden)
+    spec = _spec(pod)
     mounts: dict[str, list[Document]] = {}
     sealed: list[Document] = []
-    undeliverable: list[UndeliverableError] = []
-    for name in sorted({use.model for use in uses}):
-        mine = [use for use in uses if use.model == name]
+    undeliverable: dict[str, UndeliverableError] = {}
+    for name in names:
         if models[name].spec.delivery == "plaintext":
             try:
-                sealed.append(sealed_mount(spec, name, mine))
+                sealed.append(sealed_mount(spec, name, [use for use in uses if use.model == name]))
             except UndeliverableError as error:
-                undeliverable.append(error)
+                undeliverable[name] = error
                 continue
-        names.append(name)
         mount = delivery_mount(name, models[name])
-        for container in sorted({container for use in mine for container in use.containers} - {AGENT}):
-            mounts.setdefault(container, []).append(mount)
-    if not names:
-        return Plan(None, (), {}, hidden, undeliverable=tuple(undeliverable))
-    sidecar = agent(
-        names, models, sealed, settings, given(settings.ca_bundle, now), common_user(spec, mounts)
-    )
+        containers = sorted({container for use in uses if use.model == name for container in use.containers})
+        for container in containers:
+            if container != AGENT:
+                mounts.setdefault(container, []).append(mount)
+    if undeliverable:
+        names = [name for name in names if name not in undeliverable]
+        if not names:
+            return Plan(None, (), {}, hidden, undeliverable=tuple(undeliverable.values()))
+    user = common_user(spec, mounts)
+    sidecar = agent(names, models, sealed, settings, given(settings.ca_bundle, now), user)
     return Plan(
         agent=sidecar,
         volumes=volumes(names, models, settings),
         mounts={container: tuple(items) for container, items in mounts.items()},
         hidden=hidden,
         authorities=frozenset(known(settings.ca_bundle)),
-        undeliverable=tuple(undeliverable),
-        unreadable=may_be_unreadable(spec, mounts, sidecar["securityContext"].get("runAsUser")),
+        undeliverable=tuple(undeliverable.values()),
     )
+
+
+def may_be_unreadable(pod: Document, wanted: Plan, settings: Injection) -> bool:
+    """Whether some reader may not be let at what the sidecar writes."""
+    if wanted.agent is None:
+        return False
+    own = wanted.agent["securityContext"].get("runAsUser")
+    if own is not None and not settings.security_context:
+        return False  # it was given the readers' user
+    return is_closed_to_some(_spec(pod), wanted.mounts, own)
 
 
 def patch(pod: Document, wanted: Plan) -> tuple[Document, ...]:
@@ -258,15 +269,19 @@ def _same_agent(actual: Document, wanted: Document, authorities: frozenset[str])
     How long it may take to start gives nobody anything; a pod from before that was configured is as it should be.
     """
     mounts = [mount for mount in list_at(actual, "volumeMounts", AGENT) if not _is_api_token(mount)]
-    probe = {
-        **object_at(actual, "startupProbe", AGENT),
-        "failureThreshold": wanted["startupProbe"]["failureThreshold"],
-    }
     return (
-        {**actual, "volumeMounts": mounts, "resources": None, "args": None, "startupProbe": probe}
-        == {**wanted, "resources": None, "args": None}
+        {**actual, "volumeMounts": mounts, "resources": None, "args": None, "startupProbe": None}
+        == {**wanted, "resources": None, "args": None, "startupProbe": None}
+        and _same_probe(actual.get("startupProbe"), wanted["startupProbe"])
         and _same_arguments(actual.get("args"), wanted["args"], authorities)
         and _same_resources(object_at(actual, "resources", AGENT), wanted["resources"])
+    )
+
+
+def _same_probe(actual: Any, wanted: Document) -> bool:
+    return bool(actual == wanted) or (
+        isinstance(actual, dict)
+        and {**actual, "failureThreshold": None} == {**wanted, "failureThreshold": None}
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from webhook.api.config import Injection
 from webhook.api.modelweights import ModelWeights
 from webhook.core import inject
-from webhook.core.delivery import UndeliverableError, may_be_unreadable, sealed_mount
+from webhook.core.delivery import UndeliverableError, is_closed_to_some, sealed_mount
 from webhook.core.facts.model import Facts, WeightUse
 from webhook.core.sidecar import AGENT
 
@@ -132,8 +132,8 @@ def context(**fields):
     ],
 )
 def test_who_may_not_be_let_at_what_the_sidecar_writes(pod, agent, expected):
-    assert may_be_unreadable(pod, {"main", "setup"}, agent) is expected
+    assert is_closed_to_some(pod, {"main", "setup"}, agent) is expected
 
 
 def test_containers_that_read_nothing_may_be_anybody():
-    assert not may_be_unreadable(spec(setup=context(runAsUser=7), **context(runAsUser=1000)), {"main"}, None)
+    assert not is_closed_to_some(spec(setup=context(runAsUser=7), **context(runAsUser=1000)), {"main"}, None)
