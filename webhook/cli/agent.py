@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path("/var/run/weightlock")
 _EVIDENCE_SECONDS = 60
+_LOOK_SECONDS = 1
 _MAX_EVIDENCE = 256 * 1024
 
 
@@ -79,8 +80,11 @@ def run(options: argparse.Namespace) -> int:
     threads = [threading.Thread(target=keeper.run, name=keeper.target.model) for keeper in keepers]
     for thread in threads:
         thread.start()
-    while not stop.wait(3600):
-        pass
+    stopped = False
+    while not stopped:
+        stopped = stop.wait(_LOOK_SECONDS)
+        for keeper in keepers:
+            keeper.enforce()
     for thread in threads:
         thread.join()
     if any(keeper.failed for keeper in keepers):

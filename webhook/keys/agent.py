@@ -70,12 +70,19 @@ class Keeper:
     def run(self) -> None:
         """Deliver, renew, wipe; until told to stop, and then wipe. A fault that nobody expected stops the sidecar."""
         for step in (self._live, self.target.clear):
-            try:
-                step()
-            except BaseException as error:  # noqa: BLE001 - a thread that died silently would leave the pod hanging
-                self.failed = True
-                self._tell(f"internal error, the sidecar ends: {_place(error)}")
-                self.stop.set()
+            self._guarded(step)
+
+    def enforce(self) -> None:
+        """From another thread, now and then: nothing outlives its lease, whatever this one waits for."""
+        self._guarded(self._holding.enforce)
+
+    def _guarded(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001 - a thread that died silently would leave the pod hanging
+            self.failed = True
+            self._tell(f"internal error, the sidecar ends: {_place(error)}")
+            self.stop.set()
 
     def _live(self) -> None:
         if not self._holding.recall() and self.target.clear():
@@ -93,6 +100,8 @@ class Keeper:
                 self._wipe(error)
                 wait = self.pauses.refused
             except (BrokerUnavailableError, OSError) as error:
+                if self.stop.is_set():
+                    return  # what was being written is gone already
                 self._tell(_sentence(error, self.target))
                 wait, pause = pause, min(pause * 2, self.pauses.longest)
             except KeysError as error:

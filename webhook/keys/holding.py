@@ -1,7 +1,8 @@
 """A lease while it runs: when it ends, when to ask for more, and the note by which the sidecar's next start knows.
 
 Its time counts from before the broker was asked, so that nothing is held longer than the broker meant. Several threads
-may `tend` it at once; one of them asks.
+may `tend` it at once; one of them asks. Another may `enforce` its end
+while all of them wait for somebody.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Holding:
     version: str | None = None
     _ends: float = inf
     _ask_at: float = inf
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _asking: threading.Lock = field(default_factory=threading.Lock)
+    _changing: threading.Lock = field(default_factory=threading.Lock)
 
     def recall(self) -> bool:
         """Go on with the lease that the sidecar's last start noted; False where none runs, so nothing may lie there."""
@@ -64,12 +66,16 @@ class Holding:
 
     def take(self, lease: Lease, asked: float, version: str) -> None:
         """A lease was given to whoever asked at ``asked``; noted before anything is delivered under it."""
+        with self._changing:
+            self._take(lease, asked, version)
+        if lease.keys is not None:
+            self.listed(lease.keys)
+
+    def _take(self, lease: Lease, asked: float, version: str) -> None:
         ends = asked + lease.seconds
         self.target.hold(ends, version)
         self._ends, self.version = ends, version
         self._ask_at = asked + lease.renew_after * random.uniform(0.9, 1)  # noqa: S311 - jitter
-        if lease.keys is not None:
-            self.listed(lease.keys)
 
     def drop(self) -> bool:
         """Nothing is held any more; whether anything was."""
@@ -80,6 +86,12 @@ class Holding:
     def left(self) -> float:
         """Seconds until the lease ends; endless where nothing is held."""
         return max(self._ends - time.monotonic(), 0)
+
+    def enforce(self) -> None:
+        """Wipe what outlived its lease, or the sidecar, while those who tend it wait for a disk or for the broker."""
+        with self._changing:
+            if self.stop.is_set() or not self.left():
+                self.target.clear()
 
     def tend(self) -> None:
         """Ask for more time where that is due; costs next to nothing where it is not.
@@ -94,11 +106,11 @@ class Holding:
         now = time.monotonic()
         if now >= self._ends:
             raise LeaseEndedError
-        if now >= self._ask_at and self._lock.acquire(blocking=False):
+        if now >= self._ask_at and self._asking.acquire(blocking=False):
             try:
                 self._renew(now)
             finally:
-                self._lock.release()
+                self._asking.release()
 
     def keep(self) -> None:
         """Tend it until `tend` raises, which it does in the end."""
@@ -115,7 +127,12 @@ class Holding:
             self.tell(f"not renewed yet: {error}")
             self._ask_at = time.monotonic() + random.uniform(self.pause / 2, self.pause)  # noqa: S311 - jitter
             return
-        self.take(lease, asked, self.version or "")
+        with self._changing:
+            if not self.left():
+                raise LeaseEndedError  # the answer came too late: what was held is gone
+            self._take(lease, asked, self.version or "")
+        if lease.keys is not None:
+            self.listed(lease.keys)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The sidecar's command: its arguments, its probe, its collector of evidence, and one whole run as a process."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -100,3 +101,29 @@ def test_a_fault_that_nobody_expected_ends_the_sidecar_so_that_it_is_started_aga
     assert "Z model atlas: internal error, the sidecar ends: IsADirectoryError in " in done.stderr
     assert "Traceback" not in done.stderr
     assert "everything wiped" not in done.stderr
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(1.5, False), (60, True)], ids=["lease", "stop"])
+def test_nothing_outlives_lease_or_stop_while_the_broker_keeps_silent(tmp_path, seconds, told):
+    target = Target("atlas", tmp_path / "keys")
+    target.directory.mkdir()
+    (target.directory / "k1").write_bytes(b"k" * 32)
+    (tmp_path / "token").write_text("t")
+    program = Path(sys.executable).parent / "weightlock"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        words = [f"--broker={url}", f"--token={tmp_path}/token", f"--key=atlas:{target.directory}"]
+        target.hold(time.monotonic() + seconds + 2)
+        target.mark()
+        with (
+            subprocess.Popen([program, "agent", *words], stderr=subprocess.DEVNULL) as process,
+            silent.accept()[0],
+        ):
+            if told:
+                process.send_signal(signal.SIGTERM)
+            deadline = time.monotonic() + 15
+            while (target.directory / "k1").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            left = [path.name for path in target.directory.iterdir()]
+            process.kill()
+    assert left == [], "long before the broker is given up"

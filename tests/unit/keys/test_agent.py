@@ -304,6 +304,68 @@ async def test_a_fault_that_nobody_expected_wipes_stops_and_is_told_in_one_line(
     )
 
 
+async def test_what_outlives_its_lease_is_wiped_while_the_storage_hangs(served, tree, service, work):
+    sealed = await sealed_for(served, tree, service, work)
+    leases_of(served, 1, 60)
+    target, hung, go = target_in(served.home, sealed), threading.Event(), threading.Event()
+
+    class Hang(Slow):
+        def advance(self, size):
+            hung.set()
+            go.wait(10)
+
+    lines, stop = [], threading.Event()
+    pauses = Pauses(first=0.01, longest=0.05, refused=60)
+    keeper = Keeper(target, served.client(), stop, lines.append, Hang(0), pauses, 1)
+    thread = threading.Thread(target=keeper.run)
+    thread.start()
+    try:
+        await until(hung.is_set)
+        keeper.enforce()
+        assert files_in(target), "the lease runs"
+        await until(lambda: not keeper._holding.left())
+        keeper.enforce()
+        assert files_in(target) == []
+        go.set()
+        await until(lambda: any("wiped: the lease ended" in line for line in lines))
+    finally:
+        go.set()
+        stop.set()
+        await asyncio.to_thread(thread.join)
+    assert files_in(target) == []
+
+
+async def test_an_answer_after_the_leases_end_gives_nothing_back(served, monkeypatch):
+    target = target_in(served.home)
+    leases_of(served, 2, 1)
+    client, asked, answer = served.client(), threading.Event(), threading.Event()
+    renew = type(client).renew
+
+    def late(self, model):
+        lease = renew(self, model)
+        asked.set()
+        answer.wait(10)
+        return lease
+
+    monkeypatch.setattr(type(client), "renew", late)
+    lines, stop = [], threading.Event()
+    keeper = Keeper(target, client, stop, lines.append, NoProgress(), Pauses(refused=60))
+    thread = threading.Thread(target=keeper.run)
+    thread.start()
+    try:
+        await until(asked.is_set)
+        await until(lambda: not keeper._holding.left())
+        keeper.enforce()
+        assert files_in(target) == []
+        answer.set()
+        await until(lambda: "wiped: the lease ended" in lines[-1])
+        assert files_in(target) == []
+    finally:
+        answer.set()
+        stop.set()
+        await asyncio.to_thread(thread.join)
+
+
 async def rotated(served, *key_ids):
     """The broker's model with these keys from now on."""
     served.world.model["spec"]["keys"] = []
