@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -32,7 +33,18 @@ def _authorities(pem: str) -> str:
     return pem
 
 
+def _command(text: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r:.80} is no command: {error}") from None
+    if text and not (words and words[0]):
+        raise ValueError(f"{text!r:.80} is no command: it names no program")
+    return text
+
+
 Authorities = Annotated[str, AfterValidator(_authorities)]
+Command = Annotated[str, AfterValidator(_command)]
 TemplatePath = Annotated[str, AfterValidator(_template_path)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -74,7 +86,19 @@ class Injection(Schema):
     requests: dict[str, str] = Field(default_factory=lambda: {"cpu": "10m", "memory": "64Mi"})
     limits: dict[str, str] = Field(default_factory=lambda: {"memory": "128Mi"})
     key_volume_size: str = "1Mi"
-    evidence_command: str = Field(
+    startup_seconds: int = Field(
+        default=600,
+        ge=10,
+        le=604_800,
+        description="how long the sidecar may take for keys before the kubelet starts it again",
+    )
+    plaintext_startup_seconds: int = Field(
+        default=21_600,
+        ge=10,
+        le=604_800,
+        description="the same where it unseals files, which takes as long as reading them; what it has by then is lost",
+    )
+    evidence_command: Command = Field(
         default="",
         max_length=1024,
         description="in the sidecar's image: prints attestation evidence (JSON) for a nonce, its last argument",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path("/var/run/weightlock")
 _EVIDENCE_SECONDS = 60
+_LOOK_SECONDS = 1
 _MAX_EVIDENCE = 256 * 1024
 
 
@@ -79,10 +80,15 @@ def run(options: argparse.Namespace) -> int:
     threads = [threading.Thread(target=keeper.run, name=keeper.target.model) for keeper in keepers]
     for thread in threads:
         thread.start()
-    while not stop.wait(3600):
-        pass
+    stopped = False
+    while not stopped:
+        stopped = stop.wait(_LOOK_SECONDS)
+        for keeper in keepers:
+            keeper.enforce()
     for thread in threads:
         thread.join()
+    if any(keeper.failed for keeper in keepers):
+        return 1
     say("everything wiped")
     return 0
 
@@ -115,14 +121,15 @@ def collector(command: str) -> Callable[[str], Any]:
     from webhook.keys.errors import SealedDataError  # noqa: PLC0415
 
     def collect(nonce: str) -> Any:
-        words = [*shlex.split(command), evidence_nonce(nonce)]
+        name = command.partition(" ")[0]
         try:
+            words = [*shlex.split(command), evidence_nonce(nonce)]
             done = subprocess.run(words, check=True, capture_output=True, timeout=_EVIDENCE_SECONDS)  # noqa: S603
             if len(done.stdout) > _MAX_EVIDENCE:
                 raise ValueError("it printed too much")
             return json.loads(done.stdout)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
-            raise SealedDataError(f"no attestation evidence: {words[0]}: {error}") from None
+            raise SealedDataError(f"no attestation evidence: {name}: {error}") from None
 
     return collect
 

@@ -108,6 +108,9 @@ def _expected(name: str) -> dict[ObjectKey, Document]:
     except ManifestError as error:
         raise UsageError(str(error)) from None
     found = {key_of(document): document for document in documents if document.get("kind") in _KINDS}
-    if not found:
-        raise UsageError(f"{name}: no webhook configuration, so the broker could release nothing")
+    missing = _KINDS - {document["kind"] for document in found.values()}
+    if missing:
+        raise UsageError(
+            f"{name}: no {' and no '.join(sorted(missing))}, so the broker could not tell whether admission is guarded"
+        )
     return found

@@ -42,7 +42,17 @@ UNSAFE_DOCUMENT = "WL501"
 MALFORMED_OBJECT = "WL502"
 NOT_INJECTED = "WL301"
 RESERVED_NAME = "WL302"
+UNDELIVERABLE = "WL303"
+UNREADABLE = "WL304"
 _OURS = "weightlock"
+_WRITES = frozenset({"CREATE", "UPDATE"})
+_UNREADABLE = Finding(
+    UNREADABLE,
+    _OURS,
+    "readers may not be let at what the sidecar delivers: set securityContext.fsGroup on the pod",
+    "set fsGroup, or one runAsUser for the whole pod",
+    action="Warn",
+)
 _NAMESPACE = GroupVersionName("", "v1", "Namespace")
 
 
@@ -204,16 +214,36 @@ class _Judge:
         if _updates_pod(self.request):
             return self._tampering()
         if not _creates_pod(self.request):
-            return []
+            return self._forewarned()
         pod = _object(self.request)
         wanted = _plan(self.request, self.snapshot, self._templates(), self.now)
         fix = "rename it: names that begin with weightlock- belong to Weightlock"
         findings = [Finding(RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
-        if wanted.agent is not None and inject.patch(pod, wanted):
-            message = "the pod reads weights and does not carry the key sidecar as Weightlock adds it"
-            fix = "remove your own version of it; if you wrote none, another webhook changes pods after Weightlock"
-            findings.append(Finding(NOT_INJECTED, _OURS, message, fix))
+        if wanted.agent is not None:
+            if inject.patch(pod, wanted):
+                message = "the pod reads weights and does not carry the key sidecar as Weightlock adds it"
+                fix = "remove your own version of it; if you wrote none, another webhook changes pods after Weightlock"
+                findings.append(Finding(NOT_INJECTED, _OURS, message, fix))
+            elif inject.may_be_unreadable(pod, wanted, self.snapshot.settings.injection):
+                findings.append(_UNREADABLE)
+        if wanted.undeliverable:
+            findings += [
+                Finding(UNDELIVERABLE, _OURS, str(error), error.fix) for error in wanted.undeliverable
+            ]
         return findings
+
+    def _forewarned(self) -> list[Finding]:
+        """What pods to come would be warned of, where some policy looked at their templates: pods warn nobody."""
+        request, injection = self.request, self.snapshot.settings.injection
+        if request.operation not in _WRITES or request.resource.name == "pods":
+            return []
+        for template in self._facts or ():
+            if template.pod is None or template.unchanged or not template.facts.weights:
+                continue
+            wanted = inject.plan(template.pod, template.facts, self.snapshot.models, injection, self.now)
+            if inject.may_be_unreadable(template.pod, wanted, injection):
+                return [_UNREADABLE]
+        return []
 
     def _tampering(self) -> list[Finding]:
         fix = "leave the key sidecar and its volumes as they are; delete the pod to get another"

@@ -8,7 +8,7 @@ from __future__ import annotations
 _NUMBERS = {
     "weights": "101 102 103 104 111 112 113 121 122 141 142",
     "devices": "201 202 203",
-    "keys, at admission": "301 302 311",
+    "keys, at admission": "301 302 303 304 311",
     "keys, at the broker": "320 321 322 323 324 325 326 327 328 329 330 331 332 333 334",
     "access": "401 402 403 404 405 406 411 412 413 414 415 416 417 418 421 422 423 424 425 426 431 441 442 451",
     "containers, network and documents": "500 501 502 503 504 511 512 521 522 523 524 531 541 542",

@@ -12,16 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.authorities import given, known
+from webhook.core.delivery import UndeliverableError, common_user, is_closed_to_some, sealed_mount
 from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
-from webhook.core.sidecar import (
-    AGENT,
-    AUTHORITY,
-    PREFIX,
-    SEALED_PATH,
-    agent,
-    delivery_mount,
-    volumes,
-)
+from webhook.core.sidecar import AGENT, AUTHORITY, PREFIX, agent, delivery_mount, volumes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -47,6 +40,7 @@ class Plan:
     """What belongs into one pod: our containers and volumes, and per container name its mounts and environment.
 
     ``authorities`` are those that a sidecar injected earlier, or by another replica, may carry in place of its own.
+    ``undeliverable`` says why models cannot be brought to the pod.
     """
 
     agent: Document | None
@@ -54,6 +48,7 @@ class Plan:
     mounts: Mapping[str, tuple[Document, ...]]
     hidden: frozenset[str]
     authorities: frozenset[str] = frozenset()
+    undeliverable: tuple[UndeliverableError, ...] = ()
 
 
 def _spec(pod: Document) -> Document:
@@ -81,25 +76,46 @@ def plan(
     hidden = _hidden(pod, facts) if settings.hide_devices else frozenset()
     if not names:
         return Plan(None, (), {}, hidden)
+    spec = _spec(pod)
     mounts: dict[str, list[Document]] = {}
     sealed: list[Document] = []
+    undeliverable: dict[str, UndeliverableError] = {}
     for name in names:
+        if models[name].spec.delivery == "plaintext":
+            try:
+                sealed.append(sealed_mount(spec, name, [use for use in uses if use.model == name]))
+            except UndeliverableError as error:
+                undeliverable[name] = error
+                continue
         mount = delivery_mount(name, models[name])
         containers = sorted({container for use in uses if use.model == name for container in use.containers})
         for container in containers:
-            mounts.setdefault(container, []).append(mount)
-        if models[name].spec.delivery == "plaintext":
-            volume = next(use.volume for use in uses if use.model == name)
-            sealed.append({"name": volume, "readOnly": True, "mountPath": f"{SEALED_PATH}/{name}"})
+            if container != AGENT:
+                mounts.setdefault(container, []).append(mount)
+    if undeliverable:
+        names = [name for name in names if name not in undeliverable]
+        if not names:
+            return Plan(None, (), {}, hidden, undeliverable=tuple(undeliverable.values()))
+    user = common_user(spec, mounts)
+    sidecar = agent(names, models, sealed, settings, given(settings.ca_bundle, now), user)
     return Plan(
-        agent=agent(
-            names, models, sealed, settings, given(settings.ca_bundle, now), _common_user(pod, mounts)
-        ),
+        agent=sidecar,
         volumes=volumes(names, models, settings),
         mounts={container: tuple(items) for container, items in mounts.items()},
         hidden=hidden,
         authorities=frozenset(known(settings.ca_bundle)),
+        undeliverable=tuple(undeliverable.values()),
     )
+
+
+def may_be_unreadable(pod: Document, wanted: Plan, settings: Injection) -> bool:
+    """Whether some reader may not be let at what the sidecar writes."""
+    if wanted.agent is None:
+        return False
+    own = wanted.agent["securityContext"].get("runAsUser")
+    if own is not None and not settings.security_context:
+        return False  # it was given the readers' user
+    return is_closed_to_some(_spec(pod), wanted.mounts, own)
 
 
 def patch(pod: Document, wanted: Plan) -> tuple[Document, ...]:
@@ -172,19 +188,6 @@ def _container_strays(field: str, container: Document, wanted: Plan, ours: set[s
     for mount in list_at(container, "volumeMounts", field):
         if mount.get("name") in ours and mount.get("name") not in allowed:
             yield f'container "{name}" mounts "{mount["name"]}", which is not for it'
-
-
-def _common_user(pod: Document, readers: Iterable[str]) -> int | None:
-    """The user all readers of the key run as, if they say so themselves; the agent's files are for that user alone."""
-    names = set(readers)
-    users = {
-        object_at(container, "securityContext", field).get("runAsUser")
-        for field, _, container in _containers(_spec(pod), *_RUNNING)
-        if container.get("name") in names
-    }
-    user = users.pop() if len(users) == 1 else None
-    # Root reads any file, and an agent that must not be root cannot start as it.
-    return user if isinstance(user, int) and not isinstance(user, bool) and user > 0 else None
 
 
 def hide_from_added(pod: Document, old: Document, facts: Facts, settings: Injection) -> tuple[Document, ...]:
@@ -261,13 +264,24 @@ def _patch_agent(spec: Document, agent: Document, wanted: Plan) -> list[Document
 
 
 def _same_agent(actual: Document, wanted: Document, authorities: frozenset[str]) -> bool:
-    """Equal, but for the API token mount and the resource defaults that built-in admission plugins add."""
+    """Equal, but for the API token mount and the resource defaults that built-in admission plugins add.
+
+    How long it may take to start gives nobody anything; a pod from before that was configured is as it should be.
+    """
     mounts = [mount for mount in list_at(actual, "volumeMounts", AGENT) if not _is_api_token(mount)]
     return (
-        {**actual, "volumeMounts": mounts, "resources": None, "args": None}
-        == {**wanted, "resources": None, "args": None}
+        {**actual, "volumeMounts": mounts, "resources": None, "args": None, "startupProbe": None}
+        == {**wanted, "resources": None, "args": None, "startupProbe": None}
+        and _same_probe(actual.get("startupProbe"), wanted["startupProbe"])
         and _same_arguments(actual.get("args"), wanted["args"], authorities)
         and _same_resources(object_at(actual, "resources", AGENT), wanted["resources"])
+    )
+
+
+def _same_probe(actual: Any, wanted: Document) -> bool:
+    return bool(actual == wanted) or (
+        isinstance(actual, dict)
+        and {**actual, "failureThreshold": None} == {**wanted, "failureThreshold": None}
     )
 
 

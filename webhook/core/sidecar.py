@@ -90,10 +90,11 @@ def agent(
         mounts.append({"name": mount["name"], "mountPath": mount["mountPath"]})
         source = f":{SEALED_PATH}/{name}" if models[name].spec.delivery == "plaintext" else ""
         arguments.append(f"--{models[name].spec.delivery}={name}:{mount['mountPath']}{source}")
-    limits = dict(settings.limits)
+    limits, startup = dict(settings.limits), settings.startup_seconds
     if any(models[name].spec.delivery == "plaintext" for name in names):
         # The kernel charges files in memory to who writes them: a limit meant for the sidecar would kill it.
         limits.pop("memory", None)
+        startup = max(startup, settings.plaintext_startup_seconds)
     return {
         "name": AGENT,
         "image": settings.image,
@@ -108,7 +109,7 @@ def agent(
             "periodSeconds": 1,
             "timeoutSeconds": 5,
             "successThreshold": 1,
-            "failureThreshold": 600,
+            "failureThreshold": startup,
         },
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",

@@ -20,7 +20,7 @@ from webhook.core.cel.document import DocumentError, check
 from webhook.keys.refusal import EVIDENCE, NO_EVIDENCE, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 ALGORITHM = "ES384"
 SKEW = 30
@@ -36,6 +36,14 @@ _DIGESTS = frozenset({"SHA-256", "SHA256"})
 _MAY_BE_NULL = frozenset({
     "x-nvidia-attestation-warning", "x-nvidia-mismatch-measurement-records", "x-nvidia-cert-revocation-reason",
 })  # fmt: skip
+# What a device's token must say of its report and of both reference manifests: that each is signed, and by whom it may
+# be. Version 3 gives the chain's state (NVIDIA's guide to GPU claims), version 2 a verdict under the name beside it.
+_SIGNED = {
+    "attestation-report": "x-nvidia-gpu-attestation-report-cert-chain-validated",
+    "driver-rim": "x-nvidia-gpu-driver-rim-cert-validated",
+    "vbios-rim": "x-nvidia-gpu-vbios-rim-cert-validated",
+}
+_GOOD_CERTIFICATE = {"x-nvidia-cert-status": "valid", "x-nvidia-cert-ocsp-status": "good"}
 _NONCE_MATCHES = ("x-nvidia-gpu-attestation-report-nonce-match", "x-nvidia-attestation-report-nonce-match")
 
 
@@ -188,19 +196,37 @@ def _check_device(name: str, claims: Mapping[str, Any]) -> None:
         raise RefusedError(EVIDENCE, f"attestation: the report of {name} was not made for this nonce")
     if claims.get("secboot") is not True or claims.get("dbgstat") != "disabled":
         raise RefusedError(EVIDENCE, f"attestation: {name} runs without secure boot, or with debugging on")
-    for claim, value in claims.items():
-        if claim.startswith("x-nvidia-") and claim not in _MAY_BE_NULL and value is False:
+    for claim, value in _walk(claims):
+        if value is False and claim.startswith("x-nvidia-") and claim not in _MAY_BE_NULL:
             raise RefusedError(EVIDENCE, f"attestation: a check of {name} failed ({claim})")
+        if value != _GOOD_CERTIFICATE.get(claim, value):
+            raise RefusedError(EVIDENCE, f"attestation: a certificate of {name} does not hold ({claim})")
+    for what, verdict in _SIGNED.items():
+        signature, chain = f"x-nvidia-gpu-{what}-signature-verified", f"x-nvidia-gpu-{what}-cert-chain"
+        if claims.get(signature) is not True:
+            raise RefusedError(EVIDENCE, f"attestation: a check of {name} was not made ({signature})")
+        state = claims.get(chain)
+        if not (claims.get(verdict) is True if state is None else _is_good(state)):
+            raise RefusedError(EVIDENCE, f"attestation: a check of {name} was not made ({chain})")
+
+
+def _is_good(chain: Any) -> bool:
+    return isinstance(chain, dict) and _GOOD_CERTIFICATE.items() <= chain.items()
 
 
 def _refuse_nulls(claims: Any, what: str) -> None:
+    for claim, value in _walk(claims):
+        if value is None and claim not in _MAY_BE_NULL:
+            raise RefusedError(EVIDENCE, f"attestation: {what} leaves {claim} open (null)")
+
+
+def _walk(claims: Any) -> Iterator[tuple[str, Any]]:
+    """Every claim with its value, however deep it lies."""
     stack = [claims]
     while stack:
         value = stack.pop()
         if isinstance(value, dict):
-            for name, inner in value.items():
-                if inner is None and name not in _MAY_BE_NULL:
-                    raise RefusedError(EVIDENCE, f"attestation: {what} leaves {name} open (null)")
-                stack.append(inner)
+            yield from value.items()
+            stack += value.values()
         elif isinstance(value, list):
             stack += value

@@ -7,10 +7,12 @@ answer and the encryption to the agent's one-time key, and are wiped then.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +25,7 @@ from webhook.core.source import Knowledge, Needs, NotReadyError
 from webhook.keys import attestation, caller, challenge
 from webhook.keys.envelope import seal_keys
 from webhook.keys.errors import KmsError, KmsUnavailableError
-from webhook.keys.kms import KeyContext, open_kms
+from webhook.keys.kms import KeyContext, Patience, open_kms
 from webhook.keys.refusal import (
     BAD_REQUEST,
     CLUSTER_UNAVAILABLE,
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
     from webhook.keys.wire import ChallengeRequest, ReleaseRequest, RenewRequest
 
 MAX_ROUNDS = 8
+# Parts of a request's time: what it may take in all, to end with a sentence still, and what one key service may.
+_WHOLE, _KMS = 0.9, 0.5
 
 
 class ClusterView(Protocol):
@@ -111,6 +115,7 @@ class Broker:
             UnavailableError: it could not be decided.
         """
         event: dict[str, Any] = {"event": "key.release", "model": request.model}
+        until = asyncio.get_running_loop().time() + _WHOLE * self._settings.request_timeout_seconds
         with self._audited(event):
             public_key = base64.b64decode(request.public_key)
             self._challenges.check(request.nonce, public_key, self._now().timestamp())
@@ -121,12 +126,12 @@ class Broker:
             starts, lease_seconds = caller.agent_starts(pod, AGENT), self._settings.lease_seconds
             self._limits.release(who.uid, request.model, starts, self._clock(), lease_seconds)
             try:
-                encrypted = await self._sealed(model, public_key, request)
+                encrypted = await self._sealed(model, public_key, request, until)
             except BaseException:
                 self._limits.not_released(who.uid, request.model)
                 raise
             event["keys"] = [key.id for key in model.spec.keys]
-            lease = self._lease(ends)
+            lease = self._lease(ends, model)
             event["until"] = lease.grant_ends
             return Released(encrypted=base64.b64encode(encrypted).decode(), lease=lease)
 
@@ -140,7 +145,7 @@ class Broker:
         event: dict[str, Any] = {"event": "key.renewal", "model": request.model}
         with self._audited(event):
             _, _, ends = await self._decide(token, request.model, event)
-            lease = self._lease(ends)
+            lease = self._lease(ends, self._model(request.model))
             event["until"] = lease.grant_ends
             return lease
 
@@ -209,12 +214,21 @@ class Broker:
         claims = attestation.verify(request.attestation, keys, wanted.issuer, nonce, now)
         attestation.check_rule(attestation.compile_rule(wanted.rule), claims)
 
-    async def _sealed(self, model: ModelWeights, public_key: bytes, request: ReleaseRequest) -> bytes:
+    async def _sealed(
+        self, model: ModelWeights, public_key: bytes, request: ReleaseRequest, until: float
+    ) -> bytes:
         opened: dict[str, Secret] = {}
+        asked = ""
         try:
-            for key in model.spec.keys:
-                opened[key.id] = await self._unwrap(model.metadata.name, key)
+            async with asyncio.timeout_at(until):
+                for key in model.spec.keys:
+                    asked = key.kms
+                    opened[key.id] = await self._unwrap(model.metadata.name, key)
             return seal_keys(opened, public_key, request.nonce, request.model)
+        except TimeoutError:
+            raise UnavailableError(
+                KMS_UNAVAILABLE, f"{asked} did not answer in the time of a request"
+            ) from None
         except ValueError:
             raise RefusedError(BAD_REQUEST, "the agent's public key cannot be encrypted to") from None
         finally:
@@ -225,7 +239,11 @@ class Broker:
         try:
             wrapped = base64.b64decode(key.wrapped, validate=True)
             if key.kms not in self._services:
-                self._services[key.kms] = open_kms(key.kms, production=self._settings.production)
+                self._services[key.kms] = open_kms(
+                    key.kms,
+                    production=self._settings.production,
+                    patience=patience_within(_KMS * self._settings.request_timeout_seconds),
+                )
             secret = Secret(await self._services[key.kms].unwrap(wrapped, KeyContext(model, key.id)))
         except binascii.Error:
             raise RefusedError(NO_KEY, f'key "{key.id}" of model "{model}" is not base64') from None
@@ -238,13 +256,17 @@ class Broker:
             raise RefusedError(NO_KEY, f'key "{key.id}" of model "{model}" is no data key')
         return secret
 
-    def _lease(self, ends: datetime) -> Lease:
+    def _lease(self, ends: datetime, model: ModelWeights) -> Lease:
         left = int((ends - self._now()).total_seconds())
         seconds = max(min(self._settings.lease_seconds, left), 1)
         renew = max(min(self._settings.renew_seconds, seconds // 2), 1)
         grant_ends = "" if ends.year == datetime.max.year else ends.replace(microsecond=0).isoformat()
         return Lease(
-            seconds=seconds, renew_after=renew, grant_ends=grant_ends, authorities=self._authorities()
+            seconds=seconds,
+            renew_after=renew,
+            grant_ends=grant_ends,
+            authorities=self._authorities(),
+            keys=tuple(key.id for key in model.spec.keys),
         )
 
     def _authorities(self) -> tuple[str, ...]:
@@ -268,6 +290,13 @@ class Broker:
             raise
         finally:
             self._audit({**event, **result})
+
+
+def patience_within(seconds: float) -> Patience:
+    """Patience with a key service that is at its end within so many seconds, but for pauses of a second together."""
+    usual = Patience()
+    call = min(usual.call, seconds)
+    return replace(usual, call=call, attempts=min(usual.attempts, int(seconds / call)))
 
 
 def _key_ids(evidence: Any) -> frozenset[str]:

@@ -10,9 +10,11 @@ import binascii
 import http.client
 import json
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from webhook.keys.delivery import MAX_LEASE_SECONDS
 from webhook.keys.envelope import AgentKey
 from webhook.keys.errors import BadInputError, KeysError
 from webhook.keys.trust import Trust
@@ -39,10 +41,14 @@ class BrokerUnavailableError(KeysError):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """How long keys may be kept without hearing from the broker, and when to ask again, in seconds."""
+    """How long keys may be kept without hearing from the broker, and when to ask again, in seconds.
+
+    ``keys``: the ids of all keys that the model has; None where the broker does not say.
+    """
 
     seconds: float
     renew_after: float
+    keys: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +166,11 @@ def _document(body: bytes) -> dict[str, Any]:
 
 def _lease(fields: Any) -> Lease:
     try:
-        return Lease(max(float(fields["seconds"]), 1.0), max(float(fields["renewAfter"]), 1.0))
-    except (KeyError, TypeError, ValueError):
+        seconds, renew_after = (max(float(fields[name]), 1.0) for name in ("seconds", "renewAfter"))
+        keys = fields.get("keys")
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise BrokerUnavailableError("the broker's answer holds no lease") from None
+    if not isfinite(seconds) or not isfinite(renew_after):
+        raise BrokerUnavailableError("the broker's answer holds no lease")
+    listed = frozenset(map(str, keys)) if isinstance(keys, list) else None
+    return Lease(min(seconds, MAX_LEASE_SECONDS), renew_after, listed)

@@ -46,6 +46,9 @@ class Challenges:
             raw = base64.b64decode(nonce, altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             raw = b""
+        # Base64 has several spellings of the same bytes; a nonce is spent by its text, so only one of them is it.
+        if base64.urlsafe_b64encode(raw).decode() != nonce:
+            raw = b""
         body, mac = raw[: _TIME + _RANDOM], raw[_TIME + _RANDOM :]
         if len(raw) != _TIME + _RANDOM + _MAC or not hmac.compare_digest(self._mac(body, public_key), mac):
             raise RefusedError(NONCE, "the nonce was not issued by this broker for this agent's key")

@@ -1,6 +1,7 @@
 """Where the sidecar puts what it fetched, and how it takes it away again: files in memory, each complete or not there.
 
-A marker says that a model's directory is complete; the startup probe looks for markers and for nothing else.
+A lease's note says until when something may lie in a model's directory, and a marker that it is complete; the startup
+probe looks for these two and for nothing else. What no running lease vouches for must go.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,10 +23,21 @@ if TYPE_CHECKING:
     from webhook.keys.secret import Secret
 
 MARKER = ".weightlock-ready"
+LEASE = ".weightlock-lease"
 AUTHORITIES = ".weightlock-authorities"
+MAX_LEASE_SECONDS = 86_400.0
 _KEY_BYTES = 4096
+_MAX_NOTE = 256
 # Whom the sidecar believes outlives what it delivered, so that it can fetch it again.
-_OURS = frozenset({MARKER, AUTHORITIES})
+_OURS = frozenset({MARKER, LEASE, AUTHORITIES})
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease as the sidecar noted it: its end by the machine's monotonic clock, and what version it is about."""
+
+    ends: float
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +66,38 @@ class Target:
             if path.name not in keys:
                 erase(path)
 
-    def mark(self, text: str = "") -> None:
-        """Say that the directory is complete; ``text`` tells with what."""
-        replace_file(self.directory / MARKER, text.encode(), 0o444)
+    def remove_keys(self, key_ids: frozenset[str]) -> None:
+        """Take single keys away."""
+        for key_id in key_ids:
+            erase(self.directory / check_key_id(key_id))
 
-    def marked(self) -> str | None:
-        """What the marker tells, or None where there is none."""
-        try:
-            return (self.directory / MARKER).read_text()
-        except OSError:
-            return None
+    def hold(self, ends: float, version: str = "") -> None:
+        """Note until when, in monotonic seconds, the directory may hold anything; ``version`` says what."""
+        replace_file(self.directory / LEASE, f"{ends:.3f} {version}".encode(), 0o444)
 
-    def clear(self) -> None:
-        """Take everything away, the marker first. Readers that have a file open or mapped lose its content, too."""
-        (self.directory / MARKER).unlink(missing_ok=True)
-        for path in self._files():
+    def held(self, now: float) -> Held | None:
+        """The lease that was noted, where it still runs at ``now``; None where it does not, or cannot be read."""
+        return _held(self.directory, now)
+
+    def mark(self) -> None:
+        """Say that the directory is complete."""
+        replace_file(self.directory / MARKER, b"", 0o444)
+
+    def marked(self) -> bool:
+        """Whether the directory is said to be complete."""
+        return (self.directory / MARKER).is_file()
+
+    def clear(self) -> int:
+        """Take everything away, what vouches for it first; gives the number of files.
+
+        Readers that have a file open or mapped lose its content, too.
+        """
+        for name in (MARKER, LEASE):
+            (self.directory / name).unlink(missing_ok=True)
+        found = self._files()
+        for path in found:
             erase(path)
+        return len(found)
 
     def _files(self) -> list[Path]:
         found = [path for path in self.directory.rglob("*") if path.is_symlink() or not path.is_dir()]
@@ -94,6 +123,23 @@ def erase(path: Path) -> None:
 
 
 def complete(root: Path) -> bool:
-    """Whether every model's directory below ``root``/keys and ``root``/weights is marked, and there is at least one."""
+    """Whether every model's directory below ``root``/keys and ``root``/weights is complete under a lease that runs.
+
+    There must be at least one.
+    """
+    now = time.monotonic()
     directories = [path for base in ("keys", "weights") for path in (root / base).glob("*") if path.is_dir()]
-    return bool(directories) and all((path / MARKER).is_file() for path in directories)
+    return bool(directories) and all(
+        (path / MARKER).is_file() and _held(path, now) is not None for path in directories
+    )
+
+
+def _held(directory: Path, now: float) -> Held | None:
+    try:
+        with (directory / LEASE).open("rb") as stream:
+            ends, _, version = stream.read(_MAX_NOTE).decode().partition(" ")
+        held = Held(float(ends), version)
+    except (OSError, ValueError):
+        return None
+    # No lease is longer than that: its end is by another machine's clock, or was never written by us.
+    return held if now < held.ends <= now + MAX_LEASE_SECONDS else None

@@ -63,12 +63,14 @@ class Lease(Schema):
     """How long the keys may be kept without hearing from the broker, and when to ask again, in seconds.
 
     ``authorities``: those of the broker's certificate from now on, base64 DER; empty: as they were.
+    ``keys``: the ids of all keys of the model; what a sidecar holds besides must be wiped.
     """
 
     seconds: int
     renew_after: int
     grant_ends: str
     authorities: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 class Released(Schema):

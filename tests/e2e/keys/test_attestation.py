@@ -41,6 +41,7 @@ digest = hashlib.sha256(gpu.encode()).hexdigest()
 overall = token(**{{"x-nvidia-overall-att-result": True}}, submods={{"GPU-0": ["DIGEST", ["SHA-256", digest]]}})
 print(json.dumps([["JWT", overall], {{"GPU-0": gpu}}]))
 """
+CHAIN = {"x-nvidia-cert-status": "valid", "x-nvidia-cert-ocsp-status": "good"}
 GPU = {
     "measres": "success",
     "secboot": True,
@@ -48,6 +49,12 @@ GPU = {
     "hwmodel": "GH100 A01 GSP BROM",
     "x-nvidia-gpu-driver-version": "575.57.08",
     "x-nvidia-gpu-attestation-report-nonce-match": True,
+    "x-nvidia-gpu-attestation-report-signature-verified": True,
+    "x-nvidia-gpu-attestation-report-cert-chain": CHAIN,
+    "x-nvidia-gpu-driver-rim-signature-verified": True,
+    "x-nvidia-gpu-driver-rim-cert-chain": CHAIN,
+    "x-nvidia-gpu-vbios-rim-signature-verified": True,
+    "x-nvidia-gpu-vbios-rim-cert-chain": CHAIN,
 }
 
 
@@ -106,6 +113,10 @@ def test_attestation(lab: KeyLab, issuer: Any, sidecar: Any) -> None:
         ({"measres": "fail"}, "the measurements of GPU-0 do not match (measres)"),
         ({"secboot": None}, "leaves secboot open (null)"),
         ({"dbgstat": "enabled"}, "runs without secure boot, or with debugging on"),
+        (
+            {"x-nvidia-gpu-driver-rim-cert-chain": {**CHAIN, "x-nvidia-cert-status": "revoked"}},
+            "a certificate of GPU-0 does not hold (x-nvidia-cert-status)",
+        ),
         ({"x-nvidia-gpu-driver-version": "550.0"}, "the devices do not meet the rule of this model"),
         ({"eat_nonce": "00" * 32}, "the token of GPU-0 was not made for this release (nonce)"),
         ({"iss": "https://evil.example.com"}, "the token of GPU-0 is not the issuer's"),

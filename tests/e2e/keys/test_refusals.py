@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.keylab import AUDIENCE
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from harness.installed import Installed
     from harness.keylab import KeyLab
 
-VALIDATING = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/weightlock"
+_REGISTRATION = "/apis/admissionregistration.k8s.io/v1"
+CONFIGURATIONS = {
+    "ValidatingWebhookConfiguration": f"{_REGISTRATION}/validatingwebhookconfigurations/weightlock",
+    "MutatingWebhookConfiguration": f"{_REGISTRATION}/mutatingwebhookconfigurations/weightlock",
+}
 
 
 def refused_in_time(lab: KeyLab, token: str) -> str:
@@ -112,22 +116,34 @@ def test_a_pod_that_went_round_admission_gets_nothing(lab: KeyLab, weightlock: I
     assert said.endswith("[WL327]")
 
 
-def test_a_webhook_configuration_that_was_tampered_with_stops_all_releases(lab: KeyLab) -> None:
+@pytest.mark.parametrize("kind", CONFIGURATIONS)
+def test_a_webhook_configuration_that_was_tampered_with_stops_all_releases(
+    lab: KeyLab, weightlock: Installed, kind: str
+) -> None:
     lab.granted()
     pod = lab.running_pod()
     token = lab.token(pod)
-    admin = lab.cluster.client()
-    webhooks = admin.get(VALIDATING).ok()["webhooks"]
-    for change in (
+    admin, path = lab.cluster.client(), CONFIGURATIONS[kind]
+    webhooks = admin.get(path).ok()["webhooks"]
+    # An authority that is none of this webhook's: whoever has its key could answer in Weightlock's place.
+    other = base64.b64encode(lab.broker.ca.read_bytes()).decode()
+    changes: list[dict[str, Any]] = [
         {"failurePolicy": "Ignore"},
         {"rules": webhooks[0]["rules"][:1]},
-        {"namespaceSelector": {}},
-    ):
-        admin.patch(VALIDATING, {"webhooks": [{**webhooks[0], **change}]}).ok()
-        said = lab.refusal(token)
-        assert "ValidatingWebhookConfiguration weightlock was changed" in said
-        assert said.endswith("[WL328]")
-    admin.patch(VALIDATING, {"webhooks": webhooks}).ok()
+        {"namespaceSelector": {"matchLabels": {"nobody": "has-it"}}},
+        {"clientConfig": {**webhooks[0]["clientConfig"], "caBundle": other}},
+    ]
+    if len(webhooks[0]["rules"]) == 1:
+        changes[1] = {"rules": [{**webhooks[0]["rules"][0], "operations": ["DELETE"]}]}
+    guarded = f"admission is not guarded as it should be, so no key leaves: {kind} weightlock"
+    for change in changes:
+        admin.patch(path, {"webhooks": [{**webhooks[0], **change}]}).ok()
+        assert lab.refusal(token) == f"{guarded} was changed [WL328]"
+        with pytest.raises(BrokerRefusedError, match=r"was changed \[WL328\]"):
+            lab.client(token).renew(lab.model)
+    admin.delete(path)
+    assert lab.refusal(token) == f"{guarded} is missing [WL328]"
+    weightlock.add_webhooks()
     lab.client(token).release(lab.model)
 
 
@@ -159,6 +175,32 @@ def test_another_pods_token_and_another_model(lab: KeyLab) -> None:
         lab.client(token).release(other["metadata"]["name"])
     with pytest.raises(BrokerRefusedError, match=r'there is no ModelWeights "nothing" \[WL325\]'):
         lab.client(token).release("nothing")
+
+
+def test_the_token_of_another_pod_that_has_a_sidecar_of_its_own(lab: KeyLab) -> None:
+    lab.granted()
+    lab.running_pod()
+    other, driver = lab.weights(), "file.csi.example.com"
+    other["metadata"]["name"] = f"other-{lab.namespace}"
+    other["spec"] |= {"sensitivity": "public", "volumes": [{"csi": {"driver": driver}}]}
+    lab.cluster.apply(other)
+    document = lab.pod("other")
+    document["spec"]["volumes"] = [{"name": "weights", "csi": {"driver": driver, "readOnly": True}}]
+    pods = f"/api/v1/namespaces/{lab.namespace}/pods"
+
+    def injected() -> bool:
+        tried = lab.cluster.client("alice").post(pods, document, dryRun="All")
+        return tried.status == 201 and "initContainers" in tried.ok()["spec"]
+
+    eventually(injected, "the other model is known", seconds=15)
+    token = lab.token(lab.running_pod("other", document))
+    # Of the same service account, which has the grant; but what a pod does not read it does not get.
+    said = lab.refusal(token)
+    assert said == f'pod {lab.namespace}/other does not read model "{lab.model}" [WL325]'
+    with pytest.raises(BrokerRefusedError, match="WL325"):
+        lab.client(token).renew(lab.model)
+    refused = lab.broker.events(event="key.release", namespace=lab.namespace, code="WL325")
+    assert [(event["pod"], event["model"]) for event in refused] == [("other", lab.model)]
 
 
 def test_a_deleted_pod(lab: KeyLab) -> None:

@@ -17,12 +17,14 @@ WEBHOOK = {
     "webhooks": [],
 }
 
+MUTATING = {**WEBHOOK, "kind": "MutatingWebhookConfiguration"}
+
 
 @pytest.fixture
 def config(tmp_path):
     """A function that writes a configuration with some parts changed; None removes one."""
     (tmp_path / "challenge").write_bytes(b"k" * 32)
-    (tmp_path / "webhooks.yaml").write_text(yaml.safe_dump(WEBHOOK))
+    (tmp_path / "webhooks.yaml").write_text(yaml.safe_dump_all([WEBHOOK, MUTATING]))
 
     def write(tls=None, **settings):
         whole = {
@@ -76,7 +78,18 @@ def test_a_challenge_key_that_is_too_short(config, tmp_path):
         run(config())
 
 
-def test_without_expected_webhooks_nothing_could_be_released(config, tmp_path):
-    (tmp_path / "webhooks.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n")
-    with pytest.raises(UsageError, match="no webhook configuration"):
+@pytest.mark.parametrize(
+    ("documents", "said"),
+    [
+        (
+            [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}],
+            "no Mutating.* and no Validating",
+        ),
+        ([WEBHOOK], "no MutatingWebhookConfiguration, so"),
+        ([MUTATING], "no ValidatingWebhookConfiguration, so"),
+    ],
+)
+def test_both_kinds_of_webhook_configuration_are_expected(config, tmp_path, documents, said):
+    (tmp_path / "webhooks.yaml").write_text(yaml.safe_dump_all(documents))
+    with pytest.raises(UsageError, match=said):
         run(config())

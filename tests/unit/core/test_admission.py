@@ -2,6 +2,7 @@
 
 import jsonpatch
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from webhook.core.objects import ObjectKey
 from webhook.core.review import RefusedReviewError
 from webhook.core.sidecar import AGENT
 from webhook.core.source import Knowledge, Needs
+from webhook.core.verdict import respond
 
 NEED_GRANT = {
     "code": "WL101",
@@ -84,6 +86,52 @@ def test_a_grant_of_another_namespace_or_after_its_end_is_none(
 def test_a_pod_that_was_never_mutated_is_denied(snapshot_of, request_of, pod_of, atlas, now):
     snapshot = snapshot_of(atlas)
     assert codes(validate(request_of(pod_of(claim="atlas-weights")), snapshot, Knowledge(), now)) == ["WL301"]
+
+
+def warned(verdict):
+    return [finding.code for finding in verdict.warnings]
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"), [({}, ["WL304"]), ({"fsGroup": 2000}, []), ({"runAsUser": 7}, [])]
+)
+def test_who_may_not_read_the_key_is_warned(snapshot_of, request_of, pod_of, atlas, now, context, expected):
+    pod = pod_of(claim="atlas-weights", securityContext=context)
+    verdict, _ = admit(request_of(pod), snapshot_of(atlas), now, request_of)
+    assert verdict.allowed
+    assert warned(verdict) == expected
+    assert all(len(text) <= 120 and "…" not in text for text in respond(verdict).warnings)
+
+
+def test_who_writes_a_template_is_warned_of_what_its_pods_would_be(
+    snapshot_of, policy_of, request_of, pod_of, atlas, now
+):
+    template = pod_of(claim="atlas-weights", serviceAccountName="trainer")
+    document = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d", "namespace": "research"},
+        "spec": {"template": {"metadata": {}, "spec": template["spec"]}},
+    }
+    snapshot = snapshot_of(
+        atlas, policy_of(**{**NEED_GRANT, "validations": [{"expression": "weights.size() >= 0"}]})
+    )
+    assert warned(validate(request_of(document), snapshot, Knowledge(), now)) == ["WL304"]
+    template["spec"]["securityContext"] = {"fsGroup": 1}
+    assert warned(validate(request_of(document), snapshot, Knowledge(), now)) == []
+
+
+def test_plaintext_that_has_no_volume_to_come_from_is_denied(snapshot_of, request_of, pod_of, atlas, now):
+    model = next(document for document in yaml.safe_load_all(atlas) if document["kind"] == "ModelWeights")
+    model["spec"] |= {
+        "delivery": "plaintext",
+        "volumes": [{"image": {"reference": "example.com/models/atlas*"}}],
+    }
+    pod = pod_of()
+    pod["spec"]["containers"][0]["image"] = "example.com/models/atlas:1"
+    verdict, final = admit(request_of(pod), snapshot_of(model), now, request_of)
+    assert codes(verdict) == ["WL303"]
+    assert "initContainers" not in final["spec"]
 
 
 def test_a_plain_pod_goes_through_as_it_is(snapshot_of, request_of, pod_of, atlas, now):

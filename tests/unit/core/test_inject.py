@@ -129,6 +129,32 @@ def test_files_in_memory_are_not_bounded_by_what_the_sidecar_itself_needs():
     assert inject.patch(after, wanted) == (), "a namespace's LimitRange may set one"
 
 
+def startup(document):
+    return document["spec"]["initContainers"][0]["startupProbe"]["failureThreshold"]
+
+
+def test_unsealing_has_the_time_that_it_takes():
+    use = WeightUse("beta", "frontier", "sealed", "csi", True, ("main",))
+    files, keys = pod(volumes=[{"name": "sealed", "csi": {}}]), pod()
+    assert startup(injected(keys, Facts((USE,)))[0]) == 600
+    assert startup(injected(files, Facts((use,)))[0]) == 6 * 3600
+    longer = Injection(startup_seconds=60, plaintext_startup_seconds=86_400)
+    assert startup(injected(keys, Facts((USE,)), longer)[0]) == 60
+    assert startup(injected(files, Facts((use,)), longer)[0]) == 86_400
+
+
+def test_a_pod_from_before_the_time_was_configured_is_as_it_should_be():
+    before, _ = injected(pod(), Facts((USE,)))
+    wanted = inject.plan(pod(), Facts((USE,)), MODELS, Injection(startup_seconds=60), NOW)
+    assert inject.patch(before, wanted) == ()
+    for change in ({"periodSeconds": 60}, {"exec": {"command": ["sh"]}}, {"httpGet": {"port": 1}}):
+        forged = deepcopy(before)
+        forged["spec"]["initContainers"][0]["startupProbe"].update(change)
+        assert inject.patch(forged, wanted)
+    forged["spec"]["initContainers"][0].pop("startupProbe")
+    assert inject.patch(forged, wanted)
+
+
 def test_the_collector_of_evidence_is_configured_for_the_whole_cluster():
     after, _ = injected(pod(), Facts((USE,)), Injection(evidence_command="collect --gpu"))
     assert "--evidence-command=collect --gpu" in after["spec"]["initContainers"][0]["args"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import time
@@ -15,7 +14,15 @@ from webhook.keys.attestation import check_rule, compile_rule, verify
 from webhook.keys.refusal import EVIDENCE, NO_EVIDENCE, RefusedError
 
 ISSUER, NONCE, NOW = "https://nras.example.com", "ab" * 32, 1_800_000_000
-GPU = {
+CHAIN = {
+    "x-nvidia-cert-expiration-date": "2031-01-01T00:00:00Z",
+    "x-nvidia-cert-status": "valid",
+    "x-nvidia-cert-ocsp-status": "good",
+    "x-nvidia-cert-ocsp-nonce-matches": True,
+    "x-nvidia-cert-ocsp-response-valid": True,
+    "x-nvidia-cert-revocation-reason": None,
+}
+COMMON = {
     "measres": "success",
     "secboot": True,
     "dbgstat": "disabled",
@@ -29,16 +36,34 @@ GPU = {
     "x-nvidia-gpu-attestation-report-nonce-match": True,
     "x-nvidia-gpu-attestation-report-signature-verified": True,
     "x-nvidia-gpu-driver-rim-fetched": True,
+    "x-nvidia-gpu-driver-rim-schema-validated": True,
+    "x-nvidia-gpu-driver-rim-signature-verified": True,
     "x-nvidia-gpu-driver-rim-measurements-available": True,
-    "x-nvidia-gpu-driver-rim-cert-chain": {
-        "x-nvidia-cert-expiration-date": "2031-01-01T00:00:00Z",
-        "x-nvidia-cert-status": "valid",
-        "x-nvidia-cert-ocsp-status": "good",
-        "x-nvidia-cert-revocation-reason": None,
-    },
+    "x-nvidia-gpu-vbios-rim-fetched": True,
+    "x-nvidia-gpu-vbios-rim-schema-validated": True,
+    "x-nvidia-gpu-vbios-rim-signature-verified": True,
+    "x-nvidia-gpu-vbios-rim-measurements-available": True,
+    "x-nvidia-gpu-vbios-index-no-conflict": True,
     "x-nvidia-attestation-warning": None,
+}
+GPU = {
+    **COMMON,
+    "x-nvidia-device-type": "gpu",
+    "x-nvidia-gpu-attestation-report-cert-chain-fwid-match": True,
+    "x-nvidia-gpu-attestation-report-cert-chain": CHAIN,
+    "x-nvidia-gpu-driver-rim-version-match": True,
+    "x-nvidia-gpu-driver-rim-cert-chain": CHAIN,
+    "x-nvidia-gpu-vbios-rim-version-match": True,
+    "x-nvidia-gpu-vbios-rim-cert-chain": CHAIN,
     "x-nvidia-mismatch-measurement-records": None,
 }
+GPU_2 = {
+    **COMMON,
+    "x-nvidia-gpu-attestation-report-cert-chain-validated": True,
+    "x-nvidia-gpu-driver-rim-cert-validated": True,
+    "x-nvidia-gpu-vbios-rim-cert-validated": True,
+}
+PARTS = ("attestation-report", "driver-rim", "vbios-rim")
 
 
 class Issuer:
@@ -95,10 +120,11 @@ def test_good_evidence_gives_its_claims(issuer):
     assert [device["name"] for device in claims.as_cel()["devices"]] == ["GPU-0", "GPU-1"]
 
 
-def test_the_spellings_of_version_2(issuer):
-    gpu = {**GPU, "measres": "comparison-successful"}
+@pytest.mark.parametrize("measured", ["success", "comparison-successful"])
+def test_the_spellings_of_version_2(issuer, measured):
+    gpu = {**GPU_2, "measres": measured}
     claims = check(issuer, issuer.bundle({"GPU-0": gpu}, {"x-nvidia-ver": "2.0"}, digest="SHA256"))
-    assert claims.devices["GPU-0"]["measres"] == "comparison-successful"
+    assert claims.devices["GPU-0"]["measres"] == measured
 
 
 def test_no_evidence_has_its_own_code(issuer):
@@ -241,9 +267,68 @@ def test_every_check_must_have_been_made_and_passed(issuer, claim, values):
         refused(issuer, issuer.bundle({"GPU-0": GPU, "GPU-1": {**GPU, claim: value}}), "GPU-1|attestation: ")
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_a_signature_of_which_nothing_is_said_was_not_checked(issuer, part):
+    claim = f"x-nvidia-gpu-{part}-signature-verified"
+    for gpu in (GPU, GPU_2):
+        for value in ("absent", "true", 1):
+            refused(
+                issuer, issuer.bundle({"GPU-0": {**gpu, claim: value}}), rf"GPU-0 was not made \({claim}\)"
+            )
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_chain_of_which_nothing_is_said_was_not_checked(issuer, part):
+    chain = f"x-nvidia-gpu-{part}-cert-chain"
+    verdicts = [name for name in GPU_2 if part in name and name.endswith("-validated") and "-cert-" in name]
+    assert len(verdicts) == 1
+    without = {name: value for name, value in CHAIN.items() if name != "x-nvidia-cert-status"}
+    for gpu in (
+        {**GPU, chain: "absent"},
+        {**GPU, chain: {}},
+        {**GPU, chain: "valid"},
+        {**GPU, chain: [CHAIN]},
+        {**GPU, chain: without},
+        {**GPU, chain: without, verdicts[0]: True},
+        {**GPU_2, verdicts[0]: "absent"},
+        {**GPU_2, verdicts[0]: "true"},
+    ):
+        refused(issuer, issuer.bundle({"GPU-0": gpu}), rf"a check of GPU-0 was not made \({chain}\)")
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    ("claim", "value"),
+    [
+        ("x-nvidia-cert-status", "revoked"),
+        ("x-nvidia-cert-status", "expired"),
+        ("x-nvidia-cert-status", "invalid"),
+        ("x-nvidia-cert-status", True),
+        ("x-nvidia-cert-ocsp-status", "revoked"),
+        ("x-nvidia-cert-ocsp-status", "unknown"),
+        ("x-nvidia-cert-ocsp-nonce-matches", False),
+        ("x-nvidia-cert-ocsp-response-valid", False),
+    ],
+)
+def test_a_chain_that_does_not_hold_is_refused_whatever_the_service_concludes(issuer, part, claim, value):
+    gpu = {**GPU, f"x-nvidia-gpu-{part}-cert-chain": {**CHAIN, claim: value}}
+    refused(
+        issuer,
+        issuer.bundle({"GPU-0": gpu}),
+        rf"(certificate of GPU-0 does not hold|GPU-0 failed) \({claim}\)",
+    )
+
+
+def test_a_chain_that_nobody_knows_is_looked_at_too(issuer):
+    gpu = {**GPU, "x-nvidia-new": [{"deeper": {**CHAIN, "x-nvidia-cert-status": "revoked"}}]}
+    refused(issuer, issuer.bundle({"GPU-0": gpu}), "a certificate of GPU-0 does not hold")
+
+
 def test_a_null_deep_inside_fails_too(issuer):
-    gpu = copy.deepcopy(GPU)
-    gpu["x-nvidia-gpu-driver-rim-cert-chain"]["x-nvidia-cert-ocsp-status"] = None
+    gpu = {
+        **GPU,
+        "x-nvidia-gpu-driver-rim-cert-chain": {**CHAIN, "x-nvidia-cert-ocsp-status": None},
+    }
     refused(issuer, issuer.bundle({"GPU-0": gpu}), "leaves x-nvidia-cert-ocsp-status open")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
 import dataclasses
@@ -12,12 +13,16 @@ from datetime import timedelta
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from keyworld import serving
 
 from webhook.api.authorities import known
 from webhook.core.source import NotReadyError
+from webhook.keys.broker import patience_within
+from webhook.keys.brokerclient import BrokerUnavailableError
 from webhook.keys.challenge import evidence_nonce
 from webhook.keys.envelope import AgentKey
 from webhook.keys.errors import KmsUnavailableError
+from webhook.keys.kms.local import LocalKms
 from webhook.keys.limits import Limits
 from webhook.keys.refusal import RefusedError, UnavailableError
 from webhook.keys.wire import ChallengeRequest, ReleaseRequest, RenewRequest
@@ -271,6 +276,42 @@ async def test_what_cannot_be_found_out_is_told_from_a_refusal(world, monkeypatc
     await broker.close()
 
 
+@pytest.mark.parametrize(("seconds", "each"), [(2, 60), (2, 0.8)], ids=["hangs", "is slow, key by key"])
+async def test_a_key_service_that_takes_too_long_is_told_as_its_fault(
+    world, tmp_path, monkeypatch, seconds, each
+):
+    for number in range(4):
+        await world.wrap(f"more-{number}")
+
+    async def slow(_self, _wrapped, _context):
+        await asyncio.sleep(each)
+        return bytearray(32)
+
+    monkeypatch.setattr(LocalKms, "unwrap", slow)
+    async with serving(world, tmp_path, request_timeout_seconds=seconds) as served:
+        with pytest.raises(BrokerUnavailableError, match=r"^local://.* did not answer .* \[WL912\]$"):
+            await served.release()
+    assert world.events[0]["code"] == "WL912"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "call", "attempts"), [(10, 5, 2), (60, 5, 4), (4, 4, 1), (0.5, 0.5, 1), (5, 5, 1)]
+)
+def test_patience_with_key_services_fits_into_a_request(seconds, call, attempts):
+    patience = patience_within(seconds)
+    assert (patience.call, patience.attempts) == (call, attempts)
+
+
+async def test_a_lease_names_the_keys_that_the_model_has(world):
+    broker = world.broker()
+    _, lease = await release(broker)
+    assert lease.keys == ("k1",)
+    world.model["spec"]["keys"] = []
+    await world.wrap("k2")
+    broker._source = world.source()
+    assert (await broker.renew("good", RenewRequest(model="atlas-70b"))).keys == ("k2",)
+
+
 async def test_a_fault_of_ours_is_audited_and_releases_nothing(world, monkeypatch):
     broker = world.broker()
 
@@ -329,7 +370,18 @@ async def test_attested_and_released(world):
         secboot=True,
         dbgstat="disabled",
         hwmodel="GH100",
-        **{"x-nvidia-gpu-attestation-report-nonce-match": True},
+        **{
+            f"x-nvidia-gpu-{claim}": True
+            for claim in (
+                "attestation-report-nonce-match",
+                "attestation-report-signature-verified",
+                "attestation-report-cert-chain-validated",
+                "driver-rim-signature-verified",
+                "driver-rim-cert-validated",
+                "vbios-rim-signature-verified",
+                "vbios-rim-cert-validated",
+            )
+        },
     )
     digest = hashlib.sha256(gpu.encode()).hexdigest()
     overall = token(

@@ -48,6 +48,20 @@ def test_every_changed_byte_is_noticed(place, change):
         CHALLENGES.check(base64.urlsafe_b64encode(raw).decode(), PUBLIC, NOW)
 
 
+def test_one_spelling_of_a_nonce_counts():
+    nonce = CHALLENGES.issue(PUBLIC, NOW)
+    raw = base64.urlsafe_b64decode(nonce)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    body = nonce.rstrip("=")
+    spellings = {body[:-1] + letter + nonce[len(body) :] for letter in alphabet} - {nonce}
+    same = {other for other in spellings if base64.urlsafe_b64decode(other) == raw}
+    assert len(same) == 3, "what base64 does not tell apart"
+    for other in (*same, base64.b64encode(raw).decode().replace("-", "+"), body):
+        if other != nonce:
+            with pytest.raises(RefusedError):
+                CHALLENGES.check(other, PUBLIC, NOW)
+
+
 def test_nonces_differ_and_so_does_their_evidence():
     nonces = {CHALLENGES.issue(PUBLIC, NOW) for _ in range(50)}
     assert len(nonces) == len({evidence_nonce(nonce) for nonce in nonces}) == 50

@@ -1,0 +1,27 @@
+"""What the configuration file refuses, before anything runs by it."""
+
+import pytest
+from pydantic import ValidationError
+
+from webhook.api.config import Injection
+
+
+@pytest.mark.parametrize("command", ["", "collect", "/usr/bin/collect --gpu 'all of them'"])
+def test_a_command_that_collects_evidence(command):
+    assert Injection(evidence_command=command).evidence_command == command
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("a 'b", "No closing quotation"), ("  ", "names no program"), ("''", "names no program")],
+)
+def test_a_command_that_no_sidecar_could_run(command, said):
+    with pytest.raises(ValidationError, match=said):
+        Injection(evidence_command=command)
+
+
+@pytest.mark.parametrize("field", ["startup_seconds", "plaintext_startup_seconds"])
+@pytest.mark.parametrize("seconds", [0, 9, 604_801])
+def test_how_long_a_sidecar_may_take_has_bounds(field, seconds):
+    with pytest.raises(ValidationError):
+        Injection.model_validate({field: seconds})
