@@ -199,6 +199,14 @@ def granted(lab: Lab) -> None:
     eventually(lab.is_admitted, "the pod is admitted", every=0.5)
 
 
+def injection(release: Release, part: str) -> dict[str, Any]:
+    """The settings of the sidecar in a part's configuration."""
+    path = f"/api/v1/namespaces/{NAMESPACE}/configmaps/{NAME}-config"
+    data = release.cluster.client().get(path).ok()["data"]
+    found: dict[str, Any] = yaml.safe_load(data[f"{part}.yaml"])["settings"]["injection"]
+    return found
+
+
 def crd_of(release: Release) -> str:
     labels = release.cluster.client().get(CRD).ok()["metadata"]["labels"]
     return str(labels["helm.sh/chart"])
@@ -221,6 +229,10 @@ def upgraded(release: Release, lab: Lab) -> None:
     assert crd_of(release) == f"weightlock-{version()}"
     assert all("gpu-operator" in names for names in release.exempt())
     assert {name: release.data("secrets", name) for name in SECRETS.values()} == before
+    # What runs keeps its keys; what is created gets the new sidecar.
+    images = {part: injection(release, part) for part in ("broker", "webhook")}
+    assert images["broker"]["formerImages"] == ["ghcr.io/weightlock/weightlock:0.1.0"]
+    assert "formerImages" not in images["webhook"]
     # The authority of before stays trusted: nothing is closed while the controller puts its own in office.
     release.wait_admitting(lab.namespace)
     release.start("controller")

@@ -139,7 +139,11 @@ class World:
 
     def use_authorities(self, pem):
         """Let the configuration hold these authorities of the broker's certificate."""
-        injection = self.settings.injection.model_copy(update={"ca_bundle": pem})
+        self.inject_by(ca_bundle=pem)
+
+    def inject_by(self, **changes):
+        """Go on with other settings of the sidecar, as after an upgrade."""
+        injection = self.settings.injection.model_copy(update=changes)
         self.settings = self.settings.model_copy(update={"injection": injection})
 
     def source(self):

@@ -71,6 +71,11 @@ class Injection(Schema):
     """The key sidecar that Weightlock adds to pods that read weights."""
 
     image: Name = "ghcr.io/weightlock/weightlock:0.2.0"
+    former_images: list[Name] = Field(
+        default_factory=list,
+        max_length=16,
+        description="images of earlier versions: pods that run with one keep their keys, new pods never get one",
+    )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     broker_url: Pattern = Field(
         default="https://weightlock-broker.weightlock-system.svc.cluster.local.:8443",

@@ -375,4 +375,5 @@ def _plan(
 ) -> inject.Plan:
     """What a pod that is created must carry; it has one template, itself."""
     injection = snapshot.settings.injection
-    return inject.plan(_object(request), facts[0].facts, snapshot.models, injection, now)
+    wanted = inject.plan(_object(request), facts[0].facts, snapshot.models, injection, now)
+    return replace(wanted, images=frozenset(injection.former_images)) if request.running else wanted

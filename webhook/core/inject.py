@@ -39,7 +39,8 @@ _NO_DEVICES = frozenset({"", "void", "none"})
 class Plan:
     """What belongs into one pod: our containers and volumes, and per container name its mounts and environment.
 
-    ``authorities`` are those that a sidecar injected earlier, or by another replica, may carry in place of its own.
+    ``authorities`` are those that a sidecar injected earlier, or by another replica, may carry in place of its own,
+    ``images`` those of earlier versions, where a pod that runs is judged again.
     ``undeliverable`` says why models cannot be brought to the pod.
     """
 
@@ -48,6 +49,7 @@ class Plan:
     mounts: Mapping[str, tuple[Document, ...]]
     hidden: frozenset[str]
     authorities: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
     undeliverable: tuple[UndeliverableError, ...] = ()
 
 
@@ -254,7 +256,7 @@ def _patch_agent(spec: Document, agent: Document, wanted: Plan) -> list[Document
     places = [index for index, container in enumerate(present) if container.get("name") == AGENT]
     readers = [index for index, container in enumerate(present) if container.get("name") in wanted.mounts]
     if len(places) == 1 and not any(index < places[0] for index in readers):
-        if _same_agent(present[places[0]], agent, wanted.authorities):
+        if _same_agent(present[places[0]], agent, wanted):
             return []
         return [{"op": "replace", "path": f"/spec/initContainers/{places[0]}", "value": agent}]
     operations: list[Document] = [
@@ -263,17 +265,21 @@ def _patch_agent(spec: Document, agent: Document, wanted: Plan) -> list[Document
     return [*operations, {"op": "add", "path": "/spec/initContainers/0", "value": agent}]
 
 
-def _same_agent(actual: Document, wanted: Document, authorities: frozenset[str]) -> bool:
+def _same_agent(actual: Document, wanted: Document, plan: Plan) -> bool:
     """Equal, but for the API token mount and the resource defaults that built-in admission plugins add.
 
+    A pod that ran before an upgrade has the image of its time, and would otherwise lose its keys to the upgrade.
     How long it may take to start gives nobody anything; a pod from before that was configured is as it should be.
     """
     mounts = [mount for mount in list_at(actual, "volumeMounts", AGENT) if not _is_api_token(mount)]
+    image = actual.get("image")
+    if not isinstance(image, str) or image not in plan.images:
+        image = wanted["image"]
     return (
         {**actual, "volumeMounts": mounts, "resources": None, "args": None, "startupProbe": None}
-        == {**wanted, "resources": None, "args": None, "startupProbe": None}
+        == {**wanted, "image": image, "resources": None, "args": None, "startupProbe": None}
         and _same_probe(actual.get("startupProbe"), wanted["startupProbe"])
-        and _same_arguments(actual.get("args"), wanted["args"], authorities)
+        and _same_arguments(actual.get("args"), wanted["args"], plan.authorities)
         and _same_resources(object_at(actual, "resources", AGENT), wanted["resources"])
     )
 

@@ -6,6 +6,7 @@ here decides anything, and the object is never changed.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from webhook.core.review import REVIEW_API_VERSION, AdmissionRequest, parse_request
@@ -52,7 +53,8 @@ def creation_of(
         "object": asked,
         "dryRun": False,
     }
-    return parse_request({"apiVersion": REVIEW_API_VERSION, "kind": "AdmissionReview", "request": request})
+    review = {"apiVersion": REVIEW_API_VERSION, "kind": "AdmissionReview", "request": request}
+    return replace(parse_request(review), running=True)
 
 
 def account_of(document: Document, workloads: WorkloadTable) -> tuple[str, tuple[str, ...]]:

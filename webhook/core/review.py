@@ -57,7 +57,10 @@ class UserInfo:
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRequest:
-    """One request. ``raw`` is the request document itself, for policies that read ``request``."""
+    """One request. ``raw`` is the request document itself, for policies that read ``request``.
+
+    ``running`` says that nobody asks: what was admitted earlier and runs is judged again.
+    """
 
     uid: str
     kind: GroupVersionName
@@ -71,6 +74,7 @@ class AdmissionRequest:
     old_object: Document | None
     dry_run: bool
     raw: Document
+    running: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,11 @@ controller.
 {{- end -}}
 {{- end -}}
 {{- $config = mustMergeOverwrite $config (deepCopy $root.Values.config) -}}
+{{- if ne .component "webhook" -}}
+{{- with include "weightlock.formerImages" (dict "root" $root "image" $config.settings.injection.image "given" $config.settings.injection.formerImages) | fromJsonArray -}}
+{{- $_ := set $config.settings.injection "formerImages" . -}}
+{{- end -}}
+{{- end -}}
 {{- if eq .component "broker" -}}
 {{- $fixed := dict "challengeKey" "/etc/weightlock/challenge/key" "webhooks" "/etc/weightlock/expected/webhooks.yaml" -}}
 {{- if eq $root.Values.certificates.mode "selfManaged" -}}
@@ -162,6 +167,19 @@ controller.
 {{- $_ := set $config "broker" (merge $fixed (deepCopy $root.Values.broker.config)) -}}
 {{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/*
+The sidecar's images of the release as it stands, so that pods that run keep their keys through an upgrade, as JSON: the newest
+first, and no more than eight. Without a cluster to look at only those that were given.
+*/}}
+{{- define "weightlock.formerImages" -}}
+{{- $images := .given | default list -}}
+{{- $live := lookup "v1" "ConfigMap" .root.Release.Namespace (printf "%s-config" (include "weightlock.fullname" .root)) | default dict -}}
+{{- $before := ((get ($live.data | default dict) "broker.yaml" | default "" | fromYaml).settings).injection | default dict -}}
+{{- $images = concat $images (list $before.image) ($before.formerImages | default list) | compact | uniq -}}
+{{- $images = without $images .image -}}
+{{- toJson (slice $images 0 (min 8 (len $images))) -}}
 {{- end -}}
 
 {{/*

@@ -416,3 +416,21 @@ def test_injection_is_idempotent_and_changes_no_input(document, weights):
     assert inject.patch(after, wanted) == ()
     again, _ = injected(after, Facts(tuple(weights)))
     assert again == after
+
+
+def test_a_pod_that_runs_may_have_the_sidecar_of_an_earlier_version_and_a_new_one_may_not():
+    old, new = "registry.example.com/weightlock:1", "registry.example.com/weightlock:2"
+    running = injected(pod(), Facts((USE,)), Injection(image=old))[0]
+    wanted = inject.plan(pod(), Facts((USE,)), MODELS, Injection(image=new, former_images=[old]), NOW)
+    assert inject.patch(running, wanted), "whoever creates a pod does not choose the version"
+    judged_again = replace(wanted, images=frozenset({old}))
+    assert inject.patch(running, judged_again) == ()
+    for change in (
+        lambda agent: agent.update(image="registry.example.com/other:1"),
+        lambda agent: agent.update(image=[old]),
+        lambda agent: agent.update(command=["sh"]),
+        lambda agent: agent["args"].append("--more"),
+    ):
+        forged = deepcopy(running)
+        change(forged["spec"]["initContainers"][0])
+        assert inject.patch(forged, judged_again)

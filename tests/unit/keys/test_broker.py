@@ -137,6 +137,15 @@ async def test_a_pod_that_admission_would_not_let_through(world, change, said):
     assert found.endswith("[WL327]")
 
 
+async def test_a_pod_that_runs_keeps_its_keys_through_an_upgrade(world):
+    world.broker()
+    old = world.settings.injection.image
+    world.inject_by(image="registry.example.com/weightlock:next")
+    assert "WL301" in await refusal(world.broker())
+    world.inject_by(former_images=[old])
+    assert (await release(world.broker()))[0]
+
+
 async def test_a_pod_that_believes_somebody_else_gets_nothing(world):
     ours, other = (selfsigned.make(["broker"]).authority.decode() for _ in range(2))
     world.use_authorities(ours)
