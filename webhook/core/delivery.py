@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from webhook.core.facts.model import WeightUse
     from webhook.core.objects import Document
 
+# The user of our image (see Dockerfile).
+IMAGE_USER = 65532
 _RUNNING = ("initContainers", "containers")
 # Root reads the files of others only with these.
 _ROOTS_OWN = frozenset({"ALL", "CAP_DAC_OVERRIDE", "DAC_OVERRIDE"})
@@ -76,8 +78,18 @@ def sealed_mount(spec: Document, model: str, uses: Iterable[WeightUse]) -> Docum
     return {**mount, "subPath": parts[0]} if parts and parts[0] else mount
 
 
-def common_user(spec: Document, readers: Collection[str]) -> int | None:
-    """The user all readers run as, if they say so themselves; the agent's files are for that user alone."""
+def agent_user(spec: Document, readers: Collection[str]) -> int | None:
+    """Who the agent runs as, whose files are for that user alone: as all readers, if they say so themselves.
+
+    None leaves it to the pod or the platform, but for root: an agent that must not be root could not start.
+    """
+    user = _common_user(spec, readers)
+    if user is None and _user({"securityContext": object_at(spec, "securityContext", "spec")}) == 0:
+        return IMAGE_USER
+    return user
+
+
+def _common_user(spec: Document, readers: Collection[str]) -> int | None:
     users = {
         object_at(container, "securityContext", "spec").get("runAsUser")
         for field in _RUNNING

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.authorities import given, known
-from webhook.core.delivery import UndeliverableError, common_user, is_closed_to_some, sealed_mount
+from webhook.core.delivery import UndeliverableError, agent_user, is_closed_to_some, sealed_mount
 from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
 from webhook.core.sidecar import AGENT, AUTHORITY, PREFIX, agent, delivery_mount, volumes
 
@@ -98,7 +98,7 @@ def plan(
         names = [name for name in names if name not in undeliverable]
         if not names:
             return Plan(None, (), {}, hidden, undeliverable=tuple(undeliverable.values()))
-    user = common_user(spec, mounts)
+    user = agent_user(spec, mounts)
     sidecar = agent(names, models, sealed, settings, given(settings.ca_bundle, now), user)
     return Plan(
         agent=sidecar,

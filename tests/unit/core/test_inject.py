@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import jsonpatch
 import pytest
@@ -13,6 +14,7 @@ from webhook.api.authorities import known
 from webhook.api.config import Injection
 from webhook.api.modelweights import ModelWeights
 from webhook.core import inject
+from webhook.core.delivery import IMAGE_USER
 from webhook.core.facts.model import DeviceUse, Facts, WeightUse
 from webhook.core.sidecar import AGENT, volume_name
 from webhook.server import selfsigned
@@ -33,6 +35,7 @@ def model(name="atlas-70b", delivery="key"):
     )
 
 
+ROOT = Path(__file__).resolve().parents[3]
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 MODELS = {"atlas-70b": model(), "beta": model("beta", "plaintext")}
 USE = WeightUse("atlas-70b", "frontier", "weights", "persistentVolumeClaim", True, ("main",))
@@ -97,6 +100,20 @@ def test_the_agent_runs_as_the_one_user_who_reads_the_key(users, expected):
     use = WeightUse("atlas-70b", "frontier", "w", "csi", True, tuple(names))
     after, _ = injected(document, Facts((use,)))
     assert after["spec"]["initContainers"][0]["securityContext"].get("runAsUser") == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"), [({}, IMAGE_USER), ({"runAsUser": 0}, IMAGE_USER), ({"runAsUser": 7}, 7)]
+)
+def test_in_a_pod_of_roots_the_agent_runs_as_its_images_user(own, expected):
+    document = pod(securityContext={"runAsUser": 0})
+    document["spec"]["containers"][0]["securityContext"] = own
+    agent = injected(document, Facts((USE,)))[0]["spec"]["initContainers"][0]
+    assert agent["securityContext"]["runAsUser"] == expected
+
+
+def test_the_images_user_is_that_of_the_dockerfile():
+    assert f"USER {IMAGE_USER}:{IMAGE_USER}" in (ROOT / "Dockerfile").read_text().splitlines()
 
 
 def test_plaintext_gives_the_agent_the_sealed_files_and_the_reader_the_open_ones():
