@@ -249,17 +249,26 @@ async def test_what_is_under_way_is_finished(serve, make_source, make_policy, re
     await asyncio.gather(*closing)
 
 
-async def test_a_connection_just_made_is_given_a_moment_for_its_request(serve):
-    client = await serve()
-    reader, writer = await asyncio.open_connection("localhost", client.port, ssl=client.context)
+HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def answered_and_closed(client, reader, writer):
+    """Begin to close; a request that comes a moment later is answered, and its connection ends with that."""
     closing = [asyncio.create_task(listener.close(5)) for listener in client.webhook.listeners]
     await asyncio.sleep(0.1)
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(HEALTHZ)
     answer = await reader.read()
     writer.close()
     assert answer.startswith(b"HTTP/1.1 200")
     assert b"Connection: close" in answer
     await asyncio.gather(*closing)
+
+
+async def test_a_connection_just_made_is_given_a_moment_for_its_request(serve):
+    client = await serve()
+    await answered_and_closed(
+        client, *await asyncio.open_connection("localhost", client.port, ssl=client.context)
+    )
 
 
 async def test_a_connection_that_brings_nothing_does_not_hold_up_the_end(serve, monkeypatch):
@@ -276,16 +285,9 @@ async def test_a_connection_that_was_used_a_moment_ago_is_closed_by_its_next_ans
     monkeypatch.setattr("webhook.server.listener._QUIET_SECONDS", 0.4)
     client = await serve()
     reader, writer = await asyncio.open_connection("localhost", client.port, ssl=client.context)
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(HEALTHZ)
     await reader.readuntil(b"\r\n\r\nok\n")
-    closing = [asyncio.create_task(listener.close(5)) for listener in client.webhook.listeners]
-    await asyncio.sleep(0.1)
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-    answer = await reader.read()
-    writer.close()
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert b"Connection: close" in answer
-    await asyncio.gather(*closing)
+    await answered_and_closed(client, reader, writer)
 
 
 async def test_an_idle_connection_does_not_hold_up_the_end(serve, monkeypatch):
