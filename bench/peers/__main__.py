@@ -2,7 +2,7 @@
 
 --quick          a try of a few minutes: one round, shorter, smaller; writes to build/ and not to the docs
 --short          two rounds instead of three, in about half the time
---only NAME …    some engines: kyverno, gatekeeper, noop, vap, weightlock
+--only NAME …    Weightlock and some others: kyverno, gatekeeper, noop, vap
 --report         measure nothing; write the report again from the results
 """
 

@@ -57,7 +57,7 @@ class Bench:
             name: self.programs[name]["reason"] for name in PEERS if "program" not in self.programs[name]
         }
         chosen = [engine for engine in ENGINES if engine.name not in self.missing]
-        self._chosen = [engine for engine in chosen if not only or engine.name in only]
+        self._chosen = [engine for engine in chosen if not only or engine.name in {Weightlock.name, *only}]
 
     def __enter__(self):
         self.cluster.start()

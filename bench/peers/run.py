@@ -18,7 +18,7 @@ def main(arguments):
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a try of a few minutes")
     parser.add_argument("--short", action="store_true", help="two rounds, in about half the time")
-    parser.add_argument("--only", nargs="+", default=(), help="these engines")
+    parser.add_argument("--only", nargs="+", default=(), help="Weightlock and these")
     parser.add_argument("--report", action="store_true", help="write the report again, measure nothing")
     parser.add_argument("--no-growth", action="store_true", help="only the turns")
     options = parser.parse_args(arguments)
