@@ -11,8 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
 from webhook.cli.main import UsageError
 from webhook.server import logs
 from webhook.server.supervisor import Supervisor
@@ -101,6 +99,10 @@ def _is_supervised(text: bytes) -> bool:
     """Whether a worker is to be kept apart. What is wrong with the text is for the worker to say."""
     if sys.platform == "win32":
         return False
+    if b"supervise" not in text:
+        return True
+    import yaml  # noqa: PLC0415 - a megabyte, for a setting that hardly any file has
+
     try:
         document = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
     except (yaml.YAMLError, ValueError, RecursionError):
