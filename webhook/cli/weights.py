@@ -54,7 +54,11 @@ def add_parser(subparsers: _Subparsers) -> None:
     seal.add_argument(
         "--model", required=True, help="name of the ModelWeights object; the files are bound to it"
     )
-    seal.add_argument("--key-id", default="", help="name for the data key (today's date)")
+    seal.add_argument(
+        "--key-id",
+        default="",
+        help="name for the data key (today's date); with --update, the one it must have",
+    )
     seal.add_argument("--update", action="store_true", help="seal what changed as the next generation")
 
     unseal = _command(commands, "unseal", _unseal, "decrypt a sealed directory", key=True)
@@ -133,9 +137,8 @@ def _guarded(run: Command, args: argparse.Namespace) -> int:
 def _seal(args: argparse.Namespace) -> int:
     service, started = _service(args), time.monotonic()
     with _work(args) as work:
-        key_id = args.key_id or work.now[:10]
         manifest = operations.seal(
-            args.source, args.directory, service, args.model, key_id, work, update=args.update
+            args.source, args.directory, service, args.model, args.key_id, work, update=args.update
         )
     _say_manifest(args, manifest, "sealed", time.monotonic() - started)
     return 0

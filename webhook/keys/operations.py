@@ -107,6 +107,9 @@ def seal(
 ) -> Manifest:
     """Seal ``source`` into ``directory``; with ``update``, as the next generation of what is sealed there.
 
+    ``key_id`` names the data key, today's date where it is empty; an update goes on under the key that is there, and
+    refuses another name for it: the directory may have been put back to an older generation, under an older key.
+
     Gives the manifest that is in force afterwards; an update that finds nothing changed gives the one before, and so
     does the command of a first seal that was cut short when all but clearing up was done.
 
@@ -120,18 +123,18 @@ def seal(
     with open_journal(directory) as journal:
         found = read_manifest(directory)
         if found is None:
-            key, ref = _data_key(journal, service, model, check_key_id(key_id), 1)
+            key, ref = _data_key(journal, service, model, check_key_id(key_id or work.now[:10]), 1)
             with key:
                 return Sealing(directory, model, key, ref, None, journal).run(
                     items, {}, work.now, work.jobs, work.progress
                 )
-        _check_update(found, directory, model, update=update or _ended(journal, found.claims))
+        _check_update(found, directory, model, key_id, update=update or _ended(journal, found.claims))
         with service.unwrap(found.claims.key, model) as key:
             before = found.verify(key)
             ended = finish_cut_run(directory, before, key, journal)
             if not update and ended and _sealed_by(journal, before, items):
                 return before
-            _check_update(found, directory, model, update=update)
+            _check_update(found, directory, model, key_id, update=update)
             _refuse_other_run(journal, before)
             keep = unchanged(directory, before, key, items, work.jobs, work.progress)
             if len(keep) == len(items) == len(before.files):
@@ -340,7 +343,7 @@ def _begun_ref(begun: dict[str, Any], journal: Journal, model: str, key_id: str)
     return ref
 
 
-def _check_update(found: Unverified, directory: Path, model: str, *, update: bool) -> None:
+def _check_update(found: Unverified, directory: Path, model: str, key_id: str, *, update: bool) -> None:
     claims = found.claims
     if claims.model != model:
         raise BadInputError(f'{directory} holds model "{claims.model}", not "{model}"')
@@ -348,6 +351,11 @@ def _check_update(found: Unverified, directory: Path, model: str, *, update: boo
         raise BadInputError(
             f"{directory} is sealed already (generation {claims.generation}); "
             "to seal what changed since as the next generation, add --update"
+        )
+    if key_id and claims.key.id != key_id:
+        raise BadInputError(
+            f'{directory} is sealed under key "{claims.key.id}", not "{key_id}", and an update goes on under the key '
+            "that is there; weights rotate --reencrypt gives it another"
         )
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import threading
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -246,13 +247,24 @@ def test_the_model_must_be_the_one_asked_for(sealed, service):
 
 def test_a_damaged_file_leaves_no_partial_one_and_the_others_whole(tree, sealed, tmp_path, service, work):
     spoil(sealed / "shards/deep/three.bin.sealed", (3 << 20) + 3)
+    # One at a time: what is under way besides would be kept, to be gone on with.
     with pytest.raises(SealedDataError, match="segment 4 of 4"):
-        unseal(sealed, tmp_path / "back", service, work)
+        unseal(sealed, tmp_path / "back", service, replace(work, jobs=1))
     for name in names(tmp_path / "back"):
         if name != JOURNAL_NAME:
             assert (tmp_path / "back" / name).read_bytes() == (tree / name).read_bytes()
     assert not (tmp_path / "back/shards/deep/three.bin").exists()
     assert not list((tmp_path / "back").rglob(f"*{PARTIAL_SUFFIX}"))
+
+
+def test_beside_a_damaged_file_nothing_half_done_is_taken_for_whole(tree, sealed, tmp_path, service, work):
+    spoil(sealed / "shards/deep/three.bin.sealed", (3 << 20) + 3)
+    with pytest.raises(SealedDataError, match="segment 4 of 4"):
+        unseal(sealed, tmp_path / "back", service, work)
+    assert not (tmp_path / "back/shards/deep/three.bin").exists()
+    for name in names(tmp_path / "back"):
+        if name != JOURNAL_NAME and not name.endswith(PARTIAL_SUFFIX):
+            assert (tmp_path / "back" / name).read_bytes() == (tree / name).read_bytes()
 
 
 def test_files_in_the_way_are_not_overwritten(tree, sealed, tmp_path, service, work, same):
@@ -288,7 +300,7 @@ def test_an_update_seals_only_what_changed(tree, sealed, tmp_path, service, work
     (tree / "config.json").write_bytes(b"changed")
     (tree / "added.bin").write_bytes(b"added")
     (tree / "empty.txt").unlink()
-    manifest = operations.seal(tree, sealed, service, "atlas-70b", "ignored", work, update=True)
+    manifest = operations.seal(tree, sealed, service, "atlas-70b", "", work, update=True)
     assert (manifest.generation, manifest.key.id) == (2, "k1")
     assert "config.json.2.sealed" in names(sealed)
     assert not {"config.json.sealed", "empty.txt.sealed"} & set(names(sealed))
@@ -653,3 +665,16 @@ def test_many_small_files(tmp_path, service, work):
     manifest = operations.seal(source, tmp_path / "s", service, "m", "k1", work)
     assert len(manifest.files) == 300
     assert faults(tmp_path / "s", service, work) == []
+
+
+def test_an_update_says_under_which_key_it_would_go_on(tree, sealed, service, work):
+    (tree / "config.json").write_text("other")
+    with pytest.raises(BadInputError, match='is sealed under key "k1", not "k2"'):
+        operations.seal(tree, sealed, service, "atlas-70b", "k2", work, update=True)
+    manifest = operations.seal(tree, sealed, service, "atlas-70b", "", work, update=True)
+    assert (manifest.generation, manifest.key.id) == (2, "k1")
+
+
+def test_a_data_key_without_a_name_has_the_days(tree, tmp_path, service, work):
+    manifest = operations.seal(tree, tmp_path / "s", service, "m", "", work)
+    assert manifest.key.id == work.now[:10]
