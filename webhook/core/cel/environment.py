@@ -55,7 +55,7 @@ _STAND_INS: Final = {
         ),
     ),
 }
-_CACHED_SCOPES: Final = 64
+_CACHED: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,7 @@ class Environment:
         self._stand_ins = (
             _STAND_INS if namespace else _STAND_INS | {"namespaceObject": checked.constant(None)}
         )
-        self._engine = _raw(tuple(self._with_slots({}).items()))
-        self._scopes: dict[tuple[tuple[str, str], ...], Any] = {}
+        self._engine = _raw(tuple(self._declared.items()))
 
     def variables(self) -> Variables:
         """Return an empty scope for the variables of one policy."""
@@ -166,19 +165,7 @@ class Environment:
         unusual = sorted(
             (scope[name].qualified, scope[name].type_name) for name in names if scope[name].slot not in usual
         )
-        if not unusual:
-            return self._engine
-        key = tuple(unusual)
-        env = self._scopes.get(key)
-        if env is None:
-            if len(self._scopes) >= _CACHED_SCOPES:
-                self._scopes.clear()
-            env = self._scopes[key] = _raw(tuple(self._with_slots(dict(unusual)).items()))
-        return env
-
-    def _with_slots(self, unusual: dict[str, str]) -> dict[str, str]:
-        slots = {PREFIX + name: words for name, words in types.usual_slots().items()}
-        return self._declared | {name: types.signature(words) for name, words in (slots | unusual).items()}
+        return _raw(tuple(self._declared.items()), tuple(unusual)) if unusual else self._engine
 
     def _names(self, references: frozenset[str]) -> tuple[tuple[str, bytes], ...]:
         """Return what stands for the variables that no activation holds, by name.
@@ -192,10 +179,16 @@ class Environment:
         return tuple(names.items())
 
 
-@lru_cache(maxsize=_CACHED_SCOPES)
-def _raw(variables: tuple[tuple[str, str], ...]) -> Any:
-    """The engine's environment for these, one for all who declare the same: each takes a megabyte and 15 ms."""
-    return engine.environment(dict(variables))
+@lru_cache(maxsize=_CACHED)
+def _raw(declared: tuple[tuple[str, str], ...], unusual: tuple[tuple[str, str], ...] = ()) -> Any:
+    """The engine's environment of what is ``declared``, the usual slots and ``unusual`` ones (types in words).
+
+    There is one for all who declare the same: each takes a megabyte and 15 ms.
+    """
+    slots = {PREFIX + name: words for name, words in types.usual_slots().items()} | dict(unusual)
+    return engine.environment(
+        dict(declared) | {name: types.signature(words) for name, words in slots.items()}
+    )
 
 
 @cache
