@@ -90,7 +90,10 @@ class KeyLab(Lab):
         account = pod["spec"]["serviceAccountName"]
         path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{account}/token"
         kubelet = self.cluster.client(f"system:node:{self.node}", ["system:nodes"])
-        return str(kubelet.post(path, body).ok()["status"]["token"])
+        # The API server learns by a watch on which node a pod is, and a kubelet asks again until it has.
+        return str(
+            eventually(lambda: kubelet.post(path, body).ok()["status"]["token"], "the kubelet gets the token")
+        )
 
     def client(self, token: str, **options: Any) -> BrokerClient:
         path = self.home / f"token-{hashlib.sha256(token.encode()).hexdigest()[:8]}"
