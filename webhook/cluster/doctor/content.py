@@ -1,4 +1,4 @@
-"""Checks of what people wrote: policies that do not compile, and models that no volume of the cluster is."""
+"""Check the users' objects: policies that do not compile, and models without a volume in the cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_NAMED = 5
 
 
 async def policies(patient: Patient) -> Sequence[Finding]:
-    """Every policy compiles: those that people wrote, and those the chart mounts."""
+    """Check that every policy compiles: the users' own, and those that the chart mounts."""
     written = await patient.ours("weightpolicies", "WeightPolicy")
     builder = SnapshotBuilder(Settings(), complete=False)
     shipped = await patient.mounted("policies", "policies.yaml")
@@ -30,14 +30,14 @@ async def policies(patient: Patient) -> Sequence[Finding]:
             Finding("fail", f"{key.name}: {why}", f"weightlock policy lint, and correct {key.name}")
             for key, why in list(problems.items())[:_MOST_NAMED]
         ]
-    return [Finding("ok", f"{len(shipped)} shipped and {len(written)} of your own compile")]
+    return [Finding("ok", f"{len(shipped)} shipped policies and {len(written)} of your own compile")]
 
 
 async def models(patient: Patient) -> Sequence[Finding]:
-    """Every model is some claim or volume, where it says by which claims or volumes it is known."""
+    """Check that every model that names claims or volumes matches at least one of them."""
     written = await patient.ours("modelweights", "ModelWeights")
     if not written:
-        fix = "name your weights: kubectl explain modelweights.spec, docs/concepts.md"
+        fix = "register your weights: kubectl explain modelweights.spec, docs/concepts.md"
         return [Finding("warn", "no ModelWeights: no weights are protected, only accelerators", fix)]
     claims = await patient.items("/api/v1/persistentvolumeclaims")
     volumes = await patient.items("/api/v1/persistentvolumes")
@@ -49,19 +49,19 @@ async def models(patient: Patient) -> Sequence[Finding]:
         Finding("fail", f"{key.name}: {why}", f"kubectl edit modelweights {key.name}")
         for key, why in snapshot.problems.items()
     ]
-    known = set(_known(snapshot, claims, volumes))
+    matched = set(_matched(snapshot, claims, volumes))
     for name, model in snapshot.models.items():
-        # Other volumes stand in pods, which nobody here reads.
+        # Other volumes are in pods, which the doctor does not read.
         only_named = all(
             entry.persistent_volume_claim or entry.persistent_volume for entry in model.spec.volumes
         )
-        if only_named and name not in known:
+        if only_named and name not in matched:
             fix = f"compare kubectl get pvc,pv -A --show-labels with kubectl get modelweights {name} -o yaml"
-            faults.append(Finding("warn", f"{name} is no claim or volume of this cluster", fix))
-    return faults[:_MOST_NAMED] or [Finding("ok", f"{len(written)}, each found")]
+            faults.append(Finding("warn", f"{name} matches no claim or volume in this cluster", fix))
+    return faults[:_MOST_NAMED] or [Finding("ok", f"{len(written)} models, each with a volume")]
 
 
-def _known(snapshot: Snapshot, claims: list[Document], volumes: list[Document]) -> Iterator[str]:
+def _matched(snapshot: Snapshot, claims: list[Document], volumes: list[Document]) -> Iterator[str]:
     catalog = snapshot.catalog
     for item in claims:
         metadata = item["metadata"]

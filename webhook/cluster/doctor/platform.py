@@ -1,4 +1,4 @@
-"""Checks of the cluster around Weightlock: its version, its nodes, the runtime and its GPUs."""
+"""Check the cluster: its version, its nodes, the container runtime and the GPUs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from webhook.core.objects import Document
 
-# Native sidecars (KEP-753) are stable since then.
+# Native sidecars (KEP-753) are stable since this version.
 LEAST = (1, 33)
 _VERSION = re.compile(r"v?(\d+)\.(\d+)")
 _UNPRIVILEGED = "ACCEPT_NVIDIA_VISIBLE_DEVICES_ENVVAR_WHEN_UNPRIVILEGED"
@@ -20,20 +20,20 @@ _IN_FILE = re.compile(
     r"^\s*accept-nvidia-visible-devices-envvar-when-unprivileged\s*=\s*(true|false)", re.MULTILINE
 )
 _TOOLKIT, _PLUGIN = "container-toolkit", "device-plugin"
-_TAKES_ALL = "any image can take every GPU of its node by NVIDIA_VISIBLE_DEVICES"
+_TAKES_ALL = "any image can get every GPU of its node with NVIDIA_VISIBLE_DEVICES"
 
 
 async def kubernetes(patient: Patient) -> Sequence[Finding]:
-    """The API server is new enough for native sidecars."""
-    said = str((await patient.find("/version") or {}).get("gitVersion", ""))
-    if _is_old(said):
-        fix = "upgrade the control plane: before 1.33 a pod would wait for its key sidecar to end"
-        return [Finding("fail", f"{said or 'no version'}; native sidecars need 1.33", fix)]
-    return [Finding("ok", f"{said}, has native sidecars")]
+    """Check that the API server supports native sidecars."""
+    version = str((await patient.find("/version") or {}).get("gitVersion", ""))
+    if _is_old(version):
+        fix = "upgrade the control plane: before 1.33, a pod would wait for its key sidecar to finish"
+        return [Finding("fail", f"{version or 'no version'}: native sidecars need 1.33", fix)]
+    return [Finding("ok", f"{version} supports native sidecars")]
 
 
 async def kubelets(patient: Patient) -> Sequence[Finding]:
-    """The nodes are new enough as well."""
+    """Check that the kubelets support native sidecars."""
     nodes = await patient.items("/api/v1/nodes")
     versions = {
         item["metadata"]["name"]: item.get("status", {}).get("nodeInfo", {}).get("kubeletVersion", "")
@@ -43,11 +43,11 @@ async def kubelets(patient: Patient) -> Sequence[Finding]:
     if old:
         fix = f"upgrade these kubelets, or keep pods that read weights off them: kubectl cordon {' '.join(old[:5])}"
         return [Finding("fail", f"{_some(old)} cannot run native sidecars", fix)]
-    return [Finding("ok", f"{len(nodes)} nodes, all new enough" if nodes else "no nodes yet")]
+    return [Finding("ok", f"{len(nodes)} nodes, all support native sidecars" if nodes else "no nodes yet")]
 
 
 async def runtime_classes(patient: Patient) -> Sequence[Finding]:
-    """Pods with GPUs find the runtime that hands devices out."""
+    """Check that pods with GPUs can use the runtime that provides the devices."""
     classes = {
         item["metadata"]["name"] for item in await patient.items("/apis/node.k8s.io/v1/runtimeclasses")
     }
@@ -55,10 +55,10 @@ async def runtime_classes(patient: Patient) -> Sequence[Finding]:
     gpus = [item for item in nodes if any(key.startswith("nvidia.com/") for key in _allocatable(item))]
     if gpus and "nvidia" not in classes:
         fix = (
-            "install the NVIDIA GPU operator's RuntimeClass, or see that nvidia is the nodes' default runtime"
+            "install the NVIDIA GPU operator's RuntimeClass, or make nvidia the nodes' default runtime"
         )
         return [
-            Finding("warn", f"{len(gpus)} nodes offer NVIDIA GPUs and there is no RuntimeClass nvidia", fix)
+            Finding("warn", f"{len(gpus)} nodes offer NVIDIA GPUs, but the RuntimeClass nvidia is missing", fix)
         ]
     if not gpus:
         return [Finding("ok", "no node offers NVIDIA GPUs")]
@@ -66,13 +66,13 @@ async def runtime_classes(patient: Patient) -> Sequence[Finding]:
 
 
 async def gpu_runtime(patient: Patient) -> Sequence[Finding]:
-    """GPUs are given by the device plugin and not to whoever asks by an environment variable."""
+    """Check that the device plugin assigns GPUs, not an environment variable of the container."""
     policies = await patient.items("/apis/nvidia.com/v1/clusterpolicies")
     sets = await patient.items("/apis/apps/v1/daemonsets")
     toolkits = [item for item in sets if _uses(item, _TOOLKIT)]
     plugins = [item for item in sets if _uses(item, _PLUGIN) and "nvidia" in str(item["spec"]).lower()]
     if not (policies or toolkits or plugins):
-        return [Finding("ok", "no NVIDIA operator, toolkit or device plugin here")]
+        return [Finding("ok", "no NVIDIA operator, toolkit or device plugin in this cluster")]
     settings = dict(_by_operator(policies)) | dict(_by_daemonset(toolkits))
     for namespace in sorted({item["metadata"]["namespace"] for item in (*toolkits, *plugins)}):
         settings |= dict(
@@ -81,11 +81,11 @@ async def gpu_runtime(patient: Patient) -> Sequence[Finding]:
     loose = [where for where, value in settings.items() if value != "false"]
     if not settings:
         raise SkippedError(
-            "the toolkit's settings are on the nodes only: see /etc/nvidia-container-runtime/config.toml there"
+            "the toolkit's settings are only on the nodes: see /etc/nvidia-container-runtime/config.toml there"
         )
     if loose:
         return [Finding("warn", f"{_some(loose)}: {_TAKES_ALL}", _fix_of(policies))]
-    return [Finding("ok", f"{_some(list(settings))} refuses GPUs by environment variable")]
+    return [Finding("ok", f"{_some(list(settings))} rejects GPUs by environment variable")]
 
 
 def _by_operator(policies: Iterable[Document]) -> Iterator[tuple[str, str]]:
@@ -114,7 +114,7 @@ def _by_file(namespace: str, maps: Iterable[Document]) -> Iterator[tuple[str, st
 
 
 def _value(environment: Any) -> str:
-    """What an environment says; the toolkit accepts where it is silent."""
+    """Return the value in an environment. The toolkit's default is to accept."""
     named = {item.get("name"): item.get("value") for item in environment or () if isinstance(item, dict)}
     return str(named.get(_UNPRIVILEGED, "true")).lower()
 

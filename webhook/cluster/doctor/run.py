@@ -1,4 +1,4 @@
-"""The table of checks, and the run through it: one after another, each on its own, none of them ever a traceback."""
+"""Run the table of checks one after another. A check never fails with a traceback and never affects another check."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 CHECKS: dict[str, Examine] = {
     "kubernetes": platform.kubernetes,
     "nodes": platform.kubelets,
-    "types": installation.types,
+    "CRDs": installation.types,
     "webhook configurations": installation.configurations,
     "guard": installation.guard,
     "deployments": installation.deployments,
     "certificate": secrets.certificate,
-    "asks mutate": asking.mutates,
-    "asks validate": asking.validates,
-    "judges": asking.judges,
+    "mutating webhook": asking.mutates,
+    "validating webhook": asking.validates,
+    "evaluation": asking.evaluates,
     "exempt namespaces": installation.exemptions,
-    "webhook knowledge": parts.knowledge,
+    "snapshot": parts.snapshot,
     "leader": parts.leader,
     "signing key": secrets.signing_key,
     "broker": parts.broker,
-    "key service": parts.key_service,
+    "KMS": parts.kms,
     "policies": content.policies,
     "models": content.models,
     "runtime classes": platform.runtime_classes,
@@ -44,15 +44,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One finding and the check it is of."""
+    """One result and the name of its check."""
 
     check: str
     finding: Finding
 
 
 async def examine(cluster: Cluster, namespace: str, name: str, version: str, seconds: float) -> list[Row]:
-    """All checks of `CHECKS`. Raises `ClusterError` where the API server cannot be reached; ``seconds`` bound each
-    request.
+    """Run all checks of `CHECKS`. ``seconds`` bounds each request.
+
+    Raises:
+        ClusterError: the API server cannot be reached.
     """
     api = await KubeApi.connect(cluster, in_cluster=False)
     try:
@@ -80,12 +82,12 @@ async def _made(examined: Examine, patient: Patient) -> list[Finding]:
     except ApiError as error:
         return [
             Finding(
-                "fail", f"could not be looked at: {error}", "try again; the API server refused or was slow"
+                "fail", f"cannot run the check: {error}", "retry: the API server rejected the request or was slow"
             )
         ]
     except TimeoutError:
-        return [Finding("fail", "took too long", "try again with a longer --timeout")]
+        return [Finding("fail", "the check timed out", "retry with a longer --timeout")]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        # Whatever an object of the cluster holds that it should not hold is one check's fault and not the command's.
+        # An invalid object in the cluster must fail one check only, not the command.
         log.debug("unreadable", exc_info=error)
-        return [Finding("fail", f"an object of the cluster cannot be read ({type(error).__name__})", "")]
+        return [Finding("fail", f"cannot read an object in the cluster ({type(error).__name__})", "")]

@@ -24,7 +24,7 @@ async def test_a_refusal_by_weightlock_proves_that_it_was_asked(patient, world):
 @pytest.mark.parametrize(
     ("words", "result", "meaning", "fix"),
     [
-        ("", "fail", "does not ask mutate.weightlock.dev", "helm upgrade"),
+        ("", "fail", "does not call mutate.weightlock.dev", "helm upgrade"),
         (
             CALL.format("Post: tls: x509: unknown authority"),
             "fail",
@@ -34,13 +34,13 @@ async def test_a_refusal_by_weightlock_proves_that_it_was_asked(patient, world):
         (
             CALL.format("dial tcp: connect: connection refused"),
             "fail",
-            "nobody listens there",
+            "no process listens at its address",
             "#the-webhook-is-down",
         ),
-        (CALL.format("context deadline exceeded"), "fail", "does not answer in time", "#the-webhook-is-down"),
+        (CALL.format("context deadline exceeded"), "fail", "it timed out", "#the-webhook-is-down"),
         (CALL.format("something new"), "fail", "something new", "#the-webhook-is-down"),
-        ('admission webhook "other" denied the request: no', "warn", "somebody else refused first", ""),
-        (REFUSED.format("validate"), "warn", "somebody else refused first", ""),
+        ('admission webhook "other" denied the request: no', "warn", "another admission plugin denied the request first", ""),
+        (REFUSED.format("validate"), "warn", "another admission plugin denied the request first", ""),
     ],
 )
 async def test_everything_else_does_not(patient, world, words, result, meaning, fix):
@@ -53,7 +53,7 @@ async def test_whoever_may_not_create_pods_cannot_try(patient, world):
     world.said = [
         'pods is forbidden: User "u" cannot create resource "pods" in API group "" in the namespace "default"'
     ]
-    with pytest.raises(SkippedError, match=r"^may not create pods in default$"):
+    with pytest.raises(SkippedError, match=r"^not allowed to create pods in default$"):
         await asking.mutates(patient)
 
 
@@ -70,7 +70,7 @@ async def test_whoever_may_not_create_pods_cannot_try(patient, world):
 )
 async def test_a_verdict_is_a_verdict_and_a_fault_is_none(patient, world, words, result):
     world.said = [words]
-    assert [item.result for item in await asking.judges(patient)] == [result]
+    assert [item.result for item in await asking.evaluates(patient)] == [result]
 
 
 async def test_it_tries_where_people_are_governed(patient, world):
@@ -79,9 +79,9 @@ async def test_it_tries_where_people_are_governed(patient, world):
         webhook = world.objects[path]["webhooks"][0]
         webhook["namespaceSelector"]["matchExpressions"][0]["values"] = ["default", "kube-system"]
     with pytest.raises(SkippedError, match="every namespace is exempt"):
-        await asking.governed(patient)
+        await asking.covered(patient)
     world.lists["/api/v1/namespaces"] += [
         {"metadata": {"name": "going", "deletionTimestamp": "2026-11-02T09:00:00Z"}},
         {"metadata": {"name": "research"}},
     ]
-    assert await asking.governed(patient) == "research"
+    assert await asking.covered(patient) == "research"

@@ -27,7 +27,7 @@ async def test_a_policy_that_does_not_compile_is_named(patient, world):
     assert (finding.result, finding.what.startswith("mine: ")) == ("fail", True)
     world.lists[f"{API}/weightpolicies"] = [policy("true")]
     (finding,) = await content.policies(patient)
-    assert (finding.result, finding.what) == ("ok", "0 shipped and 1 of your own compile")
+    assert (finding.result, finding.what) == ("ok", "0 shipped policies and 1 of your own compile")
 
 
 CLAIM = {"persistentVolumeClaim": {"namespaces": ["research"], "names": ["atlas-*"]}}
@@ -47,10 +47,10 @@ async def test_a_model_that_something_is(patient, world):
     world.lists["/api/v1/persistentvolumeclaims"] = [
         {"metadata": {"namespace": "research", "name": "atlas-1"}}
     ]
-    assert (await content.models(patient))[0].what == "1, each found"
+    assert (await content.models(patient))[0].what == "1 models, each with a volume"
     world.lists[f"{API}/modelweights"] = [model(VOLUME)]
     world.lists["/api/v1/persistentvolumes"] = [{"metadata": {"name": "pv", "labels": {"weights": "atlas"}}}]
-    assert (await content.models(patient))[0].what == "1, each found"
+    assert (await content.models(patient))[0].what == "1 models, each with a volume"
 
 
 async def test_no_model_at_all(patient, world):

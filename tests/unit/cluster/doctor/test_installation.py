@@ -34,7 +34,7 @@ async def test_a_type_that_is_missing_or_changed(patient, world):
     first, second = await installation.types(patient)
     assert (first.result, first.what) == (
         "fail",
-        "modelweights.weightlock.dev is missing, and its objects with it",
+        "modelweights.weightlock.dev and all its objects are missing",
     )
     assert "docs/runbook.md#a-type-was-deleted" in first.fix
     assert second.what == (
@@ -46,7 +46,7 @@ async def test_a_type_of_another_version_is_no_fault_of_anybody(patient, world):
     world.objects[TYPE]["metadata"] = {"labels": {"app.kubernetes.io/version": "2.0.0"}}
     world.objects[TYPE]["spec"]["names"]["categories"] = ["new"]
     (finding,) = await installation.types(patient)
-    assert (finding.result, "is of version 2.0.0, this command of 1.0.0" in finding.what) == ("warn", True)
+    assert (finding.result, "has version 2.0.0, this command has version 1.0.0" in finding.what) == ("warn", True)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ async def test_a_loose_configuration_where_the_charts_may_not_be_read(patient, w
 async def test_a_configuration_that_is_missing(patient, world):
     del world.objects[CONFIGURATION]
     (finding,) = await installation.configurations(patient)
-    assert finding.what == "ValidatingWebhookConfiguration weightlock is missing: nothing is governed"
+    assert finding.what == "ValidatingWebhookConfiguration weightlock is missing: Weightlock covers no namespace"
 
 
 def rendered(world, name, file, *documents):
@@ -105,7 +105,7 @@ async def test_a_bundle_counts_where_the_chart_made_it_and_not_where_the_control
 async def test_files_that_are_meant_for_api_servers_and_are_not_there(patient, world):
     world.objects["/metrics"] = "up 1\n"
     assert said(await installation.manifests(patient)) == [
-        ("ok", "none; see apiServerManifests in the chart's values")
+        ("ok", "none (see apiServerManifests in the chart's values)")
     ]
     rendered(world, "apiserver-manifests", "validating.yaml")
     patient._read.clear()
@@ -113,7 +113,7 @@ async def test_files_that_are_meant_for_api_servers_and_are_not_there(patient, w
     assert (finding.result, "are not on the disk" in finding.what) == ("warn", True)
     metric = "apiserver_manifest_admission_config_controller_last_config_info"
     world.objects["/metrics"] = f'{metric}{{plugin="ValidatingAdmissionWebhook"}} 1\n'
-    assert said(await installation.manifests(patient)) == [("ok", "the API server asked has some")]
+    assert said(await installation.manifests(patient)) == [("ok", "the queried API server has admission configuration on its disk")]
 
 
 def exempt(world, **selector):
@@ -129,7 +129,7 @@ async def test_exemptions_that_surprise(patient, world):
         matchExpressions=[{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": values}],
     )
     assert said(await installation.exemptions(patient)) == [
-        ("warn", "exempt, but does not exist: whoever creates namespace not-there is not governed in it"),
+        ("warn", "namespace not-there is exempt but does not exist: any user that creates it bypasses Weightlock"),
         ("warn", "also exempt: default"),
     ]
 
@@ -149,7 +149,7 @@ async def test_exemptions_that_surprise(patient, world):
 async def test_exemptions_that_people_can_give_themselves(patient, world, selector):
     exempt(world, **selector)
     (finding,) = await installation.exemptions(patient)
-    assert (finding.result, "by labels that people can choose" in finding.what) == ("fail", True)
+    assert (finding.result, "by labels that users can set" in finding.what) == ("fail", True)
 
 
 async def test_no_guard_and_a_loosened_one(patient, world):
@@ -163,7 +163,7 @@ async def test_no_guard_and_a_loosened_one(patient, world):
     }
     patient._read.clear()
     (finding,) = await installation.guard(patient)
-    assert (finding.result, finding.what) == ("fail", "the policy weightlock-guard was loosened")
+    assert (finding.result, finding.what) == ("fail", "the policy weightlock-guard was weakened")
     world.objects[f"{base}ybindings/weightlock-guard"]["spec"]["validationActions"] = ["Deny"]
     assert (await installation.guard(patient))[0].result == "ok"
 
@@ -185,12 +185,12 @@ async def test_no_guard_and_a_loosened_one(patient, world):
         (
             {"metadata": {"labels": {"app.kubernetes.io/version": "2.0.0"}}},
             "warn",
-            "webhook is version 2.0.0, this command 1.0.0",
+            "webhook has version 2.0.0, this command has version 1.0.0",
         ),
         (
             {"spec": {"replicas": 1}, "status": {"readyReplicas": 1, "updatedReplicas": 1}},
             "warn",
-            "one replica of the webhook: while it restarts, governed namespaces are closed",
+            "the webhook has one replica: covered namespaces are closed while it restarts",
         ),
     ],
 )
@@ -213,8 +213,8 @@ async def test_what_may_not_be_read_is_skipped_with_the_right_that_is_lacking(pa
         '"apps" in the namespace "weightlock-system"'
     )
     world.refusals[DEPLOYMENT] = ApiError(403, "Forbidden", words)
-    with pytest.raises(SkippedError, match=r"^may not get deployments in weightlock-system$"):
+    with pytest.raises(SkippedError, match=r"^not allowed to get deployments in weightlock-system$"):
         await installation.deployments(patient)
     world.refusals["/metrics"] = ApiError(403, "Forbidden", 'forbidden: User "u" cannot get path "/metrics"')
-    with pytest.raises(SkippedError, match=r"^may not get /metrics$"):
+    with pytest.raises(SkippedError, match=r"^not allowed to get /metrics$"):
         await installation.manifests(patient)

@@ -22,9 +22,9 @@ def lease(seconds_ago, holder="c-1"):
     [
         (lambda: lease(3), "ok", "c-1, renewed "),
         (lambda: lease(300), "fail", "c-1, renewed its lease 300 s ago"),
-        (lambda: lease(3, holder=""), "fail", "no controller leads"),
-        (lambda: {"spec": {}}, "fail", "no controller leads"),
-        (None, "fail", "no controller has ever led"),
+        (lambda: lease(3, holder=""), "fail", "no controller is the leader"),
+        (lambda: {"spec": {}}, "fail", "no controller is the leader"),
+        (None, "fail", "no controller has ever been the leader"),
     ],
 )
 async def test_somebody_leads(patient, world, found, result, words):
@@ -64,13 +64,13 @@ def running(world, metrics, name="w-1"):
 )
 async def test_what_replicas_know(patient, world, age, problems, result):
     running(world, f"weightlock_snapshot_age_seconds {age}\nweightlock_snapshot_problems {problems}.0\n")
-    assert [item.result for item in await parts.knowledge(patient)] == [result]
+    assert [item.result for item in await parts.snapshot(patient)] == [result]
 
 
 async def test_without_running_pods_nobody_is_asked(patient, world):
     world.lists[PODS] = []
-    with pytest.raises(SkippedError, match="no running pods of the webhook"):
-        await parts.knowledge(patient)
+    with pytest.raises(SkippedError, match="the webhook has no running pods"):
+        await parts.snapshot(patient)
 
 
 @pytest.mark.parametrize(
@@ -84,4 +84,4 @@ async def test_without_running_pods_nobody_is_asked(patient, world):
 )
 async def test_the_key_service_as_brokers_see_it(patient, world, line, result):
     running(world, f"weightlock_key_releases_total{line}\n")
-    assert [item.result for item in await parts.key_service(patient)] == [result]
+    assert [item.result for item in await parts.kms(patient)] == [result]

@@ -67,7 +67,7 @@ async def test_the_operators_setting(patient, world):
     world.lists[POLICIES] = [policy]
     (finding,) = await platform.gpu_runtime(patient)
     assert finding.result == "warn"
-    assert finding.what.startswith("ClusterPolicy cluster-policy: any image can take every GPU")
+    assert finding.what.startswith("ClusterPolicy cluster-policy: any image can get every GPU")
     assert finding.fix.startswith('kubectl patch clusterpolicy cluster-policy --type merge -p \'{"spec":')
     policy["spec"]["toolkit"]["env"] = [{"name": VARIABLE, "value": "false"}]
     assert (await platform.gpu_runtime(patient))[0].result == "ok"
@@ -86,5 +86,5 @@ async def test_the_setting_of_a_daemonset_and_of_a_file(patient, world, value, r
 async def test_settings_that_only_nodes_know_are_not_guessed(patient, world):
     assert (await platform.gpu_runtime(patient))[0].result == "ok"
     world.lists[SETS] = [daemonset("nvcr.io/nvidia/k8s-device-plugin:1")]
-    with pytest.raises(SkippedError, match="on the nodes only"):
+    with pytest.raises(SkippedError, match="only on the nodes"):
         await platform.gpu_runtime(patient)

@@ -24,10 +24,10 @@ async def too_long(patient):
 @pytest.mark.parametrize(
     ("check", "result", "words"),
     [
-        (raising(SkippedError("may not list nodes")), "skipped", "may not list nodes"),
-        (raising(ApiError(500, "", "etcd is away")), "fail", "could not be looked at: etcd is away"),
-        (raising(KeyError("webhooks")), "fail", "an object of the cluster cannot be read (KeyError)"),
-        (too_long, "fail", "took too long"),
+        (raising(SkippedError("not allowed to list nodes")), "skipped", "not allowed to list nodes"),
+        (raising(ApiError(500, "", "etcd is away")), "fail", "cannot run the check: etcd is away"),
+        (raising(KeyError("webhooks")), "fail", "cannot read an object in the cluster (KeyError)"),
+        (too_long, "fail", "the check timed out"),
     ],
 )
 async def test_a_check_that_goes_wrong_is_a_line_like_others(patient, check, result, words):
