@@ -27,7 +27,7 @@ from harness.keylab import KeyLab  # noqa: E402 -- the path to it is set just ab
 from harness.monitored import Monitored  # noqa: E402
 from harness.waiting import eventually  # noqa: E402
 
-from webhook.keys.brokerclient import BrokerRefusedError  # noqa: E402
+from webhook.keys.agent.client import BrokerRefusedError  # noqa: E402
 
 DASHBOARD = ROOT / "charts" / "weightlock" / "files" / "dashboards" / "weightlock.json"
 SCRAPE_SECONDS = 5
@@ -58,7 +58,7 @@ def main() -> int:
 
 def found(script: str, *arguments: str) -> Path | None:
     """What a script says is in the cache, None where it is not."""
-    command = [sys.executable, str(ROOT / "scripts" / script), "--find", *arguments]
+    command = [sys.executable, str(ROOT / "tests" / "tools" / script), "--find", *arguments]
     answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     return Path(answer.stdout.strip()) if answer.returncode == 0 else None
 

@@ -22,9 +22,9 @@ import jsonpatch
 import yaml
 
 from webhook.api.config import Settings
-from webhook.core.snapshot import SnapshotBuilder
-from webhook.embedded.manifests import read_file
-from webhook.embedded.review import Asker, as_review
+from webhook.core.admission.snapshot import SnapshotBuilder
+from webhook.manifests.reader import read_file
+from webhook.offline.review import Asker, as_review
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent

@@ -32,7 +32,10 @@ def main() -> int:
     # The playground is always a control plane of its own.
     os.environ.pop("WEIGHTLOCK_E2E", None)
     built = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "controlplane.py"], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, ROOT / "tests" / "tools" / "controlplane.py"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if built.returncode:
         return built.returncode

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from webhook.api.broker import BrokerConfig, BrokerSettings
 from webhook.api.config import Config, Injection
-from webhook.core.resources import plural
-from webhook.core.workloadkinds import BUILT_IN
-from webhook.core.workloadreaders import READERS
-from webhook.server import selfsigned
+from webhook.core.kube.kinds import plural
+from webhook.core.workloads.kinds import BUILT_IN
+from webhook.core.workloads.readers import READERS
+from webhook.server.tls import self_signed
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "weightlock"
@@ -273,7 +273,7 @@ def test_sidecars_believe_the_brokers_authority_and_nobody_in_a_namespace_choose
             # It may be the controller who makes them.
             **({"optional": True} if name == "weightlock-controller" else {}),
         }
-    pem = selfsigned.make(["broker"]).authority.decode()
+    pem = self_signed.make(["broker"]).authority.decode()
     provided = {**PROVIDED["certificates"]["provided"], "caBundle": pem}
     objects = render(**PROVIDED | {"certificates": {"mode": "provided", "provided": provided}})
     config = Config.model_validate(
@@ -727,7 +727,7 @@ def test_names_of_digits_stay_names(helm):
         },
         "apiServerManifests": {"url": "https://10.96.0.50"},
     }
-    values["certificates"]["provided"]["caBundle"] = selfsigned.make(["broker"]).authority.decode()
+    values["certificates"]["provided"]["caBundle"] = self_signed.make(["broker"]).authority.decode()
     for mode in ("provided", "selfManaged", "certManager", "selfSigned"):
         chosen = {**values, "certificates": {**values["certificates"], "mode": mode}}
         if mode != "provided":

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from webhook.api.config import Cluster
-from webhook.cli.main import UsageError
-from webhook.cli.words import plain, table
+from webhook.app.errors import UsageError
+from webhook.cli.format import plain, table
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from webhook.cluster.doctor.patient import Result
+    from webhook.cluster.doctor.installation_view import Result
     from webhook.cluster.doctor.run import Row
 
 RESULTS: tuple[Result, ...] = ("ok", "warn", "fail", "skipped")
@@ -47,7 +47,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine and print. Raises `UsageError`."""
-    from webhook.cluster.api import ClusterError  # noqa: PLC0415 - the client takes long to import
+    from webhook.cluster.client.api import ClusterError  # noqa: PLC0415 - the client takes long to import
     from webhook.cluster.doctor.run import examine  # noqa: PLC0415
 
     if not 0 < options.timeout <= 300:

@@ -25,7 +25,7 @@ from harness.process import free_port
 from harness.programs import ROOT
 from harness.prometheus import Prometheus, Target
 from harness.weightlock import Weightlock
-from webhook.keys.brokerclient import BrokerRefusedError
+from webhook.keys.agent.client import BrokerRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ import pytest
 from webhook.cli.doctor import rendered
 from webhook.cli.main import main
 from webhook.cluster.doctor import run as module
-from webhook.cluster.doctor.patient import Finding
+from webhook.cluster.doctor.installation_view import Finding
 from webhook.cluster.doctor.run import Row
 
 ROWS = [

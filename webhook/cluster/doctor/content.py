@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from webhook.api.config import Settings
-from webhook.cluster.doctor.patient import Finding, Patient
-from webhook.core.snapshot import SnapshotBuilder
+from webhook.cluster.doctor.installation_view import Finding, Patient
+from webhook.core.admission.snapshot import SnapshotBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from webhook.core.objects import Document
-    from webhook.core.snapshot import Snapshot
+    from webhook.core.admission.snapshot import Snapshot
+    from webhook.core.kube.fields import Document
 
 _MOST_NAMED = 5
 

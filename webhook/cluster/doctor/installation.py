@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.crds import definitions
-from webhook.cluster.doctor.patient import Finding, Patient, SkippedError
-from webhook.core.access.drift import (
+from webhook.cluster.doctor.installation_view import Finding, Patient, SkippedError
+from webhook.core.integrity.drift import (
     DEFINITION_DEFAULTS,
     FILLED_IN,
     WEBHOOK_DEFAULTS,
     difference,
     last_writer,
 )
-from webhook.core.access.intact import without_bundles
+from webhook.core.integrity.protection import without_bundles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from webhook.core.objects import Document
+    from webhook.core.kube.fields import Document
 
 KINDS = {"validating": "ValidatingWebhookConfiguration", "mutating": "MutatingWebhookConfiguration"}
 # Without their pods a cluster does not start again.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from webhook.cluster.doctor.patient import Finding, Patient, SkippedError
+from webhook.cluster.doctor.installation_view import Finding, Patient, SkippedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from webhook.core.objects import Document
+    from webhook.core.kube.fields import Document
 
 # Native sidecars (KEP-753) are stable since then.
 LEAST = (1, 33)

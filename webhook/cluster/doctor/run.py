@@ -7,13 +7,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from webhook.cluster.api import ApiError, ClusterError, KubeApi
-from webhook.cluster.doctor import asking, content, installation, parts, platform, secrets
-from webhook.cluster.doctor.patient import Finding, Patient, SkippedError
+from webhook.cluster.client.api import ApiError, ClusterError, KubeApi
+from webhook.cluster.doctor import components, content, installation, platform, secrets, webhook_probe
+from webhook.cluster.doctor.installation_view import Finding, Patient, SkippedError
 
 if TYPE_CHECKING:
     from webhook.api.config import Cluster
-    from webhook.cluster.doctor.patient import Examine
+    from webhook.cluster.doctor.installation_view import Examine
 
 CHECKS: dict[str, Examine] = {
     "kubernetes": platform.kubernetes,
@@ -23,15 +23,15 @@ CHECKS: dict[str, Examine] = {
     "guard": installation.guard,
     "deployments": installation.deployments,
     "certificate": secrets.certificate,
-    "asks mutate": asking.mutates,
-    "asks validate": asking.validates,
-    "judges": asking.judges,
+    "asks mutate": webhook_probe.mutates,
+    "asks validate": webhook_probe.validates,
+    "judges": webhook_probe.judges,
     "exempt namespaces": installation.exemptions,
-    "webhook knowledge": parts.knowledge,
-    "leader": parts.leader,
+    "webhook knowledge": components.knowledge,
+    "leader": components.leader,
     "signing key": secrets.signing_key,
-    "broker": parts.broker,
-    "key service": parts.key_service,
+    "broker": components.broker,
+    "key service": components.key_service,
     "policies": content.policies,
     "models": content.models,
     "runtime classes": platform.runtime_classes,

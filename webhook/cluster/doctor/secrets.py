@@ -11,12 +11,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from webhook.cluster.doctor.patient import Finding, Patient, SkippedError
+from webhook.cluster.doctor.installation_view import Finding, Patient, SkippedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from webhook.core.objects import Document
+    from webhook.core.kube.fields import Document
 
 _SOON, _SOONEST = timedelta(days=30), timedelta(days=7)
 

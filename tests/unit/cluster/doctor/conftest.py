@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 
 from webhook.api.crds import definitions
-from webhook.cluster.api import ApiError
-from webhook.cluster.doctor.patient import Patient
-from webhook.server.selfsigned import make
+from webhook.cluster.client.api import ApiError
+from webhook.cluster.doctor.installation_view import Patient
+from webhook.server.tls.self_signed import make
 
 SYSTEM = "weightlock-system"
 REGISTRATION = "/apis/admissionregistration.k8s.io/v1"

@@ -5,9 +5,9 @@ import copy
 import pytest
 import yaml
 
-from webhook.cluster.api import ApiError
+from webhook.cluster.client.api import ApiError
 from webhook.cluster.doctor import installation
-from webhook.cluster.doctor.patient import SkippedError
+from webhook.cluster.doctor.installation_view import SkippedError
 
 CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/weightlock"
 TYPE = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/modelweights.weightlock.dev"

@@ -3,7 +3,7 @@
 import pytest
 
 from webhook.cluster.doctor import platform
-from webhook.cluster.doctor.patient import SkippedError
+from webhook.cluster.doctor.installation_view import SkippedError
 
 VARIABLE = "ACCEPT_NVIDIA_VISIBLE_DEVICES_ENVVAR_WHEN_UNPRIVILEGED"
 SETS, POLICIES = "/apis/apps/v1/daemonsets", "/apis/nvidia.com/v1/clusterpolicies"

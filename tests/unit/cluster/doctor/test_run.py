@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from webhook.api.config import Cluster
-from webhook.cluster.api import ApiError, ClusterError
+from webhook.cluster.client.api import ApiError, ClusterError
 from webhook.cluster.doctor import run
-from webhook.cluster.doctor.patient import SkippedError
+from webhook.cluster.doctor.installation_view import SkippedError
 
 
 def raising(error):

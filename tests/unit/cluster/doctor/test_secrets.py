@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from webhook.cluster.doctor import secrets
-from webhook.cluster.doctor.patient import SkippedError
-from webhook.server.selfsigned import make
+from webhook.cluster.doctor.installation_view import SkippedError
+from webhook.server.tls.self_signed import make
 
 TLS = "/api/v1/namespaces/weightlock-system/secrets/weightlock-webhook-tls"
 SIGNING = "/api/v1/namespaces/weightlock-system/secrets/weightlock-signing"
