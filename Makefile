@@ -23,15 +23,15 @@ demo: $(READY) ## See verdicts: embedded Weightlock, sample manifests, no cluste
 	@$(BIN)/python scripts/demo.py
 
 control-plane: $(READY) ## Build the real control plane the end-to-end tests use (cached)
-	@$(BIN)/python scripts/controlplane.py > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python tests/tools/controlplane.py > /dev/null || [ $$? -eq 3 ]
 
 key-servers: $(READY) ## Make the key services the tests wrap keys with: Vault from source, SoftHSM from Debian (cached)
-	@$(BIN)/python scripts/debpackages.py softhsm2 libsofthsm2 softhsm2-common > /dev/null || [ $$? -eq 3 ]
-	@$(BIN)/python scripts/vaultserver.py > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python tests/tools/debpackages.py softhsm2 libsofthsm2 softhsm2-common > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python tests/tools/vaultserver.py > /dev/null || [ $$? -eq 3 ]
 
 prometheus: $(READY) ## Fetch Prometheus from Debian, and its operator's types, for the tests of monitoring (cached)
-	@$(BIN)/python scripts/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]
-	@$(BIN)/python scripts/operatorcrds.py > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python tests/tools/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python tests/tools/operatorcrds.py > /dev/null || [ $$? -eq 3 ]
 
 test: $(READY) control-plane key-servers prometheus ## All tests, those on the real API server included
 	@$(PYTEST) --cov --cov-report=term:skip-covered
@@ -64,7 +64,7 @@ bench: $(READY) ## Measure; prints ratios within one run
 	@$(BIN)/python -m bench
 
 bench-peers: $(READY) control-plane ## Measure beside Kyverno, Gatekeeper and others (20 minutes; ARGS=--quick tries)
-	@$(BIN)/python scripts/peers.py > /dev/null
+	@$(BIN)/python bench/peers/build.py > /dev/null
 	@$(BIN)/python -m bench.peers $(ARGS)
 
 playground: $(READY) control-plane ## A control plane with Weightlock and the samples, until Ctrl-C

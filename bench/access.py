@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from webhook.api.access import AccessApproval, AccessRequest
 from webhook.api.modelweights import ModelWeights
 from webhook.core.access import AccessBook, Signer, Verifier
-from webhook.core.access.model import format_time
+from webhook.core.kube.time import format_time
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 SIZES = (100, 1_000, 10_000)

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 
 from webhook.api.authorities import known
 from webhook.api.broker import BrokerConfig
+from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest
+from webhook.keys.broker.rate_limits import Limits, Rate
 from webhook.keys.envelope import AgentKey
-from webhook.keys.limits import Limits, Rate
-from webhook.keys.wire import ChallengeRequest, ReleaseRequest
-from webhook.server import selfsigned
 from webhook.server.broker import BrokerServer
+from webhook.server.tls import self_signed
 
 if TYPE_CHECKING:
-    from webhook.embedded.source import ManifestSource
-    from webhook.keys.broker import Broker
+    from webhook.keys.broker.service import Broker
+    from webhook.offline.provider import ManifestSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
@@ -77,7 +77,7 @@ print(took, memory)
 
 async def _starts(broker: Broker, source: ManifestSource, home: Path, count: int) -> list[tuple[float, int]]:
     """(seconds from process start to key on tmpfs, resident KiB) of a sidecar, several times, over TLS."""
-    made = selfsigned.make(["127.0.0.1"])
+    made = self_signed.make(["127.0.0.1"])
     (authority,) = known(made.authority.decode())
     for name, content in (
         ("crt", made.certificate),

@@ -20,12 +20,13 @@ import yaml
 from bench.decide import snapshot
 from bench.documents import elsewhere, pod, policy, review
 from webhook.api.config import Settings
-from webhook.core.admission import mutate, validate
-from webhook.core.review import parse_review, render_review
-from webhook.core.source import Knowledge, Needs
-from webhook.core.verdict import respond
-from webhook.embedded.shipped import shipped_policies
-from webhook.embedded.source import DirectorySource
+from webhook.core.admission.mutate import mutate
+from webhook.core.admission.provider import Knowledge, Needs
+from webhook.core.admission.validate import validate
+from webhook.core.admission.verdict import respond
+from webhook.core.kube.review import parse_review, render_review
+from webhook.manifests.shipped import shipped_policies
+from webhook.offline.provider import DirectorySource
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGET = Path(__file__).with_name("budget.json")

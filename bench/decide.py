@@ -11,11 +11,11 @@ import orjson
 
 from bench.documents import elsewhere, pod, policy, review
 from webhook.api.config import Settings
-from webhook.core.admission import validate
-from webhook.core.review import parse_review, render_review
-from webhook.core.snapshot import SnapshotBuilder
-from webhook.core.source import Knowledge
-from webhook.core.verdict import Verdict, respond
+from webhook.core.admission.provider import Knowledge
+from webhook.core.admission.snapshot import SnapshotBuilder
+from webhook.core.admission.validate import validate
+from webhook.core.admission.verdict import Verdict, respond
+from webhook.core.kube.review import parse_review, render_review
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 ROUNDS = 15

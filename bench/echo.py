@@ -12,7 +12,7 @@ import uvloop
 from aiohttp import web
 
 from webhook.api.config import Tls
-from webhook.server.certificates import load
+from webhook.server.tls.certificates import load
 
 
 async def validate(request):

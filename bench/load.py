@@ -23,7 +23,7 @@ import uvloop
 
 from bench.decide import MODEL
 from bench.documents import pod, policy, review
-from webhook.server import selfsigned
+from webhook.server.tls import self_signed
 
 LEVELS = ((1, 1500), (16, 6000), (64, 9000))
 ROUNDS = 5
@@ -143,7 +143,7 @@ def prepare(directory, policies):
         (directory / name).mkdir()
         for number, document in enumerate(documents):
             (directory / name / f"{number:03}.json").write_bytes(orjson.dumps(document))
-    made = selfsigned.make(["localhost", "127.0.0.1"])
+    made = self_signed.make(["localhost", "127.0.0.1"])
     for name, content in (("ca.crt", made.authority), ("tls.crt", made.certificate), ("tls.key", made.key)):
         (directory / name).write_bytes(content)
     ports = free_port(), free_port()

@@ -24,16 +24,18 @@ from bench.access import START, approval, request
 from bench.budget import ask_directory, settled
 from bench.documents import pod, review
 from webhook.api.config import Settings
-from webhook.cluster.api import parse
-from webhook.cluster.controller.holders import Holders
-from webhook.cluster.controller.steps import Steps
-from webhook.cluster.controller.watches import PODS, Kept, holds_weights, slim_pod
-from webhook.cluster.kinds import KNOWN
+from webhook.cluster.cache import PODS, Kept, slim_pod
+from webhook.cluster.client.api import parse
+from webhook.cluster.client.kinds import KNOWN
+from webhook.cluster.controller.pods import Holders
+from webhook.cluster.controller.reconcile import Steps
+from webhook.cluster.controller.watches import holds_weights
 from webhook.core.access.status import approval_status, request_status
-from webhook.core.admission import mutate, validate
-from webhook.core.snapshot import APPROVALS, REQUESTS, SnapshotBuilder
-from webhook.embedded.manifests import read_path
-from webhook.embedded.shipped import shipped_policies
+from webhook.core.admission.mutate import mutate
+from webhook.core.admission.snapshot import APPROVALS, REQUESTS, SnapshotBuilder
+from webhook.core.admission.validate import validate
+from webhook.manifests.reader import read_path
+from webhook.manifests.shipped import shipped_policies
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "scaling.md"

@@ -17,11 +17,11 @@ import orjson
 
 from bench.documents import pod
 from webhook.api.config import Reports, Settings
-from webhook.cluster.controller.events import Events
+from webhook.cluster.events import Events
 from webhook.cluster.reports.scanner import Scanner
-from webhook.core.report_documents import APIS
-from webhook.embedded.manifests import Manifest, read_path
-from webhook.embedded.source import ManifestSource
+from webhook.core.reports.documents import APIS
+from webhook.manifests.reader import Manifest, read_path
+from webhook.offline.provider import ManifestSource
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (1_000, 10_000, 100_000)

@@ -32,9 +32,9 @@ print(json.dumps({"seconds": time.perf_counter() - start, "cpu": sum(os.times()[
                   "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 """
 _OURS = """
-from webhook.keys import operations
-from webhook.keys.operations import KeyService, Work
-from webhook.keys.transfer import NoProgress
+from webhook.keys.sealed import operations
+from webhook.keys.sealed.operations import KeyService, Work
+from webhook.keys.sealed.transfer import NoProgress
 service = KeyService(f"local://{home}/keyset.json")
 work = Work(JOBS, NoProgress(), "2026-01-01T00:00:00Z")
 """

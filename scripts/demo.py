@@ -1,7 +1,7 @@
 """Show Weightlock's verdicts without a cluster: send the samples in examples/ as real admission reviews over TLS.
 
-The demo starts the webhook on examples/state. Like an API server, it sends each sample to /mutate and then, with the patch
-applied, to /validate, and prints a table. It removes everything at the end.
+The demo starts the webhook on examples/state. Like an API server, it sends each sample to /mutate and then, with the
+patch applied, to /validate, and prints a table. It removes everything at the end.
 """
 
 import base64
@@ -22,9 +22,9 @@ import jsonpatch
 import yaml
 
 from webhook.api.config import Settings
-from webhook.core.snapshot import SnapshotBuilder
-from webhook.embedded.manifests import read_file
-from webhook.embedded.review import Asker, as_review
+from webhook.core.admission.snapshot import SnapshotBuilder
+from webhook.manifests.reader import read_file
+from webhook.offline.review import Asker, as_review
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,5 +1,5 @@
-"""Generate the chart's files: the CRDs of webhook/api, the policies of policies/ with their parameters, the dashboard, the
-configuration in values.schema.json, and the table of values in its README. A test fails when they differ.
+"""Generate the chart's files: the CRDs of webhook/api, the policies of policies/ with their parameters, the dashboard,
+the configuration in values.schema.json, and the table of values in its README. A test fails when they differ.
 
 .venv/bin/python scripts/generate.py           write the files
 .venv/bin/python scripts/generate.py --check   exit 1 and name the stale files

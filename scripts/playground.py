@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Run a control plane with Weightlock and the samples until Ctrl-C or SIGTERM.
 
-Everything runs as local processes on 127.0.0.1 and is removed at the end. There are no nodes, so pods are stored but never
-run. The playground shows admission only.
+Everything runs as local processes on 127.0.0.1 and is removed at the end. There are no nodes, so pods are stored but
+never run. The playground shows admission only.
 """
 
 import os
@@ -32,7 +32,10 @@ def main() -> int:
     # The playground always uses its own control plane.
     os.environ.pop("WEIGHTLOCK_E2E", None)
     built = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "controlplane.py"], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, ROOT / "tests" / "tools" / "controlplane.py"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if built.returncode:
         return built.returncode

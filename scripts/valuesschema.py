@@ -1,6 +1,7 @@
 """Generate the part of the chart's values.schema.json that describes the configuration file, from the pydantic models.
 
-Values override the chart's configuration, so no field is required, except in the items of lists, which replace the whole list.
+Values override the chart's configuration, so no field is required, except in the items of lists, which replace the
+whole list.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def update_golden(request):
 @pytest.fixture(scope="session")
 def prometheus_programs():
     """The directory with `prometheus` and `promtool`; skips, or fails with CI=true, where they cannot be had."""
-    find = [sys.executable, ROOT / "scripts" / "debpackages.py", "--find", "prometheus"]
+    find = [sys.executable, ROOT / "tests" / "tools" / "debpackages.py", "--find", "prometheus"]
     answer = subprocess.run(find, capture_output=True, text=True, check=False, timeout=60)
     if answer.returncode:
         if os.environ.get("CI") == "true":

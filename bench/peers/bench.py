@@ -33,7 +33,7 @@ class Bench:
         self.weightlock_config = weightlock_config or {}
         self.programs = json.loads(
             subprocess.run(
-                [sys.executable, ROOT / "scripts" / "peers.py", "--find"],
+                [sys.executable, ROOT / "bench" / "peers" / "build.py", "--find"],
                 capture_output=True,
                 text=True,
                 check=False,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from webhook.keys.client import KEYS, Tensors, open_weights
+from webhook.keys.sealed.client import KEYS, Tensors, open_weights
 
 NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 

@@ -13,7 +13,7 @@ from harness.keylab import KeyLab
 from harness.waiting import eventually
 from harness.weightlock import Weightlock
 
-from webhook.keys.brokerclient import BrokerClient
+from webhook.keys.agent.client import BrokerClient
 from webhook.keys.errors import KeysError
 
 CLIENTS = 6

@@ -23,7 +23,7 @@ from harness.release import NAME, NAMESPACE, Release, account, pod, signed_reque
 from harness.rights import Right, beyond, granted, never_used, refused, used
 from harness.waiting import eventually
 
-from webhook.core.access.endings import ENDED
+from webhook.core.access.expiry import ENDED
 from webhook.keys.envelope import AgentKey
 
 # The controller makes the certificates of the others.

@@ -13,10 +13,10 @@ from harness.controlplane import ControlPlane
 
 from webhook.api.config import Cluster as ClusterConfig
 from webhook.api.config import Config
-from webhook.cluster.source import ClusterSource
-from webhook.core.authz import AccessCheck
-from webhook.core.objects import ObjectKey
-from webhook.core.source import Needs, NotReadyError
+from webhook.cel.authz import AccessCheck
+from webhook.cluster.snapshot_provider import ClusterSource
+from webhook.core.admission.provider import Needs, NotReadyError
+from webhook.core.kube.objects import ObjectKey
 
 GROUPS = ("system:serviceaccounts", f"system:serviceaccounts:{manifests.NAMESPACE}", "system:authenticated")
 POLICIES = "/apis/weightlock.dev/v1alpha1/weightpolicies"

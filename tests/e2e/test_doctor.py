@@ -148,9 +148,9 @@ def wrong(release: Release) -> Mapping[str, str]:
     """What is not as it should be, by check; what the doctor cannot reach here is left out."""
     here = REMOTE if outward() is None else set()
     return {
-        row.check: f"{row.finding.what} >> {row.finding.fix}"
+        row.check: f"{row.check.what} >> {row.check.fix}"
         for row in rows(release)
-        if row.finding.result in BAD and row.check not in here
+        if row.result.result in BAD and row.check not in here
     }
 
 
@@ -182,7 +182,7 @@ def test_a_healthy_installation_is_all_ok(release: Release) -> None:
     found = rows(release)
     assert {row.check for row in found} == set(CHECKS)
     if outward() is not None:
-        assert {row.finding.result for row in found} == {"ok"}, found
+        assert {row.result.result for row in found} == {"ok"}, found
     said = command(release)
     assert said.stdout.startswith("CHECK "), said
     assert "\033" not in said.stdout
@@ -194,7 +194,9 @@ def test_whoever_may_read_nothing_is_told_which_rights_are_lacking(release: Rele
     found = json.loads(said.stdout)
     assert (said.code, said.stderr) == (0, "")
     assert {item["result"] for item in found} == {"ok", "skipped"}
-    assert all(item["what"].startswith("not allowed to ") for item in found if item["result"] == "skipped"), found
+    assert all(item["what"].startswith("not allowed to ") for item in found if item["result"] == "skipped"), (
+        found
+    )
 
 
 def test_a_cluster_that_is_not_there_is_one_line(release: Release) -> None:

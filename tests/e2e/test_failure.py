@@ -26,11 +26,11 @@ from harness.weightlock import Weightlock
 
 from webhook.api.config import Cluster as ClusterConfig
 from webhook.api.config import Config
-from webhook.cluster.controller.lease import LEASE_SECONDS
-from webhook.cluster.reflector import Timing
-from webhook.cluster.source import ClusterSource
-from webhook.core.objects import ObjectKey
-from webhook.core.source import NotReadyError
+from webhook.cluster.client.reflector import Timing
+from webhook.cluster.controller.leader_election import LEASE_SECONDS
+from webhook.cluster.snapshot_provider import ClusterSource
+from webhook.core.admission.provider import NotReadyError
+from webhook.core.kube.objects import ObjectKey
 
 DRAIN_SECONDS = 3
 MAX_AGE = 6.0

@@ -232,7 +232,7 @@ def test_no_counter_of_the_webhook_went_back_when_its_worker_was_replaced(busy: 
 
 
 def test_the_operators_types_take_the_charts_objects(world: Monitored) -> None:
-    find = [sys.executable, ROOT / "scripts" / "operatorcrds.py", "--find"]
+    find = [sys.executable, ROOT / "tests" / "tools" / "operatorcrds.py", "--find"]
     answer = subprocess.run(find, capture_output=True, text=True, check=False)
     if answer.returncode:
         pytest.skip(answer.stderr.strip())

@@ -18,21 +18,21 @@ import yaml
 from webhook.api.authorities import known
 from webhook.api.broker import BrokerConfig, BrokerSettings
 from webhook.api.config import Settings
-from webhook.core.admission import mutate
-from webhook.core.review import parse_request
-from webhook.core.source import Knowledge
-from webhook.embedded.manifests import Manifest, read_path
-from webhook.embedded.shipped import shipped_policies
-from webhook.embedded.source import ManifestSource
-from webhook.keys.broker import Broker
-from webhook.keys.brokerclient import BrokerClient
-from webhook.keys.challenge import Challenges
+from webhook.core.admission.mutate import mutate
+from webhook.core.admission.provider import Knowledge
+from webhook.core.kube.review import parse_request
+from webhook.keys.agent.client import BrokerClient
+from webhook.keys.agent.trust import Trust
+from webhook.keys.broker.challenge import Challenges
+from webhook.keys.broker.rate_limits import Limits, Rate
+from webhook.keys.broker.service import Broker
 from webhook.keys.kms import KeyContext, open_kms
-from webhook.keys.limits import Limits, Rate
 from webhook.keys.secret import Secret
-from webhook.keys.trust import Trust
-from webhook.server import selfsigned
+from webhook.manifests.reader import Manifest, read_path
+from webhook.manifests.shipped import shipped_policies
+from webhook.offline.provider import ManifestSource
 from webhook.server.broker import BrokerServer
+from webhook.server.tls import self_signed
 
 STATE = """
 apiVersion: v1
@@ -250,7 +250,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(world, home, made=None, **settings):
-    made = made or selfsigned.make(["127.0.0.1", "localhost"])
+    made = made or self_signed.make(["127.0.0.1", "localhost"])
     for name, content in (("ca.crt", made.authority), ("tls.crt", made.certificate), ("tls.key", made.key)):
         (home / name).write_bytes(content)
     tls = {"certificate": str(home / "tls.crt"), "key": str(home / "tls.key")}

@@ -20,7 +20,7 @@ NAMESPACE = "weightlock-system"
 @pytest.fixture(scope="session")
 def helm():
     """The helm of the control plane's programs, or of PATH; skips with the reason where there is none."""
-    find = [sys.executable, ROOT / "scripts" / "controlplane.py", "--find"]
+    find = [sys.executable, ROOT / "tests" / "tools" / "controlplane.py", "--find"]
     answer = subprocess.run(find, capture_output=True, text=True, check=False)
     built = Path(answer.stdout.strip()) / "helm"
     program = str(built) if answer.returncode == 0 and built.exists() else shutil.which("helm")

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from webhook.api.broker import BrokerConfig, BrokerSettings
 from webhook.api.config import Config, Injection
-from webhook.core.resources import plural
-from webhook.core.workloadkinds import BUILT_IN
-from webhook.core.workloadreaders import READERS
-from webhook.server import selfsigned
+from webhook.core.kube.kinds import plural
+from webhook.core.workloads.kinds import BUILT_IN
+from webhook.core.workloads.readers import READERS
+from webhook.server.tls import self_signed
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "weightlock"
@@ -273,7 +273,7 @@ def test_sidecars_believe_the_brokers_authority_and_nobody_in_a_namespace_choose
             # It may be the controller who makes them.
             **({"optional": True} if name == "weightlock-controller" else {}),
         }
-    pem = selfsigned.make(["broker"]).authority.decode()
+    pem = self_signed.make(["broker"]).authority.decode()
     provided = {**PROVIDED["certificates"]["provided"], "caBundle": pem}
     objects = render(**PROVIDED | {"certificates": {"mode": "provided", "provided": provided}})
     config = Config.model_validate(
@@ -572,7 +572,10 @@ def test_the_scan_follows_the_values(render):
         ({"controller": {"enabled": False}}, "selfManaged needs the controller"),
         ({"certificates": {"selfManaged": {"certificateDays": 365}}}, "more than twice certificateDays"),
         ({"certificates": {"selfManaged": {"leafDays": 365}}}, "more than twice certificateDays"),
-        ({"certificates": {"selfManaged": {"certificateDays": 1, "propagationMinutes": 480}}}, "less than a third"),
+        (
+            {"certificates": {"selfManaged": {"certificateDays": 1, "propagationMinutes": 480}}},
+            "less than a third",
+        ),
         ({"webhook": {"url": "http://weightlock.example.com"}}, "webhook/url"),
         ({"image": {"digest": "latest"}}, "image/digest"),
         ({"webhok": {}}, "webhok"),
@@ -587,9 +590,15 @@ def test_the_scan_follows_the_values(render):
         ({"config": {"reviewTimeoutSeconds": 10}}, "must be greater than config.reviewTimeoutSeconds (10)"),
         ({"policies": {"gpu-bypass": {"actions": ["Deny", "Warn"]}}}, "must not contain both Deny and Warn"),
         ({"policies": {"gpu-bypass": {"params": {"a": "b"}}}}, "gpu-bypass.params: this policy has no"),
-        ({"policies": {"trusted-images": {"params": {"registires": "a"}}}}, "this policy has digests, registries"),
+        (
+            {"policies": {"trusted-images": {"params": {"registires": "a"}}}},
+            "this policy has digests, registries",
+        ),
         ({"monitoring": {"rules": {"disabled": ["WeightlockSlowly"]}}}, "unknown alert WeightlockSlowly"),
-        ({"config": {"settings": {"exemptNamespaces": ["a"]}}}, "set exemptNamespaces, which applies to both"),
+        (
+            {"config": {"settings": {"exemptNamespaces": ["a"]}}},
+            "set exemptNamespaces, which applies to both",
+        ),
         ({"config": {"listen": {"port": 9443}}}, "config.listen is set by the chart"),
         ({"config": {"bogus": 1}}, "'/config': additional properties 'bogus'"),
         ({"config": {"settings": {"injection": {"hideDevice": True}}}}, "'hideDevice' not allowed"),
@@ -728,7 +737,7 @@ def test_names_of_digits_stay_names(helm):
         },
         "apiServerManifests": {"url": "https://10.96.0.50"},
     }
-    values["certificates"]["provided"]["caBundle"] = selfsigned.make(["broker"]).authority.decode()
+    values["certificates"]["provided"]["caBundle"] = self_signed.make(["broker"]).authority.decode()
     for mode in ("provided", "selfManaged", "certManager", "selfSigned"):
         chosen = {**values, "certificates": {**values["certificates"], "mode": mode}}
         if mode != "provided":

@@ -12,10 +12,10 @@ import yaml
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from webhook.api.config import Config
-from webhook.cli import controller_watch
+from webhook.app import controller_metrics
 from webhook.cluster.controller.run import Controller
-from webhook.server import measures
-from webhook.server.metrics import AdmissionMetrics, BrokerMetrics
+from webhook.server.metrics import gauges
+from webhook.server.metrics.metrics import AdmissionMetrics, BrokerMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "charts" / "weightlock" / "files"
@@ -31,13 +31,13 @@ GATE = SimpleNamespace(waiting=0, asking_now=0)
 
 def webhook():
     metrics = AdmissionMetrics()
-    measures.of_webhook(metrics, Config(), SOURCE, CERTIFICATE, GATE)
+    gauges.of_webhook(metrics, Config(), SOURCE, CERTIFICATE, GATE)
     return metrics
 
 
 def broker():
     metrics = BrokerMetrics()
-    measures.of_server(metrics, Config(), SOURCE, CERTIFICATE)
+    gauges.of_server(metrics, Config(), SOURCE, CERTIFICATE)
     metrics.gauge("weightlock_key_requests_running", lambda: 0)
     return metrics
 
@@ -50,7 +50,7 @@ def controller():
     made.leader.leading = True
     made.progress.drifted = made.progress.drifted_definitions = 0
     made.progress.last_round = made.scanner.last_complete = 1.7e9
-    return controller_watch.readings(made)
+    return controller_metrics.readings(made)
 
 
 PARTS = {"webhook": webhook, "broker": broker, "controller": controller}

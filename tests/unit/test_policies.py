@@ -14,15 +14,15 @@ import yaml
 
 from webhook.api.config import Settings
 from webhook.api.policy import WeightPolicy
-from webhook.core.admission import evaluations
-from webhook.core.authz import UnansweredError
-from webhook.core.cel import EvaluationError, Variables, environment
-from webhook.core.objects import Lookup
-from webhook.core.policylint import lint_policy
-from webhook.embedded.manifests import Manifest, read_file
-from webhook.embedded.policytest import Suite, suites
-from webhook.embedded.review import Asker, judge, request_of, review
-from webhook.embedded.source import ManifestSource
+from webhook.cel import EvaluationError, Variables, environment
+from webhook.cel.authz import UnansweredError
+from webhook.core.admission.validate import evaluations
+from webhook.core.kube.objects import Lookup
+from webhook.core.policies.lint import lint_policy
+from webhook.manifests.reader import Manifest, read_file
+from webhook.offline.policytest import Suite, suites
+from webhook.offline.provider import ManifestSource
+from webhook.offline.review import Asker, judge, request_of, review
 
 ROOT = Path(__file__).parents[2]
 POLICIES = ROOT / "policies"

@@ -12,15 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from webhook.keys.challenge import evidence_nonce
-from webhook.keys.delivery import AUTHORITIES, Target, complete
+from webhook.keys.agent.delivery import AUTHORITIES, Target, complete
+from webhook.keys.broker.challenge import evidence_nonce
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from webhook.keys.agent import Keeper
-    from webhook.keys.trust import Trust
+    from webhook.keys.agent.agent import Keeper
+    from webhook.keys.agent.trust import Trust
 
 ROOT = Path("/var/run/weightlock")
 _EVIDENCE_SECONDS = 60
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     found = [target for target in targets if target is not None]
-    from webhook.keys.trust import Trust  # noqa: PLC0415 - as below
+    from webhook.keys.agent.trust import Trust  # noqa: PLC0415 - as below
 
     trust = Trust(tuple(options.authority), found[0].directory / AUTHORITIES)
     keepers = [_keeper(target, options, trust, stop) for target in found]
@@ -101,8 +101,8 @@ def say(line: str) -> None:
 
 
 def _keeper(target: Target, options: argparse.Namespace, trust: Trust, stop: threading.Event) -> Keeper:
-    from webhook.keys.agent import Keeper  # noqa: PLC0415 - the probe runs every second and needs none of this
-    from webhook.keys.brokerclient import BrokerClient  # noqa: PLC0415
+    from webhook.keys.agent.agent import Keeper  # noqa: PLC0415 - the probe runs every second and needs none of this
+    from webhook.keys.agent.client import BrokerClient  # noqa: PLC0415
 
     collect = collector(options.evidence_command) if options.evidence_command else None
     client = BrokerClient(options.broker, options.token, trust, collect)

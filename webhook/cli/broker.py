@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.api.broker import BrokerConfig
-from webhook.cli.configuration import read_config
-from webhook.cli.main import UsageError
-from webhook.cli.signing import load_signing
-from webhook.core.objects import key_of
-from webhook.embedded.manifests import ManifestError, read_path
-from webhook.keys.broker import Broker
-from webhook.keys.challenge import Challenges
-from webhook.keys.jwks import KeySets
-from webhook.keys.limits import Limits, Rate
+from webhook.app.configuration import read_config
+from webhook.app.errors import UsageError
+from webhook.app.signing import load_signing
+from webhook.core.kube.objects import key_of
+from webhook.keys.broker.challenge import Challenges
+from webhook.keys.broker.jwks import KeySets
+from webhook.keys.broker.rate_limits import Limits, Rate
+from webhook.keys.broker.service import Broker
 from webhook.keys.secret import Secret
+from webhook.manifests.reader import ManifestError, read_path
 from webhook.server.broker import serve, write_audit
-from webhook.server.listener import ListenError
+from webhook.server.http.listener import ListenError
 from webhook.server.tracing import TracingUnavailableError
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from webhook.core.access import Verifier
-    from webhook.core.objects import Document, ObjectKey
-    from webhook.core.source import SnapshotSource
+    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import ObjectKey
 
 _LEAST_KEY, _MOST_KEY = 32, 4096
 _KINDS = frozenset({"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"})
@@ -71,8 +72,8 @@ async def _open(
     config: BrokerConfig, verifier: Verifier, key: Secret, expected: dict[ObjectKey, Document]
 ) -> AsyncIterator[tuple[Broker, SnapshotSource]]:
     # The Kubernetes client takes most of a second to import; a wrong configuration is told before that.
-    from webhook.cluster.broker_view import LiveCluster  # noqa: PLC0415
-    from webhook.cluster.source import ClusterSource  # noqa: PLC0415
+    from webhook.cluster.broker_reads import LiveCluster  # noqa: PLC0415
+    from webhook.cluster.snapshot_provider import ClusterSource  # noqa: PLC0415
 
     settings = config.broker
     limits = Limits(

@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.config import Config
-from webhook.cli import controller_watch
-from webhook.cli.configuration import read_config
-from webhook.cli.main import UsageError
-from webhook.cli.signing import load_signing
-from webhook.core.objects import key_of
-from webhook.embedded.manifests import ManifestError, read_path
+from webhook.app import controller_metrics
+from webhook.app.configuration import read_config
+from webhook.app.errors import UsageError
+from webhook.app.signing import load_signing
+from webhook.core.kube.objects import key_of
+from webhook.manifests.reader import ManifestError, read_path
 from webhook.server import logs
-from webhook.server.listener import ListenError, bind
-from webhook.server.watch import watching
+from webhook.server.http.listener import ListenError, bind
+from webhook.server.metrics.endpoint import watching
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import AsyncIterator
 
-    from webhook.core.objects import Document, ObjectKey
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import ObjectKey
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ async def _control(
     expected: dict[ObjectKey, Document],
     listening: socket.socket | None,
 ) -> None:
-    from webhook.cluster.api import ClusterError  # noqa: PLC0415 - the client takes long to import
+    from webhook.cluster.client.api import ClusterError  # noqa: PLC0415 - the client takes long to import
     from webhook.cluster.controller.run import Controller  # noqa: PLC0415
 
     told = asyncio.Event()
@@ -85,7 +86,10 @@ async def _control(
                 Controller.running(config, signer, verifier, expected)
             )
             if listening is not None:
-                health, readings = controller_watch.health(controller), controller_watch.readings(controller)
+                health, readings = (
+                    controller_metrics.health(controller),
+                    controller_metrics.readings(controller),
+                )
                 address = await stack.enter_async_context(
                     watching(listening, health, readings, controller.internal_error)
                 )
@@ -101,7 +105,7 @@ async def _shared_keys(config: Config, told: asyncio.Event) -> AsyncIterator[byt
 
     It is empty where it comes from a file, and where a stop was asked first.
     """
-    from webhook.cluster.api import KubeApi  # noqa: PLC0415 - the client takes long to import
+    from webhook.cluster.client.api import KubeApi  # noqa: PLC0415 - the client takes long to import
     from webhook.cluster.controller.keys import Keys  # noqa: PLC0415
     from webhook.cluster.controller.secrets import Secrets  # noqa: PLC0415
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from webhook.api.config import Cluster
-from webhook.cli.main import UsageError
-from webhook.cli.words import plain, table
+from webhook.app.errors import UsageError
+from webhook.cli.format import plain, table
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from webhook.cluster.doctor.patient import Result
+    from webhook.cluster.doctor.installation_view import Result
     from webhook.cluster.doctor.run import Row
 
 RESULTS: tuple[Result, ...] = ("ok", "warn", "fail", "skipped")
@@ -34,10 +34,19 @@ def add_parser(commands: Any) -> None:
         description="Diagnose an installation: read objects and create objects by dry run. It changes nothing. "
         "Exit code 0: all checks pass, 1: a check fails, 2: the cluster cannot be read.",
     )
-    parser.add_argument("--kubeconfig", default="", metavar="FILE", help="kubeconfig file (default: $KUBECONFIG or ~/.kube/config)")
+    parser.add_argument(
+        "--kubeconfig",
+        default="",
+        metavar="FILE",
+        help="kubeconfig file (default: $KUBECONFIG or ~/.kube/config)",
+    )
     parser.add_argument("--context", default="", metavar="NAME", help="kubeconfig context")
-    parser.add_argument("-n", "--namespace", default="weightlock-system", help="namespace of the Helm release (%(default)s)")
-    parser.add_argument("--release", default="weightlock", metavar="NAME", help="name of the Helm release (%(default)s)")
+    parser.add_argument(
+        "-n", "--namespace", default="weightlock-system", help="namespace of the Helm release (%(default)s)"
+    )
+    parser.add_argument(
+        "--release", default="weightlock", metavar="NAME", help="name of the Helm release (%(default)s)"
+    )
     parser.add_argument(
         "--timeout", type=float, default=10, metavar="SECONDS", help="timeout of each request (%(default)g)"
     )
@@ -47,7 +56,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run all checks and print the results. Raises `UsageError`."""
-    from webhook.cluster.api import ClusterError  # noqa: PLC0415 - the client takes long to import
+    from webhook.cluster.client.api import ClusterError  # noqa: PLC0415 - the client takes long to import
     from webhook.cluster.doctor.run import examine  # noqa: PLC0415
 
     if not 0 < options.timeout <= 300:
@@ -63,21 +72,21 @@ def run(options: argparse.Namespace) -> int:
         print(orjson.dumps(_as_json(rows), option=orjson.OPT_INDENT_2).decode())
     else:
         print(rendered(rows, coloured=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
-    return 1 if any(row.finding.result == "fail" for row in rows) else 0
+    return 1 if any(row.result.result == "fail" for row in rows) else 0
 
 
 def rendered(rows: Sequence[Row], *, coloured: bool) -> str:
     """Render the table, the fixes and a last line with counts."""
-    cells = [(row.check, row.finding.result, plain(row.finding.what)) for row in rows]
+    cells = [(row.check, row.result.result, plain(row.result.what)) for row in rows]
     head, *lines = table(("CHECK", "RESULT", "WHAT"), cells).splitlines()
     if coloured:
-        lines = [_painted(line, row.finding.result) for line, row in zip(lines, rows, strict=True)]
+        lines = [_painted(line, row.result.result) for line, row in zip(lines, rows, strict=True)]
     fixes = [
-        f"  {row.check}: {plain(row.finding.what)}\n      {plain(row.finding.fix)}"
+        f"  {row.check}: {plain(row.result.what)}\n      {plain(row.result.fix)}"
         for row in rows
-        if row.finding.fix and row.finding.result in ("fail", "warn")
+        if row.result.fix and row.result.result in ("fail", "warn")
     ]
-    counts = Counter(row.finding.result for row in rows)
+    counts = Counter(row.result.result for row in rows)
     total = ", ".join(f"{counts[result]} {result}" for result in RESULTS if counts[result])
     parts = [
         "\n".join([head, *lines]),
@@ -94,6 +103,6 @@ def _painted(line: str, result: str) -> str:
 
 def _as_json(rows: Sequence[Row]) -> list[dict[str, str]]:
     return [
-        {"check": row.check, "result": row.finding.result, "what": row.finding.what, "fix": row.finding.fix}
+        {"check": row.check, "result": row.result.result, "what": row.result.what, "fix": row.result.fix}
         for row in rows
     ]

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from webhook.cli.main import UsageError
+from webhook.app.errors import UsageError
 from webhook.cli.review import add_review_arguments, asker_of, manifests_of
 from webhook.cli.state import load_source
-from webhook.core.verdict import fix_of, sentence
-from webhook.embedded.explain import explain_review
-from webhook.embedded.manifests import ManifestError
+from webhook.core.admission.messages import fix_of, sentence
+from webhook.manifests.reader import ManifestError
+from webhook.offline.explain import explain_review
 
 if TYPE_CHECKING:
     import argparse
 
-    from webhook.core.cel.explain import Node
-    from webhook.embedded.explain import Explanation, RuleExplained
+    from webhook.cel.tools.explain import Node
+    from webhook.offline.explain import Explanation, RuleExplained
 
 _SHORT_DEPTH = 7
 _MARKS = {"broken": "✗", "error": "!", "holds": "✓", "skips": "-"}

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.cli.progress import byte_size
-from webhook.keys.client import KEYS, open_weights
 from webhook.keys.errors import BadInputError, KeysError
 from webhook.keys.rawio import storage_error
+from webhook.keys.sealed.client import KEYS, open_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from webhook.keys.client import Weights
+    from webhook.keys.sealed.client import Weights
 
 _CHUNK = 1 << 20
 

@@ -7,6 +7,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from webhook.app.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -25,6 +27,9 @@ _COMMANDS = {
     "weights": "seal, unseal, inspect, rotate and verify model weights",
 }
 
+# The commands that are packages, and the module of each that registers it.
+_PACKAGES = {"access": "access.commands", "report": "report.command"}
+
 
 class _Version(argparse.Action):
     """Looks the version up when it is asked for: that costs 4 MB, which a process that runs for months would keep."""
@@ -34,10 +39,6 @@ class _Version(argparse.Action):
 
         print(f"weightlock {version('weightlock')}")
         parser.exit()
-
-
-class UsageError(Exception):
-    """Bad input; the message is for the person who typed it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = next((word for word in words if not word.startswith("-")), "")
     for name, summary in _COMMANDS.items():
         if name == asked:
-            importlib.import_module(f"webhook.cli.{name}").add_parser(commands)
+            importlib.import_module(f"webhook.cli.{_PACKAGES.get(name, name)}").add_parser(commands)
         else:
             commands.add_parser(name, help=summary)
     options = parser.parse_args(words)

@@ -12,19 +12,19 @@ import orjson
 import yaml
 
 from webhook.api.policy import WeightPolicy
-from webhook.cli.main import UsageError
-from webhook.core.compiler import compile_policy
-from webhook.core.policylint import lint_policy
-from webhook.core.vapexport import Export, export
-from webhook.embedded.manifests import ManifestError, read_path
-from webhook.embedded.policytest import Result, suites
-from webhook.embedded.shipped import shipped_policies
+from webhook.app.errors import UsageError
+from webhook.core.policies.compiler import compile_policy
+from webhook.core.policies.export import Export, export
+from webhook.core.policies.lint import lint_policy
+from webhook.manifests.reader import ManifestError, read_path
+from webhook.manifests.shipped import shipped_policies
+from webhook.offline.policytest import Result, suites
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator, Sequence
 
-    from webhook.embedded.manifests import Manifest
+    from webhook.manifests.reader import Manifest
 
 
 def add_parser(commands: Any) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from webhook.cli.main import UsageError
+from webhook.app.errors import UsageError
 from webhook.cli.state import add_state_arguments, load_source
-from webhook.core.verdict import denial, warnings
-from webhook.embedded.manifests import Manifest, ManifestError, read_bytes, read_path
-from webhook.embedded.review import Asker, Outcome, review
+from webhook.core.admission.messages import denial, warnings
+from webhook.manifests.reader import Manifest, ManifestError, read_bytes, read_path
+from webhook.offline.review import Asker, Outcome, review
 
 if TYPE_CHECKING:
     import argparse

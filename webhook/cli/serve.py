@@ -9,30 +9,19 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from webhook.cli.main import UsageError
+from webhook.app.errors import UsageError
+from webhook.app.options import EMBEDDED_LISTEN, Given
 from webhook.server import logs
-from webhook.server.supervisor import Supervisor
+from webhook.server.process.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import argparse
 
-    from webhook.server.supervisor import Lifeline
+    from webhook.server.process.supervisor import Lifeline
 
-EMBEDDED_LISTEN = "127.0.0.1:8443"
 _MAX_BYTES = 1024 * 1024
-
-
-class Given(NamedTuple):
-    """What was typed, and the text of the configuration file."""
-
-    config: Path | None
-    text: bytes
-    embedded: Path | None
-    policies: Path | None
-    listen: str | None
-    write_ca: Path | None
 
 
 def add_parser(commands: Any) -> None:
@@ -69,9 +58,9 @@ def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="weightlock-") as scratch:
 
         def work(lifeline: Lifeline | None) -> int:
-            from webhook.cli import serving  # noqa: PLC0415 - large, and of no use to the parent
+            from webhook.app import webhook  # noqa: PLC0415 - large, and of no use to the parent
 
-            return serving.work(given, Path(scratch), lifeline)
+            return webhook.work(given, Path(scratch), lifeline)
 
         if not _is_supervised(given.text):
             return work(None)

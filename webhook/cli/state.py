@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.api.config import Config, Settings
-from webhook.cli.configuration import read_config
-from webhook.cli.main import UsageError
-from webhook.embedded.manifests import ManifestError
-from webhook.embedded.shipped import shipped_policies
-from webhook.embedded.source import DirectorySource
+from webhook.app.configuration import read_config
+from webhook.app.errors import UsageError
+from webhook.manifests.reader import ManifestError
+from webhook.manifests.shipped import shipped_policies
+from webhook.offline.provider import DirectorySource
 
 if TYPE_CHECKING:
     import argparse

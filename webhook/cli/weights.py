@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from webhook.cli.progress import Bar, byte_size, duration
-from webhook.keys import operations
-from webhook.keys.directory import read_manifest, require_manifest, unlisted
 from webhook.keys.errors import BadInputError, KeysError, KmsConfigError
-from webhook.keys.operations import KeyService, Work
 from webhook.keys.rawio import make_directory, storage_error
-from webhook.keys.unsealing import verify
+from webhook.keys.sealed import operations
+from webhook.keys.sealed.directory import read_manifest, require_manifest, unlisted
+from webhook.keys.sealed.operations import KeyService, Work
+from webhook.keys.sealed.unsealing import verify
 
 if TYPE_CHECKING:
-    from webhook.keys.manifest import Manifest
+    from webhook.keys.sealed.manifest import Manifest
+    from webhook.keys.sealed.unsealing import Sealed
     from webhook.keys.secret import Secret
-    from webhook.keys.unsealing import Sealed
 
     _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it nowhere else
 

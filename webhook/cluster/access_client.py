@@ -11,13 +11,13 @@ from urllib.parse import quote
 
 from webhook.api.base import API_VERSION
 from webhook.api.config import Cluster
-from webhook.cluster.api import ApiError, KubeApi
-from webhook.cluster.kubeconfig import namespace_of
+from webhook.cluster.client.api import ApiError, KubeApi
+from webhook.cluster.client.kubeconfig import namespace_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from webhook.core.objects import Document
+    from webhook.core.kube.fields import Document
 
 _ROOT = f"/apis/{API_VERSION}"
 _PAGE = 500

@@ -11,15 +11,15 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from webhook.cluster.api import ApiError
-from webhook.core.authz import AccessCheck, Decision
+from webhook.cel.authz import AccessCheck, Decision
+from webhook.cluster.client.api import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from webhook.cluster.api import KubeApi
-    from webhook.core.authz import SelectorRequirement
-    from webhook.core.objects import Document
+    from webhook.cel.authz import SelectorRequirement
+    from webhook.cluster.client.api import KubeApi
+    from webhook.core.kube.fields import Document
 
 ALLOWED_SECONDS = 5.0
 DENIED_SECONDS = 1.0

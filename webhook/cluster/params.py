@@ -12,21 +12,22 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from webhook.cluster.api import ApiError
-from webhook.cluster.backoff import Backoff
-from webhook.cluster.reflector import Reflector
-from webhook.core.objects import group_kind
-from webhook.core.snapshot import NATIVE_POLICIES, POLICIES
+from webhook.cluster.client.api import ApiError
+from webhook.cluster.client.backoff import Backoff
+from webhook.cluster.client.reflector import Reflector
+from webhook.core.admission.snapshot import NATIVE_POLICIES, POLICIES
+from webhook.core.kube.objects import group_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from webhook.api.base import LabelSelector
-    from webhook.cluster.api import KubeApi
-    from webhook.cluster.discovery import Discovery
-    from webhook.cluster.reflector import Sink, Timing
-    from webhook.core.objects import Document, ObjectKey, ObjectStore
-    from webhook.core.policyset import PolicySet
+    from webhook.cluster.client.api import KubeApi
+    from webhook.cluster.client.discovery import Discovery
+    from webhook.cluster.client.reflector import Sink, Timing
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import ObjectKey, ObjectStore
+    from webhook.core.policies.policy_set import PolicySet
 
 log = logging.getLogger(__name__)
 

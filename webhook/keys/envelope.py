@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from webhook.keys.errors import SealedDataError
+from webhook.keys.sealed.streaming import KEY_SIZE
 from webhook.keys.secret import Secret, wipe
-from webhook.keys.streaming import KEY_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

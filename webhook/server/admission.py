@@ -14,22 +14,23 @@ from datetime import UTC, datetime
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from webhook.core.admission import internal_denial, mutate, refused, validate
-from webhook.core.review import RefusedReviewError, parse_review, render_review
-from webhook.core.source import Knowledge, Needs, NotReadyError
-from webhook.core.verdict import Verdict, respond
-from webhook.server.gate import OverloadedError
+from webhook.core.admission.mutate import mutate
+from webhook.core.admission.provider import Knowledge, Needs, NotReadyError
+from webhook.core.admission.validate import internal_denial, refused, validate
+from webhook.core.admission.verdict import Verdict, respond
+from webhook.core.kube.review import RefusedReviewError, parse_review, render_review
+from webhook.server.admission_queue import OverloadedError
 from webhook.server.logs import ReviewLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from webhook.core.access import Signer
-    from webhook.core.review import AdmissionRequest
-    from webhook.core.snapshot import Snapshot
-    from webhook.core.source import SnapshotSource
-    from webhook.server.gate import Gate
-    from webhook.server.metrics import AdmissionMetrics
+    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.admission.snapshot import Snapshot
+    from webhook.core.kube.review import AdmissionRequest
+    from webhook.server.admission_queue import Gate
+    from webhook.server.metrics.metrics import AdmissionMetrics
     from webhook.server.tracing import Trace, Tracer
 
     Step = Callable[[AdmissionRequest, Snapshot, Knowledge, datetime], Verdict | Needs]

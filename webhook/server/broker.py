@@ -18,8 +18,16 @@ from pydantic import ValidationError
 
 from webhook.api.base import Schema
 from webhook.api.faults import describe
-from webhook.keys.limits import Rate
-from webhook.keys.refusal import (
+from webhook.keys.broker.protocol import (
+    MAX_BODY,
+    Challenge,
+    ChallengeRequest,
+    Refused,
+    ReleaseRequest,
+    RenewRequest,
+)
+from webhook.keys.broker.rate_limits import Rate
+from webhook.keys.broker.refusal import (
     BAD_REQUEST,
     CLUSTER_UNAVAILABLE,
     TOO_OFTEN,
@@ -27,13 +35,15 @@ from webhook.keys.refusal import (
     RefusedError,
     UnavailableError,
 )
-from webhook.keys.wire import MAX_BODY, Challenge, ChallengeRequest, Refused, ReleaseRequest, RenewRequest
-from webhook.server import endpoints, logs, measures, rotation
-from webhook.server.certificates import CertificateKeeper
-from webhook.server.health import Health, snapshot_check
-from webhook.server.http import HttpError, Route, Router, Server, json_body, require_json
-from webhook.server.listener import Listener, bind
-from webhook.server.metrics import BrokerMetrics
+from webhook.server import logs
+from webhook.server.http import routes as endpoints
+from webhook.server.http.health import Health, snapshot_check
+from webhook.server.http.listener import Listener, bind
+from webhook.server.http.server import HttpError, Route, Router, Server, json_body, require_json
+from webhook.server.metrics import gauges
+from webhook.server.metrics.metrics import BrokerMetrics
+from webhook.server.tls import reload
+from webhook.server.tls.certificates import CertificateKeeper
 from webhook.server.tracing import Tracer
 
 if TYPE_CHECKING:
@@ -42,9 +52,9 @@ if TYPE_CHECKING:
 
     from webhook.api.broker import BrokerConfig
     from webhook.api.config import Listen
-    from webhook.core.source import SnapshotSource
-    from webhook.keys.broker import Broker
-    from webhook.server.http import Call, Handler
+    from webhook.core.admission.provider import SnapshotSource
+    from webhook.keys.broker.service import Broker
+    from webhook.server.http.server import Call, Handler
 
     OpenBroker = Callable[[BrokerConfig], AbstractAsyncContextManager[tuple[Broker, SnapshotSource]]]
 
@@ -107,7 +117,7 @@ class BrokerServer:
         """Listen and serve; on leaving, finish what is under way. Raises `ListenError`."""
         self.health.add(snapshot_check(self._source))
         self.health.add(self._certificate.fault)
-        measures.of_server(self.metrics, self._config, self._source, self._certificate)
+        gauges.of_server(self.metrics, self._config, self._source, self._certificate)
         self.metrics.gauge("weightlock_key_requests_running", lambda: self._running)
         watch = endpoints.watch_routes(self.health, self.metrics)
         async with AsyncExitStack() as stack:
@@ -119,8 +129,8 @@ class BrokerServer:
                 plain = self._listener(stack, self._config.metrics_listen, watch)
                 self.watch_address = f"http://{plain.address}"
                 plain.serve(None)
-            rotation.look(self._certificate, listener, self.metrics.internal_error)
-            keeping = rotation.keep_looking(self._certificate, listener, self.metrics.internal_error)
+            reload.look(self._certificate, listener, self.metrics.internal_error)
+            keeping = reload.keep_looking(self._certificate, listener, self.metrics.internal_error)
             stack.callback(asyncio.create_task(keeping).cancel)
             yield self
 

@@ -14,14 +14,18 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from webhook.server import endpoints, logs, measures, rotation, vitals
+from webhook.server import logs
 from webhook.server.admission import AdmissionService
-from webhook.server.certificates import CertificateKeeper
-from webhook.server.gate import Gate
-from webhook.server.health import Health, snapshot_check
-from webhook.server.http import Router, Server
-from webhook.server.listener import Listener, bind
-from webhook.server.metrics import AdmissionMetrics
+from webhook.server.admission_queue import Gate
+from webhook.server.http import routes as endpoints
+from webhook.server.http.health import Health, snapshot_check
+from webhook.server.http.listener import Listener, bind
+from webhook.server.http.server import Router, Server
+from webhook.server.metrics import gauges
+from webhook.server.metrics.metrics import AdmissionMetrics
+from webhook.server.process import heartbeat
+from webhook.server.tls import reload
+from webhook.server.tls.certificates import CertificateKeeper
 from webhook.server.tracing import Tracer
 
 if TYPE_CHECKING:
@@ -31,9 +35,9 @@ if TYPE_CHECKING:
 
     from webhook.api.config import Config
     from webhook.core.access import Signer
-    from webhook.core.source import SnapshotSource
-    from webhook.server.http import Route
-    from webhook.server.supervisor import Lifeline
+    from webhook.core.admission.provider import SnapshotSource
+    from webhook.server.http.server import Route
+    from webhook.server.process.supervisor import Lifeline
 
     OpenSource = Callable[[Config], AbstractAsyncContextManager[SnapshotSource]]
 
@@ -105,7 +109,7 @@ async def _serve(
     async with AsyncExitStack() as stack:
         if lifeline is not None:
             loop.add_signal_handler(signal.SIGUSR1, leave)
-            beating = asyncio.create_task(vitals.keep_beating(lifeline, config.replace_above_mib))
+            beating = asyncio.create_task(heartbeat.keep_beating(lifeline, config.replace_above_mib))
             stack.push_async_callback(_cancel, beating)
         source = await stack.enter_async_context(open_source(config))
         webhook = Webhook(config, source, signer)
@@ -114,7 +118,7 @@ async def _serve(
             webhook.metrics.share(lifeline.slot, lifeline.other_slots)
             # Once more when the last request is answered, for whoever goes on from here.
             stack.callback(webhook.metrics.save)
-            saving = asyncio.create_task(vitals.keep_saving(webhook.metrics.save))
+            saving = asyncio.create_task(heartbeat.keep_saving(webhook.metrics.save))
             stack.push_async_callback(_cancel, saving)
         await stack.enter_async_context(webhook.running(sockets))
         announcing = asyncio.create_task(webhook.announce(lifeline))
@@ -146,7 +150,7 @@ class Webhook:
         """Serve; on leaving, finish what is under way, close the sockets and stop."""
         config, metrics = self._config, self.metrics
         gate = Gate(waiting_limit=config.max_waiting_reviews, asking_limit=config.max_concurrent_reviews)
-        measures.of_webhook(metrics, config, self._source, self._certificate, gate)
+        gauges.of_webhook(metrics, config, self._source, self._certificate, gate)
         self.health.add(snapshot_check(self._source))
         self.health.add(self._certificate.fault)
         tracer = Tracer.of(config.tracing, "webhook")
@@ -172,8 +176,8 @@ class Webhook:
                 plain = self._listen(stack, sockets.watch, watch)
                 self.watch_address = f"http://{plain.address}"
                 plain.serve(None)
-            rotation.look(self._certificate, listener, metrics.internal_error)
-            keeping = rotation.keep_looking(self._certificate, listener, metrics.internal_error)
+            reload.look(self._certificate, listener, metrics.internal_error)
+            keeping = reload.keep_looking(self._certificate, listener, metrics.internal_error)
             stack.push_async_callback(_cancel, asyncio.create_task(keeping))
             yield self
 

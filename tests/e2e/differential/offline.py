@@ -10,14 +10,14 @@ import orjson
 from differential.case import Case, Person
 from differential.verdict import Said, refused
 from webhook.api.config import Settings
-from webhook.core.objects import group_kind
-from webhook.core.policy import Finding
-from webhook.core.resources import plural
-from webhook.core.review import parse_review
-from webhook.core.verdict import Verdict, respond
-from webhook.embedded.manifests import Manifest, ManifestError
-from webhook.embedded.review import judge
-from webhook.embedded.source import ManifestSource
+from webhook.core.admission.verdict import Verdict, respond
+from webhook.core.kube.kinds import plural
+from webhook.core.kube.objects import group_kind
+from webhook.core.kube.review import parse_review
+from webhook.core.policies.policy import Finding
+from webhook.manifests.reader import Manifest, ManifestError
+from webhook.offline.provider import ManifestSource
+from webhook.offline.review import judge
 
 ERROR = re.compile(
     r"policy \S+ could not be checked: (?:spec\.\S+|(?:matchCondition|auditAnnotation) \S+): (?P<cause>.*)",

@@ -15,8 +15,8 @@ import yaml
 from harness.programs import ROOT
 
 from webhook.api.policy import WeightPolicy
-from webhook.core.compiler import compile_policy
-from webhook.core.vapexport import export
+from webhook.core.policies.compiler import compile_policy
+from webhook.core.policies.export import export
 
 POLICIES = ROOT / "policies"
 SAMPLES = ROOT / "examples" / "samples"

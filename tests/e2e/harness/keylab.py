@@ -20,11 +20,11 @@ from harness.lab import Lab
 from harness.waiting import eventually
 from harness.weightlock import COMMAND
 from webhook.api.authorities import known
-from webhook.keys import operations
-from webhook.keys.brokerclient import BrokerClient, BrokerRefusedError
-from webhook.keys.operations import KeyService, Work
-from webhook.keys.transfer import NoProgress
-from webhook.keys.trust import Trust
+from webhook.keys.agent.client import BrokerClient, BrokerRefusedError
+from webhook.keys.agent.trust import Trust
+from webhook.keys.sealed import operations
+from webhook.keys.sealed.operations import KeyService, Work
+from webhook.keys.sealed.transfer import NoProgress
 
 if TYPE_CHECKING:
     from harness.broker import BrokerProcess

@@ -1,5 +1,4 @@
-"""A control plane with all of Weightlock, a Prometheus that scrapes it, and sample traffic, for the tests of monitoring.
-"""
+"""A control plane with all of Weightlock, a Prometheus that scrapes it, and sample traffic, for monitoring tests."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from harness.process import free_port
 from harness.programs import ROOT
 from harness.prometheus import Prometheus, Target
 from harness.weightlock import Weightlock
-from webhook.keys.brokerclient import BrokerRefusedError
+from webhook.keys.agent.client import BrokerRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Finds the programs of the control plane, and decides what it means when there are none.
 
-Where they are is the business of scripts/controlplane.py alone; this only asks it, and never builds.
+Where they are is the business of tests/tools/controlplane.py alone; this only asks it, and never builds.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-SCRIPT = ROOT / "scripts" / "controlplane.py"
+SCRIPT = ROOT / "tests" / "tools" / "controlplane.py"
 UNAVAILABLE = 3
 
 

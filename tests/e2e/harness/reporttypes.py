@@ -1,6 +1,6 @@
 """The types of the two report APIs on a cluster, as their owners publish them.
 
-Where to get them is the business of scripts/reporttypes.py alone, which fetches them in a moment.
+Where to get them is the business of tests/tools/reporttypes.py alone, which fetches them in a moment.
 """
 
 import os
@@ -14,7 +14,7 @@ from harness import manifests
 from harness.cluster import Cluster
 from harness.programs import ROOT, UNAVAILABLE
 
-_SCRIPT = ROOT / "scripts" / "reporttypes.py"
+_SCRIPT = ROOT / "tests" / "tools" / "reporttypes.py"
 
 
 def install(cluster: Cluster, group: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from harness.keylab import AUDIENCE
 from harness.waiting import eventually
 
-from webhook.keys.brokerclient import BrokerRefusedError
+from webhook.keys.agent.client import BrokerRefusedError
 from webhook.keys.envelope import AgentKey
 
 if TYPE_CHECKING:

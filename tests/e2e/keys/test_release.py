@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness.waiting import eventually
 
-from webhook.keys.brokerclient import BrokerUnavailableError
-from webhook.keys.client import open_weights
+from webhook.keys.agent.client import BrokerUnavailableError
+from webhook.keys.sealed.client import open_weights
 
 if TYPE_CHECKING:
     from harness.broker import BrokerProcess

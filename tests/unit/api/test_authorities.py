@@ -9,13 +9,13 @@ from pydantic import ValidationError
 
 from webhook.api.authorities import given, known, parse_authorities
 from webhook.api.config import Injection
-from webhook.server import selfsigned
+from webhook.server.tls import self_signed
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 def pem(age=timedelta(days=1)):
-    return selfsigned.make(["x"], now=NOW - age).authority.decode()
+    return self_signed.make(["x"], now=NOW - age).authority.decode()
 
 
 def test_words_are_the_certificates():
@@ -38,7 +38,7 @@ def test_only_settled_ones_are_given_unless_there_is_no_other():
     ("text", "said"),
     [
         ("junk", "not certificates in PEM"),
-        (selfsigned.make(["x"]).key.decode(), "not certificates in PEM"),
+        (self_signed.make(["x"]).key.decode(), "not certificates in PEM"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "not certificates in PEM"),
         ("x" * 40_000, "more than 32 KiB"),
     ],

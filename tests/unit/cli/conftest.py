@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from webhook.cli.access_ledger import Ledger
+from webhook.cli.access.ledger import Ledger
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 GOLDEN = Path(__file__).parent / "golden"

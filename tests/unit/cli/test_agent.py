@@ -11,8 +11,8 @@ import pytest
 
 from webhook.cli.agent import collector
 from webhook.cli.main import main
-from webhook.keys.challenge import evidence_nonce
-from webhook.keys.delivery import Target
+from webhook.keys.agent.delivery import Target
+from webhook.keys.broker.challenge import evidence_nonce
 from webhook.keys.errors import SealedDataError
 
 NEEDED = ["--broker=https://broker.test:1", "--token=/nowhere/token", "--key=atlas:/nowhere/keys"]

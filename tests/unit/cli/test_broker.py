@@ -7,8 +7,8 @@ import argparse
 import pytest
 import yaml
 
+from webhook.app.errors import UsageError
 from webhook.cli import broker
-from webhook.cli.main import UsageError
 
 WEBHOOK = {
     "apiVersion": "admissionregistration.k8s.io/v1",

@@ -6,7 +6,7 @@ import pytest
 
 from webhook.api.config import Config
 from webhook.cli import controller as module
-from webhook.cluster import api
+from webhook.cluster.client import api
 from webhook.cluster.controller import keys
 
 

@@ -7,15 +7,15 @@ import pytest
 from webhook.cli.doctor import rendered
 from webhook.cli.main import main
 from webhook.cluster.doctor import run as module
-from webhook.cluster.doctor.patient import Finding
+from webhook.cluster.doctor.installation_view import CheckResult
 from webhook.cluster.doctor.run import Row
 
 ROWS = [
-    Row("kubernetes", Finding("ok", "v1.37.2")),
-    Row("guard", Finding("warn", "no policy\nguards it", "helm upgrade …")),
-    Row("nodes", Finding("skipped", "not allowed to list nodes")),
+    Row("kubernetes", CheckResult("ok", "v1.37.2")),
+    Row("guard", CheckResult("warn", "no policy\nguards it", "helm upgrade …")),
+    Row("nodes", CheckResult("skipped", "not allowed to list nodes")),
 ]
-FAILED = Row("leader", Finding("fail", "no controller is the leader", "kubectl logs"))
+FAILED = Row("leader", CheckResult("fail", "no controller is the leader", "kubectl logs"))
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from webhook.cli import serve, serving
-from webhook.cli.main import UsageError, main
-from webhook.server import selfsigned
+from webhook.app import webhook as serving
+from webhook.app.errors import UsageError
+from webhook.cli import serve
+from webhook.cli.main import main
+from webhook.server.tls import self_signed
 
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "research"}}
 POLICY = {
@@ -41,7 +43,7 @@ def place(tmp_path):
     for name, document in (("state", NAMESPACE), ("policies", POLICY)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "one.json").write_text(json.dumps(document))
-    made = selfsigned.make(["localhost"])
+    made = self_signed.make(["localhost"])
     (tmp_path / "tls.crt").write_bytes(made.certificate)
     (tmp_path / "tls.key").write_bytes(made.key)
     return tmp_path

@@ -145,7 +145,7 @@ def test_verify_clears_up_what_a_run_left(run, tree, sealed, kms, monkeypatch):
     def cut(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("webhook.keys.sealing.clear_up", cut)
+    monkeypatch.setattr("webhook.keys.sealed.sealing.clear_up", cut)
     words = ("seal", tree, sealed, "--model", "atlas-70b", "--kms", kms, "--update")
     assert run(*words)[0] == 1
     assert (sealed / "config.json.sealed").exists()
@@ -249,7 +249,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, kms, number, run):
     code = (
         "import argparse, os, sys\n"
         "from webhook.cli import weights\n"
-        "from webhook.keys import files, sealing\n"
+        "from webhook.keys.sealed import files, sealing\n"
         "sealing.require_space = lambda *_: None\n"
         "files.write_at = lambda fd, data, offset: None\n"
         "parser = argparse.ArgumentParser()\n"

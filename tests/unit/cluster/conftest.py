@@ -14,9 +14,9 @@ import yaml
 from aiohttp import web
 
 from webhook.api.config import Cluster, Config
-from webhook.cluster.api import KubeApi
-from webhook.cluster.kinds import HELD
-from webhook.cluster.reflector import Timing
+from webhook.cluster.client.api import KubeApi
+from webhook.cluster.client.kinds import HELD
+from webhook.cluster.client.reflector import Timing
 
 FAST = Timing(watch=(1, 1), recheck=1, silence=0.5, absent=0.2, backoff=0.05)
 

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from webhook.cel.authz import AccessCheck, SelectorRequirement
 from webhook.cluster import authorizer as module
 from webhook.cluster.authorizer import Authorizer, decision_of, review
-from webhook.core.authz import AccessCheck, SelectorRequirement
 
 QUESTION = AccessCheck(
     user="system:serviceaccount:research:trainer",

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from webhook.api.config import Settings
-from webhook.core.review import parse_request
-from webhook.core.snapshot import SnapshotBuilder
+from webhook.core.admission.snapshot import SnapshotBuilder
+from webhook.core.kube.review import parse_request
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from webhook.core.policylint import lint_policy
-from webhook.embedded.policytest import Suite
+from webhook.core.policies.lint import lint_policy
+from webhook.offline.policytest import Suite
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "cookbook.md").read_text()

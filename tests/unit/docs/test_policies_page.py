@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from webhook.api.config import Settings
-from webhook.core.policylint import lint_policy
-from webhook.core.snapshot import SnapshotBuilder
-from webhook.embedded.policytest import Cases
+from webhook.core.admission.snapshot import SnapshotBuilder
+from webhook.core.policies.lint import lint_policy
+from webhook.offline.policytest import Cases
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "policies.md").read_text()

@@ -14,8 +14,8 @@ import yaml
 from webhook.api.config import Reports
 from webhook.cli.main import main
 from webhook.cluster.reports import pages
-from webhook.core.policylint import lint_policy
-from webhook.core.report import MAX_RESULTS
+from webhook.core.policies.lint import lint_policy
+from webhook.core.reports.results import MAX_RESULTS
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "rollout.md").read_text()
@@ -52,7 +52,8 @@ def test_numbers_are_those_of_the_program():
 
 def test_metrics_it_names_exist():
     sources = [
-        (ROOT / "webhook" / name).read_text() for name in ("cli/controller_watch.py", "server/metrics.py")
+        (ROOT / "webhook" / name).read_text()
+        for name in ("app/controller_metrics.py", "server/metrics/metrics.py")
     ]
     for name in set(re.findall(r"`(weightlock_\w+)", PAGE)):
         assert any(f'"{name.removesuffix("_total")}"' in source for source in sources), name

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from webhook.keys import operations
-from webhook.keys.operations import KeyService, Work
-from webhook.keys.transfer import NoProgress
+from webhook.keys.sealed import operations
+from webhook.keys.sealed.operations import KeyService, Work
+from webhook.keys.sealed.transfer import NoProgress
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
 if str(SUPPORT) not in sys.path:
@@ -79,8 +79,8 @@ def same():
 _CRASH = """
 import os, sys
 from pathlib import Path
-from webhook.keys import operations
-from webhook.keys.operations import KeyService, Work
+from webhook.keys.sealed import operations
+from webhook.keys.sealed.operations import KeyService, Work
 
 class Crash:
     left = {after}

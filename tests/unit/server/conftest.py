@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from webhook.api.config import Config, Listen, Settings, Tls
-from webhook.core.snapshot import SnapshotBuilder
-from webhook.core.source import Knowledge, NotReadyError
-from webhook.server import selfsigned
+from webhook.core.admission.provider import Knowledge, NotReadyError
+from webhook.core.admission.snapshot import SnapshotBuilder
 from webhook.server.run import Sockets, Webhook
+from webhook.server.tls import self_signed
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 RULE = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
@@ -152,11 +152,11 @@ async def serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Callable[..., Awaitable[Client]]]:
     # The clients of these tests ask nothing any more when they are done.
-    monkeypatch.setattr("webhook.server.listener._QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("webhook.server.http.listener._QUIET_SECONDS", 0.0)
     async with AsyncExitStack() as stack:
 
         async def start(source: Any = None, *, signer: Any = None, **changes: Any) -> Client:
-            made = selfsigned.make(["localhost", "127.0.0.1"])
+            made = self_signed.make(["localhost", "127.0.0.1"])
             for name, content in (
                 ("ca.crt", made.authority),
                 ("tls.crt", made.certificate),

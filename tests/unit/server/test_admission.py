@@ -6,12 +6,12 @@ import logging
 import orjson
 import pytest
 
-from webhook.core.review import BadReviewError
-from webhook.core.source import Knowledge, NotReadyError
+from webhook.core.admission.provider import Knowledge, NotReadyError
+from webhook.core.kube.review import BadReviewError
 from webhook.server import admission as module
 from webhook.server.admission import AdmissionService
-from webhook.server.gate import Gate
-from webhook.server.metrics import AdmissionMetrics
+from webhook.server.admission_queue import Gate
+from webhook.server.metrics.metrics import AdmissionMetrics
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ async def test_what_is_missing_is_asked_for_and_then_judged(serve, make_source, 
 
 
 def module_decision(*, allowed):
-    from webhook.core.authz import Decision
+    from webhook.cel.authz import Decision
 
     return Decision(allowed=allowed)
 
@@ -203,7 +203,7 @@ async def test_too_many_questions_at_once_are_turned_away(serve, needy, review):
 
 
 async def test_a_line_that_is_full_is_a_fast_denial(serve, review, monkeypatch):
-    monkeypatch.setattr("webhook.server.gate.SLICE_SECONDS", 0.0)
+    monkeypatch.setattr("webhook.server.admission_queue.SLICE_SECONDS", 0.0)
     service, metrics = serve(gate=Gate(waiting_limit=3, asking_limit=1))
     answers = await asyncio.gather(*(ask(service, review()) for _ in range(10)))
     assert [answer["allowed"] for answer in answers] == [True] * 4 + [False] * 6

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from webhook.keys.brokerclient import BrokerRefusedError, BrokerUnavailableError
+from webhook.keys.agent.client import BrokerRefusedError, BrokerUnavailableError
 from webhook.server.broker import write_audit
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"

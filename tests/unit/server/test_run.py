@@ -6,8 +6,8 @@ import ssl
 import pytest
 
 from webhook.api.config import Listen
-from webhook.server import rotation, selfsigned
-from webhook.server.listener import ListenError, bind
+from webhook.server.http.listener import ListenError, bind
+from webhook.server.tls import reload, self_signed
 
 
 async def test_answers_over_tls(serve, review):
@@ -74,7 +74,7 @@ class TestCertificate:
 
     @pytest.fixture(autouse=True)
     def _quickly(self, monkeypatch):
-        monkeypatch.setattr(rotation, "POLL_SECONDS", 0.05)
+        monkeypatch.setattr(reload, "POLL_SECONDS", 0.05)
 
     async def fingerprint(self, client):
         context = ssl.create_default_context()
@@ -96,7 +96,7 @@ class TestCertificate:
         client = await serve()
         before = await self.fingerprint(client)
         reader, writer = await asyncio.open_connection("localhost", client.port, ssl=client.context)
-        new = selfsigned.make(["localhost"])
+        new = self_signed.make(["localhost"])
         (tmp_path / "tls.crt").write_bytes(new.certificate)
         (tmp_path / "tls.key").write_bytes(new.key)
         await self.replaced(client, before)
@@ -124,7 +124,7 @@ class TestCertificate:
         asking = [asyncio.create_task(keep_asking()) for _ in range(4)]
         for _ in range(3):
             before = await self.fingerprint(client)
-            new = selfsigned.make(["localhost"])
+            new = self_signed.make(["localhost"])
             (tmp_path / "tls.key").write_bytes(new.key)
             await asyncio.sleep(0.07)
             (tmp_path / "tls.crt").write_bytes(new.certificate)
@@ -136,7 +136,7 @@ class TestCertificate:
     async def test_a_broken_pair_is_not_ready_and_the_old_one_is_served_on(self, serve, review, tmp_path):
         client = await serve()
         key = (tmp_path / "tls.key").read_bytes()
-        (tmp_path / "tls.key").write_bytes(selfsigned.make(["localhost"]).key)
+        (tmp_path / "tls.key").write_bytes(self_signed.make(["localhost"]).key)
         for _ in range(100):
             status, text = await client.get("/readyz")
             if status == 503:
@@ -228,8 +228,8 @@ async def test_what_is_under_way_is_finished(serve, make_source, make_policy, re
     asked, leave = asyncio.Event(), asyncio.Event()
 
     async def slow(needs):
-        from webhook.core.authz import Decision
-        from webhook.core.source import Knowledge
+        from webhook.cel.authz import Decision
+        from webhook.core.admission.provider import Knowledge
 
         asked.set()
         await leave.wait()
@@ -272,7 +272,7 @@ async def test_a_connection_just_made_is_given_a_moment_for_its_request(serve):
 
 
 async def test_a_connection_that_brings_nothing_does_not_hold_up_the_end(serve, monkeypatch):
-    monkeypatch.setattr("webhook.server.listener._LAST_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr("webhook.server.http.listener._LAST_REQUEST_SECONDS", 0.2)
     client = await serve()
     _, writer = await asyncio.open_connection("localhost", client.port, ssl=client.context)
     begun = asyncio.get_running_loop().time()
@@ -282,7 +282,7 @@ async def test_a_connection_that_brings_nothing_does_not_hold_up_the_end(serve, 
 
 
 async def test_a_connection_that_was_used_a_moment_ago_is_closed_by_its_next_answer(serve, monkeypatch):
-    monkeypatch.setattr("webhook.server.listener._QUIET_SECONDS", 0.4)
+    monkeypatch.setattr("webhook.server.http.listener._QUIET_SECONDS", 0.4)
     client = await serve()
     reader, writer = await asyncio.open_connection("localhost", client.port, ssl=client.context)
     writer.write(HEALTHZ)
@@ -291,7 +291,7 @@ async def test_a_connection_that_was_used_a_moment_ago_is_closed_by_its_next_ans
 
 
 async def test_an_idle_connection_does_not_hold_up_the_end(serve, monkeypatch):
-    monkeypatch.setattr("webhook.server.listener._QUIET_SECONDS", 0.05)
+    monkeypatch.setattr("webhook.server.http.listener._QUIET_SECONDS", 0.05)
     client = await serve()
     assert (await client.get("/healthz"))[0] == 200
     begun = asyncio.get_running_loop().time()

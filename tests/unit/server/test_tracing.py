@@ -10,10 +10,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from webhook.api.config import Tracing
-from webhook.core.source import Knowledge, NotReadyError
+from webhook.core.admission.provider import Knowledge, NotReadyError
 from webhook.server.admission import AdmissionService
-from webhook.server.gate import Gate
-from webhook.server.metrics import AdmissionMetrics
+from webhook.server.admission_queue import Gate
+from webhook.server.metrics.metrics import AdmissionMetrics
 from webhook.server.tracing import Tracer, TracingUnavailableError
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -17,23 +17,24 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from webhook.cluster.api import ApiError
+from webhook.cluster.client.api import ApiError
 from webhook.cluster.controller.secrets import AUTHORITIES, CERTIFICATE, KEY, LIST, Secret, Secrets, leaf_of
-from webhook.core.access.intact import Continued, last_change, protection, same, without_bundles
 from webhook.core.certificates import bundle, store
 from webhook.core.certificates.issue import make_serving
 from webhook.core.certificates.model import Create, Issue, Note, Tell, Times, Trust, View
 from webhook.core.certificates.planner import next_step
+from webhook.core.integrity.protection import Continued, last_change, protection, same, without_bundles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from webhook.api.config import Certificates as Settings
     from webhook.api.config import Controller
-    from webhook.cluster.api import KubeApi
+    from webhook.cluster.client.api import KubeApi
     from webhook.core.certificates.model import Step
     from webhook.core.certificates.store import Held
-    from webhook.core.objects import Document, ObjectKey
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import ObjectKey
 
 # Clocks differ: valid from a little before it was made.
 _SLACK = timedelta(minutes=5)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from webhook.cluster.api import ApiError
+from webhook.cluster.client.api import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

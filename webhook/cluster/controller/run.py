@@ -10,31 +10,33 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from webhook.cluster.api import ApiError
+from webhook.cluster.cache import PODS, Kept, slim_pod
+from webhook.cluster.client.api import ApiError
+from webhook.cluster.client.reflector import Reflector, Timing
 from webhook.cluster.controller.certificates import Certificates
-from webhook.cluster.controller.events import Events
-from webhook.cluster.controller.guard import Guard
-from webhook.cluster.controller.holders import Holders
-from webhook.cluster.controller.lease import Leader
+from webhook.cluster.controller.drift_guard import Guard
+from webhook.cluster.controller.leader_election import Leader
 from webhook.cluster.controller.notify import Notifier
+from webhook.cluster.controller.pods import Holders
 from webhook.cluster.controller.progress import Progress
-from webhook.cluster.controller.steps import Steps, is_undecided
-from webhook.cluster.controller.watches import CONFIGURATIONS, PODS, Kept, holds_weights, slim_pod
-from webhook.cluster.reflector import Reflector, Timing
+from webhook.cluster.controller.reconcile import Steps, is_undecided
+from webhook.cluster.controller.watches import CONFIGURATIONS, holds_weights
+from webhook.cluster.events import Events
 from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.scanner import Scanner
-from webhook.cluster.source import ClusterSource
-from webhook.core.access.intact import Protection, protection
-from webhook.core.snapshot import APPROVALS, REQUESTS
-from webhook.core.source import NotReadyError
+from webhook.cluster.snapshot_provider import ClusterSource
+from webhook.core.admission.provider import NotReadyError
+from webhook.core.admission.snapshot import APPROVALS, REQUESTS
+from webhook.core.integrity.protection import Protection, protection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from webhook.api.config import Config
     from webhook.core.access import Signer, Verifier
-    from webhook.core.objects import Document, ObjectKey
-    from webhook.core.snapshot import Snapshot
+    from webhook.core.admission.snapshot import Snapshot
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import ObjectKey
 
 ROUND_SECONDS = 1.0
 _BACKOFF_SECONDS = 5.0

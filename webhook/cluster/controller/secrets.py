@@ -20,7 +20,7 @@ from webhook.core.certificates.model import Leaf
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from webhook.cluster.api import KubeApi
+    from webhook.cluster.client.api import KubeApi
     from webhook.core.certificates.store import Held
 
 AUTHORITIES, CERTIFICATE, KEY, LIST = "authorities.json", "tls.crt", "tls.key", "ca.crt"

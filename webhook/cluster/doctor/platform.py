@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from webhook.cluster.doctor.patient import Finding, Patient, SkippedError
+from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from webhook.core.objects import Document
+    from webhook.core.kube.fields import Document
 
 # Native sidecars (KEP-753) are stable since this version.
 LEAST = (1, 33)
@@ -23,18 +23,18 @@ _TOOLKIT, _PLUGIN = "container-toolkit", "device-plugin"
 _TAKES_ALL = "any image can get every GPU of its node with NVIDIA_VISIBLE_DEVICES"
 
 
-async def kubernetes(patient: Patient) -> Sequence[Finding]:
+async def kubernetes(view: Installation) -> Sequence[CheckResult]:
     """Check that the API server supports native sidecars."""
-    version = str((await patient.find("/version") or {}).get("gitVersion", ""))
+    version = str((await view.find("/version") or {}).get("gitVersion", ""))
     if _is_old(version):
         fix = "upgrade the control plane: before 1.33, a pod would wait for its key sidecar to finish"
-        return [Finding("fail", f"{version or 'no version'}: native sidecars need 1.33", fix)]
-    return [Finding("ok", f"{version} supports native sidecars")]
+        return [CheckResult("fail", f"{version or 'no version'}: native sidecars need 1.33", fix)]
+    return [CheckResult("ok", f"{version} supports native sidecars")]
 
 
-async def kubelets(patient: Patient) -> Sequence[Finding]:
+async def kubelets(view: Installation) -> Sequence[CheckResult]:
     """Check that the kubelets support native sidecars."""
-    nodes = await patient.items("/api/v1/nodes")
+    nodes = await view.items("/api/v1/nodes")
     versions = {
         item["metadata"]["name"]: item.get("status", {}).get("nodeInfo", {}).get("kubeletVersion", "")
         for item in nodes
@@ -42,50 +42,48 @@ async def kubelets(patient: Patient) -> Sequence[Finding]:
     old = [name for name, version in versions.items() if version and _is_old(version)]
     if old:
         fix = f"upgrade these kubelets, or keep pods that read weights off them: kubectl cordon {' '.join(old[:5])}"
-        return [Finding("fail", f"{_some(old)} cannot run native sidecars", fix)]
-    return [Finding("ok", f"{len(nodes)} nodes, all support native sidecars" if nodes else "no nodes yet")]
+        return [CheckResult("fail", f"{_some(old)} cannot run native sidecars", fix)]
+    return [
+        CheckResult("ok", f"{len(nodes)} nodes, all support native sidecars" if nodes else "no nodes yet")
+    ]
 
 
-async def runtime_classes(patient: Patient) -> Sequence[Finding]:
+async def runtime_classes(view: Installation) -> Sequence[CheckResult]:
     """Check that pods with GPUs can use the runtime that provides the devices."""
-    classes = {
-        item["metadata"]["name"] for item in await patient.items("/apis/node.k8s.io/v1/runtimeclasses")
-    }
-    nodes = await patient.items("/api/v1/nodes")
+    classes = {item["metadata"]["name"] for item in await view.items("/apis/node.k8s.io/v1/runtimeclasses")}
+    nodes = await view.items("/api/v1/nodes")
     gpus = [item for item in nodes if any(key.startswith("nvidia.com/") for key in _allocatable(item))]
     if gpus and "nvidia" not in classes:
-        fix = (
-            "install the NVIDIA GPU operator's RuntimeClass, or make nvidia the nodes' default runtime"
-        )
+        fix = "install the NVIDIA GPU operator's RuntimeClass, or make nvidia the nodes' default runtime"
         return [
-            Finding("warn", f"{len(gpus)} nodes offer NVIDIA GPUs, but the RuntimeClass nvidia is missing", fix)
+            CheckResult(
+                "warn", f"{len(gpus)} nodes offer NVIDIA GPUs, but the RuntimeClass nvidia is missing", fix
+            )
         ]
     if not gpus:
-        return [Finding("ok", "no node offers NVIDIA GPUs")]
-    return [Finding("ok", f"RuntimeClass nvidia, {len(gpus)} nodes with GPUs")]
+        return [CheckResult("ok", "no node offers NVIDIA GPUs")]
+    return [CheckResult("ok", f"RuntimeClass nvidia, {len(gpus)} nodes with GPUs")]
 
 
-async def gpu_runtime(patient: Patient) -> Sequence[Finding]:
+async def gpu_runtime(view: Installation) -> Sequence[CheckResult]:
     """Check that the device plugin assigns GPUs, not an environment variable of the container."""
-    policies = await patient.items("/apis/nvidia.com/v1/clusterpolicies")
-    sets = await patient.items("/apis/apps/v1/daemonsets")
+    policies = await view.items("/apis/nvidia.com/v1/clusterpolicies")
+    sets = await view.items("/apis/apps/v1/daemonsets")
     toolkits = [item for item in sets if _uses(item, _TOOLKIT)]
     plugins = [item for item in sets if _uses(item, _PLUGIN) and "nvidia" in str(item["spec"]).lower()]
     if not (policies or toolkits or plugins):
-        return [Finding("ok", "no NVIDIA operator, toolkit or device plugin in this cluster")]
+        return [CheckResult("ok", "no NVIDIA operator, toolkit or device plugin in this cluster")]
     settings = dict(_by_operator(policies)) | dict(_by_daemonset(toolkits))
     for namespace in sorted({item["metadata"]["namespace"] for item in (*toolkits, *plugins)}):
-        settings |= dict(
-            _by_file(namespace, await patient.items(f"/api/v1/namespaces/{namespace}/configmaps"))
-        )
+        settings |= dict(_by_file(namespace, await view.items(f"/api/v1/namespaces/{namespace}/configmaps")))
     loose = [where for where, value in settings.items() if value != "false"]
     if not settings:
         raise SkippedError(
             "the toolkit's settings are only on the nodes: see /etc/nvidia-container-runtime/config.toml there"
         )
     if loose:
-        return [Finding("warn", f"{_some(loose)}: {_TAKES_ALL}", _fix_of(policies))]
-    return [Finding("ok", f"{_some(list(settings))} rejects GPUs by environment variable")]
+        return [CheckResult("warn", f"{_some(loose)}: {_TAKES_ALL}", _fix_of(policies))]
+    return [CheckResult("ok", f"{_some(list(settings))} rejects GPUs by environment variable")]
 
 
 def _by_operator(policies: Iterable[Document]) -> Iterator[tuple[str, str]]:

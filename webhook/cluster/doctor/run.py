@@ -7,13 +7,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from webhook.cluster.api import ApiError, ClusterError, KubeApi
-from webhook.cluster.doctor import asking, content, installation, parts, platform, secrets
-from webhook.cluster.doctor.patient import Finding, Patient, SkippedError
+from webhook.cluster.client.api import ApiError, ClusterError, KubeApi
+from webhook.cluster.doctor import components, installation, objects, platform, secrets, webhook_probe
+from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError
 
 if TYPE_CHECKING:
     from webhook.api.config import Cluster
-    from webhook.cluster.doctor.patient import Examine
+    from webhook.cluster.doctor.installation_view import Examine
 
 CHECKS: dict[str, Examine] = {
     "kubernetes": platform.kubernetes,
@@ -23,17 +23,17 @@ CHECKS: dict[str, Examine] = {
     "guard": installation.guard,
     "deployments": installation.deployments,
     "certificate": secrets.certificate,
-    "mutating webhook": asking.mutates,
-    "validating webhook": asking.validates,
-    "evaluation": asking.evaluates,
+    "mutating webhook": webhook_probe.mutates,
+    "validating webhook": webhook_probe.validates,
+    "evaluation": webhook_probe.evaluates,
     "exempt namespaces": installation.exemptions,
-    "snapshot": parts.snapshot,
-    "leader": parts.leader,
+    "snapshot": components.snapshot,
+    "leader": components.leader,
     "signing key": secrets.signing_key,
-    "broker": parts.broker,
-    "KMS": parts.kms,
-    "policies": content.policies,
-    "models": content.models,
+    "broker": components.broker,
+    "KMS": components.kms,
+    "policies": objects.policies,
+    "models": objects.models,
     "runtime classes": platform.runtime_classes,
     "gpu runtime": platform.gpu_runtime,
     "api server manifests": installation.manifests,
@@ -47,7 +47,7 @@ class Row:
     """One result and the name of its check."""
 
     check: str
-    finding: Finding
+    result: CheckResult
 
 
 async def examine(cluster: Cluster, namespace: str, name: str, version: str, seconds: float) -> list[Row]:
@@ -63,31 +63,33 @@ async def examine(cluster: Cluster, namespace: str, name: str, version: str, sec
         except ApiError as error:
             if error.status == 0:
                 raise ClusterError(f"{api.server}: {error}") from None
-        patient = await Patient.found(api, namespace, name, version, seconds)
+        view = await Installation.find_release(api, namespace, name, version, seconds)
         return [
-            Row(check, finding)
-            for check, examined in CHECKS.items()
-            for finding in await _made(examined, patient)
+            Row(check, result)
+            for check, examine_one in CHECKS.items()
+            for result in await _run_check(examine_one, view)
         ]
     finally:
         await api.close()
 
 
-async def _made(examined: Examine, patient: Patient) -> list[Finding]:
+async def _run_check(examine_one: Examine, view: Installation) -> list[CheckResult]:
     try:
-        async with asyncio.timeout(patient.seconds * 6):
-            return list(await examined(patient))
+        async with asyncio.timeout(view.seconds * 6):
+            return list(await examine_one(view))
     except SkippedError as error:
-        return [Finding("skipped", str(error))]
+        return [CheckResult("skipped", str(error))]
     except ApiError as error:
         return [
-            Finding(
-                "fail", f"cannot run the check: {error}", "retry: the API server rejected the request or was slow"
+            CheckResult(
+                "fail",
+                f"cannot run the check: {error}",
+                "retry: the API server rejected the request or was slow",
             )
         ]
     except TimeoutError:
-        return [Finding("fail", "the check timed out", "retry with a longer --timeout")]
+        return [CheckResult("fail", "the check timed out", "retry with a longer --timeout")]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         # An invalid object in the cluster must fail one check only, not the command.
         log.debug("unreadable", exc_info=error)
-        return [Finding("fail", f"cannot read an object in the cluster ({type(error).__name__})", "")]
+        return [CheckResult("fail", f"cannot read an object in the cluster ({type(error).__name__})", "")]

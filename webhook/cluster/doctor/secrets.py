@@ -11,47 +11,47 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from webhook.cluster.doctor.patient import Finding, Patient, SkippedError
+from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from webhook.core.objects import Document
+    from webhook.core.kube.fields import Document
 
 _SOON, _SOONEST = timedelta(days=30), timedelta(days=7)
 
 
-async def certificate(patient: Patient) -> Sequence[Finding]:
+async def certificate(view: Installation) -> Sequence[CheckResult]:
     """Check that the caBundle trusts the webhook's certificate, that it names the Service, and that it is valid."""
-    configuration = await patient.configuration("validating")
+    configuration = await view.configuration("validating")
     if configuration is None:
         raise SkippedError("no webhook configuration")
     client = configuration["webhooks"][0]["clientConfig"]
     fix = "docs/runbook.md#certificate-trouble"
     cas = _certificates(client.get("caBundle", ""))
     if not cas:
-        return [Finding("fail", "the webhook configuration has no CA (caBundle)", fix)]
+        return [CheckResult("fail", "the webhook configuration has no CA (caBundle)", fix)]
     secret = await _mounted(
-        patient, "webhook", "tls", (f"{patient.name}-webhook-serving", f"{patient.name}-webhook-tls")
+        view, "webhook", "tls", (f"{view.name}-webhook-serving", f"{view.name}-webhook-tls")
     )
     chain = _certificates((secret.get("data") or {}).get("tls.crt", ""))
     if not chain:
-        return [Finding("fail", f"Secret {secret['metadata']['name']} contains no certificate", fix)]
+        return [CheckResult("fail", f"Secret {secret['metadata']['name']} contains no certificate", fix)]
     leaf, now = chain[0], datetime.now(UTC)
     if not _trusted(leaf, (*chain[1:], *cas), now):
         return [
-            Finding(
+            CheckResult(
                 "fail", "the CA in the webhook configuration did not sign the serving certificate", fix
             )
         ]
     service = client.get("service")
     if service and not _names(leaf, f"{service['name']}.{service['namespace']}.svc"):
         name = f"{service['name']}.{service['namespace']}.svc"
-        return [Finding("fail", f"the serving certificate does not contain the name {name}", fix)]
+        return [CheckResult("fail", f"the serving certificate does not contain the name {name}", fix)]
     left = leaf.not_valid_after_utc - now
     if left < timedelta(0) or now < leaf.not_valid_before_utc:
         return [
-            Finding(
+            CheckResult(
                 "fail",
                 f"the serving certificate is not valid now: it expires on {leaf.not_valid_after_utc:%Y-%m-%d}",
                 fix,
@@ -59,16 +59,18 @@ async def certificate(patient: Patient) -> Sequence[Finding]:
         ]
     if left < _SOON:
         return [
-            Finding(
-                "fail" if left < _SOONEST else "warn", f"the serving certificate expires in {left.days} days", fix
+            CheckResult(
+                "fail" if left < _SOONEST else "warn",
+                f"the serving certificate expires in {left.days} days",
+                fix,
             )
         ]
-    return [Finding("ok", f"trusted by the caBundle, expires in {left.days} days")]
+    return [CheckResult("ok", f"trusted by the caBundle, expires in {left.days} days")]
 
 
-async def signing_key(patient: Patient) -> Sequence[Finding]:
+async def signing_key(view: Installation) -> Sequence[CheckResult]:
     """Check that the signing key exists and that its public key matches."""
-    secret = await _mounted(patient, "controller", "signing", (f"{patient.name}-signing",))
+    secret = await _mounted(view, "controller", "signing", (f"{view.name}-signing",))
     data = {key: _decoded(value) for key, value in (secret.get("data") or {}).items()}
     name = secret["metadata"]["name"]
     try:
@@ -76,26 +78,24 @@ async def signing_key(patient: Patient) -> Sequence[Finding]:
         public = load_pem_public_key(data["signing.pub"])
     except (KeyError, ValueError, TypeError):
         fix = "docs/install.md#signatures (a copy from a backup keeps the grants that it signed)"
-        return [
-            Finding("fail", f"Secret {name} lacks a valid signing.key or signing.pub", fix)
-        ]
+        return [CheckResult("fail", f"Secret {name} lacks a valid signing.key or signing.pub", fix)]
     if private != public:
         fix = f"run openssl pkey -in signing.key -pubout and store the output in signing.pub of Secret {name}"
-        return [Finding("fail", f"signing.pub does not match signing.key in Secret {name}", fix)]
-    return [Finding("ok", f"Secret {name}")]
+        return [CheckResult("fail", f"signing.pub does not match signing.key in Secret {name}", fix)]
+    return [CheckResult("ok", f"Secret {name}")]
 
 
-async def _mounted(patient: Patient, part: str, volume: str, otherwise: Sequence[str]) -> Document:
+async def _mounted(view: Installation, part: str, volume: str, otherwise: Sequence[str]) -> Document:
     """Return the Secret that a component mounts under a volume's name, or the first of the chart's candidates."""
     try:
-        deployment = await patient.deployment(part)
+        deployment = await view.deployment(part)
     except SkippedError:
         deployment = None
     volumes = deployment["spec"]["template"]["spec"].get("volumes", ()) if deployment is not None else ()
     named = [item["secret"]["secretName"] for item in volumes if item["name"] == volume and "secret" in item]
     names = named or list(otherwise)
     for name in names:
-        secret = await patient.own("secrets", name)
+        secret = await view.own("secrets", name)
         if secret is not None:
             return secret
     if deployment is None:
@@ -118,7 +118,7 @@ def _decoded(text: Any) -> bytes:
 
 
 def _trusted(leaf: x509.Certificate, others: Sequence[x509.Certificate], now: datetime) -> bool:
-    """Return whether one of the others signed it and is valid now. API servers treat any certificate of the bundle as a root."""
+    """Return whether one of the others signed it and is valid now. API servers trust any certificate of the bundle."""
     for other in others:
         try:
             leaf.verify_directly_issued_by(other)

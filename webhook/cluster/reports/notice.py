@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from webhook.cluster.reflector import Sink
+    from webhook.cluster.client.reflector import Sink
     from webhook.cluster.reports.scanner import Scanner
-    from webhook.core.objects import Document, ObjectKey
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import ObjectKey
 
 
 class Noticed:

@@ -11,14 +11,14 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from webhook.cluster.api import ApiError
-from webhook.core.objects import group_kind
+from webhook.cluster.client.api import ApiError
+from webhook.core.kube.objects import group_kind
 
 if TYPE_CHECKING:
-    from webhook.cluster.api import KubeApi
-    from webhook.cluster.controller.events import Events
-    from webhook.core.objects import Document
-    from webhook.core.report import Result
+    from webhook.cluster.client.api import KubeApi
+    from webhook.cluster.events import Events
+    from webhook.core.kube.fields import Document
+    from webhook.core.reports.results import Result
 
 REASON = "WouldBeDenied"
 _REMEMBERED = 4096

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.cluster.api import ApiError
-from webhook.cluster.reflector import LIST_SECONDS
+from webhook.cluster.client.api import ApiError
+from webhook.cluster.client.reflector import LIST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from webhook.cluster.api import KubeApi
-    from webhook.cluster.kinds import ResourceKind
-    from webhook.core.objects import Document
+    from webhook.cluster.client.api import KubeApi
+    from webhook.cluster.client.kinds import ResourceKind
+    from webhook.core.kube.fields import Document
 
 PAGE = 100
 _GONE = 410

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from webhook.api.config import Cluster
-from webhook.cluster.api import ApiError, KubeApi
-from webhook.cluster.kubeconfig import namespace_of
+from webhook.cluster.client.api import ApiError, KubeApi
+from webhook.cluster.client.kubeconfig import namespace_of
 from webhook.cluster.reports.store import installed
-from webhook.core.report_documents import NAME, SELECTOR
+from webhook.core.reports.documents import NAME, SELECTOR
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from webhook.core.objects import Document
-    from webhook.core.report_documents import ReportApi
+    from webhook.core.kube.fields import Document
+    from webhook.core.reports.documents import ReportApi
 
 # A report may have hundreds of results.
 _PAGE = 20

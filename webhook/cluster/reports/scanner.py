@@ -12,38 +12,39 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NoReturn
 
-from webhook.cluster.api import ApiError
-from webhook.cluster.backoff import Backoff
-from webhook.cluster.controller.watches import PODS
-from webhook.cluster.discovery import Discovery
+from webhook.cluster.cache import PODS
+from webhook.cluster.client.api import ApiError
+from webhook.cluster.client.backoff import Backoff
+from webhook.cluster.client.discovery import Discovery
 from webhook.cluster.reports.owners import Owners
 from webhook.cluster.reports.pace import Pace
 from webhook.cluster.reports.pages import each
 from webhook.cluster.reports.store import ReportStore
-from webhook.core.access.model import format_time
-from webhook.core.admission import internal_denial
-from webhook.core.documents import MalformedObjectError
-from webhook.core.live import account_of, creation_of
-from webhook.core.policy import UNEVALUABLE_CODE
-from webhook.core.report import Counts, Gathering, Resource, results_of
-from webhook.core.report_agenda import Agenda, Turn
-from webhook.core.report_documents import cluster_report, counts_of, digest_of, namespace_report
-from webhook.core.report_judge import judge_live
-from webhook.core.report_marks import Marks
-from webhook.core.review import BadReviewError
-from webhook.core.source import Knowledge, Needs, NotReadyError
+from webhook.core.admission.provider import Knowledge, Needs, NotReadyError
+from webhook.core.admission.replay import account_of, creation_of
+from webhook.core.admission.validate import internal_denial
+from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.review import BadReviewError
+from webhook.core.kube.time import format_time
+from webhook.core.policies.policy import UNEVALUABLE_CODE
+from webhook.core.reports.changes import Marks
+from webhook.core.reports.documents import cluster_report, counts_of, digest_of, namespace_report
+from webhook.core.reports.evaluate import judge_live
+from webhook.core.reports.results import Counts, Gathering, Resource, results_of
+from webhook.core.reports.schedule import Agenda, Turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from webhook.api.config import Reports
-    from webhook.cluster.controller.events import Events
-    from webhook.cluster.kinds import ResourceKind
-    from webhook.cluster.source import ClusterSource
-    from webhook.core.objects import Document, ObjectKey
-    from webhook.core.report import Result
-    from webhook.core.report_documents import ReportApi
-    from webhook.core.verdict import Verdict
+    from webhook.cluster.client.kinds import ResourceKind
+    from webhook.cluster.events import Events
+    from webhook.cluster.snapshot_provider import ClusterSource
+    from webhook.core.admission.verdict import Verdict
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import ObjectKey
+    from webhook.core.reports.documents import ReportApi
+    from webhook.core.reports.results import Result
 
 LOOK_SECONDS = 1.0
 ABSENT_SECONDS = 60.0

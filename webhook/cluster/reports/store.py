@@ -10,14 +10,14 @@ import logging
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from webhook.cluster.api import ApiError
-from webhook.core.report_documents import APIS, NAME, SELECTOR, ReportApi
+from webhook.cluster.client.api import ApiError
+from webhook.core.reports.documents import APIS, NAME, SELECTOR, ReportApi
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from webhook.cluster.api import KubeApi
-    from webhook.core.objects import Document
+    from webhook.cluster.client.api import KubeApi
+    from webhook.core.kube.fields import Document
 
 FIELD_MANAGER = "weightlock-reports"
 _PAGE = 100

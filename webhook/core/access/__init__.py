@@ -2,7 +2,7 @@
 of it pure.
 """
 
-from webhook.core.access.book import AccessBook
+from webhook.core.access.grant_index import AccessBook
 from webhook.core.access.model import Grant, Ignored, Phase, RequestState, SubjectKey
 from webhook.core.access.signing import Signer, Verifier
 

@@ -18,15 +18,15 @@ from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import WeightPolicy
 from webhook.core.access.problems import CHANGE, AccessProblem
 from webhook.core.access.signing import canonical
-from webhook.core.objects import group_kind
+from webhook.core.kube.objects import group_kind
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from webhook.api.access import AccessSettings, Change
-    from webhook.core.access.book import AccessBook
-    from webhook.core.objects import Document
-    from webhook.core.review import AdmissionRequest
+    from webhook.core.access.grant_index import AccessBook
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.review import AdmissionRequest
 
 DELETION = "delete"
 _TYPES: dict[str, type[BaseModel]] = {"ModelWeights": ModelWeights, "WeightPolicy": WeightPolicy}

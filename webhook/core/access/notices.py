@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.access.model import Phase, format_time
+from webhook.core.access.model import Phase
+from webhook.core.kube.time import format_time
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from webhook.core.access.model import Ask
-    from webhook.core.objects import Document
+    from webhook.core.kube.fields import Document
 
 _VERBS = {
     Phase.ACTIVE: ("granted", "may now use"),

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from webhook.api.access import AccessSettings
+    from webhook.api.modelweights import ModelWeights
+    from webhook.core.access.grant_index import AccessBook
+    from webhook.core.kube.objects import Lookup
+    from webhook.core.kube.review import AdmissionRequest
 
 MALFORMED = "WL401"
 STAMP = "WL402"
@@ -57,3 +68,20 @@ class AccessProblem(NamedTuple):
     code: str
     message: str
     fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What the rules look at besides the object itself."""
+
+    request: AdmissionRequest
+    book: AccessBook
+    models: Mapping[str, ModelWeights]
+    now: datetime
+    settings: AccessSettings
+    lookup: Lookup | None
+
+    @property
+    def kind(self) -> str:
+        """``AccessRequest`` or ``AccessApproval``."""
+        return "AccessRequest" if self.request.resource.name == "accessrequests" else "AccessApproval"

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from webhook.api.base import API_VERSION
-from webhook.core.access.model import parse_time
+from webhook.core.kube.time import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -15,14 +15,14 @@ from pydantic import ValidationError
 
 from webhook.api.access import AccessApproval, AccessRequest
 from webhook.api.base import GROUP
-from webhook.core.access.model import format_time
+from webhook.core.kube.time import format_time
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from webhook.core.access.signing import Signer
-    from webhook.core.objects import Document
-    from webhook.core.review import AdmissionRequest, UserInfo
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.review import AdmissionRequest, UserInfo
 
 STAMPS = {"accessrequests": "requester", "accessapprovals": "approver"}
 _TYPES: dict[str, type[AccessRequest | AccessApproval]] = {

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.access.model import Phase, format_time
+from webhook.core.access.model import Phase
+from webhook.core.kube.time import format_time
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from webhook.core.access.book import AccessBook
+    from webhook.core.access.grant_index import AccessBook
     from webhook.core.access.model import RequestState
-    from webhook.core.objects import Document
+    from webhook.core.kube.fields import Document
 
 
 def request_status(book: AccessBook, name: str, before: Document, now: datetime) -> Document:

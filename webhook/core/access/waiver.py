@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.selectors import SelectorError, selector_matches
+from webhook.core.kube.selectors import SelectorError, selector_matches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from webhook.core.access.book import AccessBook
+    from webhook.core.access.grant_index import AccessBook
     from webhook.core.access.model import Grant
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from webhook.core.facts.vendors import vendors_of
 from webhook.core.storage.claims import Resolver
 from webhook.core.storage.finder import Finder
+from webhook.core.storage.protected import protected_backends
 
 if TYPE_CHECKING:
     from webhook.api.config import Settings
-    from webhook.core.catalog import Catalog
     from webhook.core.facts.vendors import Vendors
-    from webhook.core.objects import Lookup
+    from webhook.core.kube.objects import Lookup
+    from webhook.core.storage.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Context:
 def context(namespace: str, lookup: Lookup, catalog: Catalog, settings: Settings) -> Context:
     """The context of an evaluation. Whoever makes it calls ``finder.finish()`` at the end."""
     finder = Finder(lookup)
-    backends = catalog.protected_backends(lookup) if catalog else None
+    backends = protected_backends(catalog, lookup) if catalog else None
     return Context(
         namespace, finder, catalog, Resolver(catalog, finder, backends), settings, vendors_of(settings)
     )

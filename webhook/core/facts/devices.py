@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
 from webhook.core.facts.dra import asked, claim_spec, class_vendors, classes_of_resource
 from webhook.core.facts.environment import environment_devices, sets_no_device
 from webhook.core.facts.model import DeviceUse, Escape
 from webhook.core.facts.vendors import RUNTIME_CLASSES, UNKNOWN_VENDOR
-from webhook.core.patterns import compile_glob, normal_path, path_within
+from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
+from webhook.core.kube.names import compile_glob, normal_path, path_within
 from webhook.core.storage.nodepaths import devices_at
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from webhook.core.documents import list_at, object_at, text_at
 from webhook.core.facts.vendors import UNKNOWN_VENDOR
+from webhook.core.kube.fields import list_at, object_at, text_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from webhook.core.facts.context import Context
-    from webhook.core.objects import Document
+    from webhook.core.kube.fields import Document
     from webhook.core.storage.finder import Finder
 
 CLAIM = "ResourceClaim.resource.k8s.io"

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.documents import list_at, object_at, text_at
 from webhook.core.facts.model import DeviceUse
 from webhook.core.facts.vendors import DEVICE_VARIABLES, NO_DEVICES
+from webhook.core.kube.fields import list_at, object_at, text_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

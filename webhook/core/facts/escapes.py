@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.documents import MalformedObjectError, flag_at, join, object_at, text_at
 from webhook.core.facts.model import Escape
+from webhook.core.kube.fields import MalformedObjectError, flag_at, join, object_at, text_at
 from webhook.core.storage.nodepaths import escapes_at, exposes_logs
 
 if TYPE_CHECKING:

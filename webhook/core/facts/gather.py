@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.core.documents import object_at, text_at
 from webhook.core.facts.context import context
 from webhook.core.facts.devices import gather_devices
 from webhook.core.facts.escapes import gather_escapes
 from webhook.core.facts.model import Facts
 from webhook.core.facts.pod import HostPath, PodView, view
 from webhook.core.facts.weights import gather_weights
+from webhook.core.kube.fields import object_at, text_at
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from webhook.api.config import Settings
-    from webhook.core.catalog import Catalog
     from webhook.core.facts.context import Context
-    from webhook.core.objects import Lookup
-    from webhook.core.workload import PodTemplate
+    from webhook.core.kube.objects import Lookup
+    from webhook.core.storage.catalog import Catalog
+    from webhook.core.workloads.templates import PodTemplate
 
 
 def gather(

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from webhook.core.documents import MalformedObjectError, join, list_at, object_at, text_at
+from webhook.core.kube.fields import MalformedObjectError, join, list_at, object_at, text_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from webhook.core.objects import Document
-    from webhook.core.workload import PodTemplate
+    from webhook.core.kube.fields import Document
+    from webhook.core.workloads.templates import PodTemplate
 
 CONTAINER_FIELDS = ("containers", "initContainers", "ephemeralContainers")
 MOUNT_FIELDS = (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath"))

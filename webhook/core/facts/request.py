@@ -9,21 +9,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.documents import list_at, object_at, text_at
 from webhook.core.facts.dra import allotted_claims
 from webhook.core.facts.gather import gather
 from webhook.core.facts.model import Escape, Facts, TemplateFacts, WeightUse
 from webhook.core.facts.pod import CONTAINER_FIELDS
 from webhook.core.facts.storage import gather_object
-from webhook.core.objects import MissingObjectError
-from webhook.core.workload import PodTemplate
+from webhook.core.kube.fields import list_at, object_at, text_at
+from webhook.core.kube.objects import MissingObjectError
+from webhook.core.workloads.templates import PodTemplate
 
 if TYPE_CHECKING:
     from webhook.api.config import Settings
-    from webhook.core.catalog import Catalog
-    from webhook.core.objects import Document, Lookup
-    from webhook.core.review import AdmissionRequest
-    from webhook.core.workload import WorkloadTable
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import Lookup
+    from webhook.core.kube.review import AdmissionRequest
+    from webhook.core.storage.catalog import Catalog
+    from webhook.core.workloads.templates import WorkloadTable
 
 
 def gather_request(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.core.documents import object_at, text_at
 from webhook.core.facts.context import Context, context
 from webhook.core.facts.dra import asked
 from webhook.core.facts.model import DeviceUse, Escape, Facts, WeightUse
 from webhook.core.facts.weights import weight_use
+from webhook.core.kube.fields import object_at, text_at
 from webhook.core.storage.backends import NODE
 from webhook.core.storage.nodepaths import devices_at, escapes_at
 from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, GROUP_SNAPSHOT, SNAPSHOT
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from webhook.api.config import Settings
-    from webhook.core.catalog import Catalog
-    from webhook.core.objects import Document, Lookup
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import Lookup
+    from webhook.core.storage.catalog import Catalog
     from webhook.core.storage.model import Model
     from webhook.core.storage.reach import Reach
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.core.patterns import GlobIndex
+from webhook.core.kube.names import GlobIndex
 
 if TYPE_CHECKING:
     from webhook.api.config import Settings

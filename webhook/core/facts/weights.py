@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.documents import object_at, text_at
 from webhook.core.facts.model import WeightUse
+from webhook.core.kube.fields import object_at, text_at
 from webhook.core.storage.reach import Reach
 from webhook.core.storage.sources import backend_of
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from webhook.core.patterns import normal_path, paths_touch
+from webhook.core.kube.names import normal_path, paths_touch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

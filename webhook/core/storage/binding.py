@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.selectors import SelectorError, compile_selector
+from webhook.core.kube.selectors import SelectorError, compile_selector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from webhook.core.objects import Lookup
+    from webhook.core.kube.objects import Lookup
 
 _CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
 _DEFAULT_ANNOTATIONS = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from webhook.core.documents import MalformedObjectError, object_at, text_at
-from webhook.core.selectors import SelectorError, compile_selector
+from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
+from webhook.core.kube.selectors import SelectorError, compile_selector
 from webhook.core.storage.backends import NODE, Backend
 from webhook.core.storage.model import UNKNOWN
 from webhook.core.storage.nodepaths import exposes_pods
@@ -21,9 +21,9 @@ from webhook.core.storage.sources import backend_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from webhook.core.catalog import Catalog
+    from webhook.core.storage.catalog import Catalog
     from webhook.core.storage.finder import Finder
-    from webhook.core.storage.protected import ProtectedBackends
+    from webhook.core.storage.model import VolumeIndex
 
 # What an answer may depend on: "claim", "volume", "snapshot" or "content", its namespace and its name.
 Place: TypeAlias = tuple[str, str, str]
@@ -42,7 +42,7 @@ class Resolver:
 
     __slots__ = ("_backends", "_catalog", "_finder", "_open", "_seen", "backend_of_volume", "visited")
 
-    def __init__(self, catalog: Catalog, finder: Finder, backends: ProtectedBackends | None) -> None:
+    def __init__(self, catalog: Catalog, finder: Finder, backends: VolumeIndex | None) -> None:
         self._catalog = catalog
         self._finder = finder
         self._backends = backends

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.core.objects import Lookup, MissingObjectError
+from webhook.core.kube.objects import Lookup, MissingObjectError
 
 if TYPE_CHECKING:
-    from webhook.core.objects import Document
+    from webhook.core.kube.fields import Document
 
 
 class Finder:

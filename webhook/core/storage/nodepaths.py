@@ -6,7 +6,7 @@ baseline policies that refuse host paths altogether are the answer to those.
 
 from __future__ import annotations
 
-from webhook.core.patterns import compile_glob, path_within, paths_touch
+from webhook.core.kube.names import compile_glob, path_within, paths_touch
 
 # Directories through which the volumes of other pods can be read.
 _POD_DIRECTORIES = (

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.documents import MalformedObjectError, object_at, text_at
-from webhook.core.objects import Lookup, ObjectKey
-from webhook.core.patterns import PathIndex
+from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
+from webhook.core.kube.names import PathIndex
+from webhook.core.kube.objects import Lookup, ObjectKey
 from webhook.core.storage.binding import fits, is_available, offered_class, wanted_classes
 from webhook.core.storage.claims import ANY_CONTENT, Resolver
 from webhook.core.storage.finder import Finder
@@ -21,10 +21,12 @@ from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, SNAPSHOT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from webhook.core.catalog import Catalog
-    from webhook.core.objects import Document, ObjectStore
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import ObjectStore
     from webhook.core.storage.backends import Backend
+    from webhook.core.storage.catalog import Catalog
     from webhook.core.storage.claims import Place
+    from webhook.core.storage.model import VolumeIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,3 +194,16 @@ def _claim_of(document: Document) -> tuple[str, str] | None:
     namespace = text_at(reference, "namespace", "spec.claimRef")
     name = text_at(reference, "name", "spec.claimRef")
     return (namespace, name) if namespace and name else None
+
+
+def with_volumes(catalog: Catalog, store: ObjectStore) -> Catalog:
+    """Return the catalog with the backends of the store's volumes.
+
+    The provider calls it after it loaded a store, and `ProtectedBackends.changed` when an object changes.
+    """
+    return catalog.with_backends(ProtectedBackends(catalog, store))
+
+
+def protected_backends(catalog: Catalog, lookup: Lookup) -> VolumeIndex:
+    """Return the index kept by `with_volumes`, or one for this evaluation only."""
+    return catalog.backends if catalog.backends is not None else ProtectedBackends(catalog, lookup.store)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
+from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from webhook.core.objects import Lookup
+    from webhook.core.kube.objects import Lookup
 
 SNAPSHOT = "VolumeSnapshot.snapshot.storage.k8s.io"
 CONTENT = "VolumeSnapshotContent.snapshot.storage.k8s.io"

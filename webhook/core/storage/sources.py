@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.documents import MalformedObjectError, list_at, object_at, text_at
-from webhook.core.patterns import normal_path
+from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
+from webhook.core.kube.names import normal_path
 from webhook.core.storage.backends import NODE, REFERENCE, Backend, nfs_space, normal_host
 from webhook.core.storage.csidrivers import (
     KNOWN_BY_SECRET,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from webhook.keys.errors import KmsConfigError
 from webhook.keys.kms.base import KeyContext, Kms
-from webhook.keys.kms.guard import GuardedKms, Patience
+from webhook.keys.kms.resilient import GuardedKms, Patience
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import orjson
 
-from webhook.keys.body import TooLargeError, read_body
 from webhook.keys.errors import KmsConfigError, KmsRefusedError, KmsUnavailableError
+from webhook.keys.http_body import TooLargeError, read_body
 from webhook.keys.kms.base import MAX_ANSWER
 
 if TYPE_CHECKING:

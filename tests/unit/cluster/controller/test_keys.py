@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from webhook.api.config import KeySecrets
-from webhook.cluster.api import ApiError
+from webhook.cluster.client.api import ApiError
 from webhook.cluster.controller import keys as module
 from webhook.cluster.controller.keys import Keys
 from webhook.cluster.controller.secrets import Secrets

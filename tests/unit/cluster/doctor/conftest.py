@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 
 from webhook.api.crds import definitions
-from webhook.cluster.api import ApiError
-from webhook.cluster.doctor.patient import Patient
-from webhook.server.selfsigned import make
+from webhook.cluster.client.api import ApiError
+from webhook.cluster.doctor.installation_view import Installation
+from webhook.server.tls.self_signed import make
 
 SYSTEM = "weightlock-system"
 REGISTRATION = "/apis/admissionregistration.k8s.io/v1"
@@ -106,8 +106,8 @@ def world(pair):
 
 
 @pytest.fixture
-def patient(world):
-    return Patient(world, SYSTEM, "weightlock", "1.0.0", 5.0)
+def view(world):
+    return Installation(world, SYSTEM, "weightlock", "1.0.0", 5.0)
 
 
 @pytest.fixture

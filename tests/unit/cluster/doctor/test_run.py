@@ -5,19 +5,19 @@ import asyncio
 import pytest
 
 from webhook.api.config import Cluster
-from webhook.cluster.api import ApiError, ClusterError
+from webhook.cluster.client.api import ApiError, ClusterError
 from webhook.cluster.doctor import run
-from webhook.cluster.doctor.patient import SkippedError
+from webhook.cluster.doctor.installation_view import SkippedError
 
 
 def raising(error):
-    async def check(patient):
+    async def check(view):
         raise error
 
     return check
 
 
-async def too_long(patient):
+async def too_long(view):
     await asyncio.sleep(60)
 
 
@@ -30,10 +30,10 @@ async def too_long(patient):
         (too_long, "fail", "the check timed out"),
     ],
 )
-async def test_a_check_that_goes_wrong_is_a_line_like_others(patient, check, result, words):
-    patient.seconds = 0.01
-    (finding,) = await run._made(check, patient)
-    assert (finding.result, finding.what) == (result, words)
+async def test_a_check_that_goes_wrong_is_a_line_like_others(view, check, result, words):
+    view.seconds = 0.01
+    (line,) = await run._run_check(check, view)
+    assert (line.result, line.what) == (result, words)
 
 
 async def test_a_cluster_that_cannot_be_reached_is_not_examined(tmp_path):

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from webhook.api.config import Reports, Settings
-from webhook.cluster.api import ApiError
+from webhook.cel.authz import Decision
+from webhook.cluster.client.api import ApiError
 from webhook.cluster.reports import scanner as scanning
-from webhook.core.authz import Decision
-from webhook.core.report_documents import APIS
-from webhook.core.snapshot import SnapshotBuilder
-from webhook.core.source import Knowledge, NotReadyError
+from webhook.core.admission.provider import Knowledge, NotReadyError
+from webhook.core.admission.snapshot import SnapshotBuilder
+from webhook.core.reports.documents import APIS
 
 NAMESPACES = "/api/v1/namespaces"
 NO_LATEST = "object.spec.containers.all(c, !c.image.endsWith(':latest'))"

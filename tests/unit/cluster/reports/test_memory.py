@@ -9,10 +9,10 @@ import pytest
 
 from bench.scan import MODEL, Simulated
 from webhook.api.config import Reports, Settings
-from webhook.cluster.controller.events import Events
+from webhook.cluster.events import Events
 from webhook.cluster.reports.scanner import Scanner
-from webhook.embedded.manifests import Manifest
-from webhook.embedded.source import ManifestSource
+from webhook.manifests.reader import Manifest
+from webhook.offline.provider import ManifestSource
 
 pytestmark = pytest.mark.usefixtures("quick")
 PODS = 20_000

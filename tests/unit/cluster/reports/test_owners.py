@@ -2,9 +2,9 @@
 
 import logging
 
-from webhook.cluster.controller.events import Events
+from webhook.cluster.events import Events
 from webhook.cluster.reports.owners import Owners
-from webhook.core.report import Resource, Result
+from webhook.core.reports.results import Resource, Result
 
 RESULT = Result(Resource("research", "p", "Pod"), "p", "WL101", "fail", "no", "ask for access")
 

@@ -4,8 +4,8 @@ import gc
 
 import pytest
 
-from webhook.cluster.api import ApiError
-from webhook.cluster.controller.watches import PODS
+from webhook.cluster.cache import PODS
+from webhook.cluster.client.api import ApiError
 from webhook.cluster.reports.pages import PAGE, each
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from webhook.cluster.api import ApiError
+from webhook.cluster.client.api import ApiError
 from webhook.cluster.reports.reader import ReportReader
-from webhook.core.report_documents import APIS
+from webhook.core.reports.documents import APIS
 
 OPEN = APIS[0]
 

@@ -8,16 +8,16 @@ from contextlib import asynccontextmanager
 import pytest
 
 from webhook.api.config import Reports
-from webhook.cluster.controller.events import Events
+from webhook.cluster.events import Events
 from webhook.cluster.reports import scanner as scanner_module
 from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.pages import PAGE
 from webhook.cluster.reports.scanner import Scanner
-from webhook.core.access.model import format_time
-from webhook.core.admission import internal_denial
-from webhook.core.objects import ObjectKey, key_of
-from webhook.core.report import results_of
-from webhook.core.report_documents import APIS, counts_of
+from webhook.core.admission.validate import internal_denial
+from webhook.core.kube.objects import ObjectKey, key_of
+from webhook.core.kube.time import format_time
+from webhook.core.reports.documents import APIS, counts_of
+from webhook.core.reports.results import results_of
 
 pytestmark = pytest.mark.usefixtures("quick")
 OPEN, OLD = APIS

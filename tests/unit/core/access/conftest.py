@@ -9,8 +9,8 @@ import pytest
 from webhook.api.access import AccessApproval, AccessRequest
 from webhook.api.base import API_VERSION
 from webhook.api.modelweights import ModelWeights
-from webhook.core.access.model import format_time
-from webhook.core.review import AdmissionRequest, GroupVersionName, UserInfo
+from webhook.core.kube.review import AdmissionRequest, GroupVersionName, UserInfo
+from webhook.core.kube.time import format_time
 
 START = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from webhook.api.access import AccessApproval, AccessRequest, AccessSettings
 from webhook.api.modelweights import ModelWeights
 from webhook.core.access import AccessBook, Phase
-from webhook.core.access.model import format_time
+from webhook.core.kube.time import format_time
 
 PEOPLE = ["alice", "Alice", "bob", "carol", "dave", "system:serviceaccount:research:trainer"]
 GROUPS = ["security", "owners", "guests"]

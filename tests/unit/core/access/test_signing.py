@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from webhook.api.access import AccessApproval
 from webhook.core.access import AccessBook, Signer, Verifier
-from webhook.core.access.model import format_time
 from webhook.core.access.signing import canonical, key_id
+from webhook.core.kube.time import format_time
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import yaml
 
 from webhook.api.config import Settings
 from webhook.core.access.change import digest_of
-from webhook.core.admission import validate
-from webhook.core.source import Knowledge
+from webhook.core.admission.provider import Knowledge
+from webhook.core.admission.validate import validate
 
 SETTINGS = Settings.model_validate(
     {

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from webhook.api.config import Settings
 from webhook.api.modelweights import ModelWeights
-from webhook.core.catalog import Catalog
-from webhook.core.documents import MalformedObjectError
 from webhook.core.facts import gather, gather_object
-from webhook.core.objects import Lookup, MissingObjectError, ObjectKey, ObjectStore
-from webhook.core.workload import PodTemplate
+from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.objects import Lookup, MissingObjectError, ObjectKey, ObjectStore
+from webhook.core.storage.catalog import Catalog
+from webhook.core.storage.protected import with_volumes
+from webhook.core.workloads.templates import PodTemplate
 
 SETTINGS = Settings()
 ATLAS = ModelWeights.model_validate(
@@ -46,7 +47,7 @@ def store_of(*documents, complete=True):
 BOUND = {**CLAIM, "spec": {"volumeName": "v"}}
 PLAIN = {**VOLUME, "spec": {"csi": {"driver": "d", "volumeHandle": "h"}}}
 STORE = store_of(BOUND, PLAIN)
-CATALOG = Catalog([ATLAS]).with_volumes(STORE)
+CATALOG = with_volumes(Catalog([ATLAS]), STORE)
 
 
 def facts_of(pod, store=STORE, catalog=CATALOG):
@@ -303,7 +304,7 @@ def test_no_state_does_worse_than_malformed_or_missing(claim, volume):
         store = store_of(claim, volume)
     except ValueError:
         return
-    catalog = Catalog([ATLAS]).with_volumes(store)
+    catalog = with_volumes(Catalog([ATLAS]), store)
     try:
         facts_of(GOOD_POD, store, catalog)
     except (MalformedObjectError, MissingObjectError):

@@ -11,11 +11,12 @@ import yaml
 
 from webhook.api.config import Settings
 from webhook.api.modelweights import ModelWeights
-from webhook.core.catalog import Catalog
 from webhook.core.facts import gather_request
-from webhook.core.objects import Lookup, ObjectStore
-from webhook.core.review import parse_request
-from webhook.core.workload import WorkloadTable
+from webhook.core.kube.objects import Lookup, ObjectStore
+from webhook.core.kube.review import parse_request
+from webhook.core.storage.catalog import Catalog
+from webhook.core.storage.protected import with_volumes
+from webhook.core.workloads.templates import WorkloadTable
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(GOLDEN.glob("*/*.yaml"))
@@ -52,7 +53,7 @@ def judge(case):
     return gather_request(
         build_request(case),
         Lookup(store),
-        Catalog(models).with_volumes(store),
+        with_volumes(Catalog(models), store),
         settings,
         WorkloadTable(settings.workloads),
     )

@@ -3,11 +3,11 @@
 import pytest
 
 from webhook.api.config import Settings
-from webhook.core.catalog import Catalog
-from webhook.core.documents import MalformedObjectError
 from webhook.core.facts import gather_request
-from webhook.core.objects import Lookup, MissingObjectError, ObjectKey, ObjectStore
-from webhook.core.workload import WorkloadTable
+from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.objects import Lookup, MissingObjectError, ObjectKey, ObjectStore
+from webhook.core.storage.catalog import Catalog
+from webhook.core.workloads.templates import WorkloadTable
 
 SETTINGS, WORKLOADS = Settings(), WorkloadTable()
 

@@ -3,8 +3,9 @@
 import pytest
 
 from webhook.api.modelweights import ModelWeights
-from webhook.core.catalog import Catalog
-from webhook.core.objects import ObjectStore
+from webhook.core.kube.objects import ObjectStore
+from webhook.core.storage.catalog import Catalog
+from webhook.core.storage.protected import with_volumes
 
 
 def build_model(name, *volumes, sensitivity="frontier"):
@@ -66,6 +67,6 @@ def catalog_of():
 
     def build(*models, store=None):
         catalog = Catalog(models)
-        return catalog.with_volumes(store) if store is not None else catalog
+        return with_volumes(catalog, store) if store is not None else catalog
 
     return build

@@ -2,7 +2,7 @@
 
 import pytest
 
-from webhook.core.objects import Lookup
+from webhook.core.kube.objects import Lookup
 from webhook.core.storage.binding import fits, is_available, offered_class, wanted_classes
 
 BETA = {"volume.beta.kubernetes.io/storage-class": "old"}

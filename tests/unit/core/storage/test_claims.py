@@ -2,8 +2,8 @@
 
 import pytest
 
-from webhook.core.documents import MalformedObjectError
-from webhook.core.objects import Lookup, MissingObjectError, ObjectKey
+from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.objects import Lookup, MissingObjectError, ObjectKey
 from webhook.core.storage.claims import Resolver
 from webhook.core.storage.finder import Finder
 from webhook.core.storage.reach import UNRESOLVED

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhook.core.catalog import Catalog
-from webhook.core.objects import Lookup, ObjectKey, ObjectStore
+from webhook.core.kube.objects import Lookup, ObjectKey, ObjectStore
 from webhook.core.storage.backends import Backend
+from webhook.core.storage.catalog import Catalog
 from webhook.core.storage.protected import ProtectedBackends
 from webhook.core.storage.sources import backend_of
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from webhook.core.documents import MalformedObjectError
-from webhook.core.patterns import paths_touch
+from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.names import paths_touch
 from webhook.core.storage.sources import backend_of
 
 

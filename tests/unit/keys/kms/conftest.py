@@ -12,7 +12,7 @@ from webhook.keys.kms import KeyContext
 from webhook.keys.secret import Secret
 
 DATA_KEY = bytes(range(32))
-SCRIPTS = Path(__file__).resolve().parents[4] / "scripts"
+TOOLS = Path(__file__).resolve().parents[3] / "tools"
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def prepared():
     """What a script of ours has put into the cache. Where that is nothing, skip; with CI=true, fail."""
 
     def find(script, *arguments) -> Path:
-        command = [sys.executable, SCRIPTS / script, "--find", *arguments]
+        command = [sys.executable, TOOLS / script, "--find", *arguments]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if not answer.returncode:
             return Path(answer.stdout.strip())

@@ -1,0 +1,142 @@
+"""What runs and breaks a rule, in words."""
+
+from collections import Counter
+from datetime import UTC, datetime
+
+import pytest
+
+from webhook.cli.report.view import Filter, Findings, data, failing, listing, refusals, would_deny
+from webhook.core.reports.results import Counts, Resource, Result
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+SCANNED = "2026-11-23T11:57:00Z"
+
+
+def result(name="train", namespace="research", code="WL101", policy="p", outcome="fail", **fields):
+    return Result(
+        Resource(namespace, name, "Pod"), policy, code, outcome, fields.pop("message", "no"), **fields
+    )
+
+
+DENIED = result(fix="ask", severity="high")
+AUDITED = result("serve", code="WL201", policy="q", actions=("Audit",))
+WARNED = result("warm", "other", "WL501", "r", "warn", actions=("Warn",))
+COUNTS = {
+    "research": Counts(
+        9, 20, 0, Counter(fail=2), Counter({("p", "Deny"): 1, ("q", "Audit"): 1, ("w", "waived"): 1}), 0, 1
+    ),
+    "other": Counts(4, 5, 1, Counter(warn=1), Counter({("r", "Warn"): 1}), 0, 1),
+}
+ALL = Findings([WARNED, AUDITED, DENIED], COUNTS, SCANNED)
+NONE = Filter()
+
+
+def test_a_table_with_what_it_comes_to():
+    assert listing(ALL, NONE, NOW, namespaces=True).splitlines() == [
+        "NAMESPACE   RESOURCE    CODE    POLICY   ACTION   RESULT   MESSAGE",
+        "other       Pod/warm    WL501   r        Warn     warn     no",
+        "research    Pod/serve   WL201   q        Audit    fail     no",
+        "research    Pod/train   WL101   p        Deny     fail     no",
+        "2 fail, 0 error, 1 warn, 25 pass; 13 resources judged 3 min ago.",
+    ]
+
+
+def test_wide_has_everything_and_one_namespace_no_column_for_it():
+    found = Findings([result(message="m" * 90, fix="ask\x1b[2J", severity="high")], COUNTS)
+    narrow = listing(found, NONE, NOW, namespaces=False)
+    wide = listing(found, NONE, NOW, namespaces=False, wide=True)
+    assert f"   {'m' * 79}…\n" in narrow
+    assert "NAMESPACE" not in narrow
+    assert wide.splitlines()[1].endswith(f"{'m' * 90}   high       ask [2J")
+
+
+def test_a_waived_result_says_so():
+    found = Findings([result(outcome="warn", actions=("Warn",), waiver="w-1")], COUNTS)
+    assert "   waived   warn" in listing(found, NONE, NOW, namespaces=False)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (Filter(policy="q"), ["serve"]),
+        (Filter(code="WL101"), ["train"]),
+        (Filter(action="Warn"), ["warm"]),
+        (Filter(policy="q", code="WL101"), []),
+    ],
+)
+def test_only_what_is_asked_for_is_shown_and_counted(wanted, names):
+    text = listing(ALL, wanted, NOW, namespaces=True)
+    assert [name for name in ("warm", "serve", "train") if name in text] == names
+    assert " of what was asked for; 13 resources judged" in text
+    assert [item["name"] for item in data(ALL, wanted)["results"]] == names
+
+
+def test_nothing_breaks_a_rule():
+    found = Findings([], {"research": Counts(1, 5)}, SCANNED)
+    assert listing(found, NONE, NOW, namespaces=True) == "Nothing breaks a rule: 1 resource judged 3 min ago."
+    assert not failing(found, NONE)
+
+
+def test_what_is_not_listed_and_what_cannot_be_used_is_said():
+    counts = {"research": Counts(9, 0, 0, Counter(fail=700), Counter({("p", "Deny"): 700}), 200)}
+    text = listing(Findings([], counts, "", {}, {"WeightPolicy/x": "no\nway"}), NONE, NOW, namespaces=True)
+    assert text.splitlines() == [
+        "and 200 more in namespace research: a report lists the most serious",
+        "WeightPolicy/x cannot be used: no way",
+        "700 fail, 0 error, 0 warn, 0 pass; 9 resources judged.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("results", "wanted", "fails"),
+    [
+        ([DENIED], NONE, True),
+        ([WARNED], NONE, False),
+        ([WARNED, AUDITED], Filter(action="Deny"), False),
+        ([AUDITED], Filter(policy="q"), True),
+        ([result(outcome="error", actions=("Warn",))], NONE, True),
+        ([], NONE, False),
+    ],
+)
+def test_what_fails(results, wanted, fails):
+    assert failing(Findings(results, {}), wanted) is fails
+
+
+@pytest.mark.parametrize(
+    ("broken", "wanted", "fails"),
+    [
+        (("p", "Deny"), NONE, True),
+        (("p", "Audit"), NONE, True),
+        (("p", "Audit"), Filter(action="Deny"), False),
+        (("p", "Deny"), Filter(policy="q"), False),
+        (("p", "Warn"), NONE, False),
+    ],
+)
+def test_what_is_counted_and_not_listed_fails_all_the_same(broken, wanted, fails):
+    counts = {"a": Counts(broken=Counter({broken: 3}), left_out=1)}
+    assert failing(Findings([], counts), wanted) is fails
+
+
+def test_what_would_be_denied_and_what_is_ready():
+    found = Findings([], COUNTS, SCANNED, {"a": ("Deny",), "b": ("Audit",), "c": ("Warn", "Audit")})
+    text, rows = would_deny(found, NONE, NOW)
+    assert text.splitlines() == [
+        "POLICY   ACTION   NAMESPACE   WOULD BE DENIED",
+        "q        Audit    research    1",
+        "r        Warn     other       1",
+        "Nothing breaks b and c: ready for Deny.",
+        "Were they at Deny, 2 of 13 resources judged 3 min ago would be denied besides those that are already.",
+    ]
+    assert rows == 2
+    assert [row["policy"] for row in refusals(found, Filter(policy="r"))] == ["r"]
+    text, _ = would_deny(found, Filter(policy="b"), NOW)
+    assert text.splitlines() == [
+        "Nothing breaks b: ready for Deny.",
+        "Nothing would be denied besides what is denied already: 13 resources judged 3 min ago.",
+    ]
+    assert would_deny(found, Filter(policy="q"), NOW)[0].endswith("\n13 resources judged 3 min ago.")
+
+
+def test_rows_come_with_the_largest_first():
+    counts = {name: Counts(broken=Counter({("p", "Audit"): number})) for name, number in (("a", 1), ("b", 5))}
+    assert [row["namespace"] for row in refusals(Findings([], counts), NONE)] == ["b", "a"]

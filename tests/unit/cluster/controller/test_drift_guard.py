@@ -1,0 +1,206 @@
+"""The guard of webhook configurations, types and labels, against an API server that notes what it is told."""
+
+from copy import deepcopy
+
+import pytest
+
+from webhook.api.crds import definitions
+from webhook.cluster.client.api import ApiError
+from webhook.cluster.controller import drift_guard as module
+from webhook.cluster.controller.drift_guard import DEFINITIONS, Guard
+from webhook.cluster.controller.progress import Progress
+from webhook.cluster.controller.reconcile import Steps
+from webhook.cluster.events import Events
+from webhook.core.kube.objects import key_of
+
+WANTED = {
+    "apiVersion": "admissionregistration.k8s.io/v1",
+    "kind": "ValidatingWebhookConfiguration",
+    "metadata": {"name": "weightlock"},
+    "webhooks": [
+        {"name": "validate.weightlock.dev", "failurePolicy": "Fail", "clientConfig": {"url": "https://w"}}
+    ],
+}
+WRITER = {"manager": "kubectl-edit", "operation": "Update", "time": "2026-11-02T10:00:00Z"}
+
+
+class Noting:
+    """Notes what is written; every GET answers with the object's last writer."""
+
+    def __init__(self):
+        self.requests, self.refusal = [], None
+
+    async def get(self, path):
+        if self.refusal == "get":
+            raise ApiError(500, "Broken", "no")
+        return {"metadata": {"uid": "u", "managedFields": [WRITER]}}
+
+    async def request(self, method, path, query=None, body=None, *, content_type=""):
+        self.requests.append((method, path, body))
+        if self.refusal == method:
+            raise ApiError(422, "Invalid", "that cannot be")
+        return {}
+
+    def written(self):
+        return [
+            (method, path.rpartition("/")[2]) for method, path, _ in self.requests if "/events" not in path
+        ]
+
+    def told(self):
+        return [body["message"] for _, path, body in self.requests if path.endswith("/events")]
+
+
+class Bench:
+    """A guard whose watches are filled by hand."""
+
+    def __init__(self, **settings):
+        self.api, self.progress = Noting(), Progress()
+        events = Events(self.api)
+        steps = Steps(self.api, events, None)
+        settings = {"version": "1.0.0", "restore": True, "restore_definitions": True, **settings}
+        self.guard = Guard(self.api, steps, events, {key_of(WANTED): WANTED}, self.progress, **settings)
+        self.configuration = deepcopy(WANTED)
+        self.types = {document["metadata"]["name"]: document for document in deepcopy(definitions())}
+        self.show()
+
+    def show(self, version="7"):
+        for document in (self.configuration, *self.types.values()):
+            document["metadata"]["resourceVersion"] = version
+        self.guard._configurations.objects.clear()
+        if self.configuration["webhooks"]:
+            self.guard._configurations.put(self.configuration)
+        self.guard._definitions.objects.clear()
+        for document in self.types.values():
+            self.guard._definitions.put(DEFINITIONS.stripped(document))
+
+
+async def test_what_is_as_it_should_be_is_left_alone():
+    bench = Bench()
+    await bench.guard.look()
+    assert bench.api.requests == []
+    assert (bench.progress.drifted, bench.progress.drifted_definitions) == (0, 0)
+
+
+async def test_a_changed_configuration_is_put_back_and_told_once():
+    bench = Bench()
+    bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
+    for _ in range(3):
+        await bench.guard.look()
+    assert bench.api.written() == [("PATCH", "weightlock")]
+    (said,) = bench.api.told()
+    assert said == (
+        "ValidatingWebhookConfiguration weightlock was changed: webhooks[0].failurePolicy is Ignore, should be Fail; "
+        "last written by kubectl-edit (Update) at 2026-11-02T10:00:00Z; put back"
+    )
+    assert (bench.progress.drifted, bench.progress.restored) == (1, 1)
+
+
+async def test_the_same_again_later_is_told_again():
+    bench = Bench()
+    for version in ("7", "9"):
+        bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
+        bench.show(version)
+        await bench.guard.look()
+        bench.configuration["webhooks"][0]["failurePolicy"] = "Fail"
+        bench.show("8")
+        await bench.guard.look()
+    assert len(bench.api.told()) == 2
+
+
+async def test_a_removed_configuration_is_made_anew():
+    bench = Bench()
+    bench.configuration["webhooks"] = []
+    bench.show()
+    await bench.guard.look()
+    assert bench.api.written() == [("POST", "validatingwebhookconfigurations")]
+    assert "weightlock is missing; " in bench.api.told()[0]
+
+
+async def test_a_changed_type_is_put_back_as_a_whole():
+    bench = Bench()
+    changed = bench.types["modelweights.weightlock.dev"]
+    changed["spec"]["versions"][0]["served"] = False
+    await bench.guard.look()
+    (method, path, patch), *_ = bench.api.requests
+    assert (method, path.rpartition("/")[2]) == ("PATCH", "modelweights.weightlock.dev")
+    assert [(step["op"], step["path"]) for step in patch] == [
+        ("test", "/metadata/resourceVersion"),
+        ("replace", "/spec"),
+    ]
+    assert patch[1]["value"]["versions"][0]["served"] is True
+    assert bench.progress.restored_definitions == 1
+
+
+@pytest.mark.parametrize("deleted", [True, False], ids=["gone", "going"])
+async def test_a_deleted_type_is_reported_and_never_made(deleted):
+    bench = Bench()
+    if deleted:
+        del bench.types["modelweights.weightlock.dev"]
+    else:
+        bench.types["modelweights.weightlock.dev"]["metadata"]["deletionTimestamp"] = "2026-11-02T10:00:00Z"
+    bench.show()
+    await bench.guard.look()
+    assert bench.api.written() == []
+    assert "without them nothing would be protected" in bench.api.told()[0]
+    assert bench.progress.drifted_definitions == 1
+
+
+async def test_a_type_of_another_version_is_left_to_the_upgrade():
+    bench = Bench()
+    changed = bench.types["modelweights.weightlock.dev"]
+    changed["spec"]["names"]["categories"] = []
+    changed["metadata"]["labels"] = {"app.kubernetes.io/version": "1.1.0"}
+    await bench.guard.look()
+    assert bench.api.written() == []
+    assert "it belongs to version 1.1.0, and this controller is 1.0.0" in bench.api.told()[0]
+
+
+async def test_where_restoring_is_off_it_is_only_told():
+    bench = Bench(restore=False, restore_definitions=False)
+    bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
+    bench.types["modelweights.weightlock.dev"]["spec"]["names"]["categories"] = []
+    await bench.guard.look()
+    assert bench.api.written() == []
+    assert [said.rpartition("; ")[2] for said in bench.api.told()] == [
+        "not put back: controller.restore is off",
+        "not put back: controller.restoreDefinitions is off",
+    ]
+
+
+async def test_what_the_api_server_refuses_is_told_and_tried_again_after_a_while(monkeypatch):
+    bench = Bench()
+    bench.types["modelweights.weightlock.dev"]["spec"]["names"]["categories"] = []
+    bench.api.refusal = "PATCH"
+    await bench.guard.look()
+    await bench.guard.look()
+    assert bench.api.written() == [("PATCH", "modelweights.weightlock.dev")]
+    assert bench.api.told()[0].endswith("not put back: the API server refused: that cannot be")
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", 0.0)
+    bench.api.refusal = None
+    await bench.guard.look()
+    assert len(bench.api.written()) == 2
+    assert bench.progress.restored_definitions == 1
+
+
+async def test_whoever_cannot_be_found_out_keeps_nothing_from_being_put_back():
+    bench = Bench()
+    bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
+    bench.api.refusal = "get"
+    await bench.guard.look()
+    assert bench.api.written() == [("PATCH", "weightlock")]
+    assert "the audit log of the API server knows" in bench.api.told()[0]
+
+
+def namespace(name, **labels):
+    return {"metadata": {"name": name, "labels": labels}}
+
+
+async def test_labels_that_protect_are_missed_and_others_are_not():
+    bench, ours = Bench(), {"weightlock.dev/holds-weights": "true", "pool.weightlock.dev/x": "1"}
+    await bench.guard.look_at_labels([namespace("a", **ours, team="x"), namespace("b", **ours)])
+    await bench.guard.look_at_labels([namespace("a", **{"weightlock.dev/holds-weights": "true"})])
+    assert [said.partition(";")[0] for said in bench.api.told()] == [
+        "Namespace a lost or got otherwise pool.weightlock.dev/x"
+    ]
+    assert bench.progress.labels_changed == 1
+    assert bench.api.written() == []

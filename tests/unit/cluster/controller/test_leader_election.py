@@ -1,0 +1,142 @@
+"""Leader election against a Lease that lives in memory and refuses whoever comes second."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+import pytest
+
+from webhook.cluster.client.api import ApiError
+from webhook.cluster.controller import leader_election as module
+from webhook.cluster.controller.leader_election import Leader
+
+
+class Leases:
+    """One lease, with resource versions; ``broken`` answers nothing but errors."""
+
+    def __init__(self):
+        self.lease, self.version, self.broken = None, 0, False
+
+    async def get(self, path):
+        return await self.request("GET", path)
+
+    async def request(self, method, path, query=None, body=None, **_):
+        await asyncio.sleep(0)
+        if self.broken:
+            raise ApiError(0, "Unreachable", "nobody answers")
+        if method == "GET":
+            if self.lease is None:
+                raise ApiError(404, "NotFound", "no lease")
+            return {**self.lease, "metadata": dict(self.lease["metadata"])}
+        if (method == "POST") != (self.lease is None):
+            raise ApiError(409, "AlreadyExists", "it is there")
+        if (
+            method == "PUT"
+            and body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]
+        ):
+            raise ApiError(409, "Conflict", "somebody was faster")
+        self.version += 1
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        return self.lease
+
+    @property
+    def holder(self):
+        return self.lease["spec"]["holderIdentity"]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(module, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.2)
+
+
+async def act_forever():
+    await asyncio.Event().wait()
+
+
+def leader(leases, name):
+    return Leader(leases, "weightlock-system", "lease", name, retry=0.01)
+
+
+async def until(condition):
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)
+
+
+async def test_one_of_two_acts_and_the_other_takes_over_when_the_lease_runs_out(quick):
+    leases = Leases()
+    first, second = leader(leases, "first"), leader(leases, "second")
+    one = asyncio.create_task(first.run(act_forever))
+    await until(lambda: first.leading)
+    two = asyncio.create_task(second.run(act_forever))
+    await asyncio.sleep(0.3)
+    assert (first.leading, second.leading, leases.holder) == (True, False, "first")
+    one.cancel()
+    await until(lambda: second.leading)
+    assert leases.holder == "second"
+    assert leases.lease["spec"]["leaseTransitions"] == 2
+    two.cancel()
+
+
+async def test_who_gives_it_up_is_followed_at_once(quick):
+    leases = Leases()
+    first, second = leader(leases, "first"), leader(leases, "second")
+    one = asyncio.create_task(first.run(act_forever))
+    await until(lambda: first.leading)
+    one.cancel()
+    await asyncio.gather(one, return_exceptions=True)
+    await first.release()
+    assert leases.holder == ""
+    two = asyncio.create_task(second.run(act_forever))
+    await until(lambda: second.leading)
+    await first.release()
+    assert leases.holder == "second"
+    two.cancel()
+
+
+async def test_a_leader_that_cannot_renew_stops_acting_and_begins_again(quick):
+    leases, acting = Leases(), []
+
+    async def act():
+        acting.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            acting.append("stopped")
+
+    only = leader(leases, "only")
+    task = asyncio.create_task(only.run(act))
+    await until(lambda: only.leading)
+    leases.broken = True
+    await until(lambda: not only.leading)
+    assert acting == ["begun", "stopped"]
+    await only.release()
+    leases.broken = False
+    await until(lambda: only.leading)
+    task.cancel()
+
+
+async def test_two_that_try_at_once_do_not_both_get_it(quick):
+    leases = Leases()
+    both = [leader(leases, "a"), leader(leases, "b")]
+    assert sorted(await asyncio.gather(*(each._attempt() for each in both))) == [False, True]
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+async def test_a_wall_clock_that_jumps_changes_no_leader(quick, monkeypatch, hours):
+    class Jumped(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=hours)
+
+    leases = Leases()
+    first, second = leader(leases, "first"), leader(leases, "second")
+    one = asyncio.create_task(first.run(act_forever))
+    await until(lambda: first.leading)
+    monkeypatch.setattr(module, "datetime", Jumped)
+    two = asyncio.create_task(second.run(act_forever))
+    await asyncio.sleep(0.3)
+    assert (first.leading, second.leading, leases.holder) == (True, False, "first")
+    one.cancel()
+    await until(lambda: second.leading)
+    two.cancel()

@@ -1,0 +1,87 @@
+"""What the doctor says of the leader's lease, the broker, and what replicas tell of themselves."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from webhook.cluster.doctor import components
+from webhook.cluster.doctor.installation_view import SkippedError
+
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/weightlock-system/leases/weightlock-controller"
+PODS = "/api/v1/namespaces/weightlock-system/pods"
+BROKER = "/api/v1/namespaces/weightlock-system/services/https:weightlock-broker:8443/proxy/readyz"
+
+
+def lease(seconds_ago, holder="c-1"):
+    renewed = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+    return {"spec": {"holderIdentity": holder, "renewTime": renewed.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}}
+
+
+@pytest.mark.parametrize(
+    ("found", "result", "words"),
+    [
+        (lambda: lease(3), "ok", "c-1, renewed "),
+        (lambda: lease(300), "fail", "c-1, renewed its lease 300 s ago"),
+        (lambda: lease(3, holder=""), "fail", "no controller is the leader"),
+        (lambda: {"spec": {}}, "fail", "no controller is the leader"),
+        (None, "fail", "no controller has ever been the leader"),
+    ],
+)
+async def test_somebody_leads(view, world, found, result, words):
+    if found is not None:
+        world.objects[LEASE] = found()
+    (check,) = await components.leader(view)
+    assert (check.result, words in check.what) == (result, True)
+
+
+async def test_without_a_controller_nobody_need_lead(view, world):
+    del world.objects["/apis/apps/v1/namespaces/weightlock-system/deployments/weightlock-controller"]
+    with pytest.raises(SkippedError, match="no controller"):
+        await components.leader(view)
+
+
+async def test_a_broker_that_is_ready_and_one_that_is_not(view, world):
+    (check,) = await components.broker(view)
+    assert (check.result, check.what) == ("fail", "not ready: no endpoints available")
+    world.objects[BROKER] = "ready\n"
+    assert (await components.broker(view))[0].result == "ok"
+
+
+def running(world, metrics, name="w-1"):
+    port = {"name": "https", "containerPort": 8443}
+    pod = {
+        "metadata": {"name": name},
+        "spec": {"containers": [{"ports": [port]}]},
+        "status": {"podIP": "10.0.0.1"},
+    }
+    world.lists[PODS] = [pod, {"metadata": {"name": "pending"}, "spec": {"containers": []}}]
+    world.objects[f"{PODS}/https:{name}:8443/proxy/metrics"] = metrics
+
+
+@pytest.mark.parametrize(
+    ("age", "problems", "result"),
+    [("2.0", 0, "ok"), ("+Inf", 0, "fail"), ("90.0", 1, "fail"), ("2.0", 1, "warn")],
+)
+async def test_what_replicas_know(view, world, age, problems, result):
+    running(world, f"weightlock_snapshot_age_seconds {age}\nweightlock_snapshot_problems {problems}.0\n")
+    assert [item.result for item in await components.snapshot(view)] == [result]
+
+
+async def test_without_running_pods_nobody_is_asked(view, world):
+    world.lists[PODS] = []
+    with pytest.raises(SkippedError, match="the webhook has no running pods"):
+        await components.snapshot(view)
+
+
+@pytest.mark.parametrize(
+    ("line", "result"),
+    [
+        ('{code="WL340",result="unavailable"} 2.0', "warn"),
+        ('{code="WL332",result="refused"} 1.0', "warn"),
+        ('{code="WL326",result="refused"} 9.0', "ok"),
+        ('{code="WL340",result="unavailable"} 0.0', "ok"),
+    ],
+)
+async def test_the_key_service_as_brokers_see_it(view, world, line, result):
+    running(world, f"weightlock_key_releases_total{line}\n")
+    assert [item.result for item in await components.kms(view)] == [result]

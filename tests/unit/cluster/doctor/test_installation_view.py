@@ -1,0 +1,56 @@
+"""How the doctor knows a release by its name, and by the names of its objects."""
+
+import pytest
+
+from webhook.cluster.client.api import ApiError
+from webhook.cluster.doctor.installation_view import Installation
+
+DEPLOYMENTS = "/apis/apps/v1/namespaces/weightlock-system/deployments"
+LONG = "weightlock-of-the-research-cluster-in-the-north"
+SHORT = "weightlock-of-the-research-cluster-in-th"
+
+
+def installed(world, full, release, part="webhook"):
+    labels = {"app.kubernetes.io/component": part, "app.kubernetes.io/instance": release}
+    metadata = {"name": f"{full}-{part}", "labels": labels}
+    world.lists.setdefault(DEPLOYMENTS, []).append({"metadata": metadata})
+
+
+async def known(world, name):
+    view = await Installation.find_release(world, "weightlock-system", name, "1.0.0", 5.0)
+    return view.name, view.release
+
+
+@pytest.mark.parametrize("name", ["guarding", "research"])
+async def test_either_name_of_a_release_with_another_full_name(world, name):
+    installed(world, "guarding", "research")
+    installed(world, "other", "others")
+    assert await known(world, name) == ("guarding", "research")
+
+
+async def test_a_name_that_the_chart_had_to_cut(world):
+    installed(world, SHORT, LONG)
+    assert await known(world, LONG) == (SHORT, LONG)
+    assert await known(world, SHORT) == (SHORT, LONG)
+
+
+async def test_what_nobody_tells_is_as_the_chart_would_name_it(world):
+    assert await known(world, LONG) == (SHORT, LONG)
+    world.refusals[DEPLOYMENTS] = ApiError(403, "Forbidden", 'cannot list resource "deployments"')
+    assert await known(world, "weightlock") == ("weightlock", "weightlock")
+
+
+async def test_pods_and_commands_go_by_the_release(world, monkeypatch):
+    installed(world, "guarding", "research")
+    view = await Installation.find_release(world, "weightlock-system", "guarding", "1.0.0", 5.0)
+    assert view.upgrade.startswith("helm upgrade research ")
+    asked = []
+
+    async def items(self, path, **query):
+        asked.append(query["labelSelector"])
+        return [{"metadata": {"name": "p"}, "spec": {"containers": []}}]
+
+    monkeypatch.setattr(Installation, "items", items)
+    with pytest.raises(Exception, match="no running pods"):
+        await view.metrics("webhook")
+    assert asked == ["app.kubernetes.io/instance=research,app.kubernetes.io/component=webhook"]

@@ -1,0 +1,391 @@
+"""Every rule of admission for access objects, with the attempt it refuses and the words it answers with."""
+
+import dataclasses
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from webhook.api.access import AccessSettings
+from webhook.core.access import AccessBook, Signer, Verifier
+from webhook.core.access import problems as code
+from webhook.core.access.stamp import stamp
+from webhook.core.access.validate import guard
+from webhook.core.kube.objects import Lookup, MissingObjectError, ObjectStore
+
+CONTROLLER = "system:serviceaccount:weightlock-system:weightlock-controller"
+RETENTION = "system:serviceaccount:weightlock-system:weightlock-retention"
+SIGNER = Signer(Ed25519PrivateKey.generate())
+VERIFIER = Verifier.of([SIGNER.key.public_key()])
+
+
+@pytest.fixture
+def cluster(story):
+    return Cluster(story)
+
+
+class Cluster:
+    """The rules as admission applies them: stamp, then guard, against one book and one store."""
+
+    def __init__(self, story):
+        self.story = story
+        self.settings = AccessSettings()
+        self.models = [story.model()]
+        self.requests, self.approvals, self.verifier = [], [], None
+        self.store = ObjectStore(complete=True)
+        self.store.put(
+            {
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "metadata": {"name": "trainer", "namespace": "research"},
+            }
+        )
+        self.now = story.at(10)
+
+    def guard(self, request):
+        book = AccessBook.build(
+            self.requests, self.approvals, self.models, self.settings, verifier=self.verifier
+        )
+        models = {model.metadata.name: model for model in self.models}
+        return guard(request, book, models, self.now, self.settings, lookup=Lookup(self.store))
+
+    def create(self, document, **who):
+        request = self.story.review(document, **who)
+        return self.guard(self.story.patched(request, stamp(request, None, self.now)))
+
+    def codes(self, document, **who):
+        return [problem.code for problem in self.create(document, **who)]
+
+    def approve(self, by="bob", groups=("approvers",), name="a1", **vote):
+        return self.create(self.story.approval(name, **vote), user=by, groups=groups)
+
+
+def only(problems):
+    (problem,) = problems
+    return problem
+
+
+def test_a_good_request_and_a_good_approval_go_through(cluster, story):
+    assert cluster.create(story.request()) == ()
+    cluster.requests = [story.request()]
+    assert cluster.approve() == ()
+
+
+REQUESTS = {
+    "unknown model": ({"model": "atlsa"}, code.UNKNOWN_MODEL),
+    "unknown service account": (
+        {"subject": {"kind": "ServiceAccount", "namespace": "research", "name": "ghost"}},
+        code.UNKNOWN_SUBJECT,
+    ),
+    "no time at all": ({"duration": "0s"}, code.DURATION),
+    "too long": ({"duration": "13h"}, code.DURATION),
+    "blank reason": ({"reason": " \n"}, code.REASON),
+    "emergency without right": ({"breakGlass": True, "duration": "1h"}, code.BREAK_GLASS),
+    "waiver where there are none": (
+        {"waiver": {"code": "WL201", "namespace": "research", "podSelector": {}}},
+        code.NOT_WAIVABLE,
+    ),
+    "change of what is not governed": (
+        {"change": {"kind": "Pod", "name": "p", "digest": "delete"}},
+        code.NOT_GOVERNED,
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "expected"), REQUESTS.values(), ids=REQUESTS.keys())
+def test_a_request_that_breaks_a_rule_is_refused_in_words(cluster, story, spec, expected):
+    problem = only(cluster.create(story.request(**spec)))
+    assert problem.code == expected
+    assert problem.message
+    assert problem.fix
+
+
+WRITTEN = {
+    "no reason": ("reason", None, code.REASON),
+    "a duration in words": ("duration", "two hours", code.DURATION),
+    "an unknown field": ("forever", True, code.MALFORMED),
+    "a service account without namespace": (
+        "subject",
+        {"kind": "ServiceAccount", "name": "x"},
+        code.MALFORMED,
+    ),
+    "no namespaces": ("namespaces", [], code.MALFORMED),
+    "two things at once": ("change", {"kind": "Pod", "name": "p", "digest": "delete"}, code.MALFORMED),
+}
+
+
+@pytest.mark.parametrize(("field", "value", "expected"), WRITTEN.values(), ids=WRITTEN.keys())
+def test_a_request_that_does_not_fit_its_type_is_refused_at_the_field(cluster, story, field, value, expected):
+    document = story.request().model_dump(mode="json", by_alias=True)
+    document["spec"][field] = value
+    if value is None:
+        del document["spec"][field]
+    assert expected in cluster.codes(document)
+
+
+def test_a_misspelt_model_is_answered_with_the_likely_one(cluster, story):
+    assert only(cluster.create(story.request(model="atlsa"))).fix == "did you mean atlas?"
+    assert "kubectl get modelweights" in only(cluster.create(story.request(model="zzz"))).fix
+
+
+def test_several_faults_are_told_at_once(cluster, story):
+    subject = {"kind": "ServiceAccount", "namespace": "research", "name": "ghost"}
+    codes = cluster.codes(story.request(reason=" ", duration="13h", subject=subject))
+    assert sorted(codes) == [code.UNKNOWN_SUBJECT, code.DURATION, code.REASON]
+
+
+def test_the_default_service_account_and_users_need_no_object(cluster, story):
+    default = {"kind": "ServiceAccount", "namespace": "anywhere", "name": "default"}
+    assert cluster.create(story.request(subject=default)) == ()
+    assert cluster.create(story.request(subject={"kind": "User", "name": "zoe"})) == ()
+
+
+def test_a_service_account_the_cache_does_not_hold_is_asked_for(cluster, story):
+    cluster.store = ObjectStore(complete=False)
+    with pytest.raises(MissingObjectError):
+        cluster.create(story.request())
+
+
+APPROVALS = {
+    "one's own request": ({"by": "alice"}, code.OWN_REQUEST),
+    "one's own request in capitals": ({"by": "Alice"}, code.OWN_REQUEST),
+    "no approver": ({"groups": ("dev",)}, code.NOT_ELIGIBLE),
+    "a service account in the group": ({"by": "system:serviceaccount:ci:bot"}, code.MACHINE),
+    "a node": ({"by": "system:node:n1"}, code.MACHINE),
+    "an unknown request": ({"request": "r9"}, code.UNKNOWN_REQUEST),
+    "another uid": ({"uid": "uid-of-the-last-one"}, code.UNKNOWN_REQUEST),
+    "nobody's refusal": ({"groups": (), "decision": "Deny"}, code.NOT_ELIGIBLE),
+}
+
+
+@pytest.mark.parametrize(("vote", "expected"), APPROVALS.values(), ids=APPROVALS.keys())
+def test_an_approval_that_breaks_a_rule_is_refused_in_words(cluster, story, vote, expected):
+    cluster.requests = [story.request()]
+    vote = {"by": "bob", "groups": ("approvers",), **vote}
+    by, groups = vote.pop("by"), vote.pop("groups")
+    problem = only(cluster.create(story.approval("a1", **vote), user=by, groups=groups))
+    assert problem.code == expected
+    assert problem.message
+    assert problem.fix
+
+
+def test_the_refusal_names_who_may_approve(cluster, story):
+    cluster.requests = [story.request()]
+    problem = only(cluster.approve(groups=()))
+    assert (problem.message, problem.fix) == (
+        "bob is no approver of model atlas",
+        "approvers are members of approvers, root-cat",
+    )
+
+
+def test_nobody_approves_twice_but_may_take_it_back(cluster, story):
+    cluster.requests, cluster.approvals = [story.request()], [story.approval("a1", by="bob", by_uid="7")]
+    assert only(cluster.approve(by="bob", name="a2")).code == code.TWICE
+    again = cluster.create(story.approval("a2"), user="robert", uid="7", groups=["approvers"])
+    assert only(again).code == code.TWICE
+    assert cluster.create(story.approval("a2", decision="Revoke"), user="bob", groups=["approvers"]) == ()
+    assert cluster.approve(by="carol", name="a2") == ()
+
+
+def test_the_requester_may_withdraw_without_being_an_approver(cluster, story):
+    cluster.requests = [story.request()]
+    assert cluster.create(story.approval("a1", decision="Revoke"), user="alice") == ()
+
+
+@pytest.mark.parametrize("decision", ["Approve", "Revoke"])
+def test_a_request_that_is_over_takes_no_more_decisions(cluster, story, decision):
+    vote = story.approval("new", decision=decision)
+    who = {"user": "erin", "groups": ["approvers"]}
+    votes = [story.approval("a1"), story.approval("a2", by="carol")]
+    cluster.requests = [story.request()]
+    for approvals, now in (
+        ([story.approval("d", decision="Deny")], 10),
+        ([*votes, story.approval("d", by="dave", at=5, decision="Revoke")], 10),
+        (votes, 9 * 60),
+        ([], 8 * 24 * 60),
+    ):
+        cluster.approvals, cluster.now = approvals, story.at(now)
+        assert only(cluster.create(vote, **who)).code == code.OVER
+    cluster.approvals, cluster.now = votes, story.at(10)
+    assert cluster.create(vote, **who) == ()
+
+
+def test_a_request_that_only_the_store_knows_yet_can_be_approved(cluster, story):
+    cluster.store.put(story.request().model_dump(mode="json", by_alias=True))
+    assert cluster.approve() == ()
+    cluster.store.put({**story.request("r2").model_dump(mode="json", by_alias=True), "spec": {}})
+    assert only(cluster.approve(request="r2")).code == code.UNKNOWN_REQUEST
+
+
+def test_an_unsigned_request_is_told_from_one_that_does_not_exist(cluster, story):
+    cluster.requests, cluster.verifier = [story.request()], VERIFIER
+    assert "it is not signed" in only(cluster.approve()).message
+
+
+@pytest.mark.parametrize(
+    "extra", [{"Impersonator": ["x"]}, {"original-user-info.impersonation-proxy.example": ["x"]}]
+)
+def test_an_impersonated_session_neither_asks_nor_approves(cluster, story, extra):
+    assert cluster.codes(story.request(), extra=extra) == [code.IMPERSONATED]
+    cluster.requests = [story.request()]
+    assert cluster.codes(story.approval("a1"), user="bob", groups=["approvers"], extra=extra) == [
+        code.IMPERSONATED
+    ]
+
+
+def test_a_session_without_a_credential_id_can_be_refused(cluster, story):
+    key = "authentication.kubernetes.io/credential-id"
+    cluster.settings = AccessSettings(required_extra=[key])
+    assert cluster.codes(story.request()) == [code.IMPERSONATED]
+    assert cluster.create(story.request(), extra={key: ["JTI=1"]}) == ()
+
+
+def test_an_approver_cannot_ask_through_a_service_account_they_control(cluster, story):
+    bot = "system:serviceaccount:ci:bot"
+    assert cluster.codes(story.request(), user=bot) == [code.MACHINE_REQUEST]
+    cluster.settings = AccessSettings(machine_requesters=[bot])
+    assert cluster.create(story.request(), user=bot) == ()
+
+
+def test_a_listed_service_account_may_approve(cluster, story):
+    bot = "system:serviceaccount:ci:bot"
+    cluster.requests = [story.request()]
+    cluster.settings = AccessSettings(machine_approvers=[bot])
+    assert cluster.approve(by=bot) == ()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"requester": {"username": "bob"}},
+        {"requester": None},
+        {"stampedAt": ""},
+        {"stampedAt": "2026-11-02T08:00:00Z"},
+    ],
+)
+def test_an_object_that_was_kept_from_stamping_is_refused(cluster, story, spec):
+    request = story.review(story.request(stampedAt="2026-11-02T09:10:00Z"))
+    unstamped = dataclasses.replace(
+        request, object={**request.object, "spec": {**request.object["spec"], **spec}}
+    )
+    assert code.STAMP in [problem.code for problem in cluster.guard(unstamped)]
+
+
+def test_a_signature_that_another_webhook_broke_is_refused(cluster, story):
+    cluster.verifier = VERIFIER
+    request = story.review(story.request())
+    signed = story.patched(request, stamp(request, SIGNER, cluster.now, trusted_caller=True))
+    assert cluster.guard(signed) == ()
+    signed.object["spec"]["namespaces"].append("default")
+    assert only(cluster.guard(signed)).code == code.STAMP
+
+
+def update(story, cluster, kind, user="alice", metadata=None, **spec):
+    old = (story.request() if kind == "AccessRequest" else story.approval("a1")).model_dump(
+        mode="json", by_alias=True
+    )
+    new = {**old, "metadata": {**old["metadata"], **(metadata or {})}, "spec": {**old["spec"], **spec}}
+    return cluster.guard(story.review(new, old=old, operation="UPDATE", user=user))
+
+
+@pytest.mark.parametrize("kind", ["AccessRequest", "AccessApproval"])
+def test_nothing_decided_on_can_be_changed(cluster, story, kind):
+    for user in ("alice", CONTROLLER, RETENTION):
+        assert only(update(story, cluster, kind, user=user, comment="x", reason="y")).code == code.IMMUTABLE
+    assert only(update(story, cluster, kind, signature="x")).code == code.IMMUTABLE
+    assert update(story, cluster, kind, metadata={"labels": {"a": "b"}}) == ()
+    assert update(story, cluster, kind, user=CONTROLLER, signature="x") == ()
+    assert (
+        only(update(story, cluster, kind, user=CONTROLLER, signature="x", stampedAt="y")).code
+        == code.IMMUTABLE
+    )
+
+
+def test_until_it_is_signed_not_even_a_label_changes(cluster, story):
+    cluster.verifier = VERIFIER
+    assert (
+        only(update(story, cluster, "AccessApproval", metadata={"labels": {"a": "b"}})).code == code.IMMUTABLE
+    )
+    assert update(story, cluster, "AccessApproval", user=CONTROLLER, metadata={"labels": {"a": "b"}}) == ()
+
+
+def test_a_signature_is_given_once(cluster, story):
+    old = story.approval("a1").model_dump(mode="json", by_alias=True)
+    old["spec"]["signature"] = "first"
+    new = {**old, "spec": {**old["spec"], "signature": "second"}}
+    request = story.review(new, old=old, operation="UPDATE", user=CONTROLLER)
+    assert only(cluster.guard(request)).code == code.IMMUTABLE
+
+
+@pytest.mark.parametrize("user", ["alice", CONTROLLER])
+def test_status_belongs_to_the_controller(cluster, story, user):
+    request = story.review(
+        story.request(), old=story.request(), operation="UPDATE", user=user, subresource="status"
+    )
+    assert [problem.code for problem in cluster.guard(request)] == (
+        [] if user == CONTROLLER else [code.STATUS]
+    )
+
+
+def test_requests_may_be_deleted_and_approvals_only_by_retention_once_the_request_is_gone(cluster, story):
+    def delete(resource, user):
+        return cluster.guard(story.review(None, old=resource, operation="DELETE", user=user))
+
+    assert delete(story.request(), "anybody") == ()
+    assert only(delete(story.approval("a1"), "bob")).code == code.UNDELETABLE
+    cluster.requests = [story.request()]
+    assert only(delete(story.approval("a1", decision="Deny"), RETENTION)).code == code.UNDELETABLE
+    cluster.requests = [story.request(uid="a-later-one")]
+    assert delete(story.approval("a1"), RETENTION) == ()
+    cluster.requests = []
+    assert delete(story.approval("a1"), RETENTION) == ()
+    forged = {**story.approval("a1").model_dump(mode="json", by_alias=True), "spec": 1}
+    assert delete(forged, RETENTION) == ()
+
+
+def test_waivers_follow_their_own_rules(cluster, story):
+    cluster.settings = AccessSettings(
+        waivers={"rules": {"approvals": 1, "approvers": {"groups": ["sec"]}, "maxDuration": "2h"}}
+    )
+    waiver = {"code": "WL201", "namespace": "research", "podSelector": {"matchLabels": {"a": "b"}}}
+    assert cluster.create(story.request(waiver=waiver, duration="2h")) == ()
+    assert cluster.codes(story.request(waiver=waiver, duration="3h")) == [code.DURATION]
+    assert cluster.codes(story.request(waiver={**waiver, "code": "WL101"}, duration="2h")) == [
+        code.NOT_WAIVABLE
+    ]
+    bad = {"matchExpressions": [{"key": "a", "operator": "In", "values": []}]}
+    assert cluster.codes(story.request(waiver={**waiver, "podSelector": bad}, duration="2h")) == [
+        code.MALFORMED
+    ]
+    cluster.requests = [story.request(waiver=waiver, duration="2h")]
+    assert cluster.approve(groups=("sec",)) == ()
+    assert only(cluster.approve(groups=("approvers",))).message == "bob is no approver of waivers of WL201"
+
+
+def test_breaking_the_glass_is_for_people_of_the_group(cluster, story):
+    cluster.settings = AccessSettings(break_glass={"groups": ["sre"], "maxDuration": "1h"})
+    asked = story.request(breakGlass=True, duration="1h")
+    assert cluster.create(asked, groups=["sre"]) == ()
+    assert cluster.codes(asked, groups=["dev"]) == [code.BREAK_GLASS]
+    bot = "system:serviceaccount:ci:bot"
+    assert cluster.codes(asked, groups=["sre"], user=bot) == [code.MACHINE_REQUEST, code.BREAK_GLASS]
+    assert cluster.codes(story.request(breakGlass=True, duration="2h"), groups=["sre"]) == [code.DURATION]
+
+
+def test_other_kinds_and_operations_are_none_of_its_business(cluster, story):
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}
+    assert cluster.guard(story.review(pod)) == ()
+    assert cluster.guard(story.review(story.request(), operation="CONNECT")) == ()
+
+
+def test_every_problem_is_one_short_sentence_with_a_code_of_the_table(cluster, story):
+    cluster.requests = [story.request()]
+    problems = [
+        *cluster.create(story.request(model="x", reason=" ", breakGlass=True, duration="99h")),
+        *cluster.approve(by="system:serviceaccount:ci:bot", groups=()),
+        *cluster.approve(by="alice", groups=()),
+    ]
+    assert len(problems) >= 5
+    for problem in problems:
+        assert problem.code in code.CODES
+        assert "\n" not in problem.message + problem.fix
+        assert len(problem.message) < 200

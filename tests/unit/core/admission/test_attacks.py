@@ -1,0 +1,265 @@
+"""Attacks on the admission decision, each in one line: what somebody might try, and that it fails.
+
+What a policy refuses is tried in the cases beside it; here is what the code itself must not let through.
+"""
+
+from copy import deepcopy
+
+import jsonpatch
+import pytest
+
+from webhook.core.admission.mutate import mutate
+from webhook.core.admission.provider import Knowledge, Needs
+from webhook.core.admission.validate import validate
+
+AGENT = "weightlock-agent"
+API_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+def codes(verdict):
+    assert not isinstance(verdict, Needs), verdict
+    return [finding.code for finding in verdict.denials]
+
+
+@pytest.fixture
+def injected(snapshot_of, request_of, pod_of, atlas, now):
+    """A snapshot, and a pod that reads weights as admission leaves it."""
+    snapshot = snapshot_of(atlas)
+
+    def build(**spec):
+        request = request_of(pod_of(claim="atlas-weights", **spec))
+        patch = mutate(request, snapshot, Knowledge(), now).patch
+        return jsonpatch.apply_patch(request.object, list(patch))
+
+    return snapshot, build
+
+
+@pytest.fixture
+def create(injected, request_of, now):
+    """The codes by which a pod's creation is refused."""
+    return lambda pod: codes(validate(request_of(pod), injected[0], Knowledge(), now))
+
+
+@pytest.fixture
+def update(injected, request_of, now):
+    """The codes by which a pod's update is refused."""
+
+    def judge(pod, old, subresource=""):
+        request = request_of(pod, operation="UPDATE", oldObject=old, subResource=subresource)
+        return codes(validate(request, injected[0], Knowledge(), now))
+
+    return judge
+
+
+def agent_of(pod):
+    return next(item for item in pod["spec"]["initContainers"] if item["name"] == AGENT)
+
+
+def test_as_injected_it_goes_through(injected, create, update):
+    _, build = injected
+    assert create(build()) == []
+    assert update(build(), build()) == []
+
+
+# Each change is one a person with edit rights could make, and one that some admission plugin could make as well.
+SIDECAR_CHANGES = {
+    "another program": {"command": ["sh", "-c", "cat /var/run/weightlock/keys/*"]},
+    "another image": {"image": "registry.example.com/mallory:1"},
+    "variables that change how the agent runs": {"env": [{"name": "SSL_CERT_FILE", "value": "/tmp/ca"}]},
+    "variables from a ConfigMap": {"envFrom": [{"configMapRef": {"name": "mine"}}]},
+    "another working directory": {"workingDir": "/tmp"},
+    "a hook that runs beside the agent": {"lifecycle": {"postStart": {"exec": {"command": ["sh"]}}}},
+    "a probe of one's own": {"livenessProbe": {"exec": {"command": ["sh"]}}},
+    "a terminal to attach to": {"stdin": True, "tty": True},
+    "block devices": {"volumeDevices": [{"name": "weights", "devicePath": "/dev/x"}]},
+    "ports": {"ports": [{"containerPort": 1}]},
+    "rules of when it starts again": {
+        "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [1]}}]
+    },
+    "a run that ends": {"restartPolicy": None},
+    "root": {"securityContext": {"runAsUser": 0}},
+    "claims of devices": {"resources": {"requests": {}, "limits": {}, "claims": [{"name": "gpu"}]}},
+}
+
+
+@pytest.mark.parametrize("change", SIDECAR_CHANGES.values(), ids=SIDECAR_CHANGES)
+def test_the_sidecar_with(change, injected, create):
+    """A sidecar that is nearly Weightlock's own, written by the attacker."""
+    pod = injected[1]()
+    agent_of(pod).update(change)
+    assert "WL301" in create(pod)
+
+
+API_MOUNTS = {
+    "writable": {"name": "kube-api-access-x", "mountPath": API_TOKEN_PATH},
+    "from a path in it": {
+        "name": "kube-api-access-x",
+        "mountPath": API_TOKEN_PATH,
+        "readOnly": True,
+        "subPath": "x",
+    },
+    "spread to the node": {
+        "name": "kube-api-access-x",
+        "mountPath": API_TOKEN_PATH,
+        "readOnly": True,
+        "mountPropagation": "Bidirectional",
+    },
+    "over the agent's token": {
+        "name": "kube-api-access-x",
+        "mountPath": "/var/run/secrets/weightlock.dev/broker",
+        "readOnly": True,
+    },
+    "by another spelling of its path": {
+        "name": "kube-api-access-x",
+        "mountPath": f"{API_TOKEN_PATH}/../../weightlock.dev/broker",
+        "readOnly": True,
+    },
+    "of another name": {"name": "mine", "mountPath": API_TOKEN_PATH, "readOnly": True},
+}
+
+
+@pytest.mark.parametrize("mount", API_MOUNTS.values(), ids=API_MOUNTS)
+def test_a_volume_named_like_the_api_token(mount, injected, create):
+    """The mount that the ServiceAccount admission plugin adds to the sidecar, used for something else."""
+    pod = injected[1](automountServiceAccountToken=False)
+    pod["spec"]["volumes"].append({"name": mount["name"], "emptyDir": {}})
+    agent_of(pod)["volumeMounts"].append(mount)
+    assert "WL301" in create(pod)
+
+
+def test_the_api_token_itself_is_no_attack(injected, create):
+    pod = injected[1]()
+    pod["spec"]["volumes"].append({"name": "kube-api-access-x", "projected": {"sources": []}})
+    agent_of(pod)["volumeMounts"].append(
+        {"name": "kube-api-access-x", "mountPath": API_TOKEN_PATH, "readOnly": True}
+    )
+    assert create(pod) == []
+
+
+def test_a_container_that_runs_before_the_sidecar(injected, create):
+    """An init container at index 0 could write where the agent will read, were there such a place."""
+
+    def before(**fields):
+        pod = injected[1]()
+        env = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
+        pod["spec"]["initContainers"].insert(0, {"name": "first", "image": "x", "env": env, **fields})
+        return create(pod)
+
+    assert before() == []
+    for name in (mount["name"] for mount in agent_of(injected[1]())["volumeMounts"]):
+        assert before(volumeMounts=[{"name": name, "mountPath": "/x"}]) != []
+    reader = [{"name": "weights", "mountPath": "/weights", "readOnly": True}]
+    assert "WL301" in before(volumeMounts=reader)
+
+
+@pytest.mark.parametrize("volume", ["weightlock-token", "key"])
+def test_another_container_mounts_the_sidecars_volumes(volume, injected, create):
+    """A container that reads no weights takes the token or the key."""
+    pod = injected[1]()
+    name = (
+        volume
+        if volume != "key"
+        else next(
+            item["name"]
+            for item in pod["spec"]["volumes"]
+            if item.get("emptyDir", {}).get("medium") == "Memory"
+        )
+    )
+    pod["spec"]["containers"].append(
+        {"name": "other", "image": "x", "volumeMounts": [{"name": name, "mountPath": "/x"}]}
+    )
+    assert "WL302" in create(pod)
+
+
+def test_the_key_volume_on_a_disk(injected, create):
+    """The key's memory volume replaced by one that outlives the pod."""
+    pod = injected[1]()
+    volume = next(
+        item for item in pod["spec"]["volumes"] if item.get("emptyDir", {}).get("medium") == "Memory"
+    )
+    volume.pop("emptyDir")
+    volume["hostPath"] = {"path": "/srv/x"}
+    assert "WL301" in create(pod)
+
+
+def test_a_sidecar_of_ones_own_in_a_pod_without_weights(injected, create, pod_of):
+    """A broker token by a volume that is named as Weightlock names it."""
+    token = {"audience": "weightlock.dev/broker", "path": "token"}
+    pod = pod_of(
+        volumes=[{"name": "weightlock-token", "projected": {"sources": [{"serviceAccountToken": token}]}}]
+    )
+    assert create(pod) == ["WL302"]
+
+
+def test_the_running_sidecars_image_is_exchanged(injected, update):
+    """Images of running pods may be changed: a new one for the agent would read the key it has fetched."""
+    old = injected[1]()
+    pod = deepcopy(old)
+    agent_of(pod)["image"] = "registry.example.com/mallory:1"
+    assert "WL302" in update(pod, old)
+
+
+def test_the_running_sidecar_is_resized(injected, update):
+    """Resources in place are no attack."""
+    old = injected[1]()
+    pod = deepcopy(old)
+    agent_of(pod)["resources"]["limits"]["memory"] = "256Mi"
+    assert update(pod, old, "resize") == []
+
+
+@pytest.mark.parametrize("volume", ["weightlock-token", "weightlock-0123456789abcdef"])
+def test_a_debug_container_mounts_the_sidecars_volumes(volume, injected, update):
+    """An ephemeral container may mount any volume the pod already has."""
+    old = injected[1]()
+    pod = deepcopy(old)
+    debug = {"name": "debug", "image": "x", "volumeMounts": [{"name": volume, "mountPath": "/x"}]}
+    pod["spec"]["ephemeralContainers"] = [debug]
+    assert update(pod, old, "ephemeralcontainers") == ["WL302"]
+
+
+def test_a_debug_container_named_like_the_sidecar(injected, update):
+    old = injected[1]()
+    pod = deepcopy(old)
+    pod["spec"]["ephemeralContainers"] = [{"name": AGENT, "image": "x"}]
+    assert update(pod, old, "ephemeralcontainers") == ["WL302"]
+
+
+def env_of(container):
+    return {entry["name"]: entry.get("value") for entry in container.get("env", [])}
+
+
+def test_a_debug_container_from_an_image_that_asks_for_all_devices(injected, request_of, pod_of, now):
+    """CUDA images carry NVIDIA_VISIBLE_DEVICES=all, which admission cannot see: it is overridden."""
+    old = pod_of()
+    pod = deepcopy(old)
+    pod["spec"]["ephemeralContainers"] = [{"name": "debug", "image": "nvidia/cuda"}]
+    request = request_of(pod, operation="UPDATE", oldObject=old, subResource="ephemeralcontainers")
+    patch = mutate(request, injected[0], Knowledge(), now).patch
+    after = jsonpatch.apply_patch(pod, list(patch))
+    assert env_of(after["spec"]["ephemeralContainers"][0]) == {"NVIDIA_VISIBLE_DEVICES": "void"}
+    assert after["spec"]["containers"] == old["spec"]["containers"]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"runtimeClassName": "nvidia"}, {"overhead": {}}],
+    ids=["by the runtime class of the pod", "by nothing"],
+)
+def test_a_second_container_takes_what_the_first_was_given(extra, injected, request_of, pod_of, now):
+    """One container asks openly for one device; the other's image asks the runtime for all of them."""
+    pod = pod_of(**extra)
+    pod["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
+    pod["spec"]["containers"].append({"name": "second", "image": "nvidia/cuda"})
+    patch = mutate(request_of(pod), injected[0], Knowledge(), now).patch
+    first, second = jsonpatch.apply_patch(pod, list(patch))["spec"]["containers"]
+    assert env_of(first) == {}
+    assert env_of(second) == {"NVIDIA_VISIBLE_DEVICES": "void"}
+
+
+def test_a_device_of_one_vendor_is_no_way_to_anothers(injected, request_of, pod_of, now):
+    """A container that may use AMD's devices runs NVIDIA's image on a node that has both."""
+    pod = pod_of()
+    pod["spec"]["containers"][0]["resources"] = {"limits": {"amd.com/gpu": "1"}}
+    patch = mutate(request_of(pod), injected[0], Knowledge(), now).patch
+    after = jsonpatch.apply_patch(pod, list(patch))
+    assert env_of(after["spec"]["containers"][0]) == {"NVIDIA_VISIBLE_DEVICES": "void"}

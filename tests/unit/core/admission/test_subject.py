@@ -1,0 +1,67 @@
+import pytest
+
+from webhook.api.config import Settings
+from webhook.core.admission.subject import service_account_of, subject_of, written_by_controller
+
+CONTROLLER = {"username": "system:serviceaccount:kube-system:replicaset-controller", "groups": []}
+OWNED = [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "1", "controller": True}]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({}, "default"),
+        ({"serviceAccountName": "trainer"}, "trainer"),
+        ({"serviceAccount": "trainer"}, "trainer"),
+        ({"serviceAccountName": "", "serviceAccount": ""}, "default"),
+        ({"serviceAccountName": 7}, "default"),
+    ],
+)
+def test_service_account(spec, expected):
+    assert service_account_of({"spec": spec}) == expected
+
+
+def test_a_person_is_judged_when_a_person_writes(request_of, pod_of):
+    pod = pod_of(serviceAccountName="trainer")
+    subject = subject_of(request_of(pod), pod, Settings())
+    assert (subject.username, subject.service_account) == ("alice", "trainer")
+    assert subject.account_key == ("research", "trainer")
+
+
+def test_the_service_account_is_judged_when_a_workload_controller_writes(request_of, pod_of):
+    pod = pod_of(serviceAccountName="trainer")
+    pod["metadata"]["ownerReferences"] = OWNED
+    subject = subject_of(request_of(pod, userInfo=CONTROLLER), pod, Settings())
+    assert subject.username == "system:serviceaccount:research:trainer"
+    assert "system:serviceaccounts:research" in subject.groups
+
+
+@pytest.mark.parametrize("owners", [None, [], [{"kind": "ReplicaSet", "controller": False}], ["x"]])
+def test_a_controller_that_makes_an_orphan_is_judged_itself(request_of, pod_of, owners):
+    pod = pod_of()
+    if owners is not None:
+        pod["metadata"]["ownerReferences"] = owners
+    assert not written_by_controller(request_of(pod, userInfo=CONTROLLER), Settings())
+
+
+def test_an_owner_reference_makes_no_controller_of_a_person(request_of, pod_of):
+    pod = pod_of()
+    pod["metadata"]["ownerReferences"] = OWNED
+    assert not written_by_controller(request_of(pod), Settings())
+
+
+def test_without_a_pod_there_is_no_service_account(request_of):
+    document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}}
+    assert subject_of(request_of(document), None, Settings()).account_key is None
+
+
+def test_a_token_is_asked_of_a_service_account(request_of):
+    token = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "metadata": {"namespace": "research"},
+    }
+    fields = {"resource": {"group": "", "version": "v1", "resource": "serviceaccounts"}, "name": "trainer"}
+    subject = subject_of(request_of(token, subResource="token", **fields), None, Settings())
+    assert (subject.username, subject.account_key) == ("alice", ("research", "trainer"))
+    assert subject_of(request_of(token, **fields), None, Settings()).account_key is None

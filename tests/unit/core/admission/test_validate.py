@@ -1,0 +1,436 @@
+"""One request to one verdict, with everything core has behind it."""
+
+import jsonpatch
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from webhook.api.config import Settings
+from webhook.cel import Bindings
+from webhook.cel.authz import AccessCheck, Decision
+from webhook.core.admission.mutate import mutate
+from webhook.core.admission.provider import Knowledge, Needs
+from webhook.core.admission.validate import internal_denial, refused, validate
+from webhook.core.admission.verdict import respond
+from webhook.core.injection.sidecar import AGENT
+from webhook.core.kube.objects import ObjectKey
+from webhook.core.kube.review import RefusedReviewError
+
+NEED_GRANT = {
+    "code": "WL101",
+    "validations": [
+        {
+            "expression": "weights.all(w, grants.exists(g, g.model == w.model))",
+            "message": "no grant",
+        }
+    ],
+}
+GRANT = """
+apiVersion: weightlock.dev/v1alpha1
+kind: AccessRequest
+metadata: {name: r, uid: u-1}
+spec:
+  model: atlas-70b
+  subject: {kind: ServiceAccount, namespace: research, name: trainer}
+  namespaces: [research]
+  duration: 8h
+  reason: evals
+  requester: {username: alice}
+---
+apiVersion: weightlock.dev/v1alpha1
+kind: AccessApproval
+metadata: {name: a}
+spec: {request: {name: r, uid: u-1}, decision: Approve, approver: {username: bob, groups: [weights-approvers]}}
+"""
+
+
+def codes(verdict):
+    assert not isinstance(verdict, Needs), verdict
+    return [finding.code for finding in verdict.denials]
+
+
+def admit(request, snapshot, now, replace):
+    """Mutate, patch, validate: the verdict and the final object."""
+    mutated = mutate(request, snapshot, Knowledge(), now)
+    final = jsonpatch.apply_patch(request.object, list(mutated.patch))
+    return validate(replace(final), snapshot, Knowledge(), now), final
+
+
+def test_weights_without_a_grant_are_denied(snapshot_of, policy_of, request_of, pod_of, atlas, now):
+    snapshot = snapshot_of(atlas, policy_of(**NEED_GRANT))
+    verdict, _ = admit(request_of(pod_of(claim="atlas-weights")), snapshot, now, request_of)
+    assert codes(verdict) == ["WL101"]
+
+
+def test_weights_with_a_grant_get_the_sidecar(snapshot_of, policy_of, request_of, pod_of, atlas, now):
+    snapshot = snapshot_of(atlas, GRANT, policy_of(**NEED_GRANT))
+    verdict, final = admit(
+        request_of(pod_of(claim="atlas-weights", serviceAccountName="trainer")), snapshot, now, request_of
+    )
+    assert verdict.allowed
+    assert final["spec"]["initContainers"][0]["name"] == AGENT
+
+
+def test_a_grant_of_another_namespace_or_after_its_end_is_none(
+    snapshot_of, policy_of, request_of, pod_of, atlas, now
+):
+    from datetime import timedelta
+
+    snapshot = snapshot_of(atlas, GRANT, policy_of(**NEED_GRANT))
+    request = request_of(pod_of(claim="atlas-weights", serviceAccountName="trainer"))
+    late = now + timedelta(hours=8)
+    assert "WL101" in codes(validate(request, snapshot, Knowledge(), late))
+    assert "WL101" not in codes(validate(request, snapshot, Knowledge(), late - timedelta(seconds=1)))
+
+
+def test_a_pod_that_was_never_mutated_is_denied(snapshot_of, request_of, pod_of, atlas, now):
+    snapshot = snapshot_of(atlas)
+    assert codes(validate(request_of(pod_of(claim="atlas-weights")), snapshot, Knowledge(), now)) == ["WL301"]
+
+
+def warned(verdict):
+    return [finding.code for finding in verdict.warnings]
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"), [({}, ["WL304"]), ({"fsGroup": 2000}, []), ({"runAsUser": 7}, [])]
+)
+def test_who_may_not_read_the_key_is_warned(snapshot_of, request_of, pod_of, atlas, now, context, expected):
+    pod = pod_of(claim="atlas-weights", securityContext=context)
+    verdict, _ = admit(request_of(pod), snapshot_of(atlas), now, request_of)
+    assert verdict.allowed
+    assert warned(verdict) == expected
+    assert all(len(text) <= 120 and "…" not in text for text in respond(verdict).warnings)
+
+
+def test_who_writes_a_template_is_warned_of_what_its_pods_would_be(
+    snapshot_of, policy_of, request_of, pod_of, atlas, now
+):
+    template = pod_of(claim="atlas-weights", serviceAccountName="trainer")
+    document = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d", "namespace": "research"},
+        "spec": {"template": {"metadata": {}, "spec": template["spec"]}},
+    }
+    snapshot = snapshot_of(
+        atlas, policy_of(**{**NEED_GRANT, "validations": [{"expression": "weights.size() >= 0"}]})
+    )
+    assert warned(validate(request_of(document), snapshot, Knowledge(), now)) == ["WL304"]
+    template["spec"]["securityContext"] = {"fsGroup": 1}
+    assert warned(validate(request_of(document), snapshot, Knowledge(), now)) == []
+
+
+def test_plaintext_that_has_no_volume_to_come_from_is_denied(snapshot_of, request_of, pod_of, atlas, now):
+    model = next(document for document in yaml.safe_load_all(atlas) if document["kind"] == "ModelWeights")
+    model["spec"] |= {
+        "delivery": "plaintext",
+        "volumes": [{"image": {"reference": "example.com/models/atlas*"}}],
+    }
+    pod = pod_of()
+    pod["spec"]["containers"][0]["image"] = "example.com/models/atlas:1"
+    verdict, final = admit(request_of(pod), snapshot_of(model), now, request_of)
+    assert codes(verdict) == ["WL303"]
+    assert "initContainers" not in final["spec"]
+
+
+def test_a_plain_pod_goes_through_as_it_is(snapshot_of, request_of, pod_of, atlas, now):
+    assert validate(request_of(pod_of()), snapshot_of(atlas), Knowledge(), now).allowed
+
+
+def test_reserved_names_are_ours(snapshot_of, request_of, pod_of, atlas, now):
+    pod = pod_of(volumes=[{"name": "weightlock-token", "emptyDir": {}}])
+    assert codes(validate(request_of(pod), snapshot_of(atlas), Knowledge(), now)) == ["WL302"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["text", {"containers": "main"}, {"containers": [1]}, {"containers": [{"name": "a"}], "volumes": {}}],
+)
+def test_an_object_that_cannot_be_judged_is_denied(snapshot_of, policy_of, request_of, now, atlas, spec):
+    snapshot = snapshot_of(atlas, policy_of(**NEED_GRANT))
+    document = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "research"},
+        "spec": spec,
+    }
+    request = request_of(document)
+    assert codes(validate(request, snapshot, Knowledge(), now)) == ["WL502"]
+    assert mutate(request, snapshot, Knowledge(), now).patch == ()
+
+
+def test_exempt_namespaces_are_not_judged_and_the_audit_log_says_so(
+    snapshot_of, policy_of, request_of, pod_of, now
+):
+    pod = pod_of()
+    pod["metadata"]["namespace"] = "kube-system"
+    verdict = validate(
+        request_of(pod), snapshot_of(policy_of(validations=[{"expression": "false"}])), Knowledge(), now
+    )
+    assert verdict.allowed
+    assert verdict.audit_annotations[0][0] == "exempt"
+
+
+def test_no_namespace_label_makes_an_exemption(snapshot_of, policy_of, request_of, pod_of, now):
+    namespace = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": "research", "labels": {"kubernetes.io/metadata.name": "kube-system"}},
+    }
+    snapshot = snapshot_of(namespace, policy_of(validations=[{"expression": "false"}]))
+    assert codes(validate(request_of(pod_of()), snapshot, Knowledge(), now)) == ["WL101"]
+
+
+ASKS = {
+    "validations": [
+        {
+            "expression": "authorizer.group('').resource('serviceaccounts').namespace('research')"
+            ".name('trainer').check('use').allowed()",
+            "message": "may not",
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize(("allowed", "expected"), [(True, []), (False, ["WL101"])])
+def test_what_is_not_known_is_asked_for_and_then_decides(
+    snapshot_of, policy_of, request_of, pod_of, now, allowed, expected
+):
+    snapshot = snapshot_of(policy_of(**ASKS))
+    request = request_of(pod_of())
+    needs = validate(request, snapshot, Knowledge(), now)
+    assert isinstance(needs, Needs)
+    (question,) = needs.questions
+    assert (question.user, question.verb, question.resource, question.name) == (
+        "alice",
+        "use",
+        "serviceaccounts",
+        "trainer",
+    )
+    known = Knowledge(decisions={question: Decision(allowed)})
+    assert codes(validate(request, snapshot, known, now)) == expected
+
+
+def test_objects_the_cache_does_not_hold_are_asked_for(snapshot_of, request_of, pod_of, atlas, now):
+    snapshot = snapshot_of(atlas, complete=False)
+    request = request_of(pod_of(claim="unheard-of"))
+    claim = ObjectKey("PersistentVolumeClaim", "research", "unheard-of")
+    for step in (mutate, validate):
+        needs = step(request, snapshot, Knowledge(), now)
+        assert isinstance(needs, Needs)
+        assert claim in needs.objects
+
+
+def test_questions_and_objects_are_asked_for_in_one_round(
+    snapshot_of, policy_of, request_of, pod_of, atlas, now
+):
+    snapshot = snapshot_of(atlas, policy_of(**ASKS), complete=False)
+    namespaced = Knowledge(objects={ObjectKey("Namespace", "", "research"): None})
+    needs = validate(request_of(pod_of()), snapshot, namespaced, now)
+    assert isinstance(needs, Needs)
+    assert {type(question) for question in needs.questions} == {AccessCheck}
+
+
+def test_a_pod_that_loses_its_grant_can_still_be_cleaned_up(
+    snapshot_of, policy_of, request_of, pod_of, atlas, now
+):
+    snapshot = snapshot_of(atlas, policy_of(**NEED_GRANT))
+    old = pod_of(claim="atlas-weights")
+    new = {**old, "metadata": {**old["metadata"], "finalizers": [], "labels": {"a": "b"}}}
+    assert validate(request_of(new, operation="UPDATE", oldObject=old), snapshot, Knowledge(), now).allowed
+
+
+def test_an_interactive_way_into_a_pod_sees_the_facts_of_that_pod(
+    snapshot_of, policy_of, request_of, pod_of, atlas, now
+):
+    rule = {"validations": [{"expression": "weights.size() == 0", "message": "no exec"}]}
+    snapshot = snapshot_of(atlas, pod_of(claim="atlas-weights"), pod_of("plain"), policy_of(**rule))
+    options = {"apiVersion": "v1", "kind": "PodExecOptions"}
+    fields = {"operation": "CONNECT", "resource": "pods", "subResource": "exec", "namespace": "research"}
+    assert codes(validate(request_of(options, name="train-7", **fields), snapshot, Knowledge(), now)) == [
+        "WL101"
+    ]
+    assert validate(request_of(options, name="plain", **fields), snapshot, Knowledge(), now).allowed
+
+
+def test_every_template_of_a_workload_is_judged(snapshot_of, policy_of, request_of, pod_of, atlas, now):
+    template = {"metadata": {}, "spec": pod_of(claim="atlas-weights")["spec"]}
+    job = {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": {"name": "j", "namespace": "research"},
+        "spec": {
+            "replicatedJobs": [
+                {"name": "a", "template": {"spec": {"template": {"spec": pod_of()["spec"]}}}},
+                {"name": "b", "template": {"spec": {"template": template}}},
+            ]
+        },
+    }
+    verdict = validate(request_of(job), snapshot_of(atlas, policy_of(**NEED_GRANT)), Knowledge(), now)
+    assert [finding.path for finding in verdict.denials] == ["spec.replicatedJobs[1].template.spec.template"]
+
+
+def test_a_review_that_cannot_be_read_safely_is_denied():
+    verdict = refused(RefusedReviewError("u", "document holds a NUL character"))
+    assert (verdict.uid, codes(verdict)) == ("u", ["WL501"])
+
+
+def test_a_fault_of_ours_denies_and_says_so():
+    verdict = internal_denial("u", "WL902", "something broke")
+    assert codes(verdict) == ["WL902"]
+    assert verdict.denials[0].unevaluable
+
+
+def test_no_assets_no_sidecar_no_hidden_devices_when_told_so(snapshot_of, request_of, pod_of, now):
+    quiet = Settings.model_validate({"injection": {"hideDevices": False}})
+    assert mutate(request_of(pod_of()), snapshot_of(settings=quiet), Knowledge(), now).patch == ()
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+claims = st.fixed_dictionaries({"claimName": st.sampled_from(["atlas-weights", "x"]) | junk})
+volumes = st.lists(
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["w", "v"]) | junk},
+        optional={
+            "persistentVolumeClaim": st.fixed_dictionaries(
+                {"claimName": st.sampled_from(["atlas-weights", "x"]) | junk}
+            )
+            | junk,
+            "hostPath": st.fixed_dictionaries({"path": st.text(max_size=9)}) | junk,
+            "csi": junk,
+            "ephemeral": junk,
+        },
+    )
+    | junk,
+    max_size=3,
+)
+containers = st.lists(
+    st.fixed_dictionaries(
+        {"name": st.text(min_size=1, max_size=4) | junk},
+        optional={
+            "volumeMounts": junk,
+            "env": junk,
+            "resources": junk,
+            "securityContext": junk,
+            "envFrom": junk,
+        },
+    )
+    | junk,
+    max_size=3,
+)
+metadata = st.fixed_dictionaries(
+    {"namespace": st.just("research")},
+    optional={"annotations": junk, "ownerReferences": junk, "labels": junk},
+)
+pods = st.fixed_dictionaries(
+    {"apiVersion": st.just("v1"), "kind": st.just("Pod")},
+    optional={
+        "metadata": metadata,
+        "spec": st.fixed_dictionaries(
+            {},
+            optional={
+                "containers": containers | junk,
+                "initContainers": containers | junk,
+                "ephemeralContainers": junk,
+                "volumes": volumes | junk,
+                "resourceClaims": junk,
+                "securityContext": junk,
+                "serviceAccountName": junk,
+            },
+        )
+        | junk,
+    },
+)
+
+
+@settings(max_examples=300)
+@given(pods)
+def test_malformed_pods_never_crash_and_never_get_by_because_something_failed(
+    snapshot_of_fuzz, request_of_fuzz, pod
+):
+    snapshot, now = snapshot_of_fuzz
+    request = request_of_fuzz(pod, namespace="research")
+    mutated = mutate(request, snapshot, Knowledge(), now)
+    assert not isinstance(mutated, Needs)
+    verdict = validate(request, snapshot, Knowledge(), now)
+    assert not isinstance(verdict, Needs)
+    if any(result == "error" for _, result, _ in verdict.timings):
+        assert not verdict.allowed
+
+
+@pytest.mark.parametrize("place", ["namespace", "params"])
+def test_what_a_policy_reads_besides_the_request_cannot_hide_behind_a_nul(
+    snapshot_of, policy_of, request_of, pod_of, now, place
+):
+    annotations = {"zone": "open\0shut" if place == "namespace" else "open"}
+    namespace = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": "research", "annotations": annotations},
+    }
+    params = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "p", "namespace": "research"},
+        "data": {"zone": "open\0shut" if place == "params" else "open"},
+    }
+    policy = policy_of(
+        paramKind={"apiVersion": "v1", "kind": "ConfigMap"},
+        paramRef={"name": "p", "parameterNotFoundAction": "Deny"},
+        validations=[{"expression": "params.data.zone == 'open'"}],
+    )
+    verdict = validate(request_of(pod_of()), snapshot_of(namespace, params, policy), Knowledge(), now)
+    assert codes(verdict) == ["WL502"]
+
+
+FIELDS = [{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {}}}]
+
+
+@pytest.mark.parametrize(
+    ("expression", "denied"),
+    [
+        ("object.metadata.managedFields.all(f, f.manager != 'kubectl')", True),
+        ("!has(object.metadata.managedFields)", True),
+        ("object.metadata.size() == 3", False),
+        ("pod.metadata == object.metadata && has(pod.metadata.managedFields)", False),
+        ("object.metadata.name == 'p' && pod.metadata.name == 'p' && object == pod", False),
+    ],
+)
+def test_a_policy_that_reads_managed_fields_finds_them_whoever_stands_beside_it(
+    snapshot_of, policy_of, request_of, pod_of, now, expression, denied
+):
+    pod = pod_of()
+    pod["metadata"] = {"name": "p", "namespace": "research", "managedFields": FIELDS}
+    other = policy_of("other", validations=[{"expression": "object.metadata.name == 'p'"}])
+    reader = policy_of("reader", validations=[{"expression": expression}])
+    verdict = validate(request_of(pod), snapshot_of(reader, other), Knowledge(), now)
+    assert ("WL101" in codes(verdict)) is denied
+
+
+def test_managed_fields_reach_the_engine_only_where_a_policy_could_see_them(
+    snapshot_of, policy_of, request_of, pod_of, now, monkeypatch
+):
+    seen = []
+
+    def bindings(data, **others):
+        seen.append(
+            ["managedFields" in (data[name] or {})["metadata"] for name in ("object", "oldObject", "pod")]
+        )
+        assert data["pod"] is data["object"]
+        return Bindings(data, **others)
+
+    monkeypatch.setattr("webhook.core.admission.validate.Bindings", bindings)
+    pod = pod_of()
+    pod["metadata"]["managedFields"] = FIELDS
+    request = request_of(pod, operation="UPDATE", oldObject={**pod, "spec": {"containers": []}})
+    blind = policy_of("blind", validations=[{"expression": "object.spec.size() > 0"}])
+    curious = policy_of("curious", validations=[{"expression": "object == object"}])
+    validate(request, snapshot_of(blind), Knowledge(), now)
+    validate(request, snapshot_of(blind, curious), Knowledge(), now)
+    assert seen == [[False] * 3, [True] * 3]

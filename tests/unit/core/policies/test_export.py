@@ -1,0 +1,87 @@
+"""What native CEL can express, as native objects that Weightlock itself loads again."""
+
+import pytest
+
+from webhook.api.policy import ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, WeightPolicy
+from webhook.core.policies.compiler import compile_policy
+from webhook.core.policies.export import export
+
+RULES = {
+    "resourceRules": [
+        {"apiGroups": [""], "apiVersions": ["*"], "resources": ["pods"], "operations": ["CREATE"]}
+    ]
+}
+
+
+def exported(**spec):
+    document = {
+        "apiVersion": "weightlock.dev/v1alpha1",
+        "kind": "WeightPolicy",
+        "metadata": {"name": "p"},
+        "spec": {"matchConstraints": RULES, "validations": [{"expression": "true"}], **spec},
+    }
+    policy = WeightPolicy.model_validate(document)
+    return export(policy, compile_policy("p", policy.spec, policy.spec))
+
+
+def test_policy_and_binding():
+    found = exported(
+        code="WL101",
+        controls=["SOC2/CC6.1"],
+        fix="'do'",
+        validationActions=["Warn"],
+        paramKind={"apiVersion": "v1", "kind": "ConfigMap"},
+        paramRef={"name": "c", "parameterNotFoundAction": "Deny"},
+        matchResources={"namespaceSelector": {"matchLabels": {"a": "b"}}},
+        validations=[{"expression": "params != null", "message": "no", "code": "WL102", "fix": "'do this'"}],
+    )
+    policy, binding = found.manifests
+    assert found.reason == ""
+    assert policy["metadata"]["annotations"] == {
+        "weightlock.dev/code": "WL101",
+        "weightlock.dev/controls": "SOC2/CC6.1",
+    }
+    assert policy["spec"]["validations"] == [{"expression": "params != null", "message": "no"}]
+    assert binding["spec"] == {
+        "policyName": "p",
+        "validationActions": ["Warn"],
+        "paramRef": {"name": "c", "parameterNotFoundAction": "Deny"},
+        "matchResources": {"namespaceSelector": {"matchLabels": {"a": "b"}}},
+    }
+    typed = ValidatingAdmissionPolicy.model_validate(policy)
+    compile_policy("p", typed.spec, ValidatingAdmissionPolicyBinding.model_validate(binding).spec)
+
+
+def test_what_is_left_out_stays_out():
+    policy, binding = exported().manifests
+    assert policy["spec"] == {"matchConstraints": RULES, "validations": [{"expression": "true"}]}
+    assert binding["spec"] == {"policyName": "p", "validationActions": ["Deny"]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "read"),
+    [
+        ({"validations": [{"expression": "weights.size() == 0"}]}, "weights"),
+        ({"matchConditions": [{"name": "c", "expression": "pod != null"}]}, "pod"),
+        ({"validations": [{"expression": "true", "messageExpression": "subject.username"}]}, "subject"),
+        (
+            {
+                "variables": [{"name": "v", "expression": "devices.size() + grants.size()"}],
+                "validations": [{"expression": "variables.v == 0"}],
+            },
+            "devices, grants",
+        ),
+        (
+            {"auditAnnotations": [{"key": "k", "valueExpression": "workload.name"}], "validations": []},
+            "workload",
+        ),
+    ],
+)
+def test_what_only_weightlock_knows_is_the_reason(spec, read):
+    found = exported(**spec)
+    assert found.manifests == ()
+    assert found.reason == f"it reads {read}, which only Weightlock knows"
+
+
+def test_a_fix_would_not_be_evaluated_there():
+    assert exported(fix="subject.username").manifests

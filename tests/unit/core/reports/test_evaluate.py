@@ -1,0 +1,77 @@
+"""One thing that runs, judged as its creation would be."""
+
+import pytest
+
+from webhook.core.admission.provider import Knowledge, Needs
+from webhook.core.admission.replay import account_of, creation_of
+from webhook.core.reports.evaluate import judge_live
+from webhook.core.reports.results import Resource
+
+MODEL = """
+apiVersion: weightlock.dev/v1alpha1
+kind: ModelWeights
+metadata: {name: atlas}
+spec: {sensitivity: frontier, volumes: [{hostPath: {path: /mnt/atlas}}]}
+"""
+NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "research"}}
+
+
+def pod(**spec):
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "train", "namespace": "research", "uid": "u"},
+        "spec": {"containers": [{"name": "main", "image": "i"}], **spec},
+    }
+
+
+def judged(document, snapshot, now):
+    metadata = document["metadata"]
+    username, groups = account_of(document, snapshot.workloads)
+    request = creation_of(document, "pods", "scan-u", username, groups)
+    return judge_live(request, Resource("research", metadata["name"], "Pod"), snapshot, Knowledge(), now)
+
+
+READS = {
+    "containers": [{"name": "main", "image": "i", "volumeMounts": [{"name": "w", "mountPath": "/w"}]}],
+    "volumes": [{"name": "w", "hostPath": {"path": "/mnt/atlas"}}],
+}
+
+
+def test_what_breaks_no_rule_has_no_results(snapshot_of, policy_of, now):
+    snapshot = snapshot_of(NAMESPACE, policy_of(validations=[{"expression": "true"}]))
+    verdict, results = judged(pod(), snapshot, now)
+    assert results == []
+    assert verdict.timings == (("probe", "pass", None),)
+
+
+def test_a_broken_rule_is_a_result_with_the_severity_of_the_weights(snapshot_of, policy_of, now):
+    broken = policy_of(
+        validations=[{"expression": "false", "message": "no"}], code="WL501", validationActions=["Audit"]
+    )
+    _, results = judged(pod(**READS), snapshot_of(NAMESPACE, MODEL, broken), now)
+    found = {item.code: (item.outcome, item.severity, item.actions) for item in results}
+    assert found["WL501"] == ("fail", "critical", ("Audit",))
+    # It never came through admission, or the sidecar would be there.
+    assert found["WL301"] == ("fail", "critical", ("Deny",))
+
+
+def test_what_is_missing_is_asked_for(snapshot_of, policy_of, now):
+    snapshot = snapshot_of(
+        policy_of(validations=[{"expression": "namespaceObject.metadata.name == 'x'"}]), complete=False
+    )
+    outcome = judged(pod(), snapshot, now)
+    assert isinstance(outcome, Needs)
+    assert {key.name for key in outcome.objects} == {"research"}
+
+
+@pytest.mark.parametrize("odd", ["a\0b", 2**64, "\ud800", ["x"] * 2001], ids=["nul", "int", "text", "list"])
+def test_what_no_policy_can_read_safely_is_a_failure(snapshot_of, now, odd):
+    _, results = judged(pod(hostname=odd), snapshot_of(NAMESPACE), now)
+    assert [(item.code, item.outcome) for item in results] == [("WL501", "fail")]
+
+
+def test_a_malformed_object_is_a_failure_without_a_raised_severity(snapshot_of, policy_of, now):
+    snapshot = snapshot_of(NAMESPACE, MODEL, policy_of(validations=[{"expression": "true"}]))
+    _, results = judged(pod(volumes="none"), snapshot, now)
+    assert [(item.code, item.severity) for item in results] == [("WL502", "medium")]

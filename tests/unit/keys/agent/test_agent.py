@@ -1,0 +1,406 @@
+"""The sidecar's whole life, against the broker's real server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+from keyworld import serving
+
+from webhook.keys.agent.agent import Keeper, Pauses
+from webhook.keys.agent.delivery import LEASE, Target, complete
+from webhook.keys.broker.refusal import UnavailableError
+from webhook.keys.sealed import operations
+from webhook.keys.sealed.client import open_weights
+from webhook.keys.sealed.transfer import NoProgress
+from webhook.keys.secret import Secret
+
+
+@asynccontextmanager
+async def keeping(served, target, progress=None, jobs=2, **pauses):
+    """A keeper in its thread; gives the lines it says. It is stopped at the end."""
+    lines, stop = [], threading.Event()
+    pauses = Pauses(**{"first": 0.01, "longest": 0.05, "refused": 0.05, **pauses})
+    keeper = Keeper(target, served.client(), stop, lines.append, progress or NoProgress(), pauses, jobs)
+    thread = threading.Thread(target=keeper.run)
+    thread.start()
+    try:
+        yield lines
+    finally:
+        stop.set()
+        await asyncio.to_thread(thread.join)
+
+
+async def until(probe):
+    deadline = time.monotonic() + 10
+    while not probe():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+def leases_of(served, seconds, renew_after):
+    released = served.server._broker._lease
+    served.server._broker._lease = lambda *told: released(*told).model_copy(
+        update={"seconds": seconds, "renew_after": renew_after}
+    )
+
+
+def target_in(home, sealed=None):
+    base = home / "run" / ("weights" if sealed else "keys")
+    directory = base / "atlas-70b"
+    directory.mkdir(parents=True)
+    return Target("atlas-70b", directory, sealed)
+
+
+async def test_a_sidecars_life(served):
+    target = target_in(served.home)
+    key = target.directory / "k1"
+    assert not complete(served.home / "run")
+    async with keeping(served, target) as lines:
+        await until(lambda: complete(served.home / "run"))
+        assert key.read_bytes() == served.world.data_key
+        assert key.stat().st_mode & 0o777 == 0o400
+        await until(lambda: lines)
+        assert lines == [f"model atlas-70b: 1 key(s) delivered to {target.directory}"]
+    assert list(target.directory.iterdir()) == [], "wiped when told to stop"
+
+
+async def test_a_refused_renewal_wipes_and_a_new_grant_brings_it_back(world, tmp_path):
+    async with serving(world, tmp_path) as served:
+        leases_of(served, 60, 1)
+        target = target_in(served.home)
+        async with keeping(served, target) as lines:
+            await until(lambda: complete(served.home / "run"))
+            then = world.now
+            world.now += timedelta(hours=2)
+            await until(lambda: not (target.directory / "k1").exists())
+            assert any(
+                "wiped: service account research/trainer has no active grant" in line for line in lines
+            )
+            assert not complete(served.home / "run")
+            world.now = then
+            await until(lambda: complete(served.home / "run"))
+
+
+async def test_a_lease_that_ends_while_the_broker_is_away_wipes(world, tmp_path):
+    async with serving(world, tmp_path) as served:
+        leases_of(served, 2, 1)
+        target = target_in(served.home)
+        async with keeping(served, target) as lines:
+            await until(lambda: complete(served.home / "run"))
+            world.reviewed = UnavailableError("WL911", "away")
+            await until(lambda: not (target.directory / "k1").exists())
+            assert any("not renewed yet: away" in line for line in lines)
+            assert any("the lease ended and the broker could not be asked" in line for line in lines)
+
+
+async def test_it_says_why_it_waits_once_and_tries_on(served):
+    target = target_in(served.home)
+    served.world.faults = ("something is missing",)
+    async with keeping(served, target) as lines:
+        await until(lambda: len(served.world.events) >= 3)
+        assert len(lines) == 1
+        assert lines[0].endswith("something is missing [WL328]")
+        served.world.faults = ()
+        await until(lambda: complete(served.home / "run"))
+
+
+async def sealed_for(served, tree, service, work):
+    """The tree, sealed with a key that the broker releases from now on."""
+    sealed = served.home / "sealed"
+    manifest = await asyncio.to_thread(operations.seal, tree, sealed, service, "atlas-70b", "k1", work)
+    served.world.data_key = bytes((await asyncio.to_thread(service.unwrap, manifest.key, "atlas-70b")).view())
+    served.world.model["spec"]["keys"] = []
+    await served.world.wrap()
+    served.server._broker._source = served.world.source()
+    return sealed
+
+
+async def test_plaintext_is_unsealed_once_a_version(served, tree, service, work):
+    sealed = await sealed_for(served, tree, service, work)
+    target = target_in(served.home, sealed)
+    async with keeping(served, target) as lines:
+        await until(lambda: complete(served.home / "run"))
+        assert target.marked()
+        for name in ("config.json", "shards/deep/three.bin"):
+            assert (target.directory / name).read_bytes() == (tree / name).read_bytes()
+        again = Keeper(target, served.client(), threading.Event(), lines.append, NoProgress())
+        inode = (target.directory / "config.json").stat().st_ino
+        assert again._holding.recall()
+        await asyncio.to_thread(again._deliver)
+        assert "still in" in lines[-1]
+        assert (target.directory / "config.json").stat().st_ino == inode
+    assert [path for path in target.directory.rglob("*") if path.is_file()] == []
+
+
+async def test_files_sealed_with_a_key_that_the_model_no_longer_has(served, tree, service, work):
+    sealed = served.home / "sealed"
+    await asyncio.to_thread(operations.seal, tree, sealed, service, "atlas-70b", "k9", work)
+    target = target_in(served.home, sealed)
+    async with keeping(served, target) as lines:
+        await until(lambda: lines)
+        assert lines[0].endswith("the files are sealed with key k9, which ModelWeights does not hold")
+
+
+async def test_the_reader_finds_the_delivered_key(served, tree, service, work):
+    sealed = await sealed_for(served, tree, service, work)
+    target = target_in(served.home)
+    async with keeping(served, target):
+        await until(lambda: complete(served.home / "run"))
+        with open_weights(sealed, keys=served.home / "run" / "keys") as weights:
+            assert weights.read("shards/deep/three.bin") == (tree / "shards/deep/three.bin").read_bytes()
+
+
+def left_by_an_earlier_start(target, seconds):
+    """What a sidecar that was killed leaves: a key, its marker, and the note of a lease."""
+    target.put_keys({"k1": Secret(b"a" * 32)})
+    target.hold(time.monotonic() + seconds)
+    target.mark()
+
+
+@pytest.mark.parametrize("note", ["ended", "missing", "unreadable"])
+async def test_what_no_lease_vouches_for_is_wiped_before_anybody_is_asked(served, note):
+    target = target_in(served.home)
+    left_by_an_earlier_start(target, -1 if note == "ended" else 60)
+    if note == "missing":
+        (target.directory / LEASE).unlink()
+    if note == "unreadable":
+        (target.directory / LEASE).chmod(0o600)
+        (target.directory / LEASE).write_text("?")
+    served.world.reviewed = UnavailableError("WL911", "away")
+    async with keeping(served, target) as lines:
+        await until(lambda: len(lines) >= 2)
+        assert "wiped what the sidecar's last start left" in lines[0]
+        assert lines[1].endswith("away [WL911]")
+        assert not (target.directory / "k1").exists()
+        assert not complete(served.home / "run")
+
+
+async def test_a_restarted_sidecar_counts_the_lease_that_it_finds(served):
+    target = target_in(served.home)
+    left_by_an_earlier_start(target, 1.5)
+    served.world.reviewed = UnavailableError("WL911", "away")
+    async with keeping(served, target) as lines:
+        await until(lambda: lines)
+        assert complete(served.home / "run"), "readers go on while the lease runs"
+        await until(lambda: not (target.directory / "k1").exists())
+        assert "wiped: the lease ended and the broker could not be asked" in " ".join(lines)
+
+
+async def test_a_restarted_sidecar_that_is_refused_wipes_what_it_finds(served):
+    target = target_in(served.home)
+    left_by_an_earlier_start(target, 60)
+    served.world.now += timedelta(hours=2)
+    async with keeping(served, target) as lines:
+        await until(lambda: lines)
+        assert "wiped: service account research/trainer has no active grant" in lines[0]
+        assert not (target.directory / "k1").exists()
+
+
+class Slow:
+    """Progress that takes its time for each segment."""
+
+    def __init__(self, seconds):
+        self.seconds, self.segments = seconds, 0
+
+    def start(self, what, size, files):
+        pass
+
+    def advance(self, size):
+        self.segments += 1
+        time.sleep(self.seconds)
+
+
+async def test_a_lease_that_ends_while_files_are_unsealed_ends_the_unsealing(served, tree, service, work):
+    sealed = await sealed_for(served, tree, service, work)
+    leases_of(served, 1, 60)
+    target, slow = target_in(served.home, sealed), Slow(0.4)
+    async with keeping(served, target, progress=slow, jobs=1, refused=60) as lines:
+        await until(lambda: lines)
+        assert "wiped: the lease ended" in lines[0]
+        assert slow.segments <= 3
+        assert files_in(target) == []
+
+
+async def test_a_lease_is_renewed_while_files_are_unsealed(served, tree, service, work):
+    sealed = await sealed_for(served, tree, service, work)
+    leases_of(served, 2, 1)
+    target = target_in(served.home, sealed)
+    async with keeping(served, target, progress=Slow(0.4), jobs=1) as lines:
+        await until(lambda: complete(served.home / "run"))
+        await until(lambda: lines and "files unsealed" in lines[-1])
+        assert [event["event"] for event in served.world.events].count("key.renewal") >= 1
+
+
+async def test_a_stop_ends_the_unsealing_and_wipes(served, tree, service, work):
+    sealed = await sealed_for(served, tree, service, work)
+    target, slow = target_in(served.home, sealed), Slow(0.3)
+    async with keeping(served, target, progress=slow, jobs=1):
+        await until(lambda: slow.segments)
+    assert slow.segments <= 2
+    assert files_in(target) == []
+
+
+async def test_what_a_killed_sidecar_unsealed_of_the_same_version_is_gone_on_with(
+    served, tree, service, work
+):
+    sealed = await sealed_for(served, tree, service, work)
+    target = target_in(served.home, sealed)
+
+    class Killed(BaseException):
+        pass
+
+    class Kill(Slow):
+        def advance(self, size):
+            self.segments += 1
+            if self.segments > 5:
+                raise Killed
+
+    dying = Keeper(target, served.client(), threading.Event(), print, Kill(0), jobs=1)
+    with pytest.raises(Killed):
+        await asyncio.to_thread(dying._deliver)
+    before = {path.name: path.stat().st_ino for path in files_in(target) if path.suffix}
+    assert "config.json" in before
+    async with keeping(served, target, jobs=1) as lines:
+        await until(lambda: complete(served.home / "run"))
+        assert "wiped" not in " ".join(lines)
+        assert (target.directory / "config.json").stat().st_ino == before["config.json"]
+        for path in tree.rglob("*.bin"):
+            assert (target.directory / path.relative_to(tree)).read_bytes() == path.read_bytes()
+
+
+async def test_what_was_unsealed_of_another_version_is_wiped_first(served, tree, service, work):
+    sealed = await sealed_for(served, tree, service, work)
+    target = target_in(served.home, sealed)
+    (target.directory / "old.bin").write_bytes(b"old")
+    target.hold(time.monotonic() + 60, "another")
+    async with keeping(served, target):
+        await until(lambda: complete(served.home / "run"))
+        assert not (target.directory / "old.bin").exists()
+
+
+async def test_a_fault_that_nobody_expected_wipes_stops_and_is_told_in_one_line(served, monkeypatch):
+    target = target_in(served.home)
+    left_by_an_earlier_start(target, 60)
+
+    def fault(*_):
+        raise ValueError("something secret")
+
+    lines, stop = [], threading.Event()
+    client = served.client()
+    monkeypatch.setattr(type(client), "release", fault)
+    keeper = Keeper(target, client, stop, lines.append, NoProgress())
+    await asyncio.to_thread(keeper.run)
+    assert keeper.failed
+    assert stop.is_set()
+    assert files_in(target) == []
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        "model atlas-70b: internal error, the sidecar ends: ValueError in test_agent.py, line "
+    )
+
+
+async def test_what_outlives_its_lease_is_wiped_while_the_storage_hangs(served, tree, service, work):
+    sealed = await sealed_for(served, tree, service, work)
+    leases_of(served, 1, 60)
+    target, hung, go = target_in(served.home, sealed), threading.Event(), threading.Event()
+
+    class Hang(Slow):
+        def advance(self, size):
+            hung.set()
+            go.wait(10)
+
+    lines, stop = [], threading.Event()
+    pauses = Pauses(first=0.01, longest=0.05, refused=60)
+    keeper = Keeper(target, served.client(), stop, lines.append, Hang(0), pauses, 1)
+    thread = threading.Thread(target=keeper.run)
+    thread.start()
+    try:
+        await until(hung.is_set)
+        keeper.enforce()
+        assert files_in(target), "the lease runs"
+        await until(lambda: not keeper._holding.left())
+        keeper.enforce()
+        assert files_in(target) == []
+        go.set()
+        await until(lambda: any("wiped: the lease ended" in line for line in lines))
+    finally:
+        go.set()
+        stop.set()
+        await asyncio.to_thread(thread.join)
+    assert files_in(target) == []
+
+
+async def test_an_answer_after_the_leases_end_gives_nothing_back(served, monkeypatch):
+    target = target_in(served.home)
+    leases_of(served, 2, 1)
+    client, asked, answer = served.client(), threading.Event(), threading.Event()
+    renew = type(client).renew
+
+    def late(self, model):
+        lease = renew(self, model)
+        asked.set()
+        answer.wait(10)
+        return lease
+
+    monkeypatch.setattr(type(client), "renew", late)
+    lines, stop = [], threading.Event()
+    keeper = Keeper(target, client, stop, lines.append, NoProgress(), Pauses(refused=60))
+    thread = threading.Thread(target=keeper.run)
+    thread.start()
+    try:
+        await until(asked.is_set)
+        await until(lambda: not keeper._holding.left())
+        keeper.enforce()
+        assert files_in(target) == []
+        answer.set()
+        await until(lambda: "wiped: the lease ended" in lines[-1])
+        assert files_in(target) == []
+    finally:
+        answer.set()
+        stop.set()
+        await asyncio.to_thread(thread.join)
+
+
+async def rotated(served, *key_ids):
+    """The broker's model with these keys from now on."""
+    served.world.model["spec"]["keys"] = []
+    for key_id in key_ids:
+        await served.world.wrap(key_id)
+    served.server._broker._source = served.world.source()
+
+
+async def test_a_key_that_the_model_no_longer_has_is_removed(world, tmp_path):
+    await world.wrap("k2")
+    async with serving(world, tmp_path) as served:
+        leases_of(served, 60, 1)
+        target = target_in(served.home)
+        async with keeping(served, target) as lines:
+            await until(lambda: complete(served.home / "run"))
+            await rotated(served, "k2")
+            await until(lambda: not (target.directory / "k1").exists())
+            assert (target.directory / "k2").exists()
+            assert complete(served.home / "run")
+            await until(lambda: "removed: key k1 is no longer in ModelWeights" in lines[-1])
+
+
+async def test_what_was_unsealed_with_a_key_that_the_model_no_longer_has_is_wiped(
+    served, tree, service, work
+):
+    sealed = await sealed_for(served, tree, service, work)
+    leases_of(served, 60, 1)
+    target = target_in(served.home, sealed)
+    async with keeping(served, target, refused=60) as lines:
+        await until(lambda: complete(served.home / "run"))
+        await rotated(served, "k2")
+        await until(lambda: not target.marked())
+        await until(lambda: "wiped: key k1 is no longer in ModelWeights" in lines[-1])
+        assert files_in(target) == []
+
+
+def files_in(target):
+    return [path for path in target.directory.rglob("*") if path.is_file()]

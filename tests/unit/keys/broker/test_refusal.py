@@ -1,0 +1,196 @@
+"""Every refusal once, through the whole broker: the code, and the sentence that a person reads in the sidecar's log."""
+
+from __future__ import annotations
+
+import base64
+import re
+from datetime import timedelta
+
+import pytest
+
+from webhook.core.admission.provider import NotReadyError
+from webhook.keys.broker import refusal
+from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest
+from webhook.keys.broker.rate_limits import Limits, Rate
+from webhook.keys.broker.refusal import RefusedError, UnavailableError
+from webhook.keys.envelope import AgentKey
+from webhook.keys.errors import KmsUnavailableError
+
+TRAIN = "pod research/train"
+
+
+class Asked:
+    """One request as it will be sent, and the broker that will get it; a case spoils one of them."""
+
+    def __init__(self, world):
+        self.world, self.token, self.model, self.attestation = world, "good", "atlas-70b", None
+        self.public_key = AgentKey.generate().public
+        self.broker = world.broker()
+        self.challenge()
+
+    def challenge(self):
+        public_key = base64.b64encode(self.public_key).decode()
+        self.nonce = self.broker.challenge(ChallengeRequest(public_key=public_key)).nonce
+
+    def again(self):
+        """Another broker before the world as it is by now, and another nonce."""
+        self.broker = self.world.broker()
+        self.challenge()
+
+    async def send(self):
+        request = ReleaseRequest(
+            model=self.model,
+            nonce=self.nonce,
+            public_key=base64.b64encode(self.public_key).decode(),
+            attestation=self.attestation,
+        )
+        return await self.broker.release(self.token, request)
+
+
+def attested(asked):
+    asked.world.model["spec"]["attestation"] = {"required": True, "issuer": "https://issuer.example.com"}
+    asked.again()
+
+
+def weak_key(asked):
+    asked.public_key = bytes(32)
+    asked.challenge()
+
+
+def late(asked):
+    asked.world.now += timedelta(seconds=121)
+
+
+def not_of_a_pod(asked):
+    user = {"username": "system:serviceaccount:research:trainer", "extra": {}}
+    asked.world.reviewed = {"authenticated": True, "audiences": ["weightlock.dev/broker"], "user": user}
+
+
+def deleted(asked):
+    asked.world.live["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"
+
+
+def without_grant(asked):
+    asked.world.state = [d for d in asked.world.state if d["kind"] != "AccessApproval"]
+    asked.again()
+
+
+def no_sidecar(asked):
+    asked.world.live["spec"].pop("initContainers")
+
+
+def tampered(asked):
+    asked.world.faults = ("ValidatingWebhookConfiguration weightlock was changed (failurePolicy)",)
+
+
+def no_bundle(asked):
+    attested(asked)
+    asked.attestation = {"not": "a bundle"}
+
+
+def key_entry(**change):
+    def spoil(asked):
+        asked.world.model["spec"]["keys"][0].update(change)
+        asked.again()
+
+    return spoil
+
+
+def too_often(asked):
+    asked.world.limits = Limits(pods=Rate(1, 0))
+    asked.again()
+
+
+async def replayed(asked):
+    await asked.send()
+
+
+def not_ready(asked):
+    def snapshot():
+        raise NotReadyError("Weightlock has not read modelweights yet")
+
+    asked.broker._source = type("Source", (), {"snapshot": staticmethod(snapshot)})()
+
+
+def sealed_vault(asked):
+    class Vault:
+        async def unwrap(self, wrapped, context):
+            raise KmsUnavailableError("vault://transit/atlas: the vault is sealed")
+
+    asked.broker._services[asked.world.model["spec"]["keys"][0]["kms"]] = Vault()
+
+
+def issuer_away(asked):
+    attested(asked)
+    asked.world.key_sets = UnavailableError(
+        refusal.ISSUER_UNAVAILABLE, "the attestation issuer cannot be asked: x"
+    )
+
+
+CASES = {
+    "WL320": (weak_key, "the agent's public key cannot be encrypted to"),
+    "WL321": (late, "the nonce is older than 120 seconds: ask for a new one"),
+    "WL322": (
+        lambda asked: setattr(asked, "token", "bad"),
+        "the API server does not accept the token: expired, forged or of another cluster",
+    ),
+    "WL323": (not_of_a_pod, "the token is not bound to a pod: only the sidecar's own token is taken"),
+    "WL324": (deleted, f"{TRAIN} is being deleted"),
+    "WL325": (lambda asked: setattr(asked, "model", "other"), 'there is no ModelWeights "other"'),
+    "WL326": (
+        without_grant,
+        (
+            'service account research/trainer has no active grant for model "atlas-70b". Fix: weightlock access '
+            "request atlas-70b --for 8h --service-account research/trainer"
+        ),
+    ),
+    "WL327": (
+        no_sidecar,
+        (
+            f"{TRAIN} did not come through admission as it is now: the pod reads weights and does not carry the key "
+            "sidecar as Weightlock adds it [WL301]"
+        ),
+    ),
+    "WL328": (
+        tampered,
+        (
+            "admission is not guarded as it should be, so no key leaves: ValidatingWebhookConfiguration weightlock was "
+            "changed (failurePolicy)"
+        ),
+    ),
+    "WL329": (attested, "this model asks for attested accelerators, and the sidecar sent no evidence"),
+    "WL330": (no_bundle, "attestation: the evidence is not a detached EAT bundle"),
+    "WL331": (key_entry(wrapped="***"), 'key "k1" of model "atlas-70b" is not base64'),
+    "WL332": (
+        key_entry(id="k2"),
+        "the keyset KEYSET refuses this data key: it was wrapped for another model or key id, or changed",
+    ),
+    "WL333": (too_often, "too many requests of this pod: try again in 60 s"),
+    "WL334": (replayed, "the nonce was used before: ask for a new one"),
+    "WL911": (not_ready, "Weightlock has not read modelweights yet"),
+    "WL912": (sealed_vault, "vault://transit/atlas: the vault is sealed"),
+    "WL913": (issuer_away, "the attestation issuer cannot be asked: x"),
+}
+
+
+def test_no_refusal_is_left_out():
+    codes = {value for value in vars(refusal).values() if isinstance(value, str) and re.match(r"WL\d", value)}
+    assert set(CASES) == codes
+
+
+@pytest.mark.parametrize("code", CASES)
+async def test_a_refusal_is_one_sentence_that_says_why(world, code):
+    spoil, sentence = CASES[code]
+    asked = Asked(world)
+    pending = spoil(asked)
+    if pending is not None:
+        await pending
+    with pytest.raises((RefusedError, UnavailableError)) as refused:
+        await asked.send()
+    assert (refused.value.code, str(refused.value)) == (
+        code,
+        sentence.replace("KEYSET", f"{world.home}/keyset.json"),
+    )
+    assert isinstance(refused.value, UnavailableError) is code.startswith("WL9")
+    assert world.events[-1]["code"] == code
+    assert world.events[-1]["message"] == str(refused.value)

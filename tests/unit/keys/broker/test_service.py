@@ -1,0 +1,403 @@
+"""The broker's answers, with the shipped policies and a pod as admission makes it; only the cluster is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import copy
+import dataclasses
+import hashlib
+import json
+from datetime import timedelta
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from keyworld import serving
+
+from webhook.api.authorities import known
+from webhook.core.admission.provider import NotReadyError
+from webhook.keys.agent.client import BrokerUnavailableError
+from webhook.keys.broker.challenge import evidence_nonce
+from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest, RenewRequest
+from webhook.keys.broker.rate_limits import Limits
+from webhook.keys.broker.refusal import RefusedError, UnavailableError
+from webhook.keys.broker.service import patience_within
+from webhook.keys.envelope import AgentKey
+from webhook.keys.errors import KmsUnavailableError
+from webhook.keys.kms.local import LocalKms
+from webhook.server.tls import self_signed
+
+
+async def release(broker, *, token="good", model="atlas-70b", attestation=None, agent=None):
+    agent = agent or AgentKey.generate()
+    public_key = base64.b64encode(agent.public).decode()
+    nonce = broker.challenge(ChallengeRequest(public_key=public_key)).nonce
+    request = ReleaseRequest(model=model, nonce=nonce, public_key=public_key, attestation=attestation)
+    released = await broker.release(token, request)
+    opened = agent.open(base64.b64decode(released.encrypted), nonce, model)
+    return {name: bytes(key.view()) for name, key in opened.items()}, released.lease
+
+
+async def refusal(broker, **options):
+    with pytest.raises(RefusedError) as refused:
+        await release(broker, **options)
+    return f"{refused.value} [{refused.value.code}]"
+
+
+async def test_a_pod_that_holds_everything_gets_every_key(world):
+    await world.wrap("2026-11")
+    keys, lease = await release(world.broker())
+    assert keys == {"k1": world.data_key, "2026-11": world.data_key}
+    assert (lease.seconds, lease.renew_after) == (900, 300)
+    (event,) = world.events
+    assert event["result"] == "released"
+    assert event["keys"] == ["k1", "2026-11"]
+    assert (event["namespace"], event["pod"], event["uid"]) == ("research", "train", "pod-uid")
+    assert base64.b64encode(world.data_key).decode() not in str(event)
+    assert "good" not in str(event)
+
+
+async def test_the_lease_never_outlasts_the_grant(world):
+    broker = world.broker()
+    world.now += timedelta(minutes=55)
+    lease = await broker.renew("good", RenewRequest(model="atlas-70b"))
+    assert 290 <= lease.seconds <= 300
+    assert lease.renew_after <= 150
+    world.now += timedelta(minutes=5)
+    with pytest.raises(RefusedError, match="the one by r1 ended at"):
+        await broker.renew("good", RenewRequest(model="atlas-70b"))
+    assert [event["result"] for event in world.events] == ["released", "refused"]
+
+
+async def test_no_grant(world):
+    world.state = [document for document in world.state if document["kind"] != "AccessApproval"]
+    said = await refusal(world.broker())
+    assert said == (
+        'service account research/trainer has no active grant for model "atlas-70b". '
+        "Fix: weightlock access request atlas-70b --for 8h --service-account research/trainer [WL326]"
+    )
+    assert world.events[0]["code"] == "WL326"
+    assert world.events[0]["message"] + " [WL326]" == said
+
+
+async def test_what_is_public_needs_no_grant(world):
+    world.state = [document for document in world.state if document["kind"] != "AccessApproval"]
+    world.model["spec"]["sensitivity"] = "public"
+    keys, lease = await release(world.broker())
+    assert set(keys) == {"k1"}
+    assert lease.grant_ends == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda pod: pod["spec"].pop("initContainers"),
+            "does not carry the key sidecar as Weightlock adds it [WL301]",
+        ),
+        (
+            lambda pod: pod["spec"]["initContainers"][0].update(image="evil.example.com/agent:1"),
+            "did not come through admission as it is now",
+        ),
+        (
+            lambda pod: pod["spec"].update(hostPID=True),
+            "would not be admitted now",
+        ),
+        (
+            lambda pod: pod["spec"]["containers"][0]["securityContext"].update(privileged=True),
+            "would not be admitted now",
+        ),
+        (
+            lambda pod: pod["spec"]["containers"].append(
+                {
+                    "name": "spy",
+                    "image": pod["spec"]["containers"][0]["image"],
+                    "volumeMounts": [copy.deepcopy(pod["spec"]["containers"][0]["volumeMounts"][-1])],
+                }
+            ),
+            "did not come through admission as it is now",
+        ),
+        (
+            lambda pod: pod["spec"].update(
+                ephemeralContainers=[
+                    {"name": "debug", "image": "busybox", "securityContext": {"privileged": True}}
+                ]
+            ),
+            "would not be admitted now",
+        ),
+    ],
+    ids=["no sidecar", "other image", "hostPID", "privileged", "a spy mounts the key", "ephemeral container"],
+)
+async def test_a_pod_that_admission_would_not_let_through(world, change, said):
+    world.live = world.admitted()
+    change(world.live)
+    found = await refusal(world.broker())
+    assert said in found
+    assert found.endswith("[WL327]")
+
+
+async def test_a_pod_that_runs_keeps_its_keys_through_an_upgrade(world):
+    world.broker()
+    old = world.settings.injection.image
+    world.inject_by(image="registry.example.com/weightlock:next")
+    assert "WL301" in await refusal(world.broker())
+    world.inject_by(former_images=[old])
+    assert (await release(world.broker()))[0]
+
+
+async def test_a_pod_that_believes_somebody_else_gets_nothing(world):
+    ours, other = (self_signed.make(["broker"]).authority.decode() for _ in range(2))
+    world.use_authorities(ours)
+    world.live = world.admitted()
+    keys, lease = await release(world.broker())
+    assert set(keys) == {"k1"}
+    assert lease.authorities == known(ours)
+    words = world.live["spec"]["initContainers"][0]["args"]
+    words[words.index(f"--authority={known(ours)[0]}")] = f"--authority={known(other)[0]}"
+    assert (await refusal(world.broker())).endswith("as Weightlock adds it [WL301] [WL327]")
+
+
+async def test_a_pod_that_does_not_read_the_model(world):
+    world.live = world.admitted()
+    world.live["spec"]["containers"][0]["volumeMounts"] = []
+    world.live["spec"]["volumes"] = []
+    world.live["spec"].pop("initContainers")
+    assert await refusal(world.broker()) == 'pod research/train does not read model "atlas-70b" [WL325]'
+    assert await refusal(world.broker(), model="nothing") == 'there is no ModelWeights "nothing" [WL325]'
+
+
+async def test_a_token_the_api_server_does_not_know(world):
+    assert (await refusal(world.broker(), token="bad")).endswith("[WL322]")
+    assert (await refusal(world.broker(), token="")).endswith("[WL322]")
+    assert (await refusal(world.broker(), token="x" * 20_000)).endswith("[WL322]")
+
+
+async def test_a_pod_that_is_gone(world):
+    world.live = world.admitted()
+    world.live["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"
+    assert await refusal(world.broker()) == "pod research/train is being deleted [WL324]"
+
+
+async def test_webhooks_that_are_not_as_they_should_be(world):
+    world.faults = ("ValidatingWebhookConfiguration weightlock is missing",)
+    assert (await refusal(world.broker())).endswith(
+        "ValidatingWebhookConfiguration weightlock is missing [WL328]"
+    )
+
+
+async def test_a_nonce_is_for_one_key_and_one_use(world):
+    broker, agent = world.broker(), AgentKey.generate()
+    public_key = base64.b64encode(agent.public).decode()
+    nonce = broker.challenge(ChallengeRequest(public_key=public_key)).nonce
+    thief = base64.b64encode(AgentKey.generate().public).decode()
+    with pytest.raises(RefusedError, match="not issued by this broker for this agent's key"):
+        await broker.release("good", ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=thief))
+    request = ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key)
+    await broker.release("good", request)
+    with pytest.raises(RefusedError, match="was used before"):
+        await broker.release("good", request)
+    # Another replica does not know that; what it answers, only the agent can open.
+    world.limits = Limits()
+    other = world.broker()
+    again = await other.release("good", request)
+    assert agent.open(base64.b64decode(again.encrypted), nonce, "atlas-70b")
+
+
+async def test_no_more_releases_than_the_sidecar_can_need(world):
+    broker = world.broker()
+    await release(broker)
+    await release(broker)
+    assert (await refusal(broker)).endswith("[WL334]")
+    world.live["status"]["initContainerStatuses"] = [{"name": "weightlock-agent", "restartCount": 1}]
+    await release(broker)
+
+
+async def test_too_many_requests(world):
+    world.limits = Limits()
+    broker = world.broker()
+    for _ in range(12):
+        await broker.renew("good", RenewRequest(model="atlas-70b"))
+    with pytest.raises(RefusedError, match="too many requests of this pod") as refused:
+        await broker.renew("good", RenewRequest(model="atlas-70b"))
+    assert refused.value.code == "WL333"
+
+
+async def test_keys_that_cannot_be_had(world):
+    entry = world.model["spec"]["keys"][0]
+    for change, code in (
+        ({"wrapped": "***"}, "WL331"),
+        ({"id": "other"}, "WL332"),
+        ({"kms": "nonsense://x"}, "WL332"),
+        ({"wrapped": base64.b64encode(b"x" * 80).decode()}, "WL332"),
+    ):
+        world.model["spec"]["keys"] = [{**entry, **change}]
+        assert (await refusal(world.broker())).endswith(f"[{code}]")
+    world.model["spec"]["keys"] = [entry]
+    assert "not for production" in await refusal(world.broker(production=True))
+
+
+async def test_a_model_without_keys_holds_nobody_up_unless_plaintext_is_wanted(world):
+    world.model["spec"]["keys"] = []
+    keys, lease = await release(world.broker())
+    assert (keys, lease.seconds) == ({}, 900)
+    assert world.events[-1]["keys"] == []
+    world.model["spec"]["delivery"] = "plaintext"
+    world.live = world.admitted()
+    said = await refusal(world.broker())
+    assert "as plaintext and has no keys: put the entry that weights seal printed into it" in said
+    assert said.endswith("[WL331]")
+
+
+async def test_something_unwrapped_that_is_no_data_key(world):
+    world.data_key = b"short"
+    world.model["spec"]["keys"] = []
+    await world.wrap()
+    assert (await refusal(world.broker())).endswith("[WL331]")
+
+
+async def test_what_cannot_be_found_out_is_told_from_a_refusal(world, monkeypatch):
+    broker = world.broker()
+    world.reviewed = UnavailableError("WL911", "the broker could not ask the API server: down")
+    with pytest.raises(UnavailableError, match="down"):
+        await release(broker)
+    world.reviewed = None
+
+    class Down:
+        async def unwrap(self, wrapped, context):
+            raise KmsUnavailableError("vault is sealed")
+
+        async def close(self):
+            pass
+
+    broker._services[world.model["spec"]["keys"][0]["kms"]] = Down()
+    with pytest.raises(UnavailableError, match="vault is sealed") as error:
+        await release(broker)
+    assert error.value.code == "WL912"
+
+    def not_ready():
+        raise NotReadyError("Weightlock has not read pods yet")
+
+    monkeypatch.setattr(broker._source, "snapshot", not_ready)
+    with pytest.raises(UnavailableError, match="has not read pods yet"):
+        await release(broker)
+    assert [event["result"] for event in world.events] == ["unavailable"] * 3
+    await broker.close()
+
+
+@pytest.mark.parametrize(("seconds", "each"), [(2, 60), (2, 0.8)], ids=["hangs", "is slow, key by key"])
+async def test_a_key_service_that_takes_too_long_is_told_as_its_fault(
+    world, tmp_path, monkeypatch, seconds, each
+):
+    for number in range(4):
+        await world.wrap(f"more-{number}")
+
+    async def slow(_self, _wrapped, _context):
+        await asyncio.sleep(each)
+        return bytearray(32)
+
+    monkeypatch.setattr(LocalKms, "unwrap", slow)
+    async with serving(world, tmp_path, request_timeout_seconds=seconds) as served:
+        with pytest.raises(BrokerUnavailableError, match=r"^local://.* did not answer .* \[WL912\]$"):
+            await served.release()
+    assert world.events[0]["code"] == "WL912"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "call", "attempts"), [(10, 5, 2), (60, 5, 4), (4, 4, 1), (0.5, 0.5, 1), (5, 5, 1)]
+)
+def test_patience_with_key_services_fits_into_a_request(seconds, call, attempts):
+    patience = patience_within(seconds)
+    assert (patience.call, patience.attempts) == (call, attempts)
+
+
+async def test_a_lease_names_the_keys_that_the_model_has(world):
+    broker = world.broker()
+    _, lease = await release(broker)
+    assert lease.keys == ("k1",)
+    world.model["spec"]["keys"] = []
+    await world.wrap("k2")
+    broker._source = world.source()
+    assert (await broker.renew("good", RenewRequest(model="atlas-70b"))).keys == ("k2",)
+
+
+async def test_a_fault_of_ours_is_audited_and_releases_nothing(world, monkeypatch):
+    broker = world.broker()
+
+    def fault(*_):
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("webhook.keys.broker.service.seal_keys", fault)
+    with pytest.raises(RuntimeError):
+        await release(broker)
+    assert world.events[0]["result"] == "error"
+    assert "secret" not in str(world.events)
+
+
+async def test_a_namespace_that_is_exempt_from_policies_gets_no_keys(world):
+    world.live = world.admitted()
+    source = world.source()
+    exempt = source.snapshot().settings.model_copy(update={"exempt_namespaces": ["research"]})
+    broker = world.broker()
+    broker._source._snapshot = dataclasses.replace(broker._source.snapshot(), settings=exempt)
+    assert "is exempt from the policies" in await refusal(broker)
+
+
+async def test_attestation_where_the_model_asks_for_it(world):
+    world.model["spec"]["attestation"] = {"required": True, "issuer": "https://nras.example.com"}
+    assert (await refusal(world.broker())).endswith("sidecar sent no evidence [WL329]")
+    assert (await refusal(world.broker(), attestation="junk")).endswith("[WL330]")
+    world.key_sets = UnavailableError("WL913", "the attestation issuer cannot be asked")
+    with pytest.raises(UnavailableError):
+        await release(world.broker(), attestation=[["JWT", "a.b.c"], {"GPU-0": "a.b.c"}])
+    world.model["spec"]["attestation"] = {"required": True}
+    assert (await refusal(world.broker())).endswith("names no issuer [WL320]")
+
+
+async def test_attested_and_released(world):
+    key = ec.generate_private_key(ec.SECP384R1())
+    public = json.loads(jwt.algorithms.ECAlgorithm(hashlib.sha384).to_jwk(key.public_key()))
+    world.key_sets = {"keys": [{**public, "kid": "k"}]}
+    rule = "object.devices.all(d, d.hwmodel == 'GH100')"
+    world.model["spec"]["attestation"] = {"required": True, "issuer": "https://i.example.com", "rule": rule}
+    broker, agent = world.broker(), AgentKey.generate()
+    public_key = base64.b64encode(agent.public).decode()
+    nonce = broker.challenge(ChallengeRequest(public_key=public_key)).nonce
+    moment = int(world.now.timestamp())
+
+    def token(**claims):
+        times = {"iss": "https://i.example.com", "iat": moment, "nbf": moment, "exp": moment + 60}
+        return jwt.encode(
+            {**times, "eat_nonce": evidence_nonce(nonce), **claims},
+            key,
+            algorithm="ES384",
+            headers={"kid": "k"},
+        )
+
+    gpu = token(
+        measres="success",
+        secboot=True,
+        dbgstat="disabled",
+        hwmodel="GH100",
+        **{
+            f"x-nvidia-gpu-{claim}": True
+            for claim in (
+                "attestation-report-nonce-match",
+                "attestation-report-signature-verified",
+                "attestation-report-cert-chain-validated",
+                "driver-rim-signature-verified",
+                "driver-rim-cert-validated",
+                "vbios-rim-signature-verified",
+                "vbios-rim-cert-validated",
+            )
+        },
+    )
+    digest = hashlib.sha256(gpu.encode()).hexdigest()
+    overall = token(
+        **{"x-nvidia-overall-att-result": True}, submods={"GPU-0": ["DIGEST", ["SHA-256", digest]]}
+    )
+    evidence = [["JWT", overall], {"GPU-0": gpu}]
+    request = ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key, attestation=evidence)
+    assert (await broker.release("good", request)).encrypted
+    with pytest.raises(RefusedError, match="was not made for this release"):
+        await release(broker, attestation=evidence)

@@ -1,0 +1,66 @@
+"""Health and metrics over plain HTTP, for a process that serves nothing else."""
+
+from importlib.metadata import version
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from webhook.api.config import Listen
+from webhook.server.http.health import Health
+from webhook.server.http.listener import bind
+from webhook.server.metrics.endpoint import Reading, Readings, watching
+
+
+def broken():
+    raise RuntimeError("no")
+
+
+READINGS = [
+    Reading("weightlock_a", "gauge", "A gauge.", lambda: 3.0),
+    Reading("weightlock_b", "counter", "A counter by result.", lambda: {"ok": 2, "failed": 0}, "result"),
+    Reading("weightlock_c", "gauge", "Nothing yet.", lambda: None),
+    Reading("weightlock_d", "gauge", "A fault.", broken),
+    Reading("weightlock_e", "counter", "After the fault.", lambda: 1),
+]
+
+
+def test_readings_are_read_at_the_scrape_and_a_fault_of_one_hides_no_other():
+    text, content_type = Readings("part", READINGS).render("")
+    assert content_type.startswith("text/plain")
+    found = {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in parse(text.decode())
+        for sample in family.samples
+        if sample.name.startswith("weightlock_")
+    }
+    assert found == {
+        ("weightlock_build_info", "part", version("weightlock")): 1.0,
+        ("weightlock_a",): 3.0,
+        ("weightlock_b_total", "ok"): 2.0,
+        ("weightlock_b_total", "failed"): 0.0,
+        ("weightlock_e_total",): 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("trouble", "path", "status", "said"),
+    [
+        (None, "/readyz", 200, "ready"),
+        ("pods were not read yet", "/readyz", 503, "not ready: pods were not read yet"),
+        ("pods were not read yet", "/healthz", 200, "ok"),
+        (None, "/metrics", 200, "weightlock_a 3.0"),
+        (None, "/", 404, "there is nothing at this path"),
+    ],
+)
+async def test_it_answers_over_plain_http(trouble, path, status, said):
+    health = Health()
+    health.add(lambda: trouble)
+    listening = bind(Listen(host="127.0.0.1", port=0))
+    async with (
+        watching(listening, health, Readings("part", READINGS), lambda: None) as address,
+        aiohttp.ClientSession() as session,
+        session.get(f"{address}{path}") as answer,
+    ):
+        assert answer.status == status
+        assert said in await answer.text()

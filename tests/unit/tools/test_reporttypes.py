@@ -1,0 +1,81 @@
+"""tests/tools/reporttypes.py with a go that only pretends: what is fetched, kept, and refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = ROOT / "tests" / "tools" / "reporttypes.py"
+GO = """#!/bin/sh
+[ "$1" = version ] && echo "go version go1.99.0 linux/amd64" && exit 0
+echo "$4" >> "$LOG"
+[ -n "$GO_ERROR" ] && echo "{\\"Error\\": \\"$GO_ERROR\\"}" && exit 1
+echo "{\\"Dir\\": \\"$MODULES\\"}"
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A function that runs the script with such a go; keyword arguments are environment."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "go").write_text(GO)
+    (tools / "go").chmod(0o755)
+
+    def run(*arguments, **environment):
+        environment |= {
+            "PATH": f"{tools}:/usr/bin:/bin",
+            "WEIGHTLOCK_CACHE": str(tmp_path / "cache"),
+            "LOG": str(tmp_path / "log"),
+            "MODULES": str(tmp_path / "modules"),
+        }
+        command = [sys.executable, SCRIPT, *arguments]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    return run
+
+
+def test_nothing_is_fetched_where_it_is_only_asked_for(run, tmp_path):
+    answer = run("--find")
+    assert (answer.returncode, "not fetched yet" in answer.stderr) == (3, True)
+    assert not (tmp_path / "log").exists()
+
+
+def test_what_cannot_be_had_is_said_and_nothing_is_left(run, tmp_path):
+    answer = run(GO_ERROR="no such host")
+    assert answer.returncode == 3
+    assert answer.stderr.splitlines()[-1].endswith("no such host")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_file_that_is_not_the_one_expected_is_refused(run, tmp_path):
+    for path in ("config/crd/openreports.io_reports.yaml", "config/crd/openreports.io_clusterreports.yaml"):
+        file = tmp_path / "modules" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("kind: Other\n")
+    answer = run()
+    assert (answer.returncode, "is not the file that was expected" in answer.stderr) == (3, True)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_is_kept_is_used(tmp_path):
+    """With the real cache, where the end-to-end tests have put them; the go named here must not be asked."""
+    find = [sys.executable, SCRIPT, "--find"]
+    answer = subprocess.run(find, capture_output=True, text=True, check=False, timeout=60)
+    if answer.returncode == 3:
+        pytest.skip("not fetched yet: the end-to-end tests of reports fetch them")
+    again = subprocess.run(
+        [sys.executable, SCRIPT],
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.stdout == answer.stdout
+    names = sorted(file.name for file in Path(answer.stdout.strip()).iterdir())
+    assert names == ["openreports.io.yaml", "wgpolicyk8s.io.yaml"]

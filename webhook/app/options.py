@@ -1,0 +1,21 @@
+"""The options of ``weightlock serve``, as typed: light, so that the supervising process stays small."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EMBEDDED_LISTEN = "127.0.0.1:8443"
+
+
+class Given(NamedTuple):
+    """What was typed, and the text of the configuration file."""
+
+    config: Path | None
+    text: bytes
+    embedded: Path | None
+    policies: Path | None
+    listen: str | None
+    write_ca: Path | None

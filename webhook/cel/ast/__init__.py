@@ -1,0 +1,1 @@
+"""Checked expressions as trees: reading and rewriting them."""

@@ -1,0 +1,85 @@
+"""The question-and-answer side of the evaluation that is running now, for functions the engine calls back.
+
+The engine hands a Python callback its arguments only, so what ``authorizer`` must know besides them (the recorded
+answers, and who is asking) waits here, per thread, while a program runs. Nothing here outlives an evaluation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import local
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from webhook.cel.authz import Answers
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who made the request: ``request.userInfo`` of the AdmissionReview."""
+
+    username: str = ""
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @classmethod
+    def from_user_info(cls, info: object) -> User:
+        """Build from ``userInfo`` as JSON gives it; entries of the wrong type are left out."""
+        if not isinstance(info, dict):
+            return cls()
+        groups = info.get("groups")
+        extra = info.get("extra")
+        return cls(
+            username=_text(info.get("username")),
+            groups=_texts(groups),
+            uid=_text(info.get("uid")),
+            extra=tuple(sorted((str(key), _texts(values)) for key, values in extra.items()))
+            if isinstance(extra, dict)
+            else (),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What one evaluation may ask, the request it is about, and on whose behalf."""
+
+    answers: Answers
+    user: User
+    request: Mapping[str, object]
+    params: object = None
+
+
+class _Current(local):
+    frame: Frame | None = None
+
+
+_CURRENT = _Current()
+
+
+def current() -> Frame:
+    """Return the frame of the running evaluation.
+
+    Raises LookupError outside an evaluation, for instance while the engine folds constants.
+    """
+    frame = _CURRENT.frame
+    if frame is None:
+        raise LookupError("no evaluation is running")
+    return frame
+
+
+def swap(frame: Frame | None) -> Frame | None:
+    """Make ``frame`` the current one and return the one before, to be put back with another `swap`."""
+    before = _CURRENT.frame
+    _CURRENT.frame = frame
+    return before
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()

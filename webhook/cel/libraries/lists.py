@@ -1,0 +1,267 @@
+"""The list libraries: Kubernetes' own and cel-go's, all of it evaluated by the engine itself.
+
+Follows k8s.io/apiserver ``pkg/cel/library/lists.go`` and cel-go ``ext/lists.go`` (version 3). No list ever reaches a
+Python callback, since cel-expr-python 0.1.3 crashes when one holds an optional and copies every element otherwise.
+cel-cpp brings slice, flatten, distinct, reverse, sort, sortBy and range; the others are declared here without an
+implementation and rewritten to comprehensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from webhook.cel.ast import checked
+from webhook.cel.libraries import syntax
+from webhook.cel.libraries.declarations import (
+    ANY_TYPE,
+    BOOL,
+    BYTES,
+    DOUBLE,
+    DURATION,
+    DYN,
+    INT,
+    STRING,
+    TIMESTAMP,
+    UINT,
+    Overload,
+    list_of,
+    method,
+)
+from webhook.cel.libraries.syntax import INDEX, ITEM, RESULT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_COMPARABLE: Final = (INT, UINT, DOUBLE, BOOL, DURATION, TIMESTAMP, STRING, BYTES)
+_SUMMABLE: Final = (INT, UINT, DOUBLE, DURATION)
+_LARGEST_RANGE: Final = 1_000_000
+# cel-cpp compares each element with all before it unless they are of a simple type.
+_LONGEST_DISTINCT: Final = 1000
+_HASHED: Final = frozenset({"int", "uint", "bool", "string"})
+_DURATION_TYPE: Final = "google.protobuf.Duration"
+
+
+def _range_size(size: int) -> int:
+    if size < 0:
+        raise ValueError(f"lists.range: size must be non-negative, got {size}")
+    if size > _LARGEST_RANGE:
+        raise ValueError(f"lists.range: size {size} exceeds maximum allowed ({_LARGEST_RANGE})")
+    return size
+
+
+def _fail(words: str) -> Any:
+    raise ValueError(words)
+
+
+FAIL: Final = Overload("@fail", "@fail", (STRING,), DYN, _fail)
+RANGE_SIZE: Final = Overload("@lists.rangeSize", "@lists_range_size", (INT,), INT, _range_size)
+
+OVERLOADS: Final = (
+    *(method("isSorted", f"list_{it.name}_is_sorted_bool", (list_of(it),), BOOL) for it in _COMPARABLE),
+    *(method("sum", f"list_{it.name}_sum_{it.name}", (list_of(it),), it) for it in _SUMMABLE),
+    *(method("min", f"list_{it.name}_min_{it.name}", (list_of(it),), it) for it in _COMPARABLE),
+    *(method("max", f"list_{it.name}_max_{it.name}", (list_of(it),), it) for it in _COMPARABLE),
+    method("includes", "list_includes_dyn_dyn", (DYN, DYN), BOOL),
+)
+# These share their names with functions of strings, which only an extension can add to.
+SEARCHES: Final = (
+    method("indexOf", "list_a_index_of_int", (list_of(ANY_TYPE), ANY_TYPE), INT),
+    method("lastIndexOf", "list_a_last_index_of_int", (list_of(ANY_TYPE), ANY_TYPE), INT),
+)
+
+
+def lower(function: str, receiver: bytes, arguments: list[bytes], list_type: str) -> bytes | None:
+    """Return the expression that replaces a call of one of `FUNCTIONS`, or None when it can stay as it is.
+
+    ``receiver`` and ``arguments`` are serialized; ``list_type`` is the type in words, such as ``list(int)``,
+    ``list(dyn)`` or ``dyn``, of the receiver (of the keys, for a sort by keys).
+    """
+    return _LOWERINGS[function](_Call(function, receiver, arguments, list_type))
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    function: str
+    receiver: bytes
+    arguments: list[bytes]
+    list_type: str
+
+    @property
+    def element(self) -> str:
+        return self.list_type[5:-1] if self.list_type.startswith("list(") else "dyn"
+
+    def on_list(self, body: Callable[[bytes], bytes], otherwise: Callable[[bytes], bytes]) -> bytes:
+        """Return ``body`` of the receiver where it is a list, ``otherwise`` where it is something else."""
+
+        def guarded(receiver: bytes) -> bytes:
+            if self.list_type.startswith("list("):
+                return body(receiver)
+            return syntax.choose(syntax.has_type(receiver, "list"), body(receiver), otherwise(receiver))
+
+        return syntax.bound(self.receiver, "@list", guarded)
+
+
+def _is_sorted(call: _Call) -> bytes:
+    def body(items: bytes) -> bytes:
+        # The first is compared with itself, so that a list of what cannot be compared is an error.
+        at_first = syntax.equal(INDEX, syntax.constant(0))
+        before = syntax.choose(at_first, INDEX, checked.call("_-_", INDEX, syntax.constant(1)))
+        descends = checked.call("_>_", syntax.element(items, before), ITEM)
+        return syntax.loop(items, syntax.constant(value=True), _not(descends), RESULT)
+
+    return call.on_list(body, _no_overload)
+
+
+def _extreme(call: _Call) -> bytes:
+    operator = "_>_" if call.function == "min" else "_<_"
+
+    def body(items: bytes) -> bytes:
+        step = syntax.choose(checked.call(operator, RESULT, ITEM), ITEM, RESULT)
+        found = syntax.loop(items, syntax.element(items, syntax.constant(0)), step)
+        return syntax.choose(_is_empty(items), _failure(f"{call.function} called on empty list"), found)
+
+    return call.on_list(body, _no_overload)
+
+
+def _sum(call: _Call) -> bytes:
+    step = checked.call("_+_", RESULT, ITEM)
+
+    def body(items: bytes) -> bytes:
+        if call.element in _ZEROS:
+            return syntax.loop(items, _ZEROS[call.element], step)
+        zero = syntax.bound(syntax.element(items, syntax.constant(0)), "@first", _zero_of)
+        return syntax.choose(_is_empty(items), _ZEROS["int"], syntax.loop(items, zero, step))
+
+    return call.on_list(body, _no_overload)
+
+
+def _search(call: _Call) -> bytes:
+    missing = syntax.constant(-1)
+    going = syntax.equal(RESULT, missing) if call.function == "indexOf" else None
+
+    def body(items: bytes) -> bytes:
+        def search(value: bytes) -> bytes:
+            step = syntax.choose(syntax.equal(ITEM, value), INDEX, RESULT)
+            return syntax.loop(items, _after(value, missing), step, going)
+
+        return syntax.bound(call.arguments[0], "@value", search)
+
+    def in_text(text: bytes) -> bytes:
+        return checked.call(call.function, *call.arguments, target=text)
+
+    return call.on_list(body, in_text)
+
+
+def _includes(call: _Call) -> bytes:
+    wanted = call.arguments[0]
+    return call.on_list(
+        lambda items: any_of(items, wanted, syntax.equal), lambda value: syntax.equal(value, wanted)
+    )
+
+
+def any_of(items: bytes, wanted: bytes, matches: Callable[[bytes, bytes], bytes]) -> bytes:
+    """Return whether ``matches`` holds for any element of ``items`` and the value ``wanted``."""
+
+    def search(value: bytes) -> bytes:
+        start = _after(value, syntax.constant(value=False))
+        return syntax.loop(items, start, matches(ITEM, value), _not(RESULT))
+
+    return syntax.bound(wanted, "@value", search)
+
+
+def _sort(call: _Call) -> bytes | None:
+    if call.element not in ("double", "dyn"):
+        return None
+    return syntax.bound(
+        call.receiver, "@list", lambda items: _ordered(items, checked.call("sort", target=items))
+    )
+
+
+def _sort_by(call: _Call) -> bytes | None:
+    if call.element not in ("double", "dyn"):
+        return None
+
+    def body(keys: bytes) -> bytes:
+        return _ordered(keys, checked.call("@sortByAssociatedKeys", keys, target=call.receiver))
+
+    return syntax.bound(call.arguments[0], "@keys", body)
+
+
+def _distinct(call: _Call) -> bytes | None:
+    if call.element in _HASHED:
+        return None
+
+    def body(items: bytes) -> bytes:
+        too_long = checked.call("_>_", syntax.size(items), syntax.constant(_LONGEST_DISTINCT))
+        failure = _failure(f"distinct: list is longer than {_LONGEST_DISTINCT}")
+        return syntax.choose(too_long, failure, checked.call("distinct", target=items))
+
+    return syntax.bound(call.receiver, "@list", body)
+
+
+def lowered_range(size: bytes) -> bytes:
+    """Return ``lists.range(size)`` for sizes the API server allows; cel-cpp reserves any size, and fails on none."""
+    return checked.call("lists.range", checked.call(RANGE_SIZE.function, size))
+
+
+def _after(value: bytes, result: bytes) -> bytes:
+    """Return ``result``, or the error of ``value``, which a loop over no elements would never meet."""
+    if checked.Expr.FromString(value).WhichOneof("kind") == "const_expr":
+        return result
+    return syntax.choose(syntax.equal(value, value), result, result)
+
+
+def _ordered(values: bytes, result: bytes) -> bytes:
+    """Return ``result`` unless one of ``values`` is NaN, which makes cel-cpp's sort run off the list."""
+    different = checked.call("_!=_", ITEM, ITEM)
+    found = syntax.loop(values, syntax.constant(value=False), different, _not(RESULT))
+    return syntax.choose(found, _failure("NaN values cannot be ordered"), result)
+
+
+def _zero_of(value: bytes) -> bytes:
+    chosen = _failure("no such overload: sum(list)")
+    for name, zero in _ZEROS.items():
+        chosen = syntax.choose(syntax.has_type(value, name), zero, chosen)
+    return chosen
+
+
+def _not(value: bytes) -> bytes:
+    return checked.call("!_", value)
+
+
+def _is_empty(items: bytes) -> bytes:
+    return syntax.equal(syntax.size(items), syntax.constant(0))
+
+
+def _failure(words: str) -> bytes:
+    return checked.call(FAIL.function, syntax.constant(words))
+
+
+def _no_overload(_: bytes) -> bytes:
+    return _failure("no such overload")
+
+
+_ZEROS: Final = {
+    "int": syntax.constant(0),
+    "uint": bytes(checked.Expr(const_expr={"uint64_value": 0}).SerializeToString()),
+    "double": syntax.constant(0.0),
+    _DURATION_TYPE: checked.call("duration", syntax.constant("0s")),
+}
+_LOWERINGS: Final[dict[str, Callable[[_Call], bytes | None]]] = {
+    "isSorted": _is_sorted,
+    "min": _extreme,
+    "max": _extreme,
+    "sum": _sum,
+    "indexOf": _search,
+    "lastIndexOf": _search,
+    "includes": _includes,
+    "sort": _sort,
+    "@sortByAssociatedKeys": _sort_by,
+    "distinct": _distinct,
+}
+FUNCTIONS: Final = frozenset(_LOWERINGS)
+# cel-cpp's overloads that cannot stay as they are; a dynamic list is checked against all overloads of a function.
+NATIVE: Final = frozenset(
+    {"list_range", "list_distinct", "list_double_sort", "list_double_sortByAssociatedKeys"}
+)

@@ -1,0 +1,1 @@
+"""Tools of policy authors: lint and explain."""

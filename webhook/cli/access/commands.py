@@ -1,0 +1,370 @@
+"""``weightlock access``: people ask for access, decide on it, and see where it stands.
+
+Thin: it reads arguments, calls the cluster or reads a state directory, and prints what `access_view` words.
+It decides nothing; what may be written is for admission to say, and its answer is passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import yaml
+
+from webhook.api.base import API_VERSION
+from webhook.api.duration import Duration
+from webhook.app.errors import UsageError
+from webhook.cli.access import view
+from webhook.cli.access.ledger import Ledger
+from webhook.cli.access.suggest import rendered, suggest, wanted
+from webhook.core.access import Phase
+from webhook.core.access.change import DELETION, digest_of, kind_of
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from webhook.cli.access.ledger import Entry
+    from webhook.cluster.access_client import AccessClient
+    from webhook.core.kube.fields import Document
+
+    Online = Callable[["AccessClient"], Awaitable[int]]
+
+_WATCH_SECONDS = 2.0
+_DECISIONS = {"approve": "Approve", "deny": "Deny", "revoke": "Revoke"}
+_UNFIT = re.compile(r"[^a-z0-9.-]+")
+_DENIAL = re.compile(r'^admission webhook "[^"]*" denied the request: ')
+_LINES = re.compile(r" (?=(?:Fix|Policy|Also): )")
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command and its own commands."""
+    parser = commands.add_parser(
+        "access",
+        help="ask for access to weights, decide on requests, see where they stand",
+        description="Ask for access to weights, decide on requests, see where they stand.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _add_request(actions)
+    for action, summary in (
+        ("approve", "say yes to a request"),
+        ("deny", "say no to a request, for good"),
+        ("revoke", "end a grant, or take back an approval or a request"),
+    ):
+        decide = _add(actions, action, summary, _decide)
+        decide.add_argument("name", metavar="REQUEST")
+        decide.add_argument("--comment", default="", metavar="TEXT", help="why; everybody can read it")
+    listing = _add(actions, "list", "all requests", _list, state=True)
+    listing.add_argument("--pending", action="store_true", help="only those that wait for approvals")
+    show = _add(actions, "show", "one request in full", _show, state=True)
+    show.add_argument("name", metavar="REQUEST")
+    watch = _add(actions, "watch", "follow requests until they are decided", _watch)
+    watch.add_argument(
+        "name", metavar="REQUEST", nargs="?", default="", help="default: all, until interrupted"
+    )
+    hint = _add(
+        actions, "suggest", "the smallest request that would let a denied workload pass", _suggest, state=True
+    )
+    hint.add_argument(
+        "denied", metavar="TEXT|FILE", help="a denial's text, a manifest, or - for standard input"
+    )
+    keep = _add(actions, "retain", "remove requests that ended long ago, and their approvals", _retain)
+    keep.add_argument("--older-than", required=True, metavar="DURATION", help="such as 90d")
+    keep.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    digest = actions.add_parser(
+        "digest", help="the digest of an object's content, as change requests name it"
+    )
+    digest.add_argument("file", type=Path, metavar="FILE")
+    digest.set_defaults(run=_digest)
+
+
+def _add(actions: Any, name: str, summary: str, run: Callable[..., int], *, state: bool = False) -> Any:
+    parser = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.add_argument("--kubeconfig", default="", metavar="FILE", help="default: as kubectl finds it")
+    parser.add_argument("--context", default="", metavar="NAME")
+    parser.add_argument("-o", "--output", choices=["table", "json", "yaml"], default="table")
+    if state:
+        parser.add_argument("--state", type=Path, metavar="DIR", help="manifests in place of a cluster")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_request(actions: Any) -> None:
+    parser = _add(actions, "request", "ask for access, for a while", _request)
+    parser.add_argument("model", metavar="MODEL", nargs="?", default="")
+    parser.add_argument(
+        "--for", dest="duration", default="8h", metavar="DURATION", help="such as 30m or 8h (8h)"
+    )
+    parser.add_argument("--reason", default="", metavar="TEXT", help="what it is for; approvers read it")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument(
+        "--service-account", default="", metavar="NS/NAME", help="for pods that run as this account"
+    )
+    who.add_argument("--user", default="", metavar="U", help="for this person; default: yourself")
+    parser.add_argument(
+        "-n", "--namespace", action="append", default=[], metavar="NS", help="where; repeatable"
+    )
+    parser.add_argument("--name", default="", help="a name for the request")
+    parser.add_argument(
+        "--break-glass", action="store_true", help="an emergency: no approvals, and everybody is told"
+    )
+    parser.add_argument(
+        "--change", type=Path, metavar="FILE", help="ask to apply this governed object instead"
+    )
+    parser.add_argument("--delete", action="store_true", help="with --change: ask to delete it")
+
+
+def _request(options: argparse.Namespace) -> int:
+    _duration(options.duration)
+    reason = options.reason or _ask_reason()
+    if bool(options.model) == (options.change is not None):
+        raise UsageError("name a MODEL, or an object with --change FILE")
+    if options.delete and options.change is None:
+        raise UsageError("--delete goes with --change FILE")
+
+    async def run(client: AccessClient) -> int:
+        spec: Document = {"duration": options.duration, "reason": reason}
+        spec |= _change(options) if options.change is not None else await _model(options, client)
+        hint = options.model or f"change-{spec['change']['name']}"
+        name = options.name or f"{_UNFIT.sub('-', hint.lower())[:200].strip('-.')}-{secrets.token_hex(3)}"
+        document = await client.create(_object("AccessRequest", name, spec))
+        ledger = await _ledger(client)
+        entry = ledger.entry(name) or Ledger([document], [], [], datetime.now(UTC)).entry(name)
+        if entry is not None:
+            _print(options, document, view.made(entry, datetime.now(UTC)))
+        return 0
+
+    return _online(options, run)
+
+
+async def _model(options: argparse.Namespace, client: AccessClient) -> Document:
+    namespaces = options.namespace
+    if options.service_account:
+        namespace, slash, account = options.service_account.partition("/")
+        if not (namespace and slash and account):
+            raise UsageError("--service-account is written NS/NAME")
+        subject = {"kind": "ServiceAccount", "namespace": namespace, "name": account}
+        namespaces = namespaces or [namespace]
+    else:
+        subject = {"kind": "User", "name": options.user or await client.username()}
+        namespaces = namespaces or [client.namespace]
+    spec: Document = {"model": options.model, "subject": subject, "namespaces": namespaces}
+    return {**spec, "breakGlass": True} if options.break_glass else spec
+
+
+def _change(options: argparse.Namespace) -> Document:
+    document = _one(options.change)
+    metadata = document.get("metadata") or {}
+    change: Document = {"kind": kind_of(document), "name": str(metadata.get("name", ""))}
+    if metadata.get("namespace"):
+        change["namespace"] = str(metadata["namespace"])
+    return {"change": {**change, "digest": DELETION if options.delete else digest_of(document)}}
+
+
+def _decide(options: argparse.Namespace) -> int:
+    decision = _DECISIONS[options.action]
+
+    async def run(client: AccessClient) -> int:
+        asked = await client.request(options.name)
+        spec = {"request": {"name": options.name, "uid": asked["metadata"]["uid"]}, "decision": decision}
+        if options.comment:
+            spec["comment"] = options.comment
+        name = f"{options.name[:200]}-{options.action}-{secrets.token_hex(3)}"
+        document = await client.create(_object("AccessApproval", name, spec))
+        # The controller's status is older than this decision, so the state is derived from the decisions.
+        entry = (await _ledger(client, trust_status=False)).entry(options.name)
+        text = (
+            view.voted(entry, decision, datetime.now(UTC)) if entry is not None else f"{decision}: written."
+        )
+        _print(options, document, text)
+        return 0
+
+    return _online(options, run)
+
+
+def _list(options: argparse.Namespace) -> int:
+    def show(ledger: Ledger) -> int:
+        entries = ledger.entries()
+        if options.pending:
+            entries = [entry for entry in entries if entry.state.phase is Phase.PENDING]
+        _print(options, [_told(entry) for entry in entries], view.listing(entries, datetime.now(UTC)))
+        return 0
+
+    return _read(options, show)
+
+
+def _show(options: argparse.Namespace) -> int:
+    def show(ledger: Ledger) -> int:
+        entry = ledger.entry(options.name)
+        if entry is None:
+            raise UsageError(f"there is no request {options.name}; weightlock access list shows all")
+        _print(options, _told(entry), view.detail(entry, datetime.now(UTC)))
+        return 0
+
+    return _read(options, show)
+
+
+def _watch(options: argparse.Namespace) -> int:
+    async def run(client: AccessClient) -> int:
+        seen: dict[str, str] = {}
+        while True:
+            now = datetime.now(UTC)
+            ledger = await _ledger(client)
+            entries = [entry for entry in ledger.entries() if options.name in ("", entry.name)]
+            if options.name and not entries:
+                raise UsageError(f"there is no request {options.name}; weightlock access list shows all")
+            for entry in reversed(entries):
+                mark = f"{entry.state.phase} {entry.state.approvals}"
+                if seen.get(entry.name) != mark:
+                    seen[entry.name] = mark
+                    moment = time.strftime("%H:%M:%S")
+                    _print(options, _told(entry), f"{moment}  {entry.name}  {view.sentence(entry, now)}")
+            if options.name and entries[0].state.phase is not Phase.PENDING:
+                return 0 if entries[0].state.phase is Phase.ACTIVE else 1
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    return _online(options, run)
+
+
+def _suggest(options: argparse.Namespace) -> int:
+    from webhook.cli.access.offline import denials_of, state_ledger  # noqa: PLC0415 - loads the CEL engine
+
+    ledger = state_ledger(options.state) if options.state is not None else None
+    suggestions = suggest(wanted(denials_of(options.denied, options.state)), ledger)
+    data = [
+        {"model": item.model, "serviceAccount": item.account, "command": item.command} for item in suggestions
+    ]
+    _print(options, data, rendered(suggestions))
+    return 0 if suggestions else 1
+
+
+def _retain(options: argparse.Namespace) -> int:
+    from webhook.cli.access.retain import retain  # noqa: PLC0415 - only this needs it
+
+    _duration(options.older_than)
+    age = Duration(options.older_than).timedelta
+
+    async def run(client: AccessClient) -> int:
+        ledger = await _ledger(client)
+        print(await retain(client, ledger, age, datetime.now(UTC), dry=options.dry_run))
+        return 0
+
+    return _online(options, run)
+
+
+def _digest(options: argparse.Namespace) -> int:
+    print(digest_of(_one(options.file)))
+    return 0
+
+
+def _one(path: Path) -> Document:
+    from webhook.manifests.reader import ManifestError, read_path  # noqa: PLC0415 - only this needs it
+
+    try:
+        documents = [manifest.document for manifest in read_path(path)]
+    except ManifestError as error:
+        raise UsageError(str(error)) from None
+    if len(documents) != 1:
+        raise UsageError(f"{path}: expected one object, found {len(documents)}")
+    return documents[0]
+
+
+def _object(kind: str, name: str, spec: Document) -> Document:
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _duration(text: str) -> None:
+    try:
+        Duration(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _ask_reason() -> str:
+    """Ask at a terminal. Raises `UsageError` where there is none."""
+    if not sys.stdin.isatty():
+        raise UsageError("say what it is for: --reason TEXT")
+    reason = input("What is it for? ").strip()
+    if not reason:
+        raise UsageError("say what it is for: --reason TEXT")
+    return reason
+
+
+def _told(entry: Entry) -> Document:
+    """A request with the state shown here, for other programs."""
+    state = entry.state
+    return {
+        "name": entry.name,
+        "for": entry.what,
+        "subject": entry.subject,
+        "namespaces": list(entry.namespaces),
+        "requester": entry.requester,
+        "state": str(state.phase),
+        "approvals": state.approvals,
+        "needed": state.needed,
+        "ends": state.ends.isoformat() if state.ends is not None else None,
+        "reason": entry.reason,
+        "decisions": [
+            {"by": vote.by, "decision": vote.decision, "comment": vote.comment} for vote in entry.votes
+        ],
+    }
+
+
+def _print(options: argparse.Namespace, data: Document | Sequence[Document], text: str) -> None:
+    if options.output == "json":
+        print(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
+    elif options.output == "yaml":
+        print(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), end="")
+    else:
+        print(text, flush=True)
+
+
+async def _ledger(client: AccessClient, *, trust_status: bool = True) -> Ledger:
+    requests, approvals, models = await asyncio.gather(client.requests(), client.approvals(), client.models())
+    if not trust_status:
+        requests = [{key: value for key, value in item.items() if key != "status"} for item in requests]
+    return Ledger(requests, approvals, models, datetime.now(UTC))
+
+
+def _read(options: argparse.Namespace, show: Callable[[Ledger], int]) -> int:
+    if options.state is not None:
+        from webhook.cli.access.offline import state_ledger  # noqa: PLC0415 - loads the CEL engine
+
+        return show(state_ledger(options.state))
+
+    async def run(client: AccessClient) -> int:
+        return show(await _ledger(client))
+
+    return _online(options, run)
+
+
+def _online(options: argparse.Namespace, run: Online) -> int:
+    """Run something against the cluster; what the API server refuses is printed as it was said, with exit
+    code 1.
+    """
+    from webhook.cluster.access_client import AccessClient  # noqa: PLC0415 - the client takes long to import
+    from webhook.cluster.client.api import ApiError, ClusterError  # noqa: PLC0415
+
+    if options.kubeconfig and not Path(options.kubeconfig).is_file():
+        raise UsageError(f"{options.kubeconfig}: no such file")
+
+    async def connected() -> int:
+        async with AccessClient.connect(options.kubeconfig, options.context) as client:
+            return await run(client)
+
+    try:
+        return asyncio.run(connected())
+    except ClusterError as error:
+        raise UsageError(str(error)) from None
+    except ApiError as error:
+        if error.status == 0:
+            raise UsageError(str(error)) from None
+        print(_LINES.sub("\n", _DENIAL.sub("Refused: ", str(error))), file=sys.stderr)
+        return 1

@@ -1,0 +1,145 @@
+"""Access requests in words: tables, one request in full, and the exact command that comes next. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from webhook.cli.format import people, plain, span, table, when
+from webhook.core.access import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from webhook.cli.access.ledger import Entry
+
+_HEADINGS = ("NAME", "FOR", "SUBJECT", "APPROVALS", "STATE", "ENDS", "ASKED BY")
+_ENDS = {
+    Phase.PENDING: "lapses",
+    Phase.ACTIVE: "ends",
+    Phase.EXPIRED: "ended",
+}
+_DONE = {"Approve": "approved", "Deny": "denied", "Revoke": "revoked"}
+
+
+def listing(entries: Sequence[Entry], now: datetime) -> str:
+    """All requests as a table, and what to do about them."""
+    if not entries:
+        return "There are no access requests.\nTo ask: weightlock access request MODEL --for 8h --reason TEXT"
+    rows = [
+        (
+            entry.name,
+            entry.what.removeprefix("model "),
+            entry.subject,
+            approvals(entry),
+            str(entry.state.phase),
+            ends(entry, now),
+            plain(entry.requester),
+        )
+        for entry in entries
+    ]
+    pending = next((entry.name for entry in entries if entry.state.phase is Phase.PENDING), "")
+    then = f"\nNext: weightlock access show {pending}" if pending else ""
+    return table(_HEADINGS, rows) + then
+
+
+def approvals(entry: Entry) -> str:
+    """``1/2``, or ``-`` where nothing is counted."""
+    if entry.break_glass:
+        return "break-glass"
+    return f"{entry.state.approvals}/{entry.state.needed}" if entry.state.needed else "-"
+
+
+def ends(entry: Entry, now: datetime) -> str:
+    """``in 3 h``, ``2 d ago``, or ``-``."""
+    return when(entry.state.ends, now) if entry.state.ends is not None else "-"
+
+
+def detail(entry: Entry, now: datetime) -> str:
+    """One request in full, who decided what, and what comes next."""
+    asked = f", {when(entry.asked, now)}" if entry.asked else ""
+    lines = [
+        f"Request    {entry.name}",
+        f"For        {entry.what}",
+        f"Subject    {entry.subject}" + (f" in {people(entry.namespaces)}" if entry.namespaces else ""),
+        f"Duration   {span(entry.duration)}",
+        f"Reason     {plain(entry.reason)}",
+        f"Asked by   {plain(entry.requester)}{asked}",
+        f"State      {sentence(entry, now)}",
+    ]
+    if entry.break_glass:
+        lines.append("Emergency  break-glass: granted without approvals, and reported")
+    for number, vote in enumerate(entry.votes):
+        label = "Decisions" if number == 0 else ""
+        moment = f" {when(vote.time, now)}" if vote.time else ""
+        comment = f": {plain(vote.comment)}" if vote.comment else ""
+        lines.append(f"{label:<11}{plain(vote.by)} {_DONE[vote.decision]}{moment}{comment}")
+    if entry.approvers and entry.state.phase is Phase.PENDING:
+        lines.append(f"Approvers  {entry.approvers}")
+    return "\n".join([*lines, *following(entry)])
+
+
+def sentence(entry: Entry, now: datetime) -> str:
+    """The state in a few words: ``pending, 1 of 2 approvals, lapses in 6 d``."""
+    state = entry.state
+    moment = when(state.ends, now) if state.ends is not None else ""
+    if state.phase in (Phase.DENIED, Phase.REVOKED):
+        return " ".join(
+            filter(None, [str(state.phase).lower(), f"by {plain(state.by)}" if state.by else "", moment])
+        )
+    if state.phase is Phase.EXPIRED and state.begins is None and not entry.break_glass:
+        return f"expired, never approved by enough people, {moment}"
+    words = [str(state.phase).lower()]
+    if state.phase is Phase.PENDING:
+        words.append(f"{state.approvals} of {state.needed} approvals")
+        words += [f"still {count} of {group}" for group, count in state.missing]
+    if state.reason:
+        words.append(plain(state.reason))
+    if moment and state.phase in _ENDS:
+        words.append(f"{_ENDS[state.phase]} {moment}")
+    return ", ".join(words)
+
+
+def following(entry: Entry) -> list[str]:
+    """The exact commands that can come next."""
+    name = entry.name
+    again = _again(entry)
+    table_of_next = {
+        Phase.PENDING: [
+            f"Approve: weightlock access approve {name}",
+            f"Deny:    weightlock access deny {name} --comment TEXT",
+        ],
+        Phase.ACTIVE: [f"End it now: weightlock access revoke {name}"],
+    }
+    return table_of_next.get(entry.state.phase, [f"Ask again: {again}"] if again else [])
+
+
+def made(entry: Entry, now: datetime) -> str:
+    """After a request was made."""
+    head = f"Asked: {entry.what} for {entry.subject}, {span(entry.duration)}. Request {entry.name}."
+    state = entry.state
+    if state.phase is Phase.ACTIVE:
+        over = f"End it now: weightlock access revoke {entry.name}"
+        return f"{head}\nIt is active already and ends {ends(entry, now)}.\n{over}"
+    if state.phase is Phase.PENDING:
+        count = "1 approval" if state.needed == 1 else f"{state.needed} approvals"
+        return (
+            f"{head}\nIt needs {count}; approvers are {entry.approvers or 'named by the model'}. One of them runs:\n"
+            f"  weightlock access approve {entry.name}\nFollow it: weightlock access watch {entry.name}"
+        )
+    return f"{head}\nIt is {sentence(entry, now)}."
+
+
+def voted(entry: Entry, decision: str, now: datetime) -> str:
+    """After a decision was written."""
+    return "\n".join(
+        [f"{_DONE[decision].capitalize()}: {entry.name} is {sentence(entry, now)}.", *following(entry)]
+    )
+
+
+def _again(entry: Entry) -> str:
+    if not entry.what.startswith("model ") or entry.state.phase is Phase.INVALID:
+        return ""
+    who = f" --service-account {entry.subject}" if "/" in entry.subject else ""
+    length = span(entry.duration).replace(" min", "m").replace(" ", "")
+    return f"weightlock access request {entry.what.removeprefix('model ')} --for {length}{who} --reason TEXT"

@@ -1,0 +1,1 @@
+"""``weightlock report``."""

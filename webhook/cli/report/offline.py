@@ -1,0 +1,130 @@
+"""The report of a directory instead of a cluster: every pod and workload in it, judged as its creation would be.
+
+What carries a uid was in a cluster and is judged as it stands; a manifest is judged as admission would leave it, with
+the sidecar it would get. Nothing is written and nothing is contacted.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from webhook.app.errors import UsageError
+from webhook.cli.report.view import Findings, ordered
+from webhook.core.admission.provider import Knowledge, Needs
+from webhook.core.admission.replay import account_of, creation_of
+from webhook.core.admission.validate import refused
+from webhook.core.kube.kinds import plural
+from webhook.core.kube.objects import group_kind
+from webhook.core.kube.review import RefusedReviewError
+from webhook.core.reports.evaluate import judge_live, sensitivities
+from webhook.core.reports.results import Gathering, Resource, results_of
+from webhook.core.workloads.templates import MalformedObjectError
+from webhook.manifests.reader import ManifestError, read_path
+from webhook.offline.review import Asker, judge, request_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from webhook.core.admission.verdict import Verdict
+    from webhook.core.kube.fields import Document
+    from webhook.core.reports.results import Result
+    from webhook.manifests.reader import Manifest
+    from webhook.offline.provider import ManifestSource
+
+_MAX_ROUNDS = 16
+_FINAL = ("Succeeded", "Failed")
+# A directory has as many results as it has; nothing has to fit into an object.
+_NO_LIMIT = 1_000_000
+
+
+def judge_files(paths: Iterable[Path], namespace: str, source: ManifestSource) -> Findings:
+    """The findings about what the files hold, in one namespace or (empty) in all. Raises `UsageError`."""
+    now = datetime.now(UTC)
+    gatherings: dict[str, Gathering] = {}
+    try:
+        for manifest in _workloads(paths, source):
+            metadata = manifest.document["metadata"]
+            place = str(metadata.get("namespace") or "default")
+            if namespace in ("", place) and place not in source.snapshot().settings.exempt_namespaces:
+                verdict, results = _judge(manifest, place, source, now)
+                gatherings.setdefault(place, Gathering(_NO_LIMIT)).add(verdict, results)
+    except ManifestError as error:
+        raise UsageError(str(error)) from None
+    counts = {place: gathering.counts for place, gathering in gatherings.items()}
+    broken = {policy for found in counts.values() for policy, _ in found.broken}
+    policies: dict[str, tuple[str, ...]] = {}
+    for policy in source.snapshot().policies.policies:
+        policies[policy.name] = (*policies.get(policy.name, ()), *policy.actions)
+    return Findings(
+        results=ordered(item for gathering in gatherings.values() for item in gathering.results()),
+        counts=counts,
+        unbroken={name: actions for name, actions in policies.items() if name not in broken},
+    )
+
+
+def _workloads(paths: Iterable[Path], source: ManifestSource) -> Iterator[Manifest]:
+    """What can run: pods that are not over, and workloads that no other object made."""
+    workloads = source.snapshot().workloads
+    for path in paths:
+        for manifest in read_path(path):
+            document = manifest.document
+            kind = group_kind(str(document.get("apiVersion")), str(document.get("kind")))
+            metadata = document.get("metadata")
+            if kind not in workloads or not isinstance(metadata, dict):
+                continue
+            if not _is_over(document) if kind == "Pod" else not _is_made(metadata):
+                yield manifest
+
+
+def _is_over(pod: Document) -> bool:
+    status = pod.get("status")
+    return isinstance(status, dict) and status.get("phase") in _FINAL
+
+
+def _is_made(metadata: Document) -> bool:
+    owners = metadata.get("ownerReferences")
+    return isinstance(owners, list) and any(
+        isinstance(owner, dict) and owner.get("controller") is True for owner in owners
+    )
+
+
+def _judge(
+    manifest: Manifest, namespace: str, source: ManifestSource, now: datetime
+) -> tuple[Verdict, list[Result]]:
+    document = manifest.document
+    metadata = document["metadata"]
+    name = str(metadata.get("name") or metadata.get("generateName") or "")
+    resource = Resource(
+        namespace, name, document["kind"], document["apiVersion"], str(metadata.get("uid", ""))
+    )
+    if resource.uid:
+        return _judge_live(document, resource, source, now)
+    try:
+        judged = judge(request_of(manifest, Asker(), source), source, now)
+    except RefusedReviewError as error:
+        verdict = refused(error)
+        return verdict, results_of(resource, verdict)
+    verdict = judged.verdict
+    reads = sensitivities(judged.request, source.snapshot(), judged.knowledge)
+    return verdict, results_of(resource, verdict, reads)
+
+
+def _judge_live(
+    document: Document, resource: Resource, source: ManifestSource, now: datetime
+) -> tuple[Verdict, list[Result]]:
+    snapshot, knowledge = source.snapshot(), Knowledge()
+    document = {**document, "metadata": {**document["metadata"], "namespace": resource.namespace}}
+    kind = group_kind(resource.api_version, resource.kind)
+    try:
+        username, groups = account_of(document, snapshot.workloads)
+        request = creation_of(document, plural(kind), f"scan-{resource.uid}", username, groups)
+    except (MalformedObjectError, KeyError, ValueError) as error:
+        raise UsageError(f"{resource.kind} {resource.namespace}/{resource.name}: {error}") from None
+    for _ in range(_MAX_ROUNDS):
+        outcome = judge_live(request, resource, snapshot, knowledge, now)
+        if not isinstance(outcome, Needs):
+            return outcome
+        knowledge = knowledge.joined(source.resolve(outcome))
+    raise RuntimeError(f"no verdict after {_MAX_ROUNDS} rounds of questions")

@@ -1,0 +1,89 @@
+"""What the key broker reads from a cluster: tokens, pods and webhook configurations, each anew at every question."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from webhook.cluster.client.api import ApiError
+from webhook.cluster.client.kinds import ResourceKind
+from webhook.core.certificates import bundle
+from webhook.core.integrity.protection import protection
+from webhook.core.kube.kinds import plural
+from webhook.keys.broker.refusal import CLUSTER_UNAVAILABLE, POD_GONE, RefusedError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from webhook.cluster.client.api import KubeApi
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import ObjectKey
+
+_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
+_REGISTRATION = "admissionregistration.k8s.io/v1"
+_SECONDS = 5.0
+
+
+class LiveCluster:
+    """A `webhook.keys.broker.service.ClusterView`. ``expected`` are the webhook configurations as they should be.
+
+    ``authorities`` names (NAMESPACE/NAME) the Secret that lists the authorities their CA bundles may hold.
+    """
+
+    def __init__(self, api: KubeApi, expected: Mapping[ObjectKey, Document], authorities: str = "") -> None:
+        self._api = api
+        self._expected = expected
+        namespace, _, name = authorities.partition("/")
+        self._authorities = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
+        self._listed = bool(authorities)
+
+    async def review_token(self, question: Document) -> Document:
+        """Send a TokenReview."""
+        try:
+            return await self._api.request("POST", _REVIEWS, body=question, seconds=_SECONDS)
+        except ApiError as error:
+            raise _unavailable(error) from None
+
+    async def pod(self, namespace: str, name: str) -> Document | None:
+        """A pod, whole."""
+        if "/" in namespace or "/" in name or not name or not namespace:
+            raise RefusedError(POD_GONE, "the token names no pod")
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
+        return await self._get(path)
+
+    async def webhook_faults(self) -> tuple[str, ...]:
+        """Compare the webhook configurations with those that should be."""
+        found = await asyncio.gather(*(self._get(_path(key)) for key in self._expected))
+        live = dict(zip(self._expected, found, strict=True))
+        # The list is read last: an authority is in it before any configuration holds it, and stays in it longer.
+        authorities = await self._list() if self._listed else None
+        return protection(self._expected, live, authorities=authorities).faults
+
+    async def _list(self) -> frozenset[str]:
+        secret = await self._get(self._authorities) or {}
+        try:
+            text = base64.b64decode((secret.get("data") or {}).get("ca.crt") or "", validate=True).decode(
+                "ascii"
+            )
+        except ValueError:
+            return frozenset()
+        return bundle.ids(text)
+
+    async def _get(self, path: str) -> Document | None:
+        try:
+            return await self._api.get(path, seconds=_SECONDS)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise _unavailable(error) from None
+
+
+def _path(key: ObjectKey) -> str:
+    kind = ResourceKind(_REGISTRATION, key.kind.partition(".")[0], plural(key.kind), namespaced=False)
+    return f"{kind.path()}/{quote(key.name, safe='')}"
+
+
+def _unavailable(error: ApiError) -> UnavailableError:
+    return UnavailableError(CLUSTER_UNAVAILABLE, f"the broker could not ask the API server: {error}")

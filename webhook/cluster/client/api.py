@@ -1,0 +1,288 @@
+"""The Kubernetes API as plain documents: requests and watches, with errors that say what the API server said.
+
+It uses kubernetes-asyncio for what is hard to get right, credentials and connections, and leaves its typed models
+alone: objects stay the dictionaries that were received. Nothing here retries; whoever calls knows what a failure means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import aiohttp
+import orjson
+import yaml
+from kubernetes_asyncio.client import ApiClient, Configuration
+from kubernetes_asyncio.config import (
+    ConfigException,
+    load_incluster_config,
+    load_kube_config,
+    refresh_token,
+)
+
+from webhook.cluster.client import kubeconfig
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from webhook.api.config import Cluster
+    from webhook.core.kube.fields import Document
+
+REQUEST_SECONDS = 10.0
+_CONNECT_SECONDS = 5.0
+_CHUNK = 256 * 1024
+_MAX_ANSWER = 128 * 1024 * 1024
+_MAX_LINE = 16 * 1024 * 1024
+_MAX_ERROR = 64 * 1024
+_USER_AGENT = "weightlock"
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+class ClusterError(Exception):
+    """The cluster cannot be reached at all, as configured; the message is one line for an admin."""
+
+
+class ApiError(Exception):
+    """The API server refused, or (``status`` 0) could not be reached. The message is one line.
+
+    ``more`` is the token by which a list that took too long (410) can be gone on with.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, more: str = "") -> None:
+        super().__init__(" ".join(message.split())[:500])
+        self.status = status
+        self.reason = reason
+        self.more = more
+
+
+class KubeApi:
+    """One API server, as one identity. Paths begin with ``/api`` or ``/apis``."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self._refreshing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def connect(cls, settings: Cluster, *, in_cluster: bool | None = None) -> KubeApi:
+        """A client with the credentials of a kubeconfig, or of the pod this runs in. Raises `ClusterError`.
+
+        Nothing is sent yet. ``in_cluster`` False reads the default kubeconfig where none is named, as kubectl does, and
+        takes the pod's credentials where there is none.
+        """
+        configuration = Configuration()
+        # Go's clients do not ask of a CA what RFC 5280 does and Python 3.13 began to; kubeadm's CAs would be refused.
+        configuration.disable_strict_ssl_verification = True
+        loader = None
+        paths = ""
+        try:
+            if settings.kubeconfig or in_cluster is False:
+                paths = kubeconfig.found(settings.kubeconfig, settings.context)
+            if paths:
+                loader = await load_kube_config(
+                    config_file=paths,
+                    context=settings.context or None,
+                    client_configuration=configuration,
+                    persist_config=False,
+                )
+            else:
+                load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            api = cls(ApiClient(configuration))
+        except kubeconfig.MissingError as error:
+            raise ClusterError(str(error)) from None
+        except (ConfigException, OSError, ValueError) as error:
+            where = paths or ("in a pod" if kubeconfig.in_pod() else "not in a pod and no kubeconfig")
+            raise ClusterError(f"{where}: {' '.join(str(error).split())[:300]}") from None
+        except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+            raise ClusterError(f"{paths}: is no kubeconfig, or a part of it is missing") from None
+        api._client.user_agent = _USER_AGENT
+        if loader is not None:
+            # Returns at once unless the credentials come from a plugin.
+            api._refreshing = asyncio.create_task(refresh_token(loader, configuration))
+        return api
+
+    @property
+    def server(self) -> str:
+        """The API server's URL."""
+        return str(self._client.configuration.host)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._refreshing
+        await self._client.close()
+        # What was aborted is let go of in the loop's next turn.
+        await asyncio.sleep(0)
+
+    async def get(
+        self, path: str, query: Mapping[str, str] | None = None, *, seconds: float = REQUEST_SECONDS
+    ) -> Document:
+        """An object, a list or discovery. Raises `ApiError`; its status is 404 where there is none."""
+        return await self.request("GET", path, query, seconds=seconds)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Document | list[Document] | None = None,
+        *,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        seconds: float = REQUEST_SECONDS,
+    ) -> Document:
+        """Any request whose answer is one JSON object. Raises `ApiError`."""
+        return parse(await self._exchange(method, path, query, body, content_type, accept, seconds))
+
+    async def text(self, path: str, *, seconds: float = REQUEST_SECONDS) -> str:
+        """What a path answers that speaks no JSON, such as a proxied /metrics. Raises `ApiError`."""
+        return (await self._exchange("GET", path, None, None, "application/json", "*/*", seconds)).decode(
+            errors="replace"
+        )
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Document | list[Document] | None,
+        content_type: str,
+        accept: str,
+        seconds: float,
+    ) -> bytes:
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, _CONNECT_SECONDS))
+        try:
+            response = await self._send(method, path, query, body, content_type, timeout, accept)
+            async with response:
+                content = await _read(response, _MAX_ANSWER)
+                if response.status >= 300:
+                    raise _refusal(response.status, content)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _unreachable(error) from None
+        return content
+
+    @asynccontextmanager
+    async def watch(
+        self, path: str, query: Mapping[str, str], *, silence: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A watch's lines, until the API server ends it. Raises `ApiError`, and so do the lines.
+
+        ``silence`` is how many seconds may pass without a byte before the connection counts as dead.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence)
+        try:
+            response = await self._send(
+                "GET", path, {**query, "watch": "true"}, None, "application/json", timeout
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _unreachable(error) from None
+        try:
+            if response.status != 200:
+                raise _refusal(response.status, await _read(response, _MAX_ERROR))
+            yield _lines(response)
+        finally:
+            _abort(response)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Any,
+        content_type: str,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - passed on to aiohttp
+        accept: str = "application/json",
+    ) -> aiohttp.ClientResponse:
+        answer = self._client.call_api(
+            path,
+            method,
+            query_params=list((query or {}).items()),
+            header_params={"Accept": accept, "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _request_timeout=timeout,
+        )
+        return cast("aiohttp.ClientResponse", await answer)
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Close a connection in whose midst nobody is interested any more.
+
+    An orderly end of TLS would wait for the other side, which may be gone, and outlive the loop.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
+
+
+def parse(content: bytes) -> Document:
+    """JSON from the API server, with every NUL in a string replaced: the CEL engine cuts strings there.
+
+    (cel-expr-python 0.1.3; U+FFFD compares unequal to all that a policy would name.) Raises `ApiError` for what is no
+    JSON object.
+    """
+    if b"\\u0000" in content:
+        content = _NUL.sub(rb"\1\\ufffd", content)
+    try:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        document = None
+    if not isinstance(document, dict):
+        raise ApiError(0, "BadAnswer", "the API server's answer is no JSON object")
+    return document
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK):
+        body += chunk
+        if len(body) > limit:
+            raise ApiError(0, "TooLarge", f"the API server's answer is larger than {limit} bytes")
+    return bytes(body)
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Whole lines; what stands after the last newline when the stream ends was cut off and is dropped."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in response.content.iter_any():
+            first, *rest = chunk.split(b"\n")
+            parts.append(first)
+            size += len(first)
+            if size > _MAX_LINE:
+                raise ApiError(0, "TooLarge", f"an event is larger than {_MAX_LINE} bytes")
+            if not rest:
+                continue
+            yield b"".join(parts)
+            for line in rest[:-1]:
+                yield line
+            parts, size = [rest[-1]], len(rest[-1])
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise _unreachable(error) from None
+
+
+def _refusal(status: int, content: bytes) -> ApiError:
+    """The error of a ``Status`` object, or of whatever else came with a status that is no success."""
+    try:
+        document = parse(content)
+    except ApiError:
+        document = {}
+    message, metadata = document.get("message"), document.get("metadata")
+    more = metadata.get("continue") if isinstance(metadata, dict) else None
+    return ApiError(
+        status,
+        str(document.get("reason", "")),
+        str(message or f"the API server answered {status}"),
+        more if isinstance(more, str) else "",
+    )
+
+
+def _unreachable(error: Exception) -> ApiError:
+    what = "timed out" if isinstance(error, TimeoutError) else (str(error) or type(error).__name__)
+    return ApiError(0, "Unreachable", f"the API server cannot be reached: {what}")

@@ -1,0 +1,107 @@
+"""Which kinds of object are held, and where the API server keeps them.
+
+Held is what core looks through as a whole, and what almost every verdict needs. Anything else is fetched when it is
+asked for. Pods are never held: there are too many, and only the interactive ways into one need it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from webhook.api.base import API_VERSION
+from webhook.core.kube.kinds import is_namespaced, plural
+from webhook.core.kube.objects import group_kind
+
+if TYPE_CHECKING:
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import ObjectKey
+
+_RESOURCE_API = "resource.k8s.io/v1"
+_SNAPSHOT_API = "snapshot.storage.k8s.io/v1"
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+# What may stand in a path as a name (k8s.io/apimachinery pkg/api/validation/path IsValidPathSegmentName).
+_SEGMENT = re.compile(r"(?!\.\.?\Z)[^/%]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceKind:
+    """A kind and its resource. ``optional``: a cluster may lack it, and then there are no such objects."""
+
+    api_version: str
+    kind: str
+    resource: str
+    namespaced: bool
+    optional: bool = False
+    drop: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """``Kind.group``, as core names kinds."""
+        return group_kind(self.api_version, self.kind)
+
+    def path(self, namespace: str = "") -> str:
+        """Where the objects of the kind are listed, in one namespace or in all."""
+        place = f"namespaces/{quote(namespace, safe='')}/" if namespace else ""
+        return f"{api_path(self.api_version)}/{place}{self.resource}"
+
+    def object_path(self, key: ObjectKey) -> str | None:
+        """Where one object is, or None where no such object can exist."""
+        if bool(key.namespace) != self.namespaced or not _SEGMENT.fullmatch(key.name):
+            return None
+        if self.namespaced and not _SEGMENT.fullmatch(key.namespace):
+            return None
+        return f"{self.path(key.namespace)}/{quote(key.name, safe='')}"
+
+    def stripped(self, document: Document) -> Document:
+        """The object without what no verdict depends on; it is changed in place, and named as core expects it."""
+        # Items of a list of a built-in kind do not say what they are.
+        document["apiVersion"], document["kind"] = self.api_version, self.kind
+        metadata = document.get("metadata")
+        if isinstance(metadata, dict):
+            metadata.pop("managedFields", None)
+            annotations = metadata.get("annotations")
+            if isinstance(annotations, dict):
+                annotations.pop(_LAST_APPLIED, None)
+        for field in self.drop:
+            document.pop(field, None)
+        return document
+
+
+def api_path(api_version: str) -> str:
+    """``v1`` to ``/api/v1``, ``apps/v1`` to ``/apis/apps/v1``."""
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+
+
+def _kind(api_version: str, kind: str, *, optional: bool = False, drop: tuple[str, ...] = ()) -> ResourceKind:
+    name = group_kind(api_version, kind)
+    return ResourceKind(api_version, kind, plural(name), is_namespaced(name), optional, drop)
+
+
+HELD = (
+    _kind("v1", "Namespace"),
+    _kind("v1", "PersistentVolumeClaim", drop=("status",)),
+    _kind("v1", "PersistentVolume"),
+    _kind("storage.k8s.io/v1", "StorageClass"),
+    _kind("node.k8s.io/v1", "RuntimeClass"),
+    _kind(_RESOURCE_API, "DeviceClass", optional=True),
+    _kind(_RESOURCE_API, "ResourceClaim", optional=True, drop=("status",)),
+    _kind(_RESOURCE_API, "ResourceClaimTemplate", optional=True),
+    _kind(_SNAPSHOT_API, "VolumeSnapshot", optional=True),
+    _kind(_SNAPSHOT_API, "VolumeSnapshotContent", optional=True),
+    _kind(API_VERSION, "ModelWeights"),
+    _kind(API_VERSION, "WeightPolicy"),
+    _kind(API_VERSION, "AccessRequest"),
+    _kind(API_VERSION, "AccessApproval"),
+)
+
+# Fetched when asked for; other kinds are looked up in the API server's discovery.
+FETCHED = (
+    _kind("v1", "Pod", drop=("status",)),
+    _kind("v1", "ConfigMap"),
+    _kind("v1", "ServiceAccount"),
+)
+
+KNOWN = {kind.name: kind for kind in (*HELD, *FETCHED)}

@@ -1,0 +1,289 @@
+"""`AccessBook`: every request and approval of a cluster, and the grants that follow from them.
+
+A book never changes; `with_changes` gives the next one and derives again only what a change touches. Grants
+are indexed by subject and sorted by their end, so a verdict looks at the live grants of its own subject and
+no others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, TypeVar
+
+from webhook.api.access import AccessApproval, AccessRequest, AccessSettings
+from webhook.core.access.derive import Outcome, derive, in_future, rules_for, state_at
+from webhook.core.access.model import Ask, Grant, Ignored, Phase, RequestState, SubjectKey, Vote
+from webhook.core.access.parse import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+
+    from webhook.api.modelweights import AccessRules, ModelWeights
+    from webhook.core.access.signing import Verifier
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True)
+class AccessBook:
+    """Build one with `AccessBook.build`."""
+
+    models: Mapping[str, AccessRules]
+    settings: AccessSettings
+    reader: Reader
+    _asks: dict[str, Ask] = field(default_factory=dict)
+    _votes: dict[str, dict[str, Vote]] = field(default_factory=dict)
+    _vote_homes: dict[str, str] = field(default_factory=dict)
+    _outcomes: dict[str, Outcome] = field(default_factory=dict)
+    _by_subject: dict[SubjectKey, tuple[Grant, ...]] = field(default_factory=dict)
+    _special: dict[str, Grant] = field(default_factory=dict)
+    _ignored: dict[tuple[str, str], Ignored] = field(default_factory=dict)
+    _seen: dict[tuple[str, str], bytes] = field(default_factory=dict)
+
+    @classmethod
+    def build(
+        cls,
+        requests: Iterable[AccessRequest] = (),
+        approvals: Iterable[AccessApproval] = (),
+        models: Iterable[ModelWeights] = (),
+        settings: AccessSettings | None = None,
+        *,
+        verifier: Verifier | None = None,
+        assumed_time: datetime | None = None,
+    ) -> AccessBook:
+        """A book of everything there is.
+
+        Without a ``verifier`` the objects count as admitted. ``assumed_time`` (aware UTC) stands in for a
+        missing creationTimestamp, for files that were never in a cluster; without it such objects count for
+        nothing.
+        """
+        empty = cls(_rules(models), settings or AccessSettings(), Reader(verifier, assumed_time))
+        return empty.with_changes((*requests, *approvals))
+
+    def with_changes(
+        self,
+        put: Iterable[AccessRequest | AccessApproval] = (),
+        remove: Iterable[tuple[str, str]] = (),
+        models: Mapping[str, AccessRules] | None = None,
+    ) -> AccessBook:
+        """The book after objects were written, others (kind, name) removed, or the ModelWeights changed.
+
+        What was written as it was before costs a comparison: a new status, or a watch that begins anew.
+        """
+        written: dict[tuple[str, str], AccessRequest | AccessApproval] = {
+            (resource.kind, resource.metadata.name): resource for resource in put
+        }
+        gone = [key for key in remove if key not in written and key in self._seen]
+        seen = {key: _fingerprint(resource) for key, resource in written.items()}
+        changed = {key: resource for key, resource in written.items() if self._seen.get(key) != seen[key]}
+        if not gone and not changed and models is None:
+            return self
+        book = AccessBook(
+            models=self.models if models is None else dict(models),
+            settings=self.settings,
+            reader=self.reader,
+            _asks=self._asks.copy(),
+            _votes=self._votes.copy(),
+            _vote_homes=self._vote_homes.copy(),
+            _outcomes=self._outcomes.copy(),
+            _by_subject=self._by_subject.copy(),
+            _special=self._special.copy(),
+            _ignored=self._ignored.copy(),
+            _seen=self._seen.copy(),
+        )
+        stale = _stale(self, book.models) if models is not None else set()
+        before: dict[str, SubjectKey] = {}
+        for key in gone:
+            del book._seen[key]
+            stale |= book._forget(*key, before)
+        # A copy is several times as fast as a merge, which places every key anew.
+        book._seen.update(seen)
+        for key, resource in changed.items():
+            stale |= book._forget(*key, before)
+            stale |= book._take(resource)
+        book._derive(stale, before)
+        return book
+
+    def active(self, now: datetime) -> tuple[Grant, ...]:
+        """Every grant for a model that holds at ``now`` (aware UTC), by subject and end."""
+        return tuple(
+            grant for key in sorted(self._by_subject) for grant in self._live(self._by_subject[key], now)
+        )
+
+    def for_subject(
+        self, username: str, service_account: tuple[str, str] | None, namespace: str, now: datetime
+    ) -> tuple[Grant, ...]:
+        """The grants that hold at ``now`` for a user, or a service account (namespace, name), in one
+        namespace.
+
+        Costs as many steps as the subject has live grants.
+        """
+        keys = {SubjectKey.of_user(username)} if username else set()
+        if service_account is not None:
+            keys.add(SubjectKey("ServiceAccount", *service_account))
+        return tuple(
+            grant
+            for key in sorted(keys)
+            for grant in self._live(self._by_subject.get(key, ()), now)
+            if namespace in grant.namespaces
+        )
+
+    def ended(self, now: datetime) -> dict[tuple[SubjectKey, str], tuple[str, datetime]]:
+        """The request and the end of the last grant that is over, for each subject and model. Costs all
+        requests.
+        """
+        last: dict[tuple[SubjectKey, str], tuple[str, datetime]] = {}
+        for name, outcome in self._outcomes.items():
+            ask = self._asks[name]
+            if outcome.begins is None or outcome.expires is None or not ask.model:
+                continue
+            end = min(outcome.expires, outcome.stop.time) if outcome.stop is not None else outcome.expires
+            before = last.get((ask.subject, ask.model))
+            if (outcome.stop is not None or end <= now) and (before is None or before[1] < end):
+                last[ask.subject, ask.model] = (name, min(end, now))
+        return last
+
+    def waivers(self, now: datetime) -> tuple[Grant, ...]:
+        """The policy waivers that hold at ``now``."""
+        return tuple(grant for grant in self._live_special(now) if grant.waiver is not None)
+
+    def changes(self, now: datetime) -> tuple[Grant, ...]:
+        """The approved changes that may be made at ``now``."""
+        return tuple(grant for grant in self._live_special(now) if grant.change is not None)
+
+    @property
+    def problems(self) -> tuple[Ignored, ...]:
+        """Objects that count for nothing, and why, by kind and name."""
+        return tuple(self._ignored[key] for key in sorted(self._ignored))
+
+    def ignored(self, kind: str, name: str) -> Ignored | None:
+        """Why an object counts for nothing, or None where it counts."""
+        return self._ignored.get((kind, name))
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """The names of all requests that were understood."""
+        return tuple(sorted(self._asks))
+
+    def ask(self, request: str) -> Ask | None:
+        """What a request asks for, or None where there is no such valid request."""
+        return self._asks.get(request)
+
+    def votes(self, request: str) -> tuple[Vote, ...]:
+        """The admitted votes that name a request, oldest first, whether they count or not."""
+        return tuple(sorted(self._votes.get(request, {}).values(), key=lambda vote: (vote.time, vote.name)))
+
+    def rules(self, request: str) -> AccessRules | None:
+        """The approver rules that govern a request today."""
+        ask = self._asks.get(request)
+        return rules_for(ask, self.models, self.settings) if ask is not None else None
+
+    def state(self, request: str, now: datetime) -> RequestState:
+        """Where a request stands at ``now``, for people."""
+        ignored = self.ignored("AccessRequest", request)
+        if ignored is not None:
+            return RequestState(Phase.INVALID, reason=ignored.reason)
+        outcome = self._outcomes.get(request)
+        if outcome is None:
+            return RequestState(Phase.INVALID, reason="there is no such request")
+        return state_at(outcome, now, self.settings)
+
+    def _live(self, grants: tuple[Grant, ...], now: datetime) -> Iterator[Grant]:
+        """Grants are sorted with the latest end first, so the first one that has ended ends the search."""
+        for grant in grants:
+            if grant.expires <= now:
+                return
+            if not in_future(grant.begins, now, self.settings):
+                yield grant
+
+    def _live_special(self, now: datetime) -> Iterator[Grant]:
+        for name in sorted(self._special):
+            yield from self._live((self._special[name],), now)
+
+    def _forget(self, kind: str, name: str, before: dict[str, SubjectKey]) -> set[str]:
+        self._ignored.pop((kind, name), None)
+        if kind == "AccessRequest":
+            ask = self._asks.pop(name, None)
+            if ask is not None:
+                before.setdefault(name, ask.subject)
+            return {name}
+        home = self._vote_homes.pop(name, None)
+        if home is None:
+            return set()
+        votes = self._votes[home].copy()
+        del votes[name]
+        _set_or_drop(self._votes, home, votes)
+        return {home}
+
+    def _take(self, resource: AccessRequest | AccessApproval) -> set[str]:
+        read = self.reader.read(resource)
+        if isinstance(read, Ignored):
+            self._ignored[read.kind, read.name] = read
+            return set()
+        if isinstance(read, Ask):
+            self._asks[read.name] = read
+            return {read.name}
+        self._votes[read.request] = {**self._votes.get(read.request, {}), read.name: read}
+        self._vote_homes[read.name] = read.request
+        return {read.request}
+
+    def _derive(self, stale: set[str], before: dict[str, SubjectKey]) -> None:
+        """Derive the named requests again and put their grants into the indexes. Runs before the book is
+        shared.
+        """
+        touched: dict[SubjectKey, dict[str, Grant | None]] = {}
+        for name in stale:
+            ask = self._asks.get(name)
+            self._outcomes.pop(name, None)
+            self._special.pop(name, None)
+            if name in before:
+                touched.setdefault(before[name], {})[name] = None
+            if ask is None:
+                continue
+            rules = rules_for(ask, self.models, self.settings)
+            outcome = derive(ask, self._votes.get(name, {}).values(), rules, self.settings)
+            self._outcomes[name] = outcome
+            grant = outcome.grant(ask)
+            if ask.model:
+                touched.setdefault(ask.subject, {})[name] = grant
+            elif grant is not None:
+                self._special[name] = grant
+        for subject, changed in touched.items():
+            kept = [grant for grant in self._by_subject.get(subject, ()) if grant.request not in changed]
+            kept += [grant for grant in changed.values() if grant is not None]
+            ordered = sorted(kept, key=lambda grant: (grant.expires, grant.request), reverse=True)
+            _set_or_drop(self._by_subject, subject, tuple(ordered))
+
+
+def _fingerprint(resource: AccessRequest | AccessApproval) -> bytes:
+    """What stands for all of an object that decides anything, which labels, status and the like do not.
+
+    The objects themselves would take ten times the memory of what is read from them.
+    """
+    metadata = resource.metadata
+    dated = f"{metadata.uid}\n{metadata.creation_timestamp}\n".encode()
+    return blake2b(dated + resource.spec.model_dump_json().encode(), digest_size=32).digest()
+
+
+def _set_or_drop(index: dict[_K, _V], key: _K, value: _V) -> None:
+    if value:
+        index[key] = value
+    else:
+        index.pop(key, None)
+
+
+def _rules(models: Iterable[ModelWeights]) -> dict[str, AccessRules]:
+    return {model.metadata.name: model.spec.access for model in models}
+
+
+def _stale(book: AccessBook, models: Mapping[str, AccessRules]) -> set[str]:
+    """The requests whose rules are others under the new models."""
+    changed = {name for name in {*book.models, *models} if book.models.get(name) != models.get(name)}
+    return {
+        name
+        for name, ask in book._asks.items()  # noqa: SLF001 - the book's own helper
+        if ask.model in changed or (ask.change is not None and ask.change.name in changed)
+    }

@@ -1,0 +1,78 @@
+"""Parsed AccessRequests and AccessApprovals to what decides; whatever cannot be believed is named with the
+reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from webhook.api.access import AccessRequest
+from webhook.core.access.model import Ask, Identity, Ignored, SubjectKey, Vote
+from webhook.core.kube.time import parse_time
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from webhook.api.access import AccessApproval, Person
+    from webhook.core.access.signing import Verifier
+
+_MAX_SHARED = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads objects for a book, sharing equal group sets between them: people have many approvals but one
+    set.
+    """
+
+    verifier: Verifier | None = None
+    assumed_time: datetime | None = None
+    _groups: dict[frozenset[str], frozenset[str]] = field(default_factory=dict)
+
+    def read(self, resource: AccessRequest | AccessApproval) -> Ask | Vote | Ignored:
+        """The request or vote, or why it counts for nothing."""
+        name = resource.metadata.name
+        time = parse_time(resource.metadata.creation_timestamp) or self._assumed(resource)
+        stamped = resource.spec.requester if isinstance(resource, AccessRequest) else resource.spec.approver
+        who = "requester" if isinstance(resource, AccessRequest) else "approver"
+        if stamped is None:
+            return Ignored(resource.kind, name, f"it bears no {who}: it was not written through admission")
+        if time is None:
+            return Ignored(resource.kind, name, "it has no metadata.creationTimestamp")
+        fault = self.verifier.fault(resource) if self.verifier is not None else ""
+        if fault:
+            return Ignored(resource.kind, name, fault)
+        if isinstance(resource, AccessRequest):
+            return self._ask(resource, time, stamped)
+        spec = resource.spec
+        return Vote(name, spec.request.name, spec.request.uid, spec.decision, time, self._identity(stamped))
+
+    def _assumed(self, resource: AccessRequest | AccessApproval) -> datetime | None:
+        return None if resource.metadata.creation_timestamp else self.assumed_time
+
+    def _ask(self, resource: AccessRequest, time: datetime, requester: Person) -> Ask | Ignored:
+        spec, name = resource.spec, resource.metadata.name
+        if not resource.metadata.uid:
+            return Ignored(resource.kind, name, "it has no metadata.uid, so no approval can mean it")
+        by = self._identity(requester)
+        subject = SubjectKey.of(spec.subject) if spec.subject is not None else SubjectKey.of_user(by.username)
+        return Ask(
+            name=name,
+            uid=resource.metadata.uid,
+            time=time,
+            by=by,
+            duration=spec.duration.timedelta,
+            model=spec.model,
+            subject=subject,
+            namespaces=frozenset(spec.namespaces),
+            change=spec.change,
+            waiver=spec.waiver,
+            break_glass=spec.break_glass,
+        )
+
+    def _identity(self, person: Person) -> Identity:
+        identity = Identity.of(person)
+        if len(self._groups) > _MAX_SHARED:
+            self._groups.clear()
+        return identity._replace(groups=self._groups.setdefault(identity.groups, identity.groups))

@@ -1,0 +1,66 @@
+"""Weightlock's own policies and assets, checked when they are written: what could not be loaded is not let in.
+
+A policy that does not compile is refused where its author still sees the caret, not found broken later.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from webhook.api.base import GROUP
+from webhook.api.faults import describe
+from webhook.api.modelweights import ModelWeights
+from webhook.api.policy import WeightPolicy
+from webhook.core.policies.compiler import PolicyError, compile_policy
+from webhook.core.policies.policy import Finding
+
+if TYPE_CHECKING:
+    from webhook.core.kube.review import AdmissionRequest
+
+INVALID_ASSET = "WL503"
+INVALID_POLICY = "WL504"
+_OURS = "weightlock"
+
+
+def check_definition(request: AdmissionRequest) -> list[Finding]:
+    """Why a ModelWeights or WeightPolicy cannot be taken; empty for a good one and for every other kind."""
+    if (
+        request.resource.group != GROUP
+        or request.operation not in ("CREATE", "UPDATE")
+        or request.subresource
+    ):
+        return []
+    if request.resource.name == "modelweights":
+        return _check_asset(request)
+    return _check_policy(request) if request.resource.name == "weightpolicies" else []
+
+
+def _check_asset(request: AdmissionRequest) -> list[Finding]:
+    try:
+        ModelWeights.model_validate(request.object)
+    except ValidationError as error:
+        message = f"this ModelWeights would protect nothing: {describe(error)}"
+        return [
+            Finding(
+                INVALID_ASSET, _OURS, message, "correct the fields named: kubectl explain modelweights.spec"
+            )
+        ]
+    return []
+
+
+def _check_policy(request: AdmissionRequest) -> list[Finding]:
+    try:
+        policy = WeightPolicy.model_validate(request.object)
+        compile_policy(policy.metadata.name, policy.spec, policy.spec)
+    except ValidationError as error:
+        message = f"this WeightPolicy cannot be read: {describe(error)}"
+    except PolicyError as error:
+        message = f"this WeightPolicy does not compile: {error}"
+    else:
+        constraints = policy.spec.match_constraints
+        if constraints is not None and constraints.resource_rules:
+            return []
+        message = "this WeightPolicy would judge nothing: spec.matchConstraints has no resourceRules"
+    return [Finding(INVALID_POLICY, _OURS, message, "correct it, and try it with: weightlock policy lint")]

@@ -1,0 +1,237 @@
+"""Snapshot: everything a verdict may depend on besides the request. Providers feed a `SnapshotBuilder` with objects.
+
+Two providers exist, watches on a cluster and a directory of files; core cannot tell which. An object that cannot be
+understood never harms the others: a policy that does not compile denies what it would have judged, an asset that
+cannot be read keeps its last good form, and both are reported in ``problems``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from webhook.api.access import AccessApproval, AccessRequest
+from webhook.api.base import GROUP
+from webhook.api.faults import describe
+from webhook.api.modelweights import ModelWeights
+from webhook.api.policy import ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, WeightPolicy
+from webhook.core.access import AccessBook
+from webhook.core.kube.objects import ObjectKey, ObjectStore
+from webhook.core.policies.compiler import PolicyError, broken_policy, compile_policy, unreadable_policy
+from webhook.core.policies.policy_set import PolicySet
+from webhook.core.storage.catalog import Catalog
+from webhook.core.storage.protected import with_volumes
+from webhook.core.workloads.templates import WorkloadTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from webhook.api.config import Injection, Settings
+    from webhook.api.policy import BindingSpec, PolicySpec, WeightPolicySpec
+    from webhook.core.access import Verifier
+    from webhook.core.kube.fields import Document
+    from webhook.core.policies.policy import Policy
+
+MODELS = f"ModelWeights.{GROUP}"
+POLICIES = f"WeightPolicy.{GROUP}"
+REQUESTS = f"AccessRequest.{GROUP}"
+APPROVALS = f"AccessApproval.{GROUP}"
+NATIVE_POLICIES = "ValidatingAdmissionPolicy.admissionregistration.k8s.io"
+NATIVE_BINDINGS = "ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io"
+
+# The book of access reads these once and tells by itself what changed; as objects they would fill the memory.
+_ACCESS = frozenset({REQUESTS, APPROVALS})
+# So many of them may wait for the book at once.
+_MOST_WAITING = 1000
+# An asset or policy that can no longer be read keeps its last good form; the API server's schema lets none come.
+_TYPES: dict[str, type[BaseModel]] = {
+    MODELS: ModelWeights,
+    POLICIES: WeightPolicy,
+    REQUESTS: AccessRequest,
+    APPROVALS: AccessApproval,
+    NATIVE_POLICIES: ValidatingAdmissionPolicy,
+    NATIVE_BINDINGS: ValidatingAdmissionPolicyBinding,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One state of the world. ``objects`` is the provider's live store, which stands still during an evaluation."""
+
+    settings: Settings
+    objects: ObjectStore
+    models: Mapping[str, ModelWeights]
+    catalog: Catalog
+    policies: PolicySet
+    access: AccessBook
+    workloads: WorkloadTable
+    problems: Mapping[ObjectKey, str] = field(default_factory=dict)
+
+
+class SnapshotBuilder:
+    """Takes objects one at a time and gives a `Snapshot` of all of them; only what changed is built again."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        complete: bool,
+        verifier: Verifier | None = None,
+        assumed_time: datetime | None = None,
+    ) -> None:
+        self._settings = settings
+        self._workloads = WorkloadTable(settings.workloads)
+        self._objects = ObjectStore(complete=complete)
+        self._typed: dict[str, dict[str, Any]] = {kind: {} for kind in _TYPES}
+        self._compiled: dict[ObjectKey, tuple[Policy, ...]] = {}
+        self._problems: dict[ObjectKey, str] = {}
+        self._access = AccessBook.build(
+            settings=settings.access, verifier=verifier, assumed_time=assumed_time
+        )
+        self._written: dict[tuple[str, str], AccessRequest | AccessApproval] = {}
+        self._removed: set[tuple[str, str]] = set()
+        self._stale = set(_TYPES)
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The store of all objects."""
+        return self._objects
+
+    def inject_by(self, injection: Injection) -> None:
+        """Go on with other settings of the key sidecar; no policy depends on them."""
+        self._settings = self._settings.model_copy(update={"injection": injection})
+        if self._snapshot is not None:
+            self._snapshot = replace(self._snapshot, settings=self._settings)
+
+    def put(self, document: Document) -> ObjectKey:
+        """Add or replace one object. Raises `ValueError` where it is no Kubernetes object at all."""
+        key = self._objects.put(document)
+        self._note_volume(key)
+        model = _TYPES.get(key.kind)
+        if model is not None:
+            self._read(key, model, document)
+        return key
+
+    def remove(self, key: ObjectKey) -> None:
+        """Forget one object."""
+        self._objects.remove(key)
+        self._note_volume(key)
+        if key.kind in _TYPES:
+            self._stale.add(key.kind)
+            self._typed[key.kind].pop(key.name, None)
+            self._problems.pop(key, None)
+            self._compiled.pop(key, None)
+            self._note_access(key, None)
+
+    def snapshot(self) -> Snapshot:
+        """The snapshot of all objects put so far."""
+        if self._snapshot is not None and not self._stale:
+            return self._snapshot
+        before = self._snapshot
+        models = self._typed[MODELS]
+        fresh_models = before is None or MODELS in self._stale
+        fresh_access = fresh_models or bool(self._stale & _ACCESS)
+        fresh_policies = before is None or bool(self._stale & {POLICIES, NATIVE_POLICIES, NATIVE_BINDINGS})
+        self._snapshot = Snapshot(
+            settings=self._settings,
+            objects=self._objects,
+            models=dict(models) if fresh_models else before.models,  # type: ignore[union-attr]
+            catalog=self._catalog() if fresh_models else before.catalog,  # type: ignore[union-attr]
+            policies=self._policies() if fresh_policies else before.policies,  # type: ignore[union-attr]
+            access=self._book(fresh_models=fresh_models) if fresh_access else before.access,  # type: ignore[union-attr]
+            workloads=self._workloads,
+            problems=dict(self._problems),
+        )
+        self._stale.clear()
+        return self._snapshot
+
+    def _read(self, key: ObjectKey, model: type[BaseModel], document: Document) -> None:
+        try:
+            resource: Any = model.model_validate(document)
+        except ValidationError as error:
+            self._problems[key] = describe(error)
+            # A vote or request that cannot be read must not go on counting in its earlier form.
+            self._note_access(key, None)
+            self._renew(key)
+            return
+        if key.kind in _ACCESS:
+            self._renew(key)
+            self._note_access(key, resource)
+        else:
+            before = self._typed[key.kind].get(key.name)
+            # A list that is read again, or new labels, change nothing: what is compiled stays.
+            if before is None or before.spec != resource.spec or key in self._problems:
+                self._renew(key)
+            self._typed[key.kind][key.name] = resource
+        self._problems.pop(key, None)
+
+    def _renew(self, key: ObjectKey) -> None:
+        """Have what was made of an object made again."""
+        self._stale.add(key.kind)
+        self._compiled.pop(key, None)
+
+    def _catalog(self) -> Catalog:
+        return with_volumes(Catalog(self._typed[MODELS].values()), self._objects)
+
+    def _note_volume(self, key: ObjectKey) -> None:
+        """Tell the catalog that a claim or volume may have changed; other kinds cost a comparison."""
+        if self._snapshot is not None and self._snapshot.catalog.backends is not None:
+            self._snapshot.catalog.backends.changed(key)
+
+    def _note_access(self, key: ObjectKey, resource: Any) -> None:
+        if key.kind not in _ACCESS:
+            return
+        place = (key.kind.partition(".")[0], key.name)
+        self._removed.add(place)
+        self._written.pop(place, None)
+        if resource is not None:
+            self._written[place] = resource
+        if len(self._removed) >= _MOST_WAITING:
+            self._book(fresh_models=True)
+
+    def _policies(self) -> PolicySet:
+        policies = [
+            unreadable_policy(key.name, self._objects.get(key), problem)
+            for key, problem in self._problems.items()
+            if key.kind == POLICIES and key.name not in self._typed[POLICIES]
+        ]
+        for name, policy in self._typed[POLICIES].items():
+            policies += self._compile(ObjectKey(POLICIES, "", name), name, policy.spec, policy.spec)
+        for binding_name, binding in self._typed[NATIVE_BINDINGS].items():
+            key = ObjectKey(NATIVE_BINDINGS, "", binding_name)
+            native = self._typed[NATIVE_POLICIES].get(binding.spec.policy_name)
+            if native is None:
+                self._problems[key] = f"there is no ValidatingAdmissionPolicy {binding.spec.policy_name}"
+                continue
+            # Compiled again whenever either of the two changed: a binding is part of the compiled policy.
+            if NATIVE_POLICIES in self._stale:
+                self._compiled.pop(key, None)
+            policies += self._compile(key, native.metadata.name, native.spec, binding.spec)
+        return PolicySet(policies)
+
+    def _compile(
+        self, key: ObjectKey, name: str, spec: PolicySpec, binding: BindingSpec | WeightPolicySpec
+    ) -> tuple[Policy, ...]:
+        """The compiled policy, from before if nothing changed; one that does not compile denies what it matches."""
+        if key not in self._compiled:
+            self._problems.pop(key, None)
+            try:
+                policy = compile_policy(name, spec, binding)
+            except PolicyError as error:
+                self._problems[key] = str(error)
+                policy = broken_policy(name, spec, binding, str(error))
+            self._compiled[key] = (policy,)
+        return self._compiled[key]
+
+    def _book(self, *, fresh_models: bool) -> AccessBook:
+        rules = (
+            {name: model.spec.access for name, model in self._typed[MODELS].items()} if fresh_models else None
+        )
+        self._access = self._access.with_changes(self._written.values(), self._removed, rules)
+        self._written.clear()
+        self._removed.clear()
+        return self._access

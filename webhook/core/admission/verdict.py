@@ -1,0 +1,81 @@
+"""Findings to an answer: allow, deny or warn, and the words people read.
+
+A denial is at most 1,024 bytes: the essential sentence first and on one line, then what to do, then the other
+violations as far as they fit, then where to read on. Our own faults are worded so that nobody blames the writer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from webhook.core.admission.messages import clip, denial, warnings
+from webhook.core.kube.review import AdmissionResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from webhook.core.kube.fields import Document
+    from webhook.core.policies.policy import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided about one request, before it is put into words for the wire.
+
+    ``timings`` holds (policy, result, seconds) of each policy that was evaluated; no seconds where nobody timed it.
+    """
+
+    uid: str
+    denials: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
+    audits: tuple[Finding, ...]
+    audit_annotations: tuple[tuple[str, str], ...] = ()
+    patch: tuple[Document, ...] = ()
+    injected: bool = False
+    timings: tuple[tuple[str, str, float | None], ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether nothing denies."""
+        return not self.denials
+
+
+def settle(
+    uid: str, findings: Iterable[Finding], audit_annotations: Sequence[tuple[str, str]] = ()
+) -> Verdict:
+    """Sort findings by what they lead to. The order is stable: by code, policy, place and message; repeats go."""
+    ordered = sorted(set(findings))
+    return Verdict(
+        uid=uid,
+        denials=tuple(finding for finding in ordered if finding.action == "Deny"),
+        warnings=tuple(finding for finding in ordered if finding.action == "Warn"),
+        audits=tuple(finding for finding in ordered if finding.action == "Audit"),
+        audit_annotations=tuple(audit_annotations),
+    )
+
+
+def respond(verdict: Verdict) -> AdmissionResponse:
+    """The answer to the API server."""
+    annotations = _joined(verdict.audit_annotations)
+    codes = sorted({finding.code for finding in (*verdict.denials, *verdict.warnings, *verdict.audits)})
+    if codes:
+        annotations["codes"] = ",".join(codes)
+    if verdict.audits:
+        annotations["would-deny"] = clip("; ".join(f"{f.message} [{f.code}]" for f in verdict.audits), 1024)
+    return AdmissionResponse(
+        uid=verdict.uid,
+        allowed=verdict.allowed,
+        message=denial(verdict.denials, verdict.uid) if verdict.denials else "",
+        warnings=tuple(warnings(verdict.warnings)),
+        audit_annotations=annotations,
+        patch=verdict.patch,
+    )
+
+
+def _joined(notes: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """One text a key; several params or templates of a request may each give one (validating/dispatcher.go)."""
+    texts: dict[str, dict[str, None]] = {}
+    for key, text in notes:
+        texts.setdefault(key, {})[text] = None
+    return {key: ", ".join(values) for key, values in texts.items()}

@@ -1,0 +1,1 @@
+"""Drift of webhook configurations and CRDs."""

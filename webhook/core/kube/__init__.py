@@ -1,0 +1,1 @@
+"""Kubernetes primitives: objects, fields, reviews, selectors, names."""

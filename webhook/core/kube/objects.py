@@ -1,0 +1,153 @@
+"""Kubernetes objects a verdict may look up, by kind, namespace and name.
+
+Kinds are written as Kubernetes writes a GroupKind: ``PersistentVolumeClaim``, ``Deployment.apps``,
+``DeviceClass.resource.k8s.io``. Objects are the parsed documents themselves and are never changed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.strict_json import DocumentError, check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from webhook.core.kube.fields import Document
+
+
+class MissingObjectError(Exception):
+    """An evaluation needs an object the cache does not hold; the key is in ``Lookup.missing``."""
+
+
+class ObjectKey(NamedTuple):
+    """Where an object stands; ``namespace`` is empty for cluster-scoped kinds."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+def group_kind(api_version: str, kind: str) -> str:
+    """``("apps/v1", "Deployment")`` to ``"Deployment.apps"``; the core group has no suffix."""
+    group, slash, _ = api_version.partition("/")
+    return f"{kind}.{group}" if slash else kind
+
+
+def key_of(document: Mapping[str, Any]) -> ObjectKey:
+    """The key of a parsed object. Raises `ValueError` where apiVersion, kind or metadata.name is missing."""
+    api_version, kind, metadata = document.get("apiVersion"), document.get("kind"), document.get("metadata")
+    if not isinstance(api_version, str) or not isinstance(kind, str) or not isinstance(metadata, dict):
+        raise ValueError("not a Kubernetes object: it needs apiVersion, kind and metadata")
+    name, namespace = metadata.get("name"), metadata.get("namespace", "")
+    if not isinstance(name, str) or not name or not isinstance(namespace, str):
+        raise ValueError(f"this {kind} has no usable metadata.name")
+    return ObjectKey(group_kind(api_version, kind), namespace, name)
+
+
+def _fault(document: Document) -> str:
+    try:
+        check(document)
+    except DocumentError as error:
+        return str(error)
+    return ""
+
+
+class ObjectStore:
+    """The objects of a cluster or a state directory, indexed by kind and namespace.
+
+    ``unreadable`` names the kinds that should be held and are not, with the reason: of those nothing may be concluded.
+
+    The provider changes it between evaluations, never during one: an evaluation is synchronous. With
+    ``complete`` an absent object does not exist; without it the absence may only be the cache's lag.
+    """
+
+    __slots__ = ("_kinds", "_unsafe", "complete", "unreadable")
+
+    def __init__(self, *, complete: bool) -> None:
+        self._kinds: dict[str, dict[str, dict[str, Document]]] = {}
+        self._unsafe: dict[ObjectKey, str] = {}
+        self.complete = complete
+        self.unreadable: Mapping[str, str] = {}
+
+    def put(self, document: Document) -> ObjectKey:
+        """Add or replace an object. Raises `ValueError` where it is none."""
+        key = key_of(document)
+        fault = _fault(document)
+        if fault:
+            self._unsafe[key] = fault
+        else:
+            self._unsafe.pop(key, None)
+        self._kinds.setdefault(key.kind, {}).setdefault(key.namespace, {})[key.name] = document
+        return key
+
+    def remove(self, key: ObjectKey) -> None:
+        """Forget an object; one that is not there is no error."""
+        namespaces = self._kinds.get(key.kind, {})
+        names = namespaces.get(key.namespace, {})
+        names.pop(key.name, None)
+        self._unsafe.pop(key, None)
+        if not names:
+            namespaces.pop(key.namespace, None)
+
+    def get(self, key: ObjectKey) -> Document | None:
+        """The object, or None."""
+        return self._kinds.get(key.kind, {}).get(key.namespace, {}).get(key.name)
+
+    def fault(self, key: ObjectKey) -> str:
+        """Why a held object must not reach the engine, which reads some documents wrongly; empty for a sound one."""
+        return self._unsafe.get(key, "")
+
+    def each(self, kind: str, namespace: str | None = None) -> Iterator[Document]:
+        """Every object of a kind, in one namespace or (None) in all."""
+        namespaces = self._kinds.get(kind, {})
+        if namespace is not None:
+            yield from namespaces.get(namespace, {}).values()
+            return
+        for names in namespaces.values():
+            yield from names.values()
+
+    def count(self, kind: str) -> int:
+        """How many objects of a kind are held."""
+        return sum(len(names) for names in self._kinds.get(kind, {}).values())
+
+
+@dataclass(slots=True)
+class Lookup:
+    """One evaluation's view of the store, with what the shell fetched for it; None in ``fetched`` means: not there."""
+
+    store: ObjectStore
+    fetched: Mapping[ObjectKey, Document | None] = field(default_factory=dict)
+    missing: set[ObjectKey] = field(default_factory=set)
+
+    def get(self, kind: str, namespace: str, name: str) -> Document | None:
+        """The object, or None where it surely does not exist.
+
+        Raises `MissingObjectError` where that is unknown, and `MalformedObjectError` for one no policy may read.
+        """
+        key = ObjectKey(kind, namespace, name)
+        document = self.store.get(key)
+        if document is not None:
+            return self.held(key, document)
+        if self.store.complete or key in self.fetched:
+            document = self.fetched.get(key)
+            return document if document is None else self.sound(key, document, _fault(document))
+        self.missing.add(key)
+        raise MissingObjectError(f"{kind} {namespace}/{name} is not in the cache")
+
+    def held(self, key: ObjectKey, document: Document) -> Document:
+        """An object of the store that policies may read. Raises `MalformedObjectError`."""
+        return self.sound(key, document, self.store.fault(key))
+
+    @staticmethod
+    def sound(key: ObjectKey, document: Document, fault: str) -> Document:
+        """An object that policies may read. Raises `MalformedObjectError` where it has a fault."""
+        if fault:
+            raise MalformedObjectError(f"{key.kind} {key.namespace}/{key.name}", fault)
+        return document
+
+    def each(self, kind: str, namespace: str | None = None) -> Iterator[Document]:
+        """Every object of a kind that the store holds."""
+        return self.store.each(kind, namespace)

@@ -1,0 +1,211 @@
+"""AdmissionReview in, AdmissionResponse out: the wire form of one question from the API server.
+
+Reading is strict and bounded; a document that is no ``admission.k8s.io/v1`` review is the caller's error
+(`BadReviewError`), never a verdict. Source of the shapes: k8s.io/api/admission/v1 types.go.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from webhook.core.kube.strict_json import DocumentError, parse
+
+if TYPE_CHECKING:
+    from webhook.core.kube.fields import Document
+
+REVIEW_API_VERSION = "admission.k8s.io/v1"
+MAX_REVIEW_BYTES = 4 * 1024 * 1024
+_MAX_UID = 256
+_OPERATIONS = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
+
+
+class BadReviewError(ValueError):
+    """The bytes are no admission review; the message is one line for whoever sent them."""
+
+
+class RefusedReviewError(ValueError):
+    """A review whose object cannot be judged safely: it is answered with a denial, not with an HTTP error."""
+
+    def __init__(self, uid: str, reason: str) -> None:
+        super().__init__(reason)
+        self.uid = uid
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class GroupVersionName:
+    """A group, a version, and the kind or resource in it."""
+
+    group: str
+    version: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserInfo:
+    """Who makes the request, as the API server authenticated it."""
+
+    username: str = ""
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionRequest:
+    """One request. ``raw`` is the request document itself, for policies that read ``request``.
+
+    ``running`` says that nobody asks: what was admitted earlier and runs is judged again.
+    """
+
+    uid: str
+    kind: GroupVersionName
+    resource: GroupVersionName
+    subresource: str
+    operation: str
+    name: str
+    namespace: str
+    user: UserInfo
+    object: Document | None
+    old_object: Document | None
+    dry_run: bool
+    raw: Document
+    running: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionResponse:
+    """One answer. ``patch`` is a JSON patch (RFC 6902), empty where nothing changes."""
+
+    uid: str
+    allowed: bool
+    message: str = ""
+    code: int = 403
+    reason: str = "Forbidden"
+    warnings: tuple[str, ...] = ()
+    audit_annotations: dict[str, str] = field(default_factory=dict)
+    patch: tuple[Document, ...] = ()
+
+
+def parse_review(body: bytes) -> AdmissionRequest:
+    """Read one AdmissionReview.
+
+    Raises `BadReviewError` where the bytes are none, and `RefusedReviewError` where they are one but hold
+    something no policy can judge safely (a NUL, too deep a nesting, a number beyond 64 bits).
+    """
+    if len(body) > MAX_REVIEW_BYTES:
+        raise BadReviewError(f"the review is larger than {MAX_REVIEW_BYTES} bytes")
+    try:
+        document = parse(body)
+    except DocumentError as error:
+        uid = _uid_of(body)
+        if uid is None:
+            raise BadReviewError(str(error)) from None
+        raise RefusedReviewError(uid, str(error)) from None
+    return parse_request(document)
+
+
+def parse_request(document: Any) -> AdmissionRequest:
+    """Read an already parsed AdmissionReview. Raises `BadReviewError`."""
+    if not isinstance(document, dict):
+        raise BadReviewError("the body is no JSON object")
+    if document.get("kind") != "AdmissionReview" or document.get("apiVersion") != REVIEW_API_VERSION:
+        raise BadReviewError(f"the body is no {REVIEW_API_VERSION} AdmissionReview")
+    raw = document.get("request")
+    if not isinstance(raw, dict):
+        raise BadReviewError("the review has no request")
+    uid = _text(raw, "uid")
+    if not uid or len(uid) > _MAX_UID:
+        raise BadReviewError(f"request.uid must be a string of 1 to {_MAX_UID} characters")
+    operation = _text(raw, "operation")
+    if operation not in _OPERATIONS:
+        raise BadReviewError("request.operation must be CREATE, UPDATE, DELETE or CONNECT")
+    return AdmissionRequest(
+        uid=uid,
+        kind=_gvk(raw, "kind", "kind"),
+        resource=_gvk(raw, "resource", "resource"),
+        subresource=_text(raw, "subResource"),
+        operation=operation,
+        name=_text(raw, "name"),
+        namespace=_text(raw, "namespace"),
+        user=_user(raw),
+        object=_object(raw, "object"),
+        old_object=_object(raw, "oldObject"),
+        dry_run=raw.get("dryRun") is True,
+        raw=raw,
+    )
+
+
+def render_review(response: AdmissionResponse) -> bytes:
+    """The bytes that answer a review; ``status`` only on a denial, ``patch`` only where something changes."""
+    answer: Document = {"uid": response.uid, "allowed": response.allowed}
+    if not response.allowed:
+        answer["status"] = {
+            "status": "Failure",
+            "code": response.code,
+            "reason": response.reason,
+            "message": response.message,
+        }
+    if response.warnings:
+        answer["warnings"] = response.warnings
+    if response.audit_annotations:
+        answer["auditAnnotations"] = response.audit_annotations
+    if response.allowed and response.patch:
+        answer["patchType"] = "JSONPatch"
+        answer["patch"] = base64.b64encode(orjson.dumps(response.patch)).decode("ascii")
+    return orjson.dumps({"apiVersion": REVIEW_API_VERSION, "kind": "AdmissionReview", "response": answer})
+
+
+def _uid_of(body: bytes) -> str | None:
+    """The uid of a review that could not be loaded whole, so that its denial can still echo it."""
+    try:
+        document = orjson.loads(body)
+        uid = document["request"]["uid"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return uid if isinstance(uid, str) and 0 < len(uid) <= _MAX_UID else None
+
+
+def _text(parent: Document, key: str) -> str:
+    value = parent.get(key, "")
+    if not isinstance(value, str):
+        raise BadReviewError(f"request.{key} must be a string")
+    return value
+
+
+def _gvk(raw: Document, key: str, last: str) -> GroupVersionName:
+    value = raw.get(key)
+    if not isinstance(value, dict):
+        raise BadReviewError(f"request.{key} is missing")
+    parts = (value.get("group", ""), value.get("version", ""), value.get(last, ""))
+    if not all(isinstance(part, str) for part in parts) or not parts[1] or not parts[2]:
+        raise BadReviewError(f"request.{key} must name group, version and {last}")
+    return GroupVersionName(*parts)
+
+
+def _user(raw: Document) -> UserInfo:
+    value = raw.get("userInfo", {})
+    if not isinstance(value, dict):
+        raise BadReviewError("request.userInfo must be an object")
+    groups, extra = value.get("groups") or [], value.get("extra") or {}
+    if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
+        raise BadReviewError("request.userInfo.groups must be a list of strings")
+    if not isinstance(extra, dict) or not all(isinstance(values, list) for values in extra.values()):
+        raise BadReviewError("request.userInfo.extra must map names to lists")
+    return UserInfo(
+        username=_text(value, "username"),
+        uid=_text(value, "uid"),
+        groups=tuple(groups),
+        extra={name: tuple(str(item) for item in values) for name, values in extra.items()},
+    )
+
+
+def _object(raw: Document, key: str) -> Document | None:
+    value = raw.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise BadReviewError(f"request.{key} must be an object")
+    return value

@@ -1,0 +1,1 @@
+"""Any workload kind to its pod templates."""

@@ -1,0 +1,1 @@
+"""The key broker: decides again before a key leaves the KMS."""

@@ -1,0 +1,232 @@
+"""Attestation of accelerators: NVIDIA's entity attestation tokens (EAT), verified here from the first byte to the last.
+
+Pure: the issuer's keys and the time are handed in. Keys come from the configured set only, whatever a token's header
+says; every claim that must hold must be there and hold, and a claim that is null holds nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import jwt
+from jwt.exceptions import PyJWTError
+
+from webhook.cel import Bindings, CompileError, EvaluationError, Program, environment
+from webhook.core.kube.strict_json import DocumentError, check
+from webhook.keys.broker.refusal import EVIDENCE, NO_EVIDENCE, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ALGORITHM = "ES384"
+SKEW = 30
+MAX_TOKENS = 64
+_MAX_TOKEN = 64 * 1024
+_REGISTERED = ("iss", "exp", "iat", "nbf")
+_OVERALL = "x-nvidia-overall-att-result"
+_NONCE = "eat_nonce"
+# NVIDIA's tokens of version 2 and 3 spell the same success differently.
+_GOOD_MEASUREMENTS = frozenset({"success", "comparison-successful"})
+_DIGESTS = frozenset({"SHA-256", "SHA256"})
+# Null where there is nothing to tell; every other null is a check that was not made.
+_MAY_BE_NULL = frozenset({
+    "x-nvidia-attestation-warning", "x-nvidia-mismatch-measurement-records", "x-nvidia-cert-revocation-reason",
+})  # fmt: skip
+# What a device's token must say of its report and of both reference manifests: that each is signed, and by whom it may
+# be. Version 3 gives the chain's state (NVIDIA's guide to GPU claims), version 2 a verdict under the name beside it.
+_SIGNED = {
+    "attestation-report": "x-nvidia-gpu-attestation-report-cert-chain-validated",
+    "driver-rim": "x-nvidia-gpu-driver-rim-cert-validated",
+    "vbios-rim": "x-nvidia-gpu-vbios-rim-cert-validated",
+}
+_GOOD_CERTIFICATE = {"x-nvidia-cert-status": "valid", "x-nvidia-cert-ocsp-status": "good"}
+_NONCE_MATCHES = ("x-nvidia-gpu-attestation-report-nonce-match", "x-nvidia-attestation-report-nonce-match")
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What verified tokens say: the platform's claims and each device's, by its name in the token (``GPU-0``)."""
+
+    overall: dict[str, Any]
+    devices: dict[str, dict[str, Any]]
+
+    def as_cel(self) -> dict[str, Any]:
+        """The value a rule sees as ``object``: ``overall``, and ``devices`` as a list with ``name`` in each."""
+        return {
+            "overall": self.overall,
+            "devices": [{**claims, "name": name} for name, claims in sorted(self.devices.items())],
+        }
+
+
+def verify(evidence: Any, keys: Mapping[str, Any], issuer: str, nonce: str, now: float) -> Claims:
+    """The claims of ``evidence``, the attestation service's answer: ``[["JWT", overall], {name: token, …}]``.
+
+    ``keys`` is the issuer's JSON web key set; ``nonce`` is what the evidence must be made over; ``now`` Unix seconds.
+
+    Raises:
+        RefusedError: something about it does not hold; the sentence says what.
+    """
+    overall_token, device_tokens = _tokens(evidence)
+    overall = _claims(overall_token, keys, issuer, nonce, now, "the overall token")
+    if overall.get(_OVERALL) is not True:
+        raise RefusedError(EVIDENCE, f"attestation: the service says that it failed ({_OVERALL})")
+    submods = overall.get("submods")
+    if not isinstance(submods, dict) or not submods or set(submods) != set(device_tokens):
+        raise RefusedError(
+            EVIDENCE, "attestation: the devices' tokens are not those that the overall token names"
+        )
+    devices = {}
+    for name, token in device_tokens.items():
+        _check_digest(name, submods[name], token)
+        claims = _claims(token, keys, issuer, nonce, now, f"the token of {name}")
+        _check_device(name, claims)
+        devices[name] = claims
+    return Claims(overall, devices)
+
+
+def check_rule(rule: Program | None, claims: Claims) -> None:
+    """Evaluate an admin's rule over the claims.
+
+    Raises:
+        RefusedError: it is false, or cannot be evaluated.
+    """
+    if rule is None:
+        return
+    try:
+        document = claims.as_cel()
+        check(document)
+        holds = rule.evaluate(Bindings({"object": document}))
+    except (EvaluationError, DocumentError) as error:
+        raise RefusedError(
+            EVIDENCE, f"attestation: the rule of this model cannot be evaluated: {error}"
+        ) from None
+    if holds is not True:
+        raise RefusedError(EVIDENCE, "attestation: the devices do not meet the rule of this model")
+
+
+@lru_cache(maxsize=64)
+def compile_rule(rule: str) -> Program | None:
+    """A rule as a program; None for the empty one.
+
+    Raises:
+        RefusedError: it does not compile: nothing can meet it.
+    """
+    if not rule:
+        return None
+    try:
+        return environment(authorizer=False, params=False, weightlock=False).compile(rule)
+    except CompileError as error:
+        raise RefusedError(
+            EVIDENCE, f"attestation: the rule of this model does not compile: {error}"
+        ) from None
+
+
+def _tokens(evidence: Any) -> tuple[str, dict[str, str]]:
+    if evidence is None:
+        raise RefusedError(
+            NO_EVIDENCE, "this model asks for attested accelerators, and the sidecar sent no evidence"
+        )
+    match evidence:
+        case [["JWT", str(overall)], dict(devices)] if 0 < len(devices) <= MAX_TOKENS:
+            tokens = {str(name): token for name, token in devices.items() if isinstance(token, str)}
+            if len(tokens) == len(devices) and all(
+                len(token) <= _MAX_TOKEN for token in (overall, *tokens.values())
+            ):
+                return overall, tokens
+    raise RefusedError(EVIDENCE, "attestation: the evidence is not a detached EAT bundle")
+
+
+def _claims(
+    token: str, keys: Mapping[str, Any], issuer: str, nonce: str, now: float, what: str
+) -> dict[str, Any]:
+    try:
+        key = _key(jwt.get_unverified_header(token), keys)
+        # The time is checked below, by the clock that was handed in.
+        options: Any = {"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False}
+        options["require"] = list(_REGISTERED)
+        claims = jwt.decode(token, key, algorithms=[ALGORITHM], issuer=issuer, options=options)
+    except (PyJWTError, ValueError, TypeError) as error:
+        raise RefusedError(EVIDENCE, f"attestation: {what} is not the issuer's ({error})") from None
+    _check_times(claims, now, what)
+    found = claims.get(_NONCE)
+    if not isinstance(found, str) or not hmac.compare_digest(found.lower().encode(), nonce.encode()):
+        raise RefusedError(EVIDENCE, f"attestation: {what} was not made for this release (nonce)")
+    _refuse_nulls(claims, what)
+    return claims
+
+
+def _key(header: Mapping[str, Any], keys: Mapping[str, Any]) -> jwt.PyJWK:
+    """The issuer's key with the token's key id. Where keys could be fetched from (``jku``, ``x5u``) is not read."""
+    if header.get("alg") != ALGORITHM or "crit" in header:
+        raise ValueError(f"its algorithm is not {ALGORITHM}")
+    for item in keys.get("keys") or ():
+        if isinstance(item, dict) and item.get("kid") == header.get("kid") and item.get("kty") == "EC":
+            return jwt.PyJWK(item, algorithm=ALGORITHM)
+    raise ValueError("it is signed with a key that the issuer does not publish")
+
+
+def _check_times(claims: Mapping[str, Any], now: float, what: str) -> None:
+    times = [claims[name] for name in ("nbf", "iat", "exp")]
+    if any(isinstance(moment, bool) or not isinstance(moment, int | float) for moment in times):
+        raise RefusedError(EVIDENCE, f"attestation: {what} has times that are no numbers")
+    begins, issued, ends = times
+    if not (max(begins, issued) - SKEW <= now < ends + SKEW):
+        raise RefusedError(EVIDENCE, f"attestation: {what} is expired or not valid yet")
+
+
+def _check_digest(name: str, digest: Any, token: str) -> None:
+    actual = hashlib.sha256(token.encode()).hexdigest()
+    match digest:
+        case ["DIGEST", [str(algorithm), str(expected)]] if algorithm in _DIGESTS:
+            if hmac.compare_digest(actual.encode(), expected.lower().encode()):
+                return
+    raise RefusedError(
+        EVIDENCE, f"attestation: the token of {name} is not the one that the overall token speaks of"
+    )
+
+
+def _check_device(name: str, claims: Mapping[str, Any]) -> None:
+    if claims.get("measres") not in _GOOD_MEASUREMENTS:
+        raise RefusedError(EVIDENCE, f"attestation: the measurements of {name} do not match (measres)")
+    if not any(claims.get(claim) is True for claim in _NONCE_MATCHES):
+        raise RefusedError(EVIDENCE, f"attestation: the report of {name} was not made for this nonce")
+    if claims.get("secboot") is not True or claims.get("dbgstat") != "disabled":
+        raise RefusedError(EVIDENCE, f"attestation: {name} runs without secure boot, or with debugging on")
+    for claim, value in _walk(claims):
+        if value is False and claim.startswith("x-nvidia-") and claim not in _MAY_BE_NULL:
+            raise RefusedError(EVIDENCE, f"attestation: a check of {name} failed ({claim})")
+        if value != _GOOD_CERTIFICATE.get(claim, value):
+            raise RefusedError(EVIDENCE, f"attestation: a certificate of {name} does not hold ({claim})")
+    for what, verdict in _SIGNED.items():
+        signature, chain = f"x-nvidia-gpu-{what}-signature-verified", f"x-nvidia-gpu-{what}-cert-chain"
+        if claims.get(signature) is not True:
+            raise RefusedError(EVIDENCE, f"attestation: a check of {name} was not made ({signature})")
+        state = claims.get(chain)
+        if not (claims.get(verdict) is True if state is None else _is_good(state)):
+            raise RefusedError(EVIDENCE, f"attestation: a check of {name} was not made ({chain})")
+
+
+def _is_good(chain: Any) -> bool:
+    return isinstance(chain, dict) and _GOOD_CERTIFICATE.items() <= chain.items()
+
+
+def _refuse_nulls(claims: Any, what: str) -> None:
+    for claim, value in _walk(claims):
+        if value is None and claim not in _MAY_BE_NULL:
+            raise RefusedError(EVIDENCE, f"attestation: {what} leaves {claim} open (null)")
+
+
+def _walk(claims: Any) -> Iterator[tuple[str, Any]]:
+    """Every claim with its value, however deep it lies."""
+    stack = [claims]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            yield from value.items()
+            stack += value.values()
+        elif isinstance(value, list):
+            stack += value

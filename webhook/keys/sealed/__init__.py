@@ -1,0 +1,1 @@
+"""Sealed weights: format, sealing, unsealing, reading."""

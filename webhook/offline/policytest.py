@@ -1,0 +1,276 @@
+"""Policy tests: cases in YAML beside a policy, each a request and what should become of it, judged as admission would.
+
+A case is evaluated offline, on a state of its own; nothing outside the directory of its file is read. A file that
+cannot be understood is an error, and a policy that could not be evaluated fails the case: neither ever passes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from webhook.api.base import Schema
+from webhook.api.config import Settings
+from webhook.api.faults import describe
+from webhook.core.admission.messages import warnings
+from webhook.core.kube.review import REVIEW_API_VERSION
+from webhook.manifests.reader import TEST_SUFFIX, Manifest, ManifestError, read_file, read_path
+from webhook.offline.provider import ManifestSource
+from webhook.offline.review import Asker, account_groups, as_review, review
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from webhook.core.admission.verdict import Verdict
+    from webhook.core.kube.fields import Document
+
+
+class Who(Schema):
+    """Who asks: a user, or a service account as ``namespace/name``; neither: the pod's own service account."""
+
+    user: str = ""
+    service_account: str = Field(default="", pattern=r"^([^/]+/[^/]+)?$")
+    groups: list[str] = Field(default_factory=list)
+    extra: dict[str, list[str]] = Field(default_factory=dict)
+
+    @property
+    def username(self) -> str:
+        """The name the API server would know them by."""
+        namespace, slash, name = self.service_account.partition("/")
+        return f"system:serviceaccount:{namespace}:{name}" if slash else self.user
+
+
+class Expectation(Schema):
+    """What should become of the request; what is left out is not looked at.
+
+    ``codes`` are all codes of the denial in any order; ``message`` and ``fix`` are parts of a finding that denies, and
+    ``warning`` of a warning.
+    """
+
+    allowed: bool
+    codes: list[str] | None = None
+    message: str = ""
+    fix: str = ""
+    warning: str = ""
+    injected: bool | None = None
+
+
+class Case(Schema):
+    """One request.
+
+    ``change`` is a merge patch (RFC 7396) on ``object``, so that cases can be variations of one object. ``resource``
+    and ``objectName`` are for requests whose object does not name its resource, such as pods/exec; an empty
+    ``namespace`` then means that the resource is cluster-scoped.
+    """
+
+    name: str = Field(min_length=1)
+    who: Who | None = None
+    operation: Literal["CREATE", "UPDATE", "DELETE", "CONNECT"] = "CREATE"
+    resource: str = ""
+    subresource: str = ""
+    object_name: str = ""
+    namespace: str | None = None
+    object: dict[str, Any] | None = None
+    change: dict[str, Any] = Field(default_factory=dict)
+    old: dict[str, Any] | None = None
+    state: list[dict[str, Any]] = Field(default_factory=list, description="objects besides those of the file")
+    expect: Expectation
+
+    @model_validator(mode="after")
+    def _has_an_object(self) -> Self:
+        if self.object is None and not self.resource:
+            raise ValueError("a case needs object, or resource and objectName")
+        if self.operation == "UPDATE" and self.old is None:
+            raise ValueError("an UPDATE needs old, the object as it was")
+        return self
+
+
+class Cases(Schema):
+    """A file of cases.
+
+    ``policies`` names policy files beside it, or is ``all``; left out, it is the file of the same name. ``definitions``
+    is for YAML anchors.
+    """
+
+    policies: list[str] | Literal["all"] = Field(default_factory=list)
+    settings: Settings = Field(default_factory=Settings)
+    who: Who = Field(default_factory=Who)
+    namespace: str = "default"
+    definitions: Any = None
+    state: list[dict[str, Any] | str] = Field(
+        default_factory=list, description="objects, or names of files of them"
+    )
+    cases: list[Case] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one case went; no problems: as expected."""
+
+    file: str
+    case: str
+    problems: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything was as expected."""
+        return not self.problems
+
+
+class Suite:
+    """The cases of one file, with the policies and the state they are judged by. Raises `ManifestError`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = _read(path)
+        self._manifests: list[Manifest] = []
+        self._source: ManifestSource | None = None
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """The cases, in the order of the file."""
+        return tuple(self._file.cases)
+
+    def run(self, case: Case) -> Result:
+        """Judge one case. Raises `ManifestError` where its object is none."""
+        return Result(str(self.path), case.name, tuple(_problems(case.expect, self.verdict(case))))
+
+    def verdict(self, case: Case) -> Verdict:
+        """What admission says to one case. Raises `ManifestError`."""
+        return review(self.review_of(case), Asker(), self.source(case)).verdict
+
+    def review_of(self, case: Case) -> Manifest:
+        """The AdmissionReview of one case. Raises `ManifestError`."""
+        place = f"{self.path}: {case.name}"
+        try:
+            return Manifest(place, _request(case, self._file, self.source(case)))
+        except ValueError as error:
+            raise ManifestError(f"{place}: {error}") from None
+
+    def source(self, case: Case) -> ManifestSource:
+        """The state of one case: that of the file, with what the case adds. Raises `ManifestError`."""
+        if self._source is None:
+            self._manifests = [*_policies(self.path, self._file), *_state(self.path, self._file)]
+            self._source = ManifestSource(self._manifests, self._file.settings)
+        if not case.state:
+            return self._source
+        own = [Manifest(f"{self.path}: {case.name}: state", document) for document in case.state]
+        return ManifestSource([*self._manifests, *own], self._file.settings)
+
+
+def suites(path: Path) -> Iterator[Suite]:
+    """Every test file at or below a path, in the order of names. Raises `ManifestError` where one is no test file."""
+    files = [path] if path.is_file() else sorted(path.rglob(f"*{TEST_SUFFIX}"))
+    for file in files:
+        yield Suite(file)
+
+
+def _read(path: Path) -> Cases:
+    documents = [manifest.document for manifest in read_file(path)]
+    if len(documents) != 1:
+        raise ManifestError(f"{path}: a test file is one YAML document")
+    try:
+        return Cases.model_validate(documents[0])
+    except ValidationError as error:
+        raise ManifestError(f"{path}: {describe(error)}") from None
+
+
+def _policies(path: Path, file: Cases) -> Iterator[Manifest]:
+    if file.policies == "all":
+        yield from read_path(path.parent)
+        return
+    for name in file.policies or [path.name.removesuffix(TEST_SUFFIX) + ".yaml"]:
+        yield from read_file(_beside(path, str(name)))
+
+
+def _state(path: Path, file: Cases) -> Iterator[Manifest]:
+    for item in file.state:
+        if isinstance(item, str):
+            yield from read_file(_beside(path, item))
+        else:
+            yield Manifest(f"{path}: state", item)
+
+
+def _beside(path: Path, name: str) -> Path:
+    """A file in the directory of the test file or below it. Raises `ManifestError`."""
+    found = (path.parent / name).resolve()
+    if not found.is_relative_to(path.parent.resolve()):
+        raise ManifestError(f"{path}: {name} is not below {path.parent}")
+    return found
+
+
+def _request(case: Case, file: Cases, source: ManifestSource) -> Document:
+    """The AdmissionReview of a case. Raises `ValueError`."""
+    who = case.who if case.who is not None else file.who
+    namespace = file.namespace if case.namespace is None else case.namespace
+    document = merged(case.object, case.change) if case.object is not None else None
+    if case.resource:
+        found = _named(case, who, namespace, document)
+    else:
+        asker = Asker(who.username, tuple(who.groups), namespace, case.operation, case.subresource, case.old)
+        found = as_review(document or {}, asker, source.snapshot())
+    if who.extra:
+        found["request"]["userInfo"]["extra"] = who.extra
+    return found
+
+
+def _named(case: Case, who: Who, namespace: str, document: Document | None) -> Document:
+    """The review of a request whose resource the case names itself."""
+    resource, _, group = case.resource.partition(".")
+    api_version = str((document or {}).get("apiVersion", "v1"))
+    kind_group, _, version = api_version.rpartition("/")
+    request: Document = {
+        "uid": case.name[:256],
+        "kind": {"group": kind_group, "version": version, "kind": str((document or {}).get("kind", ""))},
+        "resource": {"group": group, "version": version, "resource": resource},
+        "operation": case.operation,
+        "name": case.object_name,
+        "userInfo": {"username": who.username, "groups": [*who.groups, *account_groups(who.username)]},
+        "object": document,
+        "oldObject": case.old,
+        "dryRun": False,
+    }
+    if case.subresource:
+        request["subResource"] = case.subresource
+    if namespace:
+        request["namespace"] = namespace
+    return {"apiVersion": REVIEW_API_VERSION, "kind": "AdmissionReview", "request": request}
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """A JSON merge patch (RFC 7396) applied to a value; neither is changed."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
+def _problems(expected: Expectation, verdict: Verdict) -> Iterator[str]:
+    """What is not as expected, each with what was found instead."""
+    found = "; ".join(f"{item.message} [{item.code}]" for item in verdict.denials) or "nothing denies it"
+    if verdict.allowed != expected.allowed:
+        yield f"expected it to be {'allowed' if expected.allowed else 'denied'}: {found}"
+        return
+    codes = sorted({item.code for item in verdict.denials})
+    if expected.codes is not None and codes != sorted(set(expected.codes)):
+        yield f"expected codes {', '.join(sorted(set(expected.codes)))}: {found}"
+    elif expected.codes is None and any(item.unevaluable for item in verdict.denials):
+        yield f"a policy could not be evaluated: {found}"
+    if expected.message and not any(expected.message in item.message for item in verdict.denials):
+        yield f"expected a message with {expected.message!r}: {found}"
+    fixes = [item.fix for item in verdict.denials]
+    if expected.fix and not any(expected.fix in fix for fix in fixes):
+        yield f"expected a fix with {expected.fix!r}: {'; '.join(fixes) or 'there is none'}"
+    warned = list(warnings(verdict.warnings))
+    if expected.warning and not any(expected.warning in text for text in warned):
+        yield f"expected a warning with {expected.warning!r}: {'; '.join(warned) or 'there is none'}"
+    if expected.injected is not None and verdict.injected != expected.injected:
+        yield f"expected the key sidecar {'to be' if expected.injected else 'not to be'} added"

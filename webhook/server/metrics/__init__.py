@@ -1,0 +1,1 @@
+"""Metrics: one registry and its endpoint."""

@@ -1,0 +1,1 @@
+"""The supervising process and its workers."""
