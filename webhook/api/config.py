@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from webhook.api.access import AccessSettings
+from webhook.api.audit import AuditSettings
 from webhook.api.authorities import parse_authorities
 from webhook.api.base import Name, Pattern, Schema
 
@@ -396,3 +397,4 @@ class Config(Schema):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tracing: Tracing = Field(default_factory=Tracing)
+    audit: AuditSettings = Field(default_factory=AuditSettings)

@@ -1,0 +1,77 @@
+"""The audit log of a process: open it as the configuration says, and close it with a stop entry."""
+
+from __future__ import annotations
+
+import re
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from webhook.app.errors import UsageError
+from webhook.audit.errors import AuditError
+from webhook.audit.keys import KEYS, load_signer
+from webhook.audit.storage import Directory
+from webhook.audit.witness import Witnesses
+from webhook.audit.writer import LogWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from webhook.api.audit import AuditSettings
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def origin_of(settings: AuditSettings, component: str) -> str:
+    """Return the origin of a component's log: ``<cluster>/<component>/<instance>``."""
+    instance = settings.instance or _UNSAFE.sub("-", socket.gethostname())[:80] or "local"
+    return f"{settings.cluster or 'cluster'}/{component}/{instance}"
+
+
+@contextmanager
+def audit_log(settings: AuditSettings, component: str) -> Iterator[LogWriter | None]:
+    """Open the log of a component while the context lasts. None if the log is off.
+
+    Raises:
+        UsageError: the log cannot be opened.
+    """
+    if not settings.directory:
+        yield None
+        return
+    try:
+        writer = _open(settings, component)
+    except AuditError as error:
+        raise UsageError(str(error)) from None
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def _open(settings: AuditSettings, component: str) -> LogWriter:
+    origin = origin_of(settings, component)
+    parent = Path(settings.directory)
+    place = parent.joinpath(*origin.split("/")[1:])
+    key = Path(settings.key) if settings.key else parent.with_name(f"{parent.name}.key")
+    signer = load_signer(key, origin, create=not settings.key)
+    witnesses = Witnesses(settings.witnesses, settings.witness_timeout_seconds) if settings.witnesses else None
+    writer = LogWriter(
+        Directory(place, fsync=settings.fsync),
+        signer,
+        limit=settings.queue_limit,
+        interval=settings.interval_seconds,
+        cosign=witnesses.cosign if witnesses is not None else None,
+        quorum=settings.quorum,
+    )
+    writer.open()
+    _publish_keys(place, [each.render() for each in signer.keys])
+    return writer
+
+
+def _publish_keys(place: Path, keys: list[str]) -> None:
+    """Write the public keys beside the log. They help a reader, and prove nothing by themselves."""
+    try:
+        (place / KEYS).write_text("".join(f"{key}\n" for key in keys))
+    except OSError as error:
+        raise AuditError(f"cannot write {place / KEYS}: {error.strerror or error}") from None
