@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from itertools import cycle
 from typing import TYPE_CHECKING
 
+from webhook.api import codes
 from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import Knowledge, Needs, NotReadyError
 from webhook.core.admission.validate import internal_denial, refused, validate
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 
     Step = Callable[[AdmissionRequest, Snapshot, Knowledge, datetime], Verdict | Needs]
 
-INTERNAL_ERROR = "WL902"
-NOT_READY = "WL903"
-OVERLOADED = "WL904"
-NO_ANSWER = "WL905"
 MAX_ROUNDS = 8
 # What remains of the API server's patience for the way there and back.
 _MARGIN_SECONDS = 1.0
@@ -185,16 +182,16 @@ class AdmissionService:
                 self._metrics.internal_error(code)
                 log.warning("not judged", extra={"fields": {"uid": request.uid, "code": code, "why": reason}})
                 return internal_denial(request.uid, code, reason)
-        self._metrics.internal_error(INTERNAL_ERROR)
-        fields = {"uid": request.uid, "code": INTERNAL_ERROR}
+        self._metrics.internal_error(codes.INTERNAL_ERROR)
+        fields = {"uid": request.uid, "code": codes.INTERNAL_ERROR}
         log.error("internal error", exc_info=error, extra={"fields": fields})
-        return internal_denial(request.uid, INTERNAL_ERROR, f"internal error ({type(error).__name__})")
+        return internal_denial(request.uid, codes.INTERNAL_ERROR, f"internal error ({type(error).__name__})")
 
 
 _FAULTS: dict[type[Exception], tuple[str, str]] = {
-    OverloadedError: (OVERLOADED, "Weightlock has too much to do: "),
-    NotReadyError: (NOT_READY, ""),
-    _UnanswerableError: (NO_ANSWER, ""),
+    OverloadedError: (codes.OVERLOADED, "Weightlock has too much to do: "),
+    NotReadyError: (codes.NOT_READY, ""),
+    _UnanswerableError: (codes.LOOKUP_FAILED, ""),
 }
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from webhook.api.codes import UNSAFE_DOCUMENT
 from webhook.cluster.doctor.installation_view import Finding, Patient, SkippedError
-from webhook.core.admission.validate import UNSAFE_DOCUMENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from webhook.api import codes
 from webhook.cel import Bindings
 from webhook.cel.ast import managed_fields
 from webhook.cel.authz import Answers, UnansweredError
@@ -44,16 +45,10 @@ if TYPE_CHECKING:
     from webhook.core.kube.review import AdmissionRequest, RefusedReviewError
     from webhook.core.policies.policy import Policy
 
-UNSAFE_DOCUMENT = "WL501"
-MALFORMED_OBJECT = "WL502"
-NOT_INJECTED = "WL301"
-RESERVED_NAME = "WL302"
-UNDELIVERABLE = "WL303"
-UNREADABLE = "WL304"
 _OURS = "weightlock"
 _WRITES = frozenset({"CREATE", "UPDATE"})
 _UNREADABLE = Finding(
-    UNREADABLE,
+    codes.UNREADABLE,
     _OURS,
     "readers may not be let at what the sidecar delivers: set securityContext.fsGroup on the pod",
     "set fsGroup, or one runAsUser for the whole pod",
@@ -83,7 +78,7 @@ def validate(
         findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
     except MalformedObjectError as error:
         fix = "correct the object: kubectl explain shows the fields"
-        findings = [Finding(MALFORMED_OBJECT, _OURS, f"the object cannot be judged: {error}", fix)]
+        findings = [Finding(codes.MALFORMED_OBJECT, _OURS, f"the object cannot be judged: {error}", fix)]
         return replace(settle(request.uid, findings), timings=tuple(judge.timings))
     except MissingObjectError:
         pass
@@ -104,7 +99,7 @@ def refused(error: RefusedReviewError) -> Verdict:
     """A review that no policy can judge safely."""
     fix = "remove what is named here from the object; no Kubernetes object needs it"
     return settle(
-        error.uid, [Finding(UNSAFE_DOCUMENT, _OURS, f"the request is refused: {error.reason}", fix)]
+        error.uid, [Finding(codes.UNSAFE_DOCUMENT, _OURS, f"the request is refused: {error.reason}", fix)]
     )
 
 
@@ -189,17 +184,17 @@ class _Judge:
         pod = object_of(self.request)
         wanted = injection_plan(self.request, self.snapshot, self._templates(), self.now)
         fix = "rename it: names that begin with weightlock- belong to Weightlock"
-        findings = [Finding(RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
+        findings = [Finding(codes.RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
         if wanted.agent is not None:
             if inject.patch(pod, wanted):
                 message = "the pod reads weights and does not carry the key sidecar as Weightlock adds it"
                 fix = "remove your own version of it; if you wrote none, another webhook changes pods after Weightlock"
-                findings.append(Finding(NOT_INJECTED, _OURS, message, fix))
+                findings.append(Finding(codes.SIDECAR_MODIFIED, _OURS, message, fix))
             elif inject.may_be_unreadable(pod, wanted, self.snapshot.settings.injection):
                 findings.append(_UNREADABLE)
         if wanted.undeliverable:
             findings += [
-                Finding(UNDELIVERABLE, _OURS, str(error), error.fix) for error in wanted.undeliverable
+                Finding(codes.UNDELIVERABLE, _OURS, str(error), error.fix) for error in wanted.undeliverable
             ]
         return findings
 
@@ -220,7 +215,7 @@ class _Judge:
         fix = "leave the key sidecar and its volumes as they are; delete the pod to get another"
         old = self.request.old_object or {"spec": {}}
         return [
-            Finding(RESERVED_NAME, _OURS, text, fix)
+            Finding(codes.RESERVED_NAME, _OURS, text, fix)
             for text in inject.tampering(object_of(self.request), old)
         ]
 
