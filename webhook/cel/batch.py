@@ -1,7 +1,7 @@
 """What several policies decide, in one evaluation: the engine is entered once, and Python runs once around it.
 
-A batch only ever says what each policy evaluated alone would say, and nothing where it cannot tell: an expression
-that has no value, a budget that is used up. It never words a finding, and never asks a Python callback about params or
+A batch returns only what each policy evaluated alone would return, and no result where that is uncertain: an expression
+that has no value, a budget that is used up. It never writes a finding, and never passes a Python callback params or
 the authorizer.
 """
 
@@ -28,11 +28,11 @@ _CALLING_BACK: Final = frozenset({"authorizer", "params"})
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What decides on one policy: conditions that must all hold for it to apply, and rules that must all hold.
+    """The expressions of one policy: conditions that must all be true for it to apply, and rules that must all be true.
 
     All conditions come from one environment; all rules from one, with one scope of variables. ``rules`` is None where
     they cannot be decided here: the case is then skipped, or left open as if one were broken. ``switch`` is the key of
-    `Bindings` ``matching`` that says whether the request matches; none where it always does.
+    `Bindings` ``matching`` that is true if the request matches; none if it always does.
     """
 
     conditions: tuple[Program, ...]
