@@ -28,11 +28,11 @@ _CALLING_BACK: Final = frozenset({"authorizer", "params"})
 
 @dataclass(frozen=True, slots=True)
 class BatchEntry:
-    """What decides on one policy: conditions that must all hold for it to apply, and rules that must all hold.
+    """What decides on one policy: conditions that must all be true for it to apply, and rules that must all be true.
 
-    All conditions come from one environment; all rules from one, with one scope of variables. ``rules`` is None where
-    they cannot be decided here: the case is then skipped, or left open as if one were broken. ``match_flag`` is the key of
-    `Bindings` ``matching`` that states whether the request matches; empty where it always does.
+    All conditions come from one environment. All rules come from one, with one scope of variables. ``rules`` is None
+    where they cannot be decided here: the entry is then skipped, or pending as if one were violated. ``match_flag`` is
+    the key of `Bindings` ``matching`` that states whether the request matches; empty where it always does.
     """
 
     conditions: tuple[Program, ...]

@@ -32,7 +32,7 @@ _BATCH_SIZE = 24
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A policy whose rules can match. ``remainder`` must match, too, and ``match_flag`` is its key if it is not empty."""
+    """A policy whose rules can match. ``remainder`` must match, too; ``match_flag`` is its key if it is not empty."""
 
     policy: Policy
     remainder: tuple[Matcher, ...]
@@ -114,7 +114,7 @@ class Candidates:
     see_managed_fields: bool
 
     def matching(self, request: AdmissionRequest, kind: RequestKind, lookup: Lookup) -> dict[str, bool]:
-        """Return the flags of the policies that match. Raises `MissingObjectError` for a namespace that is not cached."""
+        """Return the flags of the matching policies. Raises `MissingObjectError` for a namespace that is not cached."""
         return {
             candidate.match_flag: True
             for candidate in self.selective
