@@ -6,8 +6,8 @@ from webhook.cli.access.suggest import rendered, suggest, wanted
 
 DENIAL = (
     'Error from server (Forbidden): error when creating "pod.yaml": admission webhook "validate.weightlock.dev" denied '
-    'the request: Pod research/train-7 is not allowed to read model "atlas-70b": service account research/default has no active '
-    "grant [WL101]\nFix: weightlock access request atlas-70b --for 8h --service-account research/default"
+    'the request: Pod research/train-7 is not allowed to read model "atlas-70b": service account research/default has no '
+    "active grant [WL101]\nFix: weightlock access request atlas-70b --for 8h --service-account research/default"
 )
 
 
@@ -16,7 +16,7 @@ def test_model_and_account_come_from_the_sentence():
 
 
 def test_two_models_and_a_line_break_in_the_middle():
-    text = 'Job a/b is not allowed to read\n model "atlas-70b", "borealis": neither alice nor\nservice account research/train'
+    text = 'Job a/b is not allowed to read\n model "atlas-70b", "borealis": no\nservice account research/train'
     assert wanted([text, text]) == [("atlas-70b", "research/train"), ("borealis", "research/train")]
 
 
