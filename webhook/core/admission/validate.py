@@ -142,20 +142,22 @@ class _Judge:
         findings: list[Finding] = []
         for facts in self._templates():
             bindings = self._bindings(facts, matching, whole=candidates.see_managed_fields)
-            timings, left = candidates.settle(bindings, matching)
+            timings, pending = candidates.evaluate_batches(bindings, matching)
             self.timings += timings
-            for each in left:
-                findings += self._evaluate(each.policy, facts, bindings, skips=each.skips)
+            for each in pending:
+                findings += self._evaluate(each.policy, facts, bindings, condition_false=each.condition_false)
         return findings
 
     def _evaluate(
-        self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, skips: bool = False
+        self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, condition_false: bool = False
     ) -> list[Finding]:
         """The violations of one policy."""
         clock = self._clock
         begun = clock() if clock else None
         try:
-            evaluation = policy.evaluate(self.request, bindings, self.lookup, facts.path, skips=skips)
+            evaluation = policy.evaluate(
+                self.request, bindings, self.lookup, facts.path, condition_false=condition_false
+            )
         except (UnansweredError, MissingObjectError):
             # Go on, so that all that is needed is fetched in one round.
             return []

@@ -1,4 +1,4 @@
-"""From a policy's objects to a compiled `Policy`, and what stands in for one that cannot be compiled or even read.
+"""Compile a policy's objects to a `Policy`, and build a substitute for one that cannot be compiled or read.
 
 Every expression is compiled in the environment its field has in Kubernetes: matchConditions know no variables and a
 null namespaceObject, messages and audit annotations no authorizer (k8s.io/apiserver
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class PolicyError(ValueError):
-    """A policy that does not compile; the message names the field and shows where, for its author."""
+    """A policy that does not compile. The message names the field and the position for its author."""
 
     def __init__(self, name: str, field: str, error: str) -> None:
         super().__init__(f"{name}: {field}: {error}")
@@ -44,7 +44,7 @@ def compile_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPol
     if ref is not None and kind is None:
         if binding is spec:
             raise PolicyError(name, "spec.paramRef", "the policy has no paramKind")
-        # A binding of its own may say more than its policy asks for (policy/generic/policy_dispatcher.go).
+        # A separate binding may set params that its policy does not read (policy/generic/policy_dispatcher.go).
         ref = None
     param_kind = group_kind(kind.api_version, kind.kind) if kind else ""
     return Policy(
@@ -76,7 +76,7 @@ def compile_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPol
 
 
 def broken_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPolicySpec, error: str) -> Policy:
-    """A policy that does not compile: under Fail it denies whatever it would have judged, under Ignore nothing."""
+    """Build a policy that does not compile: under Fail it denies everything that it matches, under Ignore nothing."""
     return Policy(
         name=name,
         code=getattr(spec, "code", codes.CUSTOM_POLICY),
@@ -95,7 +95,7 @@ def broken_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPoli
 
 
 def unreadable_policy(name: str, document: Document | None, error: str) -> Policy:
-    """A policy whose object cannot be read: it denies what its matchConstraints name, or pods where even those fail."""
+    """Build a policy whose object is unreadable: it denies what its matchConstraints name, or all pods."""
     spec = document.get("spec") if document else None
     try:
         constraints = MatchResources.model_validate(
@@ -114,7 +114,7 @@ def unreadable_policy(name: str, document: Document | None, error: str) -> Polic
 
 
 def _readable_matcher(resources: MatchResources | None) -> Matcher:
-    """What the constraints match, or more: a selector that cannot be read leaves nothing out."""
+    """Compile the constraints. A selector that cannot be read excludes nothing."""
     try:
         return Matcher.compile(resources)
     except SelectorError:
@@ -123,7 +123,7 @@ def _readable_matcher(resources: MatchResources | None) -> Matcher:
 
 
 class _Compiler:
-    """Compiles the expressions of one policy in the environment each field has in Kubernetes."""
+    """Compile the expressions of one policy in the environment that each field has in Kubernetes."""
 
     def __init__(self, name: str, spec: PolicySpec) -> None:
         self.name = name
