@@ -11,7 +11,7 @@ import orjson
 
 from bench.documents import elsewhere, pod, policy, review
 from webhook.api.config import Settings
-from webhook.core.admission.provider import Knowledge
+from webhook.core.admission.provider import FetchedData
 from webhook.core.admission.snapshot import SnapshotBuilder
 from webhook.core.admission.validate import validate
 from webhook.core.admission.verdict import Verdict, respond
@@ -46,7 +46,7 @@ def snapshot(policies, objects=0, models=1):
 
 def answer(body, state):
     """What the webhook does between its sockets."""
-    verdict = validate(parse_review(body), state, Knowledge(), NOW)
+    verdict = validate(parse_review(body), state, FetchedData(), NOW)
     assert isinstance(verdict, Verdict), verdict
     assert verdict.allowed, verdict.denials
     return render_review(respond(verdict))

@@ -21,7 +21,7 @@ from webhook.core.kube.objects import Lookup
 from webhook.core.policies.lint import lint_policy
 from webhook.manifests.reader import Manifest, read_file
 from webhook.offline.policytest import Suite, suites
-from webhook.offline.provider import ManifestSource
+from webhook.offline.provider import ManifestProvider
 from webhook.offline.review import Asker, judge, request_of, review
 
 ROOT = Path(__file__).parents[2]
@@ -90,12 +90,12 @@ def corpus():
 
 
 @cache
-def pod_security(level: str) -> ManifestSource:
+def pod_security(level: str) -> ManifestProvider:
     names = ["baseline"] if level == "baseline" else ["baseline", "restricted"]
     policies = [item for name in names for item in read_file(POLICIES / f"{name}-containers.yaml")]
     labels = {"weightlock.dev/holds-weights": "true"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "vault", "labels": labels}}
-    return ManifestSource([*policies, Manifest("namespace", namespace)], Settings())
+    return ManifestProvider([*policies, Manifest("namespace", namespace)], Settings())
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def expressions(suite, case):
     source = suite.source(case)
     judged = judge(request_of(suite.review_of(case), Asker(), source), source, NOW)
     lookup = Lookup(source.snapshot().objects)
-    for policy, _, bindings in evaluations(judged.request, source.snapshot(), judged.knowledge, NOW):
+    for policy, _, bindings in evaluations(judged.request, source.snapshot(), judged.fetched, NOW):
         found = [None] if policy.params is None else policy.params.find(judged.request, lookup) or []
         for params in found:
             yield from evaluated(policy.name, bindings, params)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.review import AdmissionRequest
     from webhook.core.policies.policy import Policy
     from webhook.manifests.reader import Manifest
-    from webhook.offline.provider import ManifestSource
+    from webhook.offline.provider import ManifestProvider
     from webhook.offline.review import Asker
 
 
@@ -55,7 +55,7 @@ class Explanation:
 
 
 def explain_review(
-    manifest: Manifest, asker: Asker, source: ManifestSource, now: datetime | None = None
+    manifest: Manifest, asker: Asker, source: ManifestProvider, now: datetime | None = None
 ) -> Explanation:
     """Explain what `review` would say. Raises `ManifestError`."""
     try:
@@ -65,10 +65,10 @@ def explain_review(
     moment = now or datetime.now(UTC)
     judged = judge(request, source, moment)
     snapshot = source.snapshot()
-    lookup = Lookup(snapshot.objects, judged.knowledge.objects)
+    lookup = Lookup(snapshot.objects, judged.fetched.objects)
     rules: list[RuleExplained] = []
     try:
-        for policy, facts, bindings in evaluations(judged.request, snapshot, judged.knowledge, moment):
+        for policy, facts, bindings in evaluations(judged.request, snapshot, judged.fetched, moment):
             rules += _of_policy(policy, facts.path, judged.request, bindings, lookup)
     except MalformedObjectError:
         # The verdict says so, and then no policy was asked.

@@ -5,7 +5,7 @@ import yaml
 
 from webhook.api.config import Settings
 from webhook.manifests.reader import Manifest, ManifestError
-from webhook.offline.provider import DirectorySource
+from webhook.offline.provider import DirectoryProvider
 from webhook.offline.review import Asker, account_groups, as_review, review
 
 POLICY = """
@@ -33,7 +33,7 @@ POD = {
 def source(tmp_path):
     """A state directory with one policy."""
     (tmp_path / "policy.yaml").write_text(POLICY)
-    return DirectorySource([tmp_path], Settings())
+    return DirectoryProvider([tmp_path], Settings())
 
 
 def named(name, **fields):
@@ -125,4 +125,4 @@ def test_a_state_that_is_wrong_is_an_error_not_a_guess(tmp_path):
     policy["spec"]["validations"] = [{"expression": "nope"}]
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump(policy))
     with pytest.raises(ManifestError, match=r"broken\.yaml.*undeclared reference"):
-        DirectorySource([tmp_path], Settings())
+        DirectoryProvider([tmp_path], Settings())

@@ -13,7 +13,7 @@ from webhook.cli.access.ledger import Ledger
 from webhook.core.admission.snapshot import APPROVALS, MODELS, REQUESTS
 from webhook.manifests.reader import ManifestError, read_bytes, read_path
 from webhook.manifests.shipped import shipped_policies
-from webhook.offline.provider import DirectorySource
+from webhook.offline.provider import DirectoryProvider
 from webhook.offline.review import Asker, review
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def _reviewed(manifests: list[Manifest], state: Path) -> list[str]:
     return [finding.message for outcome in outcomes for finding in outcome.verdict.denials]
 
 
-def _source(paths: list[Path]) -> DirectorySource:
+def _source(paths: list[Path]) -> DirectoryProvider:
     missing = next((path for path in paths if not path.exists()), None)
     if missing is not None:
         raise UsageError(f"{missing}: no such directory")
     try:
-        return DirectorySource(paths, Settings())
+        return DirectoryProvider(paths, Settings())
     except ManifestError as error:
         raise UsageError(str(error)) from None

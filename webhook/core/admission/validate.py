@@ -1,7 +1,7 @@
 """One request to one verdict: `mutate` says what to add, `validate` says whether it may be.
 
-Both are pure. Where an answer is missing they return `Needs`; the shell finds the answers and asks again. Nothing
-here allows because something went wrong: what cannot be judged is a finding that denies.
+Both are pure. If data is missing they return `RequiredData`; the shell fetches it and evaluates again. Nothing here
+allows because something went wrong: an object that cannot be evaluated is a finding that denies.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from webhook.core.access.change import guard_change
 from webhook.core.access.validate import guard
 from webhook.core.access.waiver import waived
 from webhook.core.admission.definitions import check_definition
-from webhook.core.admission.provider import Needs
+from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.requests import (
     creates_pod,
     gather,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
-    from webhook.core.admission.provider import Knowledge
+    from webhook.core.admission.provider import FetchedData
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.facts import TemplateFacts
     from webhook.core.kube.review import AdmissionRequest, RefusedReviewError
@@ -60,11 +60,11 @@ _NAMESPACE = GroupVersionName("", "v1", "Namespace")
 def validate(
     request: AdmissionRequest,
     snapshot: Snapshot,
-    knowledge: Knowledge,
+    fetched: FetchedData,
     now: datetime,
     *,
     clock: Callable[[], float] | None = None,
-) -> Verdict | Needs:
+) -> Verdict | RequiredData:
     """Whether the request may go through, judged on the final object.
 
     With a ``clock`` (seconds) each policy is evaluated by itself and timed; the verdict is the same.
@@ -73,7 +73,7 @@ def validate(
         return settle(
             request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),)
         )
-    judge = _Judge(request, snapshot, knowledge, now, clock)
+    judge = _Judge(request, snapshot, fetched, now, clock)
     try:
         findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
     except MalformedObjectError as error:
@@ -83,16 +83,16 @@ def validate(
     except MissingObjectError:
         pass
     if judge.answers.open or judge.lookup.missing:
-        return Needs(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
+        return RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
     verdict = settle(request.uid, findings, judge.audit)
     return replace(verdict, timings=tuple(judge.timings))
 
 
 def evaluations(
-    request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime
+    request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData, now: datetime
 ) -> Iterator[tuple[Policy, TemplateFacts, Bindings]]:
-    """What `validate` evaluates, for those who explain a verdict; ``knowledge`` is what it came to in the end."""
-    yield from _Judge(request, snapshot, knowledge, now, None).evaluations()
+    """What `validate` evaluates, for those who explain a verdict; ``fetched`` is what it came to in the end."""
+    yield from _Judge(request, snapshot, fetched, now, None).evaluations()
 
 
 def refused(error: RefusedReviewError) -> Verdict:
@@ -116,15 +116,15 @@ class _Judge:
         self,
         request: AdmissionRequest,
         snapshot: Snapshot,
-        knowledge: Knowledge,
+        fetched: FetchedData,
         now: datetime,
         clock: Callable[[], float] | None,
     ) -> None:
         self.request = request
         self.snapshot = snapshot
         self.now = now
-        self.answers = Answers(knowledge.decisions)
-        self.lookup = Lookup(snapshot.objects, knowledge.objects)
+        self.answers = Answers(fetched.decisions)
+        self.lookup = Lookup(snapshot.objects, fetched.objects)
         self.audit: list[tuple[str, str]] = []
         self.timings: list[tuple[str, str, float | None]] = []
         self._clock = clock

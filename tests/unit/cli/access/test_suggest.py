@@ -16,7 +16,9 @@ def test_model_and_account_come_from_the_sentence():
 
 
 def test_two_models_and_a_line_break_in_the_middle():
-    text = 'Job a/b is not allowed to read\n model "atlas-70b", "borealis": no\nservice account research/train'
+    text = (
+        'Job a/b is not allowed to read\n model "atlas-70b", "borealis": no\nservice account research/train'
+    )
     assert wanted([text, text]) == [("atlas-70b", "research/train"), ("borealis", "research/train")]
 
 

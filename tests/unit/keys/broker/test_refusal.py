@@ -108,7 +108,7 @@ def not_ready(asked):
     def snapshot():
         raise NotReadyError("Weightlock has not read modelweights yet")
 
-    asked.broker._source = type("Source", (), {"snapshot": staticmethod(snapshot)})()
+    asked.broker._source = type("Source", (), {"snapshot": staticmethod(snapshot), "fetch": None})()
 
 
 def sealed_vault(asked):
