@@ -52,11 +52,11 @@ if TYPE_CHECKING:
 
     from webhook.api.broker import BrokerConfig
     from webhook.api.config import Listen
-    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.admission.provider import SnapshotProvider
     from webhook.keys.broker.service import Broker
     from webhook.server.http.server import Call, Handler
 
-    OpenBroker = Callable[[BrokerConfig], AbstractAsyncContextManager[tuple[Broker, SnapshotSource]]]
+    OpenBroker = Callable[[BrokerConfig], AbstractAsyncContextManager[tuple[Broker, SnapshotProvider]]]
 
 S = TypeVar("S", bound=Schema)
 
@@ -100,7 +100,7 @@ async def _serve(config: BrokerConfig, open_broker: OpenBroker) -> None:
 class BrokerServer:
     """One broker process: its listeners, health, metrics and certificate."""
 
-    def __init__(self, config: BrokerConfig, broker: Broker, source: SnapshotSource) -> None:
+    def __init__(self, config: BrokerConfig, broker: Broker, source: SnapshotProvider) -> None:
         self._config, self._broker, self._source = config, broker, source
         self._certificate = CertificateKeeper(config.tls)
         self._running = 0

@@ -6,7 +6,7 @@ import logging
 import orjson
 import pytest
 
-from webhook.core.admission.provider import Knowledge, NotReadyError
+from webhook.core.admission.provider import FetchedData, NotReadyError
 from webhook.core.kube.review import BadReviewError
 from webhook.server import admission as module
 from webhook.server.admission import AdmissionService
@@ -90,7 +90,7 @@ async def test_what_is_missing_is_asked_for_and_then_judged(serve, make_source, 
     async def answers(needs):
         asked.append(needs)
         await asyncio.sleep(0)
-        return Knowledge({question: module_decision(allowed=True) for question in needs.questions})
+        return FetchedData({question: module_decision(allowed=True) for question in needs.questions})
 
     source.answers = answers
     service, _ = serve(source)
@@ -161,7 +161,7 @@ async def test_a_snapshot_that_is_not_there_is_a_denial(serve, make_source, revi
 async def test_questions_without_end_end(serve, needy, review):
     async def nothing(needs):
         del needs
-        return Knowledge()
+        return FetchedData()
 
     needy.answers = nothing
     service, _ = serve(needy)
@@ -189,7 +189,7 @@ async def test_too_many_questions_at_once_are_turned_away(serve, needy, review):
 
     async def slow(needs):
         await waiting.wait()
-        return Knowledge({question: module_decision(allowed=True) for question in needs.questions})
+        return FetchedData({question: module_decision(allowed=True) for question in needs.questions})
 
     needy.answers = slow
     service, _ = serve(needy, gate=Gate(waiting_limit=10, asking_limit=2))

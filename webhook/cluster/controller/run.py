@@ -24,7 +24,7 @@ from webhook.cluster.controller.watches import CONFIGURATIONS, holds_weights
 from webhook.cluster.events import Events
 from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.scanner import Scanner
-from webhook.cluster.snapshot_provider import ClusterSource
+from webhook.cluster.snapshot_provider import ClusterProvider
 from webhook.core.admission.provider import NotReadyError
 from webhook.core.admission.snapshot import APPROVALS, REQUESTS
 from webhook.core.integrity.protection import Protection, protection
@@ -53,7 +53,7 @@ class Controller:
 
     def __init__(
         self,
-        source: ClusterSource,
+        source: ClusterProvider,
         config: Config,
         signer: Signer | None,
         expected: Mapping[ObjectKey, Document],
@@ -103,7 +103,7 @@ class Controller:
         async with AsyncExitStack() as stack:
             # With selfManaged it is the controller that makes the authorities.
             source = await stack.enter_async_context(
-                ClusterSource.connect(config, verifier=verifier, authorities_later=True)
+                ClusterProvider.connect(config, verifier=verifier, authorities_later=True)
             )
             controller = cls(source, config, signer, expected)
             tasks = [asyncio.create_task(reflector.run()) for reflector in controller._reflectors]

@@ -20,9 +20,9 @@ from webhook.cluster.reports.owners import Owners
 from webhook.cluster.reports.pace import Pace
 from webhook.cluster.reports.pages import each
 from webhook.cluster.reports.store import ReportStore
-from webhook.core.admission.provider import Knowledge, Needs, NotReadyError
+from webhook.core.admission.provider import FetchedData, NotReadyError, RequiredData
 from webhook.core.admission.replay import account_of, creation_of
-from webhook.core.admission.validate import internal_denial
+from webhook.core.admission.validate import internal_error
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.review import BadReviewError
 from webhook.core.kube.time import format_time
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from webhook.api.config import Reports
     from webhook.cluster.client.kinds import ResourceKind
     from webhook.cluster.events import Events
-    from webhook.cluster.snapshot_provider import ClusterSource
+    from webhook.cluster.snapshot_provider import ClusterProvider
     from webhook.core.admission.verdict import Verdict
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
@@ -64,7 +64,7 @@ log = logging.getLogger(__name__)
 class Scanner:
     """`run` it while this replica leads; `seen` and `gone` are told of every pod that the watch shows."""
 
-    def __init__(self, source: ClusterSource, events: Events, settings: Reports) -> None:
+    def __init__(self, source: ClusterProvider, events: Events, settings: Reports) -> None:
         self.judged = 0
         self.counts: dict[str, Counts] = {}
         self.last_complete: float | None = None
@@ -242,12 +242,12 @@ class Scanner:
     ) -> tuple[Verdict, list[Result]]:
         username, groups = account_of(document, self._source.snapshot().workloads)
         request = creation_of(document, kind.resource, f"scan-{resource.uid}", username, groups)
-        knowledge, now = Knowledge(), datetime.now(UTC)
+        knowledge, now = FetchedData(), datetime.now(UTC)
         for _ in range(_MAX_ROUNDS):
             outcome = judge_live(request, resource, self._source.snapshot(), knowledge, now)
-            if not isinstance(outcome, Needs):
+            if not isinstance(outcome, RequiredData):
                 return outcome
-            knowledge = knowledge.joined(await self._source.answer(outcome))
+            knowledge = knowledge.merge(await self._source.fetch(outcome))
         return _unjudged(resource, f"no verdict after {_MAX_ROUNDS} rounds of questions")
 
     async def _write(self, kind: ReportApi, turn: Turn, gathering: Gathering) -> None:
@@ -299,5 +299,5 @@ class Scanner:
 
 
 def _unjudged(resource: Resource, why: str) -> tuple[Verdict, list[Result]]:
-    verdict = internal_denial(f"scan-{resource.uid}", UNEVALUABLE_CODE, why)
+    verdict = internal_error(f"scan-{resource.uid}", UNEVALUABLE_CODE, why)
     return verdict, results_of(resource, verdict)

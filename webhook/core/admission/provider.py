@@ -19,7 +19,7 @@ class NotReadyError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class RequiredData:
     """What an evaluation must be told before it can finish."""
 
     questions: frozenset[AccessCheck] = frozenset()
@@ -27,18 +27,18 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class Knowledge:
+class FetchedData:
     """What the shell found out for one request; None for an object means that it does not exist."""
 
     decisions: Mapping[AccessCheck, Decision] = field(default_factory=dict)
     objects: Mapping[ObjectKey, Document | None] = field(default_factory=dict)
 
-    def joined(self, other: Knowledge) -> Knowledge:
+    def merge(self, other: FetchedData) -> FetchedData:
         """Both together."""
-        return Knowledge({**self.decisions, **other.decisions}, {**self.objects, **other.objects})
+        return FetchedData({**self.decisions, **other.decisions}, {**self.objects, **other.objects})
 
 
-class SnapshotSource(Protocol):
+class SnapshotProvider(Protocol):
     """A provider of snapshots and of the answers that no snapshot holds."""
 
     def snapshot(self) -> Snapshot:
@@ -47,5 +47,5 @@ class SnapshotSource(Protocol):
     def age(self) -> float:
         """Seconds since the snapshot was last known to be what the cluster holds."""
 
-    async def answer(self, needs: Needs) -> Knowledge:
+    async def fetch(self, needs: RequiredData) -> FetchedData:
         """Find out what an evaluation needs; a question that cannot be answered gets a Decision with an error."""

@@ -1,6 +1,6 @@
 """One request to one verdict: `mutate` says what to add, `validate` says whether it may be.
 
-Both are pure. Where an answer is missing they return `Needs`; the shell finds the answers and asks again. Nothing
+Both are pure. If data is missing, they return `RequiredData`, and the shell fetches it and calls them again. Nothing
 here allows because something went wrong: what cannot be judged is a finding that denies.
 """
 
@@ -16,7 +16,7 @@ from webhook.core.access.change import guard_change
 from webhook.core.access.validate import guard
 from webhook.core.access.waiver import waived
 from webhook.core.admission.definitions import check_definition
-from webhook.core.admission.provider import Needs
+from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.requests import (
     creates_pod,
     gather,
@@ -26,7 +26,7 @@ from webhook.core.admission.requests import (
     updates_pod,
 )
 from webhook.core.admission.subject import subject_of
-from webhook.core.admission.verdict import Verdict, settle
+from webhook.core.admission.verdict import Verdict
 from webhook.core.injection import plan as inject
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
-    from webhook.core.admission.provider import Knowledge
+    from webhook.core.admission.provider import FetchedData
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.facts import TemplateFacts
     from webhook.core.kube.review import AdmissionRequest, RefusedReviewError
@@ -65,63 +65,63 @@ _NAMESPACE = GroupVersionName("", "v1", "Namespace")
 def validate(
     request: AdmissionRequest,
     snapshot: Snapshot,
-    knowledge: Knowledge,
+    knowledge: FetchedData,
     now: datetime,
     *,
     clock: Callable[[], float] | None = None,
-) -> Verdict | Needs:
+) -> Verdict | RequiredData:
     """Whether the request may go through, judged on the final object.
 
     With a ``clock`` (seconds) each policy is evaluated by itself and timed; the verdict is the same.
     """
     if is_exempt(request, snapshot):
-        return settle(
+        return Verdict.of(
             request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),)
         )
-    judge = _Judge(request, snapshot, knowledge, now, clock)
+    judge = _Validation(request, snapshot, knowledge, now, clock)
     try:
         findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
     except MalformedObjectError as error:
         fix = "correct the object: kubectl explain shows the fields"
         findings = [Finding(MALFORMED_OBJECT, _OURS, f"the object cannot be judged: {error}", fix)]
-        return replace(settle(request.uid, findings), timings=tuple(judge.timings))
+        return replace(Verdict.of(request.uid, findings), timings=tuple(judge.timings))
     except MissingObjectError:
         pass
     if judge.answers.open or judge.lookup.missing:
-        return Needs(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
-    verdict = settle(request.uid, findings, judge.audit)
+        return RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
+    verdict = Verdict.of(request.uid, findings, judge.audit)
     return replace(verdict, timings=tuple(judge.timings))
 
 
 def evaluations(
-    request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime
+    request: AdmissionRequest, snapshot: Snapshot, knowledge: FetchedData, now: datetime
 ) -> Iterator[tuple[Policy, TemplateFacts, Bindings]]:
     """What `validate` evaluates, for those who explain a verdict; ``knowledge`` is what it came to in the end."""
-    yield from _Judge(request, snapshot, knowledge, now, None).evaluations()
+    yield from _Validation(request, snapshot, knowledge, now, None).evaluations()
 
 
-def refused(error: RefusedReviewError) -> Verdict:
+def invalid_review(error: RefusedReviewError) -> Verdict:
     """A review that no policy can judge safely."""
     fix = "remove what is named here from the object; no Kubernetes object needs it"
-    return settle(
+    return Verdict.of(
         error.uid, [Finding(UNSAFE_DOCUMENT, _OURS, f"the request is refused: {error.reason}", fix)]
     )
 
 
-def internal_denial(uid: str, code: str, reason: str) -> Verdict:
+def internal_error(uid: str, code: str, reason: str) -> Verdict:
     """A fault of ours: nothing was judged, so nothing is allowed."""
     message = f"the request could not be checked: {reason}"
-    return settle(uid, [Finding(code, _OURS, message, reason="InternalError", unevaluable=True)])
+    return Verdict.of(uid, [Finding(code, _OURS, message, reason="InternalError", unevaluable=True)])
 
 
-class _Judge:
+class _Validation:
     """One validation: its lookups, its answers, and what the policies said."""
 
     def __init__(
         self,
         request: AdmissionRequest,
         snapshot: Snapshot,
-        knowledge: Knowledge,
+        knowledge: FetchedData,
         now: datetime,
         clock: Callable[[], float] | None,
     ) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from webhook.core.access import SubjectKey
-from webhook.core.admission.provider import Needs
+from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.replay import creation_of
 from webhook.core.admission.validate import NOT_INJECTED, RESERVED_NAME, validate
 from webhook.core.facts import gather_request
@@ -20,7 +20,7 @@ from webhook.keys.broker.refusal import NO_GRANT, NO_KEY, NOT_ITS_MODEL, POLICY,
 
 if TYPE_CHECKING:
     from webhook.api.modelweights import ModelWeights
-    from webhook.core.admission.provider import Knowledge
+    from webhook.core.admission.provider import FetchedData
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.admission.verdict import Verdict
     from webhook.core.kube.fields import Document
@@ -39,9 +39,9 @@ def judge(
     request: AdmissionRequest,
     model: str,
     snapshot: Snapshot,
-    knowledge: Knowledge,
+    knowledge: FetchedData,
     now: datetime,
-) -> datetime | Needs:
+) -> datetime | RequiredData:
     """Until when (aware UTC) the pod may hold the model's keys, or what is needed to say so.
 
     ``request`` is `admission_of` the pod as it stands.
@@ -60,13 +60,13 @@ def judge(
     try:
         facts = gather_request(request, lookup, snapshot.catalog, snapshot.settings, snapshot.workloads)
     except MissingObjectError:
-        return Needs(objects=frozenset(lookup.missing))
+        return RequiredData(objects=frozenset(lookup.missing))
     except MalformedObjectError as error:
         raise RefusedError(POLICY, f"{caller} cannot be judged: {error}") from None
     if not any(use.model == model for template in facts for use in template.facts.weights):
         raise RefusedError(NOT_ITS_MODEL, f'{caller} does not read model "{model}"')
     verdict = validate(request, snapshot, knowledge, now)
-    if isinstance(verdict, Needs):
+    if isinstance(verdict, RequiredData):
         return verdict
     ends = grant_end(caller, model, found, snapshot, now)
     _refuse_denied(caller, verdict)

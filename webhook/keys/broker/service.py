@@ -20,7 +20,7 @@ import jwt
 from jwt.exceptions import PyJWTError
 
 from webhook.api.authorities import known
-from webhook.core.admission.provider import Knowledge, Needs, NotReadyError
+from webhook.core.admission.provider import FetchedData, NotReadyError, RequiredData
 from webhook.core.injection.sidecar import AGENT
 from webhook.keys.broker import attestation, caller, challenge
 from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from webhook.api.broker import BrokerSettings
     from webhook.api.modelweights import ModelWeights, WrappedKey
-    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.admission.provider import SnapshotProvider
     from webhook.core.kube.fields import Document
     from webhook.keys.broker.caller import Caller
     from webhook.keys.broker.challenge import Challenges
@@ -85,7 +85,7 @@ class Broker:
 
     def __init__(
         self,
-        source: SnapshotSource,
+        source: SnapshotProvider,
         cluster: ClusterView,
         issuers: IssuerKeys,
         challenges: Challenges,
@@ -181,13 +181,13 @@ class Broker:
         return who, document, await self._judge(who, document, model)
 
     async def _judge(self, who: Caller, pod: Document, model: str) -> datetime:
-        request, knowledge = admission_of(who, pod), Knowledge()
+        request, knowledge = admission_of(who, pod), FetchedData()
         try:
             for _ in range(MAX_ROUNDS):
                 outcome = judge(who, request, model, self._source.snapshot(), knowledge, self._now())
-                if not isinstance(outcome, Needs):
+                if not isinstance(outcome, RequiredData):
                     return outcome
-                knowledge = knowledge.joined(await self._source.answer(outcome))
+                knowledge = knowledge.merge(await self._source.fetch(outcome))
         except NotReadyError as error:
             raise UnavailableError(CLUSTER_UNAVAILABLE, str(error)) from None
         raise UnavailableError(CLUSTER_UNAVAILABLE, f"no verdict after {MAX_ROUNDS} rounds of questions")
