@@ -23,7 +23,7 @@ from webhook.cluster.reports.pages import each
 from webhook.cluster.reports.store import ReportStore
 from webhook.core.admission.provider import NotReadyError, UnresolvedError, evaluate
 from webhook.core.admission.replay import account_of, creation_of
-from webhook.core.admission.validate import internal_denial
+from webhook.core.admission.validate import internal_error
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.review import BadReviewError
 from webhook.core.kube.time import format_time
@@ -300,5 +300,5 @@ class Scanner:
 
 
 def _unjudged(resource: Resource, why: str) -> tuple[Verdict, list[Result]]:
-    verdict = internal_denial(f"scan-{resource.uid}", UNEVALUABLE, why)
+    verdict = internal_error(f"scan-{resource.uid}", UNEVALUABLE, why)
     return verdict, results_of(resource, verdict)

@@ -27,7 +27,7 @@ from webhook.core.admission.requests import (
     updates_pod,
 )
 from webhook.core.admission.subject import subject_of
-from webhook.core.admission.verdict import Verdict, settle
+from webhook.core.admission.verdict import Verdict
 from webhook.core.injection import plan as inject
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
@@ -70,21 +70,21 @@ def validate(
     With a ``clock`` (seconds) each policy is evaluated by itself and timed; the verdict is the same.
     """
     if is_exempt(request, snapshot):
-        return settle(
+        return Verdict.of(
             request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),)
         )
-    judge = _Judge(request, snapshot, fetched, now, clock)
+    judge = _Validation(request, snapshot, fetched, now, clock)
     try:
         findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
     except MalformedObjectError as error:
         fix = "correct the object: kubectl explain shows the fields"
         findings = [Finding(codes.MALFORMED_OBJECT, _OURS, f"the object cannot be judged: {error}", fix)]
-        return replace(settle(request.uid, findings), timings=tuple(judge.timings))
+        return replace(Verdict.of(request.uid, findings), timings=tuple(judge.timings))
     except MissingObjectError:
         pass
     if judge.answers.open or judge.lookup.missing:
         return RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
-    verdict = settle(request.uid, findings, judge.audit)
+    verdict = Verdict.of(request.uid, findings, judge.audit)
     return replace(verdict, timings=tuple(judge.timings))
 
 
@@ -92,24 +92,24 @@ def evaluations(
     request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData, now: datetime
 ) -> Iterator[tuple[Policy, TemplateFacts, Bindings]]:
     """What `validate` evaluates, for those who explain a verdict; ``fetched`` is what it came to in the end."""
-    yield from _Judge(request, snapshot, fetched, now, None).evaluations()
+    yield from _Validation(request, snapshot, fetched, now, None).evaluations()
 
 
-def refused(error: RefusedReviewError) -> Verdict:
+def invalid_review(error: RefusedReviewError) -> Verdict:
     """A review that no policy can judge safely."""
     fix = "remove what is named here from the object; no Kubernetes object needs it"
-    return settle(
+    return Verdict.of(
         error.uid, [Finding(codes.UNSAFE_DOCUMENT, _OURS, f"the request is refused: {error.reason}", fix)]
     )
 
 
-def internal_denial(uid: str, code: str, reason: str) -> Verdict:
+def internal_error(uid: str, code: str, reason: str) -> Verdict:
     """A fault of ours: nothing was judged, so nothing is allowed."""
     message = f"the request could not be checked: {reason}"
-    return settle(uid, [Finding(code, _OURS, message, reason="InternalError", unevaluable=True)])
+    return Verdict.of(uid, [Finding(code, _OURS, message, reason="InternalError", unevaluable=True)])
 
 
-class _Judge:
+class _Validation:
     """One validation: its lookups, its answers, and what the policies said."""
 
     def __init__(
