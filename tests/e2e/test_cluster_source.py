@@ -14,7 +14,7 @@ from harness.controlplane import ControlPlane
 from webhook.api.config import Cluster as ClusterConfig
 from webhook.api.config import Config
 from webhook.cel.authz import AccessCheck
-from webhook.cluster.snapshot_provider import ClusterSource
+from webhook.cluster.snapshot_provider import ClusterSnapshotProvider
 from webhook.core.admission.provider import Needs, NotReadyError
 from webhook.core.kube.objects import ObjectKey
 
@@ -51,14 +51,14 @@ def identity(control_plane: Cluster) -> Path:
 
 
 @pytest.fixture
-async def source(identity: Path) -> AsyncIterator[ClusterSource]:
+async def source(identity: Path) -> AsyncIterator[ClusterSnapshotProvider]:
     config = Config(cluster=ClusterConfig(kubeconfig=str(identity)))
-    async with ClusterSource.connect(config) as connected:
+    async with ClusterSnapshotProvider.connect(config) as connected:
         await eventually(lambda: is_ready(connected))
         yield connected
 
 
-def is_ready(source: ClusterSource) -> bool:
+def is_ready(source: ClusterSnapshotProvider) -> bool:
     try:
         source.snapshot()
     except NotReadyError:
@@ -74,7 +74,7 @@ async def eventually(look: Callable[[], object], seconds: float = 30.0) -> None:
 
 
 async def test_the_snapshot_follows_the_cluster(
-    source: ClusterSource, control_plane: Cluster, namespace: str
+    source: ClusterSnapshotProvider, control_plane: Cluster, namespace: str
 ) -> None:
     client = control_plane.client()
     key = ObjectKey("Namespace", "", namespace)
@@ -100,13 +100,13 @@ async def test_the_snapshot_follows_the_cluster(
     assert statistics.quantiles(lags[1:], n=20)[-1] < 1.0, lags
 
 
-def _fix(source: ClusterSource, key: ObjectKey) -> object:
+def _fix(source: ClusterSnapshotProvider, key: ObjectKey) -> object:
     document = source.snapshot().objects.get(key)
     return document["spec"].get("fix") if document else None
 
 
 async def test_objects_that_are_not_held_are_fetched(
-    source: ClusterSource, control_plane: Cluster, namespace: str
+    source: ClusterSnapshotProvider, control_plane: Cluster, namespace: str
 ) -> None:
     control_plane.apply(
         {
@@ -127,14 +127,14 @@ async def test_objects_that_are_not_held_are_fetched(
     assert objects[unknown] is None
 
 
-async def test_an_object_it_may_not_read_is_an_error(source: ClusterSource, namespace: str) -> None:
+async def test_an_object_it_may_not_read_is_an_error(source: ClusterSnapshotProvider, namespace: str) -> None:
     secret = ObjectKey("Secret", namespace, "any")
     with pytest.raises(NotReadyError, match="forbidden"):
         await source.answer(Needs(objects=frozenset({secret})))
 
 
 async def test_rights_are_asked_for_and_changes_show(
-    source: ClusterSource, control_plane: Cluster, namespace: str
+    source: ClusterSnapshotProvider, control_plane: Cluster, namespace: str
 ) -> None:
     question = AccessCheck(
         user=f"system:serviceaccount:{namespace}:default",
@@ -178,13 +178,15 @@ async def test_rights_are_asked_for_and_changes_show(
         await asyncio.sleep(0.1)
 
 
-async def _may(source: ClusterSource, question: AccessCheck) -> bool:
+async def _may(source: ClusterSnapshotProvider, question: AccessCheck) -> bool:
     decision = (await source.answer(Needs(questions=frozenset({question})))).decisions[question]
     assert decision.error == ""
     return decision.allowed
 
 
-async def test_params_are_followed(source: ClusterSource, control_plane: Cluster, namespace: str) -> None:
+async def test_params_are_followed(
+    source: ClusterSnapshotProvider, control_plane: Cluster, namespace: str
+) -> None:
     for name in ("limits", "other"):
         control_plane.apply(
             {
@@ -211,7 +213,7 @@ async def test_params_are_followed(source: ClusterSource, control_plane: Cluster
 
 
 async def test_it_outlives_the_api_server(
-    source: ClusterSource, own_control_plane: ControlPlane, namespace: str
+    source: ClusterSnapshotProvider, own_control_plane: ControlPlane, namespace: str
 ) -> None:
     key = ObjectKey("Namespace", "", namespace)
     await eventually(lambda: source.snapshot().objects.get(key))
@@ -233,7 +235,7 @@ async def test_it_outlives_the_api_server(
 
 
 async def test_a_paused_etcd_shows_as_age_and_passes(
-    source: ClusterSource, own_control_plane: ControlPlane, namespace: str
+    source: ClusterSnapshotProvider, own_control_plane: ControlPlane, namespace: str
 ) -> None:
     with own_control_plane.etcd_paused():
         await asyncio.sleep(2)

@@ -141,13 +141,15 @@ async def _embedded(source: DirectorySource) -> AsyncIterator[SnapshotSource]:
 def _cluster(verifier: Verifier) -> OpenSource:
     """How to open a cluster. Imports the Kubernetes client, which is of no use embedded."""
     from webhook.cluster.client.api import ClusterError  # noqa: PLC0415
-    from webhook.cluster.snapshot_provider import ClusterSource  # noqa: PLC0415
+    from webhook.cluster.snapshot_provider import ClusterSnapshotProvider  # noqa: PLC0415
 
     @asynccontextmanager
     async def connect(config: Config) -> AsyncIterator[SnapshotSource]:
         async with AsyncExitStack() as stack:
             try:
-                source = await stack.enter_async_context(ClusterSource.connect(config, verifier=verifier))
+                source = await stack.enter_async_context(
+                    ClusterSnapshotProvider.connect(config, verifier=verifier)
+                )
             except (ClusterError, ManifestError) as error:
                 raise UsageError(str(error)) from None
             yield source

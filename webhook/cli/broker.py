@@ -73,7 +73,7 @@ async def _open(
 ) -> AsyncIterator[tuple[Broker, SnapshotSource]]:
     # The Kubernetes client takes most of a second to import; a wrong configuration is told before that.
     from webhook.cluster.broker_reads import LiveCluster  # noqa: PLC0415
-    from webhook.cluster.snapshot_provider import ClusterSource  # noqa: PLC0415
+    from webhook.cluster.snapshot_provider import ClusterSnapshotProvider  # noqa: PLC0415
 
     settings = config.broker
     limits = Limits(
@@ -81,7 +81,7 @@ async def _open(
         models=Rate(settings.model_requests_per_minute, settings.model_requests_per_minute),
     )
     async with AsyncExitStack() as stack:
-        source = await stack.enter_async_context(ClusterSource.connect(config, verifier=verifier))
+        source = await stack.enter_async_context(ClusterSnapshotProvider.connect(config, verifier=verifier))
         issuers = KeySets()
         stack.push_async_callback(issuers.close)
         view = LiveCluster(source.api, expected, settings.authorities)

@@ -42,7 +42,7 @@ _AUTHORITIES_SECONDS = 2.0
 log = logging.getLogger(__name__)
 
 
-class ClusterSource:
+class ClusterSnapshotProvider:
     """Use `connect`. The event loop's thread owns it."""
 
     def __init__(
@@ -78,7 +78,7 @@ class ClusterSource:
         verifier: Verifier | None = None,
         timing: Timing | None = None,
         authorities_later: bool = False,
-    ) -> AsyncIterator[ClusterSource]:
+    ) -> AsyncIterator[ClusterSnapshotProvider]:
         """A source whose watches run while the context lasts. Raises `ClusterError` and `ManifestError`.
 
         ``authorities_later``: the file of the broker's authorities may come while it runs; for those who only report.

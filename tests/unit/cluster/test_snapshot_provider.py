@@ -10,7 +10,7 @@ import yaml
 
 from webhook.api.config import Injection, Settings
 from webhook.cluster.client.kinds import KNOWN
-from webhook.cluster.snapshot_provider import ClusterSource
+from webhook.cluster.snapshot_provider import ClusterSnapshotProvider
 from webhook.core.admission.provider import Needs, NotReadyError
 from webhook.core.kube.objects import ObjectKey
 from webhook.manifests.reader import ManifestError
@@ -40,7 +40,7 @@ async def connect(config, fast):
 
         async def open_source(authorities_later=False, **changes):
             wanted = config.model_copy(update=changes)
-            source = ClusterSource.connect(wanted, timing=fast, authorities_later=authorities_later)
+            source = ClusterSnapshotProvider.connect(wanted, timing=fast, authorities_later=authorities_later)
             return await stack.enter_async_context(source)
 
         yield open_source

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from webhook.api.config import Reports
     from webhook.cluster.client.kinds import ResourceKind
     from webhook.cluster.events import Events
-    from webhook.cluster.snapshot_provider import ClusterSource
+    from webhook.cluster.snapshot_provider import ClusterSnapshotProvider
     from webhook.core.admission.verdict import Verdict
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
@@ -64,7 +64,7 @@ log = logging.getLogger(__name__)
 class Scanner:
     """`run` it while this replica leads; `seen` and `gone` are told of every pod that the watch shows."""
 
-    def __init__(self, source: ClusterSource, events: Events, settings: Reports) -> None:
+    def __init__(self, source: ClusterSnapshotProvider, events: Events, settings: Reports) -> None:
         self.judged = 0
         self.counts: dict[str, Counts] = {}
         self.last_complete: float | None = None

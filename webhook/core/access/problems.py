@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from webhook.api.access import AccessSettings
     from webhook.api.modelweights import ModelWeights
-    from webhook.core.access.grant_index import AccessBook
+    from webhook.core.access.grant_index import GrantIndex
     from webhook.core.kube.objects import Lookup
     from webhook.core.kube.review import AdmissionRequest
 
@@ -40,7 +40,7 @@ CHANGE = "WL431"
 CODES: dict[str, str] = {
     MALFORMED: "the object does not fit its type",
     STAMP: "the object does not bear the identity of who writes it",
-    IMPERSONATED: "impersonated sessions neither ask nor approve",
+    IMPERSONATED: "impersonated sessions neither parsed nor approve",
     IMMUTABLE: "requests and approvals are immutable",
     UNDELETABLE: "approvals are kept",
     STATUS: "status is written by the controller only",
@@ -51,7 +51,7 @@ CODES: dict[str, str] = {
     NOT_WAIVABLE: "this policy cannot be waived",
     BREAK_GLASS: "the glass is not this person's to break",
     NOT_GOVERNED: "this kind of object is not under change control",
-    MACHINE_REQUEST: "service accounts do not ask",
+    MACHINE_REQUEST: "service accounts do not parsed",
     UNKNOWN_REQUEST: "there is no such request",
     OWN_REQUEST: "nobody approves their own request",
     TWICE: "one person approves once",
@@ -71,11 +71,11 @@ class AccessProblem(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class AccessReview:
     """What the rules look at besides the object itself."""
 
     request: AdmissionRequest
-    book: AccessBook
+    index: GrantIndex
     models: Mapping[str, ModelWeights]
     now: datetime
     settings: AccessSettings

@@ -6,10 +6,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from webhook.api.access import AccessSettings
-from webhook.core.access import AccessBook, Signer, Verifier
+from webhook.core.access import GrantIndex, Signer, Verifier
 from webhook.core.access import problems as code
 from webhook.core.access.stamp import stamp
-from webhook.core.access.validate import guard
+from webhook.core.access.validate import validate_access
 from webhook.core.kube.objects import Lookup, MissingObjectError, ObjectStore
 
 CONTROLLER = "system:serviceaccount:weightlock-system:weightlock-controller"
@@ -24,7 +24,7 @@ def cluster(story):
 
 
 class Cluster:
-    """The rules as admission applies them: stamp, then guard, against one book and one store."""
+    """The rules as admission applies them: stamp, then guard, against one index and one store."""
 
     def __init__(self, story):
         self.story = story
@@ -41,16 +41,16 @@ class Cluster:
         )
         self.now = story.at(10)
 
-    def guard(self, request):
-        book = AccessBook.build(
+    def validate(self, request):
+        index = GrantIndex.build(
             self.requests, self.approvals, self.models, self.settings, verifier=self.verifier
         )
         models = {model.metadata.name: model for model in self.models}
-        return guard(request, book, models, self.now, self.settings, lookup=Lookup(self.store))
+        return validate_access(request, index, models, self.now, self.settings, lookup=Lookup(self.store))
 
     def create(self, document, **who):
         request = self.story.review(document, **who)
-        return self.guard(self.story.patched(request, stamp(request, None, self.now)))
+        return self.validate(self.story.patched(request, stamp(request, None, self.now)))
 
     def codes(self, document, **who):
         return [problem.code for problem in self.create(document, **who)]
@@ -284,7 +284,7 @@ def update(story, cluster, kind, user="alice", metadata=None, **spec):
         mode="json", by_alias=True
     )
     new = {**old, "metadata": {**old["metadata"], **(metadata or {})}, "spec": {**old["spec"], **spec}}
-    return cluster.guard(story.review(new, old=old, operation="UPDATE", user=user))
+    return cluster.validate(story.review(new, old=old, operation="UPDATE", user=user))
 
 
 @pytest.mark.parametrize("kind", ["AccessRequest", "AccessApproval"])
@@ -313,7 +313,7 @@ def test_a_signature_is_given_once(cluster, story):
     old["spec"]["signature"] = "first"
     new = {**old, "spec": {**old["spec"], "signature": "second"}}
     request = story.review(new, old=old, operation="UPDATE", user=CONTROLLER)
-    assert only(cluster.guard(request)).code == code.IMMUTABLE
+    assert only(cluster.validate(request)).code == code.IMMUTABLE
 
 
 @pytest.mark.parametrize("user", ["alice", CONTROLLER])
@@ -321,14 +321,14 @@ def test_status_belongs_to_the_controller(cluster, story, user):
     request = story.review(
         story.request(), old=story.request(), operation="UPDATE", user=user, subresource="status"
     )
-    assert [problem.code for problem in cluster.guard(request)] == (
+    assert [problem.code for problem in cluster.validate(request)] == (
         [] if user == CONTROLLER else [code.STATUS]
     )
 
 
 def test_requests_may_be_deleted_and_approvals_only_by_retention_once_the_request_is_gone(cluster, story):
     def delete(resource, user):
-        return cluster.guard(story.review(None, old=resource, operation="DELETE", user=user))
+        return cluster.validate(story.review(None, old=resource, operation="DELETE", user=user))
 
     assert delete(story.request(), "anybody") == ()
     assert only(delete(story.approval("a1"), "bob")).code == code.UNDELETABLE
@@ -373,8 +373,8 @@ def test_breaking_the_glass_is_for_people_of_the_group(cluster, story):
 
 def test_other_kinds_and_operations_are_none_of_its_business(cluster, story):
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}
-    assert cluster.guard(story.review(pod)) == ()
-    assert cluster.guard(story.review(story.request(), operation="CONNECT")) == ()
+    assert cluster.validate(story.review(pod)) == ()
+    assert cluster.validate(story.review(story.request(), operation="CONNECT")) == ()
 
 
 def test_every_problem_is_one_short_sentence_with_a_code_of_the_table(cluster, story):
