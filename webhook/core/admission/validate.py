@@ -13,8 +13,8 @@ from webhook.api import codes
 from webhook.cel import Bindings
 from webhook.cel.ast import managed_fields
 from webhook.cel.authz import Answers, UnansweredError
-from webhook.core.access.change import guard_change
-from webhook.core.access.validate import guard
+from webhook.core.access.change import validate_change
+from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
 from webhook.core.admission.definitions import check_definition
 from webhook.core.admission.provider import RequiredData
@@ -224,7 +224,7 @@ class _Validation:
     def access(self) -> list[Finding]:
         """The rules of access requests and approvals, and of changes that need approval."""
         snapshot = self.snapshot
-        problems = guard(
+        problems = validate_access(
             self.request,
             snapshot.access,
             snapshot.models,
@@ -232,7 +232,7 @@ class _Validation:
             snapshot.settings.access,
             lookup=self.lookup,
         )
-        problems += guard_change(self.request, snapshot.access, self.now, snapshot.settings.access)
+        problems += validate_change(self.request, snapshot.access, self.now, snapshot.settings.access)
         return [Finding(problem.code, _OURS, problem.message, problem.fix) for problem in problems]
 
     def _waived(self, finding: Finding, facts: TemplateFacts) -> Finding:
