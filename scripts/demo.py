@@ -24,7 +24,7 @@ import yaml
 from webhook.api.config import Settings
 from webhook.core.admission.snapshot import SnapshotBuilder
 from webhook.manifests.reader import read_file
-from webhook.offline.review import Asker, as_review
+from webhook.offline.review import Requester, as_review
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,7 +106,7 @@ def main() -> int:
         print(f"the webhook listens on https://{host}:{port}, and this script acts as the API server\n")
         print(row([title for title, _ in COLUMNS]))
         for sample in samples:
-            asker = Asker(username=sample["user"], groups=tuple(sample.get("groups", ())))
+            asker = Requester(username=sample["user"], groups=tuple(sample.get("groups", ())))
             for manifest in read_file(EXAMPLES / "samples" / sample["file"]):
                 response, injected = admit(connection, as_review(manifest.document, asker, snapshot))
                 counts["allowed" if response["allowed"] else "denied"] += 1

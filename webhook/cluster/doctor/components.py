@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from webhook.api.codes import KMS_DENIED
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError, sample
 from webhook.core.kube.time import parse_time
-from webhook.keys.broker.refusal import KMS_REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,7 @@ async def kms(view: Installation) -> Sequence[CheckResult]:
         for text in texts.values()
         for line in text.splitlines()
         if line.startswith("weightlock_key_releases_total{")
-        and ('result="unavailable"' in line or f'code="{KMS_REFUSED}"' in line)
+        and ('result="unavailable"' in line or f'code="{KMS_DENIED}"' in line)
         and not line.endswith(" 0.0")
     ]
     if bad:
