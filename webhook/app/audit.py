@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,9 @@ def _open(settings: AuditSettings, component: str) -> LogWriter:
     place = parent.joinpath(*origin.split("/")[1:])
     key = Path(settings.key) if settings.key else parent.with_name(f"{parent.name}.key")
     signer = load_signer(key, origin, create=not settings.key)
-    witnesses = Witnesses(settings.witnesses, settings.witness_timeout_seconds) if settings.witnesses else None
+    witnesses = (
+        Witnesses(settings.witnesses, settings.witness_timeout_seconds) if settings.witnesses else None
+    )
     writer = LogWriter(
         Directory(place, fsync=settings.fsync),
         signer,
@@ -63,6 +66,7 @@ def _open(settings: AuditSettings, component: str) -> LogWriter:
         interval=settings.interval_seconds,
         cosign=witnesses.cosign if witnesses is not None else None,
         quorum=settings.quorum,
+        version=version("weightlock"),
     )
     writer.open()
     _publish_keys(place, [each.render() for each in signer.keys])

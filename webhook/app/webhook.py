@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.config import Config, Listen, Tls
+from webhook.app.audit import audit_log
 from webhook.app.configuration import parse_config, read_text
 from webhook.app.errors import UsageError
 from webhook.app.options import EMBEDDED_LISTEN
@@ -50,10 +51,15 @@ def _serve(given: Given, scratch: Path, lifeline: Lifeline | None) -> None:
         raise UsageError("--write-ca is for a self-signed certificate, but the configuration brings its own")
     if config.embedded:
         source = _directory(config)
-        serve(config, lambda _: _embedded(source), lifeline=lifeline)
+        serve(
+            config,
+            lambda _: _embedded(source),
+            lifeline=lifeline,
+            open_log=lambda: audit_log(config.audit, "webhook"),
+        )
         return
     signer, verifier = load_signing(config.signing)
-    serve(config, _cluster(verifier), signer, lifeline)
+    serve(config, _cluster(verifier), signer, lifeline, lambda: audit_log(config.audit, "webhook"))
 
 
 def load_config(given: Given) -> Config:
@@ -65,6 +71,8 @@ def load_config(given: Given) -> Config:
         document.setdefault("listen", _address(EMBEDDED_LISTEN))
         # Nobody withdraws an endpoint here, so there is nothing to wait for.
         document.setdefault("drainSeconds", 0)
+    if given.audit_log is not None:
+        document["audit"] = {**(document.get("audit") or {}), "directory": str(given.audit_log)}
     if given.policies is not None:
         document["policies"] = str(given.policies)
     if given.listen is not None:

@@ -7,5 +7,9 @@ class AuditError(Exception):
     """A log cannot be read or written: the input is bad."""
 
 
+class LockedError(AuditError):
+    """Another process writes the log."""
+
+
 class NotLoggedError(Exception):
     """An event could not be logged: the queue is full, or the storage failed."""

@@ -66,7 +66,7 @@ def generate() -> bytes:
 def _generate(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(unfinished, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:  # noqa: PTH123
+    with open(unfinished, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
         stream.write(generate())
         stream.flush()
         os.fsync(stream.fileno())

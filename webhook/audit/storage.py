@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from webhook.audit.errors import AuditError
+from webhook.audit.errors import AuditError, LockedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +110,8 @@ class Directory:
         """Become the only writer. The kernel releases the lock when the process ends.
 
         Raises:
-            AuditError: another process writes this log, or the directory cannot be used.
+            LockedError: another process writes this log.
+            AuditError: the directory cannot be used.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ class Directory:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
-            raise AuditError(f"cannot open the log {self.root}: another process writes it") from None
+            raise LockedError(f"cannot open the log {self.root}: another process writes it") from None
         self._lock_fd = descriptor
 
     def unlock(self) -> None:

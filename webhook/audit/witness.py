@@ -1,4 +1,4 @@
-"""Request cosignatures of witnesses (c2sp.org/tlog-witness). A witness that fails costs its cosignature, nothing else."""
+"""Request cosignatures of witnesses (c2sp.org/tlog-witness). A failed witness costs its cosignature only."""
 
 from __future__ import annotations
 

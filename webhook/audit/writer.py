@@ -15,7 +15,7 @@ from collections import Counter, deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from webhook.audit.errors import AuditError, NotLoggedError
+from webhook.audit.errors import AuditError, LockedError, NotLoggedError
 from webhook.core.audit.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint
 from webhook.core.audit.entries import canonical, envelope, kind_of, timestamp
 from webhook.core.audit.merkle import Frontier, consistency_proof, fold, inclusion_proof, leaf_hash
@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
     Cosign = Callable[[SignedCheckpoint, Callable[[int], Sequence[bytes]]], tuple[Signature, ...]]
 
-VERSION = "0.2.0"
+
 _RETRY_SECONDS = 1.0
+_LOCK_SECONDS = 0.1
 _UUID7_RANDOM = 10
 
 log = logging.getLogger(__name__)
@@ -94,15 +95,18 @@ class LogWriter:
         interval: float,
         cosign: Cosign | None = None,
         quorum: int = 0,
+        version: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.origin = signer.name
         self.stats = Stats()
+        self._version = version
         self._storage, self._signer, self._cosign, self._quorum = storage, signer, cosign, quorum
         self._limit, self._interval, self._clock = limit, interval, clock
         self._queue: deque[_Waiting] = deque()
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = self._locked = False
+        self._broken = ""
         self._thread: threading.Thread | None = None
         self._reported: Counter[str] = Counter()
         self._tree = Frontier()
@@ -126,31 +130,57 @@ class LogWriter:
     def open(self) -> None:
         """Lock the log, read its state and start the thread.
 
+        If another process writes the log, such as the worker that this one replaces, entries wait until it stops.
+
         Raises:
-            AuditError: another process writes it, it is damaged, or it belongs to another key or origin.
+            AuditError: the log is damaged, cannot be used, or belongs to another key or origin.
         """
+        try:
+            self._begin()
+        except LockedError:
+            log.info("waiting for the audit log", extra={"fields": {"log": self.origin}})
+        self._thread = threading.Thread(target=self._run, name="audit-log", daemon=True)
+        self._thread.start()
+
+    def _begin(self) -> None:
         self._storage.lock()
         try:
             unclean = self._load()
         except (AuditError, TileError, NoteError, ValueError) as error:
             self._storage.unlock()
             raise AuditError(f"cannot continue the log {self._storage.root}: {error}") from None
-        data: dict[str, Any] = {"event": "start", "version": VERSION, "unclean": unclean}
+        data: dict[str, Any] = {"event": "start", "version": self._version, "unclean": unclean}
         if self._signed is not None:
             data["head"] = head_of(self._signed.checkpoint)
-        self._put("log", data)
-        self._thread = threading.Thread(target=self._run, name="audit-log", daemon=True)
-        self._thread.start()
+        self._queue.appendleft(_Waiting(canonical(self.entry("log", data)), "log", None))
+        self._locked = True
+        self._wake.set()
+
+    def _wait_for_lock(self) -> bool:
+        """Wait until this process is the only writer. False if the log cannot be used, or a stop came first."""
+        while not self._locked:
+            try:
+                self._begin()
+            except LockedError:
+                if self._stopping:
+                    return False
+                time.sleep(_LOCK_SECONDS)
+            except AuditError as error:
+                log.error("the audit log cannot be used", extra={"fields": {"reason": str(error)}})  # noqa: TRY400
+                self._broken = str(error)
+                self._fail(self._take(), error)
+                return False
+        return True
 
     def close(self, seconds: float = 10.0) -> None:
         """Write what waits and a stop entry, and release the lock."""
         if self._thread is None:
             return
-        self._put("log", {"event": "stop", "version": VERSION})
+        self._put("log", {"event": "stop", "version": self._version})
         self._stopping = True
         self._wake.set()
         self._thread.join(seconds)
-        if not self._thread.is_alive():
+        if not self._thread.is_alive() and self._locked:
             self._storage.unlock()
 
     def entry(
@@ -193,13 +223,13 @@ class LogWriter:
 
     @property
     def full(self) -> bool:
-        """Whether the queue is full."""
-        return len(self._queue) >= self._limit
+        """Whether an entry would be lost now."""
+        return len(self._queue) >= self._limit or bool(self._broken)
 
     def _enqueue(self, entry: Mapping[str, Any], done: Callable[[Receipt | Exception], None] | None) -> bool:
         kind = kind_of(entry)
         raw = canonical(entry)
-        if len(self._queue) >= self._limit or len(raw) > MAX_ENTRY_BYTES or self._stopping:
+        if len(self._queue) >= self._limit or len(raw) > MAX_ENTRY_BYTES or self._stopping or self._broken:
             self.stats.lost[kind] += 1
             return False
         self._queue.append(_Waiting(raw, kind, done))
@@ -211,6 +241,8 @@ class LogWriter:
     # The thread.
 
     def _run(self) -> None:
+        if not self._wait_for_lock():
+            return
         while True:
             self._wake.wait(self._interval)
             self._wake.clear()

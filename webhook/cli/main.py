@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "access": "ask for access to weights, decide on requests, see where they stand",
     "agent": "the key sidecar of a pod",
+    "audit": "read, verify and prove the audit log",
     "broker": "the key broker of a cluster",
     "controller": "statuses, signatures on read-back, and the end of grants",
     "doctor": "examine a cluster, and say what to mend",
@@ -28,7 +29,7 @@ _COMMANDS = {
 }
 
 # The commands that are packages, and the module of each that registers it.
-_PACKAGES = {"access": "access.commands", "report": "report.command"}
+_PACKAGES = {"audit": "audit.commands", "access": "access.commands", "report": "report.command"}
 
 
 class _Version(argparse.Action):

@@ -49,6 +49,12 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="where to put the authority of the self-signed certificate",
     )
+    parser.add_argument(
+        "--audit-log",
+        type=Path,
+        metavar="DIR",
+        help="write the audit log below this directory (audit.directory)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -81,7 +87,15 @@ def read(options: argparse.Namespace) -> Given:
             raise UsageError(f"{options.config}: {error.strerror or error}") from None
         if len(text) > _MAX_BYTES:
             raise UsageError(f"{options.config}: larger than {_MAX_BYTES} bytes")
-    return Given(options.config, text, options.embedded, options.policies, options.listen, options.write_ca)
+    return Given(
+        options.config,
+        text,
+        options.embedded,
+        options.policies,
+        options.listen,
+        options.write_ca,
+        options.audit_log,
+    )
 
 
 def _is_supervised(text: bytes) -> bool:

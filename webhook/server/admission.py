@@ -15,6 +15,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from webhook.api import codes
+from webhook.audit.errors import NotLoggedError
 from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, NotReadyError, UnresolvedError, evaluate
 from webhook.core.admission.validate import internal_error, invalid_review, validate
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.kube.review import AdmissionRequest
     from webhook.server.admission_queue import Gate
+    from webhook.server.audit import VerdictLog
     from webhook.server.metrics.metrics import AdmissionMetrics
     from webhook.server.tracing import Trace, Tracer
 
@@ -65,6 +67,7 @@ class AdmissionService:
         signer: Signer | None = None,
         tracer: Tracer | None = None,
         help_url: str = "",
+        audit: VerdictLog | None = None,
     ) -> None:
         self._source = source
         self._gate = gate
@@ -73,6 +76,7 @@ class AdmissionService:
         self._signer = signer
         self._tracer = tracer
         self._help_url = help_url
+        self._audit = audit
         self._loop = asyncio.get_running_loop()
         self._clock = time.perf_counter
         self._log = ReviewLog(log, self._loop)
@@ -118,6 +122,8 @@ class AdmissionService:
             return render_review(to_response(verdict, self._help_url))
         try:
             verdict = await self._decide(request, step, self._loop.time() + self._allowance(patience), trace)
+            if self._audit is not None and self._audit.refuses(request):
+                raise NotLoggedError("the queue of the audit log is full")
             answer = render_review(to_response(verdict, self._help_url))
             decision = "allowed" if verdict.allowed else "denied"
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not become an allow or a traceback
@@ -126,6 +132,8 @@ class AdmissionService:
             decision = "error"
         seconds = self._clock() - begun
         self._metrics.answered(request, verdict, decision, seconds)
+        if self._audit is not None:
+            self._audit.record(request, verdict, phase, decision, seconds)
         if trace is not None or self._log.wanted():
             self._tell(_summary(request, verdict, phase, decision, seconds), trace)
         return answer
@@ -192,6 +200,7 @@ _FAULTS: dict[type[Exception], tuple[str, str]] = {
     NotReadyError: (codes.NOT_READY, ""),
     _UnanswerableError: (codes.LOOKUP_FAILED, ""),
     UnresolvedError: (codes.LOOKUP_FAILED, ""),
+    NotLoggedError: (codes.NOT_LOGGED, ""),
 }
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from webhook.server import logs
 from webhook.server.admission import AdmissionService
 from webhook.server.admission_queue import Gate
+from webhook.server.audit import VerdictLog
 from webhook.server.http import routes as endpoints
 from webhook.server.http.health import Health, snapshot_check
 from webhook.server.http.listener import Listener, bind
@@ -30,15 +31,17 @@ from webhook.server.tracing import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from socket import socket
 
     from webhook.api.config import Config
+    from webhook.audit.writer import LogWriter
     from webhook.core.access import Signer
     from webhook.core.admission.provider import SnapshotProvider
     from webhook.server.http.server import Route
     from webhook.server.process.supervisor import Lifeline
 
+    OpenLog = Callable[[], AbstractContextManager[LogWriter | None]]
     OpenSource = Callable[[Config], AbstractAsyncContextManager[SnapshotProvider]]
 
 READY_POLL_SECONDS = 0.02
@@ -76,6 +79,7 @@ def serve(
     open_source: OpenSource,
     signer: Signer | None = None,
     lifeline: Lifeline | None = None,
+    open_log: OpenLog | None = None,
 ) -> None:
     """Run the webhook until SIGTERM or SIGINT; with a ``lifeline``, as one worker of a `Supervisor`.
 
@@ -84,7 +88,7 @@ def serve(
     logs.configure(config.log_level)
     sockets = Sockets.of(config, lifeline)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, sockets, open_source, signer, lifeline))
+        runner.run(_serve(config, sockets, open_source, signer, lifeline, open_log))
 
 
 async def _serve(
@@ -93,6 +97,7 @@ async def _serve(
     open_source: OpenSource,
     signer: Signer | None,
     lifeline: Lifeline | None,
+    open_log: OpenLog | None,
 ) -> None:
     told = asyncio.Event()
     drain_seconds = config.drain_seconds
@@ -111,8 +116,9 @@ async def _serve(
             loop.add_signal_handler(signal.SIGUSR1, leave)
             beating = asyncio.create_task(heartbeat.keep_beating(lifeline, config.replace_above_mib))
             stack.push_async_callback(_cancel, beating)
+        writer = stack.enter_context(open_log()) if open_log is not None else None
         source = await stack.enter_async_context(open_source(config))
-        webhook = Webhook(config, source, signer)
+        webhook = Webhook(config, source, signer, writer)
         if lifeline is not None:
             webhook.metrics.restarts = lifeline.restarts
             webhook.metrics.share(lifeline.slot, lifeline.other_slots)
@@ -133,8 +139,15 @@ async def _serve(
 class Webhook:
     """One webhook process: its listeners, health, metrics and certificate."""
 
-    def __init__(self, config: Config, source: SnapshotProvider, signer: Signer | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        source: SnapshotProvider,
+        signer: Signer | None = None,
+        writer: LogWriter | None = None,
+    ) -> None:
         self._config = config
+        self._writer = writer
         self._signer = signer
         self._source = source
         self._certificate = CertificateKeeper(config.tls)
@@ -162,6 +175,7 @@ class Webhook:
             signer=self._signer,
             tracer=tracer,
             help_url=config.settings.help_url,
+            audit=VerdictLog(self._writer, config.audit) if self._writer is not None else None,
         )
         watch = endpoints.watch_routes(self.health, metrics)
         is_trusted = endpoints.caller_check(config.tls.client_ca, config.tls.client_names)

@@ -127,14 +127,12 @@ def compare(report: Report, nodes: TileNodes, size: int, root: bytes, what: str)
         )
 
 
-def first_difference(one: LogReader, other: LogReader, size: int) -> int | None:
-    """Return the first entry that differs between two copies of a log, up to ``size`` entries."""
-    for number in range((size + WIDTH - 1) // WIDTH):
-        count = min(WIDTH, size - number * WIDTH)
-        bundles = [_entries(copy, number, count) for copy in (one, other)]
-        for index, (left, right) in enumerate(zip(*bundles, strict=False)):
-            if left != right:
-                return number * WIDTH + index
+def first_difference(one: LogReader, one_size: int, other: LogReader, other_size: int) -> int | None:
+    """Return the first entry that differs between two copies of a log, each with its own size."""
+    copies = (entries_of(one, one_size), entries_of(other, other_size))
+    for (index, left), (_, right) in zip(*copies, strict=False):
+        if left != right:
+            return index
     return None
 
 
@@ -205,6 +203,8 @@ class _Walk:
         self._time = ""
         self._running = False
         self._statements: list[int] = []
+        # Entries that do not match their hash: file, entry, first and last byte, tile, byte of the tile.
+        self._mismatches: list[tuple[str, int, int, int, str, int]] = []
 
     def run(self, checkpoint: Checkpoint) -> None:
         """Check everything up to the checkpoint's size."""
@@ -218,6 +218,9 @@ class _Walk:
             self._push(number, count, hashes)
             if len(report.faults) >= MAX_FAULTS:
                 return
+        if self._mismatches:
+            self._explain(checkpoint)
+            return
         self._upper_levels(size)
         if not report.whole:
             return
@@ -247,7 +250,7 @@ class _Walk:
         for path in self._reader.paths():
             match = _PATH.fullmatch(path)
             if match is None:
-                if path != CHECKPOINT and not path.startswith("index/"):
+                if path not in (CHECKPOINT, "keys.txt") and not path.startswith("index/"):
                     self._report.notes.append(f"{path} is not part of the log")
                 continue
             index = int(match[2].replace("x", "").replace("/", ""))
@@ -283,23 +286,60 @@ class _Walk:
             self._report.fault(path, str(error), error.offset, number * WIDTH)
             return None
         hashes = [leaf_hash(entry) for _, entry in entries]
-        for partial in self._partials.get(("entries", number), ()):
-            self._prefix(
-                Tile(None, number, partial),
-                data[: entries[partial - 1][0] + len(entries[partial - 1][1])] if partial <= count else data,
-            )
         stored = self._stored(number, count)
         for offset, (start, entry) in enumerate(entries):
             index = number * WIDTH + offset
             if stored is not None and stored[offset] != hashes[offset]:
-                where = f"entry {index} (bytes {start} to {start + len(entry) - 1}) does not match its hash"
-                self._report.fault(path, where, start, index)
+                place = offset * HASH_SIZE + _first_difference(stored[offset], hashes[offset])
+                tile = Tile(0, number, count)
+                self._mismatches.append((path, index, start, start + len(entry) - 1, tile.path, place))
                 continue
             try:
                 self._entry(index, parse_entry(entry))
             except EntryError as error:
                 self._report.fault(path, f"entry {index}: {error}", start, index)
+        if not self._mismatches:
+            self._bundle_partials(number, data, entries)
         return hashes
+
+    def _bundle_partials(self, number: int, data: bytes, entries: list[tuple[int, bytes]]) -> None:
+        """Check the partial bundles that are still there against the current one."""
+        for partial in self._partials.get(("entries", number), ()):
+            if partial < len(entries):
+                start, entry = entries[partial - 1]
+                self._prefix(Tile(None, number, partial), data[: start + len(entry)])
+
+    def _explain(self, checkpoint: Checkpoint) -> None:
+        """Report entries that do not match their hashes: the signed root tells which of the two is wrong."""
+        hashes_wrong = self._report.whole and self._root() == checkpoint.root
+        for path, index, start, end, tile_path, place in self._mismatches[:MAX_FAULTS]:
+            if hashes_wrong:
+                self._report.fault(
+                    tile_path, f"the hash of entry {index} does not match the entry", place, index
+                )
+            else:
+                message = f"entry {index} (bytes {start} to {end}) does not match its hash"
+                self._report.fault(path, message, start, index)
+
+    def _root(self) -> bytes:
+        """Return the root of the recomputed tree."""
+        levels = [list(hashes) for hashes in self._levels]
+        number = 0
+        while number < len(levels):
+            full = [
+                fold(levels[number][i : i + WIDTH])
+                for i in range(0, len(levels[number]) // WIDTH * WIDTH, WIDTH)
+            ]
+            if full:
+                levels.append(full)
+            number += 1
+
+        def hashes(tile: Tile) -> Sequence[bytes]:
+            if tile.level == 0:
+                return self._last[1]
+            return levels[(tile.level or 1) - 1][tile.index * WIDTH : tile.index * WIDTH + tile.width]
+
+        return root_of(TileNodes(hashes, self._report.size), self._report.size)
 
     def _stored(self, number: int, count: int) -> list[bytes] | None:
         """Read the level 0 tile of a bundle."""
@@ -362,13 +402,10 @@ class _Walk:
             if count == WIDTH:
                 self._level(0).append(self._upper(number))
             return
-        stored = self._reader.read(Tile(0, number, count).path)
         data = b"".join(hashes)
-        if stored is not None and stored != data and not self._report.faults:
-            offset = _first_difference(stored, data)
-            self._report.fault(Tile(0, number, count).path, "the tile does not match the entries", offset)
-        for partial in self._partials.get(("0", number), ()):
-            self._prefix(Tile(0, number, partial), data[: partial * HASH_SIZE])
+        for partial in () if self._mismatches else self._partials.get(("0", number), ()):
+            if partial < count:
+                self._prefix(Tile(0, number, partial), data[: partial * HASH_SIZE])
         if count == WIDTH:
             self._level(0).append(fold(hashes))
         self._last = (number, hashes)
