@@ -6,8 +6,8 @@ from webhook.cli.access.suggest import rendered, suggest, wanted
 
 DENIAL = (
     'Error from server (Forbidden): error when creating "pod.yaml": admission webhook "validate.weightlock.dev" denied '
-    'the request: Pod research/train-7 is not allowed to read model "atlas-70b": service account research/default has no '
-    "active grant [WL101]\nFix: weightlock access request atlas-70b --for 8h --service-account research/default"
+    'the request: Pod research/train-7 is not allowed to read model "atlas-70b": service account research/default has '
+    "no active grant [WL101]\nFix: weightlock access request atlas-70b --for 8h --service-account research/default"
 )
 
 
