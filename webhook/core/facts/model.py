@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-
 # So many access checks are asked for at once. Further names cost further rounds.
 _MAX_NAMES = 64
 
