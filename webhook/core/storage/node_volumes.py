@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _ORDINALS = re.compile(r"(?:-[0-9]+){0,2}")
 VOLUME = "PersistentVolume"
+# The volume sources that name a path of the node.
+_SOURCES = frozenset({"hostPath", "local"})
 CLAIM = "PersistentVolumeClaim"
 
 
@@ -75,8 +77,11 @@ class NodeVolumes:
 
 def volume_paths(document: Mapping[str, Any]) -> tuple[str, ...]:
     """The paths of the node that a PersistentVolume stands for."""
+    spec = document.get("spec")
+    if not isinstance(spec, dict) or _SOURCES.isdisjoint(spec):
+        return ()
     try:
-        backend = backend_of(object_at(document, "spec", ""), "spec")
+        backend = backend_of(spec, "spec")
     except MalformedObjectError:
         return ()
     return tuple(path for space, path in backend.paths if space == NODE) if backend is not None else ()
