@@ -169,6 +169,11 @@ class Settings(Schema):
     workloads: list[WorkloadKind] = Field(default_factory=list, description="kinds besides those built in")
     injection: Injection = Field(default_factory=Injection)
     access: AccessSettings = Field(default_factory=AccessSettings)
+    help_url: str = Field(
+        default="",
+        max_length=200,
+        description="page of the codes in denials; empty: the page of this project",
+    )
 
 
 class Listen(Schema):

@@ -38,11 +38,11 @@ def mutate(
     now: datetime,
     signer: Signer | None = None,
 ) -> Verdict | RequiredData:
-    """What admission adds to an object: the key sidecar of a pod, the identity on an access object. Never denies.
+    """Return the additions to an object: the key sidecar of a pod, the identity on an access object. Never denies.
 
-    Containers that ask for no accelerator, ephemeral ones included, are told that there is none.
+    Containers without a request for an accelerator, including ephemeral ones, get a variable that hides all devices.
 
-    ``signer`` is given only where the caller is known to be the API server; who else asks gets no signature.
+    ``signer`` is set only if the caller is authenticated as the API server. Other callers get no signature.
     """
     if is_exempt(request, snapshot):
         return Verdict.of(request.uid, ())

@@ -1,4 +1,4 @@
-"""Where snapshots come from, as seen by those who only need one: a cluster's watches or a state directory."""
+"""The interface of snapshot providers: the watches of a cluster, or a state directory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class NotReadyError(Exception):
-    """There is no snapshot yet, or it is too old to judge by; the message says which."""
+    """No snapshot exists yet, or it is too old; the message states which."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequiredData:
-    """What an evaluation must be told before it can finish."""
+    """The data that an evaluation requires before it can finish."""
 
     questions: frozenset[AccessCheck] = frozenset()
     objects: frozenset[ObjectKey] = frozenset()
@@ -28,24 +28,24 @@ class RequiredData:
 
 @dataclass(frozen=True, slots=True)
 class FetchedData:
-    """What the shell found out for one request; None for an object means that it does not exist."""
+    """The data that the shell fetched for one request. An object that is None does not exist."""
 
     decisions: Mapping[AccessCheck, Decision] = field(default_factory=dict)
     objects: Mapping[ObjectKey, Document | None] = field(default_factory=dict)
 
     def merge(self, other: FetchedData) -> FetchedData:
-        """Both together."""
+        """Return the data of both."""
         return FetchedData({**self.decisions, **other.decisions}, {**self.objects, **other.objects})
 
 
 class SnapshotProvider(Protocol):
-    """A provider of snapshots and of the answers that no snapshot holds."""
+    """A provider of snapshots, and of data that no snapshot contains."""
 
     def snapshot(self) -> Snapshot:
-        """The state to judge by. Raises `NotReadyError`."""
+        """Return the state to evaluate. Raises `NotReadyError`."""
 
     def age(self) -> float:
-        """Seconds since the snapshot was last known to be what the cluster holds."""
+        """Return the seconds since the snapshot last matched the cluster."""
 
     async def fetch(self, needs: RequiredData) -> FetchedData:
-        """Find out what an evaluation needs; a question that cannot be answered gets a Decision with an error."""
+        """Fetch the data that an evaluation requires. A question without an answer gets a Decision with an error."""

@@ -1,4 +1,4 @@
-"""What a request is: the questions that mutation and validation share."""
+"""Properties of a request that mutation and validation share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def creates_pod(request: AdmissionRequest) -> bool:
 
 
 def updates_pod(request: AdmissionRequest) -> bool:
-    """Whether a pod that exists is written; its status says nothing of its containers, and has no say over them."""
+    """Report whether a request writes an existing pod. Its status does not change its containers."""
     resource = request.resource
     return (
         request.operation == "UPDATE"
@@ -68,7 +68,7 @@ def gather(request: AdmissionRequest, snapshot: Snapshot, lookup: Lookup) -> tup
 def injection_plan(
     request: AdmissionRequest, snapshot: Snapshot, facts: tuple[TemplateFacts, ...], now: datetime
 ) -> inject.Plan:
-    """What a pod that is created must carry; it has one template, itself."""
+    """Return the parts that a new pod must carry. Its only template is the pod itself."""
     injection = snapshot.settings.injection
     wanted = inject.plan(object_of(request), facts[0].facts, snapshot.models, injection, now)
     return replace(wanted, images=frozenset(injection.former_images)) if request.running else wanted
