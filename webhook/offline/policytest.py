@@ -93,8 +93,8 @@ class Case(Schema):
 class Cases(Schema):
     """A file of cases.
 
-    ``policies`` names policy files next to it, or is ``all``; by default the file of the same name. ``definitions`` is for
-    YAML anchors.
+    ``policies`` names policy files next to it, or is ``all``; by default the file of the same name. ``definitions`` is
+    for YAML anchors.
     """
 
     policies: list[str] | Literal["all"] = Field(default_factory=list)

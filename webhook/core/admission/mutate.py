@@ -53,21 +53,23 @@ def mutate(
         try:
             facts = gather(request, snapshot, lookup)
             if debugs_pod(request):
-                operations += _hide_from_added(request, snapshot, facts)
+                operations += _hide_devices_in_ephemeral(request, snapshot, facts)
                 return replace(Verdict.of(request.uid, ()), patch=tuple(operations))
-            wanted = injection_plan(request, snapshot, facts, now)
+            expected = injection_plan(request, snapshot, facts, now)
         except MissingObjectError:
             return RequiredData(objects=frozenset(lookup.missing))
         except MalformedObjectError:
-            # Validation says so in words; there is nothing safe to add.
+            # Validation reports it; no safe addition exists.
             return Verdict.of(request.uid, ())
-        operations += inject.patch(object_of(request), wanted)
-        injected = wanted.agent is not None
+        operations += inject.patch(object_of(request), expected)
+        injected = expected.agent is not None
     return replace(Verdict.of(request.uid, ()), patch=tuple(operations), injected=injected)
 
 
-def _hide_from_added(
+def _hide_devices_in_ephemeral(
     request: AdmissionRequest, snapshot: Snapshot, facts: tuple[TemplateFacts, ...]
 ) -> tuple[Document, ...]:
     old = request.old_object or {}
-    return inject.hide_from_added(object_of(request), old, facts[0].facts, snapshot.settings.injection)
+    return inject.hide_devices_in_ephemeral(
+        object_of(request), old, facts[0].facts, snapshot.settings.injection
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from webhook.core.facts import TemplateFacts, gather_request
 from webhook.core.injection import plan as inject
+from webhook.core.injection.resources import LIMIT_RANGE, RESOURCE_QUOTA, Bounds
 from webhook.core.kube.fields import MalformedObjectError
 
 if TYPE_CHECKING:
@@ -70,5 +71,17 @@ def injection_plan(
 ) -> inject.Plan:
     """Return the parts that a new pod must carry. Its only template is the pod itself."""
     injection = snapshot.settings.injection
-    wanted = inject.plan(object_of(request), facts[0].facts, snapshot.models, injection, now)
-    return replace(wanted, images=frozenset(injection.former_images)) if request.running else wanted
+    # The bounds apply when a pod is created; they may have changed since.
+    bounds = Bounds() if request.running else bounds_of(request, snapshot)
+    expected = inject.plan(object_of(request), facts[0].facts, snapshot.models, injection, now, bounds)
+    return (
+        replace(expected, images=frozenset(injection.former_images), running=True)
+        if request.running
+        else expected
+    )
+
+
+def bounds_of(request: AdmissionRequest, snapshot: Snapshot) -> Bounds:
+    """Return the LimitRanges and ResourceQuotas of a request's namespace."""
+    objects, namespace = snapshot.objects, request.namespace
+    return Bounds(tuple(objects.each(LIMIT_RANGE, namespace)), tuple(objects.each(RESOURCE_QUOTA, namespace)))

@@ -19,6 +19,7 @@ from webhook.core.admission.definitions import check_definition
 from webhook.core.admission.messages import HELP_URL
 from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.requests import (
+    bounds_of,
     creates_pod,
     gather,
     injection_plan,
@@ -188,22 +189,25 @@ class _Validation:
         if not creates_pod(self.request):
             return self._template_warnings()
         pod = object_of(self.request)
-        wanted = injection_plan(self.request, self.snapshot, self._templates(), self.now)
+        expected = injection_plan(self.request, self.snapshot, self._templates(), self.now)
         fix = 'choose another name: the prefix "weightlock-" is reserved'
-        findings = [Finding(RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
-        if wanted.agent is not None:
-            if inject.patch(pod, wanted):
+        findings = [
+            Finding(RESERVED_NAME, _OURS, text, fix)
+            for text in inject.reserved_name_violations(pod, expected)
+        ]
+        if expected.agent is not None:
+            if inject.patch(pod, expected):
                 message = "the pod mounts protected weights, but its key sidecar is missing or modified"
                 fix = (
                     "remove the weightlock-agent container from the manifest; if you did not add it, "
                     "another mutating webhook modifies pods after Weightlock"
                 )
                 findings.append(Finding(NOT_INJECTED, _OURS, message, fix))
-            elif inject.may_be_unreadable(pod, wanted, self.snapshot.settings.injection):
+            elif inject.may_be_unreadable(pod, expected, self.snapshot.settings.injection):
                 findings.append(_UNREADABLE)
-        if wanted.undeliverable:
+        if expected.undeliverable:
             findings += [
-                Finding(UNDELIVERABLE, _OURS, str(error), error.fix) for error in wanted.undeliverable
+                Finding(UNDELIVERABLE, _OURS, str(error), error.fix) for error in expected.undeliverable
             ]
         return findings
 
@@ -212,11 +216,17 @@ class _Validation:
         request, injection = self.request, self.snapshot.settings.injection
         if request.operation not in _WRITES or request.resource.name == "pods":
             return []
+        bounds = bounds_of(request, self.snapshot)
         for template in self._facts or ():
             if template.pod is None or template.unchanged or not template.facts.weights:
                 continue
-            wanted = inject.plan(template.pod, template.facts, self.snapshot.models, injection, self.now)
-            if inject.may_be_unreadable(template.pod, wanted, injection):
+            expected = inject.plan(
+                template.pod, template.facts, self.snapshot.models, injection, self.now, bounds
+            )
+            if expected.undeliverable:
+                error = expected.undeliverable[0]
+                return [Finding(UNDELIVERABLE, _OURS, f"pods will be denied: {error}", error.fix, "Warn")]
+            if inject.may_be_unreadable(template.pod, expected, injection):
                 return [_UNREADABLE]
         return []
 

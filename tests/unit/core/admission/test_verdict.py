@@ -28,7 +28,8 @@ def test_a_denial_reads_as_documented():
         'Pod research/train-7 may not read model "atlas-70b": service account research/default has no active grant'
         " [WL101]\n"
         "Fix: weightlock access request atlas-70b --for 8h   (2 approvals from weights-approvers)\n"
-        "Policy: weights-need-grant   Help: https://github.com/weightlock/weightlock/blob/main/docs/denied.md#WL101   Request: 1f0c"
+        "Policy: weights-need-grant   "
+        "Help: https://github.com/weightlock/weightlock/blob/main/docs/denied.md#WL101   Request: 1f0c"
     )
 
 
