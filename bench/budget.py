@@ -21,7 +21,7 @@ from bench.decide import snapshot
 from bench.documents import elsewhere, pod, policy, review
 from webhook.api.config import Settings
 from webhook.core.admission.mutate import mutate
-from webhook.core.admission.provider import FetchedData, RequiredData
+from webhook.core.admission.provider import FetchedData, evaluate_sync
 from webhook.core.admission.validate import validate
 from webhook.core.admission.verdict import to_response
 from webhook.core.kube.review import parse_review, render_review
@@ -45,12 +45,10 @@ SLACK = {"instructions": (0.01, 20), "calls": (0.01, 5), "bytes": (0.03, 512), "
 
 def settled(step, body, source_answer, state):
     """A function that does one whole phase, with all that the evaluation has to ask for known."""
-    knowledge = FetchedData()
-    while isinstance(outcome := step(parse_review(body), state, knowledge, NOW), RequiredData):
-        knowledge = knowledge.merge(source_answer(outcome))
+    _, fetched = evaluate_sync(lambda fetched: step(parse_review(body), state, fetched, NOW), source_answer)
 
     def run():
-        return render_review(to_response(step(parse_review(body), state, knowledge, NOW)))
+        return render_review(to_response(step(parse_review(body), state, fetched, NOW)))
 
     return run
 

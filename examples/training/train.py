@@ -2,7 +2,7 @@
 
     python train.py /weights
 
-`/weights` is the pod's mount of the sealed directory. Weightlock's sidecar delivers the key. The script reads one tensor
+`/weights` is the mount of the sealed directory. The sidecar delivers the key. The script reads one tensor
 at a time, fits a last layer to random data, and prints the loss. It needs weightlock and numpy.
 """
 

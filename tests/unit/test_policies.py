@@ -155,7 +155,7 @@ def expressions(suite, case):
     source = suite.source(case)
     judged = evaluate(request_of(suite.review_of(case), Requester(), source), source, NOW)
     lookup = Lookup(source.snapshot().objects)
-    for policy, _, bindings in evaluations(judged.request, source.snapshot(), judged.knowledge, NOW):
+    for policy, _, bindings in evaluations(judged.request, source.snapshot(), judged.fetched, NOW):
         found = [None] if policy.params is None else policy.params.find(judged.request, lookup) or []
         for params in found:
             yield from evaluated(policy.name, bindings, params)

@@ -171,13 +171,14 @@ class Settings(Schema):
     )
     devices: list[DeviceVendor] = Field(default_factory=_default_vendors)
     workloads: list[WorkloadKind] = Field(default_factory=list, description="kinds besides those built in")
-    injection: Injection = Field(default_factory=Injection)
-    access: AccessSettings = Field(default_factory=AccessSettings)
     help_url: str = Field(
         default="",
         max_length=200,
-        description="page of the codes in denials; empty: the page of this project",
+        pattern=r"^(https?://[!-~]+)?$",
+        description="page that explains reason codes, without #; empty: the published documentation of this version",
     )
+    injection: Injection = Field(default_factory=Injection)
+    access: AccessSettings = Field(default_factory=AccessSettings)
 
 
 class Listen(Schema):

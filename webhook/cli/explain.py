@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,6 +15,7 @@ from webhook.cli.review import add_review_arguments, documents_of, report_errors
 from webhook.cli.state import load_source
 from webhook.core.admission.messages import fix_of, sentence
 from webhook.manifests.reader import Manifest, ManifestError
+from webhook.manifests.shipped import shipped_page
 from webhook.offline.explain import explain_review
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from webhook.offline.explain import Explanation, RuleExplained
 
 _SHORT_DEPTH = 7
+_CODE = re.compile(r"WL[0-9]{3}")
 _MARKS = {"broken": "✗", "error": "!", "holds": "✓", "skips": "-"}
 
 
@@ -43,7 +47,9 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Explain every document."""
+    """Explain every document, or print the section on a reason code."""
+    if len(options.files) == 1 and _CODE.fullmatch(options.files[0]) and not Path(options.files[0]).exists():
+        return _print_section(options.files[0])
     documents = list(documents_of(options))
     requester = requester_of(options, documents)
     if not documents:
@@ -52,13 +58,12 @@ def run(options: argparse.Namespace) -> int:
     provider = load_source(options) if has_objects else None
     explanations: list[Explanation] = []
     errors: list[ManifestError] = []
-    for item in documents:
+    for document in documents:
         try:
-            if isinstance(item, ManifestError):
-                raise item
-            if provider is None:
-                continue
-            explanations.append(explain_review(item, requester, provider, apply=True))
+            if isinstance(document, ManifestError):
+                raise document
+            if provider is not None:
+                explanations.append(explain_review(document, requester, provider, apply=True))
         except ManifestError as error:
             errors.append(error)
     if options.output == "json":
@@ -71,6 +76,21 @@ def run(options: argparse.Namespace) -> int:
     if errors:
         return 2
     return 0 if all(item.verdict.allowed for item in explanations) else 1
+
+
+def _print_section(code: str) -> int:
+    """Print the section of docs/denied.md on a code. Raises `UsageError`."""
+    try:
+        page = shipped_page("denied")
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from None
+    section = re.search(rf"^## ({code} .*?)(?=\n<a id=|\n## |\Z)", page, flags=re.MULTILINE | re.DOTALL)
+    if section is None:
+        raise UsageError(
+            f"{code} is not a reason code of Weightlock; it may belong to a policy of your organization"
+        )
+    print(section[1].strip())
+    return 0
 
 
 def _shown(explanation: Explanation, options: argparse.Namespace) -> list[RuleExplained]:

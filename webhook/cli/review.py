@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from webhook.app.errors import UsageError
-from webhook.cli.review_formats import RENDERERS, Entry, render_sarif
+from webhook.cli.review_formats import RENDERERS, Entry
 from webhook.cli.state import add_state_arguments, load_source
 from webhook.manifests.reader import Manifest, ManifestError, read_path, scan_bytes, scan_path
 from webhook.offline.review import Requester, review
@@ -75,12 +75,8 @@ def run(options: argparse.Namespace) -> int:
     has_objects = any(isinstance(item, Manifest) for item in documents)
     provider = load_source(options) if has_objects else None
     entries = [_entry(item, requester, provider) for item in documents]
-    if options.output == "sarif":
-        from importlib.metadata import version  # noqa: PLC0415 - only this format needs it
-
-        sys.stdout.write(render_sarif(entries, version("weightlock")))
-    else:
-        sys.stdout.write(RENDERERS[options.output](entries))
+    help_url = provider.snapshot().settings.help_url if provider is not None else ""
+    sys.stdout.write(RENDERERS[options.output](entries, help_url))
     report_errors("review", [entry.error for entry in entries if entry.error is not None])
     for item in documents:
         for note in item.notes if isinstance(item, Manifest) else ():

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as Xml
 
 import orjson
 
+from webhook.api.links import help_link
 from webhook.core.admission.messages import denial, fix_of, sentence, warnings
 
 if TYPE_CHECKING:
@@ -54,18 +55,19 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def render_json(entries: Sequence[Entry]) -> str:
+def render_json(entries: Sequence[Entry], help_url: str = "") -> str:
     """Render the list of verdicts. Documents without one are reported on standard error only."""
+    del help_url
     answers = [as_json(entry.outcome) for entry in entries if entry.outcome is not None]
     return orjson.dumps(answers, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
-def render_text(entries: Sequence[Entry]) -> str:
+def render_text(entries: Sequence[Entry], help_url: str = "") -> str:
     """Render the verdicts for a terminal."""
-    return "".join(f"{line}\n" for entry in entries for line in _text_lines(entry))
+    return "".join(f"{line}\n" for entry in entries for line in _text_lines(entry, help_url))
 
 
-def render_junit(entries: Sequence[Entry]) -> str:
+def render_junit(entries: Sequence[Entry], help_url: str = "") -> str:
     """Render JUnit XML: a suite for each file, a case for each document, a failure for each denial."""
     root = Xml.Element("testsuites", name="weightlock review")
     for file in dict.fromkeys(entry.file for entry in entries):
@@ -81,39 +83,43 @@ def render_junit(entries: Sequence[Entry]) -> str:
             errors=str(sum(entry.error is not None for entry in of_file)),
         )
         for entry in of_file:
-            _junit_case(suite, entry)
+            _junit_case(suite, entry, help_url)
     return Xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def render_sarif(entries: Sequence[Entry], version: str) -> str:
+def render_sarif(entries: Sequence[Entry], help_url: str = "") -> str:
     """Render SARIF 2.1.0 (OASIS): a rule for each code, a result for each finding, at the file and line."""
+    from importlib.metadata import version  # noqa: PLC0415 - only this format needs it
+
     results = [result for entry in entries for result in _sarif_results(entry)]
     codes = dict.fromkeys(result["ruleId"] for result in results)
     driver = {
         "name": "weightlock",
-        "version": version,
+        "version": version("weightlock"),
         "informationUri": "https://github.com/weightlock/weightlock",
-        "rules": [{"id": code, "helpUri": _help(code)} for code in codes],
+        "rules": [{"id": code, "helpUri": help_link(help_url, code)} for code in codes],
     }
     run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
     log = {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
     return orjson.dumps(log, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
-def render_github(entries: Sequence[Entry]) -> str:
+def render_github(entries: Sequence[Entry], help_url: str = "") -> str:
     """Render workflow commands that GitHub Actions shows as annotations of the file."""
+    del help_url
     return "".join(f"{line}\n" for entry in entries for line in _github_lines(entry))
 
 
-RENDERERS: dict[str, Callable[[Sequence[Entry]], str]] = {
+RENDERERS: dict[str, Callable[[Sequence[Entry], str], str]] = {
     "text": render_text,
     "json": render_json,
     "junit": render_junit,
+    "sarif": render_sarif,
     "github": render_github,
 }
 
 
-def _text_lines(entry: Entry) -> Iterator[str]:
+def _text_lines(entry: Entry, help_url: str) -> Iterator[str]:
     if entry.outcome is None:
         return
     verdict = entry.outcome.verdict
@@ -122,7 +128,7 @@ def _text_lines(entry: Entry) -> Iterator[str]:
     for warning in warnings(verdict.warnings):
         yield f"  Warning: {warning}"
     if verdict.denials:
-        for line in denial(verdict.denials, verdict.uid).splitlines():
+        for line in denial(verdict.denials, verdict.uid, help_url).splitlines():
             yield f"  {line}"
 
 
@@ -133,7 +139,7 @@ def _findings(entry: Entry) -> Iterable[Finding]:
     return (*verdict.denials, *verdict.warnings, *verdict.audits)
 
 
-def _junit_case(suite: Xml.Element, entry: Entry) -> None:
+def _junit_case(suite: Xml.Element, entry: Entry, help_url: str) -> None:
     if entry.outcome is None:
         case = Xml.SubElement(suite, "testcase", classname=_xml(entry.file), name=f"line {entry.line}")
         Xml.SubElement(case, "error", message=_xml(str(entry.error)), type=UNREADABLE)
@@ -145,7 +151,7 @@ def _junit_case(suite: Xml.Element, entry: Entry) -> None:
     if verdict.denials:
         first = verdict.denials[0]
         failure = Xml.SubElement(case, "failure", message=_xml(sentence(first)), type=first.code)
-        failure.text = _xml(denial(verdict.denials, verdict.uid))
+        failure.text = _xml(denial(verdict.denials, verdict.uid, help_url))
     if verdict.warnings:
         Xml.SubElement(case, "system-out").text = _xml("\n".join(warnings(verdict.warnings)))
 
@@ -188,11 +194,6 @@ def _github_lines(entry: Entry) -> Iterator[str]:
         fix = fix_of(finding)
         text = sentence(finding) + (f"\nFix: {fix}" if fix else "")
         yield f"::{level} {place},title={title}::{_data(text)}"
-
-
-def _help(code: str) -> str:
-    anchor = f"#{code}" if code.startswith("WL") else ""
-    return f"https://github.com/weightlock/weightlock/blob/main/docs/denied.md{anchor}"
 
 
 def _uri(file: str) -> str:

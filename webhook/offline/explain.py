@@ -70,10 +70,10 @@ def explain_review(
     moment = now or datetime.now(UTC)
     evaluated = evaluate(request, provider, moment)
     snapshot = provider.snapshot()
-    lookup = Lookup(snapshot.objects, evaluated.knowledge.objects)
+    lookup = Lookup(snapshot.objects, evaluated.fetched.objects)
     rules: list[RuleExplained] = []
     try:
-        for policy, facts, bindings in evaluations(evaluated.request, snapshot, evaluated.knowledge, moment):
+        for policy, facts, bindings in evaluations(evaluated.request, snapshot, evaluated.fetched, moment):
             rules += _of_policy(policy, facts.path, evaluated.request, bindings, lookup)
     except MalformedObjectError:
         # The verdict reports it, and no policy was evaluated.

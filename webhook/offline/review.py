@@ -16,10 +16,9 @@ import jsonpatch
 import orjson
 
 from webhook.core.admission.mutate import mutate
-from webhook.core.admission.provider import FetchedData, RequiredData
+from webhook.core.admission.provider import FetchedData, evaluate_sync
 from webhook.core.admission.subject import groups_of_account, service_account_of
 from webhook.core.admission.validate import invalid_review, validate
-from webhook.core.admission.verdict import Verdict
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.kinds import is_namespaced, plural
 from webhook.core.kube.objects import ObjectKey, group_kind, key_of
@@ -33,13 +32,10 @@ from webhook.core.kube.review import (
 from webhook.manifests.reader import Manifest, ManifestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from webhook.core.admission.snapshot import Snapshot
+    from webhook.core.admission.verdict import Verdict
     from webhook.core.kube.fields import Document
     from webhook.offline.provider import ManifestProvider
-
-_MAX_ROUNDS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +67,7 @@ class Evaluated:
     """A request in its final form: mutated, with all data that was fetched for it."""
 
     request: AdmissionRequest
-    knowledge: FetchedData
+    fetched: FetchedData
     verdict: Verdict
 
 
@@ -116,15 +112,17 @@ def request_of(manifest: Manifest, requester: Requester, provider: ManifestProvi
 def evaluate(request: AdmissionRequest, provider: ManifestProvider, now: datetime) -> Evaluated:
     """Mutate the object, then validate the mutated object, as the API server calls the webhook."""
     snapshot = provider.snapshot()
-    mutated, _ = _finish(lambda data: mutate(request, snapshot, data, now), provider)
+    mutated, _ = evaluate_sync(lambda fetched: mutate(request, snapshot, fetched, now), provider.resolve)
     final = request
     if mutated.patch and request.object is not None:
         patched = jsonpatch.apply_patch(request.object, list(mutated.patch))
         final = replace(request, object=patched, raw={**request.raw, "object": patched})
-    verdict, data = _finish(lambda data: validate(final, snapshot, data, now), provider)
+    verdict, fetched = evaluate_sync(
+        lambda fetched: validate(final, snapshot, fetched, now), provider.resolve
+    )
     if verdict.allowed:
         verdict = replace(verdict, patch=mutated.patch, injected=mutated.injected)
-    return Evaluated(final, data, verdict)
+    return Evaluated(final, fetched, verdict)
 
 
 def store(evaluated: Evaluated, provider: ManifestProvider) -> None:
@@ -223,18 +221,6 @@ def _generated_key(document: Document) -> ObjectKey:
     if not isinstance(metadata, dict) or not isinstance(metadata.get("generateName"), str):
         raise ValueError("not a Kubernetes object: metadata.name is missing")
     return ObjectKey(group_kind(document["apiVersion"], document["kind"]), metadata.get("namespace", ""), "")
-
-
-def _finish(
-    step: Callable[[FetchedData], Verdict | RequiredData], provider: ManifestProvider
-) -> tuple[Verdict, FetchedData]:
-    data = FetchedData()
-    for _ in range(_MAX_ROUNDS):
-        result = step(data)
-        if isinstance(result, Verdict):
-            return result, data
-        data = data.merge(provider.resolve(result))
-    raise RuntimeError(f"no verdict after {_MAX_ROUNDS} rounds")
 
 
 def _uid_of(manifest: Manifest) -> str:

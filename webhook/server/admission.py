@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from itertools import cycle
 from typing import TYPE_CHECKING
 
+from webhook.api import codes
 from webhook.core.admission.mutate import mutate
-from webhook.core.admission.provider import FetchedData, NotReadyError, RequiredData
+from webhook.core.admission.provider import FetchedData, NotReadyError, UnresolvedError, evaluate
 from webhook.core.admission.validate import internal_error, invalid_review, validate
 from webhook.core.admission.verdict import Verdict, to_response
 from webhook.core.kube.review import UnsafeReviewError, parse_review, render_review
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from webhook.core.access import Signer
-    from webhook.core.admission.provider import SnapshotProvider
+    from webhook.core.admission.provider import RequiredData, SnapshotProvider
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.kube.review import AdmissionRequest
     from webhook.server.admission_queue import Gate
@@ -35,11 +36,6 @@ if TYPE_CHECKING:
 
     Step = Callable[[AdmissionRequest, Snapshot, FetchedData, datetime], Verdict | RequiredData]
 
-INTERNAL_ERROR = "WL902"
-NOT_READY = "WL903"
-OVERLOADED = "WL904"
-NO_ANSWER = "WL905"
-MAX_ROUNDS = 8
 # What remains of the API server's patience for the way there and back.
 _MARGIN_SECONDS = 1.0
 # One evaluation of policies in so many times each by itself; the others evaluate them together, which is faster.
@@ -68,6 +64,7 @@ class AdmissionService:
         seconds: float,
         signer: Signer | None = None,
         tracer: Tracer | None = None,
+        help_url: str = "",
     ) -> None:
         self._source = source
         self._gate = gate
@@ -75,6 +72,7 @@ class AdmissionService:
         self._seconds = seconds
         self._signer = signer
         self._tracer = tracer
+        self._help_url = help_url
         self._loop = asyncio.get_running_loop()
         self._clock = time.perf_counter
         self._log = ReviewLog(log, self._loop)
@@ -97,14 +95,14 @@ class AdmissionService:
         return await self._review(body, "validate", self._validate, patience, parent)
 
     def _mutate_signed(
-        self, request: AdmissionRequest, snapshot: Snapshot, knowledge: FetchedData, now: datetime
+        self, request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData, now: datetime
     ) -> Verdict | RequiredData:
-        return mutate(request, snapshot, knowledge, now, self._signer)
+        return mutate(request, snapshot, fetched, now, self._signer)
 
     def _validate(
-        self, request: AdmissionRequest, snapshot: Snapshot, knowledge: FetchedData, now: datetime
+        self, request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData, now: datetime
     ) -> Verdict | RequiredData:
-        return validate(request, snapshot, knowledge, now, clock=next(self._turns))
+        return validate(request, snapshot, fetched, now, clock=next(self._turns))
 
     async def _review(self, body: bytes, phase: str, step: Step, patience: float, parent: str) -> bytes:
         begun = self._clock()
@@ -117,14 +115,14 @@ class AdmissionService:
             if trace is not None:
                 trace.end({"uid": error.uid, "decision": "denied"}, failed=False)
             log.info("refused", extra={"fields": {"uid": error.uid, "why": error.reason}})
-            return render_review(to_response(verdict))
+            return render_review(to_response(verdict, self._help_url))
         try:
             verdict = await self._decide(request, step, self._loop.time() + self._allowance(patience), trace)
-            answer = render_review(to_response(verdict))
+            answer = render_review(to_response(verdict, self._help_url))
             decision = "allowed" if verdict.allowed else "denied"
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not become an allow or a traceback
             verdict = self._fault(request, error)
-            answer = render_review(to_response(verdict))
+            answer = render_review(to_response(verdict, self._help_url))
             decision = "error"
         seconds = self._clock() - begun
         self._metrics.answered(request, verdict, decision, seconds)
@@ -157,22 +155,20 @@ class AdmissionService:
         self, request: AdmissionRequest, step: Step, needs: RequiredData, deadline: float
     ) -> Verdict:
         """Ask the source and evaluate again, until there is a verdict; bounded in rounds and in time."""
-        knowledge = _NOTHING
-        for _ in range(MAX_ROUNDS):
+
+        async def fetch(required: RequiredData) -> FetchedData:
             try:
                 async with asyncio.timeout_at(deadline):
-                    knowledge = knowledge.merge(await self._source.fetch(needs))
+                    return await self._source.fetch(required)
             except TimeoutError:
-                raise _UnanswerableError(
-                    "the API server did not answer Weightlock's questions in time"
-                ) from None
+                raise _UnanswerableError("the API server did not respond in time") from None
             except NotReadyError as error:
                 raise _UnanswerableError(str(error)) from None
-            outcome = step(request, self._source.snapshot(), knowledge, datetime.now(UTC))
-            if isinstance(outcome, Verdict):
-                return outcome
-            needs = outcome
-        raise _UnanswerableError(f"no verdict after {MAX_ROUNDS} rounds of questions to the API server")
+
+        verdict, _ = await evaluate(
+            lambda fetched: step(request, self._source.snapshot(), fetched, datetime.now(UTC)), fetch, needs
+        )
+        return verdict
 
     def _allowance(self, patience: float) -> float:
         return min(self._seconds, max(patience - _MARGIN_SECONDS, patience / 2))
@@ -185,16 +181,17 @@ class AdmissionService:
                 self._metrics.internal_error(code)
                 log.warning("not judged", extra={"fields": {"uid": request.uid, "code": code, "why": reason}})
                 return internal_error(request.uid, code, reason)
-        self._metrics.internal_error(INTERNAL_ERROR)
-        fields = {"uid": request.uid, "code": INTERNAL_ERROR}
+        self._metrics.internal_error(codes.INTERNAL_ERROR)
+        fields = {"uid": request.uid, "code": codes.INTERNAL_ERROR}
         log.error("internal error", exc_info=error, extra={"fields": fields})
-        return internal_error(request.uid, INTERNAL_ERROR, f"internal error ({type(error).__name__})")
+        return internal_error(request.uid, codes.INTERNAL_ERROR, f"internal error ({type(error).__name__})")
 
 
 _FAULTS: dict[type[Exception], tuple[str, str]] = {
-    OverloadedError: (OVERLOADED, "Weightlock has too much to do: "),
-    NotReadyError: (NOT_READY, ""),
-    _UnanswerableError: (NO_ANSWER, ""),
+    OverloadedError: (codes.OVERLOADED, "Weightlock has too much to do: "),
+    NotReadyError: (codes.NOT_READY, ""),
+    _UnanswerableError: (codes.LOOKUP_FAILED, ""),
+    UnresolvedError: (codes.LOOKUP_FAILED, ""),
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from webhook.app.errors import UsageError
 from webhook.cli.report.view import Findings, ordered
-from webhook.core.admission.provider import FetchedData, RequiredData
+from webhook.core.admission.provider import evaluate_sync
 from webhook.core.admission.replay import account_of, creation_of
 from webhook.core.admission.validate import invalid_review
 from webhook.core.kube.kinds import plural
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from webhook.manifests.reader import Manifest
     from webhook.offline.provider import ManifestProvider
 
-_MAX_ROUNDS = 16
 _FINAL = ("Succeeded", "Failed")
 # A directory has as many results as it has; nothing has to fit into an object.
 _NO_LIMIT = 1_000_000
@@ -107,14 +106,14 @@ def _judge(
         verdict = invalid_review(error)
         return verdict, results_of(resource, verdict)
     verdict = judged.verdict
-    reads = sensitivities(judged.request, source.snapshot(), judged.knowledge)
+    reads = sensitivities(judged.request, source.snapshot(), judged.fetched)
     return verdict, results_of(resource, verdict, reads)
 
 
 def _judge_live(
     document: Document, resource: Resource, source: ManifestProvider, now: datetime
 ) -> tuple[Verdict, list[Result]]:
-    snapshot, knowledge = source.snapshot(), FetchedData()
+    snapshot = source.snapshot()
     document = {**document, "metadata": {**document["metadata"], "namespace": resource.namespace}}
     kind = group_kind(resource.api_version, resource.kind)
     try:
@@ -122,9 +121,7 @@ def _judge_live(
         request = creation_of(document, plural(kind), f"scan-{resource.uid}", username, groups)
     except (MalformedObjectError, KeyError, ValueError) as error:
         raise UsageError(f"{resource.kind} {resource.namespace}/{resource.name}: {error}") from None
-    for _ in range(_MAX_ROUNDS):
-        outcome = judge_live(request, resource, snapshot, knowledge, now)
-        if not isinstance(outcome, RequiredData):
-            return outcome
-        knowledge = knowledge.merge(source.resolve(outcome))
-    raise RuntimeError(f"no verdict after {_MAX_ROUNDS} rounds of questions")
+    outcome, _ = evaluate_sync(
+        lambda fetched: judge_live(request, resource, snapshot, fetched, now), source.resolve
+    )
+    return outcome

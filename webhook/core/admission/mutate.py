@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def mutate(
     request: AdmissionRequest,
     snapshot: Snapshot,
-    knowledge: FetchedData,
+    fetched: FetchedData,
     now: datetime,
     signer: Signer | None = None,
 ) -> Verdict | RequiredData:
@@ -49,19 +49,19 @@ def mutate(
     operations = stamp(request, signer, now, trusted_caller=signer is not None)
     injected = False
     if creates_pod(request) or debugs_pod(request):
-        lookup = Lookup(snapshot.objects, knowledge.objects)
+        lookup = Lookup(snapshot.objects, fetched.objects)
         try:
             facts = gather(request, snapshot, lookup)
             if debugs_pod(request):
                 operations += _hide_devices_in_ephemeral(request, snapshot, facts)
                 return replace(Verdict.of(request.uid, ()), patch=tuple(operations))
             expected = injection_plan(request, snapshot, facts, now)
+            operations += inject.patch(object_of(request), expected)
         except MissingObjectError:
             return RequiredData(objects=frozenset(lookup.missing))
         except MalformedObjectError:
             # Validation reports it; no safe addition exists.
             return Verdict.of(request.uid, ())
-        operations += inject.patch(object_of(request), expected)
         injected = expected.agent is not None
     return replace(Verdict.of(request.uid, ()), patch=tuple(operations), injected=injected)
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from webhook.api import codes
 from webhook.cel import Bindings
 from webhook.cel.ast import managed_fields
 from webhook.cel.authz import Answers, UnansweredError
-from webhook.core.access.change import guard_change
-from webhook.core.access.validate import guard
+from webhook.core.access.change import validate_change
+from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
 from webhook.core.admission.definitions import check_definition
-from webhook.core.admission.messages import HELP_URL
 from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.requests import (
     bounds_of,
@@ -46,16 +46,10 @@ if TYPE_CHECKING:
     from webhook.core.kube.review import AdmissionRequest, UnsafeReviewError
     from webhook.core.policies.policy import Policy
 
-UNSAFE_DOCUMENT = "WL501"
-MALFORMED_OBJECT = "WL502"
-NOT_INJECTED = "WL301"
-RESERVED_NAME = "WL302"
-UNDELIVERABLE = "WL303"
-UNREADABLE = "WL304"
 _OURS = "weightlock"
 _WRITES = frozenset({"CREATE", "UPDATE"})
 _UNREADABLE = Finding(
-    UNREADABLE,
+    codes.UNREADABLE,
     _OURS,
     "some containers may be unable to read the delivered key: set securityContext.fsGroup on the pod",
     "set spec.securityContext.fsGroup, or use the same runAsUser for all containers",
@@ -67,7 +61,7 @@ _NAMESPACE = GroupVersionName("", "v1", "Namespace")
 def validate(
     request: AdmissionRequest,
     snapshot: Snapshot,
-    knowledge: FetchedData,
+    fetched: FetchedData,
     now: datetime,
     *,
     clock: Callable[[], float] | None = None,
@@ -80,33 +74,34 @@ def validate(
         return Verdict.of(
             request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),)
         )
-    judge = _Validation(request, snapshot, knowledge, now, clock)
+    judge = _Validation(request, snapshot, fetched, now, clock)
     try:
         findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
     except MalformedObjectError as error:
         fix = "correct the object: `kubectl explain` shows the fields"
-        findings = [Finding(MALFORMED_OBJECT, _OURS, f"cannot evaluate the object: {error}", fix)]
+        findings = [Finding(codes.MALFORMED_OBJECT, _OURS, f"cannot evaluate the object: {error}", fix)]
         return replace(Verdict.of(request.uid, findings), timings=tuple(judge.timings))
     except MissingObjectError:
         pass
     if judge.answers.open or judge.lookup.missing:
         return RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
     verdict = Verdict.of(request.uid, findings, judge.audit)
-    return replace(verdict, timings=tuple(judge.timings), help_url=snapshot.settings.help_url or HELP_URL)
+    return replace(verdict, timings=tuple(judge.timings))
 
 
 def evaluations(
-    request: AdmissionRequest, snapshot: Snapshot, knowledge: FetchedData, now: datetime
+    request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData, now: datetime
 ) -> Iterator[tuple[Policy, TemplateFacts, Bindings]]:
-    """Yield what `validate` evaluates, to explain a verdict. ``knowledge`` is the complete fetched data."""
-    yield from _Validation(request, snapshot, knowledge, now, None).evaluations()
+    """Yield what `validate` evaluates, to explain a verdict. ``fetched`` is the complete data."""
+    yield from _Validation(request, snapshot, fetched, now, None).evaluations()
 
 
 def invalid_review(error: UnsafeReviewError) -> Verdict:
     """Deny a review that no policy can evaluate safely."""
     fix = "remove the content named above; valid Kubernetes objects never contain it"
     return Verdict.of(
-        error.uid, [Finding(UNSAFE_DOCUMENT, _OURS, f"cannot evaluate the request: {error.reason}", fix)]
+        error.uid,
+        [Finding(codes.UNSAFE_DOCUMENT, _OURS, f"cannot evaluate the request: {error.reason}", fix)],
     )
 
 
@@ -123,15 +118,15 @@ class _Validation:
         self,
         request: AdmissionRequest,
         snapshot: Snapshot,
-        knowledge: FetchedData,
+        fetched: FetchedData,
         now: datetime,
         clock: Callable[[], float] | None,
     ) -> None:
         self.request = request
         self.snapshot = snapshot
         self.now = now
-        self.answers = Answers(knowledge.decisions)
-        self.lookup = Lookup(snapshot.objects, knowledge.objects)
+        self.answers = Answers(fetched.decisions)
+        self.lookup = Lookup(snapshot.objects, fetched.objects)
         self.audit: list[tuple[str, str]] = []
         self.timings: list[tuple[str, str, float | None]] = []
         self._clock = clock
@@ -149,20 +144,22 @@ class _Validation:
         findings: list[Finding] = []
         for facts in self._templates():
             bindings = self._bindings(facts, matching, whole=candidates.see_managed_fields)
-            timings, left = candidates.settle(bindings, matching)
+            timings, pending = candidates.evaluate_batches(bindings, matching)
             self.timings += timings
-            for each in left:
-                findings += self._evaluate(each.policy, facts, bindings, skips=each.skips)
+            for each in pending:
+                findings += self._evaluate(each.policy, facts, bindings, condition_false=each.condition_false)
         return findings
 
     def _evaluate(
-        self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, skips: bool = False
+        self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, condition_false: bool = False
     ) -> list[Finding]:
         """Return the violations of one policy."""
         clock = self._clock
         begun = clock() if clock else None
         try:
-            evaluation = policy.evaluate(self.request, bindings, self.lookup, facts.path, skips=skips)
+            evaluation = policy.evaluate(
+                self.request, bindings, self.lookup, facts.path, condition_false=condition_false
+            )
         except (UnansweredError, MissingObjectError):
             # Continue, so that one fetch covers all missing data.
             return []
@@ -192,7 +189,7 @@ class _Validation:
         expected = injection_plan(self.request, self.snapshot, self._templates(), self.now)
         fix = 'choose another name: the prefix "weightlock-" is reserved'
         findings = [
-            Finding(RESERVED_NAME, _OURS, text, fix)
+            Finding(codes.RESERVED_NAME, _OURS, text, fix)
             for text in inject.reserved_name_violations(pod, expected)
         ]
         if expected.agent is not None:
@@ -202,12 +199,12 @@ class _Validation:
                     "remove the weightlock-agent container from the manifest; if you did not add it, "
                     "another mutating webhook modifies pods after Weightlock"
                 )
-                findings.append(Finding(NOT_INJECTED, _OURS, message, fix))
+                findings.append(Finding(codes.SIDECAR_MODIFIED, _OURS, message, fix))
             elif inject.may_be_unreadable(pod, expected, self.snapshot.settings.injection):
                 findings.append(_UNREADABLE)
         if expected.undeliverable:
             findings += [
-                Finding(UNDELIVERABLE, _OURS, str(error), error.fix) for error in expected.undeliverable
+                Finding(codes.UNDELIVERABLE, _OURS, str(error), error.fix) for error in expected.undeliverable
             ]
         return findings
 
@@ -225,7 +222,9 @@ class _Validation:
             )
             if expected.undeliverable:
                 error = expected.undeliverable[0]
-                return [Finding(UNDELIVERABLE, _OURS, f"pods will be denied: {error}", error.fix, "Warn")]
+                return [
+                    Finding(codes.UNDELIVERABLE, _OURS, f"pods will be denied: {error}", error.fix, "Warn")
+                ]
             if inject.may_be_unreadable(template.pod, expected, injection):
                 return [_UNREADABLE]
         return []
@@ -234,14 +233,14 @@ class _Validation:
         fix = "do not modify the key sidecar or its volumes; delete and recreate the pod instead"
         old = self.request.old_object or {"spec": {}}
         return [
-            Finding(RESERVED_NAME, _OURS, text, fix)
+            Finding(codes.RESERVED_NAME, _OURS, text, fix)
             for text in inject.tampering(object_of(self.request), old)
         ]
 
     def access(self) -> list[Finding]:
         """Apply the rules of access requests and approvals, and of changes that need approval."""
         snapshot = self.snapshot
-        problems = guard(
+        problems = validate_access(
             self.request,
             snapshot.access,
             snapshot.models,
@@ -249,7 +248,7 @@ class _Validation:
             snapshot.settings.access,
             lookup=self.lookup,
         )
-        problems += guard_change(self.request, snapshot.access, self.now, snapshot.settings.access)
+        problems += validate_change(self.request, snapshot.access, self.now, snapshot.settings.access)
         return [Finding(problem.code, _OURS, problem.message, problem.fix) for problem in problems]
 
     def _waived(self, finding: Finding, facts: TemplateFacts) -> Finding:

@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 
 def judge_live(
-    request: AdmissionRequest, resource: Resource, snapshot: Snapshot, knowledge: FetchedData, now: datetime
+    request: AdmissionRequest, resource: Resource, snapshot: Snapshot, fetched: FetchedData, now: datetime
 ) -> tuple[Verdict, list[Result]] | RequiredData:
     """Return the verdict on `replay.creation_of` an object and its results, or the data that is required first."""
     fault = _fault(request.raw)
     if fault:
         verdict = invalid_review(UnsafeReviewError(request.uid, fault))
         return verdict, results_of(resource, verdict)
-    outcome = validate(request, snapshot, knowledge, now)
+    outcome = validate(request, snapshot, fetched, now)
     if isinstance(outcome, RequiredData):
         return outcome
     if not (outcome.denials or outcome.warnings or outcome.audits):
         return outcome, []
-    return outcome, results_of(resource, outcome, sensitivities(request, snapshot, knowledge))
+    return outcome, results_of(resource, outcome, sensitivities(request, snapshot, fetched))
 
 
 def _fault(document: Document) -> str:
@@ -55,9 +55,9 @@ def _fault(document: Document) -> str:
     return ""
 
 
-def sensitivities(request: AdmissionRequest, snapshot: Snapshot, knowledge: FetchedData) -> set[str]:
+def sensitivities(request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData) -> set[str]:
     """How sensitive the weights are that it can read; what cannot be found out was a finding already."""
-    lookup = Lookup(snapshot.objects, knowledge.objects)
+    lookup = Lookup(snapshot.objects, fetched.objects)
     try:
         templates = gather_request(request, lookup, snapshot.catalog, snapshot.settings, snapshot.workloads)
     except (MalformedObjectError, MissingObjectError):

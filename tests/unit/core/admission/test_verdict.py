@@ -8,7 +8,8 @@ from webhook.core.policies.policy import Finding
 FIRST = Finding(
     "WL101",
     "weights-need-grant",
-    'Pod research/train-7 may not read model "atlas-70b": service account research/default has no active grant',
+    'Pod research/train-7 is not allowed to read model "atlas-70b": service account research/default has no active '
+    "grant",
     "weightlock access request atlas-70b --for 8h   (2 approvals from weights-approvers)",
 )
 
@@ -25,11 +26,10 @@ findings = st.builds(
 
 def test_a_denial_reads_as_documented():
     assert denial([FIRST], "1f0c") == (
-        'Pod research/train-7 may not read model "atlas-70b": service account research/default has no active grant'
-        " [WL101]\n"
+        'Pod research/train-7 is not allowed to read model "atlas-70b": service account research/default has no active '
+        "grant [WL101]\n"
         "Fix: weightlock access request atlas-70b --for 8h   (2 approvals from weights-approvers)\n"
-        "Policy: weights-need-grant   "
-        "Help: https://github.com/weightlock/weightlock/blob/main/docs/denied.md#WL101   Request: 1f0c"
+        "Policy: weights-need-grant   Help: https://weightlock.dev/docs/0.3/denied#WL101   Request: 1f0c"
     )
 
 

@@ -110,10 +110,10 @@ def both_ways(request, snapshot, now):
     ticks = count()
     found = []
     for clock in (None, lambda: float(next(ticks))):
-        knowledge = FetchedData()
-        while isinstance(verdict := validate(request, snapshot, knowledge, now, clock=clock), RequiredData):
+        fetched = FetchedData()
+        while isinstance(verdict := validate(request, snapshot, fetched, now, clock=clock), RequiredData):
             decisions = dict.fromkeys(verdict.questions, Decision(allowed=True))
-            knowledge = knowledge.merge(FetchedData(decisions, dict.fromkeys(verdict.objects)))
+            fetched = fetched.merge(FetchedData(decisions, dict.fromkeys(verdict.objects)))
         timings = getattr(verdict, "timings", ())
         outcomes = sorted((policy, result) for policy, result, _ in timings)
         content = {name: getattr(verdict, name) for name in verdict.__slots__ if name != "timings"}
