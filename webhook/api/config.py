@@ -115,6 +115,10 @@ class Injection(Schema):
     )
     requests: dict[str, str] = Field(default_factory=lambda: {"cpu": "10m", "memory": "64Mi"})
     limits: dict[str, str] = Field(default_factory=lambda: {"memory": "128Mi"})
+    quota_limits: dict[str, str] = Field(
+        default_factory=lambda: {"cpu": "1", "memory": "128Mi", "ephemeral-storage": "64Mi"},
+        description="limits where a ResourceQuota of the namespace requires one that limits does not set",
+    )
     key_volume_size: str = "1Mi"
     startup_seconds: int = Field(
         default=600,
