@@ -9,15 +9,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from webhook.api.codes import RELEASE_NOT_LOGGED
 from webhook.app.errors import UsageError
-from webhook.audit.errors import AuditError
+from webhook.audit.errors import AuditError, NotLoggedError
 from webhook.audit.keys import KEYS, load_signer
 from webhook.audit.storage import Directory
 from webhook.audit.witness import Witnesses
 from webhook.audit.writer import LogWriter
+from webhook.core.audit.entries import clip
+from webhook.keys.broker.refusal import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
     from webhook.api.audit import AuditSettings
 
@@ -79,3 +83,54 @@ def _publish_keys(place: Path, keys: list[str]) -> None:
         (place / KEYS).write_text("".join(f"{key}\n" for key in keys))
     except OSError as error:
         raise AuditError(f"cannot write {place / KEYS}: {error.strerror or error}") from None
+
+
+class BrokerLog:
+    """Log the broker's decisions. A key leaves only after its release is in a signed checkpoint."""
+
+    def __init__(self, writer: LogWriter, settings: AuditSettings) -> None:
+        self._writer = writer
+        self._deny = settings.on_full.releases == "deny"
+
+    async def release(self, event: Mapping[str, Any], seconds: float) -> str:
+        """Log a release and return its receipt. Raises `UnavailableError`."""
+        try:
+            return (await self._writer.append(self._entry(event), seconds)).proof
+        except NotLoggedError as error:
+            raise UnavailableError(RELEASE_NOT_LOGGED, f"cannot log the key release: {error}") from None
+
+    def check(self) -> None:
+        """Raise `UnavailableError` if the log is full and renewals must be logged."""
+        if self._deny and self._writer.full:
+            raise UnavailableError(
+                RELEASE_NOT_LOGGED, "cannot log the renewal: the queue of the audit log is full"
+            )
+
+    def record(self, event: Mapping[str, Any]) -> None:
+        """Log a renewal or a denial."""
+        self._writer.submit(self._entry(event))
+
+    def _entry(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        renewal = event.get("event") == "key.renewal"
+        result = str(event.get("result", ""))
+        done = "renewed" if renewal else "released"
+        pod = {
+            "namespace": event.get("namespace", ""),
+            "name": event.get("pod", ""),
+            "uid": event.get("uid", ""),
+            "node": event.get("node", ""),
+            "serviceAccount": event.get("serviceAccount", ""),
+        }
+        data = {
+            "decision": done if result == "released" else "denied",
+            "model": clip(str(event.get("model", "")), 253),
+            "pod": {key: value for key, value in pod.items() if value} if pod["name"] else {},
+            "images": list(event.get("images", ())),
+            "keys": list(event.get("keys", ())),
+            "grant": event.get("grant", ""),
+            "code": event.get("code", ""),
+            "reason": clip(str(event.get("message", ""))),
+            "seconds": int(event.get("seconds", 0)),
+        }
+        subject = "/".join(filter(None, ("pods", pod["namespace"], pod["name"]))) if pod["name"] else ""
+        return self._writer.entry("renewal" if renewal else "release", data, subject=subject)

@@ -33,7 +33,14 @@ def add_parser(commands: Any) -> None:
         "or embedded, with a directory of manifests in place of a cluster.",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration, in YAML")
-    parser.add_argument("--embedded", type=Path, metavar="DIR", help="manifests in place of a cluster")
+    parser.add_argument(
+        "--state-dir",
+        "--embedded",
+        dest="embedded",
+        type=Path,
+        metavar="DIR",
+        help="directory of manifests instead of a cluster",
+    )
     parser.add_argument(
         "--policies",
         type=Path,

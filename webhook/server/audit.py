@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.admission.provider import NotReadyError
 from webhook.core.audit.entries import clip, digest
+from webhook.core.audit.observe import Observer
 
 if TYPE_CHECKING:
     from webhook.api.audit import AuditSettings
     from webhook.audit.writer import LogWriter
+    from webhook.core.admission.provider import SnapshotProvider
     from webhook.core.admission.verdict import Verdict
     from webhook.core.kube.review import AdmissionRequest
 
@@ -18,6 +23,9 @@ _ACCESS = frozenset({"accessrequests", "accessapprovals"})
 _GROUP = "weightlock.dev"
 _MAX_CODES = 64
 _NAME = 253
+_OBSERVE_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class VerdictLog:
@@ -52,6 +60,21 @@ class VerdictLog:
                 now=datetime.now(UTC),
             )
         )
+
+
+async def observe(writer: LogWriter, source: SnapshotProvider, *, access: bool) -> None:
+    """Log changes of policies, models and, with ``access``, requests, approvals and grants, until cancelled."""
+    observer = Observer(access=access)
+    while True:
+        try:
+            now = datetime.now(UTC)
+            for change in observer.changes(source.snapshot(), now):
+                writer.submit(writer.entry(change.kind, change.data, subject=change.subject, now=now))
+        except NotReadyError:
+            pass
+        except Exception:
+            log.exception("internal error")
+        await asyncio.sleep(_OBSERVE_SECONDS)
 
 
 def _data(

@@ -6,6 +6,7 @@ Whatever goes wrong in here is an answer without a key. Tokens, keys and nonces 
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import signal
 import time
@@ -22,9 +23,11 @@ from webhook.api.codes import BAD_REQUEST, CLUSTER_UNAVAILABLE, RATE_LIMIT
 from webhook.api.faults import describe
 from webhook.keys.broker.protocol import (
     MAX_BODY,
+    RECEIPT_HEADER,
     Challenge,
     ChallengeRequest,
     Refused,
+    Released,
     ReleaseRequest,
     RenewRequest,
 )
@@ -263,4 +266,6 @@ def _bearer(request: web.BaseRequest) -> str:
 def _yes(answer: Schema) -> web.Response:
     response = json_body(orjson.dumps(answer.model_dump(by_alias=True)))
     response.headers["Cache-Control"] = "no-store"
+    if isinstance(answer, Released) and answer.receipt:
+        response.headers[RECEIPT_HEADER] = base64.b64encode(answer.receipt.encode()).decode()
     return response

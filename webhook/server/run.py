@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from webhook.server import logs
 from webhook.server.admission import AdmissionService
 from webhook.server.admission_queue import Gate
-from webhook.server.audit import VerdictLog
+from webhook.server.audit import VerdictLog, observe
 from webhook.server.http import routes as endpoints
 from webhook.server.http.health import Health, snapshot_check
 from webhook.server.http.listener import Listener, bind
@@ -183,6 +183,10 @@ class Webhook:
             service.mutate, service.validate, is_trusted, traced=tracer is not None
         )
         async with AsyncExitStack() as stack:
+            if self._writer is not None:
+                # On a cluster, the controller logs access: one entry for each change, not one for each replica.
+                observing = observe(self._writer, self._source, access=bool(config.embedded))
+                stack.push_async_callback(_cancel, asyncio.create_task(observing))
             if tracer is not None:
                 stack.push_async_callback(asyncio.to_thread, tracer.close)
             listener = self._listen(stack, sockets.review, {**review, **watch})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,7 +247,7 @@ def _tail(options: argparse.Namespace) -> int:
                         (document["time"], view.entry(state.origin, index, document, options.output))
                     )
             positions[place] = state.size
-        window = [line for _, line in sorted(lines)]
+        window = [line for _, line in sorted(lines, key=itemgetter(0))]
         for line in window if options.lines < 0 else window[-options.lines :] if options.lines else []:
             print(line, flush=True)
         if not options.follow:

@@ -71,12 +71,17 @@ def entry(origin: str, index: int, document: dict[str, Any], output: str) -> str
         document["time"][:23] + "Z",
         f"{origin}#{index}",
         kind_of(document),
-        str(data.get("decision") or data.get("state") or data.get("change") or data.get("event") or ""),
+        _outcome(data),
         str(user.get("username", "")),
         str(document.get("subject", "")),
         ",".join(data.get("codes", ())) or str(data.get("code", "")),
     ]
     return "  ".join(_printable(part) for part in parts if part)
+
+
+def _outcome(data: dict[str, Any]) -> str:
+    outcome = str(data.get("decision") or data.get("state") or data.get("change") or data.get("event") or "")
+    return f"{outcome} ({data['phase']})" if data.get("phase") == "mutate" else outcome
 
 
 def first_entry(place: Path) -> int:

@@ -9,7 +9,7 @@ import base64
 import binascii
 import http.client
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from webhook.keys.secret import Secret
 
 _MAX_ANSWER = 1 << 20
+# Never a field of the broker's JSON.
+_RECEIPT = " receipt"
 _MAX_TOKEN = 64 * 1024
 _SECONDS = 25.0
 
@@ -43,12 +45,14 @@ class BrokerUnavailableError(KeysError):
 class Lease:
     """How long keys may be kept without hearing from the broker, and when to ask again, in seconds.
 
-    ``keys``: the ids of all keys that the model has; None where the broker does not say.
+    ``keys``: the ids of all keys that the model has; None where the broker does not say. ``receipt`` is the proof that
+    the release is in the audit log, empty where the broker keeps none.
     """
 
     seconds: float
     renew_after: float
     keys: frozenset[str] | None = None
+    receipt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ class BrokerClient:
             encrypted = base64.b64decode(answer["encrypted"], validate=True)
         except (KeyError, TypeError, binascii.Error):
             raise BrokerUnavailableError(f"{self.url} answered something that is not a broker's") from None
-        return agent.open(encrypted, nonce, model), self._lease(answer.get("lease"))
+        lease = self._lease(answer.get("lease"))
+        return agent.open(encrypted, nonce, model), replace(lease, receipt=str(answer.get(_RECEIPT, "")))
 
     def renew(self, model: str) -> Lease:
         """More time with the model's keys.
@@ -126,7 +131,7 @@ class BrokerClient:
             raise BrokerUnavailableError(f"the broker at {self.url} cannot be reached: {said}") from None
         document = _document(body)
         if status == 200:
-            return document
+            return document | {_RECEIPT: _receipt(response.getheader("Weightlock-Receipt", ""))}
         code, message = document.get("code"), document.get("message")
         said = f"{message} [{code}]" if code and message else f"the broker at {self.url} answered {status}"
         # 429 and 5xx pass by themselves; every other answer stays what it is until something is changed.
@@ -154,6 +159,14 @@ class _Connection(http.client.HTTPSConnection):
         """Connect, and check the certificate against the name."""
         http.client.HTTPConnection.connect(self)
         self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host.removesuffix("."))
+
+
+def _receipt(header: str) -> str:
+    """Return the receipt in a header; empty where it is malformed, since the key does not depend on it."""
+    try:
+        return base64.b64decode(header, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
 
 
 def _document(body: bytes) -> dict[str, Any]:

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 MARKER = ".weightlock-ready"
 LEASE = ".weightlock-lease"
 AUTHORITIES = ".weightlock-authorities"
+RECEIPT = ".weightlock-receipt"
 MAX_LEASE_SECONDS = 86_400.0
 _KEY_BYTES = 4096
 _MAX_NOTE = 256
 # Whom the sidecar believes outlives what it delivered, so that it can fetch it again.
-_OURS = frozenset({MARKER, LEASE, AUTHORITIES})
+_OURS = frozenset({MARKER, LEASE, AUTHORITIES, RECEIPT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,10 @@ class Target:
     def held(self, now: float) -> Held | None:
         """The lease that was noted, where it still runs at ``now``; None where it does not, or cannot be read."""
         return _held(self.directory, now)
+
+    def put_receipt(self, receipt: str) -> None:
+        """Store the proof that the release is in the audit log. It is not secret and outlives the keys."""
+        replace_file(self.directory / RECEIPT, receipt.encode(), 0o444)
 
     def mark(self) -> None:
         """Say that the directory is complete."""

@@ -74,6 +74,8 @@ class Holding:
     def _take(self, lease: Lease, asked: float, version: str) -> None:
         ends = asked + lease.seconds
         self.target.hold(ends, version)
+        if lease.receipt:
+            self.target.put_receipt(lease.receipt)
         self._ends, self.version = ends, version
         self._ask_at = asked + lease.renew_after * random.uniform(0.9, 1)  # noqa: S311 - jitter
 

@@ -15,6 +15,7 @@ from webhook.api.base import Schema
 
 MAX_BODY = 512 * 1024
 MAX_TOKEN = 16 * 1024
+RECEIPT_HEADER = "Weightlock-Receipt"
 
 
 def _public_key(text: str) -> str:
@@ -74,10 +75,15 @@ class Lease(Schema):
 
 
 class Released(Schema):
-    """``encrypted``: base64, to be opened with the agent's private key."""
+    """``encrypted``: base64, to be opened with the agent's private key.
+
+    ``receipt`` is the proof that the release is in the audit log. It travels in the header `RECEIPT_HEADER`, since
+    sidecars of earlier versions reject unknown fields.
+    """
 
     encrypted: str
     lease: Lease
+    receipt: str = Field(default="", exclude=True)
 
 
 class Refused(Schema):

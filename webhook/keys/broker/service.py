@@ -34,7 +34,7 @@ from webhook.core.injection.sidecar import AGENT
 from webhook.keys.broker import attestation, caller, challenge
 from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
-from webhook.keys.broker.release import admission_of, judge
+from webhook.keys.broker.release import admission_of, grant_of, judge
 from webhook.keys.envelope import seal_keys
 from webhook.keys.errors import KmsError, KmsUnavailableError
 from webhook.keys.kms import KeyContext, Patience, open_kms
@@ -71,6 +71,19 @@ class ClusterView(Protocol):
         """How the webhook configurations differ from what they should be; empty: they do not."""
 
 
+class ReleaseLog(Protocol):
+    """Where the broker logs its decisions; see `webhook.app.audit.BrokerLog`."""
+
+    async def release(self, event: Mapping[str, Any], seconds: float) -> str:
+        """Log a release and return its receipt. Raises `UnavailableError` if it cannot be logged."""
+
+    def check(self) -> None:
+        """Raise `UnavailableError` if a renewal cannot be logged."""
+
+    def record(self, event: Mapping[str, Any]) -> None:
+        """Log any other event."""
+
+
 class IssuerKeys(Protocol):
     """Where issuers' key sets come from; see `webhook.keys.broker.jwks.KeySets`."""
 
@@ -91,12 +104,14 @@ class Broker:
         settings: BrokerSettings,
         audit: Callable[[Mapping[str, Any]], None],
         *,
+        release_log: ReleaseLog | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source, self._cluster, self._issuers = source, cluster, issuers
         self._challenges, self._limits, self._settings = challenges, limits, settings
         self._audit, self._now, self._clock = audit, now, clock
+        self._log = release_log
         self._services: dict[str, GuardedKms] = {}
 
     def challenge(self, request: ChallengeRequest) -> Challenge:
@@ -131,7 +146,12 @@ class Broker:
             event["keys"] = [key.id for key in model.spec.keys]
             lease = self._lease(ends, model)
             event["until"] = lease.grant_ends
-            return Released(encrypted=base64.b64encode(encrypted).decode(), lease=lease)
+            try:
+                receipt = await self._receipt(event, pod, lease, until)
+            except BaseException:
+                self._limits.not_released(who.uid, request.model)
+                raise
+            return Released(encrypted=base64.b64encode(encrypted).decode(), lease=lease, receipt=receipt)
 
     async def renew(self, token: str, request: RenewRequest) -> Lease:
         """More time with keys released before, where the same questions still have the same answers.
@@ -145,7 +165,21 @@ class Broker:
             _, _, ends = await self._decide(token, request.model, event)
             lease = self._lease(ends, self._model(request.model))
             event["until"] = lease.grant_ends
+            event["seconds"] = lease.seconds
+            if self._log is not None:
+                self._log.check()
             return lease
+
+    async def _receipt(self, event: dict[str, Any], pod: Document, lease: Lease, until: float) -> str:
+        """Log the release before the key leaves, and return the receipt; empty without a log."""
+        if self._log is None:
+            return ""
+        event["seconds"] = lease.seconds
+        event["images"] = _images(pod)
+        seconds = until - asyncio.get_running_loop().time()
+        receipt = await self._log.release({**event, "result": "released"}, max(seconds, 0.1))
+        event["receipt"] = True
+        return receipt
 
     async def close(self) -> None:
         """Close the key services."""
@@ -176,7 +210,11 @@ class Broker:
                 INTEGRITY, f"admission is not guarded as it should be, so no key leaves: {faults[0]}"
             )
         document = pod or {}
-        return who, document, await self._judge(who, document, model)
+        ends = await self._judge(who, document, model)
+        grant = grant_of(who, model, self._source.snapshot(), self._now())
+        if grant is not None:
+            event["grant"] = grant.request
+        return who, document, ends
 
     async def _judge(self, who: Caller, pod: Document, model: str) -> datetime:
         request = admission_of(who, pod)
@@ -287,6 +325,8 @@ class Broker:
             raise
         finally:
             self._audit({**event, **result})
+            if self._log is not None and "receipt" not in event:
+                self._log.record({**event, **result})
 
 
 def patience_within(seconds: float) -> Patience:
@@ -294,6 +334,13 @@ def patience_within(seconds: float) -> Patience:
     usual = Patience()
     call = min(usual.call, seconds)
     return replace(usual, call=call, attempts=min(usual.attempts, int(seconds / call)))
+
+
+def _images(pod: Document) -> list[str]:
+    """Return the image digests that the kubelet reports for the pod's containers."""
+    status = pod.get("status") or {}
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return sorted({str(item["imageID"]) for item in containers if item.get("imageID")})[:64]
 
 
 def _key_ids(evidence: Any) -> frozenset[str]:
