@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import socket
+import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,20 +16,27 @@ from typing import TYPE_CHECKING
 from webhook.api.codes import RELEASE_NOT_LOGGED
 from webhook.app.errors import UsageError
 from webhook.audit.errors import AuditError, NotLoggedError
+from webhook.audit.heads import Heads
 from webhook.audit.keys import KEYS, load_signer
 from webhook.audit.storage import Directory
 from webhook.audit.witness import Witnesses
 from webhook.audit.writer import LogWriter
+from webhook.core.admission.provider import NotReadyError
 from webhook.core.audit.entries import clip
+from webhook.core.audit.observe import Observer
 from webhook.keys.broker.refusal import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from webhook.api.audit import AuditSettings
+    from webhook.core.admission.provider import SnapshotProvider
 
+_OBSERVE_SECONDS = 1.0
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+
+log = logging.getLogger(__name__)
 
 
 def origin_of(settings: AuditSettings, component: str) -> str:
@@ -56,10 +67,8 @@ def audit_log(settings: AuditSettings, component: str) -> Iterator[LogWriter | N
 
 def _open(settings: AuditSettings, component: str) -> LogWriter:
     origin = origin_of(settings, component)
-    parent = Path(settings.directory)
-    place = parent.joinpath(*origin.split("/")[1:])
-    key = Path(settings.key) if settings.key else parent.with_name(f"{parent.name}.key")
-    signer = load_signer(key, origin, create=not settings.key)
+    place = Path(settings.directory).joinpath(*origin.split("/")[1:])
+    signer = load_signer(_key_file(settings), origin, create=not settings.key)
     witnesses = (
         Witnesses(settings.witnesses, settings.witness_timeout_seconds) if settings.witnesses else None
     )
@@ -77,12 +86,61 @@ def _open(settings: AuditSettings, component: str) -> LogWriter:
     return writer
 
 
+def _key_file(settings: AuditSettings) -> Path:
+    parent = Path(settings.directory)
+    return Path(settings.key) if settings.key else parent.with_name(f"{parent.name}.key")
+
+
 def _publish_keys(place: Path, keys: list[str]) -> None:
     """Write the public keys beside the log. They help a reader, and prove nothing by themselves."""
     try:
         (place / KEYS).write_text("".join(f"{key}\n" for key in keys))
     except OSError as error:
         raise AuditError(f"cannot write {place / KEYS}: {error.strerror or error}") from None
+
+
+class ControllerLog:
+    """The controller's log: what its leader observes, and the heads of all other logs."""
+
+    def __init__(self, writer: LogWriter, settings: AuditSettings) -> None:
+        self._writer = writer
+        self._seconds = settings.heads_seconds
+        key = _key_file(settings)
+        self._heads = Heads(
+            Path(settings.directory), writer.origin, lambda origin: load_signer(key, origin).keys
+        )
+
+    def record(self, kind: str, data: Mapping[str, Any], subject: str = "") -> None:
+        """Queue one entry."""
+        self._writer.submit(self._writer.entry(kind, data, subject=subject))
+
+    async def run(
+        self, source: SnapshotProvider, leading: Callable[[], bool], issued: Mapping[str, int]
+    ) -> None:
+        """Log access, certificates and the heads of other logs while this replica leads, until cancelled.
+
+        ``issued`` counts the certificates that this replica issued, by name.
+        """
+        observer, due, known = Observer(access=True), 0.0, dict(issued)
+        while True:
+            await asyncio.sleep(_OBSERVE_SECONDS)
+            if not leading():
+                observer = Observer(access=True)
+                continue
+            try:
+                for name in [name for name, count in issued.items() if count > known.get(name, 0)]:
+                    self.record("certificate", {"event": "issued", "name": name}, f"secrets/{name}")
+                known = dict(issued)
+                for change in observer.changes(source.snapshot(), datetime.now(UTC)):
+                    self.record(change.kind, change.data, change.subject)
+                if time.monotonic() >= due:
+                    due = time.monotonic() + self._seconds
+                    for data in await asyncio.to_thread(lambda: list(self._heads.changes())):
+                        self.record("log", data)
+            except NotReadyError:
+                continue
+            except Exception:
+                log.exception("internal error")
 
 
 class BrokerLog:

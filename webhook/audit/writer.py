@@ -62,7 +62,7 @@ def new_id() -> str:
 class Receipt(NamedTuple):
     """An entry that is in a signed checkpoint, with its proof file."""
 
-    index: int
+    entry: int
     proof: str
 
 
@@ -262,7 +262,7 @@ class LogWriter:
         if lost:
             self._reported = self.stats.lost.copy()
             self._put("log", {"event": "loss", "lost": dict(lost)})
-        batch = []
+        batch: list[_Waiting] = []
         while self._queue and len(batch) < self._limit:
             batch.append(self._queue.popleft())
         return batch
@@ -380,7 +380,7 @@ class LogWriter:
         level = tile.level or 0
         count = self._tree.size >> (8 * level)
         last = (count - 1) // WIDTH
-        if tile.index == last and len(self._edge) > level:
+        if tile.number == last and len(self._edge) > level:
             return self._edge[level]
         data = self._storage.read(tile.path)
         if data is None:

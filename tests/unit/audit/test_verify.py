@@ -178,7 +178,7 @@ def test_the_paths_of_tiles():
     """Paths are those of the specification's examples."""
     assert index_path(1234067) == "x001/x234/067"
     assert index_path(0) == "000"
-    assert [(tile.level, tile.index, tile.width) for tile in tiles_of(70_000)] == [
+    assert [(tile.level, tile.number, tile.width) for tile in tiles_of(70_000)] == [
         (None, 273, 112),
         (0, 273, 112),
         (1, 1, 17),

@@ -254,6 +254,13 @@ class DriftController:
         once = fault.version or str(time.time_ns())
         message = f"{fault.kind} {fault.key.name} {fault.what}; {who}; {done}"
         await self._events.tell(reference, reason, message, once=once, warning=True)
+        data = {
+            "kind": fault.kind,
+            "name": fault.key.name,
+            "detail": fault.what[:1024],
+            "writer": (writer or "")[:1024],
+        }
+        self._stats.record("drift" if trouble else "restored", data, f"{fault.kind}/{fault.key.name}")
 
 
 def _labels(namespace: Document) -> dict[str, str]:

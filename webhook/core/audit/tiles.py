@@ -34,7 +34,7 @@ class Tile(NamedTuple):
     """One tile of a tree. ``level`` is None for an entry bundle."""
 
     level: int | None
-    index: int
+    number: int
     width: int = WIDTH
 
     @property
@@ -42,7 +42,7 @@ class Tile(NamedTuple):
         """The path below the log's directory, such as ``tile/0/x001/234`` or ``tile/entries/000.p/17``."""
         level = ENTRIES if self.level is None else str(self.level)
         partial = f".p/{self.width}" if self.width < WIDTH else ""
-        return f"tile/{level}/{index_path(self.index)}{partial}"
+        return f"tile/{level}/{index_path(self.number)}{partial}"
 
 
 def index_path(index: int) -> str:
@@ -84,7 +84,7 @@ def encode_bundle(entries: Iterable[bytes]) -> bytes:
     Raises:
         TileError: an entry is longer than 65,535 bytes.
     """
-    parts = []
+    parts: list[bytes] = []
     for entry in entries:
         if len(entry) > MAX_ENTRY_BYTES:
             raise TileError(f"an entry has {len(entry)} bytes, the limit is {MAX_ENTRY_BYTES}")

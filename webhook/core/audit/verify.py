@@ -156,7 +156,7 @@ def read_tile(reader: LogReader, tile: Tile) -> tuple[bytes | None, str, int]:
     """Read a tile. The full tile stands in for a partial one that was deleted. Return bytes, path and width."""
     data = reader.read(tile.path)
     if data is None and tile.width < WIDTH:
-        full = Tile(tile.level, tile.index)
+        full = Tile(tile.level, tile.number)
         data = reader.read(full.path)
         if data is not None:
             width = WIDTH if tile.level is None or len(data) == WIDTH * HASH_SIZE else len(data) // HASH_SIZE
@@ -237,13 +237,13 @@ class _Walk:
     def hashes(self, tile: Tile) -> Sequence[bytes]:
         """Return recomputed hashes where they are in memory, and verified tiles otherwise."""
         if tile.level == 0:
-            if tile.index == self._last[0]:
+            if tile.number == self._last[0]:
                 return self._last[1]
             data, path, width = read_tile(self._reader, tile)
             if data is None:
                 raise TileError(f"{path} is missing")
             return split_hashes(data, width)
-        return self._levels[(tile.level or 1) - 1][tile.index * WIDTH : tile.index * WIDTH + tile.width]
+        return self._levels[(tile.level or 1) - 1][tile.number * WIDTH : tile.number * WIDTH + tile.width]
 
     def _index_paths(self, size: int) -> None:
         tail = 0
@@ -337,7 +337,7 @@ class _Walk:
         def hashes(tile: Tile) -> Sequence[bytes]:
             if tile.level == 0:
                 return self._last[1]
-            return levels[(tile.level or 1) - 1][tile.index * WIDTH : tile.index * WIDTH + tile.width]
+            return levels[(tile.level or 1) - 1][tile.number * WIDTH : tile.number * WIDTH + tile.width]
 
         return root_of(TileNodes(hashes, self._report.size), self._report.size)
 
