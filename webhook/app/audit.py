@@ -79,6 +79,7 @@ def _open(settings: AuditSettings, component: str) -> LogWriter:
         interval=settings.interval_seconds,
         cosign=witnesses.cosign if witnesses is not None else None,
         quorum=settings.quorum,
+        witnesses=len(settings.witnesses),
         version=version("weightlock"),
     )
     writer.open()

@@ -67,7 +67,7 @@ class _Client:
         except (OSError, http.client.HTTPException, NoteError, ValueError) as error:
             reason = str(error) or type(error).__name__
             if reason != self._reason:
-                log.warning("no cosignature", extra={"fields": {"witness": self.key.name, "reason": reason}})
+                log.warning("no cosignature: %s", reason, extra={"fields": {"witness": self.key.name}})
             self._reason = reason
             return None
 

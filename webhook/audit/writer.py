@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS = 1.0
 _LOCK_SECONDS = 0.1
+_COSIGN_SECONDS = 1.0
 _UUID7_RANDOM = 10
 
 log = logging.getLogger(__name__)
@@ -95,12 +96,14 @@ class LogWriter:
         interval: float,
         cosign: Cosign | None = None,
         quorum: int = 0,
+        witnesses: int = 0,
         version: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.origin = signer.name
         self.stats = Stats()
         self._version = version
+        self._wanted, self._tried = max(witnesses, quorum), 0.0
         self._storage, self._signer, self._cosign, self._quorum = storage, signer, cosign, quorum
         self._limit, self._interval, self._clock = limit, interval, clock
         self._queue: deque[_Waiting] = deque()
@@ -248,6 +251,8 @@ class LogWriter:
             self._wake.clear()
             stopping = self._stopping
             batch = self._take()
+            if not batch and not stopping:
+                self._cosign_again()
             if batch and not self._write(batch):
                 time.sleep(min(_RETRY_SECONDS, self._interval))
                 if not stopping:
@@ -372,6 +377,19 @@ class LogWriter:
         for path in obsolete:
             self._storage.delete_partials(path)
         return signed
+
+    def _cosign_again(self) -> None:
+        """Ask the witnesses again for an idle log whose last checkpoint lacks cosignatures."""
+        signed = self._signed
+        if self._cosign is None or signed is None or self.stats.cosignatures >= self._wanted:
+            return
+        if self._clock() - self._tried < _COSIGN_SECONDS:
+            return
+        self._tried = self._clock()
+        try:
+            self._checkpoint()
+        except (OSError, AuditError, NoteError) as error:
+            log.warning("cannot write the audit log", extra={"fields": {"reason": str(error)}})
 
     def _consistency(self, old: int) -> Sequence[bytes]:
         return consistency_proof(TileNodes(self._hashes, self._tree.size), old, self._tree.size)

@@ -77,6 +77,13 @@ class Files:
 
 
 @pytest.fixture
+def small(tmp_path):
+    """A log of 6 entries in two batches: every byte of it can be tried."""
+    signer = write(tmp_path / "log", 4, batch=2)
+    return Files(tmp_path / "log"), signer
+
+
+@pytest.fixture
 def log(tmp_path):
     """A log of 20 entries in several batches, its files and its signer."""
     signer = write(tmp_path / "log", 18, batch=5)

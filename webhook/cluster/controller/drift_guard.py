@@ -258,7 +258,7 @@ class DriftController:
             "kind": fault.kind,
             "name": fault.key.name,
             "detail": fault.what[:1024],
-            "writer": (writer or "")[:1024],
+            "writer": str(writer or "")[:1024],
         }
         self._stats.record("drift" if trouble else "restored", data, f"{fault.kind}/{fault.key.name}")
 
