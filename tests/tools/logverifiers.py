@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Build the independent verifiers of the audit log from Go modules, once, into the cache.
 
-Tessera's fsck verifies the tiles that Weightlock wrote. torchwood's litewitness cosigns its checkpoints. The pins are in
-tests/e2e/logverifiers.
+Tessera's fsck verifies the tiles that Weightlock wrote. torchwood's litewitness cosigns its checkpoints. The pins are
+in tests/e2e/logverifiers.
 
     tests/tools/logverifiers.py          build if needed; the last line on stdout is the directory of the programs
     tests/tools/logverifiers.py --find   print the directory if it exists, without a build

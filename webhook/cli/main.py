@@ -24,6 +24,7 @@ _COMMANDS = {
     "broker": "the key broker of a cluster",
     "controller": "statuses, signatures on read-back, and the end of grants",
     "doctor": "examine a cluster, and say what to mend",
+    "evidence": "write compliance evidence from the audit log, or recompute it",
     "explain": "which part of which rule decided",
     "policy": "test, lint and export policies",
     "report": "what runs and breaks a rule",
