@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from webhook.cluster.client.kinds import ResourceKind
     from webhook.core.kube.fields import Document
 
-PAGE = 500
 LIST_SECONDS = 60.0
 _GONE = 410
 _NOT_FOUND = 404
@@ -126,7 +125,7 @@ class Reflector:
     async def _list(self) -> str:
         """Read all objects, page by page, and forget those that are no more; the list's resource version."""
         found: set[ObjectKey] = set()
-        query = {**self._selectors, "limit": str(PAGE)}
+        query = {**self._selectors, "limit": str(self.kind.page)}
         while True:
             page = await self._api.get(self._path, query, seconds=LIST_SECONDS)
             metadata, items = page.get("metadata"), page.get("items")

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
 
 MAX_REFERENCES = 64
+# The kinds that readers look up. The webhook's ClusterRole allows reading them; a test compares both.
+REFERENCED = frozenset({
+    "ClusterServingRuntime.serving.kserve.io", "ClusterTask.tekton.dev", "ClusterTrainingRuntime.trainer.kubeflow.org",
+    "ClusterWorkflowTemplate.argoproj.io", "LLMInferenceServiceConfig.serving.kserve.io", "NIMCache.apps.nvidia.com",
+    "Pipeline.tekton.dev", "RayCluster.ray.io", "ServingRuntime.serving.kserve.io", "Task.tekton.dev",
+    "TrainingRuntime.trainer.kubeflow.org", "VirtualMachine.kubevirt.io", "WorkflowTemplate.argoproj.io",
+})  # fmt: skip
 
 
 class References(Protocol):
@@ -40,6 +47,9 @@ class Resolver:
         if "{{" in name or "{{" in namespace:
             # A placeholder has no value before the pods exist.
             return {}
+        if kind not in REFERENCED:
+            # A user wrote the kind; only those above can be read.
+            return None
         self._count += 1
         if self._count > MAX_REFERENCES:
             raise MalformedObjectError("spec", f"refers to more than {MAX_REFERENCES} objects")
