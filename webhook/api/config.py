@@ -9,11 +9,12 @@ import re
 import shlex
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from webhook.api.access import AccessSettings
 from webhook.api.authorities import parse_authorities
 from webhook.api.base import Name, Pattern, Schema
+from webhook.api.operators import PRESETS
 
 _DAY = 86400.0
 _STEP = r"(?:[A-Za-z0-9_-]+|\*)"
@@ -95,6 +96,35 @@ class WorkloadKind(Schema):
         "spec.predictor:PodSpec, spec.cache.pvcName:claimName, spec.manifests.*:freeForm. Without paths the kind "
         "contains no pods, whatever its schema shows",
     )
+
+
+class Operator(Schema):
+    """An operator that writes pods: a preset elsewhere than in its default namespace, or one without a preset."""
+
+    name: Name = Field(description="name of a preset, or any other name with accounts and owns")
+    namespace: str = Field(default="", max_length=63, description="empty: that of the preset")
+    accounts: list[Name] = Field(
+        default_factory=list,
+        max_length=16,
+        description="names of service accounts; empty: those of the preset",
+    )
+    owns: list[Name] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Kind.group of the owners of its pods; empty: as in the preset",
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.name not in PRESETS and not (self.namespace and self.accounts and self.owns):
+            known = ", ".join(sorted(PRESETS))
+            raise ValueError(f"{self.name!r:.80} is not a preset ({known}): set namespace, accounts and owns")
+        return self
+
+
+def _operator(value: Any) -> Any:
+    """A preset by name alone."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 class Injection(Schema):
@@ -222,6 +252,12 @@ class Settings(Schema):
             f"system:serviceaccount:kube-system:{name}" for name in _WORKLOAD_CONTROLLERS
         ],
         description="identities that write pods on behalf of a workload; the pod's service account is judged instead",
+    )
+    operators: list[Annotated[Operator, BeforeValidator(_operator)]] = Field(
+        default_factory=list,
+        max_length=128,
+        description="operators that write pods for custom resources, by preset such as jobset or kuberay. A pod that "
+        "one writes for an object of a kind that it owns is decided by the pod's service account",
     )
     devices: list[DeviceVendor] = Field(default_factory=_default_vendors)
     harmless_resources: list[Pattern] = Field(
