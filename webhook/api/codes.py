@@ -70,6 +70,7 @@ SERVICE_ACCOUNT_USE: Final = _reason(
     "WL141", "Service account that the requester is not allowed to use", Category.WEIGHTS
 )
 SERVICE_ACCOUNT_TOKEN: Final = _reason("WL142", "Not the service account's own token", Category.WEIGHTS)
+OPERATOR_NOT_LISTED: Final = _reason("WL143", "Warning: operator is not listed", Category.WEIGHTS)
 
 NOT_ENTITLED: Final = _reason("WL201", "Not entitled to this accelerator", Category.DEVICES)
 DEVICE_BYPASS: Final = _reason(
