@@ -49,7 +49,7 @@ def _host_paths(pod: PodView, here: Context) -> Iterator[HostPath]:
         writable = bool(containers) and not only_read
         if volume.get("hostPath") is not None:
             backend = backend_of({"hostPath": volume["hostPath"]}, where)
-            for _, path in backend.paths if backend is not None else ():
+            for path in backend.node_paths if backend is not None else ():
                 yield HostPath(f"{where}.hostPath", path, declared=True, writable=writable)
         if volume.get("persistentVolumeClaim") is not None:
             claim = object_at(volume, "persistentVolumeClaim", where)

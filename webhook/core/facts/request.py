@@ -68,7 +68,14 @@ class _Request:
             return self._templates(request.object)
         old = request.old_object if request.operation == "UPDATE" else None
         facts = gather_object(
-            self.kind, request.object, old, request.namespace, self.lookup, self.catalog, self.settings
+            self.kind,
+            request.object,
+            old,
+            request.namespace,
+            self.lookup,
+            self.catalog,
+            self.settings,
+            request.user.username,
         )
         return (TemplateFacts("", None, None, facts),)
 

@@ -6,6 +6,7 @@ before any pod uses it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from webhook.core.facts.context import Context, context
@@ -13,8 +14,8 @@ from webhook.core.facts.dra import asked
 from webhook.core.facts.model import DeviceUse, Escape, Facts, WeightUse
 from webhook.core.facts.weights import weight_use
 from webhook.core.kube.fields import object_at, text_at
-from webhook.core.storage.backends import NODE
 from webhook.core.storage.nodepaths import devices_at, escapes_at
+from webhook.core.storage.refs import UNPROVEN
 from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, GROUP_SNAPSHOT, SNAPSHOT
 from webhook.core.storage.sources import backend_of
 
@@ -37,6 +38,7 @@ def gather_object(
     lookup: Lookup,
     catalog: Catalog,
     settings: Settings,
+    writer: str = "",
 ) -> Facts:
     """What an object of a kind such as ``PersistentVolumeClaim`` reaches; nothing for kinds that reach nothing.
 
@@ -49,6 +51,8 @@ def gather_object(
     if read is None:
         return Facts()
     here = context(namespace, lookup, catalog, settings)
+    # A stored volume keeps the origin that it was admitted with.
+    here = replace(here, writer=(writer or None) if old is None else None)
     facts = read(document, here)
     if old is not None:
         before = read(old, here)
@@ -68,12 +72,12 @@ def _claim(document: Document, here: Context) -> Facts:
 
 
 def _volume(document: Document, here: Context) -> Facts:
-    weights = _weights(here.resolver.volume_spec(document), here).weights
+    weights = _weights(here.resolver.volume_spec(document, here.writer), here).weights
     backend = backend_of(object_at(document, "spec", ""), "spec")
     if backend is None:
         return Facts(weights)
     where = f"spec.{backend.via}"
-    paths = [path for space, path in backend.paths if space == NODE]
+    paths = list(backend.node_paths)
     devices = {
         DeviceUse(vendor, path, 1, "hostPath", "", where) for path in paths for vendor in devices_at(path)
     }
@@ -142,10 +146,18 @@ def _undeclared(kind: str, document: Document, old: Document, here: Context) -> 
     """The models an object was declared to hold, by its labels or its claim, and after the update no longer is."""
     if kind not in ("PersistentVolumeClaim", "PersistentVolume"):
         return
+    if kind == "PersistentVolume" and _is_unproven(old, here) and not _is_unproven(document, here):
+        yield WeightUse(
+            "?", "?", "", "unlabelled", detail="the update declares the volume to be other storage"
+        )
     for model in _declared(kind, old, here) - _declared(kind, document, here):
         yield WeightUse(
             model.name, model.sensitivity, "", "unlabelled", detail="the update takes it out of the model"
         )
+
+
+def _is_unproven(document: Document, here: Context) -> bool:
+    return any(ref.via == UNPROVEN for ref in here.resolver.volume_spec(document))
 
 
 def _declared(kind: str, document: Document, here: Context) -> set[Model]:

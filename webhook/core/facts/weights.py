@@ -78,7 +78,7 @@ def _volume(volume: Mapping[str, Any], path: str, context: Context) -> tuple[Pro
     if volume.get("image") is not None:
         reference = text_at(object_at(volume, "image", path), "reference", f"{path}.image")
         found.extend(ProtectedRef(model, "image", reference) for model in context.catalog.of_image(reference))
-    backend = backend_of(volume, path)
+    backend = backend_of(volume, path, inline=True)
     if backend is not None:
         found.extend(resolver.backend(backend))
     return tuple(found)

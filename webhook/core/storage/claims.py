@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
 from webhook.core.kube.selectors import SelectorError, compile_selector
-from webhook.core.storage.backends import NODE, Backend
-from webhook.core.storage.model import UNKNOWN
-from webhook.core.storage.nodepaths import exposes_pods
-from webhook.core.storage.refs import ProtectedRef, ProtectedRefs, distinct, rerouted, unresolved
+from webhook.core.storage.identity import STATIC, Origin, origin_of, references
+from webhook.core.storage.refs import UNPROVEN, ProtectedRef, ProtectedRefs, distinct, rerouted, unresolved
 from webhook.core.storage.snapshots import CONTENT, SNAPSHOT, group_origins, origins
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from webhook.core.storage.backends import Backend
     from webhook.core.storage.catalog import Catalog
     from webhook.core.storage.finder import Finder
     from webhook.core.storage.model import VolumeIndex
@@ -97,8 +96,8 @@ class Resolver:
         """Return the references of a PersistentVolume, by name."""
         return self._once(("volume", "", name), lambda: self._volume(name))
 
-    def volume_spec(self, document: Mapping[str, Any]) -> ProtectedRefs:
-        """Return the references of a PersistentVolume's document."""
+    def volume_spec(self, document: Mapping[str, Any], writer: str | None = None) -> ProtectedRefs:
+        """Return the references of a PersistentVolume's document; ``writer`` is the user who creates it now."""
         metadata, spec = object_at(document, "metadata", ""), object_at(document, "spec", "")
         name = text_at(metadata, "name", "metadata")
         refs = [
@@ -108,20 +107,13 @@ class Resolver:
         backend = backend_of(spec, "spec")
         if backend is not None:
             self.backend_of_volume[name] = backend
-            refs.extend(self.backend(backend))
+            origin = origin_of(document, backend.driver, self._finder.lookup, writer)
+            refs.extend(self.backend(backend, origin))
         return distinct(refs)
 
-    def backend(self, backend: Backend) -> ProtectedRefs:
+    def backend(self, backend: Backend, origin: Origin = STATIC) -> ProtectedRefs:
         """Return the references of a volume on this storage."""
-        refs = [ProtectedRef(model, backend.via) for model in self._catalog.of_backend(backend)]
-        if self._backends is not None:
-            for volume in self._backends.find(backend):
-                detail = f"the storage of PersistentVolume {volume.name}"
-                refs.extend(ProtectedRef(model, backend.via, detail) for model in volume.models)
-        for space, path in backend.paths:
-            if space == NODE and exposes_pods(path):
-                refs.append(ProtectedRef(UNKNOWN, backend.via, f"{path} exposes the volumes of other pods"))
-        return distinct(refs)
+        return distinct([*references(backend, self._catalog, self._backends, origin)])
 
     def node_paths(self, namespace: str, claim: str) -> Iterator[str]:
         """Yield the node paths of a claim's volume, if it is a hostPath or local volume."""
@@ -131,7 +123,7 @@ class Resolver:
             # A volume is resolved once, and its backend with it.
             self.volume(name)
             backend = self.backend_of_volume.get(name)
-            yield from (path for space, path in backend.paths if space == NODE) if backend is not None else ()
+            yield from backend.node_paths if backend is not None else ()
 
     def group_snapshot(self, namespace: str, document: Mapping[str, Any]) -> ProtectedRefs:
         """Return the references of a VolumeGroupSnapshot's document: every claim that its selector matches."""
@@ -241,8 +233,16 @@ class Resolver:
         return self.content_document(document)
 
     def _handle(self, driver: str, handle: str) -> ProtectedRefs:
+        """Return the references of a volume that only its driver and handle identify."""
         backend = backend_of({"csi": {"driver": driver, "volumeHandle": handle}}, "spec.source")
-        return self.backend(backend) if backend is not None else ()
+        refs = self.backend(backend) if backend is not None else ()
+        if any(ref.via == UNPROVEN for ref in refs):
+            # Attributes may say more than the handle.
+            for volume in self._finder.lookup.each("PersistentVolume"):
+                csi = object_at(object_at(volume, "spec", ""), "csi", "spec")
+                if csi.get("driver") == driver and csi.get("volumeHandle") == handle:
+                    return self.volume(volume["metadata"]["name"])
+        return refs
 
     def _snapshot_handle(self, driver: str, handle: str) -> ProtectedRefs:
         """Return the references of a snapshot that only its driver knows: other contents may record its source."""
