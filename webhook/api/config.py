@@ -178,6 +178,10 @@ class StorageSettings(Schema):
         default_factory=lambda: list(_HARMLESS_POPULATORS),
         description="kinds, as Kind.group, in a claim's dataSourceRef that read no storage of the cluster",
     )
+    compare_secrets: bool = Field(
+        default=False,
+        description="read the Secrets that a ModelWeights names and recognise copies of them; needs RBAC get on them",
+    )
 
 
 class Settings(Schema):

@@ -8,12 +8,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, order=True)
 class WeightUse:
-    """One protected asset the pod can read, and the way it gets there.
+    """One protected asset that the pod can read, and the route to it.
 
-    ``model`` and ``sensitivity`` are ``"?"`` where a reference cannot be resolved: unknown means protected.
-    ``volume`` is the pod's volume name (or a JSON-path-like place where there is none), ``via`` the route, such as
-    ``persistentVolumeClaim``, ``persistentVolume``, ``csi``, ``nfs``, ``hostPath``, ``image``, ``clone``, ``snapshot``,
-    ``unresolved``; ``containers`` are the names of those that mount it.
+    ``model`` and ``sensitivity`` are ``"?"`` if a reference cannot be resolved: unknown means protected. ``volume`` is
+    the pod's volume name, or a path in the object. ``via`` is the route, such as ``persistentVolumeClaim``, ``csi``,
+    ``nfs``, ``image``, ``clone``, ``snapshot``, ``uri``, ``secret``, ``identity``, ``memoryImage``, ``unresolved`` (the
+    reference cannot be resolved) or ``unproven`` (the storage is not provably other storage). ``containers`` are the
+    names of those that mount it. ``forbidden`` means that the ModelWeights allows no memory image.
     """
 
     model: str
@@ -23,6 +24,7 @@ class WeightUse:
     read_only: bool = True
     containers: tuple[str, ...] = ()
     detail: str = ""
+    forbidden: bool = False
 
     def as_cel(self) -> dict[str, Any]:
         """The value a policy sees as an item of ``weights``."""
@@ -34,6 +36,7 @@ class WeightUse:
             "readOnly": self.read_only,
             "containers": list(self.containers),
             "detail": self.detail,
+            "forbidden": self.forbidden,
         }
 
 

@@ -1,15 +1,18 @@
-"""Which protected assets can this pod read, and by which of its volumes?
+"""Which protected assets can this pod read, and by which route?
 
-A volume counts whether or not a container mounts it. A reference that leads nowhere counts as protected; only where the
-catalog is empty is there nothing to protect.
+A volume counts whether or not a container mounts it. An unresolved reference counts as protected, unless there is no
+ModelWeights at all.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.facts.memory_images import gather_restore
 from webhook.core.facts.model import WeightUse
+from webhook.core.facts.object_stores import gather_pod_stores
 from webhook.core.kube.fields import object_at, text_at
+from webhook.core.storage.identity import image_detail
 from webhook.core.storage.refs import ProtectedRef
 from webhook.core.storage.sources import backend_of
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from webhook.core.facts.pod import PodView
     from webhook.core.storage.claims import Resolver
 
-# Volumes that hold nothing but what the cluster's own objects hold, by far the most common ones.
+# Volumes that hold only the cluster's own objects, by far the most common ones.
 _HARMLESS = frozenset({"configMap", "downwardAPI", "emptyDir", "projected", "secret"})
 
 
@@ -28,60 +31,64 @@ def gather_weights(pod: PodView, context: Context) -> tuple[WeightUse, ...]:
     """Every protected asset the pod can read, sorted. Raises `MalformedObjectError`."""
     if not context.catalog:
         return ()
-    found: set[WeightUse] = set()
+    uses: set[WeightUse] = set()
     claims = pod.template.extra_claims
     for name, volume in pod.volumes.items():
         if name in claims or (len(volume) == 2 and "name" in volume and not _HARMLESS.isdisjoint(volume)):
             continue
-        reaches = _volume(volume, f"{pod.root}.volumes[{name}]", context)
-        found.update(_uses(pod, name, reaches, read_only=_is_read_only(volume)))
+        refs = _volume(volume, f"{pod.root}.volumes[{name}]", context)
+        uses.update(_uses(pod, name, refs, read_only=_is_read_only(volume)))
     for name, claim in claims.items():
-        reaches = (
+        refs = (
             *context.resolver.claim_spec(context.namespace, claim.spec, f"volumeClaimTemplates[{name}].spec"),
             *context.resolver.claims_named(context.namespace, claim.name),
         )
-        found.update(_uses(pod, name, reaches, read_only=False))
+        uses.update(_uses(pod, name, refs, read_only=False))
     for path, name, container in pod.containers:
         image = text_at(container, "image", path)
         for model in context.catalog.of_image(image) if image else ():
-            found.add(weight_use(ProtectedRef(model, "image", image), f"{path}.image", containers=(name,)))
-    return tuple(sorted(found))
+            ref = ProtectedRef(model, "image", image_detail(image))
+            uses.add(weight_use(ref, f"{path}.image", containers=(name,)))
+    uses.update(gather_pod_stores(pod, context))
+    uses.update(gather_restore(pod))
+    return tuple(sorted(uses))
 
 
 def weight_use(
-    reach: ProtectedRef, volume: str, *, read_only: bool = True, containers: tuple[str, ...] = ()
+    ref: ProtectedRef, volume: str, *, read_only: bool = True, containers: tuple[str, ...] = ()
 ) -> WeightUse:
-    """One thing reached, as a fact."""
-    model = reach.model
-    return WeightUse(model.name, model.sensitivity, volume, reach.via, read_only, containers, reach.detail)
+    """Return one reference as a fact."""
+    model = ref.model
+    return WeightUse(model.name, model.sensitivity, volume, ref.via, read_only, containers, ref.detail)
 
 
-def _uses(pod: PodView, name: str, found: Iterable[ProtectedRef], *, read_only: bool) -> Iterator[WeightUse]:
-    """The facts of one volume; a model reached in two ways is read in one."""
+def _uses(pod: PodView, name: str, refs: Iterable[ProtectedRef], *, read_only: bool) -> Iterator[WeightUse]:
+    """Yield the facts of one volume, one for each model."""
     containers, only_read = pod.readers(name)
     seen = set()
-    for reach in found:
-        if reach.model not in seen:
-            seen.add(reach.model)
-            yield weight_use(reach, name, read_only=read_only or only_read, containers=containers)
+    for ref in refs:
+        if ref.model not in seen:
+            seen.add(ref.model)
+            yield weight_use(ref, name, read_only=read_only or only_read, containers=containers)
 
 
 def _volume(volume: Mapping[str, Any], path: str, context: Context) -> tuple[ProtectedRef, ...]:
-    """What one volume of a pod reaches; each source that is set counts, though Kubernetes allows only one."""
+    """What one volume of a pod refs; each source that is set counts, though Kubernetes allows only one."""
     resolver, namespace = context.resolver, context.namespace
-    found: list[ProtectedRef] = []
+    refs: list[ProtectedRef] = []
     if volume.get("persistentVolumeClaim") is not None:
         claim = object_at(volume, "persistentVolumeClaim", path)
-        found.extend(resolver.claim(namespace, text_at(claim, "claimName", f"{path}.persistentVolumeClaim")))
+        refs.extend(resolver.claim(namespace, text_at(claim, "claimName", f"{path}.persistentVolumeClaim")))
     if volume.get("ephemeral") is not None:
-        found.extend(_ephemeral(volume, path, namespace, resolver))
+        refs.extend(_ephemeral(volume, path, namespace, resolver))
     if volume.get("image") is not None:
         reference = text_at(object_at(volume, "image", path), "reference", f"{path}.image")
-        found.extend(ProtectedRef(model, "image", reference) for model in context.catalog.of_image(reference))
+        detail = image_detail(reference)
+        refs.extend(ProtectedRef(model, "image", detail) for model in context.catalog.of_image(reference))
     backend = backend_of(volume, path, inline=True)
     if backend is not None:
-        found.extend(resolver.backend(backend))
-    return tuple(found)
+        refs.extend(resolver.backend(backend))
+    return tuple(refs)
 
 
 def _ephemeral(

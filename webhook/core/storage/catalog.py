@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Iterable, Iterator, Mapping
 
-    from webhook.api.modelweights import CsiVolumes, ModelWeights, ObjectStore, VolumeMatch
+    from webhook.api.modelweights import CsiVolumes, ModelWeights, ObjectNames, ObjectStore, VolumeMatch
     from webhook.core.storage.backends import Backend
 
 
@@ -38,8 +38,8 @@ class _Labelled:
     selector: Selector | None
     model: Model
 
-    def matches(self, namespace: str, labels: Mapping[str, Any] | None) -> bool:
-        if not self.namespaces.matches(namespace):
+    def matches(self, namespace: str | None, labels: Mapping[str, Any] | None) -> bool:
+        if namespace is not None and not self.namespaces.matches(namespace):
             return False
         return self.selector is None or (labels is not None and self.selector.matches(labels))
 
@@ -111,6 +111,7 @@ class Catalog:
         "_locations",
         "_secrets",
         "_volumes",
+        "account_names",
         "backends",
         "harmless_drivers",
         "harmless_populators",
@@ -121,6 +122,7 @@ class Catalog:
         "has_uris",
         "models",
         "no_memory_images",
+        "secret_names",
     )
 
     def __init__(self, models: Iterable[ModelWeights], settings: StorageSettings | None = None) -> None:
@@ -131,6 +133,8 @@ class Catalog:
         self.harmless_populators = frozenset(settings.harmless_populators)
         self.has_csi = self.has_images = self.has_uris = self.has_secrets = self.has_accounts = False
         self.no_memory_images: set[str] = set()
+        self.account_names: set[tuple[str, str]] = set()
+        self.secret_names: set[tuple[str, str]] = set()
         self._claims: GlobIndex[_Labelled] = GlobIndex()
         self._volumes: GlobIndex[_Labelled] = GlobIndex()
         self._secrets: GlobIndex[_Labelled] = GlobIndex()
@@ -172,11 +176,11 @@ class Catalog:
         """Yield the models that a PersistentVolume is declared to hold."""
         return (entry.model for entry in self._volumes.find(name) if entry.matches("", labels))
 
-    def of_secret(self, namespace: str, name: str) -> Iterator[Model]:
-        """Yield the models whose object store a Secret opens."""
+    def of_secret(self, namespace: str | None, name: str) -> Iterator[Model]:
+        """Yield the models whose object store a Secret opens; without a namespace, a Secret of any namespace."""
         return (entry.model for entry in self._secrets.find(name) if entry.matches(namespace, None))
 
-    def of_account(self, namespace: str, name: str) -> Iterator[Model]:
+    def of_account(self, namespace: str | None, name: str) -> Iterator[Model]:
         """Yield the models whose object store a service account can read."""
         return (entry.model for entry in self._accounts.find(name) if entry.matches(namespace, None))
 
@@ -270,9 +274,19 @@ class Catalog:
             self._add_locations(target.locations, model)
         for secret in store.secrets:
             self.has_secrets = True
+            self.secret_names.update(_literal_names(secret))
             for name in secret.names or ["*"]:
                 self._secrets.add(name, _Labelled(PatternSet(secret.namespaces), None, model))
         for account in store.service_accounts:
             self.has_accounts = True
+            self.account_names.update(_literal_names(account))
             for name in account.names or ["*"]:
                 self._accounts.add(name, _Labelled(PatternSet(account.namespaces), None, model))
+
+
+def _literal_names(entry: ObjectNames) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of a namespace and a name without wildcards."""
+    for namespace in entry.namespaces:
+        for name in entry.names:
+            if not is_glob(namespace) and not is_glob(name):
+                yield namespace, name

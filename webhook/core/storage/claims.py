@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
 from webhook.core.kube.selectors import SelectorError, compile_selector
+from webhook.core.storage.clones import annotated_sources, class_source, data_volume_sources, machine_claims
 from webhook.core.storage.identity import STATIC, Origin, origin_of, references
 from webhook.core.storage.refs import UNPROVEN, ProtectedRef, ProtectedRefs, distinct, rerouted, unresolved
 from webhook.core.storage.snapshots import CONTENT, SNAPSHOT, group_origins, origins
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from webhook.core.storage.backends import Backend
     from webhook.core.storage.catalog import Catalog
+    from webhook.core.storage.clones import ClaimSource
     from webhook.core.storage.finder import Finder
     from webhook.core.storage.model import VolumeIndex
 
@@ -73,7 +75,36 @@ class Resolver:
                 refs.extend(ProtectedRef(model, "persistentVolume", detail) for model in candidate.models)
         for source in ("dataSource", "dataSourceRef"):
             refs.extend(self._source(namespace, object_at(spec, source, path), f"{path}.{source}"))
+        refs.extend(self._sources(annotated_sources(namespace, metadata)))
+        refs.extend(self._of_class(text_at(spec, "storageClassName", path)))
         return distinct(refs)
+
+    def data_volume(self, namespace: str, spec: Mapping[str, Any]) -> ProtectedRefs:
+        """Return the references of the spec of a CDI DataVolume or DataSource."""
+        refs = self._sources(data_volume_sources(namespace, spec))
+        for field in ("pvc", "storage"):
+            claim = object_at(spec, field, "spec")
+            if claim:
+                refs.extend(self.claim_spec(namespace, claim, f"spec.{field}"))
+        return distinct(refs)
+
+    def machine_source(self, namespace: str, source: Mapping[str, Any]) -> ProtectedRefs:
+        """Return the references of a snapshot, clone or export of KubeVirt: a machine, a claim, or an earlier copy."""
+        kind, name = text_at(source, "kind", "spec.source"), text_at(source, "name", "spec.source")
+        detail = f"copied from {kind} {namespace}/{name}"
+        if kind == "PersistentVolumeClaim":
+            return rerouted(self.claim(namespace, name), "clone", detail)
+        group = "kubevirt.io" if kind == "VirtualMachine" else "snapshot.kubevirt.io"
+        document = self._finder.get(f"{kind}.{group}", namespace, name)
+        if document is None:
+            return unresolved(f"{kind} {namespace}/{name} does not exist")
+        if kind == "VirtualMachine":
+            refs = [ref for claim in machine_claims(document) for ref in self.claim(namespace, claim)]
+            return rerouted(refs, "clone", detail)
+        inner = object_at(object_at(document, "spec", ""), "source", "spec")
+        if kind != "VirtualMachineSnapshot" or inner.get("kind") == kind:
+            return unresolved(detail)
+        return rerouted(self.machine_source(namespace, inner), "clone", detail)
 
     def claims_named(self, namespace: str, base: str) -> ProtectedRefs:
         """Return the references of the claims that a workload names after itself, existing or matched by a pattern.
@@ -218,7 +249,41 @@ class Resolver:
             return rerouted(
                 self.snapshot(place, name), "snapshot", f"restored from VolumeSnapshot {place}/{name}"
             )
+        if f"{kind}.{group}" in self._catalog.harmless_populators:
+            return ()
         return unresolved(f"filled from {kind} {place}/{name}")
+
+    def _sources(self, sources: Iterable[ClaimSource]) -> list[ProtectedRef]:
+        """Return the references of sources outside a claim's dataSource."""
+        refs: list[ProtectedRef] = []
+        for kind, namespace, name, detail in sources:
+            if kind == "PersistentVolumeClaim":
+                refs.extend(rerouted(self.claim(namespace, name), "clone", detail))
+            elif kind == "VolumeSnapshot":
+                refs.extend(rerouted(self.snapshot(namespace, name), "snapshot", detail))
+            elif kind == "DataSource":
+                document = self._finder.get("DataSource.cdi.kubevirt.io", namespace, name)
+                spec = object_at(document or {}, "spec", "")
+                nested = spec and "sourceRef" not in spec
+                refs.extend(self.data_volume(namespace, spec) if nested else unresolved(detail))
+            else:
+                refs.extend(unresolved(detail))
+        return refs
+
+    def _of_class(self, name: str) -> ProtectedRefs:
+        """Return a doubt if a class fills its volumes from a copy, and the driver holds protected storage."""
+        volumes = self._backends
+        if (
+            not name
+            or volumes is None
+            or not (
+                volumes.holds("driver.longhorn.io", ("longhorn",))
+                or self._catalog.holds("driver.longhorn.io", ("longhorn",))
+            )
+        ):
+            return ()
+        parameter = class_source(name, self._finder.lookup)
+        return unresolved(f"filled by parameter {parameter} of StorageClass {name}") if parameter else ()
 
     def _snapshot(self, namespace: str, name: str) -> ProtectedRefs:
         document = self._finder.get(SNAPSHOT, namespace, name)

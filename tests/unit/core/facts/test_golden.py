@@ -68,7 +68,12 @@ def readable(found):
         facts = [fact.as_cel() for fact in getattr(found.facts, name)]
         if facts:
             template[name] = [
-                {key: value for key, value in fact.items() if value not in ("", [])} for fact in facts
+                {
+                    key: value
+                    for key, value in fact.items()
+                    if value not in ("", []) and (key, value) != ("forbidden", False)
+                }
+                for fact in facts
             ]
     return template
 

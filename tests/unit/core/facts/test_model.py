@@ -82,6 +82,7 @@ def test_policies_see_plain_values():
         "readOnly": True,
         "containers": ["a"],
         "detail": "as it was",
+        "forbidden": False,
     }
     assert DeviceUse("n", "g", 1, "env", "a").as_cel()["container"] == "a"
     assert Escape("hostPID", "spec.hostPID").as_cel() == {
