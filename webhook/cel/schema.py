@@ -89,6 +89,7 @@ _WEIGHTLOCK: Final[dict[str, dict[str, str]]] = {
         "forbidden": "bool",
         "containers": "[string]",
         "detail": "string",
+        "exclusiveDevices": "bool",
     },
     "Device": {
         "vendor": "string",
@@ -97,8 +98,10 @@ _WEIGHTLOCK: Final[dict[str, dict[str, str]]] = {
         "via": "string",
         "container": "string",
         "detail": "string",
+        "shared": "bool",
+        "exceptions": "[string]",
     },
-    "Escape": {"kind": "string", "path": "string", "detail": "string"},
+    "Escape": {"kind": "string", "path": "string", "detail": "string", "exceptions": "[string]"},
     "Subject": {"username": "string", "groups": "[string]", "extra": "{list}", "serviceAccount": "string"},
     "GrantSubject": {"kind": "string", "namespace": "string", "name": "string"},
     "Grant": {

@@ -64,6 +64,7 @@ class AdmissionService:
         seconds: float,
         signer: Signer | None = None,
         tracer: Tracer | None = None,
+        help_url: str = "",
     ) -> None:
         self._source = source
         self._gate = gate
@@ -71,6 +72,7 @@ class AdmissionService:
         self._seconds = seconds
         self._signer = signer
         self._tracer = tracer
+        self._help_url = help_url
         self._loop = asyncio.get_running_loop()
         self._clock = time.perf_counter
         self._log = ReviewLog(log, self._loop)
@@ -113,14 +115,14 @@ class AdmissionService:
             if trace is not None:
                 trace.end({"uid": error.uid, "decision": "denied"}, failed=False)
             log.info("refused", extra={"fields": {"uid": error.uid, "why": error.reason}})
-            return render_review(to_response(verdict))
+            return render_review(to_response(verdict, self._help_url))
         try:
             verdict = await self._decide(request, step, self._loop.time() + self._allowance(patience), trace)
-            answer = render_review(to_response(verdict))
+            answer = render_review(to_response(verdict, self._help_url))
             decision = "allowed" if verdict.allowed else "denied"
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not become an allow or a traceback
             verdict = self._fault(request, error)
-            answer = render_review(to_response(verdict))
+            answer = render_review(to_response(verdict, self._help_url))
             decision = "error"
         seconds = self._clock() - begun
         self._metrics.answered(request, verdict, decision, seconds)
@@ -159,7 +161,7 @@ class AdmissionService:
                 async with asyncio.timeout_at(deadline):
                     return await self._source.fetch(required)
             except TimeoutError:
-                raise _UnanswerableError("the API server did not to_response in time") from None
+                raise _UnanswerableError("the API server did not respond in time") from None
             except NotReadyError as error:
                 raise _UnanswerableError(str(error)) from None
 

@@ -161,6 +161,7 @@ class Webhook:
             seconds=config.review_timeout_seconds,
             signer=self._signer,
             tracer=tracer,
+            help_url=config.settings.help_url,
         )
         watch = endpoints.watch_routes(self.health, metrics)
         is_trusted = endpoints.caller_check(config.tls.client_ca, config.tls.client_names)

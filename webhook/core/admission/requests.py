@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from webhook.core.facts import TemplateFacts, gather_request
 from webhook.core.injection import plan as inject
+from webhook.core.injection.hiding import of_earlier_versions
 from webhook.core.kube.fields import MalformedObjectError
 
 if TYPE_CHECKING:
@@ -71,4 +72,7 @@ def injection_plan(
     """What a pod that is created must carry; it has one template, itself."""
     injection = snapshot.settings.injection
     wanted = inject.plan(object_of(request), facts[0].facts, snapshot.models, injection, now)
-    return replace(wanted, images=frozenset(injection.former_images)) if request.running else wanted
+    if not request.running:
+        return wanted
+    hidden = of_earlier_versions(wanted.hidden)
+    return replace(wanted, images=frozenset(injection.former_images), hidden=hidden)

@@ -59,7 +59,16 @@ def weight_use(
 ) -> WeightUse:
     """Return one reference as a fact."""
     model = ref.model
-    return WeightUse(model.name, model.sensitivity, volume, ref.via, read_only, containers, ref.detail)
+    return WeightUse(
+        model.name,
+        model.sensitivity,
+        volume,
+        ref.via,
+        read_only,
+        containers,
+        ref.detail,
+        model.exclusive_devices,
+    )
 
 
 def _uses(pod: PodView, name: str, refs: Iterable[ProtectedRef], *, read_only: bool) -> Iterator[WeightUse]:
@@ -73,7 +82,7 @@ def _uses(pod: PodView, name: str, refs: Iterable[ProtectedRef], *, read_only: b
 
 
 def _volume(volume: Mapping[str, Any], path: str, context: Context) -> tuple[ProtectedRef, ...]:
-    """What one volume of a pod refs; each source that is set counts, though Kubernetes allows only one."""
+    """Return the references of one volume of a pod. Each source that is set counts."""
     resolver, namespace = context.resolver, context.namespace
     refs: list[ProtectedRef] = []
     if volume.get("persistentVolumeClaim") is not None:

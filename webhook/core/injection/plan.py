@@ -9,10 +9,12 @@ Native sidecars: KEP-753, stable since Kubernetes 1.33.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.authorities import given, known
 from webhook.core.injection.delivery import UndeliverableError, agent_user, is_closed_to_some, sealed_mount
+from webhook.core.injection.hiding import ALL, hidden_variables, patch_variables
 from webhook.core.injection.sidecar import AGENT, AUTHORITY, PREFIX, agent, delivery_mount, volumes
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
 
@@ -25,14 +27,11 @@ if TYPE_CHECKING:
     from webhook.core.facts.model import Facts
     from webhook.core.kube.fields import Document
 
-HIDE_DEVICES = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
 _API_TOKEN_VOLUME = "kube-api-access-"  # noqa: S105 - the beginning of a volume's name
 _API_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 _TOLERATED_RESOURCES = frozenset({"ephemeral-storage", "cpu", "memory"})
-_HIDDEN_VENDOR = "nvidia.com"
-_ASKED_FOR = frozenset({"resource", "claim", "env", "mount"})
 _RUNNING = ("initContainers", "containers")
-_NO_DEVICES = frozenset({"", "void", "none"})
+_NOTHING_HIDDEN: Mapping[str, tuple[Document, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Plan:
     agent: Document | None
     volumes: tuple[Document, ...]
     mounts: Mapping[str, tuple[Document, ...]]
-    hidden: frozenset[str]
+    hidden: Mapping[str, tuple[Document, ...]]
     authorities: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
     undeliverable: tuple[UndeliverableError, ...] = ()
@@ -75,7 +74,7 @@ def plan(
     """
     uses = [use for use in facts.weights if use.model in models]
     names = sorted({use.model for use in uses})
-    hidden = _hidden(pod, facts) if settings.hide_devices else frozenset()
+    hidden = _hidden(pod, facts) if settings.hide_devices else _NOTHING_HIDDEN
     if not names:
         return Plan(None, (), {}, hidden)
     spec = _spec(pod)
@@ -196,33 +195,23 @@ def hide_from_added(pod: Document, old: Document, facts: Facts, settings: Inject
     """The JSON patch that hides devices from ephemeral containers an update adds, as `patch` does for all others."""
     if not settings.hide_devices or _is_windows(pod):
         return ()
-    known = {container.get("name") for _, _, container in _containers(_spec(old), "ephemeralContainers")}
-    spared = known | _asking(facts)
+    existing = {container.get("name") for _, _, container in _containers(_spec(old), "ephemeralContainers")}
+    variables = hidden_variables(facts)
     operations: list[Document] = []
     for field, index, container in _containers(_spec(pod), "ephemeralContainers"):
-        if container.get("name") not in spared:
-            operations += _patch_env(container, f"/spec/{field}/{index}")
+        name = str(container.get("name"))
+        if name not in existing:
+            operations += patch_variables(container, f"/spec/{field}/{index}", variables.get(name, ALL))
     return tuple(operations)
 
 
-def _hidden(pod: Document, facts: Facts) -> frozenset[str]:
-    """The containers that ask for no accelerator of the variable's vendor, by name or by the variable itself.
-
-    A runtime class or an annotation is the whole pod's, and no reason to give every container all devices.
-    """
-    asking = _asking(facts)
-    if "" in asking or _is_windows(pod):
-        return frozenset()
-    names = (text_at(container, "name", field) for field, _, container in _containers(_spec(pod), *_RUNNING))
-    return frozenset(name for name in names if name and name != AGENT and name not in asking)
-
-
-def _asking(facts: Facts) -> set[str]:
-    return {
-        use.container
-        for use in facts.devices
-        if use.via in _ASKED_FOR and use.vendor in (_HIDDEN_VENDOR, "?")
-    }
+def _hidden(pod: Document, facts: Facts) -> Mapping[str, tuple[Document, ...]]:
+    """The variables that hide devices, by container."""
+    if _is_windows(pod):
+        return _NOTHING_HIDDEN
+    variables = hidden_variables(facts)
+    names = [text_at(container, "name", field) for field, _, container in _containers(_spec(pod), *_RUNNING)]
+    return {name: variables.get(name, ALL) for name in names if name and name != AGENT}
 
 
 def _is_windows(pod: Document) -> bool:
@@ -334,7 +323,7 @@ def _patch_container(container: Document, place: str, wanted: Plan) -> list[Docu
     name = container.get("name", "")
     operations = _patch_mounts(container, place, wanted.mounts.get(name, ()))
     if name in wanted.hidden:
-        operations += _patch_env(container, place)
+        operations += patch_variables(container, place, wanted.hidden[name])
     return operations
 
 
@@ -352,18 +341,3 @@ def _patch_mounts(container: Document, place: str, wanted: tuple[Document, ...])
         {"op": "remove", "path": f"{place}/volumeMounts/{index}"} for index in reversed(places)
     ]
     return operations + [{"op": "add", "path": f"{place}/volumeMounts/-", "value": mount} for mount in wanted]
-
-
-def _patch_env(container: Document, place: str) -> list[Document]:
-    present = list_at(container, "env", place)
-    if not present:
-        return [{"op": "add", "path": f"{place}/env", "value": [HIDE_DEVICES]}]
-    said = [entry for entry in present if entry.get("name") == HIDE_DEVICES["name"]]
-    if said and _hides(said[-1]):
-        return []
-    return [{"op": "add", "path": f"{place}/env/-", "value": HIDE_DEVICES}]
-
-
-def _hides(entry: Mapping[str, Any]) -> bool:
-    value = entry.get("value", "")
-    return isinstance(value, str) and value.strip() in _NO_DEVICES and "valueFrom" not in entry

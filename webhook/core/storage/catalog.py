@@ -149,7 +149,7 @@ class Catalog:
 
     def add(self, weights: ModelWeights) -> None:
         """Compile one ModelWeights; only while the catalog is being built."""
-        model = Model(weights.metadata.name, weights.spec.sensitivity)
+        model = Model(weights.metadata.name, weights.spec.sensitivity, weights.spec.exclusive_devices)
         self.models[model.name] = model
         if weights.spec.access.memory_images == "forbidden":
             self.no_memory_images.add(model.name)

@@ -82,6 +82,7 @@ def test_policies_see_plain_values():
         "readOnly": True,
         "containers": ["a"],
         "detail": "as it was",
+        "exclusiveDevices": False,
         "forbidden": False,
     }
     assert DeviceUse("n", "g", 1, "env", "a").as_cel()["container"] == "a"
@@ -89,4 +90,5 @@ def test_policies_see_plain_values():
         "kind": "hostPID",
         "path": "spec.hostPID",
         "detail": "",
+        "exceptions": ["hostPID"],
     }
