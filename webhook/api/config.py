@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -24,6 +24,9 @@ _PARTS = (
     "image", "modelAddress", "podSpec", "podTemplate", "serviceAccount", "volumeSource", "volumes",
 )  # fmt: skip
 _TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::(?:{'|'.join(_PARTS)}))?")
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def _template_path(text: str) -> str:
@@ -130,8 +133,10 @@ def _operator(value: Any) -> Any:
 class Injection(Schema):
     """The key sidecar that Weightlock adds to pods that read weights."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"formerImages": "previousImages"}
+
     image: Name = "ghcr.io/weightlock/weightlock:0.2.0"
-    former_images: list[Name] = Field(
+    previous_images: list[Name] = Field(
         default_factory=list,
         max_length=16,
         description="images of earlier versions: pods that run with one keep their keys, new pods never get one",
@@ -150,6 +155,10 @@ class Injection(Schema):
     )
     requests: dict[str, str] = Field(default_factory=lambda: {"cpu": "10m", "memory": "64Mi"})
     limits: dict[str, str] = Field(default_factory=lambda: {"memory": "128Mi"})
+    quota_limits: dict[str, str] = Field(
+        default_factory=lambda: {"cpu": "1", "memory": "128Mi", "ephemeral-storage": "64Mi"},
+        description="limits where a ResourceQuota of the namespace requires one that limits does not set",
+    )
     key_volume_size: str = "1Mi"
     startup_seconds: int = Field(
         default=600,
@@ -469,6 +478,8 @@ class Reports(Schema):
 class Config(Schema):
     """The whole file. ``embedded`` names a state directory and then no cluster is used."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"replaceAboveMib": "workerMemoryLimitMiB"}
+
     listen: Listen = Field(default_factory=Listen)
     metrics_listen: Listen | None = Field(
         default=None, description="plain HTTP for metrics and health; off by default"
@@ -510,8 +521,11 @@ class Config(Schema):
     supervise: bool = Field(
         default=True, description="judge in a child process, and replace it should it hang or die"
     )
-    replace_above_mib: int = Field(
-        default=0, ge=0, description="replace the child process when it holds more memory than this; 0: never"
+    worker_memory_limit_mib: int = Field(
+        default=0,
+        ge=0,
+        alias="workerMemoryLimitMiB",
+        description="memory in MiB above which the worker process is replaced; 0: never",
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tracing: Tracing = Field(default_factory=Tracing)
