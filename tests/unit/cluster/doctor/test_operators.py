@@ -54,7 +54,11 @@ async def test_listed_operators_are_fine(view, world, configured):
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("settings: {}", "no known operator"), ("", "not readable"), ("settings: {operators: [x]}", "another version")],
+    [
+        ("settings: {}", "no known operator"),
+        ("", "not readable"),
+        ("settings: {operators: [x]}", "another version"),
+    ],
 )
 async def test_without_operators_or_a_configuration_the_check_is_skipped(view, world, text, reason):
     world.lists[DEPLOYMENTS] = [deployment("web", "default")]
