@@ -9,11 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from webhook.api.config import Config
 from webhook.app import controller_metrics
+from webhook.audit.storage import Directory
+from webhook.audit.writer import LogWriter
 from webhook.cluster.controller.run import Controller
+from webhook.core.audit.notes import Signer
 from webhook.server.metrics import gauges
 from webhook.server.metrics.metrics import AdmissionMetrics, BrokerMetrics
 
@@ -26,12 +30,16 @@ TYPES = {CounterMetricFamily: "counter", GaugeMetricFamily: "gauge", HistogramMe
 EMPTY = SimpleNamespace(access=SimpleNamespace(active=lambda now: (), problems=()), problems=())
 SOURCE = SimpleNamespace(snapshot=lambda: EMPTY, age=lambda: 1.0, api=None)
 CERTIFICATE = SimpleNamespace(expiry=lambda: 1.9e9, usable=lambda: 1.0)
+SIGNER = Signer("cluster/webhook/a", Ed25519PrivateKey.generate())
+AUDIT = LogWriter(Directory(Path("unused")), SIGNER, limit=1, interval=1)
+AUDIT.stats.checkpoint_time = 1.7e9
 GATE = SimpleNamespace(waiting=0, asking_now=0)
 
 
 def webhook():
     metrics = AdmissionMetrics()
     gauges.of_webhook(metrics, Config(), SOURCE, CERTIFICATE, GATE)
+    metrics.gauges("audit", AUDIT.gauges)
     return metrics
 
 
@@ -39,6 +47,7 @@ def broker():
     metrics = BrokerMetrics()
     gauges.of_server(metrics, Config(), SOURCE, CERTIFICATE)
     metrics.gauge("weightlock_key_requests_running", lambda: 0)
+    metrics.gauges("audit", AUDIT.gauges)
     return metrics
 
 
@@ -48,8 +57,8 @@ def controller():
     made = Controller(SOURCE, Config.model_validate(settings), None, {})
     made.certificates.kept.known = frozenset()
     made.leader.leading = True
-    made.progress.drifted = made.progress.drifted_definitions = 0
-    made.progress.last_round = made.scanner.last_complete = 1.7e9
+    made.stats.drifted = made.stats.drifted_definitions = 0
+    made.stats.last_round = made.scanner.last_complete = 1.7e9
     return controller_metrics.readings(made)
 
 

@@ -158,6 +158,10 @@ class BrokerLog:
         except NotLoggedError as error:
             raise UnavailableError(RELEASE_NOT_LOGGED, f"cannot log the key release: {error}") from None
 
+    def gauges(self) -> dict[str, float | None]:
+        """Return the figures of the log by the names of their metrics."""
+        return self._writer.gauges()
+
     def check(self) -> None:
         """Raise `UnavailableError` if the log is full and renewals must be logged."""
         if self._deny and self._writer.full:

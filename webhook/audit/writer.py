@@ -130,6 +130,16 @@ class LogWriter:
         """The number of entries that wait."""
         return len(self._queue)
 
+    def gauges(self) -> dict[str, float | None]:
+        """Return the figures of this log by the names of their metrics."""
+        return {
+            "weightlock_audit_queue_entries": len(self._queue),
+            "weightlock_audit_lost_entries": self.stats.lost.total(),
+            "weightlock_audit_checkpoint_timestamp_seconds": self.stats.checkpoint_time or None,
+            "weightlock_audit_witness_cosignatures": self.stats.cosignatures,
+            "weightlock_audit_witness_quorum": self._quorum,
+        }
+
     def open(self) -> None:
         """Lock the log, read its state and start the thread.
 

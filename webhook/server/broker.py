@@ -115,6 +115,8 @@ class BrokerServer:
         self.health.add(snapshot_check(self._source))
         self.health.add(self._certificate.fault)
         gauges.of_server(self.metrics, self._config, self._source, self._certificate)
+        if (log_gauges := self._broker.log_gauges) is not None:
+            self.metrics.gauges("audit", log_gauges)
         self.metrics.gauge("weightlock_key_requests_running", lambda: self._running)
         watch = endpoints.watch_routes(self.health, self.metrics)
         async with AsyncExitStack() as stack:

@@ -164,6 +164,8 @@ class Webhook:
         config, metrics = self._config, self.metrics
         gate = Gate(waiting_limit=config.max_waiting_reviews, asking_limit=config.max_concurrent_reviews)
         gauges.of_webhook(metrics, config, self._source, self._certificate, gate)
+        if self._writer is not None:
+            metrics.gauges("audit", self._writer.gauges)
         self.health.add(snapshot_check(self._source))
         self.health.add(self._certificate.fault)
         tracer = Tracer.of(config.tracing, "webhook")

@@ -83,6 +83,9 @@ class ReleaseLog(Protocol):
     def record(self, event: Mapping[str, Any]) -> None:
         """Log any other event."""
 
+    def gauges(self) -> dict[str, float | None]:
+        """Return the figures of the log by the names of their metrics."""
+
 
 class IssuerKeys(Protocol):
     """Where issuers' key sets come from; see `webhook.keys.broker.jwks.KeySets`."""
@@ -113,6 +116,11 @@ class Broker:
         self._audit, self._now, self._clock = audit, now, clock
         self._log = release_log
         self._services: dict[str, GuardedKms] = {}
+
+    @property
+    def log_gauges(self) -> Callable[[], dict[str, float | None]] | None:
+        """The reader of the audit log's figures; None without a log."""
+        return self._log.gauges if self._log is not None else None
 
     def challenge(self, request: ChallengeRequest) -> Challenge:
         """A nonce for one agent key."""

@@ -67,6 +67,11 @@ GAUGES = {
     "weightlock_admission_timeout_seconds": "Time within which each review is answered, whatever happens.",
     "weightlock_admission_waiting_reviews": "Reviews that wait for their turn.",
     "weightlock_admission_asking_reviews": "Reviews that wait for an answer of the API server.",
+    "weightlock_audit_queue_entries": "Number of audit log entries that wait to be written.",
+    "weightlock_audit_lost_entries": "Number of audit log entries that this process lost.",
+    "weightlock_audit_checkpoint_timestamp_seconds": "Time of the last audit log checkpoint, in Unix time.",
+    "weightlock_audit_witness_cosignatures": "Number of witnesses that cosigned the last audit log checkpoint.",
+    "weightlock_audit_witness_quorum": "Number of witnesses that must cosign an audit log checkpoint.",
     "weightlock_key_requests_running": "Requests for keys that are being decided.",
 }
 
