@@ -48,6 +48,7 @@ def add_parser(commands: Any) -> None:
     _add_verify(verbs)
     _add_prove(verbs)
     _add_serve(verbs)
+    _add_key(verbs)
     parser.set_defaults(run=run)
 
 
@@ -174,6 +175,32 @@ def _add_serve(verbs: Any) -> None:
     _directory(parser)
     parser.add_argument("--listen", default="127.0.0.1:8090", metavar="HOST:PORT", help="(%(default)s)")
     parser.set_defaults(audit=_serve)
+
+
+def _add_key(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "key", help="generate the private keys of the logs, or print the verifier keys of a log"
+    )
+    parser.add_argument(
+        "--of", type=Path, metavar="FILE", help="print verifier keys of these private keys instead"
+    )
+    parser.add_argument(
+        "--origin", default="", help="origin of the log, such as cluster/broker/INSTANCE (with --of)"
+    )
+    parser.set_defaults(audit=_key)
+
+
+def _key(options: argparse.Namespace) -> int:
+    from webhook.audit.keys import generate, load_signer  # noqa: PLC0415 - for this verb only
+
+    if options.of is None:
+        sys.stdout.write(generate().decode())
+        return 0
+    if not options.origin:
+        raise UsageError("--of needs --origin")
+    for key in load_signer(options.of, options.origin).keys:
+        print(key.render())
+    return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
