@@ -58,7 +58,7 @@ def test_a_replica_that_waits_has_no_round_yet(controller):
 def test_what_was_done_is_counted(controller):
     controller.leader.leading = True
     progress = controller.stats
-    progress.rounds, progress.failed_rounds, progress.last_round = 7, 2, 1.7e9
+    progress.reconciles, progress.failed_reconciles, progress.last_reconcile = 7, 2, 1.7e9
     progress.restored, progress.drifted, progress.labels_changed = 3, 1, 2
     controller.internal_error()
     found = shown(controller)
@@ -123,7 +123,7 @@ def test_who_leads_no_longer_shows_nothing_of_what_it_saw_last_but_goes_on_count
     own = {"authoritySecret": "authority", "pairs": [{"secret": "serving", "names": ["webhook.example.com"]}]}
     settings = {"controller": {"certificates": own}, "reports": {"enabled": True}}
     former = Controller(Source(), Config.model_validate(settings), None, {})
-    former.progress.drifted, former.progress.drifted_definitions = 1, 2
+    former.stats.drifted, former.stats.drifted_definitions = 1, 2
     former.certificates.kept.known = frozenset()
     former.certificates.kept.expiries = {"authority": 1.9e9}
     former.certificates.kept.made = {"authority": 3}

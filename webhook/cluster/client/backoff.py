@@ -1,4 +1,4 @@
-"""How long to wait before trying again: longer each time, and never two replicas in step."""
+"""Exponential backoff with jitter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 
 class Backoff:
-    """Doubles from ``first`` to ``most`` seconds; each wait is between half of that and all of it."""
+    """Doubles from ``first`` to ``most`` seconds; each wait is between half of that and the whole."""
 
     __slots__ = ("_first", "_most", "_next")
 
@@ -16,11 +16,11 @@ class Backoff:
         self._next = first
 
     def next(self) -> float:
-        """The seconds to wait now."""
+        """Return the seconds to wait now."""
         ceiling = self._next
         self._next = min(self._most, ceiling * 2)
         return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - to spread load, not to keep a secret
 
     def reset(self) -> None:
-        """It went well."""
+        """Start over after a success."""
         self._next = self._first

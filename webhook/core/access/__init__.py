@@ -6,4 +6,13 @@ from webhook.core.access.grant_index import GrantIndex
 from webhook.core.access.model import Grant, InvalidObject, Phase, RequestState, SubjectKey
 from webhook.core.access.signing import Signer, Verifier
 
-__all__ = ["Grant", "GrantIndex", "InvalidObject", "Phase", "RequestState", "Signer", "SubjectKey", "Verifier"]
+__all__ = [
+    "Grant",
+    "GrantIndex",
+    "InvalidObject",
+    "Phase",
+    "RequestState",
+    "Signer",
+    "SubjectKey",
+    "Verifier",
+]

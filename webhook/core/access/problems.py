@@ -1,4 +1,4 @@
-"""The reason codes of access: each one rule, said in one sentence, with what would be accepted instead."""
+"""The reason codes of access: one code per rule, with a sentence and a fix."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ OVER = "WL426"
 CHANGE = "WL431"
 
 CODES: dict[str, str] = {
-    MALFORMED: "the object does not fit its type",
-    STAMP: "the object does not bear the identity of who writes it",
-    IMPERSONATED: "impersonated sessions neither parsed nor approve",
+    MALFORMED: "the object does not match its schema",
+    STAMP: "the object is not stamped with the identity of its author",
+    IMPERSONATED: "impersonated sessions can neither request nor approve access",
     IMMUTABLE: "requests and approvals are immutable",
-    UNDELETABLE: "approvals are kept",
-    STATUS: "status is written by the controller only",
-    UNKNOWN_MODEL: "there is no such model",
-    UNKNOWN_SUBJECT: "there is no such service account",
+    UNDELETABLE: "approvals cannot be deleted",
+    STATUS: "only the controller writes status",
+    UNKNOWN_MODEL: "the model does not exist",
+    UNKNOWN_SUBJECT: "the service account does not exist",
     DURATION: "the duration is out of bounds",
-    REASON: "a reason is needed",
+    REASON: "a reason is required",
     NOT_WAIVABLE: "this policy cannot be waived",
-    BREAK_GLASS: "the glass is not this person's to break",
-    NOT_GOVERNED: "this kind of object is not under change control",
-    MACHINE_REQUEST: "service accounts do not parsed",
-    UNKNOWN_REQUEST: "there is no such request",
-    OWN_REQUEST: "nobody approves their own request",
-    TWICE: "one person approves once",
-    NOT_ELIGIBLE: "this person is no approver",
-    MACHINE: "service accounts do not approve",
-    OVER: "the request is over",
-    CHANGE: "this change needs approval",
+    BREAK_GLASS: "the user is not authorized for break-glass access",
+    NOT_GOVERNED: "this kind is not under change control",
+    MACHINE_REQUEST: "service accounts cannot request access",
+    UNKNOWN_REQUEST: "the request does not exist",
+    OWN_REQUEST: "users cannot approve their own request",
+    TWICE: "a user approves a request once",
+    NOT_ELIGIBLE: "the user is not an approver",
+    MACHINE: "service accounts cannot approve",
+    OVER: "the request is closed",
+    CHANGE: "this change requires approval",
 }
 
 
 class AccessProblem(NamedTuple):
-    """Why an object is refused: a code of `CODES`, the rule that says so, and what would be accepted."""
+    """One violation: a code from `CODES`, the violated rule, and the fix."""
 
     code: str
     message: str
@@ -72,7 +72,7 @@ class AccessProblem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AccessReview:
-    """What the rules look at besides the object itself."""
+    """The input of the rules in addition to the object itself."""
 
     request: AdmissionRequest
     index: GrantIndex

@@ -8,8 +8,8 @@ from webhook.api.crds import definitions
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.controller import drift_guard as module
 from webhook.cluster.controller.drift_guard import DEFINITIONS, DriftController
-from webhook.cluster.controller.progress import ControllerStats
 from webhook.cluster.controller.reconcile import Reconciler
+from webhook.cluster.controller.stats import ControllerStats
 from webhook.cluster.events import Events
 from webhook.core.kube.objects import key_of
 
@@ -80,7 +80,7 @@ async def test_what_is_as_it_should_be_is_left_alone():
     bench = Bench()
     await bench.guard.look()
     assert bench.api.requests == []
-    assert (bench.progress.drifted, bench.progress.drifted_definitions) == (0, 0)
+    assert (bench.stats.drifted, bench.stats.drifted_definitions) == (0, 0)
 
 
 async def test_a_changed_configuration_is_put_back_and_told_once():
@@ -94,7 +94,7 @@ async def test_a_changed_configuration_is_put_back_and_told_once():
         "ValidatingWebhookConfiguration weightlock was changed: webhooks[0].failurePolicy is Ignore, should be Fail; "
         "last written by kubectl-edit (Update) at 2026-11-02T10:00:00Z; put back"
     )
-    assert (bench.progress.drifted, bench.progress.restored) == (1, 1)
+    assert (bench.stats.drifted, bench.stats.restored) == (1, 1)
 
 
 async def test_the_same_again_later_is_told_again():
@@ -130,7 +130,7 @@ async def test_a_changed_type_is_put_back_as_a_whole():
         ("replace", "/spec"),
     ]
     assert patch[1]["value"]["versions"][0]["served"] is True
-    assert bench.progress.restored_definitions == 1
+    assert bench.stats.restored_definitions == 1
 
 
 @pytest.mark.parametrize("deleted", [True, False], ids=["gone", "going"])
@@ -144,7 +144,7 @@ async def test_a_deleted_type_is_reported_and_never_made(deleted):
     await bench.guard.look()
     assert bench.api.written() == []
     assert "without them nothing would be protected" in bench.api.told()[0]
-    assert bench.progress.drifted_definitions == 1
+    assert bench.stats.drifted_definitions == 1
 
 
 async def test_a_type_of_another_version_is_left_to_the_upgrade():
@@ -181,7 +181,7 @@ async def test_what_the_api_server_refuses_is_told_and_tried_again_after_a_while
     bench.api.refusal = None
     await bench.guard.look()
     assert len(bench.api.written()) == 2
-    assert bench.progress.restored_definitions == 1
+    assert bench.stats.restored_definitions == 1
 
 
 async def test_whoever_cannot_be_found_out_keeps_nothing_from_being_put_back():
@@ -204,5 +204,5 @@ async def test_labels_that_protect_are_missed_and_others_are_not():
     assert [said.partition(";")[0] for said in bench.api.told()] == [
         "Namespace a lost or got otherwise pool.weightlock.dev/x"
     ]
-    assert bench.progress.labels_changed == 1
+    assert bench.stats.labels_changed == 1
     assert bench.api.written() == []
