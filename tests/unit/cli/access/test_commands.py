@@ -114,7 +114,7 @@ def test_asking_for_a_service_account(cluster, capsys):
         "namespaces": ["research"],
         "requester": {"username": "alice", "groups": ["weights-approvers"]},
     }
-    assert out.splitlines()[0] == "Asked: model atlas-70b for research/trainer, 2 h. Request r."
+    assert out.splitlines()[0] == "Requested: model atlas-70b for research/trainer, 2 h. Request r."
 
 
 def test_asking_for_oneself_in_the_namespace_of_the_kubeconfig(cluster, capsys):
@@ -181,7 +181,7 @@ def test_a_refusal_is_passed_on_as_it_was_said(cluster, capsys):
     code, out, err = run(capsys, "request", "atlas-70b", "--for", "13h", "--reason", "evals")
     assert (code, out) == (1, "")
     assert err.splitlines() == [
-        "Refused: spec.duration 13h is longer than model atlas-70b allows [WL413]",
+        "Denied: spec.duration 13h is longer than model atlas-70b allows [WL413]",
         "Fix: ask for at most 12h",
         "Policy: weightlock",
     ]
@@ -246,12 +246,12 @@ def test_watching_ends_with_the_decision(cluster, capsys, monkeypatch):
     assert code == 0
     first, last = out.splitlines()
     assert "pending, 1 of 2 approvals" in first
-    assert "active, ends in" in last
+    assert "active, expires in" in last
 
 
 def test_without_a_cluster(capsys, tmp_path):
     (tmp_path / "models.yaml").write_text(MODELS)
-    assert "There are no access requests" in run(capsys, "list", "--state", str(tmp_path))[1]
+    assert "No access requests" in run(capsys, "list", "--state", str(tmp_path))[1]
     denial = 'Pod a/b may not read model "atlas-70b": service account a/default has no active grant'
     code, out, _ = run(capsys, "suggest", denial, "--state", str(tmp_path))
     assert code == 0
@@ -271,10 +271,10 @@ def test_retention_removes_what_ended_long_ago_and_then_what_it_leaves_behind(cl
     for document in cluster.stored[:2]:
         document["metadata"]["creationTimestamp"] = days_ago
     before = list(cluster.stored)
-    assert "Would remove 1 requests" in run(capsys, "retain", "--older-than", "90d", "--dry-run")[1]
+    assert "Would delete 1 requests" in run(capsys, "retain", "--older-than", "90d", "--dry-run")[1]
     assert cluster.stored == before
     code, out, _ = run(capsys, "retain", "--older-than", "90d")
-    assert (code, out) == (0, "Removed 1 requests that ended more than 90 d ago, and 1 approvals of none.\n")
+    assert (code, out) == (0, "Deleted 1 requests that closed more than 90 d ago, and 1 orphaned approvals.\n")
     requests = [item["metadata"]["name"] for item in cluster.stored if item["kind"] == "AccessRequest"]
     approved = [
         item["spec"]["request"]["name"] for item in cluster.stored if item["kind"] == "AccessApproval"

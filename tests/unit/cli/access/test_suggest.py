@@ -27,7 +27,7 @@ def test_only_the_fix_is_known():
 
 def test_other_denials_name_no_model():
     assert wanted(['Pod research/x asks for "nvidia.com/gpu" without entitlement', ""]) == []
-    assert "not denied for want of access" in rendered([])
+    assert "not about access to weights" in rendered([])
 
 
 def test_a_huge_text_is_cut():
@@ -50,7 +50,7 @@ def test_the_duration_is_what_was_asked_before_and_at_most_the_limit(office):
     office.models[0]["spec"]["access"]["maxDuration"] = "90m"
     (short,) = suggest([("atlas-70b", "")], office.ledger)
     assert rendered([short]) == (
-        "atlas-70b for yourself, 1 h 30 min (the longest this model allows):\n"
+        "atlas-70b for yourself, 1 h 30 min (the maximum for this model):\n"
         "  weightlock access request atlas-70b --for 1h30m --reason TEXT"
     )
 

@@ -172,8 +172,8 @@ def test_the_refusal_names_who_may_approve(cluster, story):
     cluster.requests = [story.request()]
     problem = only(cluster.approve(groups=()))
     assert (problem.message, problem.fix) == (
-        "bob is no approver of model atlas",
-        "approvers are members of approvers, root-cat",
+        "bob is not an approver for model atlas",
+        "approvers: members of approvers, root-cat",
     )
 
 
@@ -267,16 +267,16 @@ def test_an_object_that_was_kept_from_stamping_is_refused(cluster, story, spec):
     unstamped = dataclasses.replace(
         request, object={**request.object, "spec": {**request.object["spec"], **spec}}
     )
-    assert code.STAMP in [problem.code for problem in cluster.guard(unstamped)]
+    assert code.STAMP in [problem.code for problem in cluster.validate(unstamped)]
 
 
 def test_a_signature_that_another_webhook_broke_is_refused(cluster, story):
     cluster.verifier = VERIFIER
     request = story.review(story.request())
     signed = story.patched(request, stamp(request, SIGNER, cluster.now, trusted_caller=True))
-    assert cluster.guard(signed) == ()
+    assert cluster.validate(signed) == ()
     signed.object["spec"]["namespaces"].append("default")
-    assert only(cluster.guard(signed)).code == code.STAMP
+    assert only(cluster.validate(signed)).code == code.STAMP
 
 
 def update(story, cluster, kind, user="alice", metadata=None, **spec):
@@ -358,7 +358,9 @@ def test_waivers_follow_their_own_rules(cluster, story):
     ]
     cluster.requests = [story.request(waiver=waiver, duration="2h")]
     assert cluster.approve(groups=("sec",)) == ()
-    assert only(cluster.approve(groups=("approvers",))).message == "bob is no approver of waivers of WL201"
+    assert (
+        only(cluster.approve(groups=("approvers",))).message == "bob is not an approver for waivers of WL201"
+    )
 
 
 def test_breaking_the_glass_is_for_people_of_the_group(cluster, story):
