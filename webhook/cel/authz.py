@@ -1,13 +1,13 @@
-"""Questions about RBAC that a policy may ask, and the answers it was given.
+"""RBAC checks of a policy, and their decisions.
 
-Core never asks a cluster. An evaluation that needs an answer it does not hold records the question in
+Core never queries a cluster. An evaluation that lacks a decision records the check in
 ``Answers.open`` and stops; the shell finds the answer (a SubjectAccessReview, or RBAC objects read offline) and
 the evaluation runs again from the start.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class UnansweredError(Exception):
-    """An evaluation asked something it holds no answer to; the question is in ``Answers.open``."""
+    """An evaluation lacks a decision; the check is in ``Answers.open``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class AccessCheck:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the authorizer said. ``error`` is set when it could not decide, and then ``allowed`` is False."""
+    """A decision of the authorizer. ``error`` is set when it could not decide, and then ``allowed`` is False."""
 
     allowed: bool
     reason: str = ""
@@ -61,15 +61,22 @@ class Decision:
 
 @dataclass(slots=True)
 class Answers:
-    """The decisions an evaluation may use, and the questions it met that nobody has answered yet."""
+    """The decisions that an evaluation may use, and the access checks that have no decision yet.
 
-    known: Mapping[AccessCheck, Decision] = field(default_factory=dict)
+    ``related`` are the names of virtual resources that the request may need, by API group and resource.
+    """
+
+    decisions: Mapping[AccessCheck, Decision] = field(default_factory=dict)
     open: set[AccessCheck] = field(default_factory=set)
+    related: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
 
     def check(self, question: AccessCheck) -> Decision:
         """Return the recorded decision, or record the question and raise `UnansweredError`."""
-        decision = self.known.get(question)
+        decision = self.decisions.get(question)
         if decision is None:
             self.open.add(question)
+            # Policies try these names one after another, and each miss would cost a round.
+            names = self.related.get((question.group, question.resource), frozenset())
+            self.open.update(replace(question, name=name) for name in names)
             raise UnansweredError(f"no answer yet for {question.verb} {question.resource or question.path}")
         return decision

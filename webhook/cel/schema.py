@@ -88,6 +88,7 @@ _WEIGHTLOCK: Final[dict[str, dict[str, str]]] = {
         "readOnly": "bool",
         "containers": "[string]",
         "detail": "string",
+        "exclusiveDevices": "bool",
     },
     "Device": {
         "vendor": "string",
@@ -96,8 +97,10 @@ _WEIGHTLOCK: Final[dict[str, dict[str, str]]] = {
         "via": "string",
         "container": "string",
         "detail": "string",
+        "shared": "bool",
+        "exceptions": "[string]",
     },
-    "Escape": {"kind": "string", "path": "string", "detail": "string"},
+    "Escape": {"kind": "string", "path": "string", "detail": "string", "exceptions": "[string]"},
     "Subject": {"username": "string", "groups": "[string]", "extra": "{list}", "serviceAccount": "string"},
     "GrantSubject": {"kind": "string", "namespace": "string", "name": "string"},
     "Grant": {
@@ -109,7 +112,7 @@ _WEIGHTLOCK: Final[dict[str, dict[str, str]]] = {
         "subject": "weightlock.GrantSubject",
     },
 }
-# The AdmissionRequest that the API server sends holds more: the objects, which have variables of their own.
+# The AdmissionRequest that the API server sends has more fields: the objects, which have variables of their own.
 REQUEST_FIELDS: Final = tuple(_KUBERNETES["AdmissionRequest"])
 _FIELD: Final = descriptor_pb2.FieldDescriptorProto
 _SCALARS: Final = {"string": _FIELD.TYPE_STRING, "bool": _FIELD.TYPE_BOOL, "int": _FIELD.TYPE_INT64}

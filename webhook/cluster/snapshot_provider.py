@@ -20,7 +20,7 @@ from webhook.cluster.client.discovery import Discovery
 from webhook.cluster.client.kinds import HELD
 from webhook.cluster.client.reflector import Reflector, Timing
 from webhook.cluster.params import ParamWatches, scopes
-from webhook.core.admission.provider import Knowledge, NotReadyError
+from webhook.core.admission.provider import FetchedData, NotReadyError
 from webhook.core.admission.snapshot import SnapshotBuilder
 from webhook.core.kube.objects import key_of
 from webhook.manifests.authorities import AuthorityFile, with_authorities
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from webhook.api.config import Config
     from webhook.cluster.client.reflector import WatchObserver
     from webhook.core.access.signing import Verifier
-    from webhook.core.admission.provider import Needs
+    from webhook.core.admission.provider import RequiredData
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
@@ -43,7 +43,7 @@ _AUTHORITIES_SECONDS = 2.0
 log = logging.getLogger(__name__)
 
 
-class ClusterSnapshotProvider:
+class ClusterProvider:
     """Use `connect`. The event loop's thread owns it."""
 
     def __init__(
@@ -84,7 +84,7 @@ class ClusterSnapshotProvider:
         timing: Timing | None = None,
         authorities_later: bool = False,
         observers: Mapping[str, WatchObserver] | None = None,
-    ) -> AsyncIterator[ClusterSnapshotProvider]:
+    ) -> AsyncIterator[ClusterProvider]:
         """Connect, and watch while the context is open.
 
         ``authorities_later``: the file with the broker's CAs may appear later; for components that only report.
@@ -150,7 +150,7 @@ class ClusterSnapshotProvider:
         seen = min([reflector.seen for reflector in self._reflectors])
         return time.monotonic() - seen if seen else math.inf
 
-    async def answer(self, needs: Needs) -> Knowledge:
+    async def fetch(self, needs: RequiredData) -> FetchedData:
         """Fetch decisions and objects from the API server.
 
         Raises:
@@ -160,7 +160,7 @@ class ClusterSnapshotProvider:
             self._authorizer.decide(needs.questions),
             asyncio.gather(*(self._fetch(key) for key in needs.objects)),
         )
-        return Knowledge(decisions, dict(zip(needs.objects, objects, strict=True)))
+        return FetchedData(decisions, dict(zip(needs.objects, objects, strict=True)))
 
     def put(self, document: Document) -> ObjectKey:
         """Store an object from a watch. Objects from files take precedence."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from webhook.cluster.client.api import ApiError, parse
-from webhook.cluster.client.backoff import Backoff
+from webhook.cluster.client.pages import pages
+from webhook.core.kube.backoff import Backoff
 from webhook.core.kube.objects import ObjectKey, key_of
 
 if TYPE_CHECKING:
@@ -139,21 +140,18 @@ class Reflector:
         """Read all objects, page by page, and remove deleted ones; return the list's resource version."""
         keys: set[ObjectKey] = set()
         documents: list[Document] = []
-        query = {**self._selectors, "limit": str(PAGE)}
-        while True:
-            page = await self._api.get(self._path, query, seconds=LIST_SECONDS)
-            metadata, items = page.get("metadata"), page.get("items")
-            if not isinstance(metadata, dict) or not isinstance(items, list | None):
-                raise _GoneError("the response to a list is not a list")
-            for item in items or ():
+        metadata: Document = {}
+
+        async def get(query: dict[str, str]) -> Document:
+            return await self._api.get(self._path, query, seconds=LIST_SECONDS)
+
+        async for page in pages(get, self._selectors, size=PAGE):
+            metadata = page["metadata"]
+            for item in page.get("items") or ():
                 keys.add(self._put(item))
             if self._observer is not None:
-                documents += items or ()
+                documents += page.get("items") or ()
             self._sink.changed()
-            more = metadata.get("continue")
-            if not more:
-                break
-            query["continue"] = more
             # A long list must not delay requests.
             await asyncio.sleep(0)
         version = metadata.get("resourceVersion")

@@ -25,7 +25,7 @@ from webhook.cluster.controller.watches import CONFIGURATIONS, holds_weights
 from webhook.cluster.events import Events
 from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.scanner import Scanner
-from webhook.cluster.snapshot_provider import ClusterSnapshotProvider
+from webhook.cluster.snapshot_provider import ClusterProvider
 from webhook.core.admission.provider import NotReadyError
 from webhook.core.admission.snapshot import APPROVALS, REQUESTS
 from webhook.core.integrity.arrivals import Arrivals
@@ -53,7 +53,7 @@ class Controller:
 
     def __init__(
         self,
-        source: ClusterSnapshotProvider,
+        source: ClusterProvider,
         config: Config,
         signer: Signer | None,
         expected: Mapping[ObjectKey, Document],
@@ -109,7 +109,7 @@ class Controller:
             observer = ArrivalObserver(arrivals)
             # With selfManaged the controller itself creates the CAs.
             source = await stack.enter_async_context(
-                ClusterSnapshotProvider.connect(
+                ClusterProvider.connect(
                     config,
                     verifier=verifier,
                     authorities_later=True,

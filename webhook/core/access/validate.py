@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from webhook.api import codes
 from webhook.api.access import AccessApproval, AccessRequest, AccessSettings
 from webhook.api.faults import faults
-from webhook.core.access import problems as code
 from webhook.core.access.problems import AccessProblem, AccessReview
 from webhook.core.access.signing import STAMP_TOLERANCE
 from webhook.core.access.stamp import STAMPS, is_access, person
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.objects import Lookup
     from webhook.core.kube.review import AdmissionRequest, UserInfo
 
-_PLACES = {"spec.reason": code.REASON, "spec.duration": code.DURATION}
+_PLACES = {"spec.reason": codes.REASON, "spec.duration": codes.DURATION}
 
 
 def validate_access(
@@ -65,7 +65,7 @@ def _nothing(review: AccessReview) -> Iterator[AccessProblem]:  # noqa: ARG001 -
 def _status(review: AccessReview) -> Iterator[AccessProblem]:
     if review.request.user.username not in review.settings.controllers:
         yield AccessProblem(
-            code.STATUS,
+            codes.STATUS,
             f"only the Weightlock controller writes the status of an {review.kind}",
             "do not change status: no decision depends on it",
         )
@@ -99,7 +99,7 @@ def _update(review: AccessReview) -> Iterator[AccessProblem]:
     if _adds_signature(before, after) and review.request.user.username in review.settings.controllers:
         return
     yield AccessProblem(
-        code.IMMUTABLE,
+        codes.IMMUTABLE,
         f"{review.kind} {review.request.name} is immutable: approvals apply to the request as submitted",
         "delete the request and create a new one"
         if review.kind == "AccessRequest"
@@ -139,13 +139,13 @@ def _delete(review: AccessReview) -> Iterator[AccessProblem]:
         return
     if review.request.user.username not in review.settings.retention:
         yield AccessProblem(
-            code.UNDELETABLE,
+            codes.UNDELETABLE,
             f"AccessApproval {review.request.name} is evidence and cannot be deleted",
             "to withdraw an approval, create an AccessApproval with decision: Revoke",
         )
     elif not may_delete(review, review.request.old_object or {}):
         yield AccessProblem(
-            code.UNDELETABLE,
+            codes.UNDELETABLE,
             f"AccessApproval {review.request.name} refers to a request that still exists",
             "delete the AccessRequest first",
         )
@@ -162,7 +162,7 @@ def _impersonation(review: AccessReview) -> Iterator[AccessProblem]:
     if marks or missing:
         verb, key = ("contains", marks[0]) if marks else ("lacks", missing[0])
         yield AccessProblem(
-            code.IMPERSONATED,
+            codes.IMPERSONATED,
             f"{user.username} appears to be impersonated: userInfo.extra {verb} {key}",
             "sign in as yourself, without --as, and create the object again",
         )
@@ -171,7 +171,7 @@ def _impersonation(review: AccessReview) -> Iterator[AccessProblem]:
 def _malformed(kind: str, error: ValidationError) -> Iterator[AccessProblem]:
     for place, expected in faults(error)[:8]:
         yield AccessProblem(
-            _PLACES.get(place, code.MALFORMED),
+            _PLACES.get(place, codes.INVALID_ACCESS_OBJECT),
             f"{place}: {expected}",
             f"read the schema: kubectl explain {kind.lower()}.spec",
         )
@@ -184,7 +184,7 @@ def _stamps(review: AccessReview, typed: AccessRequest | AccessApproval) -> Iter
     at = parse_time(typed.spec.stamped_at)
     if identity != person(review.request.user) or at is None or abs(review.now - at) > STAMP_TOLERANCE:
         yield AccessProblem(
-            code.STAMP,
+            codes.STAMP,
             f"spec.{field} does not match the authenticated user {_name(review.request.user)}",
             "the mutating webhook did not run or its clock is wrong: contact your cluster admin",
         )
@@ -196,7 +196,7 @@ def _stamps(review: AccessReview, typed: AccessRequest | AccessApproval) -> Iter
         fault = verifier.stamps.fault(typed)
     if fault:
         yield AccessProblem(
-            code.STAMP,
+            codes.STAMP,
             f"the object is not as the mutating webhook stamped it: {fault}",
             "do not set spec.signature or spec.stamp; list the other mutating webhooks with weightlock doctor",
         )

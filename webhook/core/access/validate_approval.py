@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from webhook.api import codes
 from webhook.api.access import AccessRequest
 from webhook.api.base import GROUP
-from webhook.core.access import problems as code
 from webhook.core.access.model import Identity, Phase
 from webhook.core.access.problems import AccessProblem
 from webhook.core.access.rules import is_machine, is_own, may_approve
@@ -41,7 +41,7 @@ def approval_problems(review: AccessReview, typed: AccessApproval) -> Iterator[A
     if state.phase not in _OPEN:
         why = f": {state.reason}" if state.reason else ""
         yield AccessProblem(
-            code.OVER,
+            codes.REQUEST_CLOSED,
             f"request {parsed.name} is {state.phase.lower()}{why}",
             "request access again: weightlock access request",
         )
@@ -75,13 +75,13 @@ def _with_request(review: AccessReview, name: str) -> GrantIndex:
 def _unknown(name: str, parsed: ParsedRequest | None, index: GrantIndex) -> AccessProblem:
     if parsed is not None:
         return AccessProblem(
-            code.UNKNOWN_REQUEST,
+            codes.UNKNOWN_REQUEST,
             f"spec.request.uid does not match request {name}: an earlier request had this name",
             f"read the current request, then run: weightlock access approve {name}",
         )
     invalid = index.invalid("AccessRequest", name)
     return AccessProblem(
-        code.UNKNOWN_REQUEST,
+        codes.UNKNOWN_REQUEST,
         f"request {name} is invalid: {invalid.reason}"
         if invalid is not None
         else f"AccessRequest {name!r} does not exist",
@@ -99,20 +99,20 @@ def _voter(
         return
     if own:
         yield AccessProblem(
-            code.OWN_REQUEST,
+            codes.OWN_REQUEST,
             f"{user.username} is the requester or the subject of this request and cannot approve it",
             "another approver must approve it",
         )
     rules = index.rules(parsed.name)
     if is_machine(user.username) and user.username not in review.settings.machine_approvers:
         yield AccessProblem(
-            code.MACHINE,
+            codes.SERVICE_ACCOUNT_VOTE,
             f"{user.username} is a service account or system identity; only users can approve",
             "sign in with your own account",
         )
     elif rules is not None and not may_approve(voter, rules, review.settings):
         yield AccessProblem(
-            code.NOT_ELIGIBLE,
+            codes.NOT_ELIGIBLE,
             f"{user.username} is not an approver for {_what(parsed)}",
             f"approvers: {approvers(rules)}",
         )
@@ -120,7 +120,7 @@ def _voter(
     earlier = [vote for vote in index.votes(parsed.name) if not marks.isdisjoint(vote.by.marks())]
     if decision == "Approve" and any(vote.request_uid == parsed.uid for vote in earlier):
         yield AccessProblem(
-            code.TWICE,
+            codes.ALREADY_VOTED,
             f"{user.username} has already voted on request {parsed.name}",
             "another approver is needed; to withdraw your approval, create an AccessApproval with decision: Revoke",
         )

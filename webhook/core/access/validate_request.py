@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from webhook.core.access import problems as code
+from webhook.api import codes
 from webhook.core.access.model import SubjectKey
 from webhook.core.access.problems import AccessProblem
 from webhook.core.access.rules import is_machine
@@ -29,12 +29,12 @@ def request_problems(review: AccessReview, typed: AccessRequest) -> Iterator[Acc
     if is_machine(username) and username not in review.settings.machine_requesters:
         # An approver could send the request through a service account they control, and then approve it.
         yield AccessProblem(
-            code.MACHINE_REQUEST,
+            codes.SERVICE_ACCOUNT_REQUEST,
             f"{username} is a service account or system identity; only users can request access",
             "request access as yourself, with that service account as the subject: weightlock access request",
         )
     if not spec.reason.strip():
-        yield AccessProblem(code.REASON, "spec.reason is blank", "write one sentence about the purpose")
+        yield AccessProblem(codes.REASON, "spec.reason is blank", "write one sentence about the purpose")
     if spec.model:
         yield from _model(review, typed)
     elif spec.waiver is not None:
@@ -48,7 +48,7 @@ def _model(review: AccessReview, typed: AccessRequest) -> Iterator[AccessProblem
     rules = review.index.models.get(spec.model)
     if rules is None:
         yield AccessProblem(
-            code.UNKNOWN_MODEL,
+            codes.UNKNOWN_MODEL,
             f"ModelWeights {spec.model!r} does not exist",
             _which(spec.model, tuple(review.index.models)),
         )
@@ -71,7 +71,7 @@ def _subject(review: AccessReview, subject: SubjectKey) -> Iterator[AccessProble
         return
     if review.lookup.get("ServiceAccount", subject.namespace, subject.name) is None:
         yield AccessProblem(
-            code.UNKNOWN_SUBJECT,
+            codes.UNKNOWN_SUBJECT,
             f"{subject} does not exist",
             f"create it first, or list the others: kubectl get serviceaccounts -n {subject.namespace}",
         )
@@ -80,11 +80,11 @@ def _subject(review: AccessReview, subject: SubjectKey) -> Iterator[AccessProble
 def _duration(duration: Duration, limit: Duration, scope: str) -> Iterator[AccessProblem]:
     if not duration.timedelta:
         yield AccessProblem(
-            code.DURATION, "spec.duration is zero", f"request more than 0 and at most {limit}"
+            codes.DURATION, "spec.duration is zero", f"request more than 0 and at most {limit}"
         )
     elif duration.timedelta > limit.timedelta:
         yield AccessProblem(
-            code.DURATION,
+            codes.DURATION,
             f"spec.duration {duration} is longer than {scope} allows",
             f"request at most {limit}; access can be requested again",
         )
@@ -95,7 +95,7 @@ def _break_glass(review: AccessReview, typed: AccessRequest) -> Iterator[AccessP
     if is_machine(user.username) or set(user.groups).isdisjoint(settings.groups):
         groups = " or ".join(settings.groups)
         yield AccessProblem(
-            code.BREAK_GLASS,
+            codes.BREAK_GLASS,
             f"{user.username} is not authorized to use break-glass access",
             f"only members of {groups} are: request access without breakGlass"
             if groups
@@ -107,18 +107,18 @@ def _break_glass(review: AccessReview, typed: AccessRequest) -> Iterator[AccessP
 def _waiver(review: AccessReview, typed: AccessRequest, waiver: Waiver) -> Iterator[AccessProblem]:
     settings = review.settings.waivers
     if settings.rules is None or not PatternSet(settings.codes).matches(waiver.code):
-        codes = ", ".join(settings.codes)
+        names = ", ".join(settings.codes)
         yield AccessProblem(
-            code.NOT_WAIVABLE,
+            codes.NOT_WAIVABLE,
             f"policy code {waiver.code} cannot be waived",
-            "waivers are not configured in this cluster" if settings.rules is None else f"waivable: {codes}",
+            "waivers are not configured in this cluster" if settings.rules is None else f"waivable: {names}",
         )
         return
     try:
         compile_selector(waiver.pod_selector)
     except SelectorError as error:
         yield AccessProblem(
-            code.MALFORMED,
+            codes.INVALID_ACCESS_OBJECT,
             f"spec.waiver.podSelector: {error}",
             "use the form of a Deployment's spec.selector",
         )
@@ -130,7 +130,7 @@ def _change(review: AccessReview, typed: AccessRequest, kind: str, name: str) ->
     if not control.enabled or kind not in control.kinds:
         kinds = ", ".join(control.kinds) if control.enabled else "none"
         yield AccessProblem(
-            code.NOT_GOVERNED,
+            codes.NOT_UNDER_CHANGE_CONTROL,
             f"changes of {kind} do not require approval",
             f"kinds under change control: {kinds}",
         )

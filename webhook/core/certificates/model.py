@@ -62,10 +62,10 @@ class Times:
 class State:
     """The whole state at one moment. CAs are in the order of their creation.
 
-    ``leaves`` contains the certificate of each serving component, or None if it has no usable one, and ``wanted`` the
-    names it needs. ``bundles`` are the CAs in each webhook configuration, None for one that is missing or modified.
-    ``lists`` are the CAs published to brokers and sidecars. ``foreign_cas`` are trusted CAs of others, which Weightlock
-    does not renew.
+    ``leaves`` holds, for each part that serves, its certificate or None where there is none that can be used, and
+    ``wanted`` the names it needs. ``bundles`` are the authorities that each webhook configuration holds, None for one
+    that is missing or not as it should be. ``lists`` are those that brokers and sidecars receive. ``foreign_cas`` are
+    authorities trusted until now that are not ours to renew.
     """
 
     authorities: tuple[CA, ...]

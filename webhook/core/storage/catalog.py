@@ -123,7 +123,8 @@ class Catalog:
         self._digests: dict[str, list[Model]] = {}
         self._image_models: dict[str, tuple[Model, ...]] = {}
         for weights in models:
-            model = Model(weights.metadata.name, weights.spec.sensitivity)
+            spec = weights.spec
+            model = Model(weights.metadata.name, spec.sensitivity, spec.exclusive_devices)
             self.models[model.name] = model
             for entry in weights.spec.volumes:
                 self._add(entry, model)
@@ -166,13 +167,13 @@ class Catalog:
         if known is not None:
             return known
         image = image_reference(reference)
-        found = {
+        matches = {
             entry.model
             for entry in self._images.find(image.repository)
             if entry.matches(image.tag, image.digest)
         }
-        found.update(self._digests.get(image.digest, ()))
-        answer = tuple(sorted(found))
+        matches.update(self._digests.get(image.digest, ()))
+        answer = tuple(sorted(matches))
         if len(self._image_models) < _MAX_REMEMBERED and len(reference) <= _MAX_REFERENCE:
             self._image_models[reference] = answer
         return answer
