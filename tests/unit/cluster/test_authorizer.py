@@ -122,7 +122,7 @@ async def test_memory_is_bounded(api, monkeypatch):
     monkeypatch.setattr(module, "MAX_CACHED", 10)
     asker = Authorizer(api)
     await asker.decide([AccessCheck(user=f"u{number}", verb="get", resource="pods") for number in range(50)])
-    assert len(asker._known) == 10
+    assert len(asker._cache) == 10
 
 
 async def test_an_api_server_that_fails_is_an_error_and_not_remembered(server, api):

@@ -18,7 +18,6 @@ _HEADINGS = ("NAME", "FOR", "SUBJECT", "APPROVALS", "STATE", "ENDS", "REQUESTER"
 _ENDS = {
     Phase.PENDING: "lapses",
     Phase.ACTIVE: "expires",
-    Phase.EXPIRED: "expired",
 }
 _DONE = {"Approve": "approved", "Deny": "denied", "Revoke": "revoked"}
 
@@ -98,6 +97,8 @@ def sentence(entry: Entry, now: datetime) -> str:
         words.append(one_line(state.reason))
     if moment and state.phase in _ENDS:
         words.append(f"{_ENDS[state.phase]} {moment}")
+    elif moment and state.phase is Phase.EXPIRED:
+        words[0] += f" {moment}"
     return ", ".join(words)
 
 
