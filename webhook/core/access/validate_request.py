@@ -26,7 +26,7 @@ def request_problems(review: AccessReview, typed: AccessRequest) -> Iterator[Acc
     """Return every rule that a new request violates."""
     spec = typed.spec
     username = review.request.user.username
-    if is_machine(username) and username not in review.settings.machine_requesters:
+    if is_machine(username) and username not in review.settings.service_account_requesters:
         # An approver could send the request through a service account they control, and then approve it.
         yield AccessProblem(
             codes.SERVICE_ACCOUNT_REQUEST,
