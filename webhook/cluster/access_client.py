@@ -67,6 +67,10 @@ class AccessClient:
         """Read one AccessRequest."""
         return await self._api.get(f"{_ROOT}/accessrequests/{quote(name, safe='')}")
 
+    async def read(self, kind: str, name: str) -> Document:
+        """Read one AccessRequest or AccessApproval."""
+        return await self._api.get(f"{_ROOT}/{kind.lower()}s/{quote(name, safe='')}")
+
     async def create(self, document: Document) -> Document:
         """Create an AccessRequest or AccessApproval and return the stored object."""
         resource = f"{document['kind'].lower()}s"

@@ -23,6 +23,7 @@ from webhook.api.duration import Duration
 from webhook.app.errors import ExitCode, IncompleteError, UsageError
 from webhook.cli.access import view
 from webhook.cli.access.ledger import Ledger
+from webhook.cli.access.submit import RejectedError, seconds_of, signed, submit
 from webhook.cli.access.suggest import rendered, requests_in, suggest
 from webhook.core.access import Phase
 from webhook.core.access.change import DELETION, digest_of, kind_of
@@ -63,6 +64,7 @@ def add_parser(commands: Any) -> None:
     ):
         decide = _add(actions, action, summary, _decide)
         decide.add_argument("name", metavar="REQUEST")
+        _add_wait(decide)
         decide.add_argument("--comment", default="", metavar="TEXT", help="reason (readable by all users)")
     listing = _add(actions, "list", "list all requests", _list, state=True)
     listing.add_argument("--pending", action="store_true", help="list only requests that need approvals")
@@ -106,6 +108,15 @@ def _add(actions: Any, name: str, summary: str, run: Callable[..., int], *, stat
     return parser
 
 
+def _add_wait(parser: Any) -> None:
+    parser.add_argument(
+        "--wait",
+        default="90",
+        metavar="SECONDS",
+        help="how long to wait for the signature (default: 90; 0: do not wait)",
+    )
+
+
 def _add_request(actions: Any) -> None:
     parser = _add(actions, "request", "request temporary access", _request)
     parser.add_argument("model", metavar="MODEL", nargs="?", default="")
@@ -122,6 +133,7 @@ def _add_request(actions: Any) -> None:
         "-n", "--namespace", action="append", default=[], metavar="NS", help="namespace (repeatable)"
     )
     parser.add_argument("--name", default="", help="name of the request")
+    _add_wait(parser)
     parser.add_argument(
         "--break-glass",
         action="store_true",
@@ -140,13 +152,15 @@ def _request(options: argparse.Namespace) -> int:
         raise UsageError("pass either MODEL or --change FILE")
     if options.delete and options.change is None:
         raise UsageError("--delete requires --change FILE")
+    wait = seconds_of(options.wait)
 
     async def run(client: AccessClient) -> int:
         spec: Document = {"duration": options.duration, "reason": reason}
         spec |= _change(options) if options.change is not None else await _model(options, client)
         hint = options.model or f"change-{spec['change']['name']}"
         name = options.name or f"{_UNFIT.sub('-', hint.lower())[:200].strip('-.')}-{secrets.token_hex(3)}"
-        document = await client.create(_object("AccessRequest", name, spec))
+        document = await submit(client, _object("AccessRequest", name, spec), wait)
+        name = document["metadata"]["name"]
         ledger = await _ledger(client)
         entry = ledger.entry(name) or Ledger([document], [], [], datetime.now(UTC)).entry(name)
         if entry is not None:
@@ -182,18 +196,20 @@ def _change(options: argparse.Namespace) -> Document:
 
 def _decide(options: argparse.Namespace) -> int:
     decision = _DECISIONS[options.action]
+    wait = seconds_of(options.wait)
 
     async def run(client: AccessClient) -> int:
-        asked = await client.request(options.name)
-        spec = {"request": {"name": options.name, "uid": asked["metadata"]["uid"]}, "decision": decision}
+        # A vote on a request that is not signed yet would be denied.
+        request = await signed(client, "AccessRequest", options.name, time.monotonic() + wait)
+        spec = {"request": {"name": options.name, "uid": request["metadata"]["uid"]}, "decision": decision}
         if options.comment:
             spec["comment"] = options.comment
         name = f"{options.name[:200]}-{options.action}-{secrets.token_hex(3)}"
-        document = await client.create(_object("AccessApproval", name, spec))
+        document = await submit(client, _object("AccessApproval", name, spec), wait)
         # The controller's status is older than this decision, so the state is derived from the decisions.
         entry = (await _ledger(client, trust_status=False)).entry(options.name)
         text = (
-            view.voted(entry, decision, datetime.now(UTC)) if entry is not None else f"{decision}: written."
+            view.voted(entry, decision, datetime.now(UTC)) if entry is not None else f"{decision}: created."
         )
         _print(options, document, text)
         return 0
@@ -373,6 +389,9 @@ def _online(options: argparse.Namespace, run: Online) -> int:
         return asyncio.run(connected())
     except ClusterError as error:
         raise UsageError(str(error)) from None
+    except RejectedError as error:
+        print(f"Invalid: {error}", file=sys.stderr)
+        return ExitCode.VERDICT
     except ApiError as error:
         if error.codes or error.status == 403:
             print(_denial(error), file=sys.stderr)

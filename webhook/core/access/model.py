@@ -166,8 +166,9 @@ class RequestState:
 
 @dataclass(frozen=True, slots=True)
 class InvalidObject:
-    """An invalid object, and the reason."""
+    """An invalid object, and the reason. ``unsigned``: it has no signature yet."""
 
     kind: str
     name: str
     reason: str
+    unsigned: bool = False

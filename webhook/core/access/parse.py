@@ -42,7 +42,7 @@ class Parser:
             return InvalidObject(resource.kind, name, "metadata.creationTimestamp is missing")
         fault = self.verifier.fault(resource) if self.verifier is not None else ""
         if fault:
-            return InvalidObject(resource.kind, name, fault)
+            return InvalidObject(resource.kind, name, fault, unsigned=not resource.spec.signature)
         if isinstance(resource, AccessRequest):
             return self._request(resource, time, person)
         spec = resource.spec

@@ -80,6 +80,12 @@ def _unknown(name: str, parsed: ParsedRequest | None, index: GrantIndex) -> Acce
             f"read the current request, then run: weightlock access approve {name}",
         )
     invalid = index.invalid("AccessRequest", name)
+    if invalid is not None and invalid.unsigned:
+        return AccessProblem(
+            codes.UNKNOWN_REQUEST,
+            f"request {name} is not signed yet",
+            f"retry in a few seconds, or let the command wait: weightlock access approve {name}",
+        )
     return AccessProblem(
         codes.UNKNOWN_REQUEST,
         f"request {name} is invalid: {invalid.reason}"

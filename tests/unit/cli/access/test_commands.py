@@ -45,11 +45,11 @@ class Remembering:
     async def models(self):
         return [yaml.safe_load(MODELS)]
 
-    async def request(self, name):
-        for document in await self.requests():
-            if document["metadata"]["name"] == name:
+    async def read(self, kind, name):
+        for document in self.stored:
+            if (document["kind"], document["metadata"]["name"]) == (kind, name):
                 return document
-        raise ApiError(404, "NotFound", f'accessrequests.weightlock.dev "{name}" not found')
+        raise ApiError(404, "NotFound", f'{kind.lower()}s.weightlock.dev "{name}" not found')
 
     async def delete(self, document):
         self.stored = [item for item in self.stored if item["metadata"]["uid"] != document["metadata"]["uid"]]
@@ -66,7 +66,7 @@ class Remembering:
                 "uid": f"uid{len(self.stored)}",
                 "creationTimestamp": format_time(datetime.now(UTC)),
             },
-            "spec": {**document["spec"], role: person},
+            "spec": {**document["spec"], role: person, "signature": "k:s"},
         }
         self.stored.append(stored)
         return stored
@@ -114,6 +114,7 @@ def test_asking_for_a_service_account(cluster, capsys):
         "subject": {"kind": "ServiceAccount", "namespace": "research", "name": "trainer"},
         "namespaces": ["research"],
         "requester": {"username": "alice", "groups": ["weights-approvers"]},
+        "signature": "k:s",
     }
     assert out.splitlines()[0] == "Requested: model atlas-70b for research/trainer, 2 h. Request r."
 
