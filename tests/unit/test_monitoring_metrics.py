@@ -48,8 +48,8 @@ def controller():
     made = Controller(SOURCE, Config.model_validate(settings), None, {})
     made.certificates.kept.known = frozenset()
     made.leader.leading = True
-    made.progress.drifted = made.progress.drifted_definitions = 0
-    made.progress.last_round = made.scanner.last_complete = 1.7e9
+    made.stats.drifted = made.stats.drifted_definitions = 0
+    made.stats.last_reconcile = made.scanner.last_complete = 1.7e9
     return controller_metrics.readings(made)
 
 

@@ -13,8 +13,8 @@ from webhook.server.metrics.metrics import OWN_FAULT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from webhook.cluster.controller.progress import ControllerStats
     from webhook.cluster.controller.run import Controller
+    from webhook.cluster.controller.stats import ControllerStats
     from webhook.server.metrics.endpoint import Value
 
 
@@ -43,14 +43,14 @@ def readings(controller: Controller) -> Readings:
                 "weightlock_controller_rounds",
                 "counter",
                 "Rounds of the controller's work, by result.",
-                lambda: {"ok": progress.rounds, "failed": progress.failed_rounds},
+                lambda: {"ok": progress.reconciles, "failed": progress.failed_reconciles},
                 "result",
             ),
             Reading(
                 "weightlock_controller_last_round_timestamp_seconds",
                 "gauge",
                 "When this replica last ended a round well, in Unix time; absent before its first.",
-                lambda: progress.last_round,
+                lambda: progress.last_reconcile,
             ),
             Reading(
                 "weightlock_webhook_configurations_restored",
