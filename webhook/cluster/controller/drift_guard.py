@@ -23,16 +23,15 @@ from webhook.cluster.controller.reconcile import missing_metadata
 from webhook.cluster.controller.watches import CONFIGURATIONS
 from webhook.core.integrity.drift import (
     DEFINITION_DEFAULTS,
-    FILLED_IN,
-    WEBHOOK_DEFAULTS,
     difference,
     last_writer,
+    webhook_difference,
 )
 from webhook.core.integrity.protection import trusts_only, without_bundles
 from webhook.core.kube.objects import ObjectKey, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from webhook.cluster.client.api import KubeApi
     from webhook.cluster.client.reflector import WatchObserver
@@ -88,6 +87,7 @@ class DriftController:
         restore: bool,
         restore_definitions: bool,
         certificates: Certificates | None = None,
+        extend: Callable[[Document], Document] = lambda document: document,
         timing: Timing | None = None,
         observer: WatchObserver | None = None,
     ) -> None:
@@ -99,6 +99,7 @@ class DriftController:
         self._version = version
         self._restore = restore
         self._certificates = certificates
+        self._extend = extend
         self._restore_definitions = restore_definitions
         self._crds = {key_of(document): document for document in definitions()}
         names = {key.name for key in expected}
@@ -127,6 +128,11 @@ class DriftController:
         self._intact: dict[ObjectKey, datetime] = {}
         self._intact_metadata: dict[ObjectKey, Document] = {}
         self._checked: datetime | None = None
+
+    @property
+    def configurations(self) -> Mapping[ObjectKey, Document]:
+        """The webhook configurations as the watches delivered them."""
+        return self._configurations.objects
 
     async def check(self) -> None:
         """Compare all objects with the expected ones, report and restore. Raises `ApiError`."""
@@ -195,7 +201,7 @@ class DriftController:
         own = self._certificates
         document = self._expected[key]
         webhooks = document.get("webhooks") if own is None else without_bundles(document)
-        other = difference(webhooks, actual.get("webhooks"), WEBHOOK_DEFAULTS, ignored=FILLED_IN)
+        other = webhook_difference(webhooks, actual.get("webhooks"))
         if other:
             return Drift(key, path, f"was modified: webhooks{other}", _version_of(actual), keep_off)
         if missing := missing_metadata(document, actual):
@@ -249,7 +255,7 @@ class DriftController:
                 self._stats.restored_definitions += 1
             else:
                 actual = self._configurations.objects.get(drift.key)
-                if await self._steps.restore(drift.path, self._whole(drift.key), actual):
+                if await self._steps.restore(drift.path, self._extend(self._whole(drift.key)), actual):
                     self._stats.restored += 1
         except ApiError as error:
             return f"the API server denied it: {error}"

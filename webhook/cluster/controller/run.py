@@ -22,6 +22,7 @@ from webhook.cluster.controller.pods import PodsWithWeights
 from webhook.cluster.controller.reconcile import Reconciler, View
 from webhook.cluster.controller.stats import ControllerStats
 from webhook.cluster.controller.watches import CONFIGURATIONS, holds_weights
+from webhook.cluster.controller.workload_rules import WorkloadRules
 from webhook.cluster.events import Events
 from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.scanner import Scanner
@@ -77,6 +78,7 @@ class Controller:
             if settings.certificates is not None
             else None
         )
+        self.rules = WorkloadRules(source.api, expected, paths, enabled=settings.restore)
         self.guard = DriftController(
             source.api,
             self.steps,
@@ -183,6 +185,7 @@ class Controller:
             raise NotReadyError(unread)
         # Without a snapshot, which does not exist while a CRD is not served.
         await self.guard.check()
+        await self.rules.reconcile(self.source.snapshot(), self.guard.configurations)
         await self._sign()
         snapshot = self.source.snapshot()
         view = View.of(snapshot)

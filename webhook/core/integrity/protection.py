@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webhook.core.certificates import bundle
-from webhook.core.integrity.drift import FILLED_IN, WEBHOOK_DEFAULTS, difference
+from webhook.core.integrity.drift import FILLED_IN, webhook_difference
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -90,4 +90,4 @@ def trusts_only(document: Document, authorities: Collection[str]) -> bool:
 
 def equal(expected: Any, actual: Any) -> bool:
     """Return whether the webhooks equal the expected ones, apart from the API server's defaults and caBundles."""
-    return difference(expected, actual, WEBHOOK_DEFAULTS, ignored=FILLED_IN) is None
+    return webhook_difference(expected, actual) is None
