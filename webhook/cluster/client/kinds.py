@@ -28,7 +28,7 @@ _SEGMENT = re.compile(r"(?!\.\.?\Z)[^/%]+")
 
 @dataclass(frozen=True, slots=True)
 class ResourceKind:
-    """A kind and its resource. ``optional``: a cluster may lack the kind and then has no such objects.
+    """A kind and its resource. ``optional``: a cluster may lack it, and then there are no such objects.
 
     A list is read ``page`` objects at a time.
     """
