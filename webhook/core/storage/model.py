@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import Lookup, ObjectKey
     from webhook.core.storage.backends import Backend
+    from webhook.core.storage.catalog import Catalog
     from webhook.core.storage.locations import Location, Relation
 
 
@@ -73,3 +74,6 @@ class VolumeIndex(Protocol):
 
     def changed(self, key: ObjectKey) -> None:
         """Update the index after the store's object under this key was added, deleted or changed."""
+
+    def model_changed(self, name: str, catalog: Catalog) -> None:
+        """Update the index after a model was added, removed or changed; ``catalog`` has its new form only."""
