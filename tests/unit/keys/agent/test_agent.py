@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from keyworld import serving
 
-from webhook.keys.agent.agent import Keeper, Pauses
+from webhook.keys.agent.agent import ModelAgent, Pauses
 from webhook.keys.agent.delivery import LEASE, Target, complete
 from webhook.keys.broker.refusal import UnavailableError
 from webhook.keys.sealed import operations
@@ -22,11 +22,11 @@ from webhook.keys.secret import Secret
 
 @asynccontextmanager
 async def keeping(served, target, progress=None, jobs=2, **pauses):
-    """A keeper in its thread; gives the lines it says. It is stopped at the end."""
+    """A agent in its thread; gives the lines it says. It is stopped at the end."""
     lines, stop = [], threading.Event()
     pauses = Pauses(**{"first": 0.01, "longest": 0.05, "refused": 0.05, **pauses})
-    keeper = Keeper(target, served.client(), stop, lines.append, progress or NoProgress(), pauses, jobs)
-    thread = threading.Thread(target=keeper.run)
+    agent = ModelAgent(target, served.client(), stop, lines.append, progress or NoProgress(), pauses, jobs)
+    thread = threading.Thread(target=agent.run)
     thread.start()
     try:
         yield lines
@@ -128,7 +128,7 @@ async def test_plaintext_is_unsealed_once_a_version(served, tree, service, work)
         assert target.marked()
         for name in ("config.json", "shards/deep/three.bin"):
             assert (target.directory / name).read_bytes() == (tree / name).read_bytes()
-        again = Keeper(target, served.client(), threading.Event(), lines.append, NoProgress())
+        again = ModelAgent(target, served.client(), threading.Event(), lines.append, NoProgress())
         inode = (target.directory / "config.json").stat().st_ino
         assert again._holding.recall()
         await asyncio.to_thread(again._deliver)
@@ -158,7 +158,7 @@ async def test_the_reader_finds_the_delivered_key(served, tree, service, work):
 def left_by_an_earlier_start(target, seconds):
     """What a sidecar that was killed leaves: a key, its marker, and the note of a lease."""
     target.put_keys({"k1": Secret(b"a" * 32)})
-    target.hold(time.monotonic() + seconds)
+    target.write_lease_note(time.monotonic() + seconds)
     target.mark()
 
 
@@ -260,7 +260,7 @@ async def test_what_a_killed_sidecar_unsealed_of_the_same_version_is_gone_on_wit
             if self.segments > 5:
                 raise Killed
 
-    dying = Keeper(target, served.client(), threading.Event(), print, Kill(0), jobs=1)
+    dying = ModelAgent(target, served.client(), threading.Event(), print, Kill(0), jobs=1)
     with pytest.raises(Killed):
         await asyncio.to_thread(dying._deliver)
     before = {path.name: path.stat().st_ino for path in files_in(target) if path.suffix}
@@ -277,7 +277,7 @@ async def test_what_was_unsealed_of_another_version_is_wiped_first(served, tree,
     sealed = await sealed_for(served, tree, service, work)
     target = target_in(served.home, sealed)
     (target.directory / "old.bin").write_bytes(b"old")
-    target.hold(time.monotonic() + 60, "another")
+    target.write_lease_note(time.monotonic() + 60, "another")
     async with keeping(served, target):
         await until(lambda: complete(served.home / "run"))
         assert not (target.directory / "old.bin").exists()
@@ -293,14 +293,14 @@ async def test_a_fault_that_nobody_expected_wipes_stops_and_is_told_in_one_line(
     lines, stop = [], threading.Event()
     client = served.client()
     monkeypatch.setattr(type(client), "release", fault)
-    keeper = Keeper(target, client, stop, lines.append, NoProgress())
-    await asyncio.to_thread(keeper.run)
-    assert keeper.failed
+    agent = ModelAgent(target, client, stop, lines.append, NoProgress())
+    await asyncio.to_thread(agent.run)
+    assert agent.failed
     assert stop.is_set()
     assert files_in(target) == []
     assert len(lines) == 1
     assert lines[0].startswith(
-        "model atlas-70b: internal error, the sidecar ends: ValueError in test_agent.py, line "
+        "model atlas-70b: internal error, shutting down: ValueError in test_agent.py, line "
     )
 
 
@@ -316,15 +316,15 @@ async def test_what_outlives_its_lease_is_wiped_while_the_storage_hangs(served, 
 
     lines, stop = [], threading.Event()
     pauses = Pauses(first=0.01, longest=0.05, refused=60)
-    keeper = Keeper(target, served.client(), stop, lines.append, Hang(0), pauses, 1)
-    thread = threading.Thread(target=keeper.run)
+    agent = ModelAgent(target, served.client(), stop, lines.append, Hang(0), pauses, 1)
+    thread = threading.Thread(target=agent.run)
     thread.start()
     try:
         await until(hung.is_set)
-        keeper.enforce()
+        agent.enforce()
         assert files_in(target), "the lease runs"
-        await until(lambda: not keeper._holding.left())
-        keeper.enforce()
+        await until(lambda: not agent._holding.left())
+        agent.enforce()
         assert files_in(target) == []
         go.set()
         await until(lambda: any("wiped: the lease ended" in line for line in lines))
@@ -349,13 +349,13 @@ async def test_an_answer_after_the_leases_end_gives_nothing_back(served, monkeyp
 
     monkeypatch.setattr(type(client), "renew", late)
     lines, stop = [], threading.Event()
-    keeper = Keeper(target, client, stop, lines.append, NoProgress(), Pauses(refused=60))
-    thread = threading.Thread(target=keeper.run)
+    agent = ModelAgent(target, client, stop, lines.append, NoProgress(), Pauses(refused=60))
+    thread = threading.Thread(target=agent.run)
     thread.start()
     try:
         await until(asked.is_set)
-        await until(lambda: not keeper._holding.left())
-        keeper.enforce()
+        await until(lambda: not agent._holding.left())
+        agent.enforce()
         assert files_in(target) == []
         answer.set()
         await until(lambda: "wiped: the lease ended" in lines[-1])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhook.keys.broker.caller import Caller, agent_starts, caller_of, check_pod, token_review
+from webhook.keys.broker.caller import PodIdentity, agent_starts, identity_of, check_pod, token_review
 from webhook.keys.broker.refusal import NOT_A_POD, POD_GONE, TOKEN, RefusedError
 
 EXTRA = "authentication.kubernetes.io/"
@@ -25,7 +25,7 @@ REVIEW = {
         },
     }
 }
-CALLER = Caller("research", "trainer", "train", "u1", "n1", "JTI=1")
+CALLER = PodIdentity("research", "trainer", "train", "u1", "n1", "JTI=1")
 POD = {
     "metadata": {"name": "train", "uid": "u1"},
     "spec": {"serviceAccountName": "trainer", "nodeName": "n1"},
@@ -47,7 +47,7 @@ def changed(document, path, value):
 
 
 def test_a_bound_token_names_its_pod():
-    assert caller_of(REVIEW) == CALLER
+    assert identity_of(REVIEW) == CALLER
     assert CALLER.username == "system:serviceaccount:research:trainer"
     assert str(CALLER) == "pod research/train"
     assert token_review("t")["spec"] == {"token": "t", "audiences": ["weightlock.dev/broker"]}
@@ -75,13 +75,13 @@ def test_a_bound_token_names_its_pod():
 )
 def test_what_is_not_a_pods_token(path, value, code):
     with pytest.raises(RefusedError) as refused:
-        caller_of(changed(REVIEW, path, value))
+        identity_of(changed(REVIEW, path, value))
     assert refused.value.code == code
 
 
 def test_the_living_pod():
     check_pod(CALLER, POD)
-    check_pod(Caller("research", "trainer", "train", "u1"), POD)
+    check_pod(PodIdentity("research", "trainer", "train", "u1"), POD)
     check_pod(CALLER, changed(POD, ("status", "phase"), "Running"))
 
 
@@ -132,6 +132,6 @@ JSON = st.recursive(
 def test_no_answer_of_the_api_server_crashes_it(field, value):
     review = {"status": {**REVIEW["status"], field: value}}
     try:
-        assert caller_of(review).pod
+        assert identity_of(review).pod
     except RefusedError:
         return

@@ -4,7 +4,7 @@ import pytest
 
 from webhook.keys.broker import rate_limits as limits_module
 from webhook.keys.broker.rate_limits import Limits, Rate
-from webhook.keys.broker.refusal import PLAYED, TOO_OFTEN, RefusedError
+from webhook.keys.broker.refusal import REPLAYED, TOO_OFTEN, RefusedError
 
 
 def test_a_burst_and_then_one_at_a_time():
@@ -56,7 +56,7 @@ def test_a_nonce_is_spent_once_while_it_lives():
     limits.spend("n", 0, 120)
     with pytest.raises(RefusedError, match="was used before") as refused:
         limits.spend("n", 100, 120)
-    assert refused.value.code == PLAYED
+    assert refused.value.code == REPLAYED
     limits.spend("other", 130, 120)
     assert set(limits._nonces) == {"other"}, "what has expired is refused by its time, and forgotten here"
 

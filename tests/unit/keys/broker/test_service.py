@@ -22,7 +22,7 @@ from webhook.keys.broker.challenge import evidence_nonce
 from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest, RenewRequest
 from webhook.keys.broker.rate_limits import Limits
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
-from webhook.keys.broker.service import patience_within
+from webhook.keys.broker.service import retry_policy_within
 from webhook.keys.envelope import AgentKey
 from webhook.keys.errors import KmsUnavailableError
 from webhook.keys.kms.local import LocalKms
@@ -307,8 +307,8 @@ async def test_a_key_service_that_takes_too_long_is_told_as_its_fault(
     ("seconds", "call", "attempts"), [(10, 5, 2), (60, 5, 4), (4, 4, 1), (0.5, 0.5, 1), (5, 5, 1)]
 )
 def test_patience_with_key_services_fits_into_a_request(seconds, call, attempts):
-    patience = patience_within(seconds)
-    assert (patience.call, patience.attempts) == (call, attempts)
+    policy = retry_policy_within(seconds)
+    assert (policy.call, policy.attempts) == (call, attempts)
 
 
 async def test_a_lease_names_the_keys_that_the_model_has(world):

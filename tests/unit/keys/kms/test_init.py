@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from webhook.keys.errors import KmsConfigError
-from webhook.keys.kms import PROVIDERS, GuardedKms, open_kms
+from webhook.keys.kms import PROVIDERS, ResilientKms, open_kms
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_every_provider_has_its_class(name):
 
 def test_opening_asks_nothing_yet(tmp_path):
     kms = open_kms(f"local://{tmp_path}/keyset.json")
-    assert isinstance(kms, GuardedKms)
+    assert isinstance(kms, ResilientKms)
     assert list(tmp_path.iterdir()) == []
 
 

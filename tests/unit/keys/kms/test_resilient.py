@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from webhook.keys.errors import KmsConfigError, KmsRefusedError, KmsUnavailableError
-from webhook.keys.kms.resilient import GuardedKms, Patience
+from webhook.keys.kms.resilient import ResilientKms, RetryPolicy
 
-PATIENCE = Patience(call=0.05, attempts=4, first_pause=1, longest_pause=3, failures_to_open=6, open_for=10)
+POLICY = RetryPolicy(call=0.05, attempts=4, first_pause=1, longest_pause=3, failures_to_open=6, open_for=10)
 
 
 class Inner:
@@ -46,7 +46,7 @@ def guarded(*answers):
     inner, time = Inner(*answers), Time()
     jitter = lambda low, high: high  # noqa: E731
     return (
-        GuardedKms(inner, "vault://t/k", PATIENCE, clock=time.clock, sleep=time.sleep, jitter=jitter),
+        ResilientKms(inner, "vault://t/k", POLICY, clock=time.clock, sleep=time.sleep, jitter=jitter),
         inner,
         time,
     )
@@ -69,7 +69,7 @@ async def test_jitter_is_full(context):
         spans.append((low, high))
         return 0
 
-    kms = GuardedKms(Inner(DOWN), "u", PATIENCE, jitter=jitter)
+    kms = ResilientKms(Inner(DOWN), "u", POLICY, jitter=jitter)
     with pytest.raises(KmsUnavailableError):
         await kms.wrap(b"k", context)
     assert spans == [(0, 1), (0, 2), (0, 3)]
