@@ -13,8 +13,8 @@ from webhook.cli.access.ledger import Ledger
 from webhook.core.admission.snapshot import APPROVALS, MODELS, REQUESTS
 from webhook.manifests.reader import ManifestError, read_bytes, read_path
 from webhook.manifests.shipped import shipped_policies
-from webhook.offline.provider import DirectorySource
-from webhook.offline.review import Asker, review
+from webhook.offline.provider import DirectoryProvider
+from webhook.offline.review import Requester, review
 
 if TYPE_CHECKING:
     from webhook.manifests.reader import Manifest
@@ -54,17 +54,17 @@ def denials_of(denied: str, state: Path | None) -> list[str]:
 def _reviewed(manifests: list[Manifest], state: Path) -> list[str]:
     try:
         source = _source([shipped_policies(), state])
-        outcomes = [review(manifest, Asker(), source) for manifest in manifests]
+        outcomes = [review(manifest, Requester(), source) for manifest in manifests]
     except (ManifestError, FileNotFoundError) as error:
         raise UsageError(str(error)) from None
     return [finding.message for outcome in outcomes for finding in outcome.verdict.denials]
 
 
-def _source(paths: list[Path]) -> DirectorySource:
+def _source(paths: list[Path]) -> DirectoryProvider:
     missing = next((path for path in paths if not path.exists()), None)
     if missing is not None:
         raise UsageError(f"{missing}: no such directory")
     try:
-        return DirectorySource(paths, Settings())
+        return DirectoryProvider(paths, Settings())
     except ManifestError as error:
         raise UsageError(str(error)) from None

@@ -28,7 +28,7 @@ CAS = ".weightlock-authorities"
 MAX_LEASE_SECONDS = 86_400.0
 _KEY_BYTES = 4096
 _MAX_NOTE = 256
-# The broker's CAs and the pins outlive the delivered files, so that the sidecar can fetch the keys again.
+# These are not delivered files. The broker's CAs outlive these, so that the sidecar can fetch the keys again.
 _OURS = frozenset({MARKER, LEASE, CAS, PINS_NAME})
 
 
@@ -96,7 +96,7 @@ class Target:
         return (self.directory / MARKER).is_file()
 
     def clear(self) -> int:
-        """Erase all files, the marker and the lease note first. Returns the number of files.
+        """Erase all files, the marker and the lease note first. Returns the number of delivered files.
 
         Readers that have a file open or mapped lose its content, too.
         """
@@ -105,6 +105,7 @@ class Target:
         paths = self._files()
         for path in paths:
             erase(path)
+        (self.directory / PINS_NAME).unlink(missing_ok=True)
         return len(paths)
 
     def _files(self) -> list[Path]:

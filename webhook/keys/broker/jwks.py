@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import orjson
 
-from webhook.keys.broker.refusal import ISSUER_UNAVAILABLE, UnavailableError
+from webhook.api.codes import ISSUER_UNAVAILABLE
+from webhook.keys.broker.refusal import UnavailableError
 from webhook.keys.http_body import TooLargeError, read_body
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 KEEP_SECONDS = 3600.0
 REFRESH_SECONDS = 60.0
@@ -54,10 +55,8 @@ class _Issuer:
 class KeySets:
     """Use from one event loop, and `close` when done. ``tls`` is for issuers with a private CA."""
 
-    def __init__(
-        self, tls: ssl.SSLContext | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._tls, self._clock = tls, clock
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._issuers: OrderedDict[str, _Issuer] = OrderedDict()
         self._session: aiohttp.ClientSession | None = None
 
@@ -73,14 +72,14 @@ class KeySets:
         async with issuer.lock:
             if (fresh := self._fresh(issuer, key_ids)) is not None:
                 return fresh  # another request fetched it while this one waited
-            if issuer.failure is not None and self._clock() - issuer.failed_at < FAILURE_SECONDS:
+            if issuer.failure is not None and time.monotonic() - issuer.failed_at < FAILURE_SECONDS:
                 return self._stale(issuer, issuer.failure)
             try:
                 keys = await self._fetch(url)
             except UnavailableError as error:
-                issuer.failure, issuer.failed_at = error, self._clock()
+                issuer.failure, issuer.failed_at = error, time.monotonic()
                 return self._stale(issuer, error)
-            issuer.cached, issuer.failure = _KeySet(keys, self._clock()), None
+            issuer.cached, issuer.failure = _KeySet(keys, time.monotonic()), None
             return keys
 
     async def close(self) -> None:
@@ -101,11 +100,11 @@ class KeySets:
         if cached is None:
             return None
         limit = KEEP_SECONDS if cached.contains(key_ids) else REFRESH_SECONDS
-        return cached.keys if self._clock() - cached.at < limit else None
+        return cached.keys if time.monotonic() - cached.at < limit else None
 
     def _stale(self, issuer: _Issuer, error: UnavailableError) -> Mapping[str, Any]:
         cached = issuer.cached
-        if cached is None or self._clock() - cached.at >= STALE_SECONDS:
+        if cached is None or time.monotonic() - cached.at >= STALE_SECONDS:
             raise UnavailableError(error.code, str(error))
         return cached.keys
 

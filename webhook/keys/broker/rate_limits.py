@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from webhook.keys.broker.refusal import REPLAYED, TOO_OFTEN, RefusedError
+from webhook.api.codes import RATE_LIMIT, REPLAYED
+from webhook.keys.broker.refusal import RefusedError
 
 _REMEMBERED = 100_000
 
@@ -25,7 +26,7 @@ class Rate:
 
     def take(self, name: str, now: float, cost: float = 1) -> float:
         """Take ``cost`` tokens. Returns 0, or the seconds until the bucket has enough."""
-        cost = min(cost, self.burst)
+        cost = min(cost, max(self.burst, 1))
         level, then = self._buckets.pop(name, (self.burst, now))
         level = min(self.burst, level + (now - then) * self.per_minute / 60)
         taken = level >= cost
@@ -111,4 +112,4 @@ class Limits:
 def _take(rate: Rate, what: str, name: str, now: float) -> None:
     wait = rate.take(name, now)
     if wait:
-        raise RefusedError(TOO_OFTEN, f"too many requests for this {what}: try again in {wait:.0f} s")
+        raise RefusedError(RATE_LIMIT, f"too many requests for this {what}: try again in {wait:.0f} s")

@@ -21,21 +21,21 @@ import jwt
 from jwt.exceptions import PyJWTError
 
 from webhook.api.authorities import known
-from webhook.core.admission.provider import Knowledge, Needs, NotReadyError
-from webhook.core.injection.sidecar import AGENT
-from webhook.keys.broker import attestation, caller, challenge
-from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
-from webhook.keys.broker.refusal import (
+from webhook.api.codes import (
     BAD_REQUEST,
     CLUSTER_UNAVAILABLE,
-    KMS_REFUSED,
+    INTEGRITY,
+    KMS_DENIED,
     KMS_UNAVAILABLE,
     NO_KEY,
     TOKEN,
-    WEBHOOKS_MODIFIED,
-    RefusedError,
-    UnavailableError,
 )
+from webhook.core.admission.provider import NotReadyError, UnresolvedError
+from webhook.core.admission.provider import evaluate as evaluate_with_lookups
+from webhook.core.injection.sidecar import AGENT
+from webhook.keys.broker import attestation, caller, challenge
+from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
+from webhook.keys.broker.refusal import RefusedError, UnavailableError
 from webhook.keys.broker.release import admission_of, evaluate
 from webhook.keys.broker.unwrap_cache import UnwrapCache
 from webhook.keys.envelope import check_public_key, seal_keys
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from webhook.api.broker import BrokerSettings
     from webhook.api.modelweights import ModelWeights, WrappedKey
-    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.admission.provider import SnapshotProvider
     from webhook.core.kube.fields import Document
     from webhook.keys.broker.caller import PodIdentity
     from webhook.keys.broker.challenge import Challenges
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from webhook.keys.broker.rate_limits import Limits
     from webhook.keys.kms import ResilientKms
 
-MAX_ROUNDS = 8
 _MAX_CALLS = 8  # concurrent calls to the KMS for one release
 # Shares of a request's time: the whole release, so that it can still respond in time, and one call to a KMS.
 _WHOLE, _KMS = 0.9, 0.5
@@ -88,7 +87,7 @@ class Broker:
 
     def __init__(
         self,
-        source: SnapshotSource,
+        source: SnapshotProvider,
         cluster: ClusterView,
         issuers: IssuerKeys,
         challenges: Challenges,
@@ -191,7 +190,7 @@ class Broker:
         faults = await self._cluster.webhook_faults()
         if faults:
             raise RefusedError(
-                WEBHOOKS_MODIFIED,
+                INTEGRITY,
                 f"keys are not released because webhook configurations are missing or modified: {faults[0]}",
             )
         document = pod or {}
@@ -200,16 +199,15 @@ class Broker:
         return who, document, ends
 
     async def _evaluate(self, who: PodIdentity, pod: Document, model: str) -> datetime:
-        request, knowledge = admission_of(who, pod), Knowledge()
+        request = admission_of(who, pod)
         try:
-            for _ in range(MAX_ROUNDS):
-                outcome = evaluate(who, request, model, self._source.snapshot(), knowledge, self._now())
-                if not isinstance(outcome, Needs):
-                    return outcome
-                knowledge = knowledge.joined(await self._source.answer(outcome))
-        except NotReadyError as error:
+            expiry, _ = await evaluate_with_lookups(
+                lambda fetched: evaluate(who, request, model, self._source.snapshot(), fetched, self._now()),
+                self._source.fetch,
+            )
+        except (NotReadyError, UnresolvedError) as error:
             raise UnavailableError(CLUSTER_UNAVAILABLE, str(error)) from None
-        raise UnavailableError(CLUSTER_UNAVAILABLE, f"no verdict after {MAX_ROUNDS} rounds of lookups")
+        return expiry
 
     def _model(self, name: str) -> ModelWeights:
         try:
@@ -285,7 +283,7 @@ class Broker:
         except KmsUnavailableError as error:
             raise UnavailableError(KMS_UNAVAILABLE, str(error)) from None
         except KmsError as error:
-            raise RefusedError(KMS_REFUSED, str(error)) from None
+            raise RefusedError(KMS_DENIED, str(error)) from None
         if len(secret) != KEY_SIZE:
             secret.wipe()
             raise RefusedError(NO_KEY, f'key "{key.id}" of model "{model}" is not a data key')

@@ -75,9 +75,11 @@ def open_weights(
     Raises:
         KeysError: it is not sealed, the key is missing or does not match, the manifest was changed, or it is too old.
     """
-    from webhook.keys.sealed.remote import open_store  # noqa: PLC0415 - only URLs need it
+    store: Store = LocalStore(Path(sealed))
+    if "://" in str(sealed):
+        from webhook.keys.sealed.remote import open_store  # noqa: PLC0415 - only URLs need it
 
-    store: Store = open_store(str(sealed)) if "://" in str(sealed) else LocalStore(Path(sealed))
+        store = open_store(str(sealed))
     found = require_manifest(Path(sealed) if isinstance(store, LocalStore) else store)
     claims = found.claims
     if model and model != claims.model:
@@ -179,6 +181,9 @@ class SealedFile(io.RawIOBase):
         self._lock = threading.Lock()
         try:
             self._source.open()
+            if self._source.layout.count == 1:
+                # The digest of a single segment is known only with the segment: read it now, and keep it.
+                self._segment(self._source.layout.span(0))
         except BaseException:
             self._source.close()
             raise
@@ -272,7 +277,7 @@ class SealedFile(io.RawIOBase):
         for span in spans:
             first, last = max(offset, span.plain_offset), min(stop, span.plain_offset + span.plain_size)
             part = view[first - offset : last - offset]
-            if len(part) == span.plain_size:
+            if len(part) == span.plain_size and self._source.layout.count > 1:
                 self._whole(span, part)
                 continue
             plain = self._segment(span)

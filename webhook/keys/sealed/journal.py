@@ -46,7 +46,7 @@ class Journal:
 
     def _reset(self, key: bytes) -> None:
         self._key, self._chain = key, b""
-        self._pending: list[dict[str, Any]] = []
+        self._pending = 0
         self._flushed = time.monotonic()
         self.head: dict[str, Any] = {}
         self.planned: dict[str, Any] = {}
@@ -107,25 +107,22 @@ class Journal:
     def finish(self, name: str, record: dict[str, Any]) -> None:
         """Record that file ``name`` is in place. A resumed run gets ``record`` back.
 
-        Records are written in batches. A crash that loses some of them only repeats the work on these files.
+        Records are made durable in batches. A power cut that loses some of them only repeats the work on these files.
         """
-        with self._lock:
-            self._pending.append({"done": name, "record": record})
-            due = len(self._pending) >= _BATCH or time.monotonic() - self._flushed >= _BATCH_SECONDS
-        if due:
+        self._append([{"done": name, "record": record}], durable=False)
+        self._pending += 1
+        if self._pending >= _BATCH or time.monotonic() - self._flushed >= _BATCH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write the pending records; durable on return."""
-        with self._lock:
-            pending, self._pending = self._pending, []
-            self._flushed = time.monotonic()
-        if pending:
-            self._append(pending)
+        """Make all records durable."""
+        if self._pending:
+            self._pending, self._flushed = 0, time.monotonic()
+            os.fsync(self._fd)
 
     def remove(self) -> None:
         """The run is complete: drop its journal."""
-        self._pending = []
+        self._pending = 0
         os.ftruncate(self._fd, 0)
 
     def _apply(self, document: dict[str, Any]) -> None:
@@ -142,7 +139,7 @@ class Journal:
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._key, b"weightlock journal v1\n" + self._chain + body, "sha256")
 
-    def _append(self, documents: list[dict[str, Any]]) -> None:
+    def _append(self, documents: list[dict[str, Any]], *, durable: bool = True) -> None:
         with self._lock:
             before, lines = self._chain, []
             for document in documents:
@@ -152,7 +149,8 @@ class Journal:
             end = os.fstat(self._fd).st_size
             try:
                 write_at(self._fd, b"".join(lines), end)
-                os.fsync(self._fd)
+                if durable:
+                    os.fsync(self._fd)
             except OSError:
                 os.ftruncate(self._fd, end)
                 self._chain = before

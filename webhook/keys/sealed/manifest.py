@@ -58,6 +58,8 @@ _MAX_LINE = 32 << 10
 _MAX_TEXT = 2048
 _TAIL = b'],"mac":"'
 _STRUCTURE = (b",", b"[", b"{")
+_HEAD = ("format", "model", "generation", "created", "segmentSize", "key")
+_FIELDS = ("path", "size", "file", "digest", "tags")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,8 @@ class Manifest:
             },
             "files": [],
         }
-        lines = [_dumps(head).removesuffix("]}"), ",\n".join(_line(entry) for entry in self.files)]
-        body = ("\n".join(lines) + "\n").encode()
+        files = ",\n".join(_line(entry) for entry in self.files)
+        body = "\n".join([_dumps(head).removesuffix("]}"), files, ""]).encode()
         mac = hmac.digest(manifest_key(key, self.model), body, "sha256")
         return body + _tail(base64.b64encode(mac).decode(), body, signer)
 
@@ -159,8 +161,7 @@ class Unverified:
             SealedDataError: the manifest is damaged, or two files would have the same name.
         """
         mac_key = manifest_key(key, self.claims.model)
-        signed = _canonical(self._document) if self._document is not None else memoryview(self._raw)[: self._body]
-        mac = hmac.digest(mac_key, signed, "sha256")
+        mac = hmac.digest(mac_key, memoryview(self._raw)[: self._body], "sha256")
         if not hmac.compare_digest(mac, self._mac):
             raise WrongKeyError(
                 f'the key does not match the manifest of model "{self.claims.model}": '
@@ -181,7 +182,7 @@ class Unverified:
             BadInputError: the manifest has the format of version 0.2, which cannot be signed.
         """
         self.verify(key)
-        if self._document is not None:
+        if self.claims.version == 1:
             raise BadInputError(
                 "the manifest has the format of version 0.2, which cannot be signed: "
                 "run `weightlock weights rotate` first"
@@ -220,16 +221,17 @@ def parse(raw: bytes) -> Unverified:
         raise SealedDataError(f"the manifest is larger than {MAX_BYTES >> 20} MiB")
     try:
         if raw.startswith(b'{"format":"' + FORMAT.encode() + b'"'):
-            return _parse_2(raw)
-        return _parse_1(raw)
+            end = raw.find(b"\n", 0, _MAX_HEAD)
+            body = raw.rfind(b"\n" + _TAIL, max(len(raw) - _MAX_LINE, 0)) + 1
+            if end > 0 and body:
+                return _parse_lines(raw, end, body)
+        return _parse_document(raw)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BadInputError) as error:
         raise SealedDataError(f"the manifest is damaged: {_reason(error)}") from None
 
 
-def _parse_2(raw: bytes) -> Unverified:
-    end = raw.index(b"\n", 0, _MAX_HEAD)
+def _parse_lines(raw: bytes, end: int, body: int) -> Unverified:
     head = json.loads(raw[:end] + b"]}")
-    body = raw.rindex(b"\n" + _TAIL, max(len(raw) - _MAX_LINE, 0)) + 1
     tail = json.loads(b"{" + raw[body:].removeprefix(b"],"))
     mac = base64.b64decode(tail["mac"], validate=True)
     digest = "sha256:" + hashlib.sha256(raw).hexdigest()
@@ -237,19 +239,23 @@ def _parse_2(raw: bytes) -> Unverified:
     return Unverified(claims, raw, body, None, mac)
 
 
-def _parse_1(raw: bytes) -> Unverified:
+def _parse_document(raw: bytes) -> Unverified:
+    """A manifest of version 1, or one of version 2 that was reformatted: it must be parsed as a whole."""
     if len(raw) > _MAX_V1 or sum(map(raw.count, _STRUCTURE)) > _MAX_V1_STRUCTURE:
         raise ValueError("it is too large for its format")
     document = json.loads(raw)
     mac = base64.b64decode(document.pop("mac"), validate=True)
-    if document["format"] == FORMAT:
-        raise ValueError("it was reformatted, so its MAC cannot be verified")
-    if document["format"] != FORMAT_1:
+    if document["format"] not in {FORMAT, FORMAT_1}:
         raise SealedDataError(
             f"the manifest has format {str(document['format'])[:100]!r}, but this version reads {FORMAT} and {FORMAT_1}"
         )
-    digest = "sha256:" + hashlib.sha256(raw).hexdigest()
-    return Unverified(replace(_head(document), digest=digest, version=1), raw, 0, document, mac)
+    claims = replace(_head(document), digest="sha256:" + hashlib.sha256(raw).hexdigest())
+    if document["format"] == FORMAT_1:
+        body = _canonical(document)
+        return Unverified(replace(claims, version=1), body, len(body), document, mac)
+    tail = {name: document.pop(name) for name in ("signer", "signature") if name in document}
+    body = _body_2(document)
+    return Unverified(replace(claims, signer=_signer(tail, body)), body, len(body), document, mac)
 
 
 def manifest_key(key: Secret, model: str) -> bytes:
@@ -291,7 +297,7 @@ def _signed_message(body: bytes | memoryview) -> bytes:
     return b"weightlock manifest signature v1\n" + hashlib.sha256(body).hexdigest().encode()
 
 
-def _signer(tail: dict[str, Any], body: memoryview) -> str:
+def _signer(tail: dict[str, Any], body: bytes | memoryview) -> str:
     if "signer" not in tail:
         return ""
     key = Ed25519PublicKey.from_public_bytes(public_key(tail["signer"]))
@@ -300,6 +306,18 @@ def _signer(tail: dict[str, Any], body: memoryview) -> str:
     except InvalidSignature:
         raise SealedDataError("the manifest's signature is not valid: the manifest was changed") from None
     return str(tail["signer"])
+
+
+def _body_2(document: dict[str, Any]) -> bytes:
+    """The lines that the MAC of version 2 covers. Unknown fields are part of them, so they cannot be added."""
+    head = {name: document[name] for name in _HEAD if name in document}
+    head |= {name: value for name, value in document.items() if name not in {*_HEAD, "files"}}
+    lines = []
+    for item in document["files"]:
+        fields = {name: item[name] for name in _FIELDS if name in item}
+        lines.append(_dumps(fields | item))
+    first = _dumps(head | {"files": []}).removesuffix("]}")
+    return "\n".join([first, ",\n".join(lines), ""]).encode("utf-8", "surrogatepass")
 
 
 def _canonical(document: dict[str, Any]) -> bytes:

@@ -82,6 +82,7 @@ class Task:
             span = layout.span(index)
             if self._scanning and self.scan is not None:
                 self.scan(span, scratch)
+                run.progress.advance(0)
             else:
                 sink.write(span, source.read(span, scratch), scratch)
                 run.progress.advance(span.plain_size)

@@ -66,7 +66,7 @@ def test_complete_is_when_every_model_is_marked_under_a_lease(tmp_path, target):
     assert other.marked()
     assert other.lease_note(time.monotonic()).version == "v"
     ready(other, seconds=-1)
-    assert not complete(tmp_path), "its lease has ended, whether or not anybody noticed"
+    assert not complete(tmp_path), "its lease has terminated, whether or not anybody noticed"
     ready(other)
     assert target.clear() == 0, "what vouches for the rest is not counted"
     assert not complete(tmp_path)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhook.keys.broker.caller import PodIdentity, agent_starts, identity_of, check_pod, token_review
-from webhook.keys.broker.refusal import NOT_A_POD, POD_GONE, TOKEN, RefusedError
+from webhook.api.codes import NOT_A_POD, POD_GONE, TOKEN
+from webhook.keys.broker.caller import PodIdentity, agent_starts, check_pod, identity_of, token_review
+from webhook.keys.broker.refusal import RefusedError
 
 EXTRA = "authentication.kubernetes.io/"
 REVIEW = {
@@ -88,15 +89,15 @@ def test_the_living_pod():
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (("metadata", "uid"), "u2", "another pod of the same name"),
+        (("metadata", "uid"), "u2", "another pod has the same name"),
         (("metadata", "deletionTimestamp"), "2026-11-23T00:00:00Z", "is being deleted"),
         (("spec", "serviceAccountName"), "other", "runs as service account other, not trainer"),
         (("spec", "serviceAccountName"), None, "runs as service account default"),
-        (("spec", "nodeName"), None, "is not on any node"),
+        (("spec", "nodeName"), None, "is not scheduled to a node"),
         (("spec", "nodeName"), "n2", "does not run on node n1"),
-        (("status", "phase"), "Succeeded", "has ended"),
-        (("status", "phase"), "Failed", "has ended"),
-        (("status",), None, "has ended"),
+        (("status", "phase"), "Succeeded", "has terminated"),
+        (("status", "phase"), "Failed", "has terminated"),
+        (("status",), None, "has terminated"),
     ],
 )
 def test_a_pod_that_is_not_the_one(path, value, said):
