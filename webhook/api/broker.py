@@ -40,7 +40,8 @@ class BrokerSettings(Schema):
         default=0, ge=0, le=60, description="how long an unwrapped key stays in memory; 0 turns the cache off"
     )
     unwrap_cache_scope: Literal["node", "model"] = Field(
-        default="node", description="share a cached key among the pods of one node, or among all pods of a model"
+        default="node",
+        description="share a cached key among the pods of one node, or among all pods of a model",
     )
     request_timeout_seconds: float = Field(default=20, gt=0, le=120)
     max_concurrent_requests: int = Field(default=64, ge=1, le=4096)

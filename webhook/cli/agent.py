@@ -31,7 +31,9 @@ _MAX_EVIDENCE = 256 * 1024
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``agent`` to the commands."""
     parser = subparsers.add_parser("agent", help="run the key sidecar of a pod (admission injects it)")
-    parser.add_argument("--check", action="store_true", help="exit with 0 if all models are delivered, else with 1")
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 0 if all models are delivered, else with 1"
+    )
     parser.add_argument("--root", type=Path, default=ROOT, help="directory that --check reads")
     parser.add_argument("--broker", default="", metavar="URL", help="URL of the key broker, https://")
     parser.add_argument("--token", type=Path, metavar="FILE", help="file with the pod's token for the broker")
@@ -82,25 +84,27 @@ def run(options: argparse.Namespace) -> int:
 
     trust = Trust(tuple(options.authority), targets[0].directory / CAS)
     agents = [_model_agent(target, options, trust, stop) for target in targets]
-    threads = [threading.Thread(target=agent.run, name=agent.target.model) for agent in agents]
-    for thread in threads:
-        thread.start()
-    while not stop.wait(_ENFORCE_SECONDS):
-        if options.once and not any(thread.is_alive() for thread in threads):
-            break
-        for agent in agents:
-            agent.enforce()
-    if stop.is_set():
-        for agent in agents:
-            agent.enforce()
-    for thread in threads:
-        thread.join()
+    _deliver(agents, stop, once=options.once)
     if any(agent.failed for agent in agents):
         return 3
     if options.once and all(agent.delivered for agent in agents):
         return 0
     say("everything wiped")
     return 3 if options.once else 0
+
+
+def _deliver(agents: list[ModelAgent], stop: threading.Event, *, once: bool) -> None:
+    """Run one thread for each model until ``stop`` is set, or until all are done with ``once``."""
+    threads = [threading.Thread(target=agent.run, name=agent.target.model) for agent in agents]
+    for thread in threads:
+        thread.start()
+    stopped = False
+    while not stopped and not (once and not any(thread.is_alive() for thread in threads)):
+        stopped = stop.wait(_ENFORCE_SECONDS)
+        for agent in agents:
+            agent.enforce()
+    for thread in threads:
+        thread.join()
 
 
 def say(line: str) -> None:

@@ -23,7 +23,9 @@ _CHUNK = 1 << 20
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Exit codes: 0 success, 1 rejected data or key, 2 bad input, 3 it could not complete."""
     parser = argparse.ArgumentParser(prog="weightlock-key", description=__doc__.splitlines()[0])
-    parser.add_argument("--keys", type=Path, default=KEYS, help=f"directory of the delivered keys (default: {KEYS})")
+    parser.add_argument(
+        "--keys", type=Path, default=KEYS, help=f"directory of the delivered keys (default: {KEYS})"
+    )
     parser.add_argument("--model", default="", help="reject any other model")
     parser.add_argument("--generation", type=int, default=0, help="reject older generations (rollback)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -74,7 +74,8 @@ class ProgressBar:
         rate = self._done / seconds if seconds > 0 else 0.0
         share = self._done / self._size if self._size else 1.0
         left = f", {duration((self._size - self._done) / rate)} left" if rate and share < 1 else ""
-        return f"{self._what}: {share:.0%}, {byte_size(self._done)} of {byte_size(self._size)}, {byte_size(rate)}/s{left}"
+        amount = f"{byte_size(self._done)} of {byte_size(self._size)}"
+        return f"{self._what}: {share:.0%}, {amount}, {byte_size(rate)}/s{left}"
 
     def __enter__(self) -> Self:
         if self._bar is not None:

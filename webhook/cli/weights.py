@@ -55,7 +55,9 @@ _KMS_HELP = (
 
 def add_parser(subparsers: _Subparsers) -> None:
     """Add ``weights`` and its commands; each parsed namespace carries ``run(args) -> exit code``."""
-    weights = subparsers.add_parser("weights", help="seal, unseal, inspect, rotate, sign and verify model weights")
+    weights = subparsers.add_parser(
+        "weights", help="seal, unseal, inspect, rotate, sign and verify model weights"
+    )
     commands = weights.add_subparsers(dest="weights_command", required=True, metavar="COMMAND")
 
     seal = _command(commands, "seal", _seal, "encrypt a directory of weights", key=False)
@@ -96,7 +98,9 @@ def add_parser(subparsers: _Subparsers) -> None:
 
     rotate = _command(commands, "rotate", _rotate, "wrap the data key again, or encrypt again", key=False)
     rotate.add_argument("directory", type=Path, metavar="SEALED")
-    rotate.add_argument("--new-kms", default="", metavar="URL", help="KMS to wrap with (default: the present one)")
+    rotate.add_argument(
+        "--new-kms", default="", metavar="URL", help="KMS to wrap with (default: the present one)"
+    )
     rotate.add_argument("--key-id", default="", help="new name for the data key")
     rotate.add_argument("--reencrypt", action="store_true", help="encrypt every file under a new data key")
     _signing(rotate)
@@ -141,7 +145,9 @@ def _command(
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     if key:
-        parser.add_argument("--key-file", type=Path, help="file with the data key, as the key sidecar delivers it")
+        parser.add_argument(
+            "--key-file", type=Path, help="file with the data key, as the key sidecar delivers it"
+        )
         parser.add_argument("--model", default="", help="reject any other model")
         parser.add_argument("--generation", type=int, default=0, help="reject older generations (rollback)")
         parser.add_argument(
@@ -152,7 +158,9 @@ def _command(
             metavar="BASE64",
             help="reject a manifest that none of these Ed25519 public keys signed (repeatable)",
         )
-        parser.add_argument("--manifest-digest", default="", metavar="DIGEST", help="reject any other manifest")
+        parser.add_argument(
+            "--manifest-digest", default="", metavar="DIGEST", help="reject any other manifest"
+        )
     return parser
 
 
@@ -207,10 +215,9 @@ def _verify(args: argparse.Namespace) -> int:
         lines = [*faults, f"{args.directory} is not sound: {_count(len(faults), 'fault')}"]
     else:
         depth = "names, sizes and versions" if args.quick else "every byte"
-        lines = [
-            f'{args.directory} is sound: model "{manifest.model}", generation {manifest.generation}, '
-            f"{_count(len(manifest.files), 'file')}, {byte_size(manifest.size)}; checked {depth}"
-        ]
+        what = f'model "{manifest.model}", generation {manifest.generation}'
+        size = f"{_count(len(manifest.files), 'file')}, {byte_size(manifest.size)}"
+        lines = [f"{args.directory} is sound: {what}, {size}; checked {depth}"]
     signer = {"digest": manifest.digest, "signer": manifest.signer}
     _print(args, {**facts, **signer, "bytes": manifest.size, "sound": not faults, "faults": faults}, lines)
     return 1 if faults else 0
@@ -308,7 +315,9 @@ def _signing_key(args: argparse.Namespace) -> Ed25519PrivateKey | None:
     except (ValueError, TypeError):
         raise BadInputError(f"{path} is not an unencrypted private key in PEM form") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise BadInputError(f"{path} is not an Ed25519 key: create one with `openssl genpkey -algorithm ed25519`")
+        raise BadInputError(
+            f"{path} is not an Ed25519 key: create one with `openssl genpkey -algorithm ed25519`"
+        )
     return key
 
 
@@ -438,10 +447,8 @@ def _count(number: int, noun: str) -> str:
 
 
 def _print(args: argparse.Namespace, document: dict[str, Any], lines: list[str]) -> None:
-    if args.output == "json":
-        text = json.dumps(document, indent=2)  # ASCII: names from storage must not reach a terminal unescaped
-    else:
-        text = "\n".join(map(printable, lines))
+    # JSON is ASCII here: names from storage must not reach a terminal unescaped.
+    text = json.dumps(document, indent=2) if args.output == "json" else "\n".join(map(printable, lines))
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

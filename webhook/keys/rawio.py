@@ -164,7 +164,9 @@ def _write_beside(
 
 def no_space(where: str, detail: str) -> StorageError:
     """The error for a full disk."""
-    return StorageError(f"no space left for {where}: {detail}; free some space and run the same command again to resume")
+    return StorageError(
+        f"no space left for {where}: {detail}; free some space and run the same command again to resume"
+    )
 
 
 def storage_error(error: OSError, name: str) -> StorageError:

@@ -228,7 +228,10 @@ def test_what_the_system_refuses_is_one_line(run, tmp_path, kms):
     (tmp_path / "plain/w").write_text("w")
     code, _, err = run("seal", tmp_path / "plain", blocked / "inside", "--model", "m", "--kms", kms)
     assert code == 3
-    assert err == f"weightlock: {blocked}: File exists\n" or err == f"weightlock: {blocked}/inside: Not a directory\n"
+    assert (
+        err == f"weightlock: {blocked}: File exists\n"
+        or err == f"weightlock: {blocked}/inside: Not a directory\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,10 @@ def test_no_keys_at_all():
     assert agent.open(seal_keys({}, agent.public, "n", "m", LEASE), "n", "m", LEASE) == {}
 
 
-@pytest.mark.parametrize("case", ["other agent", "other nonce", "other model", "other lease", "no lease", "changed", "cut", "empty"])
+@pytest.mark.parametrize(
+    "case",
+    ["other agent", "other nonce", "other model", "other lease", "no lease", "changed", "cut", "empty"],
+)
 def test_nobody_else_and_for_nothing_else(case):
     agent = AgentKey.generate()
     sealed = seal_keys({"k1": Secret(bytes(32))}, agent.public, "n", "m", LEASE)

@@ -18,7 +18,7 @@ from webhook.keys.agent.delivery import MAX_LEASE_SECONDS
 from webhook.keys.agent.trust import Trust
 from webhook.keys.envelope import AgentKey
 from webhook.keys.errors import BadInputError, KeysError
-from webhook.keys.sealed.pins import Pins
+from webhook.keys.sealed.pins import NO_PINS, Pins
 
 if TYPE_CHECKING:
     import ssl
@@ -52,7 +52,7 @@ class Lease:
     seconds: float
     renew_after: float
     keys: frozenset[str] | None = None
-    pins: Pins = Pins()
+    pins: Pins = NO_PINS
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,11 @@ class BrokerClient:
         if status == 200:
             return document
         code, message = document.get("code"), document.get("message")
-        text = f"{message} [{code}]" if code and message else f"the broker at {self.url} returned status {status}"
+        text = (
+            f"{message} [{code}]"
+            if code and message
+            else f"the broker at {self.url} returned status {status}"
+        )
         # 429 and 5xx are temporary; every other status is final until the cause changes.
         raise BrokerUnavailableError(text) if status == 429 or status >= 500 else BrokerRefusedError(text)
 
@@ -176,7 +180,9 @@ class _Connection(http.client.HTTPSConnection):
 
 def lease_bytes(lease: Any) -> bytes:
     """The canonical bytes of a lease as JSON: sorted keys, no spaces. The encrypted keys are bound to them."""
-    return json.dumps(lease, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    return json.dumps(lease, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
+        "utf-8", "replace"
+    )
 
 
 def _document(body: bytes) -> dict[str, Any]:

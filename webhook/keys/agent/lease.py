@@ -86,7 +86,7 @@ class LeaseManager:
         return max(self._expires - time.monotonic(), 0)
 
     def enforce(self) -> None:
-        """Wipe the files if the lease expired or the sidecar stops, also while other threads wait for disk or broker."""
+        """Wipe the files if the lease expired or the sidecar stops, also while other threads are blocked."""
         with self._changing:
             if self.stop.is_set() or not self.left():
                 self.target.clear()

@@ -77,9 +77,7 @@ def verify(evidence: Any, keys: Mapping[str, Any], issuer: str, nonce: str, now:
         raise RefusedError(EVIDENCE, f"attestation: the service reports a failure ({_OVERALL})")
     submods = overall.get("submods")
     if not isinstance(submods, dict) or not submods or set(submods) != set(device_tokens):
-        raise RefusedError(
-            EVIDENCE, "attestation: the devices' tokens do not match the overall token"
-        )
+        raise RefusedError(EVIDENCE, "attestation: the devices' tokens do not match the overall token")
     devices = {}
     for name, token in device_tokens.items():
         _check_digest(name, submods[name], token)
@@ -198,7 +196,9 @@ def _check_device(name: str, claims: Mapping[str, Any]) -> None:
     if not any(claims.get(claim) is True for claim in _NONCE_MATCHES):
         raise RefusedError(EVIDENCE, f"attestation: the report of {name} has another nonce")
     if claims.get("secboot") is not True or claims.get("dbgstat") != "disabled":
-        raise RefusedError(EVIDENCE, f"attestation: {name} runs without secure boot or with debugging enabled")
+        raise RefusedError(
+            EVIDENCE, f"attestation: {name} runs without secure boot or with debugging enabled"
+        )
     for claim, value in _walk(claims):
         if value is False and claim.startswith("x-nvidia-") and claim not in _MAY_BE_NULL:
             raise RefusedError(EVIDENCE, f"attestation: a check of {name} failed ({claim})")

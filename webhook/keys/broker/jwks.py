@@ -111,7 +111,8 @@ class KeySets:
     async def _fetch(self, url: str) -> Mapping[str, Any]:
         if not url.startswith("https://"):
             raise UnavailableError(
-                ISSUER_UNAVAILABLE, f"the URL of the attestation issuer's key set must begin with https://: {url}"
+                ISSUER_UNAVAILABLE,
+                f"the URL of the attestation issuer's key set must begin with https://: {url}",
             )
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=_TIMEOUT)

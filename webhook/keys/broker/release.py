@@ -62,7 +62,8 @@ def evaluate(
         raise RefusedError(NOT_ITS_MODEL, f'ModelWeights "{model}" does not exist')
     if caller.namespace in snapshot.settings.exempt_namespaces:
         raise RefusedError(
-            POLICY_AT_RELEASE, f"namespace {caller.namespace} is exempt from admission, so its pods get no keys"
+            POLICY_AT_RELEASE,
+            f"namespace {caller.namespace} is exempt from admission, so its pods get no keys",
         )
     lookup = Lookup(snapshot.objects, fetched.objects)
     try:
@@ -108,8 +109,7 @@ def grant_expiry(
     who = f"{caller.namespace}/{caller.service_account}"
     fix = f"weightlock access request {model} --for 8h --service-account {who}"
     raise RefusedError(
-        NO_GRANT_AT_RELEASE,
-        f'service account {who} has no active grant for model "{model}"{why}. Fix: {fix}'
+        NO_GRANT_AT_RELEASE, f'service account {who} has no active grant for model "{model}"{why}. Fix: {fix}'
     )
 
 

@@ -63,7 +63,7 @@ _WHOLE, _KMS = 0.9, 0.5
 
 
 class ClusterView(Protocol):
-    """The data that the broker reads from the cluster at each release, uncached. All methods raise `UnavailableError`."""
+    """The uncached data that the broker reads from the cluster at each release. Methods raise `UnavailableError`."""
 
     async def review_token(self, question: Document) -> Document:
         """Send a TokenReview; returns the same object with its status."""
@@ -255,7 +255,9 @@ class Broker:
             for secret in opened.values():
                 secret.wipe()
             if isinstance(error, TimeoutError):
-                raise UnavailableError(KMS_UNAVAILABLE, f"{min(pending, default='the KMS')} timed out") from None
+                raise UnavailableError(
+                    KMS_UNAVAILABLE, f"{min(pending, default='the KMS')} timed out"
+                ) from None
             raise
         return opened
 

@@ -25,9 +25,7 @@ PROVIDERS: Mapping[str, tuple[str, str]] = {
     "pkcs11": ("webhook.keys.kms.pkcs11", "Pkcs11Kms"),
 }
 
-_PRODUCTION_AWARE = frozenset(
-    {"local", "vault"}
-)  # providers with configurations that production must reject
+_PRODUCTION_AWARE = frozenset({"local", "vault"})  # providers with configurations that production must reject
 _URL = re.compile(r"([a-z0-9]+)://([^\x00-\x20\x7f]{1,1000})")
 
 
@@ -48,4 +46,4 @@ def open_kms(url: str, *, production: bool = False, policy: RetryPolicy | None =
     return ResilientKms(inner, url, policy or RetryPolicy())
 
 
-__all__ = ["PROVIDERS", "ResilientKms", "KeyContext", "Kms", "RetryPolicy", "open_kms"]
+__all__ = ["PROVIDERS", "KeyContext", "Kms", "ResilientKms", "RetryPolicy", "open_kms"]

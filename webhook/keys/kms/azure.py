@@ -42,9 +42,7 @@ class AzureKms:
         self._options = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 5, **(options or {})}
         host, _, key = path.strip("/").partition("/")
         if not host or not key or "/" in key:
-            raise KmsConfigError(
-                f"azure://{path} lacks a vault or key: use azure://NAME.vault.azure.net/KEY"
-            )
+            raise KmsConfigError(f"azure://{path} lacks a vault or key: use azure://NAME.vault.azure.net/KEY")
         self._vault, self._key = f"https://{host}", key
         self._credential: Any = None
         self._clients: dict[str, Any] = {}
@@ -122,7 +120,9 @@ class AzureKms:
             status = error.status_code or 0
             if status >= 500 or status in {0, 408, 429}:
                 raise KmsUnavailableError(f"{where}, failed ({status})") from None
-            raise KmsRefusedError(f"{where}, rejects the request ({status}: {str(error.message)[:300]})") from None
+            raise KmsRefusedError(
+                f"{where}, rejects the request ({status}: {str(error.message)[:300]})"
+            ) from None
         except (errors.AzureError, OSError) as error:
             raise KmsUnavailableError(f"{where}, is unreachable: {str(error)[:300]}") from None
 

@@ -55,7 +55,9 @@ class LocalKms:
         key_id, nonce = wrapped[:_ID_SIZE], wrapped[_ID_SIZE : _ID_SIZE + _NONCE_SIZE]
         key = dict(self._load()).get(key_id)
         if key is None:
-            raise KmsRefusedError(f"the keyset {self._path} does not contain the key that wrapped this data key")
+            raise KmsRefusedError(
+                f"the keyset {self._path} does not contain the key that wrapped this data key"
+            )
         try:
             return bytearray(AESGCM(key).decrypt(nonce, wrapped[_ID_SIZE + _NONCE_SIZE :], context.encode()))
         except (InvalidTag, ValueError):
@@ -84,7 +86,9 @@ def load_keyset(path: Path) -> list[tuple[bytes, bytes]]:
         raise KmsConfigError(f"cannot read the keyset {path}: {error.strerror}") from None
     if mode & 0o077:
         shown = stat.filemode(mode)
-        raise KmsConfigError(f"the keyset {path} is accessible to other users ({shown}): run chmod 600 {path}")
+        raise KmsConfigError(
+            f"the keyset {path} is accessible to other users ({shown}): run chmod 600 {path}"
+        )
     try:
         document: Any = orjson.loads(raw)
         if document["format"] != _FORMAT or len(raw) > _MAX_BYTES:

@@ -75,7 +75,9 @@ class Pkcs11Kms:
         """See `Kms.close`."""
         if self._session is not None:
             dropped = asyncio.wrap_future(self._thread.submit(self._drop))
-            await asyncio.wait({dropped}, timeout=_CLOSE_SECONDS)  # a call that hangs must not block the shutdown
+            await asyncio.wait(
+                {dropped}, timeout=_CLOSE_SECONDS
+            )  # a call that hangs must not block the shutdown
 
     async def _call(
         self, call: Callable[[Any, dict[str, Any]], bytes], nonce: bytes, context: KeyContext

@@ -104,9 +104,7 @@ class ResilientKms:
         waited = self._clock() - self._opened_at
         if waited < self._policy.open_for or self._trial:
             remaining = max(self._policy.open_for - waited, 0)
-            raise KmsUnavailableError(
-                f"{self.url}: circuit breaker open, next attempt in {remaining:.0f} s"
-            )
+            raise KmsUnavailableError(f"{self.url}: circuit breaker open, next attempt in {remaining:.0f} s")
         self._trial = True
 
     def _answered(self) -> None:

@@ -144,7 +144,9 @@ class VaultKms:
         if status >= 500 or status in _PASSING or status == 200:
             return KmsUnavailableError(f"{where} failed ({detail})")
         if status == 403:
-            return _ForbiddenError(f"{where} denies access: the token is not allowed to use this key ({detail})")
+            return _ForbiddenError(
+                f"{where} denies access: the token is not allowed to use this key ({detail})"
+            )
         return KmsRefusedError(f"{where} rejects the request ({detail})")
 
     def _http(self) -> aiohttp.ClientSession:

@@ -67,10 +67,10 @@ def open_weights(
 ) -> Iterator[Weights]:
     """Open a sealed directory with the key that the sidecar delivered below ``keys``, or with ``key_file``.
 
-    ``sealed`` is a directory or a URL (``https://``, ``s3://``, or any other that fsspec supports). ``model``, if given,
-    must be the sealed one, and ``generation`` is the oldest accepted one. The pins of the ModelWeights object, which the
-    sidecar delivers beside the key, always apply. ``threads`` decrypt large reads; the default is the number of cores, at
-    most 4.
+    ``sealed`` is a directory or a URL (``https://``, ``s3://``, or any other that fsspec supports). ``model``, if
+    given, must be the sealed one, and ``generation`` is the oldest accepted one. The pins of the ModelWeights object,
+    which the sidecar delivers beside the key, always apply. ``threads`` decrypt large reads; the default is the number
+    of cores, at most 4.
 
     Raises:
         KeysError: it is not sealed, the key is missing or does not match, the manifest was changed, or it is too old.
@@ -253,7 +253,7 @@ class SealedFile(io.RawIOBase):
             buffer = bytearray(size)
             self.readinto(buffer)
             return bytes(buffer)
-        content = _new_bytes(None, size)
+        content: bytes = _new_bytes(None, size)
         with memoryview((ctypes.c_char * size).from_address(id(content) + _BYTES_HEADER)) as view:
             self.readinto(view)
         return content
@@ -390,7 +390,9 @@ def _refuse_misplaced(tensors: dict[str, _Tensor], size: int) -> None:
     for name, (_, _, begin, end) in sorted(tensors.items(), key=lambda item: item[1][2:]):
         if not free <= begin <= end <= size:
             where = f"tensor {name[:100]!r}, bytes {begin} to {end} of {size}"
-            raise SealedDataError(f"the file is not safetensors: {where}, exceeds the file or overlaps another tensor")
+            raise SealedDataError(
+                f"the file is not safetensors: {where}, exceeds the file or overlaps another tensor"
+            )
         free = end
 
 

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from webhook.keys.errors import BadInputError, printable
 from webhook.keys.rawio import no_space
 from webhook.keys.sealed.manifest import MAX_BYTES, Unverified, parse
-from webhook.keys.sealed.paths import JOURNAL_NAME, MANIFEST_NAME, MAX_DEPTH, MAX_PATH_BYTES, PARTIAL_SUFFIX, tags_name
+from webhook.keys.sealed.paths import (
+    JOURNAL_NAME,
+    MANIFEST_NAME,
+    MAX_DEPTH,
+    MAX_PATH_BYTES,
+    PARTIAL_SUFFIX,
+    tags_name,
+)
 from webhook.keys.sealed.store import LocalStore
 
 if TYPE_CHECKING:
@@ -51,7 +58,9 @@ def require_manifest(directory: Path | Store) -> Unverified:
         fault = "is not a directory" if directory.exists() else "does not exist"
         raise BadInputError(f"{directory} {fault}: name a directory of sealed weights")
     if (directory / JOURNAL_NAME).exists():
-        raise BadInputError(f"{directory} is not sealed completely: run the same seal command again to finish it")
+        raise BadInputError(
+            f"{directory} is not sealed completely: run the same seal command again to finish it"
+        )
     raise BadInputError(f"{directory} is not a sealed directory: it has no {MANIFEST_NAME}")
 
 

@@ -7,7 +7,7 @@ each thread. `PlainSink` is the only code that writes plaintext.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from webhook.keys.errors import BadInputError
@@ -221,7 +221,7 @@ class SealedSink:
     resume: bool
 
     _file: _PartialFile | None = None
-    _tags: bytearray = None  # type: ignore[assignment] - set by open
+    _tags: bytearray = field(default_factory=bytearray)
     _cipher: SegmentCipher | None = None
     _header: bytes = b""
 

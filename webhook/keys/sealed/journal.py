@@ -33,7 +33,7 @@ _BATCH, _BATCH_SECONDS = 256, 0.5
 class Journal:
     """One run in one output directory, from `open_journal`.
 
-    ``head`` describes the run, ``planned`` maps each file that it writes to the identity of its source, ``done`` has the
+    ``head`` describes the run. ``planned`` maps each file that it writes to the identity of its source. ``done`` has the
     records of complete files, and ``dropped`` the files to delete once the run's manifest is in force. All of them
     contain only lines with a valid MAC.
     """
@@ -185,10 +185,10 @@ def _locked(path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
         try:
             fd = os.open(path, flags, 0o600)
-        except OSError as error:
+        except OSError:
             if path.is_symlink() or (path.exists() and not path.is_file()):
                 raise _not_a_journal(path) from None
-            raise error
+            raise
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             os.close(fd)

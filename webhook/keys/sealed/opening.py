@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.keys.errors import BadInputError, SealedDataError
@@ -18,6 +17,8 @@ from webhook.keys.sealed.streaming import KEY_SIZE, associated_data
 from webhook.keys.secret import Secret
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from webhook.keys.sealed.manifest import Entry, Manifest, Unverified
 
 _MAX_PINS = 16 << 10

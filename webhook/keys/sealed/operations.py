@@ -24,7 +24,7 @@ from webhook.keys.sealed.journal import open_journal
 from webhook.keys.sealed.manifest import KeyRef, printable_text
 from webhook.keys.sealed.opening import Sealed, read_key_file, verified
 from webhook.keys.sealed.paths import JOURNAL_NAME, MANIFEST_NAME, check_key_id, check_model
-from webhook.keys.sealed.pins import Pins
+from webhook.keys.sealed.pins import NO_PINS, Pins
 from webhook.keys.sealed.sealing import Sealing, plain_items, sealed_items, stored
 from webhook.keys.sealed.store import LocalStore
 from webhook.keys.sealed.streaming import KEY_SIZE
@@ -142,7 +142,7 @@ def seal(
                 )
         _check_model_and_key(found, directory, model, key_id)
         with service.unwrap(found.claims.key, model) as key:
-            sealed = verified(found, LocalStore(directory), key, Pins())
+            sealed = verified(found, LocalStore(directory), key, NO_PINS)
             before = sealed.manifest
             ended = finish_interrupted_run(directory, before, key, journal)
             if ended and not update and _sealed_by(journal, before, items):
@@ -165,7 +165,12 @@ def seal(
 
 @contextmanager
 def open_sealed(
-    directory: Path | Store, key: KeyService | Secret, *, model: str = "", generation: int = 0, pins: Pins = Pins()
+    directory: Path | Store,
+    key: KeyService | Secret,
+    *,
+    model: str = "",
+    generation: int = 0,
+    pins: Pins = NO_PINS,
 ) -> Iterator[Sealed]:
     """A sealed directory whose manifest was verified with its data key, from a KMS or given.
 
@@ -206,7 +211,9 @@ def unseal(
             entries, work.jobs, work.progress, tree
         )
     if written < len(entries):
-        work.notes.append(f"{len(entries) - written} of {len(entries)} files were already there, with the same content")
+        work.notes.append(
+            f"{len(entries) - written} of {len(entries)} files were already there, with the same content"
+        )
     return len(entries)
 
 
@@ -222,7 +229,9 @@ def rewrap(directory: Path, old: KeyService, new: KeyService, key_id: str, work:
         finish_interrupted_run(directory, before, sealed.key, journal)
         previous_run = journal.peek()
         if previous_run is not None and previous_run.get("generation") == before.generation + 1:
-            raise BadInputError(f"{directory} contains an unfinished run: finish it first, then rotate the key")
+            raise BadInputError(
+                f"{directory} contains an unfinished run: finish it first, then rotate the key"
+            )
         ref = new.wrap(sealed.key, before.model, check_key_id(key_id or before.key.id))
         manifest = before.rewrapped(ref)
         _note_signature(before, work)

@@ -50,7 +50,9 @@ def check_relative(path: str) -> str:
             f"file {path[:60]!r}… is nested {len(parts)} levels deep: at most {MAX_DEPTH} levels are supported"
         )
     if size > MAX_PATH_BYTES:
-        raise BadInputError(f"path {path[:60]!r}… is {size} bytes long: at most {MAX_PATH_BYTES} are supported")
+        raise BadInputError(
+            f"path {path[:60]!r}… is {size} bytes long: at most {MAX_PATH_BYTES} are supported"
+        )
     plain = all(part not in {"", ".", ".."} for part in parts)
     if not plain or any(ord(char) < 32 or ord(char) == 127 for char in path):
         raise BadInputError(f"file name {path[:200]!r} is not valid in a sealed directory")

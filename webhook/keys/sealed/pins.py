@@ -37,7 +37,7 @@ class Pins:
 
     @classmethod
     def parse(cls, fields: Any) -> Pins:
-        """Read the pins from the fields ``minGeneration``, ``manifestDigest`` and ``signers``; missing ones pin nothing.
+        """Read the fields ``minGeneration``, ``manifestDigest`` and ``signers``; missing ones pin nothing.
 
         Raises:
             ValueError: a field has another form. A pin that cannot be read must not be ignored.
@@ -92,7 +92,12 @@ class Pins:
                 "sign it with `weightlock weights sign`"
             )
         if not any(hmac.compare_digest(signer.encode(), manifest.signer.encode()) for signer in self.signers):
-            raise SealedDataError(f"{where} is signed by a key that the ModelWeights does not pin: {manifest.signer}")
+            raise SealedDataError(
+                f"{where} is signed by a key that the ModelWeights does not pin: {manifest.signer}"
+            )
+
+
+NO_PINS = Pins()
 
 
 def public_key(text: Any) -> bytes:

@@ -49,7 +49,9 @@ def compare(journal: Journal, tree: Tree, planned: dict[str, Planned]) -> Progre
 
 def record(journal: Journal, planned: dict[str, Planned]) -> None:
     """Record in the journal what is new in the plan."""
-    fresh = {name: plan.identity for name, plan in planned.items() if journal.planned.get(name) != plan.identity}
+    fresh = {
+        name: plan.identity for name, plan in planned.items() if journal.planned.get(name) != plan.identity
+    }
     if fresh:
         journal.plan(fresh)
 

@@ -97,7 +97,9 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
                 elif entry.is_file():
                     yield path, name
                 elif entry.is_symlink() and entry.is_dir():
-                    raise BadInputError(f"{path} is a symbolic link to a directory: replace it with the files")
+                    raise BadInputError(
+                        f"{path} is a symbolic link to a directory: replace it with the files"
+                    )
                 else:
                     raise BadInputError(f"{path} is neither a file nor a directory: remove it")
 
@@ -167,7 +169,14 @@ class Sealing:
             fingerprinter = Fingerprinter(self.key)
             transfer(
                 (
-                    self._task(item, planned[item.path], tree, fingerprinter, entries, item.path in progressed.resumable)
+                    self._task(
+                        item,
+                        planned[item.path],
+                        tree,
+                        fingerprinter,
+                        entries,
+                        item.path in progressed.resumable,
+                    )
                     for item in todo
                 ),
                 jobs,
@@ -189,9 +198,7 @@ class Sealing:
     def _plan(self, items: list[Item]) -> dict[str, Planned]:
         taken: set[str] = set() if self.before is None else {entry.file for entry in self.before.files}
         names = sealed_names([item.path for item in items], self.generation, taken)
-        return {
-            item.path: Planned(names[item.path], [*item.identity, names[item.path]]) for item in items
-        }
+        return {item.path: Planned(names[item.path], [*item.identity, names[item.path]]) for item in items}
 
     def _task(
         self,
@@ -200,7 +207,7 @@ class Sealing:
         tree: Tree,
         fingerprinter: Fingerprinter,
         entries: dict[str, Entry],
-        resume: bool,  # noqa: FBT001
+        resume: bool,
     ) -> Task:
         def done(record: dict[str, Any]) -> None:
             self.journal.finish(item.path, record)
@@ -215,9 +222,7 @@ class Sealing:
             plain = PlainSource(Path(item.origin), Identity(*item.identity), fingerprinter)
             source, content, scan = plain, plain.content, plain.scan
         seed = bytes.fromhex(self.journal.head["seed"])
-        sink = SealedSink(
-            tree, planned.final, Layout(item.size), self.key, bound_to, seed, content, resume
-        )
+        sink = SealedSink(tree, planned.final, Layout(item.size), self.key, bound_to, seed, content, resume)
         return Task(item.path, source, sink, done, scan)
 
     def _sealed_source(self, entry: Entry) -> SealedSource:

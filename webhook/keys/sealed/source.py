@@ -47,17 +47,19 @@ class Scratch:
 class SealedSource:
     """A sealed file. `read` may be called by several threads at once.
 
-    With ``pinned``, all tags are known before the first segment is decrypted. Without it, a file that has no tag list is
+    With ``pinned``, all tags are known before the first segment is decrypted. Without it, a file without tag list is
     compared with its digest only after its last segment: for runs that read everything and use nothing before the end.
     """
 
-    def __init__(self, store: Store, entry: Entry, key: Secret, bound_to: bytes, *, pinned: bool = True) -> None:
+    def __init__(
+        self, store: Store, entry: Entry, key: Secret, bound_to: bytes, *, pinned: bool = True
+    ) -> None:
         self._store, self._entry, self._key, self._bound_to = store, entry, key, bound_to
         self._pinned = pinned
         self._blob: Blob | None = None
         self.layout = Layout(entry.size)
         self._expected: bytes | None = None
-        self._seen = b"" if self.layout.count == 1 else bytearray(TAG_SIZE * self.layout.count)
+        self._seen = bytearray(0 if self.layout.count == 1 else TAG_SIZE * self.layout.count)
         self._cipher: SegmentCipher | None = None
 
     def open(self) -> None:
@@ -93,10 +95,8 @@ class SealedSource:
             raise SealedDataError(f"{self._where()} was truncated while it was being read")
         sealed = raw[skip:]
         tag = bytes(sealed[-TAG_SIZE:])
-        if self.layout.count == 1:
-            cipher = self._single(bytes(raw[:HEADER_SIZE]), tag)
-        else:
-            cipher = self._cipher_for(span, tag)
+        single = self.layout.count == 1
+        cipher = self._single(bytes(raw[:HEADER_SIZE]), tag) if single else self._cipher_for(span, tag)
         try:
             return cipher.open(span, sealed, scratch.plain if out is None else out)
         except InvalidTag:
@@ -115,7 +115,11 @@ class SealedSource:
 
     def check_header(self) -> None:
         """Compare the stored header with the manifest, which `read` does not need: for a complete verification."""
-        if self._blob is not None and self._cipher is not None and self._header(self._blob) != self._cipher.header:
+        if (
+            self._blob is not None
+            and self._cipher is not None
+            and self._header(self._blob) != self._cipher.header
+        ):
             raise SealedDataError(f"{self._where()} is damaged: its header is not the one in the manifest")
 
     def close(self) -> None:
@@ -137,7 +141,7 @@ class SealedSource:
             raise RuntimeError("read before open")
         begin = span.index * TAG_SIZE
         if self._expected is None:
-            self._seen[begin : begin + TAG_SIZE] = tag  # type: ignore[index] - a bytearray if there is more than one
+            self._seen[begin : begin + TAG_SIZE] = tag
         elif not hmac.compare_digest(self._expected[begin : begin + TAG_SIZE], tag):
             raise SealedDataError(
                 f"{self._segment(span)} is not the one in the manifest: it was damaged, swapped or rolled back"
@@ -150,7 +154,11 @@ class SealedSource:
             return b""
         size = HEADER_SIZE + TAG_SIZE * self.layout.count
         content = self._store.read(tags_name(self._entry.file), size)
-        if content is None or len(content) != size or not self._matches(content[:HEADER_SIZE], content[HEADER_SIZE:]):
+        if (
+            content is None
+            or len(content) != size
+            or not self._matches(content[:HEADER_SIZE], content[HEADER_SIZE:])
+        ):
             return b""  # the file has the same tags, and they are compared with the same digest
         self._expected = content[HEADER_SIZE:]
         return content[:HEADER_SIZE]

@@ -164,7 +164,7 @@ class SegmentCipher:
         return self._prefix + span.index.to_bytes(4) + bytes([span.last])
 
     def seal(self, span: Span, plain: memoryview, out: memoryview) -> memoryview:
-        """Encrypt one segment from ``plain`` into ``out``. Returns the used part of ``out``, with the tag at its end."""
+        """Encrypt one segment from ``plain`` into ``out``. Returns the used part of ``out``, tag last."""
         used = out[: span.sealed_size]
         self._aead.encrypt_into(self._nonce(span), plain, None, used)
         return used

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from webhook.keys.errors import BadInputError
@@ -100,9 +101,10 @@ class Tree:
         """Make durable the names in ``directories``, in all directories above them, and the name of the root."""
         names = {""}
         for directory in directories:
-            while directory not in names:
-                names.add(directory)
-                directory = directory.rpartition("/")[0]
+            parent = directory
+            while parent not in names:
+                names.add(parent)
+                parent = parent.rpartition("/")[0]
         for name in sorted(names, reverse=True):
             os.fsync(self._directory(name))
         sync_name(self.root)
@@ -121,20 +123,20 @@ class Tree:
                 )
 
     def _same_name(self, one: str, other: str) -> bool:
-        """Whether the file system stores the last parts of two paths under one name. Creates both, then removes them."""
+        """Whether the file system stores the last parts of two paths under one name: create both, and remove them."""
         fd = self._existing(one.rpartition("/")[0])
         probe = f".weightlock-probe-{os.getpid()}"
-        try:
+        with suppress(FileExistsError):
             os.mkdir(probe, 0o700, dir_fd=fd)
-        except FileExistsError:
-            pass
         inside = os.open(probe, _DIRECTORY, dir_fd=fd)
         names = [one.rpartition("/")[2], other.rpartition("/")[2]]
         created = []
         try:
             for name in names:
                 try:
-                    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=inside))
+                    os.close(
+                        os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=inside)
+                    )
                 except FileExistsError:
                     return True
                 created.append(name)

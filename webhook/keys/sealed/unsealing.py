@@ -1,7 +1,7 @@
 """Unsealing a directory, and verifying one, from a manifest whose MAC was verified.
 
 Each file gets its name only after every segment was authenticated and the whole is the version in the manifest. With
-``quick``, verification reads only sizes, headers and tags: it detects swaps, truncation and rollback, not damaged bytes.
+``quick``, verification reads only sizes, headers and tags: it detects swaps, truncation and rollback, but not damage.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from webhook.keys.sealed.source import SealedSource
 from webhook.keys.sealed.store import LocalStore
 from webhook.keys.sealed.streaming import HEADER_SIZE, TAG_SIZE, Layout, associated_data, stream_digest
 from webhook.keys.sealed.transfer import Task, transfer
-from webhook.keys.sealed.tree import Tree
 from webhook.keys.sealed.updating import same_files
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from webhook.keys.sealed.opening import Sealed
     from webhook.keys.sealed.store import Store
     from webhook.keys.sealed.transfer import Progress
+    from webhook.keys.sealed.tree import Tree
 
 
 def select(manifest: Manifest, patterns: list[str]) -> list[Entry]:
@@ -45,7 +45,9 @@ def select(manifest: Manifest, patterns: list[str]) -> list[Entry]:
     for pattern in patterns:
         if not any(fnmatchcase(entry.path, pattern) for entry in manifest.files):
             raise BadInputError(f"no file of model {manifest.model!r} matches {pattern!r}")
-    return [entry for entry in manifest.files if any(fnmatchcase(entry.path, pattern) for pattern in patterns)]
+    return [
+        entry for entry in manifest.files if any(fnmatchcase(entry.path, pattern) for pattern in patterns)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,15 @@ class Unsealing:
         """
         tree.refuse_ambiguous(entry.path for entry in entries)
         self._resume_or_begin()
-        planned = {entry.path: Planned(entry.path, [entry.size, entry.file, entry.digest]) for entry in entries}
+        planned = {
+            entry.path: Planned(entry.path, [entry.size, entry.file, entry.digest]) for entry in entries
+        }
         progressed = compare(self.journal, tree, planned)
         present = self._present(entries, progressed.existing, tree, jobs, progress)
         record(self.journal, planned)
-        todo = [entry for entry in entries if entry.path not in progressed.finished and entry.path not in present]
+        todo = [
+            entry for entry in entries if entry.path not in progressed.finished and entry.path not in present
+        ]
         require_space(
             self.destination,
             sum(entry.size for entry in todo),
@@ -113,7 +119,7 @@ class Unsealing:
             )
         self.journal.begin(mac_key, {"operation": "unseal", "model": manifest.model})
 
-    def _task(self, entry: Entry, tree: Tree, resume: bool) -> Task:  # noqa: FBT001
+    def _task(self, entry: Entry, tree: Tree, resume: bool) -> Task:
         def done(record: dict[str, Any]) -> None:
             self.journal.finish(entry.path, record)
 
@@ -218,7 +224,9 @@ def check_tag_list(store: Store, entry: Entry) -> None:
     if content is None:
         raise SealedDataError(f"{store.where(name)} is missing: readers of this file will be slow")
     if len(content) != size or stream_digest(content[:HEADER_SIZE], content[HEADER_SIZE:]) != entry.digest:
-        raise SealedDataError(f"{store.where(name)} is not the tag list in the manifest: it was damaged or swapped")
+        raise SealedDataError(
+            f"{store.where(name)} is not the tag list in the manifest: it was damaged or swapped"
+        )
 
 
 def _ignore(_record: dict[str, Any]) -> None:

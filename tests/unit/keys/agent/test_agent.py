@@ -143,7 +143,9 @@ async def test_files_sealed_with_a_key_that_the_model_no_longer_has(served, tree
     target = target_in(served.home, sealed)
     async with keeping(served, target) as lines:
         await until(lambda: lines)
-        assert lines[0].endswith('model "atlas-70b" has no key "k9", but its files are sealed with it [WL331]')
+        assert lines[0].endswith(
+            'model "atlas-70b" has no key "k9", but its files are sealed with it [WL331]'
+        )
 
 
 async def test_the_reader_finds_the_delivered_key(served, tree, service, work):

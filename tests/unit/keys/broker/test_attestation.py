@@ -148,7 +148,9 @@ def test_what_is_no_bundle(issuer, evidence):
 def test_registered_claims_must_be_there(issuer, claim):
     refused(issuer, issuer.bundle(overall={claim: "absent"}), "is not signed by the issuer")
     refused(
-        issuer, issuer.bundle({"GPU-0": {**GPU, claim: "absent"}}), "the token of GPU-0 is not signed by the issuer"
+        issuer,
+        issuer.bundle({"GPU-0": {**GPU, claim: "absent"}}),
+        "the token of GPU-0 is not signed by the issuer",
     )
 
 
@@ -167,7 +169,11 @@ def test_times(issuer, times):
         issuer.bundle(overall=times),
         "expired or not valid yet|times that are not numbers|not signed by the issuer",
     )
-    refused(issuer, issuer.bundle({"GPU-0": {**GPU, **times}}), "expired or not|not numbers|not signed by the issuer")
+    refused(
+        issuer,
+        issuer.bundle({"GPU-0": {**GPU, **times}}),
+        "expired or not|not numbers|not signed by the issuer",
+    )
 
 
 def test_a_little_skew_is_allowed(issuer):
@@ -179,7 +185,9 @@ def test_a_little_skew_is_allowed(issuer):
 def test_the_nonce_is_this_releases(issuer, nonce):
     refused(issuer, issuer.bundle(overall={"eat_nonce": nonce}), r"\(nonce\)")
     refused(
-        issuer, issuer.bundle({"GPU-0": {**GPU, "eat_nonce": nonce}}), r"GPU-0 was not issued for this release"
+        issuer,
+        issuer.bundle({"GPU-0": {**GPU, "eat_nonce": nonce}}),
+        r"GPU-0 was not issued for this release",
     )
 
 
@@ -192,7 +200,9 @@ def test_a_signature_by_somebody_else(issuer):
     )
     refused(issuer, other.bundle(), "is not signed by the issuer")
     head, body, signature = bundle[0][1].split(".")
-    refused(issuer, [["JWT", f"{head}.{body}.{signature[:-4]}AAAA"], bundle[1]], "is not signed by the issuer")
+    refused(
+        issuer, [["JWT", f"{head}.{body}.{signature[:-4]}AAAA"], bundle[1]], "is not signed by the issuer"
+    )
 
 
 @pytest.mark.parametrize(
@@ -226,7 +236,9 @@ def test_keys_of_another_kind_or_none(issuer):
 def test_the_service_says_no(issuer):
     for result in (False, None, "true", "absent", 1):
         refused(
-            issuer, issuer.bundle(overall={"x-nvidia-overall-att-result": result}), "reports a failure|is null"
+            issuer,
+            issuer.bundle(overall={"x-nvidia-overall-att-result": result}),
+            "reports a failure|is null",
         )
 
 
@@ -248,7 +260,11 @@ def test_device_tokens_are_those_of_the_overall_token(issuer):
 def test_a_digest_of_another_form(issuer, digest):
     bundle = issuer.bundle()
     overall = {"x-nvidia-overall-att-result": True, "submods": {"GPU-0": digest, "GPU-1": digest}}
-    refused(issuer, [["JWT", issuer.token(overall)], bundle[1]], "does not match its digest|GPU-0 of the overall token is null")
+    refused(
+        issuer,
+        [["JWT", issuer.token(overall)], bundle[1]],
+        "does not match its digest|GPU-0 of the overall token is null",
+    )
 
 
 @pytest.mark.parametrize(
@@ -273,9 +289,7 @@ def test_a_signature_of_which_nothing_is_said_was_not_checked(issuer, part):
     claim = f"x-nvidia-gpu-{part}-signature-verified"
     for gpu in (GPU, GPU_2):
         for value in ("absent", "true", 1):
-            refused(
-                issuer, issuer.bundle({"GPU-0": {**gpu, claim: value}}), rf"GPU-0 is missing \({claim}\)"
-            )
+            refused(issuer, issuer.bundle({"GPU-0": {**gpu, claim: value}}), rf"GPU-0 is missing \({claim}\)")
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -133,7 +133,10 @@ CASES = {
         lambda asked: setattr(asked, "token", "bad"),
         "the API server rejects the token: it is expired, forged or from another cluster",
     ),
-    "WL323": (not_of_a_pod, "the token is not bound to a pod: the broker accepts only the sidecar's own token"),
+    "WL323": (
+        not_of_a_pod,
+        "the token is not bound to a pod: the broker accepts only the sidecar's own token",
+    ),
     "WL324": (deleted, f"{TRAIN} is being deleted"),
     "WL325": (lambda asked: setattr(asked, "model", "other"), 'ModelWeights "other" does not exist'),
     "WL326": (
@@ -153,7 +156,8 @@ CASES = {
     "WL328": (
         tampered,
         (
-            "keys are not released because webhook configurations are missing or modified: ValidatingWebhookConfiguration weightlock was "
+            "keys are not released because webhook configurations are missing or modified: "
+            "ValidatingWebhookConfiguration weightlock was "
             "changed (failurePolicy)"
         ),
     ),

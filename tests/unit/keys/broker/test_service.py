@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import copy
 import dataclasses
 import hashlib
@@ -18,8 +17,7 @@ from keyworld import serving
 
 from webhook.api.authorities import known
 from webhook.core.admission.provider import NotReadyError
-from webhook.keys.agent.client import BrokerUnavailableError
-from webhook.keys.agent.client import lease_bytes
+from webhook.keys.agent.client import BrokerUnavailableError, lease_bytes
 from webhook.keys.broker.challenge import evidence_nonce
 from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest, RenewRequest
 from webhook.keys.broker.rate_limits import Limits
@@ -250,7 +248,9 @@ async def test_a_model_without_keys_holds_nobody_up_unless_plaintext_is_wanted(w
     world.model["spec"]["delivery"] = "plaintext"
     world.live = world.admitted()
     said = await refusal(world.broker())
-    assert "uses delivery: plaintext but has no keys: add the entry printed by `weightlock weights seal`" in said
+    assert (
+        "uses delivery: plaintext but has no keys: add the entry printed by `weightlock weights seal`" in said
+    )
     assert said.endswith("[WL331]")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sealedfiles import partial_path
 
 from webhook.keys.errors import BadInputError
 from webhook.keys.sealed import operations
@@ -10,7 +11,6 @@ from webhook.keys.sealed.cleanup import clean_up, finish_interrupted_run
 from webhook.keys.sealed.journal import open_journal
 from webhook.keys.sealed.manifest import manifest_key
 from webhook.keys.sealed.operations import KeyService
-from sealedfiles import partial_path
 from webhook.keys.sealed.paths import JOURNAL_NAME
 from webhook.keys.sealed.unsealing import verify
 

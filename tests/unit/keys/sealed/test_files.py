@@ -182,7 +182,7 @@ def test_a_file_that_is_swapped_between_two_reads_is_rejected(tmp_path, tree, pl
     source.open()
     source.read(source.layout.span(0), scratch)
     older = tmp_path / "older"
-    os.rename(path, older)
+    path.rename(older)
     plain.write_bytes(os.urandom(len(PLAIN)))
     seal(tree, plain)
     path.replace(tmp_path / "x")
@@ -208,7 +208,9 @@ def test_the_tag_list_is_one_read(tmp_path, sealed, monkeypatch):
     _, entry = sealed
     source, reads = opened(tmp_path, entry), []
     read_at = files_module.read_at
-    monkeypatch.setattr("webhook.keys.sealed.store.read_at", lambda *args: (reads.append(args), read_at(*args))[1])
+    monkeypatch.setattr(
+        "webhook.keys.sealed.store.read_at", lambda *args: (reads.append(args), read_at(*args))[1]
+    )
     source.open()
     assert reads == [], "no read of the sealed file itself"
     source.read(source.layout.span(1), Scratch())

@@ -220,7 +220,9 @@ def test_a_whole_directory_rolled_back_is_found_by_its_generation(tree, sealed, 
     operations.seal(tree, sealed, service, "atlas-70b", "k1", work, update=True)
     with operations.open_sealed(sealed, service, generation=2):
         pass
-    rolled_back = pytest.raises(SealedDataError, match="rolled back: it contains generation 1, but generation 2 or newer")
+    rolled_back = pytest.raises(
+        SealedDataError, match="rolled back: it contains generation 1, but generation 2 or newer"
+    )
     with rolled_back, operations.open_sealed(tmp_path / "old", service, generation=2):
         pass
 
@@ -495,7 +497,9 @@ def test_a_planted_journal_does_not_lead_back_to_a_leaked_key(tree, sealed, serv
     with operations.open_sealed(sealed, service) as opened:
         leaked = opened.manifest.key
     plant(sealed, 2, leaked)
-    with pytest.raises(BadInputError, match=r"unfinished run with key id 'k1', not 'fresh-2'.*delete .*journal"):
+    with pytest.raises(
+        BadInputError, match=r"unfinished run with key id 'k1', not 'fresh-2'.*delete .*journal"
+    ):
         operations.reencrypt(sealed, service, service, "fresh-2", work)
     (sealed / JOURNAL_NAME).unlink()
     assert operations.reencrypt(sealed, service, service, "fresh-2", work).key.id == "fresh-2"
@@ -583,7 +587,9 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(tree, tmp_path, service
 
     monkeypatch.setattr(files_module, "write_at", limited)
     out = tmp_path / "sealed"
-    with pytest.raises(StorageError, match=r"no space left for .*; free some space and run the same command again"):
+    with pytest.raises(
+        StorageError, match=r"no space left for .*; free some space and run the same command again"
+    ):
         operations.seal(tree, out, service, "atlas-70b", "k1", work)
     assert not (out / MANIFEST_NAME).exists()
     room[0] = 100 << 20

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sealedfiles import partial_path
 
 from webhook.keys.errors import BadInputError
-from sealedfiles import partial_path
 from webhook.keys.sealed.paths import check_key_id, check_model, check_relative, sealed_names
 
 

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
+from sealedfiles import partial_path
 
 from webhook.keys import rawio
 from webhook.keys.errors import BadInputError
 from webhook.keys.sealed import operations
 from webhook.keys.sealed.files import PlainSource
-from sealedfiles import partial_path
 from webhook.keys.sealed.paths import JOURNAL_NAME
 from webhook.keys.sealed.streaming import HEADER_SIZE
 from webhook.keys.sealed.unsealing import verify
@@ -140,7 +140,9 @@ def test_a_single_file_with_a_name_of_our_own_is_not_sealed(tmp_path, service, w
 
 def test_every_directory_is_on_disk_before_the_manifest_is(tree, tmp_path, service, work, monkeypatch):
     synced, seen, fsync, replace = [], [], os.fsync, rawio.replace_file
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(Path(f"/proc/self/fd/{fd}").resolve()), fsync(fd)))
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (synced.append(Path(f"/proc/self/fd/{fd}").resolve()), fsync(fd))
+    )
     monkeypatch.setattr(
         "webhook.keys.sealed.sealing.replace_file", lambda *given: (seen.extend(synced), replace(*given))
     )
