@@ -7,23 +7,32 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from webhook.api.access import AccessSettings
 from webhook.api.authorities import parse_authorities
 from webhook.api.base import Name, Pattern, Schema
+from webhook.api.operators import PRESETS
 
 _DAY = 86400.0
 _STEP = r"(?:[A-Za-z0-9_-]+|\*)"
-_TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::PodSpec)?")
+# The parts of `core.workloads.schema.Part`, and PodSpec as another name of podSpec.
+_PARTS = (
+    "PodSpec", "claimName", "claimSpec", "claimTemplate", "claimTemplates", "container", "containers", "freeForm",
+    "image", "modelAddress", "podSpec", "podTemplate", "serviceAccount", "volumeSource", "volumes",
+)  # fmt: skip
+_TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::(?:{'|'.join(_PARTS)}))?")
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def _template_path(text: str) -> str:
     if _TEMPLATE_PATH.fullmatch(text) is None:
         raise ValueError(
-            f"{text!r:.80} is no path to a pod template; one looks like spec.replicaSpecs.*.template"
+            f"{text!r:.80} is not a path to a pod template, such as spec.replicaSpecs.*.template"
         )
     return text
 
@@ -54,24 +63,80 @@ class DeviceVendor(Schema):
 
     vendor: Name
     resources: list[Pattern] = Field(min_length=1)
+    drivers: list[Pattern] = Field(
+        default_factory=list, description="DRA drivers of the vendor, such as gpu.nvidia.com"
+    )
+
+
+class NodePath(Schema):
+    """A path of the node that RBAC ``use`` on escapes.weightlock.dev, resource name = ``name``, allows to mount.
+
+    A read-only path covers the paths below it. A writable path covers only itself, since links below it lead
+    anywhere, and the PersistentVolumes below it.
+    """
+
+    name: Name
+    path: Pattern
+    read_only: bool = Field(default=True, description="false: the path may be mounted writable, too")
+    persistent_volumes_only: bool = Field(
+        default=False,
+        description="true: only volumes behind a claim may use the path, and no hostPath volume",
+    )
+
+    @model_validator(mode="after")
+    def _is_absolute(self) -> Self:
+        if not self.path.startswith(("/", "\\")) and self.path[1:3] != ":\\":
+            raise ValueError(f"path: {self.path!r:.80} is not an absolute path")
+        return self
 
 
 class WorkloadKind(Schema):
-    """A kind that holds pod templates. ``path`` runs to a template; ``*`` stands for every item or value."""
+    """Where a kind keeps its pods. A path runs to a pod template; ``*`` stands for every item or value."""
 
     kind: Name = Field(description="Kind.group, such as PyTorchJob.kubeflow.org")
     paths: list[TemplatePath] = Field(
-        min_length=1,
-        description="such as spec.template or spec.replicaSpecs.*.template; "
-        "spec.predictor:PodSpec where a pod's spec stands there without its metadata",
+        description="such as spec.template or spec.replicaSpecs.*.template. A suffix names another part: "
+        "spec.predictor:PodSpec, spec.cache.pvcName:claimName, spec.manifests.*:freeForm. Without paths the kind "
+        "contains no pods, whatever its schema shows",
     )
+
+
+class Operator(Schema):
+    """An operator that writes pods: a preset elsewhere than in its default namespace, or one without a preset."""
+
+    name: Name = Field(description="name of a preset, or any other name with accounts and owns")
+    namespace: str = Field(default="", max_length=63, description="empty: that of the preset")
+    accounts: list[Name] = Field(
+        default_factory=list,
+        max_length=16,
+        description="names of service accounts; empty: those of the preset",
+    )
+    owns: list[Name] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Kind.group of the owners of its pods; empty: as in the preset",
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.name not in PRESETS and not (self.namespace and self.accounts and self.owns):
+            known = ", ".join(sorted(PRESETS))
+            raise ValueError(f"{self.name!r:.80} is not a preset ({known}): set namespace, accounts and owns")
+        return self
+
+
+def _operator(value: Any) -> Any:
+    """A preset by name alone."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 class Injection(Schema):
     """The key sidecar that Weightlock adds to pods that read weights."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"formerImages": "previousImages"}
+
     image: Name = "ghcr.io/weightlock/weightlock:0.2.0"
-    former_images: list[Name] = Field(
+    previous_images: list[Name] = Field(
         default_factory=list,
         max_length=16,
         description="images of earlier versions: pods that run with one keep their keys, new pods never get one",
@@ -90,6 +155,10 @@ class Injection(Schema):
     )
     requests: dict[str, str] = Field(default_factory=lambda: {"cpu": "10m", "memory": "64Mi"})
     limits: dict[str, str] = Field(default_factory=lambda: {"memory": "128Mi"})
+    quota_limits: dict[str, str] = Field(
+        default_factory=lambda: {"cpu": "1", "memory": "128Mi", "ephemeral-storage": "64Mi"},
+        description="limits where a ResourceQuota of the namespace requires one that limits does not set",
+    )
     key_volume_size: str = "1Mi"
     startup_seconds: int = Field(
         default=600,
@@ -117,29 +186,57 @@ class Injection(Schema):
 
 
 def _default_vendors() -> list[DeviceVendor]:
-    table = {
-        # Passed-through devices are named after the chip (NVIDIA KubeVirt device plugin), and shared ones by whoever
-        # shares them.
-        "nvidia.com": [
-            "nvidia.com/gpu*",
-            "nvidia.com/mig-*",
-            "nvidia.com/pgpu",
-            "nvidia.com/vgpu",
-            *(f"nvidia.com/{chip}*" for chip in ("AD", "GA", "GB", "GH", "GP", "GRID", "GV", "NVIDIA", "TU")),
-            "aliyun.com/gpu*",
-            "k8s.amazonaws.com/vgpu*",
-            "tencent.com/vcuda*",
-            "volcano.sh/gpu*",
-            "volcano.sh/vgpu*",
-        ],
+    # vendor: (resources, DRA drivers). Other names in a vendor's domain belong to the vendor, too.
+    table: dict[str, tuple[list[str], list[str]]] = {
+        # Passed-through devices are named after the chip (NVIDIA KubeVirt device plugin), shared ones after the plugin
+        # that shares them.
+        "nvidia.com": (
+            [
+                "nvidia.com/gpu*",
+                "nvidia.com/mig-*",
+                "nvidia.com/pgpu",
+                "nvidia.com/vgpu",
+                *(
+                    f"nvidia.com/{chip}*"
+                    for chip in ("AD", "GA", "GB", "GH", "GP", "GRID", "GV", "NVIDIA", "TU")
+                ),
+                "aliyun.com/gpu*",
+                "k8s.amazonaws.com/vgpu*",
+                "tencent.com/vcuda*",
+                "volcano.sh/gpu*",
+                "volcano.sh/vgpu*",
+                "koordinator.sh/gpu*",
+            ],
+            ["gpu.nvidia.com", "compute-domain.nvidia.com"],
+        ),
         # A partitioned device is named after its partition (ROCm device plugin, strategy "mixed").
-        "amd.com": ["amd.com/gpu*", *(f"amd.com/{mode}_*" for mode in ("cpx", "dpx", "qpx", "spx", "tpx"))],
-        "intel.com": ["gpu.intel.com/*", "habana.ai/*", "npu.intel.com/*"],
-        "huawei.com": ["huawei.com/Ascend*", "huawei.com/npu*"],
-        "google.com": ["google.com/tpu*", "cloud-tpus.google.com/*"],
-        "aws.amazon.com": ["aws.amazon.com/neuron*"],
+        "amd.com": (
+            ["amd.com/gpu*", *(f"amd.com/{mode}_*" for mode in ("cpx", "dpx", "qpx", "spx", "tpx"))],
+            ["gpu.amd.com"],
+        ),
+        "intel.com": (
+            ["gpu.intel.com/*", "habana.ai/*", "npu.intel.com/*"],
+            ["gpu.intel.com", "gaudi.intel.com", "npu.intel.com"],
+        ),
+        "huawei.com": (["huawei.com/Ascend*", "huawei.com/npu*"], ["npu.huawei.com"]),
+        "google.com": (["google.com/tpu*", "cloud-tpus.google.com/*"], ["tpu.google.com", "tpu.dra.dev"]),
+        "aws.amazon.com": (["aws.amazon.com/neuron*"], ["neuron.aws.com", "neuron.amazonaws.com"]),
+        "metax-tech.com": (["metax-tech.com/*"], []),
+        "hygon.com": (["hygon.com/*"], []),
+        "cambricon.com": (["cambricon.com/*"], []),
+        "mthreads.com": (["mthreads.com/*"], []),
+        "enflame.com": (["enflame.com/*"], []),
+        "iluvatar.ai": (["iluvatar.ai/*"], []),
+        "kunlunxin.com": (["kunlunxin.com/*"], []),
+        "qualcomm.com": (["qualcomm.com/*"], []),
+        "furiosa.ai": (["furiosa.ai/*", "alpha.furiosa.ai/*"], ["npu.furiosa.ai"]),
+        "rebellions.ai": (["rebellions.ai/*"], ["npu.rebellions.ai"]),
+        "tenstorrent.com": (["tenstorrent.com/*"], []),
     }
-    return [DeviceVendor(vendor=vendor, resources=resources) for vendor, resources in table.items()]
+    return [
+        DeviceVendor(vendor=vendor, resources=resources, drivers=drivers)
+        for vendor, (resources, drivers) in table.items()
+    ]
 
 
 _WORKLOAD_CONTROLLERS = (
@@ -165,8 +262,37 @@ class Settings(Schema):
         ],
         description="identities that write pods on behalf of a workload; the pod's service account is judged instead",
     )
+    operators: list[Annotated[Operator, BeforeValidator(_operator)]] = Field(
+        default_factory=list,
+        max_length=128,
+        description="operators that write pods for custom resources, by preset such as jobset or kuberay. A pod that "
+        "one writes for an object of a kind that it owns is decided by the pod's service account",
+    )
     devices: list[DeviceVendor] = Field(default_factory=_default_vendors)
-    workloads: list[WorkloadKind] = Field(default_factory=list, description="kinds besides those built in")
+    harmless_resources: list[Pattern] = Field(
+        default_factory=list,
+        max_length=256,
+        description="extended resources that are not accelerators, in addition to those built in",
+    )
+    harmless_drivers: list[Pattern] = Field(
+        default_factory=list,
+        max_length=256,
+        description="DRA drivers whose devices are not accelerators, in addition to those built in",
+    )
+    node_paths: list[NodePath] = Field(
+        default_factory=list,
+        max_length=256,
+        description="paths of the node that service accounts may mount with RBAC use on the name",
+    )
+    workloads: list[WorkloadKind] = Field(
+        default_factory=list, description="kinds in addition to the built-in and detected ones"
+    )
+    help_url: str = Field(
+        default="",
+        max_length=200,
+        pattern=r"^(https?://[!-~]+)?$",
+        description="page that explains reason codes, without #; empty: the published documentation of this version",
+    )
     injection: Injection = Field(default_factory=Injection)
     access: AccessSettings = Field(default_factory=AccessSettings)
 
@@ -350,6 +476,8 @@ class Reports(Schema):
 class Config(Schema):
     """The whole file. ``embedded`` names a state directory and then no cluster is used."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"replaceAboveMib": "workerMemoryLimitMiB"}
+
     listen: Listen = Field(default_factory=Listen)
     metrics_listen: Listen | None = Field(
         default=None, description="plain HTTP for metrics and health; off by default"
@@ -391,8 +519,11 @@ class Config(Schema):
     supervise: bool = Field(
         default=True, description="judge in a child process, and replace it should it hang or die"
     )
-    replace_above_mib: int = Field(
-        default=0, ge=0, description="replace the child process when it holds more memory than this; 0: never"
+    worker_memory_limit_mib: int = Field(
+        default=0,
+        ge=0,
+        alias="workerMemoryLimitMiB",
+        description="memory in MiB above which the worker process is replaced; 0: never",
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tracing: Tracing = Field(default_factory=Tracing)

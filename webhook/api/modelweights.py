@@ -161,6 +161,9 @@ class ModelWeightsSpec(Schema):
     )
     manifest: ManifestPins = Field(default_factory=ManifestPins)
     attestation: Attestation = Field(default_factory=Attestation)
+    exclusive_devices: bool = Field(
+        default=False, description="readers must not share their accelerators with other pods"
+    )
 
     @model_validator(mode="after")
     def _unique_key_ids(self) -> Self:

@@ -19,7 +19,7 @@ from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, NotReadyError, UnresolvedError, evaluate
 from webhook.core.admission.validate import internal_error, invalid_review, validate
 from webhook.core.admission.verdict import Verdict, to_response
-from webhook.core.kube.review import RefusedReviewError, parse_review, render_review
+from webhook.core.kube.review import UnsafeReviewError, parse_review, render_review
 from webhook.server.admission_queue import OverloadedError
 from webhook.server.logs import ReviewLog
 
@@ -64,6 +64,7 @@ class AdmissionService:
         seconds: float,
         signer: Signer | None = None,
         tracer: Tracer | None = None,
+        help_url: str = "",
     ) -> None:
         self._source = source
         self._gate = gate
@@ -71,6 +72,7 @@ class AdmissionService:
         self._seconds = seconds
         self._signer = signer
         self._tracer = tracer
+        self._help_url = help_url
         self._loop = asyncio.get_running_loop()
         self._clock = time.perf_counter
         self._log = ReviewLog(log, self._loop)
@@ -107,20 +109,20 @@ class AdmissionService:
         trace = self._tracer.begin(f"admission {phase}", parent) if self._tracer is not None else None
         try:
             request = parse_review(body)
-        except RefusedReviewError as error:
+        except UnsafeReviewError as error:
             verdict = invalid_review(error)
             self._metrics.refused(verdict, self._clock() - begun)
             if trace is not None:
                 trace.end({"uid": error.uid, "decision": "denied"}, failed=False)
             log.info("refused", extra={"fields": {"uid": error.uid, "why": error.reason}})
-            return render_review(to_response(verdict))
+            return render_review(to_response(verdict, self._help_url))
         try:
             verdict = await self._decide(request, step, self._loop.time() + self._allowance(patience), trace)
-            answer = render_review(to_response(verdict))
+            answer = render_review(to_response(verdict, self._help_url))
             decision = "allowed" if verdict.allowed else "denied"
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not become an allow or a traceback
             verdict = self._fault(request, error)
-            answer = render_review(to_response(verdict))
+            answer = render_review(to_response(verdict, self._help_url))
             decision = "error"
         seconds = self._clock() - begun
         self._metrics.answered(request, verdict, decision, seconds)
@@ -159,7 +161,7 @@ class AdmissionService:
                 async with asyncio.timeout_at(deadline):
                     return await self._source.fetch(required)
             except TimeoutError:
-                raise _UnanswerableError("the API server did not to_response in time") from None
+                raise _UnanswerableError("the API server did not respond in time") from None
             except NotReadyError as error:
                 raise _UnanswerableError(str(error)) from None
 

@@ -1,7 +1,7 @@
-"""Findings to an answer: allow, deny or warn, and the words people read.
+"""From findings to a response: allow, deny or warn, and the messages for users.
 
-A denial is at most 1,024 bytes: the essential sentence first and on one line, then what to do, then the other
-violations as far as they fit, then where to read on. Our own faults are worded so that nobody blames the writer.
+A denial is at most 1,024 bytes long: the essential sentence first and on one line, then the fix, then the other
+violations as far as they fit, then the help. Errors of Weightlock have a different wording.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from webhook.core.admission.messages import clip, denial, warnings
+from webhook.api.codes import RETRY_AFTER_SECONDS
+from webhook.core.admission.messages import causes, denial, warnings
 from webhook.core.kube.review import AdmissionResponse
+from webhook.core.kube.text import clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided about one request, before it is put into words for the wire.
+    """The decision about one request, before it becomes a response.
 
-    ``timings`` holds (policy, result, seconds) of each policy that was evaluated; no seconds where nobody timed it.
+    ``timings`` contains (policy, result, seconds) for each evaluated policy. ``seconds`` is None if it was not timed.
     """
 
     uid: str
@@ -55,8 +57,8 @@ class Verdict:
         return not self.denials
 
 
-def to_response(verdict: Verdict) -> AdmissionResponse:
-    """Convert a verdict to the response for the API server."""
+def to_response(verdict: Verdict, help_url: str = "") -> AdmissionResponse:
+    """Convert a verdict to the response for the API server. ``help_url`` is the page that explains reason codes."""
     annotations = _joined(verdict.audit_annotations)
     codes = sorted({finding.code for finding in (*verdict.denials, *verdict.warnings, *verdict.audits)})
     if codes:
@@ -66,7 +68,11 @@ def to_response(verdict: Verdict) -> AdmissionResponse:
     return AdmissionResponse(
         uid=verdict.uid,
         allowed=verdict.allowed,
-        message=denial(verdict.denials, verdict.uid) if verdict.denials else "",
+        message=denial(verdict.denials, verdict.uid, help_url) if verdict.denials else "",
+        causes=causes(verdict.denials),
+        retry_after_seconds=max((RETRY_AFTER_SECONDS.get(f.code, 0) for f in verdict.denials), default=0)
+        if all(f.code in RETRY_AFTER_SECONDS for f in verdict.denials)
+        else 0,
         warnings=tuple(warnings(verdict.warnings)),
         audit_annotations=annotations,
         patch=verdict.patch,
@@ -74,7 +80,7 @@ def to_response(verdict: Verdict) -> AdmissionResponse:
 
 
 def _joined(notes: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """One text a key; several params or templates of a request may each give one (validating/dispatcher.go)."""
+    """Merge the texts of each key: several params or templates may each provide one (validating/dispatcher.go)."""
     texts: dict[str, dict[str, None]] = {}
     for key, text in notes:
         texts.setdefault(key, {})[text] = None

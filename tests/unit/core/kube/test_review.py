@@ -9,7 +9,9 @@ from webhook.core.kube.review import (
     MAX_REVIEW_BYTES,
     AdmissionResponse,
     BadReviewError,
-    RefusedReviewError,
+    Cause,
+    UnsafeReviewError,
+    causes_of,
     parse_review,
     render_review,
 )
@@ -91,7 +93,7 @@ def test_a_body_over_the_limit_is_not_parsed():
 
 
 def test_a_nul_is_refused_with_the_uid_so_that_the_denial_can_echo_it():
-    with pytest.raises(RefusedReviewError) as caught:
+    with pytest.raises(UnsafeReviewError) as caught:
         parse_review(orjson.dumps(review(object={"kind": "Pod", "metadata": {"name": "a\0b"}})))
     assert caught.value.uid == "705ab4f5"
 
@@ -105,7 +107,7 @@ def test_a_nul_is_refused_with_the_uid_so_that_the_denial_can_echo_it():
 )
 def test_any_request_is_read_or_refused_but_never_crashes(request_value):
     body = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request_value}
-    with pytest.raises((BadReviewError, RefusedReviewError)):
+    with pytest.raises((BadReviewError, UnsafeReviewError)):
         parse_review(orjson.dumps(body))
 
 
@@ -128,3 +130,26 @@ def test_renders_a_patch_only_on_what_is_allowed():
         not in orjson.loads(render_review(AdmissionResponse("u", allowed=False, patch=patch)))["response"]
     )
     assert "patchType" not in orjson.loads(render_review(AdmissionResponse("u", allowed=True)))["response"]
+
+
+def test_a_denial_carries_its_causes_and_when_a_retry_can_help():
+    causes = (Cause("WL101", "no grant\nFix: request one", "spec.template"), Cause("WL201", "no entitlement"))
+    denied = AdmissionResponse("u", allowed=False, message="m", causes=causes, retry_after_seconds=5)
+    status = orjson.loads(render_review(denied))["response"]["status"]
+    assert status["details"] == {
+        "causes": [
+            {"reason": "WL101", "message": "no grant\nFix: request one", "field": "spec.template"},
+            {"reason": "WL201", "message": "no entitlement", "field": ""},
+        ],
+        "retryAfterSeconds": 5,
+    }
+    assert causes_of(status) == causes
+    assert (
+        "details"
+        not in orjson.loads(render_review(AdmissionResponse("u", allowed=False)))["response"]["status"]
+    )
+
+
+@pytest.mark.parametrize("details", [None, {}, {"causes": 1}, {"causes": [1, None]}])
+def test_causes_of_another_shape_are_ignored(details):
+    assert causes_of({"details": details}) == ()
