@@ -33,8 +33,8 @@ _BATCH, _BATCH_SECONDS = 256, 0.5
 class Journal:
     """One run in one output directory, from `open_journal`.
 
-    ``head`` describes the run. ``planned`` maps each file that it writes to the identity of its source. ``done`` has the
-    records of complete files, and ``dropped`` the files to delete once the run's manifest is in force. All of them
+    ``head`` describes the run. ``planned`` maps each file that it writes to the identity of its source. ``done`` has
+    the records of complete files, and ``dropped`` the files to delete once the manifest is in force. All of them
     contain only lines with a valid MAC.
     """
 
