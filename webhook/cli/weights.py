@@ -286,6 +286,7 @@ def _opened(args: argparse.Namespace) -> Iterator[Sealed]:
 
         directory = open_store(args.directory)
     with (
+        contextlib.nullcontext() if isinstance(directory, Path) else contextlib.closing(directory),
         _key(args) as key,
         operations.open_sealed(directory, key, model=args.model, pins=pins) as sealed,
     ):

@@ -67,10 +67,11 @@ def read_regular(path: Path, limit: int) -> bytes:
     """
     fd = open_regular(path)
     try:
-        buffer = bytearray(min(os.fstat(fd).st_size, limit) + 1)
-        with memoryview(buffer) as view:
-            size = read_at(fd, view, 0)
-        return bytes(buffer[:size])
+        size = min(os.fstat(fd).st_size, limit) + 1
+        content = os.pread(fd, size, 0)
+        while len(content) < size and (rest := os.pread(fd, size - len(content), len(content))):
+            content += rest
+        return content
     finally:
         os.close(fd)
 

@@ -23,7 +23,7 @@ import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,7 +31,7 @@ from webhook.keys.errors import BadInputError, SealedDataError
 from webhook.keys.sealed.directory import require_manifest
 from webhook.keys.sealed.opening import Sealed, read_key_file, read_pins, verified
 from webhook.keys.sealed.paths import check_key_id, check_model
-from webhook.keys.sealed.pins import Pins
+from webhook.keys.sealed.pins import NO_PINS, Pins
 from webhook.keys.sealed.source import Scratch, SealedSource
 from webhook.keys.sealed.store import LocalStore
 from webhook.keys.sealed.streaming import SEGMENT_SIZE
@@ -80,23 +80,22 @@ def open_weights(
         from webhook.keys.sealed.remote import open_store  # noqa: PLC0415 - only URLs need it
 
         store = open_store(str(sealed))
-    found = require_manifest(Path(sealed) if isinstance(store, LocalStore) else store)
-    claims = found.claims
-    if model and model != claims.model:
-        raise BadInputError(f'{store.where("")} contains model "{claims.model}", not "{model}"')
-    if key_file is None:
-        directory = Path(keys) / check_model(claims.model)
-        path, pins = directory / check_key_id(claims.key.id), read_pins(directory)
-    else:
-        path, pins = Path(key_file), Pins()
-    with read_key_file(path) as key:
-        opened = verified(found, store, key, pins)
-        Pins(generation).check(opened.manifest, store.where(""))
-        weights = Weights(opened, min(os.cpu_count() or 1, 4) if threads is None else threads)
-        try:
-            yield weights
-        finally:
-            weights.close()
+    with closing(store):
+        found = require_manifest(Path(sealed) if isinstance(store, LocalStore) else store)
+        claims = found.claims
+        if model and model != claims.model:
+            raise BadInputError(f'{store.where("")} contains model "{claims.model}", not "{model}"')
+        if key_file is None:
+            directory = Path(keys) / check_model(claims.model)
+            path, pins = directory / check_key_id(claims.key.id), read_pins(directory)
+        else:
+            path, pins = Path(key_file), NO_PINS
+        with read_key_file(path) as key:
+            opened = verified(found, store, key, pins)
+            Pins(generation).check(opened.manifest, store.where(""))
+            cores = min(os.cpu_count() or 1, 4)
+            with closing(Weights(opened, cores if threads is None else threads)) as weights:
+                yield weights
 
 
 class Weights:

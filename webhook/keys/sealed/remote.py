@@ -199,6 +199,10 @@ class RemoteStore:
             done = count + blob.read_at(view[count:], count)
         return bytes(content[:done])
 
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._client.close()
+
     def _path(self, name: str) -> str:
         return f"{self._base}/{urllib.parse.quote(name, safe='/')}"
 
@@ -239,6 +243,9 @@ class FsspecStore:
         content = bytearray(min(blob.size, limit + 1))
         with memoryview(content) as view:
             return bytes(content[: blob.read_at(view, 0)])
+
+    def close(self) -> None:
+        """See `Store.close`."""
 
 
 class FsspecBlob:

@@ -144,12 +144,12 @@ class Sealing:
         Raises:
             KeysError: as `transfer`; the directory still contains the previous generation.
         """
-        self._resume_or_begin()
         planned = self._plan(items)
         with Tree(self.directory) as tree:
             tree.refuse_ambiguous(
                 [*(plan.final for plan in planned.values()), *(entry.file for entry in keep.values())]
             )
+            self._resume_or_begin()
             progressed = compare(self.journal, tree, planned)
             if progressed.existing:
                 name = min(progressed.existing)

@@ -40,6 +40,9 @@ class Store(Protocol):
     def read(self, name: str, limit: int) -> bytes | None:
         """A whole small file; None if it is missing. Longer files are truncated one byte beyond ``limit``."""
 
+    def close(self) -> None:
+        """Close connections."""
+
 
 class LocalBlob:
     """An open file."""
@@ -84,3 +87,6 @@ class LocalStore:
             return read_regular(self.directory / name, limit)
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def close(self) -> None:
+        """See `Store.close`."""
