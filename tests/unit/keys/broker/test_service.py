@@ -406,3 +406,84 @@ async def test_attested_and_released(world):
     assert (await broker.release("good", request)).encrypted
     with pytest.raises(RefusedError, match="was not issued for this release"):
         await release(broker, attestation=evidence)
+
+
+async def test_only_the_requested_key_is_unwrapped(world, monkeypatch):
+    for key_id in ("k2", "k3"):
+        await world.wrap(key_id)
+    asked, unwrap = [], LocalKms.unwrap
+
+    async def spy(self, wrapped, context):
+        asked.append(context.key_id)
+        return await unwrap(self, wrapped, context)
+
+    monkeypatch.setattr(LocalKms, "unwrap", spy)
+    keys, lease = await release(world.broker(), key_id="k2")
+    assert list(keys) == asked == ["k2"]
+    assert lease.keys == ("k1", "k2", "k3")
+    assert world.events[-1]["keys"] == ["k2"]
+    assert "has no key" in await refusal(world.broker(), key_id="k9")
+
+
+async def test_a_lease_carries_the_pins_of_the_model(world):
+    signer = "A" * 43 + "="
+    world.model["spec"] |= {
+        "minGeneration": 7,
+        "manifest": {"digest": "sha256:" + "a" * 64, "signers": [signer]},
+    }
+    _, lease = await release(world.broker())
+    assert (lease.min_generation, lease.manifest_digest, lease.signers) == (
+        7,
+        "sha256:" + "a" * 64,
+        (signer,),
+    )
+
+
+async def test_a_pod_that_may_not_read_a_model_does_not_use_its_rate(world):
+    world.limits = Limits(models=Rate(0.001, 1))
+    broker = world.broker()
+    world.live["spec"]["serviceAccountName"] = "other"
+    for _ in range(3):
+        assert "WL324" in await refusal(broker)
+    world.live["spec"]["serviceAccountName"] = "trainer"
+    await release(broker)
+    assert "too many requests for this model" in await refusal(broker)
+
+
+@pytest.mark.parametrize(("scope", "calls"), [("model", 1), ("node", 1)])
+async def test_cached_keys_are_used_by_the_next_release(world, monkeypatch, scope, calls):
+    asked, unwrap = [], LocalKms.unwrap
+
+    async def spy(self, wrapped, context):
+        asked.append(context.key_id)
+        return await unwrap(self, wrapped, context)
+
+    monkeypatch.setattr(LocalKms, "unwrap", spy)
+    broker = world.broker(unwrap_cache_seconds=30, unwrap_cache_scope=scope)
+    first, _ = await release(broker)
+    second, _ = await release(broker)
+    assert first == second
+    assert len(asked) == calls
+    await broker.close()
+
+
+async def test_an_agent_of_version_0_2_still_gets_its_keys(world):
+    agent = AgentKey.generate()
+    public_key = base64.b64encode(agent.public).decode()
+    broker = world.broker()
+    nonce = broker.challenge(ChallengeRequest(public_key=public_key)).nonce
+    request = ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key)
+    released = await broker.release("good", request)
+    assert agent.open(base64.b64decode(released.encrypted), nonce, "atlas-70b", None)
+
+
+async def test_a_lease_that_a_proxy_extends_opens_no_key(world):
+    agent = AgentKey.generate()
+    public_key = base64.b64encode(agent.public).decode()
+    broker = world.broker()
+    nonce = broker.challenge(ChallengeRequest(public_key=public_key)).nonce
+    request = ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key, protocol=2)
+    released = await broker.release("good", request)
+    longer = released.lease.model_copy(update={"seconds": 86_400})
+    with pytest.raises(SealedDataError, match="does not belong to this request"):
+        agent.open(base64.b64decode(released.encrypted), nonce, "atlas-70b", longer.canonical())
