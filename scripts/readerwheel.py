@@ -83,7 +83,9 @@ def runtime(tree: ast.AST) -> list[ast.AST]:
 def source(name: str) -> Path | None:
     """The file of a module or package; None if there is none."""
     base = ROOT / name.replace(".", "/")
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if name and path.is_file()), None)
+    return next(
+        (path for path in (base.with_suffix(".py"), base / "__init__.py") if name and path.is_file()), None
+    )
 
 
 def build(output: Path) -> None:

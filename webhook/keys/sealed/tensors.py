@@ -87,7 +87,9 @@ class safe_open:  # noqa: N801 - the name of the interface that it replaces
     def offset_keys(self) -> list[str]:
         """The names of all tensors in the order in which they are stored: the fastest order to read them."""
         shards = list(dict.fromkeys(self._shards.values()))
-        return sorted(self._shards, key=lambda name: (shards.index(self._shards[name]), self._shards[name].offset(name)))
+        return sorted(
+            self._shards, key=lambda name: (shards.index(self._shards[name]), self._shards[name].offset(name))
+        )
 
     def metadata(self) -> dict[str, str] | None:
         """The metadata of the file; for shards, of the first one."""
@@ -249,7 +251,9 @@ def _locate(filename: str) -> tuple[str, str]:
     for parent in list(path.parents)[:_MAX_PARENTS]:
         if (parent / MANIFEST_NAME).exists():
             return str(parent), path.relative_to(parent).as_posix()
-    raise BadInputError(f"{filename} is not in a sealed directory: no directory above it has a {MANIFEST_NAME}")
+    raise BadInputError(
+        f"{filename} is not in a sealed directory: no directory above it has a {MANIFEST_NAME}"
+    )
 
 
 def _locate_url(filename: str) -> tuple[str, str]:
@@ -266,7 +270,9 @@ def _locate_url(filename: str) -> tuple[str, str]:
             break
         root, _, name = root.rpartition("/")
         path = f"{name}/{path}" if path else name
-    raise BadInputError(f"{filename} is not in a sealed directory: no directory above it has a {MANIFEST_NAME}")
+    raise BadInputError(
+        f"{filename} is not in a sealed directory: no directory above it has a {MANIFEST_NAME}"
+    )
 
 
 def _shards(weights: Weights, path: str, stack: ExitStack) -> dict[str, Tensors]:

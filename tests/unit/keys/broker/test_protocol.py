@@ -16,10 +16,10 @@ from webhook.keys.broker.protocol import Lease, parse_json
 LEASES = st.builds(
     Lease,
     seconds=st.integers(0, 2**31),
-    renew_after=st.integers(0, 2**31),
-    grant_ends=st.text(st.characters(codec="utf-8"), max_size=20),
+    renewAfter=st.integers(0, 2**31),
+    grantEnds=st.text(st.characters(codec="utf-8"), max_size=20),
     keys=st.lists(st.text(st.characters(codec="utf-8"), max_size=8), max_size=4).map(tuple),
-    min_generation=st.integers(0, 2**53 - 1),
+    minGeneration=st.integers(0, 2**53 - 1),
 )
 
 

@@ -149,8 +149,8 @@ CASES = {
     "WL327": (
         no_sidecar,
         (
-            f"{TRAIN} was not admitted in its present form: the pod reads weights and does not carry the key "
-            "sidecar as Weightlock adds it [WL301]"
+            f"{TRAIN} was not admitted in its present form: the pod mounts protected weights, but "
+            "its key sidecar is missing or modified [WL301]"
         ),
     ),
     "WL328": (

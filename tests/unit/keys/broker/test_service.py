@@ -20,11 +20,11 @@ from webhook.core.admission.provider import NotReadyError
 from webhook.keys.agent.client import BrokerUnavailableError, lease_bytes
 from webhook.keys.broker.challenge import evidence_nonce
 from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest, RenewRequest
-from webhook.keys.broker.rate_limits import Limits
+from webhook.keys.broker.rate_limits import Limits, Rate
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
 from webhook.keys.broker.service import retry_policy_within
 from webhook.keys.envelope import AgentKey
-from webhook.keys.errors import KmsUnavailableError
+from webhook.keys.errors import KmsUnavailableError, SealedDataError
 from webhook.keys.kms.local import LocalKms
 from webhook.server.tls import self_signed
 
@@ -97,7 +97,7 @@ async def test_what_is_public_needs_no_grant(world):
     [
         (
             lambda pod: pod["spec"].pop("initContainers"),
-            "does not carry the key sidecar as Weightlock adds it [WL301]",
+            "its key sidecar is missing or modified [WL301]",
         ),
         (
             lambda pod: pod["spec"]["initContainers"][0].update(image="evil.example.com/agent:1"),
@@ -158,7 +158,7 @@ async def test_a_pod_that_believes_somebody_else_gets_nothing(world):
     assert lease.authorities == known(ours)
     words = world.live["spec"]["initContainers"][0]["args"]
     words[words.index(f"--authority={known(ours)[0]}")] = f"--authority={known(other)[0]}"
-    assert (await refusal(world.broker())).endswith("as Weightlock adds it [WL301] [WL327]")
+    assert (await refusal(world.broker())).endswith("is missing or modified [WL301] [WL327]")
 
 
 async def test_a_pod_that_does_not_read_the_model(world):
@@ -339,12 +339,13 @@ async def test_a_fault_of_ours_is_audited_and_releases_nothing(world, monkeypatc
     assert "secret" not in str(world.events)
 
 
-async def test_a_namespace_that_is_exempt_from_policies_gets_no_keys(world):
+async def test_a_namespace_that_is_exempt_from_policies_gets_no_keys(world, monkeypatch):
     world.live = world.admitted()
     source = world.source()
     exempt = source.snapshot().settings.model_copy(update={"exempt_namespaces": ["research"]})
     broker = world.broker()
-    broker._source._snapshot = dataclasses.replace(broker._source.snapshot(), settings=exempt)
+    snapshot = dataclasses.replace(source.snapshot(), settings=exempt)
+    monkeypatch.setattr(broker._source, "snapshot", lambda: snapshot)
     assert "is exempt from admission" in await refusal(broker)
 
 

@@ -249,7 +249,9 @@ def test_a_huge_manifest_with_a_wrong_mac(sealed, version, service):
         "status = Path('/proc/self/status').read_text()\n"
         "print(int(status.split('VmHWM:')[1].split()[0]) >> 10, time.monotonic() - started)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+    )
     message, figures = done.stdout.splitlines()
     expected = "WrongKeyError" if version == 2 else "SealedDataError the manifest is damaged: it is too large"
     assert message.startswith(expected)
@@ -386,9 +388,8 @@ def test_a_reader_with_the_key_cannot_forge_a_signed_manifest(sealed, run, signi
         (forged[: forged.rindex(b'],"mac"')] + tail, "signature is not valid"),
     ):
         path.write_bytes(content)
-        with pytest.raises(SealedDataError, match=error):
-            with operations.open_sealed(sealed, service, pins=pins):
-                pass
+        with pytest.raises(SealedDataError, match=error), operations.open_sealed(sealed, service, pins=pins):
+            pass
     path.write_bytes(forged)
     with pytest.raises(SealedDataError, match="does not contain the manifest that the ModelWeights pins"):
         with operations.open_sealed(sealed, service, pins=digest):
@@ -448,10 +449,10 @@ def test_files_of_version_0_2_stay_readable(tree, sealed, tmp_path, service, wor
 
 def version_1(manifest, key):
     """The manifest as version 0.2 wrote it."""
-    import base64  # noqa: PLC0415
-    import hmac  # noqa: PLC0415
+    import base64
+    import hmac
 
-    from webhook.keys.sealed.manifest import manifest_key  # noqa: PLC0415
+    from webhook.keys.sealed.manifest import manifest_key
 
     ref = manifest.key
     document = {

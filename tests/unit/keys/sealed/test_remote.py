@@ -141,7 +141,9 @@ def test_a_server_that_changes_a_byte_or_a_file_is_detected(sealed, key_file):
             weights.read("shards/deep/three.bin")
 
 
-@pytest.mark.parametrize("url", ["https://", "https://user:secret@host/x", "https://host/x?token=1", "s3:///x"])
+@pytest.mark.parametrize(
+    "url", ["https://", "https://user:secret@host/x", "https://host/x?token=1", "s3:///x"]
+)
 def test_urls_that_are_not_directories(url):
     with pytest.raises(BadInputError) as raised:
         open_store(url)

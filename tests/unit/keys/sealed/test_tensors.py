@@ -151,7 +151,7 @@ def test_a_damaged_segment_gives_no_tensor(safe_open, sealed):
 
 def test_torch_tensors(safe_open, sealed, tmp_path):
     torch = pytest.importorskip("torch")
-    import weightlock.torch  # noqa: PLC0415 - needs torch
+    import weightlock.torch
 
     with safe_open(framework="pt") as tensors:
         for name, expected in TENSORS.items():
