@@ -391,9 +391,9 @@ def test_a_reader_with_the_key_cannot_forge_a_signed_manifest(sealed, run, signi
         with pytest.raises(SealedDataError, match=error), operations.open_sealed(sealed, service, pins=pins):
             pass
     path.write_bytes(forged)
-    with pytest.raises(SealedDataError, match="does not contain the manifest that the ModelWeights pins"):
-        with operations.open_sealed(sealed, service, pins=digest):
-            pass
+    pinned = pytest.raises(SealedDataError, match="does not contain the manifest that the ModelWeights pins")
+    with pinned, operations.open_sealed(sealed, service, pins=digest):
+        pass
     path.write_bytes(signed)
     with operations.open_sealed(sealed, service, pins=digest):
         pass

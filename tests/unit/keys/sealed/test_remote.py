@@ -6,7 +6,7 @@ import datetime
 import http.server
 import threading
 from contextlib import closing, contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import botocore.auth
@@ -19,6 +19,9 @@ from moto.server import ThreadedMotoServer
 from webhook.keys.errors import BadInputError, SealedDataError, StorageError
 from webhook.keys.sealed import operations, remote
 from webhook.keys.sealed.remote import open_store, s3_headers
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -122,9 +125,12 @@ def test_temporary_failures_are_retried(sealed, key_file):
     ],
 )
 def test_a_server_that_does_not_serve_is_one_sentence(sealed, key_file, options, error, message):
-    with served(sealed, **options) as server, pytest.raises(error, match=message) as raised:
-        with weightlock.open_weights(server.url, key_file=key_file) as weights:
-            weights.read("shards/deep/three.bin")
+    with (
+        served(sealed, **options) as server,
+        pytest.raises(error, match=message) as raised,
+        weightlock.open_weights(server.url, key_file=key_file) as weights,
+    ):
+        weights.read("shards/deep/three.bin")
     assert "\n" not in str(raised.value)
 
 
@@ -198,9 +204,9 @@ def test_a_bucket(sealed, tree, key_file, s3, monkeypatch):
     with weightlock.open_weights("s3://models/atlas/v 1", key_file=key_file) as weights:
         for name in weights.files:
             assert weights.read(name) == (tree / name).read_bytes()
-    with pytest.raises(BadInputError, match="is not a sealed directory"):
-        with weightlock.open_weights("s3://models/nothing", key_file=key_file):
-            pass
+    nothing = pytest.raises(BadInputError, match="is not a sealed directory")
+    with nothing, weightlock.open_weights("s3://models/nothing", key_file=key_file):
+        pass
 
 
 def test_any_file_system_of_fsspec(sealed, tree, key_file):
