@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from webhook.app.options import Given
     from webhook.core.access import Verifier
     from webhook.core.admission.provider import SnapshotProvider
-    from webhook.server.process.supervisor import Lifeline
+    from webhook.server.process.supervisor import SupervisorPipe
     from webhook.server.run import OpenSource
 
 
-def work(given: Given, scratch: Path, lifeline: Lifeline | None) -> int:
+def work(given: Given, scratch: Path, lifeline: SupervisorPipe | None) -> int:
     """Serve until stopped; the exit code. ``scratch`` holds what all workers share. Bad input is told in one line."""
     try:
         _serve(given, scratch, lifeline)
@@ -42,7 +42,7 @@ def work(given: Given, scratch: Path, lifeline: Lifeline | None) -> int:
     return 0
 
 
-def _serve(given: Given, scratch: Path, lifeline: Lifeline | None) -> None:
+def _serve(given: Given, scratch: Path, lifeline: SupervisorPipe | None) -> None:
     config = load_config(given)
     if not config.tls.certificate:
         config = _self_signed(config, given.write_ca, scratch)

@@ -19,7 +19,7 @@ from webhook.server.process.supervisor import Supervisor
 if TYPE_CHECKING:
     import argparse
 
-    from webhook.server.process.supervisor import Lifeline
+    from webhook.server.process.supervisor import SupervisorPipe
 
 _MAX_BYTES = 1024 * 1024
 
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     given = read(options)
     with tempfile.TemporaryDirectory(prefix="weightlock-") as scratch:
 
-        def work(lifeline: Lifeline | None) -> int:
+        def work(lifeline: SupervisorPipe | None) -> int:
             from webhook.app import webhook  # noqa: PLC0415 - large, and of no use to the parent
 
             return webhook.work(given, Path(scratch), lifeline)

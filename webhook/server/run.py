@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from webhook.core.access import Signer
     from webhook.core.admission.provider import SnapshotProvider
     from webhook.server.http.server import Route
-    from webhook.server.process.supervisor import Lifeline
+    from webhook.server.process.supervisor import SupervisorPipe
 
     OpenSource = Callable[[Config], AbstractAsyncContextManager[SnapshotProvider]]
 
@@ -59,7 +59,7 @@ class Sockets(NamedTuple):
         return cls(bind(config.listen), watch)
 
     @classmethod
-    def of(cls, config: Config, lifeline: Lifeline | None) -> Sockets:
+    def of(cls, config: Config, lifeline: SupervisorPipe | None) -> Sockets:
         """The sockets of the workers before this one, or new ones that are kept for those to come."""
         if lifeline is None:
             return cls.bind(config)
@@ -75,7 +75,7 @@ def serve(
     config: Config,
     open_source: OpenSource,
     signer: Signer | None = None,
-    lifeline: Lifeline | None = None,
+    lifeline: SupervisorPipe | None = None,
 ) -> None:
     """Run the webhook until SIGTERM or SIGINT; with a ``lifeline``, as one worker of a `Supervisor`.
 
@@ -92,7 +92,7 @@ async def _serve(
     sockets: Sockets,
     open_source: OpenSource,
     signer: Signer | None,
-    lifeline: Lifeline | None,
+    lifeline: SupervisorPipe | None,
 ) -> None:
     told = asyncio.Event()
     drain_seconds = config.drain_seconds
@@ -181,7 +181,7 @@ class Webhook:
             stack.push_async_callback(_cancel, asyncio.create_task(keeping))
             yield self
 
-    async def announce(self, lifeline: Lifeline | None = None) -> None:
+    async def announce(self, lifeline: SupervisorPipe | None = None) -> None:
         """Say in the log why the process is not ready, each reason once, and then, once, that it is."""
         said = None
         while (trouble := self.health.trouble()) is not None:

@@ -15,7 +15,7 @@ from webhook.server.process.supervisor import BEAT_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from webhook.server.process.supervisor import Lifeline
+    from webhook.server.process.supervisor import SupervisorPipe
 
 # In beats; a replacement that does not become ready is asked for again after as many.
 _WEIGH_EVERY = 60
@@ -24,7 +24,7 @@ SAVE_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
-async def keep_beating(lifeline: Lifeline, most_mib: int) -> None:
+async def keep_beating(lifeline: SupervisorPipe, most_mib: int) -> None:
     """Beat until cancelled; ask to be replaced while the process holds more than ``most_mib`` (0: any amount)."""
     count = 0
     while True:

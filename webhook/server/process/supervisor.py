@@ -40,7 +40,7 @@ _PR_SET_PDEATHSIG = 1
 log = logging.getLogger(__name__)
 
 
-class Lifeline:
+class SupervisorPipe:
     """What a child holds of its parent. ``restarts`` is how many children before it ended as they should not.
 
     ``slot`` is its own part of the memory that outlives it, ``other_slots`` are those of its like, ``sockets`` what the
@@ -109,7 +109,7 @@ class Supervisor:
     A child that was ready once and then does not beat for as long as it said is ended.
     """
 
-    def __init__(self, work: Callable[[Lifeline], int]) -> None:
+    def __init__(self, work: Callable[[SupervisorPipe], int]) -> None:
         self._work = work
         self._sockets: list[socket.socket] = []
         self._hang_seconds = START_SECONDS
@@ -179,7 +179,7 @@ class Supervisor:
                 other.line.close()
             _die_with_the_parent()
             parent.setblocking(False)
-            code = self._work(Lifeline(parent, self._restarts, self._ledger, slot, self._sockets))
+            code = self._work(SupervisorPipe(parent, self._restarts, self._ledger, slot, self._sockets))
         except BaseException:  # what is not caught here would go on as a second parent
             log.exception("internal error")
         finally:

@@ -8,7 +8,7 @@ import pytest
 from webhook.server.process import heartbeat
 
 
-class Lifeline:
+class SupervisorPipe:
     def __init__(self):
         self.said = []
 
@@ -26,7 +26,7 @@ async def said(monkeypatch):
 
     async def listen(most, memory=100.0):
         monkeypatch.setattr(heartbeat, "memory_mib", lambda: memory)
-        lifeline = Lifeline()
+        lifeline = SupervisorPipe()
         task = asyncio.create_task(heartbeat.keep_beating(lifeline, most))
         await asyncio.sleep(0.1)
         task.cancel()

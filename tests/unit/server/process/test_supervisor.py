@@ -16,7 +16,7 @@ import pytest
 HEAD = """
 import logging, os, signal, socket, sys, time
 from webhook.server.process import supervisor
-from webhook.server.process.supervisor import Lifeline, Supervisor
+from webhook.server.process.supervisor import SupervisorPipe, Supervisor
 supervisor.BEAT_SECONDS = 0.05
 logging.basicConfig(stream=sys.stderr, format="%(message)s", level="INFO")
 
