@@ -23,7 +23,7 @@ from webhook.api.config import Settings
 from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, evaluate_sync
 from webhook.core.admission.validate import validate
-from webhook.core.admission.verdict import respond
+from webhook.core.admission.verdict import to_response
 from webhook.core.kube.review import parse_review, render_review
 from webhook.manifests.shipped import shipped_policies
 from webhook.offline.provider import DirectoryProvider
@@ -48,7 +48,7 @@ def settled(step, body, source_answer, state):
     _, fetched = evaluate_sync(lambda fetched: step(parse_review(body), state, fetched, NOW), source_answer)
 
     def run():
-        return render_review(respond(step(parse_review(body), state, fetched, NOW)))
+        return render_review(to_response(step(parse_review(body), state, fetched, NOW)))
 
     return run
 
@@ -63,7 +63,7 @@ def ask_directory():
     source = DirectoryProvider([shipped_policies(), ROOT / "examples" / "state"], Settings())
 
     def ask(needs):
-        return asyncio.run(source.answer(needs))
+        return asyncio.run(source.fetch(needs))
 
     return ask, source.snapshot()
 

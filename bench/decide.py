@@ -14,7 +14,7 @@ from webhook.api.config import Settings
 from webhook.core.admission.provider import FetchedData
 from webhook.core.admission.snapshot import SnapshotBuilder
 from webhook.core.admission.validate import validate
-from webhook.core.admission.verdict import Verdict, respond
+from webhook.core.admission.verdict import Verdict, to_response
 from webhook.core.kube.review import parse_review, render_review
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -49,7 +49,7 @@ def answer(body, state):
     verdict = validate(parse_review(body), state, FetchedData(), NOW)
     assert isinstance(verdict, Verdict), verdict
     assert verdict.allowed, verdict.denials
-    return render_review(respond(verdict))
+    return render_review(to_response(verdict))
 
 
 def floor(body):

@@ -35,7 +35,7 @@ def granted(lab: Lab, duration: str = "10m") -> dict:
 def test_from_a_denied_pod_to_a_grant_and_its_end(lab: Lab) -> None:
     kubectl = lab.cluster.kubectl
     denied = kubectl("apply", "-f", "-", stdin=lab.pod(), user="alice").failed()
-    assert f'may not read model "{lab.model}"' in denied
+    assert f'is not allowed to read model "{lab.model}"' in denied
     assert "[WL101]" in denied
     command = re.search(r"weightlock access (request \S+ --for \S+ --service-account \S+)", denied)
     assert command is not None, denied

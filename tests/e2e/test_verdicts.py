@@ -75,7 +75,7 @@ def test_a_denied_pod_is_told_everything(applied: Installed) -> None:
     said = examples.apply_sample(applied.cluster, SAMPLES["02-weights-without-grant.yaml"]).failed()
     first, fix, *_, last = said[said.index("denied the request: ") :].strip().splitlines()
     assert first == (
-        'denied the request: Pod research/peek may not read model "atlas-70b": '
+        'denied the request: Pod research/peek is not allowed to read model "atlas-70b": '
         "service account research/default has no active grant, nor has alice@example.com [WL101]"
     )
     assert fix.startswith("Fix: weightlock access request atlas-70b")

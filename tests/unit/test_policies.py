@@ -22,7 +22,7 @@ from webhook.core.policies.lint import lint_policy
 from webhook.manifests.reader import Manifest, read_file
 from webhook.offline.policytest import Suite, suites
 from webhook.offline.provider import ManifestProvider
-from webhook.offline.review import Asker, judge, request_of, review
+from webhook.offline.review import Requester, judge, request_of, review
 
 ROOT = Path(__file__).parents[2]
 POLICIES = ROOT / "policies"
@@ -105,7 +105,7 @@ def test_pod_security(level, allowed, file):
     if file is None:
         pytest.skip("WEIGHTLOCK_CORPORA holds no pod-security")
     (pod,) = read_file(file)
-    verdict = review(pod, Asker("alice", namespace="vault"), pod_security(level)).verdict
+    verdict = review(pod, Requester("alice", namespace="vault"), pod_security(level)).verdict
     assert verdict.allowed is allowed, verdict.denials
     assert not any(finding.unevaluable for finding in verdict.denials)
 
@@ -153,7 +153,7 @@ def test_cel_python_agrees():
 def expressions(suite, case):
     """(program, data, the engine's value or error) of every expression that is met in a case."""
     source = suite.source(case)
-    judged = judge(request_of(suite.review_of(case), Asker(), source), source, NOW)
+    judged = judge(request_of(suite.review_of(case), Requester(), source), source, NOW)
     lookup = Lookup(source.snapshot().objects)
     for policy, _, bindings in evaluations(judged.request, source.snapshot(), judged.fetched, NOW):
         found = [None] if policy.params is None else policy.params.find(judged.request, lookup) or []

@@ -27,17 +27,17 @@ _CALLING_BACK: Final = frozenset({"authorizer", "params"})
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """What decides on one policy: conditions that must all hold for it to apply, and rules that must all hold.
+class BatchEntry:
+    """The expressions of one policy: conditions that must all be true for it to apply, and rules that must all be true.
 
-    All conditions come from one environment; all rules from one, with one scope of variables. ``rules`` is None where
-    they cannot be decided here: the case is then skipped, or left open as if one were broken. ``switch`` is the key of
-    `Bindings` ``matching`` that says whether the request matches; none where it always does.
+    All conditions come from one environment. All rules come from one, with one scope of variables. ``rules`` is None
+    where they cannot be decided here: the entry is then skipped, or pending as if one were violated. ``match_flag`` is
+    the key of `Bindings` ``matching`` that states whether the request matches; empty where it always does.
     """
 
     conditions: tuple[Program, ...]
     rules: tuple[Program, ...] | None
-    switch: str
+    match_flag: str
 
 
 def combinable(programs: Iterable[Program]) -> bool:
@@ -50,7 +50,7 @@ class Batch:
 
     __slots__ = ("_expression",)
 
-    def __init__(self, cases: Sequence[Case]) -> None:
+    def __init__(self, cases: Sequence[BatchEntry]) -> None:
         """Combine; raises `CompileError` where the whole is nested too deeply."""
         expr = checked.call("join", target=checked.sequence(*map(_outcome, cases)))
         self._expression = engine.deserialize(checked.dump(expr))
@@ -66,15 +66,15 @@ class Batch:
         return str(value)
 
 
-def _outcome(case: Case) -> bytes:
+def _outcome(case: BatchEntry) -> bytes:
     """The expression of one letter. CEL's ``&&`` has the law of matchConditions: what is false beats an error."""
     letter = _BROKEN if case.rules is None else _PASSED
     if case.rules:
         letter = _choose(_hold(case.rules), _PASSED, _BROKEN)
     if case.conditions:
         letter = _choose(_hold(case.conditions), letter, _SKIPPED)
-    if case.switch:
-        matches = checked.call("@in", checked.text(case.switch), checked.ident(engine.MATCHING))
+    if case.match_flag:
+        matches = checked.call("@in", checked.text(case.match_flag), checked.ident(engine.MATCHING))
         letter = _choose(matches, letter, _UNMATCHED)
     return letter
 

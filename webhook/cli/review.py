@@ -12,7 +12,7 @@ from webhook.app.errors import UsageError
 from webhook.cli.state import add_state_arguments, load_source
 from webhook.core.admission.messages import denial, warnings
 from webhook.manifests.reader import Manifest, ManifestError, read_bytes, read_path
-from webhook.offline.review import Asker, Outcome, review
+from webhook.offline.review import Outcome, Requester, review
 
 if TYPE_CHECKING:
     import argparse
@@ -85,7 +85,7 @@ def manifests_of(options: argparse.Namespace) -> Iterator[Manifest]:
             yield from read_path(Path(name))
 
 
-def asker_of(options: argparse.Namespace) -> Asker:
+def asker_of(options: argparse.Namespace) -> Requester:
     """Who asks. Raises `UsageError`."""
     user, namespace = options.user, options.namespace
     if options.service_account:
@@ -106,7 +106,7 @@ def asker_of(options: argparse.Namespace) -> Asker:
         old = olds[0].document
     if options.operation == "UPDATE" and old is None and not _only_reviews(options):
         raise UsageError("--operation UPDATE needs --old FILE, the object as it was")
-    return Asker(
+    return Requester(
         user, tuple(options.group), namespace or "default", options.operation, options.subresource, old
     )
 

@@ -18,7 +18,7 @@ from webhook.core.admission.messages import warnings
 from webhook.core.kube.review import REVIEW_API_VERSION
 from webhook.manifests.reader import TEST_SUFFIX, Manifest, ManifestError, read_file, read_path
 from webhook.offline.provider import ManifestProvider
-from webhook.offline.review import Asker, account_groups, as_review, review
+from webhook.offline.review import Requester, account_groups, as_review, review
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +140,7 @@ class Suite:
 
     def verdict(self, case: Case) -> Verdict:
         """What admission says to one case. Raises `ManifestError`."""
-        return review(self.review_of(case), Asker(), self.source(case)).verdict
+        return review(self.review_of(case), Requester(), self.source(case)).verdict
 
     def review_of(self, case: Case) -> Manifest:
         """The AdmissionReview of one case. Raises `ManifestError`."""
@@ -210,7 +210,9 @@ def _request(case: Case, file: Cases, source: ManifestProvider) -> Document:
     if case.resource:
         found = _named(case, who, namespace, document)
     else:
-        asker = Asker(who.username, tuple(who.groups), namespace, case.operation, case.subresource, case.old)
+        asker = Requester(
+            who.username, tuple(who.groups), namespace, case.operation, case.subresource, case.old
+        )
         found = as_review(document or {}, asker, source.snapshot())
     if who.extra:
         found["request"]["userInfo"]["extra"] = who.extra

@@ -17,7 +17,7 @@ import orjson
 from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, evaluate_sync
 from webhook.core.admission.subject import groups_of_account, service_account_of
-from webhook.core.admission.validate import refused, validate
+from webhook.core.admission.validate import invalid_review, validate
 from webhook.core.kube.kinds import is_namespaced, plural
 from webhook.core.kube.objects import ObjectKey, group_kind, key_of
 from webhook.core.kube.review import (
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Requester:
     """Who asks and how, where a manifest does not say. Without a username the pod's own service account asks."""
 
     username: str = ""
@@ -58,7 +58,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Evaluated:
     """A request as it was judged in the end: mutated, with all that was found out for it."""
 
     request: AdmissionRequest
@@ -67,18 +67,18 @@ class Judged:
 
 
 def review(
-    manifest: Manifest, asker: Asker, source: ManifestProvider, now: datetime | None = None
+    manifest: Manifest, asker: Requester, source: ManifestProvider, now: datetime | None = None
 ) -> Outcome:
     """Review one manifest or recorded AdmissionReview. Raises `ManifestError` where it is neither."""
     try:
         request = request_of(manifest, asker, source)
     except RefusedReviewError as error:
-        return Outcome(label_of(manifest, error.uid), "", refused(error))
+        return Outcome(label_of(manifest, error.uid), "", invalid_review(error))
     verdict = judge(request, source, now or datetime.now(UTC)).verdict
     return Outcome(label_of(manifest, request.uid), request.user.username, verdict)
 
 
-def request_of(manifest: Manifest, asker: Asker, source: ManifestProvider) -> AdmissionRequest:
+def request_of(manifest: Manifest, asker: Requester, source: ManifestProvider) -> AdmissionRequest:
     """The request a manifest or a recorded review stands for. Raises `ManifestError` and `RefusedReviewError`."""
     recorded = manifest.document.get("kind") == "AdmissionReview"
     try:
@@ -90,7 +90,7 @@ def request_of(manifest: Manifest, asker: Asker, source: ManifestProvider) -> Ad
         raise ManifestError(f"{manifest.source}: {error}") from None
 
 
-def judge(request: AdmissionRequest, source: ManifestProvider, now: datetime) -> Judged:
+def judge(request: AdmissionRequest, source: ManifestProvider, now: datetime) -> Evaluated:
     """Mutation, then validation of the mutated object, as the API server calls the webhook."""
     snapshot = source.snapshot()
     mutated, _ = evaluate_sync(lambda fetched: mutate(request, snapshot, fetched, now), source.resolve)
@@ -101,10 +101,10 @@ def judge(request: AdmissionRequest, source: ManifestProvider, now: datetime) ->
     verdict, fetched = evaluate_sync(lambda fetched: validate(final, snapshot, fetched, now), source.resolve)
     if verdict.allowed:
         verdict = replace(verdict, patch=mutated.patch, injected=mutated.injected)
-    return Judged(final, fetched, verdict)
+    return Evaluated(final, fetched, verdict)
 
 
-def as_review(document: Document, asker: Asker, snapshot: Snapshot) -> Document:
+def as_review(document: Document, asker: Requester, snapshot: Snapshot) -> Document:
     """The AdmissionReview an API server would send for a manifest. Raises `ValueError` where it is no object."""
     try:
         key = key_of(document)
@@ -134,7 +134,7 @@ def as_review(document: Document, asker: Asker, snapshot: Snapshot) -> Document:
 
 
 def _identity(
-    asker: Asker, document: Document, group: str, kind: str, namespace: str, snapshot: Snapshot
+    asker: Requester, document: Document, group: str, kind: str, namespace: str, snapshot: Snapshot
 ) -> tuple[str, tuple[str, ...]]:
     if asker.username:
         return asker.username, (*asker.groups, *account_groups(asker.username))

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from itertools import cycle
 from typing import TYPE_CHECKING
 
+from webhook.api import codes
 from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, NotReadyError, UnresolvedError, evaluate
-from webhook.core.admission.validate import internal_denial, refused, validate
-from webhook.core.admission.verdict import Verdict, respond
+from webhook.core.admission.validate import internal_error, invalid_review, validate
+from webhook.core.admission.verdict import Verdict, to_response
 from webhook.core.kube.review import RefusedReviewError, parse_review, render_review
 from webhook.server.admission_queue import OverloadedError
 from webhook.server.logs import ReviewLog
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 
     Step = Callable[[AdmissionRequest, Snapshot, FetchedData, datetime], Verdict | RequiredData]
 
-INTERNAL_ERROR = "WL902"
-NOT_READY = "WL903"
-OVERLOADED = "WL904"
-NO_ANSWER = "WL905"
 # What remains of the API server's patience for the way there and back.
 _MARGIN_SECONDS = 1.0
 # One evaluation of policies in so many times each by itself; the others evaluate them together, which is faster.
@@ -111,19 +108,19 @@ class AdmissionService:
         try:
             request = parse_review(body)
         except RefusedReviewError as error:
-            verdict = refused(error)
+            verdict = invalid_review(error)
             self._metrics.refused(verdict, self._clock() - begun)
             if trace is not None:
                 trace.end({"uid": error.uid, "decision": "denied"}, failed=False)
             log.info("refused", extra={"fields": {"uid": error.uid, "why": error.reason}})
-            return render_review(respond(verdict))
+            return render_review(to_response(verdict))
         try:
             verdict = await self._decide(request, step, self._loop.time() + self._allowance(patience), trace)
-            answer = render_review(respond(verdict))
+            answer = render_review(to_response(verdict))
             decision = "allowed" if verdict.allowed else "denied"
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not become an allow or a traceback
             verdict = self._fault(request, error)
-            answer = render_review(respond(verdict))
+            answer = render_review(to_response(verdict))
             decision = "error"
         seconds = self._clock() - begun
         self._metrics.answered(request, verdict, decision, seconds)
@@ -162,7 +159,7 @@ class AdmissionService:
                 async with asyncio.timeout_at(deadline):
                     return await self._source.fetch(required)
             except TimeoutError:
-                raise _UnanswerableError("the API server did not respond in time") from None
+                raise _UnanswerableError("the API server did not to_response in time") from None
             except NotReadyError as error:
                 raise _UnanswerableError(str(error)) from None
 
@@ -181,18 +178,18 @@ class AdmissionService:
                 reason = f"{words}{error}"
                 self._metrics.internal_error(code)
                 log.warning("not judged", extra={"fields": {"uid": request.uid, "code": code, "why": reason}})
-                return internal_denial(request.uid, code, reason)
-        self._metrics.internal_error(INTERNAL_ERROR)
-        fields = {"uid": request.uid, "code": INTERNAL_ERROR}
+                return internal_error(request.uid, code, reason)
+        self._metrics.internal_error(codes.INTERNAL_ERROR)
+        fields = {"uid": request.uid, "code": codes.INTERNAL_ERROR}
         log.error("internal error", exc_info=error, extra={"fields": fields})
-        return internal_denial(request.uid, INTERNAL_ERROR, f"internal error ({type(error).__name__})")
+        return internal_error(request.uid, codes.INTERNAL_ERROR, f"internal error ({type(error).__name__})")
 
 
 _FAULTS: dict[type[Exception], tuple[str, str]] = {
-    OverloadedError: (OVERLOADED, "Weightlock has too much to do: "),
-    NotReadyError: (NOT_READY, ""),
-    _UnanswerableError: (NO_ANSWER, ""),
-    UnresolvedError: (NO_ANSWER, ""),
+    OverloadedError: (codes.OVERLOADED, "Weightlock has too much to do: "),
+    NotReadyError: (codes.NOT_READY, ""),
+    _UnanswerableError: (codes.LOOKUP_FAILED, ""),
+    UnresolvedError: (codes.LOOKUP_FAILED, ""),
 }
 
 

@@ -10,7 +10,7 @@ import orjson
 from differential.case import Case, Person
 from differential.verdict import Said, refused
 from webhook.api.config import Settings
-from webhook.core.admission.verdict import Verdict, respond
+from webhook.core.admission.verdict import Verdict, to_response
 from webhook.core.kube.kinds import plural
 from webhook.core.kube.objects import group_kind
 from webhook.core.kube.review import parse_review
@@ -105,7 +105,7 @@ def _read(verdict: Verdict, case: Case) -> Said:
         frozenset(map(_cause, verdict.audits)),
         tuple(
             (key.removeprefix(f"{case.name}."), text)
-            for key, text in respond(verdict).audit_annotations.items()
+            for key, text in to_response(verdict).audit_annotations.items()
             if key.startswith(f"{case.name}.")
         ),
     )

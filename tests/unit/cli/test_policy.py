@@ -147,7 +147,7 @@ def test_export(run):
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionPolicyBinding",
     ]
-    assert err == "not exported: theirs: it reads weights, which only Weightlock knows\n"
+    assert err == "not exported: theirs: it reads weights, which only Weightlock provides\n"
 
 
 def test_export_as_json(run):

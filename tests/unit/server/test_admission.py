@@ -129,7 +129,7 @@ def faulty(kind):
         (NotReadyError("the API server cannot be reached"), "WL905", "the API server cannot be reached"),
         (RuntimeError("secret text"), "WL902", "internal error (RuntimeError)"),
         (RecursionError(), "WL902", "internal error (RecursionError)"),
-        (TimeoutError(), "WL905", "the API server did not respond in time"),
+        (TimeoutError(), "WL905", "the API server did not to_response in time"),
     ],
 )
 async def test_a_fault_is_a_denial_that_says_whose_it_is(serve, needy, review, caplog, fault, code, words):

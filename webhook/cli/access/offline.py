@@ -14,7 +14,7 @@ from webhook.core.admission.snapshot import APPROVALS, MODELS, REQUESTS
 from webhook.manifests.reader import ManifestError, read_bytes, read_path
 from webhook.manifests.shipped import shipped_policies
 from webhook.offline.provider import DirectoryProvider
-from webhook.offline.review import Asker, review
+from webhook.offline.review import Requester, review
 
 if TYPE_CHECKING:
     from webhook.manifests.reader import Manifest
@@ -54,7 +54,7 @@ def denials_of(denied: str, state: Path | None) -> list[str]:
 def _reviewed(manifests: list[Manifest], state: Path) -> list[str]:
     try:
         source = _source([shipped_policies(), state])
-        outcomes = [review(manifest, Asker(), source) for manifest in manifests]
+        outcomes = [review(manifest, Requester(), source) for manifest in manifests]
     except (ManifestError, FileNotFoundError) as error:
         raise UsageError(str(error)) from None
     return [finding.message for outcome in outcomes for finding in outcome.verdict.denials]

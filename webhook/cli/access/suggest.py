@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from webhook.cli.access.ledger import Ledger
 
 _USUAL = timedelta(hours=8)
-_MODELS = re.compile(r'may not read model ((?:"[^"]{1,253}"(?:, )?)+)')
+_MODELS = re.compile(r'is not allowed to read model ((?:"[^"]{1,253}"(?:, )?)+)')
 _QUOTED = re.compile(r'"([^"]{1,253})"')
 _ACCOUNT = re.compile(r"service account ([a-z0-9-]{1,63})/([a-z0-9.-]{1,253})")
 _COMMAND = re.compile(

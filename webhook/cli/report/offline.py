@@ -13,7 +13,7 @@ from webhook.app.errors import UsageError
 from webhook.cli.report.view import Findings, ordered
 from webhook.core.admission.provider import evaluate_sync
 from webhook.core.admission.replay import account_of, creation_of
-from webhook.core.admission.validate import refused
+from webhook.core.admission.validate import invalid_review
 from webhook.core.kube.kinds import plural
 from webhook.core.kube.objects import group_kind
 from webhook.core.kube.review import RefusedReviewError
@@ -21,7 +21,7 @@ from webhook.core.reports.evaluate import judge_live, sensitivities
 from webhook.core.reports.results import Gathering, Resource, results_of
 from webhook.core.workloads.templates import MalformedObjectError
 from webhook.manifests.reader import ManifestError, read_path
-from webhook.offline.review import Asker, judge, request_of
+from webhook.offline.review import Requester, judge, request_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -101,9 +101,9 @@ def _judge(
     if resource.uid:
         return _judge_live(document, resource, source, now)
     try:
-        judged = judge(request_of(manifest, Asker(), source), source, now)
+        judged = judge(request_of(manifest, Requester(), source), source, now)
     except RefusedReviewError as error:
-        verdict = refused(error)
+        verdict = invalid_review(error)
         return verdict, results_of(resource, verdict)
     verdict = judged.verdict
     reads = sensitivities(judged.request, source.snapshot(), judged.fetched)

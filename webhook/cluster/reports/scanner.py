@@ -12,6 +12,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NoReturn
 
+from webhook.api.codes import UNEVALUABLE
 from webhook.cluster.cache import PODS
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.client.backoff import Backoff
@@ -22,11 +23,10 @@ from webhook.cluster.reports.pages import each
 from webhook.cluster.reports.store import ReportStore
 from webhook.core.admission.provider import NotReadyError, UnresolvedError, evaluate
 from webhook.core.admission.replay import account_of, creation_of
-from webhook.core.admission.validate import internal_denial
+from webhook.core.admission.validate import internal_error
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.review import BadReviewError
 from webhook.core.kube.time import format_time
-from webhook.core.policies.policy import UNEVALUABLE_CODE
 from webhook.core.reports.changes import Marks
 from webhook.core.reports.documents import cluster_report, counts_of, digest_of, namespace_report
 from webhook.core.reports.evaluate import judge_live
@@ -300,5 +300,5 @@ class Scanner:
 
 
 def _unjudged(resource: Resource, why: str) -> tuple[Verdict, list[Result]]:
-    verdict = internal_denial(f"scan-{resource.uid}", UNEVALUABLE_CODE, why)
+    verdict = internal_error(f"scan-{resource.uid}", UNEVALUABLE, why)
     return verdict, results_of(resource, verdict)

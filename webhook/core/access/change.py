@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ValidationError
 
 from webhook.api.base import GROUP
+from webhook.api.codes import CHANGE_NEEDS_APPROVAL
 from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import WeightPolicy
-from webhook.core.access.problems import CHANGE, AccessProblem
+from webhook.core.access.problems import AccessProblem
 from webhook.core.access.signing import canonical
 from webhook.core.kube.objects import group_kind
 
@@ -77,7 +78,7 @@ def guard_change(
     what = "delete it" if digest == DELETION else "change it"
     return (
         AccessProblem(
-            CHANGE,
+            CHANGE_NEEDS_APPROVAL,
             f"{kind} {request.name} is under change control, and nobody approved to {what} like this",
             "weightlock access request --change FILE" + (" --delete" if digest == DELETION else ""),
         ),

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from webhook.api import codes
 from webhook.api.access import AccessApproval, AccessRequest, AccessSettings
 from webhook.api.faults import faults
-from webhook.core.access import problems as code
 from webhook.core.access.problems import AccessProblem, Case
 from webhook.core.access.signing import STAMP_TOLERANCE
 from webhook.core.access.stamp import STAMPS, is_access, person
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.objects import Lookup
     from webhook.core.kube.review import AdmissionRequest, UserInfo
 
-_PLACES = {"spec.reason": code.REASON, "spec.duration": code.DURATION}
+_PLACES = {"spec.reason": codes.REASON, "spec.duration": codes.DURATION}
 
 
 def guard(
@@ -64,7 +64,7 @@ def _nothing(case: Case) -> Iterator[AccessProblem]:  # noqa: ARG001 - one shape
 def _status(case: Case) -> Iterator[AccessProblem]:
     if case.request.user.username not in case.settings.controllers:
         yield AccessProblem(
-            code.STATUS,
+            codes.STATUS,
             f"the status of an {case.kind} is written by the Weightlock controller only",
             "leave status alone: it is for reading, and no decision rests on it",
         )
@@ -98,7 +98,7 @@ def _update(case: Case) -> Iterator[AccessProblem]:
     if _adds_signature(before, after) and case.request.user.username in case.settings.controllers:
         return
     yield AccessProblem(
-        code.IMMUTABLE,
+        codes.IMMUTABLE,
         f"{case.kind} {case.request.name} cannot be changed: what was decided on is what was asked for",
         "delete the request and make another"
         if case.kind == "AccessRequest"
@@ -124,13 +124,13 @@ def _delete(case: Case) -> Iterator[AccessProblem]:
         return
     if case.request.user.username not in case.settings.retention:
         yield AccessProblem(
-            code.UNDELETABLE,
+            codes.UNDELETABLE,
             f"AccessApproval {case.request.name} is kept as evidence",
             "to take an approval back, write another with decision: Revoke",
         )
     elif not may_delete(case, case.request.old_object or {}):
         yield AccessProblem(
-            code.UNDELETABLE,
+            codes.UNDELETABLE,
             f"AccessApproval {case.request.name} belongs to a request that still exists",
             "delete the AccessRequest first",
         )
@@ -147,7 +147,7 @@ def _impersonation(case: Case) -> Iterator[AccessProblem]:
     if marks or lacking:
         what = f"carries {marks[0]}" if marks else f"lacks {lacking[0]}"
         yield AccessProblem(
-            code.IMPERSONATED,
+            codes.IMPERSONATED,
             f"this session of {user.username} looks impersonated: it {what}",
             "sign in as yourself, without --as, and write it again",
         )
@@ -155,7 +155,7 @@ def _impersonation(case: Case) -> Iterator[AccessProblem]:
 
 def _malformed(kind: str, error: ValidationError) -> Iterator[AccessProblem]:
     for place, expected in faults(error)[:8]:
-        found = _PLACES.get(place, code.MALFORMED)
+        found = _PLACES.get(place, codes.INVALID_ACCESS_OBJECT)
         yield AccessProblem(
             found, f"{place}: {expected}", f"kubectl explain {kind.lower()}.spec shows the fields"
         )
@@ -170,14 +170,14 @@ def _stamps(case: Case, typed: AccessRequest | AccessApproval) -> Iterator[Acces
     at = parse_time(typed.spec.stamped_at)
     if stamped != person(case.request.user) or at is None or abs(case.now - at) > STAMP_TOLERANCE:
         yield AccessProblem(
-            code.STAMP,
+            codes.STAMP,
             f"spec.{field} is not the identity of {_name(case.request.user)} as admission stamps it",
             "Weightlock's mutating webhook did not run, or runs on another clock: tell your admin",
         )
     verifier = case.book.reader.verifier
     if verifier is not None and typed.spec.signature and verifier.mismatch(typed):
         yield AccessProblem(
-            code.STAMP,
+            codes.STAMP,
             "spec.signature does not match the object",
             "leave spec.signature out; if you did, another webhook changes these objects after Weightlock",
         )

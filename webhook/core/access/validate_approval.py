@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from webhook.api import codes
 from webhook.api.access import AccessRequest
 from webhook.api.base import GROUP
-from webhook.core.access import problems as code
 from webhook.core.access.model import Identity, Phase
 from webhook.core.access.problems import AccessProblem
 from webhook.core.access.rules import is_machine, is_own, may_approve
@@ -41,7 +41,7 @@ def approval_problems(case: Case, typed: AccessApproval) -> Iterator[AccessProbl
     if state.phase not in _OPEN:
         why = f": {state.reason}" if state.reason else ""
         yield AccessProblem(
-            code.OVER,
+            codes.REQUEST_CLOSED,
             f"request {ask.name} is {state.phase.lower()}{why}",
             "a new request is needed: weightlock access request",
         )
@@ -75,13 +75,13 @@ def _with_request(case: Case, name: str) -> AccessBook:
 def _unknown(name: str, ask: Ask | None, book: AccessBook) -> AccessProblem:
     if ask is not None:
         return AccessProblem(
-            code.UNKNOWN_REQUEST,
+            codes.UNKNOWN_REQUEST,
             f"spec.request.uid is not that of request {name}: another request had this name",
             f"read the request as it is now, then: weightlock access approve {name}",
         )
     ignored = book.ignored("AccessRequest", name)
     return AccessProblem(
-        code.UNKNOWN_REQUEST,
+        codes.UNKNOWN_REQUEST,
         f"request {name} counts for nothing: {ignored.reason}"
         if ignored is not None
         else f"there is no AccessRequest {name!r}",
@@ -97,18 +97,20 @@ def _voter(decision: str, case: Case, ask: Ask, book: AccessBook) -> Iterator[Ac
         return
     if own:
         yield AccessProblem(
-            code.OWN_REQUEST,
+            codes.OWN_REQUEST,
             f"{user.username} asked for this access or would get it, and so cannot approve it",
             "ask somebody else among the approvers",
         )
     rules = book.rules(ask.name)
     if is_machine(user.username) and user.username not in case.settings.machine_approvers:
         yield AccessProblem(
-            code.MACHINE, f"{user.username} is no person, and people decide", "sign in with your own account"
+            codes.SERVICE_ACCOUNT_VOTE,
+            f"{user.username} is no person, and people decide",
+            "sign in with your own account",
         )
     elif rules is not None and not may_approve(voter, rules, case.settings):
         yield AccessProblem(
-            code.NOT_ELIGIBLE,
+            codes.NOT_ELIGIBLE,
             f"{user.username} is no approver of {_what(ask)}",
             f"approvers are {approvers(rules)}",
         )
@@ -116,7 +118,7 @@ def _voter(decision: str, case: Case, ask: Ask, book: AccessBook) -> Iterator[Ac
     before = [vote for vote in book.votes(ask.name) if not marks.isdisjoint(vote.by.marks())]
     if decision == "Approve" and any(vote.request_uid == ask.uid for vote in before):
         yield AccessProblem(
-            code.TWICE,
+            codes.ALREADY_VOTED,
             f"{user.username} has decided on request {ask.name} already",
             "it needs somebody else now; to take your approval back: decision Revoke",
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from webhook.core.access import problems as code
+from webhook.api import codes
 from webhook.core.access.model import SubjectKey
 from webhook.core.access.problems import AccessProblem
 from webhook.core.access.rules import is_machine
@@ -31,12 +31,12 @@ def request_problems(case: Case, typed: AccessRequest) -> Iterator[AccessProblem
     if is_machine(username) and username not in case.settings.machine_requesters:
         # An approver could ask through a service account they control, and then approve it as themselves.
         yield AccessProblem(
-            code.MACHINE_REQUEST,
+            codes.SERVICE_ACCOUNT_REQUEST,
             f"{username} is no person, and only people ask",
             "ask as yourself, for that service account as the subject: weightlock access request",
         )
     if not spec.reason.strip():
-        yield AccessProblem(code.REASON, "spec.reason is blank", "say in a sentence what the access is for")
+        yield AccessProblem(codes.REASON, "spec.reason is blank", "say in a sentence what the access is for")
     if spec.model:
         yield from _model(case, typed)
     elif spec.waiver is not None:
@@ -50,7 +50,7 @@ def _model(case: Case, typed: AccessRequest) -> Iterator[AccessProblem]:
     rules = case.book.models.get(spec.model)
     if rules is None:
         yield AccessProblem(
-            code.UNKNOWN_MODEL,
+            codes.UNKNOWN_MODEL,
             f"there is no ModelWeights {spec.model!r}",
             _which(spec.model, tuple(case.book.models)),
         )
@@ -73,7 +73,7 @@ def _subject(case: Case, subject: SubjectKey) -> Iterator[AccessProblem]:
         return
     if case.lookup.get("ServiceAccount", subject.namespace, subject.name) is None:
         yield AccessProblem(
-            code.UNKNOWN_SUBJECT,
+            codes.UNKNOWN_SUBJECT,
             f"there is no {subject}",
             f"kubectl get serviceaccounts -n {subject.namespace} lists them; create it first",
         )
@@ -82,11 +82,11 @@ def _subject(case: Case, subject: SubjectKey) -> Iterator[AccessProblem]:
 def _duration(wanted: Duration, limit: Duration, what: str) -> Iterator[AccessProblem]:
     if not wanted.timedelta:
         yield AccessProblem(
-            code.DURATION, "spec.duration is zero", f"ask for more than 0 and at most {limit}"
+            codes.DURATION, "spec.duration is zero", f"ask for more than 0 and at most {limit}"
         )
     elif wanted.timedelta > limit.timedelta:
         yield AccessProblem(
-            code.DURATION,
+            codes.DURATION,
             f"spec.duration {wanted} is longer than {what} allows",
             f"ask for at most {limit}; it can be asked for again",
         )
@@ -97,7 +97,7 @@ def _break_glass(case: Case, typed: AccessRequest) -> Iterator[AccessProblem]:
     if is_machine(user.username) or set(user.groups).isdisjoint(settings.groups):
         groups = " or ".join(settings.groups)
         yield AccessProblem(
-            code.BREAK_GLASS,
+            codes.BREAK_GLASS,
             f"{user.username} may not break the glass",
             f"members of {groups} may; others ask without breakGlass" if groups else "ask without breakGlass",
         )
@@ -107,18 +107,20 @@ def _break_glass(case: Case, typed: AccessRequest) -> Iterator[AccessProblem]:
 def _waiver(case: Case, typed: AccessRequest, waiver: Waiver) -> Iterator[AccessProblem]:
     settings = case.settings.waivers
     if settings.rules is None or not PatternSet(settings.codes).matches(waiver.code):
-        codes = ", ".join(settings.codes)
+        waivable = ", ".join(settings.codes)
         yield AccessProblem(
-            code.NOT_WAIVABLE,
+            codes.NOT_WAIVABLE,
             f"policy code {waiver.code} cannot be waived",
-            "there are no waivers in this cluster" if settings.rules is None else f"these can be: {codes}",
+            "there are no waivers in this cluster" if settings.rules is None else f"these can be: {waivable}",
         )
         return
     try:
         compile_selector(waiver.pod_selector)
     except SelectorError as error:
         yield AccessProblem(
-            code.MALFORMED, f"spec.waiver.podSelector: {error}", "write it as in a Deployment's spec.selector"
+            codes.INVALID_ACCESS_OBJECT,
+            f"spec.waiver.podSelector: {error}",
+            "write it as in a Deployment's spec.selector",
         )
     yield from _duration(typed.spec.duration, settings.rules.max_duration, "a waiver")
 
@@ -128,7 +130,7 @@ def _change(case: Case, typed: AccessRequest, kind: str, name: str) -> Iterator[
     if not control.enabled or kind not in control.kinds:
         kinds = ", ".join(control.kinds) if control.enabled else "none"
         yield AccessProblem(
-            code.NOT_GOVERNED,
+            codes.NOT_UNDER_CHANGE_CONTROL,
             f"changes of {kind} need no approval here",
             f"kinds under change control: {kinds}",
         )

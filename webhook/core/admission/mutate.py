@@ -15,7 +15,7 @@ from webhook.core.admission.requests import (
     is_exempt,
     object_of,
 )
-from webhook.core.admission.verdict import Verdict, settle
+from webhook.core.admission.verdict import Verdict
 from webhook.core.injection import plan as inject
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
@@ -45,7 +45,7 @@ def mutate(
     ``signer`` is given only where the caller is known to be the API server; who else asks gets no signature.
     """
     if is_exempt(request, snapshot):
-        return settle(request.uid, ())
+        return Verdict.of(request.uid, ())
     operations = stamp(request, signer, now, trusted_caller=signer is not None)
     injected = False
     if creates_pod(request) or debugs_pod(request):
@@ -54,16 +54,16 @@ def mutate(
             facts = gather(request, snapshot, lookup)
             if debugs_pod(request):
                 operations += _hide_from_added(request, snapshot, facts)
-                return replace(settle(request.uid, ()), patch=tuple(operations))
+                return replace(Verdict.of(request.uid, ()), patch=tuple(operations))
             wanted = injection_plan(request, snapshot, facts, now)
         except MissingObjectError:
             return RequiredData(objects=frozenset(lookup.missing))
         except MalformedObjectError:
             # Validation says so in words; there is nothing safe to add.
-            return settle(request.uid, ())
+            return Verdict.of(request.uid, ())
         operations += inject.patch(object_of(request), wanted)
         injected = wanted.agent is not None
-    return replace(settle(request.uid, ()), patch=tuple(operations), injected=injected)
+    return replace(Verdict.of(request.uid, ()), patch=tuple(operations), injected=injected)
 
 
 def _hide_from_added(

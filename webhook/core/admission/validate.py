@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from webhook.api import codes
 from webhook.cel import Bindings
 from webhook.cel.ast import managed_fields
 from webhook.cel.authz import Answers, UnansweredError
@@ -26,7 +27,7 @@ from webhook.core.admission.requests import (
     updates_pod,
 )
 from webhook.core.admission.subject import subject_of
-from webhook.core.admission.verdict import Verdict, settle
+from webhook.core.admission.verdict import Verdict
 from webhook.core.injection import plan as inject
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
@@ -44,16 +45,10 @@ if TYPE_CHECKING:
     from webhook.core.kube.review import AdmissionRequest, RefusedReviewError
     from webhook.core.policies.policy import Policy
 
-UNSAFE_DOCUMENT = "WL501"
-MALFORMED_OBJECT = "WL502"
-NOT_INJECTED = "WL301"
-RESERVED_NAME = "WL302"
-UNDELIVERABLE = "WL303"
-UNREADABLE = "WL304"
 _OURS = "weightlock"
 _WRITES = frozenset({"CREATE", "UPDATE"})
 _UNREADABLE = Finding(
-    UNREADABLE,
+    codes.UNREADABLE,
     _OURS,
     "readers may not be let at what the sidecar delivers: set securityContext.fsGroup on the pod",
     "set fsGroup, or one runAsUser for the whole pod",
@@ -75,21 +70,21 @@ def validate(
     With a ``clock`` (seconds) each policy is evaluated by itself and timed; the verdict is the same.
     """
     if is_exempt(request, snapshot):
-        return settle(
+        return Verdict.of(
             request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),)
         )
-    judge = _Judge(request, snapshot, fetched, now, clock)
+    judge = _Validation(request, snapshot, fetched, now, clock)
     try:
         findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
     except MalformedObjectError as error:
         fix = "correct the object: kubectl explain shows the fields"
-        findings = [Finding(MALFORMED_OBJECT, _OURS, f"the object cannot be judged: {error}", fix)]
-        return replace(settle(request.uid, findings), timings=tuple(judge.timings))
+        findings = [Finding(codes.MALFORMED_OBJECT, _OURS, f"the object cannot be judged: {error}", fix)]
+        return replace(Verdict.of(request.uid, findings), timings=tuple(judge.timings))
     except MissingObjectError:
         pass
     if judge.answers.open or judge.lookup.missing:
         return RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
-    verdict = settle(request.uid, findings, judge.audit)
+    verdict = Verdict.of(request.uid, findings, judge.audit)
     return replace(verdict, timings=tuple(judge.timings))
 
 
@@ -97,24 +92,24 @@ def evaluations(
     request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData, now: datetime
 ) -> Iterator[tuple[Policy, TemplateFacts, Bindings]]:
     """What `validate` evaluates, for those who explain a verdict; ``fetched`` is what it came to in the end."""
-    yield from _Judge(request, snapshot, fetched, now, None).evaluations()
+    yield from _Validation(request, snapshot, fetched, now, None).evaluations()
 
 
-def refused(error: RefusedReviewError) -> Verdict:
+def invalid_review(error: RefusedReviewError) -> Verdict:
     """A review that no policy can judge safely."""
     fix = "remove what is named here from the object; no Kubernetes object needs it"
-    return settle(
-        error.uid, [Finding(UNSAFE_DOCUMENT, _OURS, f"the request is refused: {error.reason}", fix)]
+    return Verdict.of(
+        error.uid, [Finding(codes.UNSAFE_DOCUMENT, _OURS, f"the request is refused: {error.reason}", fix)]
     )
 
 
-def internal_denial(uid: str, code: str, reason: str) -> Verdict:
+def internal_error(uid: str, code: str, reason: str) -> Verdict:
     """A fault of ours: nothing was judged, so nothing is allowed."""
     message = f"the request could not be checked: {reason}"
-    return settle(uid, [Finding(code, _OURS, message, reason="InternalError", unevaluable=True)])
+    return Verdict.of(uid, [Finding(code, _OURS, message, reason="InternalError", unevaluable=True)])
 
 
-class _Judge:
+class _Validation:
     """One validation: its lookups, its answers, and what the policies said."""
 
     def __init__(
@@ -147,20 +142,22 @@ class _Judge:
         findings: list[Finding] = []
         for facts in self._templates():
             bindings = self._bindings(facts, matching, whole=candidates.see_managed_fields)
-            timings, left = candidates.settle(bindings, matching)
+            timings, pending = candidates.evaluate_batches(bindings, matching)
             self.timings += timings
-            for each in left:
-                findings += self._evaluate(each.policy, facts, bindings, skips=each.skips)
+            for each in pending:
+                findings += self._evaluate(each.policy, facts, bindings, condition_false=each.condition_false)
         return findings
 
     def _evaluate(
-        self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, skips: bool = False
+        self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, condition_false: bool = False
     ) -> list[Finding]:
         """The violations of one policy."""
         clock = self._clock
         begun = clock() if clock else None
         try:
-            evaluation = policy.evaluate(self.request, bindings, self.lookup, facts.path, skips=skips)
+            evaluation = policy.evaluate(
+                self.request, bindings, self.lookup, facts.path, condition_false=condition_false
+            )
         except (UnansweredError, MissingObjectError):
             # Go on, so that all that is needed is fetched in one round.
             return []
@@ -189,17 +186,17 @@ class _Judge:
         pod = object_of(self.request)
         wanted = injection_plan(self.request, self.snapshot, self._templates(), self.now)
         fix = "rename it: names that begin with weightlock- belong to Weightlock"
-        findings = [Finding(RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
+        findings = [Finding(codes.RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
         if wanted.agent is not None:
             if inject.patch(pod, wanted):
                 message = "the pod reads weights and does not carry the key sidecar as Weightlock adds it"
                 fix = "remove your own version of it; if you wrote none, another webhook changes pods after Weightlock"
-                findings.append(Finding(NOT_INJECTED, _OURS, message, fix))
+                findings.append(Finding(codes.SIDECAR_MODIFIED, _OURS, message, fix))
             elif inject.may_be_unreadable(pod, wanted, self.snapshot.settings.injection):
                 findings.append(_UNREADABLE)
         if wanted.undeliverable:
             findings += [
-                Finding(UNDELIVERABLE, _OURS, str(error), error.fix) for error in wanted.undeliverable
+                Finding(codes.UNDELIVERABLE, _OURS, str(error), error.fix) for error in wanted.undeliverable
             ]
         return findings
 
@@ -220,7 +217,7 @@ class _Judge:
         fix = "leave the key sidecar and its volumes as they are; delete the pod to get another"
         old = self.request.old_object or {"spec": {}}
         return [
-            Finding(RESERVED_NAME, _OURS, text, fix)
+            Finding(codes.RESERVED_NAME, _OURS, text, fix)
             for text in inject.tampering(object_of(self.request), old)
         ]
 

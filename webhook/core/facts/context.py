@@ -30,7 +30,7 @@ class Context:
 
 
 def context(namespace: str, lookup: Lookup, catalog: Catalog, settings: Settings) -> Context:
-    """The context of an evaluation. Whoever makes it calls ``finder.finish()`` at the end."""
+    """The context of an evaluation. Whoever makes it calls ``finder.raise_if_missing()`` at the end."""
     finder = Finder(lookup)
     backends = protected_backends(catalog, lookup) if catalog else None
     return Context(

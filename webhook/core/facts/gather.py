@@ -37,7 +37,7 @@ def gather(
     weights = gather_weights(pod, here)
     devices, claimed = gather_devices(pod, here, host_paths)
     escapes = tuple(sorted({*claimed, *gather_escapes(pod, host_paths)}))
-    here.finder.finish()
+    here.finder.raise_if_missing()
     return Facts(weights, devices, escapes)
 
 

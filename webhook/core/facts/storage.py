@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.objects import Lookup
     from webhook.core.storage.catalog import Catalog
     from webhook.core.storage.model import Model
-    from webhook.core.storage.reach import Reach
+    from webhook.core.storage.refs import ProtectedRef
 
 
 def gather_object(
@@ -57,7 +57,7 @@ def gather_object(
         weights = {use for use in facts.weights if use.model not in known}
         weights.update(_undeclared(kind, document, old, here))
         facts = Facts(tuple(sorted(weights)), added.devices, added.escapes)
-    here.finder.finish()
+    here.finder.raise_if_missing()
     return facts
 
 
@@ -99,7 +99,9 @@ def _group_content(document: Document, here: Context) -> Facts:
     return _besides(found, document, "volumeGroupSnapshotRef", GROUP_SNAPSHOT, here)
 
 
-def _besides(found: Iterable[Reach], document: Document, field: str, kind: str, here: Context) -> Facts:
+def _besides(
+    found: Iterable[ProtectedRef], document: Document, field: str, kind: str, here: Context
+) -> Facts:
     """What a content reaches besides the claims that its snapshot names: that snapshot was judged for those."""
     reference = object_at(object_at(document, "spec", ""), field, "spec")
     namespace, name = (text_at(reference, key, f"spec.{field}") for key in ("namespace", "name"))
@@ -123,7 +125,7 @@ def _resource_claim_template(document: Document, here: Context) -> Facts:
     return _devices(object_at(object_at(document, "spec", ""), "spec", "spec"), "spec.spec", here)
 
 
-def _weights(found: Iterable[Reach], here: Context) -> Facts:
+def _weights(found: Iterable[ProtectedRef], here: Context) -> Facts:
     return Facts(tuple(sorted({weight_use(reach, "") for reach in found})) if here.catalog else ())
 
 

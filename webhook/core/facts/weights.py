@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.facts.model import WeightUse
 from webhook.core.kube.fields import object_at, text_at
-from webhook.core.storage.reach import Reach
+from webhook.core.storage.refs import ProtectedRef
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
@@ -44,19 +44,19 @@ def gather_weights(pod: PodView, context: Context) -> tuple[WeightUse, ...]:
     for path, name, container in pod.containers:
         image = text_at(container, "image", path)
         for model in context.catalog.of_image(image) if image else ():
-            found.add(weight_use(Reach(model, "image", image), f"{path}.image", containers=(name,)))
+            found.add(weight_use(ProtectedRef(model, "image", image), f"{path}.image", containers=(name,)))
     return tuple(sorted(found))
 
 
 def weight_use(
-    reach: Reach, volume: str, *, read_only: bool = True, containers: tuple[str, ...] = ()
+    reach: ProtectedRef, volume: str, *, read_only: bool = True, containers: tuple[str, ...] = ()
 ) -> WeightUse:
     """One thing reached, as a fact."""
     model = reach.model
     return WeightUse(model.name, model.sensitivity, volume, reach.via, read_only, containers, reach.detail)
 
 
-def _uses(pod: PodView, name: str, found: Iterable[Reach], *, read_only: bool) -> Iterator[WeightUse]:
+def _uses(pod: PodView, name: str, found: Iterable[ProtectedRef], *, read_only: bool) -> Iterator[WeightUse]:
     """The facts of one volume; a model reached in two ways is read in one."""
     containers, only_read = pod.readers(name)
     seen = set()
@@ -66,10 +66,10 @@ def _uses(pod: PodView, name: str, found: Iterable[Reach], *, read_only: bool) -
             yield weight_use(reach, name, read_only=read_only or only_read, containers=containers)
 
 
-def _volume(volume: Mapping[str, Any], path: str, context: Context) -> tuple[Reach, ...]:
+def _volume(volume: Mapping[str, Any], path: str, context: Context) -> tuple[ProtectedRef, ...]:
     """What one volume of a pod reaches; each source that is set counts, though Kubernetes allows only one."""
     resolver, namespace = context.resolver, context.namespace
-    found: list[Reach] = []
+    found: list[ProtectedRef] = []
     if volume.get("persistentVolumeClaim") is not None:
         claim = object_at(volume, "persistentVolumeClaim", path)
         found.extend(resolver.claim(namespace, text_at(claim, "claimName", f"{path}.persistentVolumeClaim")))
@@ -77,14 +77,16 @@ def _volume(volume: Mapping[str, Any], path: str, context: Context) -> tuple[Rea
         found.extend(_ephemeral(volume, path, namespace, resolver))
     if volume.get("image") is not None:
         reference = text_at(object_at(volume, "image", path), "reference", f"{path}.image")
-        found.extend(Reach(model, "image", reference) for model in context.catalog.of_image(reference))
+        found.extend(ProtectedRef(model, "image", reference) for model in context.catalog.of_image(reference))
     backend = backend_of(volume, path)
     if backend is not None:
         found.extend(resolver.backend(backend))
     return tuple(found)
 
 
-def _ephemeral(volume: Mapping[str, Any], path: str, namespace: str, resolver: Resolver) -> tuple[Reach, ...]:
+def _ephemeral(
+    volume: Mapping[str, Any], path: str, namespace: str, resolver: Resolver
+) -> tuple[ProtectedRef, ...]:
     template = object_at(object_at(volume, "ephemeral", path), "volumeClaimTemplate", f"{path}.ephemeral")
     place = f"{path}.ephemeral.volumeClaimTemplate"
     metadata = {"annotations": object_at(template, "metadata", place).get("annotations")}

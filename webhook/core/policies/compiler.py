@@ -1,4 +1,4 @@
-"""From a policy's objects to a compiled `Policy`, and what stands in for one that cannot be compiled or even read.
+"""Compile a policy's objects to a `Policy`, and build a substitute for one that cannot be compiled or read.
 
 Every expression is compiled in the environment its field has in Kubernetes: matchConditions know no variables and a
 null namespaceObject, messages and audit annotations no authorizer (k8s.io/apiserver
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from webhook.api import codes
 from webhook.api.policy import MatchResources, ResourceRule, WeightPolicySpec
 from webhook.cel import CompileError, Environment, Variables, environment
 from webhook.core.kube.objects import group_kind
@@ -24,11 +25,9 @@ if TYPE_CHECKING:
     from webhook.cel.environment import Expectation
     from webhook.core.kube.fields import Document
 
-DEFAULT_CODE = "WL500"
-
 
 class PolicyError(ValueError):
-    """A policy that does not compile; the message names the field and shows where, for its author."""
+    """A policy that does not compile. The message names the field and the position for its author."""
 
     def __init__(self, name: str, field: str, error: str) -> None:
         super().__init__(f"{name}: {field}: {error}")
@@ -39,13 +38,13 @@ class PolicyError(ValueError):
 def compile_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPolicySpec) -> Policy:
     """Compile a policy with its binding (a WeightPolicy is both). Raises `PolicyError` with field, place and caret."""
     compiler = _Compiler(name, spec)
-    code = getattr(spec, "code", DEFAULT_CODE)
+    code = getattr(spec, "code", codes.CUSTOM_POLICY)
     fix = compiler.optional("spec.fix", getattr(spec, "fix", ""))
     ref, kind = binding.param_ref, spec.param_kind
     if ref is not None and kind is None:
         if binding is spec:
             raise PolicyError(name, "spec.paramRef", "the policy has no paramKind")
-        # A binding of its own may say more than its policy asks for (policy/generic/policy_dispatcher.go).
+        # A separate binding may set params that its policy does not read (policy/generic/policy_dispatcher.go).
         ref = None
     param_kind = group_kind(kind.api_version, kind.kind) if kind else ""
     return Policy(
@@ -77,10 +76,10 @@ def compile_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPol
 
 
 def broken_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPolicySpec, error: str) -> Policy:
-    """A policy that does not compile: under Fail it denies whatever it would have judged, under Ignore nothing."""
+    """Build a policy that does not compile: under Fail it denies everything that it matches, under Ignore nothing."""
     return Policy(
         name=name,
-        code=getattr(spec, "code", DEFAULT_CODE),
+        code=getattr(spec, "code", codes.CUSTOM_POLICY),
         fails_closed=spec.failure_policy == "Fail",
         actions=tuple(binding.validation_actions),
         controls=tuple(getattr(spec, "controls", ())),
@@ -96,7 +95,7 @@ def broken_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPoli
 
 
 def unreadable_policy(name: str, document: Document | None, error: str) -> Policy:
-    """A policy whose object cannot be read: it denies what its matchConstraints name, or pods where even those fail."""
+    """Build a policy whose object is unreadable: it denies what its matchConstraints name, or all pods."""
     spec = document.get("spec") if document else None
     try:
         constraints = MatchResources.model_validate(
@@ -115,7 +114,7 @@ def unreadable_policy(name: str, document: Document | None, error: str) -> Polic
 
 
 def _readable_matcher(resources: MatchResources | None) -> Matcher:
-    """What the constraints match, or more: a selector that cannot be read leaves nothing out."""
+    """Compile the constraints. A selector that cannot be read excludes nothing."""
     try:
         return Matcher.compile(resources)
     except SelectorError:
@@ -124,7 +123,7 @@ def _readable_matcher(resources: MatchResources | None) -> Matcher:
 
 
 class _Compiler:
-    """Compiles the expressions of one policy in the environment each field has in Kubernetes."""
+    """Compile the expressions of one policy in the environment that each field has in Kubernetes."""
 
     def __init__(self, name: str, spec: PolicySpec) -> None:
         self.name = name

@@ -1,7 +1,7 @@
-"""A WeightPolicy as a plain ValidatingAdmissionPolicy with its binding, where the API server could evaluate it itself.
+"""Export a WeightPolicy as a ValidatingAdmissionPolicy with its binding, if the API server can evaluate it.
 
-Weightlock's own variables exist only here, so a policy that reads one cannot be exported; what it reads is the reason
-given. Code, controls and the sense of ``fix`` have no field of their own there and travel as annotations.
+Only Weightlock provides its own CEL variables, so a policy that reads one is not exported, and the reason names the
+variable. Code and controls have no field in the native kinds and become annotations.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OURS = ("code", "fix", "controls", "validationActions", "paramRef", "matchResou
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """The native manifests of one policy; none, and a reason, where there cannot be any."""
+    """The native manifests of one policy, or the reason why there are none."""
 
     policy: str
     manifests: tuple[Document, ...] = ()
@@ -33,13 +33,13 @@ class Export:
 
 
 def export(policy: WeightPolicy, compiled: Policy) -> Export:
-    """Export one policy; ``compiled`` is the same one, compiled."""
+    """Export one policy. ``compiled`` is the same policy, compiled."""
     name = policy.metadata.name
     read = sorted(
         {root for program in _programs(compiled) for root in program.references} & FACT_VARIABLES.keys()
     )
     if read:
-        return Export(name, reason=f"it reads {', '.join(read)}, which only Weightlock knows")
+        return Export(name, reason=f"it reads {', '.join(read)}, which only Weightlock provides")
     spec: dict[str, Any] = policy.model_dump(mode="json", by_alias=True, exclude_unset=True)["spec"]
     own = {key: spec.pop(key) for key in _OURS if key in spec}
     for rule in spec.get("validations", ()):
@@ -60,7 +60,7 @@ def export(policy: WeightPolicy, compiled: Policy) -> Export:
 
 
 def _programs(policy: Policy) -> Iterator[Program]:
-    """Everything that would be evaluated there; ``fix`` would not."""
+    """Yield every program that the API server would evaluate. It does not evaluate ``fix``."""
     yield from (program for _, program in policy.conditions)
     for rule in policy.rules:
         yield rule.expression

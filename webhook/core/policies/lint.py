@@ -1,6 +1,7 @@
-"""Everything an author should know about a policy: what is wrong with it, and what will surprise them.
+"""Report errors and advice for the author of a policy.
 
-Errors are what admission would refuse; warnings are advice. Every expression is looked at, not only the first bad one.
+Errors are those that admission would deny, warnings are advice. Every expression is checked, not only the first bad
+one.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _TYPES: dict[str, type[WeightPolicy | ValidatingAdmissionPolicy]] = {
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """One thing about a policy. ``line`` and ``column`` are those of the expression, from 1; 0 where there is none."""
+    """One remark on a policy. ``line`` and ``column`` count from 1 within the expression; 0 if there is none."""
 
     level: str
     policy: str
@@ -50,7 +51,7 @@ class Remark:
 
 
 def lint_policy(document: Document) -> tuple[Remark, ...]:
-    """The remarks on a WeightPolicy or ValidatingAdmissionPolicy; none for an object of another kind."""
+    """Return the remarks on a WeightPolicy or ValidatingAdmissionPolicy; none for an object of another kind."""
     model = _TYPES.get(str(document.get("kind")))
     if model is None:
         return ()
@@ -69,7 +70,7 @@ def _reachability(name: str, spec: PolicySpec) -> Iterator[Remark]:
 
 
 class _Linter:
-    """Compiles every expression of one policy by itself, each in the environment its field has."""
+    """Compile every expression of one policy alone, each in the environment of its field."""
 
     def __init__(self, name: str, spec: PolicySpec) -> None:
         has_params = spec.param_kind is not None
@@ -82,7 +83,7 @@ class _Linter:
         self._broken: set[str] = set()
 
     def remarks(self) -> Iterator[Remark]:
-        """Every remark, in the order of the fields."""
+        """Yield every remark, in the order of the fields."""
         yield from self._of_conditions()
         yield from self._of_variables()
         for index, rule in enumerate(self._spec.validations):
@@ -123,7 +124,7 @@ class _Linter:
         try:
             self._text_variables.define(name, source)
         except CompileError:
-            # It reads `authorizer`, which no message may; a message that uses it is the error.
+            # It reads `authorizer`, which messages may not. A message that uses it is the error.
             return
 
     def _of(self, field: str, source: str, expect: Expectation, variables: Variables) -> Iterator[Remark]:
@@ -141,7 +142,7 @@ class _Linter:
                 any(f"'variables.{name}'" in issue.message for name in self._broken)
                 or "'*error*'" in issue.message
             ):
-                # Said once, where the variable is defined.
+                # Reported once, where the variable is defined.
                 continue
             yield Remark("error", self._name, field, issue.message, issue.line, issue.column, issue.caret)
 

@@ -1,4 +1,4 @@
-"""Which requests a policy speaks of: resource rules and selectors, as the API server matches them.
+"""Match requests with resource rules and selectors as the API server does.
 
 Source: k8s.io/apiserver pkg/admission/plugin/webhook/predicates (rules, namespace, object) and
 pkg/admission/plugin/policy/matching.
@@ -25,7 +25,7 @@ NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
 
 @dataclass(frozen=True, slots=True)
 class RequestKind:
-    """The part of a request that resource rules look at, so that the answer can be kept for the next one like it."""
+    """The part of a request that resource rules read. It is the key of a memo."""
 
     group: str
     version: str
@@ -36,7 +36,7 @@ class RequestKind:
 
     @classmethod
     def of(cls, request: AdmissionRequest) -> RequestKind:
-        """The kind of one request."""
+        """Return the kind of one request."""
         resource = request.resource
         namespaced = bool(request.namespace) and resource.name != "namespaces"
         return cls(
@@ -61,7 +61,7 @@ class Matcher:
 
     @classmethod
     def compile(cls, resources: MatchResources | None) -> Matcher:
-        """Compile; None matches everything, as a binding without matchResources does."""
+        """Compile. None matches everything, as a binding without matchResources does."""
         if resources is None:
             return cls((), (), exact=False, namespaces=None, objects=None)
         return cls(
@@ -73,7 +73,7 @@ class Matcher:
         )
 
     def may_match(self, kind: RequestKind) -> bool:
-        """Whether the rules can match a request of this kind; names and selectors are still to be looked at."""
+        """Whether the rules can match a request of this kind. Names and selectors are not checked here."""
         if any(
             not rule.resource_names and _rule_matches(rule, kind, exact=self.exact) for rule in self.excluded
         ):
@@ -81,7 +81,7 @@ class Matcher:
         return not self.rules or any(_rule_matches(rule, kind, exact=self.exact) for rule in self.rules)
 
     def remainder(self, kind: RequestKind) -> Matcher | None:
-        """What is left to look at for a request of a kind that `may_match`: names and selectors; None: nothing."""
+        """Return the names and selectors that still decide for a kind that `may_match`; None if there are none."""
         rules = tuple(rule for rule in self.rules if _rule_matches(rule, kind, exact=self.exact))
         if any(not rule.resource_names for rule in rules):
             rules = ()
@@ -125,10 +125,10 @@ class Matcher:
 
 
 def namespace_object(name: str, lookup: Lookup) -> Document:
-    """The namespace; one that a state directory does not hold has the label every namespace has."""
-    found = lookup.get("Namespace", "", name)
-    if found is not None:
-        return found
+    """Return the namespace. One that a state directory lacks has the label that every namespace has."""
+    document = lookup.get("Namespace", "", name)
+    if document is not None:
+        return document
     return {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -137,20 +137,20 @@ def namespace_object(name: str, lookup: Lookup) -> Document:
 
 
 def namespace_labels(name: str, lookup: Lookup) -> dict[str, str]:
-    """The labels of a namespace. Raises `MissingObjectError`."""
+    """Return the labels of a namespace. Raises `MissingObjectError`."""
     labels = labels_of(namespace_object(name, lookup))
     return labels if NAMESPACE_NAME_LABEL in labels else {**labels, NAMESPACE_NAME_LABEL: name}
 
 
 def labels_of(document: Document | None) -> dict[str, str]:
-    """metadata.labels, or nothing where they are absent or malformed."""
+    """Return metadata.labels; empty if they are absent or malformed."""
     metadata = document.get("metadata") if document else None
     labels = metadata.get("labels") if isinstance(metadata, dict) else None
     return labels if isinstance(labels, dict) else {}
 
 
 def _selector(selector: LabelSelector | None) -> Selector | None:
-    """A compiled selector, or None where it matches everything."""
+    """Return a compiled selector, or None if it matches everything."""
     compiled = compile_selector(selector) if selector is not None else Selector()
     return None if compiled == Selector() else compiled
 

@@ -1,7 +1,7 @@
-"""Match rules that can never match, or never matter: what an author of a policy most likely did not mean.
+"""Find match rules that can never match or have no effect.
 
-It looks at the rules alone, never at a request. What resources and subresources allow is Kubernetes' own: see
-k8s.io/apiserver pkg/endpoints/installer.go for which verbs a subresource has.
+Only the rules are read, never a request. The verbs of each subresource are those of k8s.io/apiserver
+pkg/endpoints/installer.go.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _LISTS = (*_PLAIN_LISTS, "resources")
 
 
 def unreachable(spec: PolicySpec | WeightPolicySpec) -> Iterator[tuple[str, str]]:
-    """Each as (field, what is wrong with it), in the order of the fields."""
+    """Yield (field, problem) in the order of the fields."""
     constraints = spec.match_constraints
     if constraints is None or not constraints.resource_rules:
-        yield "spec.matchConstraints.resourceRules", "there are none, so the policy never applies"
+        yield "spec.matchConstraints.resourceRules", "there are no rules, so the policy never applies"
     else:
         yield from _rules("spec.matchConstraints", constraints)
     binding = getattr(spec, "match_resources", None)
@@ -48,9 +48,9 @@ def unreachable(spec: PolicySpec | WeightPolicySpec) -> Iterator[tuple[str, str]
         yield from _rules("spec.matchResources", binding)
     for index, condition in enumerate(spec.match_conditions):
         if condition.expression.strip() == "false":
-            yield f"spec.matchConditions[{index}]", "it is always false, so the policy never applies"
+            yield f"spec.matchConditions[{index}]", "always false, so the policy never applies"
     if not spec.validations and not spec.audit_annotations:
-        yield "spec.validations", "there are none, so the policy says nothing"
+        yield "spec.validations", "there are no validations, so the policy has no effect"
 
 
 def _rules(field: str, resources: MatchResources) -> Iterator[tuple[str, str]]:
@@ -60,23 +60,23 @@ def _rules(field: str, resources: MatchResources) -> Iterator[tuple[str, str]]:
         yield from _impossible(place, rule)
         covering = next((other for other in rules[:index] if _covers(other, rule)), None)
         if covering is not None:
-            yield place, f"rule {rules.index(covering)} matches all of it already"
+            yield place, f"rule {rules.index(covering)} already matches the same requests"
         elif any(_covers(excluded, rule) for excluded in resources.exclude_resource_rules):
-            yield place, "excludeResourceRules takes all of it away"
+            yield place, "excludeResourceRules excludes all of it"
 
 
 def _impossible(place: str, rule: ResourceRule) -> Iterator[tuple[str, str]]:
     for name in _LISTS:
         if not getattr(rule, name):
             camel = name.replace("_g", "G").replace("_v", "V")
-            yield f"{place}.{camel}", "it is empty, so the rule never matches"
+            yield f"{place}.{camel}", "empty, so the rule never matches"
     operations = set(rule.operations)
     if rule.resources and set(rule.resources) <= _CONNECTED and not operations & {"CONNECT", _EVERYTHING}:
-        yield f"{place}.operations", "these resources are only ever connected to: CONNECT"
+        yield f"{place}.operations", "these resources support only the operation CONNECT"
     if rule.resources and operations == {"CONNECT"} and not any(map(_may_be_connected, rule.resources)):
-        yield f"{place}.operations", "none of these resources can be connected to"
+        yield f"{place}.operations", "none of these resources supports CONNECT"
     if rule.resources and set(rule.resources) <= _CREATED and not operations & {"CREATE", _EVERYTHING}:
-        yield f"{place}.operations", "these resources are only ever created: CREATE"
+        yield f"{place}.operations", "these resources support only the operation CREATE"
     plain = {resource.partition("/")[0] for resource in rule.resources}
     wrong = {"Cluster": _NAMESPACED, "Namespaced": _CLUSTER_SCOPED}.get(rule.scope, frozenset())
     if plain and plain <= wrong:
@@ -88,7 +88,7 @@ def _may_be_connected(resource: str) -> bool:
 
 
 def _covers(wide: ResourceRule, narrow: ResourceRule) -> bool:
-    """Whether every request the narrow rule matches is matched by the wide one, too."""
+    """Whether the wide rule matches every request that the narrow rule matches."""
     return (
         all(
             _listed(getattr(wide, name), getattr(narrow, name))

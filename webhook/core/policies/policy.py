@@ -1,4 +1,4 @@
-"""A compiled policy, and its evaluation on one request: which rules were broken, in the words of the policy.
+"""Evaluate a compiled policy on one request and report each violation in the policy's own words.
 
 The meaning of every field is ValidatingAdmissionPolicy's (k8s.io/apiserver pkg/admission/plugin/policy/validating
 validator.go, pkg/admission/plugin/webhook/matchconditions), with one difference on purpose: all violations are
@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from webhook.api import codes
 from webhook.cel import EvaluationError
-from webhook.cel.batch import Case, combinable
+from webhook.cel.batch import BatchEntry, combinable
 from webhook.core.kube.objects import key_of
 
 if TYPE_CHECKING:
@@ -28,15 +29,15 @@ if TYPE_CHECKING:
     from webhook.core.kube.selectors import Selector
     from webhook.core.policies.match import Matcher, RequestKind
 
-UNEVALUABLE_CODE = "WL901"
 _MAX_MESSAGE = 5 * 1024
 _MAX_AUDIT_ANNOTATION = 10 * 1024
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """One rule that was broken, or (``unevaluable``) could not be checked. ``waiver`` names the request that made a
-    warning of it.
+    """One violated rule, or (``unevaluable``) one that failed to evaluate.
+
+    ``waiver`` names the access request that turns the denial into a warning.
     """
 
     code: str
@@ -53,7 +54,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What one policy said of one request. ``result`` is a metric label."""
+    """The outcome of one policy on one request. ``result`` is a metric label."""
 
     policy: str
     result: Literal["pass", "violation", "error", "skipped"]
@@ -76,7 +77,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """Where the params of a policy come from; none: it has no paramKind."""
+    """The source of a policy's params. A policy without paramKind has none."""
 
     kind: str
     ref: ParamRef
@@ -88,21 +89,21 @@ class Params:
         if self.selector is None:
             places = (lookup.get(self.kind, place, self.ref.name) for place in dict.fromkeys((namespace, "")))
             first = next((document for document in places if document is not None), None)
-            found = [first] if first is not None else []
+            params = [first] if first is not None else []
         else:
             labels = self.selector
-            found = [
+            params = [
                 lookup.held(key_of(document), document)
                 for place in dict.fromkeys((namespace, ""))
                 for document in lookup.each(self.kind, place)
                 if labels.matches(document.get("metadata", {}).get("labels") or {})
             ]
-        if not found and self.ref.parameter_not_found_action != "Allow":
+        if not params and self.ref.parameter_not_found_action != "Allow":
             return None
-        return found
+        return params
 
     def describe(self, request: AdmissionRequest) -> str:
-        """What is looked for, as a person would name it."""
+        """Describe the missing object for a message."""
         namespace = self.ref.namespace or request.namespace
         place = f" in namespace {namespace}" if namespace else ""
         return f"{self.kind.partition('.')[0]} {self.ref.name or 'that its selector matches'}{place}"
@@ -127,7 +128,7 @@ class Policy:
     broken: str = ""
 
     def sees_managed_fields(self) -> bool:
-        """Whether ``metadata.managedFields`` of a document could make a difference to anything it says."""
+        """Whether any expression can read ``metadata.managedFields``."""
         return any(program.sees_managed_fields for program in self._programs())
 
     def _programs(self) -> Iterator[Program]:
@@ -138,30 +139,30 @@ class Policy:
             yield from (program for program in (rule.message_expression, rule.fix) if program is not None)
 
     def may_match(self, kind: RequestKind) -> bool:
-        """Whether the rules can match such a request at all: what an index by kind of request asks."""
+        """Whether the rules can match a request of this kind."""
         return (
             bool(self.constraints.rules) and self.constraints.may_match(kind) and self.binding.may_match(kind)
         )
 
     def remainder(self, kind: RequestKind) -> tuple[Matcher, ...]:
-        """What must still match of constraints and binding for a request of a kind that `may_match`."""
-        left = (self.constraints.remainder(kind), self.binding.remainder(kind))
-        return tuple(matcher for matcher in left if matcher is not None)
+        """Return the parts of constraints and binding that still decide for a kind that `may_match`."""
+        parts = (self.constraints.remainder(kind), self.binding.remainder(kind))
+        return tuple(matcher for matcher in parts if matcher is not None)
 
-    def case(self, switch: str) -> Case | None:
-        """What a batch needs to decide on this policy, or None where it must be evaluated alone.
+    def case(self, match_flag: str) -> BatchEntry | None:
+        """Return the batch entry of this policy, or None where it must be evaluated alone.
 
-        Where rules ask the authorizer or params, conditions may still say that the policy does not apply: one that
-        is false is enough, whatever the others come to (webhook/matchconditions/matcher.go).
+        If rules read the authorizer or params, conditions may still show that the policy does not apply. One false
+        condition is enough, whatever the others return (webhook/matchconditions/matcher.go).
         """
         if self.broken:
             return None
         conditions = tuple(program for _, program in self.conditions)
         rules = tuple(rule.expression for rule in self.rules)
         if not self.audit and self.params is None and combinable(conditions + rules):
-            return Case(conditions, rules, switch)
+            return BatchEntry(conditions, rules, match_flag)
         gates = tuple(program for program in conditions if combinable((program,)))
-        return Case(gates, None, switch) if gates else None
+        return BatchEntry(gates, None, match_flag) if gates else None
 
     def evaluate(
         self,
@@ -170,24 +171,24 @@ class Policy:
         lookup: Lookup,
         path: str = "",
         *,
-        skips: bool = False,
+        condition_false: bool = False,
     ) -> Evaluation:
         """Evaluate on one request (and one pod template of it, at ``path``).
 
-        ``skips`` says that a condition is known to be false; params that must exist and do not still count.
-        Raises `UnansweredError` and `MissingObjectError` where the shell must fetch something first.
+        ``condition_false``: a condition is false. Required params must exist in that case, too.
+        Raises `UnansweredError` and `MissingObjectError` where the shell must fetch data first.
         """
         if self.broken:
             return self._unevaluable(f"it does not compile: {self.broken}", path)
         if self.params is None:
             return self._evaluate_with(bindings, None, path)
-        trouble = lookup.store.unreadable.get(self.params.kind)
-        if trouble is not None:
-            return self._unevaluable(f"its params, {self.params.kind}, cannot be read: {trouble}", path)
+        unreadable = lookup.store.unreadable.get(self.params.kind)
+        if unreadable is not None:
+            return self._unevaluable(f"cannot read its params, {self.params.kind}: {unreadable}", path)
         params = self.params.find(request, lookup)
         if params is None:
             return self._without_params(self.params.describe(request), path)
-        if skips:
+        if condition_false:
             return Evaluation(self.name, "skipped")
         evaluations = [self._evaluate_with(bindings, param, path) for param in params]
         return _merge(self.name, evaluations)
@@ -216,20 +217,20 @@ class Policy:
                 notes += self._note(key, program.evaluate(bindings, params))
             except EvaluationError as error:
                 failed = True
-                # It denies whatever the binding's actions are (validating/dispatcher.go).
+                # It denies, whatever the binding's actions are (validating/dispatcher.go).
                 findings += self._unevaluable(f"auditAnnotation {key}: {error}", path, ("Deny",)).findings
         return Evaluation(self.name, "error" if failed else result, tuple(findings), tuple(notes))
 
     def _condition_skips(self, bindings: Bindings, params: Document | None) -> bool | str:
-        """True: the policy does not apply. A text: it could not be decided, and why."""
-        trouble: str | None = None
+        """Return True if the policy does not apply, or a text: the error that left it undecided."""
+        first_error: str | None = None
         for name, program in self.conditions:
             try:
                 if program.evaluate(bindings, params) is not True:
                     return True
             except EvaluationError as error:
-                trouble = trouble or f"matchCondition {name}: {error}"
-        return trouble or False
+                first_error = first_error or f"matchCondition {name}: {error}"
+        return first_error or False
 
     def _violations(
         self, rule: Rule, bindings: Bindings, params: Document | None, path: str
@@ -248,15 +249,15 @@ class Policy:
                 controls=self.controls,
             )
 
-    def _without_params(self, wanted: str, path: str) -> Evaluation:
-        """Params that must exist and do not: that is for people to mend, so it is a violation like others."""
+    def _without_params(self, expected: str, path: str) -> Evaluation:
+        """Report missing required params as a violation, since users can fix it."""
         if not self.fails_closed:
             return Evaluation(self.name, "error")
         finding = Finding(
             code=self.code,
             policy=self.name,
-            message=f"policy {self.name} needs {wanted}, which does not exist",
-            fix="create it first; the policy's own text says what it holds",
+            message=f"policy {self.name} requires {expected}, which does not exist",
+            fix="create it first; the policy's comments describe its content",
             reason="Invalid",
             path=path,
             controls=self.controls,
@@ -264,14 +265,14 @@ class Policy:
         return Evaluation(self.name, "error", (finding,))
 
     def _unevaluable(self, error: str, path: str, actions: tuple[Action, ...] = ()) -> Evaluation:
-        """Fail: a finding for each of ``actions``, or of the binding's. Ignore: let it pass, and count it."""
+        """Follow failurePolicy. Fail: one finding per action, Ignore: admit and count the error."""
         if not self.fails_closed:
             return Evaluation(self.name, "error")
         findings = tuple(
             Finding(
-                code=UNEVALUABLE_CODE,
+                code=codes.UNEVALUABLE,
                 policy=self.name,
-                message=f"policy {self.name} could not be checked: {one_line(error)}",
+                message=f"cannot evaluate policy {self.name}: {one_line(error)}",
                 action=action,
                 reason="Invalid",
                 unevaluable=True,
@@ -288,7 +289,7 @@ class Policy:
 
 
 def _text_of(program: Program | None, bindings: Bindings, params: Document | None) -> str:
-    """A message, or "" where it has none, fails, is empty, too long, or more than one line."""
+    """Return a message, or "" if the expression is absent, fails, or returns an empty, long or multi-line text."""
     if program is None:
         return ""
     try:
@@ -300,12 +301,12 @@ def _text_of(program: Program | None, bindings: Bindings, params: Document | Non
 
 
 def one_line(text: str) -> str:
-    """A text on one line, and not too long for a message."""
+    """Return a text on one line, cut to fit a message."""
     return " ".join(text.split())[:500]
 
 
 def _merge(name: str, evaluations: Sequence[Evaluation]) -> Evaluation:
-    """One answer out of one evaluation a param; the worst result stands."""
+    """Merge the evaluations of all params. The worst result counts."""
     order = ("error", "violation", "pass", "skipped")
     results = {evaluation.result for evaluation in evaluations}
     return Evaluation(

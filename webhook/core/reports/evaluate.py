@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from webhook.core.admission.provider import RequiredData
-from webhook.core.admission.validate import refused, validate
+from webhook.core.admission.validate import invalid_review, validate
 from webhook.core.facts import gather_request
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
@@ -34,7 +34,7 @@ def judge_live(
     """Return the verdict on `replay.creation_of` an object and its results, or the data that is required first."""
     fault = _fault(request.raw)
     if fault:
-        verdict = refused(RefusedReviewError(request.uid, fault))
+        verdict = invalid_review(RefusedReviewError(request.uid, fault))
         return verdict, results_of(resource, verdict)
     outcome = validate(request, snapshot, fetched, now)
     if isinstance(outcome, RequiredData):

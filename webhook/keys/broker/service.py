@@ -20,21 +20,20 @@ import jwt
 from jwt.exceptions import PyJWTError
 
 from webhook.api.authorities import known
+from webhook.api.codes import (
+    BAD_REQUEST,
+    CLUSTER_UNAVAILABLE,
+    INTEGRITY,
+    KMS_DENIED,
+    KMS_UNAVAILABLE,
+    NO_KEY,
+    TOKEN,
+)
 from webhook.core.admission.provider import NotReadyError, UnresolvedError, evaluate
 from webhook.core.injection.sidecar import AGENT
 from webhook.keys.broker import attestation, caller, challenge
 from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
-from webhook.keys.broker.refusal import (
-    BAD_REQUEST,
-    CLUSTER_UNAVAILABLE,
-    KMS_REFUSED,
-    KMS_UNAVAILABLE,
-    NO_KEY,
-    TOKEN,
-    UNGUARDED,
-    RefusedError,
-    UnavailableError,
-)
+from webhook.keys.broker.refusal import RefusedError, UnavailableError
 from webhook.keys.broker.release import admission_of, judge
 from webhook.keys.envelope import seal_keys
 from webhook.keys.errors import KmsError, KmsUnavailableError
@@ -174,7 +173,7 @@ class Broker:
         faults = await self._cluster.webhook_faults()
         if faults:
             raise RefusedError(
-                UNGUARDED, f"admission is not guarded as it should be, so no key leaves: {faults[0]}"
+                INTEGRITY, f"admission is not guarded as it should be, so no key leaves: {faults[0]}"
             )
         document = pod or {}
         return who, document, await self._judge(who, document, model)
@@ -248,7 +247,7 @@ class Broker:
         except KmsUnavailableError as error:
             raise UnavailableError(KMS_UNAVAILABLE, str(error)) from None
         except KmsError as error:
-            raise RefusedError(KMS_REFUSED, str(error)) from None
+            raise RefusedError(KMS_DENIED, str(error)) from None
         if len(secret) != KEY_SIZE:
             secret.wipe()
             raise RefusedError(NO_KEY, f'key "{key.id}" of model "{model}" is no data key')

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.core.admission import codes
+from webhook.api import codes
 from webhook.server.metrics.counters import Counter, Histogram, OutcomeCounter
 from webhook.server.metrics.registry import OWN_FAULT, Gauge, Registry
 
@@ -39,7 +39,7 @@ _KEY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 2
 _MAX_OUTCOMES = 8000
 _MAX_RESOURCES = 1000
 _CUSTOM = "custom"
-POLICY_FAULT, _OVERLOADED = "WL901", "WL904"
+POLICY_FAULT, _OVERLOADED = codes.UNEVALUABLE, codes.OVERLOADED
 
 
 class AdmissionMetrics(Registry):
@@ -145,8 +145,8 @@ class BrokerMetrics(Registry):
             initial=[
                 ("released", ""),
                 ("renewed", ""),
-                *(("refused", code) for code in codes.REFUSALS),
-                *(("unavailable", code) for code in (_OVERLOADED, *codes.UNAVAILABLE)),
+                *(("refused", code) for code in codes.BROKER_DENIALS),
+                *(("unavailable", code) for code in (_OVERLOADED, *codes.BROKER_FAULTS)),
                 ("error", OWN_FAULT),
             ],
         )

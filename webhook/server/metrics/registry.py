@@ -16,7 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from webhook.core.admission import codes
+from webhook.api import codes
 from webhook.server.metrics.counters import Counter, merge
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Value = float | Mapping[str, float] | None
     Group = Callable[[], Mapping[str, float | None]]
 
-OWN_FAULT = "WL902"
+OWN_FAULT = codes.INTERNAL_ERROR
 FAULTS_HELP = "Total requests and tasks that failed because of Weightlock itself, by code."
 _NUMBER = (int, float)
 # Gauges that more than one process exposes, or that one process reads for another.
@@ -99,7 +99,7 @@ class Registry(Collector):
             FAULTS_HELP,
             ("code",),
             limit=50,
-            initial=[(code,) for code in (*codes.FAULTS, *codes.UNAVAILABLE)],
+            initial=[(code,) for code in (*codes.FAULTS, *codes.BROKER_FAULTS)],
         )
         self._instruments: tuple[Instrument, ...] = (*instruments, *([self._faults] if count_faults else []))
         self._gauges = list(gauges)

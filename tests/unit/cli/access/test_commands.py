@@ -252,7 +252,7 @@ def test_watching_ends_with_the_decision(cluster, capsys, monkeypatch):
 def test_without_a_cluster(capsys, tmp_path):
     (tmp_path / "models.yaml").write_text(MODELS)
     assert "There are no access requests" in run(capsys, "list", "--state", str(tmp_path))[1]
-    denial = 'Pod a/b may not read model "atlas-70b": service account a/default has no active grant'
+    denial = 'Pod a/b is not allowed to read model "atlas-70b": service account a/default has no active grant'
     code, out, _ = run(capsys, "suggest", denial, "--state", str(tmp_path))
     assert code == 0
     assert "  weightlock access request atlas-70b --for 8h --service-account a/default --reason TEXT" in out

@@ -6,8 +6,8 @@ from webhook.cli.access.suggest import rendered, suggest, wanted
 
 DENIAL = (
     'Error from server (Forbidden): error when creating "pod.yaml": admission webhook "validate.weightlock.dev" denied '
-    'the request: Pod research/train-7 may not read model "atlas-70b": service account research/default has no active '
-    "grant [WL101]\nFix: weightlock access request atlas-70b --for 8h --service-account research/default"
+    'the request: Pod research/train-7 is not allowed to read model "atlas-70b": service account research/default has no '
+    "active grant [WL101]\nFix: weightlock access request atlas-70b --for 8h --service-account research/default"
 )
 
 
@@ -16,7 +16,9 @@ def test_model_and_account_come_from_the_sentence():
 
 
 def test_two_models_and_a_line_break_in_the_middle():
-    text = 'Job a/b may not read\n model "atlas-70b", "borealis": neither alice nor\nservice account research/train'
+    text = (
+        'Job a/b is not allowed to read\n model "atlas-70b", "borealis": no\nservice account research/train'
+    )
     assert wanted([text, text]) == [("atlas-70b", "research/train"), ("borealis", "research/train")]
 
 
@@ -32,7 +34,7 @@ def test_other_denials_name_no_model():
 
 def test_a_huge_text_is_cut():
     assert wanted(["x" * 70000 + DENIAL]) == []
-    assert wanted(["may not read model " + '"a", ' * 20000]) != []
+    assert wanted(["is not allowed to read model " + '"a", ' * 20000]) != []
 
 
 def test_the_duration_is_what_was_asked_before_and_at_most_the_limit(office):

@@ -7,7 +7,7 @@ import pytest
 
 from webhook.api.crds import definitions
 from webhook.cluster.client.api import ApiError
-from webhook.cluster.doctor.installation_view import Patient
+from webhook.cluster.doctor.installation_view import Installation
 from webhook.server.tls.self_signed import make
 
 SYSTEM = "weightlock-system"
@@ -106,8 +106,8 @@ def world(pair):
 
 
 @pytest.fixture
-def patient(world):
-    return Patient(world, SYSTEM, "weightlock", "1.0.0", 5.0)
+def view(world):
+    return Installation(world, SYSTEM, "weightlock", "1.0.0", 5.0)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from webhook.cel import Bindings
 from webhook.cel.authz import AccessCheck, Decision
 from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, RequiredData
-from webhook.core.admission.validate import internal_denial, refused, validate
-from webhook.core.admission.verdict import respond
+from webhook.core.admission.validate import internal_error, invalid_review, validate
+from webhook.core.admission.verdict import to_response
 from webhook.core.injection.sidecar import AGENT
 from webhook.core.kube.objects import ObjectKey
 from webhook.core.kube.review import RefusedReviewError
@@ -103,7 +103,7 @@ def test_who_may_not_read_the_key_is_warned(snapshot_of, request_of, pod_of, atl
     verdict, _ = admit(request_of(pod), snapshot_of(atlas), now, request_of)
     assert verdict.allowed
     assert warned(verdict) == expected
-    assert all(len(text) <= 120 and "…" not in text for text in respond(verdict).warnings)
+    assert all(len(text) <= 120 and "…" not in text for text in to_response(verdict).warnings)
 
 
 def test_who_writes_a_template_is_warned_of_what_its_pods_would_be(
@@ -275,12 +275,12 @@ def test_every_template_of_a_workload_is_judged(snapshot_of, policy_of, request_
 
 
 def test_a_review_that_cannot_be_read_safely_is_denied():
-    verdict = refused(RefusedReviewError("u", "document holds a NUL character"))
+    verdict = invalid_review(RefusedReviewError("u", "document holds a NUL character"))
     assert (verdict.uid, codes(verdict)) == ("u", ["WL501"])
 
 
 def test_a_fault_of_ours_denies_and_says_so():
-    verdict = internal_denial("u", "WL902", "something broke")
+    verdict = internal_error("u", "WL902", "something broke")
     assert codes(verdict) == ["WL902"]
     assert verdict.denials[0].unevaluable
 

@@ -80,7 +80,7 @@ def test_what_is_left_out_stays_out():
 def test_what_only_weightlock_knows_is_the_reason(spec, read):
     found = exported(**spec)
     assert found.manifests == ()
-    assert found.reason == f"it reads {read}, which only Weightlock knows"
+    assert found.reason == f"it reads {read}, which only Weightlock provides"
 
 
 def test_a_fix_would_not_be_evaluated_there():
