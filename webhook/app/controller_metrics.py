@@ -12,7 +12,7 @@ from webhook.server.metrics.registry import FAULTS_HELP, HELP, OWN_FAULT, Gauge,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from webhook.cluster.controller.progress import Progress
+    from webhook.cluster.controller.progress import ControllerStats
     from webhook.cluster.controller.run import Controller
     from webhook.server.metrics.registry import Value
 
@@ -27,23 +27,23 @@ def health(controller: Controller) -> Health:
 
 def metrics(controller: Controller) -> Registry:
     """Return the metrics. A replica that is not the leader has them too, with ``weightlock_controller_leader`` 0."""
-    progress, source = controller.progress, controller.source
+    stats, source = controller.stats, controller.source
     return Registry(
         "controller",
         count_faults=False,
         gauges=[
             *_seen_while_leading(controller),
             Gauge("weightlock_controller_leader", "Whether this replica is the leader (1) or not (0).", lambda: float(controller.leader.leading)),
-            Gauge("weightlock_controller_reconcile", "Total reconciles, by result.", lambda: {"ok": progress.rounds, "failed": progress.failed_rounds}, "result", kind="counter"),
-            Gauge("weightlock_controller_last_reconcile_timestamp_seconds", "Time of this replica's last successful reconcile, in Unix seconds (absent before the first).", lambda: progress.last_round),
-            Gauge("weightlock_webhook_configurations_restored", "Total webhook configurations restored after they were modified or deleted.", lambda: progress.restored, kind="counter"),
-            Gauge("weightlock_crds_restored", "Total CRDs of weightlock.dev restored after they were modified.", lambda: progress.restored_definitions, kind="counter"),
-            Gauge("weightlock_protection_labels_changed", "Total namespaces whose protecting labels of weightlock.dev were changed.", lambda: progress.labels_changed, kind="counter"),
+            Gauge("weightlock_controller_reconcile", "Total reconciles, by result.", lambda: {"ok": stats.rounds, "failed": stats.failed_rounds}, "result", kind="counter"),
+            Gauge("weightlock_controller_last_reconcile_timestamp_seconds", "Time of this replica's last successful reconcile, in Unix seconds (absent before the first).", lambda: stats.last_round),
+            Gauge("weightlock_webhook_configurations_restored", "Total webhook configurations restored after they were modified or deleted.", lambda: stats.restored, kind="counter"),
+            Gauge("weightlock_crds_restored", "Total CRDs of weightlock.dev restored after they were modified.", lambda: stats.restored_definitions, kind="counter"),
+            Gauge("weightlock_protection_labels_changed", "Total namespaces whose protecting labels of weightlock.dev were changed.", lambda: stats.labels_changed, kind="counter"),
             Gauge("weightlock_signatures", "Total access requests and approvals signed by the controller.", lambda: controller.steps.signed, kind="counter"),
             Gauge("weightlock_access_objects_ignored", HELP["weightlock_access_objects_ignored"], lambda: len(source.snapshot().access.problems)),
             Gauge("weightlock_grants_active", HELP["weightlock_grants_active"], lambda: len(source.snapshot().access.active(datetime.now(UTC)))),
             Gauge("weightlock_snapshot_age_seconds", HELP["weightlock_snapshot_age_seconds"], source.age),
-            Gauge("weightlock_internal_errors", FAULTS_HELP, lambda: {OWN_FAULT: progress.internal_errors}, "code", kind="counter"),
+            Gauge("weightlock_internal_errors", FAULTS_HELP, lambda: {OWN_FAULT: stats.internal_errors}, "code", kind="counter"),
         ],
     )
 
@@ -53,7 +53,7 @@ def _seen_while_leading(controller: Controller) -> Iterator[Gauge]:
 
     A replica that is no longer the leader exposes the counters and no gauges: those would show its last state for ever.
     """
-    for gauge in (*_of_guard(controller.progress), *_of_scan(controller), *_of_certificates(controller)):
+    for gauge in (*_of_guard(controller.stats), *_of_scan(controller), *_of_certificates(controller)):
         if gauge.kind == "counter":
             yield gauge
         else:
@@ -64,10 +64,10 @@ def _if_leading(controller: Controller, gauge: Gauge) -> Value:
     return gauge.read() if controller.leader.leading else None
 
 
-def _of_guard(progress: Progress) -> list[Gauge]:
+def _of_guard(stats: ControllerStats) -> list[Gauge]:
     return [
-        Gauge("weightlock_webhook_configurations_drifted", "Number of webhook configurations that have drifted (leader only).", lambda: progress.drifted),
-        Gauge("weightlock_crds_drifted", "Number of CRDs of weightlock.dev that have drifted (leader only).", lambda: progress.drifted_definitions),
+        Gauge("weightlock_webhook_configurations_drifted", "Number of webhook configurations that have drifted (leader only).", lambda: stats.drifted),
+        Gauge("weightlock_crds_drifted", "Number of CRDs of weightlock.dev that have drifted (leader only).", lambda: stats.drifted_definitions),
     ]
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from webhook.api.access import AccessSettings
     from webhook.api.modelweights import ModelWeights
-    from webhook.core.access.grant_index import AccessBook
+    from webhook.core.access.grant_index import GrantIndex
     from webhook.core.kube.objects import Lookup
     from webhook.core.kube.review import AdmissionRequest
 
@@ -25,11 +25,11 @@ class AccessProblem(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class AccessReview:
     """What the rules look at besides the object itself."""
 
     request: AdmissionRequest
-    book: AccessBook
+    index: GrantIndex
     models: Mapping[str, ModelWeights]
     now: datetime
     settings: AccessSettings

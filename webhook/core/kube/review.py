@@ -57,7 +57,9 @@ class UserInfo:
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRequest:
-    """One request. ``raw`` is the request document itself, for policies that read ``request``.
+    """One request. ``raw`` is the request document itself, for policies that read ``request``, ``size`` its bytes.
+
+    ``oversized``: some list or map has more entries than `strict_json.Limits` allows, which takes policies long to read.
 
     ``running`` says that nobody asks: what was admitted earlier and runs is judged again.
     """
@@ -75,6 +77,8 @@ class AdmissionRequest:
     dry_run: bool
     raw: Document
     running: bool = False
+    size: int = 0
+    oversized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def parse_review(body: bytes) -> AdmissionRequest:
     try:
         document = parse(body)
     except DocumentError as error:
-        uid = _uid_of(body)
+        uid = uid_of(body)
         if uid is None:
             raise BadReviewError(str(error)) from None
         raise RefusedReviewError(uid, str(error)) from None
@@ -160,7 +164,7 @@ def render_review(response: AdmissionResponse) -> bytes:
     return orjson.dumps({"apiVersion": REVIEW_API_VERSION, "kind": "AdmissionReview", "response": answer})
 
 
-def _uid_of(body: bytes) -> str | None:
+def uid_of(body: bytes) -> str | None:
     """The uid of a review that could not be loaded whole, so that its denial can still echo it."""
     try:
         document = orjson.loads(body)

@@ -102,7 +102,7 @@ def grant_end(caller: Caller, model: str, found: ModelWeights, snapshot: Snapsho
     ends = [grant.expires for grant in grants if grant.model == model]
     if ends:
         return max(ends)
-    past = snapshot.access.ended(now).get((SubjectKey("ServiceAccount", *account), model))
+    past = snapshot.access.expired(now).get((SubjectKey("ServiceAccount", *account), model))
     why = f": the one by {past[0]} ended at {past[1]:%Y-%m-%d %H:%M} UTC" if past else ""
     who = f"{caller.namespace}/{caller.service_account}"
     fix = f"weightlock access request {model} --for 8h --service-account {who}"

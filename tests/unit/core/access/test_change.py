@@ -4,8 +4,8 @@ import pytest
 
 from webhook.api.access import AccessSettings
 from webhook.api.codes import CHANGE_NEEDS_APPROVAL
-from webhook.core.access import AccessBook
-from webhook.core.access.change import digest_of, guard_change
+from webhook.core.access import GrantIndex
+from webhook.core.access.change import digest_of, validate_change
 from webhook.core.access.waiver import waived
 
 GITOPS = "system:serviceaccount:flux:kustomize"
@@ -26,8 +26,8 @@ def document(story, **access):
 def refused(story, request, *objects, settings=SETTINGS, at=5):
     requests = [item for item in objects if item.kind == "AccessRequest"]
     approvals = [item for item in objects if item.kind == "AccessApproval"]
-    book = AccessBook.build(requests, approvals, [story.model()], settings)
-    return [problem.code for problem in guard_change(request, book, story.at(at), settings)]
+    index = GrantIndex.build(requests, approvals, [story.model()], settings)
+    return [problem.code for problem in validate_change(request, index, story.at(at), settings)]
 
 
 def change(story, request, digest=None, kind="ModelWeights", name="atlas", namespace="", duration="1h"):
@@ -143,11 +143,11 @@ def test_a_waiver_covers_its_policy_its_pods_and_its_time(story):
     )
     waiver = {"code": "WL201", "namespace": "research", "podSelector": {"matchLabels": {"app": "a"}}}
     asked = story.request(waiver=waiver, duration="1h")
-    book = AccessBook.build([asked], [story.approval("a1", by_groups=("sec",))], [], settings)
+    index = GrantIndex.build([asked], [story.approval("a1", by_groups=("sec",))], [], settings)
 
     def covers(code="WL201", namespace="research", labels=None, at=5):
         return (
-            waived(book, code, namespace, {"app": "a"} if labels is None else labels, story.at(at))
+            waived(index, code, namespace, {"app": "a"} if labels is None else labels, story.at(at))
             is not None
         )
 
@@ -156,9 +156,9 @@ def test_a_waiver_covers_its_policy_its_pods_and_its_time(story):
     assert not covers(namespace="default")
     assert not covers(labels={"app": "b"})
     assert not covers(at=61.1)
-    assert book.active(story.at(5)) == ()
+    assert index.active(story.at(5)) == ()
     broken = {**waiver, "podSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": []}]}}
-    odd = AccessBook.build(
+    odd = GrantIndex.build(
         [story.request(waiver=broken, duration="1h")],
         [story.approval("a1", by_groups=("sec",))],
         [],

@@ -7,9 +7,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from webhook.api import codes
 from webhook.api.access import AccessSettings
-from webhook.core.access import AccessBook, Signer, Verifier
+from webhook.core.access import GrantIndex, Signer, Verifier
 from webhook.core.access.stamp import stamp
-from webhook.core.access.validate import guard
+from webhook.core.access.validate import validate_access
 from webhook.core.kube.objects import Lookup, MissingObjectError, ObjectStore
 
 CONTROLLER = "system:serviceaccount:weightlock-system:weightlock-controller"
@@ -24,7 +24,7 @@ def cluster(story):
 
 
 class Cluster:
-    """The rules as admission applies them: stamp, then guard, against one book and one store."""
+    """The rules as admission applies them: stamp, then guard, against one index and one store."""
 
     def __init__(self, story):
         self.story = story
@@ -41,16 +41,16 @@ class Cluster:
         )
         self.now = story.at(10)
 
-    def guard(self, request):
-        book = AccessBook.build(
+    def validate(self, request):
+        index = GrantIndex.build(
             self.requests, self.approvals, self.models, self.settings, verifier=self.verifier
         )
         models = {model.metadata.name: model for model in self.models}
-        return guard(request, book, models, self.now, self.settings, lookup=Lookup(self.store))
+        return validate_access(request, index, models, self.now, self.settings, lookup=Lookup(self.store))
 
     def create(self, document, **who):
         request = self.story.review(document, **who)
-        return self.guard(self.story.patched(request, stamp(request, None, self.now)))
+        return self.validate(self.story.patched(request, stamp(request, None, self.now)))
 
     def codes(self, document, **who):
         return [problem.code for problem in self.create(document, **who)]
@@ -271,16 +271,16 @@ def test_an_object_that_was_kept_from_stamping_is_refused(cluster, story, spec):
     unstamped = dataclasses.replace(
         request, object={**request.object, "spec": {**request.object["spec"], **spec}}
     )
-    assert codes.STAMP in [problem.code for problem in cluster.guard(unstamped)]
+    assert codes.STAMP in [problem.code for problem in cluster.validate(unstamped)]
 
 
 def test_a_signature_that_another_webhook_broke_is_refused(cluster, story):
     cluster.verifier = VERIFIER
     request = story.review(story.request())
     signed = story.patched(request, stamp(request, SIGNER, cluster.now, trusted_caller=True))
-    assert cluster.guard(signed) == ()
+    assert cluster.validate(signed) == ()
     signed.object["spec"]["namespaces"].append("default")
-    assert only(cluster.guard(signed)).code == codes.STAMP
+    assert only(cluster.validate(signed)).code == codes.STAMP
 
 
 def update(story, cluster, kind, user="alice", metadata=None, **spec):
@@ -288,7 +288,7 @@ def update(story, cluster, kind, user="alice", metadata=None, **spec):
         mode="json", by_alias=True
     )
     new = {**old, "metadata": {**old["metadata"], **(metadata or {})}, "spec": {**old["spec"], **spec}}
-    return cluster.guard(story.review(new, old=old, operation="UPDATE", user=user))
+    return cluster.validate(story.review(new, old=old, operation="UPDATE", user=user))
 
 
 @pytest.mark.parametrize("kind", ["AccessRequest", "AccessApproval"])
@@ -318,7 +318,7 @@ def test_a_signature_is_given_once(cluster, story):
     old["spec"]["signature"] = "first"
     new = {**old, "spec": {**old["spec"], "signature": "second"}}
     request = story.review(new, old=old, operation="UPDATE", user=CONTROLLER)
-    assert only(cluster.guard(request)).code == codes.IMMUTABLE
+    assert only(cluster.validate(request)).code == codes.IMMUTABLE
 
 
 @pytest.mark.parametrize("user", ["alice", CONTROLLER])
@@ -326,14 +326,14 @@ def test_status_belongs_to_the_controller(cluster, story, user):
     request = story.review(
         story.request(), old=story.request(), operation="UPDATE", user=user, subresource="status"
     )
-    assert [problem.code for problem in cluster.guard(request)] == (
+    assert [problem.code for problem in cluster.validate(request)] == (
         [] if user == CONTROLLER else [codes.STATUS]
     )
 
 
 def test_requests_may_be_deleted_and_approvals_only_by_retention_once_the_request_is_gone(cluster, story):
     def delete(resource, user):
-        return cluster.guard(story.review(None, old=resource, operation="DELETE", user=user))
+        return cluster.validate(story.review(None, old=resource, operation="DELETE", user=user))
 
     assert delete(story.request(), "anybody") == ()
     assert only(delete(story.approval("a1"), "bob")).code == codes.UNDELETABLE
@@ -381,8 +381,8 @@ def test_breaking_the_glass_is_for_people_of_the_group(cluster, story):
 
 def test_other_kinds_and_operations_are_none_of_its_business(cluster, story):
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}
-    assert cluster.guard(story.review(pod)) == ()
-    assert cluster.guard(story.review(story.request(), operation="CONNECT")) == ()
+    assert cluster.validate(story.review(pod)) == ()
+    assert cluster.validate(story.review(story.request(), operation="CONNECT")) == ()
 
 
 def test_every_problem_is_one_short_sentence_with_a_code_of_the_table(cluster, story):
