@@ -7,12 +7,12 @@ Reading is strict and bounded; a document that is no ``admission.k8s.io/v1`` rev
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from webhook.core.kube.strict_json import DocumentError, parse
+from webhook.core.kube.strict_json import DEFAULT_LIMITS, DocumentError, Limits, longest, parse
 
 if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 REVIEW_API_VERSION = "admission.k8s.io/v1"
 MAX_REVIEW_BYTES = 4 * 1024 * 1024
 _MAX_UID = 256
+# Lists of any length: evaluating long ones is bounded in time, see `webhook.server.process.isolated`.
+_LIMITS = Limits(length=MAX_REVIEW_BYTES)
 _OPERATIONS = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
 
@@ -104,13 +106,14 @@ def parse_review(body: bytes) -> AdmissionRequest:
     if len(body) > MAX_REVIEW_BYTES:
         raise BadReviewError(f"the review is larger than {MAX_REVIEW_BYTES} bytes")
     try:
-        document = parse(body)
+        document = parse(body, _LIMITS)
     except DocumentError as error:
         uid = uid_of(body)
         if uid is None:
             raise BadReviewError(str(error)) from None
         raise RefusedReviewError(uid, str(error)) from None
-    return parse_request(document)
+    oversized = body.count(b",") >= DEFAULT_LIMITS.length and longest(document)[1] > DEFAULT_LIMITS.length
+    return replace(parse_request(document), size=len(body), oversized=oversized)
 
 
 def parse_request(document: Any) -> AdmissionRequest:

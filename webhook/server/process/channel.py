@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 # From the frontend: a review, a request for metrics, and the end of this worker's service.
 REVIEW, METRICS, RETIRE = 1, 2, 3
-# From the worker: a response, the reason why the bytes are not a review, its state, and its gauges.
-RESPONSE, NOT_A_REVIEW, STATE, GAUGES = 11, 12, 13, 14
+# From the worker: a response, the reason why the bytes are not a review, that the caller's token is not accepted, its
+# state, and its gauges.
+RESPONSE, NOT_A_REVIEW, UNAUTHENTICATED, STATE, GAUGES = 11, 12, 13, 14, 15
 
 _HEAD: Final = struct.Struct("<IBQ")
 _MAX_PAYLOAD: Final = 16 * 1024 * 1024

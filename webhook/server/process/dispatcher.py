@@ -13,13 +13,15 @@ import logging
 import struct
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from webhook.api import codes
 from webhook.core.admission.validate import internal_error
 from webhook.core.admission.verdict import to_response
 from webhook.core.kube.review import BadReviewError, render_review, uid_of
+from webhook.server.http.routes import UnauthenticatedError
 from webhook.server.process.channel import (
     GAUGES,
     METRICS,
@@ -28,6 +30,7 @@ from webhook.server.process.channel import (
     RETIRE,
     REVIEW,
     STATE,
+    UNAUTHENTICATED,
     Channel,
 )
 
@@ -35,12 +38,12 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from webhook.server.http.callers import Caller
     from webhook.server.process.shared_memory import Slot
 
-    Phase = Literal["mutate", "validate"]
-
-# Seconds left for the review, whether to mutate, whether the caller is trusted, and the length of the traceparent.
-REVIEW_HEAD: Final = struct.Struct("<d??B")
+# Seconds left for the review, whether to mutate, whether the caller is trusted, and the lengths of what follows: the
+# traceparent and the caller's token.
+REVIEW_HEAD: Final = struct.Struct("<d??BH")
 # A worker that reports nothing for so long is not ready, and its reviews go to another one when there is one.
 SILENCE_SECONDS: Final = 1.5
 # A worker denies by itself at the deadline, and the frontend so much later.
@@ -57,7 +60,7 @@ class _Review:
     """One review without a response. ``crashes`` counts the workers that ended while they evaluated it."""
 
     number: int
-    head: tuple[bool, bool, bytes]
+    head: tuple[bool, bool, bytes, bytes]
     body: bytes
     deadline: float
     response: asyncio.Future[tuple[int, bytes]]
@@ -104,13 +107,16 @@ class Dispatcher:
         return len(self._reviews)
 
     async def review(
-        self, phase: Phase, body: bytes, seconds: float, *, trusted_caller: bool, parent: str
+        self, phase: str, body: bytes, seconds: float, *, caller: Caller, parent: str
     ) -> bytes:
-        """Return the response to one review within ``seconds``. Raises `BadReviewError` if the bytes are not one."""
+        """Return the response to one review within ``seconds``.
+
+        Raises `BadReviewError` if the bytes are not a review, and `UnauthenticatedError` for a token that is not accepted.
+        """
         self._numbers += 1
         review = _Review(
             self._numbers,
-            (phase == "mutate", trusted_caller, parent.encode()[:255]),
+            (phase == "mutate", caller.authenticated, parent.encode()[:255], caller.token.encode()),
             body,
             self._loop.time() + seconds,
             self._loop.create_future(),
@@ -118,7 +124,7 @@ class Dispatcher:
         self._reviews[review.number] = review
         self._bytes += len(body)
         if self._bytes > self._max_bytes:
-            self._deny(review, OVERLOADED, "Weightlock is overloaded: too many large requests at once")
+            self._deny(review, codes.OVERLOADED, "Weightlock is overloaded: too many large requests at once")
         elif self._current is None:
             self._waiting.append(review)
         else:
@@ -130,6 +136,8 @@ class Dispatcher:
             self._bytes -= len(body)
         if kind == NOT_A_REVIEW:
             raise BadReviewError(payload.decode())
+        if kind == UNAUTHENTICATED:
+            raise UnauthenticatedError
         return payload
 
     async def gauges(self) -> dict[str, float | None]:
@@ -179,11 +187,12 @@ class Dispatcher:
     def _send(self, worker: _Worker, review: _Review) -> None:
         if review.response.done() or worker.channel is None:
             return
-        mutating, trusted, parent = review.head
-        head = REVIEW_HEAD.pack(review.deadline - self._loop.time(), mutating, trusted, len(parent))
+        mutating, trusted, parent, token = review.head
+        seconds = review.deadline - self._loop.time()
+        head = REVIEW_HEAD.pack(seconds, mutating, trusted, len(parent), len(token))
         review.worker = worker
         worker.reviews[review.number] = review
-        worker.channel.send(REVIEW, review.number, head, parent, review.body)
+        worker.channel.send(REVIEW, review.number, head, parent, token, review.body)
 
     def _receive(self, worker: _Worker, kind: int, number: int, payload: bytes) -> None:
         worker.heard = self._loop.time()
@@ -239,7 +248,7 @@ class Dispatcher:
             review.worker = None
             review.crashes += review.number == marked
             if review.crashes >= _MAX_CRASHES:
-                self._deny(review, INTERNAL_ERROR, "the evaluation of this object ended two workers")
+                self._deny(review, codes.INTERNAL_ERROR, "the evaluation of this object ended two workers")
             elif self._current is None:
                 self._waiting.append(review)
             else:
@@ -258,9 +267,9 @@ class Dispatcher:
             now = self._loop.time()
             for review in tuple(self._reviews.values()):
                 if review.worker is None and now > review.deadline:
-                    self._deny(review, NOT_READY, self.trouble() or "no worker was ready in time")
+                    self._deny(review, codes.NOT_READY, self.trouble() or "no worker was ready in time")
                 elif now > review.deadline + _GRACE_SECONDS:
-                    self._deny(review, NO_ANSWER, "the worker did not respond in time")
+                    self._deny(review, codes.LOOKUP_FAILED, "the worker did not respond in time")
 
     def _deny(self, review: _Review, code: str, reason: str) -> None:
         """Respond to a review that no worker evaluated."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import orjson
 
 from webhook.core.kube.review import BadReviewError
+from webhook.server.http.callers import Caller
+from webhook.server.http.routes import UnauthenticatedError
 from webhook.server.process.channel import (
     GAUGES,
     METRICS,
@@ -17,6 +19,7 @@ from webhook.server.process.channel import (
     RETIRE,
     REVIEW,
     STATE,
+    UNAUTHENTICATED,
     Channel,
 )
 from webhook.server.process.dispatcher import REVIEW_HEAD
@@ -31,18 +34,13 @@ _STARTING_SECONDS: Final = 0.01
 log = logging.getLogger(__name__)
 
 
-class Service(Protocol):
-    """What a worker needs of `AdmissionService`."""
+class Answer(Protocol):
+    """Evaluates a review in this process."""
 
-    def mutate(
-        self, body: bytes, seconds: float, *, trusted_caller: bool, parent: str, number: int
+    def __call__(
+        self, phase: str, body: bytes, seconds: float, *, caller: Caller, parent: str, number: int
     ) -> Awaitable[bytes]:
-        """Return the response of the mutating webhook."""
-
-    def validate(
-        self, body: bytes, seconds: float, *, trusted_caller: bool, parent: str, number: int
-    ) -> Awaitable[bytes]:
-        """Return the response of the validating webhook."""
+        """Return the response within ``seconds``."""
 
 
 class WorkerEnd:
@@ -50,20 +48,22 @@ class WorkerEnd:
 
     def __init__(
         self,
-        service: Service,
+        answer: Answer,
         trouble: Callable[[], str | None],
         measure: Callable[[], Mapping[str, float | None]],
     ) -> None:
-        self._service = service
+        self._answer = answer
         self._trouble = trouble
         self._measure = measure
         self._channel: Channel | None = None
-        self._running: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.retired = asyncio.Event()
+        self.connected = False
 
     async def connect(self, end: socket.socket) -> None:
         """Serve over this socket; the frontend at the other end may be a new one."""
-        self._channel = await Channel.open(end, self._receive, self._lost)
+        self._channel = await Channel.open(end, self._receive, self._lose)
+        self.connected = True
         self._report()
 
     async def report(self) -> None:
@@ -76,30 +76,37 @@ class WorkerEnd:
         if self._channel is not None:
             self._channel.send(STATE, 0, (self._trouble() or "").encode())
 
-    def _lost(self) -> None:
-        self._channel = None
+    def _lose(self) -> None:
+        self._channel, self.connected = None, False
 
     def _receive(self, kind: int, number: int, payload: bytes) -> None:
         if kind == REVIEW:
-            task = asyncio.create_task(self._answer(number, payload))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            task = asyncio.create_task(self._review(number, payload))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         elif kind == METRICS and self._channel is not None:
             self._channel.send(GAUGES, number, orjson.dumps(dict(self._measure())))
         elif kind == RETIRE:
             self.retired.set()
 
-    async def _answer(self, number: int, payload: bytes) -> None:
+    async def _review(self, number: int, payload: bytes) -> None:
         channel = self._channel
-        seconds, mutating, trusted, length = REVIEW_HEAD.unpack_from(payload)
-        begin = REVIEW_HEAD.size + length
-        parent = payload[REVIEW_HEAD.size : begin].decode()
-        answer = self._service.mutate if mutating else self._service.validate
+        seconds, mutating, trusted, parent_length, token_length = REVIEW_HEAD.unpack_from(payload)
+        middle = REVIEW_HEAD.size + parent_length
+        begin = middle + token_length
+        caller = Caller(trusted, payload[middle:begin].decode())
         try:
-            kind, response = RESPONSE, await answer(
-                payload[begin:], seconds, trusted_caller=trusted, parent=parent, number=number
+            kind, response = RESPONSE, await self._answer(
+                "mutate" if mutating else "validate",
+                payload[begin:],
+                seconds,
+                caller=caller,
+                parent=payload[REVIEW_HEAD.size : middle].decode(),
+                number=number,
             )
         except BadReviewError as error:
             kind, response = NOT_A_REVIEW, " ".join(str(error).split()).encode()
+        except UnauthenticatedError:
+            kind, response = UNAUTHENTICATED, b""
         if channel is not None:
             channel.send(kind, number, response)
