@@ -177,6 +177,12 @@ class Settings(Schema):
     )
     devices: list[DeviceVendor] = Field(default_factory=_default_vendors)
     workloads: list[WorkloadKind] = Field(default_factory=list, description="kinds besides those built in")
+    help_url: str = Field(
+        default="",
+        max_length=200,
+        pattern=r"^(https?://[!-~]+)?$",
+        description="page that explains reason codes, without #; empty: the published documentation of this version",
+    )
     injection: Injection = Field(default_factory=Injection)
     access: AccessSettings = Field(default_factory=AccessSettings)
 

@@ -13,7 +13,8 @@ import orjson
 
 from webhook.api.config import Cluster
 from webhook.app.errors import UsageError
-from webhook.cli.format import plain, table
+from webhook.cli.format import table
+from webhook.core.kube.text import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -77,12 +78,12 @@ def run(options: argparse.Namespace) -> int:
 
 def rendered(rows: Sequence[Row], *, coloured: bool) -> str:
     """Render the table, the fixes and a last line with counts."""
-    cells = [(row.check, row.result.result, plain(row.result.what)) for row in rows]
+    cells = [(row.check, row.result.result, one_line(row.result.what)) for row in rows]
     head, *lines = table(("CHECK", "RESULT", "WHAT"), cells).splitlines()
     if coloured:
         lines = [_painted(line, row.result.result) for line, row in zip(lines, rows, strict=True)]
     fixes = [
-        f"  {row.check}: {plain(row.result.what)}\n      {plain(row.result.fix)}"
+        f"  {row.check}: {one_line(row.result.what)}\n      {one_line(row.result.fix)}"
         for row in rows
         if row.result.fix and row.result.result in ("fail", "warn")
     ]

@@ -33,12 +33,12 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def add_review_arguments(parser: argparse.ArgumentParser) -> None:
+def add_review_arguments(parser: argparse.ArgumentParser, *, state_required: bool = True) -> None:
     """The arguments that say what is reviewed and who asks."""
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="manifests, directories, or - for standard input"
     )
-    add_state_arguments(parser)
+    add_state_arguments(parser, required=state_required)
     parser.add_argument(
         "--user", default="", metavar="U", help="who asks; default: the pod's own service account"
     )
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write("\n")
     else:
         for outcome in outcomes:
-            print_outcome(outcome)
+            print_outcome(outcome, source.snapshot().settings.help_url)
     return 0 if all(outcome.verdict.allowed for outcome in outcomes) else 1
 
 
@@ -133,7 +133,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def print_outcome(outcome: Outcome) -> None:
+def print_outcome(outcome: Outcome, help_url: str = "") -> None:
     """One answer, as its reader would meet it."""
     verdict = outcome.verdict
     injected = "  (key sidecar injected)" if verdict.injected else ""
@@ -141,5 +141,5 @@ def print_outcome(outcome: Outcome) -> None:
     for warning in warnings(verdict.warnings):
         print(f"  Warning: {warning}")
     if verdict.denials:
-        for line in denial(verdict.denials, verdict.uid).splitlines():
+        for line in denial(verdict.denials, verdict.uid, help_url).splitlines():
             print(f"  {line}")

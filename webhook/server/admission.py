@@ -76,7 +76,7 @@ class _Call:
 class AdmissionService:
     """Answers reviews from the snapshots of one provider.
 
-    ``signer`` signs the access objects of trusted callers. ``mark`` is called with a review's number before each
+    ``signer`` signs the access objects of trusted callers, ``help_url`` is the page that explains reason codes. ``mark`` is called with a review's number before each
     stretch of its evaluation.
     """
 
@@ -89,7 +89,9 @@ class AdmissionService:
         signer: Signer | None = None,
         tracer: Tracer | None = None,
         mark: Callable[[int], None] = lambda _: None,
+        help_url: str = "",
     ) -> None:
+        self._help_url = help_url
         self._provider = provider
         self._queue = queue
         self._metrics = metrics
@@ -151,7 +153,7 @@ class AdmissionService:
                 verdict, decision = await self._small(call, request)
         except RefusedReviewError as error:
             return self._invalid(error, self._clock() - begun, trace)
-        response = render_review(to_response(verdict))
+        response = render_review(to_response(verdict, self._help_url))
         seconds = self._clock() - begun
         if request is None:
             self._metrics.rejected_review(verdict, seconds)
@@ -167,7 +169,7 @@ class AdmissionService:
         if trace is not None:
             trace.end({"uid": error.uid, "decision": "denied"}, failed=False)
         log.info("invalid review", extra={"fields": {"uid": error.uid, "reason": error.reason}})
-        return render_review(to_response(verdict))
+        return render_review(to_response(verdict, self._help_url))
 
     def _record(self, summary: dict[str, object], trace: Trace | None) -> None:
         """Record the outcome of a review in the log and in its trace."""

@@ -129,7 +129,7 @@ def faulty(kind):
         (NotReadyError("the API server cannot be reached"), "WL905", "the API server cannot be reached"),
         (RuntimeError("secret text"), "WL902", "internal error (RuntimeError)"),
         (RecursionError(), "WL902", "internal error (RecursionError)"),
-        (TimeoutError(), "WL905", "the API server did not to_response in time"),
+        (TimeoutError(), "WL905", "the API server did not respond in time"),
     ],
 )
 async def test_a_fault_is_a_denial_that_says_whose_it_is(serve, needy, review, caplog, fault, code, words):
@@ -141,7 +141,7 @@ async def test_a_fault_is_a_denial_that_says_whose_it_is(serve, needy, review, c
     message = answer["status"]["message"]
     assert f"[{code}]" in message
     assert words in message
-    assert "not your doing" in message
+    assert "not caused by your manifest" in message
     assert "secret text" not in message
     assert value(metrics, "weightlock_internal_errors_total", code=code) == 1
     assert value(metrics, "weightlock_admission_findings_total", code=code, action="deny") == 1

@@ -38,6 +38,9 @@ _FORBIDDEN = re.compile(
 
 _PATH = re.compile(r'^.*cannot (\w+) path "([^"]+)".*$')
 
+# The API server's own words for an error of an admission webhook.
+_BY_WEBHOOK = re.compile(r"failed calling webhook|denied the request")
+
 
 class SkippedError(Exception):
     """A check does not apply or is not permitted. The message has the reason."""
@@ -139,7 +142,11 @@ class Installation:
         try:
             await self.api.request("POST", path, {"dryRun": "All"}, dict(body), seconds=max(self.seconds, 15))
         except ApiError as error:
-            if "denied the request" not in str(error):
+            if (
+                not error.codes
+                and "failed calling webhook" not in str(error)
+                and "denied the request" not in str(error)
+            ):
                 skipped(error)
             return error
         return None

@@ -6,16 +6,15 @@ therefore proves that the API server reached Weightlock, trusted its certificate
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.codes import UNSAFE_DOCUMENT
+from webhook.api.links import help_link
 from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_CODE = re.compile(r"\[(WL\d{3})\]")
 _OWN_FAULTS = "WL9"
 _SPEC = {"containers": [{"name": "doctor", "image": "registry.example.com/weightlock/doctor:0"}]}
 # Errors of an API server that cannot call a webhook, with their meaning and fix.
@@ -49,7 +48,7 @@ async def evaluates(view: Installation) -> Sequence[CheckResult]:
     error = await view.try_to_create(f"/api/v1/namespaces/{namespace}/podtemplates", _template("plain"))
     if error is None:
         return [CheckResult("ok", f"an ordinary pod template is allowed in namespace {namespace}")]
-    codes = _CODE.findall(str(error))
+    codes = error.codes
     if "failed calling webhook" in str(error):
         raise SkippedError("the API server cannot reach the webhook")
     if any(code.startswith(_OWN_FAULTS) for code in codes):
@@ -57,7 +56,7 @@ async def evaluates(view: Installation) -> Sequence[CheckResult]:
             CheckResult(
                 "fail",
                 f"the webhook responds, but cannot evaluate objects: {_short(error)}",
-                "docs/denied.md#" + codes[0],
+                help_link("", codes[0]),
             )
         ]
     return [
@@ -92,7 +91,8 @@ async def _must_deny(
         what = f"the API server does not call {webhook}.weightlock.dev: it admitted an object that must be denied"
         return [CheckResult("fail", what, view.upgrade)]
     message = str(error)
-    if f'"{webhook}.weightlock.dev" denied the request' in message and UNSAFE_DOCUMENT in message:
+    # The API server names the webhook that denied (k8s.io/apiserver webhook/errors/statuserror.go).
+    if f'"{webhook}.weightlock.dev"' in message and UNSAFE_DOCUMENT in error.codes:
         return [
             CheckResult(
                 "ok", f"the API server calls the webhook for {body['kind']}s and enforces its response"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from webhook.core.access.model import Phase
+from webhook.core.kube.text import one_line
 from webhook.core.kube.time import format_time
 
 if TYPE_CHECKING:
@@ -62,15 +63,15 @@ class Notice:
 
 def notice(parsed: ParsedRequest, reason: str, before: Document, after: Document) -> Notice | None:
     """The news in a change of status; None where nothing happened that people wait for."""
-    who, what = plain(parsed.subject.username), _what(parsed)
+    who, what = one_line(parsed.subject.username), _what(parsed)
     was, now = before.get("state"), after.get("state")
     command = f"weightlock access approve {parsed.name}"
     event, words = "", ""
     if now == Phase.PENDING and was is None:
-        asked = plain(reason)[:_MAX_REASON]
+        asked = one_line(reason)[:_MAX_REASON]
         event, words = (
             "requested",
-            f'{plain(parsed.by.username)} asks for {what} for {who}: "{asked}". To approve: {command}',
+            f'{one_line(parsed.by.username)} asks for {what} for {who}: "{asked}". To approve: {command}',
         )
     elif now == Phase.PENDING and after.get("approvals") != before.get("approvals"):
         event, words = "approved", f"{parsed.name}: {after.get('approvals')} approvals for {what} for {who}"
@@ -79,11 +80,11 @@ def notice(parsed: ParsedRequest, reason: str, before: Document, after: Document
         words = f"{who} {verb} {what} ({parsed.name})" + (
             f" until {after['ends']}" if now == Phase.ACTIVE else ""
         )
-        words += f", by {plain(str(after['by']))}" if after.get("by") else ""
+        words += f", by {one_line(str(after['by']))}" if after.get("by") else ""
         if now == Phase.ACTIVE and parsed.break_glass:
             event, words = (
                 "break-glass",
-                f"BREAK-GLASS by {plain(parsed.by.username)}: {words}. Reason: {plain(reason)}",
+                f"BREAK-GLASS by {one_line(parsed.by.username)}: {words}. Reason: {one_line(reason)}",
             )
     if not event:
         return None
@@ -96,11 +97,6 @@ def notice(parsed: ParsedRequest, reason: str, before: Document, after: Document
         str(after.get("approvals", "")),
         str(after.get("ends", "")),
     )
-
-
-def plain(text: str) -> str:
-    """Text on one line, without control characters."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _what(parsed: ParsedRequest) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from webhook.core.admission.messages import clip, denial, warnings
+from webhook.api.codes import RETRY_AFTER_SECONDS
+from webhook.core.admission.messages import causes, denial, warnings
 from webhook.core.kube.review import AdmissionResponse
+from webhook.core.kube.text import clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,8 +57,8 @@ class Verdict:
         return not self.denials
 
 
-def to_response(verdict: Verdict) -> AdmissionResponse:
-    """Convert a verdict to the response for the API server."""
+def to_response(verdict: Verdict, help_url: str = "") -> AdmissionResponse:
+    """Convert a verdict to the response for the API server. ``help_url`` is the page that explains reason codes."""
     annotations = _joined(verdict.audit_annotations)
     codes = sorted({finding.code for finding in (*verdict.denials, *verdict.warnings, *verdict.audits)})
     if codes:
@@ -66,7 +68,11 @@ def to_response(verdict: Verdict) -> AdmissionResponse:
     return AdmissionResponse(
         uid=verdict.uid,
         allowed=verdict.allowed,
-        message=denial(verdict.denials, verdict.uid) if verdict.denials else "",
+        message=denial(verdict.denials, verdict.uid, help_url) if verdict.denials else "",
+        causes=causes(verdict.denials),
+        retry_after_seconds=max((RETRY_AFTER_SECONDS.get(f.code, 0) for f in verdict.denials), default=0)
+        if all(f.code in RETRY_AFTER_SECONDS for f in verdict.denials)
+        else 0,
         warnings=tuple(warnings(verdict.warnings)),
         audit_annotations=annotations,
         patch=verdict.patch,

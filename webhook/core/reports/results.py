@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from webhook.api import codes
-from webhook.core.admission.messages import clip, fix_of, sentence
+from webhook.core.admission.messages import fix_of, sentence
+from webhook.core.kube.text import clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -87,6 +87,10 @@ class Router:
         # When the last request arrived, by the monotonic clock.
         self.last_request = 0.0
 
+    def add(self, routes: Mapping[str, Route]) -> None:
+        """Add routes."""
+        self._routes.update(routes)
+
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Respond to one request."""
         protocol = request.protocol

@@ -12,6 +12,8 @@ from webhook.server.metrics.counters import Counter, Histogram, OutcomeCounter
 from webhook.server.metrics.registry import OWN_FAULT, Gauge, Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from webhook.core.admission.verdict import Verdict
     from webhook.core.kube.review import AdmissionRequest
 
@@ -78,7 +80,7 @@ class AdmissionMetrics(Registry):
             "weightlock_injections", "Total pods that received the key sidecar.", (), limit=1, initial=[()]
         )
         self.restarts = 0
-        self.rejected: dict[str, float] = {}
+        self.read_rejected: Callable[[], Mapping[str, float]] = dict
         super().__init__(
             "webhook",
             (self._requests, self._duration, self._findings, self._evaluations, self._injections),
@@ -92,7 +94,7 @@ class AdmissionMetrics(Registry):
                 Gauge(
                     "weightlock_connections_rejected",
                     "Total connections and requests that the limits of the port rejected, by reason.",
-                    lambda: self.rejected,
+                    lambda: self.read_rejected(),
                     "reason",
                     kind="counter",
                 ),

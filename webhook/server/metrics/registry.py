@@ -6,6 +6,7 @@ cannot be read is absent from the scrape, which an alert can detect.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -103,7 +104,8 @@ class Registry(Collector):
         )
         self._instruments: tuple[Instrument, ...] = (*instruments, *([self._faults] if count_faults else []))
         self._gauges = list(gauges)
-        self._groups: list[Group] = []
+        self._groups: list[Group] = [lambda: self._foreign]
+        self._foreign: dict[str, float | None] = {}
         self._slot: Slot | None = None
         self._others: tuple[Slot, ...] = ()
         self._inherited: dict[str, Rows] = {}
@@ -127,6 +129,15 @@ class Registry(Collector):
     def group(self, read: Group) -> None:
         """Expose several gauges of `HELP` that are read together; a fault leaves out all of them."""
         self._groups.append(read)
+
+    @contextmanager
+    def with_values(self, values: Mapping[str, float | None]) -> Iterator[None]:
+        """Expose the gauges of another process, too, while the context lasts."""
+        self._foreign = dict(values)
+        try:
+            yield
+        finally:
+            self._foreign = {}
 
     def share(self, slot: Slot, others: Iterable[Slot]) -> None:
         """Continue the counts of the process that had the slot before, and expose those of the others."""

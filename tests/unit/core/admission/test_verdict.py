@@ -29,7 +29,7 @@ def test_a_denial_reads_as_documented():
         'Pod research/train-7 is not allowed to read model "atlas-70b": service account research/default has no active '
         "grant [WL101]\n"
         "Fix: weightlock access request atlas-70b --for 8h   (2 approvals from weights-approvers)\n"
-        "Policy: weights-need-grant   Help: docs/denied.md#WL101   Request: 1f0c"
+        "Policy: weights-need-grant   Help: https://weightlock.dev/docs/0.3/denied#WL101   Request: 1f0c"
     )
 
 
@@ -43,7 +43,7 @@ def test_other_violations_follow_as_far_as_they_fit():
 
 def test_our_own_fault_is_not_the_readers():
     message = denial([Finding("WL901", "p", "policy p could not be checked", unevaluable=True)], "u")
-    assert "not your doing" in message
+    assert "not caused by your manifest" in message
     assert "retry" in message
 
 
