@@ -217,7 +217,7 @@ class Callers(Schema):
 
     require_certificate: bool = Field(
         default=True,
-        description="reject callers without a certificate of tls.clientCa, if that is set and nothing below allows them",
+        description="with tls.clientCa, reject callers without a certificate of it, unless another setting allows them",
     )
     token_configurations: list[Name] = Field(
         default_factory=list,

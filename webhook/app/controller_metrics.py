@@ -33,17 +33,65 @@ def metrics(controller: Controller) -> Registry:
         count_faults=False,
         gauges=[
             *_seen_while_leading(controller),
-            Gauge("weightlock_controller_leader", "Whether this replica is the leader (1) or not (0).", lambda: float(controller.leader.leading)),
-            Gauge("weightlock_controller_reconcile", "Total reconciles, by result.", lambda: {"ok": stats.rounds, "failed": stats.failed_rounds}, "result", kind="counter"),
-            Gauge("weightlock_controller_last_reconcile_timestamp_seconds", "Time of this replica's last successful reconcile, in Unix seconds (absent before the first).", lambda: stats.last_round),
-            Gauge("weightlock_webhook_configurations_restored", "Total webhook configurations restored after they were modified or deleted.", lambda: stats.restored, kind="counter"),
-            Gauge("weightlock_crds_restored", "Total CRDs of weightlock.dev restored after they were modified.", lambda: stats.restored_definitions, kind="counter"),
-            Gauge("weightlock_protection_labels_changed", "Total namespaces whose protecting labels of weightlock.dev were changed.", lambda: stats.labels_changed, kind="counter"),
-            Gauge("weightlock_signatures", "Total access requests and approvals signed by the controller.", lambda: controller.steps.signed, kind="counter"),
-            Gauge("weightlock_access_objects_ignored", HELP["weightlock_access_objects_ignored"], lambda: len(source.snapshot().access.problems)),
-            Gauge("weightlock_grants_active", HELP["weightlock_grants_active"], lambda: len(source.snapshot().access.active(datetime.now(UTC)))),
+            Gauge(
+                "weightlock_controller_leader",
+                "Whether this replica is the leader (1) or not (0).",
+                lambda: float(controller.leader.leading),
+            ),
+            Gauge(
+                "weightlock_controller_reconcile",
+                "Total reconciles, by result.",
+                lambda: {"ok": stats.rounds, "failed": stats.failed_rounds},
+                "result",
+                kind="counter",
+            ),
+            Gauge(
+                "weightlock_controller_last_reconcile_timestamp_seconds",
+                "Time of this replica's last successful reconcile, in Unix seconds (absent before the first).",
+                lambda: stats.last_round,
+            ),
+            Gauge(
+                "weightlock_webhook_configurations_restored",
+                "Total webhook configurations restored after they were modified or deleted.",
+                lambda: stats.restored,
+                kind="counter",
+            ),
+            Gauge(
+                "weightlock_crds_restored",
+                "Total CRDs of weightlock.dev restored after they were modified.",
+                lambda: stats.restored_definitions,
+                kind="counter",
+            ),
+            Gauge(
+                "weightlock_protection_labels_changed",
+                "Total namespaces whose protecting labels of weightlock.dev were changed.",
+                lambda: stats.labels_changed,
+                kind="counter",
+            ),
+            Gauge(
+                "weightlock_signatures",
+                "Total access requests and approvals signed by the controller.",
+                lambda: controller.steps.signed,
+                kind="counter",
+            ),
+            Gauge(
+                "weightlock_access_objects_ignored",
+                HELP["weightlock_access_objects_ignored"],
+                lambda: len(source.snapshot().access.problems),
+            ),
+            Gauge(
+                "weightlock_grants_active",
+                HELP["weightlock_grants_active"],
+                lambda: len(source.snapshot().access.active(datetime.now(UTC))),
+            ),
             Gauge("weightlock_snapshot_age_seconds", HELP["weightlock_snapshot_age_seconds"], source.age),
-            Gauge("weightlock_internal_errors", FAULTS_HELP, lambda: {OWN_FAULT: stats.internal_errors}, "code", kind="counter"),
+            Gauge(
+                "weightlock_internal_errors",
+                FAULTS_HELP,
+                lambda: {OWN_FAULT: stats.internal_errors},
+                "code",
+                kind="counter",
+            ),
         ],
     )
 
@@ -66,8 +114,16 @@ def _if_leading(controller: Controller, gauge: Gauge) -> Value:
 
 def _of_guard(stats: ControllerStats) -> list[Gauge]:
     return [
-        Gauge("weightlock_webhook_configurations_drifted", "Number of webhook configurations that have drifted (leader only).", lambda: stats.drifted),
-        Gauge("weightlock_crds_drifted", "Number of CRDs of weightlock.dev that have drifted (leader only).", lambda: stats.drifted_definitions),
+        Gauge(
+            "weightlock_webhook_configurations_drifted",
+            "Number of webhook configurations that have drifted (leader only).",
+            lambda: stats.drifted,
+        ),
+        Gauge(
+            "weightlock_crds_drifted",
+            "Number of CRDs of weightlock.dev that have drifted (leader only).",
+            lambda: stats.drifted_definitions,
+        ),
     ]
 
 
@@ -77,11 +133,34 @@ def _of_scan(controller: Controller) -> list[Gauge]:
     if scanner is None:
         return []
     return [
-        Gauge("weightlock_scan_resources", "Total pods and other objects that the background scan evaluated.", lambda: scanner.judged, kind="counter"),
-        Gauge("weightlock_scan_namespaces_waiting", "Number of namespaces that wait for the background scan.", lambda: scanner.waiting),
-        Gauge("weightlock_scan_last_complete_timestamp_seconds", "Time when the background scan last had no namespace waiting, in Unix seconds (absent before that).", lambda: scanner.last_complete),
-        Gauge("weightlock_report_results", "Number of violations by running workloads, by report result.", lambda: scanner.total().outcomes, "result"),
-        Gauge("weightlock_report_would_deny", "Number of running workloads that this Audit or Warn policy would deny.", lambda: scanner.total().would_deny(), "policy"),
+        Gauge(
+            "weightlock_scan_resources",
+            "Total pods and other objects that the background scan evaluated.",
+            lambda: scanner.judged,
+            kind="counter",
+        ),
+        Gauge(
+            "weightlock_scan_namespaces_waiting",
+            "Number of namespaces that wait for the background scan.",
+            lambda: scanner.waiting,
+        ),
+        Gauge(
+            "weightlock_scan_last_complete_timestamp_seconds",
+            "Time when the background scan last had no namespace waiting, in Unix seconds (absent before that).",
+            lambda: scanner.last_complete,
+        ),
+        Gauge(
+            "weightlock_report_results",
+            "Number of violations by running workloads, by report result.",
+            lambda: scanner.total().outcomes,
+            "result",
+        ),
+        Gauge(
+            "weightlock_report_would_deny",
+            "Number of running workloads that this Audit or Warn policy would deny.",
+            lambda: scanner.total().would_deny(),
+            "policy",
+        ),
     ]
 
 
@@ -91,7 +170,22 @@ def _of_certificates(controller: Controller) -> list[Gauge]:
     if own is None:
         return []
     return [
-        Gauge("weightlock_controller_certificate_expiry_timestamp_seconds", "Time when the CA, or the certificate in a Secret, expires, in Unix seconds (leader only).", lambda: own.kept.expiries, "certificate"),
-        Gauge("weightlock_certificates_issued", "Total CAs and certificates issued.", lambda: own.kept.made, "certificate", kind="counter"),
-        Gauge("weightlock_controller_certificates_healthy", "Whether the leader could manage the certificates at its last attempt (absent before the first).", lambda: None if own.kept.known is None else float(not own.kept.trouble)),
+        Gauge(
+            "weightlock_controller_certificate_expiry_timestamp_seconds",
+            "Time when the CA, or the certificate in a Secret, expires, in Unix seconds (leader only).",
+            lambda: own.kept.expiries,
+            "certificate",
+        ),
+        Gauge(
+            "weightlock_certificates_issued",
+            "Total CAs and certificates issued.",
+            lambda: own.kept.made,
+            "certificate",
+            kind="counter",
+        ),
+        Gauge(
+            "weightlock_controller_certificates_healthy",
+            "Whether the leader could manage the certificates at its last attempt (absent before the first).",
+            lambda: None if own.kept.known is None else float(not own.kept.trouble),
+        ),
     ]

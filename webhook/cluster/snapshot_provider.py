@@ -12,7 +12,7 @@ import math
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.cluster.authorizer import Authorizer
 from webhook.cluster.client.api import ApiError, KubeApi
@@ -29,7 +29,7 @@ from webhook.manifests.reader import ManifestError, read_path
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from webhook.api.config import Config
+    from webhook.api.config import Config, Settings
     from webhook.core.access.signing import Verifier
     from webhook.core.admission.provider import RequiredData
     from webhook.core.admission.snapshot import Snapshot
@@ -40,6 +40,21 @@ _FETCH_SECONDS = 5.0
 _AUTHORITIES_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
+
+
+class Prepared(NamedTuple):
+    """A builder with the policies of files, compiled before there is a cluster; ``fixed`` are their keys."""
+
+    builder: SnapshotBuilder
+    fixed: frozenset[ObjectKey]
+    settings: Settings
+
+
+def prepare(config: Config, verifier: Verifier | None, *, authorities_later: bool = False) -> Prepared:
+    """Load and compile the policies of files. Raises `ManifestError`."""
+    settings = config.settings if authorities_later else with_authorities(config.settings)
+    builder = SnapshotBuilder(settings, complete=False, verifier=verifier)
+    return Prepared(builder, _load(config.policies, builder), settings)
 
 
 class ClusterProvider:
@@ -53,13 +68,13 @@ class ClusterProvider:
         verifier: Verifier | None = None,
         timing: Timing | None = None,
         authorities_later: bool = False,
+        prepared: Prepared | None = None,
     ) -> None:
         self.api = api
         self._max_age = config.cluster.max_snapshot_age_seconds
-        settings = config.settings if authorities_later else with_authorities(config.settings)
-        self._authorities = AuthorityFile(settings.injection)
-        self._builder = SnapshotBuilder(settings, complete=False, verifier=verifier)
-        self._fixed = _load(config.policies, self._builder)
+        prepared = prepared or prepare(config, verifier, authorities_later=authorities_later)
+        self._authorities = AuthorityFile(prepared.settings.injection)
+        self._builder, self._fixed = prepared.builder, prepared.fixed
         self._timing = timing or Timing()
         self._reflectors = [Reflector(api, kind, self, self._timing) for kind in HELD]
         self._authorizer = Authorizer(api)
@@ -78,6 +93,7 @@ class ClusterProvider:
         verifier: Verifier | None = None,
         timing: Timing | None = None,
         authorities_later: bool = False,
+        prepared: Prepared | None = None,
     ) -> AsyncIterator[ClusterProvider]:
         """A source whose watches run while the context lasts. Raises `ClusterError` and `ManifestError`.
 
@@ -85,7 +101,14 @@ class ClusterProvider:
         """
         api = await KubeApi.connect(config.cluster)
         try:
-            source = cls(api, config, verifier=verifier, timing=timing, authorities_later=authorities_later)
+            source = cls(
+                api,
+                config,
+                verifier=verifier,
+                timing=timing,
+                authorities_later=authorities_later,
+                prepared=prepared,
+            )
             async with source.watching():
                 yield source
         finally:

@@ -76,8 +76,8 @@ class _Call:
 class AdmissionService:
     """Answers reviews from the snapshots of one provider.
 
-    ``signer`` signs the access objects of trusted callers, ``help_url`` is the page that explains reason codes. ``mark`` is called with a review's number before each
-    stretch of its evaluation.
+    ``signer`` signs the access objects of trusted callers, ``help_url`` is the page that explains reason codes.
+    ``mark`` is called with a review's number before each stretch of its evaluation.
     """
 
     def __init__(
@@ -129,12 +129,22 @@ class AdmissionService:
         return mutate(request, snapshot, fetched, now, budget=_doubled(budget))
 
     def _mutate_signed(
-        self, request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData, now: datetime, budget: Budget
+        self,
+        request: AdmissionRequest,
+        snapshot: Snapshot,
+        fetched: FetchedData,
+        now: datetime,
+        budget: Budget,
     ) -> Verdict | RequiredData:
         return mutate(request, snapshot, fetched, now, self._signer, budget=_doubled(budget))
 
     def _validate(
-        self, request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData, now: datetime, budget: Budget
+        self,
+        request: AdmissionRequest,
+        snapshot: Snapshot,
+        fetched: FetchedData,
+        now: datetime,
+        budget: Budget,
     ) -> Verdict | RequiredData:
         return validate(request, snapshot, fetched, now, clock=next(self._clocks), budget=budget)
 
@@ -208,7 +218,14 @@ class AdmissionService:
             uid = uid_of(call.body) or ""
             log.warning("large review", extra={"fields": {"uid": uid, "reason": "no verdict in time"}})
             return None, isolated.crashed(uid, error.part), "denied"
-        except (OverloadedError, NotReadyError, UnresolvedError, _LookupError, OSError, RuntimeError) as error:
+        except (
+            OverloadedError,
+            NotReadyError,
+            UnresolvedError,
+            _LookupError,
+            OSError,
+            RuntimeError,
+        ) as error:
             return None, self._fault(uid_of(call.body) or "", error), "error"
         return request, verdict, "allowed" if verdict.allowed else "denied"
 
@@ -267,7 +284,11 @@ _FAULTS: dict[type[Exception], tuple[str, str]] = {
 
 def _doubled(budget: Budget) -> Budget:
     """Return the budget of mutation: what is too large for it is too large for validation, which denies."""
-    return budget if not budget.final else Budget(2 * MAX_STEPS, clock=time.process_time, seconds=2 * MAX_SECONDS)
+    return (
+        budget
+        if not budget.final
+        else Budget(2 * MAX_STEPS, clock=time.process_time, seconds=2 * MAX_SECONDS)
+    )
 
 
 def _summary(

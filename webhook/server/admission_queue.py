@@ -28,7 +28,7 @@ class AdmissionQueue:
     ``max_queued`` reviews may wait to be evaluated, ``max_lookups`` may wait for the API server at a time.
     """
 
-    __slots__ = ("_loop", "_lookups", "_max_lookups", "_max_queued", "_pumping", "_queue", "_slice_end")
+    __slots__ = ("_lookups", "_loop", "_max_lookups", "_max_queued", "_pumping", "_queue", "_slice_end")
 
     def __init__(self, *, max_queued: int, max_lookups: int) -> None:
         self._loop = asyncio.get_running_loop()

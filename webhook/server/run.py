@@ -11,7 +11,6 @@ import asyncio
 import gc
 import ipaddress
 import logging
-import os
 import signal
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from webhook.core.access import Signer
     from webhook.core.admission.provider import SnapshotProvider
     from webhook.server.http.callers import Caller
-    from webhook.server.http.server import Route
     from webhook.server.process.supervisor import SupervisorPipe
 
     OpenProvider = Callable[[Config], AbstractAsyncContextManager[SnapshotProvider]]
@@ -90,7 +88,9 @@ class Evaluation:
         verify: VerifyToken | None = None,
         mark: Callable[[int], None] = lambda _: None,
     ) -> None:
-        queue = AdmissionQueue(max_queued=config.max_waiting_reviews, max_lookups=config.max_concurrent_reviews)
+        queue = AdmissionQueue(
+            max_queued=config.max_waiting_reviews, max_lookups=config.max_concurrent_reviews
+        )
         gauges.add_admission(metrics, config, provider, queue)
         self.metrics = metrics
         self.tracer = Tracer.of(config.tracing, "webhook")
@@ -135,7 +135,10 @@ class Evaluation:
 
 
 def serve(
-    config: Config, open_provider: OpenProvider, signer: Signer | None = None, verifier: Verifier | None = None
+    config: Config,
+    open_provider: OpenProvider,
+    signer: Signer | None = None,
+    verifier: Verifier | None = None,
 ) -> None:
     """Run the webhook in this process until SIGTERM or SIGINT.
 
@@ -179,7 +182,9 @@ async def _serve(
         webhook = Webhook(config)
         verify = verifier(provider) if verifier is not None else None
         evaluation = Evaluation(config, provider, signer, webhook.metrics, verify=verify)
-        async with webhook.running(sockets, evaluation.answer, evaluation.trouble, traced=bool(evaluation.tracer)):
+        async with webhook.running(
+            sockets, evaluation.answer, evaluation.trouble, traced=bool(evaluation.tracer)
+        ):
             announcing = asyncio.create_task(webhook.announce())
             await stop.wait()
             await _cancel(announcing)
@@ -265,11 +270,7 @@ async def _worker(
 
         stack.push_async_callback(_cancel, asyncio.create_task(end.report()))
         stack.push_async_callback(_cancel, asyncio.create_task(_follow_as_worker(pipe, connect, end)))
-        while (trouble := evaluation.trouble()) is not None and not end.retired.is_set():
-            if trouble != (said := getattr(end, "logged", None)):
-                del said
-                log.info("not ready", extra={"fields": {"reason": trouble}})
-                end.logged = trouble  # type: ignore[attr-defined]
+        while evaluation.trouble() is not None and not end.retired.is_set():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(READY_POLL_SECONDS)
         # What is loaded stays: the collector need not walk over it during a request.
         gc.collect()
@@ -288,7 +289,9 @@ async def _follow(
             await _readable(pipe)
             await connect()
     except EOFError:
-        log.error("the supervisor ended; stopping", extra={"fields": {"drainSeconds": webhook.drain_seconds}})
+        log.error(  # noqa: TRY400 - there is nothing to trace
+            "the supervisor ended; stopping", extra={"fields": {"drainSeconds": webhook.drain_seconds}}
+        )
         webhook.share_ports()
         stop.set()
 

@@ -183,7 +183,9 @@ class _Validation:
         """Take the steps of handing one template to the engine, which converts the whole object for each."""
         if self.request.operation == "DELETE":
             return
-        self.budget.charge("pod templates" if facts.pod else "content", 100 + self.request.size // _BYTES_PER_STEP)
+        self.budget.charge(
+            "pod templates" if facts.pod else "content", 100 + self.request.size // _BYTES_PER_STEP
+        )
         for part in ("weights", "devices", "escapes"):
             check_facts(part, len(getattr(facts.facts, part)))
 

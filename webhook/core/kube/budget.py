@@ -58,7 +58,9 @@ class Budget:
         self._left -= steps
         self._used[part] = self._used.get(part, 0) + steps
         if self._left < 0:
-            raise BudgetExceededError(self._largest(), f"evaluating them needs more than {self._steps:,} steps")
+            raise BudgetExceededError(
+                self._largest(), f"evaluating them needs more than {self._steps:,} steps"
+            )
         if self._clock is not None and self._clock() > self._end:
             raise BudgetExceededError(self._largest(), f"evaluating them takes more than {self._seconds:g} s")
 

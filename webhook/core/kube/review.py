@@ -20,12 +20,9 @@ if TYPE_CHECKING:
 REVIEW_API_VERSION = "admission.k8s.io/v1"
 MAX_REVIEW_BYTES = 4 * 1024 * 1024
 _MAX_UID = 256
-<<<<<<< HEAD
 # Lists of any length: evaluating long ones is bounded in time, see `webhook.server.process.isolated`.
 _LIMITS = Limits(length=MAX_REVIEW_BYTES)
-=======
 _MAX_CAUSES = 64
->>>>>>> main
 _OPERATIONS = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
 
@@ -65,7 +62,7 @@ class UserInfo:
 class AdmissionRequest:
     """One request. ``raw`` is the request document itself, for policies that read ``request``, ``size`` its bytes.
 
-    ``oversized``: some list or map has more entries than `strict_json.Limits` allows, which takes policies long to read.
+    ``oversized``: some list or map has more entries than `strict_json.DEFAULT_LIMITS`, so policies may take long.
 
     ``running`` says that nobody asks: what was admitted earlier and runs is judged again.
     """
@@ -183,9 +180,6 @@ def render_review(response: AdmissionResponse) -> bytes:
     return orjson.dumps({"apiVersion": REVIEW_API_VERSION, "kind": "AdmissionReview", "response": answer})
 
 
-<<<<<<< HEAD
-def uid_of(body: bytes) -> str | None:
-=======
 def _status(response: AdmissionResponse) -> Document:
     """The ``metav1.Status`` of a denial. The API server passes ``details`` through to the client."""
     details: Document = {}
@@ -216,8 +210,7 @@ def causes_of(status: Document) -> tuple[Cause, ...]:
     )
 
 
-def _uid_of(body: bytes) -> str | None:
->>>>>>> main
+def uid_of(body: bytes) -> str | None:
     """The uid of a review that could not be loaded whole, so that its denial can still echo it."""
     try:
         document = orjson.loads(body)

@@ -202,7 +202,7 @@ def is_in(address: str, networks: Iterable[Network]) -> bool:
 
 
 def fit_descriptors(limits: Limits) -> Limits:
-    """Raise the process's limit of descriptors for these connections, or lower the limits to what the system permits."""
+    """Raise the process's limit of descriptors, or lower the limits to what the system permits."""
     try:
         import resource  # noqa: PLC0415 - absent on Windows
     except ImportError:

@@ -86,4 +86,6 @@ def watch_routes(health: Health, render: Render) -> dict[str, Route]:
 def _timeout(query: Mapping[str, str]) -> float:
     """Return the seconds that the API server waits, from the query (k8s.io/client-go rest.Request.Timeout)."""
     seconds = query.get("timeout", "").removesuffix("s")
-    return float(seconds) if seconds.isascii() and seconds.isdecimal() and len(seconds) <= 4 else DEFAULT_TIMEOUT
+    return (
+        float(seconds) if seconds.isascii() and seconds.isdecimal() and len(seconds) <= 4 else DEFAULT_TIMEOUT
+    )

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 EXPIRING_SOON = timedelta(hours=1)
 
 
-def add_admission(metrics: Registry, config: Config, provider: SnapshotProvider, queue: AdmissionQueue) -> None:
+def add_admission(
+    metrics: Registry, config: Config, provider: SnapshotProvider, queue: AdmissionQueue
+) -> None:
     """Add the gauges of the process that evaluates reviews."""
     add_snapshot(metrics, config, provider)
     metrics.gauge("weightlock_admission_timeout_seconds", lambda: config.review_timeout_seconds)

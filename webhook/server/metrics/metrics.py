@@ -94,7 +94,7 @@ class AdmissionMetrics(Registry):
                 Gauge(
                     "weightlock_connections_rejected",
                     "Total connections and requests that the limits of the port rejected, by reason.",
-                    lambda: self.read_rejected(),
+                    lambda: dict(self.read_rejected()),
                     "reason",
                     kind="counter",
                 ),

@@ -43,7 +43,7 @@ HELP = {
     "weightlock_certificate_expiry_timestamp_seconds": "Time when the serving certificate expires, in Unix seconds.",
     "weightlock_certificate_usable": "Whether the serving certificate is usable (1) or not (0, see the log).",
     "weightlock_snapshot_age_seconds": "Time since the snapshot last matched the cluster.",
-    "weightlock_snapshot_max_age_seconds": "Time after which a snapshot is too old and all covered requests are denied.",
+    "weightlock_snapshot_max_age_seconds": "Snapshot age above which all covered requests are denied.",
     "weightlock_snapshot_problems": "Number of policies and ModelWeights that cannot be used as written.",
     "weightlock_admission_timeout_seconds": "Time within which each review is answered.",
     "weightlock_admission_queued_reviews": "Number of reviews that wait to be evaluated.",

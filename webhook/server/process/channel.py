@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Channel(asyncio.Protocol):
-    """One end. ``receive`` gets each frame as (kind, number, payload); ``lost`` is called when the other end is gone."""
+    """One end. ``receive`` gets each frame as (kind, number, payload), ``lost`` reports the end of the other side."""
 
     def __init__(self, receive: Receive, lost: Callable[[], None]) -> None:
         self._receive = receive

@@ -106,12 +106,10 @@ class Dispatcher:
         """Number of reviews without a response."""
         return len(self._reviews)
 
-    async def review(
-        self, phase: str, body: bytes, seconds: float, *, caller: Caller, parent: str
-    ) -> bytes:
+    async def review(self, phase: str, body: bytes, seconds: float, *, caller: Caller, parent: str) -> bytes:
         """Return the response to one review within ``seconds``.
 
-        Raises `BadReviewError` if the bytes are not a review, and `UnauthenticatedError` for a token that is not accepted.
+        Raises `BadReviewError` if the bytes are not a review, `UnauthenticatedError` if the token is not accepted.
         """
         self._numbers += 1
         review = _Review(

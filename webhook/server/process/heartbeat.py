@@ -1,5 +1,6 @@
-"""What a child process does for its parent while it works: it reports that its event loop runs, requests a successor when
-it has grown too large, and saves its counts.
+"""What a child process does for its parent while it works.
+
+It reports that its event loop runs, requests a successor when it has grown too large, and saves its counts.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class Isolation:
                 ours.close()
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+                os.waitpid(pid, 0)  # noqa: ASYNC222 - it was killed
 
     @asynccontextmanager
     async def _place(self, deadline: float) -> AsyncIterator[None]:

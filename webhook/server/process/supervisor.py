@@ -56,12 +56,12 @@ class Peer:
 
 
 class SupervisorPipe:
-    """A child's connection to its parent. ``slots`` is the memory that outlives children, ``slot`` this child's part."""
+    """A child's connection to its parent. ``slots`` is memory that outlives children, ``slot`` is this child's part."""
 
     def __init__(self, parent: socket.socket, counters: SharedCounters, slot: int) -> None:
         self._parent = parent
         self.slots: Sequence[Slot] = counters.slots
-        self.slot = slot
+        self.slot = counters.slots[slot]
 
     def fileno(self) -> int:
         """Return the descriptor to wait on before `peers`."""
@@ -312,7 +312,12 @@ class Supervisor:
                 log.error("killing a process that hangs", extra={"fields": fields})
                 child.last, child.leave_by = now, float("inf")
                 self._send_signal(child, signal.SIGKILL)
-            elif child.ready and silence > SUSPECT_SECONDS and child.role == "worker" and self._may_replace(child):
+            elif (
+                child.ready
+                and silence > SUSPECT_SECONDS
+                and child.role == "worker"
+                and self._may_replace(child)
+            ):
                 fields = {"pid": child.pid, "seconds": round(silence, 1)}
                 log.warning("a worker does not respond; starting another", extra={"fields": fields})
                 self._start("worker")

@@ -96,13 +96,16 @@ class WorkerEnd:
         begin = middle + token_length
         caller = Caller(trusted, payload[middle:begin].decode())
         try:
-            kind, response = RESPONSE, await self._answer(
-                "mutate" if mutating else "validate",
-                payload[begin:],
-                seconds,
-                caller=caller,
-                parent=payload[REVIEW_HEAD.size : middle].decode(),
-                number=number,
+            kind, response = (
+                RESPONSE,
+                await self._answer(
+                    "mutate" if mutating else "validate",
+                    payload[begin:],
+                    seconds,
+                    caller=caller,
+                    parent=payload[REVIEW_HEAD.size : middle].decode(),
+                    number=number,
+                ),
             )
         except BadReviewError as error:
             kind, response = NOT_A_REVIEW, " ".join(str(error).split()).encode()
