@@ -163,7 +163,11 @@ class AdmissionService:
                 verdict, decision = await self._small(call, request)
         except RefusedReviewError as error:
             return self._invalid(error, self._clock() - begun, trace)
-        response = render_review(to_response(verdict, self._help_url))
+        try:
+            response = render_review(to_response(verdict, self._help_url))
+        except Exception as error:  # noqa: BLE001 - a response that cannot be written is no allow
+            verdict, decision = self._fault(verdict.uid, error), "error"
+            response = render_review(to_response(verdict, self._help_url))
         seconds = self._clock() - begun
         if request is None:
             self._metrics.rejected_review(verdict, seconds)

@@ -39,7 +39,7 @@ def controller():
 
 
 def shown(controller):
-    text, _ = controller_metrics.readings(controller).render("")
+    text, _ = controller_metrics.metrics(controller).render("")
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in parse(text.decode())
@@ -123,7 +123,7 @@ def test_who_leads_no_longer_shows_nothing_of_what_it_saw_last_but_goes_on_count
     own = {"authoritySecret": "authority", "pairs": [{"secret": "serving", "names": ["webhook.example.com"]}]}
     settings = {"controller": {"certificates": own}, "reports": {"enabled": True}}
     former = Controller(Source(), Config.model_validate(settings), None, {})
-    former.progress.drifted, former.progress.drifted_definitions = 1, 2
+    former.stats.drifted, former.stats.drifted_definitions = 1, 2
     former.certificates.kept.known = frozenset()
     former.certificates.kept.expiries = {"authority": 1.9e9}
     former.certificates.kept.made = {"authority": 3}

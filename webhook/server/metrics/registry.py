@@ -123,7 +123,8 @@ class Registry(Collector):
         self._gauges += gauges
 
     def gauge(self, name: str, read: Callable[[], float | None]) -> None:
-        """Expose a gauge of `HELP`. Raises `KeyError`."""
+        """Expose a gauge of `HELP`, instead of one of the same name if there is one. Raises `KeyError`."""
+        self._gauges = [gauge for gauge in self._gauges if gauge.name != name]
         self.add(Gauge(name, HELP[name], read))
 
     def group(self, read: Group) -> None:

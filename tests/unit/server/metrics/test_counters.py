@@ -67,7 +67,7 @@ def test_outcomes_beyond_the_limit_are_counted_together():
 
 
 def test_known_labels_are_there_from_the_beginning():
-    tally = Counter("things", "Things.", ("a",), limit=2, known=[("x",)])
+    tally = Counter("things", "Things.", ("a",), limit=2, initial=[("x",)])
     tally.add(("y",))
     assert samples(tally.collect()) == {("things_total", ("x",)): 0, ("things_total", ("y",)): 1}
 
