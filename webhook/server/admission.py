@@ -21,7 +21,7 @@ from webhook.core.admission.provider import FetchedData, NotReadyError, Unresolv
 from webhook.core.admission.validate import internal_error, invalid_review, validate
 from webhook.core.admission.verdict import Verdict, to_response
 from webhook.core.kube.budget import INLINE_STEPS, MAX_SECONDS, MAX_STEPS, Budget, BudgetExceededError
-from webhook.core.kube.review import RefusedReviewError, parse_review, render_review, uid_of
+from webhook.core.kube.review import UnsafeReviewError, parse_review, render_review, uid_of
 from webhook.server.admission_queue import OverloadedError
 from webhook.server.logs import ReviewLog
 from webhook.server.process import isolated
@@ -161,7 +161,7 @@ class AdmissionService:
                 self._mark(number)
                 request = parse_review(body)
                 verdict, decision = await self._small(call, request)
-        except RefusedReviewError as error:
+        except UnsafeReviewError as error:
             return self._invalid(error, self._clock() - begun, trace)
         try:
             response = render_review(to_response(verdict, self._help_url))
@@ -177,7 +177,7 @@ class AdmissionService:
             self._record(_summary(request, verdict, phase, decision, seconds), trace)
         return response
 
-    def _invalid(self, error: RefusedReviewError, seconds: float, trace: Trace | None) -> bytes:
+    def _invalid(self, error: UnsafeReviewError, seconds: float, trace: Trace | None) -> bytes:
         verdict = invalid_review(error)
         self._metrics.rejected_review(verdict, seconds)
         if trace is not None:

@@ -1,4 +1,4 @@
-"""Snapshot: everything a verdict may depend on besides the request. Providers feed a `SnapshotBuilder` with objects.
+"""Snapshot: all data that a verdict may depend on, except the request. Providers feed objects to a `SnapshotBuilder`.
 
 Two providers exist, watches on a cluster and a directory of files; core cannot tell which. An object that cannot be
 understood never harms the others: a policy that does not compile denies what it would have judged, an asset that
@@ -42,11 +42,11 @@ APPROVALS = f"AccessApproval.{GROUP}"
 NATIVE_POLICIES = "ValidatingAdmissionPolicy.admissionregistration.k8s.io"
 NATIVE_BINDINGS = "ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io"
 
-# The index of access reads these once and tells by itself what changed; as objects they would fill the memory.
+# The grant index reads these once and tracks changes itself. Storing them as objects would use too much memory.
 _ACCESS = frozenset({REQUESTS, APPROVALS})
-# So many of them may wait for the index at once.
+# Number of changes that may wait for the grant index.
 _MOST_WAITING = 1000
-# An asset or policy that can no longer be read keeps its last good form; the API server's schema lets none come.
+# An asset or policy that becomes invalid keeps its last valid form. The API server's schema prevents this.
 _TYPES: dict[str, type[BaseModel]] = {
     MODELS: ModelWeights,
     POLICIES: WeightPolicy,
@@ -59,7 +59,7 @@ _TYPES: dict[str, type[BaseModel]] = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One state of the world. ``objects`` is the provider's live store, which stands still during an evaluation."""
+    """One state of the cluster. ``objects`` is the live store of the provider, constant during an evaluation."""
 
     settings: Settings
     objects: ObjectStore
@@ -72,7 +72,7 @@ class Snapshot:
 
 
 class SnapshotBuilder:
-    """Takes objects one at a time and gives a `Snapshot` of all of them; only what changed is built again."""
+    """Collects objects and builds a `Snapshot` of all of them. Only changed parts are built again."""
 
     def __init__(
         self,
@@ -98,17 +98,17 @@ class SnapshotBuilder:
 
     @property
     def objects(self) -> ObjectStore:
-        """The store of all objects."""
+        """Return the store of all objects."""
         return self._objects
 
     def inject_by(self, injection: Injection) -> None:
-        """Go on with other settings of the key sidecar; no policy depends on them."""
+        """Replace the settings of the key sidecar. No policy depends on them."""
         self._settings = self._settings.model_copy(update={"injection": injection})
         if self._snapshot is not None:
             self._snapshot = replace(self._snapshot, settings=self._settings)
 
     def put(self, document: Document) -> ObjectKey:
-        """Add or replace one object. Raises `ValueError` where it is no Kubernetes object at all."""
+        """Add or replace one object. Raises `ValueError` if it is not a Kubernetes object."""
         key = self._objects.put(document)
         self._note_volume(key)
         model = _TYPES.get(key.kind)
@@ -117,7 +117,7 @@ class SnapshotBuilder:
         return key
 
     def remove(self, key: ObjectKey) -> None:
-        """Forget one object."""
+        """Remove one object."""
         self._objects.remove(key)
         self._note_volume(key)
         if key.kind in _TYPES:
@@ -128,7 +128,7 @@ class SnapshotBuilder:
             self._note_access(key, None)
 
     def snapshot(self) -> Snapshot:
-        """The snapshot of all objects put so far."""
+        """Return the snapshot of all current objects."""
         if self._snapshot is not None and not self._stale:
             return self._snapshot
         before = self._snapshot
@@ -154,7 +154,7 @@ class SnapshotBuilder:
             resource: Any = model.model_validate(document)
         except ValidationError as error:
             self._problems[key] = describe(error)
-            # A vote or request that cannot be read must not go on counting in its earlier form.
+            # A vote or request that becomes invalid must not stay valid in its earlier form.
             self._note_access(key, None)
             self._renew(key)
             return
@@ -163,14 +163,14 @@ class SnapshotBuilder:
             self._note_access(key, resource)
         else:
             before = self._typed[key.kind].get(key.name)
-            # A list that is read again, or new labels, change nothing: what is compiled stays.
+            # A repeated list or new labels change nothing: the compiled form stays.
             if before is None or before.spec != resource.spec or key in self._problems:
                 self._renew(key)
             self._typed[key.kind][key.name] = resource
         self._problems.pop(key, None)
 
     def _renew(self, key: ObjectKey) -> None:
-        """Have what was made of an object made again."""
+        """Discard the compiled form of an object."""
         self._stale.add(key.kind)
         self._compiled.pop(key, None)
 
@@ -178,7 +178,7 @@ class SnapshotBuilder:
         return with_volumes(Catalog(self._typed[MODELS].values()), self._objects)
 
     def _note_volume(self, key: ObjectKey) -> None:
-        """Tell the catalog that a claim or volume may have changed; other kinds cost a comparison."""
+        """Notify the catalog that a claim or volume may have changed. Other kinds cost one comparison."""
         if self._snapshot is not None and self._snapshot.catalog.backends is not None:
             self._snapshot.catalog.backends.changed(key)
 
@@ -205,9 +205,9 @@ class SnapshotBuilder:
             key = ObjectKey(NATIVE_BINDINGS, "", binding_name)
             native = self._typed[NATIVE_POLICIES].get(binding.spec.policy_name)
             if native is None:
-                self._problems[key] = f"there is no ValidatingAdmissionPolicy {binding.spec.policy_name}"
+                self._problems[key] = f"ValidatingAdmissionPolicy {binding.spec.policy_name} does not exist"
                 continue
-            # Compiled again whenever either of the two changed: a binding is part of the compiled policy.
+            # Compiled again if either of the two changed: a binding is part of the compiled policy.
             if NATIVE_POLICIES in self._stale:
                 self._compiled.pop(key, None)
             policies += self._compile(key, native.metadata.name, native.spec, binding.spec)
@@ -216,7 +216,7 @@ class SnapshotBuilder:
     def _compile(
         self, key: ObjectKey, name: str, spec: PolicySpec, binding: BindingSpec | WeightPolicySpec
     ) -> tuple[Policy, ...]:
-        """The compiled policy, from before if nothing changed; one that does not compile denies what it matches."""
+        """Return the compiled policy. A policy that does not compile denies each request that it matches."""
         if key not in self._compiled:
             self._problems.pop(key, None)
             try:

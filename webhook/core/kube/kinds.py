@@ -1,4 +1,4 @@
-"""Kinds to resources: the plural a request names, and whether it lives in a namespace, where no API server can say.
+"""From kinds to resources without an API server: the plural of a kind, and whether it is namespaced.
 
 Only reviews of plain manifests need this; a review from an API server names its resource itself.
 """
@@ -14,6 +14,7 @@ _CLUSTER_SCOPED = frozenset(
         "VolumeSnapshotContent.snapshot.storage.k8s.io",
         "VolumeSnapshotClass.snapshot.storage.k8s.io",
         "CSIDriver.storage.k8s.io",
+        "ClusterResourceClaimTemplate.resource.k8s.io",
         "DeviceClass.resource.k8s.io",
         "ResourceSlice.resource.k8s.io",
         "RuntimeClass.node.k8s.io",
@@ -48,5 +49,5 @@ def plural(group_kind: str) -> str:
 
 
 def is_namespaced(group_kind: str) -> bool:
-    """Whether objects of the kind live in a namespace; kinds that are not known do."""
+    """Report whether a kind is namespaced. Unknown kinds are."""
     return group_kind not in _CLUSTER_SCOPED

@@ -1,4 +1,4 @@
-"""Names, paths and image references compared the way the node would resolve them, and indexes over many of them.
+"""Names, paths and image references, compared as the node resolves them, and indexes of many of them.
 
 Patterns know ``*`` (any run of characters) and ``?`` (one). Matching is linear in the text for each literal piece of a
 pattern, since the text may come from a requester; nothing here compiles a pattern while a request waits.
@@ -54,7 +54,7 @@ class PatternSet:
 
 
 class GlobIndex(Generic[T]):
-    """Values under patterns, found by text without trying every pattern: they are bucketed by literal prefix."""
+    """Values by pattern. A lookup does not try every pattern: they are bucketed by literal prefix."""
 
     __slots__ = ("_exact", "_lengths", "_prefixes")
 
@@ -124,7 +124,7 @@ def ancestors(path: str) -> Iterator[str]:
 
 
 class PathIndex(Generic[T]):
-    """Values at protected paths; found by any path that is one of them, lies under one or contains one.
+    """Values at protected paths. A lookup matches a path that is one of them, is below one or contains one.
 
     A wildcard in a path stays within one component, as in a shell.
     """

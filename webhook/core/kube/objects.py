@@ -7,7 +7,8 @@ Kinds are written as Kubernetes writes a GroupKind: ``PersistentVolumeClaim``, `
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.strict_json import DocumentError, check
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class MissingObjectError(Exception):
-    """An evaluation needs an object the cache does not hold; the key is in ``Lookup.missing``."""
+    """An evaluation requires an object that is not in the cache. Its key is in ``Lookup.missing``."""
 
 
 class ObjectKey(NamedTuple):
-    """Where an object stands; ``namespace`` is empty for cluster-scoped kinds."""
+    """The identity of an object. ``namespace`` is empty for cluster-scoped kinds."""
 
     kind: str
     namespace: str
@@ -56,20 +57,35 @@ def _fault(document: Document) -> str:
     return ""
 
 
+class Index(Protocol):
+    """A secondary index over the objects of one cluster-scoped kind."""
+
+    def put(self, document: Document) -> None:
+        """Add or replace an object."""
+
+    def remove(self, name: str) -> None:
+        """Forget an object; an absent one is ignored."""
+
+
+IndexT = TypeVar("IndexT", bound=Index)
+_NO_INDEXES: Mapping[type, Any] = MappingProxyType({})
+
+
 class ObjectStore:
     """The objects of a cluster or a state directory, indexed by kind and namespace.
 
-    ``unreadable`` names the kinds that should be held and are not, with the reason: of those nothing may be concluded.
+    ``unreadable`` names the kinds that could not be loaded, with the reason: their absence proves nothing.
 
     The provider changes it between evaluations, never during one: an evaluation is synchronous. With
     ``complete`` an absent object does not exist; without it the absence may only be the cache's lag.
     """
 
-    __slots__ = ("_kinds", "_unsafe", "complete", "unreadable")
+    __slots__ = ("_indexes", "_kinds", "_unsafe", "complete", "unreadable")
 
     def __init__(self, *, complete: bool) -> None:
         self._kinds: dict[str, dict[str, dict[str, Document]]] = {}
         self._unsafe: dict[ObjectKey, str] = {}
+        self._indexes: dict[str, dict[type, Any]] = {}
         self.complete = complete
         self.unreadable: Mapping[str, str] = {}
 
@@ -82,14 +98,18 @@ class ObjectStore:
         else:
             self._unsafe.pop(key, None)
         self._kinds.setdefault(key.kind, {}).setdefault(key.namespace, {})[key.name] = document
+        for index in self._indexes.get(key.kind, _NO_INDEXES).values():
+            index.put(document)
         return key
 
     def remove(self, key: ObjectKey) -> None:
-        """Forget an object; one that is not there is no error."""
+        """Remove an object, if it exists."""
         namespaces = self._kinds.get(key.kind, {})
         names = namespaces.get(key.namespace, {})
         names.pop(key.name, None)
         self._unsafe.pop(key, None)
+        for index in self._indexes.get(key.kind, _NO_INDEXES).values():
+            index.remove(key.name)
         if not names:
             namespaces.pop(key.namespace, None)
 
@@ -98,7 +118,7 @@ class ObjectStore:
         return self._kinds.get(key.kind, {}).get(key.namespace, {}).get(key.name)
 
     def fault(self, key: ObjectKey) -> str:
-        """Why a held object must not reach the engine, which reads some documents wrongly; empty for a sound one."""
+        """Return the reason why the engine must not read a stored object; empty for a safe one."""
         return self._unsafe.get(key, "")
 
     def each(self, kind: str, namespace: str | None = None) -> Iterator[Document]:
@@ -110,14 +130,24 @@ class ObjectStore:
         for names in namespaces.values():
             yield from names.values()
 
+    def index(self, kind: str, factory: type[IndexT]) -> IndexT:
+        """Return the index of one class over a cluster-scoped kind; it is built once and follows the store."""
+        indexes = self._indexes.setdefault(kind, {})
+        if factory not in indexes:
+            indexes[factory] = built = factory()
+            for document in self.each(kind):
+                built.put(document)
+        index: IndexT = indexes[factory]
+        return index
+
     def count(self, kind: str) -> int:
-        """How many objects of a kind are held."""
+        """Return the number of stored objects of a kind."""
         return sum(len(names) for names in self._kinds.get(kind, {}).values())
 
 
 @dataclass(slots=True)
 class Lookup:
-    """One evaluation's view of the store, with what the shell fetched for it; None in ``fetched`` means: not there."""
+    """The view of one evaluation on the store and on the fetched objects. None in ``fetched``: does not exist."""
 
     store: ObjectStore
     fetched: Mapping[ObjectKey, Document | None] = field(default_factory=dict)

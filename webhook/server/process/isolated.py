@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from webhook.core.admission.provider import FetchedData, RequiredData
 from webhook.core.admission.validate import too_large
 from webhook.core.kube.budget import MAX_SECONDS, MAX_STEPS, Budget
-from webhook.core.kube.review import BadReviewError, RefusedReviewError, parse_review
+from webhook.core.kube.review import BadReviewError, UnsafeReviewError, parse_review
 from webhook.core.kube.strict_json import longest
 from webhook.server.admission_queue import OverloadedError
 
@@ -81,7 +81,7 @@ class Isolation:
     ) -> tuple[AdmissionRequest, Verdict]:
         """Return the request, without its objects, and the verdict; ``deadline`` is in the loop's time.
 
-        Raises `OverloadedError`, `BadReviewError`, `RefusedReviewError`, `CrashedError`, and what ``fetch`` raises.
+        Raises `OverloadedError`, `BadReviewError`, `UnsafeReviewError`, `CrashedError`, and what ``fetch`` raises.
         """
         async with self._place(deadline):
             ours, theirs = socket.socketpair()
@@ -135,7 +135,7 @@ async def _converse(
         elif kind == "verdict":
             return content  # type: ignore[no-any-return] # what `_evaluate` sends
         elif kind == "refused":
-            raise RefusedReviewError(*content)
+            raise UnsafeReviewError(*content)
         elif kind == "bad":
             raise BadReviewError(content)
         else:
@@ -203,7 +203,7 @@ def _evaluate(theirs: socket.socket, body: bytes, step: Step, snapshot: Snapshot
     except BadReviewError as error:
         theirs.sendall(_framed(("bad", str(error))))
         return
-    except RefusedReviewError as error:
+    except UnsafeReviewError as error:
         theirs.sendall(_framed(("refused", (error.uid, error.reason))))
         return
     place, length = longest(request.raw)
