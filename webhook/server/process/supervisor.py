@@ -19,6 +19,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from webhook.server.process.shared_memory import SLOTS, SharedCounters
@@ -248,6 +249,7 @@ class Supervisor:
             if role == "worker":
                 self._close_sockets()
             parent.setblocking(False)
+            _set_name(f"wl-{role}")
             code = self._work[role](SupervisorPipe(parent, self._counters, slot))
         except BaseException:  # an exception that is not caught here would run on as a second parent
             log.exception("internal error")
@@ -287,7 +289,7 @@ class Supervisor:
         child.pipe.close()
         _, status = os.waitpid(child.pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        if child.leaving:
+        if child.leaving or (self._signal is not None and code == 0):
             return None
         if code == _BAD_INPUT:
             return code
@@ -336,3 +338,9 @@ class Supervisor:
     def _send_signal(child: _Child, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             os.kill(child.pid, number)
+
+
+def _set_name(name: str) -> None:
+    """Name the process in ``ps`` and ``top``; Linux only."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name, encoding="ascii")
