@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,10 +130,8 @@ def stop_in_order(pair: Pair) -> None:
 
 
 def with_it_gone(act: Callable[[], None]) -> None:
-    try:
+    with suppress(ProcessLookupError):
         act()
-    except ProcessLookupError:
-        pass
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -19,6 +19,9 @@ from webhook.api.base import Name, Pattern, Schema
 _DAY = 86400.0
 _STEP = r"(?:[A-Za-z0-9_-]+|\*)"
 _TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::PodSpec)?")
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def _template_path(text: str) -> str:
@@ -105,8 +108,10 @@ class WorkloadKind(Schema):
 class Injection(Schema):
     """The key sidecar that Weightlock adds to pods that read weights."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"formerImages": "previousImages"}
+
     image: Name = "ghcr.io/weightlock/weightlock:0.2.0"
-    former_images: list[Name] = Field(
+    previous_images: list[Name] = Field(
         default_factory=list,
         max_length=16,
         description="images of earlier versions: pods that run with one keep their keys, new pods never get one",
@@ -470,6 +475,8 @@ class Reports(Schema):
 class Config(Schema):
     """The whole file. ``embedded`` names a state directory and then no cluster is used."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"replaceAboveMib": "workerMemoryLimitMiB"}
+
     listen: Listen = Field(default_factory=Listen)
     metrics_listen: Listen | None = Field(
         default=None, description="plain HTTP for metrics and health; off by default"
@@ -512,8 +519,11 @@ class Config(Schema):
     supervise: bool = Field(
         default=True, description="judge in a child process, and replace it should it hang or die"
     )
-    replace_above_mib: int = Field(
-        default=0, ge=0, description="replace the child process when it holds more memory than this; 0: never"
+    worker_memory_limit_mib: int = Field(
+        default=0,
+        ge=0,
+        alias="workerMemoryLimitMiB",
+        description="memory in MiB above which the worker process is replaced; 0: never",
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tracing: Tracing = Field(default_factory=Tracing)

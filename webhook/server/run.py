@@ -242,7 +242,7 @@ async def _worker(
     ready_mib = 0.0
 
     def limit_mib() -> float:
-        own = config.replace_above_mib
+        own = config.worker_memory_limit_mib
         return own or (heartbeat.default_limit(ready_mib) if ready_mib else 0)
 
     async with AsyncExitStack() as stack:
