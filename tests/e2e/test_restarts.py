@@ -86,14 +86,14 @@ def place(control_plane: Cluster) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def claims(pair: Pair, place: str) -> int:
     """So many claims are held by both replicas."""
-    client = pair.first.cluster.client()
+    kubeconfig = pair.first.cluster.kubeconfig()
     path = f"/api/v1/namespaces/{place}/persistentvolumeclaims"
     spec = {"accessModes": ["ReadOnlyMany"], "resources": {"requests": {"storage": "1Gi"}}}
     threads = []
     for part in range(CLIENTS):
 
         def create(part: int = part) -> None:
-            own = pair.first.cluster.client()
+            own = loads.Client.from_kubeconfig(kubeconfig)
             for number in range(part, CLAIMS, CLIENTS):
                 claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": spec}
                 own.post(path, {**claim, "metadata": {"name": f"claim-{number}"}})
@@ -103,7 +103,6 @@ def claims(pair: Pair, place: str) -> int:
         threads[-1].start()
     for thread in threads:
         thread.join()
-    client.close()
     return CLAIMS
 
 
