@@ -23,6 +23,7 @@ from webhook.offline.provider import DirectoryProvider
 from webhook.server import logs
 from webhook.server.http.callers import TokenVerifier
 from webhook.server.http.listener import ListenError
+from webhook.server.process.shared_memory import SLOTS
 from webhook.server.process.supervisor import Supervisor
 from webhook.server.run import Sockets, run_frontend, run_worker, serve
 from webhook.server.tls import self_signed
@@ -164,7 +165,8 @@ def _directory(config: Config) -> DirectoryProvider:
 
 def _offline(provider: DirectoryProvider) -> OpenProvider:
     @asynccontextmanager
-    async def connect(_: Config) -> AsyncIterator[SnapshotProvider]:
+    async def connect(_: Config, slot: int = 0) -> AsyncIterator[SnapshotProvider]:
+        del slot
         yield provider
 
     return connect
@@ -174,16 +176,21 @@ def _cluster(config: Config) -> tuple[Signer | None, OpenProvider]:
     """Return the signer, and how to connect to a cluster; the policies of files are compiled here, once."""
     # The Kubernetes client is of no use without a cluster.
     from webhook.cluster.client.api import ClusterError  # noqa: PLC0415
-    from webhook.cluster.snapshot_provider import ClusterProvider, prepare  # noqa: PLC0415
+    from webhook.cluster.handover import memory_files  # noqa: PLC0415
+    from webhook.cluster.snapshot_provider import ClusterProvider, Handover, prepare  # noqa: PLC0415
 
     signer, keys = load_signing(config.signing)
     prepared = prepare(config, keys)
+    files = memory_files(SLOTS) if config.supervise else []
 
     @asynccontextmanager
-    async def connect(config: Config) -> AsyncIterator[SnapshotProvider]:
+    async def connect(config: Config, slot: int = 0) -> AsyncIterator[SnapshotProvider]:
+        handover = Handover(files, slot)
         async with AsyncExitStack() as stack:
             try:
-                connected = ClusterProvider.connect(config, verifier=keys, prepared=prepared)
+                connected = ClusterProvider.connect(
+                    config, verifier=keys, prepared=prepared, handover=handover
+                )
                 provider = await stack.enter_async_context(connected)
             except (ClusterError, ManifestError) as error:
                 raise UsageError(str(error)) from None

@@ -19,6 +19,7 @@ from webhook.cluster.client.api import ApiError, KubeApi
 from webhook.cluster.client.discovery import Discovery
 from webhook.cluster.client.kinds import HELD
 from webhook.cluster.client.reflector import Reflector, Timing
+from webhook.cluster.handover import Journal, replay
 from webhook.cluster.params import ParamWatches, scopes
 from webhook.core.admission.provider import FetchedData, NotReadyError
 from webhook.core.admission.snapshot import SnapshotBuilder
@@ -27,7 +28,7 @@ from webhook.manifests.authorities import AuthorityFile, with_authorities
 from webhook.manifests.reader import ManifestError, read_path
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from webhook.api.config import Config, Settings
     from webhook.core.access.signing import Verifier
@@ -40,6 +41,13 @@ _FETCH_SECONDS = 5.0
 _AUTHORITIES_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
+
+
+class Handover(NamedTuple):
+    """The files in which workers leave their state, and the number of this worker's own."""
+
+    files: Sequence[tuple[int, int]]
+    own: int
 
 
 class Prepared(NamedTuple):
@@ -69,6 +77,7 @@ class ClusterProvider:
         timing: Timing | None = None,
         authorities_later: bool = False,
         prepared: Prepared | None = None,
+        handover: Handover | None = None,
     ) -> None:
         self.api = api
         self._max_age = config.cluster.max_snapshot_age_seconds
@@ -76,7 +85,7 @@ class ClusterProvider:
         self._authorities = AuthorityFile(prepared.settings.injection)
         self._builder, self._fixed = prepared.builder, prepared.fixed
         self._timing = timing or Timing()
-        self._reflectors = [Reflector(api, kind, self, self._timing) for kind in HELD]
+        self._reflectors = self._watches(handover)
         self._authorizer = Authorizer(api)
         self._discovery = Discovery(api)
         held = [kind.name for kind in HELD]
@@ -94,6 +103,7 @@ class ClusterProvider:
         timing: Timing | None = None,
         authorities_later: bool = False,
         prepared: Prepared | None = None,
+        handover: Handover | None = None,
     ) -> AsyncIterator[ClusterProvider]:
         """A source whose watches run while the context lasts. Raises `ClusterError` and `ManifestError`.
 
@@ -108,6 +118,7 @@ class ClusterProvider:
                 timing=timing,
                 authorities_later=authorities_later,
                 prepared=prepared,
+                handover=handover,
             )
             async with source.watching():
                 yield source
@@ -129,6 +140,23 @@ class ClusterProvider:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._params.close()
+
+    def _watches(self, handover: Handover | None) -> list[Reflector]:
+        """Return the watches; with a handover, continued from where the worker before this one was."""
+        if handover is None or not handover.files:
+            return [Reflector(self.api, kind, self, self._timing) for kind in HELD]
+        names = [kind.name for kind in HELD]
+        states = replay(handover.files, names, time.monotonic())
+        journal = Journal(handover.files[handover.own], names)
+        watches = [Reflector(self.api, kind, self, self._timing, journal=journal) for kind in HELD]
+        for watch in watches:
+            state = states.get(watch.kind.name)
+            if state is not None and state.version:
+                watch.resume(state)
+        if states:
+            objects = sum(len(state.documents) for state in states.values())
+            log.info("continuing the watches of the worker before", extra={"fields": {"objects": objects}})
+        return watches
 
     def snapshot(self) -> Snapshot:
         """What the watches hold. Raises `NotReadyError` before all is read, and when it is too old."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from socket import socket
+    from typing import Protocol
 
     from webhook.api.config import Config
     from webhook.core.access import Signer
@@ -46,7 +47,12 @@ if TYPE_CHECKING:
     from webhook.server.http.callers import Caller
     from webhook.server.process.supervisor import SupervisorPipe
 
-    OpenProvider = Callable[[Config], AbstractAsyncContextManager[SnapshotProvider]]
+    class OpenProvider(Protocol):
+        """Connects to where snapshots come from; ``slot`` is the number of the worker among those of its parent."""
+
+        def __call__(self, config: Config, slot: int = 0) -> AbstractAsyncContextManager[SnapshotProvider]:
+            """Return a provider while the context lasts."""
+
     # Whether a token, sent to a path for reviews of an API group, is the API server's.
     VerifyToken = Callable[[str, str, str], Awaitable[bool]]
     Verifier = Callable[[SnapshotProvider], VerifyToken]
@@ -250,7 +256,7 @@ async def _worker(
         stack.callback(metrics.save)
         for task in (heartbeat.beat(pipe, limit_mib), heartbeat.save_counters(metrics.save)):
             stack.push_async_callback(_cancel, asyncio.create_task(task))
-        provider = await stack.enter_async_context(open_provider(config))
+        provider = await stack.enter_async_context(open_provider(config, pipe.slot.index))
         verify = verifier(provider) if verifier is not None else None
         evaluation = Evaluation(config, provider, signer, metrics, verify=verify, mark=pipe.slot.mark)
         stack.push_async_callback(evaluation.close)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from webhook.cluster.client.api import KubeApi
     from webhook.cluster.client.kinds import ResourceKind
+    from webhook.cluster.handover import Journal, KindState
     from webhook.core.kube.fields import Document
 
 PAGE = 500
@@ -83,7 +84,10 @@ class Reflector:
         *,
         namespace: str = "",
         selectors: Mapping[str, str] | None = None,
+        journal: Journal | None = None,
     ) -> None:
+        self._journal = journal
+        self._resumed = False
         self.kind = kind
         self.synced = False
         self.seen = 0.0
@@ -95,6 +99,13 @@ class Reflector:
         self._timing = timing
         self._keys: set[ObjectKey] = set()
         self._version: str | None = None
+
+    def resume(self, state: KindState) -> None:
+        """Continue from what another process knew; `synced` once the API server has accepted the watch."""
+        for document in state.documents.values():
+            self._keys.add(self._keep(document))
+        self._version, self.seen, self._resumed = state.version, state.seen, True
+        self._note()
 
     async def run(self) -> None:
         """Keep the objects until cancelled."""
@@ -143,7 +154,7 @@ class Reflector:
         if not isinstance(version, str) or not version:
             raise _GoneError("a list came without a resourceVersion")
         for key in self._keys - found:
-            self._sink.remove(key)
+            self._forget(key)
         self._keys = found
         self._sink.changed()
         return version
@@ -160,6 +171,8 @@ class Reflector:
         }
         begun = time.monotonic()
         async with self._api.watch(self._path, query, silence=seconds + timing.silence) as lines:
+            if self._resumed:
+                self._resumed, self.synced = False, True
             async for line in lines:
                 self._event(line)
                 self._is_current()
@@ -186,7 +199,7 @@ class Reflector:
         elif kind == "DELETED":
             key = self._key(document)
             self._keys.discard(key)
-            self._sink.remove(key)
+            self._forget(key)
             self._sink.changed()
         elif kind != "BOOKMARK":
             raise _GoneError("an event is of a type that does not exist")
@@ -202,11 +215,21 @@ class Reflector:
     def _put(self, item: Any) -> ObjectKey:
         if not isinstance(item, dict):
             raise _GoneError("an object is no JSON object")
-        document = self.kind.stripped(item)
+        return self._keep(self.kind.stripped(item))
+
+    def _keep(self, document: Document) -> ObjectKey:
         try:
-            return self._sink.put(document)
+            key = self._sink.put(document)
         except ValueError as error:
             raise _GoneError(str(error)) from None
+        if self._journal is not None:
+            self._journal.put(self.kind.name, key, document)
+        return key
+
+    def _forget(self, key: ObjectKey) -> None:
+        self._sink.remove(key)
+        if self._journal is not None:
+            self._journal.remove(self.kind.name, key)
 
     def _key(self, item: Document) -> ObjectKey:
         try:
@@ -217,11 +240,16 @@ class Reflector:
     def _is_current(self) -> None:
         self.synced, self.trouble = True, ""
         self.seen = time.monotonic()
+        self._note()
+
+    def _note(self) -> None:
+        if self._journal is not None:
+            self._journal.current(self.kind.name, self._version or "", self.seen)
 
     def _is_absent(self) -> None:
         """The cluster has no such kind, so there are no such objects."""
         for key in self._keys:
-            self._sink.remove(key)
+            self._forget(key)
         self._keys, self._version = set(), None
         self._sink.changed()
         self._is_current()
