@@ -10,15 +10,21 @@ import shlex
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from webhook.api.access import AccessSettings
 from webhook.api.authorities import parse_authorities
 from webhook.api.base import Name, Pattern, Schema
+from webhook.api.operators import PRESETS
 
 _DAY = 86400.0
 _STEP = r"(?:[A-Za-z0-9_-]+|\*)"
-_TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::PodSpec)?")
+# The parts of `core.workloads.schema.Part`, and PodSpec as another name of podSpec.
+_PARTS = (
+    "PodSpec", "claimName", "claimSpec", "claimTemplate", "claimTemplates", "container", "containers", "freeForm",
+    "image", "modelAddress", "podSpec", "podTemplate", "serviceAccount", "volumeSource", "volumes",
+)  # fmt: skip
+_TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::(?:{'|'.join(_PARTS)}))?")
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
 def _template_path(text: str) -> str:
     if _TEMPLATE_PATH.fullmatch(text) is None:
         raise ValueError(
-            f"{text!r:.80} is no path to a pod template; one looks like spec.replicaSpecs.*.template"
+            f"{text!r:.80} is not a path to a pod template, such as spec.replicaSpecs.*.template"
         )
     return text
 
@@ -95,14 +101,43 @@ class NodePath(Schema):
 
 
 class WorkloadKind(Schema):
-    """A kind that holds pod templates. ``path`` runs to a template; ``*`` stands for every item or value."""
+    """Where a kind keeps its pods. A path runs to a pod template; ``*`` stands for every item or value."""
 
     kind: Name = Field(description="Kind.group, such as PyTorchJob.kubeflow.org")
     paths: list[TemplatePath] = Field(
-        min_length=1,
-        description="such as spec.template or spec.replicaSpecs.*.template; "
-        "spec.predictor:PodSpec where a pod's spec stands there without its metadata",
+        description="such as spec.template or spec.replicaSpecs.*.template. A suffix names another part: "
+        "spec.predictor:PodSpec, spec.cache.pvcName:claimName, spec.manifests.*:freeForm. Without paths the kind "
+        "contains no pods, whatever its schema shows",
     )
+
+
+class Operator(Schema):
+    """An operator that writes pods: a preset elsewhere than in its default namespace, or one without a preset."""
+
+    name: Name = Field(description="name of a preset, or any other name with accounts and owns")
+    namespace: str = Field(default="", max_length=63, description="empty: that of the preset")
+    accounts: list[Name] = Field(
+        default_factory=list,
+        max_length=16,
+        description="names of service accounts; empty: those of the preset",
+    )
+    owns: list[Name] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Kind.group of the owners of its pods; empty: as in the preset",
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.name not in PRESETS and not (self.namespace and self.accounts and self.owns):
+            known = ", ".join(sorted(PRESETS))
+            raise ValueError(f"{self.name!r:.80} is not a preset ({known}): set namespace, accounts and owns")
+        return self
+
+
+def _operator(value: Any) -> Any:
+    """A preset by name alone."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 class Injection(Schema):
@@ -225,6 +260,37 @@ _WORKLOAD_CONTROLLERS = (
 )
 
 
+_HARMLESS_DRIVERS = (
+    "csi.cert-manager.io",
+    "csi.spiffe.io",
+    "secrets-store.csi.k8s.io",
+    "spiffe.csi.cert-manager.io",
+)
+# Populators whose volumes hold what a network address or a generator gives, and nothing of the cluster's storage.
+_HARMLESS_POPULATORS = (
+    "ObjectStorage.storage.alibabacloud.com",
+    "VolumeImportSource.cdi.kubevirt.io",
+    "VolumeUploadSource.cdi.kubevirt.io",
+)
+
+
+class StorageSettings(Schema):
+    """Storage that never holds weights, although Weightlock does not know its content."""
+
+    harmless_drivers: list[Name] = Field(
+        default_factory=lambda: list(_HARMLESS_DRIVERS),
+        description="CSI drivers whose inline volumes hold secrets, certificates or identities and no data",
+    )
+    harmless_populators: list[Name] = Field(
+        default_factory=lambda: list(_HARMLESS_POPULATORS),
+        description="kinds, as Kind.group, in a claim's dataSourceRef that read no storage of the cluster",
+    )
+    compare_secrets: bool = Field(
+        default=False,
+        description="read the Secrets that a ModelWeights names and recognise copies of them; needs RBAC get on them",
+    )
+
+
 class Settings(Schema):
     """What a verdict depends on besides the cluster's objects and the request."""
 
@@ -236,6 +302,12 @@ class Settings(Schema):
             f"system:serviceaccount:kube-system:{name}" for name in _WORKLOAD_CONTROLLERS
         ],
         description="identities that write pods on behalf of a workload; the pod's service account is judged instead",
+    )
+    operators: list[Annotated[Operator, BeforeValidator(_operator)]] = Field(
+        default_factory=list,
+        max_length=128,
+        description="operators that write pods for custom resources, by preset such as jobset or kuberay. A pod that "
+        "one writes for an object of a kind that it owns is decided by the pod's service account",
     )
     devices: list[DeviceVendor] = Field(default_factory=_default_vendors)
     harmless_resources: list[Pattern] = Field(
@@ -253,7 +325,9 @@ class Settings(Schema):
         max_length=256,
         description="paths of the node that service accounts may mount with RBAC use on the name",
     )
-    workloads: list[WorkloadKind] = Field(default_factory=list, description="kinds besides those built in")
+    workloads: list[WorkloadKind] = Field(
+        default_factory=list, description="kinds in addition to the built-in and detected ones"
+    )
     help_url: str = Field(
         default="",
         max_length=200,
@@ -262,6 +336,7 @@ class Settings(Schema):
     )
     injection: Injection = Field(default_factory=Injection)
     access: AccessSettings = Field(default_factory=AccessSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
 
 
 class Listen(Schema):

@@ -17,6 +17,7 @@ from webhook.cel.authz import Answers, UnansweredError
 from webhook.core.access.change import validate_change
 from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
+from webhook.core.admission.controllers import unlisted_operators
 from webhook.core.admission.definitions import check_definition
 from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.requests import (
@@ -256,6 +257,9 @@ class _Validation:
         request, injection = self.request, self.snapshot.settings.injection
         if request.operation not in _WRITES or request.resource.name == "pods":
             return []
+        unlisted = self._unlisted_operators()
+        if unlisted:
+            return unlisted
         bounds = bounds_of(request, self.snapshot)
         for template in self._facts or ():
             if template.pod is None or template.unchanged or not template.facts.weights:
@@ -271,6 +275,27 @@ class _Validation:
             if inject.may_be_unreadable(template.pod, expected, injection):
                 return [_UNREADABLE]
         return []
+
+    def _unlisted_operators(self) -> list[Finding]:
+        """A warning where the operator's pods would be decided by the operator's own access."""
+        kind = self.request.kind
+        name = f"{kind.name}.{kind.group}" if kind.group else kind.name
+        requested = any(
+            template.pod is not None
+            and not template.unchanged
+            and (template.facts.weights or template.facts.devices)
+            for template in self._facts or ()
+        )
+        presets = unlisted_operators(name, self.snapshot.settings) if requested else None
+        if presets is None:
+            return []
+        hint = (
+            f"add {' or '.join(presets)} to settings.operators"
+            if presets
+            else "add its operator to settings.operators"
+        )
+        message = f"no listed operator owns {kind.name}: its pods may be denied; {hint}"
+        return [Finding(codes.OPERATOR_NOT_LISTED, _OURS, message, hint, action="Warn")]
 
     def _tampering(self) -> list[Finding]:
         fix = "do not modify the key sidecar or its volumes; delete and recreate the pod instead"
@@ -325,7 +350,7 @@ class _Validation:
             self.answers.related = {
                 (GROUP, resource): names for resource, names in facts.facts.exceptions().items()
             }
-        subject = subject_of(request, facts.pod, self.snapshot.settings)
+        subject = subject_of(request, facts.pod, self.snapshot.settings, self.snapshot.workloads, self.lookup)
         grants = self.snapshot.access.for_subject(
             subject.username, subject.account_key, request.namespace, self.now
         )
