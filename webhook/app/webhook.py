@@ -165,7 +165,7 @@ def _directory(config: Config) -> DirectoryProvider:
 
 def _offline(provider: DirectoryProvider) -> OpenProvider:
     @asynccontextmanager
-    async def connect(_: Config, slot: int = 0) -> AsyncIterator[SnapshotProvider]:
+    async def connect(_: Config, slot: int) -> AsyncIterator[SnapshotProvider]:
         del slot
         yield provider
 
@@ -184,7 +184,7 @@ def _cluster(config: Config) -> tuple[Signer | None, OpenProvider]:
     files = memory_files(SLOTS) if config.supervise else []
 
     @asynccontextmanager
-    async def connect(config: Config, slot: int = 0) -> AsyncIterator[SnapshotProvider]:
+    async def connect(config: Config, slot: int) -> AsyncIterator[SnapshotProvider]:
         handover = Handover(files, slot)
         async with AsyncExitStack() as stack:
             try:

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from socket import socket
-    from typing import Protocol
 
     from webhook.api.config import Config
     from webhook.core.access import Signer
@@ -47,12 +46,8 @@ if TYPE_CHECKING:
     from webhook.server.http.callers import Caller
     from webhook.server.process.supervisor import SupervisorPipe
 
-    class OpenProvider(Protocol):
-        """Connects to where snapshots come from; ``slot`` is the number of the worker among those of its parent."""
-
-        def __call__(self, config: Config, slot: int = 0) -> AbstractAsyncContextManager[SnapshotProvider]:
-            """Return a provider while the context lasts."""
-
+    # Connects to where snapshots come from; the number is that of the worker among those of its parent.
+    OpenProvider = Callable[[Config, int], AbstractAsyncContextManager[SnapshotProvider]]
     # Whether a token, sent to a path for reviews of an API group, is the API server's.
     VerifyToken = Callable[[str, str, str], Awaitable[bool]]
     Verifier = Callable[[SnapshotProvider], VerifyToken]
@@ -184,7 +179,7 @@ async def _serve(
     verifier: Verifier | None,
 ) -> None:
     stop = _stop_event()
-    async with open_provider(config) as provider:
+    async with open_provider(config, 0) as provider:
         webhook = Webhook(config)
         verify = verifier(provider) if verifier is not None else None
         evaluation = Evaluation(config, provider, signer, webhook.metrics, verify=verify)

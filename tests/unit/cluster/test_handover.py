@@ -37,7 +37,9 @@ def finish(journal, seen=100.0):
 
 
 def names(files, now=110.0):
-    return {kind: sorted(key.name for key in state.documents) for kind, state in replay(files, KINDS, now).items()}
+    return {
+        kind: sorted(key.name for key in state.documents) for kind, state in replay(files, KINDS, now).items()
+    }
 
 
 def test_what_one_worker_knew_the_next_one_knows(files):

@@ -47,7 +47,7 @@ class Connection:
 
     address: str
     known: bool
-    close: Callable[[], None]
+    close: Callable[[], object]
     silent_since: float | None
     counted: bool = True
 
@@ -75,7 +75,7 @@ class Connections:
         """Number of connections whose header is awaited."""
         return sum(map(len, self._silent.values()))
 
-    def take(self, address: str, close: Callable[[], None]) -> Connection | None:
+    def take(self, address: str, close: Callable[[], object]) -> Connection | None:
         """Count a new connection, or return None if there is no room for it. ``close`` closes it."""
         group = address_group(address)
         known = bool(self.limits.networks) and self.is_listed(address)

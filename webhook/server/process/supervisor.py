@@ -320,8 +320,8 @@ class Supervisor:
                 and child.role == "worker"
                 and self._may_replace(child)
             ):
-                fields = {"pid": child.pid, "seconds": round(silence, 1)}
-                log.warning("a worker does not respond; starting another", extra={"fields": fields})
+                about = {"pid": child.pid, "seconds": round(silence)}
+                log.warning("a worker does not respond; starting another", extra={"fields": about})
                 self._start("worker")
 
     def _close_sockets(self) -> None:

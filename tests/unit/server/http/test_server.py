@@ -35,9 +35,9 @@ async def test_what_is_not_there(serve, method, path, status, line):
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
-        (b"[]", "no JSON object"),
-        (b"null", "no JSON object"),
-        (b'{"kind": "AdmissionReview"}', "no admission.k8s.io/v1 AdmissionReview"),
+        (b"[]", "not a JSON object"),
+        (b"null", "not a JSON object"),
+        (b'{"kind": "AdmissionReview"}', "not an admission.k8s.io/v1 AdmissionReview"),
         (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}', "no request"),
         (b"\xff\xfe\x00", "not valid Unicode"),
         (b"[" * 100_000, "nested too deep"),
