@@ -303,7 +303,9 @@ class Settings(Schema):
         ],
         description="identities that write pods on behalf of a workload; the pod's service account is judged instead",
     )
-    operators: list[Annotated[Operator, BeforeValidator(_operator)]] = Field(
+    operators: list[
+        Annotated[Operator, BeforeValidator(_operator, json_schema_input_type=Operator | str)]
+    ] = Field(
         default_factory=list,
         max_length=128,
         description="operators that write pods for custom resources, by preset such as jobset or kuberay. A pod that "

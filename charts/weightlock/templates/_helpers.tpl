@@ -119,7 +119,7 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $_ := set $injection "caFile" "/etc/weightlock/broker-ca/ca.crt" -}}
 {{- end -}}
 {{- end -}}
-{{- $settings := dict "exemptNamespaces" (include "weightlock.exempt" $root | fromJsonArray) "access" $access "injection" $injection -}}
+{{- $settings := dict "exemptNamespaces" (include "weightlock.exempt" $root | fromJsonArray) "access" $access "injection" $injection "operators" $root.Values.operators -}}
 {{- $config := dict "policies" "/etc/weightlock/policies" "settings" $settings -}}
 {{- if not (and (eq .component "controller") (not $root.Values.signing.existingSecret)) -}}
 {{- $_ := set $config "signing" (ternary (dict "key" "/etc/weightlock/signing/signing.key") (dict "keys" "/etc/weightlock/signing/signing.pub") (not (not $signs))) -}}

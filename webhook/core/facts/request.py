@@ -19,6 +19,7 @@ from webhook.core.facts.pod import CONTAINER_FIELDS
 from webhook.core.facts.storage import copies_models, gather_object, is_custom
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
 from webhook.core.kube.objects import MissingObjectError
+from webhook.core.workloads.executable import changes_execution
 from webhook.core.workloads.templates import PodTemplate
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ class _Request:
                 old.path: old
                 for old in self.workloads.templates(request.old_object, group, kind, self.lookup)
             }
+            whole = {path for path, old in existing.items() if not old.partial}
+            if changes_execution(document, request.old_object, group, whole):
+                # What the pods run may have changed, although their templates have not.
+                existing = {}
         templates: list[TemplateFacts] = []
         incomplete: MissingObjectError | None = None
         for template in self.workloads.templates(document, group, kind, self.lookup):
