@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAX_STEPS: Final = 600_000
-MAX_SECONDS: Final = 2.0
+MAX_STEPS: Final = 300_000
+MAX_SECONDS: Final = 1.0
 # What may be evaluated beside other requests; larger ones are evaluated in a process of their own.
 INLINE_STEPS: Final = 30_000
 # Objects that are not in the snapshot, and access checks, of one request.

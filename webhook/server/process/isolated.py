@@ -67,9 +67,9 @@ class Isolation:
     max_waiting: int
 
     @classmethod
-    def of(cls, *, processes: int = 2, max_waiting: int = 32) -> Isolation:
-        """Return one for the running event loop."""
-        return cls(asyncio.Semaphore(processes), [0], max_waiting)
+    def of(cls, *, processes: int = 0, max_waiting: int = 32) -> Isolation:
+        """Return one for the running event loop; by default for half of the cores, so that the others stay free."""
+        return cls(asyncio.Semaphore(processes or max(1, (os.cpu_count() or 1) // 2)), [0], max_waiting)
 
     async def evaluate(
         self,
