@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     report_errors("review", [entry.error for entry in entries if entry.error is not None])
     for item in documents:
         for note in item.notes if isinstance(item, Manifest) else ():
-            print(f"weightlock review: note: {item.file}, {note}", file=sys.stderr)  # type: ignore[union-attr]
+            print(f"weightlock review: note: {item.file}, {note}", file=sys.stderr)
     if any(entry.error is not None for entry in entries):
         return 2
     return 0 if all(entry.outcome is None or entry.outcome.verdict.allowed for entry in entries) else 1
