@@ -54,6 +54,31 @@ class DeviceVendor(Schema):
 
     vendor: Name
     resources: list[Pattern] = Field(min_length=1)
+    drivers: list[Pattern] = Field(
+        default_factory=list, description="DRA drivers of the vendor, such as gpu.nvidia.com"
+    )
+
+
+class NodePath(Schema):
+    """A path of the node that RBAC ``use`` on escapes.weightlock.dev, resource name = ``name``, allows to mount.
+
+    A read-only path covers the paths below it. A writable path covers only itself, since links below it lead
+    anywhere, and the PersistentVolumes below it.
+    """
+
+    name: Name
+    path: Pattern
+    read_only: bool = Field(default=True, description="false: the path may be mounted writable, too")
+    persistent_volumes_only: bool = Field(
+        default=False,
+        description="true: only volumes behind a claim may use the path, and no hostPath volume",
+    )
+
+    @model_validator(mode="after")
+    def _is_absolute(self) -> Self:
+        if not self.path.startswith(("/", "\\")) and self.path[1:3] != ":\\":
+            raise ValueError(f"path: {self.path!r:.80} is not an absolute path")
+        return self
 
 
 class WorkloadKind(Schema):
@@ -121,29 +146,57 @@ class Injection(Schema):
 
 
 def _default_vendors() -> list[DeviceVendor]:
-    table = {
-        # Passed-through devices are named after the chip (NVIDIA KubeVirt device plugin), and shared ones by whoever
-        # shares them.
-        "nvidia.com": [
-            "nvidia.com/gpu*",
-            "nvidia.com/mig-*",
-            "nvidia.com/pgpu",
-            "nvidia.com/vgpu",
-            *(f"nvidia.com/{chip}*" for chip in ("AD", "GA", "GB", "GH", "GP", "GRID", "GV", "NVIDIA", "TU")),
-            "aliyun.com/gpu*",
-            "k8s.amazonaws.com/vgpu*",
-            "tencent.com/vcuda*",
-            "volcano.sh/gpu*",
-            "volcano.sh/vgpu*",
-        ],
+    # vendor: (resources, DRA drivers). Other names in a vendor's domain belong to the vendor, too.
+    table: dict[str, tuple[list[str], list[str]]] = {
+        # Passed-through devices are named after the chip (NVIDIA KubeVirt device plugin), shared ones after the plugin
+        # that shares them.
+        "nvidia.com": (
+            [
+                "nvidia.com/gpu*",
+                "nvidia.com/mig-*",
+                "nvidia.com/pgpu",
+                "nvidia.com/vgpu",
+                *(
+                    f"nvidia.com/{chip}*"
+                    for chip in ("AD", "GA", "GB", "GH", "GP", "GRID", "GV", "NVIDIA", "TU")
+                ),
+                "aliyun.com/gpu*",
+                "k8s.amazonaws.com/vgpu*",
+                "tencent.com/vcuda*",
+                "volcano.sh/gpu*",
+                "volcano.sh/vgpu*",
+                "koordinator.sh/gpu*",
+            ],
+            ["gpu.nvidia.com", "compute-domain.nvidia.com"],
+        ),
         # A partitioned device is named after its partition (ROCm device plugin, strategy "mixed").
-        "amd.com": ["amd.com/gpu*", *(f"amd.com/{mode}_*" for mode in ("cpx", "dpx", "qpx", "spx", "tpx"))],
-        "intel.com": ["gpu.intel.com/*", "habana.ai/*", "npu.intel.com/*"],
-        "huawei.com": ["huawei.com/Ascend*", "huawei.com/npu*"],
-        "google.com": ["google.com/tpu*", "cloud-tpus.google.com/*"],
-        "aws.amazon.com": ["aws.amazon.com/neuron*"],
+        "amd.com": (
+            ["amd.com/gpu*", *(f"amd.com/{mode}_*" for mode in ("cpx", "dpx", "qpx", "spx", "tpx"))],
+            ["gpu.amd.com"],
+        ),
+        "intel.com": (
+            ["gpu.intel.com/*", "habana.ai/*", "npu.intel.com/*"],
+            ["gpu.intel.com", "gaudi.intel.com", "npu.intel.com"],
+        ),
+        "huawei.com": (["huawei.com/Ascend*", "huawei.com/npu*"], ["npu.huawei.com"]),
+        "google.com": (["google.com/tpu*", "cloud-tpus.google.com/*"], ["tpu.google.com", "tpu.dra.dev"]),
+        "aws.amazon.com": (["aws.amazon.com/neuron*"], ["neuron.aws.com", "neuron.amazonaws.com"]),
+        "metax-tech.com": (["metax-tech.com/*"], []),
+        "hygon.com": (["hygon.com/*"], []),
+        "cambricon.com": (["cambricon.com/*"], []),
+        "mthreads.com": (["mthreads.com/*"], []),
+        "enflame.com": (["enflame.com/*"], []),
+        "iluvatar.ai": (["iluvatar.ai/*"], []),
+        "kunlunxin.com": (["kunlunxin.com/*"], []),
+        "qualcomm.com": (["qualcomm.com/*"], []),
+        "furiosa.ai": (["furiosa.ai/*", "alpha.furiosa.ai/*"], ["npu.furiosa.ai"]),
+        "rebellions.ai": (["rebellions.ai/*"], ["npu.rebellions.ai"]),
+        "tenstorrent.com": (["tenstorrent.com/*"], []),
     }
-    return [DeviceVendor(vendor=vendor, resources=resources) for vendor, resources in table.items()]
+    return [
+        DeviceVendor(vendor=vendor, resources=resources, drivers=drivers)
+        for vendor, (resources, drivers) in table.items()
+    ]
 
 
 _WORKLOAD_CONTROLLERS = (
@@ -170,6 +223,21 @@ class Settings(Schema):
         description="identities that write pods on behalf of a workload; the pod's service account is judged instead",
     )
     devices: list[DeviceVendor] = Field(default_factory=_default_vendors)
+    harmless_resources: list[Pattern] = Field(
+        default_factory=list,
+        max_length=256,
+        description="extended resources that are not accelerators, in addition to those built in",
+    )
+    harmless_drivers: list[Pattern] = Field(
+        default_factory=list,
+        max_length=256,
+        description="DRA drivers whose devices are not accelerators, in addition to those built in",
+    )
+    node_paths: list[NodePath] = Field(
+        default_factory=list,
+        max_length=256,
+        description="paths of the node that service accounts may mount with RBAC use on the name",
+    )
     workloads: list[WorkloadKind] = Field(default_factory=list, description="kinds besides those built in")
     help_url: str = Field(
         default="",

@@ -132,6 +132,9 @@ class ModelWeightsSpec(Schema):
     keys: list[WrappedKey] = Field(default_factory=list, max_length=64)
     delivery: Literal["key", "plaintext"] = "key"
     attestation: Attestation = Field(default_factory=Attestation)
+    exclusive_devices: bool = Field(
+        default=False, description="readers must not share their accelerators with other pods"
+    )
 
 
 class ModelWeights(Resource):

@@ -88,6 +88,7 @@ _WEIGHTLOCK: Final[dict[str, dict[str, str]]] = {
         "readOnly": "bool",
         "containers": "[string]",
         "detail": "string",
+        "exclusiveDevices": "bool",
     },
     "Device": {
         "vendor": "string",
@@ -96,8 +97,10 @@ _WEIGHTLOCK: Final[dict[str, dict[str, str]]] = {
         "via": "string",
         "container": "string",
         "detail": "string",
+        "shared": "bool",
+        "exceptions": "[string]",
     },
-    "Escape": {"kind": "string", "path": "string", "detail": "string"},
+    "Escape": {"kind": "string", "path": "string", "detail": "string", "exceptions": "[string]"},
     "Subject": {"username": "string", "groups": "[string]", "extra": "{list}", "serviceAccount": "string"},
     "GrantSubject": {"kind": "string", "namespace": "string", "name": "string"},
     "Grant": {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from webhook.core.facts import TemplateFacts, gather_request
 from webhook.core.injection import plan as inject
 from webhook.core.injection.resources import LIMIT_RANGE, RESOURCE_QUOTA, Bounds
+from webhook.core.injection.hiding import of_earlier_versions
 from webhook.core.kube.fields import MalformedObjectError
 
 if TYPE_CHECKING:
@@ -74,11 +75,10 @@ def injection_plan(
     # The bounds apply when a pod is created; they may have changed since.
     bounds = Bounds() if request.running else bounds_of(request, snapshot)
     expected = inject.plan(object_of(request), facts[0].facts, snapshot.models, injection, now, bounds)
-    return (
-        replace(expected, images=frozenset(injection.former_images), running=True)
-        if request.running
-        else expected
-    )
+    if not request.running:
+        return expected
+    hidden = of_earlier_versions(expected.hidden)
+    return replace(expected, images=frozenset(injection.former_images), hidden=hidden, running=True)
 
 
 def bounds_of(request: AdmissionRequest, snapshot: Snapshot) -> Bounds:

@@ -278,6 +278,8 @@ class _Validation:
             document, old = managed_fields.without(document), managed_fields.without(old)
             if pod is request.object:
                 pod = document
+        if facts.facts.escapes or facts.facts.devices:
+            self.answers.related = facts.facts.exceptions()
         subject = subject_of(request, facts.pod, self.snapshot.settings)
         grants = self.snapshot.access.for_subject(
             subject.username, subject.account_key, request.namespace, self.now

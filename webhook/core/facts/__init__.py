@@ -1,4 +1,4 @@
-"""What a workload asks for: the weights it can read, the devices it can reach, the ways out of its sandbox."""
+"""Facts about a workload: the weights that it can read, the devices that it can reach, its sandbox escapes."""
 
 from webhook.core.facts.gather import gather
 from webhook.core.facts.model import DeviceUse, Escape, Facts, TemplateFacts, WeightUse

@@ -1,4 +1,4 @@
-"""What the gatherers of one evaluation share: where it takes place, what may be looked up, and what was compiled."""
+"""The data that all gatherers of one evaluation share: the namespace, the lookups and the compiled settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Context:
 
 
 def context(namespace: str, lookup: Lookup, catalog: Catalog, settings: Settings) -> Context:
-    """The context of an evaluation. Whoever makes it calls ``finder.raise_if_missing()`` at the end."""
+    """Build the context of an evaluation. The caller ends with ``finder.raise_if_missing()``."""
     finder = Finder(lookup)
     backends = protected_backends(catalog, lookup) if catalog else None
     return Context(

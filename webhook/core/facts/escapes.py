@@ -1,63 +1,69 @@
-"""Ways out of the sandbox: with one of these a pod could take what the other facts say it does not ask for.
+"""Find sandbox escapes: fields by which a pod could take what the other facts say it does not request.
 
-Everything is reported, sorted; which of them a namespace may have is for policies to say.
+Every escape is a fact, sorted. Policies decide which ones a namespace may have, and `Escape.exceptions` names the
+resources of escapes.weightlock.dev that allow one.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.facts.annotations import DEVICE_INJECTION, RUNTIME, is_apparmor, is_confining
 from webhook.core.facts.model import Escape
 from webhook.core.kube.fields import MalformedObjectError, flag_at, join, object_at, text_at
-from webhook.core.storage.nodepaths import escapes_at, exposes_logs
+from webhook.core.storage.nodepaths import HOST_PATH, escapes_at, is_harmless, node_paths_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from webhook.api.config import Settings
     from webhook.core.facts.pod import HostPath, PodView
+    from webhook.core.storage.nodepaths import NodePaths
 
-_POD_FLAGS = ("hostPID", "hostIPC", "hostNetwork", "shareProcessNamespace")
-# Capabilities that reach beyond the container's own namespaces (man 7 capabilities).
-_CAPABILITIES = frozenset(
+_POD_FLAGS = ("hostPID", "hostIPC", "shareProcessNamespace")
+# Capabilities of Pod Security's baseline level (k8s.io/pod-security-admission check_capabilities_baseline.go). Every
+# other one is an escape.
+BASELINE_CAPABILITIES = frozenset(
     {
-        "ALL",
-        "BPF",
-        "CHECKPOINT_RESTORE",
-        "DAC_READ_SEARCH",
-        "MAC_ADMIN",
-        "MAC_OVERRIDE",
-        "PERFMON",
-        "SYS_ADMIN",
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
     }
-    | {"SYS_BOOT", "SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO", "SYSLOG"}
 )
-_UNCONFINED_TYPES = ("spc_t", "unconfined", "super_t", "container_runtime_t")
-# A pod of a file on the node (kubelet pkg/types), and annotations by which NRI plugins mount paths of the node.
-_ANNOTATIONS = (
-    ("kubernetes.io/config.mirror", "mirrorPod"),
-    ("kubernetes.io/config.source", "staticPod"),
-    ("mounts.nri.io", "mountInjection"),
-    ("mounts.noderesource.dev", "mountInjection"),
+_NETWORK_CAPABILITIES = frozenset({"ALL", "NET_RAW"})
+_CONFINED_TYPES = frozenset(
+    {"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t", "container_logreader_t"}
 )
-_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
+# A pod from a file on the node (kubelet pkg/types).
+_STATIC = (("kubernetes.io/config.mirror", "mirrorPod"), ("kubernetes.io/config.source", "staticPod"))
 
 
-def gather_escapes(pod: PodView, host_paths: tuple[HostPath, ...]) -> Iterator[Escape]:
-    """Every escape, in no order and perhaps twice. Raises `MalformedObjectError`."""
+def gather_escapes(
+    pod: PodView, host_paths: tuple[HostPath, ...], settings: Settings, runtime: list[tuple[str, str]]
+) -> Iterator[Escape]:
+    """Every escape, unsorted and with repeats. Raises `MalformedObjectError`."""
     yield from _of_pod(pod)
-    yield from _of_annotations(pod.annotations, join(pod.template.path, "metadata.annotations"))
+    if pod.annotations:
+        yield from _of_annotations(pod, runtime)
     for path, _, container in pod.containers:
         if not _keeps_inside(container.get("securityContext")):
-            yield from _of_security_context(container, path)
+            yield from _of_security_context(container, path, pod.spec)
         if "targetContainerName" in container and (target := text_at(container, "targetContainerName", path)):
             yield Escape("targetContainer", f"{path}.targetContainerName", target)
-    for where, path, declared, writable in host_paths:
-        if declared:
-            yield Escape("hostPath", where, path)
-        for kind in escapes_at(path):
-            yield Escape(kind, where, path)
-        if writable and exposes_logs(path):
-            yield Escape("nodeLogs", where, path)
+    if host_paths:
+        node_paths = node_paths_of(settings)
+        for host_path in host_paths:
+            yield from _of_host_path(host_path, node_paths)
 
 
 def _of_pod(pod: PodView) -> Iterator[Escape]:
@@ -65,22 +71,40 @@ def _of_pod(pod: PodView) -> Iterator[Escape]:
     for name in _POD_FLAGS:
         if flag_at(spec, name, root):
             yield Escape(name, f"{root}.{name}")
+    if flag_at(spec, "hostNetwork", root):
+        yield Escape("hostNetwork", f"{root}.hostNetwork", _traffic(pod))
     node = text_at(spec, "nodeName", root)
     if node:
         yield Escape("nodeName", f"{root}.nodeName", node)
     if spec.get("securityContext") is not None:
-        yield from _of_security_context(spec, root)
+        yield from _of_security_context(spec, root, spec)
     for path in pod.template.opaque:
-        yield Escape("opaquePatch", path, "changes the pod in ways that are not seen here")
+        yield Escape("opaquePatch", path, "changes the pod in ways that are not visible here")
 
 
-def _of_annotations(annotations: Mapping[str, Any], path: str) -> Iterator[Escape]:
-    for key, value in annotations.items():
-        for prefix, kind in _ANNOTATIONS:
-            if key.startswith(prefix):
-                yield Escape(kind, f"{path}[{key}]")
-        if key.startswith(_APPARMOR) and value == "unconfined":
-            yield Escape("appArmorUnconfined", f"{path}[{key}]")
+def _of_annotations(pod: PodView, runtime: list[tuple[str, str]]) -> Iterator[Escape]:
+    path = join(pod.template.path, "metadata.annotations")
+    for key, kind in _STATIC:
+        if key in pod.annotations:
+            yield Escape(kind, f"{path}[{key}]")
+    for kind, key in runtime:
+        where = f"{path}[{key}]"
+        if is_apparmor(key):
+            if not is_confining(key, pod.annotations[key]):
+                yield Escape("appArmorUnconfined", where)
+        elif kind != DEVICE_INJECTION:
+            # Annotations that add devices are devices.
+            yield Escape(kind, where, key, (kind,) if kind == RUNTIME else (kind, RUNTIME))
+
+
+def _of_host_path(host_path: HostPath, node_paths: NodePaths) -> Iterator[Escape]:
+    path, where = host_path.path, host_path.where
+    if is_harmless(path, writable=host_path.writable, creates=host_path.creates):
+        return
+    names = node_paths.names(path, writable=host_path.writable, declared=host_path.declared)
+    yield Escape(HOST_PATH, where, path, names)
+    for kind in escapes_at(path):
+        yield Escape(kind, where, path, tuple(dict.fromkeys((kind, *names))))
 
 
 _CONFINING = frozenset(
@@ -97,7 +121,7 @@ _CONFINING = frozenset(
 
 
 def _keeps_inside(context: Any) -> bool:
-    """Whether nearly every container's case is given: no security context, or one that only confines."""
+    """Whether the usual case is given: no security context, or one that only confines."""
     if context is None:
         return True
     if not isinstance(context, dict) or not _CONFINING.issuperset(context):
@@ -108,14 +132,16 @@ def _keeps_inside(context: Any) -> bool:
     ) and (profile is None or (isinstance(profile, dict) and profile.get("type") != "Unconfined"))
 
 
-def _of_security_context(parent: Mapping[str, Any], path: str) -> Iterator[Escape]:
+def _of_security_context(parent: Mapping[str, Any], path: str, spec: Mapping[str, Any]) -> Iterator[Escape]:
     context = object_at(parent, "securityContext", path)
     path = f"{path}.securityContext"
     if flag_at(context, "privileged", path):
         yield Escape("privileged", f"{path}.privileged")
     mount = text_at(context, "procMount", path)
     if mount not in ("", "Default"):
-        yield Escape("procMount", f"{path}.procMount", mount)
+        # In a user namespace the files that Unmasked shows belong to a user whom the node does not trust.
+        kind = "procMount" if spec.get("hostUsers") is not False else "procMountInUserNamespace"
+        yield Escape(kind, f"{path}.procMount", mount)
     if flag_at(object_at(context, "windowsOptions", path), "hostProcess", f"{path}.windowsOptions"):
         yield Escape("hostProcess", f"{path}.windowsOptions.hostProcess")
     yield from _of_profiles(context, path)
@@ -124,23 +150,41 @@ def _of_security_context(parent: Mapping[str, Any], path: str) -> Iterator[Escap
 
 def _of_profiles(context: Mapping[str, Any], path: str) -> Iterator[Escape]:
     for name, kind in (("seccompProfile", "seccompUnconfined"), ("appArmorProfile", "appArmorUnconfined")):
-        if object_at(context, name, path).get("type") == "Unconfined":
+        profile = object_at(context, name, path)
+        if profile and profile.get("type") not in ("RuntimeDefault", "Localhost"):
             yield Escape(kind, f"{path}.{name}.type")
     label = text_at(object_at(context, "seLinuxOptions", path), "type", f"{path}.seLinuxOptions")
-    if label.startswith(_UNCONFINED_TYPES):
+    if label not in _CONFINED_TYPES:
         yield Escape("seLinuxUnconfined", f"{path}.seLinuxOptions.type", label)
 
 
 def _of_capabilities(context: Mapping[str, Any], path: str) -> Iterator[Escape]:
-    added = object_at(context, "capabilities", path).get("add")
-    if added is None:
-        return
-    path = f"{path}.capabilities.add"
-    if not isinstance(added, list):
-        raise MalformedObjectError(path, "must be a list")
-    for item in added:
-        if not isinstance(item, str):
-            raise MalformedObjectError(path, "must be a list of strings")
-        name = item.upper().removeprefix("CAP_")
-        if name in _CAPABILITIES:
-            yield Escape("capability", path, name)
+    for name in _names(object_at(context, "capabilities", path), "add", f"{path}.capabilities"):
+        if name not in BASELINE_CAPABILITIES:
+            yield Escape("capability", f"{path}.capabilities.add", name, (f"capability-{name}", "capability"))
+
+
+def _names(capabilities: Mapping[str, Any], field: str, path: str) -> list[str]:
+    """The capabilities of one list, in capitals and without their prefix."""
+    items = capabilities.get(field)
+    if items is None:
+        return []
+    if not isinstance(items, list):
+        raise MalformedObjectError(f"{path}.{field}", "must be a list")
+    if not all(isinstance(item, str) for item in items):
+        raise MalformedObjectError(f"{path}.{field}", "must be a list of strings")
+    return [item.upper().removeprefix("CAP_") for item in items]
+
+
+def _traffic(pod: PodView) -> str:
+    """Why the pod sees the node's clear-text storage traffic on the node's network; empty where it does not.
+
+    Runtimes grant NET_RAW unless a container drops it (containerd oci/spec.go, defaultUnixCaps).
+    """
+    for path, name, container in pod.containers:
+        where = f"{path}.securityContext"
+        capabilities = object_at(object_at(container, "securityContext", path), "capabilities", where)
+        dropped, added = (set(_names(capabilities, field, where)) for field in ("drop", "add"))
+        if added & _NETWORK_CAPABILITIES or not dropped & {"NET_RAW", "ALL"}:
+            return f"container {name} has NET_RAW"
+    return ""

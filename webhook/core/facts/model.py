@@ -1,19 +1,23 @@
-"""The facts about one pod or pod template, as policies see them. Plain values: comparable, hashable, ordered."""
+"""Hold the facts about one pod or pod template, as policies see them. Plain values: comparable, hashable, ordered."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+# So many access checks are asked for at once. Further names cost further rounds.
+_MAX_NAMES = 64
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class WeightUse:
-    """One protected asset the pod can read, and the way it gets there.
+    """One protected asset that the pod can read, and the route to it.
 
-    ``model`` and ``sensitivity`` are ``"?"`` where a reference cannot be resolved: unknown means protected.
-    ``volume`` is the pod's volume name (or a JSON-path-like place where there is none), ``via`` the route, such as
+    ``model`` and ``sensitivity`` are ``"?"`` where a reference cannot be resolved, which counts as protected.
+    ``volume`` is the pod's volume name (or a field path if there is none), ``via`` the route, such as
     ``persistentVolumeClaim``, ``persistentVolume``, ``csi``, ``nfs``, ``hostPath``, ``image``, ``clone``, ``snapshot``,
-    ``unresolved``; ``containers`` are the names of those that mount it.
+    ``unresolved``. ``containers`` are the names of those that mount it. ``exclusive_devices``: the model requires that
+    its readers do not share their accelerators.
     """
 
     model: str
@@ -23,6 +27,7 @@ class WeightUse:
     read_only: bool = True
     containers: tuple[str, ...] = ()
     detail: str = ""
+    exclusive_devices: bool = False
 
     def as_cel(self) -> dict[str, Any]:
         """The value a policy sees as an item of ``weights``."""
@@ -34,12 +39,18 @@ class WeightUse:
             "readOnly": self.read_only,
             "containers": list(self.containers),
             "detail": self.detail,
+            "exclusiveDevices": self.exclusive_devices,
         }
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class DeviceUse:
-    """One way the pod reaches an accelerator. ``via`` is ``resource``, ``claim``, ``env``, ``annotation``, …"""
+    """One route from the pod to an accelerator. ``via`` is ``resource``, ``claim``, ``env``, ``annotation``, …
+
+    ``shared`` says that other pods may use the same device at the same time. ``exceptions`` are the resource names of
+    which RBAC ``use`` allows the route: of accelerators.weightlock.dev for a request (``resource``, ``claim``), of
+    escapes.weightlock.dev for any other route.
+    """
 
     vendor: str
     resource: str
@@ -47,6 +58,8 @@ class DeviceUse:
     via: str
     container: str = ""
     detail: str = ""
+    shared: bool = False
+    exceptions: tuple[str, ...] = ()
 
     def as_cel(self) -> dict[str, Any]:
         """The value a policy sees as an item of ``devices``."""
@@ -57,35 +70,56 @@ class DeviceUse:
             "via": self.via,
             "container": self.container,
             "detail": self.detail,
+            "shared": self.shared,
+            "exceptions": list(self.exceptions or (self.vendor,)),
         }
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Escape:
-    """One way out of the sandbox that would make the other facts worthless. ``path`` is where the pod asks for it."""
+    """One sandbox escape that would invalidate the other facts. ``path`` is the field that requests it.
+
+    ``exceptions`` are the resource names of escapes.weightlock.dev of which RBAC ``use`` allows it; empty: its kind.
+    """
 
     kind: str
     path: str
     detail: str = ""
+    exceptions: tuple[str, ...] = ()
 
     def as_cel(self) -> dict[str, Any]:
         """The value a policy sees as an item of ``escapes``."""
-        return {"kind": self.kind, "path": self.path, "detail": self.detail}
+        return {
+            "kind": self.kind,
+            "path": self.path,
+            "detail": self.detail,
+            "exceptions": list(self.exceptions or (self.kind,)),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything gathered about one template, each list sorted and free of repeats."""
+    """All facts about one template, each list sorted and without repeats."""
 
     weights: tuple[WeightUse, ...] = ()
     devices: tuple[DeviceUse, ...] = ()
     escapes: tuple[Escape, ...] = ()
 
-    def added_since(self, old: Facts) -> Facts:
-        """What these facts hold that ``old`` did not: what an update adds.
+    def exceptions(self) -> dict[str, frozenset[str]]:
+        """The names that may allow something here, by virtual resource: what policies ask the authorizer about."""
+        names: dict[str, set[str]] = {}
+        for device in self.devices:
+            resource = "accelerators" if device.via in ("resource", "claim") else "escapes"
+            names.setdefault(resource, set()).update(device.exceptions or (device.vendor,))
+        for escape in self.escapes:
+            names.setdefault("escapes", set()).update(escape.exceptions or (escape.kind,))
+        return {resource: frozenset(sorted(items)[:_MAX_NAMES]) for resource, items in names.items()}
 
-        A use of weights that more containers mount holds the new containers only; one that became writable is an
-        addition, and so is a device of which there are more. Details and wording do not make an addition.
+    def added_since(self, old: Facts) -> Facts:
+        """Return what an update adds to the ``old`` facts.
+
+        A use of weights that more containers mount contains only the new containers. One that became writable is an
+        addition, and so is a larger number of devices. Details and wording are not compared.
         """
         weights: dict[tuple[str, str, str], tuple[frozenset[str], bool]] = {}
         for use in old.weights:
@@ -112,11 +146,11 @@ class Facts:
         )
 
 
-def _added(use: WeightUse, known: tuple[frozenset[str], bool] | None) -> WeightUse | None:
-    """A use of weights without what was there before; None where nothing remains."""
-    if known is None:
+def _added(use: WeightUse, existing: tuple[frozenset[str], bool] | None) -> WeightUse | None:
+    """A use of weights without its existing part; None if nothing remains."""
+    if existing is None:
         return use
-    names, read_only = known
+    names, read_only = existing
     new = tuple(name for name in use.containers if name not in names)
     if new:
         return replace(use, containers=new)
@@ -125,11 +159,11 @@ def _added(use: WeightUse, known: tuple[frozenset[str], bool] | None) -> WeightU
 
 @dataclass(frozen=True, slots=True)
 class TemplateFacts:
-    """What is judged in one request about one pod template.
+    """What one request states about one pod template.
 
-    ``pod`` is ``{metadata, spec}``, or None where the request concerns none; ``path`` is where it stands in the
-    object. ``workload`` is what policies see under that name. ``unchanged`` says that an update left the template as
-    it was, and then the facts are empty.
+    ``pod`` is ``{metadata, spec}``, or None if the request concerns no pod. ``path`` is its path in the object.
+    ``workload`` is the CEL variable of that name. ``unchanged``: an update did not change the template, and the facts
+    are empty.
     """
 
     path: str

@@ -1,7 +1,7 @@
-"""One pass over a pod template: its containers, volumes and mounts in the form the fact gatherers read.
+"""Read a pod template once: its containers, volumes and mounts in the form that the fact gatherers use.
 
-It checks the parts that facts depend on and raises `MalformedObjectError` for what Kubernetes would not accept either;
-it copies no part of the document.
+The parts that facts depend on are checked: `MalformedObjectError` for content that Kubernetes would not accept. No
+part of the document is copied.
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ CONTAINER_FIELDS = ("containers", "initContainers", "ephemeralContainers")
 MOUNT_FIELDS = (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath"))
 
 
-# A container of any sort: where it stands, such as ``spec.containers[0]``, its name, and itself.
+# A container of any kind: its path, such as ``spec.containers[0]``, its name, and its document.
 Container: TypeAlias = "tuple[str, str, Document]"
-# One container's use of a volume, as files or as a block device: who, whether read-only, and where in the container.
+# One container's use of a volume, as files or as a block device: container, whether read-only, path in the container.
 Mount: TypeAlias = tuple[str, bool, str]
 
 
 class HostPath(NamedTuple):
-    """A path of the node that the pod mounts. ``declared`` by the pod itself, or by a volume that its claim names.
+    """A path of the node that the pod can mount.
 
-    ``writable`` unless every container that mounts it does so read-only.
+    ``declared`` by the pod's own hostPath, or else by a PersistentVolume behind a claim. ``writable`` unless every
+    container that mounts it does so read-only. ``creates``: the kubelet makes the path if it is missing.
     """
 
     where: str
     path: str
     declared: bool
     writable: bool = True
+    creates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """The parts of a pod template that facts come from. ``root`` is where its spec stands in the object."""
+    """The parts of a pod template that facts come from. ``root`` is the path of its spec in the object."""
 
     template: PodTemplate
     root: str
@@ -52,13 +54,13 @@ class PodView:
     mounts: Mapping[str, list[Mount]]
 
     def readers(self, volume: str) -> tuple[tuple[str, ...], bool]:
-        """The containers that mount a volume, sorted, and whether all of them do so read-only."""
+        """Return the containers that mount a volume, sorted, and whether all of them do so read-only."""
         mounts = self.mounts.get(volume, ())
         return tuple(sorted({name for name, _, _ in mounts})), all(read_only for _, read_only, _ in mounts)
 
 
 def view(template: PodTemplate) -> PodView:
-    """Look at a template. Raises `MalformedObjectError`."""
+    """Read a template. Raises `MalformedObjectError`."""
     pod, path, root = template.pod, template.path, template.root
     spec = object_at(pod, "spec", path)
     metadata = object_at(pod, "metadata", path)
@@ -88,7 +90,7 @@ def _containers(spec: Mapping[str, Any], root: str) -> Iterator[Container]:
 
 
 def _mounts(containers: tuple[Container, ...]) -> dict[str, list[Mount]]:
-    found: dict[str, list[Mount]] = {}
+    mounts: dict[str, list[Mount]] = {}
     for path, container, document in containers:
         for field, member in MOUNT_FIELDS:
             if field not in document:
@@ -98,5 +100,5 @@ def _mounts(containers: tuple[Container, ...]) -> dict[str, list[Mount]]:
                 if not isinstance(volume, str) or not isinstance(target, str):
                     raise MalformedObjectError(f"{path}.{field}", f"name and {member} must be strings")
                 read_only = field == "volumeMounts" and mount.get("readOnly") is True
-                found.setdefault(volume, []).append((container, read_only, target))
-    return found
+                mounts.setdefault(volume, []).append((container, read_only, target))
+    return mounts

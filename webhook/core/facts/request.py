@@ -1,7 +1,7 @@
-"""What is judged in one admission request: which templates, and which of their facts.
+"""Gather the facts of one admission request: its pod templates, and the facts that the request adds.
 
-A creation is judged whole; an update of a pod by what it adds; a workload only when a pod template changed; and a
-connection by the pod it would reach. Nothing here decides: it says what there is to decide about.
+A CREATE is evaluated whole, an update of a pod by its additions, a workload only if a pod template changed, and a
+connection by the pod that it would reach. Nothing here decides.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 def gather_request(
     request: AdmissionRequest, lookup: Lookup, catalog: Catalog, settings: Settings, workloads: WorkloadTable
 ) -> tuple[TemplateFacts, ...]:
-    """What this request asks for: one entry for each pod template, and at least one entry.
+    """Gather one entry for each pod template, and at least one entry.
 
-    Raises `MalformedObjectError` and `MissingObjectError`; all missing objects are then in ``lookup.missing``.
+    Raises `MalformedObjectError` and `MissingObjectError`. ``lookup.missing`` then lists all missing objects.
     """
     return _Request(request, lookup, catalog, settings, workloads).gather()
 
 
 class _Request:
-    """One request and what its facts may depend on."""
+    """One request and the data that its facts may depend on."""
 
     def __init__(
         self,
@@ -76,20 +76,20 @@ class _Request:
         request = self.request
         group, kind = request.kind.group, request.kind.name
         workload = workload_of(document, group, kind, request.namespace)
-        known: dict[str, PodTemplate] = {}
+        existing: dict[str, PodTemplate] = {}
         if request.operation == "UPDATE" and request.old_object is not None:
-            known = {old.path: old for old in self.workloads.templates(request.old_object, group, kind)}
-        found: list[TemplateFacts] = []
+            existing = {old.path: old for old in self.workloads.templates(request.old_object, group, kind)}
+        templates: list[TemplateFacts] = []
         incomplete: MissingObjectError | None = None
         for template in self.workloads.templates(document, group, kind):
             try:
-                found.append(self._template(template, known.get(template.path), workload))
+                templates.append(self._template(template, existing.get(template.path), workload))
             except MissingObjectError as error:
-                # Go on, so that one round fetches what all templates lack.
+                # Continue, so that one round fetches the objects of all templates.
                 incomplete = error
         if incomplete is not None:
             raise incomplete
-        return tuple(found) or (TemplateFacts("", None, workload),)
+        return tuple(templates) or (TemplateFacts("", None, workload),)
 
     def _template(
         self, template: PodTemplate, old: PodTemplate | None, workload: dict[str, Any]
@@ -100,7 +100,7 @@ class _Request:
         facts = self._gather(template)
         if old is not None and is_pod:
             added = facts.added_since(self._gather(old))
-            # Another image, or a container beside the others, is another reader of all that the pod holds.
+            # Another image, or another container, is another reader of all volumes of the pod.
             facts = replace(added, weights=facts.weights) if _runs_more(template, old) else added
         return TemplateFacts(template.path, template.pod, workload, facts)
 
@@ -118,19 +118,19 @@ class _Request:
         return TemplateFacts("", None, None)
 
     def _binding(self, binding: Document) -> TemplateFacts:
-        """A pod put on a node by other hands than the scheduler's: the pod's own facts, and this one."""
+        """A pod that gets its node: the pod's own facts, and the binding."""
         metadata = object_at(binding, "metadata", "")
         name = self.request.name or text_at(metadata, "name", "metadata")
-        found = self._live_pod(name, object_at(metadata, "annotations", "metadata"))
+        live = self._live_pod(name, object_at(metadata, "annotations", "metadata"))
         node = text_at(object_at(binding, "target", ""), "name", "target")
-        escapes = tuple(sorted({*found.facts.escapes, Escape("binding", "target.name", node)}))
-        facts = Facts(found.facts.weights, found.facts.devices, escapes)
-        return TemplateFacts("", found.pod, found.workload, facts)
+        escapes = tuple(sorted({*live.facts.escapes, Escape("binding", "target.name", node)}))
+        facts = Facts(live.facts.weights, live.facts.devices, escapes)
+        return TemplateFacts("", live.pod, live.workload, facts)
 
     def _live_pod(self, name: str, annotations: Document | None = None) -> TemplateFacts:
-        """The pod a request reaches, with all its facts; one that is not there may hold anything.
+        """The pod that a request reaches, with all its facts. A pod that does not exist may contain any weights.
 
-        ``annotations`` are those that a binding puts onto the pod (pkg/registry/core/pod/storage, assignPod).
+        ``annotations`` are those that a binding adds to the pod (pkg/registry/core/pod/storage, assignPod).
         """
         namespace = self.request.namespace
         live = self.lookup.get("Pod", namespace, name)
@@ -147,7 +147,7 @@ class _Request:
 
 
 def workload_of(document: Document, group: str, kind: str, namespace: str) -> dict[str, Any]:
-    """What policies see as ``workload``; ``controller`` is its owner as ``{group, kind, name}``, or null."""
+    """Build the CEL variable ``workload``. ``controller`` is its owner as ``{group, kind, name}``, or null."""
     metadata = object_at(document, "metadata", "")
     controller = None
     for index, owner in enumerate(list_at(metadata, "ownerReferences", "metadata")):
@@ -164,14 +164,14 @@ def workload_of(document: Document, group: str, kind: str, namespace: str) -> di
 
 
 def _is_unchanged(new: PodTemplate, old: PodTemplate, *, is_pod: bool) -> bool:
-    """Whether facts cannot differ: for a pod its spec and annotations, for a workload its whole template."""
+    """Whether the facts are equal: for a pod by its spec and annotations, for a workload by its whole template."""
     if not is_pod:
         return (new.pod, new.extra_claims, new.opaque) == (old.pod, old.extra_claims, old.opaque)
     return new.pod.get("spec") == old.pod.get("spec") and _annotations(new) == _annotations(old)
 
 
 def _runs_more(new: PodTemplate, old: PodTemplate) -> bool:
-    """Whether any container has an image, or a name, that it did not have before."""
+    """Whether any container has an image or a name that is new."""
     return not _images(new) <= _images(old)
 
 

@@ -1,7 +1,7 @@
-"""The facts of objects that hold, copy or hand out weights and devices without being a pod.
+"""Gather the facts of objects that contain, copy or assign weights and devices without being a pod.
 
-Claims, volumes, snapshots and resource claims are judged when they are written, so that a clone or an alias is refused
-before any pod uses it.
+Claims, volumes, snapshots, resource claims and device classes are evaluated when they are written, so that a clone or
+an alias is denied before a pod uses it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from webhook.core.facts.context import Context, context
-from webhook.core.facts.dra import asked
+from webhook.core.facts.dra import CLAIM, CLASS, CLUSTER_TEMPLATE, TEMPLATE, asked
 from webhook.core.facts.model import DeviceUse, Escape, Facts, WeightUse
 from webhook.core.facts.weights import weight_use
 from webhook.core.kube.fields import object_at, text_at
 from webhook.core.storage.backends import NODE
-from webhook.core.storage.nodepaths import devices_at, escapes_at
+from webhook.core.storage.nodepaths import HOST_PATH, devices_at, escapes_at, node_paths_of
 from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, GROUP_SNAPSHOT, SNAPSHOT
 from webhook.core.storage.sources import backend_of
 
@@ -38,13 +38,15 @@ def gather_object(
     catalog: Catalog,
     settings: Settings,
 ) -> Facts:
-    """What an object of a kind such as ``PersistentVolumeClaim`` reaches; nothing for kinds that reach nothing.
+    """Gather the facts of an object of a kind such as ``PersistentVolumeClaim``; none for kinds that reach nothing.
 
-    With ``old``, what the update adds: models the object did not reach before by any way, since a claim that is
-    bound reaches what it was bound for. An update by which an object ceases to be declared as a model's counts as
-    reaching it.
+    With ``old``, only the additions: models that the object did not reach before by any route, since a claim that is
+    bound reaches what it was bound for. An update by which an object is no longer declared as a model's counts as
+    reaching the model.
     Raises `MalformedObjectError` and `MissingObjectError`.
     """
+    if kind == CLASS:
+        return _device_class(document, old)
     read = _READERS.get(kind)
     if read is None:
         return Facts()
@@ -52,17 +54,24 @@ def gather_object(
     facts = read(document, here)
     if old is not None:
         before = read(old, here)
-        known = {use.model for use in before.weights}
+        existing = {use.model for use in before.weights}
         added = facts.added_since(before)
-        weights = {use for use in facts.weights if use.model not in known}
+        weights = {use for use in facts.weights if use.model not in existing}
         weights.update(_undeclared(kind, document, old, here))
         facts = Facts(tuple(sorted(weights)), added.devices, added.escapes)
     here.finder.raise_if_missing()
     return facts
 
 
+def _device_class(document: Document, old: Document | None) -> Facts:
+    """The writer of a DeviceClass decides which devices its name stands for."""
+    if old is not None and object_at(document, "spec", "") == object_at(old, "spec", ""):
+        return Facts()
+    return Facts(escapes=(Escape("deviceClass", "spec"),))
+
+
 def _claim(document: Document, here: Context) -> Facts:
-    # Its own name is not counted: a claim that gets a new, empty volume reads nothing.
+    # Its own name is not matched: a claim that gets a new, empty volume reads nothing.
     spec, metadata = object_at(document, "spec", ""), object_at(document, "metadata", "")
     return _weights(here.resolver.claim_spec(here.namespace, spec, "spec", metadata), here)
 
@@ -75,9 +84,19 @@ def _volume(document: Document, here: Context) -> Facts:
     where = f"spec.{backend.via}"
     paths = [path for space, path in backend.paths if space == NODE]
     devices = {
-        DeviceUse(vendor, path, 1, "hostPath", "", where) for path in paths for vendor in devices_at(path)
+        DeviceUse(vendor, path, 1, "hostPath", "", where, exceptions=(HOST_PATH,))
+        for path in paths
+        for vendor in devices_at(path)
     }
-    escapes = {Escape(kind, where, path) for path in paths for kind in escapes_at(path)}
+    # The volume may be written by a pod later. That mount is decided with the pod.
+    node_paths = node_paths_of(here.settings)
+    escapes = set()
+    for path in paths:
+        names = node_paths.names(path, writable=False, declared=False)
+        escapes.add(Escape(HOST_PATH, where, path, names))
+        escapes.update(
+            Escape(kind, where, path, tuple(dict.fromkeys((kind, *names)))) for kind in escapes_at(path)
+        )
     return Facts(weights, tuple(sorted(devices)), tuple(sorted(escapes)))
 
 
@@ -90,31 +109,31 @@ def _group_snapshot(document: Document, here: Context) -> Facts:
 
 
 def _content(document: Document, here: Context) -> Facts:
-    found = here.resolver.content_document(document)
-    return _besides(found, document, "volumeSnapshotRef", SNAPSHOT, here)
+    reaches = here.resolver.content_document(document)
+    return _beyond_snapshot(reaches, document, "volumeSnapshotRef", SNAPSHOT, here)
 
 
 def _group_content(document: Document, here: Context) -> Facts:
-    found = here.resolver.group_content(document)
-    return _besides(found, document, "volumeGroupSnapshotRef", GROUP_SNAPSHOT, here)
+    reaches = here.resolver.group_content(document)
+    return _beyond_snapshot(reaches, document, "volumeGroupSnapshotRef", GROUP_SNAPSHOT, here)
 
 
-def _besides(
-    found: Iterable[ProtectedRef], document: Document, field: str, kind: str, here: Context
+def _beyond_snapshot(
+    reaches: Iterable[ProtectedRef], document: Document, field: str, kind: str, here: Context
 ) -> Facts:
-    """What a content reaches besides the claims that its snapshot names: that snapshot was judged for those."""
+    """The models of a content beyond those of its snapshot's claims, which were evaluated with the snapshot."""
     reference = object_at(object_at(document, "spec", ""), field, "spec")
     namespace, name = (text_at(reference, key, f"spec.{field}") for key in ("namespace", "name"))
     snapshot = here.finder.get(kind, namespace, name) if namespace and name else None
-    known: set[Model] = set()
+    existing: set[Model] = set()
     if snapshot is not None:
         source = object_at(object_at(snapshot, "spec", ""), "source", "spec")
         claim = text_at(source, "persistentVolumeClaimName", "spec.source")
         if claim:
-            known.update(reach.model for reach in here.resolver.claim(namespace, claim))
+            existing.update(reach.model for reach in here.resolver.claim(namespace, claim))
         if source.get("selector") is not None:
-            known.update(reach.model for reach in here.resolver.group_snapshot(namespace, snapshot))
-    return _weights([reach for reach in found if reach.model not in known], here)
+            existing.update(reach.model for reach in here.resolver.group_snapshot(namespace, snapshot))
+    return _weights([reach for reach in reaches if reach.model not in existing], here)
 
 
 def _resource_claim(document: Document, here: Context) -> Facts:
@@ -125,26 +144,36 @@ def _resource_claim_template(document: Document, here: Context) -> Facts:
     return _devices(object_at(object_at(document, "spec", ""), "spec", "spec"), "spec.spec", here)
 
 
-def _weights(found: Iterable[ProtectedRef], here: Context) -> Facts:
-    return Facts(tuple(sorted({weight_use(reach, "") for reach in found})) if here.catalog else ())
+def _weights(reaches: Iterable[ProtectedRef], here: Context) -> Facts:
+    return Facts(tuple(sorted({weight_use(reach, "") for reach in reaches})) if here.catalog else ())
 
 
 def _devices(spec: Document, path: str, here: Context) -> Facts:
     requests = tuple(asked(spec, path, here))
     devices = {
-        DeviceUse(item.vendor, item.device_class, item.number, "claim", "", item.path) for item in requests
+        DeviceUse(
+            item.devices.vendor,
+            item.device_class,
+            item.number,
+            "claim",
+            "",
+            item.path,
+            item.devices.shared,
+            item.exceptions,
+        )
+        for item in requests
     }
     escapes = {Escape("adminAccess", item.path, item.device_class) for item in requests if item.admin}
     return Facts((), tuple(sorted(devices)), tuple(sorted(escapes)))
 
 
 def _undeclared(kind: str, document: Document, old: Document, here: Context) -> Iterable[WeightUse]:
-    """The models an object was declared to hold, by its labels or its claim, and after the update no longer is."""
+    """The models that an object was declared to contain, by its labels or its claim, before the update only."""
     if kind not in ("PersistentVolumeClaim", "PersistentVolume"):
         return
     for model in _declared(kind, old, here) - _declared(kind, document, here):
         yield WeightUse(
-            model.name, model.sensitivity, "", "unlabelled", detail="the update takes it out of the model"
+            model.name, model.sensitivity, "", "unlabelled", detail="the update removes it from the model"
         )
 
 
@@ -153,11 +182,11 @@ def _declared(kind: str, document: Document, here: Context) -> set[Model]:
     name, labels = text_at(metadata, "name", "metadata"), object_at(metadata, "labels", "metadata")
     if kind == "PersistentVolumeClaim":
         return set(here.catalog.of_claim(here.namespace, name, labels))
-    # A volume that was its claim's alone would be anybody's without it.
+    # Without its claim, a volume that was reserved for it becomes available to all claims.
     owner = object_at(object_at(document, "spec", ""), "claimRef", "spec")
     place = (text_at(owner, "namespace", "spec.claimRef"), text_at(owner, "name", "spec.claimRef"))
-    held = here.catalog.of_claim(*place, _labels(*place, here)) if all(place) else ()
-    return {*here.catalog.of_volume(name, labels), *held}
+    claimed = here.catalog.of_claim(*place, _labels(*place, here)) if all(place) else ()
+    return {*here.catalog.of_volume(name, labels), *claimed}
 
 
 def _labels(namespace: str, claim: str, here: Context) -> Document | None:
@@ -172,6 +201,7 @@ _READERS: dict[str, Callable[[Document, Context], Facts]] = {
     CONTENT: _content,
     GROUP_SNAPSHOT: _group_snapshot,
     GROUP_CONTENT: _group_content,
-    "ResourceClaim.resource.k8s.io": _resource_claim,
-    "ResourceClaimTemplate.resource.k8s.io": _resource_claim_template,
+    CLAIM: _resource_claim,
+    TEMPLATE: _resource_claim_template,
+    CLUSTER_TEMPLATE: _resource_claim_template,
 }

@@ -1,7 +1,7 @@
-"""Which protected assets can this pod read, and by which of its volumes?
+"""Find the protected assets that a pod can read, and the volumes through which it reads them.
 
-A volume counts whether or not a container mounts it. A reference that leads nowhere counts as protected; only where the
-catalog is empty is there nothing to protect.
+A volume counts whether or not a container mounts it. A reference to an object that does not exist counts as protected,
+unless the catalog is empty.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from webhook.core.facts.pod import PodView
     from webhook.core.storage.claims import Resolver
 
-# Volumes that hold nothing but what the cluster's own objects hold, by far the most common ones.
+# Volumes that contain only what the cluster's own objects contain, by far the most common ones.
 _HARMLESS = frozenset({"configMap", "downwardAPI", "emptyDir", "projected", "secret"})
 
 
@@ -28,60 +28,75 @@ def gather_weights(pod: PodView, context: Context) -> tuple[WeightUse, ...]:
     """Every protected asset the pod can read, sorted. Raises `MalformedObjectError`."""
     if not context.catalog:
         return ()
-    found: set[WeightUse] = set()
+    uses: set[WeightUse] = set()
     claims = pod.template.extra_claims
     for name, volume in pod.volumes.items():
         if name in claims or (len(volume) == 2 and "name" in volume and not _HARMLESS.isdisjoint(volume)):
             continue
         reaches = _volume(volume, f"{pod.root}.volumes[{name}]", context)
-        found.update(_uses(pod, name, reaches, read_only=_is_read_only(volume)))
+        uses.update(_uses(pod, name, reaches, read_only=_is_read_only(volume)))
     for name, claim in claims.items():
         reaches = (
             *context.resolver.claim_spec(context.namespace, claim.spec, f"volumeClaimTemplates[{name}].spec"),
             *context.resolver.claims_named(context.namespace, claim.name),
         )
-        found.update(_uses(pod, name, reaches, read_only=False))
+        uses.update(_uses(pod, name, reaches, read_only=False))
     for path, name, container in pod.containers:
         image = text_at(container, "image", path)
         for model in context.catalog.of_image(image) if image else ():
-            found.add(weight_use(ProtectedRef(model, "image", image), f"{path}.image", containers=(name,)))
-    return tuple(sorted(found))
+            uses.add(weight_use(ProtectedRef(model, "image", image), f"{path}.image", containers=(name,)))
+    return tuple(sorted(uses))
 
 
 def weight_use(
     reach: ProtectedRef, volume: str, *, read_only: bool = True, containers: tuple[str, ...] = ()
 ) -> WeightUse:
-    """One thing reached, as a fact."""
+    """Turn one reach into a fact."""
     model = reach.model
-    return WeightUse(model.name, model.sensitivity, volume, reach.via, read_only, containers, reach.detail)
+    return WeightUse(
+        model.name,
+        model.sensitivity,
+        volume,
+        reach.via,
+        read_only,
+        containers,
+        reach.detail,
+        model.exclusive_devices,
+    )
 
 
-def _uses(pod: PodView, name: str, found: Iterable[ProtectedRef], *, read_only: bool) -> Iterator[WeightUse]:
-    """The facts of one volume; a model reached in two ways is read in one."""
+def _uses(
+    pod: PodView, name: str, reaches: Iterable[ProtectedRef], *, read_only: bool
+) -> Iterator[WeightUse]:
+    """The facts of one volume. A model that is reached by two routes is one fact."""
     containers, only_read = pod.readers(name)
     seen = set()
-    for reach in found:
+    for reach in reaches:
         if reach.model not in seen:
             seen.add(reach.model)
             yield weight_use(reach, name, read_only=read_only or only_read, containers=containers)
 
 
 def _volume(volume: Mapping[str, Any], path: str, context: Context) -> tuple[ProtectedRef, ...]:
-    """What one volume of a pod reaches; each source that is set counts, though Kubernetes allows only one."""
+    """What one volume of a pod reaches. Each source that is set counts, though Kubernetes allows only one."""
     resolver, namespace = context.resolver, context.namespace
-    found: list[ProtectedRef] = []
+    reaches: list[ProtectedRef] = []
     if volume.get("persistentVolumeClaim") is not None:
         claim = object_at(volume, "persistentVolumeClaim", path)
-        found.extend(resolver.claim(namespace, text_at(claim, "claimName", f"{path}.persistentVolumeClaim")))
+        reaches.extend(
+            resolver.claim(namespace, text_at(claim, "claimName", f"{path}.persistentVolumeClaim"))
+        )
     if volume.get("ephemeral") is not None:
-        found.extend(_ephemeral(volume, path, namespace, resolver))
+        reaches.extend(_ephemeral(volume, path, namespace, resolver))
     if volume.get("image") is not None:
         reference = text_at(object_at(volume, "image", path), "reference", f"{path}.image")
-        found.extend(ProtectedRef(model, "image", reference) for model in context.catalog.of_image(reference))
+        reaches.extend(
+            ProtectedRef(model, "image", reference) for model in context.catalog.of_image(reference)
+        )
     backend = backend_of(volume, path)
     if backend is not None:
-        found.extend(resolver.backend(backend))
-    return tuple(found)
+        reaches.extend(resolver.backend(backend))
+    return tuple(reaches)
 
 
 def _ephemeral(

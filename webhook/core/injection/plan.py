@@ -8,12 +8,14 @@ admission plugins mean no difference. Native sidecars: KEP-753, stable since Kub
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.authorities import given, known
 from webhook.core.injection.compare import same_container, same_mounts, same_volume
 from webhook.core.injection.delivery import UndeliverableError, agent_user, is_closed_to_some, sealed_mount
 from webhook.core.injection.resources import Bounds, Fit, fit
+from webhook.core.injection.hiding import ALL, hidden_variables, patch_variables
 from webhook.core.injection.sidecar import AGENT, AUTHORITY, PREFIX, agent, delivery_mount, volumes
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
 
@@ -26,13 +28,10 @@ if TYPE_CHECKING:
     from webhook.core.facts.model import Facts, WeightUse
     from webhook.core.kube.fields import Document
 
-HIDE_DEVICES = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
-_HIDDEN_VENDOR = "nvidia.com"
-_REQUEST_ROUTES = frozenset({"resource", "claim", "env", "mount"})
 _RUNNING = ("initContainers", "containers")
 _OS_LABELS = ("kubernetes.io/os", "beta.kubernetes.io/os")
 _NO_BOUNDS = Bounds()
-_NO_DEVICES = frozenset({"", "void", "none"})
+_NOTHING_HIDDEN: Mapping[str, tuple[Document, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Plan:
     agent: Document | None
     volumes: tuple[Document, ...]
     mounts: Mapping[str, tuple[Document, ...]]
-    hidden: frozenset[str]
+    hidden: Mapping[str, tuple[Document, ...]]
     authorities: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
     undeliverable: tuple[UndeliverableError, ...] = ()
@@ -82,7 +81,7 @@ def plan(
     """
     uses = [use for use in facts.weights if use.model in models]
     names = sorted({use.model for use in uses})
-    hidden = _hidden(pod, facts) if settings.hide_devices else frozenset()
+    hidden = _hidden(pod, facts) if settings.hide_devices else _NOTHING_HIDDEN
     if not names:
         return Plan(None, (), {}, hidden)
     spec = _spec(pod)
@@ -239,32 +238,22 @@ def hide_devices_in_ephemeral(
     if not settings.hide_devices or is_windows(_spec(pod)):
         return ()
     existing = {container.get("name") for _, _, container in _containers(_spec(old), "ephemeralContainers")}
-    exempt = existing | _requesting(facts)
+    variables = hidden_variables(facts)
     operations: list[Document] = []
     for field, index, container in _containers(_spec(pod), "ephemeralContainers"):
-        if container.get("name") not in exempt:
-            operations += _patch_env(container, f"/spec/{field}/{index}")
+        name = str(container.get("name"))
+        if name not in existing:
+            operations += patch_variables(container, f"/spec/{field}/{index}", variables.get(name, ALL))
     return tuple(operations)
 
 
-def _hidden(pod: Document, facts: Facts) -> frozenset[str]:
-    """Return the containers that do not request an accelerator of the variable's vendor.
-
-    A runtime class or an annotation applies to the whole pod. It does not give every container all devices.
-    """
-    requesting = _requesting(facts)
-    if "" in requesting or is_windows(_spec(pod)):
-        return frozenset()
-    names = (text_at(container, "name", field) for field, _, container in _containers(_spec(pod), *_RUNNING))
-    return frozenset(name for name in names if name and name != AGENT and name not in requesting)
-
-
-def _requesting(facts: Facts) -> set[str]:
-    return {
-        use.container
-        for use in facts.devices
-        if use.via in _REQUEST_ROUTES and use.vendor in (_HIDDEN_VENDOR, "?")
-    }
+def _hidden(pod: Document, facts: Facts) -> Mapping[str, tuple[Document, ...]]:
+    """The variables that hide devices, by container."""
+    if is_windows(_spec(pod)):
+        return _NOTHING_HIDDEN
+    variables = hidden_variables(facts)
+    names = [text_at(container, "name", field) for field, _, container in _containers(_spec(pod), *_RUNNING)]
+    return {name: variables.get(name, ALL) for name in names if name and name != AGENT}
 
 
 def is_windows(spec: Document) -> bool:
@@ -326,7 +315,7 @@ def _patch_container(container: Document, place: str, expected: Plan) -> list[Do
     name = container.get("name", "")
     operations = _patch_mounts(container, place, expected.mounts.get(name, ()))
     if name in expected.hidden:
-        operations += _patch_env(container, place)
+        operations += patch_variables(container, place, expected.hidden[name])
     return operations
 
 
@@ -346,18 +335,3 @@ def _patch_mounts(container: Document, place: str, expected: tuple[Document, ...
     return operations + [
         {"op": "add", "path": f"{place}/volumeMounts/-", "value": mount} for mount in expected
     ]
-
-
-def _patch_env(container: Document, place: str) -> list[Document]:
-    present = list_at(container, "env", place)
-    if not present:
-        return [{"op": "add", "path": f"{place}/env", "value": [HIDE_DEVICES]}]
-    entries = [entry for entry in present if entry.get("name") == HIDE_DEVICES["name"]]
-    if entries and _hides(entries[-1]):
-        return []
-    return [{"op": "add", "path": f"{place}/env/-", "value": HIDE_DEVICES}]
-
-
-def _hides(entry: Mapping[str, Any]) -> bool:
-    value = entry.get("value", "")
-    return isinstance(value, str) and value.strip() in _NO_DEVICES and "valueFrom" not in entry

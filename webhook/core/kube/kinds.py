@@ -14,6 +14,7 @@ _CLUSTER_SCOPED = frozenset(
         "VolumeSnapshotContent.snapshot.storage.k8s.io",
         "VolumeSnapshotClass.snapshot.storage.k8s.io",
         "CSIDriver.storage.k8s.io",
+        "ClusterResourceClaimTemplate.resource.k8s.io",
         "DeviceClass.resource.k8s.io",
         "ResourceSlice.resource.k8s.io",
         "RuntimeClass.node.k8s.io",

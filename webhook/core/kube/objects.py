@@ -7,7 +7,8 @@ Kinds are written as Kubernetes writes a GroupKind: ``PersistentVolumeClaim``, `
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.strict_json import DocumentError, check
@@ -55,6 +56,20 @@ def _fault(document: Document) -> str:
     return ""
 
 
+class Index(Protocol):
+    """A secondary index over the objects of one cluster-scoped kind."""
+
+    def put(self, document: Document) -> None:
+        """Add or replace an object."""
+
+    def remove(self, name: str) -> None:
+        """Forget an object; an absent one is ignored."""
+
+
+IndexT = TypeVar("IndexT", bound=Index)
+_NO_INDEXES: Mapping[type, Any] = MappingProxyType({})
+
+
 class ObjectStore:
     """The objects of a cluster or a state directory, indexed by kind and namespace.
 
@@ -64,11 +79,12 @@ class ObjectStore:
     ``complete`` an absent object does not exist; without it the absence may only be the cache's lag.
     """
 
-    __slots__ = ("_kinds", "_unsafe", "complete", "unreadable")
+    __slots__ = ("_indexes", "_kinds", "_unsafe", "complete", "unreadable")
 
     def __init__(self, *, complete: bool) -> None:
         self._kinds: dict[str, dict[str, dict[str, Document]]] = {}
         self._unsafe: dict[ObjectKey, str] = {}
+        self._indexes: dict[str, dict[type, Any]] = {}
         self.complete = complete
         self.unreadable: Mapping[str, str] = {}
 
@@ -81,6 +97,8 @@ class ObjectStore:
         else:
             self._unsafe.pop(key, None)
         self._kinds.setdefault(key.kind, {}).setdefault(key.namespace, {})[key.name] = document
+        for index in self._indexes.get(key.kind, _NO_INDEXES).values():
+            index.put(document)
         return key
 
     def remove(self, key: ObjectKey) -> None:
@@ -89,6 +107,8 @@ class ObjectStore:
         names = namespaces.get(key.namespace, {})
         names.pop(key.name, None)
         self._unsafe.pop(key, None)
+        for index in self._indexes.get(key.kind, _NO_INDEXES).values():
+            index.remove(key.name)
         if not names:
             namespaces.pop(key.namespace, None)
 
@@ -108,6 +128,16 @@ class ObjectStore:
             return
         for names in namespaces.values():
             yield from names.values()
+
+    def index(self, kind: str, factory: type[IndexT]) -> IndexT:
+        """Return the index of one class over a cluster-scoped kind; it is built once and follows the store."""
+        indexes = self._indexes.setdefault(kind, {})
+        if factory not in indexes:
+            indexes[factory] = built = factory()
+            for document in self.each(kind):
+                built.put(document)
+        index: IndexT = indexes[factory]
+        return index
 
     def count(self, kind: str) -> int:
         """Return the number of stored objects of a kind."""

@@ -123,7 +123,8 @@ class Catalog:
         self._digests: dict[str, list[Model]] = {}
         self._image_models: dict[str, tuple[Model, ...]] = {}
         for weights in models:
-            model = Model(weights.metadata.name, weights.spec.sensitivity)
+            spec = weights.spec
+            model = Model(weights.metadata.name, spec.sensitivity, spec.exclusive_devices)
             self.models[model.name] = model
             for entry in weights.spec.volumes:
                 self._add(entry, model)

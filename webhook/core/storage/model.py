@@ -19,6 +19,7 @@ class Model:
 
     name: str
     sensitivity: str
+    exclusive_devices: bool = False
 
 
 UNKNOWN = Model("?", "?")

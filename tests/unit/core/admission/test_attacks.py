@@ -11,8 +11,10 @@ import pytest
 from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, RequiredData
 from webhook.core.admission.validate import validate
+from webhook.core.injection.hiding import ALL
 
 AGENT = "weightlock-agent"
+HIDDEN = {variable["name"]: variable["value"] for variable in ALL}
 API_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -141,7 +143,7 @@ def test_a_container_that_runs_before_the_sidecar(injected, create):
 
     def before(**fields):
         pod = injected[1]()
-        env = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
+        env = list(ALL)
         pod["spec"]["initContainers"].insert(0, {"name": "first", "image": "x", "env": env, **fields})
         return create(pod)
 
@@ -236,7 +238,7 @@ def test_a_debug_container_from_an_image_that_asks_for_all_devices(injected, req
     request = request_of(pod, operation="UPDATE", oldObject=old, subResource="ephemeralcontainers")
     patch = mutate(request, injected[0], FetchedData(), now).patch
     after = jsonpatch.apply_patch(pod, list(patch))
-    assert env_of(after["spec"]["ephemeralContainers"][0]) == {"NVIDIA_VISIBLE_DEVICES": "void"}
+    assert env_of(after["spec"]["ephemeralContainers"][0]) == HIDDEN
     assert after["spec"]["containers"] == old["spec"]["containers"]
 
 
@@ -252,8 +254,8 @@ def test_a_second_container_takes_what_the_first_was_given(extra, injected, requ
     pod["spec"]["containers"].append({"name": "second", "image": "nvidia/cuda"})
     patch = mutate(request_of(pod), injected[0], FetchedData(), now).patch
     first, second = jsonpatch.apply_patch(pod, list(patch))["spec"]["containers"]
-    assert env_of(first) == {}
-    assert env_of(second) == {"NVIDIA_VISIBLE_DEVICES": "void"}
+    assert env_of(first) == {name: HIDDEN[name] for name in HIDDEN if name != "NVIDIA_VISIBLE_DEVICES"}
+    assert env_of(second) == HIDDEN
 
 
 def test_a_device_of_one_vendor_is_no_way_to_anothers(injected, request_of, pod_of, now):
@@ -262,4 +264,14 @@ def test_a_device_of_one_vendor_is_no_way_to_anothers(injected, request_of, pod_
     pod["spec"]["containers"][0]["resources"] = {"limits": {"amd.com/gpu": "1"}}
     patch = mutate(request_of(pod), injected[0], FetchedData(), now).patch
     after = jsonpatch.apply_patch(pod, list(patch))
-    assert env_of(after["spec"]["containers"][0]) == {"NVIDIA_VISIBLE_DEVICES": "void"}
+    assert env_of(after["spec"]["containers"][0]) == {
+        name: HIDDEN[name] for name in HIDDEN if name != "AMD_VISIBLE_DEVICES"
+    }
+
+
+def test_a_claim_that_no_container_lists_hides_devices_from_all(injected, request_of, pod_of, now):
+    """The claim gives its devices to the containers that list it, and a claim of the pod to none."""
+    pod = pod_of(resourceClaims=[{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}])
+    patch = mutate(request_of(pod), injected[0], FetchedData(), now).patch
+    after = jsonpatch.apply_patch(pod, list(patch))
+    assert env_of(after["spec"]["containers"][0]) == HIDDEN

@@ -59,6 +59,13 @@ def judge(case):
     )
 
 
+def is_usual(key, value, fact):
+    """Whether a golden file leaves a field out: it is empty, or what most facts have."""
+    if key in ("shared", "exclusiveDevices"):
+        return value is False
+    return value in ("", []) or (key == "exceptions" and value == [fact.get("kind", fact.get("vendor"))])
+
+
 def readable(found):
     """The facts as they stand in a golden file: what is empty is left out."""
     template = {"path": found.path}
@@ -68,7 +75,8 @@ def readable(found):
         facts = [fact.as_cel() for fact in getattr(found.facts, name)]
         if facts:
             template[name] = [
-                {key: value for key, value in fact.items() if value not in ("", [])} for fact in facts
+                {key: value for key, value in fact.items() if not is_usual(key, value, fact)}
+                for fact in facts
             ]
     return template
 

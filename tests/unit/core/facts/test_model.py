@@ -82,10 +82,12 @@ def test_policies_see_plain_values():
         "readOnly": True,
         "containers": ["a"],
         "detail": "as it was",
+        "exclusiveDevices": False,
     }
     assert DeviceUse("n", "g", 1, "env", "a").as_cel()["container"] == "a"
     assert Escape("hostPID", "spec.hostPID").as_cel() == {
         "kind": "hostPID",
         "path": "spec.hostPID",
         "detail": "",
+        "exceptions": ["hostPID"],
     }

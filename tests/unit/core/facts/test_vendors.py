@@ -3,7 +3,7 @@
 import pytest
 
 from webhook.api.config import DeviceVendor, Settings
-from webhook.core.facts.vendors import Vendors, vendors_of
+from webhook.core.facts.vendors import Vendors, adds_devices, is_amount, variable_vendor, vendors_of
 
 VENDORS = Vendors(Settings())
 
@@ -19,9 +19,22 @@ VENDORS = Vendors(Settings())
         ("gpu.intel.com/xe", "intel.com"),
         ("google.com/tpu", "google.com"),
         ("aws.amazon.com/neuroncore", "aws.amazon.com"),
-        ("example.com/gpu", None),
+        ("example.com/gpu", "?"),
+        ("nvidia.com/anything-new", "nvidia.com"),
+        ("thing.nvidia.com/x", "nvidia.com"),
+        ("rdma/hca_shared_devices_a", None),
+        ("nvidia.com/hostdev", None),
+        ("hugepages-2Mi", None),
+        ("smarter-devices/fuse", None),
+        ("smarter-devices/nvidia0", "nvidia.com"),
+        ("smarter-devices/dri_card0", "?"),
+        ("vpc.amazonaws.com/efa", None),
+        ("metax-tech.com/gpu", "metax-tech.com"),
+        ("cambricon.com/vmlu", "cambricon.com"),
+        ("koordinator.sh/gpu-core", "nvidia.com"),
+        ("alpha.kubernetes.io/nvidia-gpu", "?"),
         ("cpu", None),
-        ("xnvidia.com/gpu", None),
+        ("xnvidia.com/gpu", "?"),
     ],
 )
 def test_resources(name, vendor):
@@ -50,7 +63,7 @@ def test_settings_are_compiled_once():
     settings = Settings(devices=[DeviceVendor(vendor="example.com", resources=["example.com/*"])])
     assert vendors_of(settings) is vendors_of(settings)
     assert vendors_of(settings).of_resource("example.com/x") == "example.com"
-    assert vendors_of(Settings()).of_resource("example.com/x") is None
+    assert vendors_of(Settings()).of_resource("example.com/x") == "?"
 
 
 def test_what_a_requester_chooses_does_not_grow_the_memory_for_ever():
@@ -59,3 +72,73 @@ def test_what_a_requester_chooses_does_not_grow_the_memory_for_ever():
         vendors.of_resource(f"example.com/{number}")
     assert len(vendors._remembered) <= 4096
     assert vendors.of_resource("nvidia.com/gpu") == "nvidia.com"
+
+
+@pytest.mark.parametrize(
+    ("name", "vendor"),
+    [
+        ("NVIDIA_VISIBLE_DEVICES", "nvidia.com"),
+        ("NVIDIA_IMEX_CHANNELS", "nvidia.com"),
+        ("MTHREADS_VISIBLE_DEVICES", "mthreads.com"),
+        ("AWS_NEURON_VISIBLE_DEVICES", "aws.amazon.com"),
+        ("NEURON_RT_VISIBLE_CORES", "aws.amazon.com"),
+        ("SOMETHING_VISIBLE_DEVICES", "?"),
+        ("SOMETHING_VISIBLE_CORES", "?"),
+        ("CUDA_VISIBLE_DEVICES", None),
+        ("ASCEND_RT_VISIBLE_DEVICES", None),
+        ("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", None),
+        ("RAY_EXPERIMENTAL_NOSET_NEURON_RT_VISIBLE_CORES", None),
+        ("NVIDIA_VISIBLE_DEVICES_FILE", None),
+        ("PATH", None),
+    ],
+)
+def test_variables(name, vendor):
+    assert variable_vendor(name) == vendor
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "adds"),
+    [
+        ("NVIDIA_VISIBLE_DEVICES", "all", True),
+        ("NVIDIA_VISIBLE_DEVICES", "void", False),
+        ("NVIDIA_VISIBLE_DEVICES", "$(X)", True),
+        ("NVIDIA_DRIVER_CAPABILITIES", "compute,utility", False),
+        ("NVIDIA_DRIVER_CAPABILITIES", "utility,compat32", True),
+    ],
+)
+def test_values_of_variables(name, value, adds):
+    assert adds_devices(name, value) is adds
+
+
+@pytest.mark.parametrize(
+    ("name", "amount"),
+    [
+        ("nvidia.com/gpumem", True),
+        ("nvidia.com/gpumem-percentage", True),
+        ("nvidia.com/gpucores", True),
+        ("tencent.com/vcuda-core", True),
+        ("aliyun.com/gpu-core.percentage", True),
+        ("koordinator.sh/gpu-memory-ratio", True),
+        ("cambricon.com/mlu.smlu.vmemory", True),
+        ("nvidia.com/gpu", False),
+        ("aws.amazon.com/neuroncore", False),
+        ("volcano.sh/vgpu-number", False),
+    ],
+)
+def test_resources_that_state_amounts(name, amount):
+    assert is_amount(name) is amount
+
+
+@pytest.mark.parametrize(
+    ("driver", "vendor"),
+    [
+        ("gpu.nvidia.com", "nvidia.com"),
+        ("new.nvidia.com", "nvidia.com"),
+        ("dra.net", None),
+        ("mrdma.google.com", None),
+        ("gpu.example.com", "?"),
+        ("", "?"),
+    ],
+)
+def test_drivers(driver, vendor):
+    assert VENDORS.of_driver(driver) == vendor

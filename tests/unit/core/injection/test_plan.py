@@ -16,6 +16,7 @@ from webhook.api.modelweights import ModelWeights
 from webhook.core.facts.model import DeviceUse, Facts, WeightUse
 from webhook.core.injection import plan
 from webhook.core.injection.delivery import IMAGE_USER
+from webhook.core.injection.hiding import ALL
 from webhook.core.injection.sidecar import AGENT, volume_name
 from webhook.server.tls import self_signed
 
@@ -212,21 +213,21 @@ def test_devices_are_hidden_from_those_who_ask_for_none():
     document = pod("main", "gpu")
     facts = Facts(devices=(DeviceUse("nvidia.com", "nvidia.com/gpu", 1, "resource", "gpu"),))
     after, _ = injected(document, facts)
-    assert after["spec"]["containers"][0]["env"] == [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
-    assert "env" not in after["spec"]["containers"][1]
+    assert after["spec"]["containers"][0]["env"] == list(ALL)
+    assert after["spec"]["containers"][1]["env"] == list(ALL[1:])
 
 
 @pytest.mark.parametrize("value", ["void", "none", "", "  "])
 def test_a_pod_that_hides_them_itself_is_left_alone(value):
     document = pod()
-    document["spec"]["containers"][0]["env"] = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": value}]
+    document["spec"]["containers"][0]["env"] = [{"name": item["name"], "value": value} for item in ALL]
     assert injected(document, Facts())[0] == document
 
 
 def test_the_last_value_counts_as_it_does_for_the_kubelet():
     document = pod()
     document["spec"]["containers"][0]["env"] = [
-        {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"},
+        *ALL,
         {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"},
     ]
     assert injected(document, Facts())[0]["spec"]["containers"][0]["env"][-1]["value"] == "void"
