@@ -17,13 +17,18 @@ from webhook.api.base import Name, Pattern, Schema
 
 _DAY = 86400.0
 _STEP = r"(?:[A-Za-z0-9_-]+|\*)"
-_TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::PodSpec)?")
+# The parts of `core.workloads.schema.Part`, and PodSpec as another name of podSpec.
+_PARTS = (
+    "PodSpec", "claimName", "claimSpec", "claimTemplate", "claimTemplates", "container", "containers", "freeForm",
+    "image", "modelAddress", "podSpec", "podTemplate", "serviceAccount", "volumeSource", "volumes",
+)  # fmt: skip
+_TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::(?:{'|'.join(_PARTS)}))?")
 
 
 def _template_path(text: str) -> str:
     if _TEMPLATE_PATH.fullmatch(text) is None:
         raise ValueError(
-            f"{text!r:.80} is no path to a pod template; one looks like spec.replicaSpecs.*.template"
+            f"{text!r:.80} is not a path to a pod template, such as spec.replicaSpecs.*.template"
         )
     return text
 
@@ -82,13 +87,13 @@ class NodePath(Schema):
 
 
 class WorkloadKind(Schema):
-    """A kind that holds pod templates. ``path`` runs to a template; ``*`` stands for every item or value."""
+    """Where a kind keeps its pods. A path runs to a pod template; ``*`` stands for every item or value."""
 
     kind: Name = Field(description="Kind.group, such as PyTorchJob.kubeflow.org")
     paths: list[TemplatePath] = Field(
-        min_length=1,
-        description="such as spec.template or spec.replicaSpecs.*.template; "
-        "spec.predictor:PodSpec where a pod's spec stands there without its metadata",
+        description="such as spec.template or spec.replicaSpecs.*.template. A suffix names another part: "
+        "spec.predictor:PodSpec, spec.cache.pvcName:claimName, spec.manifests.*:freeForm. Without paths the kind "
+        "contains no pods, whatever its schema shows",
     )
 
 
@@ -238,7 +243,9 @@ class Settings(Schema):
         max_length=256,
         description="paths of the node that service accounts may mount with RBAC use on the name",
     )
-    workloads: list[WorkloadKind] = Field(default_factory=list, description="kinds besides those built in")
+    workloads: list[WorkloadKind] = Field(
+        default_factory=list, description="kinds in addition to the built-in and detected ones"
+    )
     help_url: str = Field(
         default="",
         max_length=200,

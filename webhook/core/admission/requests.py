@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from webhook.core.facts import TemplateFacts, gather_request
 from webhook.core.injection import plan as inject
-from webhook.core.injection.resources import LIMIT_RANGE, RESOURCE_QUOTA, Bounds
 from webhook.core.injection.hiding import of_earlier_versions
+from webhook.core.injection.resources import LIMIT_RANGE, RESOURCE_QUOTA, Bounds
 from webhook.core.kube.fields import MalformedObjectError
 
 if TYPE_CHECKING:

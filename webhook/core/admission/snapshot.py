@@ -18,11 +18,13 @@ from webhook.api.faults import describe
 from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, WeightPolicy
 from webhook.core.access import GrantIndex
-from webhook.core.kube.objects import ObjectKey, ObjectStore
+from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.objects import ObjectKey, ObjectStore, key_of
 from webhook.core.policies.compiler import PolicyError, broken_policy, compile_policy, unreadable_policy
 from webhook.core.policies.policy_set import PolicySet
 from webhook.core.storage.catalog import Catalog
 from webhook.core.storage.protected import with_volumes
+from webhook.core.workloads.schema import CRD, KindSchema, scan
 from webhook.core.workloads.templates import WorkloadTable
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ class SnapshotBuilder:
     ) -> None:
         self._settings = settings
         self._workloads = WorkloadTable(settings.workloads)
+        self._schemas: dict[str, tuple[Any, KindSchema]] = {}
+        self._fresh_schemas = False
         self._objects = ObjectStore(complete=complete)
         self._typed: dict[str, dict[str, Any]] = {kind: {} for kind in _TYPES}
         self._compiled: dict[ObjectKey, tuple[Policy, ...]] = {}
@@ -109,6 +113,8 @@ class SnapshotBuilder:
 
     def put(self, document: Document) -> ObjectKey:
         """Add or replace one object. Raises `ValueError` if it is not a Kubernetes object."""
+        if document.get("kind") == "CustomResourceDefinition":
+            return self._put_schema(document)
         key = self._objects.put(document)
         self._note_volume(key)
         model = _TYPES.get(key.kind)
@@ -119,6 +125,10 @@ class SnapshotBuilder:
     def remove(self, key: ObjectKey) -> None:
         """Remove one object."""
         self._objects.remove(key)
+        if key.kind == CRD:
+            self._fresh_schemas |= self._schemas.pop(key.name, None) is not None
+            self._problems.pop(key, None)
+            return
         self._note_volume(key)
         if key.kind in _TYPES:
             self._stale.add(key.kind)
@@ -129,6 +139,14 @@ class SnapshotBuilder:
 
     def snapshot(self) -> Snapshot:
         """Return the snapshot of all current objects."""
+        if self._fresh_schemas:
+            self._fresh_schemas = False
+            schemas = [schema for _, schema in self._schemas.values()]
+            self._workloads = WorkloadTable(self._settings.workloads, schemas)
+            if self._snapshot is not None:
+                self._snapshot = replace(
+                    self._snapshot, workloads=self._workloads, problems=dict(self._problems)
+                )
         if self._snapshot is not None and not self._stale:
             return self._snapshot
         before = self._snapshot
@@ -148,6 +166,28 @@ class SnapshotBuilder:
         )
         self._stale.clear()
         return self._snapshot
+
+    def _put_schema(self, document: Document) -> ObjectKey:
+        """Scan a CustomResourceDefinition. On a cluster its document is not stored: all of them take 100 MB."""
+        key = key_of(document)
+        if key.kind != CRD or self._objects.complete:
+            self._objects.put(document)
+        if key.kind != CRD:
+            return key
+        metadata = document["metadata"]
+        version = (metadata.get("uid"), metadata.get("generation"))
+        before = self._schemas.get(key.name)
+        if before is not None and None not in version and before[0] == version:
+            return key
+        try:
+            self._schemas[key.name] = version, scan(document)
+        except MalformedObjectError as error:
+            self._problems[key] = str(error)
+            self._schemas.pop(key.name, None)
+        else:
+            self._problems.pop(key, None)
+        self._fresh_schemas = True
+        return key
 
     def _read(self, key: ObjectKey, model: type[BaseModel], document: Document) -> None:
         try:

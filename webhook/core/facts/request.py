@@ -14,7 +14,7 @@ from webhook.core.facts.gather import gather
 from webhook.core.facts.model import Escape, Facts, TemplateFacts, WeightUse
 from webhook.core.facts.pod import CONTAINER_FIELDS
 from webhook.core.facts.storage import gather_object
-from webhook.core.kube.fields import list_at, object_at, text_at
+from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
 from webhook.core.kube.objects import MissingObjectError
 from webhook.core.workloads.templates import PodTemplate
 
@@ -78,10 +78,13 @@ class _Request:
         workload = workload_of(document, group, kind, request.namespace)
         existing: dict[str, PodTemplate] = {}
         if request.operation == "UPDATE" and request.old_object is not None:
-            existing = {old.path: old for old in self.workloads.templates(request.old_object, group, kind)}
+            existing = {
+                old.path: old
+                for old in self.workloads.templates(request.old_object, group, kind, self.lookup)
+            }
         templates: list[TemplateFacts] = []
         incomplete: MissingObjectError | None = None
-        for template in self.workloads.templates(document, group, kind):
+        for template in self.workloads.templates(document, group, kind, self.lookup):
             try:
                 templates.append(self._template(template, existing.get(template.path), workload))
             except MissingObjectError as error:
@@ -97,7 +100,15 @@ class _Request:
         is_pod = self.kind == "Pod"
         if old is not None and _is_unchanged(template, old, is_pod=is_pod):
             return TemplateFacts(template.path, template.pod, workload, unchanged=True)
-        facts = self._gather(template)
+        if template.namespace:
+            workload = {**workload, "namespace": template.namespace}
+        try:
+            facts = self._gather(template)
+        except MalformedObjectError:
+            if not template.shaped:
+                raise
+            # Not a pod: only the shape of a free-form field suggests one. The pod itself is evaluated if it is created.
+            return TemplateFacts(template.path, None, workload)
         if old is not None and is_pod:
             added = facts.added_since(self._gather(old))
             # Another image, or another container, is another reader of all volumes of the pod.
@@ -105,7 +116,9 @@ class _Request:
         return TemplateFacts(template.path, template.pod, workload, facts)
 
     def _gather(self, template: PodTemplate) -> Facts:
-        return gather(template, self.request.namespace, self.lookup, self.catalog, self.settings)
+        return gather(
+            template, template.namespace or self.request.namespace, self.lookup, self.catalog, self.settings
+        )
 
     def _connection(self) -> TemplateFacts:
         request = self.request

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from webhook.api.authorities import given, known
 from webhook.core.injection.compare import same_container, same_mounts, same_volume
 from webhook.core.injection.delivery import UndeliverableError, agent_user, is_closed_to_some, sealed_mount
-from webhook.core.injection.resources import Bounds, Fit, fit
 from webhook.core.injection.hiding import ALL, hidden_variables, patch_variables
+from webhook.core.injection.resources import Bounds, Fit, fit
 from webhook.core.injection.sidecar import AGENT, AUTHORITY, PREFIX, agent, delivery_mount, volumes
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
 
