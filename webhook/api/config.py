@@ -215,6 +215,37 @@ _WORKLOAD_CONTROLLERS = (
 )
 
 
+_HARMLESS_DRIVERS = (
+    "csi.cert-manager.io",
+    "csi.spiffe.io",
+    "secrets-store.csi.k8s.io",
+    "spiffe.csi.cert-manager.io",
+)
+# Populators whose volumes hold what a network address or a generator gives, and nothing of the cluster's storage.
+_HARMLESS_POPULATORS = (
+    "ObjectStorage.storage.alibabacloud.com",
+    "VolumeImportSource.cdi.kubevirt.io",
+    "VolumeUploadSource.cdi.kubevirt.io",
+)
+
+
+class StorageSettings(Schema):
+    """Storage that never holds weights, although Weightlock does not know its content."""
+
+    harmless_drivers: list[Name] = Field(
+        default_factory=lambda: list(_HARMLESS_DRIVERS),
+        description="CSI drivers whose inline volumes hold secrets, certificates or identities and no data",
+    )
+    harmless_populators: list[Name] = Field(
+        default_factory=lambda: list(_HARMLESS_POPULATORS),
+        description="kinds, as Kind.group, in a claim's dataSourceRef that read no storage of the cluster",
+    )
+    compare_secrets: bool = Field(
+        default=False,
+        description="read the Secrets that a ModelWeights names and recognise copies of them; needs RBAC get on them",
+    )
+
+
 class Settings(Schema):
     """What a verdict depends on besides the cluster's objects and the request."""
 
@@ -254,6 +285,7 @@ class Settings(Schema):
     )
     injection: Injection = Field(default_factory=Injection)
     access: AccessSettings = Field(default_factory=AccessSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
 
 
 class Listen(Schema):

@@ -215,7 +215,7 @@ class SnapshotBuilder:
         self._compiled.pop(key, None)
 
     def _catalog(self) -> Catalog:
-        return with_volumes(Catalog(self._typed[MODELS].values()), self._objects)
+        return with_volumes(Catalog(self._typed[MODELS].values(), self._settings.storage), self._objects)
 
     def _note_volume(self, key: ObjectKey) -> None:
         """Notify the catalog that a claim or volume may have changed. Other kinds cost one comparison."""

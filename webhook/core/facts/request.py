@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.facts.context import context
 from webhook.core.facts.dra import allotted_claims
 from webhook.core.facts.gather import gather
+from webhook.core.facts.memory_images import VIA, checkpointed
 from webhook.core.facts.model import Escape, Facts, TemplateFacts, WeightUse
+from webhook.core.facts.object_stores import gather_custom
 from webhook.core.facts.pod import CONTAINER_FIELDS
-from webhook.core.facts.storage import gather_object
+from webhook.core.facts.storage import gather_object, is_custom
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
 from webhook.core.kube.objects import MissingObjectError
 from webhook.core.workloads.templates import PodTemplate
@@ -68,7 +71,14 @@ class _Request:
             return self._templates(request.object)
         old = request.old_object if request.operation == "UPDATE" else None
         facts = gather_object(
-            self.kind, request.object, old, request.namespace, self.lookup, self.catalog, self.settings
+            self.kind,
+            request.object,
+            old,
+            request.namespace,
+            self.lookup,
+            self.catalog,
+            self.settings,
+            request.user.username,
         )
         return (TemplateFacts("", None, None, facts),)
 
@@ -92,7 +102,45 @@ class _Request:
                 incomplete = error
         if incomplete is not None:
             raise incomplete
+        uses = self._custom(document)
+        if self.kind.endswith(".nvidia.com") and checkpointed(document):
+            uses += self._checkpoints(templates)
+        known = {use.model for template in templates for use in template.facts.weights}
+        uses = tuple(use for use in uses if use.via == VIA or use.model not in known)
+        if uses and templates:
+            first = templates[0]
+            weights = tuple(sorted({*first.facts.weights, *uses}))
+            templates[0] = replace(first, facts=replace(first.facts, weights=weights), unchanged=False)
+        elif uses:
+            templates.append(TemplateFacts("", None, workload, Facts(weights=uses)))
         return tuple(templates) or (TemplateFacts("", None, workload),)
+
+    def _custom(self, document: Document) -> tuple[WeightUse, ...]:
+        """Return the object stores that a custom resource names outside its templates, or that an update adds."""
+        if not self.catalog or not is_custom(self.request.kind.group):
+            return ()
+        here = context(self.request.namespace, self.lookup, self.catalog, self.settings)
+        uses = set(gather_custom(document, here))
+        if self.request.operation == "UPDATE" and self.request.old_object is not None:
+            old = {(use.model, use.via) for use in gather_custom(self.request.old_object, here)}
+            uses = {use for use in uses if (use.model, use.via) not in old}
+        here.finder.raise_if_missing()
+        return tuple(sorted(uses))
+
+    def _checkpoints(self, templates: list[TemplateFacts]) -> tuple[WeightUse, ...]:
+        """Return the models in the memory of pods that their operator checkpoints."""
+        uses = {use for template in templates for use in template.facts.weights}
+        return tuple(
+            replace(
+                use,
+                volume="spec",
+                via=VIA,
+                containers=(),
+                detail="the operator takes images of the memory of these pods",
+                forbidden=use.model in self.catalog.no_memory_images,
+            )
+            for use in sorted(uses)
+        )
 
     def _template(
         self, template: PodTemplate, old: PodTemplate | None, workload: dict[str, Any]

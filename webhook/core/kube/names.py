@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from webhook.core.kube.hosts import normal_host
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -174,6 +176,24 @@ class ImageReference:
 _DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 
 
+def is_qualified(text: str) -> bool:
+    """Whether an image reference names a registry."""
+    head, slash, _ = text.strip().partition("@")[0].partition("/")
+    return bool(slash) and (
+        head == "localhost" or any(char in head for char in ".:*?") or head != head.lower()
+    )
+
+
+def _registry(head: str) -> str:
+    """Return a registry's host and port in one spelling; 443 is the port of every registry that names none."""
+    host, _, port = head.lower().rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal():
+        host, port = head.lower(), ""
+    number = port.lstrip("0") or ("" if not port else "0")
+    name = normal_host(host)
+    return name if number in ("", "443") else f"{name}:{number}"
+
+
 def image_reference(text: str) -> ImageReference:
     """Split and normalise a reference or a reference pattern.
 
@@ -183,7 +203,7 @@ def image_reference(text: str) -> ImageReference:
     rest, _, digest = text.strip().partition("@")
     head, slash, tail = rest.partition("/")
     if slash and (head == "localhost" or any(char in head for char in ".:*?") or head != head.lower()):
-        registry, path = head.lower().removesuffix(":443").removesuffix("."), tail
+        registry, path = _registry(head), tail
     else:
         registry, path = "docker.io", rest
     if rest.startswith("*") and not slash:
