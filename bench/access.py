@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from webhook.api.access import AccessApproval, AccessRequest
 from webhook.api.modelweights import ModelWeights
-from webhook.core.access import AccessBook, Signer, Verifier
+from webhook.core.access import GrantIndex, Signer, Verifier
 from webhook.core.kube.time import format_time
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
@@ -79,20 +79,20 @@ def best(action, rounds, repeats):
 
 def main():
     """Print a line for each size."""
-    print("requests  approvals   look-up        one change     book in memory")
+    print("requests  approvals   look-up        one change     index in memory")
     now = START + timedelta(minutes=405)
     for size in SIZES:
         requests = [request(number, size) for number in range(size)]
         approvals = [approval(number, size) for number in range(3 * size)]
         tracemalloc.start()
-        book = AccessBook.build(requests, approvals, [model()])
+        index = GrantIndex.build(requests, approvals, [model()])
         megabytes = tracemalloc.get_traced_memory()[0] / 1e6
         tracemalloc.stop()
         account = ("ns7", "sa7")
-        found = len(book.for_subject("", account, "ns7", now))
-        look = best(lambda: book.for_subject("", account, "ns7", now), 2000, 5)  # noqa: B023
+        found = len(index.for_subject("", account, "ns7", now))
+        look = best(lambda: index.for_subject("", account, "ns7", now), 2000, 5)  # noqa: B023
         extra = approval(10**6, 10**9)
-        change = best(lambda: book.with_changes([extra]), 20, 5)  # noqa: B023
+        change = best(lambda: index.with_changes([extra]), 20, 5)  # noqa: B023
         print(f"{size:8}  {3 * size:9}   {look:5.1f} µs ({found})   {change:9.0f} µs   {megabytes:8.1f} MB")
     key = Ed25519PrivateKey.generate()
     signer, verifier = Signer(key), Verifier.of([key.public_key()])

@@ -29,14 +29,14 @@ from webhook.server.tls import self_signed
 
 if TYPE_CHECKING:
     from webhook.keys.broker.service import Broker
-    from webhook.offline.provider import ManifestSource
+    from webhook.offline.provider import ManifestProvider
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 from keyworld import World
 
 
-async def _world(home: Path) -> tuple[Broker, ManifestSource]:
+async def _world(home: Path) -> tuple[Broker, ManifestProvider]:
     world = await World(home, datetime.now(UTC)).wrap()
     world.live = world.admitted()
     unlimited = Rate(1e12, 1e12)
@@ -75,7 +75,9 @@ print(took, memory)
 """
 
 
-async def _starts(broker: Broker, source: ManifestSource, home: Path, count: int) -> list[tuple[float, int]]:
+async def _starts(
+    broker: Broker, source: ManifestProvider, home: Path, count: int
+) -> list[tuple[float, int]]:
     """(seconds from process start to key on tmpfs, resident KiB) of a sidecar, several times, over TLS."""
     made = self_signed.make(["127.0.0.1"])
     (authority,) = known(made.authority.decode())

@@ -21,12 +21,12 @@ from bench.decide import snapshot
 from bench.documents import elsewhere, pod, policy, review
 from webhook.api.config import Settings
 from webhook.core.admission.mutate import mutate
-from webhook.core.admission.provider import Knowledge, Needs
+from webhook.core.admission.provider import FetchedData, evaluate_sync
 from webhook.core.admission.validate import validate
-from webhook.core.admission.verdict import respond
+from webhook.core.admission.verdict import to_response
 from webhook.core.kube.review import parse_review, render_review
 from webhook.manifests.shipped import shipped_policies
-from webhook.offline.provider import DirectorySource
+from webhook.offline.provider import DirectoryProvider
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGET = Path(__file__).with_name("budget.json")
@@ -45,27 +45,25 @@ SLACK = {"instructions": (0.01, 20), "calls": (0.01, 5), "bytes": (0.03, 512), "
 
 def settled(step, body, source_answer, state):
     """A function that does one whole phase, with all that the evaluation has to ask for known."""
-    knowledge = Knowledge()
-    while isinstance(outcome := step(parse_review(body), state, knowledge, NOW), Needs):
-        knowledge = knowledge.joined(source_answer(outcome))
+    _, fetched = evaluate_sync(lambda fetched: step(parse_review(body), state, fetched, NOW), source_answer)
 
     def run():
-        return render_review(respond(step(parse_review(body), state, knowledge, NOW)))
+        return render_review(to_response(step(parse_review(body), state, fetched, NOW)))
 
     return run
 
 
 def nothing(needs):
     """The answer of a snapshot that is complete."""
-    return Knowledge(objects=dict.fromkeys(needs.objects))
+    return FetchedData(objects=dict.fromkeys(needs.objects))
 
 
 def ask_directory():
     """The shipped policies on the example state: who answers what they ask, and the snapshot."""
-    source = DirectorySource([shipped_policies(), ROOT / "examples" / "state"], Settings())
+    source = DirectoryProvider([shipped_policies(), ROOT / "examples" / "state"], Settings())
 
     def ask(needs):
-        return asyncio.run(source.answer(needs))
+        return asyncio.run(source.fetch(needs))
 
     return ask, source.snapshot()
 

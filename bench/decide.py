@@ -11,10 +11,10 @@ import orjson
 
 from bench.documents import elsewhere, pod, policy, review
 from webhook.api.config import Settings
-from webhook.core.admission.provider import Knowledge
+from webhook.core.admission.provider import FetchedData
 from webhook.core.admission.snapshot import SnapshotBuilder
 from webhook.core.admission.validate import validate
-from webhook.core.admission.verdict import Verdict, respond
+from webhook.core.admission.verdict import Verdict, to_response
 from webhook.core.kube.review import parse_review, render_review
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -46,10 +46,10 @@ def snapshot(policies, objects=0, models=1):
 
 def answer(body, state):
     """What the webhook does between its sockets."""
-    verdict = validate(parse_review(body), state, Knowledge(), NOW)
+    verdict = validate(parse_review(body), state, FetchedData(), NOW)
     assert isinstance(verdict, Verdict), verdict
     assert verdict.allowed, verdict.denials
-    return render_review(respond(verdict))
+    return render_review(to_response(verdict))
 
 
 def floor(body):

@@ -21,7 +21,7 @@ from webhook.cluster.events import Events
 from webhook.cluster.reports.scanner import Scanner
 from webhook.core.reports.documents import APIS
 from webhook.manifests.reader import Manifest, read_path
-from webhook.offline.provider import ManifestSource
+from webhook.offline.provider import ManifestProvider
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (1_000, 10_000, 100_000)
@@ -126,7 +126,7 @@ def world(api):
             },
         ]
     manifests = [Manifest("bench", document) for document in documents]
-    source = ManifestSource([*manifests, *read_path(ROOT / "policies")], Settings(), now=datetime.now(UTC))
+    source = ManifestProvider([*manifests, *read_path(ROOT / "policies")], Settings(), now=datetime.now(UTC))
     source.api = api
     return source
 

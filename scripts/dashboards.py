@@ -1,4 +1,4 @@
-"""Makes the chart's Grafana dashboard of scripts/dashboard.yaml, which says what its panels show, in order."""
+"""Build the chart's Grafana dashboard from scripts/dashboard.yaml, which lists its rows and panels in order."""
 
 import json
 from collections.abc import Mapping
@@ -9,19 +9,19 @@ from typing import Any
 import yaml
 
 TABLE = Path(__file__).with_name("dashboard.yaml")
-# Dashboards of Grafana 12; older ones read it, too, and newer ones migrate it.
+# The schema of Grafana 12. Older versions also read it, and newer versions migrate it.
 SCHEMA_VERSION = 42
 WIDTH = 24
 SELECTION = 'cluster=~"$cluster", namespace=~"$namespace"'
 API_SELECTION = 'cluster=~"$cluster", name=~".+[.]weightlock[.]dev"'
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# Legends that mean the same in every panel.
+# Legends with the same meaning in every panel.
 COLORS = {
     **dict.fromkeys(("allowed", "released", "ok", "p50"), "green"),
-    **dict.fromkeys(("denied", "p95", "end within the hour", "webhooks differ"), "orange"),
-    **dict.fromkeys(("error", "timeout", "limit", "failed", "webhooks put back", "break-glass"), "red"),
-    **dict.fromkeys(("p99", "count for nothing"), "purple"),
-    **dict.fromkeys(("renewed", "hold now"), "blue"),
+    **dict.fromkeys(("denied", "p95", "expire within the hour", "webhooks drifted"), "orange"),
+    **dict.fromkeys(("error", "timeout", "limit", "failed", "webhooks restored", "break-glass"), "red"),
+    **dict.fromkeys(("p99", "ignored"), "purple"),
+    **dict.fromkeys(("renewed", "active"), "blue"),
 }
 LIMITS = ("timeout", "limit")
 BY_RESULT = ("{{decision}}", "{{result}}")
@@ -29,7 +29,7 @@ BY_RESULT = ("{{decision}}", "{{result}}")
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel of the table; ``queries`` by legend, ``steps`` and ``words`` as they stand there."""
+    """One panel of the table. ``queries`` are keyed by legend."""
 
     title: str
     queries: Mapping[str, str]
@@ -45,12 +45,12 @@ class Panel:
 
     @property
     def height(self) -> int:
-        """In units of the grid."""
+        """The height in units of the grid."""
         return 4 if self.kind == "stat" else 8
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> "Panel":
-        """A panel as the table has it."""
+        """Read a panel from the table."""
         kind = entry.get("kind", "lines")
         return cls(
             title=entry["title"],
@@ -68,45 +68,45 @@ class Panel:
 
 
 def _queries(entry: Mapping[str, Any]) -> dict[str, str]:
-    found = {}
+    quantiles = {}
     if "quantiles" in entry:
         name, _, selection = entry["quantiles"].partition("{")
         rate = f"sum by (le) (rate({name}_bucket{{{selection}[]))"
-        found = {f"p{q}": f"histogram_quantile(0.{q}, {rate})" for q in (50, 95, 99)}
-    return {**found, **entry.get("queries", {})}
+        quantiles = {f"p{q}": f"histogram_quantile(0.{q}, {rate})" for q in (50, 95, 99)}
+    return {**quantiles, **entry.get("queries", {})}
 
 
 def expression(text: str) -> str:
-    """A query of the table as Grafana reads it."""
+    """Expand the abbreviations of a query."""
     for short, long in (("@api", API_SELECTION), ("@", SELECTION), ("[]", "[$__rate_interval]")):
         text = text.replace(short, long)
     return text
 
 
 def rows() -> list[tuple[str, list[Panel]]]:
-    """The table: the title of each row, and its panels."""
+    """Read the table: the title and the panels of each row."""
     table = yaml.safe_load(TABLE.read_text())
     return [(row["title"], [Panel.read(entry) for entry in row["panels"]]) for row in table["rows"]]
 
 
 def placed() -> list[tuple[Panel | str, dict[str, int]]]:
-    """Every panel and every row's title with its place on the grid, from the top."""
-    found: list[tuple[Panel | str, dict[str, int]]] = []
+    """Return every row title and panel with its grid position, from the top."""
+    positions: list[tuple[Panel | str, dict[str, int]]] = []
     y = 0
     for title, panels in rows():
-        found.append((title, {"x": 0, "y": y, "w": WIDTH, "h": 1}))
+        positions.append((title, {"x": 0, "y": y, "w": WIDTH, "h": 1}))
         x, y = 0, y + 1
         for panel in panels:
             if x + panel.width > WIDTH:
                 x, y = 0, y + panel.height
-            found.append((panel, {"x": x, "y": y, "w": panel.width, "h": panel.height}))
+            positions.append((panel, {"x": x, "y": y, "w": panel.width, "h": panel.height}))
             x += panel.width
         y += panels[-1].height
-    return found
+    return positions
 
 
 def dashboard() -> str:
-    """The dashboard's JSON."""
+    """Render the dashboard as JSON."""
     panels = [
         _panel(number, panel, place)
         if isinstance(panel, Panel)
@@ -123,7 +123,7 @@ def dashboard() -> str:
     document = {
         "uid": "weightlock",
         "title": "Weightlock",
-        "description": "Admission, keys and access; see docs/runbook.md.",
+        "description": "Admission, keys and access. See docs/runbook.md.",
         "tags": ["weightlock", "kubernetes", "security"],
         "schemaVersion": SCHEMA_VERSION,
         "version": 1,
@@ -250,12 +250,12 @@ def _defaults(panel: Panel) -> dict[str, Any]:
 
 
 def _overrides(panel: Panel) -> list[dict[str, Any]]:
-    """Colors that mean the same in every panel, and limits as dashed lines."""
-    found = []
-    wanted = {name for name in COLORS if name in panel.queries}
+    """Return fixed colors for common legends, and dashed lines for limits."""
+    overrides = []
+    legends = {name for name in COLORS if name in panel.queries}
     if any(legend in panel.queries for legend in BY_RESULT):
-        wanted |= {"allowed", "denied", "error", "released", "renewed", "ok", "failed"}
-    for name in sorted(wanted):
+        legends |= {"allowed", "denied", "error", "released", "renewed", "ok", "failed"}
+    for name in sorted(legends):
         properties: list[dict[str, Any]] = [
             {"id": "color", "value": {"mode": "fixed", "fixedColor": COLORS[name]}}
         ]
@@ -264,8 +264,8 @@ def _overrides(panel: Panel) -> list[dict[str, Any]]:
                 {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [10, 10]}},
                 {"id": "custom.fillOpacity", "value": 0},
             ]
-        found.append({"matcher": {"id": "byName", "options": name}, "properties": properties})
-    return found
+        overrides.append({"matcher": {"id": "byName", "options": name}, "properties": properties})
+    return overrides
 
 
 def _stat_options() -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""Writes what is generated into the chart: the CustomResourceDefinitions of webhook/api, the policies of policies/ with
-their parameters, the dashboard of scripts/dashboards.py, what values.schema.json says of the configuration, and the
-table of values in its README. A test fails when they differ.
+"""Generate the chart's files: the CRDs of webhook/api, the policies of policies/ with their parameters, the dashboard,
+the configuration in values.schema.json, and the table of values in its README. A test fails when they differ.
 
-.venv/bin/python scripts/generate.py           write them
-.venv/bin/python scripts/generate.py --check   exit 1 and name the files that differ
+.venv/bin/python scripts/generate.py           write the files
+.venv/bin/python scripts/generate.py --check   exit 1 and name the stale files
 """
 
 import re
@@ -24,12 +23,12 @@ GENERATED = ("crds", "policies", "params", "dashboards")
 
 
 def rendered() -> dict[Path, str]:
-    """Every generated file and what it should hold."""
+    """Return every generated file and its expected content."""
     return crds() | policies() | dashboards() | schema() | readme()
 
 
 def crds() -> dict[Path, str]:
-    """The definitions of our types. They are no `crds/` of the chart: helm would never upgrade those."""
+    """Return the CRDs. They are templates, because Helm never upgrades the CRDs in `crds/`."""
     files = {}
     for definition in definitions():
         plural, _, group = definition["metadata"]["name"].partition(".")
@@ -41,7 +40,7 @@ def crds() -> dict[Path, str]:
 
 
 def policies() -> dict[Path, str]:
-    """Each shipped policy, and its parameters in a file beside it: helm reads one document from a file."""
+    """Return each shipped policy and its parameters in separate files: Helm reads one document from a file."""
     files = {}
     places = {"WeightPolicy": "policies", "ConfigMap": "params"}
     for source in sorted(POLICIES.glob("*.yaml")):
@@ -56,30 +55,30 @@ def policies() -> dict[Path, str]:
 
 
 def dashboards() -> dict[Path, str]:
-    """The Grafana dashboard. JSON has no comments, so it cannot say where it comes from."""
+    """Return the Grafana dashboard. JSON has no comments, so the file has no header."""
     return {FILES / "dashboards" / "weightlock.json": dashboard()}
 
 
 def schema() -> dict[Path, str]:
-    """The schema of the values, so that helm refuses a misspelt setting and not a part that then does not start."""
+    """Return the schema of the values. It makes Helm reject a misspelled setting before a component fails to start."""
     place = CHART / "values.schema.json"
     return {place: with_configuration(place.read_text())}
 
 
 def readme() -> dict[Path, str]:
-    """The chart's README with the table of the values that `values.yaml` describes."""
-    rows, parents, described = [], [""], ""
+    """Return the chart's README with the table of the values in `values.yaml`."""
+    rows, parents, description = [], [""], ""
     for line in (CHART / "values.yaml").read_text().splitlines():
-        if found := re.fullmatch(r" *# -- (.*)", line):
-            described = found[1]
-        elif found := re.fullmatch(r"( *)([A-Za-z]+):(.*)", line):
-            depth, default = len(found[1]) // 2, found[3].strip()
-            path = parents[depth] + found[2]
+        if comment := re.fullmatch(r" *# -- (.*)", line):
+            description = comment[1]
+        elif value := re.fullmatch(r"( *)([A-Za-z]+):(.*)", line):
+            depth, default = len(value[1]) // 2, value[3].strip()
+            path = parents[depth] + value[2]
             parents[depth + 1 :] = [f"{path}."]
-            if described:
+            if description:
                 shown = f"`{default}`" if default else "see `values.yaml`"
-                rows.append(f"| `{path}` | {shown} | {described} |")
-            described = ""
+                rows.append(f"| `{path}` | {shown} | {description} |")
+            description = ""
     table = "\n".join(["| value | default | meaning |", "| --- | --- | --- |", *rows])
     place = CHART / "README.md"
     before, marker, rest = place.read_text().partition("<!-- values -->\n")
@@ -88,13 +87,13 @@ def readme() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write or check; returns the exit code."""
+    """Write or check the files. Return the exit code."""
     files = rendered()
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     gone = sorted({path for place in GENERATED for path in (FILES / place).glob("*")} - set(files))
     if "--check" in sys.argv[1:]:
         for path in stale + gone:
-            print(f"{path} is not what its source says: run make generate", file=sys.stderr)
+            print(f"{path} is stale: run make generate", file=sys.stderr)
         return 1 if stale or gone else 0
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)

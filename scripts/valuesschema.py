@@ -1,7 +1,7 @@
-"""The part of the chart's values.schema.json that describes the configuration file, made of the types that read it.
+"""Generate the part of the chart's values.schema.json that describes the configuration file, from the pydantic models.
 
-Values lie over what the chart writes, so nothing is required of them but in the items of lists, which replace others
-whole.
+Values override the chart's configuration, so no field is required, except in the items of lists, which replace the
+whole list.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _PLACES: tuple[tuple[tuple[str, ...], type[BaseModel]], ...] = (
     (("config",), Config),
     (("broker", "config"), BrokerSettings),
 )
-# "title" repeats the name of a field, and a default is the program's to apply.
+# "title" repeats the name of a field, and the program applies defaults.
 _DROPPED = frozenset({"title", "default", "$defs"})
 _FROM, _TO = "#/$defs/", "#/definitions/"
 
 
 def with_configuration(text: str) -> str:
-    """The schema with what it says of the configuration made anew."""
+    """Return the schema with the configuration generated again."""
     schema = json.loads(text)
     definitions: Json = {}
     for path, model in _PLACES:
@@ -47,43 +47,43 @@ def with_configuration(text: str) -> str:
 
 
 def _draft7(node: Any, *, whole: bool) -> Any:
-    """A schema of pydantic's for a value that is given ``whole``, or over what is there already."""
+    """Convert a pydantic schema. ``whole``: the value replaces another one, so its fields can be required."""
     if isinstance(node, list):
         return [_draft7(item, whole=whole) for item in node]
     if not isinstance(node, dict):
         return node
-    made: Json = {}
+    result: Json = {}
     for key, value in node.items():
         if key in _DROPPED or (key == "required" and not whole):
             continue
         if key == "properties":
-            made[key] = {name: _draft7(field, whole=whole) for name, field in value.items()}
+            result[key] = {name: _draft7(field, whole=whole) for name, field in value.items()}
         elif key == "$ref":
-            made[key] = value.replace(_FROM, _TO)
+            result[key] = value.replace(_FROM, _TO)
         elif key == "description":
-            made[key] = " ".join(value.split())
+            result[key] = " ".join(value.split())
         else:
-            made[key] = _draft7(value, whole=whole or key == "items")
-    if made.get("type") == "number":
-        # `helm --set` knows no fractions and gives them as text, which the program reads as numbers.
-        made |= {"type": ["number", "string"], "pattern": r"^[0-9]+\.[0-9]+$"}
-    return made
+            result[key] = _draft7(value, whole=whole or key == "items")
+    if result.get("type") == "number":
+        # `helm --set` passes fractions as text, which the program reads as numbers.
+        result |= {"type": ["number", "string"], "pattern": r"^[0-9]+\.[0-9]+$"}
+    return result
 
 
 def _listed(whole: Json, shared: Json) -> frozenset[str]:
-    """The definitions that stand for items of lists."""
-    found: set[str] = set()
+    """Return the definitions that are used in the items of lists."""
+    names: set[str] = set()
     waiting = [name for node in (whole, *shared.values()) for name in _references(node, within=False)]
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
+        if name not in names:
+            names.add(name)
             waiting += _references(shared[name], within=True)
-    return frozenset(found)
+    return frozenset(names)
 
 
 def _references(node: Any, *, within: bool) -> Iterator[str]:
-    """The definitions named in the items of lists; ``within`` such an item, all that are named."""
+    """Yield the definitions that items of lists refer to. ``within`` an item, yield all."""
     if isinstance(node, list):
         for item in node:
             yield from _references(item, within=within)

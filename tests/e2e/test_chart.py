@@ -158,7 +158,9 @@ def test_its_life(release: Release) -> None:
     release.wait_admitting(namespace)
     assert "[WL201]" in release.create(namespace, pod("gpu", container=GPU))[1]
     lab = Lab(cluster, namespace, approvals=1).build()
-    eventually(lambda: 'is not allowed to read model "atlas' in lab.try_pod(dry=True).message, "a reader is denied")
+    eventually(
+        lambda: 'is not allowed to read model "atlas' in lab.try_pod(dry=True).message, "a reader is denied"
+    )
 
     upgraded(release, lab)
     keeps_and_signs(release, lab)

@@ -14,8 +14,8 @@ from harness.controlplane import ControlPlane
 from webhook.api.config import Cluster as ClusterConfig
 from webhook.api.config import Config
 from webhook.cel.authz import AccessCheck
-from webhook.cluster.snapshot_provider import ClusterSource
-from webhook.core.admission.provider import Needs, NotReadyError
+from webhook.cluster.snapshot_provider import ClusterProvider
+from webhook.core.admission.provider import NotReadyError, RequiredData
 from webhook.core.kube.objects import ObjectKey
 
 GROUPS = ("system:serviceaccounts", f"system:serviceaccounts:{manifests.NAMESPACE}", "system:authenticated")
@@ -51,14 +51,14 @@ def identity(control_plane: Cluster) -> Path:
 
 
 @pytest.fixture
-async def source(identity: Path) -> AsyncIterator[ClusterSource]:
+async def source(identity: Path) -> AsyncIterator[ClusterProvider]:
     config = Config(cluster=ClusterConfig(kubeconfig=str(identity)))
-    async with ClusterSource.connect(config) as connected:
+    async with ClusterProvider.connect(config) as connected:
         await eventually(lambda: is_ready(connected))
         yield connected
 
 
-def is_ready(source: ClusterSource) -> bool:
+def is_ready(source: ClusterProvider) -> bool:
     try:
         source.snapshot()
     except NotReadyError:
@@ -74,7 +74,7 @@ async def eventually(look: Callable[[], object], seconds: float = 30.0) -> None:
 
 
 async def test_the_snapshot_follows_the_cluster(
-    source: ClusterSource, control_plane: Cluster, namespace: str
+    source: ClusterProvider, control_plane: Cluster, namespace: str
 ) -> None:
     client = control_plane.client()
     key = ObjectKey("Namespace", "", namespace)
@@ -100,13 +100,13 @@ async def test_the_snapshot_follows_the_cluster(
     assert statistics.quantiles(lags[1:], n=20)[-1] < 1.0, lags
 
 
-def _fix(source: ClusterSource, key: ObjectKey) -> object:
+def _fix(source: ClusterProvider, key: ObjectKey) -> object:
     document = source.snapshot().objects.get(key)
     return document["spec"].get("fix") if document else None
 
 
 async def test_objects_that_are_not_held_are_fetched(
-    source: ClusterSource, control_plane: Cluster, namespace: str
+    source: ClusterProvider, control_plane: Cluster, namespace: str
 ) -> None:
     control_plane.apply(
         {
@@ -120,21 +120,21 @@ async def test_objects_that_are_not_held_are_fetched(
     account = ObjectKey("ServiceAccount", namespace, "default")
     gone = ObjectKey("Pod", namespace, "gone")
     unknown = ObjectKey("Invention.example.com", namespace, "x")
-    objects = (await source.answer(Needs(objects=frozenset({there, account, gone, unknown})))).objects
+    objects = (await source.fetch(RequiredData(objects=frozenset({there, account, gone, unknown})))).objects
     assert objects[there]["data"] == {"a": "1"}
     assert objects[account]["metadata"]["name"] == "default"
     assert objects[gone] is None
     assert objects[unknown] is None
 
 
-async def test_an_object_it_may_not_read_is_an_error(source: ClusterSource, namespace: str) -> None:
+async def test_an_object_it_may_not_read_is_an_error(source: ClusterProvider, namespace: str) -> None:
     secret = ObjectKey("Secret", namespace, "any")
     with pytest.raises(NotReadyError, match="forbidden"):
-        await source.answer(Needs(objects=frozenset({secret})))
+        await source.fetch(RequiredData(objects=frozenset({secret})))
 
 
 async def test_rights_are_asked_for_and_changes_show(
-    source: ClusterSource, control_plane: Cluster, namespace: str
+    source: ClusterProvider, control_plane: Cluster, namespace: str
 ) -> None:
     question = AccessCheck(
         user=f"system:serviceaccount:{namespace}:default",
@@ -178,13 +178,13 @@ async def test_rights_are_asked_for_and_changes_show(
         await asyncio.sleep(0.1)
 
 
-async def _may(source: ClusterSource, question: AccessCheck) -> bool:
-    decision = (await source.answer(Needs(questions=frozenset({question})))).decisions[question]
+async def _may(source: ClusterProvider, question: AccessCheck) -> bool:
+    decision = (await source.fetch(RequiredData(questions=frozenset({question})))).decisions[question]
     assert decision.error == ""
     return decision.allowed
 
 
-async def test_params_are_followed(source: ClusterSource, control_plane: Cluster, namespace: str) -> None:
+async def test_params_are_followed(source: ClusterProvider, control_plane: Cluster, namespace: str) -> None:
     for name in ("limits", "other"):
         control_plane.apply(
             {
@@ -211,7 +211,7 @@ async def test_params_are_followed(source: ClusterSource, control_plane: Cluster
 
 
 async def test_it_outlives_the_api_server(
-    source: ClusterSource, own_control_plane: ControlPlane, namespace: str
+    source: ClusterProvider, own_control_plane: ControlPlane, namespace: str
 ) -> None:
     key = ObjectKey("Namespace", "", namespace)
     await eventually(lambda: source.snapshot().objects.get(key))
@@ -233,7 +233,7 @@ async def test_it_outlives_the_api_server(
 
 
 async def test_a_paused_etcd_shows_as_age_and_passes(
-    source: ClusterSource, own_control_plane: ControlPlane, namespace: str
+    source: ClusterProvider, own_control_plane: ControlPlane, namespace: str
 ) -> None:
     with own_control_plane.etcd_paused():
         await asyncio.sleep(2)

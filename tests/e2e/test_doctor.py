@@ -32,7 +32,7 @@ DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 BINDING = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/{NAME}-guard"
 TYPE = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/modelweights.weightlock.dev"
 # Of a cluster without nodes, the doctor asks in vain.
-REMOTE = {"webhook knowledge", "broker", "key service"}
+REMOTE = {"snapshot", "broker", "KMS"}
 BAD = {"warn", "fail"}
 
 
@@ -148,9 +148,9 @@ def wrong(release: Release) -> Mapping[str, str]:
     """What is not as it should be, by check; what the doctor cannot reach here is left out."""
     here = REMOTE if outward() is None else set()
     return {
-        row.check: f"{row.finding.what} >> {row.finding.fix}"
+        row.check: f"{row.check.what} >> {row.check.fix}"
         for row in rows(release)
-        if row.finding.result in BAD and row.check not in here
+        if row.result.result in BAD and row.check not in here
     }
 
 
@@ -182,7 +182,7 @@ def test_a_healthy_installation_is_all_ok(release: Release) -> None:
     found = rows(release)
     assert {row.check for row in found} == set(CHECKS)
     if outward() is not None:
-        assert {row.finding.result for row in found} == {"ok"}, found
+        assert {row.result.result for row in found} == {"ok"}, found
     said = command(release)
     assert said.stdout.startswith("CHECK "), said
     assert "\033" not in said.stdout
@@ -194,7 +194,9 @@ def test_whoever_may_read_nothing_is_told_which_rights_are_lacking(release: Rele
     found = json.loads(said.stdout)
     assert (said.code, said.stderr) == (0, "")
     assert {item["result"] for item in found} == {"ok", "skipped"}
-    assert all(item["what"].startswith("may not ") for item in found if item["result"] == "skipped"), found
+    assert all(item["what"].startswith("not allowed to ") for item in found if item["result"] == "skipped"), (
+        found
+    )
 
 
 def test_a_cluster_that_is_not_there_is_one_line(release: Release) -> None:
@@ -236,12 +238,12 @@ PATCHES: dict[str, tuple[str, Patch, dict[str, str]]] = {
                 "value": True,
             }
         ],
-        {"types": "modelweights.weightlock.dev was changed: versions[0].schema.openAPIV3Schema.x-kubernetes"},
+        {"CRDs": "modelweights.weightlock.dev was changed: versions[0].schema.openAPIV3Schema.x-kubernetes"},
     ),
     "a guard that only watches": (
         BINDING,
         [{"op": "replace", "path": "/spec/validationActions", "value": ["Audit"]}],
-        {"guard": "the policy weightlock-guard was loosened"},
+        {"guard": "the policy weightlock-guard was weakened"},
     ),
     "a part that is not ready": (
         f"{DEPLOYMENTS}/{NAME}-controller/status",
@@ -254,15 +256,15 @@ PATCHES: dict[str, tuple[str, Patch, dict[str, str]]] = {
     "a signing key without its public half": (
         f"{CORE}/secrets/{NAME}-signing",
         [{"op": "remove", "path": "/data/signing.pub"}],
-        {"signing_key": "lacks signing.key or signing.pub"},
+        {"signing_key": "lacks a valid signing.key or signing.pub"},
     ),
     "an authority that nobody has": (
         WEBHOOK,
         [{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}],
         {
             "webhook_configurations": "caBundle is missing",
-            "certificate": "names no authority",
-            "asks_validate": "does not trust its certificate",
+            "certificate": "has no CA",
+            "validating_webhook": "does not trust its certificate",
         },
     ),
 }
@@ -285,20 +287,20 @@ def test_what_somebody_broke_is_found_by_its_check(
 
 def test_a_webhook_that_is_down(release: Release) -> None:
     release.parts["webhook"].kill()
-    down = "the API server cannot reach it: nobody listens there"
-    expect(release, asks_mutate=down, asks_validate=down, webhook_knowledge="could not be looked at")
+    down = "the API server cannot reach it: no process listens at its address"
+    expect(release, mutating_webhook=down, validating_webhook=down, snapshot="cannot run the check")
     release.start("webhook")
 
 
 def test_a_controller_that_is_gone(release: Release) -> None:
     release.parts["controller"].stop()
-    expect(release, leader="no controller leads >> kubectl -n weightlock-system logs")
+    expect(release, leader="no controller is the leader >> kubectl -n weightlock-system logs")
     release.start("controller")
 
 
 def test_a_broker_that_is_gone(release: Release) -> None:
     release.parts["broker"].stop()
-    expect(release, broker="not ready: ", key_service="could not be looked at")
+    expect(release, broker="not ready: ", KMS="cannot run the check")
     release.start("broker")
 
 
@@ -324,7 +326,7 @@ def test_a_policy_that_does_not_compile_written_past_admission(release: Release)
     expect(
         release,
         policies="bad: ",
-        webhook_knowledge="cannot use 1 policies or models",
+        snapshot="reports 1 invalid policies or models",
     )
     release.cluster.etcd.delete(key)
 
@@ -358,10 +360,10 @@ def test_a_model_that_nothing_is_and_nodes_that_are_not_fit(release: Release) ->
     )
     expect(
         release,
-        models="ghost is no claim or volume of this cluster",
+        models="ghost matches no claim or volume in this cluster",
         nodes="old cannot run native sidecars >> upgrade these kubelets",
-        runtime_classes="there is no RuntimeClass nvidia",
-        gpu_runtime="ConfigMap gpu-operator/toolkit: any image can take every GPU",
+        runtime_classes="the RuntimeClass nvidia is missing",
+        gpu_runtime="ConfigMap gpu-operator/toolkit: any image can get every GPU",
     )
     client = cluster.client()
     for path in (

@@ -28,7 +28,7 @@ from webhook.api.config import Cluster as ClusterConfig
 from webhook.api.config import Config
 from webhook.cluster.client.reflector import Timing
 from webhook.cluster.controller.leader_election import LEASE_SECONDS
-from webhook.cluster.snapshot_provider import ClusterSource
+from webhook.cluster.snapshot_provider import ClusterProvider
 from webhook.core.admission.provider import NotReadyError
 from webhook.core.kube.objects import ObjectKey
 
@@ -136,12 +136,12 @@ def rewired(cluster: ControlPlane, kubeconfig: Path, wire: Forwarder) -> Path:
 @pytest.fixture
 async def source(
     own_weightlock: Weightlock, own_control_plane: ControlPlane, wire: Forwarder
-) -> AsyncIterator[ClusterSource]:
+) -> AsyncIterator[ClusterProvider]:
     """A snapshot over the wire, that is soon found to be old."""
     kubeconfig = rewired(own_control_plane, own_control_plane.kubeconfig(), wire)
     timing = Timing(watch=(1, 2), recheck=1, silence=1.0, absent=1.0, backoff=0.5)
     config = Config(cluster=ClusterConfig(kubeconfig=str(kubeconfig), max_snapshot_age_seconds=MAX_AGE))
-    async with ClusterSource.connect(config, timing=timing) as connected:
+    async with ClusterProvider.connect(config, timing=timing) as connected:
         await soon(lambda: why_not(connected) == "", "it is ready")
         yield connected
     # aiohttp lets go of TLS connections once their other end is closed, in the loop's next turns.
@@ -153,7 +153,7 @@ async def soon(look: Callable[[], object], what: str) -> None:
     await asyncio.to_thread(eventually, look, what, seconds=60, every=0.1)
 
 
-def why_not(source: ClusterSource) -> str:
+def why_not(source: ClusterProvider) -> str:
     """Why there is no snapshot to judge by; empty where there is."""
     try:
         source.snapshot()
@@ -162,13 +162,13 @@ def why_not(source: ClusterSource) -> str:
     return ""
 
 
-def holds(source: ClusterSource, namespace: str) -> bool:
+def holds(source: ClusterProvider, namespace: str) -> bool:
     return source.snapshot().objects.get(ObjectKey("Namespace", "", namespace)) is not None
 
 
 @pytest.mark.parametrize("trouble", ["cut", "freeze"])
 async def test_a_snapshot_that_hears_nothing_is_refused_once_it_is_old_and_recovers(
-    source: ClusterSource, own_control_plane: ControlPlane, wire: Forwarder, trouble: str
+    source: ClusterProvider, own_control_plane: ControlPlane, wire: Forwarder, trouble: str
 ) -> None:
     await asyncio.to_thread(getattr(wire, trouble))
     assert why_not(source) == ""
@@ -182,7 +182,7 @@ async def test_a_snapshot_that_hears_nothing_is_refused_once_it_is_old_and_recov
 
 
 async def test_what_was_missed_while_the_api_server_forgot_is_listed_again(
-    source: ClusterSource,
+    source: ClusterProvider,
     own_control_plane: ControlPlane,
     wire: Forwarder,
     caplog: pytest.LogCaptureFixture,
@@ -222,7 +222,7 @@ def policy(name: str) -> dict[str, Any]:
     }
 
 
-def policy_of(source: ClusterSource, name: str) -> object:
+def policy_of(source: ClusterProvider, name: str) -> object:
     return source.snapshot().objects.get(ObjectKey("WeightPolicy.weightlock.dev", "", name))
 
 

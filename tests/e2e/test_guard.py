@@ -23,7 +23,7 @@ POWERFUL, ADMIN = "powerful", "platform-admin"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 TYPE = f"{CRDS}/modelweights.weightlock.dev"
 RESTORE = f"{RBAC_API}/clusterrolebindings/{NAME}-restore"
-WORDS = "it keeps Weightlock in force"
+WORDS = "it protects Weightlock"
 URL = f"https://127.0.0.1:{free_port()}"
 INJECTOR = "system:serviceaccount:cert-manager:cert-manager-cainjector"
 

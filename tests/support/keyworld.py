@@ -19,7 +19,7 @@ from webhook.api.authorities import known
 from webhook.api.broker import BrokerConfig, BrokerSettings
 from webhook.api.config import Settings
 from webhook.core.admission.mutate import mutate
-from webhook.core.admission.provider import Knowledge
+from webhook.core.admission.provider import FetchedData
 from webhook.core.kube.review import parse_request
 from webhook.keys.agent.client import BrokerClient
 from webhook.keys.agent.trust import Trust
@@ -30,7 +30,7 @@ from webhook.keys.kms import KeyContext, open_kms
 from webhook.keys.secret import Secret
 from webhook.manifests.reader import Manifest, read_path
 from webhook.manifests.shipped import shipped_policies
-from webhook.offline.provider import ManifestSource
+from webhook.offline.provider import ManifestProvider
 from webhook.server.broker import BrokerServer
 from webhook.server.tls import self_signed
 
@@ -157,7 +157,7 @@ class World:
         manifests = [Manifest("test", document) for document in documents] + list(
             read_path(shipped_policies())
         )
-        return ManifestSource(manifests, self.settings, now=self.now)
+        return ManifestProvider(manifests, self.settings, now=self.now)
 
     def admitted(self, pod=None):
         """The pod as the API server would have stored it after mutation, on a node."""
@@ -170,7 +170,7 @@ class World:
         request = parse_request(
             {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": review}
         )
-        verdict = mutate(request, self.source().snapshot(), Knowledge(), self.now)
+        verdict = mutate(request, self.source().snapshot(), FetchedData(), self.now)
         pod = jsonpatch.apply_patch(pod, list(verdict.patch))
         pod["metadata"] |= {
             "uid": "pod-uid",

@@ -21,8 +21,8 @@ from webhook.core.kube.objects import Lookup
 from webhook.core.policies.lint import lint_policy
 from webhook.manifests.reader import Manifest, read_file
 from webhook.offline.policytest import Suite, suites
-from webhook.offline.provider import ManifestSource
-from webhook.offline.review import Asker, judge, request_of, review
+from webhook.offline.provider import ManifestProvider
+from webhook.offline.review import Requester, judge, request_of, review
 
 ROOT = Path(__file__).parents[2]
 POLICIES = ROOT / "policies"
@@ -90,12 +90,12 @@ def corpus():
 
 
 @cache
-def pod_security(level: str) -> ManifestSource:
+def pod_security(level: str) -> ManifestProvider:
     names = ["baseline"] if level == "baseline" else ["baseline", "restricted"]
     policies = [item for name in names for item in read_file(POLICIES / f"{name}-containers.yaml")]
     labels = {"weightlock.dev/holds-weights": "true"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "vault", "labels": labels}}
-    return ManifestSource([*policies, Manifest("namespace", namespace)], Settings())
+    return ManifestProvider([*policies, Manifest("namespace", namespace)], Settings())
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_pod_security(level, allowed, file):
     if file is None:
         pytest.skip("WEIGHTLOCK_CORPORA holds no pod-security")
     (pod,) = read_file(file)
-    verdict = review(pod, Asker("alice", namespace="vault"), pod_security(level)).verdict
+    verdict = review(pod, Requester("alice", namespace="vault"), pod_security(level)).verdict
     assert verdict.allowed is allowed, verdict.denials
     assert not any(finding.unevaluable for finding in verdict.denials)
 
@@ -153,9 +153,9 @@ def test_cel_python_agrees():
 def expressions(suite, case):
     """(program, data, the engine's value or error) of every expression that is met in a case."""
     source = suite.source(case)
-    judged = judge(request_of(suite.review_of(case), Asker(), source), source, NOW)
+    judged = judge(request_of(suite.review_of(case), Requester(), source), source, NOW)
     lookup = Lookup(source.snapshot().objects)
-    for policy, _, bindings in evaluations(judged.request, source.snapshot(), judged.knowledge, NOW):
+    for policy, _, bindings in evaluations(judged.request, source.snapshot(), judged.fetched, NOW):
         found = [None] if policy.params is None else policy.params.find(judged.request, lookup) or []
         for params in found:
             yield from evaluated(policy.name, bindings, params)

@@ -235,6 +235,12 @@ class Settings(Schema):
         description="paths of the node that service accounts may mount with RBAC use on the name",
     )
     workloads: list[WorkloadKind] = Field(default_factory=list, description="kinds besides those built in")
+    help_url: str = Field(
+        default="",
+        max_length=200,
+        pattern=r"^(https?://[!-~]+)?$",
+        description="page that explains reason codes, without #; empty: the published documentation of this version",
+    )
     injection: Injection = Field(default_factory=Injection)
     access: AccessSettings = Field(default_factory=AccessSettings)
 

@@ -1,4 +1,4 @@
-"""ModelWeights: a protected asset. It says which volumes hold it, who may approve access, and which keys open it."""
+"""ModelWeights: a protected asset, the storage that holds it, its approvers and its keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Sensitivity = Literal["public", "internal", "restricted", "frontier"]
 
 
 class ClaimVolumes(Schema):
-    """PersistentVolumeClaims by namespace, name pattern (``*`` and ``?``) and labels; all that are given must match."""
+    """PersistentVolumeClaims by namespace, name pattern (``*`` and ``?``) and labels; every set field must match."""
 
     namespaces: list[Pattern] = Field(default_factory=list, max_length=256)
     names: list[Pattern] = Field(default_factory=list, max_length=256)
@@ -21,7 +21,7 @@ class ClaimVolumes(Schema):
 
 
 class PersistentVolumes(Schema):
-    """PersistentVolumes by name pattern and labels; all that are given must match."""
+    """PersistentVolumes by name pattern and labels; every set field must match."""
 
     names: list[Pattern] = Field(default_factory=list, max_length=256)
     selector: LabelSelector | None = None
@@ -55,7 +55,7 @@ class ImageVolumes(Schema):
 
 
 class VolumeMatch(Schema):
-    """One way to recognise a volume as these weights: exactly one of the fields is set."""
+    """One rule that recognises storage as these weights: exactly one of the fields is set."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
@@ -76,41 +76,45 @@ class VolumeMatch(Schema):
 
 
 class ApproverRule(Schema):
-    """So many distinct people out of one group."""
+    """A number of distinct users of one group."""
 
     group: Name
     count: int = Field(default=1, ge=1, le=16)
 
 
 class Approvers(Schema):
-    """Who may approve: members of any of the groups, and the users named."""
+    """The approvers: members of any of the groups, and the users listed."""
 
     groups: list[Name] = Field(default_factory=list, max_length=64)
     users: list[Name] = Field(default_factory=list, max_length=256)
 
 
 class AccessRules(Schema):
-    """How access is asked for, how long it may last, and what becomes of running pods at its end."""
+    """How access is requested, how long it lasts, and what happens to running pods when it expires."""
 
-    approvals: int = Field(default=2, ge=0, le=16, description="distinct people, never the requester")
+    approvals: int = Field(
+        default=2, ge=0, le=16, description="number of distinct approvers, never the requester"
+    )
     approvers: Approvers = Field(default_factory=Approvers)
     rules: list[ApproverRule] = Field(
-        default_factory=list, max_length=16, description="groups that must each give so many of the approvals"
+        default_factory=list,
+        max_length=16,
+        description="groups that must each give a number of the approvals",
     )
     max_duration: Duration = Duration("12h")
     on_expiry: Literal["wipe", "evict"] = "wipe"
 
 
 class WrappedKey(Schema):
-    """A data key, wrapped by a key management service."""
+    """A data key, wrapped by a KMS."""
 
     id: Name
     kms: Pattern = Field(description="<provider>://<path>, such as vault://transit/atlas")
-    wrapped: str = Field(max_length=65536, description="base64 of what the service returned")
+    wrapped: str = Field(max_length=65536, description="base64 of the KMS response")
 
 
 class Attestation(Schema):
-    """What an accelerator must prove before a key leaves."""
+    """The evidence that an accelerator must present before a key is released."""
 
     required: bool = False
     issuer: str = ""

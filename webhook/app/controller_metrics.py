@@ -13,7 +13,7 @@ from webhook.server.metrics.metrics import OWN_FAULT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from webhook.cluster.controller.progress import Progress
+    from webhook.cluster.controller.progress import ControllerStats
     from webhook.cluster.controller.run import Controller
     from webhook.server.metrics.endpoint import Value
 
@@ -28,7 +28,7 @@ def health(controller: Controller) -> Health:
 
 def readings(controller: Controller) -> Readings:
     """The metrics of a controller. A replica that waits has them too, with ``weightlock_controller_leader`` 0."""
-    progress, source = controller.progress, controller.source
+    progress, source = controller.stats, controller.source
     return Readings(
         "controller",
         [
@@ -109,7 +109,7 @@ def _seen_while_leading(controller: Controller) -> Iterator[Reading]:
     """The gauges of what the acting replica sees. One that acts no longer would show for ever what it saw last, and is
     silent; counters it shows on.
     """
-    for reading in (*_of_guard(controller.progress), *_of_scan(controller), *_of_certificates(controller)):
+    for reading in (*_of_guard(controller.stats), *_of_scan(controller), *_of_certificates(controller)):
         if reading.kind == "counter":
             yield reading
         else:
@@ -120,7 +120,7 @@ def _if_leading(controller: Controller, reading: Reading) -> Value:
     return reading.read() if controller.leader.leading else None
 
 
-def _of_guard(progress: Progress) -> list[Reading]:
+def _of_guard(progress: ControllerStats) -> list[Reading]:
     return [
         Reading(
             "weightlock_webhook_configurations_drifted",

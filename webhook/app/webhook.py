@@ -16,7 +16,7 @@ from webhook.app.signing import load_signing
 from webhook.manifests.authorities import with_authorities
 from webhook.manifests.reader import ManifestError
 from webhook.manifests.shipped import shipped_policies
-from webhook.offline.provider import DirectorySource
+from webhook.offline.provider import DirectoryProvider
 from webhook.server.http.listener import ListenError
 from webhook.server.run import serve
 from webhook.server.tls import self_signed
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from webhook.app.options import Given
     from webhook.core.access import Verifier
-    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.admission.provider import SnapshotProvider
     from webhook.server.process.supervisor import Lifeline
     from webhook.server.run import OpenSource
 
@@ -125,29 +125,29 @@ def _host_names(host: str) -> Sequence[str]:
         return [host]
 
 
-def _directory(config: Config) -> DirectorySource:
+def _directory(config: Config) -> DirectoryProvider:
     try:
         policies = Path(config.policies) if config.policies else shipped_policies()
     except FileNotFoundError as error:
         raise UsageError(str(error)) from None
-    return DirectorySource([policies, Path(config.embedded)], with_authorities(config.settings))
+    return DirectoryProvider([policies, Path(config.embedded)], with_authorities(config.settings))
 
 
 @asynccontextmanager
-async def _embedded(source: DirectorySource) -> AsyncIterator[SnapshotSource]:
+async def _embedded(source: DirectoryProvider) -> AsyncIterator[SnapshotProvider]:
     yield source
 
 
 def _cluster(verifier: Verifier) -> OpenSource:
     """How to open a cluster. Imports the Kubernetes client, which is of no use embedded."""
     from webhook.cluster.client.api import ClusterError  # noqa: PLC0415
-    from webhook.cluster.snapshot_provider import ClusterSource  # noqa: PLC0415
+    from webhook.cluster.snapshot_provider import ClusterProvider  # noqa: PLC0415
 
     @asynccontextmanager
-    async def connect(config: Config) -> AsyncIterator[SnapshotSource]:
+    async def connect(config: Config) -> AsyncIterator[SnapshotProvider]:
         async with AsyncExitStack() as stack:
             try:
-                source = await stack.enter_async_context(ClusterSource.connect(config, verifier=verifier))
+                source = await stack.enter_async_context(ClusterProvider.connect(config, verifier=verifier))
             except (ClusterError, ManifestError) as error:
                 raise UsageError(str(error)) from None
             yield source

@@ -1,6 +1,6 @@
-"""Questions about RBAC that a policy may ask, and the answers it was given.
+"""RBAC checks of a policy, and their decisions.
 
-Core never asks a cluster. An evaluation that needs an answer it does not hold records the question in
+Core never queries a cluster. An evaluation that lacks a decision records the check in
 ``Answers.open`` and stops; the shell finds the answer (a SubjectAccessReview, or RBAC objects read offline) and
 the evaluation runs again from the start.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class UnansweredError(Exception):
-    """An evaluation asked something it holds no answer to; the question is in ``Answers.open``."""
+    """An evaluation lacks a decision; the check is in ``Answers.open``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class AccessCheck:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the authorizer said. ``error`` is set when it could not decide, and then ``allowed`` is False."""
+    """A decision of the authorizer. ``error`` is set when it could not decide, and then ``allowed`` is False."""
 
     allowed: bool
     reason: str = ""
@@ -68,13 +68,13 @@ class Answers:
     ``related`` are the names of Weightlock's virtual resources that the request may need, by resource.
     """
 
-    known: Mapping[AccessCheck, Decision] = field(default_factory=dict)
+    decisions: Mapping[AccessCheck, Decision] = field(default_factory=dict)
     open: set[AccessCheck] = field(default_factory=set)
     related: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def check(self, question: AccessCheck) -> Decision:
         """Return the recorded decision, or record the question and raise `UnansweredError`."""
-        decision = self.known.get(question)
+        decision = self.decisions.get(question)
         if decision is None:
             self.open.add(question)
             if question.group == GROUP:

@@ -28,7 +28,7 @@ _CALLING_BACK: Final = frozenset({"authorizer", "params"})
 
 @dataclass(frozen=True, slots=True)
 class BatchEntry:
-    """What decides on one policy: conditions that must all be true for it to apply, and rules that must all be true.
+    """The expressions of one policy: conditions that must all be true for it to apply, and rules that must all be true.
 
     All conditions come from one environment. All rules come from one, with one scope of variables. ``rules`` is None
     where they cannot be decided here: the entry is then skipped, or pending as if one were violated. ``match_flag`` is

@@ -1,7 +1,7 @@
 """The question-and-answer side of the evaluation that is running now, for functions the engine calls back.
 
-The engine hands a Python callback its arguments only, so what ``authorizer`` must know besides them (the recorded
-answers, and who is asking) waits here, per thread, while a program runs. Nothing here outlives an evaluation.
+The engine hands a Python callback its arguments only, so the other inputs of ``authorizer`` (the recorded
+decisions, and the requester) are here, per thread, while a program runs. Nothing here outlives an evaluation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who made the request: ``request.userInfo`` of the AdmissionReview."""
+    """The requester: ``request.userInfo`` of the AdmissionReview."""
 
     username: str = ""
     groups: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What one evaluation may ask, the request it is about, and on whose behalf."""
+    """The decisions of one evaluation, its request and its requester."""
 
     answers: Answers
     user: User
@@ -71,7 +71,7 @@ def current() -> Frame:
 
 
 def swap(frame: Frame | None) -> Frame | None:
-    """Make ``frame`` the current one and return the one before, to be put back with another `swap`."""
+    """Make ``frame`` the current one and return the previous one, to be restored with another `swap`."""
     before = _CURRENT.frame
     _CURRENT.frame = frame
     return before

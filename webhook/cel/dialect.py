@@ -1,4 +1,4 @@
-"""What Kubernetes refuses in an expression that is otherwise well typed, and what this engine must not be given.
+"""Reject expressions that are well typed but invalid in Kubernetes or unsafe for this engine.
 
 The first kind are the validators of k8s.io/apiserver ``pkg/cel/environment/base.go`` and of cel-go's strings library:
 literals of mixed types, durations, timestamps, regular expressions and format strings that can never be valid.
@@ -93,15 +93,15 @@ def validate(message: Any, source: Source) -> None:
         return
     validator = _Validator(message)
     validator.visit(message.expr, in_format=False)
-    refuse(message, source, validator.issues)
+    reject(message, source, validator.issues)
 
 
-def refuse(message: Any, source: Source, issues: Iterable[tuple[int, str]]) -> None:
+def reject(message: Any, source: Source, issues: Iterable[tuple[int, str]]) -> None:
     """Raise CompileError where there are ``issues``: pairs of a node of ``message`` and what is wrong with it."""
     places = message.source_info.positions
-    found = sorted((source.original(places.get(node, 0)), words) for node, words in issues)
-    if found:
-        raise CompileError(tuple(Issue.at(source.text, offset, words) for offset, words in found))
+    issues_in_order = sorted((source.original(places.get(node, 0)), words) for node, words in issues)
+    if issues_in_order:
+        raise CompileError(tuple(Issue.at(source.text, offset, words) for offset, words in issues_in_order))
 
 
 class _Validator:
@@ -206,5 +206,5 @@ def _valid(function: str, literal: str | int) -> bool:
         value = engine.evaluate(_PROBES[function], literal)
     except EvaluationError:
         return False
-    # Go keeps a duration in 64 bits of nanoseconds.
+    # Go stores a duration in 64 bits of nanoseconds.
     return not isinstance(value, timedelta) or abs(value) < _LONGEST

@@ -45,10 +45,10 @@ ABSENT: Final[dict[str, Any]] = {
 }
 # Everything that some environment declares, with its full name.
 DECLARABLE: Final = (*ABSENT, "params", "authorizer", "authorizer.requestResource")
-# Where the activation has the pod, and the pod itself where it is no part of the object.
+# Where the activation has the pod, and the pod itself where it is not a part of the object.
 POD_PLACE: Final = "@podPlace"
 POD: Final = "@pod"
-# Which policies match the request, of those that a batch must ask about.
+# Which policies match the request, of those whose matching a batch must check.
 MATCHING: Final = "@matching"
 POD_IS_APART, POD_IS_OBJECT, POD_IS_TEMPLATE = range(3)
 PARAMS_FUNCTION: Final = "@params"
@@ -119,7 +119,7 @@ def environment(variables: Mapping[str, str]) -> Any:
         "extensions": [*_EXTENSION_NAMES, *library["extensions"]],
         "variables": [{"name": name, "type": type_} for name, type_ in variables.items()],
     }
-    # JSON is YAML, and says exactly what is meant.
+    # JSON is YAML, and is unambiguous.
     config = cel.NewEnvConfigFromYaml(orjson.dumps(document).decode())
     return cel.NewEnv(
         descriptor_pool=_POOL,
@@ -177,6 +177,6 @@ def evaluate(source: str, params: Any) -> Any:
         raise EvaluationError.parse(str(error)) from None
 
 
-# Activations and serialized expressions fit every environment. This one knows no types: an absent field is absent at
-# run time, whatever the checker knows about it.
+# Activations and serialized expressions fit every environment. This one has no types: an absent field is absent at
+# run time, whatever the checker infers.
 _RUNTIME: Final = environment(dict.fromkeys(DECLARABLE, "dyn"))

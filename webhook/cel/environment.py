@@ -31,8 +31,8 @@ _LIBRARY_WORDS: Final = sorted(
     {function["name"].rpartition(".")[2] for function in libraries.configuration()["functions"]}
     | {"distinct", "flatten", "indexOf", "lastIndexOf", "range", "reverse", "slice", "sort", "sortBy"}
 )
-# Whether a source can concern the libraries at all, told from its text: by a call, the authorizer, or a variable that
-# holds a value of theirs (whose slot has the type's name). Most sources do not, and are not walked for them.
+# Whether a source can use the libraries at all, determined from its text: by a call, the authorizer, or a variable that
+# contains a value of theirs (whose slot has the type's name). Most sources do not, and are not walked for them.
 _LIBRARIES: Final = re.compile(rf"\b(?:{'|'.join(_LIBRARY_WORDS)})\s*\(|\bauthorizer\b|\b(?:kubernetes|net)_")
 _ABSENT: Final = checked.call(engine.ABSENT_FUNCTION)
 _OBJECT: Final = checked.ident("object")
@@ -60,7 +60,7 @@ _CACHED: Final = 64
 
 
 class Environment:
-    """What a source may name. Obtained from `environment`; holds no state of any request."""
+    """The names that a source may use. Obtained from `environment`; has no state of any request."""
 
     def __init__(self, *, authorizer: bool, params: bool, weightlock: bool, namespace: bool) -> None:
         self._declared: dict[str, str] = dict(engine.REQUEST_VARIABLES)
@@ -82,7 +82,7 @@ class Environment:
     def compile(
         self, source: str, *, expect: Expectation = "bool", variables: Variables | None = None
     ) -> Program:
-        """Compile ``source`` to a program that yields what ``expect`` says; ``any`` accepts every type.
+        """Compile ``source`` to a program that yields the type ``expect``; ``any`` accepts every type.
 
         As in the API server the type must be exactly that: an expression of dynamic type is no ``bool``.
         Raises CompileError.
@@ -102,13 +102,13 @@ class Environment:
         return Program(source, body.type_name, references, expression, body, surroundings)
 
     def check(self, text: str, scope: Variables) -> Checked:
-        """Parse and check ``text`` where the variables of ``scope`` are known; raises CompileError."""
+        """Parse and check ``text`` where the variables of ``scope`` are declared; raises CompileError."""
         source, expression = self._parse(prepare(text, scope.slots()), scope)
         message = checked.load(expression.serialize())
         dialect.validate(message, source)
         uses_libraries = _LIBRARIES.search(source.prepared) is not None
         if uses_libraries:
-            dialect.refuse(message, source, libraries.issues(message))
+            dialect.reject(message, source, libraries.issues(message))
         type_name = types.describe(checked.type_of(message, message.expr))
         sees_managed_fields = managed_fields.is_visible(message.expr)
         rewritten = rewrite(message, source.prepared)
@@ -149,7 +149,7 @@ class Environment:
         return _raw(tuple(self._declared.items()), tuple(unusual)) if unusual else self._engine
 
     def _names(self, references: frozenset[str]) -> tuple[tuple[str, bytes], ...]:
-        """Return what stands for the variables that no activation holds, by name.
+        """Return the substitutes for the variables that no activation contains, by name.
 
         ``params`` differ between the policies that share an activation, and ``pod`` is mostly a part of ``object``.
         What this environment lacks, a variable compiled in another one may still name; reaching it is an error.
@@ -164,7 +164,7 @@ class Environment:
 def _raw(declared: tuple[tuple[str, str], ...], unusual: tuple[tuple[str, str], ...] = ()) -> Any:
     """The engine's environment of what is ``declared``, the usual slots and ``unusual`` ones (types in words).
 
-    There is one for all who declare the same: each takes a megabyte and 15 ms.
+    Equal declarations share one: each takes a megabyte and 15 ms.
     """
     slots = {PREFIX + name: words for name, words in types.usual_slots().items()} | dict(unusual)
     return engine.environment(

@@ -24,14 +24,14 @@ _WORDING: Final = (
     (re.compile(r"^sort\(\): (list elements must .*)$"), r"\1"),
     (re.compile(r"^flatten\(\): (level must .*)$"), r"\1"),
     (re.compile(r"^Iteration budget exceeded$"), "iteration budget exceeded: more than 10000 steps"),
-    (re.compile(r"^Non-CEL value type for .*$", re.DOTALL), "the request holds a value that is not JSON"),
-    (re.compile(r"^Integer value '.*$", re.DOTALL), "the request holds an integer beyond 64 bits"),
+    (re.compile(r"^Non-CEL value type for .*$", re.DOTALL), "the request contains a value that is not JSON"),
+    (re.compile(r"^Integer value '.*$", re.DOTALL), "the request contains an integer beyond 64 bits"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One thing wrong in a source.
+    """One fault in a source.
 
     ``line`` and ``column`` count from 1; ``caret`` quotes the line and points at the column.
     """
@@ -55,7 +55,7 @@ class Issue:
 
 
 class CompileError(Exception):
-    """A source that the engine or the dialect refuses; ``issues`` is never empty and in source order."""
+    """A source that the engine or the dialect rejects; ``issues`` is never empty and in source order."""
 
     def __init__(self, issues: tuple[Issue, ...]) -> None:
         super().__init__("\n".join(map(str, issues)))
@@ -121,7 +121,7 @@ class EvaluationError(Exception):
 
 
 class OpaqueValueError(EvaluationError):
-    """A value that only the engine can hold, such as a quantity or an address; ``type_name`` says of what type."""
+    """A value that has no JSON form, such as a quantity or an address; ``type_name`` is its type."""
 
     def __init__(self, type_name: str) -> None:
         super().__init__(f"a value of type {type_name} has no plain form")

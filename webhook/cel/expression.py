@@ -16,7 +16,7 @@ class Checked:
     """A source that passed the checker, and what it names.
 
     ``ast`` is what to evaluate, as bytes, which take a tenth of a message's memory; ``expression`` is the engine's own,
-    None where the two differ. ``sees_managed_fields`` says nothing of its variables.
+    None where the two differ. ``sees_managed_fields`` does not cover its variables.
     """
 
     source: Source

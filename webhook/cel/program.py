@@ -1,6 +1,6 @@
 """A compiled expression, and the values of one request that it is evaluated on.
 
-A program is immutable and may be evaluated from any thread. Bindings belong to the thread that made them and to
+A program is immutable and may be evaluated from any thread. Bindings belong to the thread that created them and to
 one request; they convert each variable for the engine at most once, however many programs read it.
 """
 
@@ -26,11 +26,11 @@ _CALLING_BACK: Final = frozenset({"authorizer", "params"})
 
 
 class Bindings:
-    """The values of one request: JSON-like data by variable name, the recorded answers, and who asks.
+    """The values of one request: JSON-like data by variable name, the recorded decisions, and the requester.
 
     ``data`` must consist of exactly dict, list, str, int, float, bool and None, as a JSON parser makes them, and
     must have passed `webhook.core.kube.strict_json`. A variable that is left out is null, or an empty list. ``request``
-    may be the whole AdmissionRequest; only the fields that policies can name are kept. ``matching`` is for
+    may be the whole AdmissionRequest; only the fields that policies can name remain. ``matching`` is for
     `webhook.cel.batch`.
     """
 
@@ -63,7 +63,7 @@ class Bindings:
 
     @property
     def activation(self) -> Any:
-        """The engine's view of the data, made at first use.
+        """The engine's view of the data, created at first use.
 
         Raises RuntimeError in another thread than the first: cel-expr-python 0.1.3 converts values lazily and
         without a lock.
@@ -77,7 +77,7 @@ class Bindings:
 
 
 def _placed(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``pod`` as the activation holds it: by its place where it is a part of ``object``.
+    """Return ``pod`` as the activation contains it: by its place where it is a part of ``object``.
 
     Most of a review is the pod, and converting it a second time would cost as much as all policies together.
     """
@@ -114,7 +114,7 @@ class Surroundings:
 class Program:
     """A compiled expression.
 
-    ``references`` holds the root variables it names, also through ``variables``; ``return_type`` is its type in
+    ``references`` are the root variables it names, also through ``variables``; ``return_type`` is its type in
     words, such as ``bool`` or ``list(string)``. The rest is for `explain` and `lint`.
     """
 
@@ -134,8 +134,8 @@ class Program:
     def evaluate(self, bindings: Bindings, params: Any = None) -> Any:
         """Return the value on ``bindings`` as plain Python data.
 
-        Raises EvaluationError when there is no value, and UnansweredError when ``authorizer`` was asked
-        something that ``bindings`` holds no answer to, even if the expression would have a value without it.
+        Raises EvaluationError if there is no value, and UnansweredError if ``authorizer`` lacks a decision
+        in ``bindings``, even if the expression would have a value without it.
         """
         activation = bindings.activation
         if self.references.isdisjoint(_CALLING_BACK):
@@ -153,11 +153,11 @@ def run(expression: Any, bindings: Bindings, params: Any) -> Any:
         return _value(expression, activation)
     finally:
         context.swap(before)
-        asked = answers.open
-        answers.open = earlier | asked
-        if asked:
+        pending = answers.open
+        answers.open = earlier | pending
+        if pending:
             # The engine turns what a callback raises into an error value, which `||` may absorb.
-            raise UnansweredError(f"{len(asked)} open questions")
+            raise UnansweredError(f"{len(pending)} open authorizer checks")
 
 
 def _value(expression: Any, activation: Any) -> Any:

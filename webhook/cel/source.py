@@ -1,7 +1,7 @@
 """A source as it was written, and as the engine should read it: a few constructs are respelled before parsing.
 
 Each respelling is one that Kubernetes accepts and cel-expr-python 0.1.3 does not. Offsets in the engine's reports are
-mapped back, so that nobody sees the respelling.
+mapped back, so that users never see the respelling.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # The limit of cel-go's parser (ExpressionSizeCodePointLimit), in characters.
 _MAX_LENGTH: Final = 100_000
 _INTERESTING: Final = re.compile(r"variables|exists_one|\\[0xXuU]")
-# Literals and comments come first, so that what they hold is never taken for code.
+# Literals and comments come first, so that their content is never parsed as code.
 _TOKENS: Final = re.compile(
     r"""(?P<comment>//[^\n]*)"""
     r"""|(?P<literal>[rRbB]{0,2}(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))"""
@@ -102,12 +102,12 @@ def prepare(text: str, slots: Mapping[str, str]) -> Source:
     - ``has(variables.x)`` is true once x is defined (k8s.io/apiserver ``pkg/cel/lazy``); the engine takes it for
       ``variables.x``. ``variables.?x`` is ``optional.of(variables.x)``.
     - ``exists_one`` with two variables is another name of ``existsOne`` in cel-go, but not here.
-    - NUL in a literal is refused: a Python function that returned it would see it cut off.
+    - NUL in a literal is rejected: a Python function that returned it would see it cut off.
     """
     if len(text) > _MAX_LENGTH:
         raise CompileError.at("", 0, f"expression is longer than {_MAX_LENGTH} characters")
     if "\0" in text or (not text.isprintable() and _unpaired(text)):
-        raise CompileError.at("", 0, "expression holds a NUL or an unpaired surrogate")
+        raise CompileError.at("", 0, "expression contains a NUL or an unpaired surrogate")
     if not _INTERESTING.search(text):
         return Source(text, text)
     names: set[str] = set()

@@ -48,7 +48,7 @@ def signature(words: str) -> str:
 
 
 # What variables of policies usually are. An environment is costly to make (5 ms), so one declares slots for all of
-# these, and policies share it whatever names they give to their variables.
+# these, and policies share it under any names of their variables.
 _USUAL: Final = (
     *("dyn", "bool", "int", "uint", "double", "string", *TIMES),
     *(

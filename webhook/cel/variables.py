@@ -25,7 +25,7 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One compiled variable; ``expr`` holds the bytes of its expression, ready to be bound around another."""
+    """One compiled variable; ``expr`` is its expression as bytes, ready to be bound around another."""
 
     name: str
     slot: str
@@ -34,7 +34,7 @@ class Variable:
 
     @property
     def qualified(self) -> str:
-        """The name by which checked expressions know the variable."""
+        """The name of the variable in checked expressions."""
         return PREFIX + self.slot
 
     @property
@@ -72,7 +72,7 @@ class Variables:
     def define(self, name: str, source: str) -> Variables:
         """Compile ``source`` as ``variables.<name>`` and add it; return this scope, so calls can be chained.
 
-        Raises CompileError when the name is no identifier or taken, or the source does not compile.
+        Raises CompileError if the name is not an identifier or is taken, or the source does not compile.
         """
         if not _IDENTIFIER.fullmatch(name):
             raise CompileError.at(name, 0, "name of a variable must be an identifier")
@@ -102,11 +102,11 @@ class Variables:
 
     def closure(self, names: Iterable[str]) -> tuple[Variable, ...]:
         """Return the variables ``names`` and all that they need, in the order of their definition."""
-        wanted: set[str] = set()
+        required: set[str] = set()
         pending = list(names)
         while pending:
             name = pending.pop()
-            if name not in wanted:
-                wanted.add(name)
+            if name not in required:
+                required.add(name)
                 pending.extend(self._entries[name].body.variables)
-        return tuple(entry for name, entry in self._entries.items() if name in wanted)
+        return tuple(entry for name, entry in self._entries.items() if name in required)

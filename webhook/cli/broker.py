@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from webhook.core.access import Verifier
-    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.admission.provider import SnapshotProvider
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
 
@@ -70,10 +70,10 @@ def load_config(path: Path) -> BrokerConfig:
 @asynccontextmanager
 async def _open(
     config: BrokerConfig, verifier: Verifier, key: Secret, expected: dict[ObjectKey, Document]
-) -> AsyncIterator[tuple[Broker, SnapshotSource]]:
+) -> AsyncIterator[tuple[Broker, SnapshotProvider]]:
     # The Kubernetes client takes most of a second to import; a wrong configuration is told before that.
     from webhook.cluster.broker_reads import LiveCluster  # noqa: PLC0415
-    from webhook.cluster.snapshot_provider import ClusterSource  # noqa: PLC0415
+    from webhook.cluster.snapshot_provider import ClusterProvider  # noqa: PLC0415
 
     settings = config.broker
     limits = Limits(
@@ -81,7 +81,7 @@ async def _open(
         models=Rate(settings.model_requests_per_minute, settings.model_requests_per_minute),
     )
     async with AsyncExitStack() as stack:
-        source = await stack.enter_async_context(ClusterSource.connect(config, verifier=verifier))
+        source = await stack.enter_async_context(ClusterProvider.connect(config, verifier=verifier))
         issuers = KeySets()
         stack.push_async_callback(issuers.close)
         view = LiveCluster(source.api, expected, settings.authorities)

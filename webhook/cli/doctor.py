@@ -1,4 +1,4 @@
-"""``weightlock doctor``: examines a cluster with Weightlock in it; says what is wrong, and what mends it."""
+"""``weightlock doctor``: diagnose an installation and suggest fixes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import orjson
 
 from webhook.api.config import Cluster
 from webhook.app.errors import UsageError
-from webhook.cli.format import plain, table
+from webhook.cli.format import table
+from webhook.core.kube.text import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -30,28 +31,37 @@ def add_parser(commands: Any) -> None:
     """Register the command."""
     parser = commands.add_parser(
         "doctor",
-        help="examine a cluster, and say what to mend",
-        description="Examines a cluster with Weightlock in it: reads, and tries objects by dry run; changes nothing. "
-        "Exit code 0: nothing fails, 1: something does, 2: the cluster cannot be examined.",
+        help="diagnose an installation and suggest fixes",
+        description="Diagnose an installation: read objects and create objects by dry run. It changes nothing. "
+        "Exit code 0: all checks pass, 1: a check fails, 2: the cluster cannot be read.",
     )
-    parser.add_argument("--kubeconfig", default="", metavar="FILE", help="default: as kubectl finds it")
-    parser.add_argument("--context", default="", metavar="NAME")
-    parser.add_argument("-n", "--namespace", default="weightlock-system", help="of the release (%(default)s)")
-    parser.add_argument("--release", default="weightlock", metavar="NAME", help="its name (%(default)s)")
     parser.add_argument(
-        "--timeout", type=float, default=10, metavar="SECONDS", help="for each request (%(default)g)"
+        "--kubeconfig",
+        default="",
+        metavar="FILE",
+        help="kubeconfig file (default: $KUBECONFIG or ~/.kube/config)",
     )
-    parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    parser.add_argument("--context", default="", metavar="NAME", help="kubeconfig context")
+    parser.add_argument(
+        "-n", "--namespace", default="weightlock-system", help="namespace of the Helm release (%(default)s)"
+    )
+    parser.add_argument(
+        "--release", default="weightlock", metavar="NAME", help="name of the Helm release (%(default)s)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=10, metavar="SECONDS", help="timeout of each request (%(default)g)"
+    )
+    parser.add_argument("-o", "--output", choices=["table", "json"], default="table", help="output format")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Examine and print. Raises `UsageError`."""
+    """Run all checks and print the results. Raises `UsageError`."""
     from webhook.cluster.client.api import ClusterError  # noqa: PLC0415 - the client takes long to import
     from webhook.cluster.doctor.run import examine  # noqa: PLC0415
 
     if not 0 < options.timeout <= 300:
-        raise UsageError("--timeout is between 0 and 300 seconds")
+        raise UsageError("--timeout must be between 0 and 300 seconds")
     cluster = Cluster(kubeconfig=options.kubeconfig, context=options.context)
     try:
         rows = asyncio.run(
@@ -63,25 +73,25 @@ def run(options: argparse.Namespace) -> int:
         print(orjson.dumps(_as_json(rows), option=orjson.OPT_INDENT_2).decode())
     else:
         print(rendered(rows, coloured=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
-    return 1 if any(row.finding.result == "fail" for row in rows) else 0
+    return 1 if any(row.result.result == "fail" for row in rows) else 0
 
 
 def rendered(rows: Sequence[Row], *, coloured: bool) -> str:
-    """The table, what to do, and a last line that counts."""
-    cells = [(row.check, row.finding.result, plain(row.finding.what)) for row in rows]
+    """Render the table, the fixes and a last line with counts."""
+    cells = [(row.check, row.result.result, one_line(row.result.what)) for row in rows]
     head, *lines = table(("CHECK", "RESULT", "WHAT"), cells).splitlines()
     if coloured:
-        lines = [_painted(line, row.finding.result) for line, row in zip(lines, rows, strict=True)]
+        lines = [_painted(line, row.result.result) for line, row in zip(lines, rows, strict=True)]
     fixes = [
-        f"  {row.check}: {plain(row.finding.what)}\n      {plain(row.finding.fix)}"
+        f"  {row.check}: {one_line(row.result.what)}\n      {one_line(row.result.fix)}"
         for row in rows
-        if row.finding.fix and row.finding.result in ("fail", "warn")
+        if row.result.fix and row.result.result in ("fail", "warn")
     ]
-    counts = Counter(row.finding.result for row in rows)
+    counts = Counter(row.result.result for row in rows)
     total = ", ".join(f"{counts[result]} {result}" for result in RESULTS if counts[result])
     parts = [
         "\n".join([head, *lines]),
-        *(["To mend:\n" + "\n".join(fixes)] if fixes else []),
+        *(["To fix:\n" + "\n".join(fixes)] if fixes else []),
         f"doctor: {total}",
     ]
     return "\n\n".join(parts)
@@ -94,6 +104,6 @@ def _painted(line: str, result: str) -> str:
 
 def _as_json(rows: Sequence[Row]) -> list[dict[str, str]]:
     return [
-        {"check": row.check, "result": row.finding.result, "what": row.finding.what, "fix": row.finding.fix}
+        {"check": row.check, "result": row.result.result, "what": row.result.what, "fix": row.result.fix}
         for row in rows
     ]

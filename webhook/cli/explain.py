@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,6 +15,7 @@ from webhook.cli.review import add_review_arguments, asker_of, manifests_of
 from webhook.cli.state import load_source
 from webhook.core.admission.messages import fix_of, sentence
 from webhook.manifests.reader import ManifestError
+from webhook.manifests.shipped import shipped_page
 from webhook.offline.explain import explain_review
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from webhook.offline.explain import Explanation, RuleExplained
 
 _SHORT_DEPTH = 7
+_CODE = re.compile(r"WL[0-9]{3}")
 _MARKS = {"broken": "✗", "error": "!", "holds": "✓", "skips": "-"}
 
 
@@ -33,7 +37,7 @@ def add_parser(commands: Any) -> None:
         description="Takes the arguments of review, and shows the rules that decided as trees of their parts, "
         "with values. Exit codes as review.",
     )
-    add_review_arguments(parser)
+    add_review_arguments(parser, state_required=False)
     parser.add_argument("--policy", default="", metavar="NAME", help="this policy only, broken or not")
     parser.add_argument("--full", action="store_true", help="every part, not only those that decided")
     parser.add_argument(
@@ -43,7 +47,11 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Explain every document."""
+    """Explain every document, or print the section on a reason code."""
+    if len(options.files) == 1 and _CODE.fullmatch(options.files[0]) and not Path(options.files[0]).exists():
+        return _print_section(options.files[0])
+    if options.state is None:
+        raise UsageError("--state DIR is required to explain a verdict")
     asker = asker_of(options)
     source = load_source(options)
     try:
@@ -59,6 +67,21 @@ def run(options: argparse.Namespace) -> int:
         for item in found:
             _print(item, _shown(item, options), full=options.full)
     return 0 if all(item.verdict.allowed for item in found) else 1
+
+
+def _print_section(code: str) -> int:
+    """Print the section of docs/denied.md on a code. Raises `UsageError`."""
+    try:
+        page = shipped_page("denied")
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from None
+    section = re.search(rf"^## ({code} .*?)(?=\n<a id=|\n## |\Z)", page, flags=re.MULTILINE | re.DOTALL)
+    if section is None:
+        raise UsageError(
+            f"{code} is not a reason code of Weightlock; it may belong to a policy of your organization"
+        )
+    print(section[1].strip())
+    return 0
 
 
 def _shown(explanation: Explanation, options: argparse.Namespace) -> list[RuleExplained]:

@@ -52,10 +52,3 @@ def people(names: Sequence[str], *, none: str = "nobody") -> str:
     if len(names) <= 1:
         return names[0] if names else none
     return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def plain(text: str) -> str:
-    """Text that somebody else wrote, on one line and without control characters, which could rewrite a
-    terminal.
-    """
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())

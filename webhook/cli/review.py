@@ -12,7 +12,7 @@ from webhook.app.errors import UsageError
 from webhook.cli.state import add_state_arguments, load_source
 from webhook.core.admission.messages import denial, warnings
 from webhook.manifests.reader import Manifest, ManifestError, read_bytes, read_path
-from webhook.offline.review import Asker, Outcome, review
+from webhook.offline.review import Outcome, Requester, review
 
 if TYPE_CHECKING:
     import argparse
@@ -33,12 +33,12 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def add_review_arguments(parser: argparse.ArgumentParser) -> None:
+def add_review_arguments(parser: argparse.ArgumentParser, *, state_required: bool = True) -> None:
     """The arguments that say what is reviewed and who asks."""
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="manifests, directories, or - for standard input"
     )
-    add_state_arguments(parser)
+    add_state_arguments(parser, required=state_required)
     parser.add_argument(
         "--user", default="", metavar="U", help="who asks; default: the pod's own service account"
     )
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write("\n")
     else:
         for outcome in outcomes:
-            print_outcome(outcome)
+            print_outcome(outcome, source.snapshot().settings.help_url)
     return 0 if all(outcome.verdict.allowed for outcome in outcomes) else 1
 
 
@@ -85,7 +85,7 @@ def manifests_of(options: argparse.Namespace) -> Iterator[Manifest]:
             yield from read_path(Path(name))
 
 
-def asker_of(options: argparse.Namespace) -> Asker:
+def asker_of(options: argparse.Namespace) -> Requester:
     """Who asks. Raises `UsageError`."""
     user, namespace = options.user, options.namespace
     if options.service_account:
@@ -106,7 +106,7 @@ def asker_of(options: argparse.Namespace) -> Asker:
         old = olds[0].document
     if options.operation == "UPDATE" and old is None and not _only_reviews(options):
         raise UsageError("--operation UPDATE needs --old FILE, the object as it was")
-    return Asker(
+    return Requester(
         user, tuple(options.group), namespace or "default", options.operation, options.subresource, old
     )
 
@@ -133,7 +133,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def print_outcome(outcome: Outcome) -> None:
+def print_outcome(outcome: Outcome, help_url: str = "") -> None:
     """One answer, as its reader would meet it."""
     verdict = outcome.verdict
     injected = "  (key sidecar injected)" if verdict.injected else ""
@@ -141,5 +141,5 @@ def print_outcome(outcome: Outcome) -> None:
     for warning in warnings(verdict.warnings):
         print(f"  Warning: {warning}")
     if verdict.denials:
-        for line in denial(verdict.denials, verdict.uid).splitlines():
+        for line in denial(verdict.denials, verdict.uid, help_url).splitlines():
             print(f"  {line}")

@@ -10,7 +10,7 @@ from webhook.app.configuration import read_config
 from webhook.app.errors import UsageError
 from webhook.manifests.reader import ManifestError
 from webhook.manifests.shipped import shipped_policies
-from webhook.offline.provider import DirectorySource
+from webhook.offline.provider import DirectoryProvider
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +27,7 @@ def add_state_arguments(parser: argparse.ArgumentParser, *, required: bool = Tru
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration, for its settings")
 
 
-def load_source(options: argparse.Namespace) -> DirectorySource:
+def load_source(options: argparse.Namespace) -> DirectoryProvider:
     """The source those arguments describe. Raises `UsageError`."""
     policies = options.policies
     try:
@@ -38,7 +38,7 @@ def load_source(options: argparse.Namespace) -> DirectorySource:
         if not path.exists():
             raise UsageError(f"{path}: no such directory")
     try:
-        return DirectorySource(paths, load_settings(options.config))
+        return DirectoryProvider(paths, load_settings(options.config))
     except ManifestError as error:
         raise UsageError(str(error)) from None
 

@@ -7,12 +7,13 @@ import base64
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from webhook.api.codes import CLUSTER_UNAVAILABLE, POD_GONE
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.client.kinds import ResourceKind
 from webhook.core.certificates import bundle
 from webhook.core.integrity.protection import protection
 from webhook.core.kube.kinds import plural
-from webhook.keys.broker.refusal import CLUSTER_UNAVAILABLE, POD_GONE, RefusedError, UnavailableError
+from webhook.keys.broker.refusal import RefusedError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

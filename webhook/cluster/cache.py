@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PODS = ResourceKind("v1", "Pod", "pods", namespaced=True)
 
 
-class Kept:
+class ObjectCache:
     """A sink that keeps what is ``wanted``, each in the form ``slim`` gives it; ``changed`` is called after
     changes.
     """

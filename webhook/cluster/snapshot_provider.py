@@ -20,7 +20,7 @@ from webhook.cluster.client.discovery import Discovery
 from webhook.cluster.client.kinds import HELD
 from webhook.cluster.client.reflector import Reflector, Timing
 from webhook.cluster.params import ParamWatches, scopes
-from webhook.core.admission.provider import Knowledge, NotReadyError
+from webhook.core.admission.provider import FetchedData, NotReadyError
 from webhook.core.admission.snapshot import SnapshotBuilder
 from webhook.core.kube.objects import key_of
 from webhook.manifests.authorities import AuthorityFile, with_authorities
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from webhook.api.config import Config
     from webhook.core.access.signing import Verifier
-    from webhook.core.admission.provider import Needs
+    from webhook.core.admission.provider import RequiredData
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
@@ -42,7 +42,7 @@ _AUTHORITIES_SECONDS = 2.0
 log = logging.getLogger(__name__)
 
 
-class ClusterSource:
+class ClusterProvider:
     """Use `connect`. The event loop's thread owns it."""
 
     def __init__(
@@ -78,7 +78,7 @@ class ClusterSource:
         verifier: Verifier | None = None,
         timing: Timing | None = None,
         authorities_later: bool = False,
-    ) -> AsyncIterator[ClusterSource]:
+    ) -> AsyncIterator[ClusterProvider]:
         """A source whose watches run while the context lasts. Raises `ClusterError` and `ManifestError`.
 
         ``authorities_later``: the file of the broker's authorities may come while it runs; for those who only report.
@@ -129,13 +129,13 @@ class ClusterSource:
         seen = min([reflector.seen for reflector in self._reflectors])
         return time.monotonic() - seen if seen else math.inf
 
-    async def answer(self, needs: Needs) -> Knowledge:
+    async def fetch(self, needs: RequiredData) -> FetchedData:
         """Ask the API server. Raises `NotReadyError` for an object that may exist and cannot be read."""
         decisions, objects = await asyncio.gather(
             self._authorizer.decide(needs.questions),
             asyncio.gather(*(self._fetch(key) for key in needs.objects)),
         )
-        return Knowledge(decisions, dict(zip(needs.objects, objects, strict=True)))
+        return FetchedData(decisions, dict(zip(needs.objects, objects, strict=True)))
 
     def put(self, document: Document) -> ObjectKey:
         """Take an object from a watch. What was loaded from files stays as it was loaded."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.cel import EvaluationError
 from webhook.cel.tools.explain import explain
-from webhook.core.admission.validate import evaluations, refused
+from webhook.core.admission.validate import evaluations, invalid_review
 from webhook.core.kube.objects import Lookup
 from webhook.core.kube.review import RefusedReviewError
 from webhook.core.workloads.templates import MalformedObjectError
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from webhook.core.kube.review import AdmissionRequest
     from webhook.core.policies.policy import Policy
     from webhook.manifests.reader import Manifest
-    from webhook.offline.provider import ManifestSource
-    from webhook.offline.review import Asker
+    from webhook.offline.provider import ManifestProvider
+    from webhook.offline.review import Requester
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +55,20 @@ class Explanation:
 
 
 def explain_review(
-    manifest: Manifest, asker: Asker, source: ManifestSource, now: datetime | None = None
+    manifest: Manifest, asker: Requester, source: ManifestProvider, now: datetime | None = None
 ) -> Explanation:
     """Explain what `review` would say. Raises `ManifestError`."""
     try:
         request = request_of(manifest, asker, source)
     except RefusedReviewError as error:
-        return Explanation(label_of(manifest, error.uid), refused(error), ())
+        return Explanation(label_of(manifest, error.uid), invalid_review(error), ())
     moment = now or datetime.now(UTC)
     judged = judge(request, source, moment)
     snapshot = source.snapshot()
-    lookup = Lookup(snapshot.objects, judged.knowledge.objects)
+    lookup = Lookup(snapshot.objects, judged.fetched.objects)
     rules: list[RuleExplained] = []
     try:
-        for policy, facts, bindings in evaluations(judged.request, snapshot, judged.knowledge, moment):
+        for policy, facts, bindings in evaluations(judged.request, snapshot, judged.fetched, moment):
             rules += _of_policy(policy, facts.path, judged.request, bindings, lookup)
     except MalformedObjectError:
         # The verdict says so, and then no policy was asked.

@@ -17,8 +17,8 @@ from webhook.api.faults import describe
 from webhook.core.admission.messages import warnings
 from webhook.core.kube.review import REVIEW_API_VERSION
 from webhook.manifests.reader import TEST_SUFFIX, Manifest, ManifestError, read_file, read_path
-from webhook.offline.provider import ManifestSource
-from webhook.offline.review import Asker, account_groups, as_review, review
+from webhook.offline.provider import ManifestProvider
+from webhook.offline.review import Requester, account_groups, as_review, review
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +127,7 @@ class Suite:
         self.path = path
         self._file = _read(path)
         self._manifests: list[Manifest] = []
-        self._source: ManifestSource | None = None
+        self._source: ManifestProvider | None = None
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -140,7 +140,7 @@ class Suite:
 
     def verdict(self, case: Case) -> Verdict:
         """What admission says to one case. Raises `ManifestError`."""
-        return review(self.review_of(case), Asker(), self.source(case)).verdict
+        return review(self.review_of(case), Requester(), self.source(case)).verdict
 
     def review_of(self, case: Case) -> Manifest:
         """The AdmissionReview of one case. Raises `ManifestError`."""
@@ -150,15 +150,15 @@ class Suite:
         except ValueError as error:
             raise ManifestError(f"{place}: {error}") from None
 
-    def source(self, case: Case) -> ManifestSource:
+    def source(self, case: Case) -> ManifestProvider:
         """The state of one case: that of the file, with what the case adds. Raises `ManifestError`."""
         if self._source is None:
             self._manifests = [*_policies(self.path, self._file), *_state(self.path, self._file)]
-            self._source = ManifestSource(self._manifests, self._file.settings)
+            self._source = ManifestProvider(self._manifests, self._file.settings)
         if not case.state:
             return self._source
         own = [Manifest(f"{self.path}: {case.name}: state", document) for document in case.state]
-        return ManifestSource([*self._manifests, *own], self._file.settings)
+        return ManifestProvider([*self._manifests, *own], self._file.settings)
 
 
 def suites(path: Path) -> Iterator[Suite]:
@@ -202,7 +202,7 @@ def _beside(path: Path, name: str) -> Path:
     return found
 
 
-def _request(case: Case, file: Cases, source: ManifestSource) -> Document:
+def _request(case: Case, file: Cases, source: ManifestProvider) -> Document:
     """The AdmissionReview of a case. Raises `ValueError`."""
     who = case.who if case.who is not None else file.who
     namespace = file.namespace if case.namespace is None else case.namespace
@@ -210,7 +210,9 @@ def _request(case: Case, file: Cases, source: ManifestSource) -> Document:
     if case.resource:
         found = _named(case, who, namespace, document)
     else:
-        asker = Asker(who.username, tuple(who.groups), namespace, case.operation, case.subresource, case.old)
+        asker = Requester(
+            who.username, tuple(who.groups), namespace, case.operation, case.subresource, case.old
+        )
         found = as_review(document or {}, asker, source.snapshot())
     if who.extra:
         found["request"]["userInfo"]["extra"] = who.extra

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from webhook.core.admission.provider import Knowledge
+from webhook.core.admission.provider import FetchedData
 from webhook.core.admission.snapshot import SnapshotBuilder
 from webhook.core.kube.rbac import decide
 from webhook.manifests.reader import Manifest, ManifestError, read_path
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from webhook.api.config import Settings
-    from webhook.core.admission.provider import Needs
+    from webhook.core.admission.provider import RequiredData
     from webhook.core.admission.snapshot import Snapshot
 
 
-class ManifestSource:
+class ManifestProvider:
     """Takes manifests once, at construction. Raises `ManifestError` where one is wrong."""
 
     def __init__(
@@ -51,20 +51,20 @@ class ManifestSource:
         """Always 0: nothing can be newer."""
         return 0.0
 
-    def resolve(self, needs: Needs) -> Knowledge:
+    def resolve(self, needs: RequiredData) -> FetchedData:
         """Decide by the RBAC objects; objects that are not in the directory do not exist."""
         objects = self._snapshot.objects
-        return Knowledge(
+        return FetchedData(
             decisions={question: decide(question, objects) for question in needs.questions},
             objects=dict.fromkeys(needs.objects),
         )
 
-    async def answer(self, needs: Needs) -> Knowledge:
+    async def fetch(self, needs: RequiredData) -> FetchedData:
         """As `resolve`."""
         return self.resolve(needs)
 
 
-class DirectorySource(ManifestSource):
+class DirectoryProvider(ManifestProvider):
     """Reads the manifests below the given paths once, at construction. Raises `ManifestError` where one is wrong."""
 
     def __init__(self, paths: Iterable[Path], settings: Settings, *, now: datetime | None = None) -> None:

@@ -15,10 +15,9 @@ import jsonpatch
 import orjson
 
 from webhook.core.admission.mutate import mutate
-from webhook.core.admission.provider import Knowledge, Needs
+from webhook.core.admission.provider import FetchedData, evaluate_sync
 from webhook.core.admission.subject import groups_of_account, service_account_of
-from webhook.core.admission.validate import refused, validate
-from webhook.core.admission.verdict import Verdict
+from webhook.core.admission.validate import invalid_review, validate
 from webhook.core.kube.kinds import is_namespaced, plural
 from webhook.core.kube.objects import ObjectKey, group_kind, key_of
 from webhook.core.kube.review import (
@@ -31,17 +30,14 @@ from webhook.core.kube.review import (
 from webhook.manifests.reader import Manifest, ManifestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from webhook.core.admission.snapshot import Snapshot
+    from webhook.core.admission.verdict import Verdict
     from webhook.core.kube.fields import Document
-    from webhook.offline.provider import ManifestSource
-
-_MAX_ROUNDS = 16
+    from webhook.offline.provider import ManifestProvider
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Requester:
     """Who asks and how, where a manifest does not say. Without a username the pod's own service account asks."""
 
     username: str = ""
@@ -62,25 +58,27 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Evaluated:
     """A request as it was judged in the end: mutated, with all that was found out for it."""
 
     request: AdmissionRequest
-    knowledge: Knowledge
+    fetched: FetchedData
     verdict: Verdict
 
 
-def review(manifest: Manifest, asker: Asker, source: ManifestSource, now: datetime | None = None) -> Outcome:
+def review(
+    manifest: Manifest, asker: Requester, source: ManifestProvider, now: datetime | None = None
+) -> Outcome:
     """Review one manifest or recorded AdmissionReview. Raises `ManifestError` where it is neither."""
     try:
         request = request_of(manifest, asker, source)
     except RefusedReviewError as error:
-        return Outcome(label_of(manifest, error.uid), "", refused(error))
+        return Outcome(label_of(manifest, error.uid), "", invalid_review(error))
     verdict = judge(request, source, now or datetime.now(UTC)).verdict
     return Outcome(label_of(manifest, request.uid), request.user.username, verdict)
 
 
-def request_of(manifest: Manifest, asker: Asker, source: ManifestSource) -> AdmissionRequest:
+def request_of(manifest: Manifest, asker: Requester, source: ManifestProvider) -> AdmissionRequest:
     """The request a manifest or a recorded review stands for. Raises `ManifestError` and `RefusedReviewError`."""
     recorded = manifest.document.get("kind") == "AdmissionReview"
     try:
@@ -92,21 +90,21 @@ def request_of(manifest: Manifest, asker: Asker, source: ManifestSource) -> Admi
         raise ManifestError(f"{manifest.source}: {error}") from None
 
 
-def judge(request: AdmissionRequest, source: ManifestSource, now: datetime) -> Judged:
+def judge(request: AdmissionRequest, source: ManifestProvider, now: datetime) -> Evaluated:
     """Mutation, then validation of the mutated object, as the API server calls the webhook."""
     snapshot = source.snapshot()
-    mutated, _ = _finish(lambda known: mutate(request, snapshot, known, now), source)
+    mutated, _ = evaluate_sync(lambda fetched: mutate(request, snapshot, fetched, now), source.resolve)
     final = request
     if mutated.patch and request.object is not None:
         patched = jsonpatch.apply_patch(request.object, list(mutated.patch))
         final = replace(request, object=patched, raw={**request.raw, "object": patched})
-    verdict, knowledge = _finish(lambda known: validate(final, snapshot, known, now), source)
+    verdict, fetched = evaluate_sync(lambda fetched: validate(final, snapshot, fetched, now), source.resolve)
     if verdict.allowed:
         verdict = replace(verdict, patch=mutated.patch, injected=mutated.injected)
-    return Judged(final, knowledge, verdict)
+    return Evaluated(final, fetched, verdict)
 
 
-def as_review(document: Document, asker: Asker, snapshot: Snapshot) -> Document:
+def as_review(document: Document, asker: Requester, snapshot: Snapshot) -> Document:
     """The AdmissionReview an API server would send for a manifest. Raises `ValueError` where it is no object."""
     try:
         key = key_of(document)
@@ -136,7 +134,7 @@ def as_review(document: Document, asker: Asker, snapshot: Snapshot) -> Document:
 
 
 def _identity(
-    asker: Asker, document: Document, group: str, kind: str, namespace: str, snapshot: Snapshot
+    asker: Requester, document: Document, group: str, kind: str, namespace: str, snapshot: Snapshot
 ) -> tuple[str, tuple[str, ...]]:
     if asker.username:
         return asker.username, (*asker.groups, *account_groups(asker.username))
@@ -162,18 +160,6 @@ def _generated_key(document: Document) -> ObjectKey:
     if not isinstance(document.get("apiVersion"), str) or not isinstance(document.get("kind"), str):
         raise ValueError("not a Kubernetes object: it needs apiVersion and kind")
     return ObjectKey(group_kind(document["apiVersion"], document["kind"]), metadata.get("namespace", ""), "")
-
-
-def _finish(
-    step: Callable[[Knowledge], Verdict | Needs], source: ManifestSource
-) -> tuple[Verdict, Knowledge]:
-    known = Knowledge()
-    for _ in range(_MAX_ROUNDS):
-        result = step(known)
-        if isinstance(result, Verdict):
-            return result, known
-        known = known.joined(source.resolve(result))
-    raise RuntimeError(f"no verdict after {_MAX_ROUNDS} rounds of questions")
 
 
 def label_of(manifest: Manifest, uid: str) -> str:

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from itertools import cycle
 from typing import TYPE_CHECKING
 
+from webhook.api import codes
 from webhook.core.admission.mutate import mutate
-from webhook.core.admission.provider import Knowledge, Needs, NotReadyError
-from webhook.core.admission.validate import internal_denial, refused, validate
-from webhook.core.admission.verdict import Verdict, respond
+from webhook.core.admission.provider import FetchedData, NotReadyError, UnresolvedError, evaluate
+from webhook.core.admission.validate import internal_error, invalid_review, validate
+from webhook.core.admission.verdict import Verdict, to_response
 from webhook.core.kube.review import RefusedReviewError, parse_review, render_review
 from webhook.server.admission_queue import OverloadedError
 from webhook.server.logs import ReviewLog
@@ -26,25 +27,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from webhook.core.access import Signer
-    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.admission.provider import RequiredData, SnapshotProvider
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.kube.review import AdmissionRequest
     from webhook.server.admission_queue import Gate
     from webhook.server.metrics.metrics import AdmissionMetrics
     from webhook.server.tracing import Trace, Tracer
 
-    Step = Callable[[AdmissionRequest, Snapshot, Knowledge, datetime], Verdict | Needs]
+    Step = Callable[[AdmissionRequest, Snapshot, FetchedData, datetime], Verdict | RequiredData]
 
-INTERNAL_ERROR = "WL902"
-NOT_READY = "WL903"
-OVERLOADED = "WL904"
-NO_ANSWER = "WL905"
-MAX_ROUNDS = 8
 # What remains of the API server's patience for the way there and back.
 _MARGIN_SECONDS = 1.0
 # One evaluation of policies in so many times each by itself; the others evaluate them together, which is faster.
 _TIMED = 64
-_NOTHING = Knowledge()
+_NOTHING = FetchedData()
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +57,14 @@ class AdmissionService:
 
     def __init__(
         self,
-        source: SnapshotSource,
+        source: SnapshotProvider,
         gate: Gate,
         metrics: AdmissionMetrics,
         *,
         seconds: float,
         signer: Signer | None = None,
         tracer: Tracer | None = None,
+        help_url: str = "",
     ) -> None:
         self._source = source
         self._gate = gate
@@ -75,6 +72,7 @@ class AdmissionService:
         self._seconds = seconds
         self._signer = signer
         self._tracer = tracer
+        self._help_url = help_url
         self._loop = asyncio.get_running_loop()
         self._clock = time.perf_counter
         self._log = ReviewLog(log, self._loop)
@@ -97,14 +95,14 @@ class AdmissionService:
         return await self._review(body, "validate", self._validate, patience, parent)
 
     def _mutate_signed(
-        self, request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime
-    ) -> Verdict | Needs:
-        return mutate(request, snapshot, knowledge, now, self._signer)
+        self, request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData, now: datetime
+    ) -> Verdict | RequiredData:
+        return mutate(request, snapshot, fetched, now, self._signer)
 
     def _validate(
-        self, request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime
-    ) -> Verdict | Needs:
-        return validate(request, snapshot, knowledge, now, clock=next(self._turns))
+        self, request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData, now: datetime
+    ) -> Verdict | RequiredData:
+        return validate(request, snapshot, fetched, now, clock=next(self._turns))
 
     async def _review(self, body: bytes, phase: str, step: Step, patience: float, parent: str) -> bytes:
         begun = self._clock()
@@ -112,19 +110,19 @@ class AdmissionService:
         try:
             request = parse_review(body)
         except RefusedReviewError as error:
-            verdict = refused(error)
+            verdict = invalid_review(error)
             self._metrics.refused(verdict, self._clock() - begun)
             if trace is not None:
                 trace.end({"uid": error.uid, "decision": "denied"}, failed=False)
             log.info("refused", extra={"fields": {"uid": error.uid, "why": error.reason}})
-            return render_review(respond(verdict))
+            return render_review(to_response(verdict, self._help_url))
         try:
             verdict = await self._decide(request, step, self._loop.time() + self._allowance(patience), trace)
-            answer = render_review(respond(verdict))
+            answer = render_review(to_response(verdict, self._help_url))
             decision = "allowed" if verdict.allowed else "denied"
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not become an allow or a traceback
             verdict = self._fault(request, error)
-            answer = render_review(respond(verdict))
+            answer = render_review(to_response(verdict, self._help_url))
             decision = "error"
         seconds = self._clock() - begun
         self._metrics.answered(request, verdict, decision, seconds)
@@ -154,25 +152,23 @@ class AdmissionService:
                 return await self._find_out(request, step, outcome, deadline)
 
     async def _find_out(
-        self, request: AdmissionRequest, step: Step, needs: Needs, deadline: float
+        self, request: AdmissionRequest, step: Step, needs: RequiredData, deadline: float
     ) -> Verdict:
         """Ask the source and evaluate again, until there is a verdict; bounded in rounds and in time."""
-        knowledge = _NOTHING
-        for _ in range(MAX_ROUNDS):
+
+        async def fetch(required: RequiredData) -> FetchedData:
             try:
                 async with asyncio.timeout_at(deadline):
-                    knowledge = knowledge.joined(await self._source.answer(needs))
+                    return await self._source.fetch(required)
             except TimeoutError:
-                raise _UnanswerableError(
-                    "the API server did not answer Weightlock's questions in time"
-                ) from None
+                raise _UnanswerableError("the API server did not respond in time") from None
             except NotReadyError as error:
                 raise _UnanswerableError(str(error)) from None
-            outcome = step(request, self._source.snapshot(), knowledge, datetime.now(UTC))
-            if isinstance(outcome, Verdict):
-                return outcome
-            needs = outcome
-        raise _UnanswerableError(f"no verdict after {MAX_ROUNDS} rounds of questions to the API server")
+
+        verdict, _ = await evaluate(
+            lambda fetched: step(request, self._source.snapshot(), fetched, datetime.now(UTC)), fetch, needs
+        )
+        return verdict
 
     def _allowance(self, patience: float) -> float:
         return min(self._seconds, max(patience - _MARGIN_SECONDS, patience / 2))
@@ -184,17 +180,18 @@ class AdmissionService:
                 reason = f"{words}{error}"
                 self._metrics.internal_error(code)
                 log.warning("not judged", extra={"fields": {"uid": request.uid, "code": code, "why": reason}})
-                return internal_denial(request.uid, code, reason)
-        self._metrics.internal_error(INTERNAL_ERROR)
-        fields = {"uid": request.uid, "code": INTERNAL_ERROR}
+                return internal_error(request.uid, code, reason)
+        self._metrics.internal_error(codes.INTERNAL_ERROR)
+        fields = {"uid": request.uid, "code": codes.INTERNAL_ERROR}
         log.error("internal error", exc_info=error, extra={"fields": fields})
-        return internal_denial(request.uid, INTERNAL_ERROR, f"internal error ({type(error).__name__})")
+        return internal_error(request.uid, codes.INTERNAL_ERROR, f"internal error ({type(error).__name__})")
 
 
 _FAULTS: dict[type[Exception], tuple[str, str]] = {
-    OverloadedError: (OVERLOADED, "Weightlock has too much to do: "),
-    NotReadyError: (NOT_READY, ""),
-    _UnanswerableError: (NO_ANSWER, ""),
+    OverloadedError: (codes.OVERLOADED, "Weightlock has too much to do: "),
+    NotReadyError: (codes.NOT_READY, ""),
+    _UnanswerableError: (codes.LOOKUP_FAILED, ""),
+    UnresolvedError: (codes.LOOKUP_FAILED, ""),
 }
 
 

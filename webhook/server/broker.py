@@ -16,7 +16,9 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
+from webhook.api import codes
 from webhook.api.base import Schema
+from webhook.api.codes import BAD_REQUEST, CLUSTER_UNAVAILABLE, RATE_LIMIT
 from webhook.api.faults import describe
 from webhook.keys.broker.protocol import (
     MAX_BODY,
@@ -27,14 +29,7 @@ from webhook.keys.broker.protocol import (
     RenewRequest,
 )
 from webhook.keys.broker.rate_limits import Rate
-from webhook.keys.broker.refusal import (
-    BAD_REQUEST,
-    CLUSTER_UNAVAILABLE,
-    TOO_OFTEN,
-    UNPROVEN,
-    RefusedError,
-    UnavailableError,
-)
+from webhook.keys.broker.refusal import UNPROVEN, RefusedError, UnavailableError
 from webhook.server import logs
 from webhook.server.http import routes as endpoints
 from webhook.server.http.health import Health, snapshot_check
@@ -52,11 +47,11 @@ if TYPE_CHECKING:
 
     from webhook.api.broker import BrokerConfig
     from webhook.api.config import Listen
-    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.admission.provider import SnapshotProvider
     from webhook.keys.broker.service import Broker
     from webhook.server.http.server import Call, Handler
 
-    OpenBroker = Callable[[BrokerConfig], AbstractAsyncContextManager[tuple[Broker, SnapshotSource]]]
+    OpenBroker = Callable[[BrokerConfig], AbstractAsyncContextManager[tuple[Broker, SnapshotProvider]]]
 
 S = TypeVar("S", bound=Schema)
 
@@ -64,7 +59,6 @@ _POST = frozenset({"POST"})
 # Addresses remembered; whoever has more of them meets the bound on requests at once.
 _SOURCES = 16_384
 _HEADERS = {"Content-Type": "application/json", "Server": "weightlock", "Cache-Control": "no-store"}
-_OVERLOADED, _FAULT = "WL904", "WL902"
 _RESULTS = {500: "error", 503: "unavailable"}
 
 log = logging.getLogger(__name__)
@@ -100,7 +94,7 @@ async def _serve(config: BrokerConfig, open_broker: OpenBroker) -> None:
 class BrokerServer:
     """One broker process: its listeners, health, metrics and certificate."""
 
-    def __init__(self, config: BrokerConfig, broker: Broker, source: SnapshotSource) -> None:
+    def __init__(self, config: BrokerConfig, broker: Broker, source: SnapshotProvider) -> None:
         self._config, self._broker, self._source = config, broker, source
         self._certificate = CertificateKeeper(config.tls)
         self._running = 0
@@ -211,7 +205,7 @@ class BrokerServer:
             wait = self._sources.take(call.request.remote or "", time.monotonic())
             if wait:
                 words = f"too many requests from this address: try again in {wait:.0f} s"
-                return self._no(429, TOO_OFTEN, words)
+                return self._no(429, RATE_LIMIT, words)
             return await handle(call)
 
         return limited
@@ -232,7 +226,7 @@ class BrokerServer:
         async def handle(call: Call) -> web.Response:
             require_json(call.request)
             if self._gate.locked():
-                return self._no(503, _OVERLOADED, "the broker has too much to do: try again")
+                return self._no(503, codes.OVERLOADED, "the broker has too much to do: try again")
             try:
                 async with self._gate, asyncio.timeout(self._config.broker.request_timeout_seconds):
                     request = shape.model_validate(orjson.loads(call.body))
@@ -242,7 +236,7 @@ class BrokerServer:
             except orjson.JSONDecodeError:
                 return self._no(400, BAD_REQUEST, "the request is malformed: not JSON")
             except RefusedError as error:
-                return self._no(429 if error.code == TOO_OFTEN else 403, error.code, str(error))
+                return self._no(429 if error.code == RATE_LIMIT else 403, error.code, str(error))
             except UnavailableError as error:
                 return self._no(503, error.code, str(error))
             except TimeoutError:
@@ -250,7 +244,7 @@ class BrokerServer:
                 return self._no(503, CLUSTER_UNAVAILABLE, words)
             except Exception:  # a fault of ours releases nothing, and its details are for the log
                 log.exception("internal error", extra={"fields": {"path": call.target.path}})
-                return self._no(500, _FAULT, "internal error")
+                return self._no(500, codes.INTERNAL_ERROR, "internal error")
 
         return handle
 

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
     from webhook.api.config import Config
     from webhook.core.access import Signer
-    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.admission.provider import SnapshotProvider
     from webhook.server.http.server import Route
     from webhook.server.process.supervisor import Lifeline
 
-    OpenSource = Callable[[Config], AbstractAsyncContextManager[SnapshotSource]]
+    OpenSource = Callable[[Config], AbstractAsyncContextManager[SnapshotProvider]]
 
 READY_POLL_SECONDS = 0.02
 
@@ -133,7 +133,7 @@ async def _serve(
 class Webhook:
     """One webhook process: its listeners, health, metrics and certificate."""
 
-    def __init__(self, config: Config, source: SnapshotSource, signer: Signer | None = None) -> None:
+    def __init__(self, config: Config, source: SnapshotProvider, signer: Signer | None = None) -> None:
         self._config = config
         self._signer = signer
         self._source = source
@@ -161,6 +161,7 @@ class Webhook:
             seconds=config.review_timeout_seconds,
             signer=self._signer,
             tracer=tracer,
+            help_url=config.settings.help_url,
         )
         watch = endpoints.watch_routes(self.health, metrics)
         is_trusted = endpoints.caller_check(config.tls.client_ca, config.tls.client_names)

@@ -1,7 +1,7 @@
-{{/* What can be wrong about values taken together, which no schema says. */}}
+{{/* Check combinations of values that the schema cannot express. */}}
 {{- define "weightlock.check" -}}
 {{- if eq .Release.Namespace "kube-system" -}}
-{{- fail "Weightlock is not installed into kube-system: it exempts its own namespace, and gives nobody there a say; use --namespace weightlock-system --create-namespace" -}}
+{{- fail "cannot install Weightlock into kube-system: Weightlock exempts its own namespace from admission; use --namespace weightlock-system --create-namespace" -}}
 {{- end -}}
 {{- include "weightlock.checkCertificates" . -}}
 {{- include "weightlock.checkBudgets" . -}}
@@ -13,80 +13,81 @@
 {{- define "weightlock.checkCertificates" -}}
 {{- with .Values.certificates -}}
 {{- if and (eq .mode "selfManaged") (not $.Values.controller.enabled) -}}
-{{- fail "certificates.mode selfManaged needs the controller, which makes them: set controller.enabled, or use certManager or provided" -}}
+{{- fail "certificates.mode selfManaged needs the controller, which issues them: set controller.enabled, or use certManager or provided" -}}
 {{- end -}}
 {{- with .selfManaged -}}
-{{- if le (int .authorityDays) (mul 2 .leafDays | int) -}}{{- fail "certificates.selfManaged.authorityDays must be more than twice leafDays" -}}{{- end -}}
-{{- if ge (int .propagationMinutes) (mul 480 .leafDays | int) -}}{{- fail "certificates.selfManaged.propagationMinutes must be less than a third of leafDays" -}}{{- end -}}
+{{- $caDays := .authorityDays | default .caDays -}}{{- $certificateDays := .leafDays | default .certificateDays -}}
+{{- if le (int $caDays) (mul 2 $certificateDays | int) -}}{{- fail "certificates.selfManaged.caDays must be more than twice certificateDays" -}}{{- end -}}
+{{- if ge (int .propagationMinutes) (mul 480 $certificateDays | int) -}}{{- fail "certificates.selfManaged.propagationMinutes must be less than a third of certificateDays" -}}{{- end -}}
 {{- end -}}
 {{- if eq .mode "provided" -}}
-{{- if not .provided.caBundle -}}{{- fail "certificates.provided.caBundle is needed: the API server trusts no other authority" -}}{{- end -}}
-{{- if not (or .provided.webhookSecret $.Values.webhook.url) -}}{{- fail "certificates.provided.webhookSecret is needed" -}}{{- end -}}
-{{- if and $.Values.broker.enabled (not .provided.brokerSecret) -}}{{- fail "certificates.provided.brokerSecret is needed while broker.enabled" -}}{{- end -}}
+{{- if not .provided.caBundle -}}{{- fail "certificates.provided.caBundle is required: it is the only CA that the API server trusts" -}}{{- end -}}
+{{- if not (or .provided.webhookSecret $.Values.webhook.url) -}}{{- fail "certificates.provided.webhookSecret is required" -}}{{- end -}}
+{{- if and $.Values.broker.enabled (not .provided.brokerSecret) -}}{{- fail "certificates.provided.brokerSecret is required if broker.enabled" -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.apiServerManifests.url (ne .Values.certificates.mode "provided") -}}
-{{- fail "apiServerManifests needs certificates.mode provided: a file on an API server's disk does not follow an authority that is made or renewed in the cluster" -}}
+{{- fail "apiServerManifests needs certificates.mode provided: a file on an API server's disk cannot follow a CA that is renewed in the cluster" -}}
 {{- end -}}
 {{- end -}}
 
-{{/* A budget that leaves no replica to evict holds up every drain. One replica alone has no budget. */}}
+{{/* A budget that allows no eviction blocks every drain. A single replica has no budget. */}}
 {{- define "weightlock.checkBudgets" -}}
 {{- range include "weightlock.parts" . | fromJsonArray -}}
 {{- $values := get $.Values . -}}
 {{- $replicas := int $values.replicas -}}
-{{- $kept := $values.minAvailable | toString -}}
-{{- if hasSuffix "%" $kept -}}
+{{- $available := $values.minAvailable | toString -}}
+{{- if hasSuffix "%" $available -}}
 {{- /* Rounded up, as the disruption controller does. */ -}}
-{{- $kept = div (add (mul ($kept | trimSuffix "%" | int) $replicas) 99) 100 -}}
+{{- $available = div (add (mul ($available | trimSuffix "%" | int) $replicas) 99) 100 -}}
 {{- end -}}
-{{- if and (gt $replicas 1) (ge (int $kept) $replicas) -}}
-{{- fail (printf "%s.minAvailable %v of %d replicas leaves none to evict, so no node could be drained: set it lower" . $values.minAvailable $replicas) -}}
+{{- if and (gt $replicas 1) (ge (int $available) $replicas) -}}
+{{- fail (printf "%s.minAvailable %v of %d replicas allows no eviction, so drains would block: set a lower value" . $values.minAvailable $replicas) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Keys of the configuration file that would undo what the rest of the release relies on. */}}
+{{/* Reject keys of the configuration file that conflict with the rest of the release. */}}
 {{- define "weightlock.checkConfig" -}}
 {{- $config := .Values.config -}}
-{{- $patience := $config.reviewTimeoutSeconds | default 8 -}}
-{{- if le (float64 .Values.webhook.timeoutSeconds) (float64 $patience) -}}
-{{- fail (printf "webhook.timeoutSeconds %v must be more than config.reviewTimeoutSeconds (%v): else the API server gives up before the webhook answers" .Values.webhook.timeoutSeconds $patience) -}}
+{{- $timeout := $config.reviewTimeoutSeconds | default 8 -}}
+{{- if le (float64 .Values.webhook.timeoutSeconds) (float64 $timeout) -}}
+{{- fail (printf "webhook.timeoutSeconds %v must be greater than config.reviewTimeoutSeconds (%v): otherwise the API server times out before the webhook responds" .Values.webhook.timeoutSeconds $timeout) -}}
 {{- end -}}
 {{- if hasKey ($config.settings | default dict) "exemptNamespaces" -}}
-{{- fail "config.settings.exemptNamespaces would exempt namespaces that the API server asks about: set exemptNamespaces, which both follow" -}}
+{{- fail "config.settings.exemptNamespaces conflicts with the webhook configurations: set exemptNamespaces, which applies to both" -}}
 {{- end -}}
-{{- range $key, $instead := dict
-  "embedded" "on a cluster there is no state directory"
-  "listen" "Services and probes name the ports"
-  "metricsListen" "Services and probes name the ports"
-  "policies" "each is set by its name in policies, and those of your own are WeightPolicy objects"
-  "signing" "signing.existingSecret says which key counts"
-  "tls" "certificates and webhook.apiServerClient say which are used"
+{{- range $key, $reason := dict
+  "embedded" "a cluster has no state directory"
+  "listen" "Services and probes use fixed ports"
+  "metricsListen" "Services and probes use fixed ports"
+  "policies" "configure shipped policies by name in policies, and create your own as WeightPolicy objects"
+  "signing" "set signing.existingSecret instead"
+  "tls" "set certificates and webhook.apiServerClient instead"
 -}}
-{{- if hasKey $config $key -}}{{- fail (printf "config.%s is the chart's to set: %s" $key $instead) -}}{{- end -}}
+{{- if hasKey $config $key -}}{{- fail (printf "config.%s is set by the chart: %s" $key $reason) -}}{{- end -}}
 {{- end -}}
 {{- $fixed := list "challengeKey" "webhooks" -}}
 {{- if eq .Values.certificates.mode "selfManaged" -}}{{- $fixed = append $fixed "authorities" -}}{{- end -}}
 {{- range $fixed -}}
-{{- if hasKey $.Values.broker.config . -}}{{- fail (printf "broker.config.%s is the chart's to set" .) -}}{{- end -}}
+{{- if hasKey $.Values.broker.config . -}}{{- fail (printf "broker.config.%s is set by the chart" .) -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "weightlock.checkPolicies" -}}
 {{- range $name, $chosen := .Values.policies -}}
 {{- if not ($.Files.Get (printf "files/policies/%s.yaml" $name)) -}}
-{{- fail (printf "policies.%s: Weightlock ships no such policy" $name) -}}
+{{- fail (printf "policies.%s: unknown policy" $name) -}}
 {{- end -}}
 {{- $actions := $chosen.actions | default list -}}
 {{- if and (has "Deny" $actions) (has "Warn" $actions) -}}
-{{- fail (printf "policies.%s.actions may not hold both Deny and Warn: a denial says all that a warning would" $name) -}}
+{{- fail (printf "policies.%s.actions must not contain both Deny and Warn: a denial already contains the warning" $name) -}}
 {{- end -}}
-{{- $known := (($.Files.Get (printf "files/params/%s.yaml" $name)) | fromYaml).data | default dict -}}
+{{- $parameters := (($.Files.Get (printf "files/params/%s.yaml" $name)) | fromYaml).data | default dict -}}
 {{- range $key, $_ := $chosen.params -}}
-{{- if not $known -}}{{- fail (printf "policies.%s.params: that policy has no parameters" $name) -}}{{- end -}}
-{{- if not (hasKey $known $key) -}}
-{{- fail (printf "policies.%s.params.%s: that policy has no such parameter; it has %s" $name $key (keys $known | sortAlpha | join ", ")) -}}
+{{- if not $parameters -}}{{- fail (printf "policies.%s.params: this policy has no parameters" $name) -}}{{- end -}}
+{{- if not (hasKey $parameters $key) -}}
+{{- fail (printf "policies.%s.params.%s: unknown parameter; this policy has %s" $name $key (keys $parameters | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -98,6 +99,6 @@
 {{- range .rules -}}{{- $alerts = append $alerts .alert -}}{{- end -}}
 {{- end -}}
 {{- range .Values.monitoring.rules.disabled -}}
-{{- if not (has . $alerts) -}}{{- fail (printf "monitoring.rules.disabled: Weightlock ships no alert %s" .) -}}{{- end -}}
+{{- if not (has . $alerts) -}}{{- fail (printf "monitoring.rules.disabled: unknown alert %s" .) -}}{{- end -}}
 {{- end -}}
 {{- end -}}

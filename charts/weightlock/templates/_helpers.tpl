@@ -26,7 +26,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- append .Values.exemptNamespaces .Release.Namespace | uniq | sortAlpha | toJson -}}
 {{- end -}}
 
-{{/* The names of the types, as JSON. */}}
+{{/* The names of the CRDs, as JSON. */}}
 {{- define "weightlock.definitions" -}}
 {{- $names := list -}}
 {{- range $path, $_ := .Files.Glob "files/crds/*.yaml" -}}
@@ -45,12 +45,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{/* The parts that serve, as JSON: each needs a certificate. */}}
+{{/* The components that serve TLS, as JSON: each needs a certificate. */}}
 {{- define "weightlock.serving" -}}
 {{- ternary (list "webhook" "broker") (list "webhook") .Values.broker.enabled | toJson -}}
 {{- end -}}
 
-{{/* The parts that run as pods, as JSON. */}}
+{{/* The components that run as pods, as JSON. */}}
 {{- define "weightlock.parts" -}}
 {{- $parts := list -}}
 {{- if not .Values.webhook.url -}}{{- $parts = append $parts "webhook" -}}{{- end -}}
@@ -63,9 +63,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
 {{/*
-Who makes the keys of a Secret that is made once. controller: it is installed empty and filled then, so that rendering is the
-same each time. kept: an earlier chart made them, and helm would take them away were they not shown again. helm: there is no
-controller.
+The creator of the keys in a Secret. controller: the chart installs the Secret empty, so that rendering is reproducible. kept: an
+earlier chart created the keys, and Helm would delete them if they were not rendered again. helm: the controller is off.
 */}}
 {{- define "weightlock.keysBy" -}}
 {{- $live := lookup "v1" "Secret" .root.Release.Namespace .secret | default dict -}}
@@ -76,7 +75,7 @@ controller.
 {{- end -}}
 {{- end -}}
 
-{{/* Secrets that the controller fills with keys once, as its configuration names them. */}}
+{{/* Secrets that the controller fills with keys once, by the names in its configuration. */}}
 {{- define "weightlock.keySecrets" -}}
 {{- $keys := dict -}}
 {{- if not .Values.signing.existingSecret -}}{{- $_ := set $keys "signing" (include "weightlock.signingSecret" .) -}}{{- end -}}
@@ -84,7 +83,7 @@ controller.
 {{- toJson $keys -}}
 {{- end -}}
 
-{{/* Names under which a part is reached, as JSON: those of its Service, or the host of webhook.url. */}}
+{{/* Server names of a component, as JSON: those of its Service, or the host of webhook.url. */}}
 {{- define "weightlock.serverNames" -}}
 {{- if and (eq .component "webhook") .root.Values.webhook.url -}}
 {{- list ((urlParse .root.Values.webhook.url).hostname) | toJson -}}
@@ -94,14 +93,14 @@ controller.
 {{- end -}}
 {{- end -}}
 
-{{/* Both webhook configurations as an API server reads them from its disk: names of its own kind, no Service. */}}
+{{/* Both webhook configurations for an API server's disk, which requires special names and no Service. */}}
 {{- define "weightlock.apiServerManifests" -}}
 {{- $authority := .Values.certificates.provided.caBundle | trim | b64enc -}}
 {{- $name := printf "%s.static.k8s.io" (include "weightlock.fullname" .) -}}
 {{- include "weightlock.webhooks" (dict "root" . "caBundle" $authority "url" .Values.apiServerManifests.url "name" $name) -}}
 {{- end -}}
 
-{{/* The configuration file of one part, as YAML. */}}
+{{/* The configuration file of one component, as YAML. */}}
 {{- define "weightlock.config" -}}
 {{- $root := .root -}}
 {{- $name := include "weightlock.fullname" $root -}}
@@ -170,8 +169,8 @@ controller.
 {{- end -}}
 
 {{/*
-The sidecar's images of the release as it stands, so that pods that run keep their keys through an upgrade, as JSON: the newest
-first, and no more than eight. Without a cluster to look at only those that were given.
+The sidecar images of the installed release, as JSON, newest first, at most eight. Running pods keep their keys through an upgrade
+by them. Without access to a cluster, only the given images.
 */}}
 {{- define "weightlock.formerImages" -}}
 {{- $images := .given | default list -}}
@@ -183,8 +182,8 @@ first, and no more than eight. Without a cluster to look at only those that were
 {{- end -}}
 
 {{/*
-MiB of memory from which on the webhook's worker is replaced: three quarters of the container's limit, so that it is done in
-good order and not by the kernel; 0, never, without a limit.
+MiB of memory above which the webhook replaces its worker: three quarters of the container's limit, so that the kernel does not
+kill it; 0 (never) without a limit.
 */}}
 {{- define "weightlock.replaceAboveMib" -}}
 {{- $limit := ((.Values.webhook.resources).limits).memory | default "" -}}
@@ -199,16 +198,18 @@ good order and not by the kernel; 0, never, without a limit.
 {{- end -}}
 {{- end -}}
 
-{{/* What the controller needs to make and renew the certificates. */}}
+{{/* The controller's settings for certificates. */}}
 {{- define "weightlock.selfManaged" -}}
 {{- $root := . -}}
 {{- $values := .Values.certificates.selfManaged -}}
 authoritySecret: {{ include "weightlock.fullname" . }}-authority
-authoritySeconds: {{ mul $values.authorityDays 86400 }}
-# The next one is made at half its life.
-authorityRenewSeconds: {{ mul $values.authorityDays 43200 }}
-leafSeconds: {{ mul $values.leafDays 86400 }}
-leafRenewSeconds: {{ mul $values.leafDays 28800 }}
+{{- $caDays := $values.authorityDays | default $values.caDays }}
+{{- $certificateDays := $values.leafDays | default $values.certificateDays }}
+authoritySeconds: {{ mul $caDays 86400 }}
+# The successor is issued at half the lifetime.
+authorityRenewSeconds: {{ mul $caDays 43200 }}
+leafSeconds: {{ mul $certificateDays 86400 }}
+leafRenewSeconds: {{ mul $certificateDays 28800 }}
 propagationSeconds: {{ mul $values.propagationMinutes 60 }}
 pairs:
 {{- range include "weightlock.serving" . | fromJsonArray }}
@@ -218,7 +219,7 @@ pairs:
 {{- end }}
 {{- end -}}
 
-{{/* The policies that are on, with this release's actions and namespace: one file. */}}
+{{/* The enabled policies with this release's actions and namespace, as one file. */}}
 {{- define "weightlock.policies" -}}
 {{- range $path, $_ := .Files.Glob "files/policies/*.yaml" -}}
 {{- $policy := $.Files.Get $path | fromYaml -}}
@@ -234,7 +235,7 @@ pairs:
 {{- end -}}
 {{- end -}}
 
-{{/* One part's Deployment but its name. */}}
+{{/* The Deployment of one component. */}}
 {{- define "weightlock.deployment" -}}
 {{- $root := .root -}}
 {{- $name := include "weightlock.fullname" $root -}}
@@ -305,7 +306,7 @@ spec:
       - topologyKey: {{ $key }}
         maxSkew: 1
         whenUnsatisfiable: {{ get $root.Values.topologySpread $spread }}
-        # Replicas of the new version are spread among themselves.
+        # Spread the replicas of each version separately.
         matchLabelKeys: [pod-template-hash]
         labelSelector:
           matchLabels:
@@ -346,7 +347,7 @@ spec:
           timeoutSeconds: 2
         volumeMounts:
         - {name: config, mountPath: /etc/weightlock/config, readOnly: true}
-        # As a file: the hidden directories of a ConfigMap volume would show every policy twice.
+        # A single file: the hidden directories of a ConfigMap volume would show every policy twice.
         - {name: policies, mountPath: /etc/weightlock/policies/policies.yaml, subPath: policies.yaml, readOnly: true}
         {{- if $signing }}
         - {name: signing, mountPath: /etc/weightlock/signing, readOnly: true}
@@ -375,7 +376,7 @@ spec:
       - name: policies
         configMap: {name: {{ $name }}-policies}
       {{- if $signing }}
-      # Only who signs sees the private key. Named, so that a pod waits for it: the controller fills the Secret.
+      # Only the signer mounts the private key. A named item makes the pod wait until the controller fills the Secret.
       - name: signing
         secret:
           secretName: {{ include "weightlock.signingSecret" $root | quote }}
@@ -387,18 +388,18 @@ spec:
         secret:
           secretName: {{ include "weightlock.tlsSecret" . | quote }}
           {{- if eq $root.Values.certificates.mode "selfManaged" }}
-          # Named, so that a pod waits for them: the controller fills the Secret.
+          # Named items make the pod wait until the controller fills the Secret.
           items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}, {key: ca.crt, path: ca.crt}]
           {{- end }}
       {{- end }}
       {{- if $brokerCa }}
-      # What sidecars are told to believe the broker by; of its Secret nothing else is shown.
+      # The CA that sidecars verify the broker with. No other key of the Secret is mounted.
       - name: broker-ca
         secret:
           secretName: {{ include "weightlock.tlsSecret" (dict "root" $root "component" "broker") | quote }}
           items: [{key: ca.crt, path: ca.crt}]
           {{- if not $listens }}
-          # The controller only compares with them, and may be the one who makes them.
+          # The controller only compares CAs, and may issue them itself.
           optional: true
           {{- end }}
       {{- end }}

@@ -1,4 +1,4 @@
-{{/* The kinds that hold pod templates, as weightlock knows them, by API group. A test compares them with the code. */}}
+{{/* The kinds that contain pod templates, by API group. A test compares them with the code. */}}
 {{- define "weightlock.workloads" -}}
 "": [pods, podtemplates, replicationcontrollers]
 apps: [daemonsets, deployments, replicasets, statefulsets]
@@ -17,7 +17,7 @@ serving.kserve.io: [clusterservingruntimes, inferenceservices, llminferenceservi
 trainer.kubeflow.org: [clustertrainingruntimes, trainingruntimes, trainjobs]
 {{- end -}}
 
-{{/* What else the validating webhook is asked about: API group, resources, operations. */}}
+{{/* Additional rules of the validating webhook: API group, resources, operations. */}}
 {{- define "weightlock.validated" -}}
 - ["", [pods/ephemeralcontainers, pods/resize], [UPDATE]]
 - ["", [bindings, pods/binding, serviceaccounts/token], [CREATE]]
@@ -44,7 +44,7 @@ trainer.kubeflow.org: [clustertrainingruntimes, trainingruntimes, trainjobs]
 - [weightlock.dev, [accessapprovals, accessrequests], [CREATE]]
 {{- end -}}
 
-{{/* One rule of a webhook from group, resources, operations. */}}
+{{/* One rule of a webhook from group, resources and operations. */}}
 {{- define "weightlock.rule" }}
 - apiGroups: [{{ index . 0 | quote }}]
   apiVersions: ["*"]
@@ -53,7 +53,7 @@ trainer.kubeflow.org: [clustertrainingruntimes, trainingruntimes, trainjobs]
   scope: "*"
 {{- end -}}
 
-{{/* How the API server reaches a path of the webhook. */}}
+{{/* The clientConfig of one path of the webhook. */}}
 {{- define "weightlock.clientConfig" -}}
 {{- $url := .url | default .root.Values.webhook.url -}}
 {{- if $url -}}
@@ -66,7 +66,7 @@ caBundle: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* Exemptions go by the one label of a namespace that nobody can choose. */}}
+{{/* Exemptions use the only namespace label that users cannot set. */}}
 {{- define "weightlock.webhook" -}}
 admissionReviewVersions: [v1]
 clientConfig:
@@ -80,7 +80,7 @@ sideEffects: None
 timeoutSeconds: {{ .root.Values.webhook.timeoutSeconds }}
 {{- end -}}
 
-{{/* Both webhook configurations, as they are installed and as controller and broker expect them. */}}
+{{/* Both webhook configurations, as installed and as controller and broker expect them. */}}
 {{- define "weightlock.webhooks" -}}
 {{- $metadata := include "weightlock.webhookMetadata" . -}}
 apiVersion: admissionregistration.k8s.io/v1
@@ -90,14 +90,14 @@ webhooks:
 - name: validate.weightlock.dev
   {{- include "weightlock.webhook" (merge (dict "path" "/validate") .) | nindent 2 }}
   matchConditions:
-  # A node starts what was admitted, with or without Weightlock; it gets tokens for the pods bound to it only.
+  # A node starts admitted pods, with or without Weightlock. It gets tokens only for the pods bound to it.
   - name: tokens-but-those-for-kubelets
     expression: "!(request.resource.resource == 'serviceaccounts' && 'system:nodes' in request.userInfo.groups)"
   - name: namespaces-with-labels-of-weightlock
     expression: >-
       request.resource.group != '' || request.resource.resource != 'namespaces' || (has(oldObject.metadata.labels)
       && oldObject.metadata.labels.exists(key, key.startsWith('weightlock.dev/') || key.contains('.weightlock.dev/')))
-  # No other Secret leaves the API server.
+  # The API server sends no other Secret.
   - name: secrets-for-tokens
     expression: >-
       request.resource.group != '' || request.resource.resource != 'secrets'

@@ -4,22 +4,22 @@ Reasons are headings of docs/differences.md, which explains them. A case that is
 that is named must differ.
 """
 
-FRACTIONS = "Fractions of seconds are written in groups of three digits"
+FRACTIONS = "Fractions of seconds are printed in groups of three digits"
 PRECISION = "The precision of %e is honoured"
 OFFSET = "An offset beyond the end of a string is an error"
 OPTIONAL_FORMAT = "A literal with optional entries can be formatted"
-UNWRAP = "unwrapOpt and optional.unwrap are not known"
-INCLUDES = "includes can be used at once"
+UNWRAP = "unwrapOpt and optional.unwrap are not supported"
+INCLUDES = "includes is available at once"
 EQUALITY = "Authorizers can be compared"
-EARLY = "The authorizer in an audit annotation is refused at once"
-WORDS = "Some runtime errors are worded by another engine"
-NULL = "Reading a field of null is worded otherwise"
+EARLY = "The authorizer in an audit annotation is rejected at compile time"
+WORDS = "Some runtime errors have another text"
+NULL = "Reading a field of null has another error text"
 VARIABLE = "An error in a variable does not name the variable"
 BUDGET = "The budget of an evaluation is counted in iterations"
 VERSIONS = "A version that is not served matches like any other"
-PARAMS = "Missing params are a violation with words of its own"
-STORED = "What the API server would not store is read as far as it makes sense"
-FACTS = "Weightlock's own variables are known"
+PARAMS = "Missing params are a violation with its own message"
+STORED = "Objects that the API server would not store are read as far as possible"
+FACTS = "Weightlock's own variables are available"
 
 DIFFERENCES: dict[str, str] = {
     "strings-text-value-26": FRACTIONS,

@@ -10,13 +10,13 @@ import orjson
 from differential.case import Case, Person
 from differential.verdict import Said, refused
 from webhook.api.config import Settings
-from webhook.core.admission.verdict import Verdict, respond
+from webhook.core.admission.verdict import Verdict, to_response
 from webhook.core.kube.kinds import plural
 from webhook.core.kube.objects import group_kind
 from webhook.core.kube.review import parse_review
 from webhook.core.policies.policy import Finding
 from webhook.manifests.reader import Manifest, ManifestError
-from webhook.offline.provider import ManifestSource
+from webhook.offline.provider import ManifestProvider
 from webhook.offline.review import judge
 
 ERROR = re.compile(
@@ -43,7 +43,7 @@ def ask(
     )
 
 
-def denials(source: ManifestSource, subject: Mapping[str, Any]) -> set[tuple[str, str]]:
+def denials(source: ManifestProvider, subject: Mapping[str, Any]) -> set[tuple[str, str]]:
     """The policies of ``source`` that deny the creation of an object by the admin, with their messages."""
     admin = Person("admin", ("system:masters",))
     case = Case(subject["metadata"]["name"], {}, document=subject, person=admin)
@@ -93,9 +93,9 @@ def review_of(case: Case, subject: Mapping[str, Any] | None, old: Mapping[str, A
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": given}
 
 
-def source_of(documents: Sequence[Mapping[str, Any]]) -> ManifestSource:
+def source_of(documents: Sequence[Mapping[str, Any]]) -> ManifestProvider:
     """A state that consists of these documents. Raises `ManifestError` where one is not accepted."""
-    return ManifestSource((Manifest("state", dict(document)) for document in documents), Settings())
+    return ManifestProvider((Manifest("state", dict(document)) for document in documents), Settings())
 
 
 def _read(verdict: Verdict, case: Case) -> Said:
@@ -105,7 +105,7 @@ def _read(verdict: Verdict, case: Case) -> Said:
         frozenset(map(_cause, verdict.audits)),
         tuple(
             (key.removeprefix(f"{case.name}."), text)
-            for key, text in respond(verdict).audit_annotations.items()
+            for key, text in to_response(verdict).audit_annotations.items()
             if key.startswith(f"{case.name}.")
         ),
     )

@@ -1,7 +1,4 @@
-"""A control plane with all of Weightlock, a Prometheus that scrapes it, and traffic that gives it something to show.
-
-For the tests of monitoring and for scripts/dashboard_picture.py.
-"""
+"""A control plane with all of Weightlock, a Prometheus that scrapes it, and sample traffic, for monitoring tests."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_a_replica_that_waits_has_no_round_yet(controller):
 
 def test_what_was_done_is_counted(controller):
     controller.leader.leading = True
-    progress = controller.progress
+    progress = controller.stats
     progress.rounds, progress.failed_rounds, progress.last_round = 7, 2, 1.7e9
     progress.restored, progress.drifted, progress.labels_changed = 3, 1, 2
     controller.internal_error()
@@ -140,7 +140,7 @@ def test_who_leads_no_longer_shows_nothing_of_what_it_saw_last_but_goes_on_count
 
 async def test_what_was_seen_in_an_earlier_time_in_office_is_forgotten(controller, monkeypatch):
     controller.leader.leading = True
-    controller.progress.drifted = controller.progress.drifted_definitions = 1
+    controller.stats.drifted = controller.stats.drifted_definitions = 1
 
     async def failing(now):
         raise asyncio.CancelledError

@@ -7,15 +7,15 @@ import pytest
 from webhook.cli.doctor import rendered
 from webhook.cli.main import main
 from webhook.cluster.doctor import run as module
-from webhook.cluster.doctor.installation_view import Finding
+from webhook.cluster.doctor.installation_view import CheckResult
 from webhook.cluster.doctor.run import Row
 
 ROWS = [
-    Row("kubernetes", Finding("ok", "v1.37.2")),
-    Row("guard", Finding("warn", "no policy\nguards it", "helm upgrade …")),
-    Row("nodes", Finding("skipped", "may not list nodes")),
+    Row("kubernetes", CheckResult("ok", "v1.37.2")),
+    Row("guard", CheckResult("warn", "no policy\nguards it", "helm upgrade …")),
+    Row("nodes", CheckResult("skipped", "not allowed to list nodes")),
 ]
-FAILED = Row("leader", Finding("fail", "no controller leads", "kubectl logs"))
+FAILED = Row("leader", CheckResult("fail", "no controller is the leader", "kubectl logs"))
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def test_a_table_then_what_to_do_then_a_count():
         "CHECK        RESULT    WHAT\n"
         "kubernetes   ok        v1.37.2\n"
         "guard        warn      no policy guards it\n"
-        "nodes        skipped   may not list nodes\n"
-        "leader       fail      no controller leads\n\n"
-        "To mend:\n"
+        "nodes        skipped   not allowed to list nodes\n"
+        "leader       fail      no controller is the leader\n\n"
+        "To fix:\n"
         "  guard: no policy guards it\n"
         "      helm upgrade …\n"
-        "  leader: no controller leads\n"
+        "  leader: no controller is the leader\n"
         "      kubectl logs\n\n"
         "doctor: 1 ok, 1 warn, 1 fail, 1 skipped"
     )
@@ -63,7 +63,7 @@ def test_json(found, capsys):
     found([FAILED])
     assert main(["doctor", "-o", "json"]) == 1
     assert json.loads(capsys.readouterr().out) == [
-        {"check": "leader", "result": "fail", "what": "no controller leads", "fix": "kubectl logs"}
+        {"check": "leader", "result": "fail", "what": "no controller is the leader", "fix": "kubectl logs"}
     ]
 
 
@@ -71,6 +71,6 @@ def test_bad_input_is_one_line(capsys, tmp_path):
     assert main(["doctor", "--timeout", "0"]) == 2
     assert main(["doctor", "--kubeconfig", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "weightlock doctor: --timeout is between 0 and 300 seconds",
+        "weightlock doctor: --timeout must be between 0 and 300 seconds",
         f"weightlock doctor: {tmp_path}/none: no such file",
     ]

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from webhook.cli.format import people, plain, span, table, when
+from webhook.cli.format import people, span, table, when
+from webhook.core.kube.text import one_line
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
@@ -50,4 +51,4 @@ def test_names(names, text):
 
 
 def test_what_others_wrote_cannot_move_the_cursor():
-    assert plain("fine\x1b[2J\nApproved\u202e by\troot") == "fine [2J Approved by root"
+    assert one_line("fine\x1b[2J\nApproved\u202e by\troot") == "fine [2J Approved by root"

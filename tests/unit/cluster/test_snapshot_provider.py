@@ -10,8 +10,8 @@ import yaml
 
 from webhook.api.config import Injection, Settings
 from webhook.cluster.client.kinds import KNOWN
-from webhook.cluster.snapshot_provider import ClusterSource
-from webhook.core.admission.provider import Needs, NotReadyError
+from webhook.cluster.snapshot_provider import ClusterProvider
+from webhook.core.admission.provider import NotReadyError, RequiredData
 from webhook.core.kube.objects import ObjectKey
 from webhook.manifests.reader import ManifestError
 from webhook.server.tls import self_signed
@@ -40,7 +40,7 @@ async def connect(config, fast):
 
         async def open_source(authorities_later=False, **changes):
             wanted = config.model_copy(update=changes)
-            source = ClusterSource.connect(wanted, timing=fast, authorities_later=authorities_later)
+            source = ClusterProvider.connect(wanted, timing=fast, authorities_later=authorities_later)
             return await stack.enter_async_context(source)
 
         yield open_source
@@ -210,7 +210,7 @@ async def test_missing_objects_are_fetched(server, connect, eventually):
     no_namespace, extra = ObjectKey("Pod", "", "train"), ObjectKey("Namespace", "research", "research")
     unknown = ObjectKey("Invention.example.com", "research", "x")
     wanted = frozenset({there, not_there, no_name, dots, no_namespace, extra, unknown})
-    found = (await source.answer(Needs(objects=wanted))).objects
+    found = (await source.fetch(RequiredData(objects=wanted))).objects
     assert found.keys() == wanted
     document = found.pop(there)
     assert document["spec"] == {"nodeName": "n"}
@@ -223,7 +223,7 @@ async def test_an_object_that_cannot_be_read_is_no_absence(server, connect):
     server.refuse["/api/v1/namespaces/research/pods/train"] = 403
     source = await connect()
     with pytest.raises(NotReadyError, match="Pod train could not be read"):
-        await source.answer(Needs(objects=frozenset({ObjectKey("Pod", "research", "train")})))
+        await source.fetch(RequiredData(objects=frozenset({ObjectKey("Pod", "research", "train")})))
 
 
 async def test_other_kinds_are_found_by_discovery(server, connect):
@@ -239,7 +239,7 @@ async def test_other_kinds_are_found_by_discovery(server, connect):
     }
     source = await connect()
     key = ObjectKey("Limit.example.com", "", "big")
-    (document,) = (await source.answer(Needs(objects=frozenset({key})))).objects.values()
+    (document,) = (await source.fetch(RequiredData(objects=frozenset({key})))).objects.values()
     assert (document["apiVersion"], document["spec"]) == ("example.com/v2", {"n": 3})
 
 

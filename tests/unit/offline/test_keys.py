@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from webhook.api.config import Settings
 from webhook.manifests.reader import ManifestError
-from webhook.offline.provider import DirectorySource
+from webhook.offline.provider import DirectoryProvider
 
 REQUEST = {
     "apiVersion": "weightlock.dev/v1alpha1",
@@ -54,7 +54,7 @@ def public_key():
 
 def problems(tmp_path, *documents):
     (tmp_path / "state.yaml").write_text(yaml.safe_dump_all(documents))
-    return [item.name for item in DirectorySource([tmp_path], Settings()).snapshot().access.problems]
+    return [item.name for item in DirectoryProvider([tmp_path], Settings()).snapshot().access.problems]
 
 
 def test_without_a_key_the_objects_count_as_admitted(tmp_path):

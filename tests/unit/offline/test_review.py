@@ -5,8 +5,8 @@ import yaml
 
 from webhook.api.config import Settings
 from webhook.manifests.reader import Manifest, ManifestError
-from webhook.offline.provider import DirectorySource
-from webhook.offline.review import Asker, account_groups, as_review, review
+from webhook.offline.provider import DirectoryProvider
+from webhook.offline.review import Requester, account_groups, as_review, review
 
 POLICY = """
 apiVersion: weightlock.dev/v1alpha1
@@ -33,7 +33,7 @@ POD = {
 def source(tmp_path):
     """A state directory with one policy."""
     (tmp_path / "policy.yaml").write_text(POLICY)
-    return DirectorySource([tmp_path], Settings())
+    return DirectoryProvider([tmp_path], Settings())
 
 
 def named(name, **fields):
@@ -45,7 +45,7 @@ def test_a_manifest_is_created_in_the_namespace_it_names_or_the_default(source):
         (named("good", namespace="research"), "research"),
         (named("good"), "playground"),
     ):
-        document = as_review(manifest.document, Asker(namespace="playground"), source.snapshot())
+        document = as_review(manifest.document, Requester(namespace="playground"), source.snapshot())
         assert document["request"]["namespace"] == expected
         assert document["request"]["object"]["metadata"]["namespace"] == expected
     assert "namespace" not in POD["metadata"]
@@ -53,16 +53,16 @@ def test_a_manifest_is_created_in_the_namespace_it_names_or_the_default(source):
 
 def test_cluster_scoped_objects_get_no_namespace(source):
     volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "a"}}
-    assert "namespace" not in as_review(volume, Asker(), source.snapshot())["request"]
+    assert "namespace" not in as_review(volume, Requester(), source.snapshot())["request"]
 
 
 @pytest.mark.parametrize(
     ("asker", "expected"),
     [
-        (Asker(), "CREATE by system:serviceaccount:default:default"),
-        (Asker(username="alice"), "CREATE by alice"),
+        (Requester(), "CREATE by system:serviceaccount:default:default"),
+        (Requester(username="alice"), "CREATE by alice"),
         (
-            Asker(username="alice", operation="UPDATE", old={**POD, "metadata": {"name": "bad"}}),
+            Requester(username="alice", operation="UPDATE", old={**POD, "metadata": {"name": "bad"}}),
             "UPDATE by alice",
         ),
     ],
@@ -82,20 +82,20 @@ def test_a_service_account_has_the_groups_the_api_server_gives_it():
 
 
 def test_a_recorded_review_speaks_for_itself(source):
-    recorded = as_review(named("bad").document, Asker(username="bob"), source.snapshot())
-    outcome = review(Manifest("test", recorded), Asker(username="alice"), source)
+    recorded = as_review(named("bad").document, Requester(username="bob"), source.snapshot())
+    outcome = review(Manifest("test", recorded), Requester(username="alice"), source)
     assert outcome.resource == recorded["request"]["uid"]
     assert [finding.message for finding in outcome.verdict.denials] == ["CREATE by bob"]
 
 
 def test_a_deletion_has_only_an_old_object(source):
-    request = as_review(named("bad").document, Asker(operation="DELETE"), source.snapshot())["request"]
+    request = as_review(named("bad").document, Requester(operation="DELETE"), source.snapshot())["request"]
     assert "object" not in request
     assert request["oldObject"]["metadata"]["name"] == "bad"
 
 
 def test_generate_name_is_enough(source):
-    outcome = review(Manifest("test", {**POD, "metadata": {"generateName": "run-"}}), Asker(), source)
+    outcome = review(Manifest("test", {**POD, "metadata": {"generateName": "run-"}}), Requester(), source)
     assert outcome.resource == "Pod/run-"
 
 
@@ -110,14 +110,14 @@ def test_generate_name_is_enough(source):
 )
 def test_what_is_neither_is_an_error_that_names_its_place(source, document):
     with pytest.raises(ManifestError, match="test: "):
-        review(Manifest("test", document), Asker(), source)
+        review(Manifest("test", document), Requester(), source)
 
 
 def test_the_patch_is_that_of_the_allowed_object_only(source):
-    outcome = review(named("good"), Asker(), source)
+    outcome = review(named("good"), Requester(), source)
     assert outcome.verdict.allowed
     assert [operation["path"] for operation in outcome.verdict.patch] == ["/spec/containers/0/env"]
-    assert review(named("bad"), Asker(), source).verdict.patch == ()
+    assert review(named("bad"), Requester(), source).verdict.patch == ()
 
 
 def test_a_state_that_is_wrong_is_an_error_not_a_guess(tmp_path):
@@ -125,4 +125,4 @@ def test_a_state_that_is_wrong_is_an_error_not_a_guess(tmp_path):
     policy["spec"]["validations"] = [{"expression": "nope"}]
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump(policy))
     with pytest.raises(ManifestError, match=r"broken\.yaml.*undeclared reference"):
-        DirectorySource([tmp_path], Settings())
+        DirectoryProvider([tmp_path], Settings())

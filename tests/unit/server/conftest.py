@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from webhook.api.config import Config, Listen, Settings, Tls
-from webhook.core.admission.provider import Knowledge, NotReadyError
+from webhook.core.admission.provider import FetchedData, NotReadyError
 from webhook.core.admission.snapshot import SnapshotBuilder
 from webhook.server.run import Sockets, Webhook
 from webhook.server.tls import self_signed
@@ -52,7 +52,7 @@ class FakeSource:
         self.state = builder.snapshot()
         self.trouble = ""
         self.needs: list[Any] = []
-        self.answers: Callable[[Any], Awaitable[Knowledge]] = self._nothing
+        self.answers: Callable[[Any], Awaitable[FetchedData]] = self._nothing
         self.seconds = 1.5
 
     def snapshot(self) -> Any:
@@ -63,12 +63,12 @@ class FakeSource:
     def age(self) -> float:
         return self.seconds
 
-    async def answer(self, needs: Any) -> Knowledge:
+    async def fetch(self, needs: Any) -> FetchedData:
         self.needs.append(needs)
         return await self.answers(needs)
 
-    async def _nothing(self, needs: Any) -> Knowledge:
-        return Knowledge(objects=dict.fromkeys(needs.objects))
+    async def _nothing(self, needs: Any) -> FetchedData:
+        return FetchedData(objects=dict.fromkeys(needs.objects))
 
 
 def review_document(**fields: Any) -> dict[str, Any]:

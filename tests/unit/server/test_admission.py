@@ -6,7 +6,7 @@ import logging
 import orjson
 import pytest
 
-from webhook.core.admission.provider import Knowledge, NotReadyError
+from webhook.core.admission.provider import MAX_ROUNDS, FetchedData, NotReadyError
 from webhook.core.kube.review import BadReviewError
 from webhook.server import admission as module
 from webhook.server.admission import AdmissionService
@@ -90,7 +90,7 @@ async def test_what_is_missing_is_asked_for_and_then_judged(serve, make_source, 
     async def answers(needs):
         asked.append(needs)
         await asyncio.sleep(0)
-        return Knowledge({question: module_decision(allowed=True) for question in needs.questions})
+        return FetchedData({question: module_decision(allowed=True) for question in needs.questions})
 
     source.answers = answers
     service, _ = serve(source)
@@ -129,7 +129,7 @@ def faulty(kind):
         (NotReadyError("the API server cannot be reached"), "WL905", "the API server cannot be reached"),
         (RuntimeError("secret text"), "WL902", "internal error (RuntimeError)"),
         (RecursionError(), "WL902", "internal error (RecursionError)"),
-        (TimeoutError(), "WL905", "did not answer Weightlock's questions in time"),
+        (TimeoutError(), "WL905", "the API server did not respond in time"),
     ],
 )
 async def test_a_fault_is_a_denial_that_says_whose_it_is(serve, needy, review, caplog, fault, code, words):
@@ -141,7 +141,7 @@ async def test_a_fault_is_a_denial_that_says_whose_it_is(serve, needy, review, c
     message = answer["status"]["message"]
     assert f"[{code}]" in message
     assert words in message
-    assert "not your doing" in message
+    assert "not caused by your manifest" in message
     assert "secret text" not in message
     assert value(metrics, "weightlock_internal_errors_total", code=code) == 1
     assert value(metrics, "weightlock_admission_findings_total", code=code, action="deny") == 1
@@ -161,13 +161,13 @@ async def test_a_snapshot_that_is_not_there_is_a_denial(serve, make_source, revi
 async def test_questions_without_end_end(serve, needy, review):
     async def nothing(needs):
         del needs
-        return Knowledge()
+        return FetchedData()
 
     needy.answers = nothing
     service, _ = serve(needy)
     answer = await ask(service, review())
     assert "[WL905]" in answer["status"]["message"]
-    assert len(needy.needs) == module.MAX_ROUNDS
+    assert len(needy.needs) == MAX_ROUNDS
 
 
 @pytest.mark.parametrize(("patience", "most"), [(10.0, 0.5), (1.0, 0.9), (0.2, 0.4)])
@@ -189,7 +189,7 @@ async def test_too_many_questions_at_once_are_turned_away(serve, needy, review):
 
     async def slow(needs):
         await waiting.wait()
-        return Knowledge({question: module_decision(allowed=True) for question in needs.questions})
+        return FetchedData({question: module_decision(allowed=True) for question in needs.questions})
 
     needy.answers = slow
     service, _ = serve(needy, gate=Gate(waiting_limit=10, asking_limit=2))

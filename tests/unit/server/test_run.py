@@ -229,11 +229,11 @@ async def test_what_is_under_way_is_finished(serve, make_source, make_policy, re
 
     async def slow(needs):
         from webhook.cel.authz import Decision
-        from webhook.core.admission.provider import Knowledge
+        from webhook.core.admission.provider import FetchedData
 
         asked.set()
         await leave.wait()
-        return Knowledge({question: Decision(allowed=True) for question in needs.questions})
+        return FetchedData({question: Decision(allowed=True) for question in needs.questions})
 
     source.answers = slow
     client = await serve(source)

@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from webhook.api.config import Tracing
-from webhook.core.admission.provider import Knowledge, NotReadyError
+from webhook.core.admission.provider import FetchedData, NotReadyError
 from webhook.server.admission import AdmissionService
 from webhook.server.admission_queue import Gate
 from webhook.server.metrics.metrics import AdmissionMetrics
@@ -70,7 +70,7 @@ async def test_questions_to_the_api_server_are_a_step(traced, make_source, make_
     source = make_source(make_policy("authorizer.group('').resource('pods').check('get').allowed()"))
 
     async def allow(needs):
-        return Knowledge(
+        return FetchedData(
             decisions=dict.fromkeys(needs.decisions, (True, "")), objects=dict.fromkeys(needs.objects)
         )
 

@@ -1,6 +1,6 @@
 """Message classes of the checked expressions that the engine serializes, in a descriptor pool of our own.
 
-Only the fields Weightlock reads are declared; the others are kept as unknown fields and written back. The
+Only the fields Weightlock reads are declared; the others remain as unknown fields and are written back. The
 numbers are those of cel-spec's ``cel/expr/syntax.proto`` and ``checked.proto``. Nothing here evaluates anything.
 """
 
@@ -230,10 +230,10 @@ def bind(name: str, value: bytes, body: bytes, *, lazy: bool) -> bytes:
 
 
 def make_eager(node: Any) -> bool:
-    """Have the value of ``node`` evaluated at once if it is a lazy binding; tell whether it was one.
+    """Have the value of ``node`` evaluated at once if it is a lazy binding; return whether it was one.
 
     cel-expr-python 0.1.3 evaluates a lazy value when it first finds the slot of the variable empty. But a loop that
-    ends early, as ``exists`` does, leaves its last element in its slot, and a binding after it may get that slot:
+    stops early, as ``exists`` does, leaves its last element in its slot, and a binding after it may get that slot:
     ``[1].exists(x, true) && cel.bind(y, 2, y == 2)`` is false. A condition that is true makes an ordinary loop of
     the binding, which fills the slot itself.
     """

@@ -1,8 +1,8 @@
 """``metadata.managedFields``: which expressions could see it, and documents without it for those that cannot.
 
-It is the larger part of most objects, every variable is converted for the engine as a whole, and hardly any policy asks
-who set which field. Whether one could see it is read from its checked expression, and in doubt it could: a document
-without it must never make a difference.
+It is the larger part of most objects, every variable is converted for the engine as a whole, and hardly any policy
+reads the managers of fields. Whether one can read them follows from its checked expression, and in doubt
+it can: a document without them must never change a result.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def without(document: dict[str, Any] | None) -> dict[str, Any] | None:
     metadata = document.get(_METADATA) if document is not None else None
     if document is None or not isinstance(metadata, dict) or _MANAGED_FIELDS not in metadata:
         return document
-    kept = {name: value for name, value in metadata.items() if name != _MANAGED_FIELDS}
-    return {**document, _METADATA: kept}
+    remaining = {name: value for name, value in metadata.items() if name != _MANAGED_FIELDS}
+    return {**document, _METADATA: remaining}
 
 
 def _selection(node: Any) -> tuple[str, list[str]]:

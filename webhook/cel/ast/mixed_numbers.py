@@ -1,7 +1,7 @@
 """Comparisons of an int with a double, or a uint with either, when the checker can see both types.
 
-Kubernetes allows ``size(x) < 1.5`` (cel-go's CrossTypeNumericComparisons). The checker of cel-expr-python 0.1.3 refuses
-it, though the engine can do it: so one side is made dynamic, and the source is checked again.
+Kubernetes allows ``size(x) < 1.5`` (cel-go's CrossTypeNumericComparisons). The checker of cel-expr-python 0.1.3 rejects
+it, though the engine can evaluate it: so one side is made dynamic, and the source is checked again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COMPARISONS: Final = frozenset({"_<_", "_<=_", "_>_", "_>=_"})
 
 
 def respell(source: Source, error: CompileError, parse: Callable[[], Any]) -> Source | None:
-    """Return ``source`` with the refused comparisons made dynamic, or None when ``error`` has any other issue.
+    """Return ``source`` with the rejected comparisons made dynamic, or None if ``error`` has any other issue.
 
     ``error`` talks of the text for the engine; ``parse`` gives that text parsed but not checked.
     """

@@ -1,6 +1,6 @@
-"""Rewrites of a checked expression where cel-expr-python 0.1.3 and cel-go differ, so that cel-go's meaning holds.
+"""Rewrites of a checked expression to the semantics of cel-go, where cel-expr-python 0.1.3 differs.
 
-- ``has(x.f)`` is false in cel-go where x is no map (``refQualify`` in interpreter/attributes.go), an error here.
+- ``has(x.f)`` is false in cel-go where x is not a map (``refQualify`` in interpreter/attributes.go), an error here.
 - A field or element of an optional (``x.?f``, ``x.?f.g``, ``x.?f[i]``) is none in cel-go where the inner value
   cannot have it, and an error here; an element beyond the end is even taken to be present.
 - ``string.format`` writes lists, maps and doubles in another way; those are put into words by a Python function.
@@ -36,7 +36,7 @@ CLAUSE: Final = re.compile(r"%(?:%|(?:\.\d+)?(.?))", re.DOTALL)
 
 
 def rewrite(message: Any, text: str) -> bool:
-    """Rewrite the checked expression ``message`` of source ``text`` in place; tell whether anything changed."""
+    """Rewrite the checked expression ``message`` of source ``text`` in place; return whether anything changed."""
     return bool(_RELEVANT.search(text)) and _Rewriter(message).run()
 
 
@@ -47,7 +47,7 @@ class _Rewriter:
         self._changed = False
 
     def run(self) -> bool:
-        # Children first: what replaces a node holds its children as they have become.
+        # Children first: the replacement of a node contains its rewritten children.
         for node in reversed(list(checked.walk(self._message.expr))):
             kind = node.WhichOneof("kind")
             if kind == "select_expr":
@@ -127,7 +127,7 @@ class _Rewriter:
         call.target.const_expr.string_value = CLAUSE.sub(clause, template)
 
     def _shape(self, node: Any) -> str:
-        """Return list, map, double or dyn; for every other type what is no such word."""
+        """Return list, map, double or dyn; for every other type another word."""
         type_ = checked.type_of(self._message, node)
         if "optional_type" in types.describe(type_):
             return ""
@@ -172,12 +172,12 @@ def _choose(condition: bytes, when_true: bytes, when_false: bytes) -> bytes:
 
 
 def _may_be_no_map(operand: Any, kind: str) -> bool:
-    # Of the typed variables only whole ones can be null; their fields are as the API server made them.
+    # Of the typed variables only whole ones can be null; their fields are as the API server sets them.
     return kind == "dyn" or (kind == "message_type" and operand.WhichOneof("kind") == "ident_expr")
 
 
 def _container(value: bytes) -> bytes:
-    """Return the test that ``value`` is a map or a list: what can be asked for a field without an error."""
+    """Return the test that ``value`` is a map or a list: a value that supports a field test without an error."""
     return checked.any_of(_is_type(value, _MAP), _is_type(value, _LIST))
 
 

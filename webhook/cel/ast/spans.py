@@ -1,7 +1,7 @@
 """The piece of source that each node of a checked expression stands for.
 
-The engine records one offset a node (an operator, a dot, a bracket); the extent is found again from the tokens around
-it. Used for words to people only, never for decisions.
+The engine records one offset a node (an operator, a dot, a bracket); the extent is recovered from the tokens around
+it. Used for messages only, never for decisions.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ class Spans:
         if not self._texts:
             return ""
         first, last = self._extent(node)
-        # What ends inside a respelling ends where the respelling ends.
+        # An extent that stops inside a respelling stops where the respelling does.
         end = self._source.original(self._ends[last]) if self._source.edits else self._ends[last]
         return " ".join(self._source.text[self._source.original(self._starts[first]) : end].split())
 
     def prepared_extent(self, node: Any) -> tuple[int, int]:
-        """Return where ``node``, with the parentheses around it, begins and ends in the text for the engine."""
+        """Return where ``node``, with the parentheses around it, starts and stops in the text for the engine."""
         first, last = self._wide(node)
         return self._starts[first], self._ends[last]
 
@@ -103,7 +103,7 @@ class Spans:
         return first, last
 
     def _applies(self, opening: int) -> bool:
-        """Tell whether a bracket calls or indexes what stands before it."""
+        """Return whether a bracket calls or indexes what stands before it."""
         before = opening - 1
         return (
             before >= 0

@@ -1,7 +1,7 @@
-"""The ``authorizer`` library: questions about RBAC, asked of the answers the running evaluation was given.
+"""The ``authorizer`` library: RBAC checks, answered from the decisions of the running evaluation.
 
-Follows k8s.io/apiserver ``pkg/cel/library/authz.go``. Nothing here asks a cluster: a question without a recorded answer
-is noted and ends the evaluation, and the shell runs it again with the answer.
+Follows k8s.io/apiserver ``pkg/cel/library/authz.go``. Nothing here queries a cluster: a check without a decision
+is recorded and stops the evaluation, and the shell repeats it with the decision.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _labels = lru_cache(maxsize=256)(label_requirements)
 
 @dataclass(frozen=True, slots=True)
 class Authorizer:
-    """On whose behalf to ask: a service account, or the user who made the request when both names are empty."""
+    """The subject of the checks: a service account, or the requesting user if both names are empty."""
 
     TYPE: ClassVar[str] = opaque.AUTHORIZER
 
@@ -39,7 +39,7 @@ class Authorizer:
         """See `opaque.Opaque`."""
         return cls(namespace, name)
 
-    def ask(self, **question: Any) -> Decision:
+    def check(self, **question: Any) -> Decision:
         """Return the recorded decision.
 
         Raises UnansweredError without one, LookupError outside an evaluation, and ValueError for a question that no
@@ -82,8 +82,8 @@ class PathCheck:
         return cls(Authorizer(namespace, name), path)
 
     def check(self, verb: str) -> Decision:
-        """Ask whether ``verb``, an HTTP method in lower case, is allowed on the path."""
-        return self.authorizer.ask(verb=verb, path=self.path)
+        """Check whether ``verb``, an HTTP method in lower case, is allowed on the path."""
+        return self.authorizer.check(verb=verb, path=self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class GroupCheck:
 
 @dataclass(frozen=True, slots=True)
 class ResourceCheck:
-    """A question about a resource, whose empty parts ask about all of them."""
+    """A check of a resource; an empty part stands for all of its kind."""
 
     TYPE: ClassVar[str] = opaque.RESOURCE_CHECK
 
@@ -152,8 +152,8 @@ class ResourceCheck:
         )
 
     def check(self, verb: str) -> Decision:
-        """Ask whether ``verb`` is allowed."""
-        return self.authorizer.ask(
+        """Check whether ``verb`` is allowed."""
+        return self.authorizer.check(
             verb=verb,
             group=self.group,
             resource=self.resource,
@@ -178,7 +178,7 @@ class RequestResource:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the authorizer said."""
+    """The decision of the authorizer."""
 
     TYPE: ClassVar[str] = opaque.DECISION
 

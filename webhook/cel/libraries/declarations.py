@@ -1,7 +1,7 @@
 """How a library function is declared: its name, its overloads and their types, as data.
 
 One table serves three readers: the checker (through the engine's environment document), the runtime (through the
-implementations) and the rewriting of checked expressions. Nothing here knows what a function does.
+implementations) and the rewriting of checked expressions. Nothing here depends on what a function does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CelType:
 
     @property
     def kind(self) -> str:
-        """What the engine tells apart when it chooses an overload at run time: all messages are one kind."""
+        """The kind by which the engine chooses an overload at run time: all messages are one kind."""
         if self.variable:
             return "dyn"
         return "message" if "." in self.name else self.name
@@ -71,9 +71,9 @@ class Overload:
 
     ``implementation`` takes and returns Python values (str, int, bool, float, the value classes of the libraries,
     lists and dicts of str) and raises ValueError with the words a reader should see. It never takes a list, a map or
-    a dynamic value: cel-expr-python 0.1.3 crashes when one holds an optional. An overload without an
+    a dynamic value: cel-expr-python 0.1.3 crashes if one contains an optional. An overload without an
     implementation exists for the checker only and is replaced in every checked expression.
-    ``pure`` says that equal arguments always give equal results.
+    ``pure`` means that equal arguments always give equal results.
     """
 
     function: str

@@ -1,4 +1,4 @@
-"""The ``format`` library: named formats and what keeps a string from having one.
+"""The ``format`` library: named formats, and why a string does not match one.
 
 Follows k8s.io/apiserver ``pkg/cel/library/format.go`` and k8s.io/kube-openapi ``pkg/validation/strfmt``. The public
 functions return optionals, which a Python callback cannot make, so they are rewritten to the two internal ones here,
@@ -25,7 +25,7 @@ _TIME: Final = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:.[0-9]+)?(?:z|[+-
 
 
 def _prefix(check: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
-    """Return ``check`` for a name that something will be appended to: a dash at its end is no harm."""
+    """Return ``check`` for the prefix of a name: a dash at its end is allowed."""
     return lambda text: check(text[:-2] + "a" if len(text.encode()) > 1 and text.endswith("-") else text)
 
 
@@ -50,7 +50,7 @@ def _is_date(text: str) -> bool:
     if match is None:
         return False
     year, month, day = (int(part) for part in match.groups())
-    # Go knows a year 0, which Python's calendar does not; 400 years later the calendar is the same.
+    # Go has a year 0, which Python's calendar lacks; 400 years later the calendar is the same.
     return 1 <= month <= 12 and 1 <= day <= monthrange(year or 400, month)[1]
 
 
@@ -99,7 +99,7 @@ class Format:
         return cls(name)
 
     def problems(self, text: str) -> list[str]:
-        """Return what keeps ``text`` from having this format, in the API server's words."""
+        """Return why ``text`` does not match this format, in the API server's words."""
         return _FORMATS[self.name](text)
 
 

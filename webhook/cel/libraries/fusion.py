@@ -1,4 +1,4 @@
-"""Chains of library calls made into one call: ``quantity(x).isLessThan(quantity('1Gi'))`` crosses into Python once.
+"""Fuse chains of library calls into one call: ``quantity(x).isLessThan(quantity('1Gi'))`` crosses into Python once.
 
 Every argument and result that crosses is copied, and cel-expr-python 0.1.3 leaks what it hands to a callback, some
 100 bytes for a string and 500 for a message. A plan is what remains of a chain: its calls composed, literals
@@ -37,8 +37,8 @@ _numbers = count()
 class Plan:
     """What a chain computes. ``key`` is equal for plans that compute the same; ``leaves`` are its arguments.
 
-    ``constant`` holds the value, in a tuple, when there is nothing left to compute. ``calls`` counts the calls that
-    were composed or already made.
+    ``constant`` is the value, in a tuple, if nothing is left to compute. ``calls`` counts the calls that
+    were composed or already evaluated.
     """
 
     key: Any
@@ -67,7 +67,7 @@ class Fuser:
             node = pending.pop()
             plan = self._plan(node)
             if plan is not None and plan.calls and len(plan.leaves) <= MOST_LEAVES:
-                # The leaves of the plan are the arguments now, and may hold chains of their own.
+                # The leaves of the plan are the arguments now, and may contain chains of their own.
                 _replace(node, plan)
             pending.extend(checked.children(node))
 
@@ -116,7 +116,7 @@ class Fuser:
         sides = [self._type_name(argument) for argument in node.call_expr.args]
         if sides[0] != sides[1] or sides[0] not in _COMPARABLE:
             return None
-        wanted = _EQUALITIES[node.call_expr.function]
+        expected = _EQUALITIES[node.call_expr.function]
         type_ = _COMPARABLE[sides[0]]
         function = node.call_expr.function
         return Overload(
@@ -124,7 +124,7 @@ class Fuser:
             f"{function}{sides[0]}",
             (type_, type_),
             BOOL,
-            lambda left, right: (left == right) is wanted,
+            lambda left, right: (left == right) is expected,
         )
 
     def _type_name(self, node: Any) -> str:

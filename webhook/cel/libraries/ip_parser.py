@@ -1,6 +1,6 @@
 """IP addresses and prefixes as Go's ``net/netip`` reads them, with its words for what is wrong.
 
-Python's ``ipaddress`` is kept for writing addresses only: it accepts forms that netip refuses, and its errors differ.
+Python's ``ipaddress`` only formats addresses: it accepts forms that netip rejects, and its errors differ.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def write(address: bytes) -> str:
 
 
 def is_mapped(address: bytes) -> bool:
-    """Say whether 16 bytes hold an IPv4 address (``::ffff:0:0/96``)."""
+    """Return whether 16 bytes contain an IPv4 address (``::ffff:0:0/96``)."""
     return len(address) == 16 and address.startswith(b"\0" * 10 + b"\xff\xff")
 
 
 def _huge(number: str) -> bool:
-    """Say whether a decimal number is beyond an int64, where Go's ``strconv.Atoi`` gives up."""
+    """Return whether a decimal number is beyond an int64, where Go's ``strconv.Atoi`` gives up."""
     return len(number) > 19 or int(number) > 2**63 - 1
 
 

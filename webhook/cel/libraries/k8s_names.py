@@ -52,7 +52,7 @@ _KEY_PROBLEM: Final = _explain(_KEY_RULE, _KEY_FORMAT, "MyName", "my.name", "123
 
 
 def dns_1123_label(text: str) -> list[str]:
-    """Return what keeps ``text`` from being an RFC 1123 label; nothing when it is one."""
+    """Return why ``text`` is not an RFC 1123 label; empty if it is one."""
     problems = _too_long(text, 63, "characters")
     if not _LABEL.fullmatch(text):
         if _SUBDOMAIN.fullmatch(text):
@@ -63,7 +63,7 @@ def dns_1123_label(text: str) -> list[str]:
 
 
 def dns_1123_subdomain(text: str) -> list[str]:
-    """Return what keeps ``text`` from being an RFC 1123 subdomain."""
+    """Return why ``text`` is not an RFC 1123 subdomain."""
     problems = _too_long(text, 253, "characters")
     if not _SUBDOMAIN.fullmatch(text):
         problems.append(_explain(_SUBDOMAIN_RULE, _SUBDOMAIN_FORMAT, "example.com"))
@@ -71,7 +71,7 @@ def dns_1123_subdomain(text: str) -> list[str]:
 
 
 def dns_1035_label(text: str) -> list[str]:
-    """Return what keeps ``text`` from being an RFC 1035 label."""
+    """Return why ``text`` is not an RFC 1035 label."""
     problems = _too_long(text, 63, "characters")
     if not _DNS_1035.fullmatch(text):
         problems.append(_explain(_DNS_1035_RULE, _DNS_1035_FORMAT, "my-name", "abc-123"))
@@ -79,7 +79,7 @@ def dns_1035_label(text: str) -> list[str]:
 
 
 def label_key(text: str) -> list[str]:
-    """Return what keeps ``text`` from being a label key, which Kubernetes also calls a qualified name."""
+    """Return why ``text`` is not a label key, which Kubernetes also calls a qualified name."""
     problems = []
     parts = text.split("/")
     if len(parts) > 2:
@@ -96,7 +96,7 @@ def label_key(text: str) -> list[str]:
 
 
 def label_value(text: str) -> list[str]:
-    """Return what keeps ``text`` from being a label value."""
+    """Return why ``text`` is not a label value."""
     problems = _too_long(text, 63)
     if text and not _KEY.fullmatch(text):
         problems.append(_explain(_VALUE_RULE, f"({_KEY_FORMAT})?", "MyValue", "my_value", "12345"))

@@ -1,7 +1,7 @@
 """The list libraries: Kubernetes' own and cel-go's, all of it evaluated by the engine itself.
 
 Follows k8s.io/apiserver ``pkg/cel/library/lists.go`` and cel-go ``ext/lists.go`` (version 3). No list ever reaches a
-Python callback, since cel-expr-python 0.1.3 crashes when one holds an optional and copies every element otherwise.
+Python callback, since cel-expr-python 0.1.3 crashes if one contains an optional and copies every element otherwise.
 cel-cpp brings slice, flatten, distinct, reverse, sort, sortBy and range; the others are declared here without an
 implementation and rewritten to comprehensions.
 """
@@ -118,8 +118,8 @@ def _extreme(call: _Call) -> bytes:
 
     def body(items: bytes) -> bytes:
         step = syntax.choose(checked.call(operator, RESULT, ITEM), ITEM, RESULT)
-        found = syntax.loop(items, syntax.element(items, syntax.constant(0)), step)
-        return syntax.choose(_is_empty(items), _failure(f"{call.function} called on empty list"), found)
+        match = syntax.loop(items, syntax.element(items, syntax.constant(0)), step)
+        return syntax.choose(_is_empty(items), _failure(f"{call.function} called on empty list"), match)
 
     return call.on_list(body, _no_overload)
 
@@ -154,20 +154,20 @@ def _search(call: _Call) -> bytes:
 
 
 def _includes(call: _Call) -> bytes:
-    wanted = call.arguments[0]
+    expected = call.arguments[0]
     return call.on_list(
-        lambda items: any_of(items, wanted, syntax.equal), lambda value: syntax.equal(value, wanted)
+        lambda items: any_of(items, expected, syntax.equal), lambda value: syntax.equal(value, expected)
     )
 
 
-def any_of(items: bytes, wanted: bytes, matches: Callable[[bytes, bytes], bytes]) -> bytes:
-    """Return whether ``matches`` holds for any element of ``items`` and the value ``wanted``."""
+def any_of(items: bytes, expected: bytes, matches: Callable[[bytes, bytes], bytes]) -> bytes:
+    """Return whether ``matches`` is true for any element of ``items`` and the value ``expected``."""
 
     def search(value: bytes) -> bytes:
         start = _after(value, syntax.constant(value=False))
         return syntax.loop(items, start, matches(ITEM, value), _not(RESULT))
 
-    return syntax.bound(wanted, "@value", search)
+    return syntax.bound(expected, "@value", search)
 
 
 def _sort(call: _Call) -> bytes | None:
@@ -215,8 +215,8 @@ def _after(value: bytes, result: bytes) -> bytes:
 def _ordered(values: bytes, result: bytes) -> bytes:
     """Return ``result`` unless one of ``values`` is NaN, which makes cel-cpp's sort run off the list."""
     different = checked.call("_!=_", ITEM, ITEM)
-    found = syntax.loop(values, syntax.constant(value=False), different, _not(RESULT))
-    return syntax.choose(found, _failure("NaN values cannot be ordered"), result)
+    match = syntax.loop(values, syntax.constant(value=False), different, _not(RESULT))
+    return syntax.choose(match, _failure("NaN values cannot be ordered"), result)
 
 
 def _zero_of(value: bytes) -> bytes:

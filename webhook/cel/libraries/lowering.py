@@ -1,7 +1,7 @@
 """What the libraries make of a checked expression before it is evaluated.
 
 Functions that Python must not implement (lists, optionals) become what the engine evaluates itself, chains of calls
-become one, and what the API server refuses in a literal is reported. The meaning never changes.
+become one, and literals that the API server rejects are reported. The meaning never changes.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _VARIABLES: Final = {
 
 
 class Lowering:
-    """Knows which overloads concern the libraries, and rewrites checked expressions that use them."""
+    """Rewrites checked expressions that use overloads of the libraries."""
 
     def __init__(self, overloads: Mapping[str, Overload]) -> None:
         self._overloads = overloads
         self._relevant = frozenset({*overloads, *_SEARCH_IDENTITIES, *lists.NATIVE})
 
     def concerns(self, message: Any) -> bool:
-        """Say whether the checked expression ``message`` names anything of the libraries."""
+        """Return whether the checked expression ``message`` names anything of the libraries."""
         for reference in message.reference_map.values():
             if reference.name in _VARIABLES or not self._relevant.isdisjoint(reference.overload_id):
                 return True
@@ -58,7 +58,7 @@ class Lowering:
         return any(type_.message_type == opaque.QUANTITY for type_ in message.type_map.values())
 
     def apply(self, message: Any, *, fuse: bool) -> None:
-        """Rewrite ``message`` in place; nodes that are replaced keep their id, by which their type is known."""
+        """Rewrite ``message`` in place; nodes that are replaced keep their id, by which their type is recorded."""
         expression = _Expression(message)
         nodes = list(checked.walk(message.expr))
         shadowed = any(_takes_name(node) for node in nodes)
@@ -80,7 +80,7 @@ class _Expression:
         rules: Mapping[str, Rule],
         variables: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
-        # Children first: what replaces a node holds its children as they have become.
+        # Children first: the replacement of a node contains its rewritten children.
         for node in reversed(nodes):
             kind = node.WhichOneof("kind")
             if kind == "call_expr":
@@ -145,11 +145,11 @@ class _Expression:
             yield from _bad_pattern(call.args[0])
 
     def _mismatch(self, node: Any) -> Iterator[tuple[int, str]]:
-        """Report a search for what the list cannot hold: the engine's checker cannot be told that both must agree."""
-        receiver, wanted = self._words(node.call_expr.target), self._words(node.call_expr.args[0])
+        """Report a search for a value that the list cannot contain, which the engine's checker accepts."""
+        receiver, expected = self._words(node.call_expr.target), self._words(node.call_expr.args[0])
         element = _element(receiver)
-        if wanted not in (element, "null_type") and "dyn" not in element + wanted:
-            yield node.id, _no_match(node, f"{receiver}.({wanted})")
+        if expected not in (element, "null_type") and "dyn" not in element + expected:
+            yield node.id, _no_match(node, f"{receiver}.({expected})")
 
     def _flat(self, node: Any) -> Iterator[tuple[int, str]]:
         """Report a list that is flat already: cel-cpp takes any list, cel-go a list of lists."""
@@ -182,7 +182,7 @@ _RULES: Final[dict[str, Rule]] = {
 
 
 def issues(message: Any) -> list[tuple[int, str]]:
-    """Return what the API server refuses in the checked expression ``message``: node ids, and why."""
+    """Return what the API server rejects in the checked expression ``message``: node ids with the reason."""
     references = message.reference_map.values()
     if any(item.name in _VARIABLES or not _EXAMINED.isdisjoint(item.overload_id) for item in references):
         return list(_Expression(message).issues())
@@ -190,7 +190,7 @@ def issues(message: Any) -> list[tuple[int, str]]:
 
 
 def _takes_name(node: Any) -> bool:
-    """Say whether a comprehension gives the name of a library variable to something else."""
+    """Return whether a comprehension gives the name of a library variable to another value."""
     if node.WhichOneof("kind") != "comprehension_expr":
         return False
     loop = node.comprehension_expr

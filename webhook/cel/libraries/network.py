@@ -17,7 +17,7 @@ from webhook.cel.libraries.quoting import quote
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The longest text of an address is 45 characters; anything much longer is refused before it is read or cached.
+# The longest text of an address is 45 characters; anything much longer is rejected before it is parsed or cached.
 _LONGEST: Final = 256
 
 
@@ -47,13 +47,13 @@ class IP:
         return int.from_bytes(self.address, "big")
 
     def within(self, network: CIDR) -> bool:
-        """Say whether the address starts with the bits of ``network``; never across families."""
+        """Return whether the address starts with the bits of ``network``; never across families."""
         return CIDR(self.address, len(self.address) * 8).within(network)
 
 
 @dataclass(frozen=True, slots=True)
 class CIDR:
-    """A prefix as it was written: its host bits are kept, and two prefixes that differ there are not equal."""
+    """A prefix as it was written: its host bits remain, and two prefixes that differ there are not equal."""
 
     TYPE: ClassVar[str] = opaque.CIDR
 
@@ -83,7 +83,7 @@ class CIDR:
         return CIDR(number.to_bytes(len(self.address), "big"), self.length)
 
     def within(self, network: CIDR) -> bool:
-        """Say whether every address of this prefix is in ``network``."""
+        """Return whether every address of this prefix is in ``network``."""
         if len(self.address) != len(network.address) or self.length < network.length:
             return False
         host = len(self.address) * 8 - network.length
@@ -121,7 +121,7 @@ def _parse_cidr(text: str) -> CIDR:
     try:
         address, length = ip_parser.parse_prefix(text)
     except ValueError as error:
-        # The API server says it twice.
+        # The API server reports it twice.
         raise ValueError(f"{problem}{problem}{error}") from None
     if ip_parser.is_mapped(address):
         raise ValueError(f"{problem}IPv4-mapped IPv6 address {quote(text)} is not allowed")

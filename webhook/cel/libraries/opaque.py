@@ -1,7 +1,7 @@
 """Values that only the libraries can make: quantities, addresses, versions, authorizer checks.
 
 They travel through the engine as messages of a descriptor pool of our own, so JSON can never pass for one and the
-checker knows their types. Each message holds one repeated string named by a CEL keyword, which no expression can
+checker knows their types. Each message contains one repeated string named by a CEL keyword, which no expression can
 write or read.
 """
 
@@ -53,7 +53,7 @@ class Opaque(Protocol):
     TYPE: ClassVar[str]
 
     def parts(self) -> tuple[str, ...]:
-        """Return the strings that the message holds."""
+        """Return the strings of the message."""
 
 
 def message_files() -> Sequence[descriptor_pb2.FileDescriptorProto]:
@@ -88,7 +88,7 @@ _MAKERS: Final[dict[str, Callable[..., Opaque]]] = {}
 
 
 def register(values: Iterable[Any]) -> None:
-    """Make the value classes known to `unpack`. Called once, by the package."""
+    """Register the value classes for `unpack`. Called once, by the package."""
     _MAKERS.update((value.TYPE, value.of) for value in values)
 
 
@@ -98,7 +98,7 @@ def pack(value: Opaque) -> Any:
 
 
 def unpack(message: Any) -> Opaque:
-    """Return the value a message carries; raises ValueError for a message that no library made."""
+    """Return the value a message carries; raises ValueError for a message that no library created."""
     name = message.DESCRIPTOR.full_name
     make = _MAKERS.get(name)
     if make is None:

@@ -1,8 +1,8 @@
 """The ``quantity`` library: Kubernetes resource quantities with the arithmetic of ``resource.Quantity``.
 
 Follows k8s.io/apimachinery ``pkg/api/resource`` (quantity.go, amount.go) and k8s.io/apiserver
-``pkg/cel/library/quantity.go``: a quantity is held either as an int64 and a power of ten or, when that does not fit, as
-a decimal of any size. Which of the two it is decides ``isInteger``, so both are kept apart here. No binary floating
+``pkg/cel/library/quantity.go``: a quantity is stored either as an int64 and a power of ten or, if that does not fit,
+as a decimal of any size. The form decides ``isInteger``, so both forms are distinguished here. No binary floating
 point takes part except in ``asApproximateFloat``.
 """
 
@@ -20,7 +20,7 @@ _INT64_MAX: Final = 2**63 - 1
 _INT64_MIN: Final = -(2**63)
 _INT64_DIGITS: Final = 18
 _NANO: Final = -9
-# Longer texts and wider gaps between two exponents are refused: the API server would compute with millions of digits.
+# Longer texts and wider gaps between two exponents are rejected: the API server would compute with millions of digits.
 _LONGEST: Final = 512
 _MOST_DIGITS: Final = 4000
 
@@ -159,7 +159,7 @@ def _suffix(suffix: str) -> tuple[bool, int]:
 
 
 def _rounded(amount: int, exponent: int) -> tuple[int, int]:
-    """Bring ``amount`` to nanos, rounding up: who asks for too little gets the least there is."""
+    """Bring ``amount`` to nanos, rounding up: a request below the smallest unit gets the smallest unit."""
     if not amount:
         return amount, exponent
     if exponent >= _NANO:
@@ -188,7 +188,7 @@ def _add_fixed(left: Quantity, right: Quantity) -> Quantity | None:
 
 
 def _raise(value: int, power: int) -> int | None:
-    """Return ``value`` times ten to the ``power``, or None when an int64 cannot hold it."""
+    """Return ``value`` times ten to the ``power``, or None if it does not fit an int64."""
     if not value or not power:
         return value
     if power > _INT64_DIGITS or value == _INT64_MIN:

@@ -1,7 +1,7 @@
 """Go's ``%q``: the way error messages of the API server quote a string.
 
-Bytes that are no UTF-8 arrive here as Python's surrogate escapes. Whether a character prints is what Python's tables
-say, which may know more of them than Go's.
+Bytes that are not UTF-8 arrive here as Python's surrogate escapes. Whether a character is printable follows
+Python's tables, which may list more of them than Go's.
 """
 
 from __future__ import annotations

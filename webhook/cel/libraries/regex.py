@@ -14,7 +14,7 @@ import re2  # type: ignore[import-untyped]
 
 from webhook.cel.libraries.declarations import INT, STRING, list_of, method
 
-# More results than an expression could look at.
+# More results than an expression can process.
 _MOST_MATCHES: Final = 10_000
 _CACHED_LENGTH: Final = 1024
 _WORDS: Final = {
@@ -72,7 +72,7 @@ def _argument(words: str, argument: str, pattern: str) -> str:
 
 
 def _matches_single_bytes(pattern: str) -> bool:
-    r"""Say whether ``pattern`` uses ``\C``, which RE2 knows and Go does not."""
+    r"""Return whether ``pattern`` uses ``\C``, which RE2 supports and Go does not."""
     at = pattern.find("\\C")
     while at >= 0:
         before = pattern[:at]
@@ -107,9 +107,9 @@ def find_all(text: str, pattern: str, limit: int = -1) -> list[str]:
     """
     search = _pattern(pattern).search
     raw = text.encode()
-    found: list[str] = []
+    matches: list[str] = []
     position, previous_end = 0, -1
-    while (limit < 0 or len(found) < limit) and position <= len(raw):
+    while (limit < 0 or len(matches) < limit) and position <= len(raw):
         match = search(raw, position)
         if match is None:
             break
@@ -119,12 +119,12 @@ def find_all(text: str, pattern: str, limit: int = -1) -> list[str]:
             position = start + 1
             continue
         if end > position or start != previous_end:
-            if len(found) == _MOST_MATCHES:
-                raise ValueError(f"findAll found more than {_MOST_MATCHES} matches")
-            found.append(raw[start:end].decode())
+            if len(matches) == _MOST_MATCHES:
+                raise ValueError(f"findAll returned more than {_MOST_MATCHES} matches")
+            matches.append(raw[start:end].decode())
         position = end if end > position else position + _width(raw, position)
         previous_end = end
-    return found
+    return matches
 
 
 def _width(raw: bytes, position: int) -> int:

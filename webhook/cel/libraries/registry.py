@@ -2,7 +2,7 @@
 
 Declarations travel in an environment document, since only there can they have type parameters and optional results;
 implementations are bound to them by overload id. The runtime tells overloads apart by kinds only, and all messages
-are one kind, so overloads that share a signature share a callback, which looks at what it was given.
+are one kind, so overloads that share a signature share a callback, which inspects its arguments.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OVERLOADS: Final[tuple[Overload, ...]] = tuple(
     overload for library in _LIBRARIES for overload in library.OVERLOADS
 )
 _INTERNAL: Final = (formats.NAMED, formats.PROBLEMS, lists.FAIL, lists.RANGE_SIZE)
-# cel-cpp's own overloads of `string`; a function of the standard library cannot be added to, only declared anew.
+# cel-cpp's own overloads of `string`; a function of the standard library cannot be added to, only redeclared.
 _STRING: Final = {
     "bool": "bool_to_string",
     "bytes": "bytes_to_string",
@@ -154,14 +154,14 @@ def variables() -> Mapping[str, Any]:
 
 
 def issues(message: Any) -> list[tuple[int, str]]:
-    """Return what the API server would refuse in a checked expression: pairs of a node id and the reason."""
+    """Return what the API server would reject in a checked expression: pairs of a node id and the reason."""
     return lowering.issues(message)
 
 
 def lower(message: Any, *, fuse: bool = True) -> bool:
-    """Rewrite a checked expression, in place, to what the engine can evaluate; tell whether anything changed.
+    """Rewrite a checked expression, in place, to what the engine can evaluate; return whether anything changed.
 
-    Without ``fuse`` each call of a library stays a call of its own: slower, but with a value one can look at.
+    Without ``fuse`` each call of a library remains a separate call: slower, but with a value to display.
     """
     if not _LOWERING.concerns(message):
         return False
@@ -227,16 +227,16 @@ def _run(number: int, *leaves: str) -> Any:
 def _outgoing(value: Any) -> Any:
     """Return ``value`` as the engine takes it.
 
-    Raises ValueError for text that holds NUL, where cel-expr-python 0.1.3 would cut it off.
+    Raises ValueError for text that contains NUL, where cel-expr-python 0.1.3 would cut it off.
     """
     if isinstance(value, str):
-        held = _NUL in value
+        has_nul = _NUL in value
     elif isinstance(value, list):
-        held = any(_NUL in item for item in value)
+        has_nul = any(_NUL in item for item in value)
     elif isinstance(value, dict):
-        held = any(_NUL in text for key, items in value.items() for text in (key, *items))
+        has_nul = any(_NUL in text for key, items in value.items() for text in (key, *items))
     else:
         return opaque.pack(value) if hasattr(value, "parts") else value
-    if held:
-        raise ValueError("result holds a NUL character")
+    if has_nul:
+        raise ValueError("result contains a NUL character")
     return value

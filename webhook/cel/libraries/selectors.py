@@ -57,7 +57,7 @@ def label_requirements(selector: str) -> tuple[SelectorRequirement, ...]:
 def _field_terms(selector: str) -> list[SelectorRequirement]:
     if len(selector) > _LONGEST:
         raise _SyntaxError
-    found = []
+    requirements = []
     for term in sorted(_split_terms(selector)):
         if not term:
             continue
@@ -69,8 +69,8 @@ def _field_terms(selector: str) -> list[SelectorRequirement]:
             re.sub(r"\\(.)", r"\1", term[operator.end() :], flags=re.DOTALL),
         )
         if key or value:
-            found.append(SelectorRequirement(key, "NotIn" if operator[0] == "!=" else "In", (value,)))
-    return found
+            requirements.append(SelectorRequirement(key, "NotIn" if operator[0] == "!=" else "In", (value,)))
+    return requirements
 
 
 def _split_terms(selector: str) -> list[str]:
@@ -94,16 +94,16 @@ class _LabelParser:
         self._position = 0
 
     def requirements(self) -> list[SelectorRequirement]:
-        """Return what the whole selector requires, without what SubjectAccessReview cannot say."""
-        found: list[SelectorRequirement] = []
+        """Return what the whole selector requires, without the parts that SubjectAccessReview cannot express."""
+        requirements: list[SelectorRequirement] = []
         if self._peek() == "":
-            return found
+            return requirements
         while True:
             requirement = self._requirement()
             if requirement.operator:
-                found.append(requirement)
+                requirements.append(requirement)
             if self._take("", ",") == "":
-                return found
+                return requirements
             if self._peek() in _SYMBOLS - {"!"}:
                 raise _SyntaxError
 

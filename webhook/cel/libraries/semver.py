@@ -1,7 +1,7 @@
 """The ``semver`` library: semantic versions, strict or normalized first.
 
 Follows github.com/blang/semver/v4 and k8s.io/apiserver ``pkg/cel/library/semverlib.go``. Build metadata is checked and
-then dropped, since no function can tell two builds apart.
+then dropped, since no function distinguishes two builds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LONGEST: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Semver:
-    """A version. ``prerelease`` holds ints and strings; ints sort first, as the standard says."""
+    """A version. ``prerelease`` contains ints and strings; ints sort first, as the standard requires."""
 
     TYPE: ClassVar[str] = opaque.SEMVER
 

@@ -25,7 +25,7 @@ class URL:
     source: str
 
     def parts(self) -> tuple[str, ...]:
-        """See `opaque.Opaque`. Go writes a few URLs such that they read differently; those keep their source."""
+        """See `opaque.Opaque`. Go prints a few URLs in a form that parses differently; their source is used instead."""
         text = str(self)
         try:
             faithful = _shown(url_parser.parse(text)) == _shown(self.location)
@@ -57,14 +57,14 @@ def parse(text: str) -> URL:
 def _parse(text: str) -> URL:
     try:
         url_parser.check_request_uri(text)
-        # The first parser knows no fragments, so the second decides what the parts are.
+        # The first parser supports no fragments, so the second decides what the parts are.
         return URL(url_parser.parse(text), text)
     except ValueError as error:
         raise ValueError(f"URL parse error during conversion from string: {error}") from None
 
 
 def is_url(text: str) -> bool:
-    """Say whether ``text`` is an absolute URL or an absolute path."""
+    """Return whether ``text`` is an absolute URL or an absolute path."""
     try:
         url_parser.check_request_uri(text)
     except ValueError:
@@ -73,7 +73,7 @@ def is_url(text: str) -> bool:
 
 
 def _shown(location: url_parser.Location) -> tuple[object, ...]:
-    """Return all that the functions of this library tell of a URL."""
+    """Return all properties of a URL that the functions of this library expose."""
     return location.scheme, location.host, location.escaped_path(), location.query
 
 

@@ -1,7 +1,7 @@
 """URLs as Go's ``net/url`` parses, escapes and writes them.
 
 Follows net/url of Go 1.26, which current API servers are built with. ``urllib.parse`` is not used: it accepts what Go
-refuses and unescapes differently. Text is handled as UTF-8 bytes, as Go does. Nothing here opens a URL.
+rejects and unescapes differently. Text is handled as UTF-8 bytes, as Go does. Nothing here opens a URL.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from webhook.cel.libraries.quoting import quote
 
 _UNRESERVED: Final = frozenset((string.ascii_letters + string.digits + "-_.~").encode())
 _HEX: Final = frozenset(string.hexdigits.encode())
-# The bytes each part of a URL may hold as they are.
+# The bytes each part of a URL may contain unescaped.
 _PATH: Final = _UNRESERVED | frozenset(b"$&+,/:;=@")
 _USER: Final = _UNRESERVED | frozenset(b"$&+,;=")
 _FRAGMENT: Final = _UNRESERVED | frozenset(b"$&+,/:;=?@!()*")
@@ -26,13 +26,13 @@ _USERINFO: Final = _UNRESERVED | frozenset(b":!$&'()*+,;=%@")
 _SCHEME: Final = frozenset(string.ascii_letters.encode())
 _SCHEME_REST: Final = _SCHEME | frozenset(b"0123456789+-.")
 _MOST_PARAMETERS: Final = 10_000
-# Longer texts are no URLs anyone could use, and would keep the one thread that evaluates busy.
+# Longer texts are not usable URLs, and would block the thread that evaluates.
 _LONGEST: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A parsed URL. ``raw_path`` and ``raw_fragment`` are kept where escaping anew would give another text."""
+    """A parsed URL. ``raw_path`` and ``raw_fragment`` are set where escaping again would give another text."""
 
     scheme: str = ""
     opaque: bytes = b""
@@ -67,8 +67,8 @@ class Location:
         if self.force_query or self.query:
             out += (b"?", self.query)
         if self.fragment:
-            kept = self.raw_fragment and _is_escaped(self.raw_fragment, _FRAGMENT)
-            out += (b"#", self.raw_fragment if kept else _escape(self.fragment, _FRAGMENT))
+            unchanged = self.raw_fragment and _is_escaped(self.raw_fragment, _FRAGMENT)
+            out += (b"#", self.raw_fragment if unchanged else _escape(self.fragment, _FRAGMENT))
         return b"".join(out)
 
     def _authority(self) -> list[bytes]:
@@ -97,9 +97,9 @@ class Location:
 
     def parameters(self) -> dict[bytes, list[bytes]]:
         """Return the query parameters that can be read; the others are left out, as Go's ``URL.Query`` does."""
-        found: dict[bytes, list[bytes]] = {}
+        values: dict[bytes, list[bytes]] = {}
         if self.query.count(b"&") >= _MOST_PARAMETERS:
-            return found
+            return values
         for item in self.query.split(b"&"):
             if not item or b";" in item:
                 continue
@@ -108,8 +108,8 @@ class Location:
                 key, value = (_unescape(part.replace(b"+", b" "), _QUERY) for part in (key, value))
             except ValueError:
                 continue
-            found.setdefault(key, []).append(value)
-        return found
+            values.setdefault(key, []).append(value)
+        return values
 
 
 def check_request_uri(text: str) -> None:
@@ -259,7 +259,7 @@ def _escaped_byte(text: bytes, position: int, *, in_host: bool, in_zone: bool) -
         raise ValueError(problem)
     byte = int(escape[1:], 16)
     if escape != b"%25":
-        # A host may escape bytes beyond ASCII only; a zone what a host may hold, and a space.
+        # A host may escape bytes beyond ASCII only; a zone the same as a host, and a space.
         if in_host and byte < 0x80:
             raise ValueError(problem)
         if in_zone and byte != ord(" ") and byte not in _HOST:

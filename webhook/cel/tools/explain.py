@@ -1,6 +1,6 @@
 """Why an expression has the value it has: the tree of its parts, each with its own value, and what decided.
 
-Every part is evaluated by the engine itself, in the surroundings of the whole. Words for people: values are cut short
+Every part is evaluated by the engine itself, in the context of the whole. The output is for users: values are cut short
 and maps show their keys only, so that an explanation can be pasted into a ticket.
 """
 
@@ -50,7 +50,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class _Opaque:
-    """Stands for a value that only the engine can hold."""
+    """Stands for a value that has no JSON form."""
 
     type_name: str
 
@@ -82,7 +82,7 @@ class _Place:
         return cls(body, message, Spans(message, body.source))
 
     def has(self, name: str) -> bool:
-        """Tell whether ``name`` is a variable of a loop; its value is told with the element."""
+        """Return whether ``name`` is a variable of a loop; its value is shown with the element."""
         return any(name == local for local, _ in self.locals)
 
     def inside(self, *locals_: tuple[str, bytes]) -> _Place:
@@ -95,12 +95,12 @@ def explain(program: Program, bindings: Bindings, params: Any = None) -> Node:
     Parts that were not reached are shown without a value. Questions that ``authorizer`` cannot answer become errors
     of their part; they are not added to the open ones.
     """
-    asked = set(bindings.authorizer.open)
+    pending = set(bindings.authorizer.open)
     try:
         place = _Place.of(program.body)
         return _Explainer(program, bindings, params).node(place, place.message.expr)
     finally:
-        bindings.authorizer.open = asked
+        bindings.authorizer.open = pending
 
 
 class _Explainer:
@@ -122,10 +122,10 @@ class _Explainer:
     def _evaluate(self, place: _Place, expr: Any) -> _Outcome:
         content = expr.SerializeToString()
         if checked.type_of(place.message, expr).abstract_type.name == "optional_type":
-            # An optional has no plain form: show what it holds.
-            held = checked.call("value", target=content)
+            # An optional has no plain form: show its content.
+            value = checked.call("value", target=content)
             content = checked.call(
-                "_?_:_", checked.call("hasValue", target=content), held, checked.text("none")
+                "_?_:_", checked.call("hasValue", target=content), value, checked.text("none")
             )
         for name, value in reversed(place.locals):
             content = checked.bind(name, value, content, lazy=True)
@@ -137,7 +137,7 @@ class _Explainer:
         except (EvaluationError, CompileError) as error:
             return _Outcome(error=error.message)
         except UnansweredError:
-            return _Outcome(error="the authorizer has not been asked yet")
+            return _Outcome(error="the authorizer check is pending")
 
     def _children(self, place: _Place, expr: Any, outcome: _Outcome) -> Iterator[Node]:
         kind = expr.WhichOneof("kind")
@@ -153,9 +153,9 @@ class _Explainer:
         elif kind != "select_expr" or outcome.error or not _is_chain(expr):
             seen = set()
             for where, child in self._parts(place, expr, expr):
-                told = child.WhichOneof("kind") == "const_expr" or where.has(child.ident_expr.name)
+                shown = child.WhichOneof("kind") == "const_expr" or where.has(child.ident_expr.name)
                 text = where.spans.text(child)
-                if text not in seen and not told:
+                if text not in seen and not shown:
                     seen.add(text)
                     yield self.node(where, child)
 
@@ -217,7 +217,7 @@ class _Explainer:
             yield from self._visible(inner, root, loop.result)
             return
         if loop.iter_var:
-            # A loop that a macro made: what it does to each element cannot be shown without the element.
+            # A loop from a macro: its step cannot be shown without an element.
             yield from self._visible(place, root, loop.iter_range)
             return
         for child in checked.children(expr):
@@ -235,7 +235,7 @@ class _Explainer:
 
 
 def _operands(expr: Any, function: str) -> Iterator[Any]:
-    """Yield the operands of a chain of one operator, which the engine keeps as a balanced tree, in order."""
+    """Yield the operands of a chain of one operator, which the engine stores as a balanced tree, in order."""
     if expr.call_expr.function == function and all(argument.id for argument in expr.call_expr.args):
         for argument in expr.call_expr.args:
             yield from _operands(argument, function)

@@ -1,4 +1,4 @@
-"""What `lint` knows of Kubernetes objects: fields that a valid object may lack, and types that never vary.
+"""Facts about Kubernetes objects for `lint`: fields that a valid object may lack, and types that never vary.
 
 A modest table of what policies read most, from k8s.io/api ``core/v1`` and ``meta/v1``. It is advice to authors; no
 decision about a request may depend on it.
@@ -82,17 +82,17 @@ _TYPES: Final[dict[Path, str]] = {
 
 
 def is_optional(path: Path) -> bool:
-    """Tell whether a valid object may lack the last field of ``path``, such as ("pod", "spec", "volumes")."""
+    """Return whether a valid object may lack the last field of ``path``, such as ("pod", "spec", "volumes")."""
     return len(path) > 1 and path[-1] in _OPTIONAL.get(_parent(path), ())
 
 
 def is_collection(path: Path) -> bool:
-    """Tell whether ``path`` leads to a list or map that can be large, such as a whole object."""
+    """Return whether ``path`` leads to a list or map that can be large, such as a whole object."""
     return len(path) == 1 or (len(path) > 1 and path[-1] in _COLLECTIONS)
 
 
 def type_of(path: Path) -> str | None:
-    """Return the type that the field at ``path`` always has, None where it may vary or is not known."""
+    """Return the type that the field at ``path`` always has, None where it may vary or is unknown."""
     if len(path) < 2:
         return None
     return _TYPES.get((_parent(path), path[-1])) or _TYPES.get((path[-2], "*"))

@@ -1,6 +1,6 @@
-"""What a policy author should know about an expression that compiles: what may fail, crawl or never be true.
+"""Advice about an expression that compiles: parts that may fail, are slow or are never true.
 
-Findings are advice for `policy lint`; nothing here decides about a request. What is known of Kubernetes objects is a
+Findings are advice for `policy lint`; nothing here decides about a request. Facts about Kubernetes objects are a
 modest table of the fields that policies read most.
 """
 
@@ -64,11 +64,11 @@ def _lint(body: Checked, variables: Iterable[Variable]) -> tuple[Finding, ...]:
     message = body.message
     linter = _Linter(message, {variable.qualified: variable for variable in variables})
     spans = Spans(message, body.source)
-    found = set()
+    findings = set()
     for node, rule, text in linter.findings():
         place = Issue.at(body.source.text, spans.start(node), text)
-        found.add(Finding(place.line, place.column, rule, text))
-    return tuple(sorted(found))
+        findings.add(Finding(place.line, place.column, rule, text))
+    return tuple(sorted(findings))
 
 
 class _Linter:

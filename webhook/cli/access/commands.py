@@ -23,9 +23,10 @@ from webhook.api.duration import Duration
 from webhook.app.errors import UsageError
 from webhook.cli.access import view
 from webhook.cli.access.ledger import Ledger
-from webhook.cli.access.suggest import rendered, suggest, wanted
+from webhook.cli.access.suggest import rendered, requests_in, suggest
 from webhook.core.access import Phase
 from webhook.core.access.change import DELETION, digest_of, kind_of
+from webhook.core.kube.text import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from webhook.cli.access.ledger import Entry
     from webhook.cluster.access_client import AccessClient
+    from webhook.cluster.client.api import ApiError
     from webhook.core.kube.fields import Document
 
     Online = Callable[["AccessClient"], Awaitable[int]]
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
 _WATCH_SECONDS = 2.0
 _DECISIONS = {"approve": "Approve", "deny": "Deny", "revoke": "Revoke"}
 _UNFIT = re.compile(r"[^a-z0-9.-]+")
-_DENIAL = re.compile(r'^admission webhook "[^"]*" denied the request: ')
-_LINES = re.compile(r" (?=(?:Fix|Policy|Also): )")
 
 
 def add_parser(commands: Any) -> None:
@@ -234,10 +234,10 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _suggest(options: argparse.Namespace) -> int:
-    from webhook.cli.access.offline import denials_of, state_ledger  # noqa: PLC0415 - loads the CEL engine
+    from webhook.cli.access.offline import fixes_of, state_ledger  # noqa: PLC0415 - loads the CEL engine
 
     ledger = state_ledger(options.state) if options.state is not None else None
-    suggestions = suggest(wanted(denials_of(options.denied, options.state)), ledger)
+    suggestions = suggest(requests_in(fixes_of(options.denied, options.state)), ledger)
     data = [
         {"model": item.model, "serviceAccount": item.account, "command": item.command} for item in suggestions
     ]
@@ -366,5 +366,16 @@ def _online(options: argparse.Namespace, run: Online) -> int:
     except ApiError as error:
         if error.status == 0:
             raise UsageError(str(error)) from None
-        print(_LINES.sub("\n", _DENIAL.sub("Refused: ", str(error))), file=sys.stderr)
+        print(_denial(error), file=sys.stderr)
         return 1
+
+
+def _denial(error: ApiError) -> str:
+    """The findings of a denial by Weightlock, or the message of another component."""
+    if not error.codes:
+        return f"Denied: {error}"
+    lines = []
+    for cause in error.causes:
+        sentence, *rest = cause.message.split("\n")
+        lines += [f"Denied: {one_line(sentence)} [{one_line(cause.reason)}]", *map(one_line, rest)]
+    return "\n".join(lines)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from webhook.api.access import AccessApproval, AccessRequest, AccessSettings
 from webhook.api.modelweights import ModelWeights
-from webhook.core.access import AccessBook, Phase, RequestState
+from webhook.core.access import GrantIndex, Phase, RequestState
 from webhook.core.access.validate_approval import approvers
 from webhook.core.kube.time import parse_time
 
@@ -73,7 +73,7 @@ class Ledger:
         }
         self._models = _typed(models, ModelWeights)
         self._now = now
-        self._book = AccessBook.build(
+        self._book = GrantIndex.build(
             self._requests.values(), self._approvals, self._models, settings, assumed_time=now
         )
         self._votes: dict[tuple[str, str], list[VoteLine]] = {}

@@ -11,10 +11,11 @@ from webhook.api.config import Settings
 from webhook.app.errors import UsageError
 from webhook.cli.access.ledger import Ledger
 from webhook.core.admission.snapshot import APPROVALS, MODELS, REQUESTS
+from webhook.core.kube.review import causes_of
 from webhook.manifests.reader import ManifestError, read_bytes, read_path
 from webhook.manifests.shipped import shipped_policies
-from webhook.offline.provider import DirectorySource
-from webhook.offline.review import Asker, review
+from webhook.offline.provider import DirectoryProvider
+from webhook.offline.review import Requester, review
 
 if TYPE_CHECKING:
     from webhook.manifests.reader import Manifest
@@ -28,43 +29,57 @@ def state_ledger(directory: Path) -> Ledger:
     return Ledger(objects.each(REQUESTS), objects.each(APPROVALS), objects.each(MODELS), datetime.now(UTC))
 
 
-def denials_of(denied: str, state: Path | None) -> list[str]:
-    """The text of a denial as it was given, or the denials of a manifest in that state. Raises
-    `UsageError`.
-    """
+def fixes_of(denied: str, state: Path | None) -> list[str]:
+    """Return the fixes of a denial: of its text, of its Status, or of a manifest in that state. Raises `UsageError`."""
     if denied != "-" and not Path(denied).exists():
         return [denied]
     try:
-        content = sys.stdin.buffer.read(_MAX_STDIN_BYTES) if denied == "-" else None
-        text = content.decode(errors="replace") if content is not None else ""
-        if content is not None and "kind:" not in text and '"kind"' not in text:
-            return [text]
-        manifests = list(
-            read_bytes(content, "standard input") if content is not None else read_path(Path(denied))
-        )
+        manifests = _manifests(denied)
     except ManifestError as error:
         raise UsageError(str(error)) from None
+    if isinstance(manifests, str):
+        return [manifests]
+    statuses = [manifest.document for manifest in manifests if manifest.document.get("kind") == "Status"]
+    if statuses:
+        return [cause.message for status in statuses for cause in causes_of(status)]
     if state is None:
         raise UsageError(
-            "a manifest is judged against a state directory: add --state DIR, or give the denial's text"
+            "a manifest is evaluated against a state directory: add --state DIR, or give the denial"
         )
     return _reviewed(manifests, state)
+
+
+def _manifests(denied: str) -> list[Manifest] | str:
+    """The objects of a file, a directory or standard input, or their text if there is no object in it."""
+    if denied != "-" and Path(denied).is_dir():
+        return list(read_path(Path(denied)))
+    try:
+        if denied == "-":
+            content = sys.stdin.buffer.read(_MAX_STDIN_BYTES)
+        else:
+            with Path(denied).open("rb") as file:
+                content = file.read(_MAX_STDIN_BYTES)
+    except OSError as error:
+        raise UsageError(f"{denied}: {error.strerror or error}") from None
+    if b"apiVersion" not in content:
+        return content.decode(errors="replace")
+    return list(read_bytes(content, "standard input" if denied == "-" else denied))
 
 
 def _reviewed(manifests: list[Manifest], state: Path) -> list[str]:
     try:
         source = _source([shipped_policies(), state])
-        outcomes = [review(manifest, Asker(), source) for manifest in manifests]
+        outcomes = [review(manifest, Requester(), source) for manifest in manifests]
     except (ManifestError, FileNotFoundError) as error:
         raise UsageError(str(error)) from None
-    return [finding.message for outcome in outcomes for finding in outcome.verdict.denials]
+    return [finding.fix for outcome in outcomes for finding in outcome.verdict.denials]
 
 
-def _source(paths: list[Path]) -> DirectorySource:
+def _source(paths: list[Path]) -> DirectoryProvider:
     missing = next((path for path in paths if not path.exists()), None)
     if missing is not None:
         raise UsageError(f"{missing}: no such directory")
     try:
-        return DirectorySource(paths, Settings())
+        return DirectoryProvider(paths, Settings())
     except ManifestError as error:
         raise UsageError(str(error)) from None

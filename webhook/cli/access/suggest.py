@@ -1,7 +1,7 @@
 """The smallest access request that would make a denied workload pass, named from the denial itself.
 
-A denial's text carries the model and the service account; a manifest is reviewed against a state directory
-and its own denials are read the same way. Nothing is contacted and nothing is written.
+The model and the service account come from the fix of each finding: from ``status.details.causes`` of a denial, from
+the findings of a manifest that is reviewed offline, or from the ``Fix:`` line of a denial that was pasted as text.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from webhook.cli.access.ledger import Ledger
 
 _USUAL = timedelta(hours=8)
-_MODELS = re.compile(r'is not allowed to read model ((?:"[^"]{1,253}"(?:, )?)+)')
-_QUOTED = re.compile(r'"([^"]{1,253})"')
-_ACCOUNT = re.compile(r"service account ([a-z0-9-]{1,63})/([a-z0-9.-]{1,253})")
 _COMMAND = re.compile(
     r"weightlock access request ([a-z0-9.-]{1,253})(?: --for (\w{1,16}))?"
     r"(?: --service-account ([a-z0-9-]{1,63})/([a-z0-9.-]{1,253}))?"
@@ -46,24 +43,16 @@ class Suggestion:
         return f"weightlock access request {self.model} --for {written(self.duration)}{who} --reason TEXT"
 
 
-def wanted(texts: Iterable[str]) -> list[tuple[str, str]]:
-    """The (model, NS/NAME) pairs that denials speak of, each once, in their order."""
-    found: dict[tuple[str, str], None] = {}
-    for text in texts:
-        flat = " ".join(text[:_MAX_TEXT].split())
-        for denial in _MODELS.finditer(flat):
-            rest = flat[denial.end() : denial.end() + 600]
-            account = _ACCOUNT.search(rest)
-            name = f"{account[1]}/{account[2]}" if account else ""
-            found.update(dict.fromkeys((model, name) for model in _QUOTED.findall(denial[1])))
-        if not found:
-            found.update(
-                dict.fromkeys(
-                    (model, f"{namespace}/{name}" if namespace else "")
-                    for model, _, namespace, name in _COMMAND.findall(flat)
-                )
-            )
-    return list(found)
+def requests_in(fixes: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the (model, NS/NAME) pairs of the access requests that fixes of denials name, each once, in order.
+
+    A fix names the next step as a command. Its syntax is a contract; the sentences of a denial are not read.
+    """
+    pairs: dict[tuple[str, str], None] = {}
+    for text in fixes:
+        for model, _, namespace, name in _COMMAND.findall(" ".join(text[:_MAX_TEXT].split())):
+            pairs[model, f"{namespace}/{name}" if namespace else ""] = None
+    return list(pairs)
 
 
 def suggest(pairs: Iterable[tuple[str, str]], ledger: Ledger | None) -> list[Suggestion]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.cli.format import people, plain, span, table, when
+from webhook.cli.format import people, span, table, when
 from webhook.core.access import Phase
+from webhook.core.kube.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ def listing(entries: Sequence[Entry], now: datetime) -> str:
             approvals(entry),
             str(entry.state.phase),
             ends(entry, now),
-            plain(entry.requester),
+            one_line(entry.requester),
         )
         for entry in entries
     ]
@@ -63,8 +64,8 @@ def detail(entry: Entry, now: datetime) -> str:
         f"For        {entry.what}",
         f"Subject    {entry.subject}" + (f" in {people(entry.namespaces)}" if entry.namespaces else ""),
         f"Duration   {span(entry.duration)}",
-        f"Reason     {plain(entry.reason)}",
-        f"Asked by   {plain(entry.requester)}{asked}",
+        f"Reason     {one_line(entry.reason)}",
+        f"Asked by   {one_line(entry.requester)}{asked}",
         f"State      {sentence(entry, now)}",
     ]
     if entry.break_glass:
@@ -72,8 +73,8 @@ def detail(entry: Entry, now: datetime) -> str:
     for number, vote in enumerate(entry.votes):
         label = "Decisions" if number == 0 else ""
         moment = f" {when(vote.time, now)}" if vote.time else ""
-        comment = f": {plain(vote.comment)}" if vote.comment else ""
-        lines.append(f"{label:<11}{plain(vote.by)} {_DONE[vote.decision]}{moment}{comment}")
+        comment = f": {one_line(vote.comment)}" if vote.comment else ""
+        lines.append(f"{label:<11}{one_line(vote.by)} {_DONE[vote.decision]}{moment}{comment}")
     if entry.approvers and entry.state.phase is Phase.PENDING:
         lines.append(f"Approvers  {entry.approvers}")
     return "\n".join([*lines, *following(entry)])
@@ -85,7 +86,7 @@ def sentence(entry: Entry, now: datetime) -> str:
     moment = when(state.ends, now) if state.ends is not None else ""
     if state.phase in (Phase.DENIED, Phase.REVOKED):
         return " ".join(
-            filter(None, [str(state.phase).lower(), f"by {plain(state.by)}" if state.by else "", moment])
+            filter(None, [str(state.phase).lower(), f"by {one_line(state.by)}" if state.by else "", moment])
         )
     if state.phase is Phase.EXPIRED and state.begins is None and not entry.break_glass:
         return f"expired, never approved by enough people, {moment}"
@@ -94,7 +95,7 @@ def sentence(entry: Entry, now: datetime) -> str:
         words.append(f"{state.approvals} of {state.needed} approvals")
         words += [f"still {count} of {group}" for group, count in state.missing]
     if state.reason:
-        words.append(plain(state.reason))
+        words.append(one_line(state.reason))
     if moment and state.phase in _ENDS:
         words.append(f"{_ENDS[state.phase]} {moment}")
     return ", ".join(words)

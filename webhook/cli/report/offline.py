@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from webhook.app.errors import UsageError
 from webhook.cli.report.view import Findings, ordered
-from webhook.core.admission.provider import Knowledge, Needs
+from webhook.core.admission.provider import evaluate_sync
 from webhook.core.admission.replay import account_of, creation_of
-from webhook.core.admission.validate import refused
+from webhook.core.admission.validate import invalid_review
 from webhook.core.kube.kinds import plural
 from webhook.core.kube.objects import group_kind
 from webhook.core.kube.review import RefusedReviewError
@@ -21,7 +21,7 @@ from webhook.core.reports.evaluate import judge_live, sensitivities
 from webhook.core.reports.results import Gathering, Resource, results_of
 from webhook.core.workloads.templates import MalformedObjectError
 from webhook.manifests.reader import ManifestError, read_path
-from webhook.offline.review import Asker, judge, request_of
+from webhook.offline.review import Requester, judge, request_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,15 +31,14 @@ if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
     from webhook.core.reports.results import Result
     from webhook.manifests.reader import Manifest
-    from webhook.offline.provider import ManifestSource
+    from webhook.offline.provider import ManifestProvider
 
-_MAX_ROUNDS = 16
 _FINAL = ("Succeeded", "Failed")
 # A directory has as many results as it has; nothing has to fit into an object.
 _NO_LIMIT = 1_000_000
 
 
-def judge_files(paths: Iterable[Path], namespace: str, source: ManifestSource) -> Findings:
+def judge_files(paths: Iterable[Path], namespace: str, source: ManifestProvider) -> Findings:
     """The findings about what the files hold, in one namespace or (empty) in all. Raises `UsageError`."""
     now = datetime.now(UTC)
     gatherings: dict[str, Gathering] = {}
@@ -64,7 +63,7 @@ def judge_files(paths: Iterable[Path], namespace: str, source: ManifestSource) -
     )
 
 
-def _workloads(paths: Iterable[Path], source: ManifestSource) -> Iterator[Manifest]:
+def _workloads(paths: Iterable[Path], source: ManifestProvider) -> Iterator[Manifest]:
     """What can run: pods that are not over, and workloads that no other object made."""
     workloads = source.snapshot().workloads
     for path in paths:
@@ -91,7 +90,7 @@ def _is_made(metadata: Document) -> bool:
 
 
 def _judge(
-    manifest: Manifest, namespace: str, source: ManifestSource, now: datetime
+    manifest: Manifest, namespace: str, source: ManifestProvider, now: datetime
 ) -> tuple[Verdict, list[Result]]:
     document = manifest.document
     metadata = document["metadata"]
@@ -102,19 +101,19 @@ def _judge(
     if resource.uid:
         return _judge_live(document, resource, source, now)
     try:
-        judged = judge(request_of(manifest, Asker(), source), source, now)
+        judged = judge(request_of(manifest, Requester(), source), source, now)
     except RefusedReviewError as error:
-        verdict = refused(error)
+        verdict = invalid_review(error)
         return verdict, results_of(resource, verdict)
     verdict = judged.verdict
-    reads = sensitivities(judged.request, source.snapshot(), judged.knowledge)
+    reads = sensitivities(judged.request, source.snapshot(), judged.fetched)
     return verdict, results_of(resource, verdict, reads)
 
 
 def _judge_live(
-    document: Document, resource: Resource, source: ManifestSource, now: datetime
+    document: Document, resource: Resource, source: ManifestProvider, now: datetime
 ) -> tuple[Verdict, list[Result]]:
-    snapshot, knowledge = source.snapshot(), Knowledge()
+    snapshot = source.snapshot()
     document = {**document, "metadata": {**document["metadata"], "namespace": resource.namespace}}
     kind = group_kind(resource.api_version, resource.kind)
     try:
@@ -122,9 +121,7 @@ def _judge_live(
         request = creation_of(document, plural(kind), f"scan-{resource.uid}", username, groups)
     except (MalformedObjectError, KeyError, ValueError) as error:
         raise UsageError(f"{resource.kind} {resource.namespace}/{resource.name}: {error}") from None
-    for _ in range(_MAX_ROUNDS):
-        outcome = judge_live(request, resource, snapshot, knowledge, now)
-        if not isinstance(outcome, Needs):
-            return outcome
-        knowledge = knowledge.joined(source.resolve(outcome))
-    raise RuntimeError(f"no verdict after {_MAX_ROUNDS} rounds of questions")
+    outcome, _ = evaluate_sync(
+        lambda fetched: judge_live(request, resource, snapshot, fetched, now), source.resolve
+    )
+    return outcome

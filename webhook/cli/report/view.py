@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from webhook.cli.format import people, plain, table, when
+from webhook.cli.format import people, table, when
+from webhook.core.kube.text import one_line
 from webhook.core.kube.time import parse_time
 from webhook.core.reports.results import OUTCOMES, Counts
 
@@ -90,7 +91,7 @@ def listing(
             lines.append(
                 f"and {counts.left_out} more in namespace {namespace}: a report lists the most serious"
             )
-    lines += [f"{name} cannot be used: {plain(text)}" for name, text in sorted(findings.problems.items())]
+    lines += [f"{name} cannot be used: {one_line(text)}" for name, text in sorted(findings.problems.items())]
     return "\n".join([*lines, _sum(findings, shown, wanted, now)])
 
 
@@ -152,14 +153,21 @@ def data(findings: Findings, wanted: Filter) -> dict[str, Any]:
 
 
 def _row(item: Result, *, namespaces: bool, wide: bool) -> list[str]:
-    message = plain(item.message)
+    message = one_line(item.message)
     if not wide and len(message) > _MAX_MESSAGE:
         message = f"{message[: _MAX_MESSAGE - 1]}…"
     action = "waived" if item.waiver else ",".join(item.actions)
-    cells = [plain(str(item.resource)), plain(item.code), plain(item.policy), action, item.outcome, message]
+    cells = [
+        one_line(str(item.resource)),
+        one_line(item.code),
+        one_line(item.policy),
+        action,
+        item.outcome,
+        message,
+    ]
     if namespaces:
-        cells.insert(0, plain(item.resource.namespace))
-    return [*cells, item.severity, plain(item.fix)] if wide else cells
+        cells.insert(0, one_line(item.resource.namespace))
+    return [*cells, item.severity, one_line(item.fix)] if wide else cells
 
 
 def _sum(findings: Findings, shown: Sequence[Result], wanted: Filter, now: datetime) -> str:

@@ -23,6 +23,7 @@ from kubernetes_asyncio.config import (
 )
 
 from webhook.cluster.client import kubeconfig
+from webhook.core.kube.review import Cause, causes_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -36,6 +37,7 @@ _CHUNK = 256 * 1024
 _MAX_ANSWER = 128 * 1024 * 1024
 _MAX_LINE = 16 * 1024 * 1024
 _MAX_ERROR = 64 * 1024
+_CODE = re.compile(r"WL[0-9]{3}")
 _USER_AGENT = "weightlock"
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
@@ -45,16 +47,25 @@ class ClusterError(Exception):
 
 
 class ApiError(Exception):
-    """The API server refused, or (``status`` 0) could not be reached. The message is one line.
+    """The API server rejected a request, or (``status`` 0) could not be reached. The message is one line.
 
-    ``more`` is the token by which a list that took too long (410) can be gone on with.
+    ``more`` is the token with which an expired list (410) can be continued. ``causes`` are the entries of
+    ``status.details.causes``: for a denial by Weightlock, one per finding, with the reason code as its reason.
     """
 
-    def __init__(self, status: int, reason: str, message: str, more: str = "") -> None:
+    def __init__(
+        self, status: int, reason: str, message: str, more: str = "", causes: tuple[Cause, ...] = ()
+    ) -> None:
         super().__init__(" ".join(message.split())[:500])
         self.status = status
         self.reason = reason
         self.more = more
+        self.causes = causes
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The reason codes of the denial, empty if another component denied the request."""
+        return tuple(cause.reason for cause in self.causes if _CODE.fullmatch(cause.reason))
 
 
 class KubeApi:
@@ -280,6 +291,7 @@ def _refusal(status: int, content: bytes) -> ApiError:
         str(document.get("reason", "")),
         str(message or f"the API server answered {status}"),
         more if isinstance(more, str) else "",
+        causes_of(document),
     )
 
 

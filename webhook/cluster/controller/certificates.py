@@ -18,10 +18,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from webhook.cluster.client.api import ApiError
-from webhook.cluster.controller.secrets import AUTHORITIES, CERTIFICATE, KEY, LIST, Secret, Secrets, leaf_of
+from webhook.cluster.controller.secrets import (
+    AUTHORITIES,
+    CERTIFICATE,
+    KEY,
+    LIST,
+    Secret,
+    Secrets,
+    serving_cert_of,
+)
 from webhook.core.certificates import bundle, store
 from webhook.core.certificates.issue import make_serving
-from webhook.core.certificates.model import Create, Issue, Note, Tell, Times, Trust, View
+from webhook.core.certificates.model import Create, Issue, PublishCAs, RecordState, SetCABundle, State, Times
 from webhook.core.certificates.planner import next_step
 from webhook.core.integrity.protection import Continued, last_change, protection, same, without_bundles
 
@@ -32,7 +40,7 @@ if TYPE_CHECKING:
     from webhook.api.config import Controller
     from webhook.cluster.client.api import KubeApi
     from webhook.core.certificates.model import Step
-    from webhook.core.certificates.store import Held
+    from webhook.core.certificates.store import StoredCA
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
 
@@ -51,16 +59,16 @@ log = logging.getLogger(__name__)
 class _Look:
     """All that was read at one moment."""
 
-    held: tuple[Held, ...]
-    strangers: tuple[Held, ...]
+    held: tuple[StoredCA, ...]
+    foreign_cas: tuple[StoredCA, ...]
     authority: Secret
     pairs: tuple[Secret, ...]
     configurations: Mapping[ObjectKey, Document | None]
-    view: View
+    view: State
 
 
 @dataclass(slots=True)
-class Kept:
+class ObjectCache:
     """What is known after a look. ``known`` are the ids of all authorities, None before the first look.
 
     ``since`` is when (monotonic) webhook configurations were first seen to hold one of ours.
@@ -88,7 +96,7 @@ class Certificates:
         expected: Mapping[ObjectKey, Document],
         paths: Mapping[ObjectKey, str],
     ) -> None:
-        self.kept = Kept()
+        self.kept = ObjectCache()
         self.continued: dict[ObjectKey, Continued] = {}
         self._api, self._secrets = api, Secrets(api, controller.namespace)
         self._settings, self._expected, self._paths = settings, expected, paths
@@ -165,16 +173,16 @@ class Certificates:
         pairs = tuple([await self._secrets.read(pair.secret) for pair in self._settings.pairs])
         configurations = {key: await self._configuration(path) for key, path in self._paths.items()}
         held = _held(authority)
-        strangers = () if held else self._strangers(pairs)
-        view = View(
+        foreign_cas = () if held else self._strangers(pairs)
+        view = State(
             tuple(h.authority for h in held),
-            {secret.name: leaf_of(secret, held) for secret in pairs},
+            {secret.name: serving_cert_of(secret, held) for secret in pairs},
             self._wanted,
             tuple(self._trusted(key, document, held) for key, document in configurations.items()),
             tuple(bundle.ids(secret.text(LIST)) for secret in pairs),
-            tuple(h.authority for h in strangers),
+            tuple(h.authority for h in foreign_cas),
         )
-        return _Look(held, strangers, authority, pairs, configurations, view)
+        return _Look(held, foreign_cas, authority, pairs, configurations, view)
 
     async def _configuration(self, path: str) -> Document | None:
         try:
@@ -184,12 +192,12 @@ class Certificates:
                 return None
             raise
 
-    def _strangers(self, pairs: tuple[Secret, ...]) -> tuple[Held, ...]:
+    def _strangers(self, pairs: tuple[Secret, ...]) -> tuple[StoredCA, ...]:
         """Who is trusted while we have no authority: those we told of before, and those the installation names."""
         texts = [secret.text(LIST) for secret in pairs]
         for document in self._expected.values():
             texts += [bundle.of_webhook(webhook) or "" for webhook in document.get("webhooks") or ()]
-        found: dict[str, Held] = {}
+        found: dict[str, StoredCA] = {}
         for text in filter(None, texts):
             try:
                 held = [store.stranger(certificate) for certificate in bundle.normalised(text)]
@@ -199,7 +207,7 @@ class Certificates:
         return tuple(found.values())
 
     def _trusted(
-        self, key: ObjectKey, document: Document | None, held: tuple[Held, ...]
+        self, key: ObjectKey, document: Document | None, held: tuple[StoredCA, ...]
     ) -> frozenset[str] | None:
         """The authorities that every webhook of a configuration holds; None where that is not ours to mend quietly."""
         webhooks = (document or {}).get("webhooks")
@@ -220,16 +228,16 @@ class Certificates:
                 await self._save(look, (*look.held, self._authority()))
                 self._count("authority")
                 log.info("made an authority")
-            case Note(authorities=authorities, why=why):
-                by_id = {h.authority.id: h for h in (*look.held, *look.strangers)}
+            case RecordState(authorities=authorities, why=why):
+                by_id = {h.authority.id: h for h in (*look.held, *look.foreign_cas)}
                 await self._save(look, tuple(by_id[a.id].noted(a) for a in authorities))
                 log.info("certificates", extra={"fields": {"what": why}})
-            case Tell():
+            case PublishCAs():
                 everyone = "".join(h.certificate for h in look.held).encode()
                 for secret in look.pairs:
                     if secret.data.get(LIST) != everyone:
                         await self._secrets.write(secret, {LIST: everyone})
-            case Trust():
+            case SetCABundle():
                 text = "".join(h.certificate for h in look.held if h.authority.retired is None)
                 for key, document in look.configurations.items():
                     if document is not None:
@@ -237,10 +245,10 @@ class Certificates:
             case Issue(part=part, authority=by, not_after=end):
                 await self._issue(look, part, by, end)
 
-    async def _save(self, look: _Look, held: tuple[Held, ...]) -> None:
+    async def _save(self, look: _Look, held: tuple[StoredCA, ...]) -> None:
         await self._secrets.write(look.authority, {AUTHORITIES: store.encode(held)})
 
-    def _authority(self) -> Held:
+    def _authority(self) -> StoredCA:
         # A name of its own: there are verifiers that look for the signer by name alone.
         name = f"Weightlock authority {x509.random_serial_number() % 2**32:08x}"
         now = datetime.now(UTC)
@@ -298,7 +306,7 @@ class Certificates:
         self.kept.made[what] = self.kept.made.get(what, 0) + 1
 
 
-def _held(secret: Secret) -> tuple[Held, ...]:
+def _held(secret: Secret) -> tuple[StoredCA, ...]:
     """The authorities in their Secret; none where it was never filled, or what is in it cannot be read."""
     text = secret.data.get(AUTHORITIES)
     if not text:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from webhook.api.base import GROUP
 from webhook.api.crds import definitions
-from webhook.cluster.cache import Kept
+from webhook.cluster.cache import ObjectCache
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.client.kinds import ResourceKind
 from webhook.cluster.client.reflector import Reflector, Timing
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from webhook.cluster.client.api import KubeApi
     from webhook.cluster.controller.certificates import Certificates
-    from webhook.cluster.controller.progress import Progress
-    from webhook.cluster.controller.reconcile import Steps
+    from webhook.cluster.controller.progress import ControllerStats
+    from webhook.cluster.controller.reconcile import Reconciler
     from webhook.cluster.events import Events
     from webhook.core.kube.fields import Document
 
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Drift:
     """What is wrong with one object; ``keep_off`` says why it is not put back, and is empty where it may be."""
 
     key: ObjectKey
@@ -67,7 +67,7 @@ class Fault:
         return self.key.kind.partition(".")[0]
 
 
-class Guard:
+class DriftController:
     """The leader calls `look` and `look_at_labels` in its rounds; whoever owns it runs ``reflectors``.
 
     ``expected`` are the webhook configurations as they should be, but for the authorities that ``certificates`` looks
@@ -77,10 +77,10 @@ class Guard:
     def __init__(
         self,
         api: KubeApi,
-        steps: Steps,
+        steps: Reconciler,
         events: Events,
         expected: Mapping[ObjectKey, Document],
-        progress: Progress,
+        progress: ControllerStats,
         *,
         version: str,
         restore: bool,
@@ -92,15 +92,15 @@ class Guard:
         self._steps = steps
         self._events = events
         self._expected = expected
-        self._progress = progress
+        self._stats = progress
         self._version = version
         self._restore = restore
         self._certificates = certificates
         self._restore_definitions = restore_definitions
         self._types = {key_of(document): document for document in definitions()}
         names = {key.name for key in expected}
-        self._configurations = Kept(lambda document: document["metadata"]["name"] in names)
-        self._definitions = Kept(lambda _: True)
+        self._configurations = ObjectCache(lambda document: document["metadata"]["name"] in names)
+        self._definitions = ObjectCache(lambda _: True)
         timing = timing or Timing()
         self.reflectors = [
             *(Reflector(api, kind, self._configurations, timing) for kind in CONFIGURATIONS),
@@ -125,8 +125,8 @@ class Guard:
         """Compare all with what it should be; report and put back. Raises `ApiError`."""
         configurations = [fault for key in self._expected if (fault := self._configuration_fault(key))]
         types = [fault for key in self._types if (fault := self._definition_fault(key))]
-        self._progress.drifted = len(configurations)
-        self._progress.drifted_definitions = len(types)
+        self._stats.drifted = len(configurations)
+        self._stats.drifted_definitions = len(types)
         faults = {fault.key: fault for fault in (*configurations, *types)}
         now = datetime.now(UTC)
         for key in (*self._expected, *self._types):
@@ -147,37 +147,37 @@ class Guard:
         for name, labels in (before or {}).items():
             changed = [label for label, value in labels.items() if now.get(name, labels).get(label) != value]
             if changed:
-                self._progress.labels_changed += 1
+                self._stats.labels_changed += 1
                 kind = ResourceKind("v1", "Namespace", "namespaces", namespaced=False)
                 key = ObjectKey("Namespace", "", name)
                 what = f"lost or got otherwise {', '.join(sorted(changed))}"
-                fault = Fault(
+                fault = Drift(
                     key, f"{kind.path()}/{name}", what, str(time.time_ns()), "a label may be meant so"
                 )
                 await self._report(_LABELS, fault, await self._read(fault), fault.keep_off, since)
 
-    def _configuration_fault(self, key: ObjectKey) -> Fault | None:
+    def _configuration_fault(self, key: ObjectKey) -> Drift | None:
         kind = next(kind for kind in CONFIGURATIONS if kind.name == key.kind)
         path, found = f"{kind.path()}/{key.name}", self._configurations.objects.get(key)
         keep_off = "" if self._restore else "controller.restore is off"
         if found is None:
-            return Fault(key, path, "is missing", "", keep_off)
+            return Drift(key, path, "is missing", "", keep_off)
         own = self._certificates
         wanted = self._expected[key].get("webhooks") if own is None else without_bundles(self._expected[key])
         other = difference(wanted, found.get("webhooks"), WEBHOOK_DEFAULTS, ignored=FILLED_IN)
         if other:
-            return Fault(key, path, f"was changed: webhooks{other}", _version_of(found), keep_off)
+            return Drift(key, path, f"was changed: webhooks{other}", _version_of(found), keep_off)
         authorities = None if own is None else own.in_office()
         if authorities is not None and not trusts_only(found, authorities):
             what = "was changed: its caBundle trusts an authority that is not ours, or none"
-            return Fault(key, path, what, _version_of(found), keep_off)
+            return Drift(key, path, what, _version_of(found), keep_off)
         return None
 
-    def _definition_fault(self, key: ObjectKey) -> Fault | None:
+    def _definition_fault(self, key: ObjectKey) -> Drift | None:
         path, found = f"{DEFINITIONS.path()}/{key.name}", self._definitions.objects.get(key)
         if found is None or "deletionTimestamp" in found["metadata"]:
             what = "is missing" if found is None else "is being deleted"
-            return Fault(
+            return Drift(
                 key, path, what, "", "its objects went with it, and without them nothing would be protected"
             )
         other = difference(self._types[key]["spec"], found.get("spec"), DEFINITION_DEFAULTS)
@@ -188,9 +188,9 @@ class Guard:
         if labelled != self._version:
             # In an upgrade the types come before the controller that knows them.
             keep_off = f"it belongs to version {labelled!s:.40}, and this controller is {self._version}"
-        return Fault(key, path, f"was changed: {other}", _version_of(found), keep_off)
+        return Drift(key, path, f"was changed: {other}", _version_of(found), keep_off)
 
-    async def _handle(self, fault: Fault) -> None:
+    async def _handle(self, fault: Drift) -> None:
         """Put it back where that may be done, and say so once for each change."""
         seen = (fault.what, fault.version)
         news = self._seen.get(fault.key) != seen
@@ -203,24 +203,24 @@ class Guard:
         if news or not trouble:
             await self._report(_CHANGED, fault, live, trouble, self._well.get(fault.key))
 
-    async def _put_back(self, fault: Fault) -> str:
+    async def _put_back(self, fault: Drift) -> str:
         """Why it could not be put back; empty where it was."""
         try:
             if fault.key in self._types:
                 await self._put_definition_back(fault)
-                self._progress.restored_definitions += 1
+                self._stats.restored_definitions += 1
             else:
                 found = self._configurations.objects.get(fault.key)
                 wanted = self._expected[fault.key]
                 if self._certificates is not None:
                     wanted = self._certificates.filled_in(wanted)
                 if await self._steps.restore(fault.path, wanted, found):
-                    self._progress.restored += 1
+                    self._stats.restored += 1
         except ApiError as error:
             return f"the API server refused: {error}"
         return ""
 
-    async def _put_definition_back(self, fault: Fault) -> None:
+    async def _put_definition_back(self, fault: Drift) -> None:
         """As a whole, since a field that another manager owns survives an apply."""
         patch = [
             {"op": "test", "path": "/metadata/resourceVersion", "value": fault.version},
@@ -228,7 +228,7 @@ class Guard:
         ]
         await self._api.request("PATCH", fault.path, body=patch, content_type="application/json-patch+json")
 
-    async def _read(self, fault: Fault) -> Document | None:
+    async def _read(self, fault: Drift) -> Document | None:
         """The object with its managedFields, which the watches drop."""
         try:
             return await self._api.get(fault.path)
@@ -236,7 +236,7 @@ class Guard:
             return None
 
     async def _report(
-        self, reason: str, fault: Fault, live: Document | None, trouble: str, since: datetime | None
+        self, reason: str, fault: Drift, live: Document | None, trouble: str, since: datetime | None
     ) -> None:
         """Tell it; ``since`` is when all was still well."""
         writer = last_writer(live, since) if live is not None else None

@@ -1,4 +1,4 @@
-"""Leader election on a Lease: of several replicas one acts, and stops acting before another may begin.
+"""LeaderElector election on a Lease: of several replicas one acts, and stops acting before another may begin.
 
 The rules are those of client-go (tools/leaderelection): a lease is taken over only after this process
 itself has seen it unchanged for its whole duration, since clocks differ; and a leader that could not renew
@@ -31,7 +31,7 @@ _CONFLICTS = (404, 409)
 log = logging.getLogger(__name__)
 
 
-class Leader:
+class LeaderElector:
     """One candidate for one lease. ``leading`` says whether it may act."""
 
     def __init__(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from webhook.core.access.expiry import ENDED, Holder
+from webhook.core.access.expiry import ENDED, PodWithWeights
 from webhook.core.admission.subject import service_account_of
 from webhook.core.facts import gather
 from webhook.core.kube.fields import MalformedObjectError
@@ -19,7 +19,7 @@ from webhook.core.kube.time import parse_time
 from webhook.core.workloads.templates import PodTemplate
 
 if TYPE_CHECKING:
-    from webhook.cluster.cache import Kept
+    from webhook.cluster.cache import ObjectCache
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.kube.fields import Document
 
@@ -36,19 +36,19 @@ class _Absent(dict[ObjectKey, Any]):
 
 class _Looked(NamedTuple):
     pod: Document
-    holder: Holder | None
+    holder: PodWithWeights | None
 
 
-class Holders:
+class PodsWithWeights:
     """The pods among ``pods`` that hold weights, with the models they read."""
 
-    def __init__(self, pods: Kept, again: int = AGAIN) -> None:
+    def __init__(self, pods: ObjectCache, again: int = AGAIN) -> None:
         self._pods = pods
         self._again = again
         self._looked: dict[ObjectKey, _Looked] = {}
         self._queue: deque[ObjectKey] = deque()
 
-    def look(self, snapshot: Snapshot) -> list[Holder]:
+    def look(self, snapshot: Snapshot) -> list[PodWithWeights]:
         """All of them, as of this round."""
         pods = self._pods.objects
         for _ in range(min(self._again, len(self._queue))):
@@ -58,7 +58,7 @@ class Holders:
                 self._queue.append(key)
             else:
                 del self._looked[key]
-        found: list[Holder] = []
+        found: list[PodWithWeights] = []
         for key, pod in pods.items():
             known = self._looked.get(key)
             if known is None:
@@ -70,7 +70,7 @@ class Holders:
         return found
 
 
-def _look(pod: Document, snapshot: Snapshot) -> Holder | None:
+def _look(pod: Document, snapshot: Snapshot) -> PodWithWeights | None:
     """What a pod holds; None for nothing. One that cannot be understood reads none we could name."""
     metadata = pod["metadata"]
     lookup = Lookup(snapshot.objects, _Absent())
@@ -85,4 +85,6 @@ def _look(pod: Document, snapshot: Snapshot) -> Holder | None:
         return None
     marked = (metadata.get("annotations") or {}).get(ENDED, "")
     account, created = service_account_of(pod), parse_time(metadata.get("creationTimestamp"))
-    return Holder(metadata["namespace"], metadata["name"], metadata["uid"], account, models, created, marked)
+    return PodWithWeights(
+        metadata["namespace"], metadata["name"], metadata["uid"], account, models, created, marked
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Progress:
+class ControllerStats:
     """Counts since the process began, and moments in Unix time.
 
     ``last_round`` is when a round last ended well, None before the first; ``drifted`` is how many webhook

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from webhook.api.access import AccessApproval, AccessRequest
 from webhook.api.base import API_VERSION
 from webhook.cluster.client.api import ApiError
-from webhook.cluster.controller.settled_statuses import FINAL, Told
+from webhook.cluster.controller.settled_statuses import FINAL, SettledStatuses
 from webhook.cluster.events import access_reference, pod_reference
-from webhook.core.access.expiry import ENDED, due
+from webhook.core.access.expiry import ENDED, expiring
 from webhook.core.access.notices import notice
 from webhook.core.access.status import approval_status, request_status
 from webhook.core.admission.snapshot import APPROVALS, REQUESTS
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from webhook.cluster.client.api import KubeApi
     from webhook.cluster.events import Events
     from webhook.core.access import Signer, Verifier
-    from webhook.core.access.expiry import Due, Holder
+    from webhook.core.access.expiry import ExpiringAccess, PodWithWeights
     from webhook.core.access.notices import Notice
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.integrity.protection import Protection
@@ -51,7 +51,7 @@ _KEPT = ("name", "labels", "annotations")
 log = logging.getLogger(__name__)
 
 
-class Steps:
+class Reconciler:
     """The steps, over one API server."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Steps:
         self._events = events
         self._signer = signer
         self._news = news
-        self._told_requests, self._told_approvals = Told(), Told()
+        self._told_requests, self._told_approvals = SettledStatuses(), SettledStatuses()
         self.signed = 0
         self.ignored = 0
 
@@ -75,7 +75,7 @@ class Steps:
         What bears a status was looked at before and refused: an object is signed at first sight or never.
         """
         done: set[str] = set()
-        verifier = snapshot.access.reader.verifier
+        verifier = snapshot.access.parser.verifier
         if self._signer is None or verifier is None:
             return done
         for kind, model in ((REQUESTS, AccessRequest), (APPROVALS, AccessApproval)):
@@ -108,11 +108,11 @@ class Steps:
 
     async def tell(self, snapshot: Snapshot, now: datetime) -> None:
         """Write the status of every request and approval that bears another, and send the news."""
-        book = snapshot.access
+        index = snapshot.access
         told = self._told_requests
-        for document in told.open(book, snapshot.objects.each(REQUESTS)):
+        for document in told.open(index, snapshot.objects.each(REQUESTS)):
             before = document.get("status") or {}
-            status = request_status(book, document["metadata"]["name"], before, now)
+            status = request_status(index, document["metadata"]["name"], before, now)
             if not _settled(snapshot, document):
                 continue
             if status != before:
@@ -121,22 +121,22 @@ class Steps:
             elif status["state"] in FINAL:
                 told.close(document)
         told = self._told_approvals
-        for document in told.open(book, snapshot.objects.each(APPROVALS)):
-            status = approval_status(book, document["metadata"]["name"])
+        for document in told.open(index, snapshot.objects.each(APPROVALS)):
+            status = approval_status(index, document["metadata"]["name"])
             if not _settled(snapshot, document):
                 continue
             if status != (document.get("status") or {}):
                 await self._write_status(document, status)
             else:
                 told.close(document)
-        self.ignored = len(book.problems)
+        self.ignored = len(index.problems)
 
     async def _announce(
         self, snapshot: Snapshot, document: Document, before: Document, status: Document
     ) -> None:
         """Send the news of a change, and make an emergency loud where it happened."""
         name = document["metadata"]["name"]
-        ask = snapshot.access.ask(name)
+        ask = snapshot.access.parsed(name)
         news = notice(ask, document["spec"].get("reason", ""), before, status) if ask is not None else None
         if ask is None or news is None:
             return
@@ -158,16 +158,16 @@ class Steps:
             return False
         return True
 
-    async def end(self, snapshot: Snapshot, pods: Iterable[Holder], now: datetime) -> None:
+    async def end(self, snapshot: Snapshot, pods: Iterable[PodWithWeights], now: datetime) -> None:
         """Warn before a grant ends, and end what runs on after it."""
         rules = {name: model.spec.access for name, model in snapshot.models.items()}
-        for item in due(pods, snapshot.access, rules, now):
+        for item in expiring(pods, snapshot.access, rules, now):
             if item.within is not None:
                 await self._warn(item)
             else:
                 await self._end(item, now)
 
-    async def _warn(self, item: Due) -> None:
+    async def _warn(self, item: ExpiringAccess) -> None:
         minutes = int(item.within.total_seconds() // 60) if item.within is not None else 0
         at = format_time(item.ends)
         message = (
@@ -176,7 +176,7 @@ class Steps:
         )
         await self._tell_both(item, "AccessEnding", message, once=f"{at}/{minutes}")
 
-    async def _end(self, item: Due, now: datetime) -> None:
+    async def _end(self, item: ExpiringAccess, now: datetime) -> None:
         at = format_time(item.ends)
         what = "the pod is evicted" if item.on_expiry == "evict" else "its key is wiped"
         message = f'access to model "{item.model}" ended at {at}: {what}'
@@ -188,7 +188,7 @@ class Steps:
             return
         await self._evict(path, item, (now - item.ends).total_seconds())
 
-    async def _mark(self, path: str, item: Due, at: str) -> None:
+    async def _mark(self, path: str, item: ExpiringAccess, at: str) -> None:
         """The broker refuses to renew the key, and the sidecar wipes it; the mark is for people and their
         tools.
         """
@@ -196,7 +196,7 @@ class Steps:
             patch = {"metadata": {"uid": item.holder.uid, "annotations": {ENDED: at}}}
             await self._patch(path, patch, _MERGE_PATCH)
 
-    async def _evict(self, path: str, item: Due, overdue: float) -> None:
+    async def _evict(self, path: str, item: ExpiringAccess, overdue: float) -> None:
         options = {"preconditions": {"uid": item.holder.uid}}
         metadata = {"name": item.holder.name, "namespace": item.holder.namespace}
         eviction = {
@@ -215,7 +215,7 @@ class Steps:
             elif error.status not in (404, 409, 429):
                 raise
 
-    async def _tell_both(self, item: Due, reason: str, message: str, once: str) -> None:
+    async def _tell_both(self, item: ExpiringAccess, reason: str, message: str, once: str) -> None:
         holder = item.holder
         pod = pod_reference(holder.namespace, holder.name, holder.uid)
         await self._events.tell(pod, reason, message, once=once, warning=True)
@@ -279,8 +279,8 @@ def _signature(
 
 
 def _settled(snapshot: Snapshot, document: Document) -> bool:
-    """Whether an object's signature is decided on, so that a status may be written: see `Steps.sign`."""
-    verifier = snapshot.access.reader.verifier
+    """Whether an object's signature is decided on, so that a status may be written: see `Reconciler.sign`."""
+    verifier = snapshot.access.parser.verifier
     return verifier is None or bool((document.get("spec") or {}).get("signature"))
 
 

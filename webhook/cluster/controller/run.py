@@ -10,21 +10,21 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from webhook.cluster.cache import PODS, Kept, slim_pod
+from webhook.cluster.cache import PODS, ObjectCache, slim_pod
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.client.reflector import Reflector, Timing
 from webhook.cluster.controller.certificates import Certificates
-from webhook.cluster.controller.drift_guard import Guard
-from webhook.cluster.controller.leader_election import Leader
+from webhook.cluster.controller.drift_guard import DriftController
+from webhook.cluster.controller.leader_election import LeaderElector
 from webhook.cluster.controller.notify import Notifier
-from webhook.cluster.controller.pods import Holders
-from webhook.cluster.controller.progress import Progress
-from webhook.cluster.controller.reconcile import Steps, is_undecided
+from webhook.cluster.controller.pods import PodsWithWeights
+from webhook.cluster.controller.progress import ControllerStats
+from webhook.cluster.controller.reconcile import Reconciler, is_undecided
 from webhook.cluster.controller.watches import CONFIGURATIONS, holds_weights
 from webhook.cluster.events import Events
 from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.scanner import Scanner
-from webhook.cluster.snapshot_provider import ClusterSource
+from webhook.cluster.snapshot_provider import ClusterProvider
 from webhook.core.admission.provider import NotReadyError
 from webhook.core.admission.snapshot import APPROVALS, REQUESTS
 from webhook.core.integrity.protection import Protection, protection
@@ -53,32 +53,32 @@ class Controller:
 
     def __init__(
         self,
-        source: ClusterSource,
+        source: ClusterProvider,
         config: Config,
         signer: Signer | None,
         expected: Mapping[ObjectKey, Document],
     ) -> None:
         self.source = source
-        self.progress = Progress()
+        self.stats = ControllerStats()
         self._expected = expected
-        self._pods = Kept(holds_weights, slim_pod)
-        self._holders = Holders(self._pods)
+        self._pods = ObjectCache(holds_weights, slim_pod)
+        self._holders = PodsWithWeights(self._pods)
         settings, events = config.controller, Events(source.api)
         self.scanner = Scanner(source, events, config.reports) if config.reports.enabled else None
         self.notifier = Notifier(settings.receivers)
-        self.steps = Steps(source.api, events, signer, self.notifier.tell)
+        self.steps = Reconciler(source.api, events, signer, self.notifier.tell)
         paths = {key: _path(key) for key in expected}
         self.certificates = (
             Certificates(source.api, settings, settings.certificates, expected, paths)
             if settings.certificates is not None
             else None
         )
-        self.guard = Guard(
+        self.guard = DriftController(
             source.api,
             self.steps,
             events,
             expected,
-            self.progress,
+            self.stats,
             version=version("weightlock"),
             restore=settings.restore,
             restore_definitions=settings.restore_definitions,
@@ -88,7 +88,7 @@ class Controller:
         self._reflectors = [Reflector(source.api, PODS, pods, Timing()), *self.guard.reflectors]
         self._settling = timedelta(seconds=settings.settle_seconds)
         self._well = time.monotonic()
-        self.leader = Leader(source.api, settings.namespace, settings.lease, settings.identity)
+        self.leader = LeaderElector(source.api, settings.namespace, settings.lease, settings.identity)
 
     @classmethod
     @asynccontextmanager
@@ -103,7 +103,7 @@ class Controller:
         async with AsyncExitStack() as stack:
             # With selfManaged it is the controller that makes the authorities.
             source = await stack.enter_async_context(
-                ClusterSource.connect(config, verifier=verifier, authorities_later=True)
+                ClusterProvider.connect(config, verifier=verifier, authorities_later=True)
             )
             controller = cls(source, config, signer, expected)
             tasks = [asyncio.create_task(reflector.run()) for reflector in controller._reflectors]
@@ -122,7 +122,7 @@ class Controller:
 
     def internal_error(self) -> None:
         """A task beside the rounds failed."""
-        self.progress.internal_errors += 1
+        self.stats.internal_errors += 1
 
     def _unread(self) -> str | None:
         for reflector in self._reflectors:
@@ -139,13 +139,13 @@ class Controller:
         """Round after round; what goes wrong in one is logged and tried again in the next."""
         said = ""
         self._well = time.monotonic()
-        self.progress.begin()
+        self.stats.begin()
         while True:
             try:
                 await self.round(datetime.now(UTC))
                 self._well = time.monotonic()
-                self.progress.rounds += 1
-                self.progress.last_round = time.time()
+                self.stats.rounds += 1
+                self.stats.last_round = time.time()
                 await asyncio.sleep(ROUND_SECONDS)
             except NotReadyError as error:
                 if str(error) != said:
@@ -153,11 +153,11 @@ class Controller:
                     log.info("waiting", extra={"fields": {"why": said}})
                 await asyncio.sleep(ROUND_SECONDS)
             except ApiError as error:
-                self.progress.failed_rounds += 1
+                self.stats.failed_rounds += 1
                 log.warning("a round failed", extra={"fields": {"why": str(error), "status": error.status}})
                 await asyncio.sleep(_BACKOFF_SECONDS)
             except Exception:
-                self.progress.failed_rounds += 1
+                self.stats.failed_rounds += 1
                 self.internal_error()
                 log.exception("internal error")
                 await asyncio.sleep(_BACKOFF_SECONDS)

@@ -15,13 +15,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from webhook.core.certificates.issue import names_of
-from webhook.core.certificates.model import Leaf
+from webhook.core.certificates.model import ServingCert
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from webhook.cluster.client.api import KubeApi
-    from webhook.core.certificates.store import Held
+    from webhook.core.certificates.store import StoredCA
 
 AUTHORITIES, CERTIFICATE, KEY, LIST = "authorities.json", "tls.crt", "tls.key", "ca.crt"
 _MERGE_PATCH = "application/merge-patch+json"
@@ -68,7 +68,7 @@ class Secrets:
         return f"/api/v1/namespaces/{quote(self.namespace, safe='')}/secrets/{quote(name, safe='')}"
 
 
-def leaf_of(secret: Secret, authorities: Iterable[Held]) -> Leaf | None:
+def serving_cert_of(secret: Secret, authorities: Iterable[StoredCA]) -> ServingCert | None:
     """The serving certificate in a Secret, with the authority that signed it; None where no pair can be used."""
     try:
         certificate = x509.load_pem_x509_certificate(secret.data.get(CERTIFICATE, b""))
@@ -79,10 +79,10 @@ def leaf_of(secret: Secret, authorities: Iterable[Held]) -> Leaf | None:
     except (ValueError, TypeError):
         return None
     signer = next((held.authority.id for held in authorities if _signed(certificate, held)), "")
-    return Leaf(signer, certificate.not_valid_before_utc, certificate.not_valid_after_utc, names)
+    return ServingCert(signer, certificate.not_valid_before_utc, certificate.not_valid_after_utc, names)
 
 
-def _signed(certificate: x509.Certificate, held: Held) -> bool:
+def _signed(certificate: x509.Certificate, held: StoredCA) -> bool:
     try:
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(held.certificate.encode()))
     except (ValueError, TypeError, InvalidSignature):

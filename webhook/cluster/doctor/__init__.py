@@ -1,4 +1,4 @@
-"""``weightlock doctor``: looks at a cluster from outside, as an admin, and says what is wrong and how to mend it.
+"""``weightlock doctor``: diagnose an installation from outside, as an admin, and suggest fixes.
 
-It reads, and creates dry-run objects only: nothing it does stays.
+It reads objects and creates objects by dry run only. It changes nothing.
 """

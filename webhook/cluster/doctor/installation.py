@@ -1,11 +1,11 @@
-"""Checks of what the chart installed: types, webhook configurations, their guard, Deployments and exemptions."""
+"""Check the objects of the chart: CRDs, webhook configurations, their guard, Deployments and exemptions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.crds import definitions
-from webhook.cluster.doctor.installation_view import Finding, Patient, SkippedError
+from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError
 from webhook.core.integrity.drift import (
     DEFINITION_DEFAULTS,
     FILLED_IN,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
 
 KINDS = {"validating": "ValidatingWebhookConfiguration", "mutating": "MutatingWebhookConfiguration"}
-# Without their pods a cluster does not start again.
+# A cluster cannot restart without the pods of these namespaces.
 _NEEDED_EXEMPT = frozenset({"kube-system"})
 _BY_NAME = "kubernetes.io/metadata.name"
 _VERSION = "app.kubernetes.io/version"
@@ -31,68 +31,72 @@ _MOST_SECONDS = 10
 _ON_DISK = "apiserver_manifest_admission_config_controller_last_config_info{"
 
 
-async def types(patient: Patient) -> Sequence[Finding]:
-    """The definitions are those of this version."""
+async def types(view: Installation) -> Sequence[CheckResult]:
+    """Check that the CRDs are those of this version."""
     faults = []
-    for wanted in definitions():
-        name = wanted["metadata"]["name"]
-        found = await patient.find(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
-        if found is None:
-            fix = "put it back together with its objects, from a backup: docs/runbook.md#a-type-was-deleted"
-            faults.append(Finding("fail", f"{name} is missing, and its objects with it", fix))
+    for expected in definitions():
+        name = expected["metadata"]["name"]
+        live = await view.find(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
+        if live is None:
+            fix = "restore it and its objects from a backup: docs/runbook.md#a-type-was-deleted"
+            faults.append(CheckResult("fail", f"{name} and all its objects are missing", fix))
             continue
-        version = (found["metadata"].get("labels") or {}).get(_VERSION, patient.version)
-        other = difference(wanted["spec"], found.get("spec"), DEFINITION_DEFAULTS)
-        if other is not None and version != patient.version:
-            fix = f"use the command of version {version}, or upgrade: {patient.upgrade}"
+        version = (live["metadata"].get("labels") or {}).get(_VERSION, view.version)
+        other = difference(expected["spec"], live.get("spec"), DEFINITION_DEFAULTS)
+        if other is not None and version != view.version:
+            fix = f"use the command of version {version}, or upgrade: {view.upgrade}"
             faults.append(
-                Finding("warn", f"{name} is of version {version}, this command of {patient.version}", fix)
+                CheckResult(
+                    "warn", f"{name} has version {version}, this command has version {view.version}", fix
+                )
             )
         elif other is not None:
-            faults.append(Finding("fail", f"{name} was changed: {other}{_by(found)}", patient.upgrade))
-    return faults or [
-        Finding("ok", f"{len(definitions())} definitions, as version {patient.version} ships them")
-    ]
+            faults.append(CheckResult("fail", f"{name} was changed: {other}{_by(live)}", view.upgrade))
+    return faults or [CheckResult("ok", f"{len(definitions())} CRDs, unchanged from version {view.version}")]
 
 
-async def configurations(patient: Patient) -> Sequence[Finding]:
-    """The webhook configurations are there, as the chart made them, and close the cluster when nobody answers."""
-    expected = {item.get("kind"): item for item in await patient.mounted("webhooks", "webhooks.yaml")}
-    # What the chart rendered may hold a bundle from before; whether the right one is trusted is another check's.
-    kept = await _keeps_certificates(patient)
+async def configurations(view: Installation) -> Sequence[CheckResult]:
+    """Check that the webhook configurations exist, match the chart and fail closed."""
+    expected = {item.get("kind"): item for item in await view.mounted("webhooks", "webhooks.yaml")}
+    # The chart's copy may contain an old caBundle. Another check verifies the trusted CA.
+    kept = await _keeps_certificates(view)
     faults = []
     for kind, name in KINDS.items():
-        found = await patient.configuration(kind)
-        if found is None:
+        live = await view.configuration(kind)
+        if live is None:
             faults.append(
-                Finding("fail", f"{name} {patient.name} is missing: nothing is governed", patient.upgrade)
+                CheckResult(
+                    "fail", f"{name} {view.name} is missing: Weightlock covers no namespace", view.upgrade
+                )
             )
             continue
-        wanted = expected.get(name)
+        rendered = expected.get(name)
         other = (
             difference(
-                without_bundles(wanted) if kept else wanted["webhooks"],
-                found.get("webhooks"),
+                without_bundles(rendered) if kept else rendered["webhooks"],
+                live.get("webhooks"),
                 WEBHOOK_DEFAULTS,
                 ignored=FILLED_IN,
             )
-            if wanted is not None
-            else next(_loose(found.get("webhooks") or ()), None)
+            if rendered is not None
+            else next(_loose(live.get("webhooks") or ()), None)
         )
         if other is not None:
             faults.append(
-                Finding("fail", f"{name} was changed: webhooks{other}{_by(found)}", patient.upgrade)
+                CheckResult("fail", f"{name} was changed: webhooks{other}{_by(live)}", view.upgrade)
             )
-    how = "as the chart made them" if expected else "failurePolicy Fail; not compared with the chart's"
-    return faults or [Finding("ok", f"both, {how}")]
+    how = "unchanged from the chart" if expected else "failurePolicy Fail, not compared with the chart"
+    return faults or [
+        CheckResult("ok", f"both configurations are {how}" if expected else f"both configurations have {how}")
+    ]
 
 
-async def exemptions(patient: Patient) -> Sequence[Finding]:
-    """Namespaces are left out by name only, and no more of them than must be."""
+async def exemptions(view: Installation) -> Sequence[CheckResult]:
+    """Check that exemptions are by namespace name only, and that no unnecessary namespace is exempt."""
     names: set[str] = set()
     for kind, name in KINDS.items():
-        found = await patient.configuration(kind)
-        for webhook in (found or {}).get("webhooks") or ():
+        live = await view.configuration(kind)
+        for webhook in (live or {}).get("webhooks") or ():
             chosen = webhook.get("namespaceSelector") or {}
             expressions = chosen.get("matchExpressions") or ()
             if (
@@ -100,118 +104,126 @@ async def exemptions(patient: Patient) -> Sequence[Finding]:
                 or webhook.get("objectSelector")
                 or not all(map(_is_by_name, expressions))
             ):
-                what = f"{name} {patient.name} leaves out by labels that people can choose"
-                return [Finding("fail", what, patient.upgrade)]
+                what = f"{name} {view.name} exempts namespaces by labels that users can set"
+                return [CheckResult("fail", what, view.upgrade)]
             names.update(value for expression in expressions for value in expression.get("values") or ())
     if not names:
         raise SkippedError("no webhook configuration")
-    there = {item["metadata"]["name"] for item in await patient.items("/api/v1/namespaces")}
-    fix = (
-        "leave it out of exemptNamespaces unless nodes need it to start: whoever writes there is not governed"
-    )
+    there = {item["metadata"]["name"] for item in await view.items("/api/v1/namespaces")}
+    fix = "remove it from exemptNamespaces unless nodes need it to start: Weightlock does not cover it"
     odd = [
-        Finding(
-            "warn", f"exempt, but does not exist: whoever creates namespace {name} is not governed in it", fix
+        CheckResult(
+            "warn",
+            f"namespace {name} is exempt but does not exist: any user that creates it bypasses Weightlock",
+            fix,
         )
         for name in sorted(names - there)
     ]
-    surprising = sorted((names & there) - _NEEDED_EXEMPT - {patient.namespace})
+    surprising = sorted((names & there) - _NEEDED_EXEMPT - {view.namespace})
     if surprising:
-        odd.append(Finding("warn", f"also exempt: {', '.join(surprising)}", fix))
-    return odd or [Finding("ok", f"only {', '.join(sorted(names))}")]
+        odd.append(CheckResult("warn", f"also exempt: {', '.join(surprising)}", fix))
+    return odd or [CheckResult("ok", f"only {', '.join(sorted(names))}")]
 
 
-async def guard(patient: Patient) -> Sequence[Finding]:
-    """The API server's own policy keeps the webhook configurations from being changed."""
+async def guard(view: Installation) -> Sequence[CheckResult]:
+    """Check that a ValidatingAdmissionPolicy protects the webhook configurations."""
     base = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
-    policy = await patient.find(f"{base}ies/{patient.name}-guard")
-    binding = await patient.find(f"{base}ybindings/{patient.name}-guard")
-    fix = f"{patient.upgrade} --set guard.enabled=true"
+    policy = await view.find(f"{base}ies/{view.name}-guard")
+    binding = await view.find(f"{base}ybindings/{view.name}-guard")
+    fix = f"{view.upgrade} --set guard.enabled=true"
     if policy is None or binding is None:
-        what = "whoever may write webhook configurations may take Weightlock's away"
-        return [Finding("warn", f"no policy guards it: {what}", fix)]
+        what = "any user with write access to webhook configurations can delete Weightlock's"
+        return [CheckResult("warn", f"the guard policy is missing: {what}", fix)]
     if (
         policy["spec"].get("failurePolicy", "Fail") != "Fail"
         or "Deny" not in binding["spec"]["validationActions"]
     ):
-        return [
-            Finding("fail", f"the policy {patient.name}-guard was loosened{_by(binding)}", patient.upgrade)
-        ]
-    return [Finding("ok", "the API server's own policy guards them")]
+        return [CheckResult("fail", f"the policy {view.name}-guard was weakened{_by(binding)}", view.upgrade)]
+    return [CheckResult("ok", "a ValidatingAdmissionPolicy protects the webhook configurations")]
 
 
-async def deployments(patient: Patient) -> Sequence[Finding]:
-    """Every part runs with all its replicas, in the version of this command."""
-    found = {part: await patient.deployment(part) for part in _PARTS}
+async def deployments(view: Installation) -> Sequence[CheckResult]:
+    """Check that every component runs with all replicas, in the version of this command."""
+    parts = {part: await view.deployment(part) for part in _PARTS}
     faults, healthy = [], []
-    if found["webhook"] is None and not (url := await _outside(patient)):
+    if parts["webhook"] is None and not (url := await _outside(view)):
         faults.append(
-            Finding("fail", "no Deployment of the webhook: nobody answers the API server", patient.upgrade)
+            CheckResult(
+                "fail",
+                "the webhook's Deployment is missing: the API server has no webhook to call",
+                view.upgrade,
+            )
         )
-    elif found["webhook"] is None:
+    elif parts["webhook"] is None:
         healthy.append(f"webhook outside the cluster at {url}")
-    for part, item in found.items():
+    for part, item in parts.items():
         if item is None:
             continue
-        fault = _deployment_fault(patient, part, item)
+        fault = _deployment_fault(view, part, item)
         if fault is not None:
             faults.append(fault)
         else:
             healthy.append(f"{part} {item['spec'].get('replicas', 1)}/{item['spec'].get('replicas', 1)}")
-    if found["controller"] is None:
+    if parts["controller"] is None:
         faults.append(
-            Finding("warn", "no controller: nothing ends grants or puts webhook configurations back", "")
+            CheckResult(
+                "warn",
+                "no controller: running pods outlive their grants, and webhook configurations are not restored",
+                "",
+            )
         )
-    return faults or [Finding("ok", ", ".join(healthy))]
+    return faults or [CheckResult("ok", ", ".join(healthy))]
 
 
-def _deployment_fault(patient: Patient, part: str, item: Document) -> Finding | None:
+def _deployment_fault(view: Installation, part: str, item: Document) -> CheckResult | None:
     spec, status = item["spec"], item.get("status") or {}
-    wanted, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
-    name = f"{patient.name}-{part}"
-    if ready < wanted or status.get("updatedReplicas", 0) < wanted:
-        kubectl = f"kubectl -n {patient.namespace}"
+    replicas, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
+    name = f"{view.name}-{part}"
+    if ready < replicas or status.get("updatedReplicas", 0) < replicas:
+        kubectl = f"kubectl -n {view.namespace}"
         fix = f"{kubectl} describe deployment/{name}; {kubectl} logs deployment/{name}"
-        return Finding(
-            "fail" if ready == 0 else "warn", f"{part}: {ready} of {wanted} replicas are ready", fix
+        return CheckResult(
+            "fail" if ready == 0 else "warn", f"{part}: {ready} of {replicas} replicas are ready", fix
         )
     version = (item["metadata"].get("labels") or {}).get(_VERSION, "")
-    if version and version != patient.version:
-        fix = f"pip install weightlock=={version}, or upgrade the cluster: {patient.upgrade}"
-        return Finding("warn", f"{part} is version {version}, this command {patient.version}", fix)
-    if part == "webhook" and wanted < 2:
-        fix = f"{patient.upgrade} --set webhook.replicas=2"
-        return Finding(
-            "warn", "one replica of the webhook: while it restarts, governed namespaces are closed", fix
+    if version and version != view.version:
+        fix = f"pip install weightlock=={version}, or upgrade the cluster: {view.upgrade}"
+        return CheckResult(
+            "warn", f"{part} has version {version}, this command has version {view.version}", fix
+        )
+    if part == "webhook" and replicas < 2:
+        fix = f"{view.upgrade} --set webhook.replicas=2"
+        return CheckResult(
+            "warn", "the webhook has one replica: covered namespaces are closed while it restarts", fix
         )
     return None
 
 
-async def manifests(patient: Patient) -> Sequence[Finding]:
-    """Whether the API server has admission configuration on its disk, which nobody can take away through the API."""
-    text = await patient.text("/metrics")
+async def manifests(view: Installation) -> Sequence[CheckResult]:
+    """Check whether the API server has admission configuration on its disk, which the API cannot remove."""
+    text = await view.text("/metrics")
     if any(line.startswith(_ON_DISK) for line in text.splitlines()):
-        return [Finding("ok", "the API server asked has some")]
-    name = f"{patient.name}-apiserver-manifests"
+        return [CheckResult("ok", "the queried API server has admission configuration on its disk")]
+    name = f"{view.name}-apiserver-manifests"
     try:
-        meant = await patient.own("configmaps", name)
+        expected = await view.own("configmaps", name)
     except SkippedError:
-        meant = None
-    if meant is None:
-        return [Finding("ok", "none; see apiServerManifests in the chart's values")]
-    what = f"the files in ConfigMap {name} are not on the disk of the API server asked"
-    return [Finding("warn", what, "docs/install.md#webhooks-that-nobody-can-remove-through-the-api")]
+        expected = None
+    if expected is None:
+        return [CheckResult("ok", "none (see apiServerManifests in the chart's values)")]
+    what = f"the files in ConfigMap {name} are not on the disk of the queried API server"
+    return [CheckResult("warn", what, "docs/install.md#webhook-configurations-from-the-api-servers-disk")]
 
 
-async def _keeps_certificates(patient: Patient) -> bool:
-    """Whether the controller makes the certificates, and puts its authorities into the configurations."""
-    documents = await patient.mounted("config", "controller.yaml")
+async def _keeps_certificates(view: Installation) -> bool:
+    """Return whether the controller issues the certificates and writes its CAs into the configurations."""
+    documents = await view.mounted("config", "controller.yaml")
     return any((item.get("controller") or {}).get("certificates") is not None for item in documents)
 
 
-async def _outside(patient: Patient) -> str:
-    found = await patient.configuration("validating")
-    webhooks = (found or {}).get("webhooks") or [{}]
+async def _outside(view: Installation) -> str:
+    live = await view.configuration("validating")
+    webhooks = (live or {}).get("webhooks") or [{}]
     return str((webhooks[0].get("clientConfig") or {}).get("url", ""))
 
 

@@ -1,6 +1,6 @@
-"""What is examined: one cluster with one release of Weightlock, read under the rights of whoever runs the command.
+"""The view of one installation in one cluster, with the permissions of the user that runs the command.
 
-Every read may be forbidden, and a check that may not read is skipped, never failed. Nothing here writes but by dry run.
+Any read may be forbidden. A check without read access is skipped and never fails. This module writes by dry run only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
 
     Result = Literal["ok", "warn", "fail", "skipped"]
-    Examine = Callable[["Patient"], Awaitable[Sequence["Finding"]]]
+    Examine = Callable[["Installation"], Awaitable[Sequence["CheckResult"]]]
 
 MOST = 20_000
 _PAGE = 500
@@ -38,14 +38,17 @@ _FORBIDDEN = re.compile(
 
 _PATH = re.compile(r'^.*cannot (\w+) path "([^"]+)".*$')
 
+# The API server's own words for an error of an admission webhook.
+_BY_WEBHOOK = re.compile(r"failed calling webhook|denied the request")
+
 
 class SkippedError(Exception):
-    """A check does not apply or may not be made; the message says why."""
+    """A check does not apply or is not permitted. The message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report. ``fix`` is what to do, with exact commands; empty where nothing is to be done."""
+class CheckResult:
+    """One line of the report. ``fix`` is the next step with exact commands, or empty."""
 
     result: Result
     what: str
@@ -53,8 +56,8 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Patient:
-    """``name`` is what the chart's objects begin with, ``release`` what Helm calls them; ``version`` is the command's.
+class Installation:
+    """``name`` is the prefix of the chart's objects, ``release`` the Helm release, ``version`` the command's.
 
     All reads raise `ApiError` and `SkippedError`.
     """
@@ -68,31 +71,34 @@ class Patient:
     _read: dict[str, Document | ApiError] = field(default_factory=dict)
 
     @classmethod
-    async def found(cls, api: KubeApi, namespace: str, name: str, version: str, seconds: float) -> Patient:
-        """The release of which ``name`` is the name, or the beginning of its objects' names: the labels of its
-        Deployments tell the one from the other. As the chart would name it where they cannot be read.
+    async def find_release(
+        cls, api: KubeApi, namespace: str, name: str, version: str, seconds: float
+    ) -> Installation:
+        """Return the installation with the release ``name`` or the object prefix ``name``.
+
+        The labels of its Deployments resolve the two. Without access to them, use the chart's naming rule.
         """
-        patient = cls(api, namespace, name[:_MOST_NAME].removesuffix("-"), version, seconds, name)
+        view = cls(api, namespace, name[:_MOST_NAME].removesuffix("-"), version, seconds, name)
         try:
-            items = await patient.items(
-                f"/apis/apps/v1/namespaces/{patient._place}/deployments", labelSelector=_OURS
+            items = await view.items(
+                f"/apis/apps/v1/namespaces/{view._place}/deployments", labelSelector=_OURS
             )
         except (ApiError, SkippedError):
-            return patient
+            return view
         named = dict(filter(None, map(_names, items)))
-        if patient.name not in named:
-            patient.name = next((full for full, of in named.items() if of == name), patient.name)
-        patient.release = named.get(patient.name, name)
-        return patient
+        if view.name not in named:
+            view.name = next((full for full, of in named.items() if of == name), view.name)
+        view.release = named.get(view.name, name)
+        return view
 
     @property
     def upgrade(self) -> str:
-        """The command that puts back whatever the chart holds."""
+        """Return the command that restores the chart's objects."""
         flags = f"-n {self.namespace} --reset-then-reuse-values --force-conflicts"
         return f"helm upgrade {self.release or self.name} charts/weightlock {flags}"
 
     async def find(self, path: str) -> Document | None:
-        """An object or list, read once; None where there is none."""
+        """Read an object or list once. None if it does not exist."""
         if path not in self._read:
             try:
                 self._read[path] = await self.api.get(path, seconds=self.seconds)
@@ -106,69 +112,73 @@ class Patient:
         raise skipped(answer)
 
     async def items(self, path: str, **query: str) -> list[Document]:
-        """All objects of a list, at most `MOST`; none where there is no such kind."""
-        found: list[Document] = []
-        asked = {"limit": str(_PAGE), **query}
+        """Read all objects of a list, at most `MOST`. An unknown kind has none."""
+        items: list[Document] = []
+        query_string = {"limit": str(_PAGE), **query}
         while True:
             try:
-                page = await self.api.get(path, asked, seconds=self.seconds)
+                page = await self.api.get(path, query_string, seconds=self.seconds)
             except ApiError as error:
                 if error.status == 404:
                     return []
                 raise skipped(error) from None
-            found += page.get("items") or ()
+            items += page.get("items") or ()
             more = (page.get("metadata") or {}).get("continue")
             if not more:
-                return found
-            if len(found) >= MOST:
+                return items
+            if len(items) >= MOST:
                 raise SkippedError(f"more than {MOST} {path.rpartition('/')[2]}")
-            asked["continue"] = more
+            query_string["continue"] = more
 
     async def text(self, path: str) -> str:
-        """What a path answers, where that is no JSON."""
+        """Read the response of a path that is not JSON."""
         try:
             return await self.api.text(path, seconds=self.seconds)
         except ApiError as error:
             raise skipped(error) from None
 
     async def try_to_create(self, path: str, body: Mapping[str, Any]) -> ApiError | None:
-        """Create by dry run; what the API server said against it, or None. Raises `SkippedError` for want of rights."""
+        """Create by dry run. Return the API server's error, or None. Raises `SkippedError` without permission."""
         try:
             await self.api.request("POST", path, {"dryRun": "All"}, dict(body), seconds=max(self.seconds, 15))
         except ApiError as error:
-            if "denied the request" not in str(error):
+            if (
+                not error.codes
+                and "failed calling webhook" not in str(error)
+                and "denied the request" not in str(error)
+            ):
                 skipped(error)
             return error
         return None
 
     async def deployment(self, part: str) -> Document | None:
-        """The Deployment of a part: webhook, controller or broker."""
+        """Read the Deployment of a component: webhook, controller or broker."""
         return await self.find(f"/apis/apps/v1/namespaces/{self._place}/deployments/{self.name}-{part}")
 
     async def configuration(self, kind: str) -> Document | None:
-        """A webhook configuration, ``validating`` or ``mutating``."""
+        """Read a webhook configuration, ``validating`` or ``mutating``."""
         return await self.find(f"{_REGISTRATION}/{kind}webhookconfigurations/{quote(self.name, safe='')}")
 
     async def own(self, resource: str, name: str) -> Document | None:
-        """An object of the core group in the release's namespace."""
+        """Read an object of the core group in the release namespace."""
         return await self.find(f"/api/v1/namespaces/{self._place}/{resource}/{quote(name, safe='')}")
 
     async def mounted(self, suffix: str, file: str) -> list[Document]:
-        """What the chart wrote into a file of a ConfigMap; nothing where that may not be read or is no YAML."""
+        """Read the YAML documents of a ConfigMap's file. Empty if it is unreadable or not YAML."""
         try:
-            found = await self.own("configmaps", f"{self.name}-{suffix}")
-            text = ((found or {}).get("data") or {}).get(file, "")
+            config_map = await self.own("configmaps", f"{self.name}-{suffix}")
+            text = ((config_map or {}).get("data") or {}).get(file, "")
             return [item for item in yaml.safe_load_all(text) if isinstance(item, dict)]
         except (SkippedError, yaml.YAMLError):
             return []
 
     async def ours(self, resource: str, kind: str) -> list[Document]:
-        """All objects of a type of Weightlock."""
-        found = await self.items(f"/apis/{API_VERSION}/{resource}")
-        return [{"apiVersion": API_VERSION, "kind": kind, **item} for item in found]
+        """Read all objects of one of Weightlock's CRDs."""
+        items = await self.items(f"/apis/{API_VERSION}/{resource}")
+        return [{"apiVersion": API_VERSION, "kind": kind, **item} for item in items]
 
     async def metrics(self, part: str) -> dict[str, str]:
-        """The text of /metrics of every pod of a part, through the API server."""
+        """Read /metrics of every pod of a component, through the API server."""
         labels = f"app.kubernetes.io/instance={self.release or self.name},app.kubernetes.io/component={part}"
         base = f"/api/v1/namespaces/{self._place}/pods"
         ports = {
@@ -177,7 +187,7 @@ class Patient:
             if (item.get("status") or {}).get("podIP") and (port := _port(item))
         }
         if not ports:
-            raise SkippedError(f"no running pods of the {part} to ask")
+            raise SkippedError(f"the {part} has no running pods")
         return {
             pod: await self.text(f"{base}/https:{pod}:{port}/proxy/metrics") for pod, port in ports.items()
         }
@@ -188,18 +198,18 @@ class Patient:
 
 
 def skipped(error: ApiError) -> ApiError:
-    """The error, for raising. Raises `SkippedError` where it says that one may not."""
+    """Return the error to raise. Raises `SkippedError` if it reports a missing permission."""
     if error.status not in (401, 403):
         return error
     match = _FORBIDDEN.search(str(error))
     if match is None:
-        raise SkippedError(_PATH.sub(r"may not \1 \2", str(error)))
+        raise SkippedError(_PATH.sub(r"not allowed to \1 \2", str(error)))
     where = f" in {match['where']}" if match["where"] else ""
-    raise SkippedError(f"may not {match['verb']} {match['what']}{where}")
+    raise SkippedError(f"not allowed to {match['verb']} {match['what']}{where}")
 
 
 def _names(deployment: Document) -> tuple[str, str] | None:
-    """How the chart's names begin, and the release, as a Deployment of it says."""
+    """Return the prefix of the chart's names and the release, from a Deployment's labels."""
     metadata = deployment["metadata"]
     labels = metadata.get("labels") or {}
     part, release = labels.get("app.kubernetes.io/component"), labels.get("app.kubernetes.io/instance")
@@ -208,13 +218,13 @@ def _names(deployment: Document) -> tuple[str, str] | None:
 
 
 def _port(pod: Document) -> int | None:
-    """The port that a pod calls https."""
+    """Return the pod's port named https."""
     ports = (port for container in pod["spec"]["containers"] for port in container.get("ports") or ())
     return next((port["containerPort"] for port in ports if port.get("name") == "https"), None)
 
 
 def sample(metrics: str, name: str) -> list[float]:
-    """The values of all samples of a metric in Prometheus' text form."""
+    """Return the values of all samples of a metric in the Prometheus text format."""
     values = []
     for line in metrics.splitlines():
         series, _, value = line.rpartition(" ")

@@ -1,18 +1,18 @@
-"""Checks of the cluster around Weightlock: its version, its nodes, the runtime and its GPUs."""
+"""Check the cluster: its version, its nodes, the container runtime and the GPUs."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
-from webhook.cluster.doctor.installation_view import Finding, Patient, SkippedError
+from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from webhook.core.kube.fields import Document
 
-# Native sidecars (KEP-753) are stable since then.
+# Native sidecars (KEP-753) are stable since this version.
 LEAST = (1, 33)
 _VERSION = re.compile(r"v?(\d+)\.(\d+)")
 _UNPRIVILEGED = "ACCEPT_NVIDIA_VISIBLE_DEVICES_ENVVAR_WHEN_UNPRIVILEGED"
@@ -20,21 +20,21 @@ _IN_FILE = re.compile(
     r"^\s*accept-nvidia-visible-devices-envvar-when-unprivileged\s*=\s*(true|false)", re.MULTILINE
 )
 _TOOLKIT, _PLUGIN = "container-toolkit", "device-plugin"
-_TAKES_ALL = "any image can take every GPU of its node by NVIDIA_VISIBLE_DEVICES"
+_TAKES_ALL = "any image can get every GPU of its node with NVIDIA_VISIBLE_DEVICES"
 
 
-async def kubernetes(patient: Patient) -> Sequence[Finding]:
-    """The API server is new enough for native sidecars."""
-    said = str((await patient.find("/version") or {}).get("gitVersion", ""))
-    if _is_old(said):
-        fix = "upgrade the control plane: before 1.33 a pod would wait for its key sidecar to end"
-        return [Finding("fail", f"{said or 'no version'}; native sidecars need 1.33", fix)]
-    return [Finding("ok", f"{said}, has native sidecars")]
+async def kubernetes(view: Installation) -> Sequence[CheckResult]:
+    """Check that the API server supports native sidecars."""
+    version = str((await view.find("/version") or {}).get("gitVersion", ""))
+    if _is_old(version):
+        fix = "upgrade the control plane: before 1.33, a pod would wait for its key sidecar to finish"
+        return [CheckResult("fail", f"{version or 'no version'}: native sidecars need 1.33", fix)]
+    return [CheckResult("ok", f"{version} supports native sidecars")]
 
 
-async def kubelets(patient: Patient) -> Sequence[Finding]:
-    """The nodes are new enough as well."""
-    nodes = await patient.items("/api/v1/nodes")
+async def kubelets(view: Installation) -> Sequence[CheckResult]:
+    """Check that the kubelets support native sidecars."""
+    nodes = await view.items("/api/v1/nodes")
     versions = {
         item["metadata"]["name"]: item.get("status", {}).get("nodeInfo", {}).get("kubeletVersion", "")
         for item in nodes
@@ -42,50 +42,48 @@ async def kubelets(patient: Patient) -> Sequence[Finding]:
     old = [name for name, version in versions.items() if version and _is_old(version)]
     if old:
         fix = f"upgrade these kubelets, or keep pods that read weights off them: kubectl cordon {' '.join(old[:5])}"
-        return [Finding("fail", f"{_some(old)} cannot run native sidecars", fix)]
-    return [Finding("ok", f"{len(nodes)} nodes, all new enough" if nodes else "no nodes yet")]
+        return [CheckResult("fail", f"{_some(old)} cannot run native sidecars", fix)]
+    return [
+        CheckResult("ok", f"{len(nodes)} nodes, all support native sidecars" if nodes else "no nodes yet")
+    ]
 
 
-async def runtime_classes(patient: Patient) -> Sequence[Finding]:
-    """Pods with GPUs find the runtime that hands devices out."""
-    classes = {
-        item["metadata"]["name"] for item in await patient.items("/apis/node.k8s.io/v1/runtimeclasses")
-    }
-    nodes = await patient.items("/api/v1/nodes")
+async def runtime_classes(view: Installation) -> Sequence[CheckResult]:
+    """Check that pods with GPUs can use the runtime that provides the devices."""
+    classes = {item["metadata"]["name"] for item in await view.items("/apis/node.k8s.io/v1/runtimeclasses")}
+    nodes = await view.items("/api/v1/nodes")
     gpus = [item for item in nodes if any(key.startswith("nvidia.com/") for key in _allocatable(item))]
     if gpus and "nvidia" not in classes:
-        fix = (
-            "install the NVIDIA GPU operator's RuntimeClass, or see that nvidia is the nodes' default runtime"
-        )
+        fix = "install the NVIDIA GPU operator's RuntimeClass, or make nvidia the nodes' default runtime"
         return [
-            Finding("warn", f"{len(gpus)} nodes offer NVIDIA GPUs and there is no RuntimeClass nvidia", fix)
+            CheckResult(
+                "warn", f"{len(gpus)} nodes offer NVIDIA GPUs, but the RuntimeClass nvidia is missing", fix
+            )
         ]
     if not gpus:
-        return [Finding("ok", "no node offers NVIDIA GPUs")]
-    return [Finding("ok", f"RuntimeClass nvidia, {len(gpus)} nodes with GPUs")]
+        return [CheckResult("ok", "no node offers NVIDIA GPUs")]
+    return [CheckResult("ok", f"RuntimeClass nvidia, {len(gpus)} nodes with GPUs")]
 
 
-async def gpu_runtime(patient: Patient) -> Sequence[Finding]:
-    """GPUs are given by the device plugin and not to whoever asks by an environment variable."""
-    policies = await patient.items("/apis/nvidia.com/v1/clusterpolicies")
-    sets = await patient.items("/apis/apps/v1/daemonsets")
+async def gpu_runtime(view: Installation) -> Sequence[CheckResult]:
+    """Check that the device plugin assigns GPUs, not an environment variable of the container."""
+    policies = await view.items("/apis/nvidia.com/v1/clusterpolicies")
+    sets = await view.items("/apis/apps/v1/daemonsets")
     toolkits = [item for item in sets if _uses(item, _TOOLKIT)]
     plugins = [item for item in sets if _uses(item, _PLUGIN) and "nvidia" in str(item["spec"]).lower()]
     if not (policies or toolkits or plugins):
-        return [Finding("ok", "no NVIDIA operator, toolkit or device plugin here")]
+        return [CheckResult("ok", "no NVIDIA operator, toolkit or device plugin in this cluster")]
     settings = dict(_by_operator(policies)) | dict(_by_daemonset(toolkits))
     for namespace in sorted({item["metadata"]["namespace"] for item in (*toolkits, *plugins)}):
-        settings |= dict(
-            _by_file(namespace, await patient.items(f"/api/v1/namespaces/{namespace}/configmaps"))
-        )
+        settings |= dict(_by_file(namespace, await view.items(f"/api/v1/namespaces/{namespace}/configmaps")))
     loose = [where for where, value in settings.items() if value != "false"]
     if not settings:
         raise SkippedError(
-            "the toolkit's settings are on the nodes only: see /etc/nvidia-container-runtime/config.toml there"
+            "the toolkit's settings are only on the nodes: see /etc/nvidia-container-runtime/config.toml there"
         )
     if loose:
-        return [Finding("warn", f"{_some(loose)}: {_TAKES_ALL}", _fix_of(policies))]
-    return [Finding("ok", f"{_some(list(settings))} refuses GPUs by environment variable")]
+        return [CheckResult("warn", f"{_some(loose)}: {_TAKES_ALL}", _fix_of(policies))]
+    return [CheckResult("ok", f"{_some(list(settings))} rejects GPUs by environment variable")]
 
 
 def _by_operator(policies: Iterable[Document]) -> Iterator[tuple[str, str]]:
@@ -114,7 +112,7 @@ def _by_file(namespace: str, maps: Iterable[Document]) -> Iterator[tuple[str, st
 
 
 def _value(environment: Any) -> str:
-    """What an environment says; the toolkit accepts where it is silent."""
+    """Return the value in an environment. The toolkit's default is to accept."""
     named = {item.get("name"): item.get("value") for item in environment or () if isinstance(item, dict)}
     return str(named.get(_UNPRIVILEGED, "true")).lower()
 

@@ -1,4 +1,4 @@
-"""The table of checks, and the run through it: one after another, each on its own, none of them ever a traceback."""
+"""Run the table of checks one after another. A check never fails with a traceback and never affects another check."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from webhook.cluster.client.api import ApiError, ClusterError, KubeApi
-from webhook.cluster.doctor import components, content, installation, platform, secrets, webhook_probe
-from webhook.cluster.doctor.installation_view import Finding, Patient, SkippedError
+from webhook.cluster.doctor import components, installation, objects, platform, secrets, webhook_probe
+from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError
 
 if TYPE_CHECKING:
     from webhook.api.config import Cluster
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 CHECKS: dict[str, Examine] = {
     "kubernetes": platform.kubernetes,
     "nodes": platform.kubelets,
-    "types": installation.types,
+    "CRDs": installation.types,
     "webhook configurations": installation.configurations,
     "guard": installation.guard,
     "deployments": installation.deployments,
     "certificate": secrets.certificate,
-    "asks mutate": webhook_probe.mutates,
-    "asks validate": webhook_probe.validates,
-    "judges": webhook_probe.judges,
+    "mutating webhook": webhook_probe.mutates,
+    "validating webhook": webhook_probe.validates,
+    "evaluation": webhook_probe.evaluates,
     "exempt namespaces": installation.exemptions,
-    "webhook knowledge": components.knowledge,
+    "snapshot": components.snapshot,
     "leader": components.leader,
     "signing key": secrets.signing_key,
     "broker": components.broker,
-    "key service": components.key_service,
-    "policies": content.policies,
-    "models": content.models,
+    "KMS": components.kms,
+    "policies": objects.policies,
+    "models": objects.models,
     "runtime classes": platform.runtime_classes,
     "gpu runtime": platform.gpu_runtime,
     "api server manifests": installation.manifests,
@@ -44,15 +44,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One finding and the check it is of."""
+    """One result and the name of its check."""
 
     check: str
-    finding: Finding
+    result: CheckResult
 
 
 async def examine(cluster: Cluster, namespace: str, name: str, version: str, seconds: float) -> list[Row]:
-    """All checks of `CHECKS`. Raises `ClusterError` where the API server cannot be reached; ``seconds`` bound each
-    request.
+    """Run all checks of `CHECKS`. ``seconds`` bounds each request.
+
+    Raises:
+        ClusterError: the API server cannot be reached.
     """
     api = await KubeApi.connect(cluster, in_cluster=False)
     try:
@@ -61,31 +63,33 @@ async def examine(cluster: Cluster, namespace: str, name: str, version: str, sec
         except ApiError as error:
             if error.status == 0:
                 raise ClusterError(f"{api.server}: {error}") from None
-        patient = await Patient.found(api, namespace, name, version, seconds)
+        view = await Installation.find_release(api, namespace, name, version, seconds)
         return [
-            Row(check, finding)
-            for check, examined in CHECKS.items()
-            for finding in await _made(examined, patient)
+            Row(check, result)
+            for check, examine_one in CHECKS.items()
+            for result in await _run_check(examine_one, view)
         ]
     finally:
         await api.close()
 
 
-async def _made(examined: Examine, patient: Patient) -> list[Finding]:
+async def _run_check(examine_one: Examine, view: Installation) -> list[CheckResult]:
     try:
-        async with asyncio.timeout(patient.seconds * 6):
-            return list(await examined(patient))
+        async with asyncio.timeout(view.seconds * 6):
+            return list(await examine_one(view))
     except SkippedError as error:
-        return [Finding("skipped", str(error))]
+        return [CheckResult("skipped", str(error))]
     except ApiError as error:
         return [
-            Finding(
-                "fail", f"could not be looked at: {error}", "try again; the API server refused or was slow"
+            CheckResult(
+                "fail",
+                f"cannot run the check: {error}",
+                "retry: the API server rejected the request or was slow",
             )
         ]
     except TimeoutError:
-        return [Finding("fail", "took too long", "try again with a longer --timeout")]
+        return [CheckResult("fail", "the check timed out", "retry with a longer --timeout")]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        # Whatever an object of the cluster holds that it should not hold is one check's fault and not the command's.
+        # An invalid object in the cluster must fail one check only, not the command.
         log.debug("unreadable", exc_info=error)
-        return [Finding("fail", f"an object of the cluster cannot be read ({type(error).__name__})", "")]
+        return [CheckResult("fail", f"cannot read an object in the cluster ({type(error).__name__})", "")]

@@ -12,6 +12,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NoReturn
 
+from webhook.api.codes import UNEVALUABLE
 from webhook.cluster.cache import PODS
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.client.backoff import Backoff
@@ -20,13 +21,12 @@ from webhook.cluster.reports.owners import Owners
 from webhook.cluster.reports.pace import Pace
 from webhook.cluster.reports.pages import each
 from webhook.cluster.reports.store import ReportStore
-from webhook.core.admission.provider import Knowledge, Needs, NotReadyError
+from webhook.core.admission.provider import NotReadyError, UnresolvedError, evaluate
 from webhook.core.admission.replay import account_of, creation_of
-from webhook.core.admission.validate import internal_denial
+from webhook.core.admission.validate import internal_error
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.review import BadReviewError
 from webhook.core.kube.time import format_time
-from webhook.core.policies.policy import UNEVALUABLE_CODE
 from webhook.core.reports.changes import Marks
 from webhook.core.reports.documents import cluster_report, counts_of, digest_of, namespace_report
 from webhook.core.reports.evaluate import judge_live
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from webhook.api.config import Reports
     from webhook.cluster.client.kinds import ResourceKind
     from webhook.cluster.events import Events
-    from webhook.cluster.snapshot_provider import ClusterSource
+    from webhook.cluster.snapshot_provider import ClusterProvider
     from webhook.core.admission.verdict import Verdict
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
@@ -51,7 +51,6 @@ ABSENT_SECONDS = 60.0
 _BACKOFF_SECONDS = 30.0
 _RETRY_SECONDS = 5.0
 _SUMMARY_SECONDS = 30.0
-_MAX_ROUNDS = 8
 _MAX_TOLD = 20
 # A pod's creation is told in whole seconds, by another clock than ours.
 _SKEW = timedelta(seconds=5)
@@ -64,7 +63,7 @@ log = logging.getLogger(__name__)
 class Scanner:
     """`run` it while this replica leads; `seen` and `gone` are told of every pod that the watch shows."""
 
-    def __init__(self, source: ClusterSource, events: Events, settings: Reports) -> None:
+    def __init__(self, source: ClusterProvider, events: Events, settings: Reports) -> None:
         self.judged = 0
         self.counts: dict[str, Counts] = {}
         self.last_complete: float | None = None
@@ -242,13 +241,15 @@ class Scanner:
     ) -> tuple[Verdict, list[Result]]:
         username, groups = account_of(document, self._source.snapshot().workloads)
         request = creation_of(document, kind.resource, f"scan-{resource.uid}", username, groups)
-        knowledge, now = Knowledge(), datetime.now(UTC)
-        for _ in range(_MAX_ROUNDS):
-            outcome = judge_live(request, resource, self._source.snapshot(), knowledge, now)
-            if not isinstance(outcome, Needs):
-                return outcome
-            knowledge = knowledge.joined(await self._source.answer(outcome))
-        return _unjudged(resource, f"no verdict after {_MAX_ROUNDS} rounds of questions")
+        now = datetime.now(UTC)
+        try:
+            outcome, _ = await evaluate(
+                lambda fetched: judge_live(request, resource, self._source.snapshot(), fetched, now),
+                self._source.fetch,
+            )
+        except UnresolvedError as error:
+            return _unjudged(resource, str(error))
+        return outcome
 
     async def _write(self, kind: ReportApi, turn: Turn, gathering: Gathering) -> None:
         namespace = turn.namespace
@@ -299,5 +300,5 @@ class Scanner:
 
 
 def _unjudged(resource: Resource, why: str) -> tuple[Verdict, list[Result]]:
-    verdict = internal_denial(f"scan-{resource.uid}", UNEVALUABLE_CODE, why)
+    verdict = internal_error(f"scan-{resource.uid}", UNEVALUABLE, why)
     return verdict, results_of(resource, verdict)

@@ -2,8 +2,17 @@
 of it pure.
 """
 
-from webhook.core.access.grant_index import AccessBook
-from webhook.core.access.model import Grant, Ignored, Phase, RequestState, SubjectKey
+from webhook.core.access.grant_index import GrantIndex
+from webhook.core.access.model import Grant, InvalidObject, Phase, RequestState, SubjectKey
 from webhook.core.access.signing import Signer, Verifier
 
-__all__ = ["AccessBook", "Grant", "Ignored", "Phase", "RequestState", "Signer", "SubjectKey", "Verifier"]
+__all__ = [
+    "Grant",
+    "GrantIndex",
+    "InvalidObject",
+    "Phase",
+    "RequestState",
+    "Signer",
+    "SubjectKey",
+    "Verifier",
+]

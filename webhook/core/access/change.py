@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ValidationError
 
 from webhook.api.base import GROUP
+from webhook.api.codes import CHANGE_NEEDS_APPROVAL
 from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import WeightPolicy
-from webhook.core.access.problems import CHANGE, AccessProblem
+from webhook.core.access.problems import AccessProblem
 from webhook.core.access.signing import canonical
 from webhook.core.kube.objects import group_kind
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from webhook.api.access import AccessSettings, Change
-    from webhook.core.access.grant_index import AccessBook
+    from webhook.core.access.grant_index import GrantIndex
     from webhook.core.kube.fields import Document
     from webhook.core.kube.review import AdmissionRequest
 
@@ -58,8 +59,8 @@ def digest_of(document: Document) -> str:
     return "sha256:" + hashlib.sha256(canonical({"content": content, "place": place})).hexdigest()
 
 
-def guard_change(
-    request: AdmissionRequest, book: AccessBook, now: datetime, settings: AccessSettings
+def validate_change(
+    request: AdmissionRequest, index: GrantIndex, now: datetime, settings: AccessSettings
 ) -> tuple[AccessProblem, ...]:
     """Why a write of a governed object is refused; empty where it may go through, and for every other
     object.
@@ -72,12 +73,12 @@ def guard_change(
     if kind not in control.kinds or request.user.username in control.exempt or _is_free(request, kind):
         return ()
     digest = DELETION if request.operation == "DELETE" else digest_of(document)
-    if any(_covers(grant.change, kind, request, digest) for grant in book.changes(now)):
+    if any(_covers(grant.change, kind, request, digest) for grant in index.changes(now)):
         return ()
     what = "delete it" if digest == DELETION else "change it"
     return (
         AccessProblem(
-            CHANGE,
+            CHANGE_NEEDS_APPROVAL,
             f"{kind} {request.name} is under change control, and nobody approved to {what} like this",
             "weightlock access request --change FILE" + (" --delete" if digest == DELETION else ""),
         ),

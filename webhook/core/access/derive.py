@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from webhook.core.access.model import Ask, Grant, Identity, Phase, RequestState, Vote
+from webhook.core.access.model import Grant, Identity, ParsedRequest, Phase, RequestState, Vote
 from webhook.core.access.rules import groups_of, is_new, is_own, may_approve, missing, needed, suffices
 
 if TYPE_CHECKING:
@@ -36,48 +36,52 @@ class Outcome:
     stop: Vote | None = None
     invalid: str = ""
 
-    def grant(self, ask: Ask) -> Grant | None:
+    def grant(self, parsed: ParsedRequest) -> Grant | None:
         """The grant this outcome gives while it lasts, or None."""
         if self.invalid or self.stop is not None or self.begins is None or self.expires is None:
             return None
         return Grant(
-            model=ask.model,
-            request=ask.name,
-            uid=ask.uid,
-            subject=ask.subject,
-            namespaces=ask.namespaces,
+            model=parsed.model,
+            request=parsed.name,
+            uid=parsed.uid,
+            subject=parsed.subject,
+            namespaces=parsed.namespaces,
             begins=self.begins,
             expires=self.expires,
             approvers=tuple(person.username for person in self.people),
-            break_glass=ask.break_glass,
-            change=ask.change,
-            waiver=ask.waiver,
+            break_glass=parsed.break_glass,
+            change=parsed.change,
+            waiver=parsed.waiver,
         )
 
 
-def rules_for(ask: Ask, models: Mapping[str, AccessRules], settings: AccessSettings) -> AccessRules | None:
+def rules_for(
+    parsed: ParsedRequest, models: Mapping[str, AccessRules], settings: AccessSettings
+) -> AccessRules | None:
     """The approver rules that govern a request, or None where there are none and so nobody can approve it."""
-    if ask.waiver is not None:
+    if parsed.waiver is not None:
         return settings.waivers.rules
-    if ask.change is not None:
-        own = models.get(ask.change.name) if ask.change.kind == "ModelWeights" else None
+    if parsed.change is not None:
+        own = models.get(parsed.change.name) if parsed.change.kind == "ModelWeights" else None
         return own or settings.change_control.rules
-    return models.get(ask.model)
+    return models.get(parsed.model)
 
 
-def derive(ask: Ask, votes: Iterable[Vote], rules: AccessRules | None, settings: AccessSettings) -> Outcome:
+def derive(
+    parsed: ParsedRequest, votes: Iterable[Vote], rules: AccessRules | None, settings: AccessSettings
+) -> Outcome:
     """What a request and the votes that name it have come to, under today's rules."""
-    lapses = ask.time + settings.pending_lifetime.timedelta
+    lapses = parsed.time + settings.pending_lifetime.timedelta
     own_votes = sorted(
-        (vote for vote in votes if _belongs(vote, ask)), key=lambda vote: (vote.time, vote.name)
+        (vote for vote in votes if _belongs(vote, parsed)), key=lambda vote: (vote.time, vote.name)
     )
     stop = next((vote for vote in own_votes if vote.decision != "Approve"), None)
-    reason = _invalid(ask, rules, settings)
+    reason = _invalid(parsed, rules, settings)
     if reason or rules is None:
         return Outcome(lapses, stop=stop, invalid=reason)
-    if ask.break_glass:
-        return Outcome(lapses, begins=ask.time, expires=ask.time + ask.duration, stop=stop)
-    return _count(ask, own_votes, rules, settings, Outcome(lapses, needed=needed(rules), stop=stop))
+    if parsed.break_glass:
+        return Outcome(lapses, begins=parsed.time, expires=parsed.time + parsed.duration, stop=stop)
+    return _count(parsed, own_votes, rules, settings, Outcome(lapses, needed=needed(rules), stop=stop))
 
 
 def state_at(outcome: Outcome, now: datetime, settings: AccessSettings) -> RequestState:
@@ -108,40 +112,40 @@ def in_future(moment: datetime, now: datetime, settings: AccessSettings) -> bool
     return moment > now + timedelta(seconds=settings.clock_skew_seconds)
 
 
-def _belongs(vote: Vote, ask: Ask) -> bool:
+def _belongs(vote: Vote, parsed: ParsedRequest) -> bool:
     """Approvals older than the request count for nothing; a stop counts by its uid alone, which is as old
     at most.
     """
-    same = vote.request == ask.name and vote.request_uid == ask.uid
-    return same and (vote.time >= ask.time or vote.decision != "Approve")
+    same = vote.request == parsed.name and vote.request_uid == parsed.uid
+    return same and (vote.time >= parsed.time or vote.decision != "Approve")
 
 
-def _invalid(ask: Ask, rules: AccessRules | None, settings: AccessSettings) -> str:
+def _invalid(parsed: ParsedRequest, rules: AccessRules | None, settings: AccessSettings) -> str:
     if rules is None:
         return (
             "waivers are not configured"
-            if ask.waiver is not None
-            else f"there is no ModelWeights {ask.model!r}"
+            if parsed.waiver is not None
+            else f"there is no ModelWeights {parsed.model!r}"
         )
-    limit = settings.break_glass.max_duration if ask.break_glass else rules.max_duration
-    if not timedelta(0) < ask.duration <= limit.timedelta:
+    limit = settings.break_glass.max_duration if parsed.break_glass else rules.max_duration
+    if not timedelta(0) < parsed.duration <= limit.timedelta:
         return f"the duration must be positive and at most {limit}"
-    if ask.break_glass and groups_of(ask.by, settings).isdisjoint(settings.break_glass.groups):
-        return f"{ask.by.username} is in no group that may break the glass"
+    if parsed.break_glass and groups_of(parsed.by, settings).isdisjoint(settings.break_glass.groups):
+        return f"{parsed.by.username} is in no group that may break the glass"
     return ""
 
 
 def _count(
-    ask: Ask, votes: list[Vote], rules: AccessRules, settings: AccessSettings, empty: Outcome
+    parsed: ParsedRequest, votes: list[Vote], rules: AccessRules, settings: AccessSettings, empty: Outcome
 ) -> Outcome:
     """Walk the approvals in time order until they suffice."""
     people: list[Identity] = []
     seen: set[str] = set()
-    begins = ask.time if suffices((), rules, settings) else None
+    begins = parsed.time if suffices((), rules, settings) else None
     for vote in votes if begins is None else ():
         if vote.decision != "Approve" or vote.time > empty.lapses:
             continue
-        if is_own(vote.by, ask) or not may_approve(vote.by, rules, settings):
+        if is_own(vote.by, parsed) or not may_approve(vote.by, rules, settings):
             continue
         if is_new(vote.by, seen):
             people.append(vote.by)
@@ -154,6 +158,6 @@ def _count(
         people=tuple(people),
         missing=missing(people, rules, settings),
         begins=begins,
-        expires=begins + ask.duration if begins is not None else None,
+        expires=begins + parsed.duration if begins is not None else None,
         stop=empty.stop,
     )

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from webhook.api.modelweights import AccessRules
-    from webhook.core.access.grant_index import AccessBook
+    from webhook.core.access.grant_index import GrantIndex
 
 ENDED = f"{GROUP}/access-ended"
 WARNINGS = (timedelta(minutes=5), timedelta(minutes=30))
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class PodWithWeights:
     """A running pod that reads protected weights, its service account, and the end it is marked with.
 
     ``created`` is aware UTC, or None where unknown.
@@ -42,12 +42,12 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class ExpiringAccess:
     """Something to do about one pod. ``within`` is the warning's threshold; None says that access has
     ended.
     """
 
-    holder: Holder
+    holder: PodWithWeights
     model: str
     request: str
     ends: datetime
@@ -55,13 +55,13 @@ class Due:
     on_expiry: Literal["wipe", "evict"]
 
 
-def due(
-    holders: Iterable[Holder], book: AccessBook, models: Mapping[str, AccessRules], now: datetime
-) -> Iterator[Due]:
+def expiring(
+    holders: Iterable[PodWithWeights], index: GrantIndex, models: Mapping[str, AccessRules], now: datetime
+) -> Iterator[ExpiringAccess]:
     """Everything that is due now; the same answer again until it was done, so doing it twice must be
     harmless.
     """
-    ended = book.ended(now)
+    ended = index.expired(now)
     for holder in holders:
         subject = SubjectKey("ServiceAccount", holder.namespace, holder.account)
         for model in holder.models:
@@ -70,7 +70,7 @@ def due(
                 continue
             live = [
                 grant
-                for grant in book.for_subject("", (holder.namespace, holder.account), holder.namespace, now)
+                for grant in index.for_subject("", (holder.namespace, holder.account), holder.namespace, now)
                 if grant.model == model
             ]
             if live:
@@ -78,9 +78,9 @@ def due(
                 left, length = last.expires - now, last.expires - last.begins
                 within = next((limit for limit in WARNINGS if left <= limit < length), None)
                 if within is not None:
-                    yield Due(holder, model, last.request, last.expires, within, rules.on_expiry)
+                    yield ExpiringAccess(holder, model, last.request, last.expires, within, rules.on_expiry)
             elif (subject, model) in ended:
                 request, end = ended[subject, model]
                 # A pod that came later was not let in by this grant, and so loses nothing with it.
                 if holder.created is None or holder.created <= end:
-                    yield Due(holder, model, request, end, None, rules.on_expiry)
+                    yield ExpiringAccess(holder, model, request, end, None, rules.on_expiry)

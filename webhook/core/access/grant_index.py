@@ -1,6 +1,6 @@
-"""`AccessBook`: every request and approval of a cluster, and the grants that follow from them.
+"""`GrantIndex`: every request and approval of a cluster, and the grants that follow from them.
 
-A book never changes; `with_changes` gives the next one and derives again only what a change touches. Grants
+A index never changes; `with_changes` gives the next one and derives again only what a change touches. Grants
 are indexed by subject and sorted by their end, so a verdict looks at the live grants of its own subject and
 no others.
 """
@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from webhook.api.access import AccessApproval, AccessRequest, AccessSettings
 from webhook.core.access.derive import Outcome, derive, in_future, rules_for, state_at
-from webhook.core.access.model import Ask, Grant, Ignored, Phase, RequestState, SubjectKey, Vote
-from webhook.core.access.parse import Reader
+from webhook.core.access.model import (
+    Grant,
+    InvalidObject,
+    ParsedRequest,
+    Phase,
+    RequestState,
+    SubjectKey,
+    Vote,
+)
+from webhook.core.access.parse import Parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,19 +36,19 @@ _V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True)
-class AccessBook:
-    """Build one with `AccessBook.build`."""
+class GrantIndex:
+    """Build one with `GrantIndex.build`."""
 
     models: Mapping[str, AccessRules]
     settings: AccessSettings
-    reader: Reader
-    _asks: dict[str, Ask] = field(default_factory=dict)
+    parser: Parser
+    _requests: dict[str, ParsedRequest] = field(default_factory=dict)
     _votes: dict[str, dict[str, Vote]] = field(default_factory=dict)
     _vote_homes: dict[str, str] = field(default_factory=dict)
     _outcomes: dict[str, Outcome] = field(default_factory=dict)
     _by_subject: dict[SubjectKey, tuple[Grant, ...]] = field(default_factory=dict)
     _special: dict[str, Grant] = field(default_factory=dict)
-    _ignored: dict[tuple[str, str], Ignored] = field(default_factory=dict)
+    _invalid: dict[tuple[str, str], InvalidObject] = field(default_factory=dict)
     _seen: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
     @classmethod
@@ -53,14 +61,14 @@ class AccessBook:
         *,
         verifier: Verifier | None = None,
         assumed_time: datetime | None = None,
-    ) -> AccessBook:
-        """A book of everything there is.
+    ) -> GrantIndex:
+        """A index of everything there is.
 
         Without a ``verifier`` the objects count as admitted. ``assumed_time`` (aware UTC) stands in for a
         missing creationTimestamp, for files that were never in a cluster; without it such objects count for
         nothing.
         """
-        empty = cls(_rules(models), settings or AccessSettings(), Reader(verifier, assumed_time))
+        empty = cls(_rules(models), settings or AccessSettings(), Parser(verifier, assumed_time))
         return empty.with_changes((*requests, *approvals))
 
     def with_changes(
@@ -68,8 +76,8 @@ class AccessBook:
         put: Iterable[AccessRequest | AccessApproval] = (),
         remove: Iterable[tuple[str, str]] = (),
         models: Mapping[str, AccessRules] | None = None,
-    ) -> AccessBook:
-        """The book after objects were written, others (kind, name) removed, or the ModelWeights changed.
+    ) -> GrantIndex:
+        """The index after objects were written, others (kind, name) removed, or the ModelWeights changed.
 
         What was written as it was before costs a comparison: a new status, or a watch that begins anew.
         """
@@ -81,31 +89,31 @@ class AccessBook:
         changed = {key: resource for key, resource in written.items() if self._seen.get(key) != seen[key]}
         if not gone and not changed and models is None:
             return self
-        book = AccessBook(
+        index = GrantIndex(
             models=self.models if models is None else dict(models),
             settings=self.settings,
-            reader=self.reader,
-            _asks=self._asks.copy(),
+            parser=self.parser,
+            _requests=self._requests.copy(),
             _votes=self._votes.copy(),
             _vote_homes=self._vote_homes.copy(),
             _outcomes=self._outcomes.copy(),
             _by_subject=self._by_subject.copy(),
             _special=self._special.copy(),
-            _ignored=self._ignored.copy(),
+            _invalid=self._invalid.copy(),
             _seen=self._seen.copy(),
         )
-        stale = _stale(self, book.models) if models is not None else set()
+        stale = _stale(self, index.models) if models is not None else set()
         before: dict[str, SubjectKey] = {}
         for key in gone:
-            del book._seen[key]
-            stale |= book._forget(*key, before)
+            del index._seen[key]
+            stale |= index._forget(*key, before)
         # A copy is several times as fast as a merge, which places every key anew.
-        book._seen.update(seen)
+        index._seen.update(seen)
         for key, resource in changed.items():
-            stale |= book._forget(*key, before)
-            stale |= book._take(resource)
-        book._derive(stale, before)
-        return book
+            stale |= index._forget(*key, before)
+            stale |= index._take(resource)
+        index._derive(stale, before)
+        return index
 
     def active(self, now: datetime) -> tuple[Grant, ...]:
         """Every grant for a model that holds at ``now`` (aware UTC), by subject and end."""
@@ -131,19 +139,19 @@ class AccessBook:
             if namespace in grant.namespaces
         )
 
-    def ended(self, now: datetime) -> dict[tuple[SubjectKey, str], tuple[str, datetime]]:
+    def expired(self, now: datetime) -> dict[tuple[SubjectKey, str], tuple[str, datetime]]:
         """The request and the end of the last grant that is over, for each subject and model. Costs all
         requests.
         """
         last: dict[tuple[SubjectKey, str], tuple[str, datetime]] = {}
         for name, outcome in self._outcomes.items():
-            ask = self._asks[name]
-            if outcome.begins is None or outcome.expires is None or not ask.model:
+            parsed = self._requests[name]
+            if outcome.begins is None or outcome.expires is None or not parsed.model:
                 continue
             end = min(outcome.expires, outcome.stop.time) if outcome.stop is not None else outcome.expires
-            before = last.get((ask.subject, ask.model))
+            before = last.get((parsed.subject, parsed.model))
             if (outcome.stop is not None or end <= now) and (before is None or before[1] < end):
-                last[ask.subject, ask.model] = (name, min(end, now))
+                last[parsed.subject, parsed.model] = (name, min(end, now))
         return last
 
     def waivers(self, now: datetime) -> tuple[Grant, ...]:
@@ -155,22 +163,22 @@ class AccessBook:
         return tuple(grant for grant in self._live_special(now) if grant.change is not None)
 
     @property
-    def problems(self) -> tuple[Ignored, ...]:
+    def problems(self) -> tuple[InvalidObject, ...]:
         """Objects that count for nothing, and why, by kind and name."""
-        return tuple(self._ignored[key] for key in sorted(self._ignored))
+        return tuple(self._invalid[key] for key in sorted(self._invalid))
 
-    def ignored(self, kind: str, name: str) -> Ignored | None:
+    def invalid(self, kind: str, name: str) -> InvalidObject | None:
         """Why an object counts for nothing, or None where it counts."""
-        return self._ignored.get((kind, name))
+        return self._invalid.get((kind, name))
 
     @property
     def requests(self) -> tuple[str, ...]:
         """The names of all requests that were understood."""
-        return tuple(sorted(self._asks))
+        return tuple(sorted(self._requests))
 
-    def ask(self, request: str) -> Ask | None:
+    def parsed(self, request: str) -> ParsedRequest | None:
         """What a request asks for, or None where there is no such valid request."""
-        return self._asks.get(request)
+        return self._requests.get(request)
 
     def votes(self, request: str) -> tuple[Vote, ...]:
         """The admitted votes that name a request, oldest first, whether they count or not."""
@@ -178,12 +186,12 @@ class AccessBook:
 
     def rules(self, request: str) -> AccessRules | None:
         """The approver rules that govern a request today."""
-        ask = self._asks.get(request)
-        return rules_for(ask, self.models, self.settings) if ask is not None else None
+        parsed = self._requests.get(request)
+        return rules_for(parsed, self.models, self.settings) if parsed is not None else None
 
     def state(self, request: str, now: datetime) -> RequestState:
         """Where a request stands at ``now``, for people."""
-        ignored = self.ignored("AccessRequest", request)
+        ignored = self.invalid("AccessRequest", request)
         if ignored is not None:
             return RequestState(Phase.INVALID, reason=ignored.reason)
         outcome = self._outcomes.get(request)
@@ -204,11 +212,11 @@ class AccessBook:
             yield from self._live((self._special[name],), now)
 
     def _forget(self, kind: str, name: str, before: dict[str, SubjectKey]) -> set[str]:
-        self._ignored.pop((kind, name), None)
+        self._invalid.pop((kind, name), None)
         if kind == "AccessRequest":
-            ask = self._asks.pop(name, None)
-            if ask is not None:
-                before.setdefault(name, ask.subject)
+            parsed = self._requests.pop(name, None)
+            if parsed is not None:
+                before.setdefault(name, parsed.subject)
             return {name}
         home = self._vote_homes.pop(name, None)
         if home is None:
@@ -219,36 +227,36 @@ class AccessBook:
         return {home}
 
     def _take(self, resource: AccessRequest | AccessApproval) -> set[str]:
-        read = self.reader.read(resource)
-        if isinstance(read, Ignored):
-            self._ignored[read.kind, read.name] = read
+        read = self.parser.parse(resource)
+        if isinstance(read, InvalidObject):
+            self._invalid[read.kind, read.name] = read
             return set()
-        if isinstance(read, Ask):
-            self._asks[read.name] = read
+        if isinstance(read, ParsedRequest):
+            self._requests[read.name] = read
             return {read.name}
         self._votes[read.request] = {**self._votes.get(read.request, {}), read.name: read}
         self._vote_homes[read.name] = read.request
         return {read.request}
 
     def _derive(self, stale: set[str], before: dict[str, SubjectKey]) -> None:
-        """Derive the named requests again and put their grants into the indexes. Runs before the book is
+        """Derive the named requests again and put their grants into the indexes. Runs before the index is
         shared.
         """
         touched: dict[SubjectKey, dict[str, Grant | None]] = {}
         for name in stale:
-            ask = self._asks.get(name)
+            parsed = self._requests.get(name)
             self._outcomes.pop(name, None)
             self._special.pop(name, None)
             if name in before:
                 touched.setdefault(before[name], {})[name] = None
-            if ask is None:
+            if parsed is None:
                 continue
-            rules = rules_for(ask, self.models, self.settings)
-            outcome = derive(ask, self._votes.get(name, {}).values(), rules, self.settings)
+            rules = rules_for(parsed, self.models, self.settings)
+            outcome = derive(parsed, self._votes.get(name, {}).values(), rules, self.settings)
             self._outcomes[name] = outcome
-            grant = outcome.grant(ask)
-            if ask.model:
-                touched.setdefault(ask.subject, {})[name] = grant
+            grant = outcome.grant(parsed)
+            if parsed.model:
+                touched.setdefault(parsed.subject, {})[name] = grant
             elif grant is not None:
                 self._special[name] = grant
         for subject, changed in touched.items():
@@ -279,11 +287,11 @@ def _rules(models: Iterable[ModelWeights]) -> dict[str, AccessRules]:
     return {model.metadata.name: model.spec.access for model in models}
 
 
-def _stale(book: AccessBook, models: Mapping[str, AccessRules]) -> set[str]:
+def _stale(index: GrantIndex, models: Mapping[str, AccessRules]) -> set[str]:
     """The requests whose rules are others under the new models."""
-    changed = {name for name in {*book.models, *models} if book.models.get(name) != models.get(name)}
+    changed = {name for name in {*index.models, *models} if index.models.get(name) != models.get(name)}
     return {
         name
-        for name, ask in book._asks.items()  # noqa: SLF001 - the book's own helper
-        if ask.model in changed or (ask.change is not None and ask.change.name in changed)
+        for name, parsed in index._requests.items()  # noqa: SLF001 - the index's own helper
+        if parsed.model in changed or (parsed.change is not None and parsed.change.name in changed)
     }

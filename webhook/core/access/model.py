@@ -71,7 +71,7 @@ class Identity(NamedTuple):
         return cls(person.username, person.uid, frozenset(person.groups))
 
     def marks(self) -> tuple[str, ...]:
-        """What tells this person from others. Names are compared without case: that can only merge people."""
+        """What tells this person from others. Names are compared without review: that can only merge people."""
         name = f"name:{self.username.casefold()}"
         return (name, f"uid:{self.uid}") if self.uid else (name,)
 
@@ -87,7 +87,7 @@ class Vote(NamedTuple):
     by: Identity
 
 
-class Ask(NamedTuple):
+class ParsedRequest(NamedTuple):
     """One admitted AccessRequest, reduced to what decides."""
 
     name: str
@@ -168,7 +168,7 @@ class RequestState:
 
 
 @dataclass(frozen=True, slots=True)
-class Ignored:
+class InvalidObject:
     """An object that counts for nothing, and why."""
 
     kind: str

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from webhook.core.access.model import Phase
+from webhook.core.kube.text import one_line
 from webhook.core.kube.time import format_time
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from webhook.core.access.model import Ask
+    from webhook.core.access.model import ParsedRequest
     from webhook.core.kube.fields import Document
 
 _VERBS = {
@@ -60,50 +61,45 @@ class Notice:
         return {"text": text}
 
 
-def notice(ask: Ask, reason: str, before: Document, after: Document) -> Notice | None:
+def notice(parsed: ParsedRequest, reason: str, before: Document, after: Document) -> Notice | None:
     """The news in a change of status; None where nothing happened that people wait for."""
-    who, what = plain(ask.subject.username), _what(ask)
+    who, what = one_line(parsed.subject.username), _what(parsed)
     was, now = before.get("state"), after.get("state")
-    command = f"weightlock access approve {ask.name}"
+    command = f"weightlock access approve {parsed.name}"
     event, words = "", ""
     if now == Phase.PENDING and was is None:
-        asked = plain(reason)[:_MAX_REASON]
+        asked = one_line(reason)[:_MAX_REASON]
         event, words = (
             "requested",
-            f'{plain(ask.by.username)} asks for {what} for {who}: "{asked}". To approve: {command}',
+            f'{one_line(parsed.by.username)} asks for {what} for {who}: "{asked}". To approve: {command}',
         )
     elif now == Phase.PENDING and after.get("approvals") != before.get("approvals"):
-        event, words = "approved", f"{ask.name}: {after.get('approvals')} approvals for {what} for {who}"
+        event, words = "approved", f"{parsed.name}: {after.get('approvals')} approvals for {what} for {who}"
     elif now != was and now in _VERBS:
         event, verb = _VERBS[Phase(str(now))]
-        words = f"{who} {verb} {what} ({ask.name})" + (
+        words = f"{who} {verb} {what} ({parsed.name})" + (
             f" until {after['ends']}" if now == Phase.ACTIVE else ""
         )
-        words += f", by {plain(str(after['by']))}" if after.get("by") else ""
-        if now == Phase.ACTIVE and ask.break_glass:
+        words += f", by {one_line(str(after['by']))}" if after.get("by") else ""
+        if now == Phase.ACTIVE and parsed.break_glass:
             event, words = (
                 "break-glass",
-                f"BREAK-GLASS by {plain(ask.by.username)}: {words}. Reason: {plain(reason)}",
+                f"BREAK-GLASS by {one_line(parsed.by.username)}: {words}. Reason: {one_line(reason)}",
             )
     if not event:
         return None
     return Notice(
         event,
         words,
-        ask.name,
+        parsed.name,
         what,
-        ask.by.username,
+        parsed.by.username,
         str(after.get("approvals", "")),
         str(after.get("ends", "")),
     )
 
 
-def plain(text: str) -> str:
-    """Text on one line, without control characters."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
-def _what(ask: Ask) -> str:
-    if ask.change is not None:
-        return f"a change of {ask.change.kind} {ask.change.name}"
-    return f"a waiver of {ask.waiver.code}" if ask.waiver is not None else f"model {ask.model}"
+def _what(parsed: ParsedRequest) -> str:
+    if parsed.change is not None:
+        return f"a change of {parsed.change.kind} {parsed.change.name}"
+    return f"a waiver of {parsed.waiver.code}" if parsed.waiver is not None else f"model {parsed.model}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from webhook.api.access import AccessRequest
-from webhook.core.access.model import Ask, Identity, Ignored, SubjectKey, Vote
+from webhook.core.access.model import Identity, InvalidObject, ParsedRequest, SubjectKey, Vote
 from webhook.core.kube.time import parse_time
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ _MAX_SHARED = 65536
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
-    """Reads objects for a book, sharing equal group sets between them: people have many approvals but one
+class Parser:
+    """Reads objects for a index, sharing equal group sets between them: people have many approvals but one
     set.
     """
 
@@ -30,19 +30,21 @@ class Reader:
     assumed_time: datetime | None = None
     _groups: dict[frozenset[str], frozenset[str]] = field(default_factory=dict)
 
-    def read(self, resource: AccessRequest | AccessApproval) -> Ask | Vote | Ignored:
+    def parse(self, resource: AccessRequest | AccessApproval) -> ParsedRequest | Vote | InvalidObject:
         """The request or vote, or why it counts for nothing."""
         name = resource.metadata.name
         time = parse_time(resource.metadata.creation_timestamp) or self._assumed(resource)
         stamped = resource.spec.requester if isinstance(resource, AccessRequest) else resource.spec.approver
         who = "requester" if isinstance(resource, AccessRequest) else "approver"
         if stamped is None:
-            return Ignored(resource.kind, name, f"it bears no {who}: it was not written through admission")
+            return InvalidObject(
+                resource.kind, name, f"it bears no {who}: it was not written through admission"
+            )
         if time is None:
-            return Ignored(resource.kind, name, "it has no metadata.creationTimestamp")
+            return InvalidObject(resource.kind, name, "it has no metadata.creationTimestamp")
         fault = self.verifier.fault(resource) if self.verifier is not None else ""
         if fault:
-            return Ignored(resource.kind, name, fault)
+            return InvalidObject(resource.kind, name, fault)
         if isinstance(resource, AccessRequest):
             return self._ask(resource, time, stamped)
         spec = resource.spec
@@ -51,13 +53,15 @@ class Reader:
     def _assumed(self, resource: AccessRequest | AccessApproval) -> datetime | None:
         return None if resource.metadata.creation_timestamp else self.assumed_time
 
-    def _ask(self, resource: AccessRequest, time: datetime, requester: Person) -> Ask | Ignored:
+    def _ask(
+        self, resource: AccessRequest, time: datetime, requester: Person
+    ) -> ParsedRequest | InvalidObject:
         spec, name = resource.spec, resource.metadata.name
         if not resource.metadata.uid:
-            return Ignored(resource.kind, name, "it has no metadata.uid, so no approval can mean it")
+            return InvalidObject(resource.kind, name, "it has no metadata.uid, so no approval can mean it")
         by = self._identity(requester)
         subject = SubjectKey.of(spec.subject) if spec.subject is not None else SubjectKey.of_user(by.username)
-        return Ask(
+        return ParsedRequest(
             name=name,
             uid=resource.metadata.uid,
             time=time,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from webhook.api.access import AccessSettings
     from webhook.api.modelweights import AccessRules
-    from webhook.core.access.model import Ask, Identity
+    from webhook.core.access.model import Identity, ParsedRequest
 
 
 def needed(rules: AccessRules) -> int:
@@ -52,10 +52,10 @@ def may_approve(person: Identity, rules: AccessRules, settings: AccessSettings) 
     )
 
 
-def is_own(person: Identity, ask: Ask) -> bool:
+def is_own(person: Identity, parsed: ParsedRequest) -> bool:
     """Whether this person asked, or is who the access is for."""
     marks = set(person.marks())
-    return not marks.isdisjoint(ask.by.marks()) or f"name:{ask.subject.username.casefold()}" in marks
+    return not marks.isdisjoint(parsed.by.marks()) or f"name:{parsed.subject.username.casefold()}" in marks
 
 
 def is_new(person: Identity, seen: set[str]) -> bool:

@@ -12,17 +12,17 @@ from webhook.core.kube.time import format_time
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from webhook.core.access.grant_index import AccessBook
+    from webhook.core.access.grant_index import GrantIndex
     from webhook.core.access.model import RequestState
     from webhook.core.kube.fields import Document
 
 
-def request_status(book: AccessBook, name: str, before: Document, now: datetime) -> Document:
+def request_status(index: GrantIndex, name: str, before: Document, now: datetime) -> Document:
     """The status of a request, with conditions as Kubernetes' API conventions have them.
 
     ``before`` is the status it bears now: a condition that did not change keeps its time.
     """
-    state = book.state(name, now)
+    state = index.state(name, now)
     status: Document = {"state": str(state.phase)}
     if state.needed:
         status["approvals"] = f"{state.approvals}/{state.needed}"
@@ -40,9 +40,9 @@ def request_status(book: AccessBook, name: str, before: Document, now: datetime)
     return status
 
 
-def approval_status(book: AccessBook, name: str) -> Document:
+def approval_status(index: GrantIndex, name: str) -> Document:
     """The status of an approval: whether it was admitted, and if not, why it counts for nothing."""
-    ignored = book.ignored("AccessApproval", name)
+    ignored = index.invalid("AccessApproval", name)
     return {"state": "Ignored", "reason": ignored.reason} if ignored is not None else {"state": "Admitted"}
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from webhook.api import codes
 from webhook.api.access import AccessRequest
 from webhook.api.base import GROUP
-from webhook.core.access import problems as code
 from webhook.core.access.model import Identity, Phase
 from webhook.core.access.problems import AccessProblem
 from webhook.core.access.rules import is_machine, is_own, may_approve
@@ -20,68 +20,68 @@ if TYPE_CHECKING:
 
     from webhook.api.access import AccessApproval
     from webhook.api.modelweights import AccessRules
-    from webhook.core.access.grant_index import AccessBook
-    from webhook.core.access.model import Ask
-    from webhook.core.access.problems import Case
+    from webhook.core.access.grant_index import GrantIndex
+    from webhook.core.access.model import ParsedRequest
+    from webhook.core.access.problems import AccessReview
     from webhook.core.kube.fields import Document
 
 _REQUESTS = f"AccessRequest.{GROUP}"
 _OPEN = (Phase.PENDING, Phase.ACTIVE)
 
 
-def approval_problems(case: Case, typed: AccessApproval) -> Iterator[AccessProblem]:
+def approval_problems(review: AccessReview, typed: AccessApproval) -> Iterator[AccessProblem]:
     """Every rule a new approval breaks."""
     reference = typed.spec.request
-    book = _with_request(case, reference.name)
-    ask = book.ask(reference.name)
-    if ask is None or ask.uid != reference.uid:
-        yield _unknown(reference.name, ask, book)
+    index = _with_request(review, reference.name)
+    parsed = index.parsed(reference.name)
+    if parsed is None or parsed.uid != reference.uid:
+        yield _unknown(reference.name, parsed, index)
         return
-    state = book.state(ask.name, case.now)
+    state = index.state(parsed.name, review.now)
     if state.phase not in _OPEN:
         why = f": {state.reason}" if state.reason else ""
         yield AccessProblem(
-            code.OVER,
-            f"request {ask.name} is {state.phase.lower()}{why}",
+            codes.REQUEST_CLOSED,
+            f"request {parsed.name} is {state.phase.lower()}{why}",
             "a new request is needed: weightlock access request",
         )
-    yield from _voter(typed.spec.decision, case, ask, book)
+    yield from _voter(typed.spec.decision, review, parsed, index)
 
 
-def may_delete(case: Case, document: Document) -> bool:
+def may_delete(review: AccessReview, document: Document) -> bool:
     """Whether an approval's request is gone, so that deleting the approval cannot revive anything."""
     spec = document.get("spec")
     reference = spec.get("request") if isinstance(spec, dict) else None
     if not isinstance(reference, dict) or not isinstance(reference.get("name"), str):
         return True
-    ask = _with_request(case, reference["name"]).ask(reference["name"])
-    return ask is None or ask.uid != reference.get("uid")
+    parsed = _with_request(review, reference["name"]).parsed(reference["name"])
+    return parsed is None or parsed.uid != reference.get("uid")
 
 
-def _with_request(case: Case, name: str) -> AccessBook:
-    """The book, or one that knows a request which the watch has not brought yet."""
-    book = case.book
-    if book.ask(name) is not None or case.lookup is None:
-        return book
-    document = case.lookup.get(_REQUESTS, "", name)
+def _with_request(review: AccessReview, name: str) -> GrantIndex:
+    """The index, or one that knows a request which the watch has not brought yet."""
+    index = review.index
+    if index.parsed(name) is not None or review.lookup is None:
+        return index
+    document = review.lookup.get(_REQUESTS, "", name)
     if document is None:
-        return book
+        return index
     try:
-        return book.with_changes([AccessRequest.model_validate(document)])
+        return index.with_changes([AccessRequest.model_validate(document)])
     except ValidationError:
-        return book
+        return index
 
 
-def _unknown(name: str, ask: Ask | None, book: AccessBook) -> AccessProblem:
-    if ask is not None:
+def _unknown(name: str, parsed: ParsedRequest | None, index: GrantIndex) -> AccessProblem:
+    if parsed is not None:
         return AccessProblem(
-            code.UNKNOWN_REQUEST,
+            codes.UNKNOWN_REQUEST,
             f"spec.request.uid is not that of request {name}: another request had this name",
             f"read the request as it is now, then: weightlock access approve {name}",
         )
-    ignored = book.ignored("AccessRequest", name)
+    ignored = index.invalid("AccessRequest", name)
     return AccessProblem(
-        code.UNKNOWN_REQUEST,
+        codes.UNKNOWN_REQUEST,
         f"request {name} counts for nothing: {ignored.reason}"
         if ignored is not None
         else f"there is no AccessRequest {name!r}",
@@ -89,43 +89,47 @@ def _unknown(name: str, ask: Ask | None, book: AccessBook) -> AccessProblem:
     )
 
 
-def _voter(decision: str, case: Case, ask: Ask, book: AccessBook) -> Iterator[AccessProblem]:
-    user = case.request.user
+def _voter(
+    decision: str, review: AccessReview, parsed: ParsedRequest, index: GrantIndex
+) -> Iterator[AccessProblem]:
+    user = review.request.user
     voter = Identity(user.username, user.uid, frozenset(user.groups))
-    own = is_own(voter, ask)
+    own = is_own(voter, parsed)
     if own and decision != "Approve":
         return
     if own:
         yield AccessProblem(
-            code.OWN_REQUEST,
+            codes.OWN_REQUEST,
             f"{user.username} asked for this access or would get it, and so cannot approve it",
-            "ask somebody else among the approvers",
+            "parsed somebody else among the approvers",
         )
-    rules = book.rules(ask.name)
-    if is_machine(user.username) and user.username not in case.settings.machine_approvers:
+    rules = index.rules(parsed.name)
+    if is_machine(user.username) and user.username not in review.settings.machine_approvers:
         yield AccessProblem(
-            code.MACHINE, f"{user.username} is no person, and people decide", "sign in with your own account"
+            codes.SERVICE_ACCOUNT_VOTE,
+            f"{user.username} is no person, and people decide",
+            "sign in with your own account",
         )
-    elif rules is not None and not may_approve(voter, rules, case.settings):
+    elif rules is not None and not may_approve(voter, rules, review.settings):
         yield AccessProblem(
-            code.NOT_ELIGIBLE,
-            f"{user.username} is no approver of {_what(ask)}",
+            codes.NOT_ELIGIBLE,
+            f"{user.username} is no approver of {_what(parsed)}",
             f"approvers are {approvers(rules)}",
         )
     marks = set(voter.marks())
-    before = [vote for vote in book.votes(ask.name) if not marks.isdisjoint(vote.by.marks())]
-    if decision == "Approve" and any(vote.request_uid == ask.uid for vote in before):
+    before = [vote for vote in index.votes(parsed.name) if not marks.isdisjoint(vote.by.marks())]
+    if decision == "Approve" and any(vote.request_uid == parsed.uid for vote in before):
         yield AccessProblem(
-            code.TWICE,
-            f"{user.username} has decided on request {ask.name} already",
+            codes.ALREADY_VOTED,
+            f"{user.username} has decided on request {parsed.name} already",
             "it needs somebody else now; to take your approval back: decision Revoke",
         )
 
 
-def _what(ask: Ask) -> str:
-    if ask.change is not None:
-        return f"changes of {ask.change.kind} {ask.change.name}"
-    return f"waivers of {ask.waiver.code}" if ask.waiver is not None else f"model {ask.model}"
+def _what(parsed: ParsedRequest) -> str:
+    if parsed.change is not None:
+        return f"changes of {parsed.change.kind} {parsed.change.name}"
+    return f"waivers of {parsed.waiver.code}" if parsed.waiver is not None else f"model {parsed.model}"
 
 
 def approvers(rules: AccessRules) -> str:

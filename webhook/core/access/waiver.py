@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from webhook.core.access.grant_index import AccessBook
+    from webhook.core.access.grant_index import GrantIndex
     from webhook.core.access.model import Grant
 
 
 def waived(
-    book: AccessBook, code: str, namespace: str, labels: Mapping[str, Any], now: datetime
+    index: GrantIndex, code: str, namespace: str, labels: Mapping[str, Any], now: datetime
 ) -> Grant | None:
     """The waiver that covers a finding of this code on a pod (or pod template) with these labels, or None."""
-    for grant in book.waivers(now):
+    for grant in index.waivers(now):
         waiver = grant.waiver
         if waiver is None or (waiver.code, waiver.namespace) != (code, namespace):
             continue

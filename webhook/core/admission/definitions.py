@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from webhook.api import codes
 from webhook.api.base import GROUP
 from webhook.api.faults import describe
 from webhook.api.modelweights import ModelWeights
@@ -19,8 +20,6 @@ from webhook.core.policies.policy import Finding
 if TYPE_CHECKING:
     from webhook.core.kube.review import AdmissionRequest
 
-INVALID_ASSET = "WL503"
-INVALID_POLICY = "WL504"
 _OURS = "weightlock"
 
 
@@ -44,7 +43,10 @@ def _check_asset(request: AdmissionRequest) -> list[Finding]:
         message = f"this ModelWeights would protect nothing: {describe(error)}"
         return [
             Finding(
-                INVALID_ASSET, _OURS, message, "correct the fields named: kubectl explain modelweights.spec"
+                codes.INVALID_MODELWEIGHTS,
+                _OURS,
+                message,
+                "correct the fields named: kubectl explain modelweights.spec",
             )
         ]
     return []
@@ -63,4 +65,6 @@ def _check_policy(request: AdmissionRequest) -> list[Finding]:
         if constraints is not None and constraints.resource_rules:
             return []
         message = "this WeightPolicy would judge nothing: spec.matchConstraints has no resourceRules"
-    return [Finding(INVALID_POLICY, _OURS, message, "correct it, and try it with: weightlock policy lint")]
+    return [
+        Finding(codes.INVALID_POLICY, _OURS, message, "correct it, and try it with: weightlock policy lint")
+    ]

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from webhook.api.links import help_link
+from webhook.core.kube.review import Cause
+from webhook.core.kube.text import clip, one_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -18,26 +22,44 @@ MAX_WARNING_LENGTH = 120
 MAX_WARNINGS = 16
 _MAX_FIRST_BYTES = 480
 _MAX_FIX_BYTES = 200
-_HELP = "docs/denied.md"
+_MAX_CAUSES = 32
+_MAX_CAUSE_BYTES = 512
 
 
-def denial(findings: Sequence[Finding], uid: str) -> str:
+def denial(findings: Sequence[Finding], uid: str, help_url: str = "") -> str:
     """The message of a denial, at most `MAX_MESSAGE_BYTES` bytes of UTF-8."""
     first, others = findings[0], findings[1:]
     lines = [clip(f"{sentence(first)} [{first.code}]", _MAX_FIRST_BYTES, keep=f" [{first.code}]")]
     if fix_of(first):
         lines.append(clip(f"Fix: {fix_of(first)}", _MAX_FIX_BYTES))
-    policy, request = clip(_printable(first.policy), 80), clip(_printable(uid), 64)
-    last = f"Policy: {policy}   Help: {_HELP}#{first.code}   Request: {request}"
+    policy, request = clip(one_line(first.policy), 80), clip(one_line(uid), 64)
+    last = f"Policy: {policy}   Help: {help_link(help_url, first.code)}   Request: {request}"
     room = MAX_MESSAGE_BYTES - len(last.encode()) - len("Also: and 1000 more\n")
     return "\n".join([*lines, *_also(others, room - sum(len(line.encode()) + 1 for line in lines)), last])
+
+
+def causes(findings: Sequence[Finding]) -> tuple[Cause, ...]:
+    """Return one cause per finding for ``status.details.causes``, at most 32.
+
+    The reason is the code. The message is the sentence, followed by a line ``Fix: …`` if there is a next step.
+    """
+    return tuple(
+        Cause(finding.code, _cause_message(finding), clip(finding.path, 253))
+        for finding in findings[:_MAX_CAUSES]
+    )
+
+
+def _cause_message(finding: Finding) -> str:
+    text = clip(sentence(finding), _MAX_CAUSE_BYTES)
+    fix = fix_of(finding)
+    return f"{text}\nFix: {clip(fix, _MAX_FIX_BYTES)}" if fix else text
 
 
 def warnings(findings: Sequence[Finding]) -> Iterable[str]:
     """Warnings for the writer's terminal, each at most 120 characters, the last saying how many were left out."""
     for finding in findings[:MAX_WARNINGS]:
         tail = f" [{finding.code}]"
-        text = _printable(finding.message)
+        text = one_line(finding.message)
         room = MAX_WARNING_LENGTH - len(tail)
         yield (text if len(text) <= room else text[: room - 1] + "…") + tail
     if len(findings) > MAX_WARNINGS:
@@ -46,23 +68,14 @@ def warnings(findings: Sequence[Finding]) -> Iterable[str]:
 
 def sentence(finding: Finding) -> str:
     """What is wrong, on one line; a fault of ours says that it is ours."""
-    return _printable(finding.message)
+    return one_line(finding.message)
 
 
 def fix_of(finding: Finding) -> str:
     """What to do next, on one line."""
     if finding.unevaluable and not finding.fix:
-        return "this is not your doing: retry, and if it stays, show this to your cluster admin"
-    return _printable(finding.fix)
-
-
-def clip(text: str, limit: int, keep: str = "") -> str:
-    """Cut a text to so many bytes of UTF-8, at a character, keeping its ending ``keep``."""
-    raw = text.encode()
-    if len(raw) <= limit:
-        return text
-    room = limit - len("…".encode()) - len(keep.encode())
-    return raw[:room].decode(errors="ignore") + "…" + keep
+        return "this is not caused by your manifest: retry, and contact your cluster admin if it persists"
+    return one_line(finding.fix)
 
 
 def _also(findings: Sequence[Finding], room: int) -> list[str]:
@@ -75,10 +88,3 @@ def _also(findings: Sequence[Finding], room: int) -> list[str]:
             break
         lines.append(line)
     return lines
-
-
-def _printable(text: str) -> str:
-    """One line without control characters: a message may quote what a requester wrote."""
-    if not text.isprintable():
-        text = "".join(char if char.isprintable() else " " for char in text)
-    return text.strip()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from webhook.core.access.stamp import stamp
-from webhook.core.admission.provider import Needs
+from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.requests import (
     creates_pod,
     debugs_pod,
@@ -15,7 +15,7 @@ from webhook.core.admission.requests import (
     is_exempt,
     object_of,
 )
-from webhook.core.admission.verdict import Verdict, settle
+from webhook.core.admission.verdict import Verdict
 from webhook.core.injection import plan as inject
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from webhook.core.access import Signer
-    from webhook.core.admission.provider import Knowledge
+    from webhook.core.admission.provider import FetchedData
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.facts import TemplateFacts
     from webhook.core.kube.fields import Document
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 def mutate(
     request: AdmissionRequest,
     snapshot: Snapshot,
-    knowledge: Knowledge,
+    fetched: FetchedData,
     now: datetime,
     signer: Signer | None = None,
-) -> Verdict | Needs:
+) -> Verdict | RequiredData:
     """What admission adds to an object: the key sidecar of a pod, the identity on an access object. Never denies.
 
     Containers that ask for no accelerator, ephemeral ones included, are told that there is none.
@@ -45,25 +45,25 @@ def mutate(
     ``signer`` is given only where the caller is known to be the API server; who else asks gets no signature.
     """
     if is_exempt(request, snapshot):
-        return settle(request.uid, ())
+        return Verdict.of(request.uid, ())
     operations = stamp(request, signer, now, trusted_caller=signer is not None)
     injected = False
     if creates_pod(request) or debugs_pod(request):
-        lookup = Lookup(snapshot.objects, knowledge.objects)
+        lookup = Lookup(snapshot.objects, fetched.objects)
         try:
             facts = gather(request, snapshot, lookup)
             if debugs_pod(request):
                 operations += _hide_from_added(request, snapshot, facts)
-                return replace(settle(request.uid, ()), patch=tuple(operations))
+                return replace(Verdict.of(request.uid, ()), patch=tuple(operations))
             wanted = injection_plan(request, snapshot, facts, now)
         except MissingObjectError:
-            return Needs(objects=frozenset(lookup.missing))
+            return RequiredData(objects=frozenset(lookup.missing))
         except MalformedObjectError:
             # Validation says so in words; there is nothing safe to add.
-            return settle(request.uid, ())
+            return Verdict.of(request.uid, ())
         operations += inject.patch(object_of(request), wanted)
         injected = wanted.agent is not None
-    return replace(settle(request.uid, ()), patch=tuple(operations), injected=injected)
+    return replace(Verdict.of(request.uid, ()), patch=tuple(operations), injected=injected)
 
 
 def _hide_from_added(

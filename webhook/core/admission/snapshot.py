@@ -17,7 +17,7 @@ from webhook.api.base import GROUP
 from webhook.api.faults import describe
 from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, WeightPolicy
-from webhook.core.access import AccessBook
+from webhook.core.access import GrantIndex
 from webhook.core.kube.objects import ObjectKey, ObjectStore
 from webhook.core.policies.compiler import PolicyError, broken_policy, compile_policy, unreadable_policy
 from webhook.core.policies.policy_set import PolicySet
@@ -42,9 +42,9 @@ APPROVALS = f"AccessApproval.{GROUP}"
 NATIVE_POLICIES = "ValidatingAdmissionPolicy.admissionregistration.k8s.io"
 NATIVE_BINDINGS = "ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io"
 
-# The book of access reads these once and tells by itself what changed; as objects they would fill the memory.
+# The index of access reads these once and tells by itself what changed; as objects they would fill the memory.
 _ACCESS = frozenset({REQUESTS, APPROVALS})
-# So many of them may wait for the book at once.
+# So many of them may wait for the index at once.
 _MOST_WAITING = 1000
 # An asset or policy that can no longer be read keeps its last good form; the API server's schema lets none come.
 _TYPES: dict[str, type[BaseModel]] = {
@@ -66,7 +66,7 @@ class Snapshot:
     models: Mapping[str, ModelWeights]
     catalog: Catalog
     policies: PolicySet
-    access: AccessBook
+    access: GrantIndex
     workloads: WorkloadTable
     problems: Mapping[ObjectKey, str] = field(default_factory=dict)
 
@@ -88,7 +88,7 @@ class SnapshotBuilder:
         self._typed: dict[str, dict[str, Any]] = {kind: {} for kind in _TYPES}
         self._compiled: dict[ObjectKey, tuple[Policy, ...]] = {}
         self._problems: dict[ObjectKey, str] = {}
-        self._access = AccessBook.build(
+        self._access = GrantIndex.build(
             settings=settings.access, verifier=verifier, assumed_time=assumed_time
         )
         self._written: dict[tuple[str, str], AccessRequest | AccessApproval] = {}
@@ -227,7 +227,7 @@ class SnapshotBuilder:
             self._compiled[key] = (policy,)
         return self._compiled[key]
 
-    def _book(self, *, fresh_models: bool) -> AccessBook:
+    def _book(self, *, fresh_models: bool) -> GrantIndex:
         rules = (
             {name: model.spec.access for name, model in self._typed[MODELS].items()} if fresh_models else None
         )

@@ -1,7 +1,7 @@
 """One request to one verdict: `mutate` says what to add, `validate` says whether it may be.
 
-Both are pure. Where an answer is missing they return `Needs`; the shell finds the answers and asks again. Nothing
-here allows because something went wrong: what cannot be judged is a finding that denies.
+Both are pure. If data is missing they return `RequiredData`; the shell fetches it and evaluates again. Nothing here
+allows because something went wrong: an object that cannot be evaluated is a finding that denies.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from webhook.api import codes
 from webhook.cel import Bindings
 from webhook.cel.ast import managed_fields
 from webhook.cel.authz import Answers, UnansweredError
-from webhook.core.access.change import guard_change
-from webhook.core.access.validate import guard
+from webhook.core.access.change import validate_change
+from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
 from webhook.core.admission.definitions import check_definition
-from webhook.core.admission.provider import Needs
+from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.requests import (
     creates_pod,
     gather,
@@ -26,7 +27,7 @@ from webhook.core.admission.requests import (
     updates_pod,
 )
 from webhook.core.admission.subject import subject_of
-from webhook.core.admission.verdict import Verdict, settle
+from webhook.core.admission.verdict import Verdict
 from webhook.core.injection import plan as inject
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
@@ -38,22 +39,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
-    from webhook.core.admission.provider import Knowledge
+    from webhook.core.admission.provider import FetchedData
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.facts import TemplateFacts
     from webhook.core.kube.review import AdmissionRequest, RefusedReviewError
     from webhook.core.policies.policy import Policy
 
-UNSAFE_DOCUMENT = "WL501"
-MALFORMED_OBJECT = "WL502"
-NOT_INJECTED = "WL301"
-RESERVED_NAME = "WL302"
-UNDELIVERABLE = "WL303"
-UNREADABLE = "WL304"
 _OURS = "weightlock"
 _WRITES = frozenset({"CREATE", "UPDATE"})
 _UNREADABLE = Finding(
-    UNREADABLE,
+    codes.UNREADABLE,
     _OURS,
     "readers may not be let at what the sidecar delivers: set securityContext.fsGroup on the pod",
     "set fsGroup, or one runAsUser for the whole pod",
@@ -65,71 +60,71 @@ _NAMESPACE = GroupVersionName("", "v1", "Namespace")
 def validate(
     request: AdmissionRequest,
     snapshot: Snapshot,
-    knowledge: Knowledge,
+    fetched: FetchedData,
     now: datetime,
     *,
     clock: Callable[[], float] | None = None,
-) -> Verdict | Needs:
+) -> Verdict | RequiredData:
     """Whether the request may go through, judged on the final object.
 
     With a ``clock`` (seconds) each policy is evaluated by itself and timed; the verdict is the same.
     """
     if is_exempt(request, snapshot):
-        return settle(
+        return Verdict.of(
             request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),)
         )
-    judge = _Judge(request, snapshot, knowledge, now, clock)
+    judge = _Validation(request, snapshot, fetched, now, clock)
     try:
         findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
     except MalformedObjectError as error:
         fix = "correct the object: kubectl explain shows the fields"
-        findings = [Finding(MALFORMED_OBJECT, _OURS, f"the object cannot be judged: {error}", fix)]
-        return replace(settle(request.uid, findings), timings=tuple(judge.timings))
+        findings = [Finding(codes.MALFORMED_OBJECT, _OURS, f"the object cannot be judged: {error}", fix)]
+        return replace(Verdict.of(request.uid, findings), timings=tuple(judge.timings))
     except MissingObjectError:
         pass
     if judge.answers.open or judge.lookup.missing:
-        return Needs(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
-    verdict = settle(request.uid, findings, judge.audit)
+        return RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
+    verdict = Verdict.of(request.uid, findings, judge.audit)
     return replace(verdict, timings=tuple(judge.timings))
 
 
 def evaluations(
-    request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge, now: datetime
+    request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData, now: datetime
 ) -> Iterator[tuple[Policy, TemplateFacts, Bindings]]:
-    """What `validate` evaluates, for those who explain a verdict; ``knowledge`` is what it came to in the end."""
-    yield from _Judge(request, snapshot, knowledge, now, None).evaluations()
+    """What `validate` evaluates, for those who explain a verdict; ``fetched`` is what it came to in the end."""
+    yield from _Validation(request, snapshot, fetched, now, None).evaluations()
 
 
-def refused(error: RefusedReviewError) -> Verdict:
+def invalid_review(error: RefusedReviewError) -> Verdict:
     """A review that no policy can judge safely."""
     fix = "remove what is named here from the object; no Kubernetes object needs it"
-    return settle(
-        error.uid, [Finding(UNSAFE_DOCUMENT, _OURS, f"the request is refused: {error.reason}", fix)]
+    return Verdict.of(
+        error.uid, [Finding(codes.UNSAFE_DOCUMENT, _OURS, f"the request is refused: {error.reason}", fix)]
     )
 
 
-def internal_denial(uid: str, code: str, reason: str) -> Verdict:
+def internal_error(uid: str, code: str, reason: str) -> Verdict:
     """A fault of ours: nothing was judged, so nothing is allowed."""
     message = f"the request could not be checked: {reason}"
-    return settle(uid, [Finding(code, _OURS, message, reason="InternalError", unevaluable=True)])
+    return Verdict.of(uid, [Finding(code, _OURS, message, reason="InternalError", unevaluable=True)])
 
 
-class _Judge:
+class _Validation:
     """One validation: its lookups, its answers, and what the policies said."""
 
     def __init__(
         self,
         request: AdmissionRequest,
         snapshot: Snapshot,
-        knowledge: Knowledge,
+        fetched: FetchedData,
         now: datetime,
         clock: Callable[[], float] | None,
     ) -> None:
         self.request = request
         self.snapshot = snapshot
         self.now = now
-        self.answers = Answers(knowledge.decisions)
-        self.lookup = Lookup(snapshot.objects, knowledge.objects)
+        self.answers = Answers(fetched.decisions)
+        self.lookup = Lookup(snapshot.objects, fetched.objects)
         self.audit: list[tuple[str, str]] = []
         self.timings: list[tuple[str, str, float | None]] = []
         self._clock = clock
@@ -191,17 +186,17 @@ class _Judge:
         pod = object_of(self.request)
         wanted = injection_plan(self.request, self.snapshot, self._templates(), self.now)
         fix = "rename it: names that begin with weightlock- belong to Weightlock"
-        findings = [Finding(RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
+        findings = [Finding(codes.RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
         if wanted.agent is not None:
             if inject.patch(pod, wanted):
                 message = "the pod reads weights and does not carry the key sidecar as Weightlock adds it"
                 fix = "remove your own version of it; if you wrote none, another webhook changes pods after Weightlock"
-                findings.append(Finding(NOT_INJECTED, _OURS, message, fix))
+                findings.append(Finding(codes.SIDECAR_MODIFIED, _OURS, message, fix))
             elif inject.may_be_unreadable(pod, wanted, self.snapshot.settings.injection):
                 findings.append(_UNREADABLE)
         if wanted.undeliverable:
             findings += [
-                Finding(UNDELIVERABLE, _OURS, str(error), error.fix) for error in wanted.undeliverable
+                Finding(codes.UNDELIVERABLE, _OURS, str(error), error.fix) for error in wanted.undeliverable
             ]
         return findings
 
@@ -222,14 +217,14 @@ class _Judge:
         fix = "leave the key sidecar and its volumes as they are; delete the pod to get another"
         old = self.request.old_object or {"spec": {}}
         return [
-            Finding(RESERVED_NAME, _OURS, text, fix)
+            Finding(codes.RESERVED_NAME, _OURS, text, fix)
             for text in inject.tampering(object_of(self.request), old)
         ]
 
     def access(self) -> list[Finding]:
         """The rules of access requests and approvals, and of changes that need approval."""
         snapshot = self.snapshot
-        problems = guard(
+        problems = validate_access(
             self.request,
             snapshot.access,
             snapshot.models,
@@ -237,7 +232,7 @@ class _Judge:
             snapshot.settings.access,
             lookup=self.lookup,
         )
-        problems += guard_change(self.request, snapshot.access, self.now, snapshot.settings.access)
+        problems += validate_change(self.request, snapshot.access, self.now, snapshot.settings.access)
         return [Finding(problem.code, _OURS, problem.message, problem.fix) for problem in problems]
 
     def _waived(self, finding: Finding, facts: TemplateFacts) -> Finding:

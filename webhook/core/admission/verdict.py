@@ -7,10 +7,12 @@ violations as far as they fit, then where to read on. Our own faults are worded 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from webhook.core.admission.messages import clip, denial, warnings
+from webhook.api.codes import RETRY_AFTER_SECONDS
+from webhook.core.admission.messages import causes, denial, warnings
 from webhook.core.kube.review import AdmissionResponse
+from webhook.core.kube.text import clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,28 +37,28 @@ class Verdict:
     injected: bool = False
     timings: tuple[tuple[str, str, float | None], ...] = ()
 
+    @classmethod
+    def of(
+        cls, uid: str, findings: Iterable[Finding], audit_annotations: Sequence[tuple[str, str]] = ()
+    ) -> Self:
+        """Sort findings by their effect. The order is stable: by code, policy, place and message, without repeats."""
+        ordered = sorted(set(findings))
+        return cls(
+            uid=uid,
+            denials=tuple(finding for finding in ordered if finding.action == "Deny"),
+            warnings=tuple(finding for finding in ordered if finding.action == "Warn"),
+            audits=tuple(finding for finding in ordered if finding.action == "Audit"),
+            audit_annotations=tuple(audit_annotations),
+        )
+
     @property
     def allowed(self) -> bool:
-        """Whether nothing denies."""
+        """Report whether no finding denies."""
         return not self.denials
 
 
-def settle(
-    uid: str, findings: Iterable[Finding], audit_annotations: Sequence[tuple[str, str]] = ()
-) -> Verdict:
-    """Sort findings by what they lead to. The order is stable: by code, policy, place and message; repeats go."""
-    ordered = sorted(set(findings))
-    return Verdict(
-        uid=uid,
-        denials=tuple(finding for finding in ordered if finding.action == "Deny"),
-        warnings=tuple(finding for finding in ordered if finding.action == "Warn"),
-        audits=tuple(finding for finding in ordered if finding.action == "Audit"),
-        audit_annotations=tuple(audit_annotations),
-    )
-
-
-def respond(verdict: Verdict) -> AdmissionResponse:
-    """The answer to the API server."""
+def to_response(verdict: Verdict, help_url: str = "") -> AdmissionResponse:
+    """Convert a verdict to the response for the API server. ``help_url`` is the page that explains reason codes."""
     annotations = _joined(verdict.audit_annotations)
     codes = sorted({finding.code for finding in (*verdict.denials, *verdict.warnings, *verdict.audits)})
     if codes:
@@ -66,7 +68,11 @@ def respond(verdict: Verdict) -> AdmissionResponse:
     return AdmissionResponse(
         uid=verdict.uid,
         allowed=verdict.allowed,
-        message=denial(verdict.denials, verdict.uid) if verdict.denials else "",
+        message=denial(verdict.denials, verdict.uid, help_url) if verdict.denials else "",
+        causes=causes(verdict.denials),
+        retry_after_seconds=max((RETRY_AFTER_SECONDS.get(f.code, 0) for f in verdict.denials), default=0)
+        if all(f.code in RETRY_AFTER_SECONDS for f in verdict.denials)
+        else 0,
         warnings=tuple(warnings(verdict.warnings)),
         audit_annotations=annotations,
         patch=verdict.patch,

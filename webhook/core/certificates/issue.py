@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
 
-def make_authority(
-    name: str, key: ec.EllipticCurvePrivateKey, begin: datetime, end: datetime
-) -> x509.Certificate:
+def make_ca(name: str, key: ec.EllipticCurvePrivateKey, begin: datetime, end: datetime) -> x509.Certificate:
     """An authority's own certificate, which may sign others but no further authority. Moments are aware UTC.
 
     Two authorities should not have one ``name``: there are verifiers that look for the signer by name alone.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Authority:
+class CA:
     """One authority: ``id`` is the SHA-256 of its certificate; ``signs`` says that its key is still there.
 
     ``published``: since when every bundle was seen to hold it. ``signed_until``: until when a certificate it signed may
@@ -35,7 +35,7 @@ class Authority:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
+class ServingCert:
     """One serving certificate that matches its key; ``authority`` is the id of who signed it, empty: none we know."""
 
     authority: str
@@ -59,21 +59,21 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class State:
     """All that is, at one look. Authorities are in the order in which they were made.
 
     ``leaves`` holds, for each part that serves, its certificate or None where there is none that can be used, and
     ``wanted`` the names it needs. ``bundles`` are the authorities that each webhook configuration holds, None for one
-    that is missing or not as it should be. ``lists`` are those that brokers and sidecars are told of. ``strangers`` are
+    that is missing or not as it should be. ``lists`` are those that brokers and sidecars receive. ``foreign_cas`` are
     authorities trusted until now that are not ours to renew.
     """
 
-    authorities: tuple[Authority, ...]
-    leaves: Mapping[str, Leaf | None]
+    authorities: tuple[CA, ...]
+    leaves: Mapping[str, ServingCert | None]
     wanted: Mapping[str, frozenset[str]]
     bundles: tuple[frozenset[str] | None, ...]
     lists: tuple[frozenset[str], ...]
-    strangers: tuple[Authority, ...] = ()
+    foreign_cas: tuple[CA, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +82,22 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class RecordState:
     """Write down what is now known of the authorities, which changes no trust yet. ``why`` is for the log."""
 
-    authorities: tuple[Authority, ...]
+    authorities: tuple[CA, ...]
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class PublishCAs:
     """Tell brokers and sidecars which authorities there are: all of them."""
 
     authorities: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
+class SetCABundle:
     """Make every webhook configuration hold these authorities and no others."""
 
     authorities: frozenset[str]
@@ -112,4 +112,4 @@ class Issue:
     not_after: datetime
 
 
-Step = Create | Note | Tell | Trust | Issue
+Step = Create | RecordState | PublishCAs | SetCABundle | Issue

@@ -11,18 +11,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from webhook.core.certificates.model import Create, Issue, Note, Tell, Trust
+from webhook.core.certificates.model import Create, Issue, PublishCAs, RecordState, SetCABundle
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from webhook.core.certificates.model import Authority, Leaf, Step, Times, View
+    from webhook.core.certificates.model import CA, ServingCert, State, Step, Times
 
-# Strangers are trusted for so many propagation times after our own authority was made.
+# Foreigns are trusted for so many propagation times after our own authority was made.
 _STAY = 3
 
 
-def next_step(view: View, times: Times, now: datetime) -> Step | None:
+def next_step(view: State, times: Times, now: datetime) -> Step | None:
     """The one thing to do now, after which all is looked at again; None where nothing is to be done."""
     return (
         _adopt(view, times, now)
@@ -34,32 +34,32 @@ def next_step(view: View, times: Times, now: datetime) -> Step | None:
     )
 
 
-def signer(view: View, times: Times, now: datetime) -> Authority | None:
+def signer(view: State, times: Times, now: datetime) -> CA | None:
     """Who signs now: the last authority that everybody had time to take note of."""
     ripe = [a for a in _able(view, now) if _ripe(a, times, now)]
     return ripe[-1] if ripe else None
 
 
-def _able(view: View, now: datetime) -> list[Authority]:
+def _able(view: State, now: datetime) -> list[CA]:
     return [a for a in view.authorities if a.signs and a.retired is None and a.valid(now)]
 
 
-def _ripe(authority: Authority, times: Times, now: datetime) -> bool:
+def _ripe(authority: CA, times: Times, now: datetime) -> bool:
     return authority.published is not None and now >= authority.published + times.propagation
 
 
-def _adopt(view: View, times: Times, now: datetime) -> Step | None:
+def _adopt(view: State, times: Times, now: datetime) -> Step | None:
     """Where we have no authority yet, those trusted until now stay trusted while ours takes their place."""
-    if view.authorities or not view.strangers:
+    if view.authorities or not view.foreign_cas:
         return None
     until = now + _STAY * times.propagation
-    return Note(
-        tuple(replace(a, signs=False, published=now, signed_until=until) for a in view.strangers),
+    return RecordState(
+        tuple(replace(a, signs=False, published=now, signed_until=until) for a in view.foreign_cas),
         "authorities that were trusted stay for a while",
     )
 
 
-def _create(view: View, times: Times, now: datetime) -> Step | None:
+def _create(view: State, times: Times, now: datetime) -> Step | None:
     able = _able(view, now)
     if not able:
         return Create()
@@ -69,18 +69,18 @@ def _create(view: View, times: Times, now: datetime) -> Step | None:
     return Create() if due else None
 
 
-def _spread(view: View) -> Step | None:
+def _spread(view: State) -> Step | None:
     """Those who only read the list are told first, so that what they find in force is never news to them."""
     everyone = frozenset(a.id for a in view.authorities)
     trusted = frozenset(a.id for a in view.authorities if a.retired is None)
     if any(known != everyone for known in view.lists):
-        return Tell(everyone)
+        return PublishCAs(everyone)
     if any(bundle is not None and bundle != trusted for bundle in view.bundles):
-        return Trust(trusted)
+        return SetCABundle(trusted)
     return None
 
 
-def _publish(view: View, now: datetime) -> Step | None:
+def _publish(view: State, now: datetime) -> Step | None:
     """Write down since when an authority is in force everywhere; `_spread` has seen that the present ones hold all."""
     if not _in_force(view):
         return None
@@ -88,14 +88,14 @@ def _publish(view: View, now: datetime) -> Step | None:
     if not fresh:
         return None
     noted = tuple(replace(a, published=now) if a in fresh else a for a in view.authorities)
-    return Note(noted, "an authority is in force")
+    return RecordState(noted, "an authority is in force")
 
 
-def _in_force(view: View) -> bool:
+def _in_force(view: State) -> bool:
     return bool(view.bundles) and all(bundle is not None for bundle in view.bundles)
 
 
-def _issue(view: View, times: Times, now: datetime) -> Step | None:
+def _issue(view: State, times: Times, now: datetime) -> Step | None:
     by = signer(view, times, now)
     # What cannot be used anyway need not wait until everybody took note.
     hurried = next((a for a in reversed(_able(view, now)) if a.published is not None), None)
@@ -113,19 +113,19 @@ def _issue(view: View, times: Times, now: datetime) -> Step | None:
     return None
 
 
-def _usable(leaf: Leaf, wanted: frozenset[str], view: View, now: datetime) -> bool:
+def _usable(leaf: ServingCert, wanted: frozenset[str], view: State, now: datetime) -> bool:
     trusted = {a.id for a in view.authorities if a.retired is None and a.valid(now)}
     return leaf.not_before <= now < leaf.not_after and wanted <= leaf.names and leaf.authority in trusted
 
 
-def _due(leaf: Leaf, authority: Authority, end: datetime, times: Times, now: datetime) -> bool:
+def _due(leaf: ServingCert, authority: CA, end: datetime, times: Times, now: datetime) -> bool:
     if leaf.authority != authority.id:
         return True
     # Near the end of its authority a certificate cannot be renewed for longer; another authority is on its way.
     return now >= leaf.not_after - times.leaf_renew and end > leaf.not_after
 
 
-def _retire(view: View, times: Times, now: datetime) -> Step | None:
+def _retire(view: State, times: Times, now: datetime) -> Step | None:
     """Take an authority that was followed by another from its office: first its key, then the trust, then the rest."""
     by = signer(view, times, now)
     if by is None:
@@ -133,7 +133,7 @@ def _retire(view: View, times: Times, now: datetime) -> Step | None:
     before = view.authorities[: view.authorities.index(by)]
     serving = {leaf.authority for leaf in view.leaves.values() if leaf is not None}
     for old in before:
-        after: Authority | None
+        after: CA | None
         if old.signs:
             after, why = replace(old, signs=False), "the key of an authority that signs no more is forgotten"
         elif old.retired is None and old.id not in serving and _ended(old, now):
@@ -143,15 +143,15 @@ def _retire(view: View, times: Times, now: datetime) -> Step | None:
         else:
             continue
         kept = (after if a is old else a for a in view.authorities)
-        return Note(tuple(a for a in kept if a is not None), why)
+        return RecordState(tuple(a for a in kept if a is not None), why)
     return None
 
 
-def _last_day(retired: Authority, times: Times) -> datetime:
+def _last_day(retired: CA, times: Times) -> datetime:
     """Until when it stays on the list: sidecars carry it in their arguments, and learn of others from the broker."""
     since = retired.retired or retired.not_after
     return max(min(retired.not_after, since + times.authority), since + times.propagation)
 
 
-def _ended(authority: Authority, now: datetime) -> bool:
+def _ended(authority: CA, now: datetime) -> bool:
     return authority.signed_until is None or now >= authority.signed_until

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from webhook.core.certificates.bundle import id_of
-from webhook.core.certificates.issue import make_authority
-from webhook.core.certificates.model import Authority
+from webhook.core.certificates.issue import make_ca
+from webhook.core.certificates.model import CA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,14 +35,14 @@ class StoreError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredCA:
     """An authority with its certificate and, while it signs, its key; both in PEM."""
 
-    authority: Authority
+    authority: CA
     certificate: str
     key: str = field(default="", repr=False)
 
-    def noted(self, authority: Authority) -> Held:
+    def noted(self, authority: CA) -> StoredCA:
         """The same with what is now known of it; its key goes where it signs no more."""
         return replace(self, authority=authority, key=self.key if authority.signs else "")
 
@@ -52,24 +52,24 @@ class Held:
         return certificate, _key(self.key)
 
 
-def stranger(certificate: str) -> Held:
+def stranger(certificate: str) -> StoredCA:
     """An authority that somebody else made. Raises `ValueError`."""
-    return Held(_described(certificate, signs=False), certificate)
+    return StoredCA(_described(certificate, signs=False), certificate)
 
 
-def made(name: str, key: ec.EllipticCurvePrivateKey, begin: datetime, end: datetime) -> Held:
+def made(name: str, key: ec.EllipticCurvePrivateKey, begin: datetime, end: datetime) -> StoredCA:
     """A new authority of ours."""
-    text = make_authority(name, key, begin, end).public_bytes(Encoding.PEM).decode("ascii")
+    text = make_ca(name, key, begin, end).public_bytes(Encoding.PEM).decode("ascii")
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
-    return Held(_described(text, signs=True), text, pem)
+    return StoredCA(_described(text, signs=True), text, pem)
 
 
-def encode(held: Iterable[Held]) -> bytes:
+def encode(held: Iterable[StoredCA]) -> bytes:
     """All of them as one text."""
     return orjson.dumps([_entry(one) for one in held], option=orjson.OPT_INDENT_2)
 
 
-def decode(text: bytes) -> tuple[Held, ...]:
+def decode(text: bytes) -> tuple[StoredCA, ...]:
     """The authorities of a text that `encode` wrote. Raises `StoreError`."""
     try:
         entries = orjson.loads(text)
@@ -85,30 +85,30 @@ def decode(text: bytes) -> tuple[Held, ...]:
     return held
 
 
-def _entry(one: Held) -> dict[str, Any]:
+def _entry(one: StoredCA) -> dict[str, Any]:
     known = one.authority
     moments = zip(_MOMENTS, (known.published, known.signed_until, known.retired), strict=True)
     kept = {name: moment.isoformat() for name, moment in moments if moment is not None}
     return {"certificate": one.certificate, **({"key": one.key} if one.key else {}), **kept}
 
 
-def _read(entry: dict[str, Any]) -> Held:
+def _read(entry: dict[str, Any]) -> StoredCA:
     certificate, key = str(entry["certificate"]), str(entry.get("key", ""))
     authority = _described(certificate, signs=bool(key))
     if key and _key(key).public_key() != _public(certificate):
         raise StoreError("a key does not belong to its certificate")
     published, signed_until, retired = (_moment(entry.get(name)) for name in _MOMENTS)
     known = replace(authority, published=published, signed_until=signed_until, retired=retired)
-    return Held(known, certificate, key)
+    return StoredCA(known, certificate, key)
 
 
 def _moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text).astimezone(UTC) if text is not None else None
 
 
-def _described(certificate: str, *, signs: bool) -> Authority:
+def _described(certificate: str, *, signs: bool) -> CA:
     parsed = x509.load_pem_x509_certificate(certificate.encode())
-    return Authority(id_of(certificate), parsed.not_valid_before_utc, parsed.not_valid_after_utc, signs=signs)
+    return CA(id_of(certificate), parsed.not_valid_before_utc, parsed.not_valid_after_utc, signs=signs)
 
 
 def _public(certificate: str) -> object:

@@ -30,7 +30,7 @@ class Context:
 
 
 def context(namespace: str, lookup: Lookup, catalog: Catalog, settings: Settings) -> Context:
-    """Build the context of an evaluation. The caller ends with ``finder.finish()``."""
+    """Build the context of an evaluation. The caller ends with ``finder.raise_if_missing()``."""
     finder = Finder(lookup)
     backends = protected_backends(catalog, lookup) if catalog else None
     return Context(

@@ -47,7 +47,7 @@ def gather(
     weights = gather_weights(pod, here)
     devices, claimed = gather_devices(pod, here, host_paths, runtime)
     escapes = tuple(sorted({*claimed, *gather_escapes(pod, host_paths, settings, runtime)}))
-    here.finder.finish()
+    here.finder.raise_if_missing()
     return Facts(weights, devices, escapes)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.objects import Lookup
     from webhook.core.storage.catalog import Catalog
     from webhook.core.storage.model import Model
-    from webhook.core.storage.reach import Reach
+    from webhook.core.storage.refs import ProtectedRef
 
 
 def gather_object(
@@ -59,7 +59,7 @@ def gather_object(
         weights = {use for use in facts.weights if use.model not in existing}
         weights.update(_undeclared(kind, document, old, here))
         facts = Facts(tuple(sorted(weights)), added.devices, added.escapes)
-    here.finder.finish()
+    here.finder.raise_if_missing()
     return facts
 
 
@@ -119,7 +119,7 @@ def _group_content(document: Document, here: Context) -> Facts:
 
 
 def _beyond_snapshot(
-    reaches: Iterable[Reach], document: Document, field: str, kind: str, here: Context
+    reaches: Iterable[ProtectedRef], document: Document, field: str, kind: str, here: Context
 ) -> Facts:
     """The models of a content beyond those of its snapshot's claims, which were evaluated with the snapshot."""
     reference = object_at(object_at(document, "spec", ""), field, "spec")
@@ -144,7 +144,7 @@ def _resource_claim_template(document: Document, here: Context) -> Facts:
     return _devices(object_at(object_at(document, "spec", ""), "spec", "spec"), "spec.spec", here)
 
 
-def _weights(reaches: Iterable[Reach], here: Context) -> Facts:
+def _weights(reaches: Iterable[ProtectedRef], here: Context) -> Facts:
     return Facts(tuple(sorted({weight_use(reach, "") for reach in reaches})) if here.catalog else ())
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.facts.model import WeightUse
 from webhook.core.kube.fields import object_at, text_at
-from webhook.core.storage.reach import Reach
+from webhook.core.storage.refs import ProtectedRef
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def gather_weights(pod: PodView, context: Context) -> tuple[WeightUse, ...]:
     for path, name, container in pod.containers:
         image = text_at(container, "image", path)
         for model in context.catalog.of_image(image) if image else ():
-            uses.add(weight_use(Reach(model, "image", image), f"{path}.image", containers=(name,)))
+            uses.add(weight_use(ProtectedRef(model, "image", image), f"{path}.image", containers=(name,)))
     return tuple(sorted(uses))
 
 
 def weight_use(
-    reach: Reach, volume: str, *, read_only: bool = True, containers: tuple[str, ...] = ()
+    reach: ProtectedRef, volume: str, *, read_only: bool = True, containers: tuple[str, ...] = ()
 ) -> WeightUse:
     """Turn one reach into a fact."""
     model = reach.model
@@ -65,7 +65,9 @@ def weight_use(
     )
 
 
-def _uses(pod: PodView, name: str, reaches: Iterable[Reach], *, read_only: bool) -> Iterator[WeightUse]:
+def _uses(
+    pod: PodView, name: str, reaches: Iterable[ProtectedRef], *, read_only: bool
+) -> Iterator[WeightUse]:
     """The facts of one volume. A model that is reached by two routes is one fact."""
     containers, only_read = pod.readers(name)
     seen = set()
@@ -75,10 +77,10 @@ def _uses(pod: PodView, name: str, reaches: Iterable[Reach], *, read_only: bool)
             yield weight_use(reach, name, read_only=read_only or only_read, containers=containers)
 
 
-def _volume(volume: Mapping[str, Any], path: str, context: Context) -> tuple[Reach, ...]:
+def _volume(volume: Mapping[str, Any], path: str, context: Context) -> tuple[ProtectedRef, ...]:
     """What one volume of a pod reaches. Each source that is set counts, though Kubernetes allows only one."""
     resolver, namespace = context.resolver, context.namespace
-    reaches: list[Reach] = []
+    reaches: list[ProtectedRef] = []
     if volume.get("persistentVolumeClaim") is not None:
         claim = object_at(volume, "persistentVolumeClaim", path)
         reaches.extend(
@@ -88,14 +90,18 @@ def _volume(volume: Mapping[str, Any], path: str, context: Context) -> tuple[Rea
         reaches.extend(_ephemeral(volume, path, namespace, resolver))
     if volume.get("image") is not None:
         reference = text_at(object_at(volume, "image", path), "reference", f"{path}.image")
-        reaches.extend(Reach(model, "image", reference) for model in context.catalog.of_image(reference))
+        reaches.extend(
+            ProtectedRef(model, "image", reference) for model in context.catalog.of_image(reference)
+        )
     backend = backend_of(volume, path)
     if backend is not None:
         reaches.extend(resolver.backend(backend))
     return tuple(reaches)
 
 
-def _ephemeral(volume: Mapping[str, Any], path: str, namespace: str, resolver: Resolver) -> tuple[Reach, ...]:
+def _ephemeral(
+    volume: Mapping[str, Any], path: str, namespace: str, resolver: Resolver
+) -> tuple[ProtectedRef, ...]:
     template = object_at(object_at(volume, "ephemeral", path), "volumeClaimTemplate", f"{path}.ephemeral")
     place = f"{path}.ephemeral.volumeClaimTemplate"
     metadata = {"annotations": object_at(template, "metadata", place).get("annotations")}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 REVIEW_API_VERSION = "admission.k8s.io/v1"
 MAX_REVIEW_BYTES = 4 * 1024 * 1024
 _MAX_UID = 256
+_MAX_CAUSES = 64
 _OPERATIONS = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
 
@@ -78,14 +79,31 @@ class AdmissionRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """One entry of ``status.details.causes``. Source: k8s.io/apimachinery ``meta/v1`` StatusCause.
+
+    ``reason`` is a reason code, ``field`` the path of the part of the object, empty if the whole object is meant.
+    """
+
+    reason: str
+    message: str
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AdmissionResponse:
-    """One answer. ``patch`` is a JSON patch (RFC 6902), empty where nothing changes."""
+    """One response. ``patch`` is a JSON patch (RFC 6902), empty if nothing changes.
+
+    ``retry_after_seconds`` is 0 if a retry of the same request cannot help.
+    """
 
     uid: str
     allowed: bool
     message: str = ""
     code: int = 403
     reason: str = "Forbidden"
+    causes: tuple[Cause, ...] = ()
+    retry_after_seconds: int = 0
     warnings: tuple[str, ...] = ()
     audit_annotations: dict[str, str] = field(default_factory=dict)
     patch: tuple[Document, ...] = ()
@@ -144,12 +162,7 @@ def render_review(response: AdmissionResponse) -> bytes:
     """The bytes that answer a review; ``status`` only on a denial, ``patch`` only where something changes."""
     answer: Document = {"uid": response.uid, "allowed": response.allowed}
     if not response.allowed:
-        answer["status"] = {
-            "status": "Failure",
-            "code": response.code,
-            "reason": response.reason,
-            "message": response.message,
-        }
+        answer["status"] = _status(response)
     if response.warnings:
         answer["warnings"] = response.warnings
     if response.audit_annotations:
@@ -158,6 +171,36 @@ def render_review(response: AdmissionResponse) -> bytes:
         answer["patchType"] = "JSONPatch"
         answer["patch"] = base64.b64encode(orjson.dumps(response.patch)).decode("ascii")
     return orjson.dumps({"apiVersion": REVIEW_API_VERSION, "kind": "AdmissionReview", "response": answer})
+
+
+def _status(response: AdmissionResponse) -> Document:
+    """The ``metav1.Status`` of a denial. The API server passes ``details`` through to the client."""
+    details: Document = {}
+    if response.causes:
+        details["causes"] = [
+            {"reason": cause.reason, "message": cause.message, "field": cause.field}
+            for cause in response.causes
+        ]
+    if response.retry_after_seconds:
+        details["retryAfterSeconds"] = response.retry_after_seconds
+    status: Document = {
+        "status": "Failure",
+        "code": response.code,
+        "reason": response.reason,
+        "message": response.message,
+    }
+    return {**status, "details": details} if details else status
+
+
+def causes_of(status: Document) -> tuple[Cause, ...]:
+    """Return ``details.causes`` of a ``metav1.Status``, at most 64; entries of another shape are ignored."""
+    details = status.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    return tuple(
+        Cause(str(item.get("reason", "")), str(item.get("message", "")), str(item.get("field", "")))
+        for item in (causes if isinstance(causes, list) else [])[:_MAX_CAUSES]
+        if isinstance(item, dict)
+    )
 
 
 def _uid_of(body: bytes) -> str | None:

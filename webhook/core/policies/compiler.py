@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from webhook.api import codes
 from webhook.api.policy import MatchResources, ResourceRule, WeightPolicySpec
 from webhook.cel import CompileError, Environment, Variables, environment
 from webhook.core.kube.objects import group_kind
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from webhook.cel import Program
     from webhook.cel.environment import Expectation
     from webhook.core.kube.fields import Document
-
-DEFAULT_CODE = "WL500"
 
 
 class PolicyError(ValueError):
@@ -39,7 +38,7 @@ class PolicyError(ValueError):
 def compile_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPolicySpec) -> Policy:
     """Compile a policy with its binding (a WeightPolicy is both). Raises `PolicyError` with field, place and caret."""
     compiler = _Compiler(name, spec)
-    code = getattr(spec, "code", DEFAULT_CODE)
+    code = getattr(spec, "code", codes.CUSTOM_POLICY)
     fix = compiler.optional("spec.fix", getattr(spec, "fix", ""))
     ref, kind = binding.param_ref, spec.param_kind
     if ref is not None and kind is None:
@@ -80,7 +79,7 @@ def broken_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPoli
     """Build a policy that does not compile: under Fail it denies everything that it matches, under Ignore nothing."""
     return Policy(
         name=name,
-        code=getattr(spec, "code", DEFAULT_CODE),
+        code=getattr(spec, "code", codes.CUSTOM_POLICY),
         fails_closed=spec.failure_policy == "Fail",
         actions=tuple(binding.validation_actions),
         controls=tuple(getattr(spec, "controls", ())),

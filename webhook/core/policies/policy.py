@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from webhook.api import codes
 from webhook.cel import EvaluationError
 from webhook.cel.batch import BatchEntry, combinable
 from webhook.core.kube.objects import key_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from webhook.core.kube.selectors import Selector
     from webhook.core.policies.match import Matcher, RequestKind
 
-UNEVALUABLE_CODE = "WL901"
 _MAX_MESSAGE = 5 * 1024
 _MAX_AUDIT_ANNOTATION = 10 * 1024
 
@@ -270,7 +270,7 @@ class Policy:
             return Evaluation(self.name, "error")
         findings = tuple(
             Finding(
-                code=UNEVALUABLE_CODE,
+                code=codes.UNEVALUABLE,
                 policy=self.name,
                 message=f"cannot evaluate policy {self.name}: {one_line(error)}",
                 action=action,

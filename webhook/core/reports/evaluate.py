@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from webhook.core.admission.provider import Needs
-from webhook.core.admission.validate import refused, validate
+from webhook.core.admission.provider import RequiredData
+from webhook.core.admission.validate import invalid_review, validate
 from webhook.core.facts import gather_request
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
@@ -21,7 +21,7 @@ from webhook.core.reports.results import Resource, Result, results_of
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from webhook.core.admission.provider import Knowledge
+    from webhook.core.admission.provider import FetchedData
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.admission.verdict import Verdict
     from webhook.core.kube.fields import Document
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 
 def judge_live(
-    request: AdmissionRequest, resource: Resource, snapshot: Snapshot, knowledge: Knowledge, now: datetime
-) -> tuple[Verdict, list[Result]] | Needs:
+    request: AdmissionRequest, resource: Resource, snapshot: Snapshot, fetched: FetchedData, now: datetime
+) -> tuple[Verdict, list[Result]] | RequiredData:
     """Return the verdict on `replay.creation_of` an object and its results, or the data that is required first."""
     fault = _fault(request.raw)
     if fault:
-        verdict = refused(RefusedReviewError(request.uid, fault))
+        verdict = invalid_review(RefusedReviewError(request.uid, fault))
         return verdict, results_of(resource, verdict)
-    outcome = validate(request, snapshot, knowledge, now)
-    if isinstance(outcome, Needs):
+    outcome = validate(request, snapshot, fetched, now)
+    if isinstance(outcome, RequiredData):
         return outcome
     if not (outcome.denials or outcome.warnings or outcome.audits):
         return outcome, []
-    return outcome, results_of(resource, outcome, sensitivities(request, snapshot, knowledge))
+    return outcome, results_of(resource, outcome, sensitivities(request, snapshot, fetched))
 
 
 def _fault(document: Document) -> str:
@@ -55,9 +55,9 @@ def _fault(document: Document) -> str:
     return ""
 
 
-def sensitivities(request: AdmissionRequest, snapshot: Snapshot, knowledge: Knowledge) -> set[str]:
+def sensitivities(request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData) -> set[str]:
     """How sensitive the weights are that it can read; what cannot be found out was a finding already."""
-    lookup = Lookup(snapshot.objects, knowledge.objects)
+    lookup = Lookup(snapshot.objects, fetched.objects)
     try:
         templates = gather_request(request, lookup, snapshot.catalog, snapshot.settings, snapshot.workloads)
     except (MalformedObjectError, MissingObjectError):

@@ -10,7 +10,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from webhook.core.admission.messages import clip, fix_of, sentence
+from webhook.api import codes
+from webhook.core.admission.messages import fix_of, sentence
+from webhook.core.kube.text import clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,16 +37,11 @@ _BY_SENSITIVITY = {
     "public": "low",
     "?": "high",
 }
-# The classes of the codes in docs/denied.md: what each is called, and how serious it is by itself.
-_CLASSES = {
-    "WL1": ("weights", "high"),
-    "WL2": ("devices", "high"),
-    "WL3": ("keys", "high"),
-    "WL4": ("access", "medium"),
-    "WL5": ("baseline", "medium"),
-    "WL9": ("weightlock", "medium"),
-}
-_OTHER_CLASS = ("policy", "medium")
+# How serious the codes of a category are by themselves.
+_SERIOUS = frozenset(
+    {codes.Category.WEIGHTS, codes.Category.DEVICES, codes.Category.KEYS, codes.Category.BROKER}
+)
+_USER_DEFINED = "policy"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -87,7 +84,8 @@ class Result:
     @property
     def category(self) -> str:
         """What the code is about, in a word."""
-        return _CLASSES.get(self.code[:3], _OTHER_CLASS)[0]
+        reason = codes.REASONS.get(self.code)
+        return reason.category.value if reason is not None else _USER_DEFINED
 
 
 def results_of(resource: Resource, verdict: Verdict, sensitivities: Iterable[str] = ()) -> list[Result]:
@@ -105,7 +103,8 @@ def results_of(resource: Resource, verdict: Verdict, sensitivities: Iterable[str
 def _result(resource: Resource, findings: list[Finding], reads: list[str]) -> Result:
     first = findings[0]
     actions = tuple(action for action in ACTIONS if any(item.action == action for item in findings))
-    own = _CLASSES.get(first.code[:3], _OTHER_CLASS)[1]
+    reason = codes.REASONS.get(first.code)
+    own = "high" if reason is not None and reason.category in _SERIOUS else "medium"
     return Result(
         resource=resource,
         policy=first.policy,

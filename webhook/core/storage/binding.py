@@ -1,7 +1,7 @@
-"""Could the volume controller bind this claim to this volume? Used where a claim names none yet.
+"""Could the volume controller bind this claim to this volume? Used for claims that name no volume yet.
 
 It follows k8s.io/component-helpers/storage/volume ``FindMatchingVolume`` but leaves capacity and node affinity out, so
-that an answer of no is certain and one of yes means: perhaps.
+that false is certain and true means "possibly".
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def offered_class(volume: Mapping[str, Any]) -> str:
     return _annotated_class(volume["metadata"]) or _text(_spec(volume).get("storageClassName"))
 
 
-def wanted_classes(claim: Mapping[str, Any], metadata: Mapping[str, Any], lookup: Lookup) -> set[str]:
-    """The classes a claim may bind: its own, or, where it names none, no class and those it may get by default."""
+def claim_classes(claim: Mapping[str, Any], metadata: Mapping[str, Any], lookup: Lookup) -> set[str]:
+    """Return the classes a claim may bind: its own, or no class and the default classes if it names none."""
     annotated = _annotated_class(metadata)
     if annotated:
         return {annotated}
-    wanted = claim.get("storageClassName")
-    return {_text(wanted)} if wanted is not None else {"", *_default_classes(lookup)}
+    name = claim.get("storageClassName")
+    return {_text(name)} if name is not None else {"", *_default_classes(lookup)}
 
 
 def fits(volume: Mapping[str, Any], claim: Mapping[str, Any]) -> bool:
-    """Whether an available volume of a right class has the modes and labels a claim's spec asks for."""
+    """Whether an available volume of a matching class has the modes and labels that a claim's spec requests."""
     return (
         _mode(_spec(volume)) == _mode(claim)
         and _has_access_modes(_spec(volume), claim)
@@ -80,10 +80,10 @@ def _mode(spec: Mapping[str, Any]) -> str:
 
 
 def _has_access_modes(spec: Mapping[str, Any], claim: Mapping[str, Any]) -> bool:
-    offered, wanted = spec.get("accessModes"), claim.get("accessModes")
-    if not isinstance(offered, list) or not isinstance(wanted, list):
+    offer, request = spec.get("accessModes"), claim.get("accessModes")
+    if not isinstance(offer, list) or not isinstance(request, list):
         return True
-    return all(mode in offered for mode in wanted)
+    return all(mode in offer for mode in request)
 
 
 def _is_selected(metadata: Mapping[str, Any], selector: Any) -> bool:

@@ -167,13 +167,13 @@ class Catalog:
         if known is not None:
             return known
         image = image_reference(reference)
-        found = {
+        matches = {
             entry.model
             for entry in self._images.find(image.repository)
             if entry.matches(image.tag, image.digest)
         }
-        found.update(self._digests.get(image.digest, ()))
-        answer = tuple(sorted(found))
+        matches.update(self._digests.get(image.digest, ()))
+        answer = tuple(sorted(matches))
         if len(self._image_models) < _MAX_REMEMBERED and len(reference) <= _MAX_REFERENCE:
             self._image_models[reference] = answer
         return answer

@@ -1,7 +1,7 @@
 """From a claim, a volume or a snapshot to the models it reaches, through every object in between.
 
-Clones, restores and aliases are followed as far as the objects go, with a bound; a reference that leads nowhere counts
-as protected, since nobody can say what it will hold. Nothing here decides who may read what it finds.
+Clones, restores and aliases are followed up to a bound. An unresolved reference counts as protected, because
+its content is unknown. Nothing here decides who is allowed to read the models.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from webhook.core.kube.selectors import SelectorError, compile_selector
 from webhook.core.storage.backends import NODE, Backend
 from webhook.core.storage.model import UNKNOWN
 from webhook.core.storage.nodepaths import exposes_pods
-from webhook.core.storage.reach import Reach, Reaches, distinct, rerouted, unresolved
+from webhook.core.storage.refs import ProtectedRef, ProtectedRefs, distinct, rerouted, unresolved
 from webhook.core.storage.snapshots import CONTENT, SNAPSHOT, group_origins, origins
 from webhook.core.storage.sources import backend_of
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from webhook.core.storage.finder import Finder
     from webhook.core.storage.model import VolumeIndex
 
-# What an answer may depend on: "claim", "volume", "snapshot" or "content", its namespace and its name.
-Place: TypeAlias = tuple[str, str, str]
-ANY_CONTENT: Place = ("content", "", "")
+# An object that a result depends on: "claim", "volume", "snapshot" or "content", its namespace and its name.
+ObjectRef: TypeAlias = tuple[str, str, str]
+ANY_CONTENT: ObjectRef = ("content", "", "")
 _MAX_DEPTH = 32
-# Ordinals tried against name patterns; claims that exist are found whatever their ordinal.
+# Ordinals tried against name patterns; existing claims match with any ordinal.
 _MAX_ORDINALS = 64
 _ORDINALS = re.compile(r"(?:-\d+){0,2}")
 
 
 class Resolver:
-    """Follows references for one evaluation, each object once. ``backends`` is None while those are worked out.
+    """Follows references for one evaluation, each object once. ``backends`` is None while the index is built.
 
-    ``visited`` is what was looked at: an answer holds as long as none of it changes.
+    ``visited`` are the objects that were read: a result stays valid until one of them changes.
     """
 
     __slots__ = ("_backends", "_catalog", "_finder", "_open", "_seen", "backend_of_volume", "visited")
@@ -46,95 +46,95 @@ class Resolver:
         self._catalog = catalog
         self._finder = finder
         self._backends = backends
-        self._seen: dict[Place, Reaches] = {}
-        self.visited: set[Place] = set()
+        self._seen: dict[ObjectRef, ProtectedRefs] = {}
+        self.visited: set[ObjectRef] = set()
         self.backend_of_volume: dict[str, Backend] = {}
-        self._open: set[Place] = set()
+        self._open: set[ObjectRef] = set()
 
-    def claim(self, namespace: str, name: str) -> Reaches:
-        """What a PersistentVolumeClaim, by name, reaches."""
+    def claim(self, namespace: str, name: str) -> ProtectedRefs:
+        """Return the references of a PersistentVolumeClaim, by name."""
         return self._once(("claim", namespace, name), lambda: self._claim(namespace, name))
 
     def claim_spec(
         self, namespace: str, spec: Mapping[str, Any], path: str, metadata: Mapping[str, Any] | None = None
-    ) -> Reaches:
-        """What a claim's spec reaches: the volume it names, its sources, the volumes it could be bound to.
+    ) -> ProtectedRefs:
+        """Return the references of a claim's spec: the volume it names, its sources, the volumes it could bind.
 
-        ``metadata`` is the claim's, where there is one already.
+        ``metadata`` is the claim's, if the claim exists.
         """
-        found: list[Reach] = []
+        refs: list[ProtectedRef] = []
         metadata = metadata or {}
         volume = text_at(spec, "volumeName", path)
         if volume:
-            found.extend(self.volume(volume))
+            refs.extend(self.volume(volume))
         elif self._backends is not None:
             name = text_at(metadata, "name", "metadata")
             for candidate in self._backends.bindable(namespace, name, spec, metadata, self._finder.lookup):
                 detail = f"could bind PersistentVolume {candidate.name}"
-                found.extend(Reach(model, "persistentVolume", detail) for model in candidate.models)
+                refs.extend(ProtectedRef(model, "persistentVolume", detail) for model in candidate.models)
         for source in ("dataSource", "dataSourceRef"):
-            found.extend(self._source(namespace, object_at(spec, source, path), f"{path}.{source}"))
-        return distinct(found)
+            refs.extend(self._source(namespace, object_at(spec, source, path), f"{path}.{source}"))
+        return distinct(refs)
 
-    def claims_named(self, namespace: str, base: str) -> Reaches:
-        """What the claims a workload names after itself reach: those that exist, and those patterns wait for.
+    def claims_named(self, namespace: str, base: str) -> ProtectedRefs:
+        """Return the references of the claims that a workload names after itself, existing or matched by a pattern.
 
-        Names are ``base``, perhaps followed by ordinals: ``data-train``, ``data-train-0``, ``data-train-0-1``.
+        Names are ``base``, optionally followed by ordinals: ``data-train``, ``data-train-0``, ``data-train-0-1``.
         """
-        found: list[Reach] = []
+        refs: list[ProtectedRef] = []
         for document in self._finder.lookup.each("PersistentVolumeClaim", namespace):
             name = document["metadata"]["name"]
             if name.startswith(base) and _ORDINALS.fullmatch(name, len(base)) is not None:
-                found.extend(self.claim(namespace, name))
+                refs.extend(self.claim(namespace, name))
         for ordinal in ("", *(f"-{number}" for number in range(_MAX_ORDINALS))):
             name = f"{base}{ordinal}"
             detail = f"PersistentVolumeClaim {namespace}/{name}"
             models = self._catalog.of_claim(namespace, name, None)
-            found.extend(Reach(model, "persistentVolumeClaim", detail) for model in models)
-        return distinct(found)
+            refs.extend(ProtectedRef(model, "persistentVolumeClaim", detail) for model in models)
+        return distinct(refs)
 
-    def volume(self, name: str) -> Reaches:
-        """What a PersistentVolume, by name, reaches."""
+    def volume(self, name: str) -> ProtectedRefs:
+        """Return the references of a PersistentVolume, by name."""
         return self._once(("volume", "", name), lambda: self._volume(name))
 
-    def volume_spec(self, document: Mapping[str, Any]) -> Reaches:
-        """What a PersistentVolume's document reaches."""
+    def volume_spec(self, document: Mapping[str, Any]) -> ProtectedRefs:
+        """Return the references of a PersistentVolume's document."""
         metadata, spec = object_at(document, "metadata", ""), object_at(document, "spec", "")
         name = text_at(metadata, "name", "metadata")
-        found = [
-            Reach(model, "persistentVolume", f"PersistentVolume {name}")
+        refs = [
+            ProtectedRef(model, "persistentVolume", f"PersistentVolume {name}")
             for model in self._catalog.of_volume(name, object_at(metadata, "labels", "metadata"))
         ]
         backend = backend_of(spec, "spec")
         if backend is not None:
             self.backend_of_volume[name] = backend
-            found.extend(self.backend(backend))
-        return distinct(found)
+            refs.extend(self.backend(backend))
+        return distinct(refs)
 
-    def backend(self, backend: Backend) -> Reaches:
-        """What a volume on this storage reaches."""
-        found = [Reach(model, backend.via) for model in self._catalog.of_backend(backend)]
+    def backend(self, backend: Backend) -> ProtectedRefs:
+        """Return the references of a volume on this storage."""
+        refs = [ProtectedRef(model, backend.via) for model in self._catalog.of_backend(backend)]
         if self._backends is not None:
             for volume in self._backends.find(backend):
                 detail = f"the storage of PersistentVolume {volume.name}"
-                found.extend(Reach(model, backend.via, detail) for model in volume.models)
+                refs.extend(ProtectedRef(model, backend.via, detail) for model in volume.models)
         for space, path in backend.paths:
             if space == NODE and exposes_pods(path):
-                found.append(Reach(UNKNOWN, backend.via, f"{path} exposes the volumes of other pods"))
-        return distinct(found)
+                refs.append(ProtectedRef(UNKNOWN, backend.via, f"{path} exposes the volumes of other pods"))
+        return distinct(refs)
 
     def node_paths(self, namespace: str, claim: str) -> Iterator[str]:
-        """The paths of the node that a claim's volume stands for, where it is a hostPath or local volume."""
+        """Yield the node paths of a claim's volume, if it is a hostPath or local volume."""
         document = self._finder.get("PersistentVolumeClaim", namespace, claim)
         name = text_at(object_at(document or {}, "spec", ""), "volumeName", "spec")
         if name:
-            # What a volume reaches is found once, and its backend with it.
+            # A volume is resolved once, and its backend with it.
             self.volume(name)
             backend = self.backend_of_volume.get(name)
             yield from (path for space, path in backend.paths if space == NODE) if backend is not None else ()
 
-    def group_snapshot(self, namespace: str, document: Mapping[str, Any]) -> Reaches:
-        """What a VolumeGroupSnapshot's document is taken from: every claim its selector meets."""
+    def group_snapshot(self, namespace: str, document: Mapping[str, Any]) -> ProtectedRefs:
+        """Return the references of a VolumeGroupSnapshot's document: every claim that its selector matches."""
         source = object_at(object_at(document, "spec", ""), "source", "spec")
         selector = object_at(source, "selector", "spec.source")
         if not selector:
@@ -143,76 +143,76 @@ class Resolver:
             compiled = compile_selector(selector)
         except SelectorError as error:
             raise MalformedObjectError("spec.source.selector", str(error)) from error
-        found: list[Reach] = []
+        refs: list[ProtectedRef] = []
         for claim in self._finder.lookup.each("PersistentVolumeClaim", namespace):
             if compiled.matches(object_at(claim["metadata"], "labels", "metadata")):
-                found.extend(self.claim(namespace, claim["metadata"]["name"]))
-        return rerouted(found, "snapshot")
+                refs.extend(self.claim(namespace, claim["metadata"]["name"]))
+        return rerouted(refs, "snapshot")
 
-    def group_content(self, document: Mapping[str, Any]) -> Reaches:
-        """What a VolumeGroupSnapshotContent's document is taken from."""
+    def group_content(self, document: Mapping[str, Any]) -> ProtectedRefs:
+        """Return the references of a VolumeGroupSnapshotContent's document."""
         driver, volumes = group_origins(document)
         if not volumes:
             return unresolved("group snapshot of unknown origin")
-        found = [reach for volume in volumes for reach in self._handle(driver, volume)]
-        return rerouted(found, "snapshot")
+        refs = [ref for volume in volumes for ref in self._handle(driver, volume)]
+        return rerouted(refs, "snapshot")
 
-    def snapshot(self, namespace: str, name: str) -> Reaches:
-        """What a VolumeSnapshot, by name, was taken from."""
+    def snapshot(self, namespace: str, name: str) -> ProtectedRefs:
+        """Return the references of a VolumeSnapshot, by name."""
         return self._once(("snapshot", namespace, name), lambda: self._snapshot(namespace, name))
 
-    def snapshot_document(self, namespace: str, document: Mapping[str, Any]) -> Reaches:
-        """What a VolumeSnapshot's document is taken from."""
+    def snapshot_document(self, namespace: str, document: Mapping[str, Any]) -> ProtectedRefs:
+        """Return the references of a VolumeSnapshot's document."""
         source = object_at(object_at(document, "spec", ""), "source", "spec")
         claim = text_at(source, "persistentVolumeClaimName", "spec.source")
-        found = list(self.claim(namespace, claim)) if claim else []
+        refs = list(self.claim(namespace, claim)) if claim else []
         status = object_at(document, "status", "")
         contents = {
             text_at(source, "volumeSnapshotContentName", "spec.source"),
             text_at(status, "boundVolumeSnapshotContentName", "status"),
         }
         for content in sorted(contents - {""}):
-            found.extend(self.content(content))
+            refs.extend(self.content(content))
         if not claim and contents == {""}:
-            found.extend(unresolved("a VolumeSnapshot without a source"))
-        return rerouted(found, "snapshot")
+            refs.extend(unresolved("a VolumeSnapshot without a source"))
+        return rerouted(refs, "snapshot")
 
-    def content(self, name: str) -> Reaches:
-        """What a VolumeSnapshotContent, by name, was taken from."""
+    def content(self, name: str) -> ProtectedRefs:
+        """Return the references of a VolumeSnapshotContent, by name."""
         return self._once(("content", "", name), lambda: self._content(name))
 
-    def content_document(self, document: Mapping[str, Any]) -> Reaches:
-        """What a VolumeSnapshotContent's document was taken from."""
+    def content_document(self, document: Mapping[str, Any]) -> ProtectedRefs:
+        """Return the references of a VolumeSnapshotContent's document."""
         spec = object_at(document, "spec", "")
         source, driver = object_at(spec, "source", "spec"), text_at(spec, "driver", "spec")
         handle = text_at(source, "volumeHandle", "spec.source")
         if handle:
-            found = self._handle(driver, handle)
+            refs = self._handle(driver, handle)
         else:
-            found = self._snapshot_handle(driver, text_at(source, "snapshotHandle", "spec.source"))
-        return rerouted(found, "snapshot")
+            refs = self._snapshot_handle(driver, text_at(source, "snapshotHandle", "spec.source"))
+        return rerouted(refs, "snapshot")
 
-    def _claim(self, namespace: str, name: str) -> Reaches:
+    def _claim(self, namespace: str, name: str) -> ProtectedRefs:
         document = self._finder.get("PersistentVolumeClaim", namespace, name)
         labels = object_at(object_at(document, "metadata", ""), "labels", "metadata") if document else None
-        found = [
-            Reach(model, "persistentVolumeClaim", f"PersistentVolumeClaim {namespace}/{name}")
+        refs = [
+            ProtectedRef(model, "persistentVolumeClaim", f"PersistentVolumeClaim {namespace}/{name}")
             for model in self._catalog.of_claim(namespace, name, labels)
         ]
         if document is None:
-            return distinct(found) or unresolved(f"PersistentVolumeClaim {namespace}/{name} does not exist")
+            return distinct(refs) or unresolved(f"PersistentVolumeClaim {namespace}/{name} does not exist")
         metadata = object_at(document, "metadata", "")
-        found.extend(self.claim_spec(namespace, object_at(document, "spec", ""), "spec", metadata))
-        return distinct(found)
+        refs.extend(self.claim_spec(namespace, object_at(document, "spec", ""), "spec", metadata))
+        return distinct(refs)
 
-    def _volume(self, name: str) -> Reaches:
+    def _volume(self, name: str) -> ProtectedRefs:
         document = self._finder.get("PersistentVolume", "", name)
         if document is not None:
             return self.volume_spec(document)
-        found = [Reach(model, "persistentVolume") for model in self._catalog.of_volume(name, {})]
-        return distinct(found) or unresolved(f"PersistentVolume {name} does not exist")
+        refs = [ProtectedRef(model, "persistentVolume") for model in self._catalog.of_volume(name, {})]
+        return distinct(refs) or unresolved(f"PersistentVolume {name} does not exist")
 
-    def _source(self, namespace: str, source: Mapping[str, Any], path: str) -> Reaches:
+    def _source(self, namespace: str, source: Mapping[str, Any], path: str) -> ProtectedRefs:
         if not source:
             return ()
         kind, name = text_at(source, "kind", path), text_at(source, "name", path)
@@ -228,41 +228,41 @@ class Resolver:
             )
         return unresolved(f"filled from {kind} {place}/{name}")
 
-    def _snapshot(self, namespace: str, name: str) -> Reaches:
+    def _snapshot(self, namespace: str, name: str) -> ProtectedRefs:
         document = self._finder.get(SNAPSHOT, namespace, name)
         if document is None:
             return unresolved(f"VolumeSnapshot {namespace}/{name} does not exist")
         return self.snapshot_document(namespace, document)
 
-    def _content(self, name: str) -> Reaches:
+    def _content(self, name: str) -> ProtectedRefs:
         document = self._finder.get(CONTENT, "", name)
         if document is None:
             return unresolved(f"VolumeSnapshotContent {name} does not exist")
         return self.content_document(document)
 
-    def _handle(self, driver: str, handle: str) -> Reaches:
+    def _handle(self, driver: str, handle: str) -> ProtectedRefs:
         backend = backend_of({"csi": {"driver": driver, "volumeHandle": handle}}, "spec.source")
         return self.backend(backend) if backend is not None else ()
 
-    def _snapshot_handle(self, driver: str, handle: str) -> Reaches:
-        """A snapshot known only to its driver: other contents may say what it was taken from."""
+    def _snapshot_handle(self, driver: str, handle: str) -> ProtectedRefs:
+        """Return the references of a snapshot that only its driver knows: other contents may record its source."""
         self.visited.add(ANY_CONTENT)
         volumes = list(origins(self._finder.lookup, driver, handle))
         if not volumes:
             return unresolved(f"snapshot {handle[:64]!r} of unknown origin")
-        return distinct([reach for volume in volumes for reach in self._handle(driver, volume)])
+        return distinct([ref for volume in volumes for ref in self._handle(driver, volume)])
 
-    def _once(self, key: Place, resolve: Callable[[], Reaches]) -> Reaches:
-        """Resolve an object once. One that leads back to itself, or too far away, counts as leading nowhere."""
-        known = self._seen.get(key)
-        if known is not None:
-            return known
+    def _once(self, key: ObjectRef, resolve: Callable[[], ProtectedRefs]) -> ProtectedRefs:
+        """Resolve an object once. A cycle, or a chain beyond the bound, is unresolved."""
+        result = self._seen.get(key)
+        if result is not None:
+            return result
         if key in self._open or len(self._open) >= _MAX_DEPTH:
-            return unresolved(f"{key[0]} {key[2]} leads back to itself or further than {_MAX_DEPTH} objects")
+            return unresolved(f"{key[0]} {key[2]} refers to itself or to more than {_MAX_DEPTH} objects")
         self._open.add(key)
         self.visited.add(key)
         try:
-            found = self._seen[key] = resolve()
+            result = self._seen[key] = resolve()
         finally:
             self._open.discard(key)
-        return found
+        return result

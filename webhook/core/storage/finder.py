@@ -1,4 +1,4 @@
-"""Looking objects up where the cache may lack some: go on to the end, then say what was missing."""
+"""Lookups in a cache that may lack objects: continue to the end, then report every missing object at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Finder:
-    """Looks objects up for one evaluation and goes on where the cache lacks one, so that all are asked for at once."""
+    """Looks up objects for one evaluation and continues if the cache lacks one, so that all are fetched together."""
 
     __slots__ = ("lookup",)
 
@@ -19,13 +19,13 @@ class Finder:
         self.lookup = lookup
 
     def get(self, kind: str, namespace: str, name: str) -> Document | None:
-        """The object; None where it does not exist, or where `finish` will say that this is not known."""
+        """Return the object; None if it does not exist, or if `raise_if_missing` will report it."""
         try:
             return self.lookup.get(kind, namespace, name)
         except MissingObjectError:
             return None
 
-    def finish(self) -> None:
-        """Raise `MissingObjectError` where an object was missing: what was found so far must not be used."""
+    def raise_if_missing(self) -> None:
+        """Raise `MissingObjectError` if an object was missing: results so far must not be used."""
         if self.lookup.missing:
             raise MissingObjectError(f"{len(self.lookup.missing)} objects are not in the cache")

@@ -1,4 +1,4 @@
-"""The name under which a protected asset travels through resolution, and the one that stands for the unknown."""
+"""A protected asset as resolution passes it along, and the placeholder for an unknown one."""
 
 from __future__ import annotations
 

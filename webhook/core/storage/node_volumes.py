@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from webhook.cel.libraries import quantity
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
 from webhook.core.storage.backends import NODE
-from webhook.core.storage.binding import fits, is_available, offered_class, wanted_classes
+from webhook.core.storage.binding import claim_classes, fits, is_available, offered_class
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class NodeVolumes:
             yield from self._by_claim.get((namespace, name), {}).values()
         if not any(self._by_class.values()):
             return
-        for storage_class in wanted_classes(spec, metadata, lookup):
+        for storage_class in claim_classes(spec, metadata, lookup):
             for volume in self._by_class.get(storage_class, {}).values():
                 if fits(volume, spec) and _is_large_enough(volume, spec):
                     yield volume

@@ -1,4 +1,4 @@
-"""The storage that holds models, found through the volumes that lead to it.
+"""The storage that holds models, matches through the volumes that lead to it.
 
 It is kept beside the catalog and changes with the cluster's volumes and claims, so that a request asks an index and
 never walks over all volumes.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
 from webhook.core.kube.names import PathIndex
 from webhook.core.kube.objects import Lookup, ObjectKey
-from webhook.core.storage.binding import fits, is_available, offered_class, wanted_classes
+from webhook.core.storage.binding import claim_classes, fits, is_available, offered_class
 from webhook.core.storage.claims import ANY_CONTENT, Resolver
 from webhook.core.storage.finder import Finder
 from webhook.core.storage.model import UNKNOWN, Model
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.objects import ObjectStore
     from webhook.core.storage.backends import Backend
     from webhook.core.storage.catalog import Catalog
-    from webhook.core.storage.claims import Place
+    from webhook.core.storage.claims import ObjectRef
     from webhook.core.storage.model import VolumeIndex
 
 
@@ -41,7 +41,7 @@ class ProtectedVolume:
 
 
 class ProtectedBackends:
-    """The PersistentVolumes that hold a model, found by the storage they share with another volume."""
+    """The PersistentVolumes that hold a model, matches by the storage they share with another volume."""
 
     __slots__ = (
         "_attributes",
@@ -61,8 +61,8 @@ class ProtectedBackends:
         self._store = store
         self._volumes: dict[str, ProtectedVolume] = {}
         # Which volumes must be looked at again when an object changes, and the same by volume.
-        self._dependents: dict[Place, set[str]] = {}
-        self._needs: dict[str, set[Place]] = {}
+        self._dependents: dict[ObjectRef, set[str]] = {}
+        self._needs: dict[str, set[ObjectRef]] = {}
         if catalog:
             for document in store.each("PersistentVolume"):
                 self._look_at(document["metadata"]["name"])
@@ -88,7 +88,7 @@ class ProtectedBackends:
         if name:
             yield from self._claimed.get((namespace, name), ())
         if self._available:
-            for wanted in wanted_classes(claim, metadata, lookup):
+            for wanted in claim_classes(claim, metadata, lookup):
                 yield from (
                     volume for volume in self._available.get(wanted, ()) if fits(volume.document, claim)
                 )
@@ -98,7 +98,7 @@ class ProtectedBackends:
 
         The index is made again only where a protected volume is touched, from those alone.
         """
-        what = _PLACES.get(key.kind)
+        what = _OBJECTS.get(key.kind)
         if what is None or not self._catalog:
             return
         names = set(self._dependents.get((what, key.namespace, key.name), ()))
@@ -130,18 +130,18 @@ class ProtectedBackends:
         resolver = Resolver(self._catalog, Finder(Lookup(self._store)), None)
         claim = None
         try:
-            found = {reach.model for reach in resolver.volume(name)}
+            matches = {reach.model for reach in resolver.volume(name)}
             claim = _claim_of(document)
             if claim is not None:
-                found.update(reach.model for reach in resolver.claim(*claim))
+                matches.update(reach.model for reach in resolver.claim(*claim))
         except MalformedObjectError:
-            found = set()
+            matches = set()
         self._remember(name, resolver)
-        found.discard(UNKNOWN)
-        if not found:
+        matches.discard(UNKNOWN)
+        if not matches:
             return None
         return ProtectedVolume(
-            name, tuple(sorted(found)), resolver.backend_of_volume.get(name), claim, document
+            name, tuple(sorted(matches)), resolver.backend_of_volume.get(name), claim, document
         )
 
     def _remember(self, name: str, resolver: Resolver) -> None:
@@ -175,7 +175,7 @@ class ProtectedBackends:
             self._attributes.setdefault(identity, []).append(volume)
 
 
-_PLACES = {
+_OBJECTS = {
     "PersistentVolume": "volume",
     "PersistentVolumeClaim": "claim",
     SNAPSHOT: "snapshot",

@@ -1,7 +1,7 @@
-"""Which volumes a snapshot was taken from, as the contents of snapshots and group snapshots say.
+"""The source volumes of snapshots, as the contents of snapshots and group snapshots record them.
 
 Shapes: github.com/kubernetes-csi/external-snapshotter, client/apis/volumesnapshot/v1 and volumegroupsnapshot/v1beta1
-and later. Only handles are read here; what they lead to is for the resolver.
+and later. Only handles are read here; the resolver follows them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MEMBERS = ("volumeSnapshotInfoList", "volumeSnapshotHandlePairList")
 
 
 def origins(lookup: Lookup, driver: str, handle: str) -> Iterator[str]:
-    """The handles of the volumes that a snapshot, known to its driver by a handle, was taken from."""
+    """Yield the handles of the source volumes of a snapshot, which its driver identifies by a handle."""
     for content in lookup.each(CONTENT):
         spec, status = object_at(content, "spec", ""), object_at(content, "status", "")
         origin = text_at(object_at(spec, "source", "spec"), "volumeHandle", "spec.source")
@@ -42,7 +42,7 @@ def origins(lookup: Lookup, driver: str, handle: str) -> Iterator[str]:
 
 
 def group_origins(document: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The driver of a group snapshot's content, and the volumes it is taken from; or none."""
+    """Return the driver and the source volumes of a group snapshot's content; or none."""
     spec = object_at(document, "spec", "")
     handles = object_at(spec, "source", "spec").get("volumeHandles") or []
     if not isinstance(handles, list) or not all(isinstance(handle, str) for handle in handles):

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import jwt
 from jwt.exceptions import PyJWTError
 
+from webhook.api.codes import EVIDENCE, NO_EVIDENCE
 from webhook.cel import Bindings, CompileError, EvaluationError, Program, environment
 from webhook.core.kube.strict_json import DocumentError, check
-from webhook.keys.broker.refusal import EVIDENCE, NO_EVIDENCE, RefusedError
+from webhook.keys.broker.refusal import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

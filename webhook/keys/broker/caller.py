@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from webhook.api.codes import NOT_A_POD, POD_GONE, TOKEN
 from webhook.core.admission.subject import groups_of_account
 from webhook.core.injection.sidecar import AUDIENCE
-from webhook.keys.broker.refusal import NOT_A_POD, POD_GONE, TOKEN, RefusedError
+from webhook.keys.broker.refusal import RefusedError
 
 if TYPE_CHECKING:
     from webhook.core.kube.fields import Document

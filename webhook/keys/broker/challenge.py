@@ -15,7 +15,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from webhook.keys.broker.refusal import NONCE, RefusedError
+from webhook.api.codes import NONCE
+from webhook.keys.broker.refusal import RefusedError
 
 if TYPE_CHECKING:
     from webhook.keys.secret import Secret

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import orjson
 
-from webhook.keys.broker.refusal import ISSUER_UNAVAILABLE, UnavailableError
+from webhook.api.codes import ISSUER_UNAVAILABLE
+from webhook.keys.broker.refusal import UnavailableError
 from webhook.keys.http_body import TooLargeError, read_body
 
 if TYPE_CHECKING:

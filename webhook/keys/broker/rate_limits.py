@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from webhook.keys.broker.refusal import PLAYED, TOO_OFTEN, RefusedError
+from webhook.api.codes import RATE_LIMIT, REPLAYED
+from webhook.keys.broker.refusal import RefusedError
 
 _REMEMBERED = 100_000
 
@@ -59,7 +60,7 @@ class Limits:
         for name, rate, key in (("pod", self.pods, pod_uid), ("model", self.models, model)):
             wait = rate.take(key, now)
             if wait:
-                raise RefusedError(TOO_OFTEN, f"too many requests of this {name}: try again in {wait:.0f} s")
+                raise RefusedError(RATE_LIMIT, f"too many requests of this {name}: try again in {wait:.0f} s")
 
     def spend(self, nonce: str, now: float, lifetime: float) -> None:
         """Note that a nonce was used.
@@ -70,7 +71,7 @@ class Limits:
         while self._nonces and next(iter(self._nonces.values())) < now - lifetime:
             self._nonces.popitem(last=False)
         if nonce in self._nonces:
-            raise RefusedError(PLAYED, "the nonce was used before: ask for a new one")
+            raise RefusedError(REPLAYED, "the nonce was used before: ask for a new one")
         self._nonces[nonce] = now
 
     def release(self, pod_uid: str, model: str, starts: int, now: float, lease: float) -> None:
@@ -87,7 +88,7 @@ class Limits:
         self._released[key] = (count, since)
         if count >= starts + self.spare_releases + int((now - since) / lease):
             raise RefusedError(
-                PLAYED,
+                REPLAYED,
                 f'this pod got the keys of model "{model}" {count} times and its sidecar started {starts} times: '
                 "somebody else may be using its token",
             )

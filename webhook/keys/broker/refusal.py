@@ -5,26 +5,7 @@ A refusal is an answer; asking again changes nothing until the reason is gone. W
 
 from __future__ import annotations
 
-BAD_REQUEST = "WL320"
-NONCE = "WL321"
-TOKEN = "WL322"  # noqa: S105 - a reason code
-NOT_A_POD = "WL323"
-POD_GONE = "WL324"
-NOT_ITS_MODEL = "WL325"
-NO_GRANT = "WL326"
-POLICY = "WL327"
-UNGUARDED = "WL328"
-NO_EVIDENCE = "WL329"
-EVIDENCE = "WL330"
-NO_KEY = "WL331"
-KMS_REFUSED = "WL332"
-TOO_OFTEN = "WL333"
-PLAYED = "WL334"
-
-CLUSTER_UNAVAILABLE = "WL911"
-KMS_UNAVAILABLE = "WL912"
-ISSUER_UNAVAILABLE = "WL913"
-
+from webhook.api.codes import BAD_REQUEST, NONCE, NOT_A_POD, TOKEN
 
 # What somebody meets who has not shown to be a pod.
 UNPROVEN = frozenset({BAD_REQUEST, NONCE, TOKEN, NOT_A_POD})

@@ -20,21 +20,20 @@ import jwt
 from jwt.exceptions import PyJWTError
 
 from webhook.api.authorities import known
-from webhook.core.admission.provider import Knowledge, Needs, NotReadyError
-from webhook.core.injection.sidecar import AGENT
-from webhook.keys.broker import attestation, caller, challenge
-from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
-from webhook.keys.broker.refusal import (
+from webhook.api.codes import (
     BAD_REQUEST,
     CLUSTER_UNAVAILABLE,
-    KMS_REFUSED,
+    INTEGRITY,
+    KMS_DENIED,
     KMS_UNAVAILABLE,
     NO_KEY,
     TOKEN,
-    UNGUARDED,
-    RefusedError,
-    UnavailableError,
 )
+from webhook.core.admission.provider import NotReadyError, UnresolvedError, evaluate
+from webhook.core.injection.sidecar import AGENT
+from webhook.keys.broker import attestation, caller, challenge
+from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
+from webhook.keys.broker.refusal import RefusedError, UnavailableError
 from webhook.keys.broker.release import admission_of, judge
 from webhook.keys.envelope import seal_keys
 from webhook.keys.errors import KmsError, KmsUnavailableError
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 
     from webhook.api.broker import BrokerSettings
     from webhook.api.modelweights import ModelWeights, WrappedKey
-    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.admission.provider import SnapshotProvider
     from webhook.core.kube.fields import Document
     from webhook.keys.broker.caller import Caller
     from webhook.keys.broker.challenge import Challenges
@@ -55,7 +54,6 @@ if TYPE_CHECKING:
     from webhook.keys.broker.rate_limits import Limits
     from webhook.keys.kms import GuardedKms
 
-MAX_ROUNDS = 8
 # Parts of a request's time: what it may take in all, to end with a sentence still, and what one key service may.
 _WHOLE, _KMS = 0.9, 0.5
 
@@ -85,7 +83,7 @@ class Broker:
 
     def __init__(
         self,
-        source: SnapshotSource,
+        source: SnapshotProvider,
         cluster: ClusterView,
         issuers: IssuerKeys,
         challenges: Challenges,
@@ -175,22 +173,21 @@ class Broker:
         faults = await self._cluster.webhook_faults()
         if faults:
             raise RefusedError(
-                UNGUARDED, f"admission is not guarded as it should be, so no key leaves: {faults[0]}"
+                INTEGRITY, f"admission is not guarded as it should be, so no key leaves: {faults[0]}"
             )
         document = pod or {}
         return who, document, await self._judge(who, document, model)
 
     async def _judge(self, who: Caller, pod: Document, model: str) -> datetime:
-        request, knowledge = admission_of(who, pod), Knowledge()
+        request = admission_of(who, pod)
         try:
-            for _ in range(MAX_ROUNDS):
-                outcome = judge(who, request, model, self._source.snapshot(), knowledge, self._now())
-                if not isinstance(outcome, Needs):
-                    return outcome
-                knowledge = knowledge.joined(await self._source.answer(outcome))
-        except NotReadyError as error:
+            end, _ = await evaluate(
+                lambda fetched: judge(who, request, model, self._source.snapshot(), fetched, self._now()),
+                self._source.fetch,
+            )
+        except (NotReadyError, UnresolvedError) as error:
             raise UnavailableError(CLUSTER_UNAVAILABLE, str(error)) from None
-        raise UnavailableError(CLUSTER_UNAVAILABLE, f"no verdict after {MAX_ROUNDS} rounds of questions")
+        return end
 
     def _model(self, name: str) -> ModelWeights:
         try:
@@ -250,7 +247,7 @@ class Broker:
         except KmsUnavailableError as error:
             raise UnavailableError(KMS_UNAVAILABLE, str(error)) from None
         except KmsError as error:
-            raise RefusedError(KMS_REFUSED, str(error)) from None
+            raise RefusedError(KMS_DENIED, str(error)) from None
         if len(secret) != KEY_SIZE:
             secret.wipe()
             raise RefusedError(NO_KEY, f'key "{key.id}" of model "{model}" is no data key')

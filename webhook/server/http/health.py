@@ -12,7 +12,7 @@ from webhook.core.admission.provider import NotReadyError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.admission.provider import SnapshotProvider
 
     Check = Callable[[], str | None]
 
@@ -36,7 +36,7 @@ class Health:
         return "; ".join(" ".join(trouble.split()) for trouble in found) or None
 
 
-def snapshot_check(source: SnapshotSource) -> Check:
+def snapshot_check(source: SnapshotProvider) -> Check:
     """Not ready until there is a snapshot to judge by, nor while it is too old."""
 
     def check() -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from webhook.api.config import Config
-    from webhook.core.admission.provider import SnapshotSource
+    from webhook.core.admission.provider import SnapshotProvider
     from webhook.core.admission.snapshot import Snapshot
     from webhook.server.admission_queue import Gate
     from webhook.server.metrics.metrics import Metrics
@@ -20,7 +20,7 @@ ENDING_SOON = timedelta(hours=1)
 
 
 def of_webhook(
-    metrics: Metrics, config: Config, source: SnapshotSource, certificate: CertificateKeeper, gate: Gate
+    metrics: Metrics, config: Config, source: SnapshotProvider, certificate: CertificateKeeper, gate: Gate
 ) -> None:
     """Tell a webhook's metrics where its gauges are read."""
     of_server(metrics, config, source, certificate)
@@ -31,7 +31,7 @@ def of_webhook(
 
 
 def of_server(
-    metrics: Metrics, config: Config, source: SnapshotSource, certificate: CertificateKeeper
+    metrics: Metrics, config: Config, source: SnapshotProvider, certificate: CertificateKeeper
 ) -> None:
     """Tell the metrics of whatever serves TLS and judges by snapshots where its gauges are read."""
     metrics.gauge("weightlock_snapshot_age_seconds", source.age)

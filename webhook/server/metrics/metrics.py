@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from webhook.core.admission import codes
+from webhook.api import codes
 from webhook.server.metrics.counters import CounterTally, HistogramTally, OutcomeTally, merge
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _KEY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 2
 _MAX_OUTCOMES = 8000
 _MAX_RESOURCES = 1000
 _CUSTOM = "custom"
-POLICY_FAULT, OWN_FAULT, _OVERLOADED = "WL901", "WL902", "WL904"
+POLICY_FAULT, OWN_FAULT, _OVERLOADED = codes.UNEVALUABLE, codes.INTERNAL_ERROR, codes.OVERLOADED
 GAUGES = {
     "weightlock_grants_active": "Grants that hold now.",
     "weightlock_grants_ending_soon": "Grants that hold now and end within the hour.",
@@ -105,7 +105,7 @@ class Metrics(Collector):
             "Requests and tasks that failed through no fault of the caller, by code.",
             ("code",),
             limit=50,
-            known=[(code,) for code in (*codes.FAULTS, *codes.UNAVAILABLE)],
+            known=[(code,) for code in (*codes.FAULTS, *codes.BROKER_FAULTS)],
         )
         self._tallies: tuple[Tally, ...] = (*tallies, self._faults)
         self._readings: dict[str, Readings] = {}
@@ -262,8 +262,8 @@ class BrokerMetrics(Metrics):
             known=[
                 ("released", ""),
                 ("renewed", ""),
-                *(("refused", code) for code in codes.REFUSALS),
-                *(("unavailable", code) for code in (_OVERLOADED, *codes.UNAVAILABLE)),
+                *(("refused", code) for code in codes.BROKER_DENIALS),
+                *(("unavailable", code) for code in (_OVERLOADED, *codes.BROKER_FAULTS)),
                 ("error", OWN_FAULT),
             ],
         )

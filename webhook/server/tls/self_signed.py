@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from webhook.core.certificates.issue import make_authority, make_serving
+from webhook.core.certificates.issue import make_ca, make_serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +36,7 @@ def make(names: Iterable[str], *, now: datetime | None = None, validity: timedel
     begin = (now or datetime.now(UTC)) - _SLACK
     end = begin + _SLACK + validity
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    authority = make_authority("Weightlock self-signed", authority_key, begin, end)
+    authority = make_ca("Weightlock self-signed", authority_key, begin, end)
     certificate = make_serving(names, key.public_key(), authority, authority_key, begin, end)
     return SelfSigned(
         authority=authority.public_bytes(serialization.Encoding.PEM),

@@ -11,6 +11,7 @@ from webhook.cli.access import commands
 from webhook.cli.main import main
 from webhook.cluster.access_client import AccessClient
 from webhook.cluster.client.api import ApiError, ClusterError
+from webhook.core.kube.review import Cause
 from webhook.core.kube.time import format_time
 
 MODELS = """
@@ -171,19 +172,22 @@ def test_a_change_is_asked_for_by_digest(cluster, capsys, tmp_path):
     assert cluster.stored[1]["spec"]["change"]["digest"] == "delete"
 
 
-def test_a_refusal_is_passed_on_as_it_was_said(cluster, capsys):
+def test_a_denial_shows_its_causes(cluster, capsys):
     cluster.refusal = ApiError(
         403,
         "Forbidden",
-        'admission webhook "validate.weightlock.dev" denied the request: spec.duration 13h is longer than model '
-        "atlas-70b allows [WL413] Fix: ask for at most 12h Policy: weightlock",
+        'admission webhook "validate.weightlock.dev" denied the request: words that no program reads',
+        causes=(
+            Cause(
+                "WL413", "spec.duration 13h is longer than model atlas-70b allows\nFix: at most 12h", "spec"
+            ),
+        ),
     )
     code, out, err = run(capsys, "request", "atlas-70b", "--for", "13h", "--reason", "evals")
     assert (code, out) == (1, "")
     assert err.splitlines() == [
-        "Refused: spec.duration 13h is longer than model atlas-70b allows [WL413]",
-        "Fix: ask for at most 12h",
-        "Policy: weightlock",
+        "Denied: spec.duration 13h is longer than model atlas-70b allows [WL413]",
+        "Fix: at most 12h",
     ]
 
 
@@ -252,11 +256,19 @@ def test_watching_ends_with_the_decision(cluster, capsys, monkeypatch):
 def test_without_a_cluster(capsys, tmp_path):
     (tmp_path / "models.yaml").write_text(MODELS)
     assert "There are no access requests" in run(capsys, "list", "--state", str(tmp_path))[1]
-    denial = 'Pod a/b is not allowed to read model "atlas-70b": service account a/default has no active grant'
+    denial = "… [WL101]\nFix: weightlock access request atlas-70b --for 8h --service-account a/default   (…)"
     code, out, _ = run(capsys, "suggest", denial, "--state", str(tmp_path))
     assert code == 0
     assert "  weightlock access request atlas-70b --for 8h --service-account a/default --reason TEXT" in out
     assert run(capsys, "suggest", "nothing to do with models")[0] == 1
+    status = {
+        "apiVersion": "v1",
+        "kind": "Status",
+        "details": {"causes": [{"reason": "WL101", "message": denial}]},
+    }
+    (tmp_path / "status.json").write_text(json.dumps(status))
+    assert run(capsys, "suggest", str(tmp_path / "status.json"))[1] == out
+    (tmp_path / "status.json").unlink()
     (tmp_path / "broken.yaml").write_text("kind: [")
     assert run(capsys, "list", "--state", str(tmp_path))[0] == 2
 

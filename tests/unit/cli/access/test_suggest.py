@@ -2,37 +2,33 @@
 
 from datetime import timedelta
 
-from webhook.cli.access.suggest import rendered, suggest, wanted
+from webhook.cli.access.suggest import rendered, requests_in, suggest
 
 DENIAL = (
     'Error from server (Forbidden): error when creating "pod.yaml": admission webhook "validate.weightlock.dev" denied '
-    'the request: Pod research/train-7 is not allowed to read model "atlas-70b": service account research/default has '
-    "no active grant [WL101]\nFix: weightlock access request atlas-70b --for 8h --service-account research/default"
+    "the request: any sentence in any words [WL101]\n"
+    "Fix: weightlock access request atlas-70b --for 8h --service-account research/default   (its approvers decide)"
 )
 
 
-def test_model_and_account_come_from_the_sentence():
-    assert wanted([DENIAL]) == [("atlas-70b", "research/default")]
+def test_model_and_account_come_from_the_command_of_the_fix():
+    assert requests_in([DENIAL]) == [("atlas-70b", "research/default")]
+    assert requests_in(["Fix: weightlock access request atlas-70b --for 8h"]) == [("atlas-70b", "")]
+    assert requests_in(["Fix: weightlock access request a --for 8h --service-account n/s"]) == [("a", "n/s")]
 
 
-def test_two_models_and_a_line_break_in_the_middle():
-    text = 'Job a/b is not allowed to read\n model "atlas-70b", "borealis": no\nservice account research/train'
-    assert wanted([text, text]) == [("atlas-70b", "research/train"), ("borealis", "research/train")]
-
-
-def test_only_the_fix_is_known():
-    assert wanted(["Fix: weightlock access request atlas-70b --for 8h"]) == [("atlas-70b", "")]
-    assert wanted(["Fix: weightlock access request a --for 8h --service-account n/s"]) == [("a", "n/s")]
+def test_two_requests_and_a_line_break_in_the_middle():
+    text = "weightlock access request\n atlas-70b --for 8h; or weightlock access request borealis --for 1h"
+    assert requests_in([text, text]) == [("atlas-70b", ""), ("borealis", "")]
 
 
 def test_other_denials_name_no_model():
-    assert wanted(['Pod research/x asks for "nvidia.com/gpu" without entitlement', ""]) == []
-    assert "not denied for want of access" in rendered([])
+    assert requests_in(['Pod research/x requests "nvidia.com/gpu" without entitlement', ""]) == []
+    assert rendered([]) != ""
 
 
 def test_a_huge_text_is_cut():
-    assert wanted(["x" * 70000 + DENIAL]) == []
-    assert wanted(["is not allowed to read model " + '"a", ' * 20000]) != []
+    assert requests_in(["x" * 70000 + DENIAL]) == []
 
 
 def test_the_duration_is_what_was_asked_before_and_at_most_the_limit(office):

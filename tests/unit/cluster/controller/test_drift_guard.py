@@ -7,9 +7,9 @@ import pytest
 from webhook.api.crds import definitions
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.controller import drift_guard as module
-from webhook.cluster.controller.drift_guard import DEFINITIONS, Guard
-from webhook.cluster.controller.progress import Progress
-from webhook.cluster.controller.reconcile import Steps
+from webhook.cluster.controller.drift_guard import DEFINITIONS, DriftController
+from webhook.cluster.controller.progress import ControllerStats
+from webhook.cluster.controller.reconcile import Reconciler
 from webhook.cluster.events import Events
 from webhook.core.kube.objects import key_of
 
@@ -54,11 +54,13 @@ class Bench:
     """A guard whose watches are filled by hand."""
 
     def __init__(self, **settings):
-        self.api, self.progress = Noting(), Progress()
+        self.api, self.stats = Noting(), ControllerStats()
         events = Events(self.api)
-        steps = Steps(self.api, events, None)
+        steps = Reconciler(self.api, events, None)
         settings = {"version": "1.0.0", "restore": True, "restore_definitions": True, **settings}
-        self.guard = Guard(self.api, steps, events, {key_of(WANTED): WANTED}, self.progress, **settings)
+        self.guard = DriftController(
+            self.api, steps, events, {key_of(WANTED): WANTED}, self.stats, **settings
+        )
         self.configuration = deepcopy(WANTED)
         self.types = {document["metadata"]["name"]: document for document in deepcopy(definitions())}
         self.show()

@@ -1,4 +1,4 @@
-"""Leader election against a Lease that lives in memory and refuses whoever comes second."""
+"""LeaderElector election against a Lease that lives in memory and refuses whoever comes second."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ import pytest
 
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.controller import leader_election as module
-from webhook.cluster.controller.leader_election import Leader
+from webhook.cluster.controller.leader_election import LeaderElector
 
 
 class Leases:
@@ -54,7 +54,7 @@ async def act_forever():
 
 
 def leader(leases, name):
-    return Leader(leases, "weightlock-system", "lease", name, retry=0.01)
+    return LeaderElector(leases, "weightlock-system", "lease", name, retry=0.01)
 
 
 async def until(condition):

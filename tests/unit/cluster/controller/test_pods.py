@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from webhook.api.config import Settings
-from webhook.cluster.cache import Kept, slim_pod
+from webhook.cluster.cache import ObjectCache, slim_pod
 from webhook.cluster.controller import pods as module
-from webhook.cluster.controller.pods import Holders
+from webhook.cluster.controller.pods import PodsWithWeights
 from webhook.cluster.controller.watches import holds_weights
 from webhook.core.admission.snapshot import SnapshotBuilder
 from webhook.core.kube.objects import ObjectKey
@@ -56,7 +56,7 @@ def pod(name="train", containers=("weightlock-agent",), phase="Running", **metad
 
 @pytest.fixture
 def kept():
-    return Kept(holds_weights, slim_pod)
+    return ObjectCache(holds_weights, slim_pod)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_only_running_pods_with_the_sidecar_are_kept_and_read(kept):
     ):
         kept.put(document)
     assert {key.name for key in kept.objects} == {"train", "going"}
-    holders, world = Holders(kept), snapshot(model(), CLAIM)
+    holders, world = PodsWithWeights(kept), snapshot(model(), CLAIM)
     (holder,) = holders.look(world)
     assert (holder.name, holder.account, holder.models) == ("train", "default", ("atlas",))
     kept.put(pod(phase="Failed"))
@@ -90,11 +90,11 @@ def test_a_pod_that_makes_no_sense_is_nobodys(kept):
     odd = pod()
     odd["spec"]["volumes"] = "none"
     kept.put(odd)
-    assert Holders(kept).look(snapshot(model())) == []
+    assert PodsWithWeights(kept).look(snapshot(model())) == []
 
 
 def test_a_pod_that_came_or_changed_is_looked_at_in_the_same_round(kept, looked):
-    holders, world = Holders(kept, again=0), snapshot(model(), CLAIM)
+    holders, world = PodsWithWeights(kept, again=0), snapshot(model(), CLAIM)
     kept.put(pod("a"))
     assert [holder.name for holder in holders.look(world)] == ["a"]
     assert [holder.name for holder in holders.look(world)] == ["a"]
@@ -109,7 +109,7 @@ def test_every_pod_is_looked_at_again_so_many_a_round(kept, looked):
     names = [f"p{number}" for number in range(5)]
     for name in names:
         kept.put(pod(name))
-    holders, world = Holders(kept, again=2), snapshot(model(), CLAIM)
+    holders, world = PodsWithWeights(kept, again=2), snapshot(model(), CLAIM)
     holders.look(world)
     assert looked == names
     rounds = []
@@ -124,14 +124,14 @@ def test_every_pod_is_looked_at_again_so_many_a_round(kept, looked):
 def test_weights_that_are_declared_later_are_found(kept):
     for number in range(5):
         kept.put(pod(f"p{number}"))
-    holders = Holders(kept, again=2)
+    holders = PodsWithWeights(kept, again=2)
     assert holders.look(snapshot(CLAIM)) == []
     world = snapshot(model(), CLAIM)
     assert [len(holders.look(world)) for _ in range(3)] == [2, 4, 5]
 
 
 def test_pods_that_are_gone_are_forgotten(kept):
-    holders, world = Holders(kept, again=1), snapshot(model(), CLAIM)
+    holders, world = PodsWithWeights(kept, again=1), snapshot(model(), CLAIM)
     for number in range(3):
         kept.put(pod(f"p{number}"))
     holders.look(world)

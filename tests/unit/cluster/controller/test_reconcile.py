@@ -8,11 +8,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from webhook.api.config import Settings
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.controller import reconcile as module
-from webhook.cluster.controller.reconcile import Steps
+from webhook.cluster.controller.reconcile import Reconciler
 from webhook.cluster.controller.watches import CONFIGURATIONS
 from webhook.cluster.events import Events
 from webhook.core.access import Signer, Verifier
-from webhook.core.access.expiry import Holder
+from webhook.core.access.expiry import PodWithWeights
 from webhook.core.admission.snapshot import REQUESTS, SnapshotBuilder
 from webhook.core.integrity.protection import Protection
 from webhook.core.kube.time import format_time
@@ -78,7 +78,7 @@ def api():
 
 
 def steps(api, signer=SIGNER):
-    return Steps(api, Events(api), signer)
+    return Reconciler(api, Events(api), signer)
 
 
 async def test_what_admission_stamped_is_signed_and_the_signature_holds(api):
@@ -145,7 +145,7 @@ async def test_what_cannot_change_by_time_is_worked_out_once(api, monkeypatch):
     status = {"state": "Expired"}
     looked = []
 
-    def request_status(book, name, before, now):
+    def request_status(index, name, before, now):
         looked.append(name)
         return dict(status)
 
@@ -155,7 +155,7 @@ async def test_what_cannot_change_by_time_is_worked_out_once(api, monkeypatch):
     for _ in range(3):
         await doing.tell(world, NOW)
     assert (looked, api.requests) == (["r"], [])
-    # Whoever writes another status finds it put right, and another book is read anew.
+    # Whoever writes another status finds it put right, and another index is read anew.
     document = next(iter(world.objects.each(REQUESTS)))
     world.objects.put({**document, "status": {"state": "Active"}})
     await doing.tell(world, NOW)
@@ -168,7 +168,7 @@ async def test_what_cannot_change_by_time_is_worked_out_once(api, monkeypatch):
 async def test_what_time_can_change_is_looked_at_each_round(api, monkeypatch):
     looked = []
 
-    def request_status(book, name, before, now):
+    def request_status(index, name, before, now):
         looked.append(name)
         return {"state": "Active"}
 
@@ -185,7 +185,7 @@ async def test_an_unsigned_object_gets_no_status_before_it_is_decided_on(api):
     assert api.requests == []
 
 
-POD = Holder("research", "train", "pod-uid", "trainer", ("atlas",))
+POD = PodWithWeights("research", "train", "pod-uid", "trainer", ("atlas",))
 
 
 def over(**access):
@@ -200,13 +200,15 @@ async def test_a_wiped_pod_is_marked_once(api):
     assert (patch["metadata"]["uid"], end) == ("pod-uid", "2026-11-02T11:50:00Z")
     assert {body["involvedObject"]["kind"] for _, body in api.to("/events")} == {"Pod", "AccessRequest"}
     api.requests.clear()
-    await doing.end(over(), [Holder("research", "train", "pod-uid", "trainer", ("atlas",), None, end)], NOW)
+    await doing.end(
+        over(), [PodWithWeights("research", "train", "pod-uid", "trainer", ("atlas",), None, end)], NOW
+    )
     assert api.requests == []
 
 
 async def test_an_eviction_that_a_budget_refuses_becomes_a_deletion_after_a_while(api):
     api.refusals["POST"] = 429
-    doing = Steps(api, Events(Noting()), None)
+    doing = Reconciler(api, Events(Noting()), None)
     await doing.end(over(onExpiry="evict"), [POD], NOW)
     await doing.end(over(onExpiry="evict"), [POD], NOW - timedelta(minutes=9))
     evictions = api.to("/pods/train/eviction")
@@ -218,7 +220,7 @@ async def test_an_eviction_that_a_budget_refuses_becomes_a_deletion_after_a_whil
 async def test_an_eviction_refused_for_another_reason_is_an_error(api):
     api.refusals["POST"] = 403
     with pytest.raises(ApiError):
-        await Steps(api, Events(Noting()), None).end(over(onExpiry="evict"), [POD], NOW)
+        await Reconciler(api, Events(Noting()), None).end(over(onExpiry="evict"), [POD], NOW)
 
 
 @pytest.mark.parametrize("status", [404, 409, 422])

@@ -1,13 +1,15 @@
 """A cluster of plain documents for the checks of the doctor."""
 
 import base64
+import re
 from datetime import timedelta
 
 import pytest
 
 from webhook.api.crds import definitions
 from webhook.cluster.client.api import ApiError
-from webhook.cluster.doctor.installation_view import Patient
+from webhook.cluster.doctor.installation_view import Installation
+from webhook.core.kube.review import Cause
 from webhook.server.tls.self_signed import make
 
 SYSTEM = "weightlock-system"
@@ -42,7 +44,8 @@ class World:
         self._refuse(path)
         said = self.said.pop(0)
         if said:
-            raise ApiError(500 if "failed calling" in said else 403, "Refused", said)
+            causes = tuple(Cause(code, "a sentence") for code in re.findall(r"\[(WL\d{3})\]", said))
+            raise ApiError(500 if "failed calling" in said else 403, "Forbidden", said, causes=causes)
         return body
 
     def _refuse(self, path):
@@ -106,8 +109,8 @@ def world(pair):
 
 
 @pytest.fixture
-def patient(world):
-    return Patient(world, SYSTEM, "weightlock", "1.0.0", 5.0)
+def view(world):
+    return Installation(world, SYSTEM, "weightlock", "1.0.0", 5.0)
 
 
 @pytest.fixture

@@ -22,29 +22,29 @@ def lease(seconds_ago, holder="c-1"):
     [
         (lambda: lease(3), "ok", "c-1, renewed "),
         (lambda: lease(300), "fail", "c-1, renewed its lease 300 s ago"),
-        (lambda: lease(3, holder=""), "fail", "no controller leads"),
-        (lambda: {"spec": {}}, "fail", "no controller leads"),
-        (None, "fail", "no controller has ever led"),
+        (lambda: lease(3, holder=""), "fail", "no controller is the leader"),
+        (lambda: {"spec": {}}, "fail", "no controller is the leader"),
+        (None, "fail", "no controller has ever been the leader"),
     ],
 )
-async def test_somebody_leads(patient, world, found, result, words):
+async def test_somebody_leads(view, world, found, result, words):
     if found is not None:
         world.objects[LEASE] = found()
-    (finding,) = await components.leader(patient)
-    assert (finding.result, words in finding.what) == (result, True)
+    (check,) = await components.leader(view)
+    assert (check.result, words in check.what) == (result, True)
 
 
-async def test_without_a_controller_nobody_need_lead(patient, world):
+async def test_without_a_controller_nobody_need_lead(view, world):
     del world.objects["/apis/apps/v1/namespaces/weightlock-system/deployments/weightlock-controller"]
     with pytest.raises(SkippedError, match="no controller"):
-        await components.leader(patient)
+        await components.leader(view)
 
 
-async def test_a_broker_that_is_ready_and_one_that_is_not(patient, world):
-    (finding,) = await components.broker(patient)
-    assert (finding.result, finding.what) == ("fail", "not ready: no endpoints available")
+async def test_a_broker_that_is_ready_and_one_that_is_not(view, world):
+    (check,) = await components.broker(view)
+    assert (check.result, check.what) == ("fail", "not ready: no endpoints available")
     world.objects[BROKER] = "ready\n"
-    assert (await components.broker(patient))[0].result == "ok"
+    assert (await components.broker(view))[0].result == "ok"
 
 
 def running(world, metrics, name="w-1"):
@@ -62,15 +62,15 @@ def running(world, metrics, name="w-1"):
     ("age", "problems", "result"),
     [("2.0", 0, "ok"), ("+Inf", 0, "fail"), ("90.0", 1, "fail"), ("2.0", 1, "warn")],
 )
-async def test_what_replicas_know(patient, world, age, problems, result):
+async def test_what_replicas_know(view, world, age, problems, result):
     running(world, f"weightlock_snapshot_age_seconds {age}\nweightlock_snapshot_problems {problems}.0\n")
-    assert [item.result for item in await components.knowledge(patient)] == [result]
+    assert [item.result for item in await components.snapshot(view)] == [result]
 
 
-async def test_without_running_pods_nobody_is_asked(patient, world):
+async def test_without_running_pods_nobody_is_asked(view, world):
     world.lists[PODS] = []
-    with pytest.raises(SkippedError, match="no running pods of the webhook"):
-        await components.knowledge(patient)
+    with pytest.raises(SkippedError, match="the webhook has no running pods"):
+        await components.snapshot(view)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,6 @@ async def test_without_running_pods_nobody_is_asked(patient, world):
         ('{code="WL340",result="unavailable"} 0.0', "ok"),
     ],
 )
-async def test_the_key_service_as_brokers_see_it(patient, world, line, result):
+async def test_the_key_service_as_brokers_see_it(view, world, line, result):
     running(world, f"weightlock_key_releases_total{line}\n")
-    assert [item.result for item in await components.key_service(patient)] == [result]
+    assert [item.result for item in await components.kms(view)] == [result]

@@ -14,27 +14,27 @@ TYPE = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/modelweights.wei
 DEPLOYMENT = "/apis/apps/v1/namespaces/weightlock-system/deployments/weightlock-webhook"
 
 
-def said(findings):
-    return [(finding.result, finding.what) for finding in findings]
+def said(results):
+    return [(result.result, result.what) for result in results]
 
 
 @pytest.mark.parametrize(
     "check",
     [installation.types, installation.configurations, installation.exemptions, installation.deployments],
 )
-async def test_a_healthy_installation_is_ok(patient, check):
-    (finding,) = await check(patient)
-    assert (finding.result, finding.fix) == ("ok", "")
+async def test_a_healthy_installation_is_ok(view, check):
+    (check,) = await check(view)
+    assert (check.result, check.fix) == ("ok", "")
 
 
-async def test_a_type_that_is_missing_or_changed(patient, world):
+async def test_a_type_that_is_missing_or_changed(view, world):
     changed = world.objects[TYPE.replace("modelweights", "weightpolicies")]
     changed["spec"]["versions"][0]["served"] = False
     del world.objects[TYPE]
-    first, second = await installation.types(patient)
+    first, second = await installation.types(view)
     assert (first.result, first.what) == (
         "fail",
-        "modelweights.weightlock.dev is missing, and its objects with it",
+        "modelweights.weightlock.dev and all its objects are missing",
     )
     assert "docs/runbook.md#a-type-was-deleted" in first.fix
     assert second.what == (
@@ -42,11 +42,11 @@ async def test_a_type_that_is_missing_or_changed(patient, world):
     )
 
 
-async def test_a_type_of_another_version_is_no_fault_of_anybody(patient, world):
+async def test_a_type_of_another_version_is_no_fault_of_anybody(view, world):
     world.objects[TYPE]["metadata"] = {"labels": {"app.kubernetes.io/version": "2.0.0"}}
     world.objects[TYPE]["spec"]["names"]["categories"] = ["new"]
-    (finding,) = await installation.types(patient)
-    assert (finding.result, "is of version 2.0.0, this command of 1.0.0" in finding.what) == ("warn", True)
+    (check,) = await installation.types(view)
+    assert (check.result, "has version 2.0.0, this command has version 1.0.0" in check.what) == ("warn", True)
 
 
 @pytest.mark.parametrize(
@@ -57,19 +57,21 @@ async def test_a_type_of_another_version_is_no_fault_of_anybody(patient, world):
         ("rules", [], "rules is empty"),
     ],
 )
-async def test_a_loose_configuration_where_the_charts_may_not_be_read(patient, world, field, value, words):
+async def test_a_loose_configuration_where_the_charts_may_not_be_read(view, world, field, value, words):
     path = "/api/v1/namespaces/weightlock-system/configmaps/weightlock-webhooks"
     world.refusals[path] = ApiError(403, "Forbidden", 'cannot get resource "configmaps"')
     world.objects[CONFIGURATION]["webhooks"][0][field] = value
-    (finding,) = await installation.configurations(patient)
-    assert (finding.result, words in finding.what) == ("fail", True)
-    assert finding.fix.startswith("helm upgrade weightlock ")
+    (check,) = await installation.configurations(view)
+    assert (check.result, words in check.what) == ("fail", True)
+    assert check.fix.startswith("helm upgrade weightlock ")
 
 
-async def test_a_configuration_that_is_missing(patient, world):
+async def test_a_configuration_that_is_missing(view, world):
     del world.objects[CONFIGURATION]
-    (finding,) = await installation.configurations(patient)
-    assert finding.what == "ValidatingWebhookConfiguration weightlock is missing: nothing is governed"
+    (check,) = await installation.configurations(view)
+    assert (
+        check.what == "ValidatingWebhookConfiguration weightlock is missing: Weightlock covers no namespace"
+    )
 
 
 def rendered(world, name, file, *documents):
@@ -78,7 +80,7 @@ def rendered(world, name, file, *documents):
     }
 
 
-async def test_a_bundle_counts_where_the_chart_made_it_and_not_where_the_controller_does(patient, world):
+async def test_a_bundle_counts_where_the_chart_made_it_and_not_where_the_controller_does(view, world):
     """Who changed from selfSigned to selfManaged has the old bundle in what the chart rendered."""
     expected = [
         copy.deepcopy(world.objects[CONFIGURATION.replace("validating", kind)])
@@ -88,32 +90,34 @@ async def test_a_bundle_counts_where_the_chart_made_it_and_not_where_the_control
         document["webhooks"][0]["clientConfig"]["caBundle"] = "b2xk"
     rendered(world, "webhooks", "webhooks.yaml", *expected)
     rendered(world, "config", "controller.yaml", {"controller": {"lease": "weightlock-controller"}})
-    first, second = await installation.configurations(patient)
+    first, second = await installation.configurations(view)
     assert ".caBundle is" in first.what
     assert second.result == "fail"
-    patient._read.clear()
+    view._read.clear()
     certificates = {"authoritySecret": "weightlock-authority", "pairs": []}
     rendered(world, "config", "controller.yaml", {"controller": {"certificates": certificates}})
-    (finding,) = await installation.configurations(patient)
-    assert finding.result == "ok"
-    patient._read.clear()
+    (check,) = await installation.configurations(view)
+    assert check.result == "ok"
+    view._read.clear()
     world.objects[CONFIGURATION]["webhooks"][0]["rules"] = []
-    (finding,) = await installation.configurations(patient)
-    assert (finding.result, "rules" in finding.what) == ("fail", True)
+    (check,) = await installation.configurations(view)
+    assert (check.result, "rules" in check.what) == ("fail", True)
 
 
-async def test_files_that_are_meant_for_api_servers_and_are_not_there(patient, world):
+async def test_files_that_are_meant_for_api_servers_and_are_not_there(view, world):
     world.objects["/metrics"] = "up 1\n"
-    assert said(await installation.manifests(patient)) == [
-        ("ok", "none; see apiServerManifests in the chart's values")
+    assert said(await installation.manifests(view)) == [
+        ("ok", "none (see apiServerManifests in the chart's values)")
     ]
     rendered(world, "apiserver-manifests", "validating.yaml")
-    patient._read.clear()
-    (finding,) = await installation.manifests(patient)
-    assert (finding.result, "are not on the disk" in finding.what) == ("warn", True)
+    view._read.clear()
+    (check,) = await installation.manifests(view)
+    assert (check.result, "are not on the disk" in check.what) == ("warn", True)
     metric = "apiserver_manifest_admission_config_controller_last_config_info"
     world.objects["/metrics"] = f'{metric}{{plugin="ValidatingAdmissionWebhook"}} 1\n'
-    assert said(await installation.manifests(patient)) == [("ok", "the API server asked has some")]
+    assert said(await installation.manifests(view)) == [
+        ("ok", "the queried API server has admission configuration on its disk")
+    ]
 
 
 def exempt(world, **selector):
@@ -122,14 +126,17 @@ def exempt(world, **selector):
         world.objects[path]["webhooks"][0]["namespaceSelector"] = selector
 
 
-async def test_exemptions_that_surprise(patient, world):
+async def test_exemptions_that_surprise(view, world):
     values = ["kube-system", "weightlock-system", "default", "not-there"]
     exempt(
         world,
         matchExpressions=[{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": values}],
     )
-    assert said(await installation.exemptions(patient)) == [
-        ("warn", "exempt, but does not exist: whoever creates namespace not-there is not governed in it"),
+    assert said(await installation.exemptions(view)) == [
+        (
+            "warn",
+            "namespace not-there is exempt but does not exist: any user that creates it bypasses Weightlock",
+        ),
         ("warn", "also exempt: default"),
     ]
 
@@ -146,26 +153,26 @@ async def test_exemptions_that_surprise(patient, world):
         },
     ],
 )
-async def test_exemptions_that_people_can_give_themselves(patient, world, selector):
+async def test_exemptions_that_people_can_give_themselves(view, world, selector):
     exempt(world, **selector)
-    (finding,) = await installation.exemptions(patient)
-    assert (finding.result, "by labels that people can choose" in finding.what) == ("fail", True)
+    (check,) = await installation.exemptions(view)
+    assert (check.result, "by labels that users can set" in check.what) == ("fail", True)
 
 
-async def test_no_guard_and_a_loosened_one(patient, world):
-    (finding,) = await installation.guard(patient)
-    assert finding.result == "warn"
+async def test_no_guard_and_a_loosened_one(view, world):
+    (check,) = await installation.guard(view)
+    assert check.result == "warn"
     base = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
     world.objects[f"{base}ies/weightlock-guard"] = {"metadata": {}, "spec": {"failurePolicy": "Fail"}}
     world.objects[f"{base}ybindings/weightlock-guard"] = {
         "metadata": {},
         "spec": {"validationActions": ["Audit"]},
     }
-    patient._read.clear()
-    (finding,) = await installation.guard(patient)
-    assert (finding.result, finding.what) == ("fail", "the policy weightlock-guard was loosened")
+    view._read.clear()
+    (check,) = await installation.guard(view)
+    assert (check.result, check.what) == ("fail", "the policy weightlock-guard was weakened")
     world.objects[f"{base}ybindings/weightlock-guard"]["spec"]["validationActions"] = ["Deny"]
-    assert (await installation.guard(patient))[0].result == "ok"
+    assert (await installation.guard(view))[0].result == "ok"
 
 
 @pytest.mark.parametrize(
@@ -185,36 +192,36 @@ async def test_no_guard_and_a_loosened_one(patient, world):
         (
             {"metadata": {"labels": {"app.kubernetes.io/version": "2.0.0"}}},
             "warn",
-            "webhook is version 2.0.0, this command 1.0.0",
+            "webhook has version 2.0.0, this command has version 1.0.0",
         ),
         (
             {"spec": {"replicas": 1}, "status": {"readyReplicas": 1, "updatedReplicas": 1}},
             "warn",
-            "one replica of the webhook: while it restarts, governed namespaces are closed",
+            "the webhook has one replica: covered namespaces are closed while it restarts",
         ),
     ],
 )
-async def test_a_deployment_that_is_not_well(patient, world, change, result, words):
+async def test_a_deployment_that_is_not_well(view, world, change, result, words):
     world.objects[DEPLOYMENT] |= change
-    assert said(await installation.deployments(patient)) == [(result, words)]
+    assert said(await installation.deployments(view)) == [(result, words)]
 
 
-async def test_a_webhook_outside_the_cluster_and_none_at_all(patient, world):
+async def test_a_webhook_outside_the_cluster_and_none_at_all(view, world):
     del world.objects[DEPLOYMENT]
-    assert said(await installation.deployments(patient))[0][0] == "fail"
+    assert said(await installation.deployments(view))[0][0] == "fail"
     world.objects[CONFIGURATION]["webhooks"][0]["clientConfig"] = {"url": "https://w:1/validate"}
-    (finding,) = await installation.deployments(patient)
-    assert finding.what.startswith("webhook outside the cluster at https://w:1/validate")
+    (check,) = await installation.deployments(view)
+    assert check.what.startswith("webhook outside the cluster at https://w:1/validate")
 
 
-async def test_what_may_not_be_read_is_skipped_with_the_right_that_is_lacking(patient, world):
+async def test_what_may_not_be_read_is_skipped_with_the_right_that_is_lacking(view, world):
     words = (
         'deployments.apps "weightlock-webhook" is forbidden: User "u" cannot get resource "deployments" in API group '
         '"apps" in the namespace "weightlock-system"'
     )
     world.refusals[DEPLOYMENT] = ApiError(403, "Forbidden", words)
-    with pytest.raises(SkippedError, match=r"^may not get deployments in weightlock-system$"):
-        await installation.deployments(patient)
+    with pytest.raises(SkippedError, match=r"^not allowed to get deployments in weightlock-system$"):
+        await installation.deployments(view)
     world.refusals["/metrics"] = ApiError(403, "Forbidden", 'forbidden: User "u" cannot get path "/metrics"')
-    with pytest.raises(SkippedError, match=r"^may not get /metrics$"):
-        await installation.manifests(patient)
+    with pytest.raises(SkippedError, match=r"^not allowed to get /metrics$"):
+        await installation.manifests(view)

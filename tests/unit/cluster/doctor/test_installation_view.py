@@ -3,7 +3,7 @@
 import pytest
 
 from webhook.cluster.client.api import ApiError
-from webhook.cluster.doctor.installation_view import Patient
+from webhook.cluster.doctor.installation_view import Installation
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/weightlock-system/deployments"
 LONG = "weightlock-of-the-research-cluster-in-the-north"
@@ -17,8 +17,8 @@ def installed(world, full, release, part="webhook"):
 
 
 async def known(world, name):
-    patient = await Patient.found(world, "weightlock-system", name, "1.0.0", 5.0)
-    return patient.name, patient.release
+    view = await Installation.find_release(world, "weightlock-system", name, "1.0.0", 5.0)
+    return view.name, view.release
 
 
 @pytest.mark.parametrize("name", ["guarding", "research"])
@@ -42,15 +42,15 @@ async def test_what_nobody_tells_is_as_the_chart_would_name_it(world):
 
 async def test_pods_and_commands_go_by_the_release(world, monkeypatch):
     installed(world, "guarding", "research")
-    patient = await Patient.found(world, "weightlock-system", "guarding", "1.0.0", 5.0)
-    assert patient.upgrade.startswith("helm upgrade research ")
+    view = await Installation.find_release(world, "weightlock-system", "guarding", "1.0.0", 5.0)
+    assert view.upgrade.startswith("helm upgrade research ")
     asked = []
 
     async def items(self, path, **query):
         asked.append(query["labelSelector"])
         return [{"metadata": {"name": "p"}, "spec": {"containers": []}}]
 
-    monkeypatch.setattr(Patient, "items", items)
+    monkeypatch.setattr(Installation, "items", items)
     with pytest.raises(Exception, match="no running pods"):
-        await patient.metrics("webhook")
+        await view.metrics("webhook")
     assert asked == ["app.kubernetes.io/instance=research,app.kubernetes.io/component=webhook"]

@@ -34,18 +34,18 @@ def daemonset(image, **environment):
         ("odd", "fail"),
     ],
 )
-async def test_native_sidecars_need_1_33(patient, world, version, result):
+async def test_native_sidecars_need_1_33(view, world, version, result):
     world.objects["/version"] = {"gitVersion": version}
-    assert [item.result for item in await platform.kubernetes(patient)] == [result]
+    assert [item.result for item in await platform.kubernetes(view)] == [result]
 
 
-async def test_a_node_that_is_too_old_is_named(patient, world):
+async def test_a_node_that_is_too_old_is_named(view, world):
     world.lists["/api/v1/nodes"] = [node("new"), node("old", "v1.31.0")]
-    (finding,) = await platform.kubelets(patient)
-    assert (finding.result, finding.what) == ("fail", "old cannot run native sidecars")
-    assert "kubectl cordon old" in finding.fix
+    (check,) = await platform.kubelets(view)
+    assert (check.result, check.what) == ("fail", "old cannot run native sidecars")
+    assert "kubectl cordon old" in check.fix
     world.lists["/api/v1/nodes"] = [node("new")]
-    assert (await platform.kubelets(patient))[0].result == "ok"
+    assert (await platform.kubelets(view))[0].result == "ok"
 
 
 @pytest.mark.parametrize(
@@ -56,35 +56,35 @@ async def test_a_node_that_is_too_old_is_named(patient, world):
         (["nvidia"], [node("a", **{"nvidia.com/gpu": "8"})], "ok"),
     ],
 )
-async def test_the_runtime_class_of_gpus(patient, world, classes, nodes, result):
+async def test_the_runtime_class_of_gpus(view, world, classes, nodes, result):
     world.lists["/apis/node.k8s.io/v1/runtimeclasses"] = [{"metadata": {"name": name}} for name in classes]
     world.lists["/api/v1/nodes"] = nodes
-    assert [item.result for item in await platform.runtime_classes(patient)] == [result]
+    assert [item.result for item in await platform.runtime_classes(view)] == [result]
 
 
-async def test_the_operators_setting(patient, world):
+async def test_the_operators_setting(view, world):
     policy = {"metadata": {"name": "cluster-policy"}, "spec": {"toolkit": {"enabled": True}}}
     world.lists[POLICIES] = [policy]
-    (finding,) = await platform.gpu_runtime(patient)
-    assert finding.result == "warn"
-    assert finding.what.startswith("ClusterPolicy cluster-policy: any image can take every GPU")
-    assert finding.fix.startswith('kubectl patch clusterpolicy cluster-policy --type merge -p \'{"spec":')
+    (check,) = await platform.gpu_runtime(view)
+    assert check.result == "warn"
+    assert check.what.startswith("ClusterPolicy cluster-policy: any image can get every GPU")
+    assert check.fix.startswith('kubectl patch clusterpolicy cluster-policy --type merge -p \'{"spec":')
     policy["spec"]["toolkit"]["env"] = [{"name": VARIABLE, "value": "false"}]
-    assert (await platform.gpu_runtime(patient))[0].result == "ok"
+    assert (await platform.gpu_runtime(view))[0].result == "ok"
 
 
 @pytest.mark.parametrize(("value", "result"), [("true", "warn"), ("false", "ok")])
-async def test_the_setting_of_a_daemonset_and_of_a_file(patient, world, value, result):
+async def test_the_setting_of_a_daemonset_and_of_a_file(view, world, value, result):
     world.lists[SETS] = [daemonset("nvcr.io/nvidia/k8s/container-toolkit:1", **{VARIABLE: value})]
-    assert [item.result for item in await platform.gpu_runtime(patient)] == [result]
+    assert [item.result for item in await platform.gpu_runtime(view)] == [result]
     world.lists[SETS] = [daemonset("nvcr.io/nvidia/k8s-device-plugin:1")]
     text = f"[x]\n accept-nvidia-visible-devices-envvar-when-unprivileged = {value}\n"
     world.lists[MAPS] = [{"metadata": {"name": "toolkit"}, "data": {"config.toml": text}}]
-    assert [item.result for item in await platform.gpu_runtime(patient)] == [result]
+    assert [item.result for item in await platform.gpu_runtime(view)] == [result]
 
 
-async def test_settings_that_only_nodes_know_are_not_guessed(patient, world):
-    assert (await platform.gpu_runtime(patient))[0].result == "ok"
+async def test_settings_that_only_nodes_know_are_not_guessed(view, world):
+    assert (await platform.gpu_runtime(view))[0].result == "ok"
     world.lists[SETS] = [daemonset("nvcr.io/nvidia/k8s-device-plugin:1")]
-    with pytest.raises(SkippedError, match="on the nodes only"):
-        await platform.gpu_runtime(patient)
+    with pytest.raises(SkippedError, match="only on the nodes"):
+        await platform.gpu_runtime(view)

@@ -11,29 +11,29 @@ from webhook.cluster.doctor.installation_view import SkippedError
 
 
 def raising(error):
-    async def check(patient):
+    async def check(view):
         raise error
 
     return check
 
 
-async def too_long(patient):
+async def too_long(view):
     await asyncio.sleep(60)
 
 
 @pytest.mark.parametrize(
     ("check", "result", "words"),
     [
-        (raising(SkippedError("may not list nodes")), "skipped", "may not list nodes"),
-        (raising(ApiError(500, "", "etcd is away")), "fail", "could not be looked at: etcd is away"),
-        (raising(KeyError("webhooks")), "fail", "an object of the cluster cannot be read (KeyError)"),
-        (too_long, "fail", "took too long"),
+        (raising(SkippedError("not allowed to list nodes")), "skipped", "not allowed to list nodes"),
+        (raising(ApiError(500, "", "etcd is away")), "fail", "cannot run the check: etcd is away"),
+        (raising(KeyError("webhooks")), "fail", "cannot read an object in the cluster (KeyError)"),
+        (too_long, "fail", "the check timed out"),
     ],
 )
-async def test_a_check_that_goes_wrong_is_a_line_like_others(patient, check, result, words):
-    patient.seconds = 0.01
-    (finding,) = await run._made(check, patient)
-    assert (finding.result, finding.what) == (result, words)
+async def test_a_check_that_goes_wrong_is_a_line_like_others(view, check, result, words):
+    view.seconds = 0.01
+    (line,) = await run._run_check(check, view)
+    assert (line.result, line.what) == (result, words)
 
 
 async def test_a_cluster_that_cannot_be_reached_is_not_examined(tmp_path):

@@ -34,56 +34,56 @@ def ending_in(days):
 @pytest.mark.parametrize(
     ("days", "result", "words"),
     [
-        (90, "ok", "vouched for by the caBundle, 90 days left"),
-        (20, "warn", "ends in 20 days"),
-        (3, "fail", "ends in 3 days"),
+        (90, "ok", "trusted by the caBundle, expires in 90 days"),
+        (20, "warn", "expires in 20 days"),
+        (3, "fail", "expires in 3 days"),
     ],
 )
-async def test_the_certificate_that_is_served(patient, world, days, result, words):
+async def test_the_certificate_that_is_served(view, world, days, result, words):
     # Made now and not when the tests are collected, which may be many minutes ago.
     install(world, ending_in(days))
-    (finding,) = await secrets.certificate(patient)
-    assert (finding.result, words in finding.what) == (result, True)
+    (check,) = await secrets.certificate(view)
+    assert (check.result, words in check.what) == (result, True)
 
 
-async def test_a_certificate_for_another_name(patient, world):
+async def test_a_certificate_for_another_name(view, world):
     install(world, make(["elsewhere"]))
-    (finding,) = await secrets.certificate(patient)
-    assert (finding.result, f"does not name {NAME}" in finding.what) == ("fail", True)
+    (check,) = await secrets.certificate(view)
+    assert (check.result, f"does not contain the name {NAME}" in check.what) == ("fail", True)
 
 
-async def test_an_authority_that_did_not_sign_it(patient, world):
+async def test_an_authority_that_did_not_sign_it(view, world):
     install(world, make([NAME]))
     world.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]["caBundle"] = encoded(make([NAME]).authority)
-    (finding,) = await secrets.certificate(patient)
-    assert finding.what == "the authority in the webhook configuration did not sign the certificate served"
+    (check,) = await secrets.certificate(view)
+    assert check.what == "the CA in the webhook configuration did not sign the serving certificate"
 
 
-@pytest.mark.parametrize(("bundle", "words"), [("", "names no authority"), ("!", "names no authority")])
-async def test_no_authority_at_all(patient, world, bundle, words):
+@pytest.mark.parametrize(("bundle", "words"), [("", "has no CA"), ("!", "has no CA")])
+async def test_no_authority_at_all(view, world, bundle, words):
     world.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]["caBundle"] = bundle
-    (finding,) = await secrets.certificate(patient)
-    assert words in finding.what
+    (check,) = await secrets.certificate(view)
+    assert words in check.what
 
 
-async def test_the_secret_that_the_controller_fills_comes_before_the_one_that_helm_made(patient, world):
+async def test_the_secret_that_the_controller_fills_comes_before_the_one_that_helm_made(view, world):
     pair = ending_in(60)
     install(world, pair)
     world.objects[TLS.replace("-tls", "-serving")] = world.objects[TLS]
     world.objects[TLS] = {"metadata": {"name": "weightlock-webhook-tls"}, "data": {}}
-    assert (await secrets.certificate(patient))[0].result == "ok"
+    assert (await secrets.certificate(view))[0].result == "ok"
 
 
-async def test_a_secret_that_is_missing_or_empty(patient, world):
+async def test_a_secret_that_is_missing_or_empty(view, world):
     world.objects[TLS]["data"] = {}
-    assert "holds no certificate" in (await secrets.certificate(patient))[0].what
+    assert "contains no certificate" in (await secrets.certificate(view))[0].what
     del (
         world.objects[TLS],
         world.objects["/apis/apps/v1/namespaces/weightlock-system/deployments/weightlock-webhook"],
     )
-    patient._read.clear()
-    with pytest.raises(SkippedError, match="no Secret weightlock-webhook-tls"):
-        await secrets.certificate(patient)
+    view._read.clear()
+    with pytest.raises(SkippedError, match="Secret weightlock-webhook-tls is missing"):
+        await secrets.certificate(view)
 
 
 def keys():
@@ -100,12 +100,12 @@ def keys():
     ("data", "result", "words"),
     [
         (keys(), "ok", "Secret weightlock-signing"),
-        ({**keys(), "signing.pub": keys()["signing.pub"]}, "fail", "is not the public half"),
-        ({"signing.pub": keys()["signing.pub"]}, "fail", "lacks signing.key"),
-        ({}, "fail", "lacks signing.key"),
+        ({**keys(), "signing.pub": keys()["signing.pub"]}, "fail", "does not match signing.key"),
+        ({"signing.pub": keys()["signing.pub"]}, "fail", "lacks a valid signing.key"),
+        ({}, "fail", "lacks a valid signing.key"),
     ],
 )
-async def test_the_signing_key(patient, world, data, result, words):
+async def test_the_signing_key(view, world, data, result, words):
     world.objects[SIGNING] = {"metadata": {"name": "weightlock-signing"}, "data": data}
-    (finding,) = await secrets.signing_key(patient)
-    assert (finding.result, words in finding.what) == (result, True)
+    (check,) = await secrets.signing_key(view)
+    assert (check.result, words in check.what) == (result, True)

@@ -9,10 +9,10 @@ REFUSED = 'admission webhook "{}.weightlock.dev" denied the request: the request
 CALL = 'Internal error occurred: failed calling webhook "mutate.weightlock.dev": failed to call webhook: {}'
 
 
-async def test_a_refusal_by_weightlock_proves_that_it_was_asked(patient, world):
+async def test_a_refusal_by_weightlock_proves_that_it_was_asked(view, world):
     world.said = [REFUSED.format("mutate"), REFUSED.format("validate")]
-    assert [item.result for item in await webhook_probe.mutates(patient)] == ["ok"]
-    assert [item.result for item in await webhook_probe.validates(patient)] == ["ok"]
+    assert [item.result for item in await webhook_probe.mutates(view)] == ["ok"]
+    assert [item.result for item in await webhook_probe.validates(view)] == ["ok"]
     (pods, pod), (templates, template) = world.tried
     assert (pods, templates) == (
         "/api/v1/namespaces/default/pods",
@@ -24,7 +24,7 @@ async def test_a_refusal_by_weightlock_proves_that_it_was_asked(patient, world):
 @pytest.mark.parametrize(
     ("words", "result", "meaning", "fix"),
     [
-        ("", "fail", "does not ask mutate.weightlock.dev", "helm upgrade"),
+        ("", "fail", "does not call mutate.weightlock.dev", "helm upgrade"),
         (
             CALL.format("Post: tls: x509: unknown authority"),
             "fail",
@@ -34,27 +34,32 @@ async def test_a_refusal_by_weightlock_proves_that_it_was_asked(patient, world):
         (
             CALL.format("dial tcp: connect: connection refused"),
             "fail",
-            "nobody listens there",
+            "no process listens at its address",
             "#the-webhook-is-down",
         ),
-        (CALL.format("context deadline exceeded"), "fail", "does not answer in time", "#the-webhook-is-down"),
+        (CALL.format("context deadline exceeded"), "fail", "it timed out", "#the-webhook-is-down"),
         (CALL.format("something new"), "fail", "something new", "#the-webhook-is-down"),
-        ('admission webhook "other" denied the request: no', "warn", "somebody else refused first", ""),
-        (REFUSED.format("validate"), "warn", "somebody else refused first", ""),
+        (
+            'admission webhook "other" denied the request: no',
+            "warn",
+            "another admission plugin denied the request first",
+            "",
+        ),
+        (REFUSED.format("validate"), "warn", "another admission plugin denied the request first", ""),
     ],
 )
-async def test_everything_else_does_not(patient, world, words, result, meaning, fix):
+async def test_everything_else_does_not(view, world, words, result, meaning, fix):
     world.said = [words]
-    (finding,) = await webhook_probe.mutates(patient)
-    assert (finding.result, meaning in finding.what, fix in finding.fix) == (result, True, True)
+    (check,) = await webhook_probe.mutates(view)
+    assert (check.result, meaning in check.what, fix in check.fix) == (result, True, True)
 
 
-async def test_whoever_may_not_create_pods_cannot_try(patient, world):
+async def test_whoever_may_not_create_pods_cannot_try(view, world):
     world.said = [
         'pods is forbidden: User "u" cannot create resource "pods" in API group "" in the namespace "default"'
     ]
-    with pytest.raises(SkippedError, match=r"^may not create pods in default$"):
-        await webhook_probe.mutates(patient)
+    with pytest.raises(SkippedError, match=r"^not allowed to create pods in default$"):
+        await webhook_probe.mutates(view)
 
 
 @pytest.mark.parametrize(
@@ -68,20 +73,20 @@ async def test_whoever_may_not_create_pods_cannot_try(patient, world):
         ),
     ],
 )
-async def test_a_verdict_is_a_verdict_and_a_fault_is_none(patient, world, words, result):
+async def test_a_verdict_is_a_verdict_and_a_fault_is_none(view, world, words, result):
     world.said = [words]
-    assert [item.result for item in await webhook_probe.judges(patient)] == [result]
+    assert [item.result for item in await webhook_probe.evaluates(view)] == [result]
 
 
-async def test_it_tries_where_people_are_governed(patient, world):
+async def test_it_tries_where_people_are_governed(view, world):
     for kind in ("validating", "mutating"):
         path = f"/apis/admissionregistration.k8s.io/v1/{kind}webhookconfigurations/weightlock"
         webhook = world.objects[path]["webhooks"][0]
         webhook["namespaceSelector"]["matchExpressions"][0]["values"] = ["default", "kube-system"]
     with pytest.raises(SkippedError, match="every namespace is exempt"):
-        await webhook_probe.governed(patient)
+        await webhook_probe.covered(view)
     world.lists["/api/v1/namespaces"] += [
         {"metadata": {"name": "going", "deletionTimestamp": "2026-11-02T09:00:00Z"}},
         {"metadata": {"name": "research"}},
     ]
-    assert await webhook_probe.governed(patient) == "research"
+    assert await webhook_probe.covered(view) == "research"

@@ -11,7 +11,7 @@ from webhook.api.config import Reports, Settings
 from webhook.cel.authz import Decision
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.reports import scanner as scanning
-from webhook.core.admission.provider import Knowledge, NotReadyError
+from webhook.core.admission.provider import FetchedData, NotReadyError
 from webhook.core.admission.snapshot import SnapshotBuilder
 from webhook.core.reports.documents import APIS
 
@@ -130,10 +130,10 @@ class FakeSource:
             raise NotReadyError(self.trouble)
         return self.builder.snapshot()
 
-    async def answer(self, needs):
+    async def fetch(self, needs):
         self.asked += 1
         decisions = {question: Decision(allowed=False) for question in needs.questions}
-        return Knowledge(decisions, dict.fromkeys(needs.objects))
+        return FetchedData(decisions, dict.fromkeys(needs.objects))
 
     def namespace(self, name, **metadata):
         self.builder.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, **metadata}})

@@ -12,7 +12,7 @@ from webhook.api.config import Reports, Settings
 from webhook.cluster.events import Events
 from webhook.cluster.reports.scanner import Scanner
 from webhook.manifests.reader import Manifest
-from webhook.offline.provider import ManifestSource
+from webhook.offline.provider import ManifestProvider
 
 pytestmark = pytest.mark.usefixtures("quick")
 PODS = 20_000
@@ -34,7 +34,7 @@ def source(cluster, make):
     documents += [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in cluster.names
     ]
-    found = ManifestSource(
+    found = ManifestProvider(
         [Manifest("test", document) for document in documents], Settings(), now=datetime.now(UTC)
     )
     found.api = cluster

@@ -13,7 +13,7 @@ from webhook.cluster.reports import scanner as scanner_module
 from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.pages import PAGE
 from webhook.cluster.reports.scanner import Scanner
-from webhook.core.admission.validate import internal_denial
+from webhook.core.admission.validate import internal_error
 from webhook.core.kube.objects import ObjectKey, key_of
 from webhook.core.kube.time import format_time
 from webhook.core.reports.documents import APIS, counts_of
@@ -325,7 +325,7 @@ async def test_no_more_than_a_page_is_held_however_many_fail(
         if request.name.endswith("00"):
             gc.collect(0)
             most[0] = max(most[0], len(held))
-        verdict = internal_denial(request.uid, "WL902", "no")
+        verdict = internal_error(request.uid, "WL902", "no")
         return verdict, results_of(resource, verdict)
 
     monkeypatch.setattr(scanner_module, "judge_live", judge)

@@ -3,9 +3,9 @@
 import pytest
 
 from webhook.api.access import AccessSettings
-from webhook.core.access import AccessBook
-from webhook.core.access.change import digest_of, guard_change
-from webhook.core.access.problems import CHANGE
+from webhook.api.codes import CHANGE_NEEDS_APPROVAL
+from webhook.core.access import GrantIndex
+from webhook.core.access.change import digest_of, validate_change
 from webhook.core.access.waiver import waived
 
 GITOPS = "system:serviceaccount:flux:kustomize"
@@ -26,8 +26,8 @@ def document(story, **access):
 def refused(story, request, *objects, settings=SETTINGS, at=5):
     requests = [item for item in objects if item.kind == "AccessRequest"]
     approvals = [item for item in objects if item.kind == "AccessApproval"]
-    book = AccessBook.build(requests, approvals, [story.model()], settings)
-    return [problem.code for problem in guard_change(request, book, story.at(at), settings)]
+    index = GrantIndex.build(requests, approvals, [story.model()], settings)
+    return [problem.code for problem in validate_change(request, index, story.at(at), settings)]
 
 
 def change(story, request, digest=None, kind="ModelWeights", name="atlas", namespace="", duration="1h"):
@@ -56,11 +56,11 @@ def weaker(story):
 
 
 def test_one_person_cannot_weaken_the_rules_of_a_model(story, weaker):
-    assert refused(story, weaker) == [CHANGE]
+    assert refused(story, weaker) == [CHANGE_NEEDS_APPROVAL]
     asked = change(story, weaker)
-    assert refused(story, weaker, asked, votes(story)[0]) == [CHANGE]
+    assert refused(story, weaker, asked, votes(story)[0]) == [CHANGE_NEEDS_APPROVAL]
     assert refused(story, weaker, asked, *votes(story)) == []
-    assert refused(story, weaker, asked, *votes(story), at=62) == [CHANGE]
+    assert refused(story, weaker, asked, *votes(story), at=62) == [CHANGE_NEEDS_APPROVAL]
 
 
 def test_the_approvers_of_a_model_are_those_it_names_now_not_those_it_would_name(story):
@@ -74,20 +74,24 @@ def test_the_approvers_of_a_model_are_those_it_names_now_not_those_it_would_name
         story.approval(f"a{number}", by=f"m{number}", by_groups=("mallory-and-friends",))
         for number in range(3)
     ]
-    assert refused(story, request, change(story, request), *friends) == [CHANGE]
+    assert refused(story, request, change(story, request), *friends) == [CHANGE_NEEDS_APPROVAL]
 
 
 def test_only_the_content_that_was_approved_may_be_applied(story, weaker):
     other = change(story, weaker, digest="sha256:" + "0" * 64)
-    assert refused(story, weaker, other, *votes(story)) == [CHANGE]
-    assert refused(story, weaker, change(story, weaker, name="borealis"), *votes(story)) == [CHANGE]
-    assert refused(story, weaker, change(story, weaker, digest="delete"), *votes(story)) == [CHANGE]
+    assert refused(story, weaker, other, *votes(story)) == [CHANGE_NEEDS_APPROVAL]
+    assert refused(story, weaker, change(story, weaker, name="borealis"), *votes(story)) == [
+        CHANGE_NEEDS_APPROVAL
+    ]
+    assert refused(story, weaker, change(story, weaker, digest="delete"), *votes(story)) == [
+        CHANGE_NEEDS_APPROVAL
+    ]
 
 
 def test_deleting_needs_an_approval_to_delete(story, weaker):
     request = story.review(None, old=document(story), operation="DELETE", resource="modelweights")
-    assert refused(story, request) == [CHANGE]
-    assert refused(story, request, change(story, weaker), *votes(story)) == [CHANGE]
+    assert refused(story, request) == [CHANGE_NEEDS_APPROVAL]
+    assert refused(story, request, change(story, weaker), *votes(story)) == [CHANGE_NEEDS_APPROVAL]
     assert refused(story, request, change(story, weaker, digest="delete"), *votes(story)) == []
 
 
@@ -109,12 +113,12 @@ def test_a_config_map_has_content_too_and_creating_one_is_a_change(story):
         "data": {"a": "1"},
     }
     request = story.review(data)
-    assert refused(story, request) == [CHANGE]
+    assert refused(story, request) == [CHANGE_NEEDS_APPROVAL]
     asked = change(story, request, kind="ConfigMap", name="exempt", namespace="ops")
     one = story.approval("a1", by_groups=("sec",))
     assert refused(story, request, asked, one) == []
     moved = story.review({**data, "metadata": {"name": "exempt", "namespace": "prod"}})
-    assert refused(story, moved, asked, one) == [CHANGE]
+    assert refused(story, moved, asked, one) == [CHANGE_NEEDS_APPROVAL]
 
 
 def test_exempt_identities_and_clusters_without_change_control_pass(story, weaker):
@@ -139,11 +143,11 @@ def test_a_waiver_covers_its_policy_its_pods_and_its_time(story):
     )
     waiver = {"code": "WL201", "namespace": "research", "podSelector": {"matchLabels": {"app": "a"}}}
     asked = story.request(waiver=waiver, duration="1h")
-    book = AccessBook.build([asked], [story.approval("a1", by_groups=("sec",))], [], settings)
+    index = GrantIndex.build([asked], [story.approval("a1", by_groups=("sec",))], [], settings)
 
     def covers(code="WL201", namespace="research", labels=None, at=5):
         return (
-            waived(book, code, namespace, {"app": "a"} if labels is None else labels, story.at(at))
+            waived(index, code, namespace, {"app": "a"} if labels is None else labels, story.at(at))
             is not None
         )
 
@@ -152,9 +156,9 @@ def test_a_waiver_covers_its_policy_its_pods_and_its_time(story):
     assert not covers(namespace="default")
     assert not covers(labels={"app": "b"})
     assert not covers(at=61.1)
-    assert book.active(story.at(5)) == ()
+    assert index.active(story.at(5)) == ()
     broken = {**waiver, "podSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": []}]}}
-    odd = AccessBook.build(
+    odd = GrantIndex.build(
         [story.request(waiver=broken, duration="1h")],
         [story.approval("a1", by_groups=("sec",))],
         [],

@@ -4,19 +4,19 @@ from datetime import timedelta
 
 import pytest
 
-from webhook.core.access import AccessBook
-from webhook.core.access.expiry import Holder, due
+from webhook.core.access import GrantIndex
+from webhook.core.access.expiry import PodWithWeights, expiring
 
-POD = Holder("research", "train", "pod-uid", "trainer", ("atlas",))
+POD = PodWithWeights("research", "train", "pod-uid", "trainer", ("atlas",))
 
 
 def dues(story, minutes, *extra, requests=None, holder=POD, model=None):
     model = model or story.model(approvals=0)
-    book = AccessBook.build(requests or [story.request(duration="8h")], extra, [model])
+    index = GrantIndex.build(requests or [story.request(duration="8h")], extra, [model])
     rules = {"atlas": model.spec.access}
     return [
         (item.request, item.within and item.within // timedelta(minutes=1), item.on_expiry)
-        for item in due([holder], book, rules, story.at(minutes))
+        for item in expiring([holder], index, rules, story.at(minutes))
     ]
 
 
@@ -57,18 +57,18 @@ def test_a_revocation_is_an_end_at_once(story):
 
 
 def test_a_pod_whose_account_never_had_a_grant_is_left_alone(story):
-    other = Holder("research", "other", "u", "default", ("atlas",))
+    other = PodWithWeights("research", "other", "u", "default", ("atlas",))
     assert dues(story, 999, holder=other) == []
     pending = story.model(approvals=2)
     assert dues(story, 999, model=pending) == []
 
 
 def test_a_model_that_is_not_protected_any_more_asks_nothing(story):
-    elsewhere = Holder("research", "train", "u", "trainer", ("gone",))
+    elsewhere = PodWithWeights("research", "train", "u", "trainer", ("gone",))
     assert dues(story, 999, holder=elsewhere) == []
 
 
 @pytest.mark.parametrize(("created", "expected"), [(470, [("r1", None, "wipe")]), (481, [])])
 def test_a_pod_that_came_after_the_end_lost_nothing(story, created, expected):
-    pod = Holder("research", "train", "u", "trainer", ("atlas",), story.at(created))
+    pod = PodWithWeights("research", "train", "u", "trainer", ("atlas",), story.at(created))
     assert dues(story, 490, holder=pod) == expected

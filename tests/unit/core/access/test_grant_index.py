@@ -1,47 +1,47 @@
-"""What a book answers: each rule of a grant, with the attack it stops."""
+"""What a index answers: each rule of a grant, with the attack it stops."""
 
 import pytest
 
 from webhook.api.access import AccessSettings
-from webhook.core.access import AccessBook, Phase
+from webhook.core.access import GrantIndex, Phase
 
 TRAINER = ("research", "trainer")
 
 
-def granted(book, now, namespace="research"):
-    return [grant.request for grant in book.for_subject("", TRAINER, namespace, now)]
+def granted(index, now, namespace="research"):
+    return [grant.request for grant in index.for_subject("", TRAINER, namespace, now)]
 
 
 def test_two_approvals_by_two_people_grant_from_the_second_one(story):
-    book = AccessBook.build(
+    index = GrantIndex.build(
         requests=[story.request()],
         approvals=[story.approval("a1", at=10, by="bob"), story.approval("a2", at=20, by="carol")],
         models=[story.model()],
     )
-    (grant,) = book.active(story.at(30))
+    (grant,) = index.active(story.at(30))
     assert (grant.begins, grant.expires) == (story.at(20), story.at(20 + 480))
     assert grant.approvers == ("bob", "carol")
-    assert granted(book, story.at(499.9)) == ["r1"]
-    assert granted(book, story.at(500)) == []
-    assert granted(book, story.at(30), namespace="default") == []
-    assert book.for_subject("system:serviceaccount:research:trainer", None, "research", story.at(30)) == (
+    assert granted(index, story.at(499.9)) == ["r1"]
+    assert granted(index, story.at(500)) == []
+    assert granted(index, story.at(30), namespace="default") == []
+    assert index.for_subject("system:serviceaccount:research:trainer", None, "research", story.at(30)) == (
         grant,
     )
-    assert book.for_subject("trainer", ("default", "trainer"), "research", story.at(30)) == ()
-    assert book.state("r1", story.at(30)).phase is Phase.ACTIVE
+    assert index.for_subject("trainer", ("default", "trainer"), "research", story.at(30)) == ()
+    assert index.state("r1", story.at(30)).phase is Phase.ACTIVE
 
 
 def test_one_approval_is_not_two(story):
-    book = AccessBook.build(
+    index = GrantIndex.build(
         requests=[story.request()], approvals=[story.approval("a1")], models=[story.model()]
     )
-    state = book.state("r1", story.at(5))
+    state = index.state("r1", story.at(5))
     assert (state.phase, state.approvals, state.needed) == (Phase.PENDING, 1, 2)
-    assert granted(book, story.at(5)) == []
+    assert granted(index, story.at(5)) == []
 
 
 def book_of(story, *approvals, request=None, model=None, settings=None):
-    return AccessBook.build(
+    return GrantIndex.build(
         [request or story.request()], approvals, [model or story.model()], settings or AccessSettings()
     )
 
@@ -71,8 +71,8 @@ def test_a_second_vote_that_must_not_count(story, attack):
     attack = dict(attack)
     now = story.at(attack.pop("now", 5))
     first = story.approval("a1", at=1, by="bob", by_uid="7")
-    book = book_of(story, first, story.approval("a2", **{"at": 2, **attack}), request=request)
-    assert book.active(now) == ()
+    index = book_of(story, first, story.approval("a2", **{"at": 2, **attack}), request=request)
+    assert index.active(now) == ()
     assert (
         book_of(story, first, story.approval("a2", by="carol", at=2), request=request).active(story.at(5))
         != ()
@@ -80,14 +80,14 @@ def test_a_second_vote_that_must_not_count(story, attack):
 
 
 def test_a_user_named_directly_may_approve(story):
-    book = book_of(story, story.approval("a1"), story.approval("a2", by="root-cat", by_groups=("other",)))
-    assert len(book.active(story.at(5))) == 1
+    index = book_of(story, story.approval("a1"), story.approval("a2", by="root-cat", by_groups=("other",)))
+    assert len(index.active(story.at(5))) == 1
 
 
 def test_a_vote_up_to_two_minutes_ahead_counts_because_clocks_differ(story):
-    book = book_of(story, story.approval("a1"), story.approval("a2", by="carol", at=12))
-    assert book.active(story.at(9.9)) == ()
-    assert len(book.active(story.at(10))) == 1
+    index = book_of(story, story.approval("a1"), story.approval("a2", by="carol", at=12))
+    assert index.active(story.at(9.9)) == ()
+    assert len(index.active(story.at(10))) == 1
 
 
 @pytest.mark.parametrize("decision", ["Deny", "Revoke"])
@@ -96,26 +96,26 @@ def test_a_stop_ends_it_and_no_later_approval_revives_it(story, decision, at):
     votes = [story.approval("a1", at=1), story.approval("a2", by="carol", at=2)]
     stop = story.approval("s", by="dave", at=at, decision=decision)
     later = [story.approval("a3", by="erin", at=40), story.approval("a4", by="frank", at=41)]
-    book = book_of(story, *votes, stop, *later)
-    assert book.active(story.at(5)) == ()
-    assert book.active(story.at(42)) == ()
+    index = book_of(story, *votes, stop, *later)
+    assert index.active(story.at(5)) == ()
+    assert index.active(story.at(42)) == ()
     phase = Phase.DENIED if decision == "Deny" else Phase.REVOKED
-    assert book.state("r1", story.at(42)).phase is phase
+    assert index.state("r1", story.at(42)).phase is phase
 
 
 def test_the_requester_may_withdraw(story):
     votes = [story.approval("a1", at=1), story.approval("a2", by="carol", at=2)]
-    book = book_of(story, *votes, story.approval("s", by="alice", by_groups=(), at=3, decision="Revoke"))
-    assert book.active(story.at(5)) == ()
-    assert book.state("r1", story.at(5)).by == "alice"
+    index = book_of(story, *votes, story.approval("s", by="alice", by_groups=(), at=3, decision="Revoke"))
+    assert index.active(story.at(5)) == ()
+    assert index.state("r1", story.at(5)).by == "alice"
 
 
 def test_a_person_taken_out_of_the_rules_before_the_count_completes_has_no_vote(story):
-    book = book_of(story, story.approval("a1", by="root-cat", by_groups=()))
-    book = book.with_changes(models={"atlas": story.model(users=()).spec.access})
-    book = book.with_changes([story.approval("a2", by="carol", at=2)])
-    assert book.state("r1", story.at(5)).approvers == ("carol",)
-    assert book.active(story.at(5)) == ()
+    index = book_of(story, story.approval("a1", by="root-cat", by_groups=()))
+    index = index.with_changes(models={"atlas": story.model(users=()).spec.access})
+    index = index.with_changes([story.approval("a2", by="carol", at=2)])
+    assert index.state("r1", story.at(5)).approvers == ("carol",)
+    assert index.active(story.at(5)) == ()
 
 
 def test_a_person_taken_out_of_the_listed_group_has_no_vote_whatever_the_token_said(story):
@@ -127,29 +127,31 @@ def test_a_person_taken_out_of_the_listed_group_has_no_vote_whatever_the_token_s
 
 
 def test_rules_that_became_stricter_end_a_grant(story):
-    book = book_of(story, story.approval("a1"), story.approval("a2", by="carol"))
-    assert len(book.active(story.at(5))) == 1
-    assert book.with_changes(models={"atlas": story.model(approvals=3).spec.access}).active(story.at(5)) == ()
+    index = book_of(story, story.approval("a1"), story.approval("a2", by="carol"))
+    assert len(index.active(story.at(5))) == 1
     assert (
-        book.with_changes(models={"atlas": story.model(maxDuration="7h").spec.access}).active(story.at(5))
+        index.with_changes(models={"atlas": story.model(approvals=3).spec.access}).active(story.at(5)) == ()
+    )
+    assert (
+        index.with_changes(models={"atlas": story.model(maxDuration="7h").spec.access}).active(story.at(5))
         == ()
     )
-    assert book.with_changes(models={}).active(story.at(5)) == ()
+    assert index.with_changes(models={}).active(story.at(5)) == ()
 
 
 @pytest.mark.parametrize("duration", ["13h", "0s"])
 def test_a_duration_out_of_bounds_gives_nothing(story, duration):
     votes = [story.approval("a1"), story.approval("a2", by="carol")]
-    book = book_of(story, *votes, request=story.request(duration=duration))
-    assert book.active(story.at(5)) == ()
-    assert book.state("r1", story.at(5)).phase is Phase.INVALID
+    index = book_of(story, *votes, request=story.request(duration=duration))
+    assert index.active(story.at(5)) == ()
+    assert index.state("r1", story.at(5)).phase is Phase.INVALID
 
 
 def test_a_model_that_needs_no_approval_is_granted_by_the_request(story):
-    book = book_of(story, model=story.model(approvals=0))
-    (grant,) = book.active(story.at(1))
+    index = book_of(story, model=story.model(approvals=0))
+    (grant,) = index.active(story.at(1))
     assert (grant.begins, grant.approvers) == (story.at(0), ())
-    assert book.active(story.at(480)) == ()
+    assert index.active(story.at(480)) == ()
 
 
 def test_rules_of_several_groups_take_a_person_for_one_place_only(story):
@@ -157,9 +159,9 @@ def test_rules_of_several_groups_take_a_person_for_one_place_only(story):
         approvals=1, groups=(), users=(), rules=[{"group": "security"}, {"group": "owners", "count": 1}]
     )
     both = story.approval("a1", by="bob", by_groups=("security", "owners"))
-    book = book_of(story, both, model=model)
-    assert book.active(story.at(5)) == ()
-    assert book.state("r1", story.at(5)).missing == (("owners", 1),)
+    index = book_of(story, both, model=model)
+    assert index.active(story.at(5)) == ()
+    assert index.state("r1", story.at(5)).missing == (("owners", 1),)
     security = story.approval("a2", by="carol", by_groups=("security",))
     assert len(book_of(story, both, security, model=model).active(story.at(5))) == 1
     third = story.approval("a2", by="carol", by_groups=("approvers",))
@@ -197,14 +199,14 @@ def test_objects_that_were_never_stamped_or_dated_count_for_nothing_and_are_name
     undated = story.approval("a9").model_copy(
         update={"metadata": story.approval("a9").metadata.model_copy(update={"creation_timestamp": None})}
     )
-    book = AccessBook.build([unstamped, nameless], [undated], [story.model(approvals=0)])
-    assert book.active(story.at(1)) == ()
-    assert [(item.kind, item.name) for item in book.problems] == [
+    index = GrantIndex.build([unstamped, nameless], [undated], [story.model(approvals=0)])
+    assert index.active(story.at(1)) == ()
+    assert [(item.kind, item.name) for item in index.problems] == [
         ("AccessApproval", "a9"),
         ("AccessRequest", "r2"),
         ("AccessRequest", "r3"),
     ]
-    assert book.state("r2", story.at(1)).phase is Phase.INVALID
+    assert index.state("r2", story.at(1)).phase is Phase.INVALID
 
 
 def test_files_that_were_never_in_a_cluster_count_from_the_time_they_were_read(story):
@@ -212,20 +214,20 @@ def test_files_that_were_never_in_a_cluster_count_from_the_time_they_were_read(s
     undated = request.model_copy(
         update={"metadata": request.metadata.model_copy(update={"creation_timestamp": None})}
     )
-    book = AccessBook.build([undated], [], [story.model(approvals=0)], assumed_time=story.at(7))
-    assert book.active(story.at(8))[0].begins == story.at(7)
+    index = GrantIndex.build([undated], [], [story.model(approvals=0)], assumed_time=story.at(7))
+    assert index.active(story.at(8))[0].begins == story.at(7)
 
 
 def test_a_user_subject_written_as_a_service_account_name_is_that_service_account(story):
     request = story.request(subject={"kind": "User", "name": "system:serviceaccount:research:trainer"})
-    book = book_of(story, request=request, model=story.model(approvals=0))
-    assert granted(book, story.at(1)) == ["r1"]
-    assert book.for_subject("trainer", None, "research", story.at(1)) == ()
+    index = book_of(story, request=request, model=story.model(approvals=0))
+    assert granted(index, story.at(1)) == ["r1"]
+    assert index.for_subject("trainer", None, "research", story.at(1)) == ()
 
 
 def test_what_a_policy_sees(story):
-    book = book_of(story, story.approval("a1"), story.approval("a2", by="carol", at=2))
-    assert book.active(story.at(5))[0].as_cel() == {
+    index = book_of(story, story.approval("a1"), story.approval("a2", by="carol", at=2))
+    assert index.active(story.at(5))[0].as_cel() == {
         "model": "atlas",
         "request": "r1",
         "expires": "2026-11-02T17:02:00Z",
@@ -236,51 +238,51 @@ def test_what_a_policy_sees(story):
 
 
 def test_replacing_a_request_moves_its_grant_to_the_new_subject(story):
-    book = book_of(story, model=story.model(approvals=0))
+    index = book_of(story, model=story.model(approvals=0))
     moved = story.request(subject={"kind": "User", "name": "zoe"})
-    after = book.with_changes([moved])
+    after = index.with_changes([moved])
     assert granted(after, story.at(1)) == []
     assert [grant.request for grant in after.for_subject("zoe", None, "research", story.at(1))] == ["r1"]
-    assert granted(book, story.at(1)) == ["r1"]
+    assert granted(index, story.at(1)) == ["r1"]
     assert after.with_changes(remove=[("AccessRequest", "r1")]).active(story.at(1)) == ()
 
 
 def test_a_subject_with_a_long_history_costs_what_is_alive(story, monkeypatch):
     requests = [story.request(f"r{number}", at=number) for number in range(2000)]
-    book = AccessBook.build(requests, [], [story.model(approvals=0)])
+    index = GrantIndex.build(requests, [], [story.model(approvals=0)])
     looked_at = []
     monkeypatch.setattr(
         "webhook.core.access.grant_index.in_future", lambda begins, *_: looked_at.append(begins)
     )
-    assert len(book.for_subject("", TRAINER, "research", story.at(2000 + 470))) == len(looked_at) == 9
+    assert len(index.for_subject("", TRAINER, "research", story.at(2000 + 470))) == len(looked_at) == 9
 
 
 def test_removing_the_last_vote_of_a_request_leaves_it_pending(story):
-    book = book_of(story, story.approval("a1"))
-    book = book.with_changes(remove=[("AccessApproval", "a1"), ("AccessApproval", "never-seen")])
-    assert book.votes("r1") == ()
-    assert book.state("r1", story.at(1)).approvals == 0
+    index = book_of(story, story.approval("a1"))
+    index = index.with_changes(remove=[("AccessApproval", "a1"), ("AccessApproval", "never-seen")])
+    assert index.votes("r1") == ()
+    assert index.state("r1", story.at(1)).approvals == 0
 
 
 def test_a_new_status_or_label_changes_nothing_and_is_not_read_again(story, monkeypatch):
     request, vote = story.request(), story.approval("a1")
-    book = AccessBook.build([request], [vote], [story.model()])
+    index = GrantIndex.build([request], [vote], [story.model()])
     labelled = request.model_copy(
         update={
             "status": {"state": "Pending"},
             "metadata": request.metadata.model_copy(update={"resource_version": "9", "labels": {"a": "b"}}),
         }
     )
-    monkeypatch.setattr("webhook.core.access.parse.Reader.read", None)
+    monkeypatch.setattr("webhook.core.access.parse.Parser.read", None)
     assert (
-        book.with_changes([labelled, vote], remove=[("AccessRequest", "r1"), ("AccessApproval", "a1")])
-        is book
+        index.with_changes([labelled, vote], remove=[("AccessRequest", "r1"), ("AccessApproval", "a1")])
+        is index
     )
 
 
 def test_what_is_gone_and_comes_back_is_read_again(story):
-    book = AccessBook.build([story.request()], [], [story.model(approvals=0)])
-    gone = book.with_changes(remove=[("AccessRequest", "r1")])
+    index = GrantIndex.build([story.request()], [], [story.model(approvals=0)])
+    gone = index.with_changes(remove=[("AccessRequest", "r1")])
     assert gone.active(story.at(1)) == ()
-    assert gone.with_changes([story.request()]).active(story.at(1)) == book.active(story.at(1))
-    assert book.with_changes([story.request(uid="another")]).active(story.at(1))[0].uid == "another"
+    assert gone.with_changes([story.request()]).active(story.at(1)) == index.active(story.at(1))
+    assert index.with_changes([story.request(uid="another")]).active(story.at(1))[0].uid == "another"

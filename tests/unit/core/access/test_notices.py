@@ -2,13 +2,13 @@
 
 import pytest
 
-from webhook.core.access import AccessBook, Phase
+from webhook.core.access import GrantIndex, Phase
 from webhook.core.access.notices import notice
 
 
 def news(story, before, after, reason="evals", **spec):
-    book = AccessBook.build([story.request(**spec)], [], [story.model()])
-    return notice(book.ask("r1"), reason, before, after)
+    index = GrantIndex.build([story.request(**spec)], [], [story.model()])
+    return notice(index.parsed("r1"), reason, before, after)
 
 
 CHANGES = [

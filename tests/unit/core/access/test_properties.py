@@ -1,6 +1,6 @@
 """Any history of requests, votes, rule changes and time: a grant exists exactly when an independent reading says so.
 
-The oracle below is written from the rules in words, by brute force over people, and shares no code with the book.
+The oracle below is written from the rules in words, by brute force over people, and shares no code with the index.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from webhook.api.access import AccessApproval, AccessRequest, AccessSettings
 from webhook.api.modelweights import ModelWeights
-from webhook.core.access import AccessBook, Phase
+from webhook.core.access import GrantIndex, Phase
 from webhook.core.kube.time import format_time
 
 PEOPLE = ["alice", "Alice", "bob", "carol", "dave", "system:serviceaccount:research:trainer"]
@@ -114,7 +114,7 @@ class Histories(RuleBasedStateMachine):
         }
         self.requests, self.votes, self.count = {}, {}, 0
         access = AccessSettings(pending_lifetime="1d")
-        self.book = AccessBook.build(models=[self.model()], settings=access)
+        self.index = GrantIndex.build(models=[self.model()], settings=access)
 
     def model(self):
         rules = {key: self.rules[key] for key in ("approvals", "approvers", "rules")}
@@ -128,7 +128,7 @@ class Histories(RuleBasedStateMachine):
         by=st.sampled_from(PEOPLE),
         hours=st.sampled_from([0, 1, 4, 4, 8, 9]),
     )
-    def ask(self, name, by, hours):
+    def parsed(self, name, by, hours):
         if name in self.requests:
             return
         self.count += 1
@@ -149,7 +149,7 @@ class Histories(RuleBasedStateMachine):
             "reason": "r",
             "requester": request["by"],
         }
-        self.book = self.book.with_changes([build("AccessRequest", name, request["uid"], self.now, spec)])
+        self.index = self.index.with_changes([build("AccessRequest", name, request["uid"], self.now, spec)])
 
     @precondition(lambda self: self.requests)
     @rule(
@@ -190,7 +190,7 @@ class Histories(RuleBasedStateMachine):
             "decision": decision,
             "approver": vote["by"],
         }
-        self.book = self.book.with_changes(
+        self.index = self.index.with_changes(
             [build("AccessApproval", vote["id"], vote["id"], vote["time"], spec)]
         )
 
@@ -199,14 +199,14 @@ class Histories(RuleBasedStateMachine):
     def retention_removes_a_vote(self, data):
         name = data.draw(st.sampled_from(sorted(self.votes)))
         del self.votes[name]
-        self.book = self.book.with_changes(remove=[("AccessApproval", name)])
+        self.index = self.index.with_changes(remove=[("AccessApproval", name)])
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
     def withdraw(self, data):
         name = data.draw(st.sampled_from(sorted(self.requests)))
         del self.requests[name]
-        self.book = self.book.with_changes(remove=[("AccessRequest", name)])
+        self.index = self.index.with_changes(remove=[("AccessRequest", name)])
 
     @rule(
         approvals=st.sampled_from([0, 1, 1, 2, 2, 3]),
@@ -222,7 +222,7 @@ class Histories(RuleBasedStateMachine):
             "rules": [{"group": group, "count": count} for group, count in rules],
             "max": longest,
         }
-        self.book = self.book.with_changes(models={"m": self.model().spec.access})
+        self.index = self.index.with_changes(models={"m": self.model().spec.access})
 
     @rule(minutes=st.sampled_from([0, 1, 3, 59, 60, 239, 240, 60 * 25]))
     def pass_time(self, minutes):
@@ -232,12 +232,12 @@ class Histories(RuleBasedStateMachine):
     def grants_are_exactly_what_the_rules_give(self):
         oracle = Oracle(self.rules, self.requests, list(self.votes.values()), self.now)
         expected = sorted(name for name, request in self.requests.items() if oracle.holds(request))
-        assert sorted(grant.request for grant in self.book.active(self.now)) == expected
-        mine = self.book.for_subject("alice", None, "research", self.now)
+        assert sorted(grant.request for grant in self.index.active(self.now)) == expected
+        mine = self.index.for_subject("alice", None, "research", self.now)
         assert sorted(grant.request for grant in mine) == expected
-        assert self.book.for_subject("alice", None, "default", self.now) == ()
+        assert self.index.for_subject("alice", None, "default", self.now) == ()
         for name in self.requests:
-            assert (self.book.state(name, self.now).phase is Phase.ACTIVE) == (name in expected)
+            assert (self.index.state(name, self.now).phase is Phase.ACTIVE) == (name in expected)
 
     @invariant()
     def a_book_grown_step_by_step_is_the_book_built_at_once(self):
@@ -272,10 +272,10 @@ class Histories(RuleBasedStateMachine):
             )
             for vote in self.votes.values()
         ]
-        whole = AccessBook.build(requests, votes, [self.model()], self.book.settings)
-        assert whole.active(self.now) == self.book.active(self.now)
+        whole = GrantIndex.build(requests, votes, [self.model()], self.index.settings)
+        assert whole.active(self.now) == self.index.active(self.now)
         for name in self.requests:
-            assert whole.state(name, self.now) == self.book.state(name, self.now)
+            assert whole.state(name, self.now) == self.index.state(name, self.now)
 
 
 TestHistories = Histories.TestCase

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webhook.api.access import AccessApproval
-from webhook.core.access import AccessBook, Signer, Verifier
+from webhook.core.access import GrantIndex, Signer, Verifier
 from webhook.core.access.signing import canonical, key_id
 from webhook.core.kube.time import format_time
 
@@ -138,14 +138,14 @@ def test_a_book_with_a_verifier_counts_signed_objects_only(story, signer, verifi
     real = [signed(story.approval("a1"), signer), signed(story.approval("a2", by="carol"), signer)]
     forged = [story.approval("a3", by="dave"), story.approval("a4", by="erin")]
     now = story.at(5)
-    assert len(AccessBook.build([request], real, models, verifier=verifier).active(now)) == 1
-    book = AccessBook.build([request], [real[0], *forged], models, verifier=verifier)
-    assert book.active(now) == ()
-    assert {item.name for item in book.problems} == {"a3", "a4"}
-    unsigned = AccessBook.build([story.request()], real, models, verifier=verifier)
+    assert len(GrantIndex.build([request], real, models, verifier=verifier).active(now)) == 1
+    index = GrantIndex.build([request], [real[0], *forged], models, verifier=verifier)
+    assert index.active(now) == ()
+    assert {item.name for item in index.problems} == {"a3", "a4"}
+    unsigned = GrantIndex.build([story.request()], real, models, verifier=verifier)
     assert unsigned.active(now) == ()
     stop = story.approval("s", decision="Deny")
-    assert len(AccessBook.build([request], [*real, stop], models, verifier=verifier).active(now)) == 1
+    assert len(GrantIndex.build([request], [*real, stop], models, verifier=verifier).active(now)) == 1
 
 
 @given(st.dictionaries(st.text(), st.one_of(st.text(), st.booleans(), st.lists(st.text()))))

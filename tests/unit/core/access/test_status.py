@@ -1,14 +1,14 @@
 """What the controller writes for people to read."""
 
-from webhook.core.access import AccessBook
+from webhook.core.access import GrantIndex
 from webhook.core.access.status import approval_status, request_status
 
 
 def test_a_pending_request_says_what_is_missing(story):
     model = story.model(approvals=1, groups=(), rules=[{"group": "security"}, {"group": "owners"}])
     vote = story.approval("a1", by_groups=("security",))
-    book = AccessBook.build([story.request()], [vote], [model])
-    assert request_status(book, "r1", {}, story.at(5)) == {
+    index = GrantIndex.build([story.request()], [vote], [model])
+    assert request_status(index, "r1", {}, story.at(5)) == {
         "state": "Pending",
         "approvals": "1/2",
         "ends": "2026-11-09T09:00:00Z",
@@ -28,11 +28,11 @@ def test_a_pending_request_says_what_is_missing(story):
 
 def test_a_condition_keeps_its_time_until_it_changes(story):
     votes = [story.approval("a1", at=1), story.approval("a2", by="carol", at=20)]
-    pending = AccessBook.build([story.request()], votes[:1], [story.model()])
+    pending = GrantIndex.build([story.request()], votes[:1], [story.model()])
     first = request_status(pending, "r1", {}, story.at(2))
     assert request_status(pending, "r1", first, story.at(9)) == first
     active = request_status(
-        AccessBook.build([story.request()], votes, [story.model()]), "r1", first, story.at(21)
+        GrantIndex.build([story.request()], votes, [story.model()]), "r1", first, story.at(21)
     )
     assert (active["state"], active["begins"], active["ends"]) == (
         "Active",
@@ -44,9 +44,9 @@ def test_a_condition_keeps_its_time_until_it_changes(story):
 
 def test_who_ended_it_and_why_it_cannot_be(story):
     stop = story.approval("s", by="dave", decision="Deny")
-    book = AccessBook.build([story.request()], [stop], [story.model()])
-    assert request_status(book, "r1", {}, story.at(5))["by"] == "dave"
-    invalid = AccessBook.build([story.request(model="gone")], [], [])
+    index = GrantIndex.build([story.request()], [stop], [story.model()])
+    assert request_status(index, "r1", {}, story.at(5))["by"] == "dave"
+    invalid = GrantIndex.build([story.request(model="gone")], [], [])
     assert "there is no ModelWeights" in request_status(invalid, "r1", {}, story.at(5))["reason"]
 
 
@@ -54,6 +54,6 @@ def test_an_approval_is_admitted_or_ignored(story):
     unstamped = story.approval("a2").model_copy(
         update={"spec": story.approval("a2").spec.model_copy(update={"approver": None})}
     )
-    book = AccessBook.build([story.request()], [story.approval("a1"), unstamped], [story.model()])
-    assert approval_status(book, "a1") == {"state": "Admitted"}
-    assert approval_status(book, "a2")["state"] == "Ignored"
+    index = GrantIndex.build([story.request()], [story.approval("a1"), unstamped], [story.model()])
+    assert approval_status(index, "a1") == {"state": "Admitted"}
+    assert approval_status(index, "a2")["state"] == "Ignored"

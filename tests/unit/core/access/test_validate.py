@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from webhook.api import codes
 from webhook.api.access import AccessSettings
-from webhook.core.access import AccessBook, Signer, Verifier
-from webhook.core.access import problems as code
+from webhook.core.access import GrantIndex, Signer, Verifier
 from webhook.core.access.stamp import stamp
-from webhook.core.access.validate import guard
+from webhook.core.access.validate import validate_access
 from webhook.core.kube.objects import Lookup, MissingObjectError, ObjectStore
 
 CONTROLLER = "system:serviceaccount:weightlock-system:weightlock-controller"
@@ -24,7 +24,7 @@ def cluster(story):
 
 
 class Cluster:
-    """The rules as admission applies them: stamp, then guard, against one book and one store."""
+    """The rules as admission applies them: stamp, then guard, against one index and one store."""
 
     def __init__(self, story):
         self.story = story
@@ -41,16 +41,16 @@ class Cluster:
         )
         self.now = story.at(10)
 
-    def guard(self, request):
-        book = AccessBook.build(
+    def validate(self, request):
+        index = GrantIndex.build(
             self.requests, self.approvals, self.models, self.settings, verifier=self.verifier
         )
         models = {model.metadata.name: model for model in self.models}
-        return guard(request, book, models, self.now, self.settings, lookup=Lookup(self.store))
+        return validate_access(request, index, models, self.now, self.settings, lookup=Lookup(self.store))
 
     def create(self, document, **who):
         request = self.story.review(document, **who)
-        return self.guard(self.story.patched(request, stamp(request, None, self.now)))
+        return self.validate(self.story.patched(request, stamp(request, None, self.now)))
 
     def codes(self, document, **who):
         return [problem.code for problem in self.create(document, **who)]
@@ -71,22 +71,22 @@ def test_a_good_request_and_a_good_approval_go_through(cluster, story):
 
 
 REQUESTS = {
-    "unknown model": ({"model": "atlsa"}, code.UNKNOWN_MODEL),
+    "unknown model": ({"model": "atlsa"}, codes.UNKNOWN_MODEL),
     "unknown service account": (
         {"subject": {"kind": "ServiceAccount", "namespace": "research", "name": "ghost"}},
-        code.UNKNOWN_SUBJECT,
+        codes.UNKNOWN_SUBJECT,
     ),
-    "no time at all": ({"duration": "0s"}, code.DURATION),
-    "too long": ({"duration": "13h"}, code.DURATION),
-    "blank reason": ({"reason": " \n"}, code.REASON),
-    "emergency without right": ({"breakGlass": True, "duration": "1h"}, code.BREAK_GLASS),
+    "no time at all": ({"duration": "0s"}, codes.DURATION),
+    "too long": ({"duration": "13h"}, codes.DURATION),
+    "blank reason": ({"reason": " \n"}, codes.REASON),
+    "emergency without right": ({"breakGlass": True, "duration": "1h"}, codes.BREAK_GLASS),
     "waiver where there are none": (
         {"waiver": {"code": "WL201", "namespace": "research", "podSelector": {}}},
-        code.NOT_WAIVABLE,
+        codes.NOT_WAIVABLE,
     ),
     "change of what is not governed": (
         {"change": {"kind": "Pod", "name": "p", "digest": "delete"}},
-        code.NOT_GOVERNED,
+        codes.NOT_UNDER_CHANGE_CONTROL,
     ),
 }
 
@@ -100,16 +100,20 @@ def test_a_request_that_breaks_a_rule_is_refused_in_words(cluster, story, spec, 
 
 
 WRITTEN = {
-    "no reason": ("reason", None, code.REASON),
-    "a duration in words": ("duration", "two hours", code.DURATION),
-    "an unknown field": ("forever", True, code.MALFORMED),
+    "no reason": ("reason", None, codes.REASON),
+    "a duration in words": ("duration", "two hours", codes.DURATION),
+    "an unknown field": ("forever", True, codes.INVALID_ACCESS_OBJECT),
     "a service account without namespace": (
         "subject",
         {"kind": "ServiceAccount", "name": "x"},
-        code.MALFORMED,
+        codes.INVALID_ACCESS_OBJECT,
     ),
-    "no namespaces": ("namespaces", [], code.MALFORMED),
-    "two things at once": ("change", {"kind": "Pod", "name": "p", "digest": "delete"}, code.MALFORMED),
+    "no namespaces": ("namespaces", [], codes.INVALID_ACCESS_OBJECT),
+    "two things at once": (
+        "change",
+        {"kind": "Pod", "name": "p", "digest": "delete"},
+        codes.INVALID_ACCESS_OBJECT,
+    ),
 }
 
 
@@ -129,8 +133,8 @@ def test_a_misspelt_model_is_answered_with_the_likely_one(cluster, story):
 
 def test_several_faults_are_told_at_once(cluster, story):
     subject = {"kind": "ServiceAccount", "namespace": "research", "name": "ghost"}
-    codes = cluster.codes(story.request(reason=" ", duration="13h", subject=subject))
-    assert sorted(codes) == [code.UNKNOWN_SUBJECT, code.DURATION, code.REASON]
+    given = cluster.codes(story.request(reason=" ", duration="13h", subject=subject))
+    assert sorted(given) == [codes.UNKNOWN_SUBJECT, codes.DURATION, codes.REASON]
 
 
 def test_the_default_service_account_and_users_need_no_object(cluster, story):
@@ -146,14 +150,14 @@ def test_a_service_account_the_cache_does_not_hold_is_asked_for(cluster, story):
 
 
 APPROVALS = {
-    "one's own request": ({"by": "alice"}, code.OWN_REQUEST),
-    "one's own request in capitals": ({"by": "Alice"}, code.OWN_REQUEST),
-    "no approver": ({"groups": ("dev",)}, code.NOT_ELIGIBLE),
-    "a service account in the group": ({"by": "system:serviceaccount:ci:bot"}, code.MACHINE),
-    "a node": ({"by": "system:node:n1"}, code.MACHINE),
-    "an unknown request": ({"request": "r9"}, code.UNKNOWN_REQUEST),
-    "another uid": ({"uid": "uid-of-the-last-one"}, code.UNKNOWN_REQUEST),
-    "nobody's refusal": ({"groups": (), "decision": "Deny"}, code.NOT_ELIGIBLE),
+    "one's own request": ({"by": "alice"}, codes.OWN_REQUEST),
+    "one's own request in capitals": ({"by": "Alice"}, codes.OWN_REQUEST),
+    "no approver": ({"groups": ("dev",)}, codes.NOT_ELIGIBLE),
+    "a service account in the group": ({"by": "system:serviceaccount:ci:bot"}, codes.SERVICE_ACCOUNT_VOTE),
+    "a node": ({"by": "system:node:n1"}, codes.SERVICE_ACCOUNT_VOTE),
+    "an unknown request": ({"request": "r9"}, codes.UNKNOWN_REQUEST),
+    "another uid": ({"uid": "uid-of-the-last-one"}, codes.UNKNOWN_REQUEST),
+    "nobody's refusal": ({"groups": (), "decision": "Deny"}, codes.NOT_ELIGIBLE),
 }
 
 
@@ -179,9 +183,9 @@ def test_the_refusal_names_who_may_approve(cluster, story):
 
 def test_nobody_approves_twice_but_may_take_it_back(cluster, story):
     cluster.requests, cluster.approvals = [story.request()], [story.approval("a1", by="bob", by_uid="7")]
-    assert only(cluster.approve(by="bob", name="a2")).code == code.TWICE
+    assert only(cluster.approve(by="bob", name="a2")).code == codes.ALREADY_VOTED
     again = cluster.create(story.approval("a2"), user="robert", uid="7", groups=["approvers"])
-    assert only(again).code == code.TWICE
+    assert only(again).code == codes.ALREADY_VOTED
     assert cluster.create(story.approval("a2", decision="Revoke"), user="bob", groups=["approvers"]) == ()
     assert cluster.approve(by="carol", name="a2") == ()
 
@@ -204,7 +208,7 @@ def test_a_request_that_is_over_takes_no_more_decisions(cluster, story, decision
         ([], 8 * 24 * 60),
     ):
         cluster.approvals, cluster.now = approvals, story.at(now)
-        assert only(cluster.create(vote, **who)).code == code.OVER
+        assert only(cluster.create(vote, **who)).code == codes.REQUEST_CLOSED
     cluster.approvals, cluster.now = votes, story.at(10)
     assert cluster.create(vote, **who) == ()
 
@@ -213,7 +217,7 @@ def test_a_request_that_only_the_store_knows_yet_can_be_approved(cluster, story)
     cluster.store.put(story.request().model_dump(mode="json", by_alias=True))
     assert cluster.approve() == ()
     cluster.store.put({**story.request("r2").model_dump(mode="json", by_alias=True), "spec": {}})
-    assert only(cluster.approve(request="r2")).code == code.UNKNOWN_REQUEST
+    assert only(cluster.approve(request="r2")).code == codes.UNKNOWN_REQUEST
 
 
 def test_an_unsigned_request_is_told_from_one_that_does_not_exist(cluster, story):
@@ -225,23 +229,23 @@ def test_an_unsigned_request_is_told_from_one_that_does_not_exist(cluster, story
     "extra", [{"Impersonator": ["x"]}, {"original-user-info.impersonation-proxy.example": ["x"]}]
 )
 def test_an_impersonated_session_neither_asks_nor_approves(cluster, story, extra):
-    assert cluster.codes(story.request(), extra=extra) == [code.IMPERSONATED]
+    assert cluster.codes(story.request(), extra=extra) == [codes.IMPERSONATED]
     cluster.requests = [story.request()]
     assert cluster.codes(story.approval("a1"), user="bob", groups=["approvers"], extra=extra) == [
-        code.IMPERSONATED
+        codes.IMPERSONATED
     ]
 
 
 def test_a_session_without_a_credential_id_can_be_refused(cluster, story):
     key = "authentication.kubernetes.io/credential-id"
     cluster.settings = AccessSettings(required_extra=[key])
-    assert cluster.codes(story.request()) == [code.IMPERSONATED]
+    assert cluster.codes(story.request()) == [codes.IMPERSONATED]
     assert cluster.create(story.request(), extra={key: ["JTI=1"]}) == ()
 
 
 def test_an_approver_cannot_ask_through_a_service_account_they_control(cluster, story):
     bot = "system:serviceaccount:ci:bot"
-    assert cluster.codes(story.request(), user=bot) == [code.MACHINE_REQUEST]
+    assert cluster.codes(story.request(), user=bot) == [codes.SERVICE_ACCOUNT_REQUEST]
     cluster.settings = AccessSettings(machine_requesters=[bot])
     assert cluster.create(story.request(), user=bot) == ()
 
@@ -267,16 +271,16 @@ def test_an_object_that_was_kept_from_stamping_is_refused(cluster, story, spec):
     unstamped = dataclasses.replace(
         request, object={**request.object, "spec": {**request.object["spec"], **spec}}
     )
-    assert code.STAMP in [problem.code for problem in cluster.guard(unstamped)]
+    assert codes.STAMP in [problem.code for problem in cluster.validate(unstamped)]
 
 
 def test_a_signature_that_another_webhook_broke_is_refused(cluster, story):
     cluster.verifier = VERIFIER
     request = story.review(story.request())
     signed = story.patched(request, stamp(request, SIGNER, cluster.now, trusted_caller=True))
-    assert cluster.guard(signed) == ()
+    assert cluster.validate(signed) == ()
     signed.object["spec"]["namespaces"].append("default")
-    assert only(cluster.guard(signed)).code == code.STAMP
+    assert only(cluster.validate(signed)).code == codes.STAMP
 
 
 def update(story, cluster, kind, user="alice", metadata=None, **spec):
@@ -284,26 +288,27 @@ def update(story, cluster, kind, user="alice", metadata=None, **spec):
         mode="json", by_alias=True
     )
     new = {**old, "metadata": {**old["metadata"], **(metadata or {})}, "spec": {**old["spec"], **spec}}
-    return cluster.guard(story.review(new, old=old, operation="UPDATE", user=user))
+    return cluster.validate(story.review(new, old=old, operation="UPDATE", user=user))
 
 
 @pytest.mark.parametrize("kind", ["AccessRequest", "AccessApproval"])
 def test_nothing_decided_on_can_be_changed(cluster, story, kind):
     for user in ("alice", CONTROLLER, RETENTION):
-        assert only(update(story, cluster, kind, user=user, comment="x", reason="y")).code == code.IMMUTABLE
-    assert only(update(story, cluster, kind, signature="x")).code == code.IMMUTABLE
+        assert only(update(story, cluster, kind, user=user, comment="x", reason="y")).code == codes.IMMUTABLE
+    assert only(update(story, cluster, kind, signature="x")).code == codes.IMMUTABLE
     assert update(story, cluster, kind, metadata={"labels": {"a": "b"}}) == ()
     assert update(story, cluster, kind, user=CONTROLLER, signature="x") == ()
     assert (
         only(update(story, cluster, kind, user=CONTROLLER, signature="x", stampedAt="y")).code
-        == code.IMMUTABLE
+        == codes.IMMUTABLE
     )
 
 
 def test_until_it_is_signed_not_even_a_label_changes(cluster, story):
     cluster.verifier = VERIFIER
     assert (
-        only(update(story, cluster, "AccessApproval", metadata={"labels": {"a": "b"}})).code == code.IMMUTABLE
+        only(update(story, cluster, "AccessApproval", metadata={"labels": {"a": "b"}})).code
+        == codes.IMMUTABLE
     )
     assert update(story, cluster, "AccessApproval", user=CONTROLLER, metadata={"labels": {"a": "b"}}) == ()
 
@@ -313,7 +318,7 @@ def test_a_signature_is_given_once(cluster, story):
     old["spec"]["signature"] = "first"
     new = {**old, "spec": {**old["spec"], "signature": "second"}}
     request = story.review(new, old=old, operation="UPDATE", user=CONTROLLER)
-    assert only(cluster.guard(request)).code == code.IMMUTABLE
+    assert only(cluster.validate(request)).code == codes.IMMUTABLE
 
 
 @pytest.mark.parametrize("user", ["alice", CONTROLLER])
@@ -321,19 +326,19 @@ def test_status_belongs_to_the_controller(cluster, story, user):
     request = story.review(
         story.request(), old=story.request(), operation="UPDATE", user=user, subresource="status"
     )
-    assert [problem.code for problem in cluster.guard(request)] == (
-        [] if user == CONTROLLER else [code.STATUS]
+    assert [problem.code for problem in cluster.validate(request)] == (
+        [] if user == CONTROLLER else [codes.STATUS]
     )
 
 
 def test_requests_may_be_deleted_and_approvals_only_by_retention_once_the_request_is_gone(cluster, story):
     def delete(resource, user):
-        return cluster.guard(story.review(None, old=resource, operation="DELETE", user=user))
+        return cluster.validate(story.review(None, old=resource, operation="DELETE", user=user))
 
     assert delete(story.request(), "anybody") == ()
-    assert only(delete(story.approval("a1"), "bob")).code == code.UNDELETABLE
+    assert only(delete(story.approval("a1"), "bob")).code == codes.UNDELETABLE
     cluster.requests = [story.request()]
-    assert only(delete(story.approval("a1", decision="Deny"), RETENTION)).code == code.UNDELETABLE
+    assert only(delete(story.approval("a1", decision="Deny"), RETENTION)).code == codes.UNDELETABLE
     cluster.requests = [story.request(uid="a-later-one")]
     assert delete(story.approval("a1"), RETENTION) == ()
     cluster.requests = []
@@ -348,13 +353,13 @@ def test_waivers_follow_their_own_rules(cluster, story):
     )
     waiver = {"code": "WL201", "namespace": "research", "podSelector": {"matchLabels": {"a": "b"}}}
     assert cluster.create(story.request(waiver=waiver, duration="2h")) == ()
-    assert cluster.codes(story.request(waiver=waiver, duration="3h")) == [code.DURATION]
+    assert cluster.codes(story.request(waiver=waiver, duration="3h")) == [codes.DURATION]
     assert cluster.codes(story.request(waiver={**waiver, "code": "WL101"}, duration="2h")) == [
-        code.NOT_WAIVABLE
+        codes.NOT_WAIVABLE
     ]
     bad = {"matchExpressions": [{"key": "a", "operator": "In", "values": []}]}
     assert cluster.codes(story.request(waiver={**waiver, "podSelector": bad}, duration="2h")) == [
-        code.MALFORMED
+        codes.INVALID_ACCESS_OBJECT
     ]
     cluster.requests = [story.request(waiver=waiver, duration="2h")]
     assert cluster.approve(groups=("sec",)) == ()
@@ -365,16 +370,19 @@ def test_breaking_the_glass_is_for_people_of_the_group(cluster, story):
     cluster.settings = AccessSettings(break_glass={"groups": ["sre"], "maxDuration": "1h"})
     asked = story.request(breakGlass=True, duration="1h")
     assert cluster.create(asked, groups=["sre"]) == ()
-    assert cluster.codes(asked, groups=["dev"]) == [code.BREAK_GLASS]
+    assert cluster.codes(asked, groups=["dev"]) == [codes.BREAK_GLASS]
     bot = "system:serviceaccount:ci:bot"
-    assert cluster.codes(asked, groups=["sre"], user=bot) == [code.MACHINE_REQUEST, code.BREAK_GLASS]
-    assert cluster.codes(story.request(breakGlass=True, duration="2h"), groups=["sre"]) == [code.DURATION]
+    assert cluster.codes(asked, groups=["sre"], user=bot) == [
+        codes.SERVICE_ACCOUNT_REQUEST,
+        codes.BREAK_GLASS,
+    ]
+    assert cluster.codes(story.request(breakGlass=True, duration="2h"), groups=["sre"]) == [codes.DURATION]
 
 
 def test_other_kinds_and_operations_are_none_of_its_business(cluster, story):
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}
-    assert cluster.guard(story.review(pod)) == ()
-    assert cluster.guard(story.review(story.request(), operation="CONNECT")) == ()
+    assert cluster.validate(story.review(pod)) == ()
+    assert cluster.validate(story.review(story.request(), operation="CONNECT")) == ()
 
 
 def test_every_problem_is_one_short_sentence_with_a_code_of_the_table(cluster, story):
@@ -386,6 +394,6 @@ def test_every_problem_is_one_short_sentence_with_a_code_of_the_table(cluster, s
     ]
     assert len(problems) >= 5
     for problem in problems:
-        assert problem.code in code.CODES
+        assert problem.code in codes.REASONS
         assert "\n" not in problem.message + problem.fix
         assert len(problem.message) < 200

@@ -5,7 +5,7 @@ import yaml
 
 from webhook.api.config import Settings
 from webhook.core.access.change import digest_of
-from webhook.core.admission.provider import Knowledge
+from webhook.core.admission.provider import FetchedData
 from webhook.core.admission.validate import validate
 
 SETTINGS = Settings.model_validate(
@@ -54,7 +54,7 @@ def test_a_waiver_warns_where_the_policy_would_deny(
     verdict = validate(
         request_of(pod),
         snapshot_of(policy_of(**NO), *access({"waiver": waiver}), settings=SETTINGS),
-        Knowledge(),
+        FetchedData(),
         now,
     )
     assert [finding.code for finding in verdict.denials] == denied
@@ -72,7 +72,7 @@ def test_a_policy_that_cannot_be_evaluated_is_not_waived(snapshot_of, policy_of,
         }
     )
     snapshot = snapshot_of(policy_of(**broken), *access({"waiver": waiver}), settings=every)
-    assert not validate(request_of(pod_of()), snapshot, Knowledge(), now).allowed
+    assert not validate(request_of(pod_of()), snapshot, FetchedData(), now).allowed
 
 
 def test_a_model_is_weakened_only_with_approval(snapshot_of, request_of, atlas, now):
@@ -80,8 +80,8 @@ def test_a_model_is_weakened_only_with_approval(snapshot_of, request_of, atlas, 
     new = {**old, "spec": {**old["spec"], "access": {"approvals": 0}}}
     change = {"kind": "ModelWeights", "name": "atlas-70b", "digest": digest_of(new)}
     request = request_of(new, oldObject=old, operation="UPDATE", resource="modelweights")
-    refused = validate(request, snapshot_of(atlas, settings=SETTINGS), Knowledge(), now)
+    refused = validate(request, snapshot_of(atlas, settings=SETTINGS), FetchedData(), now)
     assert [finding.code for finding in refused.denials] == ["WL431"]
     assert "--change" in refused.denials[0].fix
     approved = snapshot_of(atlas, *access({"change": change}), settings=SETTINGS)
-    assert validate(request, approved, Knowledge(), now).allowed
+    assert validate(request, approved, FetchedData(), now).allowed

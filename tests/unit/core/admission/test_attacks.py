@@ -9,7 +9,7 @@ import jsonpatch
 import pytest
 
 from webhook.core.admission.mutate import mutate
-from webhook.core.admission.provider import Knowledge, Needs
+from webhook.core.admission.provider import FetchedData, RequiredData
 from webhook.core.admission.validate import validate
 from webhook.core.injection.hiding import ALL
 
@@ -19,7 +19,7 @@ API_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 def codes(verdict):
-    assert not isinstance(verdict, Needs), verdict
+    assert not isinstance(verdict, RequiredData), verdict
     return [finding.code for finding in verdict.denials]
 
 
@@ -30,7 +30,7 @@ def injected(snapshot_of, request_of, pod_of, atlas, now):
 
     def build(**spec):
         request = request_of(pod_of(claim="atlas-weights", **spec))
-        patch = mutate(request, snapshot, Knowledge(), now).patch
+        patch = mutate(request, snapshot, FetchedData(), now).patch
         return jsonpatch.apply_patch(request.object, list(patch))
 
     return snapshot, build
@@ -39,7 +39,7 @@ def injected(snapshot_of, request_of, pod_of, atlas, now):
 @pytest.fixture
 def create(injected, request_of, now):
     """The codes by which a pod's creation is refused."""
-    return lambda pod: codes(validate(request_of(pod), injected[0], Knowledge(), now))
+    return lambda pod: codes(validate(request_of(pod), injected[0], FetchedData(), now))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def update(injected, request_of, now):
 
     def judge(pod, old, subresource=""):
         request = request_of(pod, operation="UPDATE", oldObject=old, subResource=subresource)
-        return codes(validate(request, injected[0], Knowledge(), now))
+        return codes(validate(request, injected[0], FetchedData(), now))
 
     return judge
 
@@ -236,7 +236,7 @@ def test_a_debug_container_from_an_image_that_asks_for_all_devices(injected, req
     pod = deepcopy(old)
     pod["spec"]["ephemeralContainers"] = [{"name": "debug", "image": "nvidia/cuda"}]
     request = request_of(pod, operation="UPDATE", oldObject=old, subResource="ephemeralcontainers")
-    patch = mutate(request, injected[0], Knowledge(), now).patch
+    patch = mutate(request, injected[0], FetchedData(), now).patch
     after = jsonpatch.apply_patch(pod, list(patch))
     assert env_of(after["spec"]["ephemeralContainers"][0]) == HIDDEN
     assert after["spec"]["containers"] == old["spec"]["containers"]
@@ -252,7 +252,7 @@ def test_a_second_container_takes_what_the_first_was_given(extra, injected, requ
     pod = pod_of(**extra)
     pod["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
     pod["spec"]["containers"].append({"name": "second", "image": "nvidia/cuda"})
-    patch = mutate(request_of(pod), injected[0], Knowledge(), now).patch
+    patch = mutate(request_of(pod), injected[0], FetchedData(), now).patch
     first, second = jsonpatch.apply_patch(pod, list(patch))["spec"]["containers"]
     assert env_of(first) == {name: HIDDEN[name] for name in HIDDEN if name != "NVIDIA_VISIBLE_DEVICES"}
     assert env_of(second) == HIDDEN
@@ -262,7 +262,7 @@ def test_a_device_of_one_vendor_is_no_way_to_anothers(injected, request_of, pod_
     """A container that may use AMD's devices runs NVIDIA's image on a node that has both."""
     pod = pod_of()
     pod["spec"]["containers"][0]["resources"] = {"limits": {"amd.com/gpu": "1"}}
-    patch = mutate(request_of(pod), injected[0], Knowledge(), now).patch
+    patch = mutate(request_of(pod), injected[0], FetchedData(), now).patch
     after = jsonpatch.apply_patch(pod, list(patch))
     assert env_of(after["spec"]["containers"][0]) == {
         name: HIDDEN[name] for name in HIDDEN if name != "AMD_VISIBLE_DEVICES"
@@ -272,6 +272,6 @@ def test_a_device_of_one_vendor_is_no_way_to_anothers(injected, request_of, pod_
 def test_a_claim_that_no_container_lists_hides_devices_from_all(injected, request_of, pod_of, now):
     """The claim gives its devices to the containers that list it, and a claim of the pod to none."""
     pod = pod_of(resourceClaims=[{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}])
-    patch = mutate(request_of(pod), injected[0], Knowledge(), now).patch
+    patch = mutate(request_of(pod), injected[0], FetchedData(), now).patch
     after = jsonpatch.apply_patch(pod, list(patch))
     assert env_of(after["spec"]["containers"][0]) == HIDDEN

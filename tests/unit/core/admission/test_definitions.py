@@ -2,7 +2,7 @@
 
 import pytest
 
-from webhook.core.admission.provider import Knowledge
+from webhook.core.admission.provider import FetchedData
 from webhook.core.admission.validate import validate
 
 MODEL = {
@@ -19,7 +19,7 @@ def refusals(snapshot_of, request_of, now):
 
     def judge(document, resource, **fields):
         request = request_of(document, resource=resource, **fields)
-        return validate(request, snapshot_of(), Knowledge(), now).denials
+        return validate(request, snapshot_of(), FetchedData(), now).denials
 
     return judge
 

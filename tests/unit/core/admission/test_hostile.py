@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from webhook.core.admission.provider import Knowledge
+from webhook.core.admission.provider import FetchedData
 from webhook.core.admission.validate import validate
 from webhook.core.kube.review import BadReviewError, RefusedReviewError, parse_review
 
@@ -85,7 +85,7 @@ NO_REVIEW = {
 @pytest.mark.parametrize("review", JUDGED.values(), ids=JUDGED)
 def test_judged(review, snapshot_of, policy_of, atlas, now):
     snapshot = snapshot_of(atlas, policy_of(validations=RULES))
-    verdict = validate(parse_review(review), snapshot, Knowledge(), now)
+    verdict = validate(parse_review(review), snapshot, FetchedData(), now)
     assert [policy for policy, _, _ in verdict.timings] == ["probe"]
     if any(result == "error" for _, result, _ in verdict.timings):
         assert not verdict.allowed

@@ -3,7 +3,7 @@
 import pytest
 
 from webhook.api.config import Settings
-from webhook.core.admission.provider import Knowledge
+from webhook.core.admission.provider import FetchedData
 from webhook.core.admission.snapshot import MODELS, POLICIES, SnapshotBuilder
 from webhook.core.admission.validate import validate
 from webhook.core.kube.objects import ObjectKey
@@ -168,7 +168,7 @@ BINDING = {
 
 def test_a_native_policy_and_its_binding_may_come_in_any_order_and_change(builder, request_of, pod_of, now):
     def messages():
-        verdict = validate(request_of(pod_of()), builder.snapshot(), Knowledge(), now)
+        verdict = validate(request_of(pod_of()), builder.snapshot(), FetchedData(), now)
         return [finding.message for finding in verdict.denials]
 
     builder.put(BINDING)

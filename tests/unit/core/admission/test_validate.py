@@ -10,9 +10,9 @@ from webhook.api.config import Settings
 from webhook.cel import Bindings
 from webhook.cel.authz import AccessCheck, Decision
 from webhook.core.admission.mutate import mutate
-from webhook.core.admission.provider import Knowledge, Needs
-from webhook.core.admission.validate import internal_denial, refused, validate
-from webhook.core.admission.verdict import respond
+from webhook.core.admission.provider import FetchedData, RequiredData
+from webhook.core.admission.validate import internal_error, invalid_review, validate
+from webhook.core.admission.verdict import to_response
 from webhook.core.injection.sidecar import AGENT
 from webhook.core.kube.objects import ObjectKey
 from webhook.core.kube.review import RefusedReviewError
@@ -46,15 +46,15 @@ spec: {request: {name: r, uid: u-1}, decision: Approve, approver: {username: bob
 
 
 def codes(verdict):
-    assert not isinstance(verdict, Needs), verdict
+    assert not isinstance(verdict, RequiredData), verdict
     return [finding.code for finding in verdict.denials]
 
 
 def admit(request, snapshot, now, replace):
     """Mutate, patch, validate: the verdict and the final object."""
-    mutated = mutate(request, snapshot, Knowledge(), now)
+    mutated = mutate(request, snapshot, FetchedData(), now)
     final = jsonpatch.apply_patch(request.object, list(mutated.patch))
-    return validate(replace(final), snapshot, Knowledge(), now), final
+    return validate(replace(final), snapshot, FetchedData(), now), final
 
 
 def test_weights_without_a_grant_are_denied(snapshot_of, policy_of, request_of, pod_of, atlas, now):
@@ -80,13 +80,15 @@ def test_a_grant_of_another_namespace_or_after_its_end_is_none(
     snapshot = snapshot_of(atlas, GRANT, policy_of(**NEED_GRANT))
     request = request_of(pod_of(claim="atlas-weights", serviceAccountName="trainer"))
     late = now + timedelta(hours=8)
-    assert "WL101" in codes(validate(request, snapshot, Knowledge(), late))
-    assert "WL101" not in codes(validate(request, snapshot, Knowledge(), late - timedelta(seconds=1)))
+    assert "WL101" in codes(validate(request, snapshot, FetchedData(), late))
+    assert "WL101" not in codes(validate(request, snapshot, FetchedData(), late - timedelta(seconds=1)))
 
 
 def test_a_pod_that_was_never_mutated_is_denied(snapshot_of, request_of, pod_of, atlas, now):
     snapshot = snapshot_of(atlas)
-    assert codes(validate(request_of(pod_of(claim="atlas-weights")), snapshot, Knowledge(), now)) == ["WL301"]
+    assert codes(validate(request_of(pod_of(claim="atlas-weights")), snapshot, FetchedData(), now)) == [
+        "WL301"
+    ]
 
 
 def warned(verdict):
@@ -101,7 +103,7 @@ def test_who_may_not_read_the_key_is_warned(snapshot_of, request_of, pod_of, atl
     verdict, _ = admit(request_of(pod), snapshot_of(atlas), now, request_of)
     assert verdict.allowed
     assert warned(verdict) == expected
-    assert all(len(text) <= 120 and "…" not in text for text in respond(verdict).warnings)
+    assert all(len(text) <= 120 and "…" not in text for text in to_response(verdict).warnings)
 
 
 def test_who_writes_a_template_is_warned_of_what_its_pods_would_be(
@@ -117,9 +119,9 @@ def test_who_writes_a_template_is_warned_of_what_its_pods_would_be(
     snapshot = snapshot_of(
         atlas, policy_of(**{**NEED_GRANT, "validations": [{"expression": "weights.size() >= 0"}]})
     )
-    assert warned(validate(request_of(document), snapshot, Knowledge(), now)) == ["WL304"]
+    assert warned(validate(request_of(document), snapshot, FetchedData(), now)) == ["WL304"]
     template["spec"]["securityContext"] = {"fsGroup": 1}
-    assert warned(validate(request_of(document), snapshot, Knowledge(), now)) == []
+    assert warned(validate(request_of(document), snapshot, FetchedData(), now)) == []
 
 
 def test_plaintext_that_has_no_volume_to_come_from_is_denied(snapshot_of, request_of, pod_of, atlas, now):
@@ -136,12 +138,12 @@ def test_plaintext_that_has_no_volume_to_come_from_is_denied(snapshot_of, reques
 
 
 def test_a_plain_pod_goes_through_as_it_is(snapshot_of, request_of, pod_of, atlas, now):
-    assert validate(request_of(pod_of()), snapshot_of(atlas), Knowledge(), now).allowed
+    assert validate(request_of(pod_of()), snapshot_of(atlas), FetchedData(), now).allowed
 
 
 def test_reserved_names_are_ours(snapshot_of, request_of, pod_of, atlas, now):
     pod = pod_of(volumes=[{"name": "weightlock-token", "emptyDir": {}}])
-    assert codes(validate(request_of(pod), snapshot_of(atlas), Knowledge(), now)) == ["WL302"]
+    assert codes(validate(request_of(pod), snapshot_of(atlas), FetchedData(), now)) == ["WL302"]
 
 
 @pytest.mark.parametrize(
@@ -157,8 +159,8 @@ def test_an_object_that_cannot_be_judged_is_denied(snapshot_of, policy_of, reque
         "spec": spec,
     }
     request = request_of(document)
-    assert codes(validate(request, snapshot, Knowledge(), now)) == ["WL502"]
-    assert mutate(request, snapshot, Knowledge(), now).patch == ()
+    assert codes(validate(request, snapshot, FetchedData(), now)) == ["WL502"]
+    assert mutate(request, snapshot, FetchedData(), now).patch == ()
 
 
 def test_exempt_namespaces_are_not_judged_and_the_audit_log_says_so(
@@ -167,7 +169,7 @@ def test_exempt_namespaces_are_not_judged_and_the_audit_log_says_so(
     pod = pod_of()
     pod["metadata"]["namespace"] = "kube-system"
     verdict = validate(
-        request_of(pod), snapshot_of(policy_of(validations=[{"expression": "false"}])), Knowledge(), now
+        request_of(pod), snapshot_of(policy_of(validations=[{"expression": "false"}])), FetchedData(), now
     )
     assert verdict.allowed
     assert verdict.audit_annotations[0][0] == "exempt"
@@ -180,7 +182,7 @@ def test_no_namespace_label_makes_an_exemption(snapshot_of, policy_of, request_o
         "metadata": {"name": "research", "labels": {"kubernetes.io/metadata.name": "kube-system"}},
     }
     snapshot = snapshot_of(namespace, policy_of(validations=[{"expression": "false"}]))
-    assert codes(validate(request_of(pod_of()), snapshot, Knowledge(), now)) == ["WL101"]
+    assert codes(validate(request_of(pod_of()), snapshot, FetchedData(), now)) == ["WL101"]
 
 
 ASKS = {
@@ -200,8 +202,8 @@ def test_what_is_not_known_is_asked_for_and_then_decides(
 ):
     snapshot = snapshot_of(policy_of(**ASKS))
     request = request_of(pod_of())
-    needs = validate(request, snapshot, Knowledge(), now)
-    assert isinstance(needs, Needs)
+    needs = validate(request, snapshot, FetchedData(), now)
+    assert isinstance(needs, RequiredData)
     (question,) = needs.questions
     assert (question.user, question.verb, question.resource, question.name) == (
         "alice",
@@ -209,7 +211,7 @@ def test_what_is_not_known_is_asked_for_and_then_decides(
         "serviceaccounts",
         "trainer",
     )
-    known = Knowledge(decisions={question: Decision(allowed)})
+    known = FetchedData(decisions={question: Decision(allowed)})
     assert codes(validate(request, snapshot, known, now)) == expected
 
 
@@ -218,8 +220,8 @@ def test_objects_the_cache_does_not_hold_are_asked_for(snapshot_of, request_of, 
     request = request_of(pod_of(claim="unheard-of"))
     claim = ObjectKey("PersistentVolumeClaim", "research", "unheard-of")
     for step in (mutate, validate):
-        needs = step(request, snapshot, Knowledge(), now)
-        assert isinstance(needs, Needs)
+        needs = step(request, snapshot, FetchedData(), now)
+        assert isinstance(needs, RequiredData)
         assert claim in needs.objects
 
 
@@ -227,9 +229,9 @@ def test_questions_and_objects_are_asked_for_in_one_round(
     snapshot_of, policy_of, request_of, pod_of, atlas, now
 ):
     snapshot = snapshot_of(atlas, policy_of(**ASKS), complete=False)
-    namespaced = Knowledge(objects={ObjectKey("Namespace", "", "research"): None})
+    namespaced = FetchedData(objects={ObjectKey("Namespace", "", "research"): None})
     needs = validate(request_of(pod_of()), snapshot, namespaced, now)
-    assert isinstance(needs, Needs)
+    assert isinstance(needs, RequiredData)
     assert {type(question) for question in needs.questions} == {AccessCheck}
 
 
@@ -239,7 +241,7 @@ def test_a_pod_that_loses_its_grant_can_still_be_cleaned_up(
     snapshot = snapshot_of(atlas, policy_of(**NEED_GRANT))
     old = pod_of(claim="atlas-weights")
     new = {**old, "metadata": {**old["metadata"], "finalizers": [], "labels": {"a": "b"}}}
-    assert validate(request_of(new, operation="UPDATE", oldObject=old), snapshot, Knowledge(), now).allowed
+    assert validate(request_of(new, operation="UPDATE", oldObject=old), snapshot, FetchedData(), now).allowed
 
 
 def test_an_interactive_way_into_a_pod_sees_the_facts_of_that_pod(
@@ -249,10 +251,10 @@ def test_an_interactive_way_into_a_pod_sees_the_facts_of_that_pod(
     snapshot = snapshot_of(atlas, pod_of(claim="atlas-weights"), pod_of("plain"), policy_of(**rule))
     options = {"apiVersion": "v1", "kind": "PodExecOptions"}
     fields = {"operation": "CONNECT", "resource": "pods", "subResource": "exec", "namespace": "research"}
-    assert codes(validate(request_of(options, name="train-7", **fields), snapshot, Knowledge(), now)) == [
+    assert codes(validate(request_of(options, name="train-7", **fields), snapshot, FetchedData(), now)) == [
         "WL101"
     ]
-    assert validate(request_of(options, name="plain", **fields), snapshot, Knowledge(), now).allowed
+    assert validate(request_of(options, name="plain", **fields), snapshot, FetchedData(), now).allowed
 
 
 def test_every_template_of_a_workload_is_judged(snapshot_of, policy_of, request_of, pod_of, atlas, now):
@@ -268,24 +270,24 @@ def test_every_template_of_a_workload_is_judged(snapshot_of, policy_of, request_
             ]
         },
     }
-    verdict = validate(request_of(job), snapshot_of(atlas, policy_of(**NEED_GRANT)), Knowledge(), now)
+    verdict = validate(request_of(job), snapshot_of(atlas, policy_of(**NEED_GRANT)), FetchedData(), now)
     assert [finding.path for finding in verdict.denials] == ["spec.replicatedJobs[1].template.spec.template"]
 
 
 def test_a_review_that_cannot_be_read_safely_is_denied():
-    verdict = refused(RefusedReviewError("u", "document holds a NUL character"))
+    verdict = invalid_review(RefusedReviewError("u", "document holds a NUL character"))
     assert (verdict.uid, codes(verdict)) == ("u", ["WL501"])
 
 
 def test_a_fault_of_ours_denies_and_says_so():
-    verdict = internal_denial("u", "WL902", "something broke")
+    verdict = internal_error("u", "WL902", "something broke")
     assert codes(verdict) == ["WL902"]
     assert verdict.denials[0].unevaluable
 
 
 def test_no_assets_no_sidecar_no_hidden_devices_when_told_so(snapshot_of, request_of, pod_of, now):
     quiet = Settings.model_validate({"injection": {"hideDevices": False}})
-    assert mutate(request_of(pod_of()), snapshot_of(settings=quiet), Knowledge(), now).patch == ()
+    assert mutate(request_of(pod_of()), snapshot_of(settings=quiet), FetchedData(), now).patch == ()
 
 
 junk = st.recursive(
@@ -356,10 +358,10 @@ def test_malformed_pods_never_crash_and_never_get_by_because_something_failed(
 ):
     snapshot, now = snapshot_of_fuzz
     request = request_of_fuzz(pod, namespace="research")
-    mutated = mutate(request, snapshot, Knowledge(), now)
-    assert not isinstance(mutated, Needs)
-    verdict = validate(request, snapshot, Knowledge(), now)
-    assert not isinstance(verdict, Needs)
+    mutated = mutate(request, snapshot, FetchedData(), now)
+    assert not isinstance(mutated, RequiredData)
+    verdict = validate(request, snapshot, FetchedData(), now)
+    assert not isinstance(verdict, RequiredData)
     if any(result == "error" for _, result, _ in verdict.timings):
         assert not verdict.allowed
 
@@ -385,7 +387,7 @@ def test_what_a_policy_reads_besides_the_request_cannot_hide_behind_a_nul(
         paramRef={"name": "p", "parameterNotFoundAction": "Deny"},
         validations=[{"expression": "params.data.zone == 'open'"}],
     )
-    verdict = validate(request_of(pod_of()), snapshot_of(namespace, params, policy), Knowledge(), now)
+    verdict = validate(request_of(pod_of()), snapshot_of(namespace, params, policy), FetchedData(), now)
     assert codes(verdict) == ["WL502"]
 
 
@@ -409,7 +411,7 @@ def test_a_policy_that_reads_managed_fields_finds_them_whoever_stands_beside_it(
     pod["metadata"] = {"name": "p", "namespace": "research", "managedFields": FIELDS}
     other = policy_of("other", validations=[{"expression": "object.metadata.name == 'p'"}])
     reader = policy_of("reader", validations=[{"expression": expression}])
-    verdict = validate(request_of(pod), snapshot_of(reader, other), Knowledge(), now)
+    verdict = validate(request_of(pod), snapshot_of(reader, other), FetchedData(), now)
     assert ("WL101" in codes(verdict)) is denied
 
 
@@ -431,6 +433,6 @@ def test_managed_fields_reach_the_engine_only_where_a_policy_could_see_them(
     request = request_of(pod, operation="UPDATE", oldObject={**pod, "spec": {"containers": []}})
     blind = policy_of("blind", validations=[{"expression": "object.spec.size() > 0"}])
     curious = policy_of("curious", validations=[{"expression": "object == object"}])
-    validate(request, snapshot_of(blind), Knowledge(), now)
-    validate(request, snapshot_of(blind, curious), Knowledge(), now)
+    validate(request, snapshot_of(blind), FetchedData(), now)
+    validate(request, snapshot_of(blind, curious), FetchedData(), now)
     assert seen == [[False] * 3, [True] * 3]

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webhook.core.admission.messages import MAX_MESSAGE_BYTES, MAX_WARNING_LENGTH, denial, warnings
-from webhook.core.admission.verdict import respond, settle
+from webhook.core.admission.verdict import Verdict, to_response
 from webhook.core.policies.policy import Finding
 
 FIRST = Finding(
@@ -29,7 +29,7 @@ def test_a_denial_reads_as_documented():
         'Pod research/train-7 is not allowed to read model "atlas-70b": service account research/default has no active '
         "grant [WL101]\n"
         "Fix: weightlock access request atlas-70b --for 8h   (2 approvals from weights-approvers)\n"
-        "Policy: weights-need-grant   Help: docs/denied.md#WL101   Request: 1f0c"
+        "Policy: weights-need-grant   Help: https://weightlock.dev/docs/0.3/denied#WL101   Request: 1f0c"
     )
 
 
@@ -43,7 +43,7 @@ def test_other_violations_follow_as_far_as_they_fit():
 
 def test_our_own_fault_is_not_the_readers():
     message = denial([Finding("WL901", "p", "policy p could not be checked", unevaluable=True)], "u")
-    assert "not your doing" in message
+    assert "not caused by your manifest" in message
     assert "retry" in message
 
 
@@ -65,18 +65,18 @@ def test_warnings_are_short_and_none_is_lost_silently(found):
 
 @given(st.lists(findings, max_size=12))
 def test_the_order_does_not_depend_on_who_came_first(found):
-    assert settle("u", found) == settle("u", list(reversed(found)))
+    assert Verdict.of("u", found) == Verdict.of("u", list(reversed(found)))
 
 
 @given(st.lists(findings, max_size=12))
 def test_only_denials_deny(found):
-    verdict = settle("u", found)
+    verdict = Verdict.of("u", found)
     assert verdict.allowed is not any(finding.action == "Deny" for finding in found)
-    assert respond(verdict).allowed is verdict.allowed
+    assert to_response(verdict).allowed is verdict.allowed
 
 
 def test_what_would_have_been_denied_is_left_for_the_audit_log():
-    response = respond(settle("u", [Finding("WL101", "p", "no", action="Audit")]))
+    response = to_response(Verdict.of("u", [Finding("WL101", "p", "no", action="Audit")]))
     assert response.allowed
     assert response.audit_annotations == {"codes": "WL101", "would-deny": "no [WL101]"}
 
@@ -89,4 +89,7 @@ def test_a_quoted_name_cannot_forge_another_line():
 
 def test_audit_annotations_of_one_key_are_joined():
     notes = [("probe.limit", "3"), ("probe.limit", "5"), ("probe.limit", "3"), ("probe.who", "Pod")]
-    assert respond(settle("u", (), notes)).audit_annotations == {"probe.limit": "3, 5", "probe.who": "Pod"}
+    assert to_response(Verdict.of("u", (), notes)).audit_annotations == {
+        "probe.limit": "3, 5",
+        "probe.who": "Pod",
+    }

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from webhook.core.certificates.model import Authority, Create, Issue, Leaf, Note, Tell, Times, Trust, View
+from webhook.core.certificates.model import (
+    CA,
+    Create,
+    Issue,
+    PublishCAs,
+    RecordState,
+    ServingCert,
+    SetCABundle,
+    State,
+    Times,
+)
 from webhook.core.certificates.planner import next_step, signer
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,7 +76,7 @@ class World:
 
     def authority(self, now):
         self.made += 1
-        return Authority(f"authority-{self.made}", now - SLACK, now + TIMES.authority, signs=True)
+        return CA(f"authority-{self.made}", now - SLACK, now + TIMES.authority, signs=True)
 
     def sync(self, part, pod):
         self.served[part, pod] = self.leaves[part].value[0] or self.served[part, pod]
@@ -85,7 +95,7 @@ class World:
             assert all(leaf.authority in one for one in (*told, *trusted)), leaf
 
     def view(self):
-        return View(
+        return State(
             self.state.value,
             {part: stored.value[0] for part, stored in self.leaves.items()},
             NAMES,
@@ -144,17 +154,17 @@ class Actor:
         match step:
             case Create():
                 yield world.state, lambda old: (*old, world.authority(now)), _nothing
-            case Note(authorities=authorities):
+            case RecordState(authorities=authorities):
                 yield world.state, lambda _: authorities, _nothing
-            case Tell(authorities=known):
+            case PublishCAs(authorities=known):
                 late = [stored for stored in secrets if stored.value[1] != known]
                 yield from ((stored, lambda old: (old[0], known), _nothing) for stored in late)
-            case Trust(authorities=trusted):
+            case SetCABundle(authorities=trusted):
                 late = [stored for stored in world.bundles if stored.value != trusted]
                 yield from ((stored, lambda _: trusted, _nothing) for stored in late)
             case Issue(part=part, authority=by, not_after=end):
                 yield world.state, lambda old: _signs_until(old, by, end), _nothing
-                leaf = Leaf(by, now - SLACK, end, NAMES[part])
+                leaf = ServingCert(by, now - SLACK, end, NAMES[part])
                 note = _nothing if signer(view, TIMES, now) else lambda: world.hurried.add(leaf)
                 yield world.leaves[part], lambda old: (leaf, old[1]), note
 
@@ -344,9 +354,9 @@ def test_an_authority_from_the_future_is_followed_by_another():
 
 def test_strangers_stay_for_a_while():
     world = World()
-    stranger = Authority("stranger", BEGIN, BEGIN + timedelta(days=3650), signs=False)
-    step = next_step(replace(world.view(), strangers=(stranger,)), TIMES, world.now)
-    assert isinstance(step, Note)
+    stranger = CA("stranger", BEGIN, BEGIN + timedelta(days=3650), signs=False)
+    step = next_step(replace(world.view(), foreign_cas=(stranger,)), TIMES, world.now)
+    assert isinstance(step, RecordState)
     (kept,) = step.authorities
     assert (kept.published, kept.signed_until) == (BEGIN, BEGIN + 3 * TIMES.propagation)
     world.state.write(step.authorities, 0, world.now)

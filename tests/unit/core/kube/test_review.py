@@ -9,7 +9,9 @@ from webhook.core.kube.review import (
     MAX_REVIEW_BYTES,
     AdmissionResponse,
     BadReviewError,
+    Cause,
     RefusedReviewError,
+    causes_of,
     parse_review,
     render_review,
 )
@@ -128,3 +130,26 @@ def test_renders_a_patch_only_on_what_is_allowed():
         not in orjson.loads(render_review(AdmissionResponse("u", allowed=False, patch=patch)))["response"]
     )
     assert "patchType" not in orjson.loads(render_review(AdmissionResponse("u", allowed=True)))["response"]
+
+
+def test_a_denial_carries_its_causes_and_when_a_retry_can_help():
+    causes = (Cause("WL101", "no grant\nFix: request one", "spec.template"), Cause("WL201", "no entitlement"))
+    denied = AdmissionResponse("u", allowed=False, message="m", causes=causes, retry_after_seconds=5)
+    status = orjson.loads(render_review(denied))["response"]["status"]
+    assert status["details"] == {
+        "causes": [
+            {"reason": "WL101", "message": "no grant\nFix: request one", "field": "spec.template"},
+            {"reason": "WL201", "message": "no entitlement", "field": ""},
+        ],
+        "retryAfterSeconds": 5,
+    }
+    assert causes_of(status) == causes
+    assert (
+        "details"
+        not in orjson.loads(render_review(AdmissionResponse("u", allowed=False)))["response"]["status"]
+    )
+
+
+@pytest.mark.parametrize("details", [None, {}, {"causes": 1}, {"causes": [1, None]}])
+def test_causes_of_another_shape_are_ignored(details):
+    assert causes_of({"details": details}) == ()

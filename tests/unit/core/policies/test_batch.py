@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from webhook.cel.authz import Decision
-from webhook.core.admission.provider import Knowledge, Needs
+from webhook.core.admission.provider import FetchedData, RequiredData
 from webhook.core.admission.validate import validate
 from webhook.core.policies.policy_set import _BATCH_SIZE
 
@@ -110,10 +110,10 @@ def both_ways(request, snapshot, now):
     ticks = count()
     found = []
     for clock in (None, lambda: float(next(ticks))):
-        knowledge = Knowledge()
-        while isinstance(verdict := validate(request, snapshot, knowledge, now, clock=clock), Needs):
+        fetched = FetchedData()
+        while isinstance(verdict := validate(request, snapshot, fetched, now, clock=clock), RequiredData):
             decisions = dict.fromkeys(verdict.questions, Decision(allowed=True))
-            knowledge = knowledge.joined(Knowledge(decisions, dict.fromkeys(verdict.objects)))
+            fetched = fetched.merge(FetchedData(decisions, dict.fromkeys(verdict.objects)))
         timings = getattr(verdict, "timings", ())
         outcomes = sorted((policy, result) for policy, result, _ in timings)
         content = {name: getattr(verdict, name) for name in verdict.__slots__ if name != "timings"}
@@ -177,7 +177,7 @@ def test_what_passes_is_not_evaluated_alone(snapshot_of, policy_of, request_of, 
     monkeypatch.setattr(
         policy, "evaluate", lambda self, *rest, **how: seen.append(self.name) or evaluate(self, *rest, **how)
     )
-    verdict = validate(request, snapshot, Knowledge(), now)
+    verdict = validate(request, snapshot, FetchedData(), now)
     assert seen == ["p2"]
     assert {seconds for *_, seconds in verdict.timings} == {None}
 
@@ -213,7 +213,7 @@ def test_a_false_condition_spares_what_cannot_be_combined(
     monkeypatch.setattr(
         policy, "evaluate", lambda self, *rest, **how: seen.append(self.name) or evaluate(self, *rest, **how)
     )
-    validate(request, snapshot, Knowledge(), now)
+    validate(request, snapshot, FetchedData(), now)
     assert seen == alone
 
 
@@ -242,7 +242,7 @@ def test_a_request_waits_for_one_batch_to_be_made(snapshot_of, policy_of, reques
     request = request_of(pod_of())
     made = []
     for _ in range(3):
-        verdict = validate(request, snapshot, Knowledge(), now)
+        verdict = validate(request, snapshot, FetchedData(), now)
         assert sorted(policy for policy, result, _ in verdict.timings if result == "pass") == [
             policy["metadata"]["name"] for policy in policies
         ]

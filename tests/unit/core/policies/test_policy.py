@@ -3,7 +3,7 @@
 import pytest
 
 from webhook.api.policy import BindingSpec, PolicySpec, WeightPolicy
-from webhook.core.admission.provider import Knowledge, Needs
+from webhook.core.admission.provider import FetchedData, RequiredData
 from webhook.core.admission.validate import validate
 from webhook.core.policies.compiler import PolicyError, compile_policy
 
@@ -15,8 +15,8 @@ def findings(snapshot_of, policy_of, request_of, pod_of, now):
     def judge(*documents, document=None, **spec):
         snapshot = snapshot_of(policy_of(**spec), *documents)
         assert not snapshot.problems, snapshot.problems
-        verdict = validate(request_of(document or pod_of()), snapshot, Knowledge(), now)
-        assert not isinstance(verdict, Needs)
+        verdict = validate(request_of(document or pod_of()), snapshot, FetchedData(), now)
+        assert not isinstance(verdict, RequiredData)
         return [*verdict.denials, *verdict.warnings, *verdict.audits], verdict
 
     return judge
@@ -171,7 +171,7 @@ def test_a_namespace_is_in_no_namespace(snapshot_of, policy_of, request_of, now)
     policy = policy_of(validations=rule("namespaceObject == null"))
     policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"] = ["namespaces"]
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "research"}}
-    assert validate(request_of(space, namespace="research"), snapshot_of(policy), Knowledge(), now).allowed
+    assert validate(request_of(space, namespace="research"), snapshot_of(policy), FetchedData(), now).allowed
 
 
 BAD_SELECTOR = {"matchExpressions": [{"key": "team", "operator": "In", "values": []}]}
@@ -190,7 +190,7 @@ def test_a_selector_that_kubernetes_refuses_fails_closed(
 ):
     snapshot = snapshot_of(policy_of(validations=rule("true"), **fields))
     assert "operator In needs values" in next(iter(snapshot.problems.values()))
-    verdict = validate(request_of(pod_of()), snapshot, Knowledge(), now)
+    verdict = validate(request_of(pod_of()), snapshot, FetchedData(), now)
     assert [finding.code for finding in verdict.denials] == ["WL901"]
 
 
@@ -238,9 +238,9 @@ def test_one_that_does_not_compile_denies_what_it_matches_and_harms_no_other(
     broken["spec"]["matchConstraints"]["resourceRules"][0]["resources"] = ["secrets"]
     snapshot = snapshot_of(broken, policy_of("fine", validations=rule("true")))
     assert "undeclared reference" in next(iter(snapshot.problems.values()))
-    assert validate(request_of(pod_of()), snapshot, Knowledge(), now).allowed
+    assert validate(request_of(pod_of()), snapshot, FetchedData(), now).allowed
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "research"}}
-    verdict = validate(request_of(secret), snapshot, Knowledge(), now)
+    verdict = validate(request_of(secret), snapshot, FetchedData(), now)
     assert [finding.code for finding in verdict.denials] == ["WL901"]
     assert "does not compile" in verdict.denials[0].message
 
@@ -257,7 +257,7 @@ def test_one_that_cannot_be_read_denies_what_it_names_or_else_pods(
     snapshot_of, policy_of, request_of, pod_of, now, constraints, allowed
 ):
     unreadable = policy_of(validations="none", matchConstraints=constraints)
-    verdict = validate(request_of(pod_of()), snapshot_of(unreadable), Knowledge(), now)
+    verdict = validate(request_of(pod_of()), snapshot_of(unreadable), FetchedData(), now)
     assert verdict.allowed is allowed
     assert [finding.code for finding in verdict.denials] == ([] if allowed else ["WL901"])
 
@@ -278,7 +278,7 @@ kind: ValidatingAdmissionPolicyBinding
 metadata: {name: replicas}
 spec: {policyName: replicas, validationActions: [Deny]}
 """
-    verdict = validate(request_of(pod_of()), snapshot_of(text), Knowledge(), now)
+    verdict = validate(request_of(pod_of()), snapshot_of(text), FetchedData(), now)
     (finding,) = verdict.denials
     assert (finding.message, finding.reason, finding.code, finding.policy) == (
         "not this one",
@@ -301,7 +301,7 @@ def test_a_native_binding_may_name_params_that_its_policy_does_not_use(snapshot_
         {**kind, "kind": "ValidatingAdmissionPolicy", "spec": policy},
         {**kind, "kind": "ValidatingAdmissionPolicyBinding", "spec": binding},
     )
-    verdict = validate(request_of(pod_of()), snapshot, Knowledge(), now)
+    verdict = validate(request_of(pod_of()), snapshot, FetchedData(), now)
     assert [finding.message for finding in verdict.denials] == ["no"]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from webhook.core.admission.provider import Knowledge, Needs
+from webhook.core.admission.provider import FetchedData, RequiredData
 from webhook.core.admission.replay import account_of, creation_of
 from webhook.core.reports.evaluate import judge_live
 from webhook.core.reports.results import Resource
@@ -29,7 +29,7 @@ def judged(document, snapshot, now):
     metadata = document["metadata"]
     username, groups = account_of(document, snapshot.workloads)
     request = creation_of(document, "pods", "scan-u", username, groups)
-    return judge_live(request, Resource("research", metadata["name"], "Pod"), snapshot, Knowledge(), now)
+    return judge_live(request, Resource("research", metadata["name"], "Pod"), snapshot, FetchedData(), now)
 
 
 READS = {
@@ -61,7 +61,7 @@ def test_what_is_missing_is_asked_for(snapshot_of, policy_of, now):
         policy_of(validations=[{"expression": "namespaceObject.metadata.name == 'x'"}]), complete=False
     )
     outcome = judged(pod(), snapshot, now)
-    assert isinstance(outcome, Needs)
+    assert isinstance(outcome, RequiredData)
     assert {key.name for key in outcome.objects} == {"research"}
 
 

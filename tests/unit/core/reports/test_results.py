@@ -1,6 +1,6 @@
 """Results out of verdicts, and how they are counted and cut."""
 
-from webhook.core.admission.verdict import settle
+from webhook.core.admission.verdict import Verdict
 from webhook.core.policies.policy import Finding
 from webhook.core.reports.results import MAX_RESULTS, WAIVED, Counts, Gathering, Resource, results_of
 
@@ -12,7 +12,7 @@ def finding(code="WL101", policy="p", action="Deny", message="no", **fields):
 
 
 def verdict(*findings, timings=()):
-    found = settle("u", findings)
+    found = Verdict.of("u", findings)
     return type(found)(found.uid, found.denials, found.warnings, found.audits, timings=timings)
 
 

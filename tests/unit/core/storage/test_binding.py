@@ -3,7 +3,7 @@
 import pytest
 
 from webhook.core.kube.objects import Lookup
-from webhook.core.storage.binding import fits, is_available, offered_class, wanted_classes
+from webhook.core.storage.binding import claim_classes, fits, is_available, offered_class
 
 BETA = {"volume.beta.kubernetes.io/storage-class": "old"}
 
@@ -47,10 +47,10 @@ def test_classes(volume_of, store_of):
         offered_class({"metadata": {"name": "v", "annotations": BETA}, "spec": {"storageClassName": "new"}})
         == "old"
     )
-    assert wanted_classes({"storageClassName": "slow"}, {}, lookup) == {"slow"}
-    assert wanted_classes({"storageClassName": ""}, {}, lookup) == {""}
-    assert wanted_classes({}, {}, lookup) == {"", "fast"}
-    assert wanted_classes({"storageClassName": "new"}, {"annotations": BETA}, lookup) == {"old"}
+    assert claim_classes({"storageClassName": "slow"}, {}, lookup) == {"slow"}
+    assert claim_classes({"storageClassName": ""}, {}, lookup) == {""}
+    assert claim_classes({}, {}, lookup) == {"", "fast"}
+    assert claim_classes({"storageClassName": "new"}, {"annotations": BETA}, lookup) == {"old"}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError, ObjectKey
 from webhook.core.storage.claims import Resolver
 from webhook.core.storage.finder import Finder
-from webhook.core.storage.reach import UNRESOLVED
+from webhook.core.storage.refs import UNRESOLVED
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_everything_missing_is_asked_for_in_one_round(store_of, resolver_of, mod
         resolver.claim("research", name)
     assert lookup.missing == {ObjectKey("PersistentVolumeClaim", "research", name) for name in ("a", "b")}
     with pytest.raises(MissingObjectError):
-        Finder(lookup).finish()
+        Finder(lookup).raise_if_missing()
 
 
 def test_what_was_fetched_and_is_not_there_is_unresolved(store_of, resolver_of, model_of):

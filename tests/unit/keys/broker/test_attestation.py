@@ -10,8 +10,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from webhook.api.codes import EVIDENCE, NO_EVIDENCE
 from webhook.keys.broker.attestation import check_rule, compile_rule, verify
-from webhook.keys.broker.refusal import EVIDENCE, NO_EVIDENCE, RefusedError
+from webhook.keys.broker.refusal import RefusedError
 
 ISSUER, NONCE, NOW = "https://nras.example.com", "ab" * 32, 1_800_000_000
 CHAIN = {

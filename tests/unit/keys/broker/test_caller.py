@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webhook.api.codes import NOT_A_POD, POD_GONE, TOKEN
 from webhook.keys.broker.caller import Caller, agent_starts, caller_of, check_pod, token_review
-from webhook.keys.broker.refusal import NOT_A_POD, POD_GONE, TOKEN, RefusedError
+from webhook.keys.broker.refusal import RefusedError
 
 EXTRA = "authentication.kubernetes.io/"
 REVIEW = {

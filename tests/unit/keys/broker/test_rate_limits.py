@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from webhook.api.codes import RATE_LIMIT, REPLAYED
 from webhook.keys.broker import rate_limits as limits_module
 from webhook.keys.broker.rate_limits import Limits, Rate
-from webhook.keys.broker.refusal import PLAYED, TOO_OFTEN, RefusedError
+from webhook.keys.broker.refusal import RefusedError
 
 
 def test_a_burst_and_then_one_at_a_time():
@@ -45,7 +46,7 @@ def test_a_refusal_says_when_to_come_again():
     limits.request("pod-1", "m", 0)
     with pytest.raises(RefusedError, match="too many requests of this pod: try again in 10 s") as refused:
         limits.request("pod-1", "m", 0)
-    assert refused.value.code == TOO_OFTEN
+    assert refused.value.code == RATE_LIMIT
     limits.request("pod-2", "m", 0)
     with pytest.raises(RefusedError, match="too many requests of this model"):
         limits.request("pod-3", "m", 0)
@@ -56,7 +57,7 @@ def test_a_nonce_is_spent_once_while_it_lives():
     limits.spend("n", 0, 120)
     with pytest.raises(RefusedError, match="was used before") as refused:
         limits.spend("n", 100, 120)
-    assert refused.value.code == PLAYED
+    assert refused.value.code == REPLAYED
     limits.spend("other", 130, 120)
     assert set(limits._nonces) == {"other"}, "what has expired is refused by its time, and forgotten here"
 

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from webhook.core.admission import codes
+from webhook.api import codes
 from webhook.core.admission.verdict import Verdict
 from webhook.core.kube.review import parse_review
 from webhook.core.policies.policy import Finding
@@ -122,7 +122,7 @@ def test_every_code_is_there_before_it_first_occurs():
         assert found(admission, "admission_findings_total", code=code, action="deny") == 0
     for code in codes.FAULTS:
         assert found(admission, "internal_errors_total", code=code) == 0
-    for code in codes.REFUSALS:
+    for code in codes.BROKER_DENIALS:
         assert found(broker, "key_releases_total", result="refused", code=code) == 0
     assert found(broker, "key_releases_total", result="released", code="") == 0
 

@@ -1,0 +1,58 @@
+"""References to protected models: which models an object leads to, and by which route."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from webhook.core.storage.model import UNKNOWN, Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProtectedRef:
+    """One model that an object leads to, and the route."""
+
+    model: Model
+    via: str
+    detail: str = ""
+
+
+UNRESOLVED = "unresolved"
+
+ProtectedRefs: TypeAlias = "tuple[ProtectedRef, ...]"
+
+
+def unresolved(detail: str) -> ProtectedRefs:
+    """Return the reference of an object that cannot be resolved."""
+    return (ProtectedRef(UNKNOWN, UNRESOLVED, detail),)
+
+
+def rerouted(refs: Iterable[ProtectedRef], via: str, detail: str = "") -> ProtectedRefs:
+    """Return the references with another route; an unresolved reference keeps its reason."""
+    return distinct(
+        [ref if ref.via == UNRESOLVED else ProtectedRef(ref.model, via, detail or ref.detail) for ref in refs]
+    )
+
+
+_DIRECTNESS = {"persistentVolumeClaim": 0, "persistentVolume": 1, "clone": 3, "snapshot": 4, UNRESOLVED: 5}
+
+
+def distinct(refs: Sequence[ProtectedRef]) -> ProtectedRefs:
+    """Return the most direct reference to each model; an unresolved one only if no model is known."""
+    if not refs:
+        return ()
+    best: dict[Model, ProtectedRef] = {}
+    for ref in refs:
+        existing = best.get(ref.model)
+        if existing is None or _rank(ref) < _rank(existing):
+            best[ref.model] = ref
+    if len(best) > 1 and UNKNOWN in best and best[UNKNOWN].via == UNRESOLVED:
+        del best[UNKNOWN]
+    return tuple(sorted(best.values()))
+
+
+def _rank(ref: ProtectedRef) -> tuple[int, str]:
+    return _DIRECTNESS.get(ref.via, 2), ref.detail
