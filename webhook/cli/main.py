@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from webhook.app.errors import UsageError
+from webhook.app.errors import ExitCode, IncompleteError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "access": "ask for access to weights, decide on requests, see where they stand",
     "agent": "the key sidecar of a pod",
+    "completion": "print the completion script of a shell",
     "broker": "the key broker of a cluster",
     "controller": "statuses, signatures on read-back, and the end of grants",
     "doctor": "examine a cluster, and say what to mend",
@@ -30,6 +34,8 @@ _COMMANDS = {
 # The commands that are packages, and the module of each that registers it.
 _PACKAGES = {"access": "access.commands", "report": "report.command"}
 
+_PROCESSES = frozenset({"agent", "broker", "controller", "serve"})
+
 
 class _Version(argparse.Action):
     """Looks the version up when it is asked for: that costs 4 MB, which a process that runs for months would keep."""
@@ -42,31 +48,57 @@ class _Version(argparse.Action):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 good, 1 a no (a denial, a failed check), 2 bad input."""
+    """Run one command and return its exit code: see `webhook.app.errors.ExitCode`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    completing = "_ARGCOMPLETE" in os.environ
+    if completing:
+        words = os.environ.get("COMP_LINE", "").split()[1:]
     parser = argparse.ArgumentParser(
-        prog="weightlock", description="Keeps AI model weights and GPUs in the hands of approved workloads."
+        prog="kubectl weightlock" if Path(sys.argv[0]).name == "kubectl-weightlock" else "weightlock",
+        description="Keeps AI model weights and GPUs in the hands of approved workloads.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and end")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     asked = next((word for word in words if not word.startswith("-")), "")
-    for name, summary in _COMMANDS.items():
+    for name, summary in sorted(_COMMANDS.items()):
         if name == asked:
             importlib.import_module(f"webhook.cli.{_PACKAGES.get(name, name)}").add_parser(commands)
         else:
             commands.add_parser(name, help=summary)
+    if completing:
+        import argcomplete  # noqa: PLC0415 - only a shell that completes needs it
+
+        argcomplete.autocomplete(parser)
     options = parser.parse_args(words)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
     except UsageError as error:
         print(f"weightlock {asked}: {error}", file=sys.stderr)
-        return 2
+        return ExitCode.USAGE
+    except IncompleteError as error:
+        print(f"weightlock {asked}: {error}", file=sys.stderr)
+        return ExitCode.INCOMPLETE
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+    except Exception as error:  # noqa: BLE001 - an internal error must not exit with the code of a verdict
+        return _internal_error(asked, error)
+
+
+def _internal_error(command: str, error: Exception) -> int:
+    """Report an internal error in one line; a process of the cluster, or WEIGHTLOCK_TRACEBACK=1, adds the traceback."""
+    if command in _PROCESSES or os.environ.get("WEIGHTLOCK_TRACEBACK"):
+        traceback.print_exception(error)
+    else:
+        print(
+            f"weightlock {command}: internal error ({type(error).__name__}); "
+            "set WEIGHTLOCK_TRACEBACK=1 for the traceback, and report it",
+            file=sys.stderr,
+        )
+    return ExitCode.INCOMPLETE
 
 
 if __name__ == "__main__":

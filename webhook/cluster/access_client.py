@@ -13,6 +13,7 @@ from webhook.api.base import API_VERSION
 from webhook.api.config import Cluster
 from webhook.cluster.client.api import ApiError, KubeApi
 from webhook.cluster.client.kubeconfig import namespace_of
+from webhook.cluster.client.pages import pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -85,12 +86,11 @@ class AccessClient:
         return str(answer["status"]["userInfo"]["username"])
 
     async def _list(self, resource: str, kind: str) -> list[Document]:
-        items: list[Document] = []
-        query = {"limit": str(_PAGE)}
-        while True:
-            page = await self._api.get(f"{_ROOT}/{resource}", query)
-            items += [{"apiVersion": API_VERSION, "kind": kind, **item} for item in page.get("items") or ()]
-            more = (page.get("metadata") or {}).get("continue")
-            if not more:
-                return items
-            query["continue"] = more
+        async def get(query: dict[str, str]) -> Document:
+            return await self._api.get(f"{_ROOT}/{resource}", query)
+
+        return [
+            {"apiVersion": API_VERSION, "kind": kind, **item}
+            async for page in pages(get, {}, size=_PAGE)
+            for item in page.get("items") or ()
+        ]

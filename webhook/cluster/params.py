@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.cluster.client.api import ApiError
-from webhook.cluster.client.backoff import Backoff
 from webhook.cluster.client.reflector import Reflector
 from webhook.core.admission.snapshot import NATIVE_POLICIES, POLICIES
+from webhook.core.kube.backoff import Backoff
 from webhook.core.kube.objects import group_kind
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import yaml
 
 from webhook.api.base import API_VERSION
 from webhook.api.duration import Duration
-from webhook.app.errors import UsageError
+from webhook.app.errors import ExitCode, IncompleteError, UsageError
 from webhook.cli.access import view
 from webhook.cli.access.ledger import Ledger
 from webhook.cli.access.suggest import rendered, requests_in, suggest
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     Online = Callable[["AccessClient"], Awaitable[int]]
 
 _WATCH_SECONDS = 2.0
+# Not found, conflict, invalid: the names or the content given are wrong.
+_BAD_INPUT = (404, 409, 422)
 _DECISIONS = {"approve": "Approve", "deny": "Deny", "revoke": "Revoke"}
 _UNFIT = re.compile(r"[^a-z0-9.-]+")
 
@@ -364,10 +366,12 @@ def _online(options: argparse.Namespace, run: Online) -> int:
     except ClusterError as error:
         raise UsageError(str(error)) from None
     except ApiError as error:
-        if error.status == 0:
+        if error.codes or error.status == 403:
+            print(_denial(error), file=sys.stderr)
+            return ExitCode.VERDICT
+        if error.status in _BAD_INPUT:
             raise UsageError(str(error)) from None
-        print(_denial(error), file=sys.stderr)
-        return 1
+        raise IncompleteError(str(error)) from None
 
 
 def _denial(error: ApiError) -> str:

@@ -6,14 +6,13 @@ Thin: it reads arguments, reads reports or has files judged, and prints what `re
 from __future__ import annotations
 
 import asyncio
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from webhook.app.errors import UsageError
+from webhook.app.errors import IncompleteError, UsageError
 from webhook.cli.report import view
 from webhook.cli.report.view import Filter, Findings, ordered
 from webhook.cli.state import add_state_arguments, load_source
@@ -73,8 +72,6 @@ def run(options: argparse.Namespace) -> int:
         )
     wanted = Filter(options.policy, options.code, options.action)
     findings = _offline(options) if options.state is not None else _online(options)
-    if findings is None:
-        return 1
     now = datetime.now(UTC)
     if options.would_deny:
         rows = view.refusals(findings, wanted)
@@ -105,8 +102,8 @@ def _offline(options: argparse.Namespace) -> Findings:
     return found
 
 
-def _online(options: argparse.Namespace) -> Findings | None:
-    """What the reports of the cluster say; None where the API server refused, which was then printed."""
+def _online(options: argparse.Namespace) -> Findings:
+    """Read the reports of the cluster. Raises `IncompleteError` if the API server rejects it."""
     from webhook.cluster.client.api import ApiError, ClusterError  # noqa: PLC0415 - the client takes long to import
     from webhook.cluster.reports.reader import ReportReader  # noqa: PLC0415
 
@@ -124,10 +121,7 @@ def _online(options: argparse.Namespace) -> Findings | None:
     except ClusterError as error:
         raise UsageError(str(error)) from None
     except ApiError as error:
-        if error.status != 403:
-            raise UsageError(str(error)) from None
-        print(f"Refused: {error}", file=sys.stderr)
-        return None
+        raise IncompleteError(str(error)) from None
 
 
 async def _read(options: argparse.Namespace, reader: ReportReader) -> Findings:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from webhook.cluster.client.api import ApiError, parse
-from webhook.cluster.client.backoff import Backoff
+from webhook.cluster.client.pages import pages
+from webhook.core.kube.backoff import Backoff
 from webhook.core.kube.objects import ObjectKey, key_of
 
 if TYPE_CHECKING:
@@ -126,19 +127,16 @@ class Reflector:
     async def _list(self) -> str:
         """Read all objects, page by page, and forget those that are no more; the list's resource version."""
         found: set[ObjectKey] = set()
-        query = {**self._selectors, "limit": str(PAGE)}
-        while True:
-            page = await self._api.get(self._path, query, seconds=LIST_SECONDS)
-            metadata, items = page.get("metadata"), page.get("items")
-            if not isinstance(metadata, dict) or not isinstance(items, list | None):
-                raise _GoneError("the answer to a list is no list")
-            for item in items or ():
+        metadata: Document = {}
+
+        async def get(query: dict[str, str]) -> Document:
+            return await self._api.get(self._path, query, seconds=LIST_SECONDS)
+
+        async for page in pages(get, self._selectors, size=PAGE):
+            metadata = page["metadata"]
+            for item in page.get("items") or ():
                 found.add(self._put(item))
             self._sink.changed()
-            more = metadata.get("continue")
-            if not more:
-                break
-            query["continue"] = more
             # A long list must not keep requests waiting.
             await asyncio.sleep(0)
         version = metadata.get("resourceVersion")

@@ -14,6 +14,7 @@ import yaml
 
 from webhook.api.base import API_VERSION
 from webhook.cluster.client.api import ApiError
+from webhook.cluster.client.pages import pages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -114,21 +115,20 @@ class Installation:
     async def items(self, path: str, **query: str) -> list[Document]:
         """Read all objects of a list, at most `MOST`. An unknown kind has none."""
         items: list[Document] = []
-        query_string = {"limit": str(_PAGE), **query}
-        while True:
-            try:
-                page = await self.api.get(path, query_string, seconds=self.seconds)
-            except ApiError as error:
-                if error.status == 404:
-                    return []
-                raise skipped(error) from None
-            items += page.get("items") or ()
-            more = (page.get("metadata") or {}).get("continue")
-            if not more:
-                return items
-            if len(items) >= MOST:
-                raise SkippedError(f"more than {MOST} {path.rpartition('/')[2]}")
-            query_string["continue"] = more
+
+        async def get(page_query: dict[str, str]) -> Document:
+            return await self.api.get(path, page_query, seconds=self.seconds)
+
+        try:
+            async for page in pages(get, query, size=_PAGE):
+                if len(items) >= MOST:
+                    raise SkippedError(f"more than {MOST} {path.rpartition('/')[2]}")
+                items += page.get("items") or ()
+        except ApiError as error:
+            if error.status == 404:
+                return []
+            raise skipped(error) from None
+        return items
 
     async def text(self, path: str) -> str:
         """Read the response of a path that is not JSON."""

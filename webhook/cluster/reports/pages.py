@@ -1,10 +1,10 @@
-"""All objects of one kind in one namespace, a page at a time, so that no more than a page is ever held."""
+"""All objects of one kind in one namespace, page by page, for a scan."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.cluster.client.api import ApiError
+from webhook.cluster.client.pages import pages
 from webhook.cluster.client.reflector import LIST_SECONDS
 
 if TYPE_CHECKING:
@@ -15,38 +15,18 @@ if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
 
 PAGE = 100
-_GONE = 410
 
 
 async def each(
     api: KubeApi, kind: ResourceKind, namespace: str, selectors: Mapping[str, str] | None = None
 ) -> AsyncIterator[Document]:
-    """Every object there is, in the order of names, as it stands when its page is read. Raises `ApiError`.
+    """Yield every object in the order of names, as it was when its page was read. Raises `ApiError`."""
 
-    A list that takes longer than the API server remembers is gone on with by the token it gives for that: then later
-    pages are newer than earlier ones, which a scan does not mind (KEP-365; k8s.io/apiserver
-    pkg/storage/etcd3/errors.go handleCompactedErrorForPaging).
-    """
-    query = {**(selectors or {}), "limit": str(PAGE)}
-    while True:
-        try:
-            page = await api.get(kind.path(namespace), query, seconds=LIST_SECONDS)
-        except ApiError as error:
-            if error.status != _GONE or not error.more or error.more == query.get("continue"):
-                raise
-            query["continue"] = error.more
-            continue
-        items = page.get("items")
-        metadata = page.get("metadata")
-        if not isinstance(metadata, dict) or not isinstance(items, list | None):
-            raise ApiError(0, "BadAnswer", "the answer to a list is no list")
-        del page
-        # Turned round so that each can be dropped as soon as it is done with.
-        pending = list(reversed(items or ()))
-        del items
+    async def get(query: dict[str, str]) -> Document:
+        return await api.get(kind.path(namespace), query, seconds=LIST_SECONDS)
+
+    async for page in pages(get, selectors or {}, size=PAGE, expired=True):
+        # Reversed, and removed from the page, so that each object is released after use.
+        pending = list(reversed(page.pop("items", None) or ()))
         while pending:
             yield kind.stripped(pending.pop())
-        more = metadata.get("continue")
-        if not isinstance(more, str) or not more:
-            return
-        query["continue"] = more

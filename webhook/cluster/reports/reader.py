@@ -9,6 +9,7 @@ from urllib.parse import quote
 from webhook.api.config import Cluster
 from webhook.cluster.client.api import ApiError, KubeApi
 from webhook.cluster.client.kubeconfig import namespace_of
+from webhook.cluster.client.pages import pages
 from webhook.cluster.reports.store import installed
 from webhook.core.reports.documents import NAME, SELECTOR
 
@@ -48,15 +49,16 @@ class ReportReader:
         if namespace is not None:
             found = await self._get(kind.path(quote(namespace, safe="")))
             return [found] if found is not None else []
-        items: list[Document] = []
-        query = {"limit": str(_PAGE), "labelSelector": SELECTOR}
-        while True:
-            page = await self._api.get(kind.path(), query)
-            items += [item for item in page.get("items") or () if item["metadata"]["name"] == NAME]
-            more = (page.get("metadata") or {}).get("continue")
-            if not more:
-                return items
-            query["continue"] = more
+
+        async def get(query: dict[str, str]) -> Document:
+            return await self._api.get(kind.path(), query)
+
+        return [
+            item
+            async for page in pages(get, {"labelSelector": SELECTOR}, size=_PAGE)
+            for item in page.get("items") or ()
+            if item["metadata"]["name"] == NAME
+        ]
 
     async def whole(self, kind: ReportApi) -> Document:
         """Our report of the cluster; empty where there is none, or where one may not read it."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NoReturn
 from webhook.api.codes import UNEVALUABLE
 from webhook.cluster.cache import PODS
 from webhook.cluster.client.api import ApiError
-from webhook.cluster.client.backoff import Backoff
 from webhook.cluster.client.discovery import Discovery
 from webhook.cluster.reports.owners import Owners
 from webhook.cluster.reports.pace import Pace
@@ -24,6 +23,7 @@ from webhook.cluster.reports.store import ReportStore
 from webhook.core.admission.provider import NotReadyError, UnresolvedError, evaluate
 from webhook.core.admission.replay import account_of, creation_of
 from webhook.core.admission.validate import internal_error
+from webhook.core.kube.backoff import Backoff
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.review import BadReviewError
 from webhook.core.kube.time import format_time

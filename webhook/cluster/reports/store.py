@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from webhook.cluster.client.api import ApiError
+from webhook.cluster.client.pages import pages
 from webhook.core.reports.documents import APIS, NAME, SELECTOR, ReportApi
 
 if TYPE_CHECKING:
@@ -93,13 +94,10 @@ class ReportStore:
         return removed
 
     async def _each(self, path: str) -> AsyncIterator[Document]:
-        query = {"limit": str(_PAGE), "labelSelector": SELECTOR}
-        while True:
-            page = await self._api.request("GET", path, query, accept=_METADATA_ONLY)
+        async def get(query: dict[str, str]) -> Document:
+            return await self._api.request("GET", path, query, accept=_METADATA_ONLY)
+
+        async for page in pages(get, {"labelSelector": SELECTOR}, size=_PAGE):
             for item in page.get("items") or ():
                 if isinstance(item, dict):
                     yield item
-            more = (page.get("metadata") or {}).get("continue")
-            if not more:
-                return
-            query["continue"] = more

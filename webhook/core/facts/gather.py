@@ -74,11 +74,11 @@ def _host_paths(pod: PodView, here: Context) -> Iterator[HostPath]:
             claim_name = f"{text_at(object_at(pod.template.pod, 'metadata', ''), 'name', '')}-{name}"
             volumes = volumes_of_spec(here.namespace, spec, {**metadata, "name": claim_name}, here.finder)
             yield from _behind(pod, name, volumes, f"{where}.ephemeral", here)
-    for name, claim in pod.template.extra_claims.items():
+    for name, extra in pod.template.extra_claims.items():
         where = f"volumeClaimTemplates[{name}]"
-        volumes = volumes_of_spec(here.namespace, claim.spec, {"name": claim.name}, here.finder)
+        volumes = volumes_of_spec(here.namespace, extra.spec, {"name": extra.name}, here.finder)
         yield from _behind(pod, name, volumes, where, here)
-        volumes = volumes_of_claims_named(here.namespace, claim.name, here.finder)
+        volumes = volumes_of_claims_named(here.namespace, extra.name, here.finder)
         yield from _behind(pod, name, volumes, where, here)
 
 

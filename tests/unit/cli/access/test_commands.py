@@ -191,12 +191,12 @@ def test_a_denial_shows_its_causes(cluster, capsys):
     ]
 
 
-def test_an_unreachable_cluster_is_bad_input_and_an_unknown_request_a_no(cluster, capsys, tmp_path):
-    assert run(capsys, "approve", "nothing")[0] == 1
+def test_an_unreachable_cluster_is_incomplete_and_an_unknown_request_bad_input(cluster, capsys, tmp_path):
+    assert run(capsys, "approve", "nothing")[0] == 2
     assert run(capsys, "list", "--context", "gone")[0] == 2
     assert run(capsys, "list", "--kubeconfig", str(tmp_path / "none"))[0] == 2
     cluster.refusal = ApiError(0, "Unreachable", "the API server cannot be reached")
-    assert run(capsys, "request", "atlas-70b", "--reason", "evals")[0] == 2
+    assert run(capsys, "request", "atlas-70b", "--reason", "evals")[0] == 3
 
 
 @pytest.mark.parametrize(

@@ -243,11 +243,11 @@ def test_nothing_to_read_is_said(cluster, capsys, kinds, said):
 @pytest.mark.parametrize(
     ("refusal", "code", "said"),
     [
-        (ApiError(403, "Forbidden", "alice cannot list"), 1, "Refused: alice cannot list"),
-        (ApiError(0, "Unreachable", "gone away"), 2, "gone away"),
+        (ApiError(403, "Forbidden", "alice cannot list"), 3, "alice cannot list"),
+        (ApiError(0, "Unreachable", "gone away"), 3, "gone away"),
     ],
 )
-def test_what_the_api_server_refuses_is_said(cluster, capsys, refusal, code, said):
+def test_a_report_that_cannot_be_read_is_not_a_finding(cluster, capsys, refusal, code, said):
     cluster.refusal = refusal
     assert main(["report"]) == code
     assert said in capsys.readouterr().err
