@@ -62,6 +62,7 @@ DECIDED_LATER: Final = _reason("WL105", "Warning: decided when pods are created"
 EXPOSES_WEIGHTS: Final = _reason("WL111", "Storage that would expose protected weights", Category.WEIGHTS)
 COPIES_WEIGHTS: Final = _reason("WL112", "Pod that copies protected weights", Category.WEIGHTS)
 ESCAPES_SANDBOX: Final = _reason("WL113", "Pod could escape its sandbox", Category.WEIGHTS)
+NODE_VOLUME: Final = _reason("WL114", "Volume onto paths of the node", Category.WEIGHTS)
 INTERACTIVE_ACCESS: Final = _reason(
     "WL121", "No interactive access to pods that read weights", Category.WEIGHTS
 )
@@ -78,6 +79,10 @@ DEVICE_BYPASS: Final = _reason(
 SCHEDULER_BYPASS: Final = _reason(
     "WL203", "Pod that bypasses the scheduler or uses admin access to devices", Category.DEVICES
 )
+SHARED_DEVICES: Final = _reason(
+    "WL204", "Shared accelerators for a model that excludes them", Category.DEVICES
+)
+UNRESOLVED_CLAIM: Final = _reason("WL205", "Device claim that does not exist yet", Category.DEVICES)
 
 SIDECAR_MODIFIED: Final = _reason("WL301", "Key sidecar missing or modified", Category.KEYS)
 RESERVED_NAME: Final = _reason("WL302", "Reserved name", Category.KEYS)

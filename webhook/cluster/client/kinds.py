@@ -105,7 +105,7 @@ HELD = (
 
 # Fetched when asked for; other kinds are looked up in the API server's discovery.
 FETCHED = (
-    _kind("v1", "Pod", drop=("status",)),
+    _kind("v1", "Pod"),
     _kind("v1", "ConfigMap"),
     _kind("v1", "ServiceAccount"),
 )

@@ -18,7 +18,8 @@ class WeightUse:
     ``nfs``, ``image``, ``clone``, ``snapshot``, ``uri``, ``secret``, ``identity``, ``memoryImage``, ``unresolved`` (the
     reference cannot be resolved) or ``unproven`` (the storage is not provably other storage). ``containers`` are the
     names of those that mount it. ``exclusive_devices``: the model requires that its readers do not share their
-    accelerators. ``forbidden``: the ModelWeights allows no memory image.
+    accelerators. ``forbidden``: the ModelWeights allows no memory image. ``missing``: a referenced object does not exist
+    yet.
     """
 
     model: str
@@ -30,6 +31,7 @@ class WeightUse:
     detail: str = ""
     exclusive_devices: bool = False
     forbidden: bool = False
+    missing: bool = False
 
     def as_cel(self) -> dict[str, Any]:
         """The value a policy sees as an item of ``weights``."""
