@@ -16,6 +16,7 @@ from webhook.cel.authz import Answers, UnansweredError
 from webhook.core.access.change import validate_change
 from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
+from webhook.core.admission import open_account
 from webhook.core.admission.definitions import check_definition
 from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.requests import (
@@ -55,6 +56,8 @@ _UNREADABLE = Finding(
     "set spec.securityContext.fsGroup, or use the same runAsUser for all containers",
     action="Warn",
 )
+# A pod without a service account, for a template whose account is not known yet.
+_DEFAULT_ACCOUNT: dict[str, object] = {"spec": {}}
 _NAMESPACE = GroupVersionName("", "v1", "Namespace")
 
 
@@ -76,7 +79,14 @@ def validate(
         )
     judge = _Validation(request, snapshot, fetched, now, clock)
     try:
-        findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
+        findings = [
+            *judge.policies(),
+            *judge.injection(),
+            *judge.deferred(),
+            *judge.open_accounts(),
+            *judge.access(),
+            *check_definition(request),
+        ]
     except MalformedObjectError as error:
         fix = "correct the object: `kubectl explain` shows the fields"
         findings = [Finding(codes.MALFORMED_OBJECT, _OURS, f"cannot evaluate the object: {error}", fix)]
@@ -131,6 +141,7 @@ class _Validation:
         self.timings: list[tuple[str, str, float | None]] = []
         self._clock = clock
         self._facts: tuple[TemplateFacts, ...] | None = None
+        self._open_accounts: list[TemplateFacts] = []
 
     def policies(self) -> list[Finding]:
         """Return every violation of every matching policy."""
@@ -229,6 +240,35 @@ class _Validation:
                 return [_UNREADABLE]
         return []
 
+    def deferred(self) -> list[Finding]:
+        """Warn of the decisions that follow when the pods of a template are created."""
+        return [
+            Finding(item.code, _OURS, item.sentence, action="Warn", path=facts.path)
+            for facts in self._facts or ()
+            for item in facts.deferred
+        ]
+
+    def _with_open_account(self, facts: TemplateFacts) -> TemplateFacts:
+        """Return the facts that do not depend on the unknown service account, and note if it needs a decision."""
+        active = self.snapshot.access.active(self.now)
+        kept = open_account.defer(facts, self.request, active)
+        if facts.deferred or kept.facts.weights != facts.facts.weights:
+            self._open_accounts.append(kept)
+        return kept
+
+    def open_accounts(self) -> list[Finding]:
+        """Deny a requester whose pods could run as a granted account that the requester is not allowed to use."""
+        if self.request.dry_run or not self._open_accounts:
+            return []
+        active = self.snapshot.access.active(self.now)
+        findings: list[Finding] = []
+        for facts in self._open_accounts:
+            try:
+                findings += open_account.violations(facts, self.request, active, self.answers)
+            except UnansweredError:
+                continue
+        return findings
+
     def _tampering(self) -> list[Finding]:
         fix = "do not modify the key sidecar or its volumes; delete and recreate the pod instead"
         old = self.request.old_object or {"spec": {}}
@@ -265,7 +305,10 @@ class _Validation:
     def _templates(self) -> tuple[TemplateFacts, ...]:
         """Return the facts, gathered once for the policies and the injection."""
         if self._facts is None:
-            self._facts = gather(self.request, self.snapshot, self.lookup)
+            self._facts = tuple(
+                facts if facts.has_account else self._with_open_account(facts)
+                for facts in gather(self.request, self.snapshot, self.lookup)
+            )
         return self._facts
 
     def _bindings(
@@ -280,10 +323,12 @@ class _Validation:
                 pod = document
         if facts.facts.escapes or facts.facts.devices:
             self.answers.related = facts.facts.exceptions()
-        subject = subject_of(request, facts.pod, self.snapshot.settings)
-        grants = self.snapshot.access.for_subject(
-            subject.username, subject.account_key, request.namespace, self.now
+        # An embedded object may have another namespace than the object that contains it.
+        namespace = facts.workload["namespace"] if facts.workload is not None else request.namespace
+        subject = subject_of(
+            request, facts.pod if facts.has_account else _DEFAULT_ACCOUNT, self.snapshot.settings, namespace
         )
+        grants = self.snapshot.access.for_subject(subject.username, subject.account_key, namespace, self.now)
         return Bindings(
             {
                 "object": document,
