@@ -241,11 +241,11 @@ def test_the_worker_is_replaced_before_the_kernel_ends_it(render, limits, expect
 
     def above(part="webhook", **config):
         text = render(**values, config=config)["ConfigMap", "weightlock-config"]["data"][f"{part}.yaml"]
-        return BrokerConfig.model_validate(yaml.safe_load(text)).replace_above_mib
+        return BrokerConfig.model_validate(yaml.safe_load(text)).worker_memory_limit_mib
 
     assert above() == expected
     assert above("broker") == 0
-    assert above(replaceAboveMib=100) == 100
+    assert above(workerMemoryLimitMiB=100) == 100
 
 
 def test_every_file_a_configuration_names_is_mounted(render):

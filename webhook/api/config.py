@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from webhook.api.access import AccessSettings
 from webhook.api.authorities import parse_authorities
 from webhook.api.base import Name, Pattern, Schema
+from webhook.api.operators import PRESETS
 
 _DAY = 86400.0
 _STEP = r"(?:[A-Za-z0-9_-]+|\*)"
@@ -23,6 +24,9 @@ _PARTS = (
     "image", "modelAddress", "podSpec", "podTemplate", "serviceAccount", "volumeSource", "volumes",
 )  # fmt: skip
 _TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::(?:{'|'.join(_PARTS)}))?")
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def _template_path(text: str) -> str:
@@ -97,11 +101,42 @@ class WorkloadKind(Schema):
     )
 
 
+class Operator(Schema):
+    """An operator that writes pods: a preset elsewhere than in its default namespace, or one without a preset."""
+
+    name: Name = Field(description="name of a preset, or any other name with accounts and owns")
+    namespace: str = Field(default="", max_length=63, description="empty: that of the preset")
+    accounts: list[Name] = Field(
+        default_factory=list,
+        max_length=16,
+        description="names of service accounts; empty: those of the preset",
+    )
+    owns: list[Name] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Kind.group of the owners of its pods; empty: as in the preset",
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.name not in PRESETS and not (self.namespace and self.accounts and self.owns):
+            known = ", ".join(sorted(PRESETS))
+            raise ValueError(f"{self.name!r:.80} is not a preset ({known}): set namespace, accounts and owns")
+        return self
+
+
+def _operator(value: Any) -> Any:
+    """A preset by name alone."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 class Injection(Schema):
     """The key sidecar that Weightlock adds to pods that read weights."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"formerImages": "previousImages"}
+
     image: Name = "ghcr.io/weightlock/weightlock:0.2.0"
-    former_images: list[Name] = Field(
+    previous_images: list[Name] = Field(
         default_factory=list,
         max_length=16,
         description="images of earlier versions: pods that run with one keep their keys, new pods never get one",
@@ -257,6 +292,14 @@ class Settings(Schema):
             f"system:serviceaccount:kube-system:{name}" for name in _WORKLOAD_CONTROLLERS
         ],
         description="identities that write pods on behalf of a workload; the pod's service account is judged instead",
+    )
+    operators: list[
+        Annotated[Operator, BeforeValidator(_operator, json_schema_input_type=Operator | str)]
+    ] = Field(
+        default_factory=list,
+        max_length=128,
+        description="operators that write pods for custom resources, by preset such as jobset or kuberay. A pod that "
+        "one writes for an object of a kind that it owns is decided by the pod's service account",
     )
     devices: list[DeviceVendor] = Field(default_factory=_default_vendors)
     harmless_resources: list[Pattern] = Field(
@@ -467,6 +510,8 @@ class Reports(Schema):
 class Config(Schema):
     """The whole file. ``embedded`` names a state directory and then no cluster is used."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"replaceAboveMib": "workerMemoryLimitMiB"}
+
     listen: Listen = Field(default_factory=Listen)
     metrics_listen: Listen | None = Field(
         default=None, description="plain HTTP for metrics and health; off by default"
@@ -508,8 +553,11 @@ class Config(Schema):
     supervise: bool = Field(
         default=True, description="judge in a child process, and replace it should it hang or die"
     )
-    replace_above_mib: int = Field(
-        default=0, ge=0, description="replace the child process when it holds more memory than this; 0: never"
+    worker_memory_limit_mib: int = Field(
+        default=0,
+        ge=0,
+        alias="workerMemoryLimitMiB",
+        description="memory in MiB above which the worker process is replaced; 0: never",
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tracing: Tracing = Field(default_factory=Tracing)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from webhook.app.errors import UsageError
+from webhook.cli.explain_kind import explain_kinds
 from webhook.cli.review import add_review_arguments, documents_of, report_errors, requester_of
 from webhook.cli.state import load_source
 from webhook.core.admission.messages import fix_of, sentence
@@ -43,13 +44,19 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--all", action="store_true", help="also rules that hold and policies that do not apply"
     )
+    parser.add_argument(
+        "--kind",
+        action="store_true",
+        help="the files are CustomResourceDefinitions: print the pods that their schemas show",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Explain every document, or print the section on a reason code."""
-    if len(options.files) == 1 and _CODE.fullmatch(options.files[0]) and not Path(options.files[0]).exists():
-        return _print_section(options.files[0])
+    other = _without_review(options)
+    if other is not None:
+        return other
     documents = list(documents_of(options))
     requester = requester_of(options, documents)
     if not documents:
@@ -76,6 +83,15 @@ def run(options: argparse.Namespace) -> int:
     if errors:
         return 2
     return 0 if all(item.verdict.allowed for item in explanations) else 1
+
+
+def _without_review(options: argparse.Namespace) -> int | None:
+    """Explain schemas or a reason code, which need no review. None for documents."""
+    if options.kind:
+        return explain_kinds(options)
+    if len(options.files) == 1 and _CODE.fullmatch(options.files[0]) and not Path(options.files[0]).exists():
+        return _print_section(options.files[0])
+    return None
 
 
 def _print_section(code: str) -> int:

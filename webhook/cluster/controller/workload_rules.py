@@ -1,7 +1,7 @@
 """Extends the validating webhook's rules by the kinds whose CRDs show a pod.
 
 The leader calls `reconcile` in its loop, once the snapshot includes a new or deleted CRD. A change replaces all
-rules of one webhook in one write, so admission has no gap. The rest of the configuration belongs to the drift controller.
+rules of one webhook in one write, so admission has no gap. All other fields belong to the drift controller.
 """
 
 from __future__ import annotations

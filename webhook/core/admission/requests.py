@@ -78,7 +78,7 @@ def injection_plan(
     if not request.running:
         return expected
     hidden = of_earlier_versions(expected.hidden)
-    return replace(expected, images=frozenset(injection.former_images), hidden=hidden, running=True)
+    return replace(expected, images=frozenset(injection.previous_images), hidden=hidden, running=True)
 
 
 def bounds_of(request: AdmissionRequest, snapshot: Snapshot) -> Bounds:

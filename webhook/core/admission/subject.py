@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.admission.controllers import writes_for_owner
 from webhook.core.kube.fields import object_at, text_at
 
 if TYPE_CHECKING:
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
 
     from webhook.api.config import Settings
     from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import Lookup
     from webhook.core.kube.review import AdmissionRequest
+    from webhook.core.workloads.templates import WorkloadTable
 
 # k8s.io/api/core/v1 types.go, SecretTypeServiceAccountToken and ServiceAccountNameKey.
 TOKEN_SECRET = "kubernetes.io/service-account-token"  # noqa: S105 - a type of Secret
@@ -40,7 +43,12 @@ class Subject:
 
 
 def subject_of(
-    request: AdmissionRequest, pod: Document | None, settings: Settings, namespace: str | None = None
+    request: AdmissionRequest,
+    pod: Document | None,
+    settings: Settings,
+    workloads: WorkloadTable,
+    lookup: Lookup,
+    namespace: str | None = None,
 ) -> Subject:
     """Return the subject to evaluate. ``pod`` is the pod or template of the request, or None.
 
@@ -52,7 +60,7 @@ def subject_of(
     if not account:
         return Subject(user.username, user.groups, user.extra)
     key = (namespace, account)
-    if pod is not None and written_by_controller(request, settings):
+    if pod is not None and writes_for_owner(request, settings, workloads, lookup, account):
         username = f"system:serviceaccount:{namespace}:{account}"
         return Subject(username, groups_of_account(namespace), {}, account, key)
     return Subject(user.username, user.groups, user.extra, account, key)
@@ -83,15 +91,3 @@ def _token_account(request: AdmissionRequest) -> str:
         return ""
     annotations = object_at(object_at(document, "metadata", ""), "annotations", "metadata")
     return text_at(annotations, TOKEN_SECRET_ACCOUNT, "metadata.annotations")
-
-
-def written_by_controller(request: AdmissionRequest, settings: Settings) -> bool:
-    """Report whether a workload controller writes an object that has a controller as its owner."""
-    if request.user.username not in settings.controllers or request.object is None:
-        return False
-    metadata = request.object.get("metadata")
-    owners = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
-    if not isinstance(owners, list):
-        # A controller writes the status and annotations of a Deployment, which has no owner.
-        return request.operation == "UPDATE"
-    return any(isinstance(owner, dict) and owner.get("controller") is True for owner in owners)

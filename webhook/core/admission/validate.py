@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from webhook.api import codes
+from webhook.api.base import GROUP
 from webhook.cel import Bindings
 from webhook.cel.ast import managed_fields
 from webhook.cel.authz import Answers, UnansweredError
@@ -17,6 +18,7 @@ from webhook.core.access.change import validate_change
 from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
 from webhook.core.admission import open_account
+from webhook.core.admission.controllers import unlisted_operators
 from webhook.core.admission.definitions import check_definition
 from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.requests import (
@@ -225,6 +227,7 @@ class _Validation:
         if request.operation not in _WRITES or request.resource.name == "pods":
             return []
         bounds = bounds_of(request, self.snapshot)
+        findings = self._unlisted_operators()
         for template in self._facts or ():
             if template.pod is None or template.unchanged or not template.facts.weights:
                 continue
@@ -233,12 +236,11 @@ class _Validation:
             )
             if expected.undeliverable:
                 error = expected.undeliverable[0]
-                return [
-                    Finding(codes.UNDELIVERABLE, _OURS, f"pods will be denied: {error}", error.fix, "Warn")
-                ]
+                text = f"pods will be denied: {error}"
+                return [*findings, Finding(codes.UNDELIVERABLE, _OURS, text, error.fix, "Warn")]
             if inject.may_be_unreadable(template.pod, expected, injection):
-                return [_UNREADABLE]
-        return []
+                return [*findings, _UNREADABLE]
+        return findings
 
     def deferred(self) -> list[Finding]:
         """Warn of the decisions that follow when the pods of a template are created."""
@@ -268,6 +270,27 @@ class _Validation:
             except UnansweredError:
                 continue
         return findings
+
+    def _unlisted_operators(self) -> list[Finding]:
+        """A warning where the operator's pods would be decided by the operator's own access."""
+        kind = self.request.kind
+        name = f"{kind.name}.{kind.group}" if kind.group else kind.name
+        requested = any(
+            template.pod is not None
+            and not template.unchanged
+            and (template.facts.weights or template.facts.devices)
+            for template in self._facts or ()
+        )
+        presets = unlisted_operators(name, self.snapshot.settings) if requested else None
+        if presets is None:
+            return []
+        hint = (
+            f"add {' or '.join(presets)} to settings.operators"
+            if presets
+            else "add its operator to settings.operators"
+        )
+        message = f"no listed operator owns {kind.name}: its pods may be denied; {hint}"
+        return [Finding(codes.OPERATOR_NOT_LISTED, _OURS, message, hint, action="Warn")]
 
     def _tampering(self) -> list[Finding]:
         fix = "do not modify the key sidecar or its volumes; delete and recreate the pod instead"
@@ -322,11 +345,18 @@ class _Validation:
             if pod is request.object:
                 pod = document
         if facts.facts.escapes or facts.facts.devices:
-            self.answers.related = facts.facts.exceptions()
+            self.answers.related = {
+                (GROUP, resource): names for resource, names in facts.facts.exceptions().items()
+            }
         # An embedded object may have another namespace than the object that contains it.
         namespace = facts.workload["namespace"] if facts.workload is not None else request.namespace
         subject = subject_of(
-            request, facts.pod if facts.has_account else _DEFAULT_ACCOUNT, self.snapshot.settings, namespace
+            request,
+            facts.pod if facts.has_account else _DEFAULT_ACCOUNT,
+            self.snapshot.settings,
+            self.snapshot.workloads,
+            self.lookup,
+            namespace,
         )
         grants = self.snapshot.access.for_subject(subject.username, subject.account_key, namespace, self.now)
         return Bindings(

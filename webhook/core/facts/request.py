@@ -19,9 +19,10 @@ from webhook.core.facts.memory_images import VIA, checkpointed
 from webhook.core.facts.model import Deferred, Escape, Facts, TemplateFacts, WeightUse
 from webhook.core.facts.object_stores import gather_custom
 from webhook.core.facts.pod import CONTAINER_FIELDS
-from webhook.core.facts.storage import gather_object, is_custom
+from webhook.core.facts.storage import copies_models, gather_object, is_custom
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at, without_nulls
 from webhook.core.kube.objects import MissingObjectError
+from webhook.core.workloads.executable import changes_execution
 from webhook.core.workloads.templates import PodTemplate
 
 # Kinds of these groups are decoded into types, which drops nulls.
@@ -81,11 +82,18 @@ class _Request:
         if (request.resource.name, request.subresource) in (("pods", "binding"), ("bindings", "")):
             return (self._binding(request.object),)
         if self.kind in self.workloads:
-            return self._templates(request.object)
+            templates = self._templates(request.object)
+            # A copy of a model needs `store` from its writer, also if pods of its own make it.
+            return (*templates, self._object(request.object)) if copies_models(self.kind) else templates
+        return (self._object(request.object),)
+
+    def _object(self, document: Document) -> TemplateFacts:
+        """Return the facts of an object beside any pod: what it exposes to others."""
+        request = self.request
         old = request.old_object if request.operation == "UPDATE" else None
         facts = gather_object(
             self.kind,
-            request.object,
+            document,
             old,
             request.namespace,
             self.lookup,
@@ -94,7 +102,7 @@ class _Request:
             request.user.username,
         )
         result = TemplateFacts("", None, None, facts)
-        return (_without_missing(result, _IF_REAL) if request.dry_run else result,)
+        return _without_missing(result, _IF_REAL) if request.dry_run else result
 
     def _templates(self, document: Document) -> tuple[TemplateFacts, ...]:
         request = self.request
@@ -106,6 +114,10 @@ class _Request:
                 old.path: old
                 for old in self.workloads.templates(request.old_object, group, kind, self.lookup)
             }
+            whole = {path for path, old in existing.items() if not old.partial}
+            if changes_execution(document, request.old_object, group, whole):
+                # What the pods run may have changed, although their templates have not.
+                existing = {}
         templates: list[TemplateFacts] = []
         incomplete: MissingObjectError | None = None
         for template in self.workloads.templates(document, group, kind, self.lookup):
@@ -121,6 +133,8 @@ class _Request:
             uses += self._checkpoints(templates)
         known = {use.model for template in templates for use in template.facts.weights}
         uses = tuple(use for use in uses if use.via == VIA or use.model not in known)
+        if copies_models(self.kind):
+            return tuple(templates)
         if uses and templates:
             first = templates[0]
             weights = tuple(sorted({*first.facts.weights, *uses}))

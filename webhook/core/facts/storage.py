@@ -7,7 +7,7 @@ an alias is denied before a pod uses it.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from webhook.api.base import GROUP
 from webhook.core.facts.context import Context, context
@@ -83,6 +83,11 @@ def _reader(kind: str) -> Callable[[Document, Context], Facts] | None:
     if is_custom(group):
         return lambda document, here: Facts(tuple(sorted(set(gather_custom(document, here)))))
     return None
+
+
+def copies_models(kind: str) -> bool:
+    """Report whether the operator of a kind copies what the kind names to storage that others can read."""
+    return kind in _READERS or kind in _CACHES
 
 
 def is_custom(group: str) -> bool:
@@ -294,4 +299,14 @@ _READERS: dict[str, Callable[[Document, Context], Facts]] = {
 
 _DEVICE_KINDS = frozenset(
     kind for kind in _READERS if kind.endswith(".resource.k8s.io") or kind == "PersistentVolume"
+)
+# Caches of models: KServe, NVIDIA NIM, Fluid.
+_CACHES: Final = frozenset(
+    {
+        "LocalModelCache.serving.kserve.io",
+        "LocalModelNamespaceCache.serving.kserve.io",
+        "NIMCache.apps.nvidia.com",
+        "Dataset.data.fluid.io",
+        "DataLoad.data.fluid.io",
+    }
 )

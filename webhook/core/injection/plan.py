@@ -248,7 +248,7 @@ def hide_devices_in_ephemeral(
 
 
 def _hidden(pod: Document, facts: Facts) -> Mapping[str, tuple[Document, ...]]:
-    """The variables that hide devices, by container."""
+    """Return the variables that hide devices, by container."""
     if is_windows(_spec(pod)):
         return _NOTHING_HIDDEN
     variables = hidden_variables(facts)

@@ -439,7 +439,7 @@ def test_injection_is_idempotent_and_changes_no_input(document, weights):
 def test_a_pod_that_runs_may_have_the_sidecar_of_an_earlier_version_and_a_new_one_may_not():
     old, new = "registry.example.com/weightlock:1", "registry.example.com/weightlock:2"
     running = injected(pod(), Facts((USE,)), Injection(image=old))[0]
-    wanted = plan.plan(pod(), Facts((USE,)), MODELS, Injection(image=new, former_images=[old]), NOW)
+    wanted = plan.plan(pod(), Facts((USE,)), MODELS, Injection(image=new, previous_images=[old]), NOW)
     assert plan.patch(running, wanted), "whoever creates a pod does not choose the version"
     judged_again = replace(wanted, images=frozenset({old}))
     assert plan.patch(running, judged_again) == ()
