@@ -58,7 +58,7 @@ def controller():
     made.certificates.kept.known = frozenset()
     made.leader.leading = True
     made.stats.drifted = made.stats.drifted_definitions = 0
-    made.stats.last_round = made.scanner.last_complete = 1.7e9
+    made.stats.last_reconcile = made.scanner.last_complete = 1.7e9
     return controller_metrics.metrics(made)
 
 

@@ -398,9 +398,13 @@ class Callers(Schema):
 class Signing(Schema):
     """Ed25519 keys, in PEM files, without which no access request or approval counts on a cluster."""
 
-    key: str = Field(default="", description="the private key; its public half counts always")
+    key: str = Field(default="", description="the private key; its public key is always trusted")
     keys: str = Field(
-        default="", description="public keys that count besides, one after another: keys being rotated"
+        default="", description="additional trusted public keys, concatenated, for a key rotation"
+    )
+    stamp_key: str = Field(
+        default="",
+        description="key of at least 32 bytes, shared by webhook and controller: authenticates stamped objects",
     )
 
 
@@ -485,7 +489,10 @@ class KeySecrets(Schema):
     signing: str = Field(
         default="",
         max_length=253,
-        description="is given signing.key, with which the controller then signs, and signing.pub",
+        description="receives signing.key, with which the controller signs, and signing.pub",
+    )
+    stamp: str = Field(
+        default="", max_length=253, description="receives key, with which the webhook stamps access objects"
     )
     challenge: str = Field(
         default="", max_length=253, description="is given key, under which brokers make their nonces"

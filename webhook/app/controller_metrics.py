@@ -12,8 +12,8 @@ from webhook.server.metrics.registry import FAULTS_HELP, HELP, OWN_FAULT, Gauge,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from webhook.cluster.controller.progress import ControllerStats
     from webhook.cluster.controller.run import Controller
+    from webhook.cluster.controller.stats import ControllerStats
     from webhook.server.metrics.registry import Value
 
 
@@ -41,14 +41,14 @@ def metrics(controller: Controller) -> Registry:
             Gauge(
                 "weightlock_controller_reconcile",
                 "Total reconciles, by result.",
-                lambda: {"ok": stats.rounds, "failed": stats.failed_rounds},
+                lambda: {"ok": stats.reconciles, "failed": stats.failed_reconciles},
                 "result",
                 kind="counter",
             ),
             Gauge(
                 "weightlock_controller_last_reconcile_timestamp_seconds",
                 "Time of this replica's last successful reconcile, in Unix seconds (absent before the first).",
-                lambda: stats.last_round,
+                lambda: stats.last_reconcile,
             ),
             Gauge(
                 "weightlock_webhook_configurations_restored",

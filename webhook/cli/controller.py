@@ -81,7 +81,7 @@ async def _control(
             made = await stack.enter_async_context(_shared_keys(config, told))
             if told.is_set():
                 return
-            signer, verifier = load_signing(config.signing, made)
+            signer, verifier = load_signing(config.signing, *made)
             controller = await stack.enter_async_context(
                 Controller.running(config, signer, verifier, expected)
             )
@@ -101,18 +101,18 @@ async def _control(
 
 
 @asynccontextmanager
-async def _shared_keys(config: Config, told: asyncio.Event) -> AsyncIterator[bytes]:
-    """The signing key, once the shared keys are there, which are kept while the context lasts.
+async def _shared_keys(config: Config, told: asyncio.Event) -> AsyncIterator[tuple[bytes, bytes]]:
+    """Wait for the shared keys and maintain them while the context is open; yield the signing and the stamp key.
 
-    It is empty where it comes from a file, and where a stop was asked first.
+    A key is empty if it comes from a file, or if the process stops first.
     """
     from webhook.cluster.client.api import KubeApi  # noqa: PLC0415 - the client takes long to import
     from webhook.cluster.controller.keys import Keys  # noqa: PLC0415
     from webhook.cluster.controller.secrets import Secrets  # noqa: PLC0415
 
     settings = config.controller.keys
-    if not settings.signing and not settings.challenge:
-        yield b""
+    if not settings.signing and not settings.challenge and not settings.stamp:
+        yield b"", b""
         return
     api = await KubeApi.connect(config.cluster)
     keys = Keys(Secrets(api, config.controller.namespace), settings)
@@ -122,8 +122,8 @@ async def _shared_keys(config: Config, told: asyncio.Event) -> AsyncIterator[byt
         await asyncio.wait({stopping, keeping}, return_when=asyncio.FIRST_COMPLETED)
         if keeping.done():
             keeping.result()
-            keeping = asyncio.create_task(keys.keep())
-        yield keys.signing
+            keeping = asyncio.create_task(keys.watch())
+        yield keys.signing, keys.stamp
     finally:
         for task in (stopping, keeping):
             task.cancel()

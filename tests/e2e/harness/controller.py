@@ -107,7 +107,7 @@ class Controllers:
 
     def wait_leading(self) -> None:
         """Wait until one of them leads."""
-        eventually(lambda: '"leading"' in self.log(), "a controller leads", seconds=20)
+        eventually(lambda: '"became leader"' in self.log(), "a controller leads", seconds=20)
 
     def stop(self) -> None:
         """Stop all replicas in an orderly way, and forget what they wrote."""

@@ -30,6 +30,7 @@ RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("pods", "serviceaccounts"), ("get",)),
     ("storage.k8s.io", ("storageclasses",), READ),
     ("node.k8s.io", ("runtimeclasses",), READ),
+    ("apiextensions.k8s.io", ("customresourcedefinitions",), READ),
     ("networking.k8s.io", ("networkpolicies",), READ),
     ("resource.k8s.io", ("deviceclasses", "resourceclaims", "resourceclaimtemplates"), READ),
     ("snapshot.storage.k8s.io", ("volumesnapshots", "volumesnapshotcontents"), READ),

@@ -34,7 +34,7 @@ class Source:
 @pytest.fixture
 def controller():
     made = Controller(Source(), Config(), None, {})
-    made._reflectors = [SimpleNamespace(synced=True, kind=None, trouble="")]
+    made._reflectors = [SimpleNamespace(synced=True, kind=None, last_error="")]
     return made
 
 
@@ -58,7 +58,7 @@ def test_a_replica_that_waits_has_no_round_yet(controller):
 def test_what_was_done_is_counted(controller):
     controller.leader.leading = True
     progress = controller.stats
-    progress.rounds, progress.failed_rounds, progress.last_round = 7, 2, 1.7e9
+    progress.reconciles, progress.failed_reconciles, progress.last_reconcile = 7, 2, 1.7e9
     progress.restored, progress.drifted, progress.labels_changed = 3, 1, 2
     controller.internal_error()
     found = shown(controller)
@@ -77,7 +77,7 @@ def test_a_leader_whose_rounds_fail_is_not_ready(controller):
     controller.leader.leading = True
     controller._well -= 3600
     trouble = controller_metrics.health(controller).trouble()
-    assert re.fullmatch(r"no round ended well for \d+ seconds", trouble)
+    assert re.fullmatch(r"no successful reconcile for \d+ s", trouble)
 
 
 def test_it_is_not_ready_before_all_is_read(controller):
@@ -85,9 +85,9 @@ def test_it_is_not_ready_before_all_is_read(controller):
     assert controller_metrics.health(controller).trouble() == "namespaces were not read yet"
     controller.source.trouble = ""
     controller._reflectors[0] = SimpleNamespace(
-        synced=False, kind=SimpleNamespace(resource="pods"), trouble="forbidden"
+        synced=False, kind=SimpleNamespace(resource="pods"), last_error="forbidden"
     )
-    assert controller_metrics.health(controller).trouble() == "pods were not read yet (forbidden)"
+    assert controller_metrics.health(controller).trouble() == "pods not read yet (forbidden)"
 
 
 def test_the_scan_is_counted_where_there_is_one(controller):
@@ -145,7 +145,7 @@ async def test_what_was_seen_in_an_earlier_time_in_office_is_forgotten(controlle
     async def failing(now):
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(controller, "round", failing)
+    monkeypatch.setattr(controller, "reconcile_once", failing)
     with pytest.raises(asyncio.CancelledError):
-        await controller.rounds()
+        await controller.reconcile()
     assert not any("drifted" in name for name, *_ in shown(controller))

@@ -1,7 +1,7 @@
-"""The Kubernetes API as plain documents: requests and watches, with errors that say what the API server said.
+"""The Kubernetes API as plain documents: requests and watches, with the API server's own error messages.
 
-It uses kubernetes-asyncio for what is hard to get right, credentials and connections, and leaves its typed models
-alone: objects stay the dictionaries that were received. Nothing here retries; whoever calls knows what a failure means.
+kubernetes-asyncio provides credentials and connections. Its typed models are not used: objects stay dictionaries.
+Nothing here retries, because only the caller knows the meaning of a failure.
 """
 
 from __future__ import annotations
@@ -43,14 +43,13 @@ _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class ClusterError(Exception):
-    """The cluster cannot be reached at all, as configured; the message is one line for an admin."""
+    """The configuration of the cluster cannot be used; the message is one line for an admin."""
 
 
 class ApiError(Exception):
-    """The API server rejected a request, or (``status`` 0) could not be reached. The message is one line.
+    """The API server denied the request, or (``status`` 0) could not be reached. The message is one line.
 
-    ``more`` is the token with which an expired list (410) can be continued. ``causes`` are the entries of
-    ``status.details.causes``: for a denial by Weightlock, one per finding, with the reason code as its reason.
+    ``more`` is the token that continues an expired list (410).
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class KubeApi:
         takes the pod's credentials where there is none.
         """
         configuration = Configuration()
-        # Go's clients do not ask of a CA what RFC 5280 does and Python 3.13 began to; kubeadm's CAs would be refused.
+        # Python 3.13 enforces RFC 5280 for CAs and Go does not, so kubeadm's CAs would be rejected.
         configuration.disable_strict_ssl_verification = True
         loader = None
         paths = ""
@@ -106,7 +105,7 @@ class KubeApi:
             where = paths or ("in a pod" if kubeconfig.in_pod() else "not in a pod and no kubeconfig")
             raise ClusterError(f"{where}: {' '.join(str(error).split())[:300]}") from None
         except (yaml.YAMLError, TypeError, KeyError, AttributeError):
-            raise ClusterError(f"{paths}: is no kubeconfig, or a part of it is missing") from None
+            raise ClusterError(f"{paths}: not a kubeconfig, or a part of it is missing") from None
         api._client.user_agent = _USER_AGENT
         if loader is not None:
             # Returns at once unless the credentials come from a plugin.
@@ -125,13 +124,13 @@ class KubeApi:
             with suppress(asyncio.CancelledError):
                 await self._refreshing
         await self._client.close()
-        # What was aborted is let go of in the loop's next turn.
+        # The event loop releases aborted connections in its next iteration.
         await asyncio.sleep(0)
 
     async def get(
         self, path: str, query: Mapping[str, str] | None = None, *, seconds: float = REQUEST_SECONDS
     ) -> Document:
-        """An object, a list or discovery. Raises `ApiError`; its status is 404 where there is none."""
+        """Read an object, a list or discovery. Raises `ApiError`, with status 404 for an absent object."""
         return await self.request("GET", path, query, seconds=seconds)
 
     async def request(
@@ -145,11 +144,11 @@ class KubeApi:
         accept: str = "application/json",
         seconds: float = REQUEST_SECONDS,
     ) -> Document:
-        """Any request whose answer is one JSON object. Raises `ApiError`."""
+        """Send a request whose response is one JSON object. Raises `ApiError`."""
         return parse(await self._exchange(method, path, query, body, content_type, accept, seconds))
 
     async def text(self, path: str, *, seconds: float = REQUEST_SECONDS) -> str:
-        """What a path answers that speaks no JSON, such as a proxied /metrics. Raises `ApiError`."""
+        """Read a path whose response is not JSON, such as a proxied /metrics. Raises `ApiError`."""
         return (await self._exchange("GET", path, None, None, "application/json", "*/*", seconds)).decode(
             errors="replace"
         )
@@ -170,7 +169,7 @@ class KubeApi:
             async with response:
                 content = await _read(response, _MAX_ANSWER)
                 if response.status >= 300:
-                    raise _refusal(response.status, content)
+                    raise _status_error(response.status, content)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unreachable(error) from None
         return content
@@ -179,9 +178,9 @@ class KubeApi:
     async def watch(
         self, path: str, query: Mapping[str, str], *, silence: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A watch's lines, until the API server ends it. Raises `ApiError`, and so do the lines.
+        """Open a watch and yield its lines until the API server ends it. Raises `ApiError`, and so do the lines.
 
-        ``silence`` is how many seconds may pass without a byte before the connection counts as dead.
+        ``silence`` is the number of seconds without a byte after which the connection is dead.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence)
         try:
@@ -192,7 +191,7 @@ class KubeApi:
             raise _unreachable(error) from None
         try:
             if response.status != 200:
-                raise _refusal(response.status, await _read(response, _MAX_ERROR))
+                raise _status_error(response.status, await _read(response, _MAX_ERROR))
             yield _lines(response)
         finally:
             _abort(response)
@@ -221,9 +220,9 @@ class KubeApi:
 
 
 def _abort(response: aiohttp.ClientResponse) -> None:
-    """Close a connection in whose midst nobody is interested any more.
+    """Close an unfinished connection.
 
-    An orderly end of TLS would wait for the other side, which may be gone, and outlive the loop.
+    A regular TLS shutdown would wait for the peer, which may be gone, and outlive the event loop.
     """
     connection = response.connection
     if connection is not None and connection.transport is not None:
@@ -232,10 +231,12 @@ def _abort(response: aiohttp.ClientResponse) -> None:
 
 
 def parse(content: bytes) -> Document:
-    """JSON from the API server, with every NUL in a string replaced: the CEL engine cuts strings there.
+    """Parse JSON from the API server, and replace every NUL in a string by U+FFFD.
 
-    (cel-expr-python 0.1.3; U+FFFD compares unequal to all that a policy would name.) Raises `ApiError` for what is no
-    JSON object.
+    The CEL engine truncates strings at NUL (cel-expr-python 0.1.3).
+
+    Raises:
+        ApiError: the content is not a JSON object.
     """
     if b"\\u0000" in content:
         content = _NUL.sub(rb"\1\\ufffd", content)
@@ -244,7 +245,7 @@ def parse(content: bytes) -> Document:
     except orjson.JSONDecodeError:
         document = None
     if not isinstance(document, dict):
-        raise ApiError(0, "BadAnswer", "the API server's answer is no JSON object")
+        raise ApiError(0, "BadAnswer", "the API server's response is not a JSON object")
     return document
 
 
@@ -253,12 +254,12 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     async for chunk in response.content.iter_chunked(_CHUNK):
         body += chunk
         if len(body) > limit:
-            raise ApiError(0, "TooLarge", f"the API server's answer is larger than {limit} bytes")
+            raise ApiError(0, "TooLarge", f"the API server's response is larger than {limit} bytes")
     return bytes(body)
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Whole lines; what stands after the last newline when the stream ends was cut off and is dropped."""
+    """Yield complete lines; a fragment after the last newline is dropped."""
     parts: list[bytes] = []
     size = 0
     try:
@@ -278,8 +279,8 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         raise _unreachable(error) from None
 
 
-def _refusal(status: int, content: bytes) -> ApiError:
-    """The error of a ``Status`` object, or of whatever else came with a status that is no success."""
+def _status_error(status: int, content: bytes) -> ApiError:
+    """Return the error of a ``Status`` object, or of any other unsuccessful response."""
     try:
         document = parse(content)
     except ApiError:
@@ -289,7 +290,7 @@ def _refusal(status: int, content: bytes) -> ApiError:
     return ApiError(
         status,
         str(document.get("reason", "")),
-        str(message or f"the API server answered {status}"),
+        str(message or f"the API server responded with status {status}"),
         more if isinstance(more, str) else "",
         causes_of(document),
     )

@@ -49,7 +49,9 @@ def mutate(
     """
     if is_exempt(request, snapshot):
         return Verdict.of(request.uid, ())
-    operations = stamp(request, signer, now, trusted_caller=signer is not None)
+    verifier = snapshot.access.parser.verifier
+    stamps = verifier.stamps if verifier is not None else None
+    operations = stamp(request, signer, now, trusted_caller=signer is not None, stamps=stamps)
     injected = False
     if creates_pod(request) or debugs_pod(request):
         # Twice what validation has: whatever is too large here, is so there, and denied there.

@@ -41,7 +41,7 @@ async def test_error_messages_are_one_bounded_line(server, api):
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"nonsense", b"\xff", b'"text"'])
 def test_an_answer_that_is_no_object_is_an_error(content):
-    with pytest.raises(ApiError, match="no JSON object"):
+    with pytest.raises(ApiError, match="not a JSON object"):
         parse(content)
 
 
@@ -128,5 +128,5 @@ async def test_a_missing_default_is_one_error_and_no_other_line(pod, monkeypatch
 async def test_a_file_that_is_no_kubeconfig_is_said_to_be_none(text, tmp_path):
     file = tmp_path / "config"
     file.write_text(text)
-    with pytest.raises(ClusterError, match=f"^{file}: (is no kubeconfig|Invalid kube-config file)"):
+    with pytest.raises(ClusterError, match=f"^{file}: (not a kubeconfig|Invalid kube-config file)"):
         await connected(Cluster(kubeconfig=str(file)))
