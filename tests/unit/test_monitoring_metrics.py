@@ -33,21 +33,30 @@ CERTIFICATE = SimpleNamespace(expiry=lambda: 1.9e9, usable=lambda: 1.0)
 SIGNER = Signer("cluster/webhook/a", Ed25519PrivateKey.generate())
 AUDIT = LogWriter(Directory(Path("unused")), SIGNER, limit=1, interval=1)
 AUDIT.stats.checkpoint_time = 1.7e9
-GATE = SimpleNamespace(waiting=0, asking_now=0)
+QUEUE = SimpleNamespace(waiting=0, lookups=0)
+SAMPLES = {
+    "weightlock_connections_open": 1,
+    "weightlock_connections_silent": 0,
+    "weightlock_worker_memory_bytes": 1e8,
+}
 
 
 def webhook():
     metrics = AdmissionMetrics()
-    gauges.of_webhook(metrics, Config(), SOURCE, CERTIFICATE, GATE)
-    metrics.gauges("audit", AUDIT.gauges)
+    gauges.add_admission(metrics, Config(), SOURCE, QUEUE)
+    gauges.add_certificate(metrics, CERTIFICATE)
+    metrics.read_rejected = lambda: {"no_room": 0}
+    metrics.group(lambda: SAMPLES)
+    metrics.group(AUDIT.gauges)
     return metrics
 
 
 def broker():
     metrics = BrokerMetrics()
-    gauges.of_server(metrics, Config(), SOURCE, CERTIFICATE)
+    gauges.add_snapshot(metrics, Config(), SOURCE)
+    gauges.add_certificate(metrics, CERTIFICATE)
     metrics.gauge("weightlock_key_requests_running", lambda: 0)
-    metrics.gauges("audit", AUDIT.gauges)
+    metrics.group(AUDIT.gauges)
     return metrics
 
 
@@ -58,8 +67,8 @@ def controller():
     made.certificates.kept.known = frozenset()
     made.leader.leading = True
     made.stats.drifted = made.stats.drifted_definitions = 0
-    made.stats.last_round = made.scanner.last_complete = 1.7e9
-    return controller_metrics.readings(made)
+    made.stats.last_reconcile = made.scanner.last_complete = 1.7e9
+    return controller_metrics.metrics(made)
 
 
 PARTS = {"webhook": webhook, "broker": broker, "controller": controller}
@@ -149,6 +158,8 @@ def test_every_counter_and_gauge_of_ours_is_on_the_dashboard_or_in_an_alert():
     # Of use to whoever looks into one thing only.
     assert unseen == {
         "weightlock_certificates_issued_total",
+        "weightlock_connections_open",
+        "weightlock_connections_silent",
         "weightlock_controller_certificate_expiry_timestamp_seconds",
         "weightlock_key_requests_running",
         "weightlock_scan_last_complete_timestamp_seconds",

@@ -73,12 +73,17 @@ def assess(timeline: Timeline, profile: Profile, scope: Scope) -> list[Assessmen
             }
         )
         parts += [_policy(name, timeline, scope) for name in names]
+        if "own-policies" in control.criteria and not names:
+            # A log without any policy for this control must not satisfy it by other criteria.
+            parts.append(Part("policies in force"))
         results.append(Assessment(control, parts))
     return results
 
 
 def _criterion(name: str, timeline: Timeline, scope: Scope) -> Iterable[Part]:
     kind, _, argument = name.partition(":")
+    if kind == "own-policies":
+        return []
     if kind == "policies":
         reference = f"NIST-800-53/{argument}"
         names = {
@@ -288,7 +293,7 @@ _CRITERIA: dict[str, Callable[[Timeline, Scope], Part]] = {
 
 def sample(records: Sequence[GrantRecord], count: int, seed: int) -> list[GrantRecord]:
     """Draw a reproducible sample: the same log, count and seed give the same grants."""
-    ordered = sorted(records, key=lambda record: (record.ref.origin, record.ref.index))
+    ordered = sorted(records, key=lambda record: (record.ref.origin, record.ref.entry))
     if len(ordered) <= count:
         return ordered
     chosen = random.Random(seed).sample(range(len(ordered)), count)  # noqa: S311 - reproducible, not a secret

@@ -94,7 +94,7 @@ def plan(
         {
             "uuid": identifier("poam", kind, ref),
             "title": sentence,
-            "description": f"Recorded in {ref.origin}, entry {ref.index}, at {ref.time}.",
+            "description": f"Recorded in {ref.origin}, entry {ref.entry}, at {ref.time}.",
         }
         for kind, sentence, ref, _ in exceptions(timeline, scope)
     ]
@@ -246,7 +246,7 @@ class _Builder:
             {
                 "uuid": identifier("risk", kind, ref),
                 "title": sentence,
-                "description": f"Recorded in {ref.origin}, entry {ref.index}, at {ref.time}.",
+                "description": f"Recorded in {ref.origin}, entry {ref.entry}, at {ref.time}.",
                 "statement": f"{sentence}, until {data.get('expires', 'unknown')}.",
                 "status": "open",
                 "links": [{"href": proof_link(ref), "rel": "evidence"}],

@@ -58,7 +58,12 @@ NIST = Profile(
     "https://doi.org/10.6028/NIST.SP.800-53r5",
     (
         _nist("AC-2", "Grants expire, and only policies decide about service accounts."),
-        _nist("AC-3", "Policies at Deny decide every access to weights and accelerators.", "releases"),
+        _nist(
+            "AC-3",
+            "Policies at Deny decide every access to weights and accelerators.",
+            "own-policies",
+            "releases",
+        ),
         _nist("AC-3(2)", "Several distinct approvers approve each grant.", "grants"),
         _nist("AC-4", "Policies restrict the network of pods with weights."),
         _nist("AC-5", "Requesters cannot approve their own requests.", "grants"),
@@ -106,7 +111,12 @@ SOC2 = Profile(
     "SOC 2, common criteria, selected",
     "https://www.aicpa-cima.com/",
     (
-        _soc2("CC6.1", "Policies at Deny restrict access to weights and accelerators.", "releases"),
+        _soc2(
+            "CC6.1",
+            "Policies at Deny restrict access to weights and accelerators.",
+            "own-policies",
+            "releases",
+        ),
         _soc2("CC6.2", "Access is requested, approved and expires.", "grants"),
         _soc2("CC6.3", "Several distinct approvers approve each grant.", "grants"),
         _soc2("CC6.6", "Policies restrict the network of pods with weights."),
@@ -125,7 +135,7 @@ ISO27001 = Profile(
     "https://www.iso.org/standard/27001",
     (
         _iso("A.5.3", "Requesters cannot approve their own requests.", "grants"),
-        _iso("A.5.15", "Policies at Deny decide every access to weights.", "releases"),
+        _iso("A.5.15", "Policies at Deny decide every access to weights.", "own-policies", "releases"),
         _iso("A.5.16", "Service accounts are restricted."),
         _iso("A.5.17", "Broker tokens are issued to nodes only."),
         _iso("A.5.18", "Access is requested, approved and expires.", "grants"),

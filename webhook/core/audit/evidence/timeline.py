@@ -15,13 +15,13 @@ class Ref(NamedTuple):
     """An entry: its log, its index and its time."""
 
     origin: str
-    index: int
+    entry: int
     time: str
 
     @property
     def name(self) -> str:
         """A name for files and links."""
-        return f"{self.origin.replace('/', '-')}-{self.index}"
+        return f"{self.origin.replace('/', '-')}-{self.entry}"
 
 
 @dataclass(slots=True)

@@ -1,7 +1,4 @@
-"""What one replica of the controller has done and sees, as plain numbers for whoever watches it.
-
-Only the controller writes here; nothing it does depends on what stands here.
-"""
+"""The counters and gauges of one controller replica. Only the controller writes them, and nothing depends on them."""
 
 from __future__ import annotations
 
@@ -14,16 +11,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ControllerStats:
-    """Counts since the process began, and moments in Unix time.
+    """Counts since the process start, and moments in Unix time.
 
-    ``last_round`` is when a round last ended well, None before the first; ``drifted`` is how many webhook
-    configurations, and ``drifted_definitions`` how many types, were not as they should be at the last look of this
-    time in office, None before it.
+    ``last_reconcile`` is the time of the last successful reconcile, None before the first. ``drifted`` is the number of
+    modified or missing webhook configurations, ``drifted_definitions`` the number of CRDs; None before the first check
+    of this leadership.
     """
 
-    rounds: int = 0
-    failed_rounds: int = 0
-    last_round: float | None = None
+    reconciles: int = 0
+    failed_reconciles: int = 0
+    last_reconcile: float | None = None
     restored: int = 0
     drifted: int | None = None
     restored_definitions: int = 0
@@ -34,5 +31,5 @@ class ControllerStats:
     record: Callable[[str, Mapping[str, Any], str], None] = field(default=lambda *_: None, repr=False)
 
     def begin(self) -> None:
-        """Forget what was seen when this replica led before: others have led since."""
+        """Reset the gauges of an earlier leadership."""
         self.drifted = self.drifted_definitions = None
