@@ -1,6 +1,6 @@
-"""``weightlock report``: what runs and breaks a rule, from the reports of a cluster or judged in a directory.
+"""``weightlock report``: list running workloads that violate policies, from a cluster's reports or from files.
 
-Thin: it reads arguments, reads reports or has files judged, and prints what `report_view` words.
+It parses arguments, reads reports or evaluates files, and prints the text of `view`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 _NO_TYPES = (
     "this cluster has no types for reports, so nothing is scanned: install those of openreports.io (or "
-    "wgpolicyk8s.io), or judge files with --state DIR; see docs/rollout.md"
+    "wgpolicyk8s.io), or evaluate files with --state DIR; see docs/rollout.md"
 )
 _NO_REPORTS = (
-    "there are no reports of Weightlock yet: the controller writes them once it has judged what runs"
+    "there are no reports of Weightlock yet: the controller writes them once it has evaluated what runs"
 )
 
 
@@ -37,12 +37,16 @@ def add_parser(commands: Any) -> None:
     """Register the command."""
     parser = commands.add_parser(
         "report",
-        help="what runs and breaks a rule",
-        description="What runs and breaks a rule: from the reports of a cluster, or with --state judged in files. "
+        help="list running workloads that violate policies",
+        description="List running workloads that violate policies: from reports, or from files with --state. "
         "Exit code 0: nothing fails, 1: something does (with --would-deny: would be denied), 2: bad input.",
     )
     parser.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help="with --state: manifests to judge besides its own"
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="with --state: manifests to evaluate in addition to its own",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -98,7 +102,7 @@ def _offline(options: argparse.Namespace) -> Findings:
         raise UsageError(f"{next(path for path in options.files if not path.exists())}: no such file")
     found = judge_files([options.state, *options.files], options.namespace, load_source(options))
     if not found.counts:
-        raise UsageError("the files hold no pods and no workloads that are governed")
+        raise UsageError("the files contain no pods and no workloads that policies cover")
     return found
 
 
@@ -108,7 +112,7 @@ def _online(options: argparse.Namespace) -> Findings:
     from webhook.cluster.reports.reader import ReportReader  # noqa: PLC0415
 
     if options.files or options.policies is not None or options.config is not None:
-        raise UsageError("files, --policies and --config are judged offline: they go with --state DIR")
+        raise UsageError("files, --policies and --config are evaluated offline: they go with --state DIR")
     if options.kubeconfig and not Path(options.kubeconfig).is_file():
         raise UsageError(f"{options.kubeconfig}: no such file")
 

@@ -1,6 +1,6 @@
-"""The report of a directory instead of a cluster: every pod and workload in it, judged as its creation would be.
+"""The report of a directory instead of a cluster: every pod and workload in it, evaluated as its creation would be.
 
-What carries a uid was in a cluster and is judged as it stands; a manifest is judged as admission would leave it, with
+An object with a uid was in a cluster: it is evaluated as is. A manifest is evaluated as admission would leave it, with
 the sidecar it would get. Nothing is written and nothing is contacted.
 """
 

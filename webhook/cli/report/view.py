@@ -99,7 +99,7 @@ def would_deny(findings: Findings, wanted: Filter, now: datetime) -> tuple[str, 
     """What would be denied were each policy that audits or warns at Deny, as a table; and how many rows it has."""
     rows = refusals(findings, wanted)
     total = findings.total
-    judged = f"{_many(total.resources, 'resource')} judged{_moment(findings, now)}"
+    judged = f"{_many(total.resources, 'resource')} evaluated{_moment(findings, now)}"
     lines = []
     if rows:
         cells = [(row["policy"], row["action"], row["namespace"], str(row["resources"])) for row in rows]
@@ -113,13 +113,11 @@ def would_deny(findings: Findings, wanted: Filter, now: datetime) -> tuple[str, 
     if ready:
         lines.append(f"Nothing breaks {people(ready)}: ready for Deny.")
     if not rows:
-        lines.append(f"Nothing would be denied besides what is denied already: {judged}.")
+        lines.append(f"No further resources would be denied: {judged}.")
     elif wanted:
         lines.append(f"{judged[0].upper()}{judged[1:]}.")
     else:
-        lines.append(
-            f"Were they at Deny, {total.newly} of {judged} would be denied besides those that are already."
-        )
+        lines.append(f"With these policies set to Deny, {total.newly} more of {judged} would be denied.")
     return "\n".join(lines), len(rows)
 
 
@@ -172,7 +170,7 @@ def _row(item: Result, *, namespaces: bool, wide: bool) -> list[str]:
 
 def _sum(findings: Findings, shown: Sequence[Result], wanted: Filter, now: datetime) -> str:
     total = findings.total
-    judged = f"{_many(total.resources, 'resource')} judged{_moment(findings, now)}"
+    judged = f"{_many(total.resources, 'resource')} evaluated{_moment(findings, now)}"
     if wanted:
         numbers = _numbers(lambda outcome: sum(item.outcome == outcome for item in shown))
         return f"{numbers} of what was asked for; {judged}."

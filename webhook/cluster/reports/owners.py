@@ -1,6 +1,6 @@
 """Tells the owner of a running pod that it would be denied now: an Event where people look, once for each reason.
 
-A researcher looks at their Deployment or Job, seldom at its pods, so the top owner is told. Denials at admission need
+A researcher reads the Deployment or Job, seldom its pods, so the top owner gets the Event. Denials at admission need
 no Event of ours: the workload controllers write one with the whole message (``FailedCreate``).
 """
 
@@ -56,7 +56,7 @@ class Owners:
             log.warning("an owner was not told", extra={"fields": fields})
 
     async def _top(self, document: Document) -> Document:
-        """What a person wrote, as far as it can be told: the owner, or a ReplicaSet's or Job's own owner."""
+        """What a person wrote, as far as it can be determined: the owner, or a ReplicaSet's or Job's own owner."""
         metadata = document["metadata"]
         namespace = str(metadata.get("namespace", ""))
         owner = _controller(metadata)

@@ -1,6 +1,6 @@
 """The background scan of the acting replica: namespace after namespace, paced, a page of objects at a time.
 
-It reads, judges and reports; it never changes or ends what runs. Every namespace is judged when the scan begins, again
+It never changes running workloads. Every namespace is evaluated when the scan begins, again
 after the interval, and soon after something changed that its results depend on or a pod came into it.
 """
 
@@ -52,7 +52,7 @@ _BACKOFF_SECONDS = 30.0
 _RETRY_SECONDS = 5.0
 _SUMMARY_SECONDS = 30.0
 _MAX_TOLD = 20
-# A pod's creation is told in whole seconds, by another clock than ours.
+# A pod's creation time has whole seconds and another clock.
 _SKEW = timedelta(seconds=5)
 _FINAL = ("Succeeded", "Failed")
 _RUNNING = {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 
 
 class Scanner:
-    """`run` it while this replica leads; `seen` and `gone` are told of every pod that the watch shows."""
+    """`run` it while this replica leads; `seen` and `gone` receive every pod of the watch."""
 
     def __init__(self, source: ClusterProvider, events: Events, settings: Reports) -> None:
         self.judged = 0
@@ -99,7 +99,7 @@ class Scanner:
         return total
 
     def seen(self, pod: Document) -> None:
-        """A pod is there or changed: its namespace is judged again if the pod is new, or ended with results against
+        """A pod is there or changed: its namespace is evaluated again if the pod is new, or ended with results against
         some there.
         """
         metadata = pod["metadata"]
@@ -141,7 +141,7 @@ class Scanner:
                 await asyncio.sleep(backoff.next())
 
     async def _prepare(self, kind: ReportApi) -> None:
-        """Begin anew, with what the reports of an earlier leader say."""
+        """Begin again, with what the reports of an earlier leader say."""
         self._begin()
         for namespace, document in (await self._store.own(kind)).items():
             self._digests[namespace] = digest_of(document)
@@ -203,7 +203,7 @@ class Scanner:
         await self._write(kind, turn, gathering)
 
     async def _things(self, namespace: str) -> AsyncIterator[tuple[ResourceKind, Document]]:
-        """What is judged in a namespace: pods that may still run, and of other kinds what no other object made."""
+        """What is evaluated in a namespace: pods that may still run, and of other kinds what no other object made."""
         async for pod in each(self._source.api, PODS, namespace, _RUNNING):
             if "deletionTimestamp" not in pod["metadata"]:
                 yield PODS, pod
@@ -217,9 +217,9 @@ class Scanner:
                     yield kind, document
 
     async def _judge(self, kind: ResourceKind, document: Document) -> tuple[Verdict, list[Result]]:
-        """Raises `NotReadyError` where there is no snapshot to judge by, or an object cannot be read.
+        """Raises `NotReadyError` where there is no snapshot to evaluate by, or an object cannot be read.
 
-        A fault of ours with one object is that object's result: it must not keep the others from being judged.
+        A fault of ours with one object is that object's result: it must not keep the others from being evaluated.
         """
         metadata = document["metadata"]
         namespace, name, uid = (str(metadata.get(field, "")) for field in ("namespace", "name", "uid"))
@@ -261,7 +261,7 @@ class Scanner:
         self._unsaid = self._unsaid or turn.whole or self.counts.get(namespace) != counts
         self.counts[namespace] = counts
         digest = digest_of(document)
-        # Written as it is already, it is left alone, but now and then: somebody may have changed it.
+        # Written as it is already, it is left alone, but now and then: a user may have changed it.
         if turn.whole or digest != self._digests.get(namespace):
             await self._store.write(kind, document)
             self._digests[namespace] = digest

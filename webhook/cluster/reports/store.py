@@ -76,7 +76,7 @@ class ReportStore:
         await self._api.request("PATCH", f"{place}/{NAME}", query, document, content_type=_APPLY)
 
     async def remove(self, kind: ReportApi, namespace: str) -> None:
-        """Remove a report; one that is gone already is no error."""
+        """Remove a report; one that is gone already is not an error."""
         try:
             await self._api.request("DELETE", f"{kind.path(quote(namespace, safe=''))}/{NAME}")
         except ApiError as error:

@@ -157,7 +157,7 @@ def counts_of(document: Document) -> Counts:
 
 
 def results_in(document: Document) -> list[Result]:
-    """The results of a namespace's report, read back; what is no result of ours is left out."""
+    """The results of a namespace's report, read back; what is not a result of ours is left out."""
     found = []
     for entry in document.get("results") or ():
         if not isinstance(entry, dict) or entry.get("source") != SOURCE:

@@ -1,6 +1,6 @@
-"""One thing that already runs, judged as its creation would be now: the results a report lists.
+"""One running object, evaluated as its creation would be now: the results that a report lists.
 
-Pure, and the same evaluation as at admission; what cannot be judged is a result that says so, never a pass.
+Pure, and the same evaluation as at admission; what cannot be evaluated is a result that says so, never a pass.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Verdicts about what already runs, gathered into results that fit into a report.
+"""Verdicts about running workloads, gathered into results that fit into a report.
 
 Pure, and bounded: however many resources a namespace has, the most serious results are listed and all are counted.
 A result never holds anything of an object but its name, and what the policies say of it.
@@ -46,7 +46,7 @@ _USER_DEFINED = "policy"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Resource:
-    """What was judged."""
+    """The evaluated object."""
 
     namespace: str
     name: str
