@@ -1,4 +1,4 @@
-"""Keeps a listener on the certificate that its files contain, also after a renewal."""
+"""Keeps a listener on the certificate that its files contain, after each renewal."""
 
 from __future__ import annotations
 

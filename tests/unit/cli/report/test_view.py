@@ -67,15 +67,13 @@ def test_a_waived_result_says_so():
 def test_only_what_is_asked_for_is_shown_and_counted(wanted, names):
     text = listing(ALL, wanted, NOW, namespaces=True)
     assert [name for name in ("warm", "serve", "train") if name in text] == names
-    assert " of what was asked for; 13 resources evaluated" in text
+    assert " selected; 13 resources evaluated" in text
     assert [item["name"] for item in data(ALL, wanted)["results"]] == names
 
 
 def test_nothing_breaks_a_rule():
     found = Findings([], {"research": Counts(1, 5)}, SCANNED)
-    assert (
-        listing(found, NONE, NOW, namespaces=True) == "Nothing breaks a rule: 1 resource evaluated 3 min ago."
-    )
+    assert listing(found, NONE, NOW, namespaces=True) == "No violations: 1 resource evaluated 3 min ago."
     assert not failing(found, NONE)
 
 
@@ -134,7 +132,7 @@ def test_what_would_be_denied_and_what_is_ready():
     text, _ = would_deny(found, Filter(policy="b"), NOW)
     assert text.splitlines() == [
         "Nothing breaks b: ready for Deny.",
-        "Nothing would be denied in addition to what is denied already: 13 resources evaluated 3 min ago.",
+        "No other resource would be denied: 13 resources evaluated 3 min ago.",
     ]
     assert would_deny(found, Filter(policy="q"), NOW)[0].endswith("\n13 resources evaluated 3 min ago.")
 

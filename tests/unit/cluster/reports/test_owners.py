@@ -53,7 +53,7 @@ async def test_an_event_that_cannot_be_written_is_a_line_in_the_log(cluster, mak
     cluster.refuse["GET", "/jobs/"] = 403
     with caplog.at_level(logging.WARNING):
         assert await told(cluster, pod(make, owner("Job", "train"))) == []
-    assert "an owner was not told" in caplog.text
+    assert "cannot write an Event" in caplog.text
 
 
 async def test_what_is_remembered_is_bounded(cluster, make, monkeypatch):
@@ -62,4 +62,4 @@ async def test_what_is_remembered_is_bounded(cluster, make, monkeypatch):
     for number in range(9):
         cluster.things[f"/apis/batch/v1/namespaces/research/jobs/j{number}"] = {"metadata": {}}
         await owners.tell(pod(make, owner("Job", f"j{number}")), RESULT)
-    assert len(owners._known) == 3
+    assert len(owners._owners) == 3
