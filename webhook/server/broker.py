@@ -21,12 +21,14 @@ from webhook.api.base import Schema
 from webhook.api.codes import BAD_REQUEST, CLUSTER_UNAVAILABLE, RATE_LIMIT
 from webhook.api.faults import describe
 from webhook.keys.broker.protocol import (
-    MAX_BODY,
+    MAX_RELEASE,
+    MAX_SMALL,
     Challenge,
     ChallengeRequest,
     Refused,
     ReleaseRequest,
     RenewRequest,
+    parse_json,
 )
 from webhook.keys.broker.rate_limits import Rate
 from webhook.keys.broker.refusal import UNPROVEN, RefusedError, UnavailableError
@@ -59,6 +61,7 @@ S = TypeVar("S", bound=Schema)
 _POST = frozenset({"POST"})
 # Addresses that are remembered.
 _SOURCES = 16_384
+_BYTES_PER_REQUEST = 16 * 1024
 _HEADERS = {"Content-Type": "application/json", "Server": "weightlock", "Cache-Control": "no-store"}
 _RESULTS = {500: "error", 503: "unavailable"}
 
@@ -161,9 +164,12 @@ class BrokerServer:
             "/v1/release": self._answers(ReleaseRequest, release),
             "/v1/renew": self._answers(RenewRequest, renew),
         }
+        limits = {"/v1/release": MAX_RELEASE}
         return {
             path: Route(
-                _POST, self._timed(path.rpartition("/")[2], self._traced(self._limited(handle))), MAX_BODY
+                _POST,
+                self._timed(path.rpartition("/")[2], self._traced(self._limited(handle))),
+                limits.get(path, MAX_SMALL),
             )
             for path, handle in handlers.items()
         }
@@ -209,7 +215,9 @@ class BrokerServer:
         """Return the handler for addresses that are within their limit."""
 
         async def limited(call: Call) -> web.Response:
-            wait = self._sources.take(call.request.remote or "", time.monotonic())
+            # A large body is charged before it is parsed, and returned to a caller that proves to be a pod.
+            cost = _cost(call)
+            wait = self._sources.take(call.request.remote or "", time.monotonic(), cost)
             if wait:
                 words = f"too many requests from this address: try again in {wait:.0f} s"
                 return self._no(429, RATE_LIMIT, words)
@@ -223,10 +231,10 @@ class BrokerServer:
             answered = await answer
         except RefusedError as error:
             if error.code not in UNPROVEN:
-                self._sources.give_back(call.request.remote or "")
+                self._sources.give_back(call.request.remote or "", _cost(call))
             raise
         if not isinstance(answered, Challenge):
-            self._sources.give_back(call.request.remote or "")
+            self._sources.give_back(call.request.remote or "", _cost(call))
         return answered
 
     def _answers(self, shape: type[S], answer: Callable[[str, S], Awaitable[Schema]]) -> Handler:
@@ -236,12 +244,12 @@ class BrokerServer:
                 return self._no(503, codes.OVERLOADED, "the broker is overloaded: retry")
             try:
                 async with self._gate, asyncio.timeout(self._config.broker.request_timeout_seconds):
-                    request = shape.model_validate(orjson.loads(call.body))
+                    request = shape.model_validate(parse_json(call.body))
                     return _yes(await self._proven(call, answer(_bearer(call.request), request)))
             except ValidationError as error:
                 return self._no(400, BAD_REQUEST, f"the request is malformed: {describe(error)}")
-            except orjson.JSONDecodeError:
-                return self._no(400, BAD_REQUEST, "the request is malformed: not JSON")
+            except ValueError as error:
+                return self._no(400, BAD_REQUEST, f"the request is malformed: {error}")
             except RefusedError as error:
                 return self._no(429 if error.code == RATE_LIMIT else 403, error.code, str(error))
             except UnavailableError as error:
@@ -260,6 +268,11 @@ class BrokerServer:
         body = orjson.dumps(Refused(code=code, message=message[:1024]).model_dump())
         headers = {**_HEADERS, "Retry-After": "5"} if status in {429, 503} else _HEADERS
         return web.Response(status=status, body=body, headers=headers)
+
+
+def _cost(call: Call) -> float:
+    """What a request costs its address, in requests: one, and one more for each 16 KiB of its body."""
+    return 1 + len(call.body) / _BYTES_PER_REQUEST
 
 
 def _bearer(request: web.BaseRequest) -> str:

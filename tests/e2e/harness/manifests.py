@@ -36,6 +36,10 @@ RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("snapshot.storage.k8s.io", ("volumesnapshots", "volumesnapshotcontents"), READ),
     ("weightlock.dev", ("modelweights", "weightpolicies", "accessrequests", "accessapprovals"), READ),
     ("authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
+    # Owners of pods that operators write.
+    ("jobset.x-k8s.io", ("jobsets",), ("get",)),
+    ("leaderworkerset.x-k8s.io", ("leaderworkersets",), ("get",)),
+    ("ray.io", ("rayclusters",), ("get",)),
 )
 
 # API group, resources, operations: what the validating webhook is asked about.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,15 +19,15 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config import (
     ConfigException,
     load_incluster_config,
-    load_kube_config,
-    refresh_token,
+    load_kube_config_from_dict,
 )
 
-from webhook.cluster.client import kubeconfig
+from webhook.cluster.client import exec_plugin, kubeconfig
 from webhook.core.kube.review import Cause, causes_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from datetime import datetime
 
     from webhook.api.config import Cluster
     from webhook.core.kube.fields import Document
@@ -39,6 +40,8 @@ _MAX_LINE = 16 * 1024 * 1024
 _MAX_ERROR = 64 * 1024
 _CODE = re.compile(r"WL[0-9]{3}")
 _USER_AGENT = "weightlock"
+_UNAUTHORIZED = 401
+_TOKEN_FILE_SECONDS = 60.0
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -67,50 +70,102 @@ class ApiError(Exception):
         return tuple(cause.reason for cause in self.causes if _CODE.fullmatch(cause.reason))
 
 
+class _Credentials:
+    """Bearer tokens that change, from an exec plugin or a token file (client-go transport/token_source.go)."""
+
+    def __init__(self, context: kubeconfig.Context, configuration: Configuration) -> None:
+        self._context = context
+        self._configuration = configuration
+        self._expires: datetime | None = None
+        self._read_at = 0.0
+        self._rejected = False
+        self._lock = asyncio.Lock()
+
+    async def user(self) -> Document:
+        """Return the user of the kubeconfig with the plugin's first credentials. Raises `KubeconfigError`."""
+        user = self._context.user
+        if not user.get("exec"):
+            return user
+        credential = await exec_plugin.run(self._context)
+        self._expires = credential.expires
+        return {**{key: value for key, value in user.items() if key != "exec"}, **credential.user}
+
+    async def refresh(self) -> None:
+        """Update the token if it is due. A failure keeps the old one: the API server's response then explains it."""
+        if self._context.user.get("exec"):
+            if not self._rejected and not exec_plugin.expired(self._expires):
+                return
+            async with self._lock:
+                if self._rejected or exec_plugin.expired(self._expires):
+                    await self._run()
+        elif self._context.user.get("tokenFile") and time.monotonic() - self._read_at > _TOKEN_FILE_SECONDS:
+            self._read_at = time.monotonic()
+            with suppress(OSError):
+                self._set(kubeconfig.read_token(self._context.user["tokenFile"]))
+
+    def rejected(self) -> None:
+        """The API server answered 401: the next request needs new credentials."""
+        self._rejected, self._read_at = True, 0.0
+
+    async def _run(self) -> None:
+        self._rejected = False
+        try:
+            credential = await exec_plugin.run(self._context)
+        except kubeconfig.KubeconfigError as error:
+            raise ApiError(0, "Unauthorized", str(error)) from None
+        self._expires = credential.expires
+        self._set(credential.user.get("token", ""))
+
+    def _set(self, token: str) -> None:
+        if token:
+            self._configuration.api_key["BearerToken"] = f"Bearer {token}"
+
+
 class KubeApi:
     """One API server, as one identity. Paths begin with ``/api`` or ``/apis``."""
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, credentials: _Credentials | None = None) -> None:
         self._client = client
-        self._refreshing: asyncio.Task[None] | None = None
+        self._credentials = credentials
 
     @classmethod
     async def connect(cls, settings: Cluster, *, in_cluster: bool | None = None) -> KubeApi:
-        """A client with the credentials of a kubeconfig, or of the pod this runs in. Raises `ClusterError`.
+        """Return a client with the credentials of a kubeconfig, or of the pod. Nothing is sent yet.
 
-        Nothing is sent yet. ``in_cluster`` False reads the default kubeconfig where none is named, as kubectl does, and
-        takes the pod's credentials where there is none.
+        ``in_cluster`` False reads the default kubeconfig if none is named, as kubectl does, and uses the pod's
+        credentials if there is none.
+
+        Raises:
+            ClusterError: there are no usable credentials.
         """
         configuration = Configuration()
         # Python 3.13 enforces RFC 5280 for CAs and Go does not, so kubeadm's CAs would be rejected.
         configuration.disable_strict_ssl_verification = True
-        loader = None
-        paths = ""
+        credentials, headers, paths = None, [], ""
         try:
             if settings.kubeconfig or in_cluster is False:
-                paths = kubeconfig.found(settings.kubeconfig, settings.context)
+                paths = kubeconfig.locate(settings.kubeconfig, settings.context)
             if paths:
-                loader = await load_kube_config(
-                    config_file=paths,
-                    context=settings.context or None,
-                    client_configuration=configuration,
-                    persist_config=False,
-                )
+                context = kubeconfig.read(settings.kubeconfig, paths, settings.context)
+                headers = context.impersonation()
+                credentials = _Credentials(context, configuration)
+                document = context.document(await credentials.user())
+                await load_kube_config_from_dict(document, client_configuration=configuration)
             else:
                 load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-            api = cls(ApiClient(configuration))
-        except kubeconfig.MissingError as error:
+            client = ApiClient(configuration)
+        except kubeconfig.KubeconfigError as error:
             raise ClusterError(str(error)) from None
         except (ConfigException, OSError, ValueError) as error:
             where = paths or ("in a pod" if kubeconfig.in_pod() else "not in a pod and no kubeconfig")
             raise ClusterError(f"{where}: {' '.join(str(error).split())[:300]}") from None
-        except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+        except (yaml.YAMLError, TypeError, KeyError, AttributeError, AssertionError):
             raise ClusterError(f"{paths}: not a kubeconfig, or a part of it is missing") from None
-        api._client.user_agent = _USER_AGENT
-        if loader is not None:
-            # Returns at once unless the credentials come from a plugin.
-            api._refreshing = asyncio.create_task(refresh_token(loader, configuration))
-        return api
+        client.user_agent = _USER_AGENT
+        for name, value in headers:
+            # Each group is a header of its own, which only the session's default headers can express.
+            client.rest_client.pool_manager.headers.add(name, value)
+        return cls(client, credentials)
 
     @property
     def server(self) -> str:
@@ -119,10 +174,6 @@ class KubeApi:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._refreshing
         await self._client.close()
         # The event loop releases aborted connections in its next iteration.
         await asyncio.sleep(0)
@@ -206,6 +257,8 @@ class KubeApi:
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - passed on to aiohttp
         accept: str = "application/json",
     ) -> aiohttp.ClientResponse:
+        if self._credentials is not None:
+            await self._credentials.refresh()
         answer = self._client.call_api(
             path,
             method,
@@ -216,7 +269,10 @@ class KubeApi:
             _preload_content=False,
             _request_timeout=timeout,
         )
-        return cast("aiohttp.ClientResponse", await answer)
+        response = cast("aiohttp.ClientResponse", await answer)
+        if response.status == _UNAUTHORIZED and self._credentials is not None:
+            self._credentials.rejected()
+        return response
 
 
 def _abort(response: aiohttp.ClientResponse) -> None:

@@ -28,7 +28,7 @@ _SEGMENT = re.compile(r"(?!\.\.?\Z)[^/%]+")
 
 @dataclass(frozen=True, slots=True)
 class ResourceKind:
-    """A kind and its resource. ``optional``: a cluster may lack the kind and then has no such objects.
+    """A kind and its resource. ``optional``: a cluster may lack it, and then there are no such objects.
 
     A list is read ``page`` objects at a time.
     """
@@ -105,7 +105,7 @@ HELD = (
 
 # Fetched on demand; other kinds are found by discovery.
 FETCHED = (
-    _kind("v1", "Pod", drop=("status",)),
+    _kind("v1", "Pod"),
     _kind("v1", "ConfigMap"),
     _kind("v1", "ServiceAccount"),
 )

@@ -89,7 +89,6 @@ class Controller:
             restore=settings.restore,
             restore_definitions=settings.restore_definitions,
             certificates=self.certificates,
-            extend=self.rules.extend,
             observer=ConfigurationObserver(self._history),
         )
         pods = self._pods if self.scanner is None else Noticed(self._pods, self.scanner)
@@ -186,9 +185,9 @@ class Controller:
             raise NotReadyError(unread)
         # Without a snapshot, which does not exist while a CRD is not served.
         await self.guard.check()
+        await self.rules.reconcile(self.source.snapshot(), self.guard.configurations)
         await self._sign()
         snapshot = self.source.snapshot()
-        await self.rules.reconcile(snapshot, self.guard.configurations)
         view = View.of(snapshot)
         await self.guard.check_labels(tuple(snapshot.objects.each("Namespace")))
         await self.steps.report_invalid(view)

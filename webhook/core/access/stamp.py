@@ -78,7 +78,9 @@ def stamp(
     typed = _typed(request.resource.name, document, {**spec, **fields}, name)
     if typed is not None and not request.dry_run:
         if stamps is not None:
-            authenticators["stamp"] = typed.spec.stamp = stamps.stamp(typed)
+            authenticators["stamp"] = stamps.stamp(typed)
+            spec_with_stamp = typed.spec.model_copy(update={"stamp": authenticators["stamp"]})
+            typed = typed.model_copy(update={"spec": spec_with_stamp})
         if signer is not None and trusted_caller:
             authenticators["signature"] = signer.sign(typed)
     fields |= {field: value for field, value in authenticators.items() if value or field in spec}

@@ -101,17 +101,17 @@ async def test_rules_follow_the_crds():
     assert bench.api.appended == [("example.com", ["widgets"])]
 
 
-async def test_own_changes_do_not_interrupt_integrity():
-    """An access request written between the chart's last change and the extension can still be signed."""
+async def test_own_changes_do_not_interrupt_the_history():
     bench = Bench()
-    history = WebhookHistory(bench.expected, 0.0, separate_bundles=False)
-    history.put(KEY, deepcopy(bench.api.document), 1.0)
+    history = WebhookHistory(bench.expected, 30.0, separate_bundles=False)
+    history.listed(KEY.kind, {KEY: deepcopy(bench.api.document)}, 200, 1.0)
     before = history.integrity(None)
-    assert not before.faults
     bench.builder.put(crd("Sandbox.agents.example.com", SANDBOX))
     await bench.reconcile()
-    history.put(KEY, deepcopy(bench.api.document), 2.0)
+    assert bench.api.patches == 1
+    history.put(KEY, deepcopy(bench.api.document), 50.0)
     assert history.integrity(None) == before
+    assert before.faults == ()
 
 
 async def test_a_changed_base_is_left_to_the_drift_controller():

@@ -1,4 +1,4 @@
-"""Who is told: what a person wrote, as far as it can be told."""
+"""Who is notified: what a person wrote, as far as it can be determined."""
 
 import logging
 
@@ -6,7 +6,7 @@ from webhook.cluster.events import Events
 from webhook.cluster.reports.owners import Owners
 from webhook.core.reports.results import Resource, Result
 
-RESULT = Result(Resource("research", "p", "Pod"), "p", "WL101", "fail", "no", "ask for access")
+RESULT = Result(Resource("research", "p", "Pod"), "p", "WL101", "fail", "no", "request access")
 
 
 def owner(kind, name, api_version="batch/v1"):
@@ -29,7 +29,7 @@ async def test_a_job_of_a_schedule_is_its_cron_job(cluster, make):
     assert await told(cluster, pod(make, owner("Job", "nightly-1"))) == [("CronJob", "nightly")]
     (event,) = cluster.events
     assert (event["type"], event["reason"]) == ("Warning", "WouldBeDenied")
-    assert event["message"] == "Pod/p runs and would be denied now: no [WL101]. Fix: ask for access"
+    assert event["message"] == "Pod/p runs and would be denied now: no [WL101]. Fix: request access"
 
 
 async def test_a_job_without_owner_and_other_kinds_are_told_themselves(cluster, make):

@@ -1,4 +1,4 @@
-"""The scan: what it judges, when it does so again, and what it writes."""
+"""The scan: what it evaluates, when it does so again, and what it writes."""
 
 import asyncio
 import gc

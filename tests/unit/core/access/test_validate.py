@@ -222,7 +222,9 @@ def test_a_request_that_only_the_store_knows_yet_can_be_approved(cluster, story)
 
 def test_an_unsigned_request_is_told_from_one_that_does_not_exist(cluster, story):
     cluster.requests, cluster.verifier = [story.request()], VERIFIER
-    assert "it is not signed" in only(cluster.approve()).message
+    problem = only(cluster.approve())
+    assert "is not signed yet" in problem.message
+    assert problem.fix.startswith("retry in a few seconds")
 
 
 @pytest.mark.parametrize(

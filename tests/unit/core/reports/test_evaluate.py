@@ -1,4 +1,4 @@
-"""One thing that runs, judged as its creation would be."""
+"""One thing that runs, evaluated as its creation would be."""
 
 import pytest
 
