@@ -36,6 +36,7 @@ NODE = "node"
 _ADDRESSED = frozenset({"nfs", "smb"})
 
 _NO_ADDRESSES: frozenset[str] = frozenset()
+_SNAPSHOT = re.compile(r"/(?:\.snapshots?|~snapshot|\.zfs/+snapshot)(?:/+[^/]+)?(?=/|$)")
 _TEMPLATE = re.compile(r"\$\{|\$\(|\{\{|%\{|\{[A-Za-z_.]+\}")
 
 
@@ -223,11 +224,12 @@ def directory(
 ) -> tuple[Location, ...]:
     """Return the location of a directory as the node would resolve its path.
 
-    A part that a driver expands from a template makes everything from there on unknown. A percent sign may be a
-    character or an escape, so the decoded path is a second, possible location.
+    A snapshot directory of a file server shows the directory above it. Where a driver expands a template, the rest of
+    the path is unknown. A percent sign may be a character or an escape, so the decoded path is possible, too.
     """
     if fold:
         name, path = name.lower(), path.lower()
+    path = _SNAPSHOT.sub("/", f"/{path}")
     template = _TEMPLATE.search(path)
     if template is not None:
         return (
