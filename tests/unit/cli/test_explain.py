@@ -171,7 +171,7 @@ def test_the_identity_of_the_storage_is_printed(tmp_path, capsys):
     )
     pod = tmp_path / "pod.yaml"
     pod.write_text(
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: n}\n"
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: reader, namespace: research}\n"
         "spec: {containers: [{name: c, image: i}], volumes: [{name: v, nfs: {server: '10.9', path: /export}}]}\n"
     )
     policies = tmp_path / "policies"
