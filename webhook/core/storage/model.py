@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import Lookup, ObjectKey
     from webhook.core.storage.backends import Backend
-    from webhook.core.storage.catalog import Catalog
     from webhook.core.storage.locations import Location, Relation
 
 
@@ -75,5 +74,5 @@ class VolumeIndex(Protocol):
     def changed(self, key: ObjectKey) -> None:
         """Update the index after the store's object under this key was added, deleted or changed."""
 
-    def model_changed(self, name: str, catalog: Catalog) -> None:
+    def model_changed(self, name: str, catalog: Any) -> None:
         """Update the index after a model was added, removed or changed; ``catalog`` has its new form only."""
