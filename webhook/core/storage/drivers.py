@@ -11,13 +11,14 @@ attribute ``bucketName`` on a PersistentVolume, and mounts every bucket for the 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from webhook.core.kube.hosts import hosts
 from webhook.core.kube.names import image_reference, normal_path
-from webhook.core.storage.locations import NODE, Location, directory
+from webhook.core.storage.locations import FOLDED_NFS, NODE, Location, directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -117,6 +118,9 @@ def nfs(server: str, path: str) -> Iterable[Location]:
     """Return the locations of an NFS export, also under the name that a cloud gives it."""
     addresses = hosts(server)
     found = list(directory("nfs", path, addresses=addresses))
+    # Servers of several protocols ignore case, and some ignore Unicode forms and spaces.
+    folded = unicodedata.normalize("NFKC", path).casefold()
+    found += directory(FOLDED_NFS, "/".join(part.strip() for part in folded.split("/")), addresses=addresses)
     if "/" in server.partition("://")[2] or ("/" in server and "://" not in server):
         # A server field with a path of its own: where the mount ends is unknown.
         found.append(Location("nfs", "", "/", addresses, vague=True))
@@ -244,7 +248,9 @@ def _efs(volume: CsiVolume) -> Iterable[Location]:
     if point:
         # The directory of an access point is known to the cloud only.
         return (Location("efs", system, vague=True), Location("efs-access-point", point))
-    return directory("efs", path or volume.get("path"), name=system)
+    found = list(directory("efs", path or volume.get("path"), name=system))
+    target = volume.get("mounttargetip")
+    return [*found, *directory("nfs", path, addresses=hosts(target))] if target else found
 
 
 def _fsx_lustre(volume: CsiVolume) -> Iterable[Location]:
@@ -573,7 +579,8 @@ def _populator_image(volume: CsiVolume) -> str:
 def _rclone(volume: CsiVolume) -> Iterable[Location]:
     remote = volume.get("remote")
     path = volume.get("remotepath")
-    return directory("rclone", path, name=remote, addresses=_one(volume.secret)) if remote else ()
+    # A remote is a name in the configuration, which a Secret can hold.
+    return directory("rclone", path, addresses=_one(f"{remote}@{volume.secret}")) if remote else ()
 
 
 def _longhorn(volume: CsiVolume) -> Iterable[Location]:

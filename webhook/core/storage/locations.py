@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NODE = "node"
+# NFS exports by folded paths, which are possibly the same at best.
+FOLDED_NFS = "nfs~"
 # Spaces in which one path on two hosts is two directories: without a shared address nothing is proven.
 _ADDRESSED = frozenset({"nfs", "smb"})
 
@@ -66,7 +68,7 @@ class Location(NamedTuple):
         hosts = ",".join(sorted(self.addresses))
         system = "/".join(part for part in (hosts, self.name) if part)
         path = "" if self.path == "/" and system else self.path
-        return f"{self.space}://{system}{path}{'/…' if self.vague else ''}"
+        return f"{self.space.rstrip('~')}://{system}{path}{'/…' if self.vague else ''}"
 
 
 def relation(one: Location, other: Location) -> Relation:
@@ -79,6 +81,8 @@ def relation(one: Location, other: Location) -> Relation:
 def _relation(one: Location, other: Location) -> Relation:
     """Compare two locations whose space and name agree and whose paths touch."""
     if (one.vague and not one.name and other.name) or (other.vague and not other.name and one.name):
+        return Relation.POSSIBLE
+    if one.space == FOLDED_NFS:
         return Relation.POSSIBLE
     if one.vague and (other.vague or not path_within(one.path, other.path)):
         return Relation.POSSIBLE

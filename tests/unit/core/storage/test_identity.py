@@ -146,6 +146,8 @@ DOUBTFUL = {
         "nfs",
         csi("nfs.csi.k8s.io", "x", server="10.0.0.9", share="/export", subDir="${pvc.metadata.name}"),
     ),
+    "case of a path": ("nfs", nfs("10.0.0.9", "/Export/Atlas")),
+    "space in a path": ("nfs", nfs("10.0.0.9", "/export/atlas ")),
     "percent": ("nfs", nfs("10.0.0.9", "/export/%61tlas")),
     "two spellings of a key": (
         "nfs",
