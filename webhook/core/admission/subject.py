@@ -48,16 +48,18 @@ def subject_of(
     settings: Settings,
     workloads: WorkloadTable,
     lookup: Lookup,
+    namespace: str = "",
 ) -> Subject:
     """Return the subject to evaluate. ``pod`` is the pod or template of the request, or None."""
     user = request.user
     account = service_account_of(pod) if pod is not None else _token_account(request)
     if not account:
         return Subject(user.username, user.groups, user.extra)
-    key = (request.namespace, account)
+    namespace = namespace or request.namespace
+    key = (namespace, account)
     if pod is not None and writes_for_owner(request, settings, workloads, lookup, account):
-        username = f"system:serviceaccount:{request.namespace}:{account}"
-        return Subject(username, groups_of_account(request.namespace), {}, account, key)
+        username = f"system:serviceaccount:{namespace}:{account}"
+        return Subject(username, groups_of_account(namespace), {}, account, key)
     return Subject(user.username, user.groups, user.extra, account, key)
 
 

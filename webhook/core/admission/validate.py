@@ -308,10 +308,11 @@ class _Validation:
             self.answers.related = {
                 (GROUP, resource): names for resource, names in facts.facts.exceptions().items()
             }
-        subject = subject_of(request, facts.pod, self.snapshot.settings, self.snapshot.workloads, self.lookup)
-        grants = self.snapshot.access.for_subject(
-            subject.username, subject.account_key, request.namespace, self.now
+        namespace = (facts.workload or {}).get("namespace") or request.namespace
+        subject = subject_of(
+            request, facts.pod, self.snapshot.settings, self.snapshot.workloads, self.lookup, namespace
         )
+        grants = self.snapshot.access.for_subject(subject.username, subject.account_key, namespace, self.now)
         return Bindings(
             {
                 "object": document,
