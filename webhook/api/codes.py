@@ -80,7 +80,9 @@ DEVICE_BYPASS: Final = _reason(
 SCHEDULER_BYPASS: Final = _reason(
     "WL203", "Pod that bypasses the scheduler or uses admin access to devices", Category.DEVICES
 )
-SHARED_DEVICES: Final = _reason("WL204", "Shared accelerators for a model that excludes them", Category.DEVICES)
+SHARED_DEVICES: Final = _reason(
+    "WL204", "Shared accelerators for a model that excludes them", Category.DEVICES
+)
 UNRESOLVED_CLAIM: Final = _reason("WL205", "Device claim that does not exist yet", Category.DEVICES)
 
 SIDECAR_MODIFIED: Final = _reason("WL301", "Key sidecar missing or modified", Category.KEYS)

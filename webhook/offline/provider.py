@@ -25,10 +25,15 @@ if TYPE_CHECKING:
 
 
 class ManifestProvider:
-    """Takes manifests once, at construction. Raises `ManifestError` where one is wrong."""
+    """Takes manifests once, at construction. ``like`` lends its compiled policies. Raises `ManifestError`."""
 
     def __init__(
-        self, manifests: Iterable[Manifest], settings: Settings, *, now: datetime | None = None
+        self,
+        manifests: Iterable[Manifest],
+        settings: Settings,
+        *,
+        now: datetime | None = None,
+        like: ManifestProvider | None = None,
     ) -> None:
         manifests = list(manifests)
         keys, moment = signing_keys(manifests), now or datetime.now(UTC)
@@ -39,9 +44,16 @@ class ManifestProvider:
                 places[builder.put(manifest.document)] = manifest.source
             except ValueError as error:
                 raise ManifestError(f"{manifest.source}: {error}") from None
+        self._builder = builder
+        if like is not None:
+            like.lend_policies(builder)
         self._snapshot = builder.snapshot()
         for key, problem in self._snapshot.problems.items():
             raise ManifestError(f"{places.get(key, key.name)}: {key.kind} {key.name}: {problem}")
+
+    def lend_policies(self, builder: SnapshotBuilder) -> None:
+        """Give the compiled policies to a builder that holds the same ones."""
+        builder.share_policies(self._snapshot, self._builder)
 
     def snapshot(self) -> Snapshot:
         """The state, which never changes."""
