@@ -1,9 +1,9 @@
-"""A training script that starts from sealed weights and never has them in plaintext on any disk.
+"""A training script that reads sealed weights and never writes plaintext to a disk.
 
     python train.py /weights
 
-`/weights` is the sealed directory as the pod mounts it; the key is where Weightlock's sidecar puts it. The script reads
-one tensor at a time, fits a last layer to made-up data, and tells the loss. It needs weightlock and numpy.
+`/weights` is the mount of the sealed directory. The sidecar delivers the key. The script reads one tensor
+at a time, fits a last layer to random data, and prints the loss. It needs weightlock and numpy.
 """
 
 import argparse
@@ -23,13 +23,13 @@ def tensor(tensors: Tensors, name: str) -> np.ndarray:
 
 
 def fit(weight: np.ndarray, bias: np.ndarray, steps: int) -> list[float]:
-    """Plain gradient descent of a linear layer onto targets of made-up data; the loss of each step."""
+    """Fit a linear layer to random data by gradient descent; return the loss of each step."""
     random = np.random.default_rng(7)
     inputs = random.normal(size=(256, weight.shape[1]))
-    wanted = inputs @ random.normal(size=weight.shape).T
+    targets = inputs @ random.normal(size=weight.shape).T
     weight, bias, losses = weight.astype("f8"), bias.astype("f8"), []
     for _ in range(steps):
-        error = inputs @ weight.T + bias - wanted
+        error = inputs @ weight.T + bias - targets
         losses.append(float((error**2).mean()))
         weight -= 0.1 * error.T @ inputs / len(inputs)
         bias -= 0.1 * error.mean(axis=0)

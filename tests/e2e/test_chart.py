@@ -233,8 +233,8 @@ def upgraded(release: Release, lab: Lab) -> None:
     assert {name: release.data("secrets", name) for name in SECRETS.values()} == before
     # What runs keeps its keys; what is created gets the new sidecar.
     images = {part: injection(release, part) for part in ("broker", "webhook")}
-    assert images["broker"]["formerImages"] == ["ghcr.io/weightlock/weightlock:0.1.0"]
-    assert "formerImages" not in images["webhook"]
+    assert images["broker"]["previousImages"] == ["ghcr.io/weightlock/weightlock:0.1.0"]
+    assert "previousImages" not in images["webhook"]
     # The authority of before stays trusted: nothing is closed while the controller puts its own in office.
     release.wait_admitting(lab.namespace)
     release.start("controller")

@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from webhook.api.broker import BrokerConfig, BrokerSettings
 from webhook.api.config import Config, Injection
+from webhook.api.operators import PRESETS
 from webhook.core.kube.kinds import plural
 from webhook.core.workloads.kinds import BUILT_IN
 from webhook.core.workloads.readers import READERS
+from webhook.core.workloads.references import REFERENCED
 from webhook.server.tls import self_signed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +112,15 @@ def test_every_workload_kind_is_asked_about(render):
     for kind in {*BUILT_IN, *READERS}:
         group = kind.partition(".")[2]
         assert {(group, plural(kind), verb) for verb in ("CREATE", "UPDATE")} <= rules, kind
+
+
+def test_the_webhook_reads_the_objects_that_workloads_refer_to(render):
+    rules = [
+        rule for rule in render()["ClusterRole", "weightlock-webhook"]["rules"] if "get" in rule["verbs"]
+    ]
+    readable = {(group, name) for rule in rules for group in rule["apiGroups"] for name in rule["resources"]}
+    for kind in {*REFERENCED, *(kind for preset in PRESETS.values() for kind in preset.owns)}:
+        assert (kind.partition(".")[2], plural(kind)) in readable, kind
 
 
 @pytest.mark.parametrize("policy", shipped().values(), ids=lambda policy: policy["metadata"]["name"])
@@ -230,11 +241,11 @@ def test_the_worker_is_replaced_before_the_kernel_ends_it(render, limits, expect
 
     def above(part="webhook", **config):
         text = render(**values, config=config)["ConfigMap", "weightlock-config"]["data"][f"{part}.yaml"]
-        return BrokerConfig.model_validate(yaml.safe_load(text)).replace_above_mib
+        return BrokerConfig.model_validate(yaml.safe_load(text)).worker_memory_limit_mib
 
     assert above() == expected
     assert above("broker") == 0
-    assert above(replaceAboveMib=100) == 100
+    assert above(workerMemoryLimitMiB=100) == 100
 
 
 def test_every_file_a_configuration_names_is_mounted(render):

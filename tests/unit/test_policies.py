@@ -22,7 +22,7 @@ from webhook.core.policies.lint import lint_policy
 from webhook.manifests.reader import Manifest, read_file
 from webhook.offline.policytest import Suite, suites
 from webhook.offline.provider import ManifestProvider
-from webhook.offline.review import Requester, judge, request_of, review
+from webhook.offline.review import Requester, evaluate, request_of, review
 
 ROOT = Path(__file__).parents[2]
 POLICIES = ROOT / "policies"
@@ -153,7 +153,7 @@ def test_cel_python_agrees():
 def expressions(suite, case):
     """(program, data, the engine's value or error) of every expression that is met in a case."""
     source = suite.source(case)
-    judged = judge(request_of(suite.review_of(case), Requester(), source), source, NOW)
+    judged = evaluate(request_of(suite.review_of(case), Requester(), source), source, NOW)
     lookup = Lookup(source.snapshot().objects)
     for policy, _, bindings in evaluations(judged.request, source.snapshot(), judged.fetched, NOW):
         found = [None] if policy.params is None else policy.params.find(judged.request, lookup) or []

@@ -6,7 +6,7 @@ never stored.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -15,6 +15,9 @@ from webhook.api.duration import Duration
 from webhook.api.modelweights import AccessRules
 
 ChangeDigest = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|delete)$")]
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Person(Schema):
@@ -161,6 +164,11 @@ class Waivers(Schema):
 class AccessSettings(Schema):
     """What requests, approvals and grants depend on besides the objects themselves."""
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "machineRequesters": "serviceAccountRequesters",
+        "machineApprovers": "serviceAccountApprovers",
+    }
+
     pending_lifetime: Duration = Field(
         default=Duration("7d"), description="how long a request may wait for its approvals"
     )
@@ -169,11 +177,13 @@ class AccessSettings(Schema):
         default_factory=dict,
         description="members of approver groups: a group listed here counts only for those listed",
     )
-    machine_requesters: list[Name] = Field(
-        default_factory=list, description="service accounts and other system: identities that may ask"
+    service_account_requesters: list[Name] = Field(
+        default_factory=list,
+        description="service accounts and other system identities that are allowed to request access",
     )
-    machine_approvers: list[Name] = Field(
-        default_factory=list, description="service accounts and other system: identities that may approve"
+    service_account_approvers: list[Name] = Field(
+        default_factory=list,
+        description="service accounts and other system identities that are allowed to approve",
     )
     retention: list[Name] = Field(
         default_factory=lambda: ["system:serviceaccount:weightlock-system:weightlock-retention"],

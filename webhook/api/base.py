@@ -5,10 +5,19 @@ Unknown fields are refused, so a misspelt field is an error where it is written 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import logging
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
+log = logging.getLogger(__name__)
 
 GROUP = "weightlock.dev"
 VERSION = "v1alpha1"
@@ -19,7 +28,13 @@ Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class Schema(BaseModel):
-    """Base of all types: camelCase names on the wire, unknown fields refused, instances immutable."""
+    """Base of all types: camelCase names on the wire, unknown fields rejected, instances immutable.
+
+    ``renamed`` maps each former name of a field to its current name. A former name is accepted for one release, with a
+    warning in the log. Both names together are an error.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(
         extra="forbid",
@@ -29,6 +44,36 @@ class Schema(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe the former names as deprecated, so that a schema check accepts them as well."""
+        described = handler(schema)
+        properties = handler.resolve_ref_schema(described).get("properties", {})
+        for former, name in cls.renamed.items():
+            properties[former] = {
+                **properties[name],
+                "deprecated": True,
+                "description": f"former name of {name}",
+            }
+        return described
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, data: Any) -> Any:
+        if not cls.renamed or not isinstance(data, dict) or cls.renamed.keys().isdisjoint(data):
+            return data
+        current = dict(data)
+        for former, name in cls.renamed.items():
+            if former not in current:
+                continue
+            if name in current:
+                raise ValueError(f"{former} is the former name of {name}: set {name} only")
+            log.warning("%s is the former name of %s and will be rejected by the next release", former, name)
+            current[name] = current.pop(former)
+        return current
 
 
 class ObjectMeta(BaseModel):

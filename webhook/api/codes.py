@@ -58,10 +58,13 @@ ACCOUNT_NOT_USABLE: Final = _reason(
 USER_GRANT_ONLY: Final = _reason(
     "WL104", "Warning: only the user's own grant covers this workload", Category.WEIGHTS
 )
+DECIDED_LATER: Final = _reason("WL105", "Warning: decided when pods are created", Category.WEIGHTS)
 EXPOSES_WEIGHTS: Final = _reason("WL111", "Storage that would expose protected weights", Category.WEIGHTS)
 COPIES_WEIGHTS: Final = _reason("WL112", "Pod that copies protected weights", Category.WEIGHTS)
 ESCAPES_SANDBOX: Final = _reason("WL113", "Pod could escape its sandbox", Category.WEIGHTS)
-NODE_VOLUME: Final = _reason("WL114", "Volume onto paths of the node", Category.WEIGHTS)
+CREATES_MEMORY_IMAGE: Final = _reason("WL114", "Memory image of a pod that reads weights", Category.WEIGHTS)
+FORBIDS_MEMORY_IMAGE: Final = _reason("WL115", "Memory image that the ModelWeights forbids", Category.WEIGHTS)
+NODE_VOLUME: Final = _reason("WL116", "Volume onto paths of the node", Category.WEIGHTS)
 INTERACTIVE_ACCESS: Final = _reason(
     "WL121", "No interactive access to pods that read weights", Category.WEIGHTS
 )
@@ -69,9 +72,8 @@ NODE_PROXY: Final = _reason("WL122", "No proxy to nodes", Category.WEIGHTS)
 SERVICE_ACCOUNT_USE: Final = _reason(
     "WL141", "Service account that the requester is not allowed to use", Category.WEIGHTS
 )
-SERVICE_ACCOUNT_TOKEN: Final = _reason(
-    "WL142", "Token of a service account that the requester is not allowed to use", Category.WEIGHTS
-)
+SERVICE_ACCOUNT_TOKEN: Final = _reason("WL142", "Not the service account's own token", Category.WEIGHTS)
+OPERATOR_NOT_LISTED: Final = _reason("WL143", "Warning: operator is not listed", Category.WEIGHTS)
 
 NOT_ENTITLED: Final = _reason("WL201", "Not entitled to this accelerator", Category.DEVICES)
 DEVICE_BYPASS: Final = _reason(

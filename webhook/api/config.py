@@ -7,23 +7,32 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from webhook.api.access import AccessSettings
 from webhook.api.authorities import parse_authorities
 from webhook.api.base import Name, Pattern, Schema
+from webhook.api.operators import PRESETS
 
 _DAY = 86400.0
 _STEP = r"(?:[A-Za-z0-9_-]+|\*)"
-_TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::PodSpec)?")
+# The parts of `core.workloads.schema.Part`, and PodSpec as another name of podSpec.
+_PARTS = (
+    "PodSpec", "claimName", "claimSpec", "claimTemplate", "claimTemplates", "container", "containers", "freeForm",
+    "image", "modelAddress", "podSpec", "podTemplate", "serviceAccount", "volumeSource", "volumes",
+)  # fmt: skip
+_TEMPLATE_PATH = re.compile(rf"(?:{_STEP}(?:\.{_STEP})*)?(?::(?:{'|'.join(_PARTS)}))?")
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def _template_path(text: str) -> str:
     if _TEMPLATE_PATH.fullmatch(text) is None:
         raise ValueError(
-            f"{text!r:.80} is no path to a pod template; one looks like spec.replicaSpecs.*.template"
+            f"{text!r:.80} is not a path to a pod template, such as spec.replicaSpecs.*.template"
         )
     return text
 
@@ -82,21 +91,52 @@ class NodePath(Schema):
 
 
 class WorkloadKind(Schema):
-    """A kind that holds pod templates. ``path`` runs to a template; ``*`` stands for every item or value."""
+    """Where a kind keeps its pods. A path runs to a pod template; ``*`` stands for every item or value."""
 
     kind: Name = Field(description="Kind.group, such as PyTorchJob.kubeflow.org")
     paths: list[TemplatePath] = Field(
-        min_length=1,
-        description="such as spec.template or spec.replicaSpecs.*.template; "
-        "spec.predictor:PodSpec where a pod's spec stands there without its metadata",
+        description="such as spec.template or spec.replicaSpecs.*.template. A suffix names another part: "
+        "spec.predictor:PodSpec, spec.cache.pvcName:claimName, spec.manifests.*:freeForm. Without paths the kind "
+        "contains no pods, whatever its schema shows",
     )
+
+
+class Operator(Schema):
+    """An operator that writes pods: a preset elsewhere than in its default namespace, or one without a preset."""
+
+    name: Name = Field(description="name of a preset, or any other name with accounts and owns")
+    namespace: str = Field(default="", max_length=63, description="empty: that of the preset")
+    accounts: list[Name] = Field(
+        default_factory=list,
+        max_length=16,
+        description="names of service accounts; empty: those of the preset",
+    )
+    owns: list[Name] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Kind.group of the owners of its pods; empty: as in the preset",
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.name not in PRESETS and not (self.namespace and self.accounts and self.owns):
+            known = ", ".join(sorted(PRESETS))
+            raise ValueError(f"{self.name!r:.80} is not a preset ({known}): set namespace, accounts and owns")
+        return self
+
+
+def _operator(value: Any) -> Any:
+    """A preset by name alone."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 class Injection(Schema):
     """The key sidecar that Weightlock adds to pods that read weights."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"formerImages": "previousImages"}
+
     image: Name = "ghcr.io/weightlock/weightlock:0.2.0"
-    former_images: list[Name] = Field(
+    previous_images: list[Name] = Field(
         default_factory=list,
         max_length=16,
         description="images of earlier versions: pods that run with one keep their keys, new pods never get one",
@@ -115,6 +155,10 @@ class Injection(Schema):
     )
     requests: dict[str, str] = Field(default_factory=lambda: {"cpu": "10m", "memory": "64Mi"})
     limits: dict[str, str] = Field(default_factory=lambda: {"memory": "128Mi"})
+    quota_limits: dict[str, str] = Field(
+        default_factory=lambda: {"cpu": "1", "memory": "128Mi", "ephemeral-storage": "64Mi"},
+        description="limits where a ResourceQuota of the namespace requires one that limits does not set",
+    )
     key_volume_size: str = "1Mi"
     startup_seconds: int = Field(
         default=600,
@@ -206,6 +250,37 @@ _WORKLOAD_CONTROLLERS = (
 )
 
 
+_HARMLESS_DRIVERS = (
+    "csi.cert-manager.io",
+    "csi.spiffe.io",
+    "secrets-store.csi.k8s.io",
+    "spiffe.csi.cert-manager.io",
+)
+# Populators whose volumes hold what a network address or a generator gives, and nothing of the cluster's storage.
+_HARMLESS_POPULATORS = (
+    "ObjectStorage.storage.alibabacloud.com",
+    "VolumeImportSource.cdi.kubevirt.io",
+    "VolumeUploadSource.cdi.kubevirt.io",
+)
+
+
+class StorageSettings(Schema):
+    """Storage that never holds weights, although Weightlock does not know its content."""
+
+    harmless_drivers: list[Name] = Field(
+        default_factory=lambda: list(_HARMLESS_DRIVERS),
+        description="CSI drivers whose inline volumes hold secrets, certificates or identities and no data",
+    )
+    harmless_populators: list[Name] = Field(
+        default_factory=lambda: list(_HARMLESS_POPULATORS),
+        description="kinds, as Kind.group, in a claim's dataSourceRef that read no storage of the cluster",
+    )
+    compare_secrets: bool = Field(
+        default=False,
+        description="read the Secrets that a ModelWeights names and recognise copies of them; needs RBAC get on them",
+    )
+
+
 class Settings(Schema):
     """What a verdict depends on besides the cluster's objects and the request."""
 
@@ -217,6 +292,14 @@ class Settings(Schema):
             f"system:serviceaccount:kube-system:{name}" for name in _WORKLOAD_CONTROLLERS
         ],
         description="identities that write pods on behalf of a workload; the pod's service account is judged instead",
+    )
+    operators: list[
+        Annotated[Operator, BeforeValidator(_operator, json_schema_input_type=Operator | str)]
+    ] = Field(
+        default_factory=list,
+        max_length=128,
+        description="operators that write pods for custom resources, by preset such as jobset or kuberay. A pod that "
+        "one writes for an object of a kind that it owns is decided by the pod's service account",
     )
     devices: list[DeviceVendor] = Field(default_factory=_default_vendors)
     harmless_resources: list[Pattern] = Field(
@@ -234,7 +317,9 @@ class Settings(Schema):
         max_length=256,
         description="paths of the node that service accounts may mount with RBAC use on the name",
     )
-    workloads: list[WorkloadKind] = Field(default_factory=list, description="kinds besides those built in")
+    workloads: list[WorkloadKind] = Field(
+        default_factory=list, description="kinds in addition to the built-in and detected ones"
+    )
     help_url: str = Field(
         default="",
         max_length=200,
@@ -243,6 +328,7 @@ class Settings(Schema):
     )
     injection: Injection = Field(default_factory=Injection)
     access: AccessSettings = Field(default_factory=AccessSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
 
 
 class Listen(Schema):
@@ -424,6 +510,8 @@ class Reports(Schema):
 class Config(Schema):
     """The whole file. ``embedded`` names a state directory and then no cluster is used."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"replaceAboveMib": "workerMemoryLimitMiB"}
+
     listen: Listen = Field(default_factory=Listen)
     metrics_listen: Listen | None = Field(
         default=None, description="plain HTTP for metrics and health; off by default"
@@ -465,8 +553,11 @@ class Config(Schema):
     supervise: bool = Field(
         default=True, description="judge in a child process, and replace it should it hang or die"
     )
-    replace_above_mib: int = Field(
-        default=0, ge=0, description="replace the child process when it holds more memory than this; 0: never"
+    worker_memory_limit_mib: int = Field(
+        default=0,
+        ge=0,
+        alias="workerMemoryLimitMiB",
+        description="memory in MiB above which the worker process is replaced; 0: never",
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tracing: Tracing = Field(default_factory=Tracing)

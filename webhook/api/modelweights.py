@@ -33,6 +33,9 @@ class CsiVolumes(Schema):
     driver: Name
     volume_handles: list[Pattern] = Field(default_factory=list, max_length=256)
     attributes: dict[str, Pattern] = Field(default_factory=dict)
+    paths: list[Pattern] = Field(
+        default_factory=list, max_length=256, description="directories inside the volume; empty: all of it"
+    )
 
 
 class NfsVolumes(Schema):
@@ -54,6 +57,25 @@ class ImageVolumes(Schema):
     reference: Pattern
 
 
+class ObjectNames(Schema):
+    """Objects by namespace and name pattern; both must match."""
+
+    namespaces: list[Pattern] = Field(default_factory=list, max_length=256)
+    names: list[Pattern] = Field(default_factory=list, max_length=256)
+
+
+class ObjectStore(Schema):
+    """A bucket, hub or registry, with the Secrets and service accounts whose credentials can read it."""
+
+    uris: list[Pattern] = Field(
+        default_factory=list,
+        max_length=256,
+        description="such as s3://weights/atlas/*, gs://…, hf://org/atlas, oci://…",
+    )
+    secrets: list[ObjectNames] = Field(default_factory=list, max_length=64)
+    service_accounts: list[ObjectNames] = Field(default_factory=list, max_length=64)
+
+
 class VolumeMatch(Schema):
     """One rule that recognises storage as these weights: exactly one of the fields is set."""
 
@@ -65,12 +87,13 @@ class VolumeMatch(Schema):
     nfs: NfsVolumes | None = None
     host_path: HostPathVolumes | None = None
     image: ImageVolumes | None = None
+    object_store: ObjectStore | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if len(self.model_fields_set) != 1:
             raise ValueError(
-                "set exactly one of persistentVolumeClaim, persistentVolume, csi, nfs, hostPath, image"
+                "set exactly one of persistentVolumeClaim, persistentVolume, csi, nfs, hostPath, image, objectStore"
             )
         return self
 
@@ -103,6 +126,10 @@ class AccessRules(Schema):
     )
     max_duration: Duration = Duration("12h")
     on_expiry: Literal["wipe", "evict"] = "wipe"
+    memory_images: Literal["storeOnly", "forbidden"] = Field(
+        default="storeOnly",
+        description="whether a user with RBAC verb store is allowed to checkpoint a pod that reads the weights",
+    )
 
 
 class WrappedKey(Schema):

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from webhook.api.base import GROUP
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -65,21 +63,20 @@ class Decision:
 class Answers:
     """The decisions that an evaluation may use, and the access checks that have no decision yet.
 
-    ``related`` are the names of Weightlock's virtual resources that the request may need, by resource.
+    ``related`` are the names of virtual resources that the request may need, by API group and resource.
     """
 
     decisions: Mapping[AccessCheck, Decision] = field(default_factory=dict)
     open: set[AccessCheck] = field(default_factory=set)
-    related: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    related: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
 
     def check(self, question: AccessCheck) -> Decision:
         """Return the recorded decision, or record the question and raise `UnansweredError`."""
         decision = self.decisions.get(question)
         if decision is None:
             self.open.add(question)
-            if question.group == GROUP:
-                # Policies try these names one after another, and each miss would cost a round.
-                names = self.related.get(question.resource, frozenset())
-                self.open.update(replace(question, name=name) for name in names)
+            # Policies try these names one after another, and each miss would cost a round.
+            names = self.related.get((question.group, question.resource), frozenset())
+            self.open.update(replace(question, name=name) for name in names)
             raise UnansweredError(f"no answer yet for {question.verb} {question.resource or question.path}")
         return decision

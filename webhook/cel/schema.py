@@ -86,6 +86,7 @@ _WEIGHTLOCK: Final[dict[str, dict[str, str]]] = {
         "volume": "string",
         "via": "string",
         "readOnly": "bool",
+        "forbidden": "bool",
         "containers": "[string]",
         "detail": "string",
         "exclusiveDevices": "bool",

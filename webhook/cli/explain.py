@@ -1,4 +1,4 @@
-"""``weightlock explain``: why a review comes out as it does, down to the part of an expression that decided."""
+"""``weightlock explain``: the reasons for a verdict, down to the part of an expression that decided."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from webhook.app.errors import UsageError
-from webhook.cli.review import add_review_arguments, asker_of, manifests_of
+from webhook.cli.explain_kind import explain_kinds
+from webhook.cli.review import add_review_arguments, documents_of, report_errors, requester_of
 from webhook.cli.state import load_source
 from webhook.core.admission.messages import fix_of, sentence
-from webhook.manifests.reader import ManifestError
+from webhook.manifests.reader import Manifest, ManifestError
 from webhook.manifests.shipped import shipped_page
 from webhook.offline.explain import explain_review
 
@@ -33,40 +34,64 @@ def add_parser(commands: Any) -> None:
     """Register the command."""
     parser = commands.add_parser(
         "explain",
-        help="which part of which rule decided",
-        description="Takes the arguments of review, and shows the rules that decided as trees of their parts, "
-        "with values. Exit codes as review.",
+        help="explain a verdict expression by expression",
+        description="Takes the arguments of review and prints the deciding rules as trees of their parts, "
+        "with values. Exit codes as for review.",
     )
-    add_review_arguments(parser, state_required=False)
-    parser.add_argument("--policy", default="", metavar="NAME", help="this policy only, broken or not")
-    parser.add_argument("--full", action="store_true", help="every part, not only those that decided")
+    add_review_arguments(parser)
+    parser.add_argument("--policy", default="", metavar="NAME", help="only this policy, whatever its outcome")
+    parser.add_argument("--full", action="store_true", help="all parts, not only the deciding ones")
     parser.add_argument(
-        "--all", action="store_true", help="also the rules that hold, and policies that do not apply"
+        "--all", action="store_true", help="also rules that hold and policies that do not apply"
+    )
+    parser.add_argument(
+        "--kind",
+        action="store_true",
+        help="the files are CustomResourceDefinitions: print the pods that their schemas show",
     )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Explain every document, or print the section on a reason code."""
-    if len(options.files) == 1 and _CODE.fullmatch(options.files[0]) and not Path(options.files[0]).exists():
-        return _print_section(options.files[0])
-    if options.state is None:
-        raise UsageError("--state DIR is required to explain a verdict")
-    asker = asker_of(options)
-    source = load_source(options)
-    try:
-        found = [explain_review(manifest, asker, source) for manifest in manifests_of(options)]
-    except ManifestError as error:
-        raise UsageError(str(error)) from None
-    if not found:
-        raise UsageError("the files hold no objects")
+    other = _without_review(options)
+    if other is not None:
+        return other
+    documents = list(documents_of(options))
+    requester = requester_of(options, documents)
+    if not documents:
+        raise UsageError("the files contain no objects")
+    has_objects = any(isinstance(item, Manifest) for item in documents)
+    provider = load_source(options) if has_objects else None
+    explanations: list[Explanation] = []
+    errors: list[ManifestError] = []
+    for document in documents:
+        try:
+            if isinstance(document, ManifestError):
+                raise document
+            if provider is not None:
+                explanations.append(explain_review(document, requester, provider, apply=True))
+        except ManifestError as error:
+            errors.append(error)
     if options.output == "json":
-        answers = [_as_json(item, _shown(item, options)) for item in found]
+        answers = [_as_json(item, _shown(item, options)) for item in explanations]
         sys.stdout.write(orjson.dumps(answers, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        for item in found:
+        for item in explanations:
             _print(item, _shown(item, options), full=options.full)
-    return 0 if all(item.verdict.allowed for item in found) else 1
+    report_errors("explain", errors)
+    if errors:
+        return 2
+    return 0 if all(item.verdict.allowed for item in explanations) else 1
+
+
+def _without_review(options: argparse.Namespace) -> int | None:
+    """Explain schemas or a reason code, which need no review. None for documents."""
+    if options.kind:
+        return explain_kinds(options)
+    if len(options.files) == 1 and _CODE.fullmatch(options.files[0]) and not Path(options.files[0]).exists():
+        return _print_section(options.files[0])
+    return None
 
 
 def _print_section(code: str) -> int:
@@ -108,16 +133,16 @@ def _print(explanation: Explanation, rules: list[RuleExplained], *, full: bool) 
 
 
 def _shortened(node: Node, depth: int) -> Node:
-    """The tree down to a depth, without what was not reached, and bare where a sibling decided."""
+    """Return the tree down to a depth, without unreached parts, and without children if a sibling decided."""
     children = [
         child for child in node.children if child.note != "not reached" and not child.text.startswith("[")
     ]
     decided = any("decides" in child.note for child in children)
-    kept = (
+    short = (
         _shortened(child, depth - 1 if not decided or "decides" in child.note else 0)
         for child in (children if depth > 0 else ())
     )
-    return replace(node, children=tuple(kept))
+    return replace(node, children=tuple(short))
 
 
 def _as_json(explanation: Explanation, rules: list[RuleExplained]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``weightlock policy``: runs the tests of policies, finds their mistakes, exports them as native ones."""
+"""``weightlock policy``: test policies, lint them, and export them as native policies."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from webhook.cli.redteam import add_redteam
 from webhook.core.policies.compiler import compile_policy
 from webhook.core.policies.export import Export, export
 from webhook.core.policies.lint import lint_policy
+from webhook.manifests.foreign import foreign_files, foreign_policies
 from webhook.manifests.reader import ManifestError, read_path
 from webhook.manifests.shipped import shipped_policies
 from webhook.offline.policytest import Result, suites
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from webhook.manifests.reader import Manifest
+
+_KINDS = frozenset({"WeightPolicy", "ValidatingAdmissionPolicy"})
 
 
 def add_parser(commands: Any) -> None:
@@ -33,7 +36,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "policy",
         help="test, lint and export policies",
-        description="Tools for authors of policies. Exit code 0: good, 1: a test or a policy is not, 2: bad input.",
+        description="Tools for policy authors. Exit code 0: success, 1: a test or a policy has errors, 2: bad input.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     _add_test(verbs)
@@ -51,10 +54,10 @@ def _add_test(verbs: Any) -> None:
 
 def _add_lint(verbs: Any) -> None:
     parser = verbs.add_parser(
-        "lint", help="find mistakes: fields, types, rules that never match, slow expressions"
+        "lint", help="report invalid fields and types, rules that never match, slow expressions"
     )
     _add_common(parser)
-    parser.add_argument("--strict", action="store_true", help="a warning is a reason for exit code 1, too")
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     parser.set_defaults(run=run_lint)
 
 
@@ -73,13 +76,13 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="PATH",
-        help="files or directories; default: the policies that ship",
+        help="files or directories (default: the shipped policies)",
     )
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
 
 
 def run_tests(options: argparse.Namespace) -> int:
-    """Run every case; 1 where one did not go as expected."""
+    """Run every case; return 1 if one fails."""
     try:
         results = [
             suite.run(case) for path in _paths(options) for suite in suites(path) for case in suite.cases
@@ -87,7 +90,7 @@ def run_tests(options: argparse.Namespace) -> int:
     except ManifestError as error:
         raise UsageError(str(error)) from None
     if not results:
-        raise UsageError("there are no *.test.yaml files")
+        raise UsageError("no *.test.yaml files")
     if options.junit is not None:
         _write_junit(options.junit, results)
     if options.output == "json":
@@ -100,47 +103,40 @@ def run_tests(options: argparse.Namespace) -> int:
 
 
 def run_lint(options: argparse.Namespace) -> int:
-    """Look at every policy; 1 where one has an error."""
-    try:
-        found = [
-            (item.source, remark) for item in _manifests(options) for remark in lint_policy(item.document)
-        ]
-    except ManifestError as error:
-        raise UsageError(str(error)) from None
+    """Check every policy; return 1 if one has an error."""
+    manifests = _policies(options)
+    remarks = [(item.source, remark) for item in manifests for remark in lint_policy(item.document)]
     if options.output == "json":
-        _print_json([{"source": source} | asdict(remark) for source, remark in found])
+        _print_json([{"source": source} | asdict(remark) for source, remark in remarks])
     else:
-        for source, remark in found:
+        for source, remark in remarks:
             print(f"{source}: {remark}")
-        errors = sum(remark.level == "error" for _, remark in found)
-        print(f"{errors} errors, {len(found) - errors} warnings")
-    return 1 if any(options.strict or remark.level == "error" for _, remark in found) else 0
+        errors = sum(remark.level == "error" for _, remark in remarks)
+        print(f"{errors} errors, {len(remarks) - errors} warnings")
+    return 1 if any(options.strict or remark.level == "error" for _, remark in remarks) else 0
 
 
 def run_export(options: argparse.Namespace) -> int:
-    """Print the manifests of what can be exported, and name the rest."""
+    """Print the exported manifests, and name the policies that cannot be exported."""
     exports: list[Export] = []
     others: list[Any] = []
-    try:
-        for manifest in _manifests(options):
-            if manifest.document.get("kind") == "WeightPolicy":
-                exports.append(_export(manifest))
-            else:
-                others.append(manifest.document)
-    except ManifestError as error:
-        raise UsageError(str(error)) from None
+    for manifest in _policies(options):
+        if manifest.document.get("kind") == "WeightPolicy":
+            exports.append(_export(manifest))
+        else:
+            others.append(manifest.document)
     documents = [*others, *(document for item in exports for document in item.manifests)]
-    left = [item for item in exports if item.reason]
+    skipped = [item for item in exports if item.reason]
     if options.output == "json":
         _print_json(
             {
                 "manifests": documents,
-                "left": [{"policy": item.policy, "reason": item.reason} for item in left],
+                "left": [{"policy": item.policy, "reason": item.reason} for item in skipped],
             }
         )
         return 0
     yaml.safe_dump_all(documents, sys.stdout, sort_keys=False, width=110, allow_unicode=True)
-    for item in left:
+    for item in skipped:
         print(f"not exported: {item.policy}: {item.reason}", file=sys.stderr)
     return 0
 
@@ -164,9 +160,20 @@ def _paths(options: argparse.Namespace) -> Sequence[Path]:
     return paths
 
 
-def _manifests(options: argparse.Namespace) -> Iterator[Manifest]:
-    for path in _paths(options):
-        yield from read_path(path)
+def _policies(options: argparse.Namespace) -> list[Manifest]:
+    """Read the objects below the paths; policies of other engines are named, and no policy at all is an error."""
+    paths = _paths(options)
+    try:
+        manifests = [manifest for path in paths for manifest in read_path(path)]
+    except ManifestError as error:
+        raise UsageError(str(error)) from None
+    for sentence in (*foreign_policies(manifests), *(text for path in paths for text in foreign_files(path))):
+        print(f"weightlock policy: warning: {sentence}", file=sys.stderr)
+    if not any(manifest.document.get("kind") in _KINDS for manifest in manifests):
+        raise UsageError(
+            f"{', '.join(map(str, paths))}: no WeightPolicy and no ValidatingAdmissionPolicy to check"
+        )
+    return manifests
 
 
 def _print_results(results: Iterable[Result]) -> None:
@@ -183,7 +190,7 @@ def _print_results(results: Iterable[Result]) -> None:
 
 
 def _write_junit(path: Path, results: Sequence[Result]) -> None:
-    """JUnit XML, as CI systems read it: a suite for each file."""
+    """Write JUnit XML for CI systems: a suite for each file."""
     root = Xml.Element("testsuites", name="weightlock policy test")
     for file in dict.fromkeys(result.file for result in results):
         of_file = [result for result in results if result.file == file]

@@ -1,48 +1,64 @@
-"""Arguments that several commands share: the state directory, the policies, the settings file, and who asks."""
+"""Arguments that several commands share: the state directory, the policies and the settings file."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.api.config import Config, Settings
 from webhook.app.configuration import read_config
 from webhook.app.errors import UsageError
-from webhook.manifests.reader import ManifestError
+from webhook.manifests.foreign import foreign_files, foreign_policies
+from webhook.manifests.reader import ManifestError, read_path
 from webhook.manifests.shipped import shipped_policies
-from webhook.offline.provider import DirectoryProvider
+from webhook.offline.provider import ManifestProvider
 
 if TYPE_CHECKING:
     import argparse
 
 
 def add_state_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """``--state``, ``--policies`` and ``--config``."""
+    """Add ``--state``, ``--policies`` and ``--config``."""
     parser.add_argument(
-        "--state", type=Path, metavar="DIR", required=required, help="manifests of what the cluster holds"
+        "--state",
+        type=Path,
+        metavar="DIR",
+        required=required,
+        help="manifests of the objects in the cluster" + ("" if required else " (default: an empty cluster)"),
     )
     parser.add_argument(
-        "--policies", type=Path, metavar="DIR", help="policies instead of those that ship with Weightlock"
+        "--policies", type=Path, metavar="DIR", help="policies (default: the shipped policies)"
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration, for its settings")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file with settings")
 
 
-def load_source(options: argparse.Namespace) -> DirectoryProvider:
-    """The source those arguments describe. Raises `UsageError`."""
-    policies = options.policies
+def load_source(options: argparse.Namespace) -> ManifestProvider:
+    """Return the provider of these arguments, and report policies that it does not evaluate. Raises `UsageError`."""
     try:
-        paths = [policies or shipped_policies(), *([options.state] if options.state else [])]
+        directory = options.policies or shipped_policies()
     except FileNotFoundError as error:
         raise UsageError(str(error)) from None
-    for path in paths:
+    for path in (directory, *([options.state] if options.state else [])):
         if not path.exists():
             raise UsageError(f"{path}: no such directory")
     try:
-        return DirectoryProvider(paths, load_settings(options.config))
+        policies = list(read_path(directory))
+        state = list(read_path(options.state)) if options.state else []
+        foreign = [*foreign_policies(policies), *foreign_files(directory)]
+        provider = ManifestProvider([*policies, *state], load_settings(options.config))
     except ManifestError as error:
         raise UsageError(str(error)) from None
+    for sentence in foreign:
+        print(f"weightlock: warning: {sentence}", file=sys.stderr)
+    if not provider.snapshot().policies:
+        raise UsageError(
+            f"{directory}: no policy to evaluate: Weightlock evaluates WeightPolicy, and "
+            "ValidatingAdmissionPolicy with its binding"
+        )
+    return provider
 
 
 def load_settings(path: Path | None) -> Settings:
-    """The settings of a configuration file, or the defaults. Raises `UsageError`."""
+    """Return the settings of a configuration file, or the defaults. Raises `UsageError`."""
     return Settings() if path is None else read_config(path, Config).settings

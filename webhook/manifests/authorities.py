@@ -1,6 +1,6 @@
-"""The broker's authorities from the file that the configuration names, again and again: they are renewed while we run.
+"""The CAs of the broker from the configured file, which is read again while the process runs: CAs are renewed.
 
-A file that cannot be read, or holds something else, changes nothing; what was known before goes on to count.
+A file that is unreadable or invalid changes nothing: the previous CAs stay in use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def with_authorities(settings: Settings) -> Settings:
-    """The settings with the file's authorities in them. Raises `ManifestError` where the file cannot be used."""
+    """Return the settings with the CAs of the file. Raises `ManifestError` if the file is unusable."""
     injection = settings.injection
     if not injection.ca_file:
         return settings
@@ -27,12 +27,12 @@ def with_authorities(settings: Settings) -> Settings:
 
 
 def read(name: str) -> str:
-    """The authorities in a file, as PEM. Raises `ManifestError` where it cannot be read or holds anything else."""
+    """Return the CAs of a file as PEM. Raises `ManifestError` if it is unreadable or contains anything else."""
     try:
         with Path(name).open("rb") as file:
             pem = file.read(MAX_BYTES + 1).decode("ascii")
         if not parse_authorities(pem):
-            raise ManifestError(f"{name}: there is no certificate in it")
+            raise ManifestError(f"{name}: it contains no certificate")
     except OSError as error:
         raise ManifestError(f"{name}: {error.strerror or error}") from None
     except ValueError as error:
@@ -41,27 +41,27 @@ def read(name: str) -> str:
 
 
 class AuthorityFile:
-    """The file of one process' settings, watched by asking."""
+    """The CA file of one process, polled for changes."""
 
     def __init__(self, injection: Injection) -> None:
         self._injection = injection
-        self._trouble = ""
+        self._last_error = ""
 
     def refresh(self) -> Injection | None:
-        """The injection settings with what the file holds now; None where nothing changed. Says once what is wrong."""
+        """Return the injection settings with the current content; None if nothing changed. Logs each error once."""
         if not self._injection.ca_file:
             return None
         try:
-            pem, trouble = read(self._injection.ca_file), ""
+            pem, error_text = read(self._injection.ca_file), ""
         except ManifestError as error:
-            pem, trouble = self._injection.ca_bundle, str(error)
-        if trouble and trouble != self._trouble:
-            log.error("the broker's authorities cannot be read", extra={"fields": {"why": trouble}})
-        self._trouble = trouble
+            pem, error_text = self._injection.ca_bundle, str(error)
+        if error_text and error_text != self._last_error:
+            log.error("cannot read the broker's CAs", extra={"fields": {"error": error_text}})
+        self._last_error = error_text
         if pem == self._injection.ca_bundle:
             return None
         self._injection = _with(self._injection, pem)
-        log.info("the broker's authorities changed", extra={"fields": {"count": len(parse_authorities(pem))}})
+        log.info("the broker's CAs changed", extra={"fields": {"count": len(parse_authorities(pem))}})
         return self._injection
 
 

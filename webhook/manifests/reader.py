@@ -1,16 +1,22 @@
-"""Kubernetes manifests from files: YAML or JSON, many documents a file, ``List`` objects opened. Bounded and strict.
+"""Kubernetes manifests from files: YAML or JSON, many documents a file, ``List`` objects opened. Bounded.
 
-A file that cannot be read is the reader's error to fix, so every failure names the file, the document and the reason.
+`read_*` stops at the first problem, for configuration, policies and state. `scan_*` yields each problem in its place
+and continues with the next document, for manifests under review. A problem always names file and line.
 """
 
 from __future__ import annotations
 
+import codecs
+import json
+import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
+import orjson
 
 from webhook.core.kube.strict_json import DocumentError, check
+from webhook.manifests.kubectl_yaml import YamlError, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,97 +27,284 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_ENTRIES = 1_000_000
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-# Policy tests lie beside the policies, and so does the state they share; neither is part of what a directory holds.
+# Policy tests and their state are in the directory of the policies, but are not part of them.
 TEST_SUFFIX = ".test.yaml"
 TEST_STATE_SUFFIX = ".state.yaml"
 
+_SEPARATOR = re.compile(r"^---(?=\s|\Z)", re.MULTILINE)
+_ONLY_DIRECTIVES = re.compile(r"(?:[ \t\r]*(?:[%#].*)?(?:\n|\Z))*")
+_BLANK = re.compile(r"(?:[ \t\r]*(?:#.*|---[ \t\r]*(?:#.*)?)?(?:\n|\Z))*")
+# Helm's own objects and functions; Argo's placeholders ({{workflow.name}}, {{=expression}}) are none.
+_HELM = re.compile(
+    r"\{\{-?\s*(?:\.(?:Values|Release|Chart|Capabilities|Files|Template)\b|/\*|\$"
+    r"|(?:include|template|if|else|end|range|with|define|block|tpl|toYaml|required|default|printf)\b)"
+)
+_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|<%.*?%>")
+_MAY_CONTAIN_TEMPLATES = frozenset({"ConfigMap", "Secret", "CustomResourceDefinition"})
+_ENCODINGS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_LEAST, _MOST = -(2**63), 2**64 - 1
+_SPECIAL_FLOAT = re.compile(r"\.(?:nan|inf)", re.IGNORECASE)
+
 
 class ManifestError(ValueError):
-    """A file that is no set of manifests; the message names file, document and reason."""
+    """A file or document that is not a manifest. The message names file, line and reason."""
+
+    def __init__(self, message: str, file: str = "", line: int = 0) -> None:
+        super().__init__(message)
+        self.file = file
+        self.line = line
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One object and where it was read."""
+    """One object and its place. ``line`` is the first line of its document, from 1; ``source`` is for messages.
+
+    ``unsafe`` is the reason why the content cannot be evaluated; only recorded reviews carry one. ``notes`` are
+    properties of the text that kubectl ignores.
+    """
 
     source: str
     document: Document
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Safe YAML as Kubernetes reads it: timestamps stay text, a key given twice is an error."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Build a mapping, refusing repeated keys as sigs.k8s.io/yaml's strict mode does."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if (
-                key_node.value in seen
-                and isinstance(key_node.value, str)
-                and key_node.tag != "tag:yaml.org,2002:merge"
-            ):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key_node.value!r} is given twice", key_node.start_mark
-                )
-            if isinstance(key_node.value, str):
-                seen.add(key_node.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
-}
+    file: str = ""
+    line: int = 0
+    unsafe: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_path(path: Path) -> Iterator[Manifest]:
-    """Every object in a file, or in the manifest files below a directory but its policy tests, in the order of names.
+    """Read every object in a file, or in the manifest files of a directory except policy tests, in the order of names.
 
     Raises `ManifestError`.
     """
-    if not path.is_dir():
-        yield from read_file(path)
-        return
-    for file in sorted(item for item in path.rglob("*") if item.suffix in SUFFIXES and item.is_file()):
-        if not file.name.endswith((TEST_SUFFIX, TEST_STATE_SUFFIX)):
-            yield from read_file(file)
+    yield from _raised(scan_path(path), strict=True)
 
 
 def read_file(path: Path) -> Iterator[Manifest]:
-    """Every object in one file. Raises `ManifestError`."""
+    """Read every object in one file. Raises `ManifestError`."""
+    yield from _raised(_scan_file(path), strict=True)
+
+
+def read_bytes(content: bytes, source: str) -> Iterator[Manifest]:
+    """Read every object in a YAML or JSON text. Raises `ManifestError`."""
+    yield from _raised(scan_bytes(content, source), strict=True)
+
+
+def scan_path(path: Path) -> Iterator[Manifest | ManifestError]:
+    """Yield every object and every problem in a file or directory; see `read_path`."""
+    if not path.is_dir():
+        yield from _scan_file(path)
+        return
+    for file in sorted(item for item in path.rglob("*") if item.suffix in SUFFIXES and item.is_file()):
+        if not file.name.endswith((TEST_SUFFIX, TEST_STATE_SUFFIX)):
+            yield from _scan_file(file)
+
+
+def scan_bytes(content: bytes, source: str) -> Iterator[Manifest | ManifestError]:
+    """Yield every object and every problem in a YAML or JSON text, in order."""
+    if len(content) > MAX_FILE_BYTES:
+        yield ManifestError(f"{source}: larger than {MAX_FILE_BYTES} bytes", source)
+        return
+    try:
+        text = _decoded(content)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        yield ManifestError(f"{source}:{line}: not a text file in UTF-8", source, line)
+        return
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        yield ManifestError(f"{source}:{line}: a binary file, not YAML or JSON", source, line)
+        return
+    for offset, part in _parts(text):
+        yield from _scan_part(part, source, offset)
+
+
+def _scan_file(path: Path) -> Iterator[Manifest | ManifestError]:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror or error}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ManifestError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
-    yield from read_bytes(content, str(path))
+        yield ManifestError(f"{path}: {error.strerror or error}", str(path))
+        return
+    yield from scan_bytes(content, str(path))
 
 
-def read_bytes(content: bytes, source: str) -> Iterator[Manifest]:
-    """Every object in a YAML or JSON text. Raises `ManifestError`."""
-    try:
-        documents = list(yaml.load_all(content, Loader=_Loader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ManifestError(f"{source}: {' '.join(str(error).split())}") from None
-    for number, document in enumerate(documents, start=1):
-        if document is None:
+def _raised(items: Iterator[Manifest | ManifestError], *, strict: bool) -> Iterator[Manifest]:
+    for item in items:
+        if isinstance(item, ManifestError):
+            raise item
+        if item.unsafe:
+            raise ManifestError(f"{item.source}: {item.unsafe}", item.file, item.line)
+        if strict and item.notes:
+            raise ManifestError(f"{item.source}: {item.notes[0]}", item.file, item.line)
+        yield item
+
+
+def _decoded(content: bytes) -> str:
+    for mark, encoding in _ENCODINGS:
+        if content.startswith(mark):
+            return content.decode(encoding)
+    return content.decode()
+
+
+def _parts(text: str) -> Iterator[tuple[int, str]]:
+    """Split a text at its document separators, each part with the number of lines before it."""
+    starts = [match.start() for match in _SEPARATOR.finditer(text)]
+    begin = 0
+    line = 0
+    for end in [*starts, len(text)]:
+        part = text[begin:end]
+        # A %YAML directive belongs to the document after its separator.
+        if end != len(text) and part.lstrip().startswith("%") and _ONLY_DIRECTIVES.fullmatch(part):
             continue
-        place = source if len(documents) == 1 else f"{source} (document {number})"
-        if not isinstance(document, dict):
-            raise ManifestError(f"{place}: not an object")
-        if _entries(document) > MAX_ENTRIES:
-            raise ManifestError(f"{place}: more than {MAX_ENTRIES} values, with its aliases written out")
-        try:
-            check(document)
-        except DocumentError as error:
-            raise ManifestError(f"{place}: {error}") from None
-        yield from _opened(document, place)
+        if _BLANK.fullmatch(part) is None:
+            yield line, part.removeprefix("\ufeff")
+        line += part.count("\n")
+        begin = end
+
+
+def _scan_part(text: str, source: str, offset: int) -> Iterator[Manifest | ManifestError]:
+    try:
+        documents = _json(text)
+        for value, line, repeated in parse(text) if documents is None else documents:
+            yield from _scan_document(value, source, offset + line + 1, _notes(repeated, offset), text)
+    except YamlError as error:
+        yield _syntax_error(error, text, source, offset)
+
+
+def _notes(repeated: tuple[str, ...], offset: int) -> tuple[str, ...]:
+    notes = []
+    for note in repeated:
+        line, _, rest = note.removeprefix("line ").partition(": ")
+        notes.append(f"line {int(line) + offset}: {rest} is given twice; kubectl uses the last value")
+    return tuple(notes)
+
+
+def _json(text: str) -> list[tuple[Any, int, tuple[str, ...]]] | None:
+    """The documents of a JSON stream, or None where the text is not JSON: YAML accepts more than JSON does."""
+    body = text.removeprefix("---").lstrip()
+    if not body.startswith("{"):
+        return None
+    start = len(text) - len(body)
+    try:
+        return [(orjson.loads(body), text.count("\n", 0, start), ())]
+    except ValueError:
+        pass
+    decoder = json.JSONDecoder(parse_int=_number, parse_constant=_constant)
+    documents: list[tuple[Any, int, tuple[str, ...]]] = []
+    try:
+        while start < len(text):
+            value, end = decoder.raw_decode(text, start)
+            documents.append((value, text.count("\n", 0, start), ()))
+            start = end + len(text[end:]) - len(text[end:].lstrip())
+    except (ValueError, RecursionError):
+        return None
+    return documents
+
+
+def _number(digits: str) -> float:
+    """Read an integer as Go does: one beyond 64 bits is a float."""
+    value = int(digits) if len(digits) <= 20 else float(digits)
+    return value if _LEAST <= value <= _MOST else float(digits)
+
+
+def _constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def _scan_document(
+    document: Any, source: str, line: int, notes: tuple[str, ...], text: str
+) -> Iterator[Manifest | ManifestError]:
+    place = f"{source}:{line}"
+    if document is None:
+        return
+    if not isinstance(document, dict):
+        yield ManifestError(f"{place}: not a Kubernetes object, but a {_type_name(document)}", source, line)
+        return
+    if "{{" in text and _is_unrendered(document, text):
+        yield _unrendered(text, source, line)
+        return
+    problem = _problem(document, text)
+    if problem and document.get("kind") != "AdmissionReview":
+        yield ManifestError(f"{place}: {problem}", source, line)
+        return
+    yield from _opened(document, Manifest(place, document, source, line, problem, notes))
+
+
+def _problem(document: Document, text: str) -> str:
+    """Why the content of a document cannot be evaluated; empty for nearly all."""
+    if "&" in text and _entries(document) > MAX_ENTRIES:
+        return f"more than {MAX_ENTRIES} values, with its aliases expanded"
+    try:
+        check(document)
+    except DocumentError as error:
+        return str(error)
+    if _SPECIAL_FLOAT.search(text) is not None and _has_special_float(document):
+        return "document contains a number that JSON does not have (.nan or .inf)"
+    return ""
+
+
+def _has_special_float(document: Document) -> bool:
+    pending: list[Any] = [document]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            return True
+    return False
+
+
+def _is_unrendered(document: Document, text: str) -> bool:
+    """Whether valid YAML is the template of a chart: Helm's own words in it, and not as the data of a ConfigMap."""
+    return document.get("kind") not in _MAY_CONTAIN_TEMPLATES and _HELM.search(text) is not None
+
+
+def _unrendered(text: str, source: str, line: int) -> ManifestError:
+    found = _HELM.search(text) or _TEMPLATE.search(text)
+    if found is None:
+        raise AssertionError(text)
+    end = text.find("}}", found.start())
+    excerpt = " ".join(text[found.start() : end + 2 if end >= 0 else found.end()].split())
+    return ManifestError(
+        f"{source}:{line}: an unrendered template ({_clip(excerpt)}): render it first, "
+        "for example with `helm template`",
+        source,
+        line,
+    )
+
+
+def _syntax_error(error: YamlError, text: str, source: str, offset: int) -> ManifestError:
+    lines = text.split("\n")
+    number = min(error.line, len(lines) - 1)
+    # The parser may notice a template one line late.
+    for candidate in (number, number - 1):
+        if candidate >= 0 and _TEMPLATE.search(lines[candidate]) is not None:
+            return _unrendered(lines[candidate], source, offset + candidate + 1)
+    if _HELM.search(text) is not None:
+        first = next(index for index, line in enumerate(lines) if _HELM.search(line) is not None)
+        return _unrendered(lines[first], source, offset + first + 1)
+    line = offset + error.line + 1
+    return ManifestError(f"{source}:{line}: not valid YAML: {error}", source, line)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _type_name(value: Any) -> str:
+    if isinstance(value, list):
+        return "list"
+    return "text" if isinstance(value, str) else "single value"
 
 
 def _entries(document: Document) -> int:
-    """How many values a document has, counted no further than is allowed: an alias is cheap to write, not to follow."""
+    """Count the values of a document up to the limit: an alias is cheap to write, but not to follow."""
     pending: list[Any] = [document]
     count = 0
     while pending and count <= MAX_ENTRIES:
@@ -124,12 +317,14 @@ def _entries(document: Document) -> int:
     return count
 
 
-def _opened(document: Document, place: str) -> Iterator[Manifest]:
+def _opened(document: Document, manifest: Manifest) -> Iterator[Manifest | ManifestError]:
     items = document.get("items")
-    if str(document.get("kind", "")).endswith("List") and isinstance(items, list):
-        for index, item in enumerate(items):
-            if not isinstance(item, dict):
-                raise ManifestError(f"{place}: items[{index}] is not an object")
-            yield Manifest(f"{place} items[{index}]", item)
+    if not (str(document.get("kind", "")).endswith("List") and isinstance(items, list)):
+        yield manifest
         return
-    yield Manifest(place, document)
+    for index, item in enumerate(items):
+        place = f"{manifest.source} items[{index}]"
+        if isinstance(item, dict):
+            yield Manifest(place, item, manifest.file, manifest.line, "", manifest.notes if not index else ())
+        else:
+            yield ManifestError(f"{place} is not an object", manifest.file, manifest.line)

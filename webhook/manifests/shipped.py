@@ -1,4 +1,4 @@
-"""Where the policies that ship with Weightlock are, whether it runs from a checkout, a wheel or the image."""
+"""The directory of the shipped policies: in a checkout, a wheel or the image."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def shipped_page(name: str) -> str:
 
 
 def shipped_policies() -> Path:
-    """The directory of shipped policies. Raises `FileNotFoundError` where there is none."""
+    """Return the directory of the shipped policies. Raises `FileNotFoundError` if it does not exist."""
     checkout = Path(__file__).parents[2] / "policies"
     installed = Path(sys.prefix) / "share" / "weightlock" / "policies"
-    named = os.environ.get(_ENVIRONMENT)
-    for place in (Path(named),) if named else (checkout, installed):
+    override = os.environ.get(_ENVIRONMENT)
+    for place in (Path(override),) if override else (checkout, installed):
         if place.is_dir():
             return place
-    raise FileNotFoundError(f"no shipped policies found: set {_ENVIRONMENT} or give --policies DIR")
+    raise FileNotFoundError(f"cannot find the shipped policies: set {_ENVIRONMENT} or pass --policies DIR")

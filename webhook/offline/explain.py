@@ -1,6 +1,6 @@
-"""Why a request was judged as it was: the rules it met, and which part of an expression decided each.
+"""The explanation of a verdict: the rules that were evaluated, and the part of each expression that decided.
 
-It evaluates again what the verdict rests on, with the same answers, and changes nothing.
+It evaluates the request again with the data of the verdict, and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from webhook.cel import EvaluationError
 from webhook.cel.tools.explain import explain
 from webhook.core.admission.validate import evaluations, invalid_review
+from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup
-from webhook.core.kube.review import RefusedReviewError
-from webhook.core.workloads.templates import MalformedObjectError
-from webhook.offline.review import judge, label_of, request_of
+from webhook.core.kube.review import UnsafeReviewError
+from webhook.offline.review import evaluate, label_of, request_of, store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RuleExplained:
-    """One expression of a policy on one template: whether it held, and the tree that shows why.
+    """One expression of a policy on one template, its outcome and the tree of its parts.
 
-    ``outcome`` is ``holds``, ``broken``, ``error``, or ``skips`` for a matchCondition that took the policy out.
+    ``outcome`` is ``holds``, ``broken``, ``error``, or ``skips`` for a matchCondition that excludes the policy.
     """
 
     policy: str
@@ -47,7 +47,7 @@ class RuleExplained:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The verdict on one request, and every rule it met."""
+    """The verdict on one request, and each rule that was evaluated."""
 
     resource: str
     verdict: Verdict
@@ -55,32 +55,39 @@ class Explanation:
 
 
 def explain_review(
-    manifest: Manifest, asker: Requester, source: ManifestProvider, now: datetime | None = None
+    manifest: Manifest,
+    requester: Requester,
+    provider: ManifestProvider,
+    now: datetime | None = None,
+    *,
+    apply: bool = False,
 ) -> Explanation:
-    """Explain what `review` would say. Raises `ManifestError`."""
+    """Explain the result of `review`; with ``apply``, store an allowed object. Raises `ManifestError`."""
     try:
-        request = request_of(manifest, asker, source)
-    except RefusedReviewError as error:
+        request = request_of(manifest, requester, provider)
+    except UnsafeReviewError as error:
         return Explanation(label_of(manifest, error.uid), invalid_review(error), ())
     moment = now or datetime.now(UTC)
-    judged = judge(request, source, moment)
-    snapshot = source.snapshot()
-    lookup = Lookup(snapshot.objects, judged.fetched.objects)
+    evaluated = evaluate(request, provider, moment)
+    snapshot = provider.snapshot()
+    lookup = Lookup(snapshot.objects, evaluated.fetched.objects)
     rules: list[RuleExplained] = []
     try:
-        for policy, facts, bindings in evaluations(judged.request, snapshot, judged.fetched, moment):
-            rules += _of_policy(policy, facts.path, judged.request, bindings, lookup)
+        for policy, facts, bindings in evaluations(evaluated.request, snapshot, evaluated.fetched, moment):
+            rules += _of_policy(policy, facts.path, evaluated.request, bindings, lookup)
     except MalformedObjectError:
-        # The verdict says so, and then no policy was asked.
+        # The verdict reports it, and no policy was evaluated.
         rules.clear()
-    return Explanation(label_of(manifest, request.uid), judged.verdict, tuple(rules))
+    if apply:
+        store(evaluated, provider)
+    return Explanation(label_of(manifest, request.uid), evaluated.verdict, tuple(rules))
 
 
 def _of_policy(
     policy: Policy, path: str, request: AdmissionRequest, bindings: Bindings, lookup: Lookup
 ) -> Iterator[RuleExplained]:
-    found: list[Any] | None = [None] if policy.params is None else policy.params.find(request, lookup)
-    for params in found or ():
+    all_params: list[Any] | None = [None] if policy.params is None else policy.params.find(request, lookup)
+    for params in all_params or ():
         conditions = [
             (name, program, _outcome(program, bindings, params)) for name, program in policy.conditions
         ]

@@ -1,4 +1,4 @@
-"""The signing keys of a state directory: with them access objects must be signed, without they count as admitted."""
+"""The signing keys of a state directory. With keys, access objects must be signed. Without, they count as admitted."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SIGNING_KEYS = "weightlock-signing-keys"
 
 
 def signing_keys(manifests: Iterable[Manifest]) -> Verifier | None:
-    """The keys in every ConfigMap ``weightlock-signing-keys``, whose values are public keys in PEM; None without one.
+    """Return the keys of each ConfigMap ``weightlock-signing-keys``: public keys in PEM. None without such a ConfigMap.
 
-    Raises `ManifestError` where one holds something else: what was meant as a lock must not stand open.
+    Raises `ManifestError` if one contains anything else: an invalid key must not disable the signature check.
     """
-    found = [manifest for manifest in manifests if _is_key_map(manifest)]
+    maps = [manifest for manifest in manifests if _is_key_map(manifest)]
     keys: dict[str, Ed25519PublicKey] = {}
-    for manifest in found:
+    for manifest in maps:
         data = manifest.document.get("data")
         if not isinstance(data, dict) or not data:
-            raise ManifestError(f"{manifest.source}: ConfigMap {SIGNING_KEYS} holds no keys")
+            raise ManifestError(f"{manifest.source}: ConfigMap {SIGNING_KEYS} contains no keys")
         for entry, pem in data.items():
             try:
                 keys.update(Verifier.from_pem(str(pem).encode()).keys)
@@ -37,7 +37,7 @@ def signing_keys(manifests: Iterable[Manifest]) -> Verifier | None:
                 raise ManifestError(
                     f"{manifest.source}: ConfigMap {SIGNING_KEYS}, {entry}: {error}"
                 ) from None
-    return Verifier(keys) if found else None
+    return Verifier(keys) if maps else None
 
 
 def _is_key_map(manifest: Manifest) -> bool:

@@ -1,7 +1,7 @@
-"""Policy tests: cases in YAML beside a policy, each a request and what should become of it, judged as admission would.
+"""Policy tests: cases in YAML next to a policy, each a request with its expected verdict, evaluated as at admission.
 
-A case is evaluated offline, on a state of its own; nothing outside the directory of its file is read. A file that
-cannot be understood is an error, and a policy that could not be evaluated fails the case: neither ever passes.
+A case is evaluated offline, on its own state. No file outside the directory of its file is read. An invalid file is an
+error, and a policy that cannot be evaluated fails the case: neither ever passes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Who(Schema):
-    """Who asks: a user, or a service account as ``namespace/name``; neither: the pod's own service account."""
+    """The requester: a user, or a service account as ``namespace/name``; neither: the pod's own service account."""
 
     user: str = ""
     service_account: str = Field(default="", pattern=r"^([^/]+/[^/]+)?$")
@@ -38,13 +38,13 @@ class Who(Schema):
 
     @property
     def username(self) -> str:
-        """The name the API server would know them by."""
+        """Return the username of the API server."""
         namespace, slash, name = self.service_account.partition("/")
         return f"system:serviceaccount:{namespace}:{name}" if slash else self.user
 
 
 class Expectation(Schema):
-    """What should become of the request; what is left out is not looked at.
+    """The expected verdict. Omitted fields are not checked.
 
     ``codes`` are all codes of the denial in any order; ``message`` and ``fix`` are parts of a finding that denies, and
     ``warning`` of a warning.
@@ -76,7 +76,9 @@ class Case(Schema):
     object: dict[str, Any] | None = None
     change: dict[str, Any] = Field(default_factory=dict)
     old: dict[str, Any] | None = None
-    state: list[dict[str, Any]] = Field(default_factory=list, description="objects besides those of the file")
+    state: list[dict[str, Any]] = Field(
+        default_factory=list, description="objects in addition to those of the file"
+    )
     expect: Expectation
 
     @model_validator(mode="after")
@@ -91,8 +93,8 @@ class Case(Schema):
 class Cases(Schema):
     """A file of cases.
 
-    ``policies`` names policy files beside it, or is ``all``; left out, it is the file of the same name. ``definitions``
-    is for YAML anchors.
+    ``policies`` names policy files next to it, or is ``all``; by default the file of the same name. ``definitions`` is
+    for YAML anchors.
     """
 
     policies: list[str] | Literal["all"] = Field(default_factory=list)
@@ -108,7 +110,7 @@ class Cases(Schema):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one case went; no problems: as expected."""
+    """The result of one case. Without problems, it passed."""
 
     file: str
     case: str
@@ -116,12 +118,12 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether everything was as expected."""
+        """Report whether the case passed."""
         return not self.problems
 
 
 class Suite:
-    """The cases of one file, with the policies and the state they are judged by. Raises `ManifestError`."""
+    """The cases of one file, with their policies and state. Raises `ManifestError`."""
 
     def __init__(self, path: Path, policies: Sequence[Manifest] | None = None) -> None:
         self.path = path
@@ -136,11 +138,11 @@ class Suite:
         return tuple(self._file.cases)
 
     def run(self, case: Case) -> Result:
-        """Judge one case. Raises `ManifestError` where its object is none."""
+        """Evaluate one case. Raises `ManifestError` if its object is invalid."""
         return Result(str(self.path), case.name, tuple(_problems(case.expect, self.verdict(case))))
 
     def verdict(self, case: Case) -> Verdict:
-        """What admission says to one case. Raises `ManifestError`."""
+        """Return the verdict on one case. Raises `ManifestError`."""
         return review(self.review_of(case), Requester(), self.source(case)).verdict
 
     def review_of(self, case: Case) -> Manifest:
@@ -198,10 +200,10 @@ def _state(path: Path, file: Cases) -> Iterator[Manifest]:
 
 def _beside(path: Path, name: str) -> Path:
     """A file in the directory of the test file or below it. Raises `ManifestError`."""
-    found = (path.parent / name).resolve()
-    if not found.is_relative_to(path.parent.resolve()):
+    file = (path.parent / name).resolve()
+    if not file.is_relative_to(path.parent.resolve()):
         raise ManifestError(f"{path}: {name} is not below {path.parent}")
-    return found
+    return file
 
 
 def _request(case: Case, file: Cases, source: ManifestProvider) -> Document:
@@ -210,15 +212,15 @@ def _request(case: Case, file: Cases, source: ManifestProvider) -> Document:
     namespace = file.namespace if case.namespace is None else case.namespace
     document = merged(case.object, case.change) if case.object is not None else None
     if case.resource:
-        found = _named(case, who, namespace, document)
+        document_review = _named(case, who, namespace, document)
     else:
-        asker = Requester(
+        requester = Requester(
             who.username, tuple(who.groups), namespace, case.operation, case.subresource, case.old
         )
-        found = as_review(document or {}, asker, source.snapshot())
+        document_review = as_review(document or {}, requester, source.snapshot())
     if who.extra:
-        found["request"]["userInfo"]["extra"] = who.extra
-    return found
+        document_review["request"]["userInfo"]["extra"] = who.extra
+    return document_review
 
 
 def _named(case: Case, who: Who, namespace: str, document: Document | None) -> Document:
@@ -258,23 +260,23 @@ def merged(target: Any, patch: Any) -> Any:
 
 
 def _problems(expected: Expectation, verdict: Verdict) -> Iterator[str]:
-    """What is not as expected, each with what was found instead."""
-    found = "; ".join(f"{item.message} [{item.code}]" for item in verdict.denials) or "nothing denies it"
+    """Yield each difference with the actual value."""
+    actual = "; ".join(f"{item.message} [{item.code}]" for item in verdict.denials) or "no finding denies it"
     if verdict.allowed != expected.allowed:
-        yield f"expected it to be {'allowed' if expected.allowed else 'denied'}: {found}"
+        yield f"expected it to be {'allowed' if expected.allowed else 'denied'}: {actual}"
         return
     codes = sorted({item.code for item in verdict.denials})
     if expected.codes is not None and codes != sorted(set(expected.codes)):
-        yield f"expected codes {', '.join(sorted(set(expected.codes)))}: {found}"
+        yield f"expected codes {', '.join(sorted(set(expected.codes)))}: {actual}"
     elif expected.codes is None and any(item.unevaluable for item in verdict.denials):
-        yield f"a policy could not be evaluated: {found}"
+        yield f"a policy could not be evaluated: {actual}"
     if expected.message and not any(expected.message in item.message for item in verdict.denials):
-        yield f"expected a message with {expected.message!r}: {found}"
+        yield f"expected a message with {expected.message!r}: {actual}"
     fixes = [item.fix for item in verdict.denials]
     if expected.fix and not any(expected.fix in fix for fix in fixes):
         yield f"expected a fix with {expected.fix!r}: {'; '.join(fixes) or 'there is none'}"
-    warned = list(warnings(verdict.warnings))
-    if expected.warning and not any(expected.warning in text for text in warned):
-        yield f"expected a warning with {expected.warning!r}: {'; '.join(warned) or 'there is none'}"
+    texts = list(warnings(verdict.warnings))
+    if expected.warning and not any(expected.warning in text for text in texts):
+        yield f"expected a warning with {expected.warning!r}: {'; '.join(texts) or 'there is none'}"
     if expected.injected is not None and verdict.injected != expected.injected:
         yield f"expected the key sidecar {'to be' if expected.injected else 'not to be'} added"

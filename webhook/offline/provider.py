@@ -1,7 +1,8 @@
-"""A state directory as a snapshot source: what it holds is all there is, and its RBAC objects decide.
+"""A state directory as a snapshot provider: its objects are the whole state, and its RBAC objects decide.
 
-It answers at once and never waits, so a review of files and an embedded webhook give the verdicts a cluster in that
-state would. An object in it that cannot be understood is an error, not a guess.
+It answers immediately, so a review of files and an offline webhook return the verdicts of a cluster in that state. An
+invalid object in the directory is an error. Objects that are stored later are as they would be on a cluster: an invalid
+one is reported by its own review.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from webhook.api.config import Settings
     from webhook.core.admission.provider import RequiredData
     from webhook.core.admission.snapshot import Snapshot
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import ObjectKey
 
 
 class ManifestProvider:
-    """Takes manifests once, at construction. ``like`` lends its compiled policies. Raises `ManifestError`."""
+    """Provides snapshots of manifests. ``like`` lends its compiled policies. Raises `ManifestError`."""
 
     def __init__(
         self,
@@ -37,47 +40,54 @@ class ManifestProvider:
     ) -> None:
         manifests = list(manifests)
         keys, moment = signing_keys(manifests), now or datetime.now(UTC)
-        builder = SnapshotBuilder(settings, complete=True, verifier=keys, assumed_time=moment)
+        self._builder = SnapshotBuilder(settings, complete=True, verifier=keys, assumed_time=moment)
         places: dict[object, str] = {}
         for manifest in manifests:
             try:
-                places[builder.put(manifest.document)] = manifest.source
+                places[self._builder.put(manifest.document)] = manifest.source
             except ValueError as error:
-                raise ManifestError(f"{manifest.source}: {error}") from None
-        self._builder = builder
+                raise ManifestError(f"{manifest.source}: {error}", manifest.file, manifest.line) from None
         if like is not None:
-            like.lend_policies(builder)
-        self._snapshot = builder.snapshot()
-        for key, problem in self._snapshot.problems.items():
+            like.lend_policies(self._builder)
+        snapshot = self._builder.snapshot()
+        for key, problem in snapshot.problems.items():
             raise ManifestError(f"{places.get(key, key.name)}: {key.kind} {key.name}: {problem}")
 
     def lend_policies(self, builder: SnapshotBuilder) -> None:
         """Give the compiled policies to a builder that holds the same ones."""
-        builder.share_policies(self._snapshot, self._builder)
+        builder.share_policies(self._builder.snapshot(), self._builder)
 
     def snapshot(self) -> Snapshot:
-        """The state, which never changes."""
-        return self._snapshot
+        """Return the current state."""
+        return self._builder.snapshot()
 
     def age(self) -> float:
-        """Always 0: nothing can be newer."""
+        """Return 0: no newer state exists."""
         return 0.0
 
+    def put(self, document: Document) -> None:
+        """Add or replace one object. Raises `ValueError` if it is not a Kubernetes object."""
+        self._builder.put(document)
+
+    def remove(self, key: ObjectKey) -> None:
+        """Remove one object."""
+        self._builder.remove(key)
+
     def resolve(self, needs: RequiredData) -> FetchedData:
-        """Decide by the RBAC objects; objects that are not in the directory do not exist."""
-        objects = self._snapshot.objects
+        """Decide by the RBAC objects. Objects that are not in the directory do not exist."""
+        objects = self._builder.objects
         return FetchedData(
             decisions={question: decide(question, objects) for question in needs.questions},
             objects=dict.fromkeys(needs.objects),
         )
 
     async def fetch(self, needs: RequiredData) -> FetchedData:
-        """As `resolve`."""
+        """Like `resolve`."""
         return self.resolve(needs)
 
 
 class DirectoryProvider(ManifestProvider):
-    """Reads the manifests below the given paths once, at construction. Raises `ManifestError` where one is wrong."""
+    """Reads the manifests below the given paths once, at construction. Raises `ManifestError` if one is invalid."""
 
     def __init__(self, paths: Iterable[Path], settings: Settings, *, now: datetime | None = None) -> None:
         super().__init__((manifest for path in paths for manifest in read_path(path)), settings, now=now)

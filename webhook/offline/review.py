@@ -1,7 +1,8 @@
-"""The verdict the webhook would give, for manifests and for recorded admission reviews, without a cluster.
+"""The verdict of the webhook for manifests and for recorded admission reviews, without a cluster.
 
-A manifest becomes the review an API server would send for it; then both go the same way: mutation, validation of the
-mutated object, one outcome. Nothing is written and nothing is contacted.
+A manifest becomes the review that an API server would send for it. Both then take the same path: mutation, validation
+of the mutated object, one outcome. Documents of one call see one another in order, as on a cluster: an allowed document
+exists when the next one is reviewed. No file is written, and no host is contacted.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, evaluate_sync
 from webhook.core.admission.subject import groups_of_account, service_account_of
 from webhook.core.admission.validate import invalid_review, validate
+from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.kinds import is_namespaced, plural
 from webhook.core.kube.objects import ObjectKey, group_kind, key_of
 from webhook.core.kube.review import (
     REVIEW_API_VERSION,
     AdmissionRequest,
     BadReviewError,
-    RefusedReviewError,
+    UnsafeReviewError,
     parse_review,
 )
 from webhook.manifests.reader import Manifest, ManifestError
@@ -38,7 +40,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who asks and how, where a manifest does not say. Without a username the pod's own service account asks."""
+    """The requester and the operation, if a manifest does not contain them.
+
+    Without a username, the pod's own service account is the requester.
+    """
 
     username: str = ""
     groups: tuple[str, ...] = ()
@@ -59,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """A request as it was judged in the end: mutated, with all that was found out for it."""
+    """A request in its final form: mutated, with all data that was fetched for it."""
 
     request: AdmissionRequest
     fetched: FetchedData
@@ -67,103 +72,113 @@ class Evaluated:
 
 
 def review(
-    manifest: Manifest, asker: Requester, source: ManifestProvider, now: datetime | None = None
+    manifest: Manifest,
+    requester: Requester,
+    provider: ManifestProvider,
+    now: datetime | None = None,
+    *,
+    apply: bool = False,
 ) -> Outcome:
-    """Review one manifest or recorded AdmissionReview. Raises `ManifestError` where it is neither."""
+    """Review one manifest or recorded AdmissionReview; with ``apply``, store the object if it is allowed.
+
+    Raises `ManifestError` if the document is neither.
+    """
     try:
-        request = request_of(manifest, asker, source)
-    except RefusedReviewError as error:
+        request = request_of(manifest, requester, provider)
+    except UnsafeReviewError as error:
         return Outcome(label_of(manifest, error.uid), "", invalid_review(error))
-    verdict = judge(request, source, now or datetime.now(UTC)).verdict
-    return Outcome(label_of(manifest, request.uid), request.user.username, verdict)
+    evaluated = evaluate(request, provider, now or datetime.now(UTC))
+    if apply:
+        store(evaluated, provider)
+    return Outcome(label_of(manifest, request.uid), request.user.username, evaluated.verdict)
 
 
-def request_of(manifest: Manifest, asker: Requester, source: ManifestProvider) -> AdmissionRequest:
-    """The request a manifest or a recorded review stands for. Raises `ManifestError` and `RefusedReviewError`."""
+def request_of(manifest: Manifest, requester: Requester, provider: ManifestProvider) -> AdmissionRequest:
+    """Return the request of a manifest or a recorded review. Raises `ManifestError` and `UnsafeReviewError`."""
     recorded = manifest.document.get("kind") == "AdmissionReview"
+    if recorded and manifest.unsafe:
+        raise UnsafeReviewError(_uid_of(manifest), manifest.unsafe)
     try:
-        document = manifest.document if recorded else as_review(manifest.document, asker, source.snapshot())
+        document = (
+            manifest.document if recorded else as_review(manifest.document, requester, provider.snapshot())
+        )
         return parse_review(orjson.dumps(document))
-    except RefusedReviewError:
+    except UnsafeReviewError:
         raise
-    except (BadReviewError, ValueError) as error:
-        raise ManifestError(f"{manifest.source}: {error}") from None
+    except (BadReviewError, ValueError, TypeError) as error:
+        raise ManifestError(f"{manifest.source}: {error}", manifest.file, manifest.line) from None
 
 
-def judge(request: AdmissionRequest, source: ManifestProvider, now: datetime) -> Evaluated:
-    """Mutation, then validation of the mutated object, as the API server calls the webhook."""
-    snapshot = source.snapshot()
-    mutated, _ = evaluate_sync(lambda fetched: mutate(request, snapshot, fetched, now), source.resolve)
+def evaluate(request: AdmissionRequest, provider: ManifestProvider, now: datetime) -> Evaluated:
+    """Mutate the object, then validate the mutated object, as the API server calls the webhook."""
+    snapshot = provider.snapshot()
+    mutated, _ = evaluate_sync(lambda fetched: mutate(request, snapshot, fetched, now), provider.resolve)
     final = request
     if mutated.patch and request.object is not None:
         patched = jsonpatch.apply_patch(request.object, list(mutated.patch))
         final = replace(request, object=patched, raw={**request.raw, "object": patched})
-    verdict, fetched = evaluate_sync(lambda fetched: validate(final, snapshot, fetched, now), source.resolve)
+    verdict, fetched = evaluate_sync(
+        lambda fetched: validate(final, snapshot, fetched, now), provider.resolve
+    )
     if verdict.allowed:
         verdict = replace(verdict, patch=mutated.patch, injected=mutated.injected)
     return Evaluated(final, fetched, verdict)
 
 
-def as_review(document: Document, asker: Requester, snapshot: Snapshot) -> Document:
-    """The AdmissionReview an API server would send for a manifest. Raises `ValueError` where it is no object."""
+def store(evaluated: Evaluated, provider: ManifestProvider) -> None:
+    """Apply an allowed request to the state, as the API server does; dry runs and subresources store nothing."""
+    request = evaluated.request
+    if not evaluated.verdict.allowed or request.dry_run:
+        return
+    if request.operation == "DELETE" and not request.subresource:
+        kind = group_kind(_api_version(request), request.kind.name)
+        provider.remove(ObjectKey(kind, request.namespace, request.name))
+    elif request.operation in ("CREATE", "UPDATE") and request.object is not None:
+        if request.subresource not in ("", "ephemeralcontainers"):
+            return
+        if _is_stored_as(request.object, request):
+            provider.put(request.object)
+
+
+def as_review(document: Document, requester: Requester, snapshot: Snapshot) -> Document:
+    """Return the AdmissionReview of an API server for a manifest. Raises `ValueError` if it is not an object."""
     try:
         key = key_of(document)
     except ValueError:
         key = _generated_key(document)
-    namespace = (key.namespace or asker.namespace) if is_namespaced(key.kind) else ""
-    subject: Document = _without_nulls(document)
+    namespace = (key.namespace or requester.namespace) if is_namespaced(key.kind) else ""
+    subject: Document = without_nulls(document)
     if namespace:
         subject["metadata"]["namespace"] = namespace
     kind, _, group = key.kind.partition(".")
     version = document["apiVersion"].rpartition("/")[2]
-    username, groups = _identity(asker, subject, group, kind, namespace, snapshot)
+    username, groups = _identity(requester, subject, group, kind, namespace, snapshot)
     request: Document = {
-        "uid": hashlib.sha256(orjson.dumps([document, asker.operation, username])).hexdigest()[:32],
+        "uid": hashlib.sha256(orjson.dumps([document, requester.operation, username])).hexdigest()[:32],
         "kind": {"group": group, "version": version, "kind": kind},
         "resource": {"group": group, "version": version, "resource": plural(key.kind)},
-        "subResource": asker.subresource,
+        "subResource": requester.subresource,
         "name": key.name,
         "namespace": namespace,
-        "operation": asker.operation,
+        "operation": requester.operation,
         "userInfo": {"username": username, "groups": list(groups)},
-        "object": None if asker.operation == "DELETE" else subject,
-        "oldObject": subject if asker.operation == "DELETE" else asker.old,
+        "object": None if requester.operation == "DELETE" else subject,
+        "oldObject": subject if requester.operation == "DELETE" else requester.old,
         "dryRun": False,
     }
     return {"apiVersion": REVIEW_API_VERSION, "kind": "AdmissionReview", "request": _without_empty(request)}
 
 
-def _identity(
-    asker: Requester, document: Document, group: str, kind: str, namespace: str, snapshot: Snapshot
-) -> tuple[str, tuple[str, ...]]:
-    if asker.username:
-        return asker.username, (*asker.groups, *account_groups(asker.username))
-    templates = snapshot.workloads.templates(document, group, kind) if asker.operation != "CONNECT" else ()
-    account = service_account_of(templates[0].pod) if templates else "default"
-    username = f"system:serviceaccount:{namespace or 'default'}:{account}"
-    return username, (*asker.groups, *account_groups(username))
-
-
 def account_groups(username: str) -> tuple[str, ...]:
-    """The groups the API server gives every authenticated user, and every service account."""
+    """Return the groups that the API server gives each authenticated user, and each service account."""
     parts = username.split(":")
     if username.startswith("system:serviceaccount:") and len(parts) == 4:
         return groups_of_account(parts[2])
     return ("system:authenticated",)
 
 
-def _generated_key(document: Document) -> ObjectKey:
-    """The key of an object that has only a generateName."""
-    metadata = document.get("metadata")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("generateName"), str):
-        raise ValueError("not a Kubernetes object: it needs apiVersion, kind and metadata.name")
-    if not isinstance(document.get("apiVersion"), str) or not isinstance(document.get("kind"), str):
-        raise ValueError("not a Kubernetes object: it needs apiVersion and kind")
-    return ObjectKey(group_kind(document["apiVersion"], document["kind"]), metadata.get("namespace", ""), "")
-
-
 def label_of(manifest: Manifest, uid: str) -> str:
-    """How an answer names what it is about: Kind/namespace/name, or the uid of a recorded review."""
+    """Return the name of a document in the output: Kind/namespace/name, or the uid of a recorded review."""
     if manifest.document.get("kind") == "AdmissionReview":
         return uid
     metadata: dict[str, Any] = manifest.document.get("metadata") or {}
@@ -175,13 +190,64 @@ def label_of(manifest: Manifest, uid: str) -> str:
     return "/".join(str(part) for part in parts if part)
 
 
-def _without_nulls(value: Any) -> Any:
-    """A copy without null members: decoding into a typed object drops them, so the API server never sends one."""
+def without_nulls(value: Any) -> Any:
+    """Return a copy without null members: decoding into a typed object drops them."""
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _identity(
+    requester: Requester, document: Document, group: str, kind: str, namespace: str, snapshot: Snapshot
+) -> tuple[str, tuple[str, ...]]:
+    if requester.username:
+        return requester.username, (*requester.groups, *account_groups(requester.username))
+    account = "default"
+    if requester.operation != "CONNECT":
+        try:
+            templates = snapshot.workloads.templates(document, group, kind)
+        except MalformedObjectError:
+            templates = ()  # validation reports it
+        account = service_account_of(templates[0].pod) if templates else account
+    username = f"system:serviceaccount:{namespace or 'default'}:{account}"
+    return username, (*requester.groups, *account_groups(username))
+
+
+def _generated_key(document: Document) -> ObjectKey:
+    """Return the key of an object that has only a generateName."""
+    metadata = document.get("metadata")
+    if not isinstance(document.get("apiVersion"), str) or not isinstance(document.get("kind"), str):
+        raise ValueError("not a Kubernetes object: apiVersion or kind is missing")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("generateName"), str):
+        raise ValueError("not a Kubernetes object: metadata.name is missing")
+    return ObjectKey(group_kind(document["apiVersion"], document["kind"]), metadata.get("namespace", ""), "")
+
+
+def _uid_of(manifest: Manifest) -> str:
+    request = manifest.document.get("request")
+    uid = request.get("uid") if isinstance(request, dict) else None
+    if not isinstance(uid, str) or not uid:
+        raise ManifestError(f"{manifest.source}: {manifest.unsafe}", manifest.file, manifest.line)
+    return uid
+
+
+def _api_version(request: AdmissionRequest) -> str:
+    kind = request.kind
+    return f"{kind.group}/{kind.version}" if kind.group else kind.version
+
+
+def _is_stored_as(document: Document, request: AdmissionRequest) -> bool:
+    """Whether an object is of the kind of its request and has a name, so that it can be looked up later."""
+    metadata = document.get("metadata")
+    return (
+        document.get("apiVersion") == _api_version(request)
+        and document.get("kind") == request.kind.name
+        and isinstance(metadata, dict)
+        and isinstance(metadata.get("name"), str)
+        and metadata["name"] != ""
+    )
 
 
 def _without_empty(request: Document) -> Document:
-    """The API server leaves out what is empty, and so policies see it as absent."""
+    """Drop empty members: the API server omits them, so policies see them as absent."""
     return {key: value for key, value in request.items() if value not in ("", None)}

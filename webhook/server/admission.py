@@ -19,7 +19,7 @@ from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, NotReadyError, UnresolvedError, evaluate
 from webhook.core.admission.validate import internal_error, invalid_review, validate
 from webhook.core.admission.verdict import Verdict, to_response
-from webhook.core.kube.review import RefusedReviewError, parse_review, render_review
+from webhook.core.kube.review import UnsafeReviewError, parse_review, render_review
 from webhook.server.admission_queue import OverloadedError
 from webhook.server.logs import ReviewLog
 
@@ -109,7 +109,7 @@ class AdmissionService:
         trace = self._tracer.begin(f"admission {phase}", parent) if self._tracer is not None else None
         try:
             request = parse_review(body)
-        except RefusedReviewError as error:
+        except UnsafeReviewError as error:
             verdict = invalid_review(error)
             self._metrics.refused(verdict, self._clock() - begun)
             if trace is not None:

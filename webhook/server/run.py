@@ -109,7 +109,7 @@ async def _serve(
     async with AsyncExitStack() as stack:
         if lifeline is not None:
             loop.add_signal_handler(signal.SIGUSR1, leave)
-            beating = asyncio.create_task(heartbeat.keep_beating(lifeline, config.replace_above_mib))
+            beating = asyncio.create_task(heartbeat.keep_beating(lifeline, config.worker_memory_limit_mib))
             stack.push_async_callback(_cancel, beating)
         source = await stack.enter_async_context(open_source(config))
         webhook = Webhook(config, source, signer)

@@ -119,7 +119,7 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $_ := set $injection "caFile" "/etc/weightlock/broker-ca/ca.crt" -}}
 {{- end -}}
 {{- end -}}
-{{- $settings := dict "exemptNamespaces" (include "weightlock.exempt" $root | fromJsonArray) "access" $access "injection" $injection -}}
+{{- $settings := dict "exemptNamespaces" (include "weightlock.exempt" $root | fromJsonArray) "access" $access "injection" $injection "operators" $root.Values.operators -}}
 {{- $config := dict "policies" "/etc/weightlock/policies" "settings" $settings -}}
 {{- if not (and (eq .component "controller") (not $root.Values.signing.existingSecret)) -}}
 {{- $_ := set $config "signing" (ternary (dict "key" "/etc/weightlock/signing/signing.key") (dict "keys" "/etc/weightlock/signing/signing.pub") (not (not $signs))) -}}
@@ -138,8 +138,8 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- if has .component (include "weightlock.parts" $root | fromJsonArray) -}}
 {{- $_ := set $config "metricsListen" (dict "port" 8080) -}}
 {{- end -}}
-{{- if and (eq .component "webhook") (not (hasKey $root.Values.config "replaceAboveMib")) -}}
-{{- $_ := set $config "replaceAboveMib" (include "weightlock.replaceAboveMib" $root | int) -}}
+{{- if and (eq .component "webhook") (not (or (hasKey $root.Values.config "workerMemoryLimitMiB") (hasKey $root.Values.config "replaceAboveMib"))) -}}
+{{- $_ := set $config "workerMemoryLimitMiB" (include "weightlock.workerMemoryLimitMiB" $root | int) -}}
 {{- end -}}
 {{- if eq .component "controller" -}}
 {{- $controller := dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $root.Values.controller.restoreWebhooks "restoreDefinitions" $root.Values.controller.restoreDefinitions "keys" (include "weightlock.keySecrets" $root | fromJson) -}}
@@ -154,8 +154,8 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- end -}}
 {{- $config = mustMergeOverwrite $config (deepCopy $root.Values.config) -}}
 {{- if ne .component "webhook" -}}
-{{- with include "weightlock.formerImages" (dict "root" $root "image" $config.settings.injection.image "given" $config.settings.injection.formerImages) | fromJsonArray -}}
-{{- $_ := set $config.settings.injection "formerImages" . -}}
+{{- with include "weightlock.previousImages" (dict "root" $root "image" $config.settings.injection.image "given" $config.settings.injection.previousImages) | fromJsonArray -}}
+{{- $_ := set $config.settings.injection "previousImages" . -}}
 {{- end -}}
 {{- end -}}
 {{- if eq .component "broker" -}}
@@ -172,11 +172,11 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 The sidecar images of the installed release, as JSON, newest first, at most eight. Running pods keep their keys through an upgrade
 by them. Without access to a cluster, only the given images.
 */}}
-{{- define "weightlock.formerImages" -}}
+{{- define "weightlock.previousImages" -}}
 {{- $images := .given | default list -}}
 {{- $live := lookup "v1" "ConfigMap" .root.Release.Namespace (printf "%s-config" (include "weightlock.fullname" .root)) | default dict -}}
 {{- $before := ((get ($live.data | default dict) "broker.yaml" | default "" | fromYaml).settings).injection | default dict -}}
-{{- $images = concat $images (list $before.image) ($before.formerImages | default list) | compact | uniq -}}
+{{- $images = concat $images (list $before.image) ($before.previousImages | default $before.formerImages | default list) | compact | uniq -}}
 {{- $images = without $images .image -}}
 {{- toJson (slice $images 0 (min 8 (len $images))) -}}
 {{- end -}}
@@ -185,7 +185,7 @@ by them. Without access to a cluster, only the given images.
 MiB of memory above which the webhook replaces its worker: three quarters of the container's limit, so that the kernel does not
 kill it; 0 (never) without a limit.
 */}}
-{{- define "weightlock.replaceAboveMib" -}}
+{{- define "weightlock.workerMemoryLimitMiB" -}}
 {{- $limit := ((.Values.webhook.resources).limits).memory | default "" -}}
 {{- $limit = ternary $limit (printf "%.0f" $limit) (kindIs "string" $limit) -}}
 {{- $units := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}

@@ -17,7 +17,7 @@ from webhook.core.kube.review import parse_review
 from webhook.core.policies.policy import Finding
 from webhook.manifests.reader import Manifest, ManifestError
 from webhook.offline.provider import ManifestProvider
-from webhook.offline.review import judge
+from webhook.offline.review import evaluate
 
 ERROR = re.compile(
     r"policy \S+ could not be checked: (?:spec\.\S+|(?:matchCondition|auditAnnotation) \S+): (?P<cause>.*)",
@@ -38,7 +38,9 @@ def ask(
     except ManifestError as error:
         return refused(str(error))
     return _read(
-        judge(parse_review(orjson.dumps(review_of(case, subject, old))), source, datetime.now(UTC)).verdict,
+        evaluate(
+            parse_review(orjson.dumps(review_of(case, subject, old))), source, datetime.now(UTC)
+        ).verdict,
         case,
     )
 
@@ -48,7 +50,7 @@ def denials(source: ManifestProvider, subject: Mapping[str, Any]) -> set[tuple[s
     admin = Person("admin", ("system:masters",))
     case = Case(subject["metadata"]["name"], {}, document=subject, person=admin)
     review = parse_review(orjson.dumps(review_of(case, subject, None)))
-    verdict = judge(review, source, datetime.now(UTC)).verdict
+    verdict = evaluate(review, source, datetime.now(UTC)).verdict
     return {(finding.policy, finding.message) for finding in verdict.denials}
 
 

@@ -119,7 +119,7 @@ def test_lint_of_a_good_policy(run):
 def test_lint_shows_the_place(run, tmp_path):
     code, out, _ = run("lint", documents=[policy("object.metadata.name + ")])
     assert code == 1
-    assert out.startswith(f"{tmp_path}/names.yaml: error: names: spec.validations[0].expression:1:")
+    assert out.startswith(f"{tmp_path}/names.yaml:1: error: names: spec.validations[0].expression:1:")
     assert "^" in out
     assert out.endswith("1 errors, 0 warnings\n")
 
@@ -134,7 +134,7 @@ def test_lint_as_json(run, tmp_path):
     code, out, _ = run("lint", "-o", "json", documents=[policy(typo=1), CONFIG])
     assert code == 1
     ((remark,)) = json.loads(out)
-    assert remark["source"] == f"{tmp_path}/names.yaml (document 1)"
+    assert remark["source"] == f"{tmp_path}/names.yaml:1"
     assert (remark["level"], remark["field"], remark["line"]) == ("error", "spec.typo", 0)
 
 

@@ -41,7 +41,7 @@ def test_what_changes_is_followed_and_what_is_spoilt_is_told_once(file, caplog):
     good = file.read_text()
     file.write_text("half wri")
     assert (watched.refresh(), watched.refresh()) == (None, None)
-    assert caplog.text.count("the broker's authorities cannot be read") == 1
+    assert caplog.text.count("cannot read the broker's CAs") == 1
     file.write_text(good)
     assert watched.refresh() is None
     file.write_text(first)

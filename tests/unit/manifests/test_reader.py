@@ -24,10 +24,10 @@ def test_timestamps_stay_text_as_in_kubernetes():
     ("text", "says"),
     [
         ("a: [", "test:"),
-        ("- 1", "not an object"),
+        ("- 1", "not a Kubernetes object"),
         ("a: 1\na: 2", "'a' is given twice"),
-        ("!!python/object/apply:os.system [id]", "could not determine a constructor"),
-        ("1: one", "key"),
+        ("!!python/object/apply:os.system [id]", "not a Kubernetes object"),
+        ("? [1]\n: one", "key"),
         ('a: "x\\0y"', "NUL"),
         ("kind: List\nitems: [1]", "items[0]"),
         ("a: &a [*a]", "test"),

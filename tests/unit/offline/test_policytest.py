@@ -90,7 +90,7 @@ def test_not_as_expected(problems, expect, words):
 
 def test_something_else_was_allowed(problems):
     (problem,) = problems(DENIED, change={"metadata": {"name": "fine"}})
-    assert problem == "expected it to be denied: nothing denies it"
+    assert problem == "expected it to be denied: no finding denies it"
 
 
 def test_a_policy_that_cannot_be_evaluated_is_no_pass(problems):
@@ -148,7 +148,7 @@ def test_a_cluster_scoped_request(problems):
         "operation": "CONNECT",
         "resource": "nodes",
         "subresource": "proxy",
-        "objectName": "n",
+        "objectName": "node-1",
         "namespace": "",
     }
     options = {"apiVersion": "v1", "kind": "NodeProxyOptions"}

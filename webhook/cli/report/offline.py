@@ -16,12 +16,12 @@ from webhook.core.admission.replay import account_of, creation_of
 from webhook.core.admission.validate import invalid_review
 from webhook.core.kube.kinds import plural
 from webhook.core.kube.objects import group_kind
-from webhook.core.kube.review import RefusedReviewError
+from webhook.core.kube.review import UnsafeReviewError
 from webhook.core.reports.evaluate import judge_live, sensitivities
 from webhook.core.reports.results import Gathering, Resource, results_of
 from webhook.core.workloads.templates import MalformedObjectError
 from webhook.manifests.reader import ManifestError, read_path
-from webhook.offline.review import Requester, judge, request_of
+from webhook.offline.review import Requester, evaluate, request_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -101,8 +101,8 @@ def _judge(
     if resource.uid:
         return _judge_live(document, resource, source, now)
     try:
-        judged = judge(request_of(manifest, Requester(), source), source, now)
-    except RefusedReviewError as error:
+        judged = evaluate(request_of(manifest, Requester(), source), source, now)
+    except UnsafeReviewError as error:
         verdict = invalid_review(error)
         return verdict, results_of(resource, verdict)
     verdict = judged.verdict

@@ -7,7 +7,7 @@ asked for. Pods are never held: there are too many, and only the interactive way
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -28,7 +28,10 @@ _SEGMENT = re.compile(r"(?!\.\.?\Z)[^/%]+")
 
 @dataclass(frozen=True, slots=True)
 class ResourceKind:
-    """A kind and its resource. ``optional``: a cluster may lack it, and then there are no such objects."""
+    """A kind and its resource. ``optional``: a cluster may lack it, and then there are no such objects.
+
+    A list is read ``page`` objects at a time.
+    """
 
     api_version: str
     kind: str
@@ -36,6 +39,7 @@ class ResourceKind:
     namespaced: bool
     optional: bool = False
     drop: tuple[str, ...] = ()
+    page: int = 500
 
     @property
     def name(self) -> str:
@@ -91,6 +95,8 @@ HELD = (
     _kind(_RESOURCE_API, "ResourceClaimTemplate", optional=True),
     _kind(_SNAPSHOT_API, "VolumeSnapshot", optional=True),
     _kind(_SNAPSHOT_API, "VolumeSnapshotContent", optional=True),
+    # A CRD takes up to a megabyte, and only what its schema shows of pods is stored.
+    replace(_kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", drop=("status",)), page=20),
     _kind(API_VERSION, "ModelWeights"),
     _kind(API_VERSION, "WeightPolicy"),
     _kind(API_VERSION, "AccessRequest"),

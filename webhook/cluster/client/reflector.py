@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from webhook.cluster.client.kinds import ResourceKind
     from webhook.core.kube.fields import Document
 
-PAGE = 500
 LIST_SECONDS = 60.0
 _GONE = 410
 _NOT_FOUND = 404
@@ -132,7 +131,7 @@ class Reflector:
         async def get(query: dict[str, str]) -> Document:
             return await self._api.get(self._path, query, seconds=LIST_SECONDS)
 
-        async for page in pages(get, self._selectors, size=PAGE):
+        async for page in pages(get, self._selectors, size=self.kind.page):
             metadata = page["metadata"]
             for item in page.get("items") or ():
                 found.add(self._put(item))

@@ -22,16 +22,15 @@ from webhook.cluster.client.reflector import Reflector, Timing
 from webhook.cluster.controller.watches import CONFIGURATIONS
 from webhook.core.integrity.drift import (
     DEFINITION_DEFAULTS,
-    FILLED_IN,
-    WEBHOOK_DEFAULTS,
     difference,
     last_writer,
+    webhook_difference,
 )
 from webhook.core.integrity.protection import trusts_only, without_bundles
 from webhook.core.kube.objects import ObjectKey, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from webhook.cluster.client.api import KubeApi
     from webhook.cluster.controller.certificates import Certificates
@@ -86,6 +85,7 @@ class DriftController:
         restore: bool,
         restore_definitions: bool,
         certificates: Certificates | None = None,
+        extend: Callable[[Document], Document] = lambda document: document,
         timing: Timing | None = None,
     ) -> None:
         self._api = api
@@ -96,6 +96,7 @@ class DriftController:
         self._version = version
         self._restore = restore
         self._certificates = certificates
+        self._extend = extend
         self._restore_definitions = restore_definitions
         self._types = {key_of(document): document for document in definitions()}
         names = {key.name for key in expected}
@@ -120,6 +121,11 @@ class DriftController:
         self._labels: dict[str, dict[str, str]] | None = None
         self._well: dict[ObjectKey, datetime] = {}
         self._looked: datetime | None = None
+
+    @property
+    def configurations(self) -> Mapping[ObjectKey, Document]:
+        """The webhook configurations as the watches delivered them."""
+        return self._configurations.objects
 
     async def look(self) -> None:
         """Compare all with what it should be; report and put back. Raises `ApiError`."""
@@ -164,7 +170,7 @@ class DriftController:
             return Drift(key, path, "is missing", "", keep_off)
         own = self._certificates
         wanted = self._expected[key].get("webhooks") if own is None else without_bundles(self._expected[key])
-        other = difference(wanted, found.get("webhooks"), WEBHOOK_DEFAULTS, ignored=FILLED_IN)
+        other = webhook_difference(wanted, found.get("webhooks"))
         if other:
             return Drift(key, path, f"was changed: webhooks{other}", _version_of(found), keep_off)
         authorities = None if own is None else own.in_office()
@@ -214,7 +220,7 @@ class DriftController:
                 wanted = self._expected[fault.key]
                 if self._certificates is not None:
                     wanted = self._certificates.filled_in(wanted)
-                if await self._steps.restore(fault.path, wanted, found):
+                if await self._steps.restore(fault.path, self._extend(wanted), found):
                     self._stats.restored += 1
         except ApiError as error:
             return f"the API server refused: {error}"

@@ -21,6 +21,7 @@ from webhook.cluster.controller.pods import PodsWithWeights
 from webhook.cluster.controller.progress import ControllerStats
 from webhook.cluster.controller.reconcile import Reconciler, is_undecided
 from webhook.cluster.controller.watches import CONFIGURATIONS, holds_weights
+from webhook.cluster.controller.workload_rules import WorkloadRules
 from webhook.cluster.events import Events
 from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.scanner import Scanner
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from webhook.api.config import Config
     from webhook.core.access import Signer, Verifier
     from webhook.core.admission.snapshot import Snapshot
+    from webhook.core.integrity.protection import Continued
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
 
@@ -73,6 +75,10 @@ class Controller:
             if settings.certificates is not None
             else None
         )
+        self._continued: dict[ObjectKey, Continued] = (
+            {} if self.certificates is None else self.certificates.continued
+        )
+        self.rules = WorkloadRules(source.api, expected, paths, self._continued, enabled=settings.restore)
         self.guard = DriftController(
             source.api,
             self.steps,
@@ -83,6 +89,7 @@ class Controller:
             restore=settings.restore,
             restore_definitions=settings.restore_definitions,
             certificates=self.certificates,
+            extend=self.rules.extend,
         )
         pods = self._pods if self.scanner is None else Noticed(self._pods, self.scanner)
         self._reflectors = [Reflector(source.api, PODS, pods, Timing()), *self.guard.reflectors]
@@ -173,6 +180,7 @@ class Controller:
         # First, and without a snapshot: a type that is not served leaves none.
         await self.guard.look()
         snapshot = self.source.snapshot()
+        await self.rules.reconcile(snapshot, self.guard.configurations)
         await self.guard.look_at_labels(snapshot.objects.each("Namespace"))
         if unsigned(snapshot):
             guarded = await self.protection()
@@ -197,7 +205,7 @@ class Controller:
                 live[key] = None
         own = self.certificates
         if own is None:
-            return protection(self._expected, live, self._settling)
+            return protection(self._expected, live, self._settling, continued=self._continued)
         known = own.kept.known or frozenset()
         return protection(self._expected, live, self._settling, authorities=known, continued=own.continued)
 

@@ -8,10 +8,9 @@ from webhook.api.crds import definitions
 from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError
 from webhook.core.integrity.drift import (
     DEFINITION_DEFAULTS,
-    FILLED_IN,
-    WEBHOOK_DEFAULTS,
     difference,
     last_writer,
+    webhook_difference,
 )
 from webhook.core.integrity.protection import without_bundles
 
@@ -72,11 +71,8 @@ async def configurations(view: Installation) -> Sequence[CheckResult]:
             continue
         rendered = expected.get(name)
         other = (
-            difference(
-                without_bundles(rendered) if kept else rendered["webhooks"],
-                live.get("webhooks"),
-                WEBHOOK_DEFAULTS,
-                ignored=FILLED_IN,
+            webhook_difference(
+                without_bundles(rendered) if kept else rendered["webhooks"], live.get("webhooks")
             )
             if rendered is not None
             else next(_loose(live.get("webhooks") or ()), None)

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from webhook.cluster.client.api import ApiError, ClusterError, KubeApi
-from webhook.cluster.doctor import components, installation, objects, platform, secrets, webhook_probe
+from webhook.cluster.doctor import (
+    components,
+    installation,
+    objects,
+    operators,
+    platform,
+    secrets,
+    webhook_probe,
+)
 from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError
 
 if TYPE_CHECKING:
@@ -34,6 +42,7 @@ CHECKS: dict[str, Examine] = {
     "KMS": components.kms,
     "policies": objects.policies,
     "models": objects.models,
+    "operators": operators.operators,
     "runtime classes": platform.runtime_classes,
     "gpu runtime": platform.gpu_runtime,
     "api server manifests": installation.manifests,

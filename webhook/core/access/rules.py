@@ -42,7 +42,7 @@ def is_machine(username: str) -> bool:
 
 def may_approve(person: Identity, rules: AccessRules, settings: AccessSettings) -> bool:
     """Whether the rules, as they are now, let this person approve at all."""
-    if is_machine(person.username) and person.username not in settings.machine_approvers:
+    if is_machine(person.username) and person.username not in settings.service_account_approvers:
         return False
     if person.username in rules.approvers.users:
         return True

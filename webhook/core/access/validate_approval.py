@@ -104,7 +104,7 @@ def _voter(
             "parsed somebody else among the approvers",
         )
     rules = index.rules(parsed.name)
-    if is_machine(user.username) and user.username not in review.settings.machine_approvers:
+    if is_machine(user.username) and user.username not in review.settings.service_account_approvers:
         yield AccessProblem(
             codes.SERVICE_ACCOUNT_VOTE,
             f"{user.username} is no person, and people decide",

@@ -28,7 +28,7 @@ def request_problems(review: AccessReview, typed: AccessRequest) -> Iterator[Acc
     """Every rule a new request breaks."""
     spec = typed.spec
     username = review.request.user.username
-    if is_machine(username) and username not in review.settings.machine_requesters:
+    if is_machine(username) and username not in review.settings.service_account_requesters:
         # An approver could parsed through a service account they control, and then approve it as themselves.
         yield AccessProblem(
             codes.SERVICE_ACCOUNT_REQUEST,

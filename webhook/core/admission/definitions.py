@@ -1,6 +1,6 @@
-"""Weightlock's own policies and assets, checked when they are written: what could not be loaded is not let in.
+"""Checks of Weightlock's own policies and assets at admission: an object that cannot be loaded is denied.
 
-A policy that does not compile is refused where its author still sees the caret, not found broken later.
+A policy that does not compile is denied when its author applies it, with the position of the error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OURS = "weightlock"
 
 
 def check_definition(request: AdmissionRequest) -> list[Finding]:
-    """Why a ModelWeights or WeightPolicy cannot be taken; empty for a good one and for every other kind."""
+    """Return the reasons to deny a ModelWeights or WeightPolicy; empty for a valid one and for other kinds."""
     if (
         request.resource.group != GROUP
         or request.operation not in ("CREATE", "UPDATE")
@@ -46,7 +46,7 @@ def _check_asset(request: AdmissionRequest) -> list[Finding]:
                 codes.INVALID_MODELWEIGHTS,
                 _OURS,
                 message,
-                "correct the fields named: kubectl explain modelweights.spec",
+                "correct these fields: `kubectl explain modelweights.spec`",
             )
         ]
     return []
@@ -57,14 +57,16 @@ def _check_policy(request: AdmissionRequest) -> list[Finding]:
         policy = WeightPolicy.model_validate(request.object)
         compile_policy(policy.metadata.name, policy.spec, policy.spec)
     except ValidationError as error:
-        message = f"this WeightPolicy cannot be read: {describe(error)}"
+        message = f"this WeightPolicy is invalid: {describe(error)}"
     except PolicyError as error:
         message = f"this WeightPolicy does not compile: {error}"
     else:
         constraints = policy.spec.match_constraints
         if constraints is not None and constraints.resource_rules:
             return []
-        message = "this WeightPolicy would judge nothing: spec.matchConstraints has no resourceRules"
+        message = "this WeightPolicy would match nothing: spec.matchConstraints has no resourceRules"
     return [
-        Finding(codes.INVALID_POLICY, _OURS, message, "correct it, and try it with: weightlock policy lint")
+        Finding(
+            codes.INVALID_POLICY, _OURS, message, "correct it, and check it with `weightlock policy lint`"
+        )
     ]

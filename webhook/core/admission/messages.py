@@ -1,7 +1,7 @@
-"""The texts that people read in a denial or a warning.
+"""The texts of denials and warnings.
 
-A denial is at most 1,024 bytes: the essential sentence first and on one line, then what to do, then the other
-violations as far as they fit, then where to read on. Our own faults are worded so that nobody blames the writer.
+A denial is at most 1,024 bytes long: the essential sentence first and on one line, then the fix, then the other
+violations as far as they fit, then the help. Errors of Weightlock have a different wording.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAX_CAUSE_BYTES = 512
 
 
 def denial(findings: Sequence[Finding], uid: str, help_url: str = "") -> str:
-    """The message of a denial, at most `MAX_MESSAGE_BYTES` bytes of UTF-8."""
+    """Return the message of a denial, at most `MAX_MESSAGE_BYTES` bytes of UTF-8."""
     first, others = findings[0], findings[1:]
     lines = [clip(f"{sentence(first)} [{first.code}]", _MAX_FIRST_BYTES, keep=f" [{first.code}]")]
     if fix_of(first):
@@ -56,7 +56,7 @@ def _cause_message(finding: Finding) -> str:
 
 
 def warnings(findings: Sequence[Finding]) -> Iterable[str]:
-    """Warnings for the writer's terminal, each at most 120 characters, the last saying how many were left out."""
+    """Yield warnings for the terminal, each at most 120 characters. The last states how many were omitted."""
     for finding in findings[:MAX_WARNINGS]:
         tail = f" [{finding.code}]"
         text = one_line(finding.message)
@@ -67,12 +67,12 @@ def warnings(findings: Sequence[Finding]) -> Iterable[str]:
 
 
 def sentence(finding: Finding) -> str:
-    """What is wrong, on one line; a fault of ours says that it is ours."""
+    """Return the violation on one line."""
     return one_line(finding.message)
 
 
 def fix_of(finding: Finding) -> str:
-    """What to do next, on one line."""
+    """Return the next step on one line."""
     if finding.unevaluable and not finding.fix:
         return "this is not caused by your manifest: retry, and contact your cluster admin if it persists"
     return one_line(finding.fix)

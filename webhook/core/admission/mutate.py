@@ -38,11 +38,11 @@ def mutate(
     now: datetime,
     signer: Signer | None = None,
 ) -> Verdict | RequiredData:
-    """What admission adds to an object: the key sidecar of a pod, the identity on an access object. Never denies.
+    """Return the additions to an object: the key sidecar of a pod, the identity on an access object. Never denies.
 
-    Containers that ask for no accelerator, ephemeral ones included, are told that there is none.
+    Containers without a request for an accelerator, including ephemeral ones, get a variable that hides all devices.
 
-    ``signer`` is given only where the caller is known to be the API server; who else asks gets no signature.
+    ``signer`` is set only if the caller is authenticated as the API server. Other callers get no signature.
     """
     if is_exempt(request, snapshot):
         return Verdict.of(request.uid, ())
@@ -53,21 +53,23 @@ def mutate(
         try:
             facts = gather(request, snapshot, lookup)
             if debugs_pod(request):
-                operations += _hide_from_added(request, snapshot, facts)
+                operations += _hide_devices_in_ephemeral(request, snapshot, facts)
                 return replace(Verdict.of(request.uid, ()), patch=tuple(operations))
-            wanted = injection_plan(request, snapshot, facts, now)
+            expected = injection_plan(request, snapshot, facts, now)
+            operations += inject.patch(object_of(request), expected)
         except MissingObjectError:
             return RequiredData(objects=frozenset(lookup.missing))
         except MalformedObjectError:
-            # Validation says so in words; there is nothing safe to add.
+            # Validation reports it; no safe addition exists.
             return Verdict.of(request.uid, ())
-        operations += inject.patch(object_of(request), wanted)
-        injected = wanted.agent is not None
+        injected = expected.agent is not None
     return replace(Verdict.of(request.uid, ()), patch=tuple(operations), injected=injected)
 
 
-def _hide_from_added(
+def _hide_devices_in_ephemeral(
     request: AdmissionRequest, snapshot: Snapshot, facts: tuple[TemplateFacts, ...]
 ) -> tuple[Document, ...]:
     old = request.old_object or {}
-    return inject.hide_from_added(object_of(request), old, facts[0].facts, snapshot.settings.injection)
+    return inject.hide_devices_in_ephemeral(
+        object_of(request), old, facts[0].facts, snapshot.settings.injection
+    )

@@ -1,7 +1,7 @@
-"""What already runs, as the request that would create it now: for those who judge it again after admission.
+"""A running object as the request that would create it now, to evaluate it again after admission.
 
-Policies judge what was asked for, so what the API server, the scheduler and the kubelet add later is left out. Nothing
-here decides anything, and the object is never changed.
+Policies evaluate the request, so fields that the API server, the scheduler and the kubelet add later are omitted.
+This module decides nothing and never changes the object.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _LATER_METADATA = frozenset({
 def creation_of(
     document: Document, resource: str, uid: str, username: str, groups: Sequence[str]
 ) -> AdmissionRequest:
-    """The creation of an object as it stands now, asked for by ``username``.
+    """Return the request of ``username`` to create an object in its current form.
 
     ``document`` is a whole object of the API server's, ``resource`` its plural, and ``uid`` becomes the request's.
-    Raises `BadReviewError` where it is no such object.
+    Raises `BadReviewError` if it is not such an object.
     """
     group, _, version = document["apiVersion"].rpartition("/")
     metadata = {name: value for name, value in document["metadata"].items() if name not in _LATER_METADATA}
-    asked = {name: value for name, value in document.items() if name != "status"} | {"metadata": metadata}
+    created = {name: value for name, value in document.items() if name != "status"} | {"metadata": metadata}
     spec = document.get("spec")
     if (group, document["kind"]) == ("", "Pod") and isinstance(spec, dict):
-        # The scheduler's choice; a pod that asks for its node by itself goes round it.
-        asked["spec"] = {name: value for name, value in spec.items() if name != "nodeName"}
+        # The scheduler set it. A pod that names its own node bypasses the scheduler.
+        created["spec"] = {name: value for name, value in spec.items() if name != "nodeName"}
     kind = {"group": group, "version": version, "kind": document["kind"]}
     place = {"group": group, "version": version, "resource": resource}
     request = {
@@ -50,7 +50,7 @@ def creation_of(
         "name": metadata["name"],
         "namespace": metadata.get("namespace", ""),
         "userInfo": {"username": username, "groups": list(groups)},
-        "object": asked,
+        "object": created,
         "dryRun": False,
     }
     review = {"apiVersion": REVIEW_API_VERSION, "kind": "AdmissionReview", "request": request}
@@ -58,7 +58,7 @@ def creation_of(
 
 
 def account_of(document: Document, workloads: WorkloadTable) -> tuple[str, tuple[str, ...]]:
-    """Name and groups of the service account that an object's pods run as, the first template's where there are more.
+    """Return name and groups of the service account of an object's pods, the first template's if there are several.
 
     Raises `MalformedObjectError`.
     """

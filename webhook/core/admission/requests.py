@@ -1,4 +1,4 @@
-"""What a request is: the questions that mutation and validation share."""
+"""Properties of a request that mutation and validation share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from webhook.core.facts import TemplateFacts, gather_request
 from webhook.core.injection import plan as inject
 from webhook.core.injection.hiding import of_earlier_versions
+from webhook.core.injection.resources import LIMIT_RANGE, RESOURCE_QUOTA, Bounds
 from webhook.core.kube.fields import MalformedObjectError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def creates_pod(request: AdmissionRequest) -> bool:
 
 
 def updates_pod(request: AdmissionRequest) -> bool:
-    """Whether a pod that exists is written; its status says nothing of its containers, and has no say over them."""
+    """Report whether a request writes an existing pod. Its status does not change its containers."""
     resource = request.resource
     return (
         request.operation == "UPDATE"
@@ -69,10 +70,18 @@ def gather(request: AdmissionRequest, snapshot: Snapshot, lookup: Lookup) -> tup
 def injection_plan(
     request: AdmissionRequest, snapshot: Snapshot, facts: tuple[TemplateFacts, ...], now: datetime
 ) -> inject.Plan:
-    """What a pod that is created must carry; it has one template, itself."""
+    """Return the parts that a new pod must carry. Its only template is the pod itself."""
     injection = snapshot.settings.injection
-    wanted = inject.plan(object_of(request), facts[0].facts, snapshot.models, injection, now)
+    # The bounds apply when a pod is created; they may have changed since.
+    bounds = Bounds() if request.running else bounds_of(request, snapshot)
+    expected = inject.plan(object_of(request), facts[0].facts, snapshot.models, injection, now, bounds)
     if not request.running:
-        return wanted
-    hidden = of_earlier_versions(wanted.hidden)
-    return replace(wanted, images=frozenset(injection.former_images), hidden=hidden)
+        return expected
+    hidden = of_earlier_versions(expected.hidden)
+    return replace(expected, images=frozenset(injection.previous_images), hidden=hidden, running=True)
+
+
+def bounds_of(request: AdmissionRequest, snapshot: Snapshot) -> Bounds:
+    """Return the LimitRanges and ResourceQuotas of a request's namespace."""
+    objects, namespace = snapshot.objects, request.namespace
+    return Bounds(tuple(objects.each(LIMIT_RANGE, namespace)), tuple(objects.each(RESOURCE_QUOTA, namespace)))

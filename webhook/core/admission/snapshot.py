@@ -1,4 +1,4 @@
-"""Snapshot: everything a verdict may depend on besides the request. Providers feed a `SnapshotBuilder` with objects.
+"""Snapshot: all data that a verdict may depend on, except the request. Providers feed objects to a `SnapshotBuilder`.
 
 Two providers exist, watches on a cluster and a directory of files; core cannot tell which. An object that cannot be
 understood never harms the others: a policy that does not compile denies what it would have judged, an asset that
@@ -18,11 +18,13 @@ from webhook.api.faults import describe
 from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, WeightPolicy
 from webhook.core.access import GrantIndex
-from webhook.core.kube.objects import ObjectKey, ObjectStore
+from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.objects import ObjectKey, ObjectStore, key_of
 from webhook.core.policies.compiler import PolicyError, broken_policy, compile_policy, unreadable_policy
 from webhook.core.policies.policy_set import PolicySet
 from webhook.core.storage.catalog import Catalog
 from webhook.core.storage.protected import with_volumes
+from webhook.core.workloads.schema import CRD, KindSchema, scan
 from webhook.core.workloads.templates import WorkloadTable
 
 if TYPE_CHECKING:
@@ -42,11 +44,11 @@ APPROVALS = f"AccessApproval.{GROUP}"
 NATIVE_POLICIES = "ValidatingAdmissionPolicy.admissionregistration.k8s.io"
 NATIVE_BINDINGS = "ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io"
 
-# The index of access reads these once and tells by itself what changed; as objects they would fill the memory.
+# The grant index reads these once and tracks changes itself. Storing them as objects would use too much memory.
 _ACCESS = frozenset({REQUESTS, APPROVALS})
-# So many of them may wait for the index at once.
+# Number of changes that may wait for the grant index.
 _MOST_WAITING = 1000
-# An asset or policy that can no longer be read keeps its last good form; the API server's schema lets none come.
+# An asset or policy that becomes invalid keeps its last valid form. The API server's schema prevents this.
 _TYPES: dict[str, type[BaseModel]] = {
     MODELS: ModelWeights,
     POLICIES: WeightPolicy,
@@ -59,7 +61,7 @@ _TYPES: dict[str, type[BaseModel]] = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One state of the world. ``objects`` is the provider's live store, which stands still during an evaluation."""
+    """One state of the cluster. ``objects`` is the live store of the provider, constant during an evaluation."""
 
     settings: Settings
     objects: ObjectStore
@@ -72,7 +74,7 @@ class Snapshot:
 
 
 class SnapshotBuilder:
-    """Takes objects one at a time and gives a `Snapshot` of all of them; only what changed is built again."""
+    """Collects objects and builds a `Snapshot` of all of them. Only changed parts are built again."""
 
     def __init__(
         self,
@@ -84,6 +86,8 @@ class SnapshotBuilder:
     ) -> None:
         self._settings = settings
         self._workloads = WorkloadTable(settings.workloads)
+        self._schemas: dict[str, tuple[Any, KindSchema]] = {}
+        self._fresh_schemas = False
         self._objects = ObjectStore(complete=complete)
         self._typed: dict[str, dict[str, Any]] = {kind: {} for kind in _TYPES}
         self._compiled: dict[ObjectKey, tuple[Policy, ...]] = {}
@@ -99,17 +103,19 @@ class SnapshotBuilder:
 
     @property
     def objects(self) -> ObjectStore:
-        """The store of all objects."""
+        """Return the store of all objects."""
         return self._objects
 
     def inject_by(self, injection: Injection) -> None:
-        """Go on with other settings of the key sidecar; no policy depends on them."""
+        """Replace the settings of the key sidecar. No policy depends on them."""
         self._settings = self._settings.model_copy(update={"injection": injection})
         if self._snapshot is not None:
             self._snapshot = replace(self._snapshot, settings=self._settings)
 
     def put(self, document: Document) -> ObjectKey:
-        """Add or replace one object. Raises `ValueError` where it is no Kubernetes object at all."""
+        """Add or replace one object. Raises `ValueError` if it is not a Kubernetes object."""
+        if document.get("kind") == "CustomResourceDefinition":
+            return self._put_schema(document)
         key = self._objects.put(document)
         self._note_volume(key)
         model = _TYPES.get(key.kind)
@@ -118,8 +124,12 @@ class SnapshotBuilder:
         return key
 
     def remove(self, key: ObjectKey) -> None:
-        """Forget one object."""
+        """Remove one object."""
         self._objects.remove(key)
+        if key.kind == CRD:
+            self._fresh_schemas |= self._schemas.pop(key.name, None) is not None
+            self._problems.pop(key, None)
+            return
         self._note_volume(key)
         if key.kind in _TYPES:
             self._stale.add(key.kind)
@@ -129,7 +139,15 @@ class SnapshotBuilder:
             self._note_access(key, None)
 
     def snapshot(self) -> Snapshot:
-        """The snapshot of all objects put so far."""
+        """Return the snapshot of all current objects."""
+        if self._fresh_schemas:
+            self._fresh_schemas = False
+            schemas = [schema for _, schema in self._schemas.values()]
+            self._workloads = WorkloadTable(self._settings.workloads, schemas)
+            if self._snapshot is not None:
+                self._snapshot = replace(
+                    self._snapshot, workloads=self._workloads, problems=dict(self._problems)
+                )
         if self._snapshot is not None and not self._stale:
             return self._snapshot
         before = self._snapshot
@@ -150,12 +168,34 @@ class SnapshotBuilder:
         self._stale.clear()
         return self._snapshot
 
+    def _put_schema(self, document: Document) -> ObjectKey:
+        """Scan a CustomResourceDefinition. On a cluster its document is not stored: all of them take 100 MB."""
+        key = key_of(document)
+        if key.kind != CRD or self._objects.complete:
+            self._objects.put(document)
+        if key.kind != CRD:
+            return key
+        metadata = document["metadata"]
+        version = (metadata.get("uid"), metadata.get("generation"))
+        before = self._schemas.get(key.name)
+        if before is not None and None not in version and before[0] == version:
+            return key
+        try:
+            self._schemas[key.name] = version, scan(document)
+        except MalformedObjectError as error:
+            self._problems[key] = str(error)
+            self._schemas.pop(key.name, None)
+        else:
+            self._problems.pop(key, None)
+        self._fresh_schemas = True
+        return key
+
     def _read(self, key: ObjectKey, model: type[BaseModel], document: Document) -> None:
         try:
             resource: Any = model.model_validate(document)
         except ValidationError as error:
             self._problems[key] = describe(error)
-            # A vote or request that cannot be read must not go on counting in its earlier form.
+            # A vote or request that becomes invalid must not stay valid in its earlier form.
             self._note_access(key, None)
             self._renew(key)
             return
@@ -164,23 +204,23 @@ class SnapshotBuilder:
             self._note_access(key, resource)
         else:
             before = self._typed[key.kind].get(key.name)
-            # A list that is read again, or new labels, change nothing: what is compiled stays.
+            # A repeated list or new labels change nothing: the compiled form stays.
             if before is None or before.spec != resource.spec or key in self._problems:
                 self._renew(key)
             self._typed[key.kind][key.name] = resource
         self._problems.pop(key, None)
 
     def _renew(self, key: ObjectKey) -> None:
-        """Have what was made of an object made again."""
+        """Discard the compiled form of an object."""
         self._shared = None
         self._stale.add(key.kind)
         self._compiled.pop(key, None)
 
     def _catalog(self) -> Catalog:
-        return with_volumes(Catalog(self._typed[MODELS].values()), self._objects)
+        return with_volumes(Catalog(self._typed[MODELS].values(), self._settings.storage), self._objects)
 
     def _note_volume(self, key: ObjectKey) -> None:
-        """Tell the catalog that a claim or volume may have changed; other kinds cost a comparison."""
+        """Notify the catalog that a claim or volume may have changed. Other kinds cost one comparison."""
         if self._snapshot is not None and self._snapshot.catalog.backends is not None:
             self._snapshot.catalog.backends.changed(key)
 
@@ -215,9 +255,9 @@ class SnapshotBuilder:
             key = ObjectKey(NATIVE_BINDINGS, "", binding_name)
             native = self._typed[NATIVE_POLICIES].get(binding.spec.policy_name)
             if native is None:
-                self._problems[key] = f"there is no ValidatingAdmissionPolicy {binding.spec.policy_name}"
+                self._problems[key] = f"ValidatingAdmissionPolicy {binding.spec.policy_name} does not exist"
                 continue
-            # Compiled again whenever either of the two changed: a binding is part of the compiled policy.
+            # Compiled again if either of the two changed: a binding is part of the compiled policy.
             if NATIVE_POLICIES in self._stale:
                 self._compiled.pop(key, None)
             policies += self._compile(key, native.metadata.name, native.spec, binding.spec)
@@ -226,7 +266,7 @@ class SnapshotBuilder:
     def _compile(
         self, key: ObjectKey, name: str, spec: PolicySpec, binding: BindingSpec | WeightPolicySpec
     ) -> tuple[Policy, ...]:
-        """The compiled policy, from before if nothing changed; one that does not compile denies what it matches."""
+        """Return the compiled policy. A policy that does not compile denies each request that it matches."""
         if key not in self._compiled:
             self._problems.pop(key, None)
             try:

@@ -1,10 +1,11 @@
-"""Who a request runs for: the person who writes, or the pod's service account where a workload controller writes."""
+"""The subject of a request: the requester, or the pod's service account if a workload controller writes the pod."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.admission.controllers import writes_for_owner
 from webhook.core.kube.fields import object_at, text_at
 
 if TYPE_CHECKING:
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
 
     from webhook.api.config import Settings
     from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import Lookup
     from webhook.core.kube.review import AdmissionRequest
+    from webhook.core.workloads.templates import WorkloadTable
 
 # k8s.io/api/core/v1 types.go, SecretTypeServiceAccountToken and ServiceAccountNameKey.
 TOKEN_SECRET = "kubernetes.io/service-account-token"  # noqa: S105 - a type of Secret
@@ -21,7 +24,7 @@ TOKEN_SECRET_ACCOUNT = "kubernetes.io/service-account.name"  # noqa: S105 - an a
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """``service_account`` is the pod's, or the one a token is asked of; ``account_key`` is it with its namespace."""
+    """``service_account`` is the pod's, or the subject of a token; ``account_key`` adds its namespace."""
 
     username: str
     groups: tuple[str, ...] = ()
@@ -30,7 +33,7 @@ class Subject:
     account_key: tuple[str, str] | None = None
 
     def as_cel(self) -> dict[str, Any]:
-        """The value a policy sees as ``subject``."""
+        """Return the CEL variable ``subject``."""
         return {
             "username": self.username,
             "groups": list(self.groups),
@@ -39,36 +42,42 @@ class Subject:
         }
 
 
-def subject_of(request: AdmissionRequest, pod: Document | None, settings: Settings) -> Subject:
-    """Who to judge. ``pod`` is the pod or template the request is about, or None."""
+def subject_of(
+    request: AdmissionRequest,
+    pod: Document | None,
+    settings: Settings,
+    workloads: WorkloadTable,
+    lookup: Lookup,
+) -> Subject:
+    """Return the subject to evaluate. ``pod`` is the pod or template of the request, or None."""
     user = request.user
     account = service_account_of(pod) if pod is not None else _token_account(request)
     if not account:
         return Subject(user.username, user.groups, user.extra)
     key = (request.namespace, account)
-    if pod is not None and written_by_controller(request, settings):
+    if pod is not None and writes_for_owner(request, settings, workloads, lookup, account):
         username = f"system:serviceaccount:{request.namespace}:{account}"
         return Subject(username, groups_of_account(request.namespace), {}, account, key)
     return Subject(user.username, user.groups, user.extra, account, key)
 
 
 def groups_of_account(namespace: str) -> tuple[str, ...]:
-    """The groups the API server gives every service account (k8s.io/apiserver pkg/authentication/serviceaccount)."""
+    """Return the groups of a service account (k8s.io/apiserver pkg/authentication/serviceaccount)."""
     return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
 
 
 def service_account_of(pod: Document) -> str:
-    """The service account a pod runs as; ``default`` where it names none, as the API server fills it in."""
+    """Return the service account of a pod; ``default`` if it names none, as the API server sets it."""
     spec = pod.get("spec")
     if not isinstance(spec, dict):
         return "default"
-    # serviceAccount is the deprecated alias, and wins nothing: the API server keeps both equal.
+    # serviceAccount is the deprecated alias: the API server keeps both equal.
     name = spec.get("serviceAccountName") or spec.get("serviceAccount")
     return name if isinstance(name, str) and name else "default"
 
 
 def _token_account(request: AdmissionRequest) -> str:
-    """Whose token a request yields: that of the account it names, or that of a Secret the token controller fills."""
+    """Return the account of the token that a request yields: a TokenRequest, or a Secret for the token controller."""
     resource = request.resource
     if (resource.group, resource.name, request.subresource) == ("", "serviceaccounts", "token"):
         return request.name
@@ -77,15 +86,3 @@ def _token_account(request: AdmissionRequest) -> str:
         return ""
     annotations = object_at(object_at(document, "metadata", ""), "annotations", "metadata")
     return text_at(annotations, TOKEN_SECRET_ACCOUNT, "metadata.annotations")
-
-
-def written_by_controller(request: AdmissionRequest, settings: Settings) -> bool:
-    """Whether a workload controller writes an object that has a controller as its owner."""
-    if request.user.username not in settings.controllers or request.object is None:
-        return False
-    metadata = request.object.get("metadata")
-    owners = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
-    if not isinstance(owners, list):
-        # A Deployment's own status and annotations are written by its controller, and it has no owner.
-        return request.operation == "UPDATE"
-    return any(isinstance(owner, dict) and owner.get("controller") is True for owner in owners)

@@ -1,7 +1,7 @@
-"""One request to one verdict: `mutate` says what to add, `validate` says whether it may be.
+"""One request to one verdict: `mutate` returns what to add, `validate` decides.
 
-Both are pure. If data is missing they return `RequiredData`; the shell fetches it and evaluates again. Nothing here
-allows because something went wrong: an object that cannot be evaluated is a finding that denies.
+Both are pure. If data is missing, they return `RequiredData`, and the shell fetches it and calls them again. Nothing
+here allows a request because of an error: an object that cannot be evaluated is a finding that denies.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from webhook.api import codes
+from webhook.api.base import GROUP
 from webhook.cel import Bindings
 from webhook.cel.ast import managed_fields
 from webhook.cel.authz import Answers, UnansweredError
 from webhook.core.access.change import validate_change
 from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
+from webhook.core.admission.controllers import unlisted_operators
 from webhook.core.admission.definitions import check_definition
 from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.requests import (
+    bounds_of,
     creates_pod,
     gather,
     injection_plan,
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from webhook.core.admission.provider import FetchedData
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.facts import TemplateFacts
-    from webhook.core.kube.review import AdmissionRequest, RefusedReviewError
+    from webhook.core.kube.review import AdmissionRequest, UnsafeReviewError
     from webhook.core.policies.policy import Policy
 
 _OURS = "weightlock"
@@ -50,8 +53,8 @@ _WRITES = frozenset({"CREATE", "UPDATE"})
 _UNREADABLE = Finding(
     codes.UNREADABLE,
     _OURS,
-    "readers may not be let at what the sidecar delivers: set securityContext.fsGroup on the pod",
-    "set fsGroup, or one runAsUser for the whole pod",
+    "some containers may be unable to read the delivered key: set securityContext.fsGroup on the pod",
+    "set spec.securityContext.fsGroup, or use the same runAsUser for all containers",
     action="Warn",
 )
 _NAMESPACE = GroupVersionName("", "v1", "Namespace")
@@ -65,9 +68,9 @@ def validate(
     *,
     clock: Callable[[], float] | None = None,
 ) -> Verdict | RequiredData:
-    """Whether the request may go through, judged on the final object.
+    """Decide the request on its final object.
 
-    With a ``clock`` (seconds) each policy is evaluated by itself and timed; the verdict is the same.
+    With a ``clock`` (seconds), each policy is evaluated separately and timed. The verdict is the same.
     """
     if is_exempt(request, snapshot):
         return Verdict.of(
@@ -77,8 +80,8 @@ def validate(
     try:
         findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
     except MalformedObjectError as error:
-        fix = "correct the object: kubectl explain shows the fields"
-        findings = [Finding(codes.MALFORMED_OBJECT, _OURS, f"the object cannot be judged: {error}", fix)]
+        fix = "correct the object: `kubectl explain` shows the fields"
+        findings = [Finding(codes.MALFORMED_OBJECT, _OURS, f"cannot evaluate the object: {error}", fix)]
         return replace(Verdict.of(request.uid, findings), timings=tuple(judge.timings))
     except MissingObjectError:
         pass
@@ -91,26 +94,27 @@ def validate(
 def evaluations(
     request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData, now: datetime
 ) -> Iterator[tuple[Policy, TemplateFacts, Bindings]]:
-    """What `validate` evaluates, for those who explain a verdict; ``fetched`` is what it came to in the end."""
+    """Yield what `validate` evaluates, to explain a verdict. ``fetched`` is the complete data."""
     yield from _Validation(request, snapshot, fetched, now, None).evaluations()
 
 
-def invalid_review(error: RefusedReviewError) -> Verdict:
-    """A review that no policy can judge safely."""
-    fix = "remove what is named here from the object; no Kubernetes object needs it"
+def invalid_review(error: UnsafeReviewError) -> Verdict:
+    """Deny a review that no policy can evaluate safely."""
+    fix = "remove the content named above; valid Kubernetes objects never contain it"
     return Verdict.of(
-        error.uid, [Finding(codes.UNSAFE_DOCUMENT, _OURS, f"the request is refused: {error.reason}", fix)]
+        error.uid,
+        [Finding(codes.UNSAFE_DOCUMENT, _OURS, f"cannot evaluate the request: {error.reason}", fix)],
     )
 
 
 def internal_error(uid: str, code: str, reason: str) -> Verdict:
-    """A fault of ours: nothing was judged, so nothing is allowed."""
-    message = f"the request could not be checked: {reason}"
+    """Deny a request because of an error in Weightlock: nothing was evaluated."""
+    message = f"cannot evaluate the request: {reason}"
     return Verdict.of(uid, [Finding(code, _OURS, message, reason="InternalError", unevaluable=True)])
 
 
 class _Validation:
-    """One validation: its lookups, its answers, and what the policies said."""
+    """One validation: its lookups, its RBAC decisions and the findings."""
 
     def __init__(
         self,
@@ -131,7 +135,7 @@ class _Validation:
         self._facts: tuple[TemplateFacts, ...] | None = None
 
     def policies(self) -> list[Finding]:
-        """Every violation of every policy that matches."""
+        """Return every violation of every matching policy."""
         if self._clock:
             return [finding for each in self.evaluations() for finding in self._evaluate(*each)]
         kind = RequestKind.of(self.request)
@@ -151,7 +155,7 @@ class _Validation:
     def _evaluate(
         self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, condition_false: bool = False
     ) -> list[Finding]:
-        """The violations of one policy."""
+        """Return the violations of one policy."""
         clock = self._clock
         begun = clock() if clock else None
         try:
@@ -159,7 +163,7 @@ class _Validation:
                 self.request, bindings, self.lookup, facts.path, condition_false=condition_false
             )
         except (UnansweredError, MissingObjectError):
-            # Go on, so that all that is needed is fetched in one round.
+            # Continue, so that one fetch covers all missing data.
             return []
         seconds = clock() - begun if clock and begun is not None else None
         self.timings.append((evaluation.policy, evaluation.result, seconds))
@@ -167,7 +171,7 @@ class _Validation:
         return [self._waived(finding, facts) for finding in evaluation.findings]
 
     def evaluations(self) -> Iterator[tuple[Policy, TemplateFacts, Bindings]]:
-        """Every policy that matches, with each template it is evaluated on."""
+        """Yield every matching policy with each template that it is evaluated on."""
         kind = RequestKind.of(self.request)
         matching = self.snapshot.policies.matching(self.request, kind, self.lookup)
         if not matching:
@@ -178,43 +182,81 @@ class _Validation:
                 yield policy, facts, bindings
 
     def injection(self) -> list[Finding]:
-        """A pod that reads weights must carry exactly what mutation would have given it, and keep it."""
+        """Check that a pod that reads weights carries the sidecar that mutation adds, and keeps it."""
         if updates_pod(self.request):
             return self._tampering()
         if not creates_pod(self.request):
-            return self._forewarned()
+            return self._template_warnings()
         pod = object_of(self.request)
-        wanted = injection_plan(self.request, self.snapshot, self._templates(), self.now)
-        fix = "rename it: names that begin with weightlock- belong to Weightlock"
-        findings = [Finding(codes.RESERVED_NAME, _OURS, text, fix) for text in inject.strays(pod, wanted)]
-        if wanted.agent is not None:
-            if inject.patch(pod, wanted):
-                message = "the pod reads weights and does not carry the key sidecar as Weightlock adds it"
-                fix = "remove your own version of it; if you wrote none, another webhook changes pods after Weightlock"
+        expected = injection_plan(self.request, self.snapshot, self._templates(), self.now)
+        fix = 'choose another name: the prefix "weightlock-" is reserved'
+        findings = [
+            Finding(codes.RESERVED_NAME, _OURS, text, fix)
+            for text in inject.reserved_name_violations(pod, expected)
+        ]
+        if expected.agent is not None:
+            if inject.patch(pod, expected):
+                message = "the pod mounts protected weights, but its key sidecar is missing or modified"
+                fix = (
+                    "remove the weightlock-agent container from the manifest; if you did not add it, "
+                    "another mutating webhook modifies pods after Weightlock"
+                )
                 findings.append(Finding(codes.SIDECAR_MODIFIED, _OURS, message, fix))
-            elif inject.may_be_unreadable(pod, wanted, self.snapshot.settings.injection):
+            elif inject.may_be_unreadable(pod, expected, self.snapshot.settings.injection):
                 findings.append(_UNREADABLE)
-        if wanted.undeliverable:
+        if expected.undeliverable:
             findings += [
-                Finding(codes.UNDELIVERABLE, _OURS, str(error), error.fix) for error in wanted.undeliverable
+                Finding(codes.UNDELIVERABLE, _OURS, str(error), error.fix) for error in expected.undeliverable
             ]
         return findings
 
-    def _forewarned(self) -> list[Finding]:
-        """What pods to come would be warned of, where some policy looked at their templates: pods warn nobody."""
+    def _template_warnings(self) -> list[Finding]:
+        """Warnings for the pods of a template: the controller that creates the pods shows no warnings to the user."""
         request, injection = self.request, self.snapshot.settings.injection
         if request.operation not in _WRITES or request.resource.name == "pods":
             return []
+        unlisted = self._unlisted_operators()
+        if unlisted:
+            return unlisted
+        bounds = bounds_of(request, self.snapshot)
         for template in self._facts or ():
             if template.pod is None or template.unchanged or not template.facts.weights:
                 continue
-            wanted = inject.plan(template.pod, template.facts, self.snapshot.models, injection, self.now)
-            if inject.may_be_unreadable(template.pod, wanted, injection):
+            expected = inject.plan(
+                template.pod, template.facts, self.snapshot.models, injection, self.now, bounds
+            )
+            if expected.undeliverable:
+                error = expected.undeliverable[0]
+                return [
+                    Finding(codes.UNDELIVERABLE, _OURS, f"pods will be denied: {error}", error.fix, "Warn")
+                ]
+            if inject.may_be_unreadable(template.pod, expected, injection):
                 return [_UNREADABLE]
         return []
 
+    def _unlisted_operators(self) -> list[Finding]:
+        """A warning where the operator's pods would be decided by the operator's own access."""
+        kind = self.request.kind
+        name = f"{kind.name}.{kind.group}" if kind.group else kind.name
+        requested = any(
+            template.pod is not None
+            and not template.unchanged
+            and (template.facts.weights or template.facts.devices)
+            for template in self._facts or ()
+        )
+        presets = unlisted_operators(name, self.snapshot.settings) if requested else None
+        if presets is None:
+            return []
+        hint = (
+            f"add {' or '.join(presets)} to settings.operators"
+            if presets
+            else "add its operator to settings.operators"
+        )
+        message = f"no listed operator owns {kind.name}: its pods may be denied; {hint}"
+        return [Finding(codes.OPERATOR_NOT_LISTED, _OURS, message, hint, action="Warn")]
+
     def _tampering(self) -> list[Finding]:
-        fix = "leave the key sidecar and its volumes as they are; delete the pod to get another"
+        fix = "do not modify the key sidecar or its volumes; delete and recreate the pod instead"
         old = self.request.old_object or {"spec": {}}
         return [
             Finding(codes.RESERVED_NAME, _OURS, text, fix)
@@ -222,7 +264,7 @@ class _Validation:
         ]
 
     def access(self) -> list[Finding]:
-        """The rules of access requests and approvals, and of changes that need approval."""
+        """Apply the rules of access requests and approvals, and of changes that need approval."""
         snapshot = self.snapshot
         problems = validate_access(
             self.request,
@@ -236,7 +278,7 @@ class _Validation:
         return [Finding(problem.code, _OURS, problem.message, problem.fix) for problem in problems]
 
     def _waived(self, finding: Finding, facts: TemplateFacts) -> Finding:
-        """The finding, or a warning in its place where an approved waiver covers it."""
+        """Return the finding, or a warning instead if an approved waiver covers it."""
         if finding.action != "Deny" or finding.unevaluable or facts.pod is None:
             return finding
         labels = (facts.pod.get("metadata") or {}).get("labels") or {}
@@ -247,7 +289,7 @@ class _Validation:
         return replace(finding, action="Warn", message=message, waiver=grant.request)
 
     def _templates(self) -> tuple[TemplateFacts, ...]:
-        """The facts, gathered once: the policies and the injection both look at them."""
+        """Return the facts, gathered once for the policies and the injection."""
         if self._facts is None:
             self._facts = gather(self.request, self.snapshot, self.lookup)
         return self._facts
@@ -255,7 +297,7 @@ class _Validation:
     def _bindings(
         self, facts: TemplateFacts, matching: Mapping[str, bool] | None = None, *, whole: bool = True
     ) -> Bindings:
-        """What is evaluated on; not ``whole``: without what no expression can see."""
+        """Bind the CEL variables. Unless ``whole``, fields that no expression can read are omitted."""
         request = self.request
         document, old, pod = request.object, request.old_object, facts.pod
         if not whole:
@@ -263,8 +305,10 @@ class _Validation:
             if pod is request.object:
                 pod = document
         if facts.facts.escapes or facts.facts.devices:
-            self.answers.related = facts.facts.exceptions()
-        subject = subject_of(request, facts.pod, self.snapshot.settings)
+            self.answers.related = {
+                (GROUP, resource): names for resource, names in facts.facts.exceptions().items()
+            }
+        subject = subject_of(request, facts.pod, self.snapshot.settings, self.snapshot.workloads, self.lookup)
         grants = self.snapshot.access.for_subject(
             subject.username, subject.account_key, request.namespace, self.now
         )
@@ -273,11 +317,11 @@ class _Validation:
                 "object": document,
                 "oldObject": old,
                 "request": request.raw,
-                # A Namespace is in none, though its requests name itself (validating/dispatcher.go).
+                # A Namespace has no namespace, although its requests name itself (validating/dispatcher.go).
                 "namespaceObject": namespace_object(request.namespace, self.lookup)
                 if request.namespace and request.kind != _NAMESPACE
                 else None,
-                # A template that an update left as it was is not judged again.
+                # A template to which an update adds nothing is not evaluated again.
                 "pod": None if facts.unchanged else pod,
                 "workload": facts.workload,
                 "weights": [use.as_cel() for use in facts.facts.weights],

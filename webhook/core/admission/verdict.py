@@ -1,7 +1,7 @@
-"""Findings to an answer: allow, deny or warn, and the words people read.
+"""From findings to a response: allow, deny or warn, and the messages for users.
 
-A denial is at most 1,024 bytes: the essential sentence first and on one line, then what to do, then the other
-violations as far as they fit, then where to read on. Our own faults are worded so that nobody blames the writer.
+A denial is at most 1,024 bytes long: the essential sentence first and on one line, then the fix, then the other
+violations as far as they fit, then the help. Errors of Weightlock have a different wording.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided about one request, before it is put into words for the wire.
+    """The decision about one request, before it becomes a response.
 
-    ``timings`` holds (policy, result, seconds) of each policy that was evaluated; no seconds where nobody timed it.
+    ``timings`` contains (policy, result, seconds) for each evaluated policy. ``seconds`` is None if it was not timed.
     """
 
     uid: str
@@ -80,7 +80,7 @@ def to_response(verdict: Verdict, help_url: str = "") -> AdmissionResponse:
 
 
 def _joined(notes: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """One text a key; several params or templates of a request may each give one (validating/dispatcher.go)."""
+    """Merge the texts of each key: several params or templates may each provide one (validating/dispatcher.go)."""
     texts: dict[str, dict[str, None]] = {}
     for key, text in notes:
         texts.setdefault(key, {})[text] = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One evaluation, in one namespace (empty for cluster-scoped objects)."""
+    """One evaluation, in one namespace (empty for cluster-scoped objects). ``writer`` creates the object, if known."""
 
     namespace: str
     finder: Finder
@@ -27,6 +27,7 @@ class Context:
     resolver: Resolver
     settings: Settings
     vendors: Vendors
+    writer: str | None = None
 
 
 def context(namespace: str, lookup: Lookup, catalog: Catalog, settings: Settings) -> Context:

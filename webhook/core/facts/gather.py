@@ -86,7 +86,7 @@ def _declared(pod: PodView, name: str, volume: Document, where: str) -> Iterator
     source = object_at(volume, "hostPath", where)
     backend = backend_of({"hostPath": source}, where)
     creates = text_at(source, "type", f"{where}.hostPath").endswith("OrCreate")
-    for _, path in backend.paths if backend is not None else ():
+    for path in backend.node_paths if backend is not None else ():
         yield HostPath(
             f"{where}.hostPath", path, declared=True, writable=_is_writable(pod, name), creates=creates
         )

@@ -13,11 +13,12 @@ _MAX_NAMES = 64
 class WeightUse:
     """One protected asset that the pod can read, and the route to it.
 
-    ``model`` and ``sensitivity`` are ``"?"`` where a reference cannot be resolved, which counts as protected.
-    ``volume`` is the pod's volume name (or a field path if there is none), ``via`` the route, such as
-    ``persistentVolumeClaim``, ``persistentVolume``, ``csi``, ``nfs``, ``hostPath``, ``image``, ``clone``, ``snapshot``,
-    ``unresolved``. ``containers`` are the names of those that mount it. ``exclusive_devices``: the model requires that
-    its readers do not share their accelerators.
+    ``model`` and ``sensitivity`` are ``"?"`` if a reference cannot be resolved: unknown means protected. ``volume`` is
+    the pod's volume name, or a path in the object. ``via`` is the route, such as ``persistentVolumeClaim``, ``csi``,
+    ``nfs``, ``image``, ``clone``, ``snapshot``, ``uri``, ``secret``, ``identity``, ``memoryImage``, ``unresolved`` (the
+    reference cannot be resolved) or ``unproven`` (the storage is not provably other storage). ``containers`` are the
+    names of those that mount it. ``exclusive_devices``: the model requires that its readers do not share their
+    accelerators. ``forbidden``: the ModelWeights allows no memory image.
     """
 
     model: str
@@ -28,6 +29,7 @@ class WeightUse:
     containers: tuple[str, ...] = ()
     detail: str = ""
     exclusive_devices: bool = False
+    forbidden: bool = False
 
     def as_cel(self) -> dict[str, Any]:
         """The value a policy sees as an item of ``weights``."""
@@ -40,6 +42,7 @@ class WeightUse:
             "containers": list(self.containers),
             "detail": self.detail,
             "exclusiveDevices": self.exclusive_devices,
+            "forbidden": self.forbidden,
         }
 
 

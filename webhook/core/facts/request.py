@@ -9,13 +9,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.facts.context import context
 from webhook.core.facts.dra import allotted_claims
 from webhook.core.facts.gather import gather
+from webhook.core.facts.memory_images import VIA, checkpointed
 from webhook.core.facts.model import Escape, Facts, TemplateFacts, WeightUse
+from webhook.core.facts.object_stores import gather_custom
 from webhook.core.facts.pod import CONTAINER_FIELDS
-from webhook.core.facts.storage import gather_object
-from webhook.core.kube.fields import list_at, object_at, text_at
+from webhook.core.facts.storage import copies_models, gather_object, is_custom
+from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
 from webhook.core.kube.objects import MissingObjectError
+from webhook.core.workloads.executable import changes_execution
 from webhook.core.workloads.templates import PodTemplate
 
 if TYPE_CHECKING:
@@ -65,12 +69,26 @@ class _Request:
         if (request.resource.name, request.subresource) in (("pods", "binding"), ("bindings", "")):
             return (self._binding(request.object),)
         if self.kind in self.workloads:
-            return self._templates(request.object)
+            templates = self._templates(request.object)
+            # A copy of a model needs `store` from its writer, also if pods of its own make it.
+            return (*templates, self._object(request.object)) if copies_models(self.kind) else templates
+        return (self._object(request.object),)
+
+    def _object(self, document: Document) -> TemplateFacts:
+        """Return the facts of an object beside any pod: what it exposes to others."""
+        request = self.request
         old = request.old_object if request.operation == "UPDATE" else None
         facts = gather_object(
-            self.kind, request.object, old, request.namespace, self.lookup, self.catalog, self.settings
+            self.kind,
+            document,
+            old,
+            request.namespace,
+            self.lookup,
+            self.catalog,
+            self.settings,
+            request.user.username,
         )
-        return (TemplateFacts("", None, None, facts),)
+        return TemplateFacts("", None, None, facts)
 
     def _templates(self, document: Document) -> tuple[TemplateFacts, ...]:
         request = self.request
@@ -78,10 +96,17 @@ class _Request:
         workload = workload_of(document, group, kind, request.namespace)
         existing: dict[str, PodTemplate] = {}
         if request.operation == "UPDATE" and request.old_object is not None:
-            existing = {old.path: old for old in self.workloads.templates(request.old_object, group, kind)}
+            existing = {
+                old.path: old
+                for old in self.workloads.templates(request.old_object, group, kind, self.lookup)
+            }
+            whole = {path for path, old in existing.items() if not old.partial}
+            if changes_execution(document, request.old_object, group, whole):
+                # What the pods run may have changed, although their templates have not.
+                existing = {}
         templates: list[TemplateFacts] = []
         incomplete: MissingObjectError | None = None
-        for template in self.workloads.templates(document, group, kind):
+        for template in self.workloads.templates(document, group, kind, self.lookup):
             try:
                 templates.append(self._template(template, existing.get(template.path), workload))
             except MissingObjectError as error:
@@ -89,7 +114,47 @@ class _Request:
                 incomplete = error
         if incomplete is not None:
             raise incomplete
+        uses = self._custom(document)
+        if self.kind.endswith(".nvidia.com") and checkpointed(document):
+            uses += self._checkpoints(templates)
+        known = {use.model for template in templates for use in template.facts.weights}
+        uses = tuple(use for use in uses if use.via == VIA or use.model not in known)
+        if copies_models(self.kind):
+            return tuple(templates)
+        if uses and templates:
+            first = templates[0]
+            weights = tuple(sorted({*first.facts.weights, *uses}))
+            templates[0] = replace(first, facts=replace(first.facts, weights=weights), unchanged=False)
+        elif uses:
+            templates.append(TemplateFacts("", None, workload, Facts(weights=uses)))
         return tuple(templates) or (TemplateFacts("", None, workload),)
+
+    def _custom(self, document: Document) -> tuple[WeightUse, ...]:
+        """Return the object stores that a custom resource names outside its templates, or that an update adds."""
+        if not self.catalog or not is_custom(self.request.kind.group):
+            return ()
+        here = context(self.request.namespace, self.lookup, self.catalog, self.settings)
+        uses = set(gather_custom(document, here))
+        if self.request.operation == "UPDATE" and self.request.old_object is not None:
+            old = {(use.model, use.via) for use in gather_custom(self.request.old_object, here)}
+            uses = {use for use in uses if (use.model, use.via) not in old}
+        here.finder.raise_if_missing()
+        return tuple(sorted(uses))
+
+    def _checkpoints(self, templates: list[TemplateFacts]) -> tuple[WeightUse, ...]:
+        """Return the models in the memory of pods that their operator checkpoints."""
+        uses = {use for template in templates for use in template.facts.weights}
+        return tuple(
+            replace(
+                use,
+                volume="spec",
+                via=VIA,
+                containers=(),
+                detail="the operator takes images of the memory of these pods",
+                forbidden=use.model in self.catalog.no_memory_images,
+            )
+            for use in sorted(uses)
+        )
 
     def _template(
         self, template: PodTemplate, old: PodTemplate | None, workload: dict[str, Any]
@@ -97,7 +162,15 @@ class _Request:
         is_pod = self.kind == "Pod"
         if old is not None and _is_unchanged(template, old, is_pod=is_pod):
             return TemplateFacts(template.path, template.pod, workload, unchanged=True)
-        facts = self._gather(template)
+        if template.namespace:
+            workload = {**workload, "namespace": template.namespace}
+        try:
+            facts = self._gather(template)
+        except MalformedObjectError:
+            if not template.shaped:
+                raise
+            # Not a pod: only the shape of a free-form field suggests one. The pod itself is evaluated if it is created.
+            return TemplateFacts(template.path, None, workload)
         if old is not None and is_pod:
             added = facts.added_since(self._gather(old))
             # Another image, or another container, is another reader of all volumes of the pod.
@@ -105,7 +178,9 @@ class _Request:
         return TemplateFacts(template.path, template.pod, workload, facts)
 
     def _gather(self, template: PodTemplate) -> Facts:
-        return gather(template, self.request.namespace, self.lookup, self.catalog, self.settings)
+        return gather(
+            template, template.namespace or self.request.namespace, self.lookup, self.catalog, self.settings
+        )
 
     def _connection(self) -> TemplateFacts:
         request = self.request

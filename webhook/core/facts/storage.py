@@ -6,17 +6,24 @@ an alias is denied before a pod uses it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
+from webhook.api.base import GROUP
 from webhook.core.facts.context import Context, context
 from webhook.core.facts.dra import CLAIM, CLASS, CLUSTER_TEMPLATE, TEMPLATE, asked
+from webhook.core.facts.memory_images import gather_memory_image, is_memory_image
 from webhook.core.facts.model import DeviceUse, Escape, Facts, WeightUse
-from webhook.core.facts.weights import weight_use
+from webhook.core.facts.object_stores import gather_account, gather_custom, gather_secret
+from webhook.core.facts.pod import view
+from webhook.core.facts.weights import gather_weights, weight_use
 from webhook.core.kube.fields import object_at, text_at
-from webhook.core.storage.backends import NODE
+from webhook.core.storage.model import UNKNOWN
 from webhook.core.storage.nodepaths import HOST_PATH, devices_at, escapes_at, node_paths_of
+from webhook.core.storage.refs import UNPROVEN
 from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, GROUP_SNAPSHOT, SNAPSHOT
 from webhook.core.storage.sources import backend_of
+from webhook.core.workloads.templates import PodTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,6 +44,7 @@ def gather_object(
     lookup: Lookup,
     catalog: Catalog,
     settings: Settings,
+    writer: str = "",
 ) -> Facts:
     """Gather the facts of an object of a kind such as ``PersistentVolumeClaim``; none for kinds that reach nothing.
 
@@ -47,10 +55,12 @@ def gather_object(
     """
     if kind == CLASS:
         return _device_class(document, old)
-    read = _READERS.get(kind)
+    read = _reader(kind) if catalog or kind in _DEVICE_KINDS else None
     if read is None:
         return Facts()
     here = context(namespace, lookup, catalog, settings)
+    # A stored volume keeps the origin that it was admitted with.
+    here = replace(here, writer=(writer or None) if old is None else None)
     facts = read(document, here)
     if old is not None:
         before = read(old, here)
@@ -61,6 +71,53 @@ def gather_object(
         facts = Facts(tuple(sorted(weights)), added.devices, added.escapes)
     here.finder.raise_if_missing()
     return facts
+
+
+def _reader(kind: str) -> Callable[[Document, Context], Facts] | None:
+    """Return the reader of a kind; custom resources are read for the object stores and claims that they name."""
+    if kind in _READERS:
+        return _READERS[kind]
+    if is_memory_image(kind):
+        return lambda document, here: _memory_image(kind, document, here)
+    group = kind.partition(".")[2]
+    if is_custom(group):
+        return lambda document, here: Facts(tuple(sorted(set(gather_custom(document, here)))))
+    return None
+
+
+def copies_models(kind: str) -> bool:
+    """Report whether the operator of a kind copies what the kind names to storage that others can read."""
+    return kind in _READERS or kind in _CACHES
+
+
+def is_custom(group: str) -> bool:
+    """Whether a group's kinds are custom resources, whose fields only their operator knows."""
+    return ("." in group and not group.endswith(".k8s.io") and group != GROUP) or group.endswith(".x-k8s.io")
+
+
+def _memory_image(kind: str, document: Document, here: Context) -> Facts:
+    def weights_of(pod: Document) -> tuple[WeightUse, ...]:
+        return gather_weights(view(PodTemplate("", pod)), here)
+
+    return Facts(tuple(sorted(set(gather_memory_image(kind, document, here, weights_of)))))
+
+
+def _secret(document: Document, here: Context) -> Facts:
+    return Facts(tuple(sorted(set(gather_secret(document, here)))))
+
+
+def _account(document: Document, here: Context) -> Facts:
+    return Facts(tuple(sorted(set(gather_account(document, here)))))
+
+
+def _data_volume(document: Document, here: Context) -> Facts:
+    refs = here.resolver.data_volume(here.namespace, object_at(document, "spec", ""))
+    return Facts((*_weights(refs, here).weights, *sorted(set(gather_custom(document, here)))))
+
+
+def _machine_copy(document: Document, here: Context) -> Facts:
+    source = object_at(object_at(document, "spec", ""), "source", "spec")
+    return _weights(here.resolver.machine_source(here.namespace, source), here)
 
 
 def _device_class(document: Document, old: Document | None) -> Facts:
@@ -77,12 +134,12 @@ def _claim(document: Document, here: Context) -> Facts:
 
 
 def _volume(document: Document, here: Context) -> Facts:
-    weights = _weights(here.resolver.volume_spec(document), here).weights
+    weights = _weights(here.resolver.volume_spec(document, here.writer), here).weights
     backend = backend_of(object_at(document, "spec", ""), "spec")
     if backend is None:
         return Facts(weights)
     where = f"spec.{backend.via}"
-    paths = [path for space, path in backend.paths if space == NODE]
+    paths = list(backend.node_paths)
     devices = {
         DeviceUse(vendor, path, 1, "hostPath", "", where, exceptions=(HOST_PATH,))
         for path in paths
@@ -171,10 +228,37 @@ def _undeclared(kind: str, document: Document, old: Document, here: Context) -> 
     """The models that an object was declared to contain, by its labels or its claim, before the update only."""
     if kind not in ("PersistentVolumeClaim", "PersistentVolume"):
         return
+    if kind == "PersistentVolumeClaim":
+        yield from _modified(document, old, here)
+    if kind == "PersistentVolume" and _is_unproven(old, here) and not _is_unproven(document, here):
+        yield WeightUse(
+            "?", "?", "", "unlabelled", detail="the update declares the volume to be other storage"
+        )
     for model in _declared(kind, old, here) - _declared(kind, document, here):
         yield WeightUse(
             model.name, model.sensitivity, "", "unlabelled", detail="the update removes it from the model"
         )
+
+
+def _modified(document: Document, old: Document, here: Context) -> Iterable[WeightUse]:
+    """Yield the models of a claim whose VolumeAttributesClass changes: its driver may copy or publish the volume."""
+    classes = [
+        text_at(object_at(item, "spec", ""), "volumeAttributesClassName", "spec") for item in (old, document)
+    ]
+    if classes[0] == classes[1]:
+        return
+    name = text_at(object_at(document, "metadata", ""), "name", "metadata")
+    labels = object_at(object_at(document, "metadata", ""), "labels", "metadata")
+    declared = set(here.catalog.of_claim(here.namespace, name, labels))
+    spec = object_at(document, "spec", "")
+    reached = {ref.model for ref in here.resolver.claim_spec(here.namespace, spec, "spec")} - {UNKNOWN}
+    for model in declared | reached:
+        detail = f"the update applies VolumeAttributesClass {classes[1]}"
+        yield WeightUse(model.name, model.sensitivity, "", "volumeAttributesClass", detail=detail)
+
+
+def _is_unproven(document: Document, here: Context) -> bool:
+    return any(ref.via == UNPROVEN for ref in here.resolver.volume_spec(document))
 
 
 def _declared(kind: str, document: Document, here: Context) -> set[Model]:
@@ -201,7 +285,28 @@ _READERS: dict[str, Callable[[Document, Context], Facts]] = {
     CONTENT: _content,
     GROUP_SNAPSHOT: _group_snapshot,
     GROUP_CONTENT: _group_content,
+    "Secret": _secret,
+    "ServiceAccount": _account,
+    "DataVolume.cdi.kubevirt.io": _data_volume,
+    "DataSource.cdi.kubevirt.io": _data_volume,
+    "VirtualMachineSnapshot.snapshot.kubevirt.io": _machine_copy,
+    "VirtualMachineClone.clone.kubevirt.io": _machine_copy,
+    "VirtualMachineExport.export.kubevirt.io": _machine_copy,
     CLAIM: _resource_claim,
     TEMPLATE: _resource_claim_template,
     CLUSTER_TEMPLATE: _resource_claim_template,
 }
+
+_DEVICE_KINDS = frozenset(
+    kind for kind in _READERS if kind.endswith(".resource.k8s.io") or kind == "PersistentVolume"
+)
+# Caches of models: KServe, NVIDIA NIM, Fluid.
+_CACHES: Final = frozenset(
+    {
+        "LocalModelCache.serving.kserve.io",
+        "LocalModelNamespaceCache.serving.kserve.io",
+        "NIMCache.apps.nvidia.com",
+        "Dataset.data.fluid.io",
+        "DataLoad.data.fluid.io",
+    }
+)

@@ -1,15 +1,18 @@
-"""Find the protected assets that a pod can read, and the volumes through which it reads them.
+"""Which protected assets can this pod read, and by which route?
 
-A volume counts whether or not a container mounts it. A reference to an object that does not exist counts as protected,
-unless the catalog is empty.
+A volume counts whether or not a container mounts it. An unresolved reference counts as protected, unless there is no
+ModelWeights at all.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.facts.memory_images import gather_restore
 from webhook.core.facts.model import WeightUse
+from webhook.core.facts.object_stores import gather_pod_stores
 from webhook.core.kube.fields import object_at, text_at
+from webhook.core.storage.identity import image_detail
 from webhook.core.storage.refs import ProtectedRef
 from webhook.core.storage.sources import backend_of
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from webhook.core.facts.pod import PodView
     from webhook.core.storage.claims import Resolver
 
-# Volumes that contain only what the cluster's own objects contain, by far the most common ones.
+# Volumes that hold only the cluster's own objects, by far the most common ones.
 _HARMLESS = frozenset({"configMap", "downwardAPI", "emptyDir", "projected", "secret"})
 
 
@@ -33,70 +36,68 @@ def gather_weights(pod: PodView, context: Context) -> tuple[WeightUse, ...]:
     for name, volume in pod.volumes.items():
         if name in claims or (len(volume) == 2 and "name" in volume and not _HARMLESS.isdisjoint(volume)):
             continue
-        reaches = _volume(volume, f"{pod.root}.volumes[{name}]", context)
-        uses.update(_uses(pod, name, reaches, read_only=_is_read_only(volume)))
+        refs = _volume(volume, f"{pod.root}.volumes[{name}]", context)
+        uses.update(_uses(pod, name, refs, read_only=_is_read_only(volume)))
     for name, claim in claims.items():
-        reaches = (
+        refs = (
             *context.resolver.claim_spec(context.namespace, claim.spec, f"volumeClaimTemplates[{name}].spec"),
             *context.resolver.claims_named(context.namespace, claim.name),
         )
-        uses.update(_uses(pod, name, reaches, read_only=False))
+        uses.update(_uses(pod, name, refs, read_only=False))
     for path, name, container in pod.containers:
         image = text_at(container, "image", path)
         for model in context.catalog.of_image(image) if image else ():
-            uses.add(weight_use(ProtectedRef(model, "image", image), f"{path}.image", containers=(name,)))
+            ref = ProtectedRef(model, "image", image_detail(image))
+            uses.add(weight_use(ref, f"{path}.image", containers=(name,)))
+    uses.update(gather_pod_stores(pod, context))
+    uses.update(gather_restore(pod))
     return tuple(sorted(uses))
 
 
 def weight_use(
-    reach: ProtectedRef, volume: str, *, read_only: bool = True, containers: tuple[str, ...] = ()
+    ref: ProtectedRef, volume: str, *, read_only: bool = True, containers: tuple[str, ...] = ()
 ) -> WeightUse:
-    """Turn one reach into a fact."""
-    model = reach.model
+    """Return one reference as a fact."""
+    model = ref.model
     return WeightUse(
         model.name,
         model.sensitivity,
         volume,
-        reach.via,
+        ref.via,
         read_only,
         containers,
-        reach.detail,
+        ref.detail,
         model.exclusive_devices,
     )
 
 
-def _uses(
-    pod: PodView, name: str, reaches: Iterable[ProtectedRef], *, read_only: bool
-) -> Iterator[WeightUse]:
-    """The facts of one volume. A model that is reached by two routes is one fact."""
+def _uses(pod: PodView, name: str, refs: Iterable[ProtectedRef], *, read_only: bool) -> Iterator[WeightUse]:
+    """Yield the facts of one volume, one for each model."""
     containers, only_read = pod.readers(name)
     seen = set()
-    for reach in reaches:
-        if reach.model not in seen:
-            seen.add(reach.model)
-            yield weight_use(reach, name, read_only=read_only or only_read, containers=containers)
+    for ref in refs:
+        if ref.model not in seen:
+            seen.add(ref.model)
+            yield weight_use(ref, name, read_only=read_only or only_read, containers=containers)
 
 
 def _volume(volume: Mapping[str, Any], path: str, context: Context) -> tuple[ProtectedRef, ...]:
-    """What one volume of a pod reaches. Each source that is set counts, though Kubernetes allows only one."""
+    """Return the references of one volume of a pod. Each source that is set counts."""
     resolver, namespace = context.resolver, context.namespace
-    reaches: list[ProtectedRef] = []
+    refs: list[ProtectedRef] = []
     if volume.get("persistentVolumeClaim") is not None:
         claim = object_at(volume, "persistentVolumeClaim", path)
-        reaches.extend(
-            resolver.claim(namespace, text_at(claim, "claimName", f"{path}.persistentVolumeClaim"))
-        )
+        refs.extend(resolver.claim(namespace, text_at(claim, "claimName", f"{path}.persistentVolumeClaim")))
     if volume.get("ephemeral") is not None:
-        reaches.extend(_ephemeral(volume, path, namespace, resolver))
+        refs.extend(_ephemeral(volume, path, namespace, resolver))
     if volume.get("image") is not None:
         reference = text_at(object_at(volume, "image", path), "reference", f"{path}.image")
-        reaches.extend(
-            ProtectedRef(model, "image", reference) for model in context.catalog.of_image(reference)
-        )
-    backend = backend_of(volume, path)
+        detail = image_detail(reference)
+        refs.extend(ProtectedRef(model, "image", detail) for model in context.catalog.of_image(reference))
+    backend = backend_of(volume, path, inline=True)
     if backend is not None:
-        reaches.extend(resolver.backend(backend))
-    return tuple(reaches)
+        refs.extend(resolver.backend(backend))
+    return tuple(refs)
 
 
 def _ephemeral(

@@ -1,6 +1,6 @@
-"""How what the sidecar fetches reaches those who read it: from which volume it unseals, and as which user it writes.
+"""The path of delivered data to its readers: the volume that the sidecar unseals, and the user that it writes as.
 
-Pure questions about a pod and its readers; `webhook.core.injection.plan` acts on the answers.
+Pure functions of a pod and its readers, for `webhook.core.injection.plan`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 # The user of our image (see Dockerfile).
 IMAGE_USER = 65532
 _RUNNING = ("initContainers", "containers")
-# Root reads the files of others only with these.
+# Root needs one of these to read other users' files.
 _ROOTS_OWN = frozenset({"ALL", "CAP_DAC_OVERRIDE", "DAC_OVERRIDE"})
 
 
 class UndeliverableError(Exception):
-    """A model's plaintext cannot be delivered to this pod; ``str()`` says why, ``fix`` what to do."""
+    """A model cannot be delivered to this pod. The message is the reason, ``fix`` the next step."""
 
     def __init__(self, sentence: str, fix: str) -> None:
         super().__init__(sentence)
@@ -32,12 +32,12 @@ class UndeliverableError(Exception):
 
 
 def sealed_mount(spec: Document, model: str, uses: Iterable[WeightUse]) -> Document:
-    """The sidecar's mount of a model's sealed files: the volume, and the part of it, that the readers mount.
+    """Return the sidecar's mount of a model's sealed files: the volume of the readers, and the part that they mount.
 
-    ``uses`` are the model's.
+    ``uses`` are the uses of the model.
 
     Raises:
-        UndeliverableError: there is no such volume, or no one part.
+        UndeliverableError: no such volume exists, or the readers mount several parts of it.
     """
     what = f'model "{model}" is delivered as plaintext'
     volumes = {volume.get("name") for volume in list_at(spec, "volumes", "spec")}
@@ -45,8 +45,8 @@ def sealed_mount(spec: Document, model: str, uses: Iterable[WeightUse]) -> Docum
     use = next((use for use in uses if use.volume in volumes), None)
     if use is None:
         raise UndeliverableError(
-            f"{what} from a volume of the pod, and the pod reads it as {uses[0].volume}",
-            "mount the sealed files as a volume (an image volume is one), or have its owner set delivery: key",
+            f"{what}, which requires a volume, but the pod reads it as {uses[0].volume}",
+            "mount the sealed files as a volume (an image volume is possible), or ask the owner for delivery: key",
         )
     mount = {"name": use.volume, "readOnly": True, "mountPath": f"{SEALED_PATH}/{model}"}
     mounts, devices = (
@@ -60,28 +60,28 @@ def sealed_mount(spec: Document, model: str, uses: Iterable[WeightUse]) -> Docum
     )
     if devices:
         raise UndeliverableError(
-            f'{what}, and its readers use volume "{use.volume}" as a block device',
-            "mount it as a file system: volumeMounts in place of volumeDevices",
+            f'{what}, but its readers use volume "{use.volume}" as a block device',
+            "mount it as a file system: volumeMounts instead of volumeDevices",
         )
     if any(text_at(mount, "subPathExpr", "volumeMounts") for mount in mounts):
         raise UndeliverableError(
-            f'{what}, and the part of volume "{use.volume}" is named by subPathExpr, which the sidecar cannot follow',
-            "name it by subPath",
+            f'{what}, but a reader mounts volume "{use.volume}" by subPathExpr, which the sidecar cannot resolve',
+            "use subPath instead",
         )
     parts = sorted({text_at(mount, "subPath", "volumeMounts") for mount in mounts})
     if len(parts) > 1:
-        named = ", ".join(part or "the whole" for part in parts)
+        listed = ", ".join(part or "the whole" for part in parts)
         raise UndeliverableError(
-            f'{what}, and its readers mount several parts of volume "{use.volume}": {named}',
-            "let all of them mount the directory that holds weightlock.json",
+            f'{what}, but its readers mount several parts of volume "{use.volume}": {listed}',
+            "mount the directory that contains weightlock.json in all of them",
         )
     return {**mount, "subPath": parts[0]} if parts and parts[0] else mount
 
 
 def agent_user(spec: Document, readers: Collection[str]) -> int | None:
-    """Who the agent runs as, whose files are for that user alone: as all readers, if they say so themselves.
+    """Return the agent's user, who owns the delivered files: the readers' user, if they all set the same.
 
-    None leaves it to the pod or the platform, but for root: an agent that must not be root could not start.
+    None leaves the choice to the pod or the platform, except for root: the agent must not run as root.
     """
     user = _common_user(spec, readers)
     if user is None and _user({"securityContext": object_at(spec, "securityContext", "spec")}) == 0:
@@ -97,23 +97,23 @@ def _common_user(spec: Document, readers: Collection[str]) -> int | None:
         if container.get("name") in readers
     }
     user = users.pop() if len(users) == 1 else None
-    # Root reads any file, and an agent that must not be root cannot start as it.
+    # Root reads any file, and the agent must not run as root.
     return user if isinstance(user, int) and not isinstance(user, bool) and user > 0 else None
 
 
 def is_closed_to_some(spec: Document, readers: Collection[str], agent_user: int | None) -> bool:
-    """Whether some reader may run as somebody else than the agent, and nothing else lets it at the files.
+    """Report whether some reader may run as another user than the agent without access to the files.
 
-    ``agent_user`` is the agent's own; without one it runs as the pod's. A reader of whom nobody says it is its image's.
+    ``agent_user`` is the agent's own; without one it runs as the pod's. A reader without a user runs as its image's.
     """
     pods = object_at(spec, "securityContext", "spec")
     if pods.get("fsGroup") is not None:
         return False
-    everybody = _user({"securityContext": pods})
-    agent = everybody if agent_user is None else agent_user
+    pod_user = _user({"securityContext": pods})
+    agent = pod_user if agent_user is None else agent_user
     for container in _named(spec, readers):
         user = _user(container)
-        user = everybody if user is None else user
+        user = pod_user if user is None else user
         if user == 0 and not _is_disarmed(container):
             continue
         if user is None or user != agent:

@@ -1,7 +1,7 @@
-"""The key sidecar itself: its container, its volumes, and where it leaves what it fetched.
+"""The key sidecar itself: its container, its volumes, and the paths of the delivered data.
 
-Everything is written out with the defaults the API server would fill in, so that what it stores equals what was
-injected. Native sidecars: KEP-753, stable since Kubernetes 1.33.
+All defaults of the API server are written out, so that the stored pod equals the injected one.
+Native sidecars: KEP-753, stable since Kubernetes 1.33.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SEALED_PATH = "/var/run/weightlock/sealed"
 AUTHORITY = "--authority="
 AUDIENCE = f"{GROUP}/broker"
 _TOKEN_SECONDS = 600
-# Pod Security's restricted level. No fixed user, so that OpenShift may choose one.
+# Pod Security's restricted level. No fixed user, so that OpenShift can choose one.
 _RESTRICTED: dict[str, Any] = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -39,12 +39,12 @@ _RESTRICTED: dict[str, Any] = {
 
 
 def volume_name(model: str) -> str:
-    """The volume that holds a model's key or plaintext; model names may be longer than volume names may."""
+    """Return the name of the volume for a model's key or plaintext. Model names can be too long for a volume name."""
     return f"{PREFIX}{hashlib.sha256(model.encode()).hexdigest()[:16]}"
 
 
 def delivery_mount(name: str, model: ModelWeights) -> Document:
-    """Where a reader finds a model's key, or its unsealed files."""
+    """Return a reader's mount of a model's key, or of its unsealed files."""
     base = WEIGHTS_PATH if model.spec.delivery == "plaintext" else KEYS_PATH
     return {"name": volume_name(name), "readOnly": True, "mountPath": f"{base}/{name}"}
 
@@ -52,7 +52,7 @@ def delivery_mount(name: str, model: ModelWeights) -> Document:
 def volumes(
     names: list[str], models: Mapping[str, ModelWeights], settings: Injection
 ) -> tuple[Document, ...]:
-    """The volumes the sidecar needs: its token, and memory for each model."""
+    """Return the volumes of the sidecar: its token, and memory for each model."""
     token = {
         "serviceAccountToken": {"audience": AUDIENCE, "expirationSeconds": _TOKEN_SECONDS, "path": "token"}
     }
@@ -75,10 +75,10 @@ def agent(
     authorities: Sequence[str],
     user: int | None,
 ) -> Document:
-    """The sidecar of a pod that reads these models; ``user`` is who the readers run as, if they all say the same.
+    """Return the sidecar of a pod that reads these models. ``user`` is the readers' user, if they all set the same.
 
-    ``authorities`` vouch for the broker's certificate. They stand in the arguments, which nobody in the namespace can
-    change later.
+    ``authorities`` are the CAs of the broker's certificate. They are arguments, because no user of the namespace can
+    change those later.
     """
     mounts = [{"name": TOKEN_VOLUME, "readOnly": True, "mountPath": TOKEN_PATH}]
     arguments = ["agent", f"--broker={settings.broker_url}", f"--token={TOKEN_PATH}/token"]
@@ -90,10 +90,8 @@ def agent(
         mounts.append({"name": mount["name"], "mountPath": mount["mountPath"]})
         source = f":{SEALED_PATH}/{name}" if models[name].spec.delivery == "plaintext" else ""
         arguments.append(f"--{models[name].spec.delivery}={name}:{mount['mountPath']}{source}")
-    limits, startup = dict(settings.limits), settings.startup_seconds
+    startup = settings.startup_seconds
     if any(models[name].spec.delivery == "plaintext" for name in names):
-        # The kernel charges files in memory to who writes them: a limit meant for the sidecar would kill it.
-        limits.pop("memory", None)
         startup = max(startup, settings.plaintext_startup_seconds)
     return {
         "name": AGENT,
@@ -101,7 +99,7 @@ def agent(
         "imagePullPolicy": settings.image_pull_policy,
         "args": arguments,
         "restartPolicy": "Always",
-        "resources": {"requests": dict(settings.requests), "limits": limits},
+        "resources": {},
         "securityContext": settings.security_context
         or {**_RESTRICTED, **({"runAsUser": user} if user is not None else {})},
         "startupProbe": {

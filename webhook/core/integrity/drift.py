@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from webhook.core.integrity.extension import without_extension
 from webhook.core.kube.time import parse_time
 
 if TYPE_CHECKING:
@@ -80,6 +81,14 @@ def difference(wanted: Any, found: Any, defaults: Defaults, *, ignored: tuple[st
     one that is not wanted, may be there besides.
     """
     return next(_differences(wanted, found, defaults, ignored, ""), None)
+
+
+def webhook_difference(expected: Any, live: Any) -> str | None:
+    """The first difference between the webhooks of a configuration and the expected ones; None if there is none.
+
+    The API server adds defaults, another component the CA bundle, and the controller rules for detected kinds.
+    """
+    return difference(expected, without_extension(expected, live), WEBHOOK_DEFAULTS, ignored=FILLED_IN)
 
 
 def _differences(

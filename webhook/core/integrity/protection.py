@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from webhook.core.certificates import bundle
-from webhook.core.integrity.drift import FILLED_IN, WEBHOOK_DEFAULTS, difference
+from webhook.core.integrity.drift import FILLED_IN, webhook_difference
 from webhook.core.kube.time import parse_time
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def same(wanted: Any, found: Any) -> bool:
     """Whether the webhooks that were found say all that is wanted; the API server adds defaults, and others the CA's
     certificate.
     """
-    return difference(wanted, found, WEBHOOK_DEFAULTS, ignored=FILLED_IN) is None
+    return webhook_difference(wanted, found) is None
 
 
 def _version(document: Document) -> int:

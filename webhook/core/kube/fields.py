@@ -1,4 +1,4 @@
-"""Reading parsed objects that may not have the shape they should: every access checks, none repairs.
+"""Access to parsed objects of unknown shape: each access checks, and none repairs.
 
 Absent and null are the same, as they are to the API server; another type raises `MalformedObjectError`.
 """
@@ -15,7 +15,7 @@ Document = dict[str, Any]
 
 
 class MalformedObjectError(ValueError):
-    """A part of an object that is not what its kind requires. ``path`` says where, ``message`` what was expected."""
+    """A part of an object that does not match its kind. ``path`` is its position, ``message`` the expected form."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path or 'the object'}: {message}")

@@ -1,4 +1,4 @@
-"""Kinds to resources: the plural a request names, and whether it lives in a namespace, where no API server can say.
+"""From kinds to resources without an API server: the plural of a kind, and whether it is namespaced.
 
 Only reviews of plain manifests need this; a review from an API server names its resource itself.
 """
@@ -55,7 +55,7 @@ def plural(group_kind: str) -> str:
 
 
 def is_namespaced(group_kind: str) -> bool:
-    """Whether objects of the kind live in a namespace; kinds that are not known do."""
+    """Report whether a kind is namespaced. Unknown kinds are."""
     return group_kind not in _CLUSTER_SCOPED
 
 

@@ -1,4 +1,4 @@
-"""Names, paths and image references compared the way the node would resolve them, and indexes over many of them.
+"""Names, paths and image references, compared as the node resolves them, and indexes of many of them.
 
 Patterns know ``*`` (any run of characters) and ``?`` (one). Matching is linear in the text for each literal piece of a
 pattern, since the text may come from a requester; nothing here compiles a pattern while a request waits.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from webhook.core.kube.hosts import normal_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,7 +56,7 @@ class PatternSet:
 
 
 class GlobIndex(Generic[T]):
-    """Values under patterns, found by text without trying every pattern: they are bucketed by literal prefix."""
+    """Values by pattern. A lookup does not try every pattern: they are bucketed by literal prefix."""
 
     __slots__ = ("_exact", "_lengths", "_prefixes")
 
@@ -124,7 +126,7 @@ def ancestors(path: str) -> Iterator[str]:
 
 
 class PathIndex(Generic[T]):
-    """Values at protected paths; found by any path that is one of them, lies under one or contains one.
+    """Values at protected paths. A lookup matches a path that is one of them, is below one or contains one.
 
     A wildcard in a path stays within one component, as in a shell.
     """
@@ -174,6 +176,24 @@ class ImageReference:
 _DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 
 
+def is_qualified(text: str) -> bool:
+    """Whether an image reference names a registry."""
+    head, slash, _ = text.strip().partition("@")[0].partition("/")
+    return bool(slash) and (
+        head == "localhost" or any(char in head for char in ".:*?") or head != head.lower()
+    )
+
+
+def _registry(head: str) -> str:
+    """Return a registry's host and port in one spelling; 443 is the port of every registry that names none."""
+    host, _, port = head.lower().rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal():
+        host, port = head.lower(), ""
+    number = port.lstrip("0") or ("" if not port else "0")
+    name = normal_host(host)
+    return name if number in ("", "443") else f"{name}:{number}"
+
+
 def image_reference(text: str) -> ImageReference:
     """Split and normalise a reference or a reference pattern.
 
@@ -183,7 +203,7 @@ def image_reference(text: str) -> ImageReference:
     rest, _, digest = text.strip().partition("@")
     head, slash, tail = rest.partition("/")
     if slash and (head == "localhost" or any(char in head for char in ".:*?") or head != head.lower()):
-        registry, path = head.lower().removesuffix(":443").removesuffix("."), tail
+        registry, path = _registry(head), tail
     else:
         registry, path = "docker.io", rest
     if rest.startswith("*") and not slash:

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class MissingObjectError(Exception):
-    """An evaluation needs an object the cache does not hold; the key is in ``Lookup.missing``."""
+    """An evaluation requires an object that is not in the cache. Its key is in ``Lookup.missing``."""
 
 
 class ObjectKey(NamedTuple):
-    """Where an object stands; ``namespace`` is empty for cluster-scoped kinds."""
+    """The identity of an object. ``namespace`` is empty for cluster-scoped kinds."""
 
     kind: str
     namespace: str
@@ -73,7 +73,7 @@ _NO_INDEXES: Mapping[type, Any] = MappingProxyType({})
 class ObjectStore:
     """The objects of a cluster or a state directory, indexed by kind and namespace.
 
-    ``unreadable`` names the kinds that should be held and are not, with the reason: of those nothing may be concluded.
+    ``unreadable`` names the kinds that could not be loaded, with the reason: their absence proves nothing.
 
     The provider changes it between evaluations, never during one: an evaluation is synchronous. With
     ``complete`` an absent object does not exist; without it the absence may only be the cache's lag.
@@ -102,7 +102,7 @@ class ObjectStore:
         return key
 
     def remove(self, key: ObjectKey) -> None:
-        """Forget an object; one that is not there is no error."""
+        """Remove an object, if it exists."""
         namespaces = self._kinds.get(key.kind, {})
         names = namespaces.get(key.namespace, {})
         names.pop(key.name, None)
@@ -117,7 +117,7 @@ class ObjectStore:
         return self._kinds.get(key.kind, {}).get(key.namespace, {}).get(key.name)
 
     def fault(self, key: ObjectKey) -> str:
-        """Why a held object must not reach the engine, which reads some documents wrongly; empty for a sound one."""
+        """Return the reason why the engine must not read a stored object; empty for a safe one."""
         return self._unsafe.get(key, "")
 
     def each(self, kind: str, namespace: str | None = None) -> Iterator[Document]:
@@ -140,13 +140,13 @@ class ObjectStore:
         return index
 
     def count(self, kind: str) -> int:
-        """How many objects of a kind are held."""
+        """Return the number of stored objects of a kind."""
         return sum(len(names) for names in self._kinds.get(kind, {}).values())
 
 
 @dataclass(slots=True)
 class Lookup:
-    """One evaluation's view of the store, with what the shell fetched for it; None in ``fetched`` means: not there."""
+    """The view of one evaluation on the store and on the fetched objects. None in ``fetched``: does not exist."""
 
     store: ObjectStore
     fetched: Mapping[ObjectKey, Document | None] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""RBAC, decided from Role, ClusterRole and binding objects: how a state directory answers what policies ask.
+"""RBAC decisions from Role, ClusterRole and binding objects, for the authorizer queries of a state directory.
 
 The meaning is that of k8s.io/kubernetes plugin/pkg/auth/authorizer/rbac and pkg/apis/rbac/v1 evaluation_helpers.go.
-A cluster is asked itself instead, since it may have other authorizers besides RBAC.
+A cluster decides itself, because it may have other authorizers in addition to RBAC.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SUPERUSERS = "system:masters"
 
 
 def decide(question: AccessCheck, objects: ObjectStore) -> Decision:
-    """Whether the RBAC objects allow what is asked. RBAC has no denials: what no rule allows is not allowed."""
+    """Report whether the RBAC objects allow an access. RBAC has no deny rules: access without a rule is not allowed."""
     if _SUPERUSERS in question.groups:
         return Decision(allowed=True)
     for source, rules in _rules(question, objects):
@@ -38,7 +38,7 @@ def decide(question: AccessCheck, objects: ObjectStore) -> Decision:
 
 
 def _rules(question: AccessCheck, objects: ObjectStore) -> Iterator[tuple[str, list[Any]]]:
-    """The rules of each binding that names who asks, and the binding in the API server's words."""
+    """Yield the rules of each binding of the requester, with the API server's text for the binding."""
     for binding in objects.each(CLUSTER_BINDINGS):
         subject = _subject(binding, question, "")
         if subject:
@@ -59,7 +59,7 @@ def _source(kind: str, binding: Document, place: str, subject: str) -> str:
 
 
 def _subject(binding: Document, question: AccessCheck, namespace: str) -> str:
-    """The subject of the binding that stands for who asks, in the API server's words; "" for none."""
+    """Return the binding's subject that matches the requester in the API server's text; "" for none."""
     for subject in binding.get("subjects") or ():
         kind, name = subject.get("kind"), subject.get("name")
         if (kind == "User" and name == question.user) or (kind == "Group" and name in question.groups):
@@ -107,10 +107,10 @@ def _rule_allows(rule: Document, question: AccessCheck) -> bool:
 
 
 def _resource_allowed(rule: Document, question: AccessCheck) -> bool:
-    wanted = f"{question.resource}/{question.subresource}" if question.subresource else question.resource
+    resource = f"{question.resource}/{question.subresource}" if question.subresource else question.resource
     allowed = rule.get("resources") or ()
     return (
-        wanted in allowed
+        resource in allowed
         or "*" in allowed
         or (bool(question.subresource) and f"*/{question.subresource}" in allowed)
     )

@@ -1,6 +1,6 @@
-"""AdmissionReview in, AdmissionResponse out: the wire form of one question from the API server.
+"""AdmissionReview in, AdmissionResponse out: the wire form of one request from the API server.
 
-Reading is strict and bounded; a document that is no ``admission.k8s.io/v1`` review is the caller's error
+Parsing is strict and bounded. A document that is not an ``admission.k8s.io/v1`` review is the caller's error
 (`BadReviewError`), never a verdict. Source of the shapes: k8s.io/api/admission/v1 types.go.
 """
 
@@ -25,11 +25,11 @@ _OPERATIONS = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
 
 class BadReviewError(ValueError):
-    """The bytes are no admission review; the message is one line for whoever sent them."""
+    """The bytes are not an admission review. The message is one line for the caller."""
 
 
-class RefusedReviewError(ValueError):
-    """A review whose object cannot be judged safely: it is answered with a denial, not with an HTTP error."""
+class UnsafeReviewError(ValueError):
+    """A review whose object cannot be evaluated safely. The response is a denial, not an HTTP error."""
 
     def __init__(self, uid: str, reason: str) -> None:
         super().__init__(reason)
@@ -48,7 +48,7 @@ class GroupVersionName:
 
 @dataclass(frozen=True, slots=True)
 class UserInfo:
-    """Who makes the request, as the API server authenticated it."""
+    """The requester, as authenticated by the API server."""
 
     username: str = ""
     uid: str = ""
@@ -60,7 +60,7 @@ class UserInfo:
 class AdmissionRequest:
     """One request. ``raw`` is the request document itself, for policies that read ``request``.
 
-    ``running`` says that nobody asks: what was admitted earlier and runs is judged again.
+    ``running``: no user sent the request. An object that was admitted earlier and runs is evaluated again.
     """
 
     uid: str
@@ -112,8 +112,8 @@ class AdmissionResponse:
 def parse_review(body: bytes) -> AdmissionRequest:
     """Read one AdmissionReview.
 
-    Raises `BadReviewError` where the bytes are none, and `RefusedReviewError` where they are one but hold
-    something no policy can judge safely (a NUL, too deep a nesting, a number beyond 64 bits).
+    Raises `BadReviewError` if the bytes are not a review, and `UnsafeReviewError` if a review contains
+    data that no policy can evaluate safely (a NUL, extreme nesting, a number beyond 64 bits).
     """
     if len(body) > MAX_REVIEW_BYTES:
         raise BadReviewError(f"the review is larger than {MAX_REVIEW_BYTES} bytes")
@@ -123,16 +123,16 @@ def parse_review(body: bytes) -> AdmissionRequest:
         uid = _uid_of(body)
         if uid is None:
             raise BadReviewError(str(error)) from None
-        raise RefusedReviewError(uid, str(error)) from None
+        raise UnsafeReviewError(uid, str(error)) from None
     return parse_request(document)
 
 
 def parse_request(document: Any) -> AdmissionRequest:
     """Read an already parsed AdmissionReview. Raises `BadReviewError`."""
     if not isinstance(document, dict):
-        raise BadReviewError("the body is no JSON object")
+        raise BadReviewError("the body is not a JSON object")
     if document.get("kind") != "AdmissionReview" or document.get("apiVersion") != REVIEW_API_VERSION:
-        raise BadReviewError(f"the body is no {REVIEW_API_VERSION} AdmissionReview")
+        raise BadReviewError(f"the body is not an {REVIEW_API_VERSION} AdmissionReview")
     raw = document.get("request")
     if not isinstance(raw, dict):
         raise BadReviewError("the review has no request")
@@ -159,7 +159,7 @@ def parse_request(document: Any) -> AdmissionRequest:
 
 
 def render_review(response: AdmissionResponse) -> bytes:
-    """The bytes that answer a review; ``status`` only on a denial, ``patch`` only where something changes."""
+    """Return the bytes of a response: ``status`` only on a denial, ``patch`` only if the object changes."""
     answer: Document = {"uid": response.uid, "allowed": response.allowed}
     if not response.allowed:
         answer["status"] = _status(response)
@@ -204,7 +204,7 @@ def causes_of(status: Document) -> tuple[Cause, ...]:
 
 
 def _uid_of(body: bytes) -> str | None:
-    """The uid of a review that could not be loaded whole, so that its denial can still echo it."""
+    """Return the uid of a review that cannot be parsed as a whole, so that its denial can echo it."""
     try:
         document = orjson.loads(body)
         uid = document["request"]["uid"]

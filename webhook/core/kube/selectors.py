@@ -1,7 +1,7 @@
-"""Kubernetes label selectors: does this set of labels match? One answer for every part that asks.
+"""Kubernetes label selectors, in one place for all callers.
 
 The rules are those of k8s.io/apimachinery/pkg/apis/meta/v1 ``LabelSelectorAsSelector`` and pkg/labels
-``Requirement.Matches``. A selector that Kubernetes would refuse raises `SelectorError`; it never matches quietly.
+``Requirement.Matches``. A selector that Kubernetes rejects raises `SelectorError`. It never matches silently.
 """
 
 from __future__ import annotations

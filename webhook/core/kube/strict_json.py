@@ -1,8 +1,8 @@
-"""What a document must not hold before the engine sees it, checked in one pass, cheaply for those that are sound.
+"""Checks of a document before the engine reads it: one pass, cheap for valid documents.
 
 The limits are guards: NUL, because cel-expr-python 0.1.3 cuts strings there (``"allowed\\0evil" == "allowed"``); long
 lists, because its ``map`` and ``filter`` take time by the square of their length; depth and size, because it crashes or
-stalls. A document that is refused here is denied; it is never shortened or mended.
+stalls. Such a document is denied; it is never truncated or repaired.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DEFAULT_LIMITS: Final = Limits()
 
 
 class DocumentError(ValueError):
-    """A document that is refused; ``reason`` is a stable word, the message says what is wrong and where."""
+    """A document that is rejected. ``reason`` is a stable word, the message names the fault and its position."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -48,15 +48,15 @@ class DocumentError(ValueError):
 
 
 def parse(body: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
-    """Parse JSON that a stranger wrote and return it; raises DocumentError.
+    """Parse untrusted JSON and return it. Raises DocumentError.
 
-    A sound document costs its parsing and two searches of its bytes. The parser itself refuses raw control
+    A valid document costs its parsing and two searches of its bytes. The parser itself rejects raw control
     characters, lone surrogates, bytes that are no UTF-8 and nesting beyond 1,024.
     """
     if len(body) > limits.size:
         raise DocumentError("size", f"document has {len(body)} bytes, more than {limits.size}")
     if b"\\u0000" in body and _ESCAPED_NUL.search(body):
-        raise DocumentError("nul", "document holds a NUL character")
+        raise DocumentError("nul", "document contains a NUL character")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -90,10 +90,10 @@ def check(document: Any, limits: Limits = DEFAULT_LIMITS) -> None:
         elif kind is str:
             _check_text(value)
         elif kind is int and not _LEAST <= value <= _MOST:
-            raise DocumentError("integer", "document holds an integer beyond 64 bits")
+            raise DocumentError("integer", "document contains an integer beyond 64 bits")
         elif kind not in _SCALARS:
             raise DocumentError(
-                "type", f"document holds a value of type {kind.__name__}, which JSON does not have"
+                "type", f"document contains a value of type {kind.__name__}, which JSON does not have"
             )
 
 
@@ -114,18 +114,18 @@ def _check_text(text: Any) -> None:
     if type(text) is not str:
         raise DocumentError("type", "a key of a map is not a string")
     if "\0" in text:
-        raise DocumentError("nul", "document holds a NUL character")
+        raise DocumentError("nul", "document contains a NUL character")
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise DocumentError("unicode", "document holds text that is not valid Unicode") from None
+            raise DocumentError("unicode", "document contains text that is not valid Unicode") from None
 
 
 def _fault(error: orjson.JSONDecodeError) -> tuple[Reason, str]:
-    # The parser tells these apart by its words only (orjson 3.13); any other text is plain bad JSON.
+    # The parser distinguishes these by its text only (orjson 3.13). Every other text is invalid JSON.
     if "surrogate" in error.msg:
-        return "unicode", "document holds text that is not valid Unicode"
+        return "unicode", "document contains text that is not valid Unicode"
     if "depth limit" in error.msg:
-        return "depth", "document is nested too deep"
+        return "depth", "document is nested too deeply"
     return "json", f"document is not JSON: line {error.lineno}, column {error.colno}"

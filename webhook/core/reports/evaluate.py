@@ -14,7 +14,7 @@ from webhook.core.admission.validate import invalid_review, validate
 from webhook.core.facts import gather_request
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
-from webhook.core.kube.review import RefusedReviewError
+from webhook.core.kube.review import UnsafeReviewError
 from webhook.core.kube.strict_json import DocumentError, parse
 from webhook.core.reports.results import Resource, Result, results_of
 
@@ -34,7 +34,7 @@ def judge_live(
     """Return the verdict on `replay.creation_of` an object and its results, or the data that is required first."""
     fault = _fault(request.raw)
     if fault:
-        verdict = invalid_review(RefusedReviewError(request.uid, fault))
+        verdict = invalid_review(UnsafeReviewError(request.uid, fault))
         return verdict, results_of(resource, verdict)
     outcome = validate(request, snapshot, fetched, now)
     if isinstance(outcome, RequiredData):

@@ -1,24 +1,21 @@
-"""What stands behind a volume, so that two volumes onto the same storage are known to be the same.
+"""The storage behind a volume: its locations, and what is needed to decide whether it is provably other storage.
 
-A backend is described by exact keys (a disk, a volume handle), by paths in a space where directories contain each other
-(a node, an NFS server), and by the attributes of a driver. Nothing is resolved: two names of one NFS server are two
-servers here, so an asset should be declared under every name its server answers to.
+`sources` makes backends. A backend of a driver without an entry in `drivers` has no locations but its handle, and is
+compared by the names of its attributes.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from webhook.core.kube.names import normal_path, paths_touch
+from webhook.core.storage.locations import NODE, Location
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-NODE = "node"
+    from collections.abc import Iterator, Mapping
 
 _NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 
@@ -27,24 +24,38 @@ _NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 class Backend:
     """The storage behind a volume. ``via`` is the field of the volume that names it.
 
-    ``keys`` each identify it alone; ``paths`` are (space, path). ``driver``, ``handle`` and ``attributes`` (keys in
-    lower case) are those of CSI, or what an in-tree type is translated to; ``by_attributes`` says whether they
-    identify the storage where its paths do not. ``nodes`` are the only nodes where a node's path is meant, or None
-    for any.
+    ``driver``, ``handle`` and ``attributes`` (keys in lower case) are those of CSI, or the CSI
+    translation of an in-tree type. ``listed`` is false for a driver without an entry, ``certain`` is false where there
+    may be more locations. ``images`` are OCI references that the driver mounts. ``nodes`` are the only nodes of a
+    node's path, or None for any.
     """
 
     via: str
-    keys: tuple[str, ...] = ()
-    paths: tuple[tuple[str, str], ...] = ()
+    locations: tuple[Location, ...] = ()
     driver: str = ""
     handle: str = ""
     attributes: Mapping[str, str] = field(default_factory=lambda: _NO_ATTRIBUTES)
+    spaces: frozenset[str] = frozenset()
     nodes: frozenset[str] | None = None
-    by_attributes: bool = True
+    images: tuple[str, ...] = ()
+    inline: bool = False
+    listed: bool = True
+    certain: bool = True
 
-    def identity(self) -> tuple[tuple[str, str, str], ...]:
-        """The attributes that may identify the storage, as (driver, key, value), to look up others by."""
-        if not self.by_attributes:
+    @property
+    def node_paths(self) -> Iterator[str]:
+        """The paths of the node that the volume mounts."""
+        return (location.path for location in self.locations if location.space == NODE)
+
+    @property
+    def identity(self) -> str:
+        """The identity as `weightlock explain` prints it; empty where nothing is known."""
+        names = [str(location) for location in self.locations if not location.space.startswith("csi:")]
+        return (names or [str(location) for location in self.locations] or [""])[0]
+
+    def named_attributes(self) -> tuple[tuple[str, str, str], ...]:
+        """The attributes that may identify the storage of an unlisted driver, as (driver, key, value)."""
+        if self.listed:
             return ()
         return tuple(
             (self.driver, key, value)
@@ -53,15 +64,15 @@ class Backend:
         )
 
     def shares_attributes(self, other: Backend) -> bool:
-        """Whether nothing both backends name tells them apart: names are equal, directories touch."""
+        """Whether no attribute that both backends have tells them apart: names are equal, directories touch."""
         for key, value in self.attributes.items():
-            known = other.attributes.get(key)
-            if not value or not known:
+            existing = other.attributes.get(key)
+            if not value or not existing:
                 continue
             if _DIRECTORY.fullmatch(key):
-                if not paths_touch(normal_path(value), normal_path(known)):
+                if not paths_touch(normal_path(value), normal_path(existing)):
                     return False
-            elif value != known and (_IDENTIFYING.fullmatch(key) or _NARROWING.fullmatch(key)):
+            elif value != existing and (_IDENTIFYING.fullmatch(key) or _NARROWING.fullmatch(key)):
                 return False
         return True
 
@@ -70,31 +81,13 @@ class Backend:
         return self.nodes is not None and other.nodes is not None and self.nodes.isdisjoint(other.nodes)
 
 
-# Where a driver knows its storage by a Secret, the name of that Secret stands under this attribute.
-REFERENCE = "@reference"
-
-# Attributes of drivers nobody described: names of the storage, what only narrows it down, and directories in it.
+# Attributes of drivers without an entry: names of the storage, what only narrows it down, and directories in it.
 _IDENTIFYING = re.compile(
-    r"@reference|(?:bucket|container|dataset|disk|image|model|share|subvolume|volume)(?:name)?|device(?:path)?|diskuri|"
-    r"dnsname|export(?:path)?|filesystemid|fluid_path|iqn|journaluuid|lun|repo(?:sitory)?|source|ur[il]|volume(?:id|path)"
+    r"(?:bucket|container|dataset|disk|image|model|share|subvolume|volume)(?:name)?|device(?:path)?|diskuri|"
+    r"dnsname|export(?:path)?|filesystemid|iqn|journaluuid|lun|repo(?:sitory)?|source|ur[il]|volume(?:id|path)"
 )
 _NARROWING = re.compile(
     r"(?:storage)?account(?:name)?|address|clusterid|endpoint|filesystem(?:name)?|fsname|host(?:name)?|id|ip|(?:mount)?name|"
     r"pool|project|region|revision|server|target(?:portal)?"
 )
 _DIRECTORY = re.compile(r"(?:base|root|sub|subvolume)?path|(?:sub)?dir(?:ectory)?|folder|prefix|root")
-
-
-def nfs_space(server: str) -> str:
-    """The space of an NFS server's paths, with the address or name in one spelling."""
-    return f"nfs:{normal_host(server)}"
-
-
-def normal_host(host: str) -> str:
-    """A host name or address in one spelling: case, trailing dot, IPv6 brackets and zero runs."""
-    host = host.strip().strip("[]").rstrip(".").lower()
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    return str(getattr(address, "ipv4_mapped", None) or address)

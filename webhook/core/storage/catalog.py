@@ -1,7 +1,7 @@
-"""Which model does this claim, volume, backend or image hold? Compiled once from the ModelWeights.
+"""Which model does this claim, volume, backend, image or credential hold? Compiled once from the ModelWeights.
 
-`Catalog` answers from patterns alone; `protected.with_volumes` adds the backends of the cluster's volumes, so that
-another volume onto the same storage is known for what it is. Answers cost what matches, not how many models there are.
+`Catalog` knows the declared patterns; `protected.with_volumes` adds the backends of the cluster's volumes, so that
+another volume on the same storage is recognised. A lookup costs what matches, not the number of models.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from webhook.core.kube.names import GlobIndex, PathIndex, PatternSet, compile_glob, image_reference, is_glob
+from webhook.api.config import StorageSettings
+from webhook.core.kube.names import GlobIndex, PatternSet, compile_glob, image_reference, is_glob, normal_path
 from webhook.core.kube.selectors import Selector, compile_selector
-from webhook.core.storage.backends import NODE, Backend, nfs_space
-from webhook.core.storage.csidrivers import folds_case
+from webhook.core.storage.drivers import driver_of, nfs
+from webhook.core.storage.locations import NODE, Location, PatternIndex, Relation
 from webhook.core.storage.model import Model, VolumeIndex
+from webhook.core.storage.sources import csi_locations
+from webhook.core.storage.uris import parse_uri
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Iterable, Iterator, Mapping
 
-    from webhook.api.modelweights import CsiVolumes, ModelWeights, NfsVolumes, VolumeMatch
+    from webhook.api.modelweights import CsiVolumes, ModelWeights, ObjectNames, ObjectStore, VolumeMatch
+    from webhook.core.storage.backends import Backend
 
 
 _MAX_REMEMBERED = 4096
@@ -34,36 +38,37 @@ class _Labelled:
     selector: Selector | None
     model: Model
 
-    def matches(self, namespace: str, labels: Mapping[str, Any] | None) -> bool:
-        if not self.namespaces.matches(namespace):
+    def matches(self, namespace: str | None, labels: Mapping[str, Any] | None) -> bool:
+        if namespace is not None and not self.namespaces.matches(namespace):
             return False
         return self.selector is None or (labels is not None and self.selector.matches(labels))
 
 
 class _Driver:
-    """The csi entries of one driver: any handle that matches, or all attributes that match, make a volume weights."""
+    """The csi entries of one driver, compared with handles and attributes as they are written."""
 
     __slots__ = ("attributes", "every", "folds", "handles")
 
     def __init__(self, driver: str) -> None:
-        self.folds = folds_case(driver)
+        listed = driver_of(driver)
+        self.folds = listed is not None and listed.folds_case
         self.every: list[Model] = []
         self.handles: GlobIndex[Model] = GlobIndex()
         self.attributes: dict[str, GlobIndex[tuple[tuple[tuple[str, PatternSet], ...], Model]]] = {}
 
     def add(self, entry: CsiVolumes, model: Model) -> None:
-        """Put an entry under each of its handles, and under its first attribute with the others to be met."""
+        """Put an entry under each of its handles, and under its first attribute with the others."""
         if not entry.volume_handles and not entry.attributes:
             self.every.append(model)
         for handle in entry.volume_handles:
             self.handles.add(self._folded(handle), model)
-        wanted = [(key.lower(), self._folded(glob)) for key, glob in entry.attributes.items()]
-        if wanted:
-            (key, glob), rest = wanted[0], tuple((name, PatternSet([item])) for name, item in wanted[1:])
+        pairs = [(key.lower(), self._folded(glob)) for key, glob in entry.attributes.items()]
+        if pairs:
+            (key, glob), rest = pairs[0], tuple((name, PatternSet([item])) for name, item in pairs[1:])
             self.attributes.setdefault(key, GlobIndex()).add(glob, (rest, model))
 
     def find(self, backend: Backend) -> Iterator[Model]:
-        """The models whose entries describe a backend of this driver."""
+        """Yield the models whose entries describe a backend of this driver."""
         yield from self.every
         if backend.handle:
             yield from self.handles.find(backend.handle)
@@ -94,40 +99,62 @@ class _Image:
 
 
 class Catalog:
-    """The models, indexed by every way a volume can be recognised as theirs."""
+    """The models, indexed by every rule that recognises a volume, an image or a credential as theirs."""
 
     __slots__ = (
+        "_accounts",
         "_claims",
         "_csi",
         "_digests",
-        "_exports",
         "_image_models",
         "_images",
-        "_nfs",
-        "_node",
+        "_locations",
+        "_secrets",
         "_volumes",
+        "account_names",
         "backends",
+        "harmless_drivers",
+        "harmless_populators",
+        "has_accounts",
+        "has_csi",
+        "has_images",
+        "has_secrets",
+        "has_uris",
         "models",
+        "no_memory_images",
+        "secret_names",
     )
 
-    def __init__(self, models: Iterable[ModelWeights]) -> None:
+    def __init__(self, models: Iterable[ModelWeights], settings: StorageSettings | None = None) -> None:
+        settings = settings or StorageSettings()
         self.models: dict[str, Model] = {}
         self.backends: VolumeIndex | None = None
+        self.harmless_drivers = frozenset(settings.harmless_drivers)
+        self.harmless_populators = frozenset(settings.harmless_populators)
+        self.has_csi = self.has_images = self.has_uris = self.has_secrets = self.has_accounts = False
+        self.no_memory_images: set[str] = set()
+        self.account_names: set[tuple[str, str]] = set()
+        self.secret_names: set[tuple[str, str]] = set()
         self._claims: GlobIndex[_Labelled] = GlobIndex()
         self._volumes: GlobIndex[_Labelled] = GlobIndex()
+        self._secrets: GlobIndex[_Labelled] = GlobIndex()
+        self._accounts: GlobIndex[_Labelled] = GlobIndex()
         self._csi: dict[str, _Driver] = {}
-        self._nfs: GlobIndex[PathIndex[Model]] = GlobIndex()
-        self._exports: dict[str, PathIndex[Model]] = {}
-        self._node: PathIndex[Model] = PathIndex()
+        self._locations: PatternIndex[Model] = PatternIndex()
         self._images: GlobIndex[_Image] = GlobIndex()
         self._digests: dict[str, list[Model]] = {}
         self._image_models: dict[str, tuple[Model, ...]] = {}
         for weights in models:
-            spec = weights.spec
-            model = Model(weights.metadata.name, spec.sensitivity, spec.exclusive_devices)
-            self.models[model.name] = model
-            for entry in weights.spec.volumes:
-                self._add(entry, model)
+            self.add(weights)
+
+    def add(self, weights: ModelWeights) -> None:
+        """Compile one ModelWeights; only while the catalog is being built."""
+        model = Model(weights.metadata.name, weights.spec.sensitivity, weights.spec.exclusive_devices)
+        self.models[model.name] = model
+        if weights.spec.access.memory_images == "forbidden":
+            self.no_memory_images.add(model.name)
+        for entry in weights.spec.volumes:
+            self._add(entry, model)
 
     def __bool__(self) -> bool:
         """Whether there is anything to protect."""
@@ -142,30 +169,45 @@ class Catalog:
         return copy
 
     def of_claim(self, namespace: str, name: str, labels: Mapping[str, Any] | None) -> Iterator[Model]:
-        """The models a PersistentVolumeClaim is declared to hold; ``labels`` is None where they are not known."""
+        """Yield the models that a PersistentVolumeClaim is declared to hold; ``labels`` is None if unknown."""
         return (entry.model for entry in self._claims.find(name) if entry.matches(namespace, labels))
 
     def of_volume(self, name: str, labels: Mapping[str, Any]) -> Iterator[Model]:
-        """The models a PersistentVolume is declared to hold."""
+        """Yield the models that a PersistentVolume is declared to hold."""
         return (entry.model for entry in self._volumes.find(name) if entry.matches("", labels))
 
-    def of_backend(self, backend: Backend) -> Iterator[Model]:
-        """The models whose csi, nfs and hostPath entries describe a backend."""
+    def of_secret(self, namespace: str | None, name: str) -> Iterator[Model]:
+        """Yield the models whose object store a Secret opens; without a namespace, a Secret of any namespace."""
+        return (entry.model for entry in self._secrets.find(name) if entry.matches(namespace, None))
+
+    def of_account(self, namespace: str | None, name: str) -> Iterator[Model]:
+        """Yield the models whose object store a service account can read."""
+        return (entry.model for entry in self._accounts.find(name) if entry.matches(namespace, None))
+
+    def of_backend(self, backend: Backend) -> Iterator[tuple[Model, Location | None, Relation]]:
+        """Yield the models whose entries describe or may describe a backend, with the declared location."""
         driver = self._csi.get(backend.driver)
         if driver is not None:
-            yield from driver.find(backend)
-        for space, path in backend.paths:
-            if space == NODE:
-                yield from self._node.find(path)
-            elif space.startswith("nfs:"):
-                for paths in self._nfs.find(space):
-                    yield from paths.find(path)
+            for model in driver.find(backend):
+                yield model, None, Relation.SAME
+        for location in backend.locations:
+            for entry, model, relation in self._locations.find(location):
+                yield model, entry, relation
+
+    def of_location(self, location: Location) -> Iterator[tuple[Location, Model, Relation]]:
+        """Yield the models whose entries describe or may describe a location."""
+        return self._locations.find(location)
+
+    def holds(self, driver: str, spaces: Iterable[str]) -> bool:
+        """Whether an entry names storage of this driver or in one of these spaces."""
+        declared = self._locations.spaces
+        return driver in self._csi or any(space in declared for space in spaces)
 
     def of_image(self, reference: str) -> tuple[Model, ...]:
-        """The models an image reference holds. Answers are remembered, up to a bound: requesters choose references."""
-        known = self._image_models.get(reference)
-        if known is not None:
-            return known
+        """Return the models that an image reference holds. The cache has a bound: users choose references."""
+        cached = self._image_models.get(reference)
+        if cached is not None:
+            return cached
         image = image_reference(reference)
         matches = {
             entry.model
@@ -173,10 +215,10 @@ class Catalog:
             if entry.matches(image.tag, image.digest)
         }
         matches.update(self._digests.get(image.digest, ()))
-        answer = tuple(sorted(matches))
+        result = tuple(sorted(matches))
         if len(self._image_models) < _MAX_REMEMBERED and len(reference) <= _MAX_REFERENCE:
-            self._image_models[reference] = answer
-        return answer
+            self._image_models[reference] = result
+        return result
 
     def _add(self, entry: VolumeMatch, model: Model) -> None:
         if (claim := entry.persistent_volume_claim) is not None:
@@ -188,20 +230,63 @@ class Catalog:
             for name in volume.names or ["*"]:
                 self._volumes.add(name, _Labelled(PatternSet(()), selector, model))
         if entry.csi is not None:
-            self._csi.setdefault(entry.csi.driver, _Driver(entry.csi.driver)).add(entry.csi, model)
+            self._add_csi(entry.csi, model)
         if entry.nfs is not None:
-            self._add_export(entry.nfs, model)
+            self._add_locations(nfs(entry.nfs.server, entry.nfs.path), model)
         if entry.host_path is not None:
-            self._node.add(entry.host_path.path, model)
+            self._locations.add(Location(NODE, "", normal_path(entry.host_path.path)), model)
         if entry.image is not None:
-            image = image_reference(entry.image.reference)
-            self._images.add(image.repository, _Image(image.tag, image.digest, model))
-            if image.digest and not is_glob(image.digest):
-                self._digests.setdefault(image.digest, []).append(model)
+            self._add_image(entry.image.reference, model)
+        if entry.object_store is not None:
+            self._add_store(entry.object_store, model)
 
-    def _add_export(self, entry: NfsVolumes, model: Model) -> None:
-        space = nfs_space(entry.server)
-        if space not in self._exports:
-            self._exports[space] = PathIndex()
-            self._nfs.add(space, self._exports[space])
-        self._exports[space].add(entry.path, model)
+    def _add_locations(self, locations: Iterable[Location], model: Model) -> None:
+        for location in locations:
+            self._locations.add(location, model)
+
+    def _add_csi(self, entry: CsiVolumes, model: Model) -> None:
+        self.has_csi = True
+        if not entry.paths:
+            self._csi.setdefault(entry.driver, _Driver(entry.driver)).add(entry, model)
+        attributes = entry.attributes
+        named: list[tuple[str, Mapping[str, str]]] = [(handle, {}) for handle in entry.volume_handles]
+        named += [("", attributes)] if attributes else []
+        for handle, values in named:
+            for location in csi_locations(entry.driver, handle, values):
+                for path in entry.paths or ("",):
+                    self._locations.add(location._replace(path=normal_path(f"{location.path}/{path}")), model)
+            for path in entry.paths if handle else ():
+                self._locations.add(Location(f"csi:{entry.driver}", handle, normal_path(path)), model)
+
+    def _add_image(self, reference: str, model: Model) -> None:
+        self.has_images = True
+        image = image_reference(reference)
+        self._images.add(image.repository, _Image(image.tag, image.digest, model))
+        if image.digest and not is_glob(image.digest):
+            self._digests.setdefault(image.digest, []).append(model)
+
+    def _add_store(self, store: ObjectStore, model: Model) -> None:
+        for uri in store.uris:
+            self.has_uris = True
+            target = parse_uri(uri)
+            if target.image:
+                self._add_image(target.image, model)
+            self._add_locations(target.locations, model)
+        for secret in store.secrets:
+            self.has_secrets = True
+            self.secret_names.update(_literal_names(secret))
+            for name in secret.names or ["*"]:
+                self._secrets.add(name, _Labelled(PatternSet(secret.namespaces), None, model))
+        for account in store.service_accounts:
+            self.has_accounts = True
+            self.account_names.update(_literal_names(account))
+            for name in account.names or ["*"]:
+                self._accounts.add(name, _Labelled(PatternSet(account.namespaces), None, model))
+
+
+def _literal_names(entry: ObjectNames) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of a namespace and a name without wildcards."""
+    for namespace in entry.namespaces:
+        for name in entry.names:
+            if not is_glob(namespace) and not is_glob(name):
+                yield namespace, name

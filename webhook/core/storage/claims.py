@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
 from webhook.core.kube.selectors import SelectorError, compile_selector
-from webhook.core.storage.backends import NODE, Backend
-from webhook.core.storage.model import UNKNOWN
-from webhook.core.storage.nodepaths import exposes_pods
-from webhook.core.storage.refs import ProtectedRef, ProtectedRefs, distinct, rerouted, unresolved
+from webhook.core.storage.clones import annotated_sources, class_source, data_volume_sources, machine_claims
+from webhook.core.storage.identity import STATIC, Origin, origin_of, references
+from webhook.core.storage.refs import UNPROVEN, ProtectedRef, ProtectedRefs, distinct, rerouted, unresolved
 from webhook.core.storage.snapshots import CONTENT, SNAPSHOT, group_origins, origins
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from webhook.core.storage.backends import Backend
     from webhook.core.storage.catalog import Catalog
+    from webhook.core.storage.clones import ClaimSource
     from webhook.core.storage.finder import Finder
     from webhook.core.storage.model import VolumeIndex
 
@@ -74,7 +75,36 @@ class Resolver:
                 refs.extend(ProtectedRef(model, "persistentVolume", detail) for model in candidate.models)
         for source in ("dataSource", "dataSourceRef"):
             refs.extend(self._source(namespace, object_at(spec, source, path), f"{path}.{source}"))
+        refs.extend(self._sources(annotated_sources(namespace, metadata)))
+        refs.extend(self._of_class(text_at(spec, "storageClassName", path)))
         return distinct(refs)
+
+    def data_volume(self, namespace: str, spec: Mapping[str, Any]) -> ProtectedRefs:
+        """Return the references of the spec of a CDI DataVolume or DataSource."""
+        refs = self._sources(data_volume_sources(namespace, spec))
+        for field in ("pvc", "storage"):
+            claim = object_at(spec, field, "spec")
+            if claim:
+                refs.extend(self.claim_spec(namespace, claim, f"spec.{field}"))
+        return distinct(refs)
+
+    def machine_source(self, namespace: str, source: Mapping[str, Any]) -> ProtectedRefs:
+        """Return the references of a snapshot, clone or export of KubeVirt: a machine, a claim, or an earlier copy."""
+        kind, name = text_at(source, "kind", "spec.source"), text_at(source, "name", "spec.source")
+        detail = f"copied from {kind} {namespace}/{name}"
+        if kind == "PersistentVolumeClaim":
+            return rerouted(self.claim(namespace, name), "clone", detail)
+        group = "kubevirt.io" if kind == "VirtualMachine" else "snapshot.kubevirt.io"
+        document = self._finder.get(f"{kind}.{group}", namespace, name)
+        if document is None:
+            return unresolved(f"{kind} {namespace}/{name} does not exist")
+        if kind == "VirtualMachine":
+            refs = [ref for claim in machine_claims(document) for ref in self.claim(namespace, claim)]
+            return rerouted(refs, "clone", detail)
+        inner = object_at(object_at(document, "spec", ""), "source", "spec")
+        if kind != "VirtualMachineSnapshot" or inner.get("kind") == kind:
+            return unresolved(detail)
+        return rerouted(self.machine_source(namespace, inner), "clone", detail)
 
     def claims_named(self, namespace: str, base: str) -> ProtectedRefs:
         """Return the references of the claims that a workload names after itself, existing or matched by a pattern.
@@ -97,8 +127,8 @@ class Resolver:
         """Return the references of a PersistentVolume, by name."""
         return self._once(("volume", "", name), lambda: self._volume(name))
 
-    def volume_spec(self, document: Mapping[str, Any]) -> ProtectedRefs:
-        """Return the references of a PersistentVolume's document."""
+    def volume_spec(self, document: Mapping[str, Any], writer: str | None = None) -> ProtectedRefs:
+        """Return the references of a PersistentVolume's document; ``writer`` is the user who creates it now."""
         metadata, spec = object_at(document, "metadata", ""), object_at(document, "spec", "")
         name = text_at(metadata, "name", "metadata")
         refs = [
@@ -108,20 +138,13 @@ class Resolver:
         backend = backend_of(spec, "spec")
         if backend is not None:
             self.backend_of_volume[name] = backend
-            refs.extend(self.backend(backend))
+            origin = origin_of(document, backend.driver, self._finder.lookup, writer)
+            refs.extend(self.backend(backend, origin))
         return distinct(refs)
 
-    def backend(self, backend: Backend) -> ProtectedRefs:
+    def backend(self, backend: Backend, origin: Origin = STATIC) -> ProtectedRefs:
         """Return the references of a volume on this storage."""
-        refs = [ProtectedRef(model, backend.via) for model in self._catalog.of_backend(backend)]
-        if self._backends is not None:
-            for volume in self._backends.find(backend):
-                detail = f"the storage of PersistentVolume {volume.name}"
-                refs.extend(ProtectedRef(model, backend.via, detail) for model in volume.models)
-        for space, path in backend.paths:
-            if space == NODE and exposes_pods(path):
-                refs.append(ProtectedRef(UNKNOWN, backend.via, f"{path} exposes the volumes of other pods"))
-        return distinct(refs)
+        return distinct([*references(backend, self._catalog, self._backends, origin)])
 
     def node_paths(self, namespace: str, claim: str) -> Iterator[str]:
         """Yield the node paths of a claim's volume, if it is a hostPath or local volume."""
@@ -131,7 +154,7 @@ class Resolver:
             # A volume is resolved once, and its backend with it.
             self.volume(name)
             backend = self.backend_of_volume.get(name)
-            yield from (path for space, path in backend.paths if space == NODE) if backend is not None else ()
+            yield from backend.node_paths if backend is not None else ()
 
     def group_snapshot(self, namespace: str, document: Mapping[str, Any]) -> ProtectedRefs:
         """Return the references of a VolumeGroupSnapshot's document: every claim that its selector matches."""
@@ -226,7 +249,41 @@ class Resolver:
             return rerouted(
                 self.snapshot(place, name), "snapshot", f"restored from VolumeSnapshot {place}/{name}"
             )
+        if f"{kind}.{group}" in self._catalog.harmless_populators:
+            return ()
         return unresolved(f"filled from {kind} {place}/{name}")
+
+    def _sources(self, sources: Iterable[ClaimSource]) -> list[ProtectedRef]:
+        """Return the references of sources outside a claim's dataSource."""
+        refs: list[ProtectedRef] = []
+        for kind, namespace, name, detail in sources:
+            if kind == "PersistentVolumeClaim":
+                refs.extend(rerouted(self.claim(namespace, name), "clone", detail))
+            elif kind == "VolumeSnapshot":
+                refs.extend(rerouted(self.snapshot(namespace, name), "snapshot", detail))
+            elif kind == "DataSource":
+                document = self._finder.get("DataSource.cdi.kubevirt.io", namespace, name)
+                spec = object_at(document or {}, "spec", "")
+                nested = spec and "sourceRef" not in spec
+                refs.extend(self.data_volume(namespace, spec) if nested else unresolved(detail))
+            else:
+                refs.extend(unresolved(detail))
+        return refs
+
+    def _of_class(self, name: str) -> ProtectedRefs:
+        """Return a doubt if a class fills its volumes from a copy, and the driver holds protected storage."""
+        volumes = self._backends
+        if (
+            not name
+            or volumes is None
+            or not (
+                volumes.holds("driver.longhorn.io", ("longhorn",))
+                or self._catalog.holds("driver.longhorn.io", ("longhorn",))
+            )
+        ):
+            return ()
+        parameter = class_source(name, self._finder.lookup)
+        return unresolved(f"filled by parameter {parameter} of StorageClass {name}") if parameter else ()
 
     def _snapshot(self, namespace: str, name: str) -> ProtectedRefs:
         document = self._finder.get(SNAPSHOT, namespace, name)
@@ -241,8 +298,16 @@ class Resolver:
         return self.content_document(document)
 
     def _handle(self, driver: str, handle: str) -> ProtectedRefs:
+        """Return the references of a volume that only its driver and handle identify."""
         backend = backend_of({"csi": {"driver": driver, "volumeHandle": handle}}, "spec.source")
-        return self.backend(backend) if backend is not None else ()
+        refs = self.backend(backend) if backend is not None else ()
+        if any(ref.via == UNPROVEN for ref in refs):
+            # Attributes may say more than the handle.
+            for volume in self._finder.lookup.each("PersistentVolume"):
+                csi = object_at(object_at(volume, "spec", ""), "csi", "spec")
+                if csi.get("driver") == driver and csi.get("volumeHandle") == handle:
+                    return self.volume(volume["metadata"]["name"])
+        return refs
 
     def _snapshot_handle(self, driver: str, handle: str) -> ProtectedRefs:
         """Return the references of a snapshot that only its driver knows: other contents may record its source."""

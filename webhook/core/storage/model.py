@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import Lookup, ObjectKey
     from webhook.core.storage.backends import Backend
+    from webhook.core.storage.locations import Location, Relation
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,11 +42,29 @@ class ProtectedVolume(Protocol):
         """The PersistentVolume."""
 
 
+class Match(NamedTuple):
+    """A protected volume that is or may be the same storage; ``location`` is the volume's, if locations matched."""
+
+    volume: ProtectedVolume
+    location: Location | None
+    relation: Relation
+
+
 class VolumeIndex(Protocol):
     """The PersistentVolumes that hold models; `webhook.core.storage.protected` implements it."""
 
-    def find(self, backend: Backend) -> Iterator[ProtectedVolume]:
-        """Yield the protected volumes on the same storage; one may come twice."""
+    def find(self, backend: Backend) -> Iterator[Match]:
+        """Yield the protected volumes that are or may be on the same storage; one may come twice."""
+
+    def at(self, location: Location) -> Iterator[Match]:
+        """Yield the protected volumes that are or may be at a location."""
+
+    def holds(self, driver: str, spaces: Iterable[str]) -> bool:
+        """Whether a protected volume is of this driver or in one of these spaces."""
+
+    @property
+    def holds_csi(self) -> bool:
+        """Whether a protected volume is a CSI volume."""
 
     def bindable(
         self, namespace: str, name: str, claim: Mapping[str, Any], metadata: Mapping[str, Any], lookup: Lookup

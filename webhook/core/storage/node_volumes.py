@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.cel.libraries import quantity
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
-from webhook.core.storage.backends import NODE
 from webhook.core.storage.binding import claim_classes, fits, is_available, offered_class
 from webhook.core.storage.sources import backend_of
 
@@ -84,7 +83,7 @@ def volume_paths(document: Mapping[str, Any]) -> tuple[str, ...]:
         backend = backend_of(spec, "spec")
     except MalformedObjectError:
         return ()
-    return tuple(path for space, path in backend.paths if space == NODE) if backend is not None else ()
+    return tuple(backend.node_paths) if backend is not None else ()
 
 
 def volumes_of_claim(namespace: str, name: str, finder: Finder) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -1,7 +1,7 @@
-"""The storage that holds models, matches through the volumes that lead to it.
+"""The storage that holds models, found through the volumes that lead to it.
 
-It is kept beside the catalog and changes with the cluster's volumes and claims, so that a request asks an index and
-never walks over all volumes.
+The index is kept beside the catalog and follows the cluster's volumes and claims, so that a request never walks over
+all volumes. `ProtectedBackends.fill` works in steps, so that an edited ModelWeights delays no review.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
-from webhook.core.kube.names import PathIndex
 from webhook.core.kube.objects import Lookup, ObjectKey
 from webhook.core.storage.binding import claim_classes, fits, is_available, offered_class
 from webhook.core.storage.claims import ANY_CONTENT, Resolver
 from webhook.core.storage.finder import Finder
-from webhook.core.storage.model import UNKNOWN, Model
+from webhook.core.storage.locations import LocationIndex, Relation
+from webhook.core.storage.model import UNKNOWN, Match, Model
 from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, SNAPSHOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectStore
     from webhook.core.storage.backends import Backend
     from webhook.core.storage.catalog import Catalog
     from webhook.core.storage.claims import ObjectRef
+    from webhook.core.storage.locations import Location
     from webhook.core.storage.model import VolumeIndex
 
 
@@ -41,7 +42,7 @@ class ProtectedVolume:
 
 
 class ProtectedBackends:
-    """The PersistentVolumes that hold a model, matches by the storage they share with another volume."""
+    """The PersistentVolumes that hold a model, found by the storage they share with another volume."""
 
     __slots__ = (
         "_attributes",
@@ -49,130 +50,165 @@ class ProtectedBackends:
         "_catalog",
         "_claimed",
         "_dependents",
-        "_keys",
+        "_drivers",
+        "_locations",
         "_needs",
-        "_paths",
         "_store",
         "_volumes",
     )
 
-    def __init__(self, catalog: Catalog, store: ObjectStore) -> None:
+    def __init__(self, catalog: Catalog, store: ObjectStore, *, fill: bool = True) -> None:
         self._catalog = catalog
         self._store = store
         self._volumes: dict[str, ProtectedVolume] = {}
-        # Which volumes must be looked at again when an object changes, and the same by volume.
+        # Which volumes to resolve again when an object changes, and the same by volume.
         self._dependents: dict[ObjectRef, set[str]] = {}
         self._needs: dict[str, set[ObjectRef]] = {}
-        if catalog:
-            for document in store.each("PersistentVolume"):
-                self._look_at(document["metadata"]["name"])
-        self._index()
+        self._locations: LocationIndex[ProtectedVolume] = LocationIndex()
+        self._attributes: dict[tuple[str, str, str], dict[str, ProtectedVolume]] = {}
+        self._claimed: dict[tuple[str, str], dict[str, ProtectedVolume]] = {}
+        self._available: dict[str, dict[str, ProtectedVolume]] = {}
+        self._drivers: dict[str, int] = {}
+        if fill:
+            for _ in self.fill():
+                pass
 
-    def find(self, backend: Backend) -> Iterator[ProtectedVolume]:
-        """The protected volumes that stand on the same storage; one may come twice."""
-        for key in backend.keys:
-            yield from self._keys.get(key, ())
-        for space, path in backend.paths:
-            index = self._paths.get(space)
-            if index is not None:
-                yield from (volume for volume in index.find(path) if not _apart(backend, volume))
-        for identity in backend.identity():
-            for volume in self._attributes.get(identity, ()):
+    def fill(self) -> Iterator[None]:
+        """Read the store's volumes, one a step. `changed` keeps the index correct between two steps."""
+        if self._catalog:
+            for name in [document["metadata"]["name"] for document in self._store.each("PersistentVolume")]:
+                self._update(name)
+                yield
+
+    def find(self, backend: Backend) -> Iterator[Match]:
+        """Yield the protected volumes that are or may be on the same storage; one may come twice."""
+        for location in backend.locations:
+            yield from (
+                Match(volume, entry, relation)
+                for entry, volume, relation in self._locations.find(location)
+                if volume.backend is None or not backend.apart(volume.backend)
+            )
+        for identity in backend.named_attributes():
+            for volume in self._attributes.get(identity, {}).values():
                 if volume.backend is not None and backend.shares_attributes(volume.backend):
-                    yield volume
+                    yield Match(volume, None, Relation.SAME)
+
+    def at(self, location: Location) -> Iterator[Match]:
+        """Yield the protected volumes that are or may be at a location."""
+        return (Match(volume, entry, relation) for entry, volume, relation in self._locations.find(location))
+
+    def holds(self, driver: str, spaces: Iterable[str]) -> bool:
+        """Whether a protected volume is of this driver or in one of these spaces."""
+        indexed = self._locations.spaces
+        return driver in self._drivers or any(space in indexed for space in spaces)
+
+    @property
+    def holds_csi(self) -> bool:
+        """Whether a protected volume is a CSI volume."""
+        return bool(self._drivers)
 
     def bindable(
         self, namespace: str, name: str, claim: Mapping[str, Any], metadata: Mapping[str, Any], lookup: Lookup
     ) -> Iterator[ProtectedVolume]:
-        """The protected volumes that a claim which names none could be bound to."""
+        """Yield the protected volumes that a claim without a volume could bind."""
         if name:
-            yield from self._claimed.get((namespace, name), ())
+            yield from self._claimed.get((namespace, name), {}).values()
         if self._available:
-            for wanted in claim_classes(claim, metadata, lookup):
+            for storage_class in claim_classes(claim, metadata, lookup):
                 yield from (
-                    volume for volume in self._available.get(wanted, ()) if fits(volume.document, claim)
+                    volume
+                    for volume in self._available.get(storage_class, {}).values()
+                    if fits(volume.document, claim)
                 )
 
     def changed(self, key: ObjectKey) -> None:
-        """Take in that the store's object under this key came, went or changed; kinds that do not matter are cheap.
-
-        The index is made again only where a protected volume is touched, from those alone.
-        """
-        what = _OBJECTS.get(key.kind)
-        if what is None or not self._catalog:
+        """Update the index after the store's object under this key was added, deleted or changed."""
+        kind = _OBJECTS.get(key.kind)
+        if kind is None or not self._catalog:
             return
-        names = set(self._dependents.get((what, key.namespace, key.name), ()))
-        if what == "volume":
+        names = set(self._dependents.get((kind, key.namespace, key.name), ()))
+        if kind == "volume":
             names.add(key.name)
-        elif what == "content":
+        elif kind == "content":
             names.update(self._dependents.get(ANY_CONTENT, ()))
-        touched = [self._look_at(name) for name in names]
-        if any(touched):
-            self._index()
+        for name in names:
+            self._update(name)
 
-    def _look_at(self, name: str) -> bool:
-        """Find out anew what a volume holds. Whether that, or anything else about a protected volume, changed."""
-        for place in self._needs.pop(name, ()):
-            self._dependents[place].discard(name)
-            if not self._dependents[place]:
-                del self._dependents[place]
+    def _update(self, name: str) -> None:
+        """Resolve one volume again."""
+        for ref in self._needs.pop(name, ()):
+            self._dependents[ref].discard(name)
+            if not self._dependents[ref]:
+                del self._dependents[ref]
         before = self._volumes.pop(name, None)
+        if before is not None:
+            self._index(before, add=False)
         volume = self._protected(name)
         if volume is not None:
             self._volumes[name] = volume
-        return volume != before
+            self._index(volume, add=True)
 
     def _protected(self, name: str) -> ProtectedVolume | None:
-        """The volume, where it is declared to hold models, stands on storage that is, or is bound to such a claim."""
+        """Return the volume if it is declared to hold models, is on such storage, or is bound to such a claim."""
         document = self._store.get(ObjectKey("PersistentVolume", "", name))
         if document is None:
             return None
         resolver = Resolver(self._catalog, Finder(Lookup(self._store)), None)
         claim = None
         try:
-            matches = {reach.model for reach in resolver.volume(name)}
+            models = {ref.model for ref in resolver.volume(name)}
             claim = _claim_of(document)
             if claim is not None:
-                matches.update(reach.model for reach in resolver.claim(*claim))
+                models.update(ref.model for ref in resolver.claim(*claim))
         except MalformedObjectError:
-            matches = set()
+            models = set()
         self._remember(name, resolver)
-        matches.discard(UNKNOWN)
-        if not matches:
+        models.discard(UNKNOWN)
+        if not models:
             return None
         return ProtectedVolume(
-            name, tuple(sorted(matches)), resolver.backend_of_volume.get(name), claim, document
+            name, tuple(sorted(models)), resolver.backend_of_volume.get(name), claim, document
         )
 
     def _remember(self, name: str, resolver: Resolver) -> None:
-        """Note what the answer depends on besides the volume itself."""
+        """Record the objects that the result depends on, besides the volume itself."""
         needs = resolver.visited - {("volume", "", name)}
         if needs:
             self._needs[name] = needs
-            for place in needs:
-                self._dependents.setdefault(place, set()).add(name)
+            for ref in needs:
+                self._dependents.setdefault(ref, set()).add(name)
 
-    def _index(self) -> None:
-        self._keys: dict[str, list[ProtectedVolume]] = {}
-        self._attributes: dict[tuple[str, str, str], list[ProtectedVolume]] = {}
-        self._paths: dict[str, PathIndex[ProtectedVolume]] = {}
-        self._claimed: dict[tuple[str, str], list[ProtectedVolume]] = {}
-        self._available: dict[str, list[ProtectedVolume]] = {}
-        for volume in self._volumes.values():
-            if volume.claim is not None:
-                self._claimed.setdefault(volume.claim, []).append(volume)
-            elif is_available(volume.document):
-                self._available.setdefault(offered_class(volume.document), []).append(volume)
-            if volume.backend is not None:
-                self._index_backend(volume, volume.backend)
+    def _index(self, volume: ProtectedVolume, *, add: bool) -> None:
+        """Add a volume to every index, or remove it."""
+        if volume.claim is not None:
+            _put(self._claimed, volume.claim, volume, add=add)
+        elif is_available(volume.document):
+            _put(self._available, offered_class(volume.document), volume, add=add)
+        backend = volume.backend
+        if backend is None:
+            return
+        for location in backend.locations:
+            if add:
+                self._locations.add(location, volume)
+            else:
+                self._locations.discard(location, volume)
+        for identity in backend.named_attributes():
+            _put(self._attributes, identity, volume, add=add)
+        if backend.via == "csi":
+            count = self._drivers.pop(backend.driver, 0) + (1 if add else -1)
+            if count:
+                self._drivers[backend.driver] = count
 
-    def _index_backend(self, volume: ProtectedVolume, backend: Backend) -> None:
-        for key in backend.keys:
-            self._keys.setdefault(key, []).append(volume)
-        for space, path in backend.paths:
-            self._paths.setdefault(space, PathIndex()).add_literal(path, volume)
-        for identity in backend.identity():
-            self._attributes.setdefault(identity, []).append(volume)
+
+def _put(
+    index: dict[Any, dict[str, ProtectedVolume]], key: Any, volume: ProtectedVolume, *, add: bool
+) -> None:
+    if add:
+        index.setdefault(key, {})[volume.name] = volume
+        return
+    index[key].pop(volume.name, None)
+    if not index[key]:
+        del index[key]
 
 
 _OBJECTS = {
@@ -184,12 +220,8 @@ _OBJECTS = {
 }
 
 
-def _apart(backend: Backend, volume: ProtectedVolume) -> bool:
-    return volume.backend is not None and backend.apart(volume.backend)
-
-
 def _claim_of(document: Document) -> tuple[str, str] | None:
-    """Namespace and name of the claim a volume is bound to."""
+    """Return namespace and name of the claim that a volume is bound to."""
     reference = object_at(object_at(document, "spec", ""), "claimRef", "spec")
     namespace = text_at(reference, "namespace", "spec.claimRef")
     name = text_at(reference, "name", "spec.claimRef")

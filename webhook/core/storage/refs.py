@@ -21,6 +21,9 @@ class ProtectedRef:
 
 
 UNRESOLVED = "unresolved"
+# The storage of a volume that is not provably other storage.
+UNPROVEN = "unproven"
+_DOUBTS = frozenset({UNRESOLVED, UNPROVEN})
 
 ProtectedRefs: TypeAlias = "tuple[ProtectedRef, ...]"
 
@@ -33,11 +36,18 @@ def unresolved(detail: str) -> ProtectedRefs:
 def rerouted(refs: Iterable[ProtectedRef], via: str, detail: str = "") -> ProtectedRefs:
     """Return the references with another route; an unresolved reference keeps its reason."""
     return distinct(
-        [ref if ref.via == UNRESOLVED else ProtectedRef(ref.model, via, detail or ref.detail) for ref in refs]
+        [ref if ref.via in _DOUBTS else ProtectedRef(ref.model, via, detail or ref.detail) for ref in refs]
     )
 
 
-_DIRECTNESS = {"persistentVolumeClaim": 0, "persistentVolume": 1, "clone": 3, "snapshot": 4, UNRESOLVED: 5}
+_DIRECTNESS = {
+    "persistentVolumeClaim": 0,
+    "persistentVolume": 1,
+    "clone": 3,
+    "snapshot": 4,
+    UNPROVEN: 5,
+    UNRESOLVED: 6,
+}
 
 
 def distinct(refs: Sequence[ProtectedRef]) -> ProtectedRefs:
@@ -49,9 +59,18 @@ def distinct(refs: Sequence[ProtectedRef]) -> ProtectedRefs:
         existing = best.get(ref.model)
         if existing is None or _rank(ref) < _rank(existing):
             best[ref.model] = ref
-    if len(best) > 1 and UNKNOWN in best and best[UNKNOWN].via == UNRESOLVED:
+    if (
+        UNKNOWN in best
+        and best[UNKNOWN].via in _DOUBTS
+        and any(_settles(model, best[UNKNOWN]) for model in best)
+    ):
         del best[UNKNOWN]
     return tuple(sorted(best.values()))
+
+
+def _settles(model: Model, doubt: ProtectedRef) -> bool:
+    """Whether a known model makes a doubt irrelevant; a public one says nothing about storage that may be another's."""
+    return model != UNKNOWN and (doubt.via == UNRESOLVED or model.sensitivity != "public")
 
 
 def _rank(ref: ProtectedRef) -> tuple[int, str]:

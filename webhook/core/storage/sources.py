@@ -6,30 +6,35 @@ but the cluster's own objects, or nothing that outlives the pod, have no backend
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
 from webhook.core.kube.names import normal_path
-from webhook.core.storage.backends import NODE, REFERENCE, Backend, nfs_space, normal_host
-from webhook.core.storage.csidrivers import (
-    KNOWN_BY_SECRET,
-    cloud_export,
-    derived_attributes,
-    disk_space,
-    folds_case,
-    paths_of,
-)
+from webhook.core.storage.backends import Backend
+from webhook.core.storage.drivers import CsiVolume, Driver, driver_of, iscsi, nfs, redirected
+from webhook.core.storage.locations import NODE, Location, directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _HOSTNAME = "kubernetes.io/hostname"
 
 
-def backend_of(source: Mapping[str, Any], path: str) -> Backend | None:
-    """The backend a volume source names; None where it names none that outlives the pod.
+class _Source(NamedTuple):
+    """One volume source: the field that holds it, its value and place, and the volume's mount options."""
 
-    ``source`` is a PersistentVolume's spec or a pod's volume. Raises `MalformedObjectError`.
+    via: str
+    value: Mapping[str, Any]
+    path: str
+    options: tuple[str, ...]
+    inline: bool
+
+
+def backend_of(source: Mapping[str, Any], path: str, *, inline: bool = False) -> Backend | None:
+    """Return the backend that a volume source names; None where it names none that outlives the pod.
+
+    ``source`` is a PersistentVolume's spec or, ``inline``, a pod's volume. Raises `MalformedObjectError`.
     """
     for via, read in _READERS.items():
         value = source.get(via)
@@ -37,132 +42,229 @@ def backend_of(source: Mapping[str, Any], path: str) -> Backend | None:
             continue
         if not isinstance(value, dict):
             raise MalformedObjectError(f"{path}.{via}", "must be an object")
-        backend = read(via, value, f"{path}.{via}")
-        if backend.paths and backend.paths[0][0] == NODE and source.get("nodeAffinity") is not None:
-            return Backend(via, paths=backend.paths, nodes=_nodes(source, path))
+        options = () if inline else _options(source.get("mountOptions"), f"{path}.mountOptions")
+        backend = read(_Source(via, value, f"{path}.{via}", options, inline))
+        if via in _NODE_FIELDS and source.get("nodeAffinity") is not None:
+            return Backend(via, backend.locations, spaces=backend.spaces, nodes=_nodes(source, path))
         return backend
     return None
 
 
+_NODE_FIELDS = frozenset({"hostPath", "local"})
+
+
+def csi_locations(driver: str, handle: str, attributes: Mapping[str, str]) -> tuple[Location, ...]:
+    """Return the locations that a handle and attributes name, read as on a PersistentVolume and as inline."""
+    entry = driver_of(driver, attributes)
+    if entry is None:
+        return ()
+    values = {key.lower(): value for key, value in attributes.items()}
+    volumes = [CsiVolume(driver, handle, values)] if handle or values else []
+    if values and not handle:
+        volumes.append(CsiVolume(driver, "", values, inline=True))
+    return tuple(dict.fromkeys(place for volume in volumes for place in entry.read(volume)))
+
+
+def _options(value: Any, path: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise MalformedObjectError(path, "must be a list of strings")
+    return tuple(part for item in value for part in _split(item))
+
+
+def _split(text: str) -> list[str]:
+    return [part for part in re.split(r"[,\n]|\s+-", text) if part.strip()]
+
+
 def _nodes(source: Mapping[str, Any], path: str) -> frozenset[str] | None:
-    """The host names a volume is bound to, where every term names some."""
+    """Return the host names a volume is bound to, where every term names some."""
     required = object_at(object_at(source, "nodeAffinity", path), "required", f"{path}.nodeAffinity")
     names: set[str] = set()
-    terms = list_at(required, "nodeSelectorTerms", f"{path}.nodeAffinity.required")
-    for term in terms:
-        found = None
-        for expression in list_at(
-            term, "matchExpressions", f"{path}.nodeAffinity.required.nodeSelectorTerms"
-        ):
+    place = f"{path}.nodeAffinity.required"
+    for term in list_at(required, "nodeSelectorTerms", place):
+        hosts_of_term = None
+        for expression in list_at(term, "matchExpressions", f"{place}.nodeSelectorTerms"):
             values = expression.get("values")
-            if (expression.get("key"), expression.get("operator")) == (_HOSTNAME, "In") and isinstance(
-                values, list
-            ):
-                found = {value for value in values if isinstance(value, str)}
-        if not found:
+            is_host = (expression.get("key"), expression.get("operator")) == (_HOSTNAME, "In")
+            if is_host and isinstance(values, list):
+                hosts_of_term = {value for value in values if isinstance(value, str)}
+        if not hosts_of_term:
             return None
-        names |= found
+        names |= hosts_of_term
     return frozenset(names) or None
 
 
-def _node_path(via: str, value: Mapping[str, Any], path: str) -> Backend:
-    return Backend(via, paths=((NODE, normal_path(text_at(value, "path", path))),))
+def _backend(source: _Source, space: str, locations: Iterable[Location], **more: Any) -> Backend:
+    places = tuple(locations)
+    spaces = frozenset([space, *(place.space for place in places)]) - {NODE}
+    return Backend(source.via, places, spaces=spaces, inline=source.inline, **more)
 
 
-def _nfs(via: str, value: Mapping[str, Any], path: str) -> Backend:
-    server, directory = text_at(value, "server", path), normal_path(text_at(value, "path", path))
-    places = [(nfs_space(server), directory)]
-    cloud = cloud_export(normal_host(server), directory)
-    if cloud is None:
-        return Backend(via, paths=tuple(places))
-    places += [(f"{kind}:{host}", place) for kind, host, place in cloud.places]
-    return Backend(via, paths=tuple(places), driver=cloud.driver, attributes=cloud.attributes)
+def _node_path(source: _Source) -> Backend:
+    path = normal_path(text_at(source.value, "path", source.path))
+    return _backend(source, NODE, [Location(NODE, "", path)])
 
 
-def _cephfs(via: str, value: Mapping[str, Any], path: str) -> Backend:
+def _nfs(source: _Source) -> Backend:
+    server, path = (text_at(source.value, key, source.path) for key in ("server", "path"))
+    certain = bool(server) and not redirected(CsiVolume("", options=source.options), None)
+    return _backend(source, "nfs", nfs(server, path) if server else (), certain=certain)
+
+
+def _cephfs(source: _Source) -> Backend:
     # Any subset of a cluster's monitors reaches it, so the monitors cannot tell clusters apart.
-    return Backend(via, paths=(("cephfs", normal_path(text_at(value, "path", path))),))
+    volume = CsiVolume("", options=source.options)
+    name = volume.option("fs", "mds_namespace")
+    return _backend(
+        source, "cephfs", directory("cephfs", text_at(source.value, "path", source.path), name=name)
+    )
 
 
-def _disk(driver: str, *names: str, handle: str = "{}") -> Callable[[str, Mapping[str, Any], str], Backend]:
-    """A reader for sources whose few fields together name one disk, in any case and after any prefix path.
+def _rbd(source: _Source) -> Backend:
+    pool = text_at(source.value, "pool", source.path) or "rbd"
+    image = text_at(source.value, "image", source.path)
+    return _backend(source, "rbd", [Location("rbd", pool, normal_path(image))] if image else ())
 
-    Where the type moved to CSI, ``handle`` makes the volume handle it is translated to (k8s.io/csi-translation-lib).
+
+def _iscsi(source: _Source) -> Backend:
+    lun = _plain(source.value.get("lun"), f"{source.path}.lun")
+    return _backend(source, "iscsi", iscsi(text_at(source.value, "iqn", source.path), lun))
+
+
+def _disk(driver: str, space: str, name: str, handle: str = "{}") -> Callable[[_Source], Backend]:
+    """Return a reader for a source whose one field names a disk, in any case and after any prefix path.
+
+    The type moved to CSI, and ``handle`` makes the volume handle it is translated to (k8s.io/csi-translation-lib).
     """
-    space = disk_space(driver) or driver
 
-    def read(via: str, value: Mapping[str, Any], path: str) -> Backend:
-        texts = [_plain(value.get(name), f"{path}.{name}") for name in names]
-        parts = [text.rpartition("/")[2].lower() for text in texts]
-        return Backend(via, (_key(space, *parts),), driver=driver, handle=handle.format(texts[0]))
+    def read(source: _Source) -> Backend:
+        text = _plain(source.value.get(name), f"{source.path}.{name}")
+        disk = text.rpartition("/")[2].lower()
+        places = [Location(space, disk)] if disk else ()
+        return _backend(source, space, places, driver=driver, handle=handle.format(text))
 
     return read
 
 
-def _key(space: str, *parts: str) -> str:
-    return "\n".join((space, *parts))
-
-
-def _fc(via: str, value: Mapping[str, Any], path: str) -> Backend:
-    names, ids = value.get("targetWWNs") or [], value.get("wwids") or []
+def _fc(source: _Source) -> Backend:
+    names, ids = source.value.get("targetWWNs") or [], source.value.get("wwids") or []
     if not isinstance(names, list) or not isinstance(ids, list):
-        raise MalformedObjectError(path, "targetWWNs and wwids must be lists")
-    lun = _plain(value.get("lun"), f"{path}.lun")
-    keys = [_key("fc", _plain(name, path).lower(), lun) for name in names]
-    keys += [_key("fc", _plain(name, path).lower()) for name in ids]
-    return Backend(via, keys=tuple(keys))
+        raise MalformedObjectError(source.path, "targetWWNs and wwids must be lists")
+    lun = _plain(source.value.get("lun"), f"{source.path}.lun") or "0"
+    places = [Location("fc", _plain(name, source.path).lower(), f"/{lun}") for name in names]
+    places += [Location("fc-wwid", _plain(name, source.path).lower()) for name in ids]
+    return _backend(source, "fc", places)
 
 
-def _azure_file(via: str, value: Mapping[str, Any], path: str) -> Backend:
-    share = text_at(value, "shareName", path).lower()
-    return Backend(via, driver="file.csi.azure.com", attributes={"sharename": share})
+def _azure_file(source: _Source) -> Backend:
+    # The Secret holds the account.
+    share = text_at(source.value, "shareName", source.path).lower()
+    attributes = {"sharename": share}
+    return _backend(
+        source, "azfile", directory("azfile", share), driver="file.csi.azure.com", attributes=attributes
+    )
 
 
-def _flex(via: str, value: Mapping[str, Any], path: str) -> Backend:
-    options = _attributes(object_at(value, "options", path), f"{path}.options", fold=False)
-    return Backend(via, driver=f"flex:{text_at(value, 'driver', path)}", attributes=options)
+def _flex(source: _Source) -> Backend:
+    driver = f"flex:{text_at(source.value, 'driver', source.path)}"
+    options = _attributes(object_at(source.value, "options", source.path), f"{source.path}.options")[0]
+    return _backend(source, driver, (), driver=driver, attributes=options, listed=False, certain=False)
 
 
 _COSMETIC = frozenset({"fsType", "readOnly", "secretRef", "user", "group"})
 
 
-def _generic(via: str, value: Mapping[str, Any], path: str) -> Backend:
+def _generic(source: _Source) -> Backend:
     parts = sorted(
-        f"{name}={_plain(item, f'{path}.{name}')}"
-        for name, item in value.items()
+        f"{name}={_plain(item, f'{source.path}.{name}')}"
+        for name, item in source.value.items()
         if name not in _COSMETIC and not isinstance(item, (dict, list, bool))
     )
-    return Backend(via, keys=(_key(via, *parts),))
+    return _backend(source, source.via, [Location(source.via, "\n".join(parts))], certain=False)
 
 
-def _csi(via: str, value: Mapping[str, Any], path: str) -> Backend:
-    driver, handle = text_at(value, "driver", path), text_at(value, "volumeHandle", path)
-    fold = folds_case(driver)
-    if fold:
-        handle = handle.lower()
+def _csi(source: _Source) -> Backend:
+    value, path = source.value, source.path
+    driver = text_at(value, "driver", path)
+    handle = "" if source.inline else text_at(value, "volumeHandle", path)
     raw = object_at(value, "volumeAttributes", path)
-    attributes = derived_attributes(driver, handle, _attributes(raw, f"{path}.volumeAttributes", fold=fold))
-    keys = [_key("csi", driver, handle)] if handle else []
-    space = disk_space(driver)
-    if space is not None and handle:
-        keys.append(_key(space, handle.rpartition("/")[2].lower()))
-    places = tuple(
-        (f"{kind}:{normal_host(host)}" if host else kind, normal_path(place))
-        for kind, host, place in paths_of(driver, handle, attributes)
+    variants = _attributes(raw, f"{path}.volumeAttributes")
+    entry = driver_of(driver, variants[0])
+    volumes = [_csi_volume(source, driver, handle, attributes) for attributes in variants]
+    places = list(dict.fromkeys(_locations(volumes, entry)))
+    images = tuple(reference for volume in volumes for reference in _images(volume, entry))
+    certain = entry is not None and len(variants) == 1 and bool(places or images)
+    certain = certain and not any(redirected(volume, entry) for volume in volumes)
+    if handle:
+        # The kubelet knows a volume by driver and handle, and mounts it once on a node.
+        places.append(
+            Location(f"csi:{driver}", handle.lower() if entry is not None and entry.folds_case else handle)
+        )
+    attributes = variants[0]
+    if entry is not None and entry.folds_case:
+        handle, attributes = handle.lower(), {key: item.lower() for key, item in attributes.items()}
+    return Backend(
+        source.via,
+        tuple(places),
+        driver,
+        handle,
+        attributes,
+        frozenset(entry.spaces if entry is not None else ()) - {NODE},
+        images=images,
+        inline=source.inline,
+        listed=entry is not None,
+        certain=certain,
     )
-    if driver in KNOWN_BY_SECRET:
-        secret = object_at(value, "nodePublishSecretRef", path)
-        attributes[REFERENCE] = f"{_plain(secret.get('namespace'), path)}/{_plain(secret.get('name'), path)}"
-    return Backend(via, tuple(keys), places, driver, handle, attributes, by_attributes=not places)
 
 
-def _attributes(raw: Mapping[str, Any], path: str, *, fold: bool) -> dict[str, str]:
-    found = {}
+def _csi_volume(source: _Source, driver: str, handle: str, attributes: Mapping[str, str]) -> CsiVolume:
+    options = source.options + tuple(
+        part for name in _OPTION_ATTRIBUTES for part in _split(attributes.get(name, ""))
+    )
+    secret = object_at(source.value, "nodePublishSecretRef", source.path)
+    namespace, name = (_plain(secret.get(key), source.path) for key in ("namespace", "name"))
+    return CsiVolume(
+        driver, handle, attributes, source.inline, options, f"{namespace}/{name}" if name else ""
+    )
+
+
+_OPTION_ATTRIBUTES = (
+    "mountoptions",
+    "otheropts",
+    "mountflags",
+    "options",
+    "kernelmountoptions",
+    "fusemountoptions",
+)
+
+
+def _locations(volumes: list[CsiVolume], entry: Driver | None) -> Iterator[Location]:
+    for volume in volumes:
+        if entry is not None:
+            yield from entry.read(volume)
+
+
+def _images(volume: CsiVolume, entry: Driver | None) -> Iterator[str]:
+    if entry is not None and entry.images is not None:
+        reference = entry.images(volume)
+        if reference:
+            yield reference
+
+
+def _attributes(raw: Mapping[str, Any], path: str) -> list[dict[str, str]]:
+    """Return the attributes with keys in lower case; twice where a key occurs in two spellings with two values.
+
+    Some drivers read one spelling, others the one that comes last: either may count.
+    """
+    first: dict[str, str] = {}
+    last: dict[str, str] = {}
     for key, value in raw.items():
         if not isinstance(value, str):
             raise MalformedObjectError(f"{path}.{key}", "must be a string")
-        found[key.lower()] = value.lower() if fold else value
-    return found
+        first.setdefault(key.strip().lower(), value)
+        last[key.strip().lower()] = value
+    return [first] if first == last else [first, last]
 
 
 def _plain(value: Any, path: str) -> str:
@@ -173,23 +275,23 @@ def _plain(value: Any, path: str) -> str:
     return str(value)
 
 
-_READERS: dict[str, Callable[[str, Mapping[str, Any], str], Backend]] = {
+_READERS: dict[str, Callable[[_Source], Backend]] = {
     "csi": _csi,
     "nfs": _nfs,
     "hostPath": _node_path,
     "local": _node_path,
     "cephfs": _cephfs,
-    "awsElasticBlockStore": _disk("ebs.csi.aws.com", "volumeID"),
+    "awsElasticBlockStore": _disk("ebs.csi.aws.com", "ebs", "volumeID"),
     "gcePersistentDisk": _disk(
-        "pd.csi.storage.gke.io", "pdName", handle="projects/UNSPECIFIED/zones/UNSPECIFIED/disks/{}"
+        "pd.csi.storage.gke.io", "pd", "pdName", "projects/UNSPECIFIED/zones/UNSPECIFIED/disks/{}"
     ),
-    "azureDisk": _disk("disk.csi.azure.com", "diskURI"),
+    "azureDisk": _disk("disk.csi.azure.com", "azuredisk", "diskURI"),
     "azureFile": _azure_file,
-    "cinder": _disk("cinder.csi.openstack.org", "volumeID"),
-    "portworxVolume": _disk("pxd.portworx.com", "volumeID"),
-    "vsphereVolume": _disk("csi.vsphere.vmware.com", "volumePath"),
-    "iscsi": _disk("iscsi", "iqn", "lun"),
-    "rbd": _disk("rbd", "pool", "image"),
+    "cinder": _disk("cinder.csi.openstack.org", "cinder", "volumeID"),
+    "portworxVolume": _disk("pxd.portworx.com", "portworx", "volumeID"),
+    "vsphereVolume": _disk("csi.vsphere.vmware.com", "vsphere", "volumePath"),
+    "iscsi": _iscsi,
+    "rbd": _rbd,
     "fc": _fc,
     "flexVolume": _flex,
     "glusterfs": _generic,

@@ -1,53 +1,147 @@
-"""Workload kinds that make their pods from parts: KServe, Argo, the Kubeflow trainer.
+"""Readers for workload kinds that assemble their pods from parts: KServe, Argo Workflows, the Kubeflow trainer, Ray.
 
-A reader puts the parts together the way their controllers do, as far as the object alone tells. It may leave out what
-only the controller knows: the pods that come of it are judged again themselves.
+A reader combines the parts as the kind's controller does, as far as the object and its references show. It may omit
+parts that only the controller knows: the resulting pods are evaluated again themselves. For example, a Workflow
+with ``workflowTemplateRef`` yields the pods of the WorkflowTemplate under the Workflow's own service account.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from webhook.core.kube.fields import MalformedObjectError, join, list_at, object_at, text_at
+from webhook.core.workloads.addresses import volumes_of
+from webhook.core.workloads.operator_readers import OPERATOR_READERS
+from webhook.core.workloads.parts import AssembledPod, member, pod_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from webhook.core.kube.fields import Document
+    from webhook.core.workloads.references import References
+
+# A template may call a template of another object, which may call a further one.
+_MAX_CALLS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class MadePod:
-    """A pod put together from parts. ``path`` is where the parts stand, ``claims`` are (spec, name) by volume."""
-
-    path: str
-    pod: Document
-    claims: Mapping[str, tuple[Document, str]] = field(default_factory=dict)
-    opaque: tuple[str, ...] = ()
+def _metadata(document: Document, key: str) -> str:
+    return text_at(object_at(document, "metadata", ""), key, "metadata")
 
 
-def _train_job(document: Document) -> Iterator[MadePod]:
-    """The trainer and the initializers, whose settings are laid over the containers of a training runtime."""
+# Kubeflow trainer v2
+
+
+def _train_job(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    """The trainer, initializers and patches, and the pods of the runtime that they are applied to."""
     spec = object_at(document, "spec", "")
+    patches = list(_train_patches(spec))
+    account = next((name for _, patch in patches if (name := _account_of(patch))), "")
+    runtime, unresolved = _train_runtime(spec, document, references)
     trainer = object_at(spec, "trainer", "spec")
+    container = {
+        **_only(trainer, "image", "env", "command", "args"),
+        "resources": trainer.get("resourcesPerNode"),
+    }
+    for path, template in runtime:
+        pod_spec = object_at(template, "spec", path)
+        for _, patch in patches:
+            pod_spec = _overlaid(pod_spec, patch)
+        containers = [
+            {**part, **{key: value for key, value in container.items() if value is not None}}
+            if part.get("name") in _TRAINER_CONTAINERS
+            else part
+            for part in list_at(pod_spec, "containers", path)
+        ]
+        metadata = object_at(template, "metadata", path)
+        yield AssembledPod(path, {"metadata": metadata, "spec": {**pod_spec, "containers": containers}})
+    for path, patch in patches:
+        yield AssembledPod(path, {"metadata": {}, "spec": patch}, partial=True, unresolved=unresolved)
     if trainer:
-        container = {
-            "name": "node",
-            **_only(trainer, "image", "env"),
-            "resources": trainer.get("resourcesPerNode"),
-        }
-        yield MadePod("spec.trainer", _pod({"containers": [container]}))
+        pod = _with_account({"containers": [{"name": "node", **container}]}, account)
+        yield AssembledPod("spec.trainer", pod_of(pod), partial=True, unresolved=unresolved)
     initializers = object_at(spec, "initializer", "spec")
     for part in ("dataset", "model"):
         settings = object_at(initializers, part, "spec.initializer")
         if settings:
             place = f"spec.initializer.{part}"
-            container = {"name": f"{part}-initializer", **_only(settings, "env")}
-            spec_of_pod: Document = {"containers": [container]}
-            spec_of_pod["volumes"] = _storage_volumes([text_at(settings, "storageUri", place)])
-            yield MadePod(place, _pod(spec_of_pod))
+            pod = {
+                "containers": [{"name": f"{part}-initializer", **_only(settings, "env")}],
+                "volumes": volumes_of([text_at(settings, "storageUri", place)]),
+            }
+            yield AssembledPod(place, pod_of(_with_account(pod, account)), partial=True)
 
+
+_TRAINER_CONTAINERS = frozenset({"node", "trainer", "launcher"})
+
+
+def _train_patches(spec: Document) -> Iterator[tuple[str, Document]]:
+    """The pod specs that are laid over the runtime's; the two older names came before runtimePatches."""
+    for index, patch in enumerate(list_at(spec, "podSpecOverrides", "spec")):
+        yield f"spec.podSpecOverrides[{index}]", patch
+    for index, patch in enumerate(list_at(spec, "podTemplateOverrides", "spec")):
+        path = f"spec.podTemplateOverrides[{index}]"
+        body = object_at(patch, "spec", path)
+        if body:
+            yield f"{path}.spec", body
+    for index, patch in enumerate(list_at(spec, "runtimePatches", "spec")):
+        path = f"spec.runtimePatches[{index}].trainingRuntimeSpec"
+        runtime = object_at(patch, "trainingRuntimeSpec", f"spec.runtimePatches[{index}]")
+        for place, template in _replicated_jobs(runtime, path):
+            yield f"{place}.spec", object_at(template, "spec", place)
+
+
+def _train_runtime(
+    spec: Document, document: Document, references: References | None
+) -> tuple[list[tuple[str, Document]], tuple[str, ...]]:
+    reference = object_at(spec, "runtimeRef", "spec")
+    name = text_at(reference, "name", "spec.runtimeRef")
+    if not name or references is None:
+        return [], ()
+    kind = text_at(reference, "kind", "spec.runtimeRef") or "ClusterTrainingRuntime"
+    namespace = "" if kind.startswith("Cluster") else _metadata(document, "namespace")
+    group = text_at(reference, "apiGroup", "spec.runtimeRef") or "trainer.kubeflow.org"
+    runtime = references.get(f"{kind}.{group}", namespace, name)
+    if runtime is None:
+        return [], (f"{kind} {name}",)
+    return list(_replicated_jobs(object_at(runtime, "spec", ""), "spec.runtimeRef")), ()
+
+
+def _replicated_jobs(runtime: Document, path: str) -> Iterator[tuple[str, Document]]:
+    """The pod templates of a runtime's JobSet."""
+    jobs = object_at(object_at(runtime, "template", path), "spec", path)
+    for index, job in enumerate(list_at(jobs, "replicatedJobs", path)):
+        place = f"{path}.template.spec.replicatedJobs[{index}]"
+        template = object_at(object_at(object_at(job, "template", place), "spec", place), "template", place)
+        if template:
+            yield f"{place}.template.spec.template", template
+
+
+def _overlaid(base: Document, patch: Document) -> Document:
+    """A pod spec under another one: lists are merged by name, other fields replaced."""
+    merged = {**base}
+    for key, value in patch.items():
+        if isinstance(value, list) and isinstance(merged.get(key), list):
+            merged[key] = _merged(merged[key], value)
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def _merged(base: list[Any], patch: list[Any]) -> list[Any]:
+    named = {
+        item["name"]: item for item in base if isinstance(item, dict) and isinstance(item.get("name"), str)
+    }
+    rest = [item for item in base if not (isinstance(item, dict) and isinstance(item.get("name"), str))]
+    for item in patch:
+        name = item.get("name") if isinstance(item, dict) else None
+        if isinstance(name, str):
+            named[name] = {**named.get(name, {}), **item}
+        else:
+            rest.append(item)
+    return [*named.values(), *rest]
+
+
+# KServe
 
 _FRAMEWORKS = (
     "model",
@@ -69,7 +163,7 @@ _FRAMEWORKS = (
 )
 
 
-def _inference_service(document: Document) -> Iterator[MadePod]:
+def _inference_service(document: Document, references: References | None) -> Iterator[AssembledPod]:
     """KServe v1beta1: each component is a pod spec, and a framework in it is one more container."""
     inherited = object_at(object_at(document, "metadata", ""), "annotations", "metadata")
     spec = object_at(document, "spec", "")
@@ -82,53 +176,182 @@ def _inference_service(document: Document) -> Iterator[MadePod]:
         addresses = [
             text_at(item, "uri", f"{path}.storageUris") for item in list_at(component, "storageUris", path)
         ]
+        runtime: Document = {}
+        partial = False
+        unresolved: tuple[str, ...] = ()
         for framework in _FRAMEWORKS:
             container = object_at(component, framework, path)
             if container:
                 addresses.append(text_at(container, "storageUri", f"{path}.{framework}"))
                 containers.append({"name": "kserve-container", **container})
-        volumes = [*list_at(component, "volumes", path), *_storage_volumes(addresses)]
+                runtime, unresolved = _serving_runtime(container, f"{path}.{framework}", document, references)
+                partial = not runtime
+        volumes = [*list_at(component, "volumes", path), *volumes_of(addresses)]
         annotations = {**inherited, **object_at(component, "annotations", path)}
-        yield MadePod(path, _pod({**component, "containers": containers, "volumes": volumes}, annotations))
+        pod = {**component, "containers": containers, "volumes": volumes}
+        if runtime:
+            pod = _overlaid(_only(runtime, *_RUNTIME_FIELDS), pod)
+        # KServe leaves the field empty where the component does, and the API server fills in "default".
+        pod.setdefault("serviceAccountName", "default")
+        yield AssembledPod(path, pod_of(pod, annotations), partial=partial, unresolved=unresolved)
         worker = object_at(component, "workerSpec", path)
         if worker:
-            yield MadePod(f"{path}.workerSpec", _pod(worker, annotations))
+            yield AssembledPod(f"{path}.workerSpec", pod_of(worker, annotations), partial=partial)
 
 
-def _llm_inference_service(document: Document) -> Iterator[MadePod]:
-    """What a KServe LLM service mounts for its model and adapters, besides its pod specs."""
-    model = object_at(object_at(document, "spec", ""), "model", "spec")
-    adapters = list_at(object_at(model, "lora", "spec.model"), "adapters", "spec.model.lora")
-    volumes = _storage_volumes([text_at(part, "uri", "spec.model") for part in (model, *adapters)])
-    if volumes:
-        yield MadePod("spec.model", _pod({"volumes": volumes}))
+_RUNTIME_FIELDS = (
+    "containers", "volumes", "nodeSelector", "affinity", "tolerations", "imagePullSecrets", "hostIPC",
+)  # fmt: skip
 
 
-def _workflow(document: Document) -> Iterator[MadePod]:
-    """Argo Workflow, WorkflowTemplate and ClusterWorkflowTemplate."""
-    name = text_at(object_at(document, "metadata", ""), "name", "metadata")
-    yield from _workflow_spec(object_at(document, "spec", ""), "spec", name)
+def _serving_runtime(
+    container: Document, path: str, document: Document, references: References | None
+) -> tuple[Document, tuple[str, ...]]:
+    """The spec of the runtime that a framework names; without a name the controller chooses one."""
+    name = text_at(container, "runtime", path)
+    if not name or references is None:
+        return {}, ()
+    runtime = references.get("ServingRuntime.serving.kserve.io", _metadata(document, "namespace"), name)
+    if runtime is None:
+        runtime = references.get("ClusterServingRuntime.serving.kserve.io", "", name)
+    if runtime is None:
+        return {}, (f"ServingRuntime {name}",)
+    return object_at(runtime, "spec", ""), ()
 
 
-def _cron_workflow(document: Document) -> Iterator[MadePod]:
+# Where an LLM service keeps the pod specs of its roles; those that load the model come first.
+_LLM_MODEL_ROLES = (("template",), ("worker",), ("prefill", "template"), ("prefill", "worker"))
+_LLM_ROLES = (
+    *_LLM_MODEL_ROLES,
+    ("router", "scheduler", "template"),
+    ("router", "scheduler", "tokenizer", "template"),
+)
+_KSERVE_NAMESPACE = "kserve"
+
+
+def _llm_inference_service(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    """Each role with the volumes of the model and adapters, over the base configurations that the service names."""
+    own = object_at(document, "spec", "")
+    bases, unresolved = _llm_bases(own, document, references)
+    specs = [*bases, own]
+    addresses: list[Any] = []
+    for spec in specs:
+        model = object_at(spec, "model", "spec")
+        adapters = list_at(object_at(model, "lora", "spec.model"), "adapters", "spec.model.lora")
+        addresses += [text_at(part, "uri", "spec.model") for part in (model, *adapters)]
+    volumes = volumes_of(addresses)
+    mounted = False
+    for role in _LLM_ROLES:
+        path = ".".join(("spec", *role))
+        pod: Document = {}
+        for spec in specs:
+            pod = _overlaid(pod, _nested(spec, role))
+        if not pod:
+            continue
+        if role in _LLM_MODEL_ROLES and volumes:
+            mounted = True
+            pod = {**pod, "volumes": [*list_at(pod, "volumes", path), *volumes]}
+        yield AssembledPod(path, pod_of(pod), partial=True, unresolved=unresolved)
+    if volumes and not mounted:
+        yield AssembledPod("spec.model", pod_of({"volumes": volumes}), partial=True, unresolved=unresolved)
+
+
+def _llm_bases(
+    spec: Document, document: Document, references: References | None
+) -> tuple[list[Document], tuple[str, ...]]:
+    bases, missing = [], []
+    for reference in list_at(spec, "baseRefs", "spec"):
+        name = text_at(reference, "name", "spec.baseRefs")
+        if not name or references is None:
+            continue
+        kind = "LLMInferenceServiceConfig.serving.kserve.io"
+        base = references.get(kind, _metadata(document, "namespace"), name)
+        if base is None:
+            base = references.get(kind, _KSERVE_NAMESPACE, name)
+        if base is None:
+            missing.append(f"LLMInferenceServiceConfig {name}")
+        else:
+            bases.append(object_at(base, "spec", ""))
+    return bases, tuple(missing)
+
+
+def _nested(value: Document, steps: tuple[str, ...]) -> Document:
+    path = "spec"
+    for step in steps:
+        value, path = object_at(value, step, path), f"{path}.{step}"
+    return value
+
+
+# Ray
+
+
+def _ray_job(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    """The pods of the cluster that a job without its own cluster runs in: its entrypoint runs under their account."""
+    yield from _ray_selected(object_at(document, "spec", ""), "spec", document, references)
+
+
+def _ray_cron_job(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    spec = object_at(object_at(document, "spec", ""), "jobTemplate", "spec")
+    yield from _ray_selected(spec, "spec.jobTemplate", document, references)
+
+
+def _ray_selected(
+    spec: Document, path: str, document: Document, references: References | None
+) -> Iterator[AssembledPod]:
+    selector, place = object_at(spec, "clusterSelector", path), f"{path}.clusterSelector"
+    name = text_at(selector, "ray.io/cluster", place) if selector else ""
+    if not name or references is None:
+        return
+    cluster = references.get("RayCluster.ray.io", _metadata(document, "namespace"), name)
+    if cluster is None:
+        yield AssembledPod(place, pod_of({}), partial=True, unresolved=(f"RayCluster {name}",))
+        return
+    body = object_at(cluster, "spec", "")
+    groups = [object_at(body, "headGroupSpec", "spec"), *list_at(body, "workerGroupSpecs", "spec")]
+    for number, group in enumerate(groups):
+        template = object_at(group, "template", "spec")
+        if template:
+            yield AssembledPod(f"{place}[{number}]", template)
+
+
+# Argo Workflows
+
+
+def _workflow(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    yield from _workflow_spec(document, object_at(document, "spec", ""), "spec", references, partial=False)
+
+
+def _workflow_template(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    """WorkflowTemplate and ClusterWorkflowTemplate: a Workflow that uses it may name the service account."""
+    yield from _workflow_spec(document, object_at(document, "spec", ""), "spec", references, partial=True)
+
+
+def _cron_workflow(document: Document, references: References | None) -> Iterator[AssembledPod]:
     spec = object_at(object_at(document, "spec", ""), "workflowSpec", "spec")
-    yield from _workflow_spec(
-        spec, "spec.workflowSpec", text_at(object_at(document, "metadata", ""), "name", "")
-    )
+    yield from _workflow_spec(document, spec, "spec.workflowSpec", references, partial=False)
 
 
-def _workflow_spec(spec: Document, path: str, name: str) -> Iterator[MadePod]:
+def _workflow_spec(
+    document: Document, spec: Document, path: str, references: References | None, *, partial: bool
+) -> Iterator[AssembledPod]:
     """One pod for each template that runs containers; the workflow's own settings are under each of them."""
+    name, namespace = _metadata(document, "name"), _metadata(document, "namespace")
+    spec, unresolved = _with_workflow_template(spec, path, namespace, references)
     claims = {}
     for claim in list_at(spec, "volumeClaimTemplates", path):
         place = f"{path}.volumeClaimTemplates"
         volume = text_at(object_at(claim, "metadata", place), "name", place)
         claims[volume] = (object_at(claim, "spec", place), f"{name}-{volume}")
     defaults = object_at(spec, "templateDefaults", path)
-    for place, written in _workflow_templates(spec, path):
-        template = {**defaults, **written}
+    calls = _Calls(namespace, references)
+    templates = [*_workflow_templates(spec, path, calls), *calls.templates()]
+    missing = (*unresolved, *calls.unresolved)
+    count = 0
+    for place, body in templates:
+        template = {**defaults, **body}
         if _STRUCTURAL.intersection(template) and not _RUNNING.intersection(template):
             continue
+        count += 1
         pod_spec = _workflow_pod(spec, template, path, place)
         metadata = {**object_at(spec, "podMetadata", path), **object_at(template, "metadata", place)}
         opaque = [
@@ -136,26 +359,103 @@ def _workflow_spec(spec: Document, path: str, name: str) -> Iterator[MadePod]:
             for where, owner in ((path, spec), (place, template))
             if text_at(owner, "podSpecPatch", where)
         ]
-        yield MadePod(place, {"metadata": metadata, "spec": pod_spec}, claims, tuple(opaque))
+        yield AssembledPod(
+            place,
+            {"metadata": metadata, "spec": pod_spec},
+            claims,
+            tuple(opaque),
+            partial,
+            unresolved=missing,
+        )
+    if not count and (missing or partial):
+        # The templates are unknown; the account and the volumes are not.
+        pod = {"metadata": object_at(spec, "podMetadata", path), "spec": _workflow_pod(spec, {}, path, path)}
+        yield AssembledPod(path, pod, claims, partial=True, unresolved=missing)
 
 
-def _workflow_templates(spec: Document, path: str) -> Iterator[tuple[str, Document]]:
-    """Every template, those written inline in steps and tasks included."""
+def _with_workflow_template(
+    spec: Document, path: str, namespace: str, references: References | None
+) -> tuple[Document, tuple[str, ...]]:
+    """A workflow's spec over that of the template it is made from; the workflow's own fields take precedence."""
+    reference = object_at(spec, "workflowTemplateRef", path)
+    name = text_at(reference, "name", f"{path}.workflowTemplateRef")
+    if not name or references is None:
+        return spec, ()
+    document = _workflow_template_object(reference, name, namespace, references)
+    if document is None:
+        return spec, (f"WorkflowTemplate {name}",)
+    return _overlaid(object_at(document, "spec", ""), spec), ()
+
+
+def _workflow_template_object(
+    reference: Document, name: str, namespace: str, references: References
+) -> Document | None:
+    if reference.get("clusterScope") is True:
+        return references.get("ClusterWorkflowTemplate.argoproj.io", "", name)
+    return references.get("WorkflowTemplate.argoproj.io", namespace, name)
+
+
+class _Calls:
+    """The templates of other objects that steps and tasks call, each once."""
+
+    def __init__(self, namespace: str, references: References | None) -> None:
+        self.unresolved: list[str] = []
+        self._namespace = namespace
+        self._references = references
+        self._pending: dict[tuple[str, str, bool], Document] = {}
+        self._visited: set[tuple[str, str, bool]] = set()
+
+    def note(self, reference: Document, path: str) -> None:
+        """Remember a templateRef."""
+        name, template = text_at(reference, "name", path), text_at(reference, "template", path)
+        key = (name, template, reference.get("clusterScope") is True)
+        if name and key not in self._visited:
+            self._pending[key] = reference
+
+    def templates(self) -> Iterator[tuple[str, Document]]:
+        """The templates called, and those that they call in turn."""
+        while self._pending and self._references is not None:
+            key, reference = self._pending.popitem()
+            self._visited.add(key)
+            if len(self._visited) > _MAX_CALLS:
+                raise MalformedObjectError("spec.templates", f"call more than {_MAX_CALLS} other templates")
+            name, template, _ = key
+            document = _workflow_template_object(reference, name, self._namespace, self._references)
+            if document is None:
+                self.unresolved.append(f"WorkflowTemplate {name}")
+                continue
+            path = f"templateRef({name})"
+            for place, body in _workflow_templates(object_at(document, "spec", ""), path, self):
+                if not template or body.get("name") in (template, None):
+                    yield place, body
+
+
+def _workflow_templates(spec: Document, path: str, calls: _Calls) -> Iterator[tuple[str, Document]]:
+    """Every template, including those inline in steps and tasks; calls of other objects' templates are noted."""
     for index, template in enumerate(list_at(spec, "templates", path)):
         place = f"{path}.templates[{index}]"
         yield place, template
         for number, group in enumerate(_list(template, "steps", place)):
             if not isinstance(group, list):
                 raise MalformedObjectError(f"{place}.steps[{number}]", "must be a list")
-            yield from _inline({"steps": group}, f"{place}.steps[{number}]")
-        yield from _inline({"steps": object_at(template, "dag", place).get("tasks")}, f"{place}.dag.tasks")
+            yield from _inline({"steps": group}, f"{place}.steps[{number}]", calls)
+        yield from _inline(
+            {"steps": object_at(template, "dag", place).get("tasks")}, f"{place}.dag.tasks", calls
+        )
+    for key in ("hooks",):
+        for name, hook in object_at(spec, key, path).items():
+            if isinstance(hook, dict):
+                calls.note(member(hook, "templateRef"), f"{path}.{key}.{name}")
 
 
-def _inline(holder: Document, path: str) -> Iterator[tuple[str, Document]]:
+def _inline(holder: Document, path: str, calls: _Calls) -> Iterator[tuple[str, Document]]:
     for index, step in enumerate(list_at(holder, "steps", path)):
         template = object_at(step, "inline", f"{path}[{index}]")
         if template:
             yield f"{path}[{index}].inline", template
+        reference = object_at(step, "templateRef", f"{path}[{index}]")
+        if reference:
+            calls.note(reference, f"{path}[{index}].templateRef")
 
 
 def _list(parent: Document, key: str, path: str) -> list[Any]:
@@ -216,37 +516,29 @@ def _workflow_pod(spec: Document, template: Document, path: str, place: str) -> 
     }
 
 
-def _storage_volumes(addresses: list[str]) -> list[Document]:
-    """The volumes KServe mounts for ``pvc://claim/path`` and ``oci://image`` addresses; others are downloaded."""
-    volumes: list[Document] = []
-    for address in dict.fromkeys(addresses):
-        scheme, separator, rest = address.partition("://")
-        if not separator:
-            continue
-        name = f"storage-{len(volumes)}"
-        if scheme.lower() == "pvc":
-            claim = {"claimName": rest.partition("/")[0], "readOnly": True}
-            volumes.append({"name": name, "persistentVolumeClaim": claim})
-        elif scheme.lower() == "oci":
-            volumes.append({"name": name, "image": {"reference": rest}})
-    return volumes
+def _account_of(spec: Document) -> str:
+    name = spec.get("serviceAccountName") or spec.get("serviceAccount")
+    return name if isinstance(name, str) else ""
 
 
-def _pod(spec: Document, annotations: Document | None = None) -> Document:
-    return {"metadata": {"annotations": annotations or {}}, "spec": spec}
+def _with_account(spec: Document, account: str) -> Document:
+    return {**spec, "serviceAccountName": account} if account else spec
 
 
 def _only(source: Document, *keys: str) -> dict[str, Any]:
     return {key: source[key] for key in keys if key in source}
 
 
-READERS: dict[str, Callable[[Document], Iterator[MadePod]]] = {
+READERS: dict[str, Callable[[Document, References | None], Iterator[AssembledPod]]] = {
     "TrainJob.trainer.kubeflow.org": _train_job,
     "InferenceService.serving.kserve.io": _inference_service,
     "LLMInferenceService.serving.kserve.io": _llm_inference_service,
     "LLMInferenceServiceConfig.serving.kserve.io": _llm_inference_service,
+    "RayJob.ray.io": _ray_job,
+    "RayCronJob.ray.io": _ray_cron_job,
     "Workflow.argoproj.io": _workflow,
-    "WorkflowTemplate.argoproj.io": _workflow,
-    "ClusterWorkflowTemplate.argoproj.io": _workflow,
+    "WorkflowTemplate.argoproj.io": _workflow_template,
+    "ClusterWorkflowTemplate.argoproj.io": _workflow_template,
     "CronWorkflow.argoproj.io": _cron_workflow,
+    **OPERATOR_READERS,
 }

@@ -246,14 +246,14 @@ def test_a_session_without_a_credential_id_can_be_refused(cluster, story):
 def test_an_approver_cannot_ask_through_a_service_account_they_control(cluster, story):
     bot = "system:serviceaccount:ci:bot"
     assert cluster.codes(story.request(), user=bot) == [codes.SERVICE_ACCOUNT_REQUEST]
-    cluster.settings = AccessSettings(machine_requesters=[bot])
+    cluster.settings = AccessSettings(service_account_requesters=[bot])
     assert cluster.create(story.request(), user=bot) == ()
 
 
 def test_a_listed_service_account_may_approve(cluster, story):
     bot = "system:serviceaccount:ci:bot"
     cluster.requests = [story.request()]
-    cluster.settings = AccessSettings(machine_approvers=[bot])
+    cluster.settings = AccessSettings(service_account_approvers=[bot])
     assert cluster.approve(by=bot) == ()
 
 

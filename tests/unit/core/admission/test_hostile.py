@@ -5,7 +5,7 @@ import pytest
 
 from webhook.core.admission.provider import FetchedData
 from webhook.core.admission.validate import validate
-from webhook.core.kube.review import BadReviewError, RefusedReviewError, parse_review
+from webhook.core.kube.review import BadReviewError, UnsafeReviewError, parse_review
 
 RULES = [
     {"expression": "object.spec.containers.all(c, c.image.startsWith('registry.example.com/'))"},
@@ -93,12 +93,12 @@ def test_judged(review, snapshot_of, policy_of, atlas, now):
 
 @pytest.mark.parametrize("review", REFUSED.values(), ids=REFUSED)
 def test_refused_with_its_uid(review):
-    with pytest.raises(RefusedReviewError) as caught:
+    with pytest.raises(UnsafeReviewError) as caught:
         parse_review(review)
     assert caught.value.uid == "1f0c"
 
 
 @pytest.mark.parametrize("review", NO_REVIEW.values(), ids=NO_REVIEW)
 def test_no_review_at_all(review):
-    with pytest.raises((BadReviewError, RefusedReviewError)):
+    with pytest.raises((BadReviewError, UnsafeReviewError)):
         parse_review(review)

@@ -172,7 +172,7 @@ def test_a_native_policy_and_its_binding_may_come_in_any_order_and_change(builde
         return [finding.message for finding in verdict.denials]
 
     builder.put(BINDING)
-    assert "there is no ValidatingAdmissionPolicy native" in builder.snapshot().problems.values()
+    assert "ValidatingAdmissionPolicy native does not exist" in builder.snapshot().problems.values()
     assert messages() == []
     key = builder.put(NATIVE)
     assert builder.snapshot().problems == {}

@@ -1,7 +1,17 @@
 import pytest
 
 from webhook.api.config import Settings
-from webhook.core.admission.subject import service_account_of, subject_of, written_by_controller
+from webhook.core.admission.subject import service_account_of
+from webhook.core.admission.subject import subject_of as subject_with
+from webhook.core.kube.objects import Lookup, ObjectStore
+from webhook.core.workloads.templates import WorkloadTable
+
+TABLE = WorkloadTable()
+
+
+def subject_of(request, pod, settings):
+    return subject_with(request, pod, settings, TABLE, Lookup(ObjectStore(complete=True)))
+
 
 CONTROLLER = {"username": "system:serviceaccount:kube-system:replicaset-controller", "groups": []}
 OWNED = [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "1", "controller": True}]
@@ -41,13 +51,14 @@ def test_a_controller_that_makes_an_orphan_is_judged_itself(request_of, pod_of, 
     pod = pod_of()
     if owners is not None:
         pod["metadata"]["ownerReferences"] = owners
-    assert not written_by_controller(request_of(pod, userInfo=CONTROLLER), Settings())
+    subject = subject_of(request_of(pod, userInfo=CONTROLLER), pod, Settings())
+    assert subject.username == CONTROLLER["username"]
 
 
 def test_an_owner_reference_makes_no_controller_of_a_person(request_of, pod_of):
     pod = pod_of()
     pod["metadata"]["ownerReferences"] = OWNED
-    assert not written_by_controller(request_of(pod), Settings())
+    assert subject_of(request_of(pod), pod, Settings()).username == "alice"
 
 
 def test_without_a_pod_there_is_no_service_account(request_of):

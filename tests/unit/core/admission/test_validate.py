@@ -15,7 +15,7 @@ from webhook.core.admission.validate import internal_error, invalid_review, vali
 from webhook.core.admission.verdict import to_response
 from webhook.core.injection.sidecar import AGENT
 from webhook.core.kube.objects import ObjectKey
-from webhook.core.kube.review import RefusedReviewError
+from webhook.core.kube.review import UnsafeReviewError
 
 NEED_GRANT = {
     "code": "WL101",
@@ -275,7 +275,7 @@ def test_every_template_of_a_workload_is_judged(snapshot_of, policy_of, request_
 
 
 def test_a_review_that_cannot_be_read_safely_is_denied():
-    verdict = invalid_review(RefusedReviewError("u", "document holds a NUL character"))
+    verdict = invalid_review(UnsafeReviewError("u", "document holds a NUL character"))
     assert (verdict.uid, codes(verdict)) == ("u", ["WL501"])
 
 

@@ -61,7 +61,7 @@ def judge(case):
 
 def is_usual(key, value, fact):
     """Whether a golden file leaves a field out: it is empty, or what most facts have."""
-    if key in ("shared", "exclusiveDevices"):
+    if key in ("shared", "exclusiveDevices", "forbidden"):
         return value is False
     return value in ("", []) or (key == "exceptions" and value == [fact.get("kind", fact.get("vendor"))])
 

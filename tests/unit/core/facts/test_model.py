@@ -83,6 +83,7 @@ def test_policies_see_plain_values():
         "containers": ["a"],
         "detail": "as it was",
         "exclusiveDevices": False,
+        "forbidden": False,
     }
     assert DeviceUse("n", "g", 1, "env", "a").as_cel()["container"] == "a"
     assert Escape("hostPID", "spec.hostPID").as_cel() == {

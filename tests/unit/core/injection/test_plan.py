@@ -293,7 +293,7 @@ def test_another_injector_may_come_before_the_agent_but_no_reader(place):
     containers = after["spec"]["initContainers"]
     containers.insert(0 if place == "first" else len(containers), mesh)
     assert plan.patch(after, wanted) == ()
-    assert plan.strays(after, wanted) == ()
+    assert plan.reserved_name_violations(after, wanted) == ()
     containers.sort(key=lambda container: container["name"] == AGENT)
     (mended,) = [jsonpatch.apply_patch(after, list(plan.patch(after, wanted)))]
     names = [container["name"] for container in mended["spec"]["initContainers"]]
@@ -383,9 +383,9 @@ STRAYS = {
 @pytest.mark.parametrize("change", STRAYS.values(), ids=STRAYS)
 def test_strays_are_named(change):
     after, wanted = injected(pod("main", "other"), Facts((USE,)))
-    assert plan.strays(after, wanted) == ()
+    assert plan.reserved_name_violations(after, wanted) == ()
     change(after)
-    assert len(plan.strays(after, wanted)) == 1
+    assert len(plan.reserved_name_violations(after, wanted)) == 1
 
 
 NAMES = ("main", "other", "third")
@@ -439,7 +439,7 @@ def test_injection_is_idempotent_and_changes_no_input(document, weights):
 def test_a_pod_that_runs_may_have_the_sidecar_of_an_earlier_version_and_a_new_one_may_not():
     old, new = "registry.example.com/weightlock:1", "registry.example.com/weightlock:2"
     running = injected(pod(), Facts((USE,)), Injection(image=old))[0]
-    wanted = plan.plan(pod(), Facts((USE,)), MODELS, Injection(image=new, former_images=[old]), NOW)
+    wanted = plan.plan(pod(), Facts((USE,)), MODELS, Injection(image=new, previous_images=[old]), NOW)
     assert plan.patch(running, wanted), "whoever creates a pod does not choose the version"
     judged_again = replace(wanted, images=frozenset({old}))
     assert plan.patch(running, judged_again) == ()

@@ -10,7 +10,7 @@ from webhook.core.kube.review import (
     AdmissionResponse,
     BadReviewError,
     Cause,
-    RefusedReviewError,
+    UnsafeReviewError,
     causes_of,
     parse_review,
     render_review,
@@ -93,7 +93,7 @@ def test_a_body_over_the_limit_is_not_parsed():
 
 
 def test_a_nul_is_refused_with_the_uid_so_that_the_denial_can_echo_it():
-    with pytest.raises(RefusedReviewError) as caught:
+    with pytest.raises(UnsafeReviewError) as caught:
         parse_review(orjson.dumps(review(object={"kind": "Pod", "metadata": {"name": "a\0b"}})))
     assert caught.value.uid == "705ab4f5"
 
@@ -107,7 +107,7 @@ def test_a_nul_is_refused_with_the_uid_so_that_the_denial_can_echo_it():
 )
 def test_any_request_is_read_or_refused_but_never_crashes(request_value):
     body = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request_value}
-    with pytest.raises((BadReviewError, RefusedReviewError)):
+    with pytest.raises((BadReviewError, UnsafeReviewError)):
         parse_review(orjson.dumps(body))
 
 

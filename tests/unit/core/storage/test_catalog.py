@@ -27,6 +27,10 @@ def names(models):
     return sorted({model.name for model in models})
 
 
+def of_backend(catalog, source):
+    return names(model for model, _, _ in catalog.of_backend(backend_of(source, "spec")))
+
+
 @pytest.mark.parametrize(
     ("entry", "namespace", "name", "labels", "found"),
     [
@@ -82,10 +86,9 @@ def test_volumes_meet_all_that_is_given():
 )
 def test_a_handle_or_all_attributes_make_a_csi_volume_weights(entry, volume, found):
     catalog = Catalog([model_of("atlas", {"csi": {"driver": "d.example.com", **entry}})])
-    backend = backend_of({"csi": {"driver": "d.example.com", **volume}}, "spec")
-    assert names(catalog.of_backend(backend)) == (["atlas"] if found else [])
-    elsewhere = backend_of({"csi": {"driver": "e.example.com", **volume}}, "spec")
-    assert names(catalog.of_backend(elsewhere)) == []
+    expected = ["atlas"] if found else []
+    assert of_backend(catalog, {"csi": {"driver": "d.example.com", **volume}}) == expected
+    assert of_backend(catalog, {"csi": {"driver": "e.example.com", **volume}}) == []
 
 
 def test_an_in_tree_disk_meets_the_entry_of_the_driver_it_is_translated_to():
@@ -93,10 +96,8 @@ def test_an_in_tree_disk_meets_the_entry_of_the_driver_it_is_translated_to():
     catalog = Catalog(
         [model_of("atlas", disks, {"csi": {"driver": "ebs.csi.aws.com", "volumeHandles": ["vol-1"]}})]
     )
-    assert names(catalog.of_backend(backend_of({"gcePersistentDisk": {"pdName": "atlas"}}, ""))) == ["atlas"]
-    assert names(catalog.of_backend(backend_of({"awsElasticBlockStore": {"volumeID": "vol-1"}}, ""))) == [
-        "atlas"
-    ]
+    assert of_backend(catalog, {"gcePersistentDisk": {"pdName": "atlas"}}) == ["atlas"]
+    assert of_backend(catalog, {"awsElasticBlockStore": {"volumeID": "vol-1"}}) == ["atlas"]
 
 
 def test_two_exports_of_one_server():
@@ -106,7 +107,7 @@ def test_two_exports_of_one_server():
     catalog = Catalog(models)
 
     def ask(path):
-        return names(catalog.of_backend(backend_of({"nfs": {"server": "s.example.com.", "path": path}}, "")))
+        return of_backend(catalog, {"nfs": {"server": "s.example.com.", "path": path}})
 
     assert ask("/export/a1/x") == ["a"]
     assert ask("/export") == ["a", "b"]

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webhook.core.kube.objects import Lookup, ObjectKey, ObjectStore
-from webhook.core.storage.backends import Backend
 from webhook.core.storage.catalog import Catalog
 from webhook.core.storage.protected import ProtectedBackends
 from webhook.core.storage.sources import backend_of
@@ -19,8 +18,8 @@ MODELS = [
 ]
 
 
-def names(backends):
-    return sorted(volume.name for volume in backends)
+def names(volumes):
+    return sorted({getattr(volume, "volume", volume).name for volume in volumes})
 
 
 @pytest.fixture
@@ -105,8 +104,8 @@ events = st.lists(st.tuples(st.booleans(), documents()), max_size=14)
 
 
 def everything(backends, store):
-    asked = [Backend("csi", keys=(f"csi\nd\nh{number}",)) for number in range(2)]
-    found = [names(backends.find(backend)) for backend in asked]
+    queries = [backend_of({"csi": {"driver": "d", "volumeHandle": f"h{number}"}}, "") for number in range(2)]
+    found = [names(backends.find(backend)) for backend in queries]
     waiting = [names(backends.bindable("n", f"c{number}", {}, {}, Lookup(store))) for number in range(4)]
     return [*found, *waiting]
 

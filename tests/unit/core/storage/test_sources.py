@@ -3,14 +3,14 @@
 import pytest
 
 from webhook.core.kube.fields import MalformedObjectError
-from webhook.core.kube.names import paths_touch
+from webhook.core.storage.locations import Relation, related
 from webhook.core.storage.sources import backend_of
 
 
-def disks(*sources):
-    """The keys that all these sources have in common."""
-    backends = [backend_of(source, "spec") for source in sources]
-    return set.intersection(*(set(backend.keys) for backend in backends))
+def relations(*sources):
+    """The relation of each source to the first."""
+    first, *others = [backend_of(source, "spec").locations for source in sources]
+    return {related(first, other) for other in others}
 
 
 SAME = {
@@ -70,8 +70,8 @@ SAME = {
 
 
 @pytest.mark.parametrize("sources", SAME.values(), ids=SAME)
-def test_one_disk_in_many_spellings_has_a_key_in_common(sources):
-    assert disks(*sources)
+def test_one_disk_in_many_spellings_is_one_location(sources):
+    assert relations(*sources) == {Relation.SAME}
 
 
 @pytest.mark.parametrize(
@@ -86,17 +86,17 @@ def test_one_disk_in_many_spellings_has_a_key_in_common(sources):
         ],
     ],
 )
-def test_other_disks_have_other_keys(sources):
-    assert not disks(*sources)
+def test_other_disks_are_other_locations(sources):
+    assert relations(*sources) == {Relation.OTHER}
 
 
 PATHS = {
-    "hostPath": ({"hostPath": {"path": "/a/../b//"}}, ("node", "/b")),
-    "local": ({"local": {"path": "/b"}}, ("node", "/b")),
-    "nfs": ({"nfs": {"server": "Files.Example.Com.", "path": "/x/"}}, ("nfs:files.example.com", "/x")),
-    "nfs v6": ({"nfs": {"server": "[2001:DB8:0::1]", "path": "/"}}, ("nfs:2001:db8::1", "/")),
-    "nfs mapped": ({"nfs": {"server": "::ffff:10.0.0.9", "path": "/"}}, ("nfs:10.0.0.9", "/")),
-    "cephfs": ({"cephfs": {"monitors": ["a"]}}, ("cephfs", "/")),
+    "hostPath": ({"hostPath": {"path": "/a/../b//"}}, "node:///b"),
+    "local": ({"local": {"path": "/b"}}, "node:///b"),
+    "nfs": ({"nfs": {"server": "Files.Example.Com.", "path": "/x/"}}, "nfs://files.example.com/x"),
+    "nfs v6": ({"nfs": {"server": "[2001:DB8:0::1]", "path": "/"}}, "nfs://2001:db8::1"),
+    "nfs mapped": ({"nfs": {"server": "::ffff:10.0.0.9", "path": "/"}}, "nfs://10.0.0.9"),
+    "cephfs": ({"cephfs": {"monitors": ["a"]}}, "cephfs:///"),
     "nfs csi": (
         {
             "csi": {
@@ -104,7 +104,7 @@ PATHS = {
                 "volumeAttributes": {"server": "s", "share": "/x", "subDir": "y"},
             }
         },
-        ("nfs:s", "/x/y"),
+        "nfs://s/x/y",
     ),
     "smb csi": (
         {
@@ -113,14 +113,14 @@ PATHS = {
                 "volumeAttributes": {"source": "\\\\Server\\Share", "subDir": "a"},
             }
         },
-        ("smb:server", "/share/a"),
+        "smb://server/share/a",
     ),
-    "efs": ({"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "fs-1:/a"}}, ("efs:fs-1", "/a")),
+    "efs": ({"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "fs-1:/a"}}, "efs://fs-1/a"),
     "efs point": (
         {"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "fs-1::fsap-2"}},
-        ("efs:fs-1", "/.access-point/fsap-2"),
+        "efs://fs-1/…",
     ),
-    "efs root": ({"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "fs-1"}}, ("efs:fs-1", "/")),
+    "efs root": ({"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "fs-1"}}, "efs://fs-1"),
     "cephfs csi": (
         {
             "csi": {
@@ -129,21 +129,23 @@ PATHS = {
                 "volumeAttributes": {"rootPath": "/v"},
             }
         },
-        ("cephfs", "/v"),
+        "cephfs:///v",
     ),
 }
 
 
 @pytest.mark.parametrize(("source", "place"), PATHS.values(), ids=PATHS)
 def test_directories_lie_in_a_space(source, place):
-    assert backend_of(source, "spec").paths == (place,)
+    assert str(backend_of(source, "spec").locations[0]) == place
 
 
 @pytest.mark.parametrize(
     "driver", ["nfs.csi.k8s.io", "smb.csi.k8s.io", "efs.csi.aws.com", "cephfs.csi.ceph.com"]
 )
 def test_a_directory_that_is_not_named_lies_nowhere(driver):
-    assert backend_of({"csi": {"driver": driver}}, "spec").paths == ()
+    backend = backend_of({"csi": {"driver": driver}}, "spec")
+    assert backend.locations == ()
+    assert not backend.certain
 
 
 CLOUDS = {
@@ -174,42 +176,34 @@ CLOUDS = {
 
 @pytest.mark.parametrize(("one", "other"), CLOUDS.values(), ids=CLOUDS)
 def test_an_export_and_a_driver_of_one_cloud_touch(one, other):
-    places = [backend_of(source, "spec").paths for source in (one, other)]
-    assert any(
-        space == known and paths_touch(path, held) for space, path in places[0] for known, held in places[1]
-    )
+    assert relations(one, other) == {Relation.SAME}
 
 
 @pytest.mark.parametrize("kind", ["blob", "file"])
 def test_azure_by_its_nfs_name_is_the_container_or_share(kind):
     export = {"nfs": {"server": f"Acc.privatelink.{kind}.core.windows.net.", "path": "/acc/Models/sub"}}
     driver = {"csi": {"driver": f"{kind}.csi.azure.com", "volumeHandle": "group#ACC#models#x"}}
-    one, other = backend_of(export, "spec"), backend_of(driver, "spec")
-    assert set(one.identity()) & set(other.identity())
-    assert one.shares_attributes(other)
-    bare = {"nfs": {"server": f"acc.{kind}.core.windows.net", "path": "/"}}
-    assert backend_of(bare, "spec").identity() == ()
+    assert relations(export, driver) == {Relation.SAME}
 
 
 def test_a_driver_that_knows_its_storage_by_a_secret():
-    def volume(secret, handle, **attributes):
+    def volume(secret, handle, *options):
         reference = {"namespace": "kube-system", "name": secret}
         csi = {"driver": "csi.juicefs.com", "volumeHandle": handle, "nodePublishSecretRef": reference}
-        return backend_of({"csi": {**csi, "volumeAttributes": attributes}}, "spec")
+        return {"csi": csi, "mountOptions": list(options)}
 
-    atlas = volume("fs-a", "1")
-    assert atlas.identity() == volume("fs-a", "2").identity() != volume("fs-b", "1").identity()
-    assert not volume("fs-a", "3", subPath="x").shares_attributes(volume("fs-a", "4", subPath="y"))
+    assert relations(volume("a", "1"), volume("a", "2")) == {Relation.SAME}
+    # The other Secret may be a copy.
+    assert relations(volume("a", "1"), volume("b", "2")) == {Relation.POSSIBLE}
+    assert relations(volume("a", "1", "subdir=x"), volume("a", "2", "subdir=y")) == {Relation.OTHER}
 
 
-def test_azure_shares_and_containers_are_read_from_handle_and_attributes_alike():
-    handle = backend_of({"csi": {"driver": "file.csi.azure.com", "volumeHandle": "G#Acc#Share#x"}}, "spec")
-    inline = backend_of({"azureFile": {"secretName": "s", "shareName": "SHARE"}}, "spec")
-    named = {"driver": "file.csi.azure.com", "volumeAttributes": {"shareName": "Share", "secretName": "s"}}
-    attributes = backend_of({"csi": named}, "spec")
-    common = {("file.csi.azure.com", "sharename", "share")}
-    assert common == set(inline.identity())
-    assert common <= set(handle.identity()) & set(attributes.identity())
+def test_azure_shares_are_read_from_handle_and_attributes_alike():
+    handle = {"csi": {"driver": "file.csi.azure.com", "volumeHandle": "G#Acc#Share#x"}}
+    inline = {"azureFile": {"secretName": "s", "shareName": "SHARE"}}
+    attributes = {"shareName": "Share", "secretName": "s"}
+    volume = {"csi": {"driver": "file.csi.azure.com", "volumeAttributes": attributes}}
+    assert relations(handle, inline, volume) == {Relation.SAME}
 
 
 def test_bound_nodes_are_read_where_every_term_names_some():

@@ -64,7 +64,7 @@ def test_an_admin_adds_kinds_and_paths():
     "path", ["spec..template", "spec.template:Pod", ".spec", "spec.a b", "spec[0]", "spec.*x"]
 )
 def test_a_path_that_is_none_is_refused(path):
-    with pytest.raises(ValueError, match="is no path to a pod template"):
+    with pytest.raises(ValueError, match="is not a path to a pod template"):
         WorkloadTable([WorkloadKind(kind="Widget.example.com", paths=[path])])
 
 

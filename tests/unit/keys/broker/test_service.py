@@ -142,7 +142,7 @@ async def test_a_pod_that_runs_keeps_its_keys_through_an_upgrade(world):
     old = world.settings.injection.image
     world.inject_by(image="registry.example.com/weightlock:next")
     assert "WL301" in await refusal(world.broker())
-    world.inject_by(former_images=[old])
+    world.inject_by(previous_images=[old])
     assert (await release(world.broker()))[0]
 
 

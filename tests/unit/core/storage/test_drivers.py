@@ -1,0 +1,389 @@
+"""Each driver as its source reads a volume: a declared volume and a second one on the same or on other storage.
+
+``SAME`` are aliases in the forms of the drivers' own documents. To add a driver, add a pair here that cites the file of
+the driver that reads the fields, and the entry in `webhook.core.storage.drivers`.
+"""
+
+import pytest
+
+from webhook.core.storage.drivers import DRIVERS, driver_of
+from webhook.core.storage.locations import Relation, related
+from webhook.core.storage.sources import backend_of
+
+
+def csi(driver, handle="h", secret=None, options=(), **attributes):
+    volume = {"driver": driver, "volumeHandle": handle, "volumeAttributes": attributes}
+    if secret:
+        volume["nodePublishSecretRef"] = {"namespace": "storage", "name": secret}
+    return {"csi": volume, **({"mountOptions": list(options)} if options else {})}
+
+
+def inline(driver, **attributes):
+    return {"name": "v", "csi": {"driver": driver, "volumeAttributes": attributes}}
+
+
+def nfs(server, path):
+    return {"nfs": {"server": server, "path": path}}
+
+
+GCS = "gcsfuse.csi.storage.gke.io"
+UUID = "8b1c2d3e-1111-4222-8333-444455556666"
+CEPH = f"0001-0024-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee-0000000000000002-{UUID}"
+CLUSTER = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
+
+# (source in the driver's repository, declared volume, alias)
+SAME = {
+    "gcsfuse suffix": (
+        "GoogleCloudPlatform/gcs-fuse-csi-driver pkg/util/util.go ParseVolumeID",
+        csi(GCS, "atlas"),
+        csi(GCS, "atlas:x"),
+    ),
+    "gcsfuse every bucket": (
+        "GoogleCloudPlatform/gcs-fuse-csi-driver pkg/csi_driver/node.go",
+        csi(GCS, "atlas"),
+        csi(GCS, "_"),
+    ),
+    "gcsfuse every bucket inline": (
+        "GoogleCloudPlatform/gcs-fuse-csi-driver pkg/csi_driver/node.go",
+        csi(GCS, "atlas"),
+        inline(GCS, bucketName="_"),
+    ),
+    "gcsfuse decoy attribute": (
+        "GoogleCloudPlatform/gcs-fuse-csi-driver pkg/csi_driver/utils.go parseRequestArguments",
+        csi(GCS, "atlas"),
+        csi(GCS, "atlas:2", bucketName="harmless"),
+    ),
+    "gcsfuse inline": (
+        "GoogleCloudPlatform/gcs-fuse-csi-driver pkg/csi_driver/utils.go",
+        csi(GCS, "atlas"),
+        inline(GCS, bucketName="atlas"),
+    ),
+    "lustre gke": (
+        "GoogleCloudPlatform/lustre-csi-driver pkg/csi_driver/node.go NodeStageVolume",
+        csi("lustre.csi.storage.gke.io", "p/l/i", ip="10.0.0.1", filesystem="fs"),
+        csi("lustre.csi.storage.gke.io", "other", mountPoint="10.0.0.1@tcp:/fs"),
+    ),
+    "lustre azure": (
+        "kubernetes-sigs/azurelustre-csi-driver pkg/azurelustre/nodeserver.go newLustreVolume",
+        csi("azurelustre.csi.azure.com", "one", **{"mgs-ip-address": "10.0.0.1", "fs-name": "lustrefs"}),
+        csi(
+            "azurelustre.csi.azure.com", "two", **{"MGS-IP-Address": "0x0a.1", "fs-name": "x", "sub-dir": "a"}
+        ),
+    ),
+    "weka parent": (
+        "weka/csi-wekafs pkg/wekafs/utilities.go sliceInnerPathFromVolumeId",
+        csi("csi.weka.io", "dir/v1/fs/models"),
+        csi("csi.weka.io", "weka/v2/fs"),
+    ),
+    "weka snapshot": (
+        "weka/csi-wekafs pkg/wekafs/utilities.go sliceFilesystemNameFromVolumeId",
+        csi("csi.weka.io", "weka/v2/fs"),
+        csi("csi.weka.io", "weka/v2/fs:snap/models"),
+    ),
+    "beegfs parent": (
+        "ThinkParQ/beegfs-csi-driver pkg/beegfs/beegfs_util.go parseBeegfsURL",
+        csi("beegfs.csi.netapp.com", "beegfs://10.0.0.1/k8s/atlas"),
+        csi("beegfs.csi.netapp.com", "beegfs://10.1/%6b8s/"),
+    ),
+    "scale path": (
+        "IBM/ibm-spectrum-scale-csi driver/csiplugin/gpfs_util.go getVolIDMembers",
+        csi("spectrumscale.csi.ibm.com", "0;2;11;AC1;;pvc;/ibm/fs1/atlas"),
+        csi("spectrumscale.csi.ibm.com", "11;AC1;path=/ibm/fs1//atlas/70b"),
+    ),
+    "powerscale": (
+        "dell/csi-powerscale service/node.go NodePublishVolume",
+        csi(
+            "csi-isilon.dellemc.com",
+            "a=_=_=1=_=_=System=_=_=c1",
+            Path="/ifs/atlas",
+            AzServiceIP="10.0.0.5",
+            Name="a",
+        ),
+        csi(
+            "csi-isilon.dellemc.com",
+            "b=_=_=2=_=_=System=_=_=c1",
+            Path="/ifs/atlas/",
+            AzServiceIP="10.5",
+            Name="b",
+        ),
+    ),
+    "powerscale as nfs": (
+        "dell/csi-powerscale service/isiService.go GetNFSExportURLForPath",
+        csi(
+            "csi-isilon.dellemc.com",
+            "a=_=_=1=_=_=System=_=_=c1",
+            Path="/ifs/atlas",
+            AzServiceIP="10.0.0.5",
+            Name="a",
+        ),
+        nfs("10.0.0.5", "/ifs"),
+    ),
+    "exascaler": (
+        "DDNStorage/exa-csi-driver README.md static volumes",
+        csi("exa.csi.ddn.com", "exa1:10.3.3.200@tcp;/exaFS:/mnt:/atlas"),
+        csi("exa.csi.ddn.com", "exa2:10.3.3.200@tcp;/exaFS:/other:/atlas/70b"),
+    ),
+    "exascaler as lustre": (
+        "DDNStorage/exa-csi-driver README.md static volumes",
+        csi("exa.csi.ddn.com", "exa1:10.3.3.200@tcp;/exaFS:/mnt:/atlas"),
+        csi("fsx.csi.aws.com", "fs-1", dnsname="10.3.3.200", mountname="exaFS"),
+    ),
+    "juicefs": (
+        "juicedata/juicefs-csi-driver pkg/driver/node.go NodePublishVolume",
+        csi("csi.juicefs.com", "one", secret="fs"),
+        csi("csi.juicefs.com", "two", secret="fs", options=["subdir=/a"]),
+    ),
+    "rbd static of dynamic": (
+        "ceph/ceph-csi internal/rbd/nodeserver.go populateRbdVol",
+        csi("rbd.csi.ceph.com", CEPH, clusterID=CLUSTER, pool="kube", imageName=f"csi-vol-{UUID}"),
+        csi("rbd.csi.ceph.com", f"csi-vol-{UUID}", staticVolume="true", clusterID=CLUSTER, pool="kube"),
+    ),
+    "rbd prefixed driver": (
+        "ceph/ceph-csi internal/rbd/nodeserver.go populateRbdVol",
+        csi("rook-ceph.rbd.csi.ceph.com", "i", staticVolume="true", clusterID="c", pool="p"),
+        {"rbd": {"monitors": ["10.0.0.1:6789"], "pool": "p", "image": "i"}},
+    ),
+    "cephfs prefixed driver": (
+        "ceph/ceph-csi internal/cephfs/store/volumeoptions.go NewVolumeOptionsFromStaticVolume",
+        csi(
+            "openshift-storage.cephfs.csi.ceph.com",
+            "a",
+            staticVolume="true",
+            clusterID="c",
+            fsName="f",
+            rootPath="/w/a",
+        ),
+        csi("cephfs.csi.ceph.com", "b", staticVolume="true", clusterID="c", fsName="f", rootPath="/w"),
+    ),
+    "cephfs in tree": (
+        "ceph/ceph-csi internal/cephfs/store/volumeoptions.go",
+        csi("cephfs.csi.ceph.com", "a", staticVolume="true", clusterID="c", rootPath="/w/a"),
+        {"cephfs": {"monitors": ["10.0.0.1"], "path": "/w/a"}},
+    ),
+    "alibaba nas": (
+        "kubernetes-sigs/alibaba-cloud-csi-driver pkg/nas/nodeserver.go parseVolumeContext",
+        csi("nasplugin.csi.alibabacloud.com", "a", server="x.cn-hangzhou.nas.aliyuncs.com", path="/atlas"),
+        nfs("X.cn-hangzhou.nas.aliyuncs.com.", "/atlas"),
+    ),
+    "alibaba oss endpoints": (
+        "kubernetes-sigs/alibaba-cloud-csi-driver pkg/oss/utils.go parseOptions",
+        csi("ossplugin.csi.alibabacloud.com", "a", bucket="atlas", url="oss-cn-hangzhou.aliyuncs.com"),
+        csi(
+            "ossplugin.csi.alibabacloud.com",
+            "b",
+            bucket="atlas",
+            url="oss-cn-hangzhou-internal.aliyuncs.com",
+            path="/x",
+        ),
+    ),
+    "hub": (
+        "huggingface/hf-csi-driver pkg/driver/node.go NodePublishVolume",
+        csi("hf.csi.huggingface.co", "a", sourceType="repo", sourceId="org/atlas"),
+        inline("hf.csi.huggingface.co", sourceType="repo", sourceId="Org/Atlas", revision="main"),
+    ),
+    "nfs csi": (
+        "kubernetes-csi/csi-driver-nfs pkg/nfs/nodeserver.go NodePublishVolume",
+        nfs("10.0.0.9", "/export/atlas"),
+        csi("nfs.csi.k8s.io", "h", Server="10.0.0.9", share="/export", subDir="atlas/x"),
+    ),
+    "nfs csi template": (
+        "kubernetes-csi/csi-driver-nfs pkg/nfs/utils.go replaceWithMap",
+        nfs("10.0.0.9", "/export/atlas"),
+        csi(
+            "nfs.csi.k8s.io",
+            "h",
+            server="10.0.0.9",
+            share="/export",
+            subDir="${pvc.metadata.name}",
+            **{"csi.storage.k8s.io/pvc/name": "atlas"},
+        ),
+    ),
+    "nfs ganesha of ceph": (
+        "ceph/ceph-csi internal/nfs/nodeserver/nodeserver.go NodePublishVolume",
+        nfs("10.0.0.9", "/export"),
+        csi("x.nfs.csi.ceph.com", "h", server="10.0.0.9", share="/export/a"),
+    ),
+    "democratic nfs": (
+        "democratic-csi/democratic-csi src/driver/index.js NodeStageVolume",
+        nfs("10.0.0.9", "/export/atlas"),
+        csi("org.democratic-csi.nfs", "h", node_attach_driver="nfs", server="10.0.0.9", share="/export"),
+    ),
+    "democratic iscsi": (
+        "democratic-csi/democratic-csi src/driver/index.js NodeStageVolume",
+        {"iscsi": {"targetPortal": "10.0.0.9:3260", "iqn": "iqn.2026-11.x:a", "lun": 0}},
+        csi(
+            "truenas.example",
+            "h",
+            node_attach_driver="iscsi",
+            portal="10.9:3260",
+            iqn="IQN.2026-11.x:a",
+            lun="00",
+        ),
+    ),
+    "iscsi csi": (
+        "kubernetes-csi/csi-driver-iscsi pkg/iscsi/iscsi.go getISCSIInfo",
+        {"iscsi": {"targetPortal": "10.0.0.9:3260", "iqn": "iqn.2026-11.x:a", "lun": 3}},
+        csi("iscsi.csi.k8s.io", "h", targetPortal="10.0.0.10:3260", iqn="iqn.2026-11.x:a", lun="3"),
+    ),
+    "openzfs": (
+        "kubernetes-sigs/aws-fsx-openzfs-csi-driver pkg/driver/node.go NodePublishVolume",
+        nfs("fs-1.fsx.eu-west-1.amazonaws.com", "/fsx/atlas"),
+        csi(
+            "fsx.openzfs.csi.aws.com",
+            "fs-1",
+            DNSName="fs-1.fsx.eu-west-1.amazonaws.com",
+            ResourceType="filesystem",
+        ),
+    ),
+    "oci fss": (
+        "oracle/oci-cloud-controller-manager pkg/csi-util/utils.go ValidateFssId",
+        nfs("10.0.0.9", "/atlas"),
+        csi("fss.csi.oraclecloud.com", "ocid1.fs:10.0.0.9:/atlas"),
+    ),
+    "oci fss other export": (
+        "oracle/oci-cloud-controller-manager pkg/csi-util/utils.go ValidateFssId",
+        csi("fss.csi.oraclecloud.com", "ocid1.fs:10.0.0.9:/atlas"),
+        csi("fss.csi.oraclecloud.com", "ocid1.fs:mt.x.y:/b"),
+    ),
+    "vast": (
+        "vast-data/vast-csi vast_csi/server.py NodePublishVolume",
+        csi("csi.vastdata.com", "atlas", root_export="/k8s"),
+        csi("csi.vastdata.com", "x", schema="2", export_path="/k8s"),
+    ),
+    "efs": (
+        "kubernetes-sigs/aws-efs-csi-driver pkg/driver/node.go parseVolumeId",
+        csi("efs.csi.aws.com", "fs-0a1:/models"),
+        csi("efs.csi.aws.com", "efs:fs-0a1:/models/../models/a"),
+    ),
+    "fsx default name": (
+        "kubernetes-sigs/aws-fsx-csi-driver pkg/driver/node.go NodePublishVolume",
+        csi("fsx.csi.aws.com", "a", dnsname="fs-1.fsx.x", mountname="fsx"),
+        csi("fsx.csi.aws.com", "b", dnsname="FS-1.fsx.x."),
+    ),
+    "blob attributes win": (
+        "kubernetes-sigs/blob-csi-driver pkg/blob/blob.go GetAuthEnv",
+        csi("blob.csi.azure.com", "rg#acct#atlas"),
+        csi("blob.csi.azure.com", "rg#acct#decoy", containerName="ATLAS", storageAccount="Acct"),
+    ),
+    "azure file by smb": (
+        "kubernetes-csi/csi-driver-smb pkg/smb/nodeserver.go NodeStageVolume",
+        csi("file.csi.azure.com", "rg#acct#atlas#"),
+        csi("smb.csi.k8s.io", "h", source="//acct.file.core.windows.net/Atlas"),
+    ),
+    "mountpoint": (
+        "awslabs/mountpoint-s3-csi-driver pkg/driver/node/node.go NodePublishVolume",
+        csi("s3.csi.aws.com", "a", bucketName="atlas"),
+        csi("ru.yandex.s3.csi", "atlas/x"),
+    ),
+    "oss through an s3 driver": (
+        "awslabs/mountpoint-s3-csi-driver pkg/driver/node/node.go NodePublishVolume",
+        csi("ossplugin.csi.alibabacloud.com", "a", bucket="atlas"),
+        csi(
+            "s3.csi.aws.com",
+            "b",
+            bucketName="atlas",
+            options=["endpoint-url https://oss-cn-hangzhou.aliyuncs.com"],
+        ),
+    ),
+    "fluid": (
+        "fluid-cloudnative/fluid pkg/csi/plugins/nodeserver.go NodePublishVolume",
+        csi("fuse.csi.fluid.io", "a", fluid_path="/runtime-mnt/alluxio/ml/atlas/alluxio-fuse"),
+        csi("fuse.csi.fluid.io", "b", fluid_path="/runtime-mnt/alluxio/ml/", fluid_sub_path="atlas"),
+    ),
+    "cubefs": (
+        "cubefs/cubefs-csi pkg/cubefs/cfs_server.go newCfsServer",
+        csi("csi.cubefs.com", "atlas", masterAddr="10.0.0.1:17010,10.0.0.2:17010"),
+        csi("csi.cubefs.com", "x", volName="atlas", masterAddr="10.2:17010"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "declared", "alias"), SAME.values(), ids=SAME)
+def test_an_alias_is_the_same_storage(source, declared, alias):
+    """Both volumes mount the same files, according to the driver's source."""
+    assert source
+    one, other = (backend_of(volume, "spec", inline="name" in volume) for volume in (declared, alias))
+    assert related(one.locations, other.locations) is Relation.SAME
+    assert other.certain
+
+
+OTHER = {
+    "gcsfuse": (csi(GCS, "atlas"), csi(GCS, "photos:x")),
+    "gcsfuse decoy": (csi(GCS, "atlas"), csi(GCS, "photos", bucketName="atlas")),
+    "gcsfuse directory": (
+        csi(GCS, "b", options=["only-dir=atlas"]),
+        csi(GCS, "b:2", options=["only-dir=photos"]),
+    ),
+    "lustre": (
+        csi("lustre.csi.storage.gke.io", "a", ip="10.0.0.1", filesystem="fs"),
+        csi("lustre.csi.storage.gke.io", "b", ip="10.0.0.1", filesystem="fs2"),
+    ),
+    "weka": (csi("csi.weka.io", "dir/v1/fs/models"), csi("csi.weka.io", "dir/v1/fs/photos")),
+    "beegfs": (csi("beegfs.csi.netapp.com", "beegfs://a/x"), csi("beegfs.csi.netapp.com", "beegfs://a/y")),
+    "cephfs file system": (
+        csi("cephfs.csi.ceph.com", "a", staticVolume="true", clusterID="c", fsName="f", rootPath="/w"),
+        csi("cephfs.csi.ceph.com", "b", staticVolume="true", clusterID="c", fsName="g", rootPath="/w"),
+    ),
+    "rbd": (
+        csi("rbd.csi.ceph.com", "i", staticVolume="true", clusterID="c", pool="p"),
+        csi("rbd.csi.ceph.com", "j", staticVolume="true", clusterID="c", pool="p"),
+    ),
+    "nfs": (nfs("10.0.0.9", "/export/atlas"), nfs("10.0.0.9", "/export/atlas2")),
+    "iscsi": (
+        {"iscsi": {"targetPortal": "a", "iqn": "iqn.x", "lun": 0}},
+        csi("iscsi.csi.k8s.io", "h", targetPortal="a", iqn="iqn.x", lun="1"),
+    ),
+    "efs": (csi("efs.csi.aws.com", "fs-0a1"), csi("efs.csi.aws.com", "fs-0a2")),
+    "blob": (csi("blob.csi.azure.com", "rg#acct#atlas"), csi("blob.csi.azure.com", "rg#acct#photos")),
+    "mountpoint": (
+        csi("s3.csi.aws.com", "a", bucketName="atlas"),
+        csi("s3.csi.aws.com", "b", bucketName="photos"),
+    ),
+    "mountpoint prefix": (
+        csi("s3.csi.aws.com", "a", bucketName="b", options=["prefix atlas/"]),
+        csi("s3.csi.aws.com", "b", bucketName="b", options=["--prefix photos/"]),
+    ),
+    "hub": (
+        csi("hf.csi.huggingface.co", "a", sourceType="repo", sourceId="org/atlas"),
+        csi("hf.csi.huggingface.co", "b", sourceType="repo", sourceId="org/photos"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("declared", "candidate"), OTHER.values(), ids=OTHER)
+def test_other_storage_of_the_same_driver_is_proven(declared, candidate):
+    one, other = backend_of(declared, "spec"), backend_of(candidate, "spec")
+    assert related(one.locations, other.locations) is Relation.OTHER
+    assert other.certain
+
+
+def test_driver_names_carry_prefixes():
+    assert driver_of("openshift-storage.rbd.csi.ceph.com") is DRIVERS["rbd.csi.ceph.com"]
+    assert driver_of("evil-rbd.csi.ceph.com.example.com") is None
+    assert driver_of("org.democratic-csi.iscsi") is DRIVERS["org.democratic-csi.*"]
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        csi("nfs.csi.k8s.io", "h", server="10.0.0.9"),
+        csi("nfs.csi.k8s.io", "h", server="10.0.0.9", SERVER="10.0.0.10", share="/x"),
+        csi("nfs.csi.k8s.io", "h", server="10.0.0.9", share="/x", mountOptions="addr=10.0.0.8"),
+        csi("blob.csi.azure.com", "rg#a#c", options=["--container-name=atlas"]),
+        csi("ossplugin.csi.alibabacloud.com", "a", bucket="x", otherOpts="-o max_stat_cache_size=0 -o url=y"),
+        csi("nasplugin.csi.alibabacloud.com", "a", server="x", containerNetworkFileSystem="cnfs"),
+        csi("driver.longhorn.io", "v", fromBackup="s3://b@r/x?backup=1"),
+        csi("spectrumscale.csi.ibm.com", "x;y"),
+        csi("unknown.example.com", "v", server="x"),
+    ],
+)
+def test_what_an_entry_cannot_read_is_uncertain(volume):
+    assert not backend_of(volume, "spec").certain
+
+
+def test_every_driver_cites_its_source():
+    for name, entry in DRIVERS.items():
+        repository, _, file = entry.source.partition(" ")
+        assert repository.count("/") == 1, name
+        assert "/" in file or file.startswith("README"), name
+        assert entry.spaces, name

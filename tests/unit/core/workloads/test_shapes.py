@@ -1,0 +1,155 @@
+"""Pods in free-form fields, and objects inside objects."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.workloads.shapes import MAX_FREE_DEPTH, MAX_FREE_NODES
+from webhook.core.workloads.templates import MAX_NESTING, WorkloadTable
+
+TABLE = WorkloadTable()
+POD = {"containers": [{"name": "main", "image": "train"}]}
+JOB = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {"name": "j", "namespace": "other"},
+    "spec": {"template": {"spec": POD}},
+}
+
+
+def work(*manifests, **metadata):
+    return {"metadata": metadata, "spec": {"workload": {"manifests": list(manifests)}}}
+
+
+def templates(document):
+    return TABLE.templates(document, "work.karmada.io", "Work")
+
+
+def test_an_object_inside_another_is_read_as_its_own_kind():
+    (template,) = templates(work(JOB))
+    assert template.path == "spec.workload.manifests[0].spec.template"
+    assert (template.pod["spec"], template.namespace, template.shaped) == (POD, "other", False)
+
+
+def test_objects_may_be_nested_within_a_bound():
+    inner = JOB
+    for _ in range(MAX_NESTING - 1):
+        inner = {"apiVersion": "work.karmada.io/v1", "kind": "Work", **work(inner)}
+    (template,) = templates(work(inner))
+    assert template.pod["spec"] == POD
+    with pytest.raises(MalformedObjectError, match="nested too deeply"):
+        templates(work({"apiVersion": "work.karmada.io/v1", "kind": "Work", **work(inner)}))
+
+
+def test_an_unknown_kind_inside_another_is_searched_by_shape():
+    unknown = {
+        "apiVersion": "example.com/v1",
+        "kind": "Thing",
+        "metadata": {},
+        "spec": {"pod": {"spec": POD}},
+    }
+    (template,) = templates(work(unknown))
+    assert (template.path, template.shaped) == ("spec.workload.manifests[0].spec.pod", True)
+
+
+def test_a_list_of_objects_is_searched():
+    items = {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": [JOB, JOB]}
+    assert len(templates(work(items))) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"spec": POD}, {"containers": POD["containers"]}),
+        (
+            {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]},
+            {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]},
+        ),
+        (
+            {"slurmd": {"volumeMounts": [{"name": "v"}]}},
+            {"containers": [{"name": "slurmd", "volumeMounts": [{"name": "v"}]}]},
+        ),
+        ({"a": {"image": "x", "args": []}}, {"containers": [{"name": "a", "image": "x", "args": []}]}),
+        (
+            {"cache": {"pvcName": "c"}},
+            {
+                "volumes": [
+                    {
+                        "name": "spec-workload-manifests-0-cache-pvcName",
+                        "persistentVolumeClaim": {"claimName": "c"},
+                    }
+                ]
+            },
+        ),
+        (
+            {"serviceAccountName": "s", "sidecars": [{"name": "c", "image": "i"}]},
+            {"serviceAccountName": "s", "containers": [{"name": "c", "image": "i"}]},
+        ),
+    ],
+)
+def test_parts_are_found_by_shape(value, expected):
+    (template,) = templates(work(value))
+    assert {key: template.pod["spec"].get(key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"image": "just a picture"},
+        {"containers": ["a"]},
+        {"containers": 3},
+        {"volumes": "x"},
+        {"env": [{"name": "A"}]},
+        {"kind": "x"},
+    ],
+)
+def test_other_values_are_not_parts(value):
+    assert templates(work(value)) == ()
+
+
+def test_a_reference_to_an_object_is_not_an_object():
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}
+    assert templates(work({"ref": owner})) == ()
+
+
+def test_the_search_is_bounded():
+    deep = value = {}
+    for _ in range(MAX_FREE_DEPTH + 2):
+        value["a"] = value = {}
+    with pytest.raises(MalformedObjectError, match="too large"):
+        templates(work(deep))
+    with pytest.raises(MalformedObjectError, match="too large"):
+        templates(work({"a": [{}] * (MAX_FREE_NODES + 1)}))
+
+
+words = st.sampled_from(
+    [
+        "spec",
+        "template",
+        "metadata",
+        "containers",
+        "image",
+        "apiVersion",
+        "kind",
+        "volumes",
+        "name",
+        "env",
+        "v1",
+        "Pod",
+    ]
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@given(anything)
+def test_no_value_does_worse_than_malformed(value):
+    try:
+        found = templates(work(value))
+    except MalformedObjectError:
+        return
+    assert all(isinstance(template.pod.get("spec") or {}, dict) for template in found)

@@ -1,0 +1,132 @@
+"""Memory images: checkpoints and snapshots of pods and virtual machines, and pods that are restored from one.
+
+The memory of a pod that reads weights contains the weights and the key. A frozen process cannot wipe its key, so the
+creation of an image is decided like a copy of the weights.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from webhook.core.facts.model import WeightUse
+from webhook.core.kube.fields import object_at, text_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from webhook.core.facts.context import Context
+    from webhook.core.facts.pod import PodView
+    from webhook.core.kube.fields import Document
+
+VIA = "memoryImage"
+
+# Fields that name the pod, by kind. A kind whose name says that it is an image of a pod is read by all of them.
+_POD_FIELDS = (
+    ("spec", "sourcePodName"),
+    ("spec", "podName"),
+    ("spec", "targetPod"),
+    ("spec", "podRef", "name"),
+    ("spec", "source", "podRef", "name"),
+    ("spec", "source", "podName"),
+)
+# checkpoint.k8s.io PodCheckpoint (KEP-5823), nvidia.com PodSnapshot, podsnapshot.gke.io PodSnapshotManualTrigger,
+# kaito.sh Checkpoint.
+_IMAGE_KIND = re.compile(r"Pod(?:Checkpoint|Snapshot)\w*\..+|Checkpoint\.kaito\.sh|Checkpoint\.grit\.dev")
+# Kinds that configure where images are kept, or that the controller writes for an image that exists.
+_NO_IMAGE = frozenset(
+    {
+        "PodSnapshot.podsnapshot.gke.io",
+        "PodSnapshotClass.nvidia.com",
+        "PodSnapshotStorageConfig.podsnapshot.gke.io",
+    }
+)
+_SELECTORS = frozenset({"PodSnapshotPolicy.podsnapshot.gke.io"})
+
+_RESTORE_ANNOTATION = re.compile(
+    r"podsnapshot\.gke\.io/.+|(?:[\w.-]+\.)?nvidia\.com/[\w.-]*(?:restore|checkpoint|snapshot)[\w.-]*|"
+    r"(?:grit\.dev|kaito\.sh)/[\w.-]*(?:restore|checkpoint)[\w.-]*"
+)
+_GKE_ROLE = "gke-pod-snapshot-role"
+
+
+def is_memory_image(kind: str) -> bool:
+    """Whether an object of a kind such as ``PodCheckpoint.checkpoint.k8s.io`` creates memory images of pods."""
+    return _IMAGE_KIND.fullmatch(kind) is not None and kind not in _NO_IMAGE
+
+
+def gather_memory_image(
+    kind: str, document: Document, context: Context, weights_of: Callable[[Document], tuple[WeightUse, ...]]
+) -> Iterator[WeightUse]:
+    """Yield the models in the memory of the pods that an object takes an image of.
+
+    ``weights_of`` gives the weights of a live pod. A pod that does not exist, or a selector, may mean any pod.
+    """
+    if not context.catalog:
+        return
+    if kind in _SELECTORS:
+        yield _unknown("spec", f"every pod of namespace {context.namespace} that the selector matches")
+        return
+    if kind == "PodSnapshotContent.nvidia.com" and _names_existing(document, context):
+        return
+    names = [(".".join(path), name) for path in _POD_FIELDS if (name := _text(document, path))]
+    for path, name in names:
+        pod = context.finder.get("Pod", context.namespace, name)
+        if pod is None:
+            yield _unknown(path, f"the memory of Pod {context.namespace}/{name}, which does not exist")
+            continue
+        for use in weights_of(pod):
+            detail = f"the memory of Pod {context.namespace}/{name}"
+            forbidden = use.model in context.catalog.no_memory_images
+            yield replace(
+                use, volume=path, via=VIA, read_only=True, containers=(), detail=detail, forbidden=forbidden
+            )
+    if not names:
+        yield _unknown("spec", "the memory of a pod that the object does not name")
+
+
+def gather_restore(pod: PodView) -> Iterator[WeightUse]:
+    """Yield a fact if the pod is restored from a memory image, which contains whatever the frozen pod had read."""
+    if pod.spec.get("restoreFrom") is not None:
+        yield _unknown(f"{pod.root}.restoreFrom", "restored from a memory image")
+    for key, value in pod.annotations.items():
+        if _RESTORE_ANNOTATION.fullmatch(key) is not None or (key == _GKE_ROLE and value == "restore"):
+            yield _unknown(f"metadata.annotations[{key}]", f"restored from a memory image: {key}")
+
+
+def _names_existing(document: Document, context: Context) -> bool:
+    """Whether a content belongs to a snapshot that was decided when it was created."""
+    spec = object_at(document, "spec", "")
+    for field in ("podSnapshotRef", "snapshotRef"):
+        reference = object_at(spec, field, "spec")
+        name = text_at(reference, "name", f"spec.{field}")
+        namespace = text_at(reference, "namespace", f"spec.{field}") or context.namespace
+        if name and context.finder.get("PodSnapshot.nvidia.com", namespace, name) is not None:
+            return True
+    return False
+
+
+def checkpointed(document: Document) -> bool:
+    """Whether a Dynamo deployment has its components checkpointed, or their memory shared by another pod."""
+    stack: list[Any] = [document.get("spec")]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            if any(item.get(key) not in (None, False, {}) for key in ("checkpoint", "gpuMemoryService")):
+                return True
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+    return False
+
+
+def _unknown(path: str, detail: str) -> WeightUse:
+    return WeightUse("?", "?", path, VIA, detail=detail)
+
+
+def _text(document: Document, path: tuple[str, ...]) -> str:
+    parent: Any = document
+    for index, step in enumerate(path[:-1]):
+        parent = object_at(parent, step, ".".join(path[:index]))
+    return text_at(parent, path[-1], ".".join(path[:-1]))

@@ -1,0 +1,306 @@
+"""Object stores and hubs: pods and custom resources that name one, hold its Secret or run with its cloud role.
+
+A webhook sees addresses and the names of Secrets and service accounts. It does not see code that reads a bucket with a
+key inside the image: docs/storage.md lists the accesses that no admission controller can see.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from webhook.core.facts.model import WeightUse
+from webhook.core.kube.fields import object_at, text_at
+from webhook.core.kube.objects import ObjectKey
+from webhook.core.storage.drivers import hub
+from webhook.core.storage.identity import image_detail
+from webhook.core.storage.locations import Relation
+from webhook.core.storage.model import UNKNOWN, Model
+from webhook.core.storage.sources import backend_of
+from webhook.core.storage.uris import parse_uri, uris_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from webhook.core.facts.context import Context
+    from webhook.core.facts.pod import PodView
+    from webhook.core.kube.fields import Document
+    from webhook.core.storage.locations import Location
+
+# The spaces that an address can name, whether a ModelWeights or a protected volume holds storage in them.
+_SPACES = ("s3", "gs", "oss", "azblob", "azfile", "hf", "hf-bucket", "uri:https")
+# Annotations of a service account, or of a pod, that give it a cloud role.
+ROLE_ANNOTATIONS = (
+    "eks.amazonaws.com/role-arn",
+    "iam.gke.io/gcp-service-account",
+    "azure.workload.identity/client-id",
+    "pod-identity.alibabacloud.com/role-name",
+)
+_POD_ROLE = "iam.amazonaws.com/role"
+_REPOSITORY = re.compile(r"(?:(?:datasets|spaces)/)?[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+# Values of Secrets below this length are names and numbers, not credentials.
+_MIN_CREDENTIAL = 16
+_PLAIN_HOST = re.compile(r"(?:https?://)?[a-z0-9-]+(?:\.[a-z0-9-]+)+\.?(?::\d+)?(?:/[\w./-]*)?", re.ASCII)
+
+
+class _Text(NamedTuple):
+    """A string of a document, and what its keys say about it."""
+
+    path: str
+    text: str
+    key: str
+    in_secret: bool
+
+
+def gather_pod_stores(pod: PodView, context: Context) -> Iterator[WeightUse]:
+    """Yield the object stores that a pod can read, by address, by Secret and by identity."""
+    catalog = context.catalog
+    if catalog.has_accounts:
+        yield from _pod_identity(pod, context)
+    if _names_stores(context) or catalog.has_secrets:
+        for container_path, name, container in pod.containers:
+            yield from _uses(container, container_path, context, containers=(name,))
+        rest = {key: value for key, value in pod.spec.items() if not key.lower().endswith("containers")}
+        yield from _uses(rest, pod.root, context)
+
+
+def gather_custom(document: Document, context: Context) -> Iterator[WeightUse]:
+    """Yield the object stores that a custom resource names, or reads by Secret or service account."""
+    for key, value in document.items():
+        if key not in ("apiVersion", "kind", "metadata", "status"):
+            yield from _uses({key: value}, "", context, custom=True)
+
+
+def gather_secret(document: Document, context: Context) -> Iterator[WeightUse]:
+    """Yield the models whose credentials a Secret of another name would hold a copy of."""
+    metadata = object_at(document, "metadata", "")
+    name = text_at(metadata, "name", "metadata")
+    values = set(_credentials(document))
+    if not values or not context.catalog.has_secrets:
+        return
+    for namespace, other, models in _secrets(context):
+        if (namespace, other) == (context.namespace, name):
+            continue
+        original = _readable_secret(namespace, other, context)
+        if original is not None and _share(values, set(_credentials(original))):
+            detail = f"a copy of Secret {namespace}/{other}"
+            yield from (_use(model, "secret", "data", detail) for model in models)
+
+
+def gather_account(document: Document, context: Context) -> Iterator[WeightUse]:
+    """Yield the models that a service account can read through a cloud role of a declared service account."""
+    metadata = object_at(document, "metadata", "")
+    name = text_at(metadata, "name", "metadata")
+    if any(True for _ in context.catalog.of_account(context.namespace, name)):
+        return
+    roles = _roles(metadata)
+    for namespace, other, models in _accounts(context):
+        for role in roles & _account_roles(namespace, other, context):
+            detail = f"cloud role {role[1]} of ServiceAccount {namespace}/{other}"
+            yield from (_use(model, "identity", "metadata.annotations", detail) for model in models)
+
+
+def _names_stores(context: Context) -> bool:
+    catalog, volumes = context.catalog, context.catalog.backends
+    return (
+        catalog.has_uris or catalog.holds("", _SPACES) or (volumes is not None and volumes.holds("", _SPACES))
+    )
+
+
+def _uses(
+    value: Any, path: str, context: Context, *, containers: tuple[str, ...] = (), custom: bool = False
+) -> Iterator[WeightUse]:
+    """Yield what the strings inside a value name."""
+    catalog, namespace = context.catalog, context.namespace
+    for leaf in _leaves(value, path):
+        for uri in uris_in(leaf.text):
+            yield from _of_uri(uri, leaf.path, context, containers)
+            if custom:
+                yield from _of_reference(uri, leaf.path, context)
+        if "/" in leaf.text and not leaf.key.startswith("image"):
+            yield from _of_repository(leaf, context, containers, custom=custom)
+        if leaf.in_secret and catalog.has_secrets:
+            # A driver or an operator may read Secrets of any namespace.
+            anywhere = custom or ".volumeAttributes." in leaf.path or not namespace
+            for model in catalog.of_secret(None if anywhere else namespace, leaf.text):
+                yield _use(model, "secret", leaf.path, f"Secret {namespace}/{leaf.text}", containers)
+        if custom and catalog.has_accounts and leaf.key.startswith("serviceaccount"):
+            for model in catalog.of_account(namespace or None, leaf.text):
+                yield _use(
+                    model, "identity", leaf.path, f"ServiceAccount {namespace}/{leaf.text}", containers
+                )
+
+
+def _of_uri(uri: str, path: str, context: Context, containers: tuple[str, ...]) -> Iterator[WeightUse]:
+    target = parse_uri(uri)
+    for model in context.catalog.of_image(target.image) if target.image else ():
+        yield _use(model, "uri", path, image_detail(target.image), containers)
+    yield from _of_locations(target.locations, uri, path, context, containers)
+
+
+def _of_reference(uri: str, path: str, context: Context) -> Iterator[WeightUse]:
+    """Yield what an address inside the cluster reaches: a claim, a path of the node, or a Dataset of Fluid."""
+    scheme, _, rest = uri.partition("://")
+    scheme = scheme.lower()
+    if scheme == "pvc" and context.namespace:
+        refs = context.resolver.claim(context.namespace, rest.partition("/")[0])
+    elif scheme in ("hostpath", "local", "file"):
+        backend = backend_of({"hostPath": {"path": f"/{rest.lstrip('/')}"}}, path, inline=True)
+        refs = context.resolver.backend(backend) if backend is not None else ()
+    elif scheme == "dataset":
+        yield WeightUse("?", "?", path, "uri", detail=f"{uri}: data of another Dataset")
+        return
+    else:
+        return
+    for ref in refs:
+        yield _use(ref.model, ref.via, path, ref.detail)
+
+
+def _of_repository(
+    leaf: _Text, context: Context, containers: tuple[str, ...], *, custom: bool
+) -> Iterator[WeightUse]:
+    """Yield the hub repositories that are named without a scheme, as vLLM and transformers accept them."""
+    words = [leaf.text.strip()] if custom else re.split(r"[\s=,]+", leaf.text)
+    for word in words:
+        name = word.strip("\"'").partition("@")[0].partition(":")[0]
+        if _REPOSITORY.fullmatch(name) is not None:
+            for location in hub(name):
+                if location.name:
+                    yield from _of_locations((location,), f"hf://{name}", leaf.path, context, containers)
+
+
+def _of_locations(
+    locations: Iterable[Location], text: str, path: str, context: Context, containers: tuple[str, ...]
+) -> Iterator[WeightUse]:
+    volumes = context.catalog.backends
+    for location in locations:
+        for entry, model, relation in context.catalog.of_location(location):
+            known = relation is Relation.SAME
+            detail = text if known else f"{text} may be {entry}"
+            yield _use(model if known else UNKNOWN, "uri", path, detail, containers)
+        for match in volumes.at(location) if volumes is not None else ():
+            known = match.relation is Relation.SAME
+            detail = f"{text}, the storage of PersistentVolume {match.volume.name}"
+            for model in match.volume.models:
+                yield _use(model if known else UNKNOWN, "uri", path, detail, containers)
+
+
+def _pod_identity(pod: PodView, context: Context) -> Iterator[WeightUse]:
+    catalog, namespace = context.catalog, context.namespace
+    name = (
+        text_at(pod.spec, "serviceAccountName", pod.root)
+        or text_at(pod.spec, "serviceAccount", pod.root)
+        or "default"
+    )
+    path = f"{pod.root}.serviceAccountName"
+    declared = set(catalog.of_account(namespace, name))
+    for model in sorted(declared):
+        yield _use(model, "identity", path, f"ServiceAccount {namespace}/{name}")
+    account = context.finder.get("ServiceAccount", namespace, name)
+    roles = _roles(object_at(account or {}, "metadata", ""))
+    role = pod.annotations.get(_POD_ROLE)
+    if isinstance(role, str) and role.strip():
+        roles.add((_POD_ROLE, role.strip()))
+    if not roles:
+        return
+    for other_namespace, other, models in _accounts(context):
+        for kind, value in roles:
+            if any(_same_role(value, known) for _, known in _account_roles(other_namespace, other, context)):
+                detail = f"cloud role {value} ({kind}) of ServiceAccount {other_namespace}/{other}"
+                yield from (
+                    _use(model, "identity", path, detail) for model in models if model not in declared
+                )
+
+
+def _same_role(role: str, known: str) -> bool:
+    # kube2iam and kiam accept the name of a role instead of its ARN.
+    return role == known or known.endswith(f":role/{role}")
+
+
+def _roles(metadata: Mapping[str, Any]) -> set[tuple[str, str]]:
+    annotations = object_at(metadata, "annotations", "metadata")
+    return {
+        (key, value.strip())
+        for key in ROLE_ANNOTATIONS
+        if isinstance(value := annotations.get(key), str) and value.strip()
+    }
+
+
+def _account_roles(namespace: str, name: str, context: Context) -> set[tuple[str, str]]:
+    account = context.finder.get("ServiceAccount", namespace, name)
+    return _roles(object_at(account or {}, "metadata", ""))
+
+
+def _accounts(context: Context) -> Iterator[tuple[str, str, tuple[Model, ...]]]:
+    """Yield the declared service accounts that exist or are named without wildcards, with their models."""
+    names = set(context.catalog.account_names)
+    for document in context.finder.lookup.each("ServiceAccount"):
+        names.add((document["metadata"].get("namespace", ""), document["metadata"]["name"]))
+    for namespace, name in sorted(names):
+        models = tuple(sorted(set(context.catalog.of_account(namespace, name))))
+        if models:
+            yield namespace, name, models
+
+
+def _secrets(context: Context) -> Iterator[tuple[str, str, tuple[Model, ...]]]:
+    names = set(context.catalog.secret_names)
+    for document in context.finder.lookup.each("Secret"):
+        names.add((document["metadata"].get("namespace", ""), document["metadata"]["name"]))
+    for namespace, name in sorted(names):
+        models = tuple(sorted(set(context.catalog.of_secret(namespace, name))))
+        if models:
+            yield namespace, name, models
+
+
+def _readable_secret(namespace: str, name: str, context: Context) -> Document | None:
+    """Return a declared Secret; only if the setting allows reads are Secrets fetched from a cluster."""
+    lookup = context.finder.lookup
+    if context.settings.storage.compare_secrets or lookup.store.complete:
+        return context.finder.get("Secret", namespace, name)
+    return lookup.store.get(ObjectKey("Secret", namespace, name))
+
+
+def _credentials(document: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield the digests of a Secret's values that may be credentials."""
+    for field in ("data", "stringData"):
+        for value in object_at(document, field, "").values():
+            if not isinstance(value, str):
+                continue
+            raw = value.encode()
+            if field == "data":
+                try:
+                    raw = base64.b64decode(raw, validate=True)
+                except (binascii.Error, ValueError):
+                    continue
+            raw = raw.strip()
+            if len(raw) >= _MIN_CREDENTIAL and _PLAIN_HOST.fullmatch(raw.decode("latin-1")) is None:
+                yield hashlib.sha256(raw).digest()
+
+
+def _share(one: set[bytes], other: set[bytes]) -> bool:
+    matches = [hmac.compare_digest(first, second) for first in one for second in other]
+    return any(matches)
+
+
+def _leaves(value: Any, path: str) -> Iterator[_Text]:
+    """Yield the strings inside a value, each with its key."""
+    stack: list[tuple[Any, str, str, bool]] = [(value, path, "", False)]
+    while stack:
+        item, place, key, in_secret = stack.pop()
+        if isinstance(item, str):
+            yield _Text(place, item, key, in_secret)
+        elif isinstance(item, dict):
+            for name, member in item.items():
+                lower = name.lower()
+                secret = in_secret or "secret" in lower
+                stack.append((member, f"{place}.{name}" if place else name, lower, secret))
+        elif isinstance(item, list):
+            stack.extend((member, f"{place}[{index}]", key, in_secret) for index, member in enumerate(item))
+
+
+def _use(model: Model, via: str, path: str, detail: str, containers: tuple[str, ...] = ()) -> WeightUse:
+    return WeightUse(model.name, model.sensitivity, path, via, True, containers, detail[:256])

@@ -1,0 +1,180 @@
+"""The resources of the sidecar in one pod: those of the settings, as far as the pod and its namespace permit.
+
+Pod-level resources (KEP-2837) bound the sum of all containers, so the sidecar then has no resources of its own. A
+LimitRange bounds each container, and a ResourceQuota on limits requires one on each container: the settings are
+adjusted to both. If no value fits, the reason goes to the writer of the pod. Sources of the rules: Kubernetes
+plugin/pkg/admission/limitranger/admission.go and pkg/quota/v1/evaluator/core/pods.go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from webhook.cel.libraries.quantity import Quantity, parse
+from webhook.core.kube.fields import list_at, object_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from webhook.core.kube.fields import Document
+
+LIMIT_RANGE = "LimitRange"
+RESOURCE_QUOTA = "ResourceQuota"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a namespace permits: its LimitRanges and ResourceQuotas."""
+
+    ranges: tuple[Document, ...] = ()
+    quotas: tuple[Document, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Resources of the sidecar, and the reasons why they cannot be admitted."""
+
+    resources: Document
+    problems: tuple[str, ...] = ()
+
+
+def fit(
+    spec: Document,
+    requests: Mapping[str, str],
+    limits: Mapping[str, str],
+    quota_limits: Mapping[str, str],
+    bounds: Bounds,
+) -> Fit:
+    """Adjust the sidecar's resources to one pod.
+
+    ``quota_limits`` apply where a ResourceQuota needs a limit and the settings have none.
+    """
+    shared = _pod_level(spec)
+    own = {name: _Resource(requests.get(name), limits.get(name)) for name in {**requests, **limits}}
+    needed = _needed_limits(bounds.quotas)
+    for name in needed:
+        own.setdefault(name, _Resource(None, None))
+    problems: list[str] = []
+    for name, resource in own.items():
+        if name in shared:
+            continue
+        if name in needed and resource.limit is None and not _has_default(name, bounds.ranges):
+            if name not in quota_limits:
+                problems.append(
+                    f"ResourceQuota {needed[name]} requires a {name} limit on each container, "
+                    "and this key sidecar cannot have one"
+                )
+                continue
+            resource.limit = quota_limits[name]
+        problems += _bound(name, resource, bounds.ranges)
+    left = {name: resource for name, resource in own.items() if name not in shared}
+    sides = {
+        "requests": {name: item.request for name, item in left.items() if item.request is not None},
+        "limits": {name: item.limit for name, item in left.items() if item.limit is not None},
+    }
+    return Fit({side: values for side, values in sides.items() if values or not shared}, tuple(problems))
+
+
+@dataclass(slots=True)
+class _Resource:
+    request: str | None
+    limit: str | None
+
+
+def _pod_level(spec: Document) -> frozenset[str]:
+    resources = object_at(spec, "resources", "spec")
+    return frozenset(
+        name for side in ("requests", "limits") for name in object_at(resources, side, "spec.resources")
+    )
+
+
+def _needed_limits(quotas: Iterable[Document]) -> dict[str, str]:
+    """The compute resources of which a quota needs a limit, with the name of the quota."""
+    needed: dict[str, str] = {}
+    for quota in quotas:
+        for name in object_at(object_at(quota, "spec", ""), "hard", "spec"):
+            kind, dot, resource = name.partition(".")
+            if dot and kind == "limits":
+                needed.setdefault(resource, str(quota["metadata"]["name"]))
+    return needed
+
+
+def _of_containers(ranges: Iterable[Document]) -> Iterable[tuple[str, Document]]:
+    for document in ranges:
+        for item in list_at(object_at(document, "spec", ""), "limits", "spec"):
+            if item.get("type") == "Container":
+                yield str(document["metadata"]["name"]), item
+
+
+def _has_default(name: str, ranges: Iterable[Document]) -> bool:
+    """Whether a LimitRange gives each container a limit; its maximum is its default."""
+    return any(
+        name in object_at(item, field, "spec.limits")
+        for _, item in _of_containers(ranges)
+        for field in ("default", "max")
+    )
+
+
+def _bound(name: str, resource: _Resource, ranges: tuple[Document, ...]) -> Iterable[str]:
+    """Move one resource into the bounds of each LimitRange; yield the reasons where it does not fit."""
+    for owner, item in _of_containers(ranges):
+        least, most = _amount(item, "min", name), _amount(item, "max", name)
+        ratio, default = _amount(item, "maxLimitRequestRatio", name), _amount(item, "default", name)
+        if least is not None:
+            resource.request = _larger(resource.request, least)
+        if most is not None and resource.limit is not None:
+            resource.limit = _smaller(resource.limit, most)
+        effective = resource.limit or default or most
+        if ratio is not None and effective is not None and resource.request is not None:
+            resource.request = _within_ratio(resource.request, effective, ratio)
+        if resource.request is not None and effective is not None and _is_less(effective, resource.request):
+            if most is None or not _is_less(most, resource.request):
+                resource.limit = resource.request
+            else:
+                yield (
+                    f"LimitRange {owner} allows at most {most} {name} per container, "
+                    f"and the key sidecar needs {resource.request}"
+                )
+
+
+def _amount(item: Document, field: str, name: str) -> str | None:
+    value = object_at(item, field, "spec.limits").get(name)
+    return None if value is None else str(value)
+
+
+def _parsed(text: str) -> Quantity | None:
+    try:
+        return parse(text)
+    except ValueError:
+        return None
+
+
+def _is_less(text: str, other: str) -> bool:
+    first, second = _parsed(text), _parsed(other)
+    return first is not None and second is not None and first.compare(second) < 0
+
+
+def _larger(text: str | None, least: str) -> str | None:
+    return least if text is not None and _is_less(text, least) else text
+
+
+def _smaller(text: str, most: str) -> str:
+    return most if _is_less(most, text) else text
+
+
+def _within_ratio(request: str, limit: str, ratio: str) -> str:
+    """The smallest request that the ratio permits, at least the given one."""
+    bound, factor, current = _parsed(limit), _parsed(ratio), _parsed(request)
+    if bound is None or factor is None or current is None or _value(factor) <= 0:
+        return request
+    needed = _value(bound) / _value(factor)
+    if _value(current) >= needed:
+        return request
+    thousandths = -((-needed * 1000) // 1)
+    return str(thousandths // 1000) if thousandths % 1000 == 0 else f"{thousandths}m"
+
+
+def _value(quantity: Quantity) -> Fraction:
+    return Fraction(quantity.unscaled) * Fraction(10) ** quantity.exponent

@@ -1,0 +1,65 @@
+"""References between objects: the lookups that readers make while they assemble the pods of a workload.
+
+An object that must be fetched first ends the evaluation after all other lookups were made, so that one round fetches
+everything. The number of references of one object is bounded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.objects import MissingObjectError
+
+if TYPE_CHECKING:
+    from webhook.core.kube.fields import Document
+
+MAX_REFERENCES = 64
+# The kinds that readers look up. The webhook's ClusterRole allows reading them; a test compares both.
+REFERENCED = frozenset({
+    "ClusterServingRuntime.serving.kserve.io", "ClusterTask.tekton.dev", "ClusterTrainingRuntime.trainer.kubeflow.org",
+    "ClusterWorkflowTemplate.argoproj.io", "LLMInferenceServiceConfig.serving.kserve.io", "NIMCache.apps.nvidia.com",
+    "Pipeline.tekton.dev", "RayCluster.ray.io", "ServingRuntime.serving.kserve.io", "Task.tekton.dev",
+    "TrainingRuntime.trainer.kubeflow.org", "VirtualMachine.kubevirt.io", "WorkflowTemplate.argoproj.io",
+})  # fmt: skip
+
+
+class References(Protocol):
+    """A source of referenced objects, such as `core.kube.objects.Lookup`."""
+
+    def get(self, kind: str, namespace: str, name: str) -> Document | None:
+        """Return the object, or None if it does not exist. Raises `MissingObjectError` if that is unknown."""
+
+
+class Resolver:
+    """The references of one object, with the bound and with the names of those that do not exist."""
+
+    def __init__(self, source: References) -> None:
+        self._source = source
+        self._count = 0
+        self._incomplete: MissingObjectError | None = None
+
+    def get(self, kind: str, namespace: str, name: str) -> Document | None:
+        """Return the object, an empty one if it must be fetched first, or None if it does not exist.
+
+        Raises `MalformedObjectError` beyond the bound.
+        """
+        if "{{" in name or "{{" in namespace:
+            # A placeholder has no value before the pods exist.
+            return {}
+        if kind not in REFERENCED:
+            # A user wrote the kind; only those above can be read.
+            return None
+        self._count += 1
+        if self._count > MAX_REFERENCES:
+            raise MalformedObjectError("spec", f"refers to more than {MAX_REFERENCES} objects")
+        try:
+            return self._source.get(kind, namespace, name)
+        except MissingObjectError as error:
+            self._incomplete = error
+            return {}
+
+    def finish(self) -> None:
+        """Raise `MissingObjectError` if an object must be fetched first."""
+        if self._incomplete is not None:
+            raise self._incomplete

@@ -1,0 +1,305 @@
+"""Find the pods in a CustomResourceDefinition's OpenAPI schema, version by version.
+
+The scan reads property names and types only. It never looks at an object, never decides, and does a bounded amount of
+work: a schema that exceeds the bounds is reported as free-form from there on. For example, the schema of a kind with
+``spec.roles: [{template: <pod template>, cache: {pvcName: string}}]`` yields ``podTemplate spec.roles.*.template`` and
+``claimName spec.roles.*.cache.pvcName``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from webhook.core.kube.fields import Document
+
+CRD = "CustomResourceDefinition.apiextensions.k8s.io"
+
+_MAX_DEPTH = 48
+_MAX_NODES = 200_000
+
+
+class Part(StrEnum):
+    """What a place in an object holds. The values are what users read."""
+
+    TEMPLATE = "podTemplate"
+    SPEC = "podSpec"
+    CONTAINERS = "containers"
+    CONTAINER = "container"
+    IMAGE = "image"
+    VOLUMES = "volumes"
+    VOLUME_SOURCE = "volumeSource"
+    CLAIM = "claimName"
+    CLAIM_TEMPLATES = "claimTemplates"
+    CLAIM_TEMPLATE = "claimTemplate"
+    CLAIM_SPEC = "claimSpec"
+    ACCOUNT = "serviceAccount"
+    ADDRESS = "modelAddress"
+    FREE = "freeForm"
+
+
+# The parts that make a kind a workload; the others only complete it.
+_WORKLOAD = frozenset(Part) - {Part.IMAGE, Part.ACCOUNT, Part.FREE}
+# Free-form fields of these groups hold no pods, and their objects are what a cluster needs to start pods at all.
+_INFRASTRUCTURE = (
+    "cert-manager.io",
+    "cilium.io",
+    "crd.projectcalico.org",
+    "k8s.cni.cncf.io",
+    "k8s.ovn.org",
+    "monitoring.coreos.com",
+    "projectcalico.org",
+    "weightlock.dev",
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Match:
+    """One place of a schema. ``path`` is written as in the settings: ``*`` stands for every item or value."""
+
+    path: str
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class KindSchema:
+    """What the scan of one CustomResourceDefinition found. ``versions`` holds the matches by version name."""
+
+    kind: str
+    group: str
+    plural: str
+    namespaced: bool
+    versions: Mapping[str, tuple[Match, ...]]
+
+    @property
+    def matches(self) -> tuple[Match, ...]:
+        """The matches of all versions, sorted, without repeats."""
+        return tuple(sorted({match for matches in self.versions.values() for match in matches}))
+
+    @property
+    def is_workload(self) -> bool:
+        """Whether an object of this kind can contain a pod, or part of one."""
+        parts = {match.part for match in self.matches}
+        if parts & _WORKLOAD:
+            return True
+        return Part.FREE in parts and not _is_infrastructure(self.group)
+
+
+def scan(document: Document) -> KindSchema:
+    """Scan a CustomResourceDefinition (apiextensions.k8s.io/v1, or v1beta1 with its one schema).
+
+    Raises `MalformedObjectError` for an object that is not one.
+    """
+    spec = object_at(document, "spec", "")
+    group, names = text_at(spec, "group", "spec"), object_at(spec, "names", "spec")
+    kind, plural = text_at(names, "kind", "spec.names"), text_at(names, "plural", "spec.names")
+    if not (group and kind and plural):
+        raise MalformedObjectError("spec", "must have group, names.kind and names.plural")
+    shared = object_at(object_at(spec, "validation", "spec"), "openAPIV3Schema", "spec.validation")
+    pruned = spec.get("preserveUnknownFields") is not True
+    versions: dict[str, tuple[Match, ...]] = {}
+    for index, version in enumerate(list_at(spec, "versions", "spec")):
+        path = f"spec.versions[{index}]"
+        if version.get("served") is False:
+            continue
+        schema = object_at(object_at(version, "schema", path), "openAPIV3Schema", f"{path}.schema") or shared
+        versions[text_at(version, "name", path)] = matches_of(schema, pruned=pruned)
+    if not versions and text_at(spec, "version", "spec"):
+        versions[spec["version"]] = matches_of(shared, pruned=pruned)
+    return KindSchema(f"{kind}.{group}", group, plural, spec.get("scope") != "Cluster", versions)
+
+
+def matches_of(schema: Document, *, pruned: bool = True) -> tuple[Match, ...]:
+    """The matches in one version's schema; ``pruned`` is false where the API server keeps unknown fields."""
+    scanner = _Scanner()
+    properties = schema.get("properties")
+    if not isinstance(properties, dict) or not pruned or _is_open(schema):
+        scanner.found.add(Match("", Part.FREE))
+    for name, child in _children(properties):
+        if name not in _ROOT:
+            scanner.visit(child, (name,), name)
+    return tuple(sorted(scanner.found))
+
+
+_ROOT = frozenset({"apiVersion", "kind", "metadata", "status"})
+# Fields of a PodSpec (k8s.io/api core/v1). A schema under one of these names inside a pod spec is not visited again.
+POD_FIELDS = frozenset({
+    "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers", "dnsConfig", "dnsPolicy",
+    "enableServiceLinks", "ephemeralContainers", "hostAliases", "hostIPC", "hostNetwork", "hostPID", "hostUsers",
+    "hostname", "hostnameOverride", "imagePullSecrets", "initContainers", "nodeName", "nodeSelector", "os", "overhead",
+    "preemptionPolicy", "priority", "priorityClassName", "readinessGates", "resourceClaims", "resources",
+    "restartPolicy", "runtimeClassName", "schedulerName", "schedulingGates", "securityContext", "serviceAccount",
+    "serviceAccountName", "setHostnameAsFQDN", "shareProcessNamespace", "subdomain", "terminationGracePeriodSeconds",
+    "tolerations", "topologySpreadConstraints", "volumes", "schedulingGroup", "restoreFrom",
+})  # fmt: skip
+CONTAINER_FIELDS = frozenset({
+    "args", "command", "env", "envFrom", "imagePullPolicy", "lifecycle", "livenessProbe", "ports", "readinessProbe",
+    "resources", "restartPolicy", "securityContext", "startupProbe", "volumeDevices", "volumeMounts", "workingDir",
+})  # fmt: skip
+VOLUME_SOURCES = frozenset({
+    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "configMap", "csi", "downwardAPI",
+    "emptyDir", "ephemeral", "fc", "flexVolume", "flocker", "gcePersistentDisk", "gitRepo", "glusterfs", "hostPath",
+    "image", "iscsi", "local", "nfs", "persistentVolumeClaim", "photonPersistentDisk", "portworxVolume", "projected",
+    "quobyte", "rbd", "scaleIO", "secret", "storageos", "vsphereVolume",
+})  # fmt: skip
+# Those that no other kind of object has by chance.
+_STORAGE = frozenset({"csi", "emptyDir", "hostPath", "nfs", "persistentVolumeClaim", "ephemeral"})
+CONTAINER_LISTS = frozenset({
+    "containers", "initcontainers", "sidecars", "sidecarcontainers", "extracontainers", "additionalcontainers", "steps",
+})  # fmt: skip
+VOLUME_LISTS = frozenset({"volumes", "extravolumes", "additionalvolumes"})
+CLAIM_NAMES = frozenset({
+    "claimname", "existingclaim", "persistentvolumeclaimname", "pvcname", "sourcepvc", "volumeclaimname", "pvc",
+    "persistentvolumeclaim",
+})  # fmt: skip
+ACCOUNT_NAMES = frozenset({"serviceaccount", "serviceaccountname", "saname"})
+ADDRESS_NAMES = frozenset({
+    "baseuri", "cacheuri", "modeluri", "modelurl", "sourcemodeluri", "storageuri", "storageuris", "sourceuri",
+})  # fmt: skip
+# Objects that hold the name of a claim or service account in a field `name`.
+_NAMED = {
+    "persistentvolumeclaim": Part.CLAIM, "pvc": Part.CLAIM, "serviceaccount": Part.ACCOUNT,
+}  # fmt: skip
+_CLAIM_FIELDS = frozenset(
+    {"accessModes", "storageClassName", "volumeName", "volumeMode", "dataSource", "dataSourceRef"}
+)
+
+
+class _Scanner:
+    """One walk through one schema."""
+
+    def __init__(self) -> None:
+        self.found: set[Match] = set()
+        self._nodes = 0
+
+    def visit(self, schema: Any, steps: tuple[str, ...], name: str, *, template: bool = False) -> None:
+        """Report the parts at ``steps`` and below. ``name`` is the last property's name; ``template`` marks the spec of
+        an object that has metadata as well.
+        """
+        self._nodes += 1
+        if not isinstance(schema, dict):
+            return
+        if len(steps) > _MAX_DEPTH or self._nodes > _MAX_NODES:
+            self._report(steps, Part.FREE)
+            return
+        if _is_open(schema):
+            # An embedded resource may be typed in part; the typed fields are reported as well.
+            self._report(steps, Part.FREE)
+        kind = schema.get("type")
+        properties = schema.get("properties")
+        if isinstance(properties, dict):
+            self._object(properties, steps, name, template=template)
+        elif kind == "array" or "items" in schema:
+            self._array(schema.get("items"), steps, name)
+        elif isinstance(schema.get("additionalProperties"), dict):
+            self._array(schema["additionalProperties"], steps, name)
+        elif kind == "string":
+            self._text(steps, name)
+
+    def _object(self, properties: Document, steps: tuple[str, ...], name: str, *, template: bool) -> None:
+        names = properties.keys()
+        skipped: frozenset[str] = frozenset()
+        if is_pod_spec(properties):
+            if template:
+                self._report(steps[:-1], Part.TEMPLATE)
+            else:
+                self._report(steps, Part.SPEC)
+            skipped = POD_FIELDS
+        elif len(_STORAGE & names) >= 2 and len(VOLUME_SOURCES & names) >= 3:
+            self._report(steps, Part.VOLUME_SOURCE)
+            return
+        elif "accessModes" in names and len(_CLAIM_FIELDS & names) >= 2:
+            inner = name == "spec" and len(steps) > 1
+            self._report(steps[:-1] if inner else steps, Part.CLAIM_TEMPLATE if inner else Part.CLAIM_SPEC)
+            return
+        if "image" in names and CONTAINER_FIELDS & names:
+            self._report(steps, Part.CONTAINER)
+            skipped |= CONTAINER_FIELDS | {"image"}
+        named = _NAMED.get(name.lower())
+        for child_name, child in _children(properties):
+            if child_name in skipped:
+                continue
+            if named is not None and child_name == "name":
+                self._report((*steps, "name"), named)
+                continue
+            is_template = child_name == "spec" and "metadata" in names
+            self.visit(child, (*steps, child_name), child_name, template=is_template)
+
+    def _array(self, items: Any, steps: tuple[str, ...], name: str) -> None:
+        inner = items if isinstance(items, dict) else {}
+        properties = inner.get("properties")
+        names = properties.keys() if isinstance(properties, dict) else frozenset[str]()
+        lower = name.lower()
+        if is_container(names) or (not names and _is_open(inner) and lower in CONTAINER_LISTS):
+            self._report(steps, Part.CONTAINERS)
+        elif is_volume(names) or (not names and _is_open(inner) and lower in VOLUME_LISTS):
+            self._report(steps, Part.VOLUMES)
+        elif isinstance(properties, dict) and _is_claim_template(properties):
+            self._report(steps, Part.CLAIM_TEMPLATES)
+        else:
+            self.visit(inner, (*steps, "*"), name)
+
+    def _text(self, steps: tuple[str, ...], name: str) -> None:
+        lower = name.lower()
+        if lower in CLAIM_NAMES:
+            self._report(steps, Part.CLAIM)
+        elif lower in ACCOUNT_NAMES:
+            self._report(steps, Part.ACCOUNT)
+        elif lower == "image":
+            self._report(steps, Part.IMAGE)
+        elif lower in ADDRESS_NAMES:
+            self._report(steps, Part.ADDRESS)
+
+    def _report(self, steps: tuple[str, ...], part: Part) -> None:
+        self.found.add(Match(".".join(steps), part))
+
+
+def is_pod_spec(properties: Mapping[str, Any]) -> bool:
+    """Whether an object with these fields is a pod spec: containers beside another field of a pod."""
+    return "containers" in properties and len(POD_FIELDS & properties.keys()) >= 2
+
+
+def is_container(names: frozenset[str] | Any) -> bool:
+    """Whether an item with these fields is a container."""
+    if "image" in names:
+        return "name" in names or bool(CONTAINER_FIELDS & names)
+    return "name" in names and len(CONTAINER_FIELDS & names) >= 3
+
+
+def is_volume(names: frozenset[str] | Any) -> bool:
+    """Whether an item with these fields is a volume of a pod."""
+    return "name" in names and bool(_STORAGE & names) and len(VOLUME_SOURCES & names) >= 2
+
+
+def _is_claim_template(properties: Mapping[str, Any]) -> bool:
+    spec = properties.get("spec")
+    fields = spec.get("properties") if isinstance(spec, dict) else None
+    return isinstance(fields, dict) and "accessModes" in fields and bool(_CLAIM_FIELDS & fields.keys())
+
+
+def _children(properties: Any) -> Iterator[tuple[str, Any]]:
+    yield from properties.items() if isinstance(properties, dict) else ()
+
+
+def _is_open(schema: Mapping[str, Any]) -> bool:
+    """Whether the API server keeps fields here that the schema does not name."""
+    if schema.get("x-kubernetes-int-or-string") is True or str(schema.get("type")) in _SCALARS:
+        return False
+    return (
+        schema.get("x-kubernetes-preserve-unknown-fields") is True
+        or schema.get("x-kubernetes-embedded-resource") is True
+        or schema.get("additionalProperties") is True
+    )
+
+
+_SCALARS = frozenset({"string", "integer", "number", "boolean"})
+
+
+def _is_infrastructure(group: str) -> bool:
+    return any(group == known or group.endswith(f".{known}") for known in _INFRASTRUCTURE)
