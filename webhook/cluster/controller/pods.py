@@ -8,8 +8,10 @@ hold weights in a large cluster.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from webhook.core.access import pod_grants
 from webhook.core.access.expiry import ENDED, PodWithWeights
 from webhook.core.admission.subject import service_account_of
 from webhook.core.facts import gather
@@ -20,6 +22,7 @@ from webhook.core.workloads.templates import PodTemplate
 
 if TYPE_CHECKING:
     from webhook.cluster.cache import ObjectCache
+    from webhook.core.access.pod_grants import Cover
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.kube.fields import Document
 
@@ -47,6 +50,8 @@ class PodsWithWeights:
         self._again = again
         self._looked: dict[ObjectKey, _Looked] = {}
         self._queue: deque[ObjectKey] = deque()
+        # The first stamp of each pod, by UID. A later one was not written by admission.
+        self._stamps: dict[str, dict[str, Cover]] = {}
 
     def look(self, snapshot: Snapshot) -> list[PodWithWeights]:
         """All of them, as of this round."""
@@ -66,8 +71,14 @@ class PodsWithWeights:
             if known is None or known.pod is not pod:
                 known = self._looked[key] = _Looked(pod, _look(pod, snapshot))
             if known.holder is not None:
-                found.append(known.holder)
+                found.append(self._with_first_stamp(known.holder))
+        self._stamps = {holder.uid: self._stamps[holder.uid] for holder in found}
         return found
+
+    def _with_first_stamp(self, holder: PodWithWeights) -> PodWithWeights:
+        """The pod with the stamp that it had when it was first seen."""
+        first = self._stamps.setdefault(holder.uid, dict(holder.stamp))
+        return holder if first == holder.stamp else replace(holder, stamp=first)
 
 
 def _look(pod: Document, snapshot: Snapshot) -> PodWithWeights | None:
@@ -86,5 +97,12 @@ def _look(pod: Document, snapshot: Snapshot) -> PodWithWeights | None:
     marked = (metadata.get("annotations") or {}).get(ENDED, "")
     account, created = service_account_of(pod), parse_time(metadata.get("creationTimestamp"))
     return PodWithWeights(
-        metadata["namespace"], metadata["name"], metadata["uid"], account, models, created, marked
+        metadata["namespace"],
+        metadata["name"],
+        metadata["uid"],
+        account,
+        models,
+        created,
+        marked,
+        pod_grants.parse(pod),
     )

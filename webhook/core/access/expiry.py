@@ -7,7 +7,7 @@ without any gets is not decided here: it never received a key.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from webhook.api.modelweights import AccessRules
     from webhook.core.access.grant_index import GrantIndex
+    from webhook.core.access.pod_grants import Cover
 
 ENDED = f"{GROUP}/access-ended"
 WARNINGS = (timedelta(minutes=5), timedelta(minutes=30))
@@ -39,6 +40,7 @@ class PodWithWeights:
     models: tuple[str, ...]
     created: datetime | None = None
     marked: str = ""
+    stamp: Mapping[str, Cover] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,29 @@ def expiring(
                 within = next((limit for limit in WARNINGS if left <= limit < length), None)
                 if within is not None:
                     yield ExpiringAccess(holder, model, last.request, last.expires, within, rules.on_expiry)
+            elif model in holder.stamp and not holder.stamp[model].own:
+                yield from _by_stamp(holder, model, index, rules, now)
             elif (subject, model) in ended:
                 request, end = ended[subject, model]
                 # A pod that came later was not let in by this grant, and so loses nothing with it.
                 if holder.created is None or holder.created <= end:
                     yield ExpiringAccess(holder, model, request, end, None, rules.on_expiry)
+
+
+def _by_stamp(
+    holder: PodWithWeights, model: str, index: GrantIndex, rules: AccessRules, now: datetime
+) -> Iterator[ExpiringAccess]:
+    """What is due on a pod that was admitted under a user's own grant.
+
+    Such a pod has no key that could be wiped, so it is evicted. A stamp that names no grant for the model in the pod's
+    namespace was not written by admission, or its request was deleted: the access has ended.
+    """
+    cover = holder.stamp[model]
+    grant, end = index.named(cover.request, cover.uid, now)
+    if grant is None or grant.model != model or holder.namespace not in grant.namespaces:
+        yield ExpiringAccess(holder, model, cover.request, end or now, None, "evict")
+        return
+    left, length = grant.expires - now, grant.expires - grant.begins
+    within = next((limit for limit in WARNINGS if left <= limit < length), None)
+    if within is not None:
+        yield ExpiringAccess(holder, model, grant.request, grant.expires, within, rules.on_expiry)
