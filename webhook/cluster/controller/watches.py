@@ -1,6 +1,4 @@
-"""What the controller watches besides the webhook's snapshot: the webhook configurations, and pods that
-hold weights.
-"""
+"""The controller's own watches: webhook configurations, and pods with the key sidecar."""
 
 from __future__ import annotations
 
