@@ -152,6 +152,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $_ := set $config "reports" (dict "enabled" .enabled "api" .api "kinds" $kinds "events" .events "resourcesPerSecond" .resourcesPerSecond "intervalSeconds" .intervalSeconds) -}}
 {{- end -}}
 {{- end -}}
+{{- if $root.Values.audit.enabled -}}
+{{- $_ := set $config "audit" (dict "directory" "/var/lib/weightlock/audit/logs" "key" "/etc/weightlock/audit/log.key" "cluster" $root.Values.audit.cluster) -}}
+{{- end -}}
 {{- $config = mustMergeOverwrite $config (deepCopy $root.Values.config) -}}
 {{- if ne .component "webhook" -}}
 {{- with include "weightlock.previousImages" (dict "root" $root "image" $config.settings.injection.image "given" $config.settings.injection.previousImages) | fromJsonArray -}}
@@ -367,6 +370,10 @@ spec:
         {{- if eq .component "broker" }}
         - {name: challenge, mountPath: /etc/weightlock/challenge, readOnly: true}
         {{- end }}
+        {{- if $root.Values.audit.enabled }}
+        - {name: audit, mountPath: /var/lib/weightlock/audit}
+        - {name: audit-key, mountPath: /etc/weightlock/audit, readOnly: true}
+        {{- end }}
         - {name: scratch, mountPath: /tmp}
       volumes:
       - name: config
@@ -416,6 +423,14 @@ spec:
         secret:
           secretName: {{ $name }}-challenge
           items: [{key: key, path: key}]
+      {{- end }}
+      {{- if $root.Values.audit.enabled }}
+      - name: audit
+        persistentVolumeClaim: {claimName: {{ $root.Values.audit.existingClaim | quote }}}
+      - name: audit-key
+        secret:
+          secretName: {{ $root.Values.audit.existingSecret | quote }}
+          items: [{key: log.key, path: log.key}]
       {{- end }}
       - name: scratch
         emptyDir: {}
