@@ -146,7 +146,7 @@ def as_review(document: Document, requester: Requester, snapshot: Snapshot) -> D
         key = key_of(document)
     except ValueError:
         key = _generated_key(document)
-    namespace = (key.namespace or requester.namespace) if is_namespaced(key.kind) else ""
+    namespace = (key.namespace or requester.namespace) if _is_namespaced(key.kind, snapshot) else ""
     subject: Document = without_nulls(document)
     if namespace:
         subject = {**subject, "metadata": {**subject["metadata"], "namespace": namespace}}
@@ -204,6 +204,17 @@ def _identity(
         account = service_account_of(templates[0].pod) if templates else account
     username = f"system:serviceaccount:{namespace or 'default'}:{account}"
     return username, (*requester.groups, *account_groups(username))
+
+
+def _is_namespaced(kind: str, snapshot: Snapshot) -> bool:
+    """Whether a kind is namespaced, by its CRD if the state contains it."""
+    if "." in kind:
+        name, _, group = kind.partition(".")
+        for crd in snapshot.objects.each("CustomResourceDefinition.apiextensions.k8s.io"):
+            spec = crd.get("spec") or {}
+            if spec.get("group") == group and (spec.get("names") or {}).get("kind") == name:
+                return bool(spec.get("scope") != "Cluster")
+    return is_namespaced(kind)
 
 
 def _generated_key(document: Document) -> ObjectKey:
