@@ -222,6 +222,12 @@ def _generated_key(document: Document) -> ObjectKey:
     metadata = document.get("metadata")
     if not isinstance(document.get("apiVersion"), str) or not isinstance(document.get("kind"), str):
         raise ValueError("not a Kubernetes object: apiVersion or kind is missing")
+    for field in ("name", "namespace"):
+        value = metadata.get(field) if isinstance(metadata, dict) else None
+        if value is not None and not isinstance(value, str):
+            raise ValueError(
+                f"metadata.{field} is not text: quote words such as yes, no, on, off, y and n in YAML"
+            )
     if not isinstance(metadata, dict) or not isinstance(metadata.get("generateName"), str):
         raise ValueError("not a Kubernetes object: metadata.name is missing")
     return ObjectKey(group_kind(document["apiVersion"], document["kind"]), metadata.get("namespace", ""), "")
