@@ -48,7 +48,6 @@ _CLUSTER_SCOPED = frozenset(
         "LocalModelCache.serving.kserve.io",
         "LocalModelNodeGroup.serving.kserve.io",
         "ResourceFlavor.kueue.x-k8s.io",
-        "ClusterResourceClaimTemplate.resource.k8s.io",
     }
 )
 _IRREGULAR = {"Endpoints": "endpoints", "ModelWeights.weightlock.dev": "modelweights"}
