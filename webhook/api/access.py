@@ -48,7 +48,7 @@ class Subject(Schema):
 
 
 class Change(Schema):
-    """One change of a governed object: this content (``digest``), or its deletion (``digest: delete``)."""
+    """One change of a covered object: this content (``digest``), or its deletion (``digest: delete``)."""
 
     kind: Name = Field(description="such as ModelWeights, ConfigMap or Role.rbac.authorization.k8s.io")
     namespace: str = Field(default="", max_length=63)
@@ -83,7 +83,10 @@ class AccessRequestSpec(Schema):
     )
     requester: Person | None = Field(default=None, description="stamped by admission")
     stamped_at: str = Field(default="", max_length=32, description="stamped by admission, RFC 3339")
-    signature: str = Field(default="", max_length=1024, description="stamped by admission or the controller")
+    stamp: str = Field(
+        default="", max_length=192, description="set by admission: authenticates the stamped object"
+    )
+    signature: str = Field(default="", max_length=1024, description="set by admission or the controller")
 
     @model_validator(mode="after")
     def _one_thing_asked_for(self) -> Self:
@@ -120,7 +123,10 @@ class AccessApprovalSpec(Schema):
     comment: str = Field(default="", max_length=1024)
     approver: Person | None = Field(default=None, description="stamped by admission")
     stamped_at: str = Field(default="", max_length=32, description="stamped by admission, RFC 3339")
-    signature: str = Field(default="", max_length=1024, description="stamped by admission or the controller")
+    stamp: str = Field(
+        default="", max_length=192, description="set by admission: authenticates the stamped object"
+    )
+    signature: str = Field(default="", max_length=1024, description="set by admission or the controller")
 
 
 class AccessApproval(Resource):
@@ -131,7 +137,7 @@ class AccessApproval(Resource):
 
 
 class ChangeControl(Schema):
-    """Which changes need approval. Creating a governed object only adds protection and never does."""
+    """Which changes need approval. Creating a covered object only adds protection and never does."""
 
     enabled: bool = False
     kinds: list[Name] = Field(default_factory=lambda: ["ModelWeights", "WeightPolicy"], max_length=64)
@@ -162,7 +168,7 @@ class Waivers(Schema):
 
 
 class AccessSettings(Schema):
-    """What requests, approvals and grants depend on besides the objects themselves."""
+    """What requests, approvals and grants depend on in addition to the objects themselves."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "machineRequesters": "serviceAccountRequesters",

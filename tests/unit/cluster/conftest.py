@@ -27,6 +27,7 @@ class FakeApiServer:
     """Objects by the path of their list. Everything that happens gets the next resource version."""
 
     def __init__(self) -> None:
+        self.headers: list[list[tuple[str, str]]] = []
         self.objects: dict[str, dict[tuple[str, str], Document]] = {kind.path(): {} for kind in HELD}
         self.version = 100
         self.oldest = 0
@@ -89,7 +90,7 @@ class FakeApiServer:
         await self._tell(path, "DELETED", document)
 
     async def garbage(self, path: str, line: bytes) -> None:
-        """Send a line of one's own to whoever watches there next or now."""
+        """Send a line of one's own to users who watches there next or now."""
         self.raw.setdefault(path, []).append(line)
         async with self._changed:
             self._changed.notify_all()
@@ -100,6 +101,7 @@ class FakeApiServer:
             self._changed.notify_all()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.headers.append([(name, value) for name, value in request.headers.items()])
         path = request.path
         if self.silent:
             await asyncio.sleep(30)

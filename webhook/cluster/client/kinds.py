@@ -1,7 +1,7 @@
-"""Which kinds of object are held, and where the API server keeps them.
+"""The kinds that the snapshot watches, and their paths on the API server.
 
-Held is what core looks through as a whole, and what almost every verdict needs. Anything else is fetched when it is
-asked for. Pods are never held: there are too many, and only the interactive ways into one need it.
+Watched are the kinds that core searches as a whole or that almost every evaluation needs. Other objects are fetched on
+demand. Pods are never watched: there are too many, and only interactive access needs one.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from urllib.parse import quote
 from webhook.api.base import API_VERSION
 from webhook.core.kube.kinds import is_namespaced, plural
 from webhook.core.kube.objects import group_kind
+from webhook.core.workloads.schema import compact
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
 
 _RESOURCE_API = "resource.k8s.io/v1"
 _SNAPSHOT_API = "snapshot.storage.k8s.io/v1"
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-# What may stand in a path as a name (k8s.io/apimachinery pkg/api/validation/path IsValidPathSegmentName).
+# A valid name in a path (k8s.io/apimachinery pkg/api/validation/path IsValidPathSegmentName).
 _SEGMENT = re.compile(r"(?!\.\.?\Z)[^/%]+")
 
 
@@ -30,7 +33,7 @@ _SEGMENT = re.compile(r"(?!\.\.?\Z)[^/%]+")
 class ResourceKind:
     """A kind and its resource. ``optional``: a cluster may lack it, and then there are no such objects.
 
-    A list is read ``page`` objects at a time.
+    A list is read ``page`` objects at a time. ``slim`` reduces an object to its relevant part.
     """
 
     api_version: str
@@ -40,6 +43,7 @@ class ResourceKind:
     optional: bool = False
     drop: tuple[str, ...] = ()
     page: int = 500
+    slim: Callable[[Document], Document] | None = None
 
     @property
     def name(self) -> str:
@@ -47,12 +51,12 @@ class ResourceKind:
         return group_kind(self.api_version, self.kind)
 
     def path(self, namespace: str = "") -> str:
-        """Where the objects of the kind are listed, in one namespace or in all."""
+        """Return the path of the kind's objects, in one namespace or in all."""
         place = f"namespaces/{quote(namespace, safe='')}/" if namespace else ""
         return f"{api_path(self.api_version)}/{place}{self.resource}"
 
     def object_path(self, key: ObjectKey) -> str | None:
-        """Where one object is, or None where no such object can exist."""
+        """Return the path of one object, or None if no such object can exist."""
         if bool(key.namespace) != self.namespaced or not _SEGMENT.fullmatch(key.name):
             return None
         if self.namespaced and not _SEGMENT.fullmatch(key.namespace):
@@ -60,8 +64,8 @@ class ResourceKind:
         return f"{self.path(key.namespace)}/{quote(key.name, safe='')}"
 
     def stripped(self, document: Document) -> Document:
-        """The object without what no verdict depends on; it is changed in place, and named as core expects it."""
-        # Items of a list of a built-in kind do not say what they are.
+        """Remove the fields that no verdict depends on, in place, and set apiVersion and kind."""
+        # Items in a list of a built-in kind lack apiVersion and kind.
         document["apiVersion"], document["kind"] = self.api_version, self.kind
         metadata = document.get("metadata")
         if isinstance(metadata, dict):
@@ -71,7 +75,7 @@ class ResourceKind:
                 annotations.pop(_LAST_APPLIED, None)
         for field in self.drop:
             document.pop(field, None)
-        return document
+        return document if self.slim is None else self.slim(document)
 
 
 def api_path(api_version: str) -> str:
@@ -99,14 +103,16 @@ HELD = (
     _kind(_SNAPSHOT_API, "VolumeSnapshot", optional=True),
     _kind(_SNAPSHOT_API, "VolumeSnapshotContent", optional=True),
     # A CRD takes up to a megabyte, and only what its schema shows of pods is stored.
-    replace(_kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", drop=("status",)), page=20),
+    replace(
+        _kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", drop=("status",)), page=20, slim=compact
+    ),
     _kind(API_VERSION, "ModelWeights"),
     _kind(API_VERSION, "WeightPolicy"),
     _kind(API_VERSION, "AccessRequest"),
     _kind(API_VERSION, "AccessApproval"),
 )
 
-# Fetched when asked for; other kinds are looked up in the API server's discovery.
+# Fetched on demand; other kinds are found by discovery.
 FETCHED = (
     _kind("v1", "Pod"),
     _kind("v1", "ConfigMap"),

@@ -14,6 +14,7 @@ from webhook.api.base import GROUP
 from webhook.cel import Bindings
 from webhook.cel.ast import managed_fields
 from webhook.cel.authz import Answers, UnansweredError
+from webhook.core.access import pod_grants
 from webhook.core.access.change import validate_change
 from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
@@ -27,12 +28,14 @@ from webhook.core.admission.requests import (
     gather,
     injection_plan,
     is_exempt,
+    is_stamped,
     object_of,
     updates_pod,
 )
 from webhook.core.admission.subject import subject_of
 from webhook.core.admission.verdict import Verdict
 from webhook.core.injection import plan as inject
+from webhook.core.kube.budget import Budget, BudgetExceededError, check_facts, check_lookups
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
 from webhook.core.kube.review import GroupVersionName
@@ -50,6 +53,12 @@ if TYPE_CHECKING:
     from webhook.core.policies.policy import Policy
 
 _OURS = "weightlock"
+_STAMP_MODIFIED = (
+    f"the pod is not allowed to change annotation {pod_grants.ANNOTATION}: it names the pod's grants"
+)
+_STAMP_FIX = "remove the annotation from the manifest; Weightlock sets it when the pod is created"
+# The engine converts so many bytes of a request in a microsecond.
+_BYTES_PER_STEP = 40
 _WRITES = frozenset({"CREATE", "UPDATE"})
 _UNREADABLE = Finding(
     codes.UNREADABLE,
@@ -70,6 +79,7 @@ def validate(
     now: datetime,
     *,
     clock: Callable[[], float] | None = None,
+    budget: Budget | None = None,
 ) -> Verdict | RequiredData:
     """Decide the request on its final object.
 
@@ -79,7 +89,7 @@ def validate(
         return Verdict.of(
             request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),)
         )
-    judge = _Validation(request, snapshot, fetched, now, clock)
+    judge = _Validation(request, snapshot, fetched, now, clock, budget)
     try:
         findings = [
             *judge.policies(),
@@ -95,8 +105,17 @@ def validate(
         return replace(Verdict.of(request.uid, findings), timings=tuple(judge.timings))
     except MissingObjectError:
         pass
+    except BudgetExceededError as error:
+        if not judge.budget.final:
+            raise
+        return too_large(request.uid, error.part, error.reason)
     if judge.answers.open or judge.lookup.missing:
-        return RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
+        required = RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
+        try:
+            check_lookups(len(required) + len(fetched))
+        except BudgetExceededError as error:
+            return too_large(request.uid, error.part, error.reason)
+        return required
     verdict = Verdict.of(request.uid, findings, judge.audit)
     return replace(verdict, timings=tuple(judge.timings))
 
@@ -117,6 +136,21 @@ def invalid_review(error: UnsafeReviewError) -> Verdict:
     )
 
 
+def too_large(uid: str, part: str, reason: str) -> Verdict:
+    """Deny a request whose evaluation needs more work than one request may cause."""
+    return Verdict.of(
+        uid,
+        [
+            Finding(
+                codes.TOO_LARGE,
+                _OURS,
+                f"the object is too large to evaluate: its {part}: {reason}",
+                f"split the object, or reduce its {part}",
+            )
+        ],
+    )
+
+
 def internal_error(uid: str, code: str, reason: str) -> Verdict:
     """Deny a request because of an error in Weightlock: nothing was evaluated."""
     message = f"cannot evaluate the request: {reason}"
@@ -133,12 +167,14 @@ class _Validation:
         fetched: FetchedData,
         now: datetime,
         clock: Callable[[], float] | None,
+        budget: Budget | None = None,
     ) -> None:
+        self.budget = budget or Budget()
         self.request = request
         self.snapshot = snapshot
         self.now = now
         self.answers = Answers(fetched.decisions)
-        self.lookup = Lookup(snapshot.objects, fetched.objects)
+        self.lookup = Lookup(snapshot.objects, fetched.objects, budget=self.budget)
         self.audit: list[tuple[str, str]] = []
         self.timings: list[tuple[str, str, float | None]] = []
         self._clock = clock
@@ -156,12 +192,23 @@ class _Validation:
             return []
         findings: list[Finding] = []
         for facts in self._templates():
+            self._charge(facts)
             bindings = self._bindings(facts, matching, whole=candidates.see_managed_fields)
             timings, pending = candidates.evaluate_batches(bindings, matching)
             self.timings += timings
             for each in pending:
                 findings += self._evaluate(each.policy, facts, bindings, condition_false=each.condition_false)
         return findings
+
+    def _charge(self, facts: TemplateFacts) -> None:
+        """Take the steps of handing one template to the engine, which converts the whole object for each."""
+        if self.request.operation == "DELETE":
+            return
+        self.budget.charge(
+            "pod templates" if facts.pod else "content", 100 + self.request.size // _BYTES_PER_STEP
+        )
+        for part in ("weights", "devices", "escapes"):
+            check_facts(part, len(getattr(facts.facts, part)))
 
     def _evaluate(
         self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, condition_false: bool = False
@@ -188,6 +235,7 @@ class _Validation:
         if not matching:
             return
         for facts in self._templates():
+            self._charge(facts)
             bindings = self._bindings(facts)
             for policy in matching:
                 yield policy, facts, bindings
@@ -205,6 +253,8 @@ class _Validation:
             Finding(codes.RESERVED_NAME, _OURS, text, fix)
             for text in inject.reserved_name_violations(pod, expected)
         ]
+        if not self.request.running and self._is_stamped_otherwise(pod):
+            findings.append(Finding(codes.RESERVED_NAME, _OURS, _STAMP_MODIFIED, _STAMP_FIX))
         if expected.agent is not None:
             if inject.patch(pod, expected):
                 message = "the pod mounts protected weights, but its key sidecar is missing or modified"
@@ -292,13 +342,23 @@ class _Validation:
         message = f"no listed operator owns {kind.name}: its pods may be denied; {hint}"
         return [Finding(codes.OPERATOR_NOT_LISTED, _OURS, message, hint, action="Warn")]
 
+    def _is_stamped_otherwise(self, pod: Mapping[str, object]) -> bool:
+        """Whether a new pod carries another stamp of its grants than mutation gives it."""
+        facts = self._templates()
+        if not facts[0].facts.weights and not pod_grants.annotation(pod):
+            return False
+        return not is_stamped(self.request, self.snapshot, facts, self.lookup, self.now)
+
     def _tampering(self) -> list[Finding]:
         fix = "do not modify the key sidecar or its volumes; delete and recreate the pod instead"
         old = self.request.old_object or {"spec": {}}
-        return [
+        findings = [
             Finding(codes.RESERVED_NAME, _OURS, text, fix)
             for text in inject.tampering(object_of(self.request), old)
         ]
+        if pod_grants.annotation(object_of(self.request)) != pod_grants.annotation(old):
+            findings.append(Finding(codes.RESERVED_NAME, _OURS, _STAMP_MODIFIED, _STAMP_FIX))
+        return findings
 
     def access(self) -> list[Finding]:
         """Apply the rules of access requests and approvals, and of changes that need approval."""

@@ -16,11 +16,16 @@ from webhook.core.kube.strict_json import DocumentError, check
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from webhook.core.kube.budget import Budget
     from webhook.core.kube.fields import Document
 
 
 class MissingObjectError(Exception):
     """An evaluation requires an object that is not in the cache. Its key is in ``Lookup.missing``."""
+
+
+# Stands for the name of all objects of a kind; no object has this name.
+ALL = "*"
 
 
 class ObjectKey(NamedTuple):
@@ -151,6 +156,12 @@ class Lookup:
     store: ObjectStore
     fetched: Mapping[ObjectKey, Document | None] = field(default_factory=dict)
     missing: set[ObjectKey] = field(default_factory=set)
+    budget: Budget | None = None
+
+    def charge(self, part: str, steps: int = 1) -> None:
+        """Take steps of the request's budget. Raises `BudgetExceededError`."""
+        if self.budget is not None:
+            self.budget.charge(part, steps)
 
     def get(self, kind: str, namespace: str, name: str) -> Document | None:
         """The object, or None where it surely does not exist.
@@ -158,6 +169,7 @@ class Lookup:
         Raises `MissingObjectError` where that is unknown, and `MalformedObjectError` for one no policy may read.
         """
         key = ObjectKey(kind, namespace, name)
+        self.charge("references to other objects", 3)
         document = self.store.get(key)
         if document is not None:
             return self.held(key, document)
@@ -166,6 +178,20 @@ class Lookup:
             return document if document is None else self.sound(key, document, _fault(document))
         self.missing.add(key)
         raise MissingObjectError(f"{kind} {namespace}/{name} is not in the cache")
+
+    def all_of(self, kind: str, namespace: str | None) -> list[Document]:
+        """Every object of a kind, in one namespace or (None) in all, that policies may read.
+
+        Raises `MissingObjectError` if the shell must list them first: the key has the name `ALL`.
+        """
+        if self.store.complete:
+            return [document for document in self.store.each(kind, namespace) if not _fault(document)]
+        key = ObjectKey(kind, namespace or "", ALL)
+        if key not in self.fetched:
+            self.missing.add(key)
+            raise MissingObjectError(f"{kind} in {namespace or 'all namespaces'} are not in the cache")
+        items = (self.fetched[key] or {}).get("items") or ()
+        return [document for document in items if not _fault(document)]
 
     def held(self, key: ObjectKey, document: Document) -> Document:
         """An object of the store that policies may read. Raises `MalformedObjectError`."""
@@ -180,4 +206,5 @@ class Lookup:
 
     def each(self, kind: str, namespace: str | None = None) -> Iterator[Document]:
         """Every object of a kind that the store holds."""
+        self.charge("references to other objects", 1 + self.store.count(kind) // 10)
         return self.store.each(kind, namespace)
