@@ -134,6 +134,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $_ := set $config "tls" $tls -}}
 {{- $_ := set $config "listen" (dict "port" 8443) -}}
 {{- end -}}
+{{- if and (eq .component "webhook") $root.Values.networkPolicy.apiServerCIDRs -}}
+{{- $_ := set $config "callers" (dict "addresses" $root.Values.networkPolicy.apiServerCIDRs) -}}
+{{- end -}}
 {{- /* Plain, so that a certificate that nobody accepts any more hides no metric. Where there is no pod, no NetworkPolicy guards it. */ -}}
 {{- if has .component (include "weightlock.parts" $root | fromJsonArray) -}}
 {{- $_ := set $config "metricsListen" (dict "port" 8080) -}}
