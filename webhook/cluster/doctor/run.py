@@ -40,6 +40,7 @@ CHECKS: dict[str, Examine] = {
     "signing key": secrets.signing_key,
     "broker": components.broker,
     "KMS": components.kms,
+    "audit log": components.audit_log,
     "policies": objects.policies,
     "models": objects.models,
     "operators": operators.operators,
