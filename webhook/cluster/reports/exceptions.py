@@ -14,7 +14,7 @@ from webhook.api.config import Config
 from webhook.cluster.client.api import KubeApi
 from webhook.cluster.client.kubeconfig import namespace_of
 from webhook.cluster.client.pages import pages
-from webhook.cluster.snapshot_provider import ClusterSnapshotProvider
+from webhook.cluster.snapshot_provider import ClusterProvider
 from webhook.core.admission.provider import NotReadyError, evaluate
 from webhook.core.admission.validate import validate
 from webhook.core.reports.exceptions import Exceptions, exceptions_for, running_request
@@ -38,20 +38,24 @@ async def exceptions_of_cluster(
 
     Raises `ApiError`, `ClusterError` and `NotReadyError`.
     """
-    config = Config(policies=str(policies), cluster=cluster, settings=settings)
     api = await KubeApi.connect(cluster, in_cluster=False)
     try:
-        provider = ClusterSnapshotProvider(api, config, authorities_later=True)
-        async with provider.watching():
-            snapshot = await _ready(provider)
-            place = namespace_of(cluster.kubeconfig, cluster.context) if namespace is None else namespace
-            items = [await _of_pod(pod, snapshot, provider) for pod in await _pods(api, place)]
+        place = namespace_of(cluster.kubeconfig, cluster.context) if namespace is None else namespace
+        return await running_exceptions(api, Config(policies=str(policies), settings=settings), place)
     finally:
         await api.close()
+
+
+async def running_exceptions(api: KubeApi, config: Config, namespace: str = "") -> list[Exceptions]:
+    """The same with a client. ``config`` names the policies and the settings."""
+    provider = ClusterProvider(api, config, authorities_later=True)
+    async with provider.watching():
+        snapshot = await _ready(provider)
+        items = [await _of_pod(pod, snapshot, provider) for pod in await _pods(api, namespace)]
     return [item for item in items if item is not None]
 
 
-async def _ready(provider: ClusterSnapshotProvider) -> Snapshot:
+async def _ready(provider: ClusterProvider) -> Snapshot:
     deadline = time.monotonic() + _READY_SECONDS
     while True:
         try:
@@ -83,7 +87,7 @@ def _owner(pod: Document) -> tuple[str, str]:
     return metadata.get("namespace", ""), uids[0] if uids else metadata["uid"]
 
 
-async def _of_pod(pod: Document, snapshot: Snapshot, provider: ClusterSnapshotProvider) -> Exceptions | None:
+async def _of_pod(pod: Document, snapshot: Snapshot, provider: ClusterProvider) -> Exceptions | None:
     now = datetime.now(UTC)
     request = running_request(pod, snapshot)
     if request is None:
