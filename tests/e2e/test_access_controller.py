@@ -136,7 +136,7 @@ def test_a_webhook_configuration_that_was_changed_or_removed_is_put_back(
     eventually(
         lambda: lab.cluster.client().get(path).ok()["webhooks"] == webhooks, "it is as it was", seconds=20
     )
-    assert "admission is not guarded" in controllers.log()
+    assert "admission is not intact" in controllers.log()
 
 
 @pytest.mark.parametrize("on_expiry", ["wipe", "evict"])
@@ -191,6 +191,6 @@ def test_of_two_replicas_one_leads_and_the_other_takes_over(lab: Lab, controller
     request = lab.ask()
     eventually(lambda: "status" in stored(lab, request), "the first writes it", seconds=15)
     first.stop(grace=10.0)
-    eventually(lambda: controllers.log().count('"leading"') == 2, "the second leads", seconds=20)
+    eventually(lambda: controllers.log().count('"became leader"') == 2, "the second leads", seconds=20)
     lab.vote(request, "bob").ok()
     eventually(lambda: stored(lab, request)["status"]["approvals"] == "1/2", "the second writes", seconds=15)

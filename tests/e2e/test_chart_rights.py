@@ -113,7 +113,7 @@ def live(release: Release) -> None:
     """People ask, approve and run pods; access ends by eviction and by wiping; somebody tampers with webhooks."""
     cluster = release.cluster
     controller = release.parts["controller"]
-    eventually(lambda: '"leading"' in controller.log.read_text(), "the controller leads")
+    eventually(lambda: '"became leader"' in controller.log.read_text(), "the controller leads")
     for on_expiry in ("evict", "wipe"):
         lab = Lab(cluster, cluster.new_namespace(), approvals=1, onExpiry=on_expiry).build()
         have_access(release, lab)

@@ -53,7 +53,7 @@ LOOSENED = {
     "a schema that keeps whatever is written": (
         "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-preserve-unknown-fields",
         True,
-        "properties.spec.x-kubernetes-preserve-unknown-fields is True, should not be there",
+        "properties.spec.x-kubernetes-preserve-unknown-fields is True, expected none",
     ),
     "a version that is not served": ("/spec/versions/0/served", False, "versions[0].served is False"),
     "a webhook that rewrites what is read": (
@@ -78,7 +78,7 @@ def test_a_type_that_was_changed_is_put_back(
     before = definition(cluster)["spec"]
     tamper(cluster, f"{CRDS}/{TYPE}", {"op": "add", "path": path, "value": value})
     eventually(lambda: definition(cluster)["spec"] == before, "it is as it was")
-    told(cluster, TYPE, words, f"last written by {WHO} (Update) at 20", "; put back")
+    told(cluster, TYPE, words, f"last writer: {WHO} (Update) at 20", "; restored")
 
 
 def test_a_webhook_configuration_says_what_was_changed_and_by_which_program(controllers: Controllers) -> None:
@@ -86,7 +86,7 @@ def test_a_webhook_configuration_says_what_was_changed_and_by_which_program(cont
     before = cluster.client().get(path).ok()["webhooks"]
     tamper(cluster, path, {"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"})
     eventually(lambda: cluster.client().get(path).ok()["webhooks"] == before, "it is as it was")
-    told(cluster, "weightlock", "webhooks[0].failurePolicy is Ignore, should be Fail", WHO, "; put back")
+    told(cluster, "weightlock", "webhooks[0].failurePolicy is Ignore, expected Fail", WHO, "; restored")
 
 
 def test_a_type_of_another_version_is_left_to_the_upgrade(controllers: Controllers) -> None:
@@ -94,7 +94,7 @@ def test_a_type_of_another_version_is_left_to_the_upgrade(controllers: Controlle
     label = {"op": "add", "path": "/metadata/labels", "value": {"app.kubernetes.io/version": "9.9.9"}}
     names = {"op": "add", "path": "/spec/names/categories", "value": ["newer"]}
     tamper(cluster, f"{CRDS}/{TYPE}", label, names)
-    told(cluster, TYPE, "not put back: it belongs to version 9.9.9, and this controller is ")
+    told(cluster, TYPE, "not restored: it belongs to version 9.9.9, and this controller is ")
     assert definition(cluster)["spec"]["names"]["categories"] == ["newer"]
 
 
@@ -103,13 +103,13 @@ def test_a_type_that_was_deleted_is_not_made_anew_and_weightlock_denies(
 ) -> None:
     cluster, name = controllers.cluster, "accessapprovals.weightlock.dev"
     cluster.client().delete(f"{CRDS}/{name}").ok()
-    told(cluster, name, "its objects went with it")
+    told(cluster, name, "its objects were deleted with it")
     pods = PODS.format(namespace)
     said = eventually(
         lambda: cluster.client().post(pods, PROBE, dryRun="All").message if _denied(cluster, pods) else None,
         "pods are denied",
     )
-    assert "the cluster has no accessapprovals any more" in said
+    assert "the cluster no longer has accessapprovals" in said
     assert "[WL903]" in said
     assert cluster.client().get(f"{CRDS}/{name}").status == 404
     cluster.apply(*manifests.crds())
@@ -129,7 +129,12 @@ def test_a_protecting_label_that_a_namespace_loses_is_told(controllers: Controll
 
     def said() -> str | None:
         with contextlib.suppress(AssertionError):
-            return told(cluster, namespace, "lost or got otherwise weightlock.dev/holds-weights", seconds=5)
+            return told(
+                cluster,
+                namespace,
+                "protection label weightlock.dev/holds-weights removed or changed",
+                seconds=5,
+            )
         return None
 
     def lost() -> str | None:
@@ -140,4 +145,4 @@ def test_a_protecting_label_that_a_namespace_loses_is_told(controllers: Controll
         return said()
 
     # Whoever only takes away leaves no trace in the object.
-    assert "the audit log of the API server knows" in (eventually(lost, "it is told", seconds=60) or "")
+    assert "see the API server audit log for the user" in (eventually(lost, "it is told", seconds=60) or "")

@@ -83,7 +83,10 @@ class AccessRequestSpec(Schema):
     )
     requester: Person | None = Field(default=None, description="stamped by admission")
     stamped_at: str = Field(default="", max_length=32, description="stamped by admission, RFC 3339")
-    signature: str = Field(default="", max_length=1024, description="stamped by admission or the controller")
+    stamp: str = Field(
+        default="", max_length=192, description="set by admission: authenticates the stamped object"
+    )
+    signature: str = Field(default="", max_length=1024, description="set by admission or the controller")
 
     @model_validator(mode="after")
     def _one_thing_asked_for(self) -> Self:
@@ -120,7 +123,10 @@ class AccessApprovalSpec(Schema):
     comment: str = Field(default="", max_length=1024)
     approver: Person | None = Field(default=None, description="stamped by admission")
     stamped_at: str = Field(default="", max_length=32, description="stamped by admission, RFC 3339")
-    signature: str = Field(default="", max_length=1024, description="stamped by admission or the controller")
+    stamp: str = Field(
+        default="", max_length=192, description="set by admission: authenticates the stamped object"
+    )
+    signature: str = Field(default="", max_length=1024, description="set by admission or the controller")
 
 
 class AccessApproval(Resource):

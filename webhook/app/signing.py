@@ -1,4 +1,4 @@
-"""The signing keys of a configuration, read from their files."""
+"""Load the signing and stamp keys of a configuration from their files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from webhook.app.errors import UsageError
 from webhook.core.access import Signer, Verifier
+from webhook.core.access.signing import StampKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,21 +21,31 @@ T = TypeVar("T")
 _MAX_BYTES = 65536
 
 
-def load_signing(signing: Signing, made: bytes = b"") -> tuple[Signer | None, Verifier]:
-    """The key to sign with, if there is one, and the keys that count. Raises `UsageError`.
+def load_signing(
+    signing: Signing, private: bytes = b"", stamp: bytes = b""
+) -> tuple[Signer | None, Verifier]:
+    """Return the private key, if there is one, and the verifier with all trusted keys.
 
-    ``made`` is a private key in PEM from elsewhere, in place of the file. Without any key the verifier accepts nothing:
-    what cannot be told from a forgery does not count.
+    ``private`` (PEM) and ``stamp`` are keys that the controller generated and stores in Secrets. They replace the
+    files. Without any key, the verifier accepts no object.
+
+    Raises:
+        UsageError: a file cannot be read or contains no such key.
     """
     signer = None
-    if made:
-        signer = _parsed(made, Signer.from_pem, "the signing key that the controller keeps")
+    if private:
+        signer = _parse(private, Signer.from_pem, "the controller's signing key")
     elif signing.key:
         signer = _read(signing.key, Signer.from_pem)
     keys = dict(_read(signing.keys, Verifier.from_pem).keys) if signing.keys else {}
     if signer is not None:
         keys[signer.id] = signer.key.public_key()
-    return signer, Verifier(keys)
+    stamps = None
+    if stamp:
+        stamps = _parse(stamp, StampKey.from_bytes, "the controller's stamp key")
+    elif signing.stamp_key:
+        stamps = _read(signing.stamp_key, StampKey.from_bytes)
+    return signer, Verifier(keys, stamps)
 
 
 def _read(path: str, parse: Callable[[bytes], T]) -> T:
@@ -43,10 +54,10 @@ def _read(path: str, parse: Callable[[bytes], T]) -> T:
             text = file.read(_MAX_BYTES)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from None
-    return _parsed(text, parse, path)
+    return _parse(text, parse, path)
 
 
-def _parsed(text: bytes, parse: Callable[[bytes], T], source: str) -> T:
+def _parse(text: bytes, parse: Callable[[bytes], T], source: str) -> T:
     try:
         return parse(text)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

@@ -19,7 +19,7 @@ from webhook.core.kube.objects import key_of
 from webhook.manifests.reader import ManifestError, read_path
 from webhook.server import logs
 from webhook.server.http.listener import ListenError, bind
-from webhook.server.metrics.endpoint import watching
+from webhook.server.metrics.endpoint import metrics_endpoint
 
 if TYPE_CHECKING:
     import argparse
@@ -81,37 +81,38 @@ async def _control(
             made = await stack.enter_async_context(_shared_keys(config, told))
             if told.is_set():
                 return
-            signer, verifier = load_signing(config.signing, made)
+            signer, verifier = load_signing(config.signing, *made)
             controller = await stack.enter_async_context(
                 Controller.running(config, signer, verifier, expected)
             )
             if listening is not None:
-                health, readings = (
-                    controller_metrics.health(controller),
-                    controller_metrics.readings(controller),
-                )
                 address = await stack.enter_async_context(
-                    watching(listening, health, readings, controller.internal_error)
+                    metrics_endpoint(
+                        listening,
+                        controller_metrics.health(controller),
+                        controller_metrics.metrics(controller),
+                        controller.internal_error,
+                    )
                 )
-                log.info("watching", extra={"fields": {"address": address}})
+                log.info("serving metrics", extra={"fields": {"address": address}})
             await told.wait()
     except ClusterError as error:
         raise UsageError(str(error)) from None
 
 
 @asynccontextmanager
-async def _shared_keys(config: Config, told: asyncio.Event) -> AsyncIterator[bytes]:
-    """The signing key, once the shared keys are there, which are kept while the context lasts.
+async def _shared_keys(config: Config, told: asyncio.Event) -> AsyncIterator[tuple[bytes, bytes]]:
+    """Wait for the shared keys and maintain them while the context is open; yield the signing and the stamp key.
 
-    It is empty where it comes from a file, and where a stop was asked first.
+    A key is empty if it comes from a file, or if the process stops first.
     """
     from webhook.cluster.client.api import KubeApi  # noqa: PLC0415 - the client takes long to import
     from webhook.cluster.controller.keys import Keys  # noqa: PLC0415
     from webhook.cluster.controller.secrets import Secrets  # noqa: PLC0415
 
     settings = config.controller.keys
-    if not settings.signing and not settings.challenge:
-        yield b""
+    if not settings.signing and not settings.challenge and not settings.stamp:
+        yield b"", b""
         return
     api = await KubeApi.connect(config.cluster)
     keys = Keys(Secrets(api, config.controller.namespace), settings)
@@ -121,8 +122,8 @@ async def _shared_keys(config: Config, told: asyncio.Event) -> AsyncIterator[byt
         await asyncio.wait({stopping, keeping}, return_when=asyncio.FIRST_COMPLETED)
         if keeping.done():
             keeping.result()
-            keeping = asyncio.create_task(keys.keep())
-        yield keys.signing
+            keeping = asyncio.create_task(keys.watch())
+        yield keys.signing, keys.stamp
     finally:
         for task in (stopping, keeping):
             task.cancel()

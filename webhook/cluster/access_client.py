@@ -1,6 +1,7 @@
-"""The few calls that the access commands make, under the identity of whoever runs them.
+"""The API calls of the access commands, under the user's own identity.
 
-It reads and creates access objects and asks who one is; it changes nothing, and deletes for retention only.
+It reads and creates access objects and queries the user's own name. It modifies nothing, and deletes only for
+retention.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ class AccessClient:
     @classmethod
     @asynccontextmanager
     async def connect(cls, kubeconfig: str = "", context: str = "") -> AsyncIterator[AccessClient]:
-        """A client with the credentials that kubectl would use. Raises `ClusterError`."""
+        """Connect with the credentials that kubectl would use.
+
+        Raises:
+            ClusterError: the kubeconfig cannot be used.
+        """
         api = await KubeApi.connect(Cluster(kubeconfig=kubeconfig, context=context), in_cluster=False)
         try:
             yield cls(api, namespace_of(kubeconfig, context))
@@ -42,15 +47,15 @@ class AccessClient:
             await api.close()
 
     async def requests(self) -> list[Document]:
-        """All AccessRequests."""
+        """List the AccessRequests."""
         return await self._list("accessrequests", "AccessRequest")
 
     async def approvals(self) -> list[Document]:
-        """All AccessApprovals."""
+        """List the AccessApprovals."""
         return await self._list("accessapprovals", "AccessApproval")
 
     async def models(self) -> list[Document]:
-        """All ModelWeights; none where one may not read them."""
+        """List the ModelWeights; empty if the user is not allowed to list them."""
         try:
             return await self._list("modelweights", "ModelWeights")
         except ApiError as error:
@@ -59,16 +64,20 @@ class AccessClient:
             raise
 
     async def request(self, name: str) -> Document:
-        """One AccessRequest."""
+        """Read one AccessRequest."""
         return await self._api.get(f"{_ROOT}/accessrequests/{quote(name, safe='')}")
 
+    async def read(self, kind: str, name: str) -> Document:
+        """Read one AccessRequest or AccessApproval."""
+        return await self._api.get(f"{_ROOT}/{kind.lower()}s/{quote(name, safe='')}")
+
     async def create(self, document: Document) -> Document:
-        """Create an AccessRequest or AccessApproval and return it as it was stored."""
+        """Create an AccessRequest or AccessApproval and return the stored object."""
         resource = f"{document['kind'].lower()}s"
         return await self._api.request("POST", f"{_ROOT}/{resource}", body=document)
 
     async def delete(self, document: Document) -> None:
-        """Delete exactly this AccessRequest or AccessApproval; one that is gone already is no error."""
+        """Delete exactly this AccessRequest or AccessApproval. An object that is already gone is not an error."""
         metadata = document["metadata"]
         path = f"{_ROOT}/{document['kind'].lower()}s/{quote(metadata['name'], safe='')}"
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": metadata["uid"]}}
@@ -79,7 +88,7 @@ class AccessClient:
                 raise
 
     async def username(self) -> str:
-        """Who this is, as the API server authenticates it."""
+        """Return the username that the API server authenticates."""
         review: Document = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
         answer = await self._api.request("POST", path, body=review)

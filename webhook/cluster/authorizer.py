@@ -1,7 +1,7 @@
-"""Asks the API server who may do what, by SubjectAccessReview, and remembers the answers for a moment.
+"""Authorization decisions of the API server by SubjectAccessReview, with a short cache.
 
-An answer that cannot be had is a `Decision` with an error, never a yes. Yes is remembered for 5 seconds and no for 1,
-so that a right which was taken away or given soon shows.
+A decision that is not available is a `Decision` with an error, never an allowance. Allowances are cached for 5 seconds
+and denials for 1, so that a change of RBAC takes effect soon.
 """
 
 from __future__ import annotations
@@ -23,57 +23,57 @@ if TYPE_CHECKING:
 
 ALLOWED_SECONDS = 5.0
 DENIED_SECONDS = 1.0
-MAX_REMEMBERED = 4096
+MAX_CACHED = 4096
 _PATH = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 _QUESTION_SECONDS = 5.0
 
 
 class Authorizer:
-    """Answers questions; the same question asked twice at once goes out once."""
+    """Decides access checks; equal concurrent checks cause one request."""
 
     def __init__(self, api: KubeApi) -> None:
         self._api = api
-        self._known: OrderedDict[AccessCheck, tuple[Decision, float]] = OrderedDict()
-        self._asking: dict[AccessCheck, asyncio.Task[Decision]] = {}
+        self._cache: OrderedDict[AccessCheck, tuple[Decision, float]] = OrderedDict()
+        self._pending: dict[AccessCheck, asyncio.Task[Decision]] = {}
 
     async def decide(self, questions: Iterable[AccessCheck]) -> dict[AccessCheck, Decision]:
-        """An answer to each question."""
-        wanted = tuple(questions)
-        answers = await asyncio.gather(*(self._decide(question) for question in wanted))
-        return dict(zip(wanted, answers, strict=True))
+        """Return a decision for each check."""
+        checks = tuple(questions)
+        decisions = await asyncio.gather(*(self._decide(check) for check in checks))
+        return dict(zip(checks, decisions, strict=True))
 
     async def _decide(self, question: AccessCheck) -> Decision:
-        known = self._known.get(question)
-        if known is not None and known[1] > time.monotonic():
-            return known[0]
-        task = self._asking.get(question)
+        cached = self._cache.get(question)
+        if cached is not None and cached[1] > time.monotonic():
+            return cached[0]
+        task = self._pending.get(question)
         if task is None:
-            task = asyncio.create_task(self._ask(question))
-            self._asking[question] = task
-            task.add_done_callback(lambda _: self._asking.pop(question, None))
-        # One asker that gives up must not take the answer from the others.
+            task = asyncio.create_task(self._request(question))
+            self._pending[question] = task
+            task.add_done_callback(lambda _: self._pending.pop(question, None))
+        # A cancelled caller must not cancel the request of the others.
         return await asyncio.shield(task)
 
-    async def _ask(self, question: AccessCheck) -> Decision:
+    async def _request(self, question: AccessCheck) -> Decision:
         try:
             answer = await self._api.request("POST", _PATH, body=review(question), seconds=_QUESTION_SECONDS)
         except ApiError as error:
-            return Decision(allowed=False, error=f"the API server could not be asked: {error}")
+            return Decision(allowed=False, error=f"cannot query the API server: {error}")
         decision = decision_of(answer)
         if not decision.error:
-            self._remember(question, decision)
+            self._store(question, decision)
         return decision
 
-    def _remember(self, question: AccessCheck, decision: Decision) -> None:
+    def _store(self, question: AccessCheck, decision: Decision) -> None:
         seconds = ALLOWED_SECONDS if decision.allowed else DENIED_SECONDS
-        self._known[question] = (decision, time.monotonic() + seconds)
-        self._known.move_to_end(question)
-        while len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
+        self._cache[question] = (decision, time.monotonic() + seconds)
+        self._cache.move_to_end(question)
+        while len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
 
 
 def review(question: AccessCheck) -> Document:
-    """The SubjectAccessReview that asks a question (k8s.io/api authorization/v1)."""
+    """Return the SubjectAccessReview for a check (k8s.io/api authorization/v1)."""
     spec: Document = {
         "user": question.user,
         "groups": list(question.groups),
@@ -103,10 +103,10 @@ def review(question: AccessCheck) -> Document:
 
 
 def decision_of(answer: Document) -> Decision:
-    """What a SubjectAccessReview came back with. What was denied explicitly is denied, whatever else it says."""
+    """Return the decision of a SubjectAccessReview. An explicit denial wins over an allowance."""
     status: Any = answer.get("status")
     if not isinstance(status, dict):
-        return Decision(allowed=False, error="the API server's answer has no status")
+        return Decision(allowed=False, error="the API server's response has no status")
     reason = str(status.get("reason", ""))
     if status.get("allowed") is True and status.get("denied") is not True:
         return Decision(allowed=True, reason=reason)

@@ -1,4 +1,4 @@
-"""What the key broker reads from a cluster: tokens, pods and webhook configurations, each anew at every question."""
+"""The key broker's reads from a cluster: tokens, pods and webhook configurations, each without a cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from webhook.api.codes import CLUSTER_UNAVAILABLE, POD_GONE
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.client.kinds import ResourceKind
 from webhook.core.certificates import bundle
-from webhook.core.integrity.protection import protection
+from webhook.core.integrity.protection import webhook_faults
 from webhook.core.kube.kinds import plural
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
 
@@ -28,9 +28,9 @@ _SECONDS = 5.0
 
 
 class LiveCluster:
-    """A `webhook.keys.broker.service.ClusterView`. ``expected`` are the webhook configurations as they should be.
+    """A `webhook.keys.broker.service.ClusterView`. ``expected`` are the expected webhook configurations.
 
-    ``authorities`` names (NAMESPACE/NAME) the Secret that lists the authorities their CA bundles may hold.
+    ``authorities`` names (NAMESPACE/NAME) the Secret with the CAs that their caBundles may contain.
     """
 
     def __init__(self, api: KubeApi, expected: Mapping[ObjectKey, Document], authorities: str = "") -> None:
@@ -48,19 +48,19 @@ class LiveCluster:
             raise _unavailable(error) from None
 
     async def pod(self, namespace: str, name: str) -> Document | None:
-        """A pod, whole."""
+        """Read a whole pod."""
         if "/" in namespace or "/" in name or not name or not namespace:
-            raise RefusedError(POD_GONE, "the token names no pod")
+            raise RefusedError(POD_GONE, "the token does not name a pod")
         path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
         return await self._get(path)
 
     async def webhook_faults(self) -> tuple[str, ...]:
-        """Compare the webhook configurations with those that should be."""
-        found = await asyncio.gather(*(self._get(_path(key)) for key in self._expected))
-        live = dict(zip(self._expected, found, strict=True))
-        # The list is read last: an authority is in it before any configuration holds it, and stays in it longer.
+        """Compare the webhook configurations with the expected ones."""
+        documents = await asyncio.gather(*(self._get(_path(key)) for key in self._expected))
+        live = dict(zip(self._expected, documents, strict=True))
+        # The list is read last: a CA is in it before any configuration contains it, and stays in it longer.
         authorities = await self._list() if self._listed else None
-        return protection(self._expected, live, authorities=authorities).faults
+        return webhook_faults(self._expected, live, authorities=authorities)
 
     async def _list(self) -> frozenset[str]:
         secret = await self._get(self._authorities) or {}
@@ -87,4 +87,4 @@ def _path(key: ObjectKey) -> str:
 
 
 def _unavailable(error: ApiError) -> UnavailableError:
-    return UnavailableError(CLUSTER_UNAVAILABLE, f"the broker could not ask the API server: {error}")
+    return UnavailableError(CLUSTER_UNAVAILABLE, f"the broker cannot query the API server: {error}")

@@ -16,9 +16,7 @@ PODS = ResourceKind("v1", "Pod", "pods", namespaced=True)
 
 
 class ObjectCache:
-    """A sink that keeps what is ``wanted``, each in the form ``slim`` gives it; ``changed`` is called after
-    changes.
-    """
+    """A sink for the objects that ``wanted`` selects, each reduced by ``slim``; ``changed`` is called after changes."""
 
     def __init__(
         self,
@@ -32,7 +30,7 @@ class ObjectCache:
         self._changed = changed
 
     def put(self, document: Document) -> ObjectKey:
-        """Keep it, or forget it where it is no longer wanted."""
+        """Store an object, or remove it if it is no longer selected."""
         key = key_of(document)
         if self._wanted(document):
             self.objects[key] = self._slim(document)
@@ -41,17 +39,17 @@ class ObjectCache:
         return key
 
     def remove(self, key: ObjectKey) -> None:
-        """Forget it."""
+        """Remove an object."""
         self.objects.pop(key, None)
 
     def changed(self) -> None:
-        """Tell whoever waits."""
+        """Call the owner's callback."""
         self._changed()
 
 
 def slim_pod(pod: Document) -> Document:
-    """The part of a pod that facts are gathered from."""
+    """Return the part of a pod from which facts are gathered."""
     metadata = pod["metadata"]
     fields = ("name", "namespace", "uid", "annotations", "creationTimestamp", "deletionTimestamp")
-    kept = {field: metadata[field] for field in fields if field in metadata}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": kept, "spec": pod["spec"]}
+    part = {field: metadata[field] for field in fields if field in metadata}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": part, "spec": pod["spec"]}

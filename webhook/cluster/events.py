@@ -16,31 +16,27 @@ if TYPE_CHECKING:
     from webhook.cluster.client.api import KubeApi
     from webhook.core.kube.fields import Document
 
-_REMEMBERED = 8192
+_MAX_RECORDED = 8192
 _MAX_MESSAGE = 1024
 
 log = logging.getLogger(__name__)
 
 
 class Events:
-    """Writes Events. The name of each is a digest of what it is about, so a second replica tells nothing
-    twice.
-    """
+    """Records Events. The name of each is a digest of its content, so a second replica records no duplicate."""
 
     def __init__(self, api: KubeApi) -> None:
         self._api = api
-        self._told: dict[str, None] = {}
+        self._recorded: dict[str, None] = {}
 
-    async def tell(
+    async def record(
         self, about: Document, reason: str, message: str, *, once: str, warning: bool = False
     ) -> None:
-        """Tell it, unless that was done. ``about`` is an object reference; ``once`` says what makes it the
-        same.
-        """
+        """Record an Event once. ``about`` is an object reference; ``once`` identifies repetitions."""
         place = about.get("namespace") or "default"
         seed = f"{about.get('kind')}/{about.get('uid')}/{reason}/{once}"
         name = f"{about['name'][:200]}.{hashlib.sha256(seed.encode()).hexdigest()[:16]}"
-        if name in self._told:
+        if name in self._recorded:
             return
         moment = format_time(datetime.now(UTC))
         event = {
@@ -62,17 +58,17 @@ class Events:
             # 404: the namespace is going; 403: it is being deleted.
             if error.status not in (403, 404, 409):
                 raise
-            log.info("an event was not written", extra={"fields": {"name": name, "status": error.status}})
-        self._told[name] = None
-        if len(self._told) > _REMEMBERED:
-            self._told.pop(next(iter(self._told)))
+            log.info("event not recorded", extra={"fields": {"name": name, "status": error.status}})
+        self._recorded[name] = None
+        if len(self._recorded) > _MAX_RECORDED:
+            self._recorded.pop(next(iter(self._recorded)))
 
 
 def pod_reference(namespace: str, name: str, uid: str) -> Document:
-    """A pod, as an Event names it."""
+    """Return the object reference of a pod."""
     return {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": uid}
 
 
 def access_reference(kind: str, name: str, uid: str) -> Document:
-    """An AccessRequest or AccessApproval, as an Event names it."""
+    """Return the object reference of an AccessRequest or AccessApproval."""
     return {"apiVersion": API_VERSION, "kind": kind, "name": name, "uid": uid}

@@ -1,7 +1,7 @@
-"""Keeps the objects that parameterise policies, and only those: by name or by label, as each policy's paramRef says.
+"""Watch the objects that parameterise policies, and only those: by name or by label, as each policy's paramRef says.
 
-What policies ask for changes with the policies. Until the objects of a policy are known, or once they are too old, its
-kind counts as unreadable, and that policy alone cannot be evaluated.
+The scopes change with the policies. Until the params of a policy are read, or once they are stale, its kind is
+unreadable, and only that policy cannot be evaluated.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Scope(NamedTuple):
 
 
 def scopes(policies: PolicySet, store: ObjectStore) -> frozenset[Scope]:
-    """What the policies need, in the versions they were written for."""
+    """Return the scopes that the policies need, in the versions they name."""
     versions = _versions(store)
     return frozenset(
         Scope(
@@ -59,7 +59,7 @@ def scopes(policies: PolicySet, store: ObjectStore) -> frozenset[Scope]:
 
 
 def selector_text(selector: LabelSelector) -> str:
-    """A label selector as a query writes it (k8s.io/apimachinery pkg/labels Parse)."""
+    """Return a label selector in its query form (k8s.io/apimachinery pkg/labels Parse)."""
     parts = [f"{key}={value}" for key, value in selector.match_labels.items()]
     for requirement in selector.match_expressions:
         values = ",".join(requirement.values)
@@ -75,7 +75,7 @@ def selector_text(selector: LabelSelector) -> str:
 
 
 class ParamWatches:
-    """One watch a scope. An object may lie in several scopes, and is forgotten when it lies in none."""
+    """One watch per scope. An object may be in several scopes, and is removed when it is in none."""
 
     def __init__(
         self, api: KubeApi, discovery: Discovery, sink: Sink, timing: Timing, held: Iterable[str]
@@ -89,7 +89,7 @@ class ParamWatches:
         self._owners: dict[ObjectKey, set[Scope]] = {}
 
     def follow(self, wanted: Iterable[Scope]) -> None:
-        """Watch these scopes, and no others. Kinds that are held anyway need no watch."""
+        """Watch these scopes and no others. Kinds that the snapshot already watches need no watch."""
         needed = {scope for scope in wanted if scope.kind not in self._held}
         for scope in self._watches.keys() - needed:
             self._watches.pop(scope).stop()
@@ -101,14 +101,14 @@ class ParamWatches:
             self._watches[scope] = watch
 
     def unreadable(self, max_age: float) -> dict[str, str]:
-        """The kinds whose objects are not known, or not known since ``max_age`` seconds, and why."""
+        """Return the kinds whose objects were not read within ``max_age`` seconds, with the last error."""
         oldest = time.monotonic() - max_age
-        found = {}
+        errors = {}
         for scope, watch in self._watches.items():
-            trouble = watch.trouble(oldest)
-            if trouble is not None:
-                found[scope.kind] = trouble
-        return found
+            error = watch.error(oldest)
+            if error is not None:
+                errors[scope.kind] = error
+        return errors
 
     async def close(self) -> None:
         """Stop all watches."""
@@ -119,7 +119,7 @@ class ParamWatches:
 
 
 class _Watch:
-    """One scope. It stands between the reflector and the store, so that scopes share objects without harm."""
+    """One scope. It counts the owners of each object, so that scopes can share objects."""
 
     def __init__(self, scope: Scope, sink: Sink, owners: dict[ObjectKey, set[Scope]]) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -127,10 +127,10 @@ class _Watch:
         self._sink = sink
         self._owners = owners
         self._reflector: Reflector | None = None
-        self._trouble = "not read yet"
+        self._last_error = "not read yet"
 
     async def run(self, api: KubeApi, discovery: Discovery, timing: Timing) -> None:
-        """Find out where the kind is served, and watch it, until cancelled."""
+        """Discover the kind's resource and watch it until cancelled."""
         scope, backoff = self._scope, Backoff(most=timing.absent)
         selectors = {}
         if scope.name:
@@ -141,31 +141,33 @@ class _Watch:
             try:
                 kind = await discovery.find(scope.kind, scope.version)
             except ApiError as error:
-                self._trouble = str(error)
+                self._last_error = str(error)
             else:
                 if kind is not None:
                     break
-                self._trouble = f"the cluster has no kind {scope.kind}"
-            log.warning("params", extra={"fields": {"kind": scope.kind, "why": self._trouble}})
+                self._last_error = f"the cluster has no kind {scope.kind}"
+            log.warning(
+                "cannot watch params", extra={"fields": {"kind": scope.kind, "why": self._last_error}}
+            )
             await asyncio.sleep(backoff.next())
-        # A definition that goes away takes its objects along, but what a policy was set to must not vanish with it.
+        # Deleting a CRD deletes its objects, but a policy must not lose its params by that.
         kind = replace(kind, optional=False)
         namespace = scope.namespace if kind.namespaced else ""
         self._reflector = Reflector(api, kind, self, timing, namespace=namespace, selectors=selectors)
         await self._reflector.run()
 
-    def trouble(self, oldest: float) -> str | None:
-        """Why the objects are not known as of ``oldest`` (monotonic), or None."""
+    def error(self, oldest: float) -> str | None:
+        """Return why the objects are not current as of ``oldest`` (monotonic), or None."""
         reflector = self._reflector
         if reflector is None or not reflector.synced:
-            # An object that is asked for by its name is fetched where it is not held.
+            # A single object is fetched by name if it is not in the cache.
             if self._scope.name:
                 return None
-            return reflector.trouble if reflector is not None else self._trouble
-        return None if reflector.seen >= oldest else f"too long not heard of: {reflector.trouble}"
+            return reflector.last_error if reflector is not None else self._last_error
+        return None if reflector.seen >= oldest else f"its watch is stale: {reflector.last_error}"
 
     def stop(self) -> None:
-        """Stop, and give up the objects."""
+        """Stop and release the objects."""
         if self.task is not None:
             self.task.cancel()
         for key in [key for key, owners in self._owners.items() if self._scope in owners]:
@@ -179,7 +181,7 @@ class _Watch:
         return key
 
     def remove(self, key: ObjectKey) -> None:
-        """Give an object up; the last scope to do so forgets it."""
+        """Release an object; the last scope removes it."""
         owners = self._owners.get(key, set())
         owners.discard(self._scope)
         if not owners:
@@ -187,18 +189,20 @@ class _Watch:
             self._sink.remove(key)
 
     def changed(self) -> None:
-        """Pass it on."""
+        """Forward the notification."""
         self._sink.changed()
 
 
 def _versions(store: ObjectStore) -> dict[str, str]:
-    """The API version of each paramKind, as the policies' own documents name it."""
-    found: dict[str, str] = {}
+    """Return the API version of each paramKind from the policies' documents."""
+    versions: dict[str, str] = {}
     for kind in (POLICIES, NATIVE_POLICIES):
         for document in store.each(kind):
             spec = document.get("spec")
             param_kind = spec.get("paramKind") if isinstance(spec, dict) else None
             if isinstance(param_kind, dict) and isinstance(param_kind.get("apiVersion"), str):
                 api_version = param_kind["apiVersion"]
-                found[group_kind(api_version, str(param_kind.get("kind")))] = api_version.rpartition("/")[2]
-    return found
+                versions[group_kind(api_version, str(param_kind.get("kind")))] = api_version.rpartition("/")[
+                    2
+                ]
+    return versions

@@ -1,7 +1,7 @@
-"""A cluster as a snapshot source: what its watches hold, and live answers to what they do not.
+"""Provide snapshots of a cluster from watches, and fetch single objects that are not watched.
 
-The snapshot follows the cluster by milliseconds and is refused once it is too old to judge by. Nothing here decides
-anything; what cannot be found out is an error, and becomes a denial where it was needed.
+The snapshot follows the cluster by milliseconds. A stale snapshot is an error. Nothing here decides: data that is not
+available is an error, which becomes a denial if an evaluation needs the data.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import math
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.cluster.authorizer import Authorizer
 from webhook.cluster.client.api import ApiError, KubeApi
 from webhook.cluster.client.discovery import Discovery
 from webhook.cluster.client.kinds import HELD
 from webhook.cluster.client.reflector import Reflector, Timing
+from webhook.cluster.handover import Journal, replay
 from webhook.cluster.params import ParamWatches, scopes
 from webhook.core.admission.provider import FetchedData, NotReadyError
 from webhook.core.admission.snapshot import SnapshotBuilder
@@ -27,9 +28,10 @@ from webhook.manifests.authorities import AuthorityFile, with_authorities
 from webhook.manifests.reader import ManifestError, read_path
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from webhook.api.config import Config
+    from webhook.api.config import Config, Settings
+    from webhook.cluster.client.reflector import WatchObserver
     from webhook.core.access.signing import Verifier
     from webhook.core.admission.provider import RequiredData
     from webhook.core.admission.snapshot import Snapshot
@@ -40,6 +42,28 @@ _FETCH_SECONDS = 5.0
 _AUTHORITIES_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
+
+
+class Handover(NamedTuple):
+    """The files in which workers leave their state, and the number of this worker's own."""
+
+    files: Sequence[tuple[int, int]]
+    own: int
+
+
+class Prepared(NamedTuple):
+    """A builder with the policies of files, compiled before there is a cluster; ``fixed`` are their keys."""
+
+    builder: SnapshotBuilder
+    fixed: frozenset[ObjectKey]
+    settings: Settings
+
+
+def prepare(config: Config, verifier: Verifier | None, *, authorities_later: bool = False) -> Prepared:
+    """Load and compile the policies of files. Raises `ManifestError`."""
+    settings = config.settings if authorities_later else with_authorities(config.settings)
+    builder = SnapshotBuilder(settings, complete=False, verifier=verifier)
+    return Prepared(builder, _load(config.policies, builder), settings)
 
 
 class ClusterProvider:
@@ -53,15 +77,17 @@ class ClusterProvider:
         verifier: Verifier | None = None,
         timing: Timing | None = None,
         authorities_later: bool = False,
+        prepared: Prepared | None = None,
+        handover: Handover | None = None,
+        observers: Mapping[str, WatchObserver] | None = None,
     ) -> None:
         self.api = api
         self._max_age = config.cluster.max_snapshot_age_seconds
-        settings = config.settings if authorities_later else with_authorities(config.settings)
-        self._authorities = AuthorityFile(settings.injection)
-        self._builder = SnapshotBuilder(settings, complete=False, verifier=verifier)
-        self._fixed = _load(config.policies, self._builder)
+        prepared = prepared or prepare(config, verifier, authorities_later=authorities_later)
+        self._authorities = AuthorityFile(prepared.settings.injection)
+        self._builder, self._fixed = prepared.builder, prepared.fixed
         self._timing = timing or Timing()
-        self._reflectors = [Reflector(api, kind, self, self._timing) for kind in HELD]
+        self._reflectors = self._watches(handover, observers or {})
         self._authorizer = Authorizer(api)
         self._discovery = Discovery(api)
         held = [kind.name for kind in HELD]
@@ -78,14 +104,30 @@ class ClusterProvider:
         verifier: Verifier | None = None,
         timing: Timing | None = None,
         authorities_later: bool = False,
+        prepared: Prepared | None = None,
+        handover: Handover | None = None,
+        observers: Mapping[str, WatchObserver] | None = None,
     ) -> AsyncIterator[ClusterProvider]:
-        """A source whose watches run while the context lasts. Raises `ClusterError` and `ManifestError`.
+        """Connect, and watch while the context is open.
 
-        ``authorities_later``: the file of the broker's authorities may come while it runs; for those who only report.
+        ``authorities_later``: the file with the broker's CAs may appear later; for components that only report.
+
+        Raises:
+            ClusterError: the cluster cannot be used as configured.
+            ManifestError: a policy file cannot be read.
         """
         api = await KubeApi.connect(config.cluster)
         try:
-            source = cls(api, config, verifier=verifier, timing=timing, authorities_later=authorities_later)
+            source = cls(
+                api,
+                config,
+                verifier=verifier,
+                timing=timing,
+                authorities_later=authorities_later,
+                prepared=prepared,
+                handover=handover,
+                observers=observers,
+            )
             async with source.watching():
                 yield source
         finally:
@@ -93,12 +135,12 @@ class ClusterProvider:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Watch while the context lasts."""
+        """Watch while the context is open."""
         tasks = [
             asyncio.create_task(reflector.run(), name=f"watch {reflector.kind.name}")
             for reflector in self._reflectors
         ]
-        tasks.append(asyncio.create_task(self._follow_authorities(), name="watch the broker's authorities"))
+        tasks.append(asyncio.create_task(self._follow_authorities(), name="watch the broker's CAs"))
         try:
             yield
         finally:
@@ -107,30 +149,58 @@ class ClusterProvider:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._params.close()
 
+    def _watches(self, handover: Handover | None, observers: Mapping[str, WatchObserver]) -> list[Reflector]:
+        """Return the watches; with a handover, continued from where the worker before this one was."""
+        if handover is None or not handover.files:
+            return [
+                Reflector(self.api, kind, self, self._timing, observer=observers.get(kind.name))
+                for kind in HELD
+            ]
+        names = [kind.name for kind in HELD]
+        states = replay(handover.files, names, time.monotonic())
+        journal = Journal(handover.files[handover.own], names)
+        watches = [Reflector(self.api, kind, self, self._timing, journal=journal) for kind in HELD]
+        for watch in watches:
+            state = states.get(watch.kind.name)
+            if state is not None and state.version:
+                watch.resume(state)
+        if states:
+            objects = sum(len(state.documents) for state in states.values())
+            log.info("continuing the watches of the worker before", extra={"fields": {"objects": objects}})
+        return watches
+
     def snapshot(self) -> Snapshot:
-        """What the watches hold. Raises `NotReadyError` before all is read, and when it is too old."""
+        """Return the state of the watches.
+
+        Raises:
+            NotReadyError: a kind is not read yet, or the state is stale.
+        """
         if not self._ready:
             self._raise_unless_synced()
         if self.age() > self._max_age:
             oldest = min(self._reflectors, key=lambda reflector: reflector.seen)
             if not oldest.seen:
                 raise NotReadyError(
-                    f"the cluster has no {oldest.kind.resource} any more: its definition was removed or is not served"
+                    f"the cluster no longer has {oldest.kind.resource}: the CRD was deleted or is not served"
                 )
-            why = f" ({oldest.trouble})" if oldest.trouble else ""
+            why = f" ({oldest.last_error})" if oldest.last_error else ""
             raise NotReadyError(
-                f"Weightlock last heard of {oldest.kind.resource} {self.age():.0f} s ago, which is too long{why}"
+                f"the watch of {oldest.kind.resource} is stale: last current {self.age():.0f} s ago{why}"
             )
         self._builder.objects.unreadable = self._params.unreadable(self._max_age)
         return self._builder.snapshot()
 
     def age(self) -> float:
-        """Seconds since every kind was known to be current; infinite before all were read."""
+        """Return the seconds since all kinds were current; infinite before all are read."""
         seen = min([reflector.seen for reflector in self._reflectors])
         return time.monotonic() - seen if seen else math.inf
 
     async def fetch(self, needs: RequiredData) -> FetchedData:
-        """Ask the API server. Raises `NotReadyError` for an object that may exist and cannot be read."""
+        """Fetch decisions and objects from the API server.
+
+        Raises:
+            NotReadyError: an object may exist and cannot be read.
+        """
         decisions, objects = await asyncio.gather(
             self._authorizer.decide(needs.questions),
             asyncio.gather(*(self._fetch(key) for key in needs.objects)),
@@ -138,17 +208,17 @@ class ClusterProvider:
         return FetchedData(decisions, dict(zip(needs.objects, objects, strict=True)))
 
     def put(self, document: Document) -> ObjectKey:
-        """Take an object from a watch. What was loaded from files stays as it was loaded."""
+        """Store an object from a watch. Objects from files take precedence."""
         key = key_of(document)
         return key if key in self._fixed else self._builder.put(document)
 
     def remove(self, key: ObjectKey) -> None:
-        """Forget an object, but none that was loaded from files."""
+        """Remove an object, unless it came from a file."""
         if key not in self._fixed:
             self._builder.remove(key)
 
     def changed(self) -> None:
-        """Build the next snapshot soon, so that no request need wait for it; many changes at once are built once."""
+        """Schedule the next snapshot, so that requests need not wait for it; concurrent changes are built once."""
         if self._ready and not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._rebuild)
@@ -158,7 +228,7 @@ class ClusterProvider:
         try:
             snapshot = self._builder.snapshot()
             self._params.follow(scopes(snapshot.policies, snapshot.objects))
-        except Exception:  # the next request meets the same, and is denied for it
+        except Exception:  # the next request meets the same error and is denied
             log.exception("internal error")
 
     async def _follow_authorities(self) -> None:
@@ -173,7 +243,7 @@ class ClusterProvider:
         if waiting:
             first = waiting[0]
             more = f", and {len(waiting) - 1} more kinds" if len(waiting) > 1 else ""
-            raise NotReadyError(f"Weightlock has not read {first.kind.resource} yet ({first.trouble}){more}")
+            raise NotReadyError(f"{first.kind.resource} not read yet ({first.last_error}){more}")
         self._ready = True
         self._rebuild()
 
@@ -187,7 +257,7 @@ class ClusterProvider:
         except ApiError as error:
             if error.status == 404:
                 return None
-            raise NotReadyError(f"{key.kind} {key.name} could not be read: {error}") from None
+            raise NotReadyError(f"cannot read {key.kind} {key.name}: {error}") from None
 
 
 def _load(policies: str, builder: SnapshotBuilder) -> frozenset[ObjectKey]:

@@ -44,8 +44,9 @@ RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 class Controllers:
     """Controllers beside one Weightlock; `start` another replica, `stop` all."""
 
-    def __init__(self, weightlock: Weightlock, *, signs: bool = False) -> None:
+    def __init__(self, weightlock: Weightlock, *, signs: bool = False, stamp: Path | None = None) -> None:
         self.weightlock = weightlock
+        self.stamp = stamp
         self.cluster = weightlock.control_plane
         self.signs = signs
         self._started: list[Component] = []
@@ -99,7 +100,8 @@ class Controllers:
     def signing(self) -> dict[str, str]:
         """The keys the controller has: the private one where it signs, else the public half."""
         key = self.weightlock.signing_key
-        return {"key": str(key)} if self.signs else {"keys": str(public_half(key))}
+        keys = {"key": str(key)} if self.signs else {"keys": str(public_half(key))}
+        return keys | ({"stampKey": str(self.stamp)} if self.stamp is not None else {})
 
     def log(self) -> str:
         """What all replicas wrote."""
@@ -107,7 +109,13 @@ class Controllers:
 
     def wait_leading(self) -> None:
         """Wait until one of them leads."""
-        eventually(lambda: '"leading"' in self.log(), "a controller leads", seconds=20)
+        eventually(lambda: '"became leader"' in self.log(), "a controller leads", seconds=20)
+
+    def kill(self) -> None:
+        """End all replicas as a crash would, and keep what they wrote out of `wait_leading`."""
+        for component in self._started:
+            component.kill()
+        self.stop()
 
     def stop(self) -> None:
         """Stop all replicas in an orderly way, and forget what they wrote."""

@@ -41,8 +41,11 @@ class StrangerWebhook:
         name: str,
         answer: Callable[[Request], Patch] = allow,
         reinvocation: str = "Never",
+        rule: Mapping[str, Any] | None = None,
     ) -> None:
         self.cluster, self.name, self.answer, self.reinvocation = cluster, name, answer, reinvocation
+        # Without a rule of its own: the pods of labelled namespaces.
+        self._rule = rule
         self.requests: list[Request] = []
         self.callers: list[str] = []
         self._authority = Authority(cluster.directory / "pki" / name, f"{name}-ca")
@@ -56,7 +59,8 @@ class StrangerWebhook:
 
     @property
     def _configuration(self) -> dict[str, Any]:
-        rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}
+        pods = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}
+        rule = dict(self._rule or pods)
         webhook = {
             "name": f"{self.name}.stranger.test",
             "admissionReviewVersions": ["v1"],
@@ -65,7 +69,7 @@ class StrangerWebhook:
                 "caBundle": base64_of(self._authority.certificate),
             },
             "rules": [rule],
-            "namespaceSelector": {"matchLabels": {"stranger": self.name}},
+            "namespaceSelector": {} if self._rule else {"matchLabels": {"stranger": self.name}},
             "failurePolicy": "Fail",
             "reinvocationPolicy": self.reinvocation,
             "sideEffects": "None",

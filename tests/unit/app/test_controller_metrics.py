@@ -34,12 +34,12 @@ class Source:
 @pytest.fixture
 def controller():
     made = Controller(Source(), Config(), None, {})
-    made._reflectors = [SimpleNamespace(synced=True, kind=None, trouble="")]
+    made._reflectors = [SimpleNamespace(synced=True, kind=None, last_error="")]
     return made
 
 
 def shown(controller):
-    text, _ = controller_metrics.readings(controller).render("")
+    text, _ = controller_metrics.metrics(controller).render("")
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in parse(text.decode())
@@ -51,21 +51,21 @@ def shown(controller):
 def test_a_replica_that_waits_has_no_round_yet(controller):
     found = shown(controller)
     assert found["weightlock_controller_leader",] == 0.0
-    assert ("weightlock_controller_last_round_timestamp_seconds",) not in found
+    assert ("weightlock_controller_last_reconcile_timestamp_seconds",) not in found
     assert controller_metrics.health(controller).trouble() is None
 
 
 def test_what_was_done_is_counted(controller):
     controller.leader.leading = True
     progress = controller.stats
-    progress.rounds, progress.failed_rounds, progress.last_round = 7, 2, 1.7e9
+    progress.reconciles, progress.failed_reconciles, progress.last_reconcile = 7, 2, 1.7e9
     progress.restored, progress.drifted, progress.labels_changed = 3, 1, 2
     controller.internal_error()
     found = shown(controller)
     assert found["weightlock_controller_leader",] == 1.0
-    assert found["weightlock_controller_rounds_total", "ok"] == 7
-    assert found["weightlock_controller_rounds_total", "failed"] == 2
-    assert found["weightlock_controller_last_round_timestamp_seconds",] == 1.7e9
+    assert found["weightlock_controller_reconcile_total", "ok"] == 7
+    assert found["weightlock_controller_reconcile_total", "failed"] == 2
+    assert found["weightlock_controller_last_reconcile_timestamp_seconds",] == 1.7e9
     assert found["weightlock_webhook_configurations_restored_total",] == 3
     assert found["weightlock_webhook_configurations_drifted",] == 1
     assert found["weightlock_protection_labels_changed_total",] == 2
@@ -77,7 +77,7 @@ def test_a_leader_whose_rounds_fail_is_not_ready(controller):
     controller.leader.leading = True
     controller._well -= 3600
     trouble = controller_metrics.health(controller).trouble()
-    assert re.fullmatch(r"no round ended well for \d+ seconds", trouble)
+    assert re.fullmatch(r"no successful reconcile for \d+ s", trouble)
 
 
 def test_it_is_not_ready_before_all_is_read(controller):
@@ -85,9 +85,9 @@ def test_it_is_not_ready_before_all_is_read(controller):
     assert controller_metrics.health(controller).trouble() == "namespaces were not read yet"
     controller.source.trouble = ""
     controller._reflectors[0] = SimpleNamespace(
-        synced=False, kind=SimpleNamespace(resource="pods"), trouble="forbidden"
+        synced=False, kind=SimpleNamespace(resource="pods"), last_error="forbidden"
     )
-    assert controller_metrics.health(controller).trouble() == "pods were not read yet (forbidden)"
+    assert controller_metrics.health(controller).trouble() == "pods not read yet (forbidden)"
 
 
 def test_the_scan_is_counted_where_there_is_one(controller):
@@ -109,9 +109,9 @@ def test_the_scan_is_counted_where_there_is_one(controller):
 
 OF_THE_LEADER = {
     "weightlock_webhook_configurations_drifted",
-    "weightlock_definitions_drifted",
+    "weightlock_crds_drifted",
     "weightlock_controller_certificate_expiry_timestamp_seconds",
-    "weightlock_controller_certificates_kept",
+    "weightlock_controller_certificates_healthy",
     "weightlock_report_results",
     "weightlock_report_would_deny",
     "weightlock_scan_namespaces_waiting",
@@ -123,7 +123,7 @@ def test_who_leads_no_longer_shows_nothing_of_what_it_saw_last_but_goes_on_count
     own = {"authoritySecret": "authority", "pairs": [{"secret": "serving", "names": ["webhook.example.com"]}]}
     settings = {"controller": {"certificates": own}, "reports": {"enabled": True}}
     former = Controller(Source(), Config.model_validate(settings), None, {})
-    former.progress.drifted, former.progress.drifted_definitions = 1, 2
+    former.stats.drifted, former.stats.drifted_definitions = 1, 2
     former.certificates.kept.known = frozenset()
     former.certificates.kept.expiries = {"authority": 1.9e9}
     former.certificates.kept.made = {"authority": 3}
@@ -145,7 +145,7 @@ async def test_what_was_seen_in_an_earlier_time_in_office_is_forgotten(controlle
     async def failing(now):
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(controller, "round", failing)
+    monkeypatch.setattr(controller, "reconcile_once", failing)
     with pytest.raises(asyncio.CancelledError):
-        await controller.rounds()
+        await controller.reconcile()
     assert not any("drifted" in name for name, *_ in shown(controller))

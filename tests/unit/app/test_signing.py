@@ -47,7 +47,7 @@ def test_a_key_that_was_made_counts_as_one_of_a_file(tmp_path):
     assert signer is not None
     assert signer.id in verifier.keys
     assert len(verifier.keys) == 2
-    with pytest.raises(UsageError, match="the signing key that the controller keeps"):
+    with pytest.raises(UsageError, match="the controller's signing key"):
         load_signing(Signing(), b"no key")
 
 

@@ -27,6 +27,7 @@ class FakeApiServer:
     """Objects by the path of their list. Everything that happens gets the next resource version."""
 
     def __init__(self) -> None:
+        self.headers: list[list[tuple[str, str]]] = []
         self.objects: dict[str, dict[tuple[str, str], Document]] = {kind.path(): {} for kind in HELD}
         self.version = 100
         self.oldest = 0
@@ -100,6 +101,7 @@ class FakeApiServer:
             self._changed.notify_all()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.headers.append([(name, value) for name, value in request.headers.items()])
         path = request.path
         if self.silent:
             await asyncio.sleep(30)

@@ -74,8 +74,8 @@ def test_selectors_and_paths_are_passed_on():
         ({"status": {"allowed": False, "evaluationError": "broken"}}, False, "broken"),
         ({"status": {"allowed": "true"}}, False, ""),
         ({"status": {}}, False, ""),
-        ({}, False, "the API server's answer has no status"),
-        ({"status": None}, False, "the API server's answer has no status"),
+        ({}, False, "the API server's response has no status"),
+        ({"status": None}, False, "the API server's response has no status"),
     ],
 )
 def test_only_a_clear_yes_is_a_yes(answer, allowed, error):
@@ -119,10 +119,10 @@ async def test_one_asker_that_gives_up_does_not_harm_the_others(server, api):
 
 
 async def test_memory_is_bounded(api, monkeypatch):
-    monkeypatch.setattr(module, "MAX_REMEMBERED", 10)
+    monkeypatch.setattr(module, "MAX_CACHED", 10)
     asker = Authorizer(api)
     await asker.decide([AccessCheck(user=f"u{number}", verb="get", resource="pods") for number in range(50)])
-    assert len(asker._known) == 10
+    assert len(asker._cache) == 10
 
 
 async def test_an_api_server_that_fails_is_an_error_and_not_remembered(server, api):
@@ -131,7 +131,7 @@ async def test_an_api_server_that_fails_is_an_error_and_not_remembered(server, a
     server.refuse[path] = 500
     decision = (await asker.decide([QUESTION]))[QUESTION]
     assert not decision.allowed
-    assert "could not be asked" in decision.error
+    assert "cannot query" in decision.error
     del server.refuse[path]
     server.decide = lambda _: {"allowed": True}
     assert (await asker.decide([QUESTION]))[QUESTION].allowed

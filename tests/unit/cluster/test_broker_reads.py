@@ -60,7 +60,7 @@ async def test_a_pod_or_none():
 @pytest.mark.parametrize("name", ["", "../secrets/x", "a/b"])
 async def test_a_name_never_becomes_another_path(name):
     api = Api()
-    with pytest.raises(RefusedError, match="names no pod"):
+    with pytest.raises(RefusedError, match="does not name a pod"):
         await LiveCluster(api, {}).pod("research", name)
     assert api.asked == []
 
@@ -69,11 +69,14 @@ async def test_a_name_never_becomes_another_path(name):
     ("found", "faults"),
     [
         (live(), ()),
-        (live(failurePolicy="Ignore"), ("ValidatingWebhookConfiguration weightlock was changed",)),
-        (live(clientConfig={"caBundle": "Qg=="}), ("ValidatingWebhookConfiguration weightlock was changed",)),
+        (live(failurePolicy="Ignore"), ("ValidatingWebhookConfiguration weightlock was modified",)),
+        (
+            live(clientConfig={"caBundle": "Qg=="}),
+            ("ValidatingWebhookConfiguration weightlock was modified",),
+        ),
         (
             live(namespaceSelector={"matchLabels": {"a": "b"}}),
-            ("ValidatingWebhookConfiguration weightlock was changed",),
+            ("ValidatingWebhookConfiguration weightlock was modified",),
         ),
         (ApiError(404, "NotFound", "gone"), ("ValidatingWebhookConfiguration weightlock is missing",)),
     ],

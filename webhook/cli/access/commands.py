@@ -1,7 +1,7 @@
-"""``weightlock access``: people ask for access, decide on it, and see where it stands.
+"""``weightlock access``: request access, decide on requests, and read their state.
 
-Thin: it reads arguments, calls the cluster or reads a state directory, and prints what `access_view` words.
-It decides nothing; what may be written is for admission to say, and its answer is passed on.
+It parses arguments, calls the cluster or reads a state directory, and prints the texts of `view`. It decides nothing:
+admission accepts or denies each write, and its message is printed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from webhook.api.duration import Duration
 from webhook.app.errors import ExitCode, IncompleteError, UsageError
 from webhook.cli.access import view
 from webhook.cli.access.ledger import Ledger
+from webhook.cli.access.submit import RejectedError, seconds_of, signed, submit
 from webhook.cli.access.suggest import rendered, requests_in, suggest
 from webhook.core.access import Phase
 from webhook.core.access.change import DELETION, digest_of, kind_of
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     Online = Callable[["AccessClient"], Awaitable[int]]
 
 _WATCH_SECONDS = 2.0
+_KUBECONFIG = "kubeconfig file (default: $KUBECONFIG or ~/.kube/config)"
 # Not found, conflict, invalid: the names or the content given are wrong.
 _BAD_INPUT = (404, 409, 422)
 _DECISIONS = {"approve": "Approve", "deny": "Deny", "revoke": "Revoke"}
@@ -50,93 +52,115 @@ def add_parser(commands: Any) -> None:
     """Register the command and its own commands."""
     parser = commands.add_parser(
         "access",
-        help="ask for access to weights, decide on requests, see where they stand",
-        description="Ask for access to weights, decide on requests, see where they stand.",
+        help="request access to weights, and decide on requests",
+        description="Request access to weights, decide on requests, and read their state.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_request(actions)
     for action, summary in (
-        ("approve", "say yes to a request"),
-        ("deny", "say no to a request, for good"),
-        ("revoke", "end a grant, or take back an approval or a request"),
+        ("approve", "approve a request"),
+        ("deny", "deny a request permanently"),
+        ("revoke", "end a grant, or withdraw an approval or a request"),
     ):
         decide = _add(actions, action, summary, _decide)
         decide.add_argument("name", metavar="REQUEST")
-        decide.add_argument("--comment", default="", metavar="TEXT", help="why; everybody can read it")
-    listing = _add(actions, "list", "all requests", _list, state=True)
-    listing.add_argument("--pending", action="store_true", help="only those that wait for approvals")
-    show = _add(actions, "show", "one request in full", _show, state=True)
+        _add_wait(decide)
+        decide.add_argument("--comment", default="", metavar="TEXT", help="reason (readable by all users)")
+    listing = _add(actions, "list", "list all requests", _list, state=True)
+    listing.add_argument("--pending", action="store_true", help="list only requests that need approvals")
+    show = _add(actions, "show", "show one request in detail", _show, state=True)
     show.add_argument("name", metavar="REQUEST")
     watch = _add(actions, "watch", "follow requests until they are decided", _watch)
     watch.add_argument(
         "name", metavar="REQUEST", nargs="?", default="", help="default: all, until interrupted"
     )
     hint = _add(
-        actions, "suggest", "the smallest request that would let a denied workload pass", _suggest, state=True
+        actions,
+        "suggest",
+        "suggest the smallest request that would admit a denied workload",
+        _suggest,
+        state=True,
     )
     hint.add_argument(
-        "denied", metavar="TEXT|FILE", help="a denial's text, a manifest, or - for standard input"
+        "denied", metavar="TEXT|FILE", help="text of a denial, a manifest, or - for standard input"
     )
-    keep = _add(actions, "retain", "remove requests that ended long ago, and their approvals", _retain)
+    keep = _add(actions, "retain", "delete requests that closed long ago, and their approvals", _retain)
     keep.add_argument("--older-than", required=True, metavar="DURATION", help="such as 90d")
-    keep.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    digest = actions.add_parser(
-        "digest", help="the digest of an object's content, as change requests name it"
-    )
+    keep.add_argument("--dry-run", action="store_true", help="count only, delete nothing")
+    digest = actions.add_parser("digest", help="print the digest of an object for a change request")
     digest.add_argument("file", type=Path, metavar="FILE")
     digest.set_defaults(run=_digest)
 
 
 def _add(actions: Any, name: str, summary: str, run: Callable[..., int], *, state: bool = False) -> Any:
     parser = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    parser.add_argument("--kubeconfig", default="", metavar="FILE", help="default: as kubectl finds it")
+    parser.add_argument(
+        "--kubeconfig",
+        default="",
+        metavar="FILE",
+        help="kubeconfig file (default: $KUBECONFIG or ~/.kube/config)",
+    )
     parser.add_argument("--context", default="", metavar="NAME")
     parser.add_argument("-o", "--output", choices=["table", "json", "yaml"], default="table")
     if state:
-        parser.add_argument("--state", type=Path, metavar="DIR", help="manifests in place of a cluster")
+        parser.add_argument("--state", type=Path, metavar="DIR", help="read manifests instead of a cluster")
     parser.set_defaults(run=run)
     return parser
 
 
+def _add_wait(parser: Any) -> None:
+    parser.add_argument(
+        "--wait",
+        default="90",
+        metavar="SECONDS",
+        help="how long to wait for the signature (default: 90; 0: do not wait)",
+    )
+
+
 def _add_request(actions: Any) -> None:
-    parser = _add(actions, "request", "ask for access, for a while", _request)
+    parser = _add(actions, "request", "request temporary access", _request)
     parser.add_argument("model", metavar="MODEL", nargs="?", default="")
     parser.add_argument(
-        "--for", dest="duration", default="8h", metavar="DURATION", help="such as 30m or 8h (8h)"
+        "--for", dest="duration", default="8h", metavar="DURATION", help="such as 30m or 8h (default: 8h)"
     )
-    parser.add_argument("--reason", default="", metavar="TEXT", help="what it is for; approvers read it")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="purpose, for the approvers")
     who = parser.add_mutually_exclusive_group()
     who.add_argument(
-        "--service-account", default="", metavar="NS/NAME", help="for pods that run as this account"
+        "--service-account", default="", metavar="NS/NAME", help="subject: pods that run as this account"
     )
-    who.add_argument("--user", default="", metavar="U", help="for this person; default: yourself")
+    who.add_argument("--user", default="", metavar="U", help="subject: this user (default: yourself)")
     parser.add_argument(
-        "-n", "--namespace", action="append", default=[], metavar="NS", help="where; repeatable"
+        "-n", "--namespace", action="append", default=[], metavar="NS", help="namespace (repeatable)"
     )
-    parser.add_argument("--name", default="", help="a name for the request")
+    parser.add_argument("--name", default="", help="name of the request")
+    _add_wait(parser)
     parser.add_argument(
-        "--break-glass", action="store_true", help="an emergency: no approvals, and everybody is told"
+        "--break-glass",
+        action="store_true",
+        help="request emergency access without approvals (audited)",
     )
     parser.add_argument(
-        "--change", type=Path, metavar="FILE", help="ask to apply this governed object instead"
+        "--change", type=Path, metavar="FILE", help="request to apply this object under change control"
     )
-    parser.add_argument("--delete", action="store_true", help="with --change: ask to delete it")
+    parser.add_argument("--delete", action="store_true", help="with --change: request its deletion")
 
 
 def _request(options: argparse.Namespace) -> int:
     _duration(options.duration)
-    reason = options.reason or _ask_reason()
+    reason = options.reason or _prompt_reason()
     if bool(options.model) == (options.change is not None):
-        raise UsageError("name a MODEL, or an object with --change FILE")
+        raise UsageError("pass either MODEL or --change FILE")
     if options.delete and options.change is None:
-        raise UsageError("--delete goes with --change FILE")
+        raise UsageError("--delete requires --change FILE")
+    wait = seconds_of(options.wait)
 
     async def run(client: AccessClient) -> int:
         spec: Document = {"duration": options.duration, "reason": reason}
         spec |= _change(options) if options.change is not None else await _model(options, client)
         hint = options.model or f"change-{spec['change']['name']}"
         name = options.name or f"{_UNFIT.sub('-', hint.lower())[:200].strip('-.')}-{secrets.token_hex(3)}"
-        document = await client.create(_object("AccessRequest", name, spec))
+        document = await submit(client, _object("AccessRequest", name, spec), wait)
+        name = document["metadata"]["name"]
         ledger = await _ledger(client)
         entry = ledger.entry(name) or Ledger([document], [], [], datetime.now(UTC)).entry(name)
         if entry is not None:
@@ -151,7 +175,7 @@ async def _model(options: argparse.Namespace, client: AccessClient) -> Document:
     if options.service_account:
         namespace, slash, account = options.service_account.partition("/")
         if not (namespace and slash and account):
-            raise UsageError("--service-account is written NS/NAME")
+            raise UsageError("--service-account must have the form NS/NAME")
         subject = {"kind": "ServiceAccount", "namespace": namespace, "name": account}
         namespaces = namespaces or [namespace]
     else:
@@ -172,18 +196,20 @@ def _change(options: argparse.Namespace) -> Document:
 
 def _decide(options: argparse.Namespace) -> int:
     decision = _DECISIONS[options.action]
+    wait = seconds_of(options.wait)
 
     async def run(client: AccessClient) -> int:
-        asked = await client.request(options.name)
-        spec = {"request": {"name": options.name, "uid": asked["metadata"]["uid"]}, "decision": decision}
+        # A vote on a request that is not signed yet would be denied.
+        request = await signed(client, "AccessRequest", options.name, time.monotonic() + wait)
+        spec = {"request": {"name": options.name, "uid": request["metadata"]["uid"]}, "decision": decision}
         if options.comment:
             spec["comment"] = options.comment
         name = f"{options.name[:200]}-{options.action}-{secrets.token_hex(3)}"
-        document = await client.create(_object("AccessApproval", name, spec))
+        document = await submit(client, _object("AccessApproval", name, spec), wait)
         # The controller's status is older than this decision, so the state is derived from the decisions.
         entry = (await _ledger(client, trust_status=False)).entry(options.name)
         text = (
-            view.voted(entry, decision, datetime.now(UTC)) if entry is not None else f"{decision}: written."
+            view.voted(entry, decision, datetime.now(UTC)) if entry is not None else f"{decision}: created."
         )
         _print(options, document, text)
         return 0
@@ -196,7 +222,7 @@ def _list(options: argparse.Namespace) -> int:
         entries = ledger.entries()
         if options.pending:
             entries = [entry for entry in entries if entry.state.phase is Phase.PENDING]
-        _print(options, [_told(entry) for entry in entries], view.listing(entries, datetime.now(UTC)))
+        _print(options, [_data(entry) for entry in entries], view.listing(entries, datetime.now(UTC)))
         return 0
 
     return _read(options, show)
@@ -206,8 +232,8 @@ def _show(options: argparse.Namespace) -> int:
     def show(ledger: Ledger) -> int:
         entry = ledger.entry(options.name)
         if entry is None:
-            raise UsageError(f"there is no request {options.name}; weightlock access list shows all")
-        _print(options, _told(entry), view.detail(entry, datetime.now(UTC)))
+            raise UsageError(f"request {options.name} does not exist; list all: weightlock access list")
+        _print(options, _data(entry), view.detail(entry, datetime.now(UTC)))
         return 0
 
     return _read(options, show)
@@ -221,13 +247,13 @@ def _watch(options: argparse.Namespace) -> int:
             ledger = await _ledger(client)
             entries = [entry for entry in ledger.entries() if options.name in ("", entry.name)]
             if options.name and not entries:
-                raise UsageError(f"there is no request {options.name}; weightlock access list shows all")
+                raise UsageError(f"request {options.name} does not exist; list all: weightlock access list")
             for entry in reversed(entries):
                 mark = f"{entry.state.phase} {entry.state.approvals}"
                 if seen.get(entry.name) != mark:
                     seen[entry.name] = mark
                     moment = time.strftime("%H:%M:%S")
-                    _print(options, _told(entry), f"{moment}  {entry.name}  {view.sentence(entry, now)}")
+                    _print(options, _data(entry), f"{moment}  {entry.name}  {view.sentence(entry, now)}")
             if options.name and entries[0].state.phase is not Phase.PENDING:
                 return 0 if entries[0].state.phase is Phase.ACTIVE else 1
             await asyncio.sleep(_WATCH_SECONDS)
@@ -274,7 +300,7 @@ def _one(path: Path) -> Document:
     except ManifestError as error:
         raise UsageError(str(error)) from None
     if len(documents) != 1:
-        raise UsageError(f"{path}: expected one object, found {len(documents)}")
+        raise UsageError(f"{path}: expected one object, got {len(documents)}")
     return documents[0]
 
 
@@ -289,18 +315,18 @@ def _duration(text: str) -> None:
         raise UsageError(str(error)) from None
 
 
-def _ask_reason() -> str:
-    """Ask at a terminal. Raises `UsageError` where there is none."""
+def _prompt_reason() -> str:
+    """Prompt at a terminal. Raises `UsageError` without one."""
     if not sys.stdin.isatty():
-        raise UsageError("say what it is for: --reason TEXT")
-    reason = input("What is it for? ").strip()
+        raise UsageError("pass the purpose: --reason TEXT")
+    reason = input("Reason: ").strip()
     if not reason:
-        raise UsageError("say what it is for: --reason TEXT")
+        raise UsageError("pass the purpose: --reason TEXT")
     return reason
 
 
-def _told(entry: Entry) -> Document:
-    """A request with the state shown here, for other programs."""
+def _data(entry: Entry) -> Document:
+    """Return a request with its displayed state, for other programs."""
     state = entry.state
     return {
         "name": entry.name,
@@ -348,9 +374,7 @@ def _read(options: argparse.Namespace, show: Callable[[Ledger], int]) -> int:
 
 
 def _online(options: argparse.Namespace, run: Online) -> int:
-    """Run something against the cluster; what the API server refuses is printed as it was said, with exit
-    code 1.
-    """
+    """Run a command against the cluster. A denial is printed as the API server reports it, with exit code 1."""
     from webhook.cluster.access_client import AccessClient  # noqa: PLC0415 - the client takes long to import
     from webhook.cluster.client.api import ApiError, ClusterError  # noqa: PLC0415
 
@@ -365,6 +389,9 @@ def _online(options: argparse.Namespace, run: Online) -> int:
         return asyncio.run(connected())
     except ClusterError as error:
         raise UsageError(str(error)) from None
+    except RejectedError as error:
+        print(f"Invalid: {error}", file=sys.stderr)
+        return ExitCode.VERDICT
     except ApiError as error:
         if error.codes or error.status == 403:
             print(_denial(error), file=sys.stderr)

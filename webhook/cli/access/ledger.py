@@ -1,8 +1,7 @@
-"""What the access commands show: every request with its votes and its state, read from documents.
+"""The data of the access commands: every request with its votes and its state, read from documents.
 
-The controller's status is taken where there is one, because it checked the signatures; otherwise the state
-is derived here as if every object had been admitted. Either way it is for reading: admission decides for
-itself.
+The controller's status takes precedence, because the controller verified the signatures. Otherwise the state is derived
+here as if every object were valid. It is for display only: admission decides.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class VoteLine:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One request, ready to be shown. ``approvers`` says in words who may decide."""
+    """One request for display. ``approvers`` is the text with the eligible approvers."""
 
     name: str
     what: str
@@ -47,7 +46,7 @@ class Entry:
     duration: timedelta
     reason: str
     requester: str
-    asked: datetime | None
+    created: datetime | None
     state: RequestState
     votes: tuple[VoteLine, ...]
     approvers: str
@@ -73,7 +72,7 @@ class Ledger:
         }
         self._models = _typed(models, ModelWeights)
         self._now = now
-        self._book = GrantIndex.build(
+        self._index = GrantIndex.build(
             self._requests.values(), self._approvals, self._models, settings, assumed_time=now
         )
         self._votes: dict[tuple[str, str], list[VoteLine]] = {}
@@ -88,18 +87,20 @@ class Ledger:
 
     def entries(self) -> list[Entry]:
         """Every request, the newest first."""
-        found = [entry for name in self._documents if (entry := self.entry(name)) is not None]
-        return sorted(found, key=lambda entry: (-entry.asked.timestamp() if entry.asked else 0.0, entry.name))
+        entries = [entry for name in self._documents if (entry := self.entry(name)) is not None]
+        return sorted(
+            entries, key=lambda item: (-item.created.timestamp() if item.created else 0.0, item.name)
+        )
 
     def entry(self, name: str) -> Entry | None:
-        """One request by name, or None; one that cannot be read is shown as invalid."""
+        """Return one request by name, or None; an unreadable one is shown as invalid."""
         document, typed = self._documents.get(name), self._requests.get(name)
         if document is None:
             return None
         if typed is None:
             return _unreadable(name, document)
         spec = typed.spec
-        rules = self._book.rules(name)
+        rules = self._index.rules(name)
         subject = spec.subject
         who = f"{subject.namespace}/{subject.name}" if subject and subject.namespace else ""
         return Entry(
@@ -110,8 +111,8 @@ class Ledger:
             duration=spec.duration.timedelta,
             reason=spec.reason,
             requester=spec.requester.username if spec.requester else "?",
-            asked=parse_time(typed.metadata.creation_timestamp),
-            state=_told(typed.status, self._now) or self._book.state(name, self._now),
+            created=parse_time(typed.metadata.creation_timestamp),
+            state=_reported(typed.status, self._now) or self._index.state(name, self._now),
             votes=tuple(self._votes.get((name, typed.metadata.uid), ())),
             approvers=approvers(rules) if rules is not None else "",
             break_glass=spec.break_glass,
@@ -119,15 +120,13 @@ class Ledger:
         )
 
     def past_durations(self, model: str, subject: str) -> list[timedelta]:
-        """How long this subject asked for this model before, the newest first; others' requests where it
-        never did.
-        """
+        """Return the durations of this subject's earlier requests, the newest first; else those of all subjects."""
         past = [entry for entry in self.entries() if entry.what == f"model {model}"]
         own = [entry.duration for entry in past if entry.subject == subject]
         return own or [entry.duration for entry in past]
 
     def model(self, name: str) -> ModelWeights | None:
-        """A ModelWeights by name."""
+        """Return a ModelWeights by name."""
         return next((model for model in self._models if model.metadata.name == name), None)
 
 
@@ -141,8 +140,8 @@ def _what(request: AccessRequest) -> str:
     return f"model {spec.model}"
 
 
-def _told(status: dict[str, Any] | None, now: datetime) -> RequestState | None:
-    """The state that the controller wrote, moved on to now: an active grant ends by itself."""
+def _reported(status: dict[str, Any] | None, now: datetime) -> RequestState | None:
+    """Return the state that the controller reported, updated to now: an active grant expires by itself."""
     if not status or status.get("state") not in list(Phase):
         return None
     done, _, needed = str(status.get("approvals", "")).partition("/")
@@ -163,7 +162,7 @@ def _told(status: dict[str, Any] | None, now: datetime) -> RequestState | None:
 
 
 def _unreadable(name: str, document: Document) -> Entry:
-    state = RequestState(Phase.INVALID, reason="it does not fit the type AccessRequest")
+    state = RequestState(Phase.INVALID, reason="it does not match the schema of AccessRequest")
     return Entry(name, "?", "?", (), timedelta(0), "", "?", None, state, (), "", False, document)
 
 
@@ -174,10 +173,10 @@ def _name(document: Document) -> str:
 
 
 def _typed(documents: Iterable[Document], model: Any) -> list[Any]:
-    found = []
+    objects = []
     for document in documents:
         try:
-            found.append(model.model_validate(document))
+            objects.append(model.model_validate(document))
         except ValidationError:
             continue
-    return found
+    return objects

@@ -1,7 +1,7 @@
-"""``weightlock access retain``: removes requests that ended long ago, and then the approvals that nothing needs.
+"""``weightlock access retain``: delete requests that closed long ago, and then the approvals without a request.
 
-In that order, always: an approval may be deleted only once its request is gone, so that deleting a refusal can never
-revive what it refused. Admission holds whoever runs this to the same rule.
+The order matters: an approval may be deleted only after its request, so that deleting a Deny or Revoke cannot revive a
+grant. Admission enforces the same rule.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OVER = (Phase.EXPIRED, Phase.DENIED, Phase.REVOKED)
 
 
 def outdated(ledger: Ledger, older_than: timedelta, now: datetime) -> list[Document]:
-    """The requests that are over, and have been for so long. One that cannot be judged is kept."""
+    """Return the requests that closed at least ``older_than`` ago. Invalid requests are kept."""
     return [
         entry.document
         for entry in ledger.entries()
@@ -34,20 +34,20 @@ def outdated(ledger: Ledger, older_than: timedelta, now: datetime) -> list[Docum
 
 
 def orphans(requests: Iterable[Document], approvals: Iterable[Document]) -> list[Document]:
-    """The approvals whose request, by name and uid, is not there any more."""
-    there = {(item["metadata"]["name"], item["metadata"]["uid"]) for item in requests}
-    found = []
+    """Return the approvals whose request, by name and uid, no longer exists."""
+    existing = {(item["metadata"]["name"], item["metadata"]["uid"]) for item in requests}
+    result = []
     for approval in approvals:
         reference = (approval.get("spec") or {}).get("request") or {}
-        if (reference.get("name"), reference.get("uid")) not in there:
-            found.append(approval)
-    return found
+        if (reference.get("name"), reference.get("uid")) not in existing:
+            result.append(approval)
+    return result
 
 
 async def retain(
     client: AccessClient, ledger: Ledger, older_than: timedelta, now: datetime, *, dry: bool
 ) -> str:
-    """Remove them, or with ``dry`` only say so. Raises `ApiError`."""
+    """Delete them, or with ``dry`` only count them. Raises `ApiError`."""
     requests = outdated(ledger, older_than, now)
     gone = {item["metadata"]["uid"] for item in requests}
     if not dry:
@@ -58,6 +58,6 @@ async def retain(
     if not dry:
         for item in approvals:
             await client.delete(item)
-    verb = "Would remove" if dry else "Removed"
+    verb = "Would delete" if dry else "Deleted"
     age = span(older_than)
-    return f"{verb} {len(requests)} requests that ended more than {age} ago, and {len(approvals)} approvals of none."
+    return f"{verb} {len(requests)} requests that closed more than {age} ago, and {len(approvals)} orphaned approvals."

@@ -1,4 +1,4 @@
-"""The smallest access request that would make a denied workload pass, named from the denial itself.
+"""Suggest the smallest access request that would admit a denied workload, from the denial itself.
 
 The model and the service account come from the fix of each finding: from ``status.details.causes`` of a denial, from
 the findings of a manifest that is reviewed offline, or from the ``Fix:`` line of a denial that was pasted as text.
@@ -29,7 +29,7 @@ _MAX_TEXT = 65536
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """One request to make. Without an ``account`` (NS/NAME) it is for whoever asks."""
+    """One access request. Without an ``account`` (NS/NAME) its subject is the user."""
 
     model: str
     account: str
@@ -38,7 +38,7 @@ class Suggestion:
 
     @property
     def command(self) -> str:
-        """The command that makes the request."""
+        """The command that creates the request."""
         who = f" --service-account {self.account}" if self.account else ""
         return f"weightlock access request {self.model} --for {written(self.duration)}{who} --reason TEXT"
 
@@ -56,30 +56,30 @@ def requests_in(fixes: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def suggest(pairs: Iterable[tuple[str, str]], ledger: Ledger | None) -> list[Suggestion]:
-    """A request for each pair, as long as such access usually was, and never longer than the model allows."""
+    """Suggest a request for each pair, with the usual duration, and at most the duration that the model allows."""
     suggestions = []
     for model, account in pairs:
         past = ledger.past_durations(model, account) if ledger is not None else []
         duration, why = _USUAL, "the usual working day"
         if past:
             duration = Counter(past).most_common(1)[0][0]
-            why = f"as {len(past)} earlier request{'s' if len(past) > 1 else ''} asked for"
-        known = ledger.model(model) if ledger is not None else None
-        if known is not None and duration > known.spec.access.max_duration.timedelta:
-            duration, why = known.spec.access.max_duration.timedelta, "the longest this model allows"
+            why = f"like {len(past)} earlier request{'s' if len(past) > 1 else ''}"
+        weights = ledger.model(model) if ledger is not None else None
+        if weights is not None and duration > weights.spec.access.max_duration.timedelta:
+            duration, why = weights.spec.access.max_duration.timedelta, "the maximum for this model"
         suggestions.append(Suggestion(model, account, duration, why))
     return suggestions
 
 
 def written(duration: timedelta) -> str:
-    """A duration as ``--for`` takes it: ``8h``, ``1h30m``."""
+    """Return a duration in the form of ``--for``: ``8h``, ``1h30m``."""
     return span(duration).replace(" min", "m").replace(" ", "")
 
 
 def rendered(suggestions: list[Suggestion]) -> str:
-    """What to run, and why it is enough."""
+    """Return the commands, with the reason for each duration."""
     if not suggestions:
-        return "No model is named in this: it was not denied for want of access to weights."
+        return "The text names no model: the denial is not about access to weights."
     lines = []
     for item in suggestions:
         who = f"service account {item.account}" if item.account else "yourself"

@@ -1,4 +1,4 @@
-"""Access requests in words: tables, one request in full, and the exact command that comes next. Pure."""
+"""Format access requests: the table, one request in detail, and the next command. Pure."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ if TYPE_CHECKING:
 
     from webhook.cli.access.ledger import Entry
 
-_HEADINGS = ("NAME", "FOR", "SUBJECT", "APPROVALS", "STATE", "ENDS", "ASKED BY")
+_HEADINGS = ("NAME", "FOR", "SUBJECT", "APPROVALS", "STATE", "ENDS", "REQUESTER")
 _ENDS = {
     Phase.PENDING: "lapses",
-    Phase.ACTIVE: "ends",
-    Phase.EXPIRED: "ended",
+    Phase.ACTIVE: "expires",
 }
 _DONE = {"Approve": "approved", "Deny": "denied", "Revoke": "revoked"}
 
 
 def listing(entries: Sequence[Entry], now: datetime) -> str:
-    """All requests as a table, and what to do about them."""
+    """Return all requests as a table, with the next command."""
     if not entries:
-        return "There are no access requests.\nTo ask: weightlock access request MODEL --for 8h --reason TEXT"
+        return "No access requests.\nRequest access: weightlock access request MODEL --for 8h --reason TEXT"
     rows = [
         (
             entry.name,
@@ -45,31 +44,31 @@ def listing(entries: Sequence[Entry], now: datetime) -> str:
 
 
 def approvals(entry: Entry) -> str:
-    """``1/2``, or ``-`` where nothing is counted."""
+    """Return ``1/2``, or ``-`` if approvals are not counted."""
     if entry.break_glass:
         return "break-glass"
     return f"{entry.state.approvals}/{entry.state.needed}" if entry.state.needed else "-"
 
 
 def ends(entry: Entry, now: datetime) -> str:
-    """``in 3 h``, ``2 d ago``, or ``-``."""
+    """Return ``in 3 h``, ``2 d ago``, or ``-``."""
     return when(entry.state.ends, now) if entry.state.ends is not None else "-"
 
 
 def detail(entry: Entry, now: datetime) -> str:
-    """One request in full, who decided what, and what comes next."""
-    asked = f", {when(entry.asked, now)}" if entry.asked else ""
+    """Return one request in detail, with its votes and the next command."""
+    created = f", {when(entry.created, now)}" if entry.created else ""
     lines = [
         f"Request    {entry.name}",
         f"For        {entry.what}",
         f"Subject    {entry.subject}" + (f" in {people(entry.namespaces)}" if entry.namespaces else ""),
         f"Duration   {span(entry.duration)}",
         f"Reason     {one_line(entry.reason)}",
-        f"Asked by   {one_line(entry.requester)}{asked}",
+        f"Requester  {one_line(entry.requester)}{created}",
         f"State      {sentence(entry, now)}",
     ]
     if entry.break_glass:
-        lines.append("Emergency  break-glass: granted without approvals, and reported")
+        lines.append("Emergency  break-glass access: granted without approvals, audited")
     for number, vote in enumerate(entry.votes):
         label = "Decisions" if number == 0 else ""
         moment = f" {when(vote.time, now)}" if vote.time else ""
@@ -81,7 +80,7 @@ def detail(entry: Entry, now: datetime) -> str:
 
 
 def sentence(entry: Entry, now: datetime) -> str:
-    """The state in a few words: ``pending, 1 of 2 approvals, lapses in 6 d``."""
+    """Return the state as a short text: ``pending, 1 of 2 approvals, lapses in 6 d``."""
     state = entry.state
     moment = when(state.ends, now) if state.ends is not None else ""
     if state.phase in (Phase.DENIED, Phase.REVOKED):
@@ -89,7 +88,7 @@ def sentence(entry: Entry, now: datetime) -> str:
             filter(None, [str(state.phase).lower(), f"by {one_line(state.by)}" if state.by else "", moment])
         )
     if state.phase is Phase.EXPIRED and state.begins is None and not entry.break_glass:
-        return f"expired, never approved by enough people, {moment}"
+        return f"expired without enough approvals, {moment}"
     words = [str(state.phase).lower()]
     if state.phase is Phase.PENDING:
         words.append(f"{state.approvals} of {state.needed} approvals")
@@ -98,11 +97,13 @@ def sentence(entry: Entry, now: datetime) -> str:
         words.append(one_line(state.reason))
     if moment and state.phase in _ENDS:
         words.append(f"{_ENDS[state.phase]} {moment}")
+    elif moment and state.phase is Phase.EXPIRED:
+        words[0] += f" {moment}"
     return ", ".join(words)
 
 
 def following(entry: Entry) -> list[str]:
-    """The exact commands that can come next."""
+    """Return the possible next commands."""
     name = entry.name
     again = _again(entry)
     table_of_next = {
@@ -110,29 +111,29 @@ def following(entry: Entry) -> list[str]:
             f"Approve: weightlock access approve {name}",
             f"Deny:    weightlock access deny {name} --comment TEXT",
         ],
-        Phase.ACTIVE: [f"End it now: weightlock access revoke {name}"],
+        Phase.ACTIVE: [f"Revoke: weightlock access revoke {name}"],
     }
-    return table_of_next.get(entry.state.phase, [f"Ask again: {again}"] if again else [])
+    return table_of_next.get(entry.state.phase, [f"Request again: {again}"] if again else [])
 
 
 def made(entry: Entry, now: datetime) -> str:
-    """After a request was made."""
-    head = f"Asked: {entry.what} for {entry.subject}, {span(entry.duration)}. Request {entry.name}."
+    """Return the result of a new request."""
+    head = f"Requested: {entry.what} for {entry.subject}, {span(entry.duration)}. Request {entry.name}."
     state = entry.state
     if state.phase is Phase.ACTIVE:
-        over = f"End it now: weightlock access revoke {entry.name}"
-        return f"{head}\nIt is active already and ends {ends(entry, now)}.\n{over}"
+        revoke = f"Revoke: weightlock access revoke {entry.name}"
+        return f"{head}\nIt is active and expires {ends(entry, now)}.\n{revoke}"
     if state.phase is Phase.PENDING:
         count = "1 approval" if state.needed == 1 else f"{state.needed} approvals"
         return (
-            f"{head}\nIt needs {count}; approvers are {entry.approvers or 'named by the model'}. One of them runs:\n"
-            f"  weightlock access approve {entry.name}\nFollow it: weightlock access watch {entry.name}"
+            f"{head}\nIt needs {count}. Approvers: {entry.approvers or 'see the ModelWeights'}. An approver runs:\n"
+            f"  weightlock access approve {entry.name}\nWatch it: weightlock access watch {entry.name}"
         )
     return f"{head}\nIt is {sentence(entry, now)}."
 
 
 def voted(entry: Entry, decision: str, now: datetime) -> str:
-    """After a decision was written."""
+    """Return the result of a new vote."""
     return "\n".join(
         [f"{_DONE[decision].capitalize()}: {entry.name} is {sentence(entry, now)}.", *following(entry)]
     )

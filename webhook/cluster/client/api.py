@@ -1,13 +1,14 @@
-"""The Kubernetes API as plain documents: requests and watches, with errors that say what the API server said.
+"""The Kubernetes API as plain documents: requests and watches, with the API server's own error messages.
 
-It uses kubernetes-asyncio for what is hard to get right, credentials and connections, and leaves its typed models
-alone: objects stay the dictionaries that were received. Nothing here retries; whoever calls knows what a failure means.
+kubernetes-asyncio provides credentials and connections. Its typed models are not used: objects stay dictionaries.
+Nothing here retries, because only the caller knows the meaning of a failure.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,15 +19,15 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config import (
     ConfigException,
     load_incluster_config,
-    load_kube_config,
-    refresh_token,
+    load_kube_config_from_dict,
 )
 
-from webhook.cluster.client import kubeconfig
+from webhook.cluster.client import exec_plugin, kubeconfig
 from webhook.core.kube.review import Cause, causes_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from datetime import datetime
 
     from webhook.api.config import Cluster
     from webhook.core.kube.fields import Document
@@ -39,18 +40,19 @@ _MAX_LINE = 16 * 1024 * 1024
 _MAX_ERROR = 64 * 1024
 _CODE = re.compile(r"WL[0-9]{3}")
 _USER_AGENT = "weightlock"
+_UNAUTHORIZED = 401
+_TOKEN_FILE_SECONDS = 60.0
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class ClusterError(Exception):
-    """The cluster cannot be reached at all, as configured; the message is one line for an admin."""
+    """The configuration of the cluster cannot be used; the message is one line for an admin."""
 
 
 class ApiError(Exception):
-    """The API server rejected a request, or (``status`` 0) could not be reached. The message is one line.
+    """The API server denied the request, or (``status`` 0) could not be reached. The message is one line.
 
-    ``more`` is the token with which an expired list (410) can be continued. ``causes`` are the entries of
-    ``status.details.causes``: for a denial by Weightlock, one per finding, with the reason code as its reason.
+    ``more`` is the token that continues an expired list (410).
     """
 
     def __init__(
@@ -68,50 +70,102 @@ class ApiError(Exception):
         return tuple(cause.reason for cause in self.causes if _CODE.fullmatch(cause.reason))
 
 
+class _Credentials:
+    """Bearer tokens that change, from an exec plugin or a token file (client-go transport/token_source.go)."""
+
+    def __init__(self, context: kubeconfig.Context, configuration: Configuration) -> None:
+        self._context = context
+        self._configuration = configuration
+        self._expires: datetime | None = None
+        self._read_at = 0.0
+        self._rejected = False
+        self._lock = asyncio.Lock()
+
+    async def user(self) -> Document:
+        """Return the user of the kubeconfig with the plugin's first credentials. Raises `KubeconfigError`."""
+        user = self._context.user
+        if not user.get("exec"):
+            return user
+        credential = await exec_plugin.run(self._context)
+        self._expires = credential.expires
+        return {**{key: value for key, value in user.items() if key != "exec"}, **credential.user}
+
+    async def refresh(self) -> None:
+        """Update the token if it is due. A failure keeps the old one: the API server's response then explains it."""
+        if self._context.user.get("exec"):
+            if not self._rejected and not exec_plugin.expired(self._expires):
+                return
+            async with self._lock:
+                if self._rejected or exec_plugin.expired(self._expires):
+                    await self._run()
+        elif self._context.user.get("tokenFile") and time.monotonic() - self._read_at > _TOKEN_FILE_SECONDS:
+            self._read_at = time.monotonic()
+            with suppress(OSError):
+                self._set(kubeconfig.read_token(self._context.user["tokenFile"]))
+
+    def rejected(self) -> None:
+        """The API server answered 401: the next request needs new credentials."""
+        self._rejected, self._read_at = True, 0.0
+
+    async def _run(self) -> None:
+        self._rejected = False
+        try:
+            credential = await exec_plugin.run(self._context)
+        except kubeconfig.KubeconfigError as error:
+            raise ApiError(0, "Unauthorized", str(error)) from None
+        self._expires = credential.expires
+        self._set(credential.user.get("token", ""))
+
+    def _set(self, token: str) -> None:
+        if token:
+            self._configuration.api_key["BearerToken"] = f"Bearer {token}"
+
+
 class KubeApi:
     """One API server, as one identity. Paths begin with ``/api`` or ``/apis``."""
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, credentials: _Credentials | None = None) -> None:
         self._client = client
-        self._refreshing: asyncio.Task[None] | None = None
+        self._credentials = credentials
 
     @classmethod
     async def connect(cls, settings: Cluster, *, in_cluster: bool | None = None) -> KubeApi:
-        """A client with the credentials of a kubeconfig, or of the pod this runs in. Raises `ClusterError`.
+        """Return a client with the credentials of a kubeconfig, or of the pod. Nothing is sent yet.
 
-        Nothing is sent yet. ``in_cluster`` False reads the default kubeconfig where none is named, as kubectl does, and
-        takes the pod's credentials where there is none.
+        ``in_cluster`` False reads the default kubeconfig if none is named, as kubectl does, and uses the pod's
+        credentials if there is none.
+
+        Raises:
+            ClusterError: there are no usable credentials.
         """
         configuration = Configuration()
-        # Go's clients do not ask of a CA what RFC 5280 does and Python 3.13 began to; kubeadm's CAs would be refused.
+        # Python 3.13 enforces RFC 5280 for CAs and Go does not, so kubeadm's CAs would be rejected.
         configuration.disable_strict_ssl_verification = True
-        loader = None
-        paths = ""
+        credentials, headers, paths = None, [], ""
         try:
             if settings.kubeconfig or in_cluster is False:
-                paths = kubeconfig.found(settings.kubeconfig, settings.context)
+                paths = kubeconfig.locate(settings.kubeconfig, settings.context)
             if paths:
-                loader = await load_kube_config(
-                    config_file=paths,
-                    context=settings.context or None,
-                    client_configuration=configuration,
-                    persist_config=False,
-                )
+                context = kubeconfig.read(settings.kubeconfig, paths, settings.context)
+                headers = context.impersonation()
+                credentials = _Credentials(context, configuration)
+                document = context.document(await credentials.user())
+                await load_kube_config_from_dict(document, client_configuration=configuration)
             else:
                 load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-            api = cls(ApiClient(configuration))
-        except kubeconfig.MissingError as error:
+            client = ApiClient(configuration)
+        except kubeconfig.KubeconfigError as error:
             raise ClusterError(str(error)) from None
         except (ConfigException, OSError, ValueError) as error:
             where = paths or ("in a pod" if kubeconfig.in_pod() else "not in a pod and no kubeconfig")
             raise ClusterError(f"{where}: {' '.join(str(error).split())[:300]}") from None
-        except (yaml.YAMLError, TypeError, KeyError, AttributeError):
-            raise ClusterError(f"{paths}: is no kubeconfig, or a part of it is missing") from None
-        api._client.user_agent = _USER_AGENT
-        if loader is not None:
-            # Returns at once unless the credentials come from a plugin.
-            api._refreshing = asyncio.create_task(refresh_token(loader, configuration))
-        return api
+        except (yaml.YAMLError, TypeError, KeyError, AttributeError, AssertionError):
+            raise ClusterError(f"{paths}: not a kubeconfig, or a part of it is missing") from None
+        client.user_agent = _USER_AGENT
+        for name, value in headers:
+            # Each group is a header of its own, which only the session's default headers can express.
+            client.rest_client.pool_manager.headers.add(name, value)
+        return cls(client, credentials)
 
     @property
     def server(self) -> str:
@@ -120,18 +174,14 @@ class KubeApi:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._refreshing
         await self._client.close()
-        # What was aborted is let go of in the loop's next turn.
+        # The event loop releases aborted connections in its next iteration.
         await asyncio.sleep(0)
 
     async def get(
         self, path: str, query: Mapping[str, str] | None = None, *, seconds: float = REQUEST_SECONDS
     ) -> Document:
-        """An object, a list or discovery. Raises `ApiError`; its status is 404 where there is none."""
+        """Read an object, a list or discovery. Raises `ApiError`, with status 404 for an absent object."""
         return await self.request("GET", path, query, seconds=seconds)
 
     async def request(
@@ -145,11 +195,11 @@ class KubeApi:
         accept: str = "application/json",
         seconds: float = REQUEST_SECONDS,
     ) -> Document:
-        """Any request whose answer is one JSON object. Raises `ApiError`."""
+        """Send a request whose response is one JSON object. Raises `ApiError`."""
         return parse(await self._exchange(method, path, query, body, content_type, accept, seconds))
 
     async def text(self, path: str, *, seconds: float = REQUEST_SECONDS) -> str:
-        """What a path answers that speaks no JSON, such as a proxied /metrics. Raises `ApiError`."""
+        """Read a path whose response is not JSON, such as a proxied /metrics. Raises `ApiError`."""
         return (await self._exchange("GET", path, None, None, "application/json", "*/*", seconds)).decode(
             errors="replace"
         )
@@ -170,7 +220,7 @@ class KubeApi:
             async with response:
                 content = await _read(response, _MAX_ANSWER)
                 if response.status >= 300:
-                    raise _refusal(response.status, content)
+                    raise _status_error(response.status, content)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unreachable(error) from None
         return content
@@ -179,9 +229,9 @@ class KubeApi:
     async def watch(
         self, path: str, query: Mapping[str, str], *, silence: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A watch's lines, until the API server ends it. Raises `ApiError`, and so do the lines.
+        """Open a watch and yield its lines until the API server ends it. Raises `ApiError`, and so do the lines.
 
-        ``silence`` is how many seconds may pass without a byte before the connection counts as dead.
+        ``silence`` is the number of seconds without a byte after which the connection is dead.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence)
         try:
@@ -192,7 +242,7 @@ class KubeApi:
             raise _unreachable(error) from None
         try:
             if response.status != 200:
-                raise _refusal(response.status, await _read(response, _MAX_ERROR))
+                raise _status_error(response.status, await _read(response, _MAX_ERROR))
             yield _lines(response)
         finally:
             _abort(response)
@@ -207,6 +257,8 @@ class KubeApi:
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - passed on to aiohttp
         accept: str = "application/json",
     ) -> aiohttp.ClientResponse:
+        if self._credentials is not None:
+            await self._credentials.refresh()
         answer = self._client.call_api(
             path,
             method,
@@ -217,13 +269,16 @@ class KubeApi:
             _preload_content=False,
             _request_timeout=timeout,
         )
-        return cast("aiohttp.ClientResponse", await answer)
+        response = cast("aiohttp.ClientResponse", await answer)
+        if response.status == _UNAUTHORIZED and self._credentials is not None:
+            self._credentials.rejected()
+        return response
 
 
 def _abort(response: aiohttp.ClientResponse) -> None:
-    """Close a connection in whose midst nobody is interested any more.
+    """Close an unfinished connection.
 
-    An orderly end of TLS would wait for the other side, which may be gone, and outlive the loop.
+    A regular TLS shutdown would wait for the peer, which may be gone, and outlive the event loop.
     """
     connection = response.connection
     if connection is not None and connection.transport is not None:
@@ -232,10 +287,12 @@ def _abort(response: aiohttp.ClientResponse) -> None:
 
 
 def parse(content: bytes) -> Document:
-    """JSON from the API server, with every NUL in a string replaced: the CEL engine cuts strings there.
+    """Parse JSON from the API server, and replace every NUL in a string by U+FFFD.
 
-    (cel-expr-python 0.1.3; U+FFFD compares unequal to all that a policy would name.) Raises `ApiError` for what is no
-    JSON object.
+    The CEL engine truncates strings at NUL (cel-expr-python 0.1.3).
+
+    Raises:
+        ApiError: the content is not a JSON object.
     """
     if b"\\u0000" in content:
         content = _NUL.sub(rb"\1\\ufffd", content)
@@ -244,7 +301,7 @@ def parse(content: bytes) -> Document:
     except orjson.JSONDecodeError:
         document = None
     if not isinstance(document, dict):
-        raise ApiError(0, "BadAnswer", "the API server's answer is no JSON object")
+        raise ApiError(0, "BadAnswer", "the API server's response is not a JSON object")
     return document
 
 
@@ -253,12 +310,12 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     async for chunk in response.content.iter_chunked(_CHUNK):
         body += chunk
         if len(body) > limit:
-            raise ApiError(0, "TooLarge", f"the API server's answer is larger than {limit} bytes")
+            raise ApiError(0, "TooLarge", f"the API server's response is larger than {limit} bytes")
     return bytes(body)
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Whole lines; what stands after the last newline when the stream ends was cut off and is dropped."""
+    """Yield complete lines; a fragment after the last newline is dropped."""
     parts: list[bytes] = []
     size = 0
     try:
@@ -278,8 +335,8 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         raise _unreachable(error) from None
 
 
-def _refusal(status: int, content: bytes) -> ApiError:
-    """The error of a ``Status`` object, or of whatever else came with a status that is no success."""
+def _status_error(status: int, content: bytes) -> ApiError:
+    """Return the error of a ``Status`` object, or of any other unsuccessful response."""
     try:
         document = parse(content)
     except ApiError:
@@ -289,7 +346,7 @@ def _refusal(status: int, content: bytes) -> ApiError:
     return ApiError(
         status,
         str(document.get("reason", "")),
-        str(message or f"the API server answered {status}"),
+        str(message or f"the API server responded with status {status}"),
         more if isinstance(more, str) else "",
         causes_of(document),
     )

@@ -1,4 +1,4 @@
-"""Kinds to resources, as this cluster names them: what the API server's discovery says, remembered."""
+"""Map kinds to resources by the API server's discovery, with a cache."""
 
 from __future__ import annotations
 
@@ -18,37 +18,38 @@ _GROUP = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
 class Discovery:
-    """Finds the resource of any kind. What is not there now is asked for again after half a minute."""
+    """Finds the resource of a kind. An absent kind is queried again after half a minute."""
 
     def __init__(self, api: KubeApi) -> None:
         self._api = api
-        self._found: dict[tuple[str, str], ResourceKind] = {}
+        self._kinds: dict[tuple[str, str], ResourceKind] = {}
         self._absent: dict[tuple[str, str], float] = {}
 
     async def find(self, name: str, version: str = "") -> ResourceKind | None:
-        """The resource of ``Kind.group``, in a version or else in the one the API server prefers; None: no such kind.
+        """Return the resource of ``Kind.group``, in ``version`` or the preferred one; None if the kind does not exist.
 
-        Raises `ApiError` where the API server cannot say.
+        Raises:
+            ApiError: discovery failed.
         """
-        known = KNOWN.get(name)
-        if known is not None and version in ("", known.api_version.rpartition("/")[2]):
-            return known
+        builtin = KNOWN.get(name)
+        if builtin is not None and version in ("", builtin.api_version.rpartition("/")[2]):
+            return builtin
         place = (name, version)
-        if place in self._found:
-            return self._found[place]
+        if place in self._kinds:
+            return self._kinds[place]
         if self._absent.get(place, 0.0) > time.monotonic():
             return None
-        found = await self._ask(name, version)
-        if len(self._found) + len(self._absent) >= _MAX_KINDS:
-            self._found.clear()
+        kind = await self._discover(name, version)
+        if len(self._kinds) + len(self._absent) >= _MAX_KINDS:
+            self._kinds.clear()
             self._absent.clear()
-        if found is None:
+        if kind is None:
             self._absent[place] = time.monotonic() + _ABSENT_SECONDS
         else:
-            self._found[place] = found
-        return found
+            self._kinds[place] = kind
+        return kind
 
-    async def _ask(self, name: str, version: str) -> ResourceKind | None:
+    async def _discover(self, name: str, version: str) -> ResourceKind | None:
         kind, _, group = name.partition(".")
         if group and not _GROUP.fullmatch(group):
             return None
@@ -61,7 +62,7 @@ class Discovery:
             raise
         for item in resources if isinstance(resources, list) else ():
             if isinstance(item, dict) and item.get("kind") == kind and "/" not in str(item.get("name", "/")):
-                # Such a kind may vanish with its definition, and that is no fault.
+                # The kind may disappear with its CRD, which is not an error.
                 return ResourceKind(
                     api_version, kind, item["name"], item.get("namespaced") is True, optional=True
                 )
@@ -75,5 +76,5 @@ class Discovery:
         preferred = (await self._api.get(f"/apis/{group}")).get("preferredVersion")
         api_version = preferred.get("groupVersion") if isinstance(preferred, dict) else None
         if not isinstance(api_version, str):
-            raise ApiError(0, "BadAnswer", f"the API server does not say which version of {group} it prefers")
+            raise ApiError(0, "BadAnswer", f"the API server reports no preferred version of {group}")
         return api_version

@@ -1,7 +1,7 @@
-"""Which kinds of object are held, and where the API server keeps them.
+"""The kinds that the snapshot watches, and their paths on the API server.
 
-Held is what core looks through as a whole, and what almost every verdict needs. Anything else is fetched when it is
-asked for. Pods are never held: there are too many, and only the interactive ways into one need it.
+Watched are the kinds that core searches as a whole or that almost every evaluation needs. Other objects are fetched on
+demand. Pods are never watched: there are too many, and only interactive access needs one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _RESOURCE_API = "resource.k8s.io/v1"
 _SNAPSHOT_API = "snapshot.storage.k8s.io/v1"
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-# What may stand in a path as a name (k8s.io/apimachinery pkg/api/validation/path IsValidPathSegmentName).
+# A valid name in a path (k8s.io/apimachinery pkg/api/validation/path IsValidPathSegmentName).
 _SEGMENT = re.compile(r"(?!\.\.?\Z)[^/%]+")
 
 
@@ -47,12 +47,12 @@ class ResourceKind:
         return group_kind(self.api_version, self.kind)
 
     def path(self, namespace: str = "") -> str:
-        """Where the objects of the kind are listed, in one namespace or in all."""
+        """Return the path of the kind's objects, in one namespace or in all."""
         place = f"namespaces/{quote(namespace, safe='')}/" if namespace else ""
         return f"{api_path(self.api_version)}/{place}{self.resource}"
 
     def object_path(self, key: ObjectKey) -> str | None:
-        """Where one object is, or None where no such object can exist."""
+        """Return the path of one object, or None if no such object can exist."""
         if bool(key.namespace) != self.namespaced or not _SEGMENT.fullmatch(key.name):
             return None
         if self.namespaced and not _SEGMENT.fullmatch(key.namespace):
@@ -60,8 +60,8 @@ class ResourceKind:
         return f"{self.path(key.namespace)}/{quote(key.name, safe='')}"
 
     def stripped(self, document: Document) -> Document:
-        """The object without what no verdict depends on; it is changed in place, and named as core expects it."""
-        # Items of a list of a built-in kind do not say what they are.
+        """Remove the fields that no verdict depends on, in place, and set apiVersion and kind."""
+        # Items in a list of a built-in kind lack apiVersion and kind.
         document["apiVersion"], document["kind"] = self.api_version, self.kind
         metadata = document.get("metadata")
         if isinstance(metadata, dict):
@@ -103,9 +103,9 @@ HELD = (
     _kind(API_VERSION, "AccessApproval"),
 )
 
-# Fetched when asked for; other kinds are looked up in the API server's discovery.
+# Fetched on demand; other kinds are found by discovery.
 FETCHED = (
-    _kind("v1", "Pod", drop=("status",)),
+    _kind("v1", "Pod"),
     _kind("v1", "ConfigMap"),
     _kind("v1", "ServiceAccount"),
 )

@@ -1,8 +1,8 @@
-"""kubernetes-asyncio's client without its typed models: connections and credentials alone.
+"""Import kubernetes-asyncio's client without its typed models.
 
-The package imports 850 modules of models as soon as any part of it is asked for, which costs every process 33 MB and
-most of a second, and nothing here uses one: objects stay dictionaries. So its packages are entered without running
-their ``__init__``. Whatever asks them for more gets the whole package, as it would have without this module.
+The package imports 850 modules of models with any part of it, which costs every process 33 MB and most of a second.
+Weightlock uses none of them: objects stay dictionaries. So its packages are entered without running their
+``__init__``. Access to any other attribute imports the whole package, as without this module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WANTED = {"configuration": "Configuration", "api_client": "ApiClient"}
 
 
 class _Slim(ModuleType):
-    """A package whose ``__init__`` has not run; it runs when something is missing."""
+    """A package whose ``__init__`` has not run; it runs when an attribute is missing."""
 
     def __init__(self, name: str, place: str) -> None:
         super().__init__(name)
@@ -28,15 +28,15 @@ class _Slim(ModuleType):
         self.entered = False
 
     def __getattr__(self, name: str) -> Any:
-        # While it is entered, the import system asks for what will be there next, and takes no for an answer.
+        # While it is entered, the import system probes for submodules and accepts that they are missing.
         if name.startswith("__") or not self.entered:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        _run_what_was_left_out()
+        _import_whole_package()
         return getattr(sys.modules[self.__name__], name)
 
 
 def enter() -> None:
-    """Make ``ApiClient`` and ``Configuration`` importable without the rest; nothing where the package is in use."""
+    """Make ``ApiClient`` and ``Configuration`` importable without the rest, unless the package is already imported."""
     spec = None if _PACKAGE in sys.modules else find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return
@@ -48,7 +48,7 @@ def enter() -> None:
     )
     slim = (package, client, models)
     sys.modules |= {module.__name__: module for module in slim}
-    # As importing them would.
+    # As an import would do.
     vars(package)["client"], vars(client)["models"] = client, models
     for module, name in _WANTED.items():
         vars(client)[name] = getattr(importlib.import_module(f"{_CLIENT}.{module}"), name)
@@ -56,8 +56,8 @@ def enter() -> None:
         one.entered = True
 
 
-def _run_what_was_left_out() -> None:
-    """Import the packages anew; their modules that were imported stay the same."""
+def _import_whole_package() -> None:
+    """Import the packages again; their imported modules stay the same."""
     for name in (_PACKAGE, _CLIENT, _MODELS):
         if isinstance(sys.modules.get(name), _Slim):
             del sys.modules[name]

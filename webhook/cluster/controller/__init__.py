@@ -1,3 +1,1 @@
-"""The controller: what must be done in a cluster besides answering reviews. One replica acts, the others
-wait.
-"""
+"""The controller: everything in a cluster except admission reviews. One replica is the leader, the others wait."""

@@ -1,7 +1,7 @@
-"""Keeps our own certificates: looks at Secrets and webhook configurations, has the planner say what is next, does it.
+"""Manage Weightlock's own certificates: read Secrets and webhook configurations, plan the next step, perform it.
 
-Every write meets the version that was looked at, so of two controllers one is refused and looks again. The key of an
-authority is in one Secret and, while it signs, in this process; it is logged nowhere.
+Every write must match the resource version of the read, so one of two concurrent controllers fails and reads again. The
+key of a CA exists in one Secret and, while it signs, in this process. It is never logged.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from webhook.core.certificates import bundle, store
 from webhook.core.certificates.issue import make_serving
 from webhook.core.certificates.model import Create, Issue, PublishCAs, RecordState, SetCABundle, State, Times
 from webhook.core.certificates.planner import next_step
-from webhook.core.integrity.protection import Continued, last_change, protection, same, without_bundles
+from webhook.core.integrity.protection import equal, without_bundles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
 
-# Clocks differ: valid from a little before it was made.
+# Clocks differ: certificates are valid from shortly before their creation.
 _SLACK = timedelta(minutes=5)
-# All the steps of a first installation, and some.
+# More than the steps of a first installation.
 _STEPS = 24
 _WATCH_SECONDS = 5.0
 _OVERTAKEN = (409, 422)
@@ -56,8 +56,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """All that was read at one moment."""
+class _Read:
+    """Everything that was read at one moment."""
 
     held: tuple[StoredCA, ...]
     foreign_cas: tuple[StoredCA, ...]
@@ -68,10 +68,10 @@ class _Look:
 
 
 @dataclass(slots=True)
-class ObjectCache:
-    """What is known after a look. ``known`` are the ids of all authorities, None before the first look.
+class CertificateState:
+    """The state after the last read. ``known`` are the ids of all CAs, None before the first read.
 
-    ``since`` is when (monotonic) webhook configurations were first seen to hold one of ours.
+    ``since`` is when (monotonic) all webhook configurations first had a caBundle with Weightlock's CAs only.
     """
 
     known: frozenset[str] | None = None
@@ -79,13 +79,13 @@ class ObjectCache:
     trusted: str = ""
     expiries: dict[str, float] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
-    trouble: str = "certificates were not read yet"
+    trouble: str = "certificates not read yet"
 
 
 class Certificates:
-    """Our certificates. ``paths`` says where each of the ``expected`` webhook configurations is.
+    """Weightlock's own certificates. ``paths`` are the API paths of the ``expected`` webhook configurations.
 
-    ``continued`` holds the changes of ours that left a configuration as guarded as it was.
+    ``all_trusted`` are the ids of all CAs that were trusted at any time of this process.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class Certificates:
         expected: Mapping[ObjectKey, Document],
         paths: Mapping[ObjectKey, str],
     ) -> None:
-        self.kept = ObjectCache()
-        self.continued: dict[ObjectKey, Continued] = {}
+        self.kept = CertificateState()
+        self.all_trusted: frozenset[str] = frozenset()
         self._api, self._secrets = api, Secrets(api, controller.namespace)
         self._settings, self._expected, self._paths = settings, expected, paths
         self._wanted = {
@@ -111,69 +111,72 @@ class Certificates:
             propagation=timedelta(seconds=settings.propagation_seconds),
         )
         self._guarded = controller.restore
-        self._next_look = 0.0
+        self._next_check = 0.0
 
-    async def keep(self) -> None:
-        """Do all that is to be done now; what cannot be done is said, and tried again at the next call."""
-        if time.monotonic() < self._next_look:
+    async def reconcile(self) -> None:
+        """Perform all due steps; an error is logged, and the next call retries."""
+        if time.monotonic() < self._next_check:
             return
         try:
             for _ in range(_STEPS):
-                look = await self._look()
-                self._learn(look)
-                step = next_step(look.view, self._times, datetime.now(UTC))
+                read = await self._read()
+                self._record(read)
+                step = next_step(read.view, self._times, datetime.now(UTC))
                 if step is None:
-                    self._next_look = time.monotonic() + self._settings.check_seconds
+                    self._next_check = time.monotonic() + self._settings.check_seconds
                     break
-                await self._do(step, look)
+                await self._do(step, read)
         except ApiError as error:
             if error.status not in _OVERTAKEN:
-                self._say(f"certificates cannot be kept: {error}")
+                self._report(f"cannot renew certificates: {error}")
             return
-        self._say("")
+        self._report("")
 
-    def in_office(self) -> frozenset[str] | None:
-        """The authorities that webhook configurations may hold; None while they do not hold ours for long yet.
+    def in_force(self) -> frozenset[str] | None:
+        """Return the ids of the CAs that caBundles may contain; None until they were in force for some seconds.
 
-        A watch may still show a configuration from before.
+        A watch may still deliver an older configuration.
         """
         if self.kept.since is None or time.monotonic() < self.kept.since + _WATCH_SECONDS:
             return None
         return self.kept.known
 
-    def filled_in(self, wanted: Document) -> Document:
-        """A webhook configuration with the authorities it should hold."""
+    def with_bundles(self, expected: Document) -> Document:
+        """Return a webhook configuration with the caBundles it should have."""
         encoded = base64.b64encode(self.kept.trusted.encode()).decode("ascii")
         return {
-            **wanted,
+            **expected,
             "webhooks": [
                 {**webhook, "clientConfig": {**webhook["clientConfig"], "caBundle": encoded}}
-                for webhook in wanted["webhooks"]
+                for webhook in expected["webhooks"]
             ],
         }
 
-    def _say(self, trouble: str) -> None:
-        if trouble != self.kept.trouble and trouble:
-            log.error("certificates cannot be kept", extra={"fields": {"why": trouble}})
-        self.kept.trouble = trouble
+    def _report(self, error: str) -> None:
+        if error != self.kept.trouble and error:
+            log.error("cannot renew certificates", extra={"fields": {"why": error}})
+        self.kept.trouble = error
 
-    def _learn(self, look: _Look) -> None:
-        authorities = look.view.authorities
+    def _record(self, read: _Read) -> None:
+        authorities = read.view.authorities
         if not authorities:
             return
         self.kept.known = frozenset(a.id for a in authorities)
-        self.kept.trusted = "".join(h.certificate for h in look.held if h.authority.retired is None)
+        self.all_trusted |= self.kept.known
+        if read.view.bundles and all(read.view.bundles):
+            self.kept.since = self.kept.since or time.monotonic()
+        self.kept.trusted = "".join(h.certificate for h in read.held if h.authority.retired is None)
         ends = {
-            part: leaf.not_after.timestamp() for part, leaf in look.view.leaves.items() if leaf is not None
+            part: leaf.not_after.timestamp() for part, leaf in read.view.leaves.items() if leaf is not None
         }
         self.kept.expiries = {"authority": authorities[-1].not_after.timestamp(), **ends}
 
-    async def _look(self) -> _Look:
+    async def _read(self) -> _Read:
         authority = await self._secrets.read(self._settings.authority_secret)
         pairs = tuple([await self._secrets.read(pair.secret) for pair in self._settings.pairs])
         configurations = {key: await self._configuration(path) for key, path in self._paths.items()}
         held = _held(authority)
-        foreign_cas = () if held else self._strangers(pairs)
+        foreign_cas = () if held else self._foreign_cas(pairs)
         view = State(
             tuple(h.authority for h in held),
             {secret.name: serving_cert_of(secret, held) for secret in pairs},
@@ -182,7 +185,7 @@ class Certificates:
             tuple(bundle.ids(secret.text(LIST)) for secret in pairs),
             tuple(h.authority for h in foreign_cas),
         )
-        return _Look(held, foreign_cas, authority, pairs, configurations, view)
+        return _Read(held, foreign_cas, authority, pairs, configurations, view)
 
     async def _configuration(self, path: str) -> Document | None:
         try:
@@ -192,108 +195,93 @@ class Certificates:
                 return None
             raise
 
-    def _strangers(self, pairs: tuple[Secret, ...]) -> tuple[StoredCA, ...]:
-        """Who is trusted while we have no authority: those we told of before, and those the installation names."""
+    def _foreign_cas(self, pairs: tuple[Secret, ...]) -> tuple[StoredCA, ...]:
+        """Return the CAs that are trusted before Weightlock has its own: the published ones and the installation's."""
         texts = [secret.text(LIST) for secret in pairs]
         for document in self._expected.values():
             texts += [bundle.of_webhook(webhook) or "" for webhook in document.get("webhooks") or ()]
-        found: dict[str, StoredCA] = {}
+        cas: dict[str, StoredCA] = {}
         for text in filter(None, texts):
             try:
-                held = [store.stranger(certificate) for certificate in bundle.normalised(text)]
+                parsed = [store.foreign(certificate) for certificate in bundle.normalised(text)]
             except ValueError:
                 continue
-            found.update((h.authority.id, h) for h in held)
-        return tuple(found.values())
+            cas.update((ca.authority.id, ca) for ca in parsed)
+        return tuple(cas.values())
 
     def _trusted(
         self, key: ObjectKey, document: Document | None, held: tuple[StoredCA, ...]
     ) -> frozenset[str] | None:
-        """The authorities that every webhook of a configuration holds; None where that is not ours to mend quietly."""
+        """Return the CAs in every caBundle of a configuration; None if the drift controller must restore it."""
         webhooks = (document or {}).get("webhooks")
-        if not same(without_bundles(self._expected[key]), webhooks):
+        if not equal(without_bundles(self._expected[key]), webhooks):
             return None
         bundles = [bundle.of_webhook(webhook) for webhook in webhooks or ()]
         known = {h.authority.id for h in held}
         if all(bundle.is_made_of(one, known) for one in bundles):
             sets = [bundle.ids(one or "") for one in bundles]
             return sets[0] if all(one == sets[0] for one in sets) else frozenset()
-        # What somebody else did to a bundle of ours is for the controller to report and to put back.
-        in_office = any(h.authority.signs and h.authority.published for h in held)
-        return None if in_office and (self._guarded or any(bundles)) else frozenset()
+        # A caBundle that another client modified is drift, which is reported and restored.
+        in_force = any(h.authority.signs and h.authority.published for h in held)
+        return None if in_force and (self._guarded or any(bundles)) else frozenset()
 
-    async def _do(self, step: Step, look: _Look) -> None:
+    async def _do(self, step: Step, read: _Read) -> None:
         match step:
             case Create():
-                await self._save(look, (*look.held, self._authority()))
+                await self._save(read, (*read.held, self._authority()))
                 self._count("authority")
-                log.info("made an authority")
+                log.info("created a CA")
             case RecordState(authorities=authorities, why=why):
-                by_id = {h.authority.id: h for h in (*look.held, *look.foreign_cas)}
-                await self._save(look, tuple(by_id[a.id].noted(a) for a in authorities))
-                log.info("certificates", extra={"fields": {"what": why}})
+                by_id = {h.authority.id: h for h in (*read.held, *read.foreign_cas)}
+                await self._save(read, tuple(by_id[a.id].noted(a) for a in authorities))
+                log.info("changed the state of a CA", extra={"fields": {"why": why}})
             case PublishCAs():
-                everyone = "".join(h.certificate for h in look.held).encode()
-                for secret in look.pairs:
-                    if secret.data.get(LIST) != everyone:
-                        await self._secrets.write(secret, {LIST: everyone})
+                cas = "".join(h.certificate for h in read.held).encode()
+                for secret in read.pairs:
+                    if secret.data.get(LIST) != cas:
+                        await self._secrets.write(secret, {LIST: cas})
             case SetCABundle():
-                text = "".join(h.certificate for h in look.held if h.authority.retired is None)
-                for key, document in look.configurations.items():
+                text = "".join(h.certificate for h in read.held if h.authority.retired is None)
+                for key, document in read.configurations.items():
                     if document is not None:
-                        await self._trust(key, document, text)
+                        await self._set_bundle(key, document, text)
             case Issue(part=part, authority=by, not_after=end):
-                await self._issue(look, part, by, end)
+                await self._issue(read, part, by, end)
 
-    async def _save(self, look: _Look, held: tuple[StoredCA, ...]) -> None:
-        await self._secrets.write(look.authority, {AUTHORITIES: store.encode(held)})
+    async def _save(self, read: _Read, held: tuple[StoredCA, ...]) -> None:
+        await self._secrets.write(read.authority, {AUTHORITIES: store.encode(held)})
 
     def _authority(self) -> StoredCA:
-        # A name of its own: there are verifiers that look for the signer by name alone.
-        name = f"Weightlock authority {x509.random_serial_number() % 2**32:08x}"
+        # A unique name: some verifiers find the issuer by name alone.
+        name = f"Weightlock CA {x509.random_serial_number() % 2**32:08x}"
         now = datetime.now(UTC)
-        return store.made(
+        return store.create(
             name, ec.generate_private_key(ec.SECP256R1()), now - _SLACK, now + self._times.authority
         )
 
-    async def _trust(self, key: ObjectKey, document: Document, text: str) -> None:
-        """Put the bundle into one configuration, and nothing else."""
+    async def _set_bundle(self, key: ObjectKey, document: Document, text: str) -> None:
+        """Set the caBundle of one configuration, and nothing else."""
         encoded = base64.b64encode(text.encode()).decode("ascii")
         version = document["metadata"]["resourceVersion"]
         patch: list[Document] = [{"op": "test", "path": "/metadata/resourceVersion", "value": version}]
         for index, _ in enumerate(document["webhooks"]):
             path = f"/webhooks/{index}/clientConfig/caBundle"
             patch.append({"op": "add", "path": path, "value": encoded})
-        guarded = protection(
-            {key: self._expected[key]}, {key: document}, authorities=self.kept.known or frozenset()
-        )
-        written = await self._api.request("PATCH", self._paths[key], body=patch, content_type=_JSON_PATCH)
-        if not guarded.faults:
-            self._continue(key, document, written)
-        log.info(
-            "certificates",
-            extra={"fields": {"what": "a webhook configuration trusts anew", "name": key.name}},
-        )
+        await self._api.request("PATCH", self._paths[key], body=patch, content_type=_JSON_PATCH)
+        log.info("set the caBundle of a webhook configuration", extra={"fields": {"name": key.name}})
 
-    def _continue(self, key: ObjectKey, before: Document, after: Document) -> None:
-        version, moment = last_change(before)
-        own = self.continued.get(key)
-        if own is not None and own.version == version:
-            version, moment = own.before, own.since
-        self.continued[key] = Continued(last_change(after)[0], version, moment)
-
-    async def _issue(self, look: _Look, part: str, by: str, end: datetime) -> None:
-        signer = next(h for h in look.held if h.authority.id == by)
+    async def _issue(self, read: _Read, part: str, by: str, end: datetime) -> None:
+        signer = next(h for h in read.held if h.authority.id == by)
         until = max(end, signer.authority.signed_until or end)
         noted = signer.noted(replace(signer.authority, signed_until=until))
-        # First it is written down that the authority is needed so long; only then there is something that needs it.
-        await self._save(look, tuple(noted if h is signer else h for h in look.held))
+        # Store the CA's required lifetime before a certificate depends on it.
+        await self._save(read, tuple(noted if h is signer else h for h in read.held))
         authority, authority_key = signer.signing()
         key = ec.generate_private_key(ec.SECP256R1())
         begin = max(datetime.now(UTC) - _SLACK, signer.authority.not_before)
         names = sorted(self._wanted[part])
         certificate = make_serving(names, key.public_key(), authority, authority_key, begin, end)
-        secret = next(secret for secret in look.pairs if secret.name == part)
+        secret = next(secret for secret in read.pairs if secret.name == part)
         files = {
             CERTIFICATE: certificate.public_bytes(Encoding.PEM),
             KEY: key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
@@ -307,7 +295,7 @@ class Certificates:
 
 
 def _held(secret: Secret) -> tuple[StoredCA, ...]:
-    """The authorities in their Secret; none where it was never filled, or what is in it cannot be read."""
+    """Return the CAs in their Secret; none if it is empty or unreadable."""
     text = secret.data.get(AUTHORITIES)
     if not text:
         return ()
@@ -315,5 +303,5 @@ def _held(secret: Secret) -> tuple[StoredCA, ...]:
         return store.decode(text)
     except store.StoreError as error:
         fields = {"secret": secret.name, "why": str(error)}
-        log.error("the authorities cannot be read, so others are made", extra={"fields": fields})  # noqa: TRY400
+        log.error("cannot read the CAs, creating new ones", extra={"fields": fields})  # noqa: TRY400
         return ()

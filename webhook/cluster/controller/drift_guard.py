@@ -1,8 +1,8 @@
-"""Watches what makes the API server ask Weightlock, reports whoever loosens it, and puts back what may be put back.
+"""Watch the webhook configurations and the CRDs, report drift, and restore what can be restored.
 
-It never deletes anything, and never makes a type anew: a type that was deleted took its objects with it, and an empty
-one would protect nothing while all seemed well. Exemptions need no watch: they go by the name label of a namespace,
-which the API server sets itself (k8s.io/kubernetes pkg/apis/core/v1/defaults.go, SetDefaults_Namespace).
+It never deletes anything, and never recreates a deleted CRD: the objects were deleted with it, and an empty CRD would
+protect nothing while all seems well. Exemptions need no watch: they use the name label of a namespace, which the API
+server sets itself (k8s.io/kubernetes pkg/apis/core/v1/defaults.go, SetDefaults_Namespace).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from webhook.cluster.cache import ObjectCache
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.client.kinds import ResourceKind
 from webhook.cluster.client.reflector import Reflector, Timing
+from webhook.cluster.controller.reconcile import missing_metadata
 from webhook.cluster.controller.watches import CONFIGURATIONS
 from webhook.core.integrity.drift import (
     DEFINITION_DEFAULTS,
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from webhook.cluster.client.api import KubeApi
+    from webhook.cluster.client.reflector import WatchObserver
     from webhook.cluster.controller.certificates import Certificates
-    from webhook.cluster.controller.progress import ControllerStats
     from webhook.cluster.controller.reconcile import Reconciler
+    from webhook.cluster.controller.stats import ControllerStats
     from webhook.cluster.events import Events
     from webhook.core.kube.fields import Document
 
@@ -43,8 +45,8 @@ DEFINITIONS = ResourceKind(
     "apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
 )
 _VERSION = "app.kubernetes.io/version"
-# What is refused once is refused for a reason that takes a while to go away.
-_AGAIN_SECONDS = 10.0
+# A denied write is retried after this time.
+_RETRY_SECONDS = 10.0
 _CHANGED, _LABELS = "ProtectionChanged", "ProtectionLabelsChanged"
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What is wrong with one object; ``keep_off`` says why it is not put back, and is empty where it may be."""
+    """The drift of one object; ``keep_off`` says why it is not restored, and is empty if it is."""
 
     key: ObjectKey
     path: str
@@ -67,10 +69,10 @@ class Drift:
 
 
 class DriftController:
-    """The leader calls `look` and `look_at_labels` in its rounds; whoever owns it runs ``reflectors``.
+    """The leader calls `check` and `check_labels` in its reconcile; the owner runs ``reflectors``.
 
-    ``expected`` are the webhook configurations as they should be, but for the authorities that ``certificates`` looks
-    after, where there are such; the types are those of this program, ``version``.
+    ``expected`` are the expected webhook configurations, without the caBundles that ``certificates`` manages. The
+    expected CRDs are those of this program's ``version``.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class DriftController:
         steps: Reconciler,
         events: Events,
         expected: Mapping[ObjectKey, Document],
-        progress: ControllerStats,
+        stats: ControllerStats,
         *,
         version: str,
         restore: bool,
@@ -87,24 +89,28 @@ class DriftController:
         certificates: Certificates | None = None,
         extend: Callable[[Document], Document] = lambda document: document,
         timing: Timing | None = None,
+        observer: WatchObserver | None = None,
     ) -> None:
         self._api = api
         self._steps = steps
         self._events = events
         self._expected = expected
-        self._stats = progress
+        self._stats = stats
         self._version = version
         self._restore = restore
         self._certificates = certificates
         self._extend = extend
         self._restore_definitions = restore_definitions
-        self._types = {key_of(document): document for document in definitions()}
+        self._crds = {key_of(document): document for document in definitions()}
         names = {key.name for key in expected}
         self._configurations = ObjectCache(lambda document: document["metadata"]["name"] in names)
         self._definitions = ObjectCache(lambda _: True)
         timing = timing or Timing()
         self.reflectors = [
-            *(Reflector(api, kind, self._configurations, timing) for kind in CONFIGURATIONS),
+            *(
+                Reflector(api, kind, self._configurations, timing, observer=observer)
+                for kind in CONFIGURATIONS
+            ),
             *(
                 Reflector(
                     api,
@@ -113,157 +119,186 @@ class DriftController:
                     timing,
                     selectors={"fieldSelector": f"metadata.name={key.name}"},
                 )
-                for key in self._types
+                for key in self._crds
             ),
         ]
-        self._seen: dict[ObjectKey, tuple[str, str]] = {}
+        self._reported: dict[ObjectKey, tuple[str, str]] = {}
         self._tried: dict[ObjectKey, float] = {}
         self._labels: dict[str, dict[str, str]] | None = None
-        self._well: dict[ObjectKey, datetime] = {}
-        self._looked: datetime | None = None
+        self._intact: dict[ObjectKey, datetime] = {}
+        self._intact_metadata: dict[ObjectKey, Document] = {}
+        self._checked: datetime | None = None
 
     @property
     def configurations(self) -> Mapping[ObjectKey, Document]:
         """The webhook configurations as the watches delivered them."""
         return self._configurations.objects
 
-    async def look(self) -> None:
-        """Compare all with what it should be; report and put back. Raises `ApiError`."""
-        configurations = [fault for key in self._expected if (fault := self._configuration_fault(key))]
-        types = [fault for key in self._types if (fault := self._definition_fault(key))]
+    async def check(self) -> None:
+        """Compare all objects with the expected ones, report and restore. Raises `ApiError`."""
+        configurations = [drift for key in self._expected if (drift := self._configuration_drift(key))]
+        crds = [drift for key in self._crds if (drift := self._definition_drift(key))]
         self._stats.drifted = len(configurations)
-        self._stats.drifted_definitions = len(types)
-        faults = {fault.key: fault for fault in (*configurations, *types)}
+        self._stats.drifted_definitions = len(crds)
+        drifts = {drift.key: drift for drift in (*configurations, *crds)}
         now = datetime.now(UTC)
-        for key in (*self._expected, *self._types):
-            if key not in faults:
-                self._well[key] = now
-                self._seen.pop(key, None)
+        for key in (*self._expected, *self._crds):
+            if key not in drifts:
+                self._intact[key] = now
+                self._reported.pop(key, None)
                 self._tried.pop(key, None)
-        for fault in faults.values():
-            await self._handle(fault)
+                self._remember_metadata(key)
+        for drift in drifts.values():
+            await self._handle(drift)
 
-    async def look_at_labels(self, namespaces: Iterable[Document]) -> None:
-        """Report labels of Weightlock that a namespace lost or got otherwise. They are not put back: whoever has RBAC
-        verb ``weaken`` may change them. Raises `ApiError`.
+    async def check_labels(self, namespaces: Iterable[Document]) -> None:
+        """Report Weightlock labels of a namespace that were removed or changed. Raises `ApiError`.
+
+        They are not restored: users with the RBAC verb ``weaken`` may change them.
         """
-        now = {document["metadata"]["name"]: _labels(document) for document in namespaces}
-        before, self._labels = self._labels, now
-        since, self._looked = self._looked, datetime.now(UTC)
+        present = {document["metadata"]["name"]: _labels(document) for document in namespaces}
+        before, self._labels = self._labels, present
+        since, self._checked = self._checked, datetime.now(UTC)
         for name, labels in (before or {}).items():
-            changed = [label for label, value in labels.items() if now.get(name, labels).get(label) != value]
+            changed = [
+                label for label, value in labels.items() if present.get(name, labels).get(label) != value
+            ]
             if changed:
                 self._stats.labels_changed += 1
                 kind = ResourceKind("v1", "Namespace", "namespaces", namespaced=False)
                 key = ObjectKey("Namespace", "", name)
-                what = f"lost or got otherwise {', '.join(sorted(changed))}"
-                fault = Drift(
-                    key, f"{kind.path()}/{name}", what, str(time.time_ns()), "a label may be meant so"
+                noun = "label" if len(changed) == 1 else "labels"
+                what = f"protection {noun} {', '.join(sorted(changed))} removed or changed"
+                drift = Drift(
+                    key, f"{kind.path()}/{name}", what, str(time.time_ns()), "the change may be intentional"
                 )
-                await self._report(_LABELS, fault, await self._read(fault), fault.keep_off, since)
+                await self._report(_LABELS, drift, await self._read(drift), drift.keep_off, since)
 
-    def _configuration_fault(self, key: ObjectKey) -> Drift | None:
+    def _remember_metadata(self, key: ObjectKey) -> None:
+        """Keep the labels and annotations of an intact configuration, so that a restore equals the installation."""
+        document = self._configurations.objects.get(key)
+        if document is not None:
+            metadata = document["metadata"]
+            self._intact_metadata[key] = {
+                field: dict(metadata[field]) for field in ("labels", "annotations") if metadata.get(field)
+            }
+
+    def _whole(self, key: ObjectKey) -> Document:
+        """Return the expected configuration with its observed metadata and the managed caBundles."""
+        expected = self._expected[key]
+        metadata = dict(expected["metadata"])
+        for field, values in self._intact_metadata.get(key, {}).items():
+            metadata[field] = {**(metadata.get(field) or {}), **values}
+        expected = {**expected, "metadata": metadata}
+        return expected if self._certificates is None else self._certificates.with_bundles(expected)
+
+    def _configuration_drift(self, key: ObjectKey) -> Drift | None:
         kind = next(kind for kind in CONFIGURATIONS if kind.name == key.kind)
-        path, found = f"{kind.path()}/{key.name}", self._configurations.objects.get(key)
+        path, actual = f"{kind.path()}/{key.name}", self._configurations.objects.get(key)
         keep_off = "" if self._restore else "controller.restore is off"
-        if found is None:
+        if actual is None:
             return Drift(key, path, "is missing", "", keep_off)
         own = self._certificates
-        wanted = self._expected[key].get("webhooks") if own is None else without_bundles(self._expected[key])
-        other = webhook_difference(wanted, found.get("webhooks"))
+        document = self._expected[key]
+        webhooks = document.get("webhooks") if own is None else without_bundles(document)
+        other = webhook_difference(webhooks, actual.get("webhooks"))
         if other:
-            return Drift(key, path, f"was changed: webhooks{other}", _version_of(found), keep_off)
-        authorities = None if own is None else own.in_office()
-        if authorities is not None and not trusts_only(found, authorities):
-            what = "was changed: its caBundle trusts an authority that is not ours, or none"
-            return Drift(key, path, what, _version_of(found), keep_off)
+            return Drift(key, path, f"was modified: webhooks{other}", _version_of(actual), keep_off)
+        if missing := missing_metadata(document, actual):
+            fields = sorted(name for values in missing.values() for name in values)
+            return Drift(key, path, f"lacks {', '.join(fields)[:200]}", _version_of(actual), keep_off)
+        authorities = None if own is None else own.in_force()
+        if authorities is not None and not trusts_only(actual, authorities):
+            what = "was modified: its caBundle contains an unknown CA, or none"
+            return Drift(key, path, what, _version_of(actual), keep_off)
         return None
 
-    def _definition_fault(self, key: ObjectKey) -> Drift | None:
-        path, found = f"{DEFINITIONS.path()}/{key.name}", self._definitions.objects.get(key)
-        if found is None or "deletionTimestamp" in found["metadata"]:
-            what = "is missing" if found is None else "is being deleted"
+    def _definition_drift(self, key: ObjectKey) -> Drift | None:
+        path, actual = f"{DEFINITIONS.path()}/{key.name}", self._definitions.objects.get(key)
+        if actual is None or "deletionTimestamp" in actual["metadata"]:
+            what = "is missing" if actual is None else "is being deleted"
             return Drift(
-                key, path, what, "", "its objects went with it, and without them nothing would be protected"
+                key,
+                path,
+                what,
+                "",
+                "its objects were deleted with it: restore the CRD and its objects from a backup",
             )
-        other = difference(self._types[key]["spec"], found.get("spec"), DEFINITION_DEFAULTS)
+        other = difference(self._crds[key]["spec"], actual.get("spec"), DEFINITION_DEFAULTS)
         if other is None:
             return None
         keep_off = "" if self._restore_definitions else "controller.restoreDefinitions is off"
-        labelled = (found["metadata"].get("labels") or {}).get(_VERSION, self._version)
-        if labelled != self._version:
-            # In an upgrade the types come before the controller that knows them.
-            keep_off = f"it belongs to version {labelled!s:.40}, and this controller is {self._version}"
-        return Drift(key, path, f"was changed: {other}", _version_of(found), keep_off)
+        label = (actual["metadata"].get("labels") or {}).get(_VERSION, self._version)
+        if label != self._version:
+            # An upgrade applies the CRDs before the controller of the new version starts.
+            keep_off = f"it belongs to version {label!s:.40}, and this controller is {self._version}"
+        return Drift(key, path, f"was modified: {other}", _version_of(actual), keep_off)
 
-    async def _handle(self, fault: Drift) -> None:
-        """Put it back where that may be done, and say so once for each change."""
-        seen = (fault.what, fault.version)
-        news = self._seen.get(fault.key) != seen
-        if not news and time.monotonic() - self._tried.get(fault.key, 0.0) < _AGAIN_SECONDS:
+    async def _handle(self, drift: Drift) -> None:
+        """Restore the object if that is allowed, and report each change once."""
+        change = (drift.what, drift.version)
+        changed = self._reported.get(drift.key) != change
+        if not changed and time.monotonic() - self._tried.get(drift.key, 0.0) < _RETRY_SECONDS:
             return
-        self._seen[fault.key], self._tried[fault.key] = seen, time.monotonic()
-        # Its last writer will soon be ourselves.
-        live = await self._read(fault) if news else None
-        trouble = fault.keep_off or await self._put_back(fault)
-        if news or not trouble:
-            await self._report(_CHANGED, fault, live, trouble, self._well.get(fault.key))
+        self._reported[drift.key], self._tried[drift.key] = change, time.monotonic()
+        # Read it first: after the restore, this controller is its last writer.
+        live = await self._read(drift) if changed else None
+        problem = drift.keep_off or await self._restore_object(drift)
+        if changed or not problem:
+            await self._report(_CHANGED, drift, live, problem, self._intact.get(drift.key))
 
-    async def _put_back(self, fault: Drift) -> str:
-        """Why it could not be put back; empty where it was."""
+    async def _restore_object(self, drift: Drift) -> str:
+        """Return why the object cannot be restored; empty if it was restored."""
         try:
-            if fault.key in self._types:
-                await self._put_definition_back(fault)
+            if drift.key in self._crds:
+                await self._restore_definition(drift)
                 self._stats.restored_definitions += 1
             else:
-                found = self._configurations.objects.get(fault.key)
-                wanted = self._expected[fault.key]
-                if self._certificates is not None:
-                    wanted = self._certificates.filled_in(wanted)
-                if await self._steps.restore(fault.path, self._extend(wanted), found):
+                actual = self._configurations.objects.get(drift.key)
+                if await self._steps.restore(drift.path, self._extend(self._whole(drift.key)), actual):
                     self._stats.restored += 1
         except ApiError as error:
-            return f"the API server refused: {error}"
+            return f"the API server denied it: {error}"
         return ""
 
-    async def _put_definition_back(self, fault: Drift) -> None:
-        """As a whole, since a field that another manager owns survives an apply."""
+    async def _restore_definition(self, drift: Drift) -> None:
+        """Replace the whole spec: a field of another field manager survives an apply."""
         patch = [
-            {"op": "test", "path": "/metadata/resourceVersion", "value": fault.version},
-            {"op": "replace", "path": "/spec", "value": self._types[fault.key]["spec"]},
+            {"op": "test", "path": "/metadata/resourceVersion", "value": drift.version},
+            {"op": "replace", "path": "/spec", "value": self._crds[drift.key]["spec"]},
         ]
-        await self._api.request("PATCH", fault.path, body=patch, content_type="application/json-patch+json")
+        await self._api.request("PATCH", drift.path, body=patch, content_type="application/json-patch+json")
 
-    async def _read(self, fault: Drift) -> Document | None:
-        """The object with its managedFields, which the watches drop."""
+    async def _read(self, drift: Drift) -> Document | None:
+        """Read the object with its managedFields, which the watches drop."""
         try:
-            return await self._api.get(fault.path)
+            return await self._api.get(drift.path)
         except ApiError:
             return None
 
     async def _report(
-        self, reason: str, fault: Drift, live: Document | None, trouble: str, since: datetime | None
+        self, reason: str, drift: Drift, live: Document | None, problem: str, since: datetime | None
     ) -> None:
-        """Tell it; ``since`` is when all was still well."""
+        """Log and record an Event; ``since`` is when the object was last intact."""
         writer = last_writer(live, since) if live is not None else None
-        who = f"last written by {writer}" if writer else "by whom, the audit log of the API server knows"
-        done = f"not put back: {trouble}" if trouble else "put back"
-        fields = {"what": f"{fault.kind} {fault.key.name}", "why": fault.what, "who": who, "done": done}
-        log.error("admission is not guarded", extra={"fields": fields})
+        user = f"last writer: {writer}" if writer else "see the API server audit log for the user"
+        result = f"not restored: {problem}" if problem else "restored"
+        fields = {"what": f"{drift.kind} {drift.key.name}", "why": drift.what, "who": user, "done": result}
+        log.error("admission is not intact", extra={"fields": fields})
         reference = {
-            "apiVersion": (live or {}).get("apiVersion") or _api_version(fault.key),
-            "kind": fault.kind,
-            "name": fault.key.name,
+            "apiVersion": (live or {}).get("apiVersion") or _api_version(drift.key),
+            "kind": drift.kind,
+            "name": drift.key.name,
             "uid": str(((live or {}).get("metadata") or {}).get("uid", "")),
         }
-        # What is missing has no version to tell one time from another.
-        once = fault.version or str(time.time_ns())
-        message = f"{fault.kind} {fault.key.name} {fault.what}; {who}; {done}"
-        await self._events.tell(reference, reason, message, once=once, warning=True)
+        # A missing object has no version to distinguish two events.
+        once = drift.version or str(time.time_ns())
+        message = f"{drift.kind} {drift.key.name} {drift.what}; {user}; {result}"
+        await self._events.record(reference, reason, message, once=once, warning=True)
 
 
 def _labels(namespace: Document) -> dict[str, str]:
-    """The labels that say how a namespace is protected."""
+    """Return the labels that define the protection of a namespace."""
     labels = namespace["metadata"].get("labels") or {}
     return {key: value for key, value in labels.items() if key.startswith(f"{GROUP}/") or f".{GROUP}/" in key}
 

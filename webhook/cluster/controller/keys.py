@@ -1,7 +1,7 @@
-"""Keys that all parts share and that are made once: what access objects are signed with, what nonces are made under.
+"""Keys that all components share and that are generated once: the signing key and the key for nonces.
 
-The Secrets are there and empty at first, and whoever of the controllers comes first fills them: a write meets the
-version that was read. A key that is there is never replaced. Nothing of a key is logged.
+The chart creates the Secrets empty, and the first controller fills them. A write must match the resource version of
+the read. An existing key is never replaced. Keys are never logged.
 """
 
 from __future__ import annotations
@@ -30,80 +30,86 @@ if TYPE_CHECKING:
 
     Files = Mapping[str, bytes]
 
-SIGNING_KEY, SIGNING_PUBLIC, CHALLENGE_KEY = "signing.key", "signing.pub", "key"
-_CHALLENGE_BYTES = 32
-_FIRST_SECONDS, _LOOK_SECONDS = 2.0, 30.0
+SIGNING_KEY, SIGNING_PUBLIC, CHALLENGE_KEY, STAMP_KEY = "signing.key", "signing.pub", "key", "key"
+_RANDOM_BYTES = 32
+_FIRST_SECONDS, _CHECK_SECONDS = 2.0, 30.0
 _OVERTAKEN = 409
 
 log = logging.getLogger(__name__)
 
 
 class KeyMissingError(Exception):
-    """A Secret holds something, and not the key; the message is one line for an admin."""
+    """A Secret has content but lacks the key; the message is one line for an admin."""
 
 
 @dataclass(slots=True)
 class Keys:
-    """The shared keys. What was read or made first is what this process works with, and is put back if it is lost."""
+    """The shared keys. This process uses the first key it read or generated, and restores it if it is lost."""
 
     secrets: Secrets
     settings: KeySecrets
-    _held: dict[str, Files] = field(default_factory=dict)
-    _said: str = ""
+    _files: dict[str, Files] = field(default_factory=dict)
+    _last_error: str = ""
 
     @property
     def signing(self) -> bytes:
-        """The private key in PEM; empty where it is nothing of ours, or `filled` has not ended."""
-        return self._held.get(self.settings.signing, {}).get(SIGNING_KEY, b"")
+        """The private key in PEM; empty if it is managed elsewhere, or before `filled` returned."""
+        return self._files.get(self.settings.signing, {}).get(SIGNING_KEY, b"")
+
+    @property
+    def stamp(self) -> bytes:
+        """The key for stamps; empty if there is none, or before `filled` returned."""
+        return self._files.get(self.settings.stamp, {}).get(STAMP_KEY, b"")
 
     async def filled(self) -> None:
-        """Return once every Secret holds its key."""
+        """Return when every Secret contains its key."""
         while True:
-            if await self.look():
+            if await self.check():
                 return
             await asyncio.sleep(_FIRST_SECONDS)
 
-    async def keep(self) -> None:
-        """Look again and again, until cancelled: an upgrade of the chart puts a Secret that was deleted back empty."""
+    async def watch(self) -> None:
+        """Check until cancelled: an upgrade of the chart restores a deleted Secret without its key."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_CHECK_SECONDS)
             try:
-                await self.look()
-            except Exception:  # the next look may go better, and what was read already is of use meanwhile
+                await self.check()
+            except Exception:  # the next check may succeed, and the keys in memory remain usable
                 log.exception("internal error")
 
-    async def look(self) -> bool:
-        """Fill what is empty; whether all is there now. What is in the way is said once."""
+    async def check(self) -> bool:
+        """Fill empty Secrets; return whether all have their key. An error is logged once."""
         try:
             for name, file, make in (
                 (self.settings.signing, SIGNING_KEY, _signing),
-                (self.settings.challenge, CHALLENGE_KEY, _challenge),
+                (self.settings.challenge, CHALLENGE_KEY, _random),
+                (self.settings.stamp, STAMP_KEY, _random),
             ):
                 if name:
                     await self._fill(name, file, make)
         except (ApiError, KeyMissingError) as error:
             if isinstance(error, ApiError) and error.status == _OVERTAKEN:
                 return False
-            if str(error) != self._said:
-                self._said = str(error)
-                log.error("keys cannot be read or made", extra={"fields": {"why": self._said}})  # noqa: TRY400
+            if str(error) != self._last_error:
+                self._last_error = str(error)
+                log.error("cannot read or create keys", extra={"fields": {"why": self._last_error}})  # noqa: TRY400
             return False
-        self._said = ""
+        self._last_error = ""
         return True
 
     async def _fill(self, name: str, file: str, make: Callable[[], Files]) -> None:
         secret = await self.secrets.read(name)
         if not secret.data:
-            files = self._held.get(name) or make()
+            files = self._files.get(name) or make()
             await self.secrets.write(secret, files)
-            self._held[name] = files
-            log.info("filled a Secret with a key", extra={"fields": {"secret": name}})
+            self._files[name] = files
+            log.info("created a key", extra={"fields": {"secret": name}})
         elif not secret.data.get(file):
             raise KeyMissingError(
-                f"Secret {name} has no {file}: put it back, or empty the Secret for a new one"
+                f"Secret {name} has no {file}: restore it, or remove all data from the Secret for a new key"
             )
         else:
-            self._held.setdefault(name, secret.data)
+            self._files.setdefault(name, secret.data)
 
 
 def _signing() -> Files:
@@ -114,5 +120,5 @@ def _signing() -> Files:
     }
 
 
-def _challenge() -> Files:
-    return {CHALLENGE_KEY: os.urandom(_CHALLENGE_BYTES)}
+def _random() -> Files:
+    return {CHALLENGE_KEY: os.urandom(_RANDOM_BYTES)}

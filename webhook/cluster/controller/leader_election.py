@@ -1,8 +1,7 @@
-"""LeaderElector election on a Lease: of several replicas one acts, and stops acting before another may begin.
+"""Leader election on a Lease: one replica leads, and stops before another one starts.
 
-The rules are those of client-go (tools/leaderelection): a lease is taken over only after this process
-itself has seen it unchanged for its whole duration, since clocks differ; and a leader that could not renew
-for ``RENEW_SECONDS`` stops.
+The rules are those of client-go (tools/leaderelection): a replica takes a lease over only after it saw the lease
+unchanged for its whole duration, because clocks differ. A leader that could not renew for ``RENEW_SECONDS`` stops.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class LeaderElector:
-    """One candidate for one lease. ``leading`` says whether it may act."""
+    """One candidate for one lease. ``leading`` is true while it is the leader."""
 
     def __init__(
         self, api: KubeApi, namespace: str, name: str, identity: str, *, retry: float = RETRY_SECONDS
@@ -46,11 +45,11 @@ class LeaderElector:
         self._seen: tuple[str, float] = ("", 0.0)
 
     async def run(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Wait to lead, act while leading, and begin again when the lease is lost; until cancelled."""
+        """Wait for the lease, call ``act`` while leading, and start over when the lease is lost; until cancelled."""
         while True:
             while not await self._attempt():  # noqa: ASYNC110 - there is no event: the lease is polled
                 await asyncio.sleep(self._retry * random.uniform(1, 1.2))  # noqa: S311 - to spread load
-            log.info("leading", extra={"fields": {"lease": self._name}})
+            log.info("became leader", extra={"fields": {"lease": self._name}})
             self.leading = True
             acting = asyncio.ensure_future(act())
             try:
@@ -59,16 +58,16 @@ class LeaderElector:
                 self.leading = False
                 acting.cancel()
                 await asyncio.gather(acting, return_exceptions=True)
-            log.warning("no longer leading", extra={"fields": {"lease": self._name}})
+            log.warning("lost leadership", extra={"fields": {"lease": self._name}})
 
     async def release(self) -> None:
-        """Give the lease up, so that another need not wait for its end."""
+        """Release the lease, so that another replica need not wait for its expiry."""
         try:
             lease = await self._api.get(f"{self._path}/{self._name}")
             if lease["spec"].get("holderIdentity") == self._identity:
                 await self._write(lease, holder="", seconds=1)
         except ApiError as error:
-            log.info("the lease was not given up", extra={"fields": {"why": str(error)}})
+            log.info("cannot release the lease", extra={"fields": {"why": str(error)}})
 
     async def _hold(self, acting: asyncio.Future[None]) -> None:
         renewed = time.monotonic()
@@ -81,13 +80,13 @@ class LeaderElector:
         acting.result()
 
     async def _attempt(self) -> bool:
-        """Take or renew the lease; whether it is ours now."""
+        """Acquire or renew the lease; return whether this replica has it."""
         try:
             async with asyncio.timeout(RENEW_SECONDS / 2):
                 return await self._take()
         except (ApiError, TimeoutError) as error:
             if not (isinstance(error, ApiError) and error.status in _CONFLICTS):
-                log.warning("the lease cannot be reached", extra={"fields": {"why": str(error)}})
+                log.warning("cannot acquire or renew the lease", extra={"fields": {"why": str(error)}})
             return False
 
     async def _take(self) -> bool:
@@ -116,7 +115,7 @@ class LeaderElector:
         return True
 
     async def _write(self, lease: Document, *, holder: str, seconds: int) -> None:
-        """Create or replace; the resource version makes the API server refuse whoever comes second."""
+        """Create or replace the lease; the resource version makes the second of two writes fail."""
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         old = lease.get("spec") or {}
         taken = old.get("holderIdentity") == holder

@@ -1,5 +1,5 @@
-"""Sends notices to the URLs an admin named: signed JSON, or Slack's form. News is worth little late, so it is dropped
-rather than kept for ever, and a receiver that is down holds up nothing.
+"""Send notifications to the configured URLs: signed JSON, or Slack's form. The queue is bounded, and a receiver that
+is down delays nothing else.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ log = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Sends in the background; `run` it as a task."""
+    """Sends in the background; run `run` as a task."""
 
     def __init__(self, receivers: Iterable[Receiver], *, pause: float = 2.0) -> None:
         self._receivers = list(receivers)
         self._pause = pause
         self._queue: asyncio.Queue[Notice] = asyncio.Queue(_WAITING)
 
-    def tell(self, notice: Notice) -> None:
-        """Send it soon; dropped, with a line in the log, where too much is waiting already."""
+    def send(self, notice: Notice) -> None:
+        """Queue a notification. If the queue is full, drop it and log."""
         if not self._receivers:
             return
         try:
             self._queue.put_nowait(notice)
         except asyncio.QueueFull:
             log.warning(
-                "a notice was dropped", extra={"fields": {"request": notice.request, "event": notice.event}}
+                "notification dropped", extra={"fields": {"request": notice.request, "event": notice.event}}
             )
 
     async def run(self) -> None:
@@ -71,12 +71,15 @@ class Notifier:
             await asyncio.sleep(self._pause * (attempt + 1))
         # The URL of a Slack receiver is a secret.
         fields = {"receiver": receiver.name, "event": notice.event, "request": notice.request, "why": why}
-        log.warning("a notice could not be sent", extra={"fields": fields})
+        log.warning("cannot send a notification", extra={"fields": fields})
 
 
 def packed(receiver: Receiver, notice: Notice, now: datetime) -> tuple[bytes, dict[str, str]]:
-    """Body and headers. The signature is HMAC-SHA256 in hexadecimal over ``<timestamp>.<body>``; the timestamp is in
-    Unix seconds, so that a receiver can refuse what is old. Raises `OSError` where the secret cannot be read.
+    """Return body and headers. The signature is HMAC-SHA256 in hexadecimal over ``<timestamp>.<body>``; the timestamp
+    is in Unix seconds, so that a receiver can reject old messages.
+
+    Raises:
+        OSError: the secret cannot be read.
     """
     headers = {"Content-Type": "application/json", "User-Agent": "weightlock"}
     if receiver.format == "slack":

@@ -1,8 +1,7 @@
-"""Which running pods read which protected weights: what the end of a grant is due on.
+"""The running pods that read protected weights: the expiry of a grant applies to them.
 
-A pod that is new or was changed is looked at in the same round. One that stayed as it was is looked at again now and
-then, since what its claims and the ModelWeights say may have changed: so many a round, because thousands of pods
-hold weights in a large cluster.
+A new or changed pod is evaluated in the same reconcile. An unchanged pod is evaluated again at intervals, because its
+claims and the ModelWeights may have changed: a limited number per reconcile, because a large cluster has thousands.
 """
 
 from __future__ import annotations
@@ -23,55 +22,55 @@ if TYPE_CHECKING:
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.kube.fields import Document
 
-# At a tenth of a millisecond each, a fiftieth of the round.
+# At a tenth of a millisecond each, a fiftieth of the reconcile interval.
 AGAIN = 200
 
 
 class _Absent(dict[ObjectKey, Any]):
-    """Answers every look-up with: not there. Running pods are judged by what the watches hold."""
+    """Answers every lookup with: absent. Running pods are evaluated by the watched objects alone."""
 
     def __contains__(self, key: object) -> bool:
         return True
 
 
-class _Looked(NamedTuple):
-    pod: Document
-    holder: PodWithWeights | None
+class _Evaluated(NamedTuple):
+    document: Document
+    pod: PodWithWeights | None
 
 
 class PodsWithWeights:
-    """The pods among ``pods`` that hold weights, with the models they read."""
+    """The pods among ``pods`` that read protected weights, with their models."""
 
     def __init__(self, pods: ObjectCache, again: int = AGAIN) -> None:
         self._pods = pods
         self._again = again
-        self._looked: dict[ObjectKey, _Looked] = {}
+        self._evaluated: dict[ObjectKey, _Evaluated] = {}
         self._queue: deque[ObjectKey] = deque()
 
-    def look(self, snapshot: Snapshot) -> list[PodWithWeights]:
-        """All of them, as of this round."""
+    def evaluate(self, snapshot: Snapshot) -> list[PodWithWeights]:
+        """Return all of them."""
         pods = self._pods.objects
         for _ in range(min(self._again, len(self._queue))):
             key = self._queue.popleft()
             if key in pods:
-                self._looked[key] = _Looked(pods[key], _look(pods[key], snapshot))
+                self._evaluated[key] = _Evaluated(pods[key], _evaluate(pods[key], snapshot))
                 self._queue.append(key)
             else:
-                del self._looked[key]
-        found: list[PodWithWeights] = []
-        for key, pod in pods.items():
-            known = self._looked.get(key)
-            if known is None:
+                del self._evaluated[key]
+        result: list[PodWithWeights] = []
+        for key, document in pods.items():
+            evaluated = self._evaluated.get(key)
+            if evaluated is None:
                 self._queue.append(key)
-            if known is None or known.pod is not pod:
-                known = self._looked[key] = _Looked(pod, _look(pod, snapshot))
-            if known.holder is not None:
-                found.append(known.holder)
-        return found
+            if evaluated is None or evaluated.document is not document:
+                evaluated = self._evaluated[key] = _Evaluated(document, _evaluate(document, snapshot))
+            if evaluated.pod is not None:
+                result.append(evaluated.pod)
+        return result
 
 
-def _look(pod: Document, snapshot: Snapshot) -> PodWithWeights | None:
-    """What a pod holds; None for nothing. One that cannot be understood reads none we could name."""
+def _evaluate(pod: Document, snapshot: Snapshot) -> PodWithWeights | None:
+    """Return a pod with its models; None if it reads no protected weights or cannot be parsed."""
     metadata = pod["metadata"]
     lookup = Lookup(snapshot.objects, _Absent())
     try:

@@ -1,6 +1,6 @@
-"""The Secrets with our own certificates, read and written whole: what is in them in terms of decisions, and back.
+"""Read and write the Secrets with Weightlock's own certificates.
 
-Their contents are keys. Nothing of them is logged, and an error says which Secret and not what is in it.
+They contain keys. Their content is never logged, and an error names only the Secret.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _MERGE_PATCH = "application/merge-patch+json"
 
 
 class Secret(NamedTuple):
-    """One Secret as it was read: its files, and the version that a write must meet."""
+    """One Secret as read: its files, and the resource version that a write must match."""
 
     name: str
     version: str
     data: Mapping[str, bytes]
 
     def text(self, file: str) -> str:
-        """A file as text, empty where there is none or it is no text."""
+        """Return a file as text, empty if it is absent or not ASCII."""
         try:
             return self.data.get(file, b"").decode("ascii")
         except UnicodeDecodeError:
@@ -50,14 +50,14 @@ class Secrets:
     namespace: str
 
     async def read(self, name: str) -> Secret:
-        """A Secret. Raises `ApiError`."""
+        """Read a Secret. Raises `ApiError`."""
         document = await self.api.get(self._path(name))
         data = document.get("data") or {}
         decoded = {key: _decoded(value) for key, value in data.items() if isinstance(value, str)}
         return Secret(name, str(document["metadata"].get("resourceVersion", "")), decoded)
 
     async def write(self, secret: Secret, data: Mapping[str, bytes]) -> None:
-        """Put files into a Secret at once, if it is still as it was read. Raises `ApiError`, 409 where it is not."""
+        """Write files into a Secret if it is unchanged since the read. Raises `ApiError`, 409 for a conflict."""
         body = {
             "metadata": {"resourceVersion": secret.version},
             "data": {name: base64.b64encode(content).decode("ascii") for name, content in data.items()},
@@ -69,7 +69,7 @@ class Secrets:
 
 
 def serving_cert_of(secret: Secret, authorities: Iterable[StoredCA]) -> ServingCert | None:
-    """The serving certificate in a Secret, with the authority that signed it; None where no pair can be used."""
+    """Return the serving certificate in a Secret, with its CA; None if there is no usable pair."""
     try:
         certificate = x509.load_pem_x509_certificate(secret.data.get(CERTIFICATE, b""))
         key = load_pem_private_key(secret.data.get(KEY, b""), None)

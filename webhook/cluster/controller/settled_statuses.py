@@ -1,7 +1,6 @@
-"""Which access objects bear the status they should and cannot come to another by time alone.
+"""The access objects whose status is final and written.
 
-Ten thousand requests that have ended need not be worked out again every second. A document that was written anew, or a
-index that is another, is looked at again: nothing is remembered that either could change.
+Ten thousand expired requests need not be derived again every second. A new document or a new index resets the entry.
 """
 
 from __future__ import annotations
@@ -20,25 +19,25 @@ FINAL = frozenset(map(str, (Phase.EXPIRED, Phase.DENIED, Phase.REVOKED, Phase.IN
 
 
 class SettledStatuses:
-    """What is settled under one index, of one kind."""
+    """The settled objects of one kind under one index."""
 
     def __init__(self) -> None:
-        self._book: GrantIndex | None = None
-        # By identity, which costs a tenth of a key; a document that is held keeps its own.
+        self._index: GrantIndex | None = None
+        # By identity, which costs a tenth of a key; a referenced document keeps its identity.
         self._closed: dict[int, Document] = {}
 
     def open(self, index: GrantIndex, documents: Iterable[Document]) -> list[Document]:
-        """Those of all ``documents`` to look at in this round."""
-        before = self._closed if index is self._book else {}
-        self._book, self._closed = index, {}
-        found: list[Document] = []
+        """Return the ``documents`` that are not settled."""
+        before = self._closed if index is self._index else {}
+        self._index, self._closed = index, {}
+        unsettled: list[Document] = []
         for document in documents:
             if before.get(id(document)) is document:
                 self._closed[id(document)] = document
             else:
-                found.append(document)
-        return found
+                unsettled.append(document)
+        return unsettled
 
     def close(self, document: Document) -> None:
-        """Its status is what it should be, whatever the time."""
+        """Mark a document as settled: its status is final."""
         self._closed[id(document)] = document

@@ -1,6 +1,4 @@
-"""What the controller watches besides the webhook's snapshot: the webhook configurations, and pods that
-hold weights.
-"""
+"""The controller's own watches: webhook configurations, and pods with the key sidecar."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ _FINAL = ("Succeeded", "Failed")
 
 
 def holds_weights(pod: Document) -> bool:
-    """Whether a pod carries the key sidecar and may still run: containers of a pod can be neither added nor
-    removed.
-    """
+    """Return whether a pod has the key sidecar and may still run. The containers of a pod are immutable."""
     containers = (pod.get("spec") or {}).get("initContainers") or ()
     running = (pod.get("status") or {}).get("phase") not in _FINAL
     return running and any(container.get("name") == AGENT for container in containers)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from webhook.cluster.client.api import ApiError
 from webhook.core.integrity.extension import VALIDATING, extended, extension
-from webhook.core.integrity.protection import Continued, last_change, same
+from webhook.core.integrity.protection import equal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Mapping
 
     from webhook.cluster.client.api import KubeApi
     from webhook.core.admission.snapshot import Snapshot
@@ -29,24 +29,19 @@ log = logging.getLogger(__name__)
 
 
 class WorkloadRules:
-    """``expected`` are the webhook configurations of the chart, ``paths`` their API paths.
-
-    ``continued`` records own changes, which leave the base rules intact; the certificates share it.
-    """
+    """``expected`` are the webhook configurations of the chart, ``paths`` their API paths."""
 
     def __init__(
         self,
         api: KubeApi,
         expected: Mapping[ObjectKey, Document],
         paths: Mapping[ObjectKey, str],
-        continued: MutableMapping[ObjectKey, Continued],
         *,
         enabled: bool,
     ) -> None:
         self._api = api
         self._expected = {key: document for key, document in expected.items() if key.kind == VALIDATING}
         self._paths = paths
-        self._continued = continued
         self._enabled = enabled
         self._resources: tuple[tuple[str, str], ...] = ()
         self._written: dict[ObjectKey, str] = {}
@@ -89,24 +84,15 @@ class WorkloadRules:
                 },
                 {"op": "replace", "path": "/webhooks/0/rules", "value": rules},
             ]
-            after = await self._api.request("PATCH", path, body=patch, content_type=_JSON_PATCH)
+            await self._api.request("PATCH", path, body=patch, content_type=_JSON_PATCH)
         except ApiError as error:
             if error.status not in _OVERTAKEN:
                 raise
             return
         self._written[key] = watched["metadata"].get("resourceVersion", "")
-        self._record(key, before, after)
         kinds = [f"{plural}.{group}" for group, plural in self._resources]
         fields = {"configuration": key.name, "kinds": len(kinds), "first": kinds[:20]}
         log.info("extended the webhook rules by detected workload kinds", extra={"fields": fields})
-
-    def _record(self, key: ObjectKey, before: Document, after: Document) -> None:
-        """Note a change that left the base rules intact, so that objects written before it remain covered."""
-        version, moment = last_change(before)
-        own = self._continued.get(key)
-        if own is not None and own.version == version:
-            version, moment = own.before, own.since
-        self._continued[key] = Continued(last_change(after)[0], version, moment)
 
 
 def _needs_change(base: Document, live: Document, resources: tuple[tuple[str, str], ...]) -> bool:
@@ -115,7 +101,7 @@ def _needs_change(base: Document, live: Document, resources: tuple[tuple[str, st
     A configuration whose base differs is left to the drift controller.
     """
     expected, webhooks = base.get("webhooks"), live.get("webhooks")
-    if not expected or not webhooks or not same(_rules_only(expected), _rules_only(webhooks)):
+    if not expected or not webhooks or not equal(_rules_only(expected), _rules_only(webhooks)):
         return False
     count = len(expected[0].get("rules") or ())
     appended = (webhooks[0].get("rules") or [])[count:]

@@ -43,7 +43,7 @@ class Owners:
         """Tell of one result. An Event that cannot be written is a line in the log and no failure."""
         try:
             owner = await self._top(document)
-            await self._events.tell(
+            await self._events.record(
                 owner,
                 REASON,
                 f"{result.resource} runs and would be denied now: {result.message} [{result.code}]. "

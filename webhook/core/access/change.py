@@ -1,9 +1,7 @@
-"""Change control: an object that protects something changes only as several people have approved, content
-and all.
+"""Change control: an object that protects something changes only as several users approved it, content included.
 
-An approved change is bound to a digest of the object as it shall be, so what is applied is what was read.
-Creating a ModelWeights or a WeightPolicy only adds protection and needs no approval, which also makes a
-first install work.
+An approved change is bound to a digest of the new object, so the applied object is the approved one. Creating a
+ModelWeights or a WeightPolicy only adds protection and requires no approval, so a first install works.
 """
 
 from __future__ import annotations
@@ -34,16 +32,15 @@ _TYPES: dict[str, type[BaseModel]] = {"ModelWeights": ModelWeights, "WeightPolic
 
 
 def kind_of(document: Document) -> str:
-    """The kind as a change request spells it: bare within weightlock.dev, else ``Kind.group``."""
+    """Return the kind as change requests spell it: bare within weightlock.dev, else ``Kind.group``."""
     full = group_kind(str(document.get("apiVersion")), str(document.get("kind")))
     return full.removesuffix(f".{GROUP}")
 
 
 def digest_of(document: Document) -> str:
-    """``sha256:<hex>`` of an object's content: all but ``metadata`` and ``status``, with its kind,
-    namespace and name.
+    """Return ``sha256:<hex>`` of an object's content without ``metadata`` and ``status``, and its kind and name.
 
-    Objects of our own types are read first, so that a default written out is the same as one left out.
+    Weightlock's own objects are parsed first, so that an explicit default equals an absent one.
     """
     metadata = document.get("metadata") or {}
     content = {key: value for key, value in document.items() if key not in ("metadata", "status")}
@@ -62,9 +59,7 @@ def digest_of(document: Document) -> str:
 def validate_change(
     request: AdmissionRequest, index: GrantIndex, now: datetime, settings: AccessSettings
 ) -> tuple[AccessProblem, ...]:
-    """Why a write of a governed object is refused; empty where it may go through, and for every other
-    object.
-    """
+    """Return why a write of an object under change control is denied; empty if it is allowed."""
     control = settings.change_control
     document = request.object or request.old_object
     if not control.enabled or request.subresource or document is None or request.operation == "CONNECT":
@@ -79,14 +74,14 @@ def validate_change(
     return (
         AccessProblem(
             CHANGE_NEEDS_APPROVAL,
-            f"{kind} {request.name} is under change control, and nobody approved to {what} like this",
+            f"{kind} {request.name} is under change control: the request to {what} is not approved",
             "weightlock access request --change FILE" + (" --delete" if digest == DELETION else ""),
         ),
     )
 
 
 def _is_free(request: AdmissionRequest, kind: str) -> bool:
-    """Whether nothing changes, or only protection is added."""
+    """Return whether nothing changes, or the write only adds protection."""
     if request.operation == "CREATE":
         return kind in _TYPES
     return (

@@ -1,9 +1,8 @@
-"""One request and its votes to what became of it: the only place where a grant comes into being.
+"""Derive the outcome of one request from its votes: the only place that creates a grant.
 
-The outcome holds instants, not a verdict, so it stays right while time passes and is computed once. The
-rules are those of today: Kubernetes keeps no history of a ModelWeights, so a vote counts only while today's
-rules let its voter approve, and a grant that today's rules would not give is none. Tightening rules can end
-a grant.
+The outcome consists of instants, not of a verdict, so it stays correct as time passes and is computed once. The
+current rules apply: Kubernetes keeps no history of a ModelWeights, so a vote counts only while the current rules let
+its voter approve, and a grant that the current rules would not give is not active. Stricter rules can end a grant.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a request has come to. ``begins`` is set once the count was complete, whatever happened later."""
+    """The outcome of a request. ``begins`` is set when the count was complete, whatever happened later."""
 
     lapses: datetime
     needed: int = 0
@@ -37,7 +36,7 @@ class Outcome:
     invalid: str = ""
 
     def grant(self, parsed: ParsedRequest) -> Grant | None:
-        """The grant this outcome gives while it lasts, or None."""
+        """Return the grant of this outcome, or None."""
         if self.invalid or self.stop is not None or self.begins is None or self.expires is None:
             return None
         return Grant(
@@ -58,7 +57,7 @@ class Outcome:
 def rules_for(
     parsed: ParsedRequest, models: Mapping[str, AccessRules], settings: AccessSettings
 ) -> AccessRules | None:
-    """The approver rules that govern a request, or None where there are none and so nobody can approve it."""
+    """Return the approver rules for a request, or None if there are none and the request cannot be approved."""
     if parsed.waiver is not None:
         return settings.waivers.rules
     if parsed.change is not None:
@@ -70,7 +69,7 @@ def rules_for(
 def derive(
     parsed: ParsedRequest, votes: Iterable[Vote], rules: AccessRules | None, settings: AccessSettings
 ) -> Outcome:
-    """What a request and the votes that name it have come to, under today's rules."""
+    """Return the outcome of a request and its votes under the current rules."""
     lapses = parsed.time + settings.pending_lifetime.timedelta
     own_votes = sorted(
         (vote for vote in votes if _belongs(vote, parsed)), key=lambda vote: (vote.time, vote.name)
@@ -85,8 +84,8 @@ def derive(
 
 
 def state_at(outcome: Outcome, now: datetime, settings: AccessSettings) -> RequestState:
-    """What people are told of an outcome at one moment."""
-    told = RequestState(
+    """Return the state of an outcome at one moment, for users."""
+    state = RequestState(
         Phase.INVALID,
         approvals=len(outcome.people),
         needed=outcome.needed,
@@ -96,26 +95,24 @@ def state_at(outcome: Outcome, now: datetime, settings: AccessSettings) -> Reque
         reason=outcome.invalid,
     )
     if outcome.invalid:
-        return told
+        return state
     stop, expires = outcome.stop, outcome.expires
     if stop is not None and (expires is None or min(stop.time, now) < expires):
         phase = Phase.DENIED if stop.decision == "Deny" else Phase.REVOKED
-        return replace(told, phase=phase, ends=stop.time, by=stop.by.username)
+        return replace(state, phase=phase, ends=stop.time, by=stop.by.username)
     if outcome.begins is not None and expires is not None and not in_future(outcome.begins, now, settings):
-        return replace(told, phase=Phase.ACTIVE if now < expires else Phase.EXPIRED)
+        return replace(state, phase=Phase.ACTIVE if now < expires else Phase.EXPIRED)
     phase = Phase.PENDING if now < outcome.lapses else Phase.EXPIRED
-    return replace(told, phase=phase, missing=outcome.missing, begins=None, ends=outcome.lapses)
+    return replace(state, phase=phase, missing=outcome.missing, begins=None, ends=outcome.lapses)
 
 
 def in_future(moment: datetime, now: datetime, settings: AccessSettings) -> bool:
-    """Whether a timestamp lies further ahead than clocks may differ."""
+    """Return whether a timestamp lies further ahead than clocks may differ."""
     return moment > now + timedelta(seconds=settings.clock_skew_seconds)
 
 
 def _belongs(vote: Vote, parsed: ParsedRequest) -> bool:
-    """Approvals older than the request count for nothing; a stop counts by its uid alone, which is as old
-    at most.
-    """
+    """Approvals older than the request are ignored; a Deny or Revoke counts by its uid alone."""
     same = vote.request == parsed.name and vote.request_uid == parsed.uid
     return same and (vote.time >= parsed.time or vote.decision != "Approve")
 
@@ -125,20 +122,20 @@ def _invalid(parsed: ParsedRequest, rules: AccessRules | None, settings: AccessS
         return (
             "waivers are not configured"
             if parsed.waiver is not None
-            else f"there is no ModelWeights {parsed.model!r}"
+            else f"ModelWeights {parsed.model!r} does not exist"
         )
     limit = settings.break_glass.max_duration if parsed.break_glass else rules.max_duration
     if not timedelta(0) < parsed.duration <= limit.timedelta:
         return f"the duration must be positive and at most {limit}"
     if parsed.break_glass and groups_of(parsed.by, settings).isdisjoint(settings.break_glass.groups):
-        return f"{parsed.by.username} is in no group that may break the glass"
+        return f"{parsed.by.username} is not in a group that is authorized for break-glass access"
     return ""
 
 
 def _count(
     parsed: ParsedRequest, votes: list[Vote], rules: AccessRules, settings: AccessSettings, empty: Outcome
 ) -> Outcome:
-    """Walk the approvals in time order until they suffice."""
+    """Count the approvals in time order until they suffice."""
     people: list[Identity] = []
     seen: set[str] = set()
     begins = parsed.time if suffices((), rules, settings) else None

@@ -1,8 +1,7 @@
-"""What is due on running pods because a grant ends: a warning before, an ending after. Pure; the controller
-acts.
+"""Actions on running pods when a grant expires: a warning before, and the end of access after. The controller acts.
 
-A pod is looked at only if its service account holds, or held, a grant for the weights it reads. What a pod
-without any gets is not decided here: it never received a key.
+Only pods whose service account has or had a grant for the weights they read are considered. A pod without a grant
+never received a key.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ WARNINGS = (timedelta(minutes=5), timedelta(minutes=30))
 
 @dataclass(frozen=True, slots=True)
 class PodWithWeights:
-    """A running pod that reads protected weights, its service account, and the end it is marked with.
+    """A running pod that reads protected weights, its service account, and its ``access-ended`` annotation.
 
     ``created`` is aware UTC, or None where unknown.
     """
@@ -43,11 +42,9 @@ class PodWithWeights:
 
 @dataclass(frozen=True, slots=True)
 class ExpiringAccess:
-    """Something to do about one pod. ``within`` is the warning's threshold; None says that access has
-    ended.
-    """
+    """One action on one pod. ``within`` is the threshold of a warning; None means that access has expired."""
 
-    holder: PodWithWeights
+    pod: PodWithWeights
     model: str
     request: str
     ends: datetime
@@ -56,21 +53,19 @@ class ExpiringAccess:
 
 
 def expiring(
-    holders: Iterable[PodWithWeights], index: GrantIndex, models: Mapping[str, AccessRules], now: datetime
+    pods: Iterable[PodWithWeights], index: GrantIndex, models: Mapping[str, AccessRules], now: datetime
 ) -> Iterator[ExpiringAccess]:
-    """Everything that is due now; the same answer again until it was done, so doing it twice must be
-    harmless.
-    """
+    """Return all actions for now. The result repeats until the action is done, so each action is idempotent."""
     ended = index.expired(now)
-    for holder in holders:
-        subject = SubjectKey("ServiceAccount", holder.namespace, holder.account)
-        for model in holder.models:
+    for pod in pods:
+        subject = SubjectKey("ServiceAccount", pod.namespace, pod.account)
+        for model in pod.models:
             rules = models.get(model)
             if rules is None:
                 continue
             live = [
                 grant
-                for grant in index.for_subject("", (holder.namespace, holder.account), holder.namespace, now)
+                for grant in index.for_subject("", (pod.namespace, pod.account), pod.namespace, now)
                 if grant.model == model
             ]
             if live:
@@ -78,9 +73,9 @@ def expiring(
                 left, length = last.expires - now, last.expires - last.begins
                 within = next((limit for limit in WARNINGS if left <= limit < length), None)
                 if within is not None:
-                    yield ExpiringAccess(holder, model, last.request, last.expires, within, rules.on_expiry)
+                    yield ExpiringAccess(pod, model, last.request, last.expires, within, rules.on_expiry)
             elif (subject, model) in ended:
                 request, end = ended[subject, model]
-                # A pod that came later was not let in by this grant, and so loses nothing with it.
-                if holder.created is None or holder.created <= end:
-                    yield ExpiringAccess(holder, model, request, end, None, rules.on_expiry)
+                # A pod that was created later was not admitted by this grant.
+                if pod.created is None or pod.created <= end:
+                    yield ExpiringAccess(pod, model, request, end, None, rules.on_expiry)

@@ -1,8 +1,7 @@
-"""`GrantIndex`: every request and approval of a cluster, and the grants that follow from them.
+"""`GrantIndex`: all requests and approvals of a cluster, and the grants that follow from them.
 
-A index never changes; `with_changes` gives the next one and derives again only what a change touches. Grants
-are indexed by subject and sorted by their end, so a verdict looks at the live grants of its own subject and
-no others.
+An index is immutable; `with_changes` returns the next one and derives only the affected requests again. Grants are
+indexed by subject and sorted by expiry, so an evaluation reads only the active grants of its own subject.
 """
 
 from __future__ import annotations
@@ -62,11 +61,10 @@ class GrantIndex:
         verifier: Verifier | None = None,
         assumed_time: datetime | None = None,
     ) -> GrantIndex:
-        """A index of everything there is.
+        """Build an index of all objects.
 
-        Without a ``verifier`` the objects count as admitted. ``assumed_time`` (aware UTC) stands in for a
-        missing creationTimestamp, for files that were never in a cluster; without it such objects count for
-        nothing.
+        Without a ``verifier``, the objects count as admitted. ``assumed_time`` (aware UTC) replaces a missing
+        creationTimestamp of files that were never in a cluster; without it such objects are invalid.
         """
         empty = cls(_rules(models), settings or AccessSettings(), Parser(verifier, assumed_time))
         return empty.with_changes((*requests, *approvals))
@@ -77,9 +75,9 @@ class GrantIndex:
         remove: Iterable[tuple[str, str]] = (),
         models: Mapping[str, AccessRules] | None = None,
     ) -> GrantIndex:
-        """The index after objects were written, others (kind, name) removed, or the ModelWeights changed.
+        """Return the index after objects were written, others (kind, name) removed, or the ModelWeights changed.
 
-        What was written as it was before costs a comparison: a new status, or a watch that begins anew.
+        An object with unchanged content, such as a new status or a repeated list, costs only a comparison.
         """
         written: dict[tuple[str, str], AccessRequest | AccessApproval] = {
             (resource.kind, resource.metadata.name): resource for resource in put
@@ -107,7 +105,7 @@ class GrantIndex:
         for key in gone:
             del index._seen[key]
             stale |= index._forget(*key, before)
-        # A copy is several times as fast as a merge, which places every key anew.
+        # A copy is several times as fast as a merge, which inserts every key again.
         index._seen.update(seen)
         for key, resource in changed.items():
             stale |= index._forget(*key, before)
@@ -116,7 +114,7 @@ class GrantIndex:
         return index
 
     def active(self, now: datetime) -> tuple[Grant, ...]:
-        """Every grant for a model that holds at ``now`` (aware UTC), by subject and end."""
+        """Return every grant for a model that is active at ``now`` (aware UTC), by subject and expiry."""
         return tuple(
             grant for key in sorted(self._by_subject) for grant in self._live(self._by_subject[key], now)
         )
@@ -124,10 +122,9 @@ class GrantIndex:
     def for_subject(
         self, username: str, service_account: tuple[str, str] | None, namespace: str, now: datetime
     ) -> tuple[Grant, ...]:
-        """The grants that hold at ``now`` for a user, or a service account (namespace, name), in one
-        namespace.
+        """Return the active grants of a user, or of a service account (namespace, name), in one namespace.
 
-        Costs as many steps as the subject has live grants.
+        The cost is linear in the number of the subject's active grants.
         """
         keys = {SubjectKey.of_user(username)} if username else set()
         if service_account is not None:
@@ -140,9 +137,7 @@ class GrantIndex:
         )
 
     def expired(self, now: datetime) -> dict[tuple[SubjectKey, str], tuple[str, datetime]]:
-        """The request and the end of the last grant that is over, for each subject and model. Costs all
-        requests.
-        """
+        """Return request and end of the last expired grant for each subject and model. Linear in all requests."""
         last: dict[tuple[SubjectKey, str], tuple[str, datetime]] = {}
         for name, outcome in self._outcomes.items():
             parsed = self._requests[name]
@@ -155,52 +150,52 @@ class GrantIndex:
         return last
 
     def waivers(self, now: datetime) -> tuple[Grant, ...]:
-        """The policy waivers that hold at ``now``."""
+        """Return the policy waivers that are active at ``now``."""
         return tuple(grant for grant in self._live_special(now) if grant.waiver is not None)
 
     def changes(self, now: datetime) -> tuple[Grant, ...]:
-        """The approved changes that may be made at ``now``."""
+        """Return the approved changes that are active at ``now``."""
         return tuple(grant for grant in self._live_special(now) if grant.change is not None)
 
     @property
     def problems(self) -> tuple[InvalidObject, ...]:
-        """Objects that count for nothing, and why, by kind and name."""
+        """The invalid objects with their reasons, by kind and name."""
         return tuple(self._invalid[key] for key in sorted(self._invalid))
 
     def invalid(self, kind: str, name: str) -> InvalidObject | None:
-        """Why an object counts for nothing, or None where it counts."""
+        """Return why an object is invalid, or None if it is valid."""
         return self._invalid.get((kind, name))
 
     @property
     def requests(self) -> tuple[str, ...]:
-        """The names of all requests that were understood."""
+        """The names of all valid requests."""
         return tuple(sorted(self._requests))
 
     def parsed(self, request: str) -> ParsedRequest | None:
-        """What a request asks for, or None where there is no such valid request."""
+        """Return a valid request, or None."""
         return self._requests.get(request)
 
     def votes(self, request: str) -> tuple[Vote, ...]:
-        """The admitted votes that name a request, oldest first, whether they count or not."""
+        """Return the valid votes that name a request, oldest first, whether they count or not."""
         return tuple(sorted(self._votes.get(request, {}).values(), key=lambda vote: (vote.time, vote.name)))
 
     def rules(self, request: str) -> AccessRules | None:
-        """The approver rules that govern a request today."""
+        """Return the current approver rules for a request."""
         parsed = self._requests.get(request)
         return rules_for(parsed, self.models, self.settings) if parsed is not None else None
 
     def state(self, request: str, now: datetime) -> RequestState:
-        """Where a request stands at ``now``, for people."""
-        ignored = self.invalid("AccessRequest", request)
-        if ignored is not None:
-            return RequestState(Phase.INVALID, reason=ignored.reason)
+        """Return the state of a request at ``now``, for users."""
+        invalid = self.invalid("AccessRequest", request)
+        if invalid is not None:
+            return RequestState(Phase.INVALID, reason=invalid.reason)
         outcome = self._outcomes.get(request)
         if outcome is None:
-            return RequestState(Phase.INVALID, reason="there is no such request")
+            return RequestState(Phase.INVALID, reason="the request does not exist")
         return state_at(outcome, now, self.settings)
 
     def _live(self, grants: tuple[Grant, ...], now: datetime) -> Iterator[Grant]:
-        """Grants are sorted with the latest end first, so the first one that has ended ends the search."""
+        """Grants are sorted by descending expiry, so the first expired one ends the search."""
         for grant in grants:
             if grant.expires <= now:
                 return
@@ -239,9 +234,7 @@ class GrantIndex:
         return {read.request}
 
     def _derive(self, stale: set[str], before: dict[str, SubjectKey]) -> None:
-        """Derive the named requests again and put their grants into the indexes. Runs before the index is
-        shared.
-        """
+        """Derive the named requests again and index their grants. Runs before the index is shared."""
         touched: dict[SubjectKey, dict[str, Grant | None]] = {}
         for name in stale:
             parsed = self._requests.get(name)
@@ -267,9 +260,9 @@ class GrantIndex:
 
 
 def _fingerprint(resource: AccessRequest | AccessApproval) -> bytes:
-    """What stands for all of an object that decides anything, which labels, status and the like do not.
+    """Return a digest of the fields that decide, without labels and status.
 
-    The objects themselves would take ten times the memory of what is read from them.
+    The objects themselves would take ten times the memory of the parsed ones.
     """
     metadata = resource.metadata
     dated = f"{metadata.uid}\n{metadata.creation_timestamp}\n".encode()
@@ -288,7 +281,7 @@ def _rules(models: Iterable[ModelWeights]) -> dict[str, AccessRules]:
 
 
 def _stale(index: GrantIndex, models: Mapping[str, AccessRules]) -> set[str]:
-    """The requests whose rules are others under the new models."""
+    """Return the requests whose rules differ under the new models."""
     changed = {name for name in {*index.models, *models} if index.models.get(name) != models.get(name)}
     return {
         name

@@ -1,7 +1,6 @@
-"""The values access decisions are made of: identities, votes, subjects, grants, and what people are told of
-a request.
+"""The values of access decisions: identities, votes, subjects, grants and the state of a request.
 
-Plain frozen data. Nothing here decides anything, and nothing here is ever written back to a cluster.
+Plain frozen data. Nothing here decides, and nothing here is written to a cluster.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
 
 
 class SubjectKey(NamedTuple):
-    """Who a grant is for; a service account has one key however its name is written."""
+    """The subject of a grant; a service account has one key, however its name is written."""
 
     kind: str
     namespace: str
@@ -29,7 +28,7 @@ class SubjectKey(NamedTuple):
 
     @classmethod
     def of_user(cls, username: str) -> SubjectKey:
-        """The key of a username; ``system:serviceaccount:NS:NAME`` is that service account."""
+        """Return the key of a username; ``system:serviceaccount:NS:NAME`` is that service account."""
         if username.startswith(SERVICE_ACCOUNT_PREFIX):
             namespace, colon, name = username[len(SERVICE_ACCOUNT_PREFIX) :].partition(":")
             if colon and namespace and name:
@@ -38,14 +37,14 @@ class SubjectKey(NamedTuple):
 
     @classmethod
     def of(cls, subject: Subject) -> SubjectKey:
-        """The key of a request's subject."""
+        """Return the key of a request's subject."""
         if subject.kind == "ServiceAccount":
             return cls("ServiceAccount", subject.namespace, subject.name)
         return cls.of_user(subject.name)
 
     @property
     def username(self) -> str:
-        """The name the API server authenticates this subject by."""
+        """The username by which the API server authenticates this subject."""
         if self.kind == "ServiceAccount":
             return f"{SERVICE_ACCOUNT_PREFIX}{self.namespace}:{self.name}"
         return self.name
@@ -59,7 +58,7 @@ class SubjectKey(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """The part of a stamped person that decides: name, uid and groups."""
+    """The part of a stamped identity that decides: name, uid and groups."""
 
     username: str
     uid: str
@@ -67,17 +66,17 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, person: Person) -> Identity:
-        """The identity of a stamped person."""
+        """Return the identity of a stamped user."""
         return cls(person.username, person.uid, frozenset(person.groups))
 
     def marks(self) -> tuple[str, ...]:
-        """What tells this person from others. Names are compared without review: that can only merge people."""
+        """Return the marks that distinguish this user. Names are compared without case, which can only merge users."""
         name = f"name:{self.username.casefold()}"
         return (name, f"uid:{self.uid}") if self.uid else (name,)
 
 
 class Vote(NamedTuple):
-    """One admitted AccessApproval."""
+    """One valid AccessApproval."""
 
     name: str
     request: str
@@ -88,7 +87,7 @@ class Vote(NamedTuple):
 
 
 class ParsedRequest(NamedTuple):
-    """One admitted AccessRequest, reduced to what decides."""
+    """One valid AccessRequest, reduced to the fields that decide."""
 
     name: str
     uid: str
@@ -105,9 +104,7 @@ class ParsedRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Access that one request and its approvals give, from ``begins`` until ``expires`` (exclusive), aware
-    UTC.
-    """
+    """Access from one request and its approvals, from ``begins`` until ``expires`` (exclusive), in aware UTC."""
 
     model: str
     request: str
@@ -122,7 +119,7 @@ class Grant:
     waiver: Waiver | None = None
 
     def as_cel(self) -> dict[str, Any]:
-        """The value a policy sees as an item of ``grants``; ``timestamp(grant.expires)`` reads the time."""
+        """Return an item of the CEL variable ``grants``; ``timestamp(grant.expires)`` reads the time."""
         return {
             "model": self.model,
             "request": self.request,
@@ -138,7 +135,7 @@ class Grant:
 
 
 class Phase(StrEnum):
-    """Where a request stands at one moment."""
+    """The phase of a request at one moment."""
 
     PENDING = "Pending"
     ACTIVE = "Active"
@@ -150,10 +147,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestState:
-    """What people are told of a request at one moment.
+    """The state of a request at one moment, for users.
 
-    ``missing`` names the groups of an approver rule that still owe votes, with how many. ``ends`` is when an
-    active grant ends, a pending request lapses, or when an ended one ended.
+    ``missing`` names the groups of an approver rule that still lack votes, with the number. ``ends`` is the time at
+    which an active grant expires, a pending request lapses, or a closed request closed.
     """
 
     phase: Phase
@@ -169,8 +166,9 @@ class RequestState:
 
 @dataclass(frozen=True, slots=True)
 class InvalidObject:
-    """An object that counts for nothing, and why."""
+    """An invalid object, and the reason. ``unsigned``: it has no signature yet."""
 
     kind: str
     name: str
     reason: str
+    unsigned: bool = False

@@ -1,6 +1,6 @@
-"""What people are told when a request moves on: new, approved, granted, refused, over. Pure; the controller sends it.
+"""Notifications about a request: requested, approved, granted, denied, revoked, ended. The controller sends them.
 
-The words hold what somebody else wrote, so they are kept on one line, and in Slack's form nothing in them is markup.
+They contain text from users, so they stay on one line, and Slack's markup in them is escaped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_REASON = 200
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One piece of news. ``event`` is requested, approved, granted, break-glass, denied, revoked or ended."""
+    """One notification. ``event`` is requested, approved, granted, break-glass, denied, revoked or ended."""
 
     event: str
     message: str
@@ -40,7 +40,7 @@ class Notice:
     ends: str
 
     def as_json(self, now: datetime) -> dict[str, Any]:
-        """The generic form, version 1: fields are added, never renamed."""
+        """Return the generic form, version 1: fields are added, never renamed."""
         return {
             "version": 1,
             "time": format_time(now),
@@ -54,7 +54,7 @@ class Notice:
         }
 
     def as_slack(self) -> dict[str, Any]:
-        """Slack's form (api.slack.com/reference/surfaces/formatting, "Escaping text"), which Mattermost reads, too."""
+        """Return Slack's form (api.slack.com/reference/surfaces/formatting, "Escaping text"); Mattermost reads it."""
         text = self.message
         for character, escape in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
             text = text.replace(character, escape)
@@ -62,7 +62,7 @@ class Notice:
 
 
 def notice(parsed: ParsedRequest, reason: str, before: Document, after: Document) -> Notice | None:
-    """The news in a change of status; None where nothing happened that people wait for."""
+    """Return the notification for a change of status; None if users do not wait for this change."""
     who, what = one_line(parsed.subject.username), _what(parsed)
     was, now = before.get("state"), after.get("state")
     command = f"weightlock access approve {parsed.name}"

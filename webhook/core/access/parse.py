@@ -1,5 +1,5 @@
-"""Parsed AccessRequests and AccessApprovals to what decides; whatever cannot be believed is named with the
-reason.
+"""Reduce AccessRequests and AccessApprovals to the fields that decide. An object that is not valid is reported with
+the reason.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ _MAX_SHARED = 65536
 
 @dataclass(frozen=True, slots=True)
 class Parser:
-    """Reads objects for a index, sharing equal group sets between them: people have many approvals but one
-    set.
-    """
+    """Parse objects for an index. Equal group sets are shared: a user has many approvals but one set."""
 
     verifier: Verifier | None = None
     assumed_time: datetime | None = None
     _groups: dict[frozenset[str], frozenset[str]] = field(default_factory=dict)
 
     def parse(self, resource: AccessRequest | AccessApproval) -> ParsedRequest | Vote | InvalidObject:
-        """The request or vote, or why it counts for nothing."""
+        """Return the request or vote, or the reason why it is invalid."""
         name = resource.metadata.name
         time = parse_time(resource.metadata.creation_timestamp) or self._assumed(resource)
-        stamped = resource.spec.requester if isinstance(resource, AccessRequest) else resource.spec.approver
-        who = "requester" if isinstance(resource, AccessRequest) else "approver"
-        if stamped is None:
+        person = resource.spec.requester if isinstance(resource, AccessRequest) else resource.spec.approver
+        role = "requester" if isinstance(resource, AccessRequest) else "approver"
+        if person is None:
             return InvalidObject(
-                resource.kind, name, f"it bears no {who}: it was not written through admission"
+                resource.kind, name, f"spec.{role} is missing: the object bypassed admission"
             )
         if time is None:
-            return InvalidObject(resource.kind, name, "it has no metadata.creationTimestamp")
+            return InvalidObject(resource.kind, name, "metadata.creationTimestamp is missing")
         fault = self.verifier.fault(resource) if self.verifier is not None else ""
         if fault:
-            return InvalidObject(resource.kind, name, fault)
+            return InvalidObject(resource.kind, name, fault, unsigned=not resource.spec.signature)
         if isinstance(resource, AccessRequest):
-            return self._ask(resource, time, stamped)
+            return self._request(resource, time, person)
         spec = resource.spec
-        return Vote(name, spec.request.name, spec.request.uid, spec.decision, time, self._identity(stamped))
+        return Vote(name, spec.request.name, spec.request.uid, spec.decision, time, self._identity(person))
 
     def _assumed(self, resource: AccessRequest | AccessApproval) -> datetime | None:
         return None if resource.metadata.creation_timestamp else self.assumed_time
 
-    def _ask(
+    def _request(
         self, resource: AccessRequest, time: datetime, requester: Person
     ) -> ParsedRequest | InvalidObject:
         spec, name = resource.spec, resource.metadata.name
         if not resource.metadata.uid:
-            return InvalidObject(resource.kind, name, "it has no metadata.uid, so no approval can mean it")
+            return InvalidObject(
+                resource.kind, name, "metadata.uid is missing, so no approval can refer to it"
+            )
         by = self._identity(requester)
         subject = SubjectKey.of(spec.subject) if spec.subject is not None else SubjectKey.of_user(by.username)
         return ParsedRequest(

@@ -1,4 +1,4 @@
-"""The reason codes of access: each one rule, said in one sentence, with what would be accepted instead."""
+"""The reason codes of access: one code per rule, with a sentence and a fix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AccessProblem(NamedTuple):
-    """Why an object is refused: a code of `webhook.api.codes`, the rule that says so, and what would be accepted."""
+    """One violation: a code from `webhook.api.codes`, the violated rule, and the fix."""
 
     code: str
     message: str
@@ -26,7 +26,7 @@ class AccessProblem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AccessReview:
-    """What the rules look at besides the object itself."""
+    """The input of the rules in addition to the object itself."""
 
     request: AdmissionRequest
     index: GrantIndex

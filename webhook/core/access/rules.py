@@ -1,8 +1,8 @@
-"""Who may approve, and when the approvals suffice.
+"""Approver eligibility, and the count of approvals.
 
-People are told apart by username and by uid, and one person fills one place only: with ``rules`` of several
-groups, somebody who is in two of them still counts for one. So the number of people needed is the larger of
-``approvals`` and the sum of the rules' counts.
+Users are distinguished by username and by uid, and each user counts once: with ``rules`` of several groups, a member
+of two groups still fills one place. So the number of users needed is the larger of ``approvals`` and the sum of the
+rules' counts.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
 
 
 def needed(rules: AccessRules) -> int:
-    """How many distinct people must approve."""
+    """Return how many distinct users must approve."""
     return max(rules.approvals, sum(rule.count for rule in rules.rules))
 
 
 def groups_of(person: Identity, settings: AccessSettings) -> frozenset[str]:
-    """The groups that count for a person: as stamped, and where config lists a group's members, only if
-    listed.
-    """
+    """Return the groups that count for a user: as stamped, and listed in ``members`` where that names the group."""
     if not settings.members:
         return person.groups
     return frozenset(
@@ -36,12 +34,12 @@ def groups_of(person: Identity, settings: AccessSettings) -> frozenset[str]:
 
 
 def is_machine(username: str) -> bool:
-    """Whether a name is one of Kubernetes' own identities: service accounts, nodes, components, anonymous."""
+    """Return whether a name is a Kubernetes system identity: service account, node, component or anonymous."""
     return username.startswith("system:")
 
 
 def may_approve(person: Identity, rules: AccessRules, settings: AccessSettings) -> bool:
-    """Whether the rules, as they are now, let this person approve at all."""
+    """Return whether the current rules allow this user to approve."""
     if is_machine(person.username) and person.username not in settings.service_account_approvers:
         return False
     if person.username in rules.approvers.users:
@@ -53,15 +51,13 @@ def may_approve(person: Identity, rules: AccessRules, settings: AccessSettings) 
 
 
 def is_own(person: Identity, parsed: ParsedRequest) -> bool:
-    """Whether this person asked, or is who the access is for."""
+    """Return whether this user is the requester or the subject."""
     marks = set(person.marks())
     return not marks.isdisjoint(parsed.by.marks()) or f"name:{parsed.subject.username.casefold()}" in marks
 
 
 def is_new(person: Identity, seen: set[str]) -> bool:
-    """Whether this person appears for the first time; either mark of an earlier one makes a repeat. Notes
-    the marks.
-    """
+    """Return whether this user is new, and add the marks to ``seen``. One mark in common makes two users equal."""
     marks = person.marks()
     new = seen.isdisjoint(marks)
     seen.update(marks)
@@ -71,9 +67,7 @@ def is_new(person: Identity, seen: set[str]) -> bool:
 def missing(
     people: Sequence[Identity], rules: AccessRules, settings: AccessSettings
 ) -> tuple[tuple[str, int], ...]:
-    """Groups whose rule still lacks people, with how many, each person filling one place (a maximum
-    matching).
-    """
+    """Return the groups whose rule still lacks users, with the number; each user fills one place (maximum matching)."""
     places = [rule.group for rule in rules.rules for _ in range(rule.count)]
     groups = [groups_of(person, settings) for person in people]
     holder: dict[int, int] = {}
@@ -97,5 +91,5 @@ def missing(
 
 
 def suffices(people: Sequence[Identity], rules: AccessRules, settings: AccessSettings) -> bool:
-    """Whether these distinct eligible people complete the count."""
+    """Return whether these distinct eligible users complete the count."""
     return len(people) >= needed(rules) and not missing(people, rules, settings)

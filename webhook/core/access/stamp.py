@@ -1,9 +1,7 @@
-"""What admission writes onto a new AccessRequest or AccessApproval: who it is from, when, and perhaps a
-signature.
+"""Admission's additions to a new AccessRequest or AccessApproval: identity, time, and a signature or a stamp.
 
-The identity is the one the API server authenticated, and replaces whatever was written. A signature is
-given only where the caller is trusted to be the API server; anyone else who reaches the port gets stamps
-that prove nothing.
+The identity is the one that the API server authenticated, and replaces any submitted value. Only a caller that is
+known to be the API server receives a signature. Any other caller receives a stamp, which alone is not sufficient.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from webhook.core.kube.time import format_time
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from webhook.core.access.signing import Signer
+    from webhook.core.access.signing import Signer, StampKey
     from webhook.core.kube.fields import Document
     from webhook.core.kube.review import AdmissionRequest, UserInfo
 
@@ -33,7 +31,7 @@ _MAX_GENERATED_PREFIX = 240
 
 
 def person(user: UserInfo) -> Document:
-    """``userInfo`` in the form it is stamped in."""
+    """Return ``userInfo`` in its stamped form."""
     document: Document = {"username": user.username}
     if user.uid:
         document["uid"] = user.uid
@@ -45,17 +43,23 @@ def person(user: UserInfo) -> Document:
 
 
 def is_access(request: AdmissionRequest) -> bool:
-    """Whether a request is about an AccessRequest or an AccessApproval."""
+    """Return whether a request is about an AccessRequest or an AccessApproval."""
     return request.resource.group == GROUP and request.resource.name in STAMPS
 
 
 def stamp(
-    request: AdmissionRequest, signer: Signer | None, now: datetime, *, trusted_caller: bool = False
+    request: AdmissionRequest,
+    signer: Signer | None,
+    now: datetime,
+    *,
+    trusted_caller: bool = False,
+    stamps: StampKey | None = None,
 ) -> tuple[Document, ...]:
-    """The JSON patch (RFC 6902) that stamps a new access object; empty for everything else.
+    """Return the JSON patch (RFC 6902) that stamps a new access object; empty for every other object.
 
-    A name asked for by ``generateName`` is given here, because what is signed includes the name. A dry run is
-    stamped and never signed: its answer goes back to the writer.
+    A name from ``generateName`` is assigned here, because the signature covers the name. A dry run is never signed or
+    stamped with ``stamps``: its result goes back to the client. If the API server calls the webhook again after
+    another webhook modified a stamped object, the object keeps its stamp, so that validation detects the change.
     """
     if not is_access(request) or request.operation != "CREATE" or request.subresource:
         return ()
@@ -63,18 +67,26 @@ def stamp(
     metadata, spec = document.get("metadata"), document.get("spec")
     if not isinstance(metadata, dict) or not isinstance(spec, dict):
         return ()
-    stamps: Document = {STAMPS[request.resource.name]: person(request.user), "stampedAt": format_time(now)}
+    if stamps is not None and stamps.issued(spec.get("stamp")):
+        return ()
+    fields: Document = {STAMPS[request.resource.name]: person(request.user), "stampedAt": format_time(now)}
     patch: list[Document] = []
     name = metadata.get("name") or _generated(metadata, request.uid)
     if name and name != metadata.get("name"):
         patch.append({"op": "add", "path": "/metadata/name", "value": name})
-    if signer is not None and trusted_caller and not request.dry_run:
-        stamps["signature"] = _signature(request.resource.name, document, {**spec, **stamps}, name, signer)
-    elif "signature" in spec:
-        stamps["signature"] = ""
+    authenticators = {"stamp": "", "signature": ""}
+    typed = _typed(request.resource.name, document, {**spec, **fields}, name)
+    if typed is not None and not request.dry_run:
+        if stamps is not None:
+            authenticators["stamp"] = stamps.stamp(typed)
+            spec_with_stamp = typed.spec.model_copy(update={"stamp": authenticators["stamp"]})
+            typed = typed.model_copy(update={"spec": spec_with_stamp})
+        if signer is not None and trusted_caller:
+            authenticators["signature"] = signer.sign(typed)
+    fields |= {field: value for field, value in authenticators.items() if value or field in spec}
     patch += [
         {"op": "add", "path": f"/spec/{field}", "value": value}
-        for field, value in stamps.items()
+        for field, value in fields.items()
         if spec.get(field) != value
     ]
     return tuple(patch)
@@ -87,13 +99,14 @@ def _generated(metadata: Document, uid: str) -> str:
     return prefix[:_MAX_GENERATED_PREFIX] + hashlib.sha256(uid.encode()).hexdigest()[:10]
 
 
-def _signature(resource: str, document: Document, spec: Document, name: Any, signer: Signer) -> str:
-    """Empty where the object does not fit its type: validation refuses it in words."""
-    unsigned = {key: value for key, value in spec.items() if key != "signature"}
+def _typed(
+    resource: str, document: Document, spec: Document, name: Any
+) -> AccessRequest | AccessApproval | None:
+    """Return the stamped object; None if it does not match its schema, which validation reports."""
+    unsigned = {key: value for key, value in spec.items() if key not in ("signature", "stamp")}
     try:
-        typed = _TYPES[resource].model_validate(
+        return _TYPES[resource].model_validate(
             {**document, "metadata": {"name": name}, "spec": unsigned, "status": None}
         )
     except ValidationError:
-        return ""
-    return signer.sign(typed)
+        return None

@@ -1,6 +1,4 @@
-"""What the controller writes into ``status`` for people and their tools to read. No decision rests on any
-of it.
-"""
+"""The ``status`` that the controller writes for users and tools. No decision depends on it."""
 
 from __future__ import annotations
 
@@ -18,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def request_status(index: GrantIndex, name: str, before: Document, now: datetime) -> Document:
-    """The status of a request, with conditions as Kubernetes' API conventions have them.
+    """Return the status of a request, with conditions as the Kubernetes API conventions define them.
 
-    ``before`` is the status it bears now: a condition that did not change keeps its time.
+    ``before`` is its present status: a condition that did not change keeps its transition time.
     """
     state = index.state(name, now)
     status: Document = {"state": str(state.phase)}
@@ -41,9 +39,9 @@ def request_status(index: GrantIndex, name: str, before: Document, now: datetime
 
 
 def approval_status(index: GrantIndex, name: str) -> Document:
-    """The status of an approval: whether it was admitted, and if not, why it counts for nothing."""
-    ignored = index.invalid("AccessApproval", name)
-    return {"state": "Ignored", "reason": ignored.reason} if ignored is not None else {"state": "Admitted"}
+    """Return the status of an approval: admitted, or ignored with the reason."""
+    invalid = index.invalid("AccessApproval", name)
+    return {"state": "Ignored", "reason": invalid.reason} if invalid is not None else {"state": "Admitted"}
 
 
 def _condition(

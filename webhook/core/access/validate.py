@@ -1,8 +1,7 @@
-"""Admission's rules for AccessRequests and AccessApprovals. Every violation is named; none of them hides
-the others.
+"""Admission rules for AccessRequests and AccessApprovals. Every violation is reported.
 
-This keeps mistakes and attempts out of the cluster and explains them; it is not what a grant rests on.
-`derive` applies the rules again to whatever was stored.
+These rules keep invalid objects out of the cluster and explain why. Grants do not depend on them: `derive` applies
+the rules again to every stored object.
 """
 
 from __future__ import annotations
@@ -44,10 +43,12 @@ def validate_access(
     *,
     lookup: Lookup | None = None,
 ) -> tuple[AccessProblem, ...]:
-    """Why a write of an access object is refused; empty where it may go through, and for every other kind.
+    """Return why a write of an access object is denied; empty if it is allowed, and for every other kind.
 
-    With a ``lookup`` a service account must exist, and a request the index has not seen yet is looked for.
-    Raises `MissingObjectError` where the cache cannot tell.
+    With a ``lookup``, a service account must exist, and a request that is not in the index yet is looked up.
+
+    Raises:
+        MissingObjectError: an object is not in the cache.
     """
     if not is_access(request):
         return ()
@@ -65,8 +66,8 @@ def _status(review: AccessReview) -> Iterator[AccessProblem]:
     if review.request.user.username not in review.settings.controllers:
         yield AccessProblem(
             codes.STATUS,
-            f"the status of an {review.kind} is written by the Weightlock controller only",
-            "leave status alone: it is for reading, and no decision rests on it",
+            f"only the Weightlock controller writes the status of an {review.kind}",
+            "do not change status: no decision depends on it",
         )
 
 
@@ -90,7 +91,7 @@ def _create(review: AccessReview) -> Iterator[AccessProblem]:
 
 
 def _update(review: AccessReview) -> Iterator[AccessProblem]:
-    """A spec never changes, but that the controller may add the signature; see `_frozen` for the rest."""
+    """Deny every change of a spec except the controller's signature; see `_frozen` for metadata."""
     old, new = review.request.old_object or {}, review.request.object or {}
     before, after = _spec(old), _spec(new)
     if before == after and not _frozen(review, old):
@@ -99,24 +100,38 @@ def _update(review: AccessReview) -> Iterator[AccessProblem]:
         return
     yield AccessProblem(
         codes.IMMUTABLE,
-        f"{review.kind} {review.request.name} cannot be changed: what was decided on is what was asked for",
-        "delete the request and make another"
+        f"{review.kind} {review.request.name} is immutable: approvals apply to the request as submitted",
+        "delete the request and create a new one"
         if review.kind == "AccessRequest"
-        else "to take it back: decision Revoke",
+        else "to withdraw it, create an AccessApproval with decision: Revoke",
     )
 
 
 def _frozen(review: AccessReview, old: Document) -> bool:
-    """Whether even metadata must stand still.
+    """Return whether metadata is immutable, too.
 
-    The controller signs what was written while the webhook configuration was intact, and reads that from the
-    resource version. An edit would make an old object look new, so until it is signed there is none.
+    The controller signs an object only as it arrived, so until then it does not change. An object that is being
+    deleted is never signed: only the removal of its finalizers is allowed, and only as long as nothing else changes.
     """
-    metadata = old.get("metadata")
-    leaving = isinstance(metadata, dict) and metadata.get("deletionTimestamp") is not None
+    verifier = review.index.parser.verifier
     signed = bool(_spec(old).get("signature"))
-    by_controller = review.request.user.username in review.settings.controllers
-    return review.index.parser.verifier is not None and not (signed or leaving or by_controller)
+    if verifier is None or signed or review.request.user.username in review.settings.controllers:
+        return False
+    if _metadata(old).get("deletionTimestamp") is None:
+        return True
+    return _without_finalizers(old) != _without_finalizers(review.request.object or {})
+
+
+def _without_finalizers(document: Document) -> Document:
+    """The metadata and spec that clients can write, without finalizers."""
+    assigned = ("finalizers", "managedFields", "resourceVersion", "generation")
+    metadata = {key: value for key, value in _metadata(document).items() if key not in assigned}
+    return {"metadata": metadata, "spec": _spec(document)}
+
+
+def _metadata(document: Document) -> Document:
+    metadata = document.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _delete(review: AccessReview) -> Iterator[AccessProblem]:
@@ -125,13 +140,13 @@ def _delete(review: AccessReview) -> Iterator[AccessProblem]:
     if review.request.user.username not in review.settings.retention:
         yield AccessProblem(
             codes.UNDELETABLE,
-            f"AccessApproval {review.request.name} is kept as evidence",
-            "to take an approval back, write another with decision: Revoke",
+            f"AccessApproval {review.request.name} is evidence and cannot be deleted",
+            "to withdraw an approval, create an AccessApproval with decision: Revoke",
         )
     elif not may_delete(review, review.request.old_object or {}):
         yield AccessProblem(
             codes.UNDELETABLE,
-            f"AccessApproval {review.request.name} belongs to a request that still exists",
+            f"AccessApproval {review.request.name} refers to a request that still exists",
             "delete the AccessRequest first",
         )
 
@@ -143,43 +158,47 @@ def _impersonation(review: AccessReview) -> Iterator[AccessProblem]:
         for key in user.extra
         if any(compile_glob(mark.lower()).fullmatch(key.lower()) for mark in settings.impersonation_extra)
     ]
-    lacking = [key for key in settings.required_extra if not user.extra.get(key)]
-    if marks or lacking:
-        what = f"carries {marks[0]}" if marks else f"lacks {lacking[0]}"
+    missing = [key for key in settings.required_extra if not user.extra.get(key)]
+    if marks or missing:
+        verb, key = ("contains", marks[0]) if marks else ("lacks", missing[0])
         yield AccessProblem(
             codes.IMPERSONATED,
-            f"this session of {user.username} looks impersonated: it {what}",
-            "sign in as yourself, without --as, and write it again",
+            f"{user.username} appears to be impersonated: userInfo.extra {verb} {key}",
+            "sign in as yourself, without --as, and create the object again",
         )
 
 
 def _malformed(kind: str, error: ValidationError) -> Iterator[AccessProblem]:
     for place, expected in faults(error)[:8]:
-        found = _PLACES.get(place, codes.INVALID_ACCESS_OBJECT)
         yield AccessProblem(
-            found, f"{place}: {expected}", f"kubectl explain {kind.lower()}.spec shows the fields"
+            _PLACES.get(place, codes.INVALID_ACCESS_OBJECT),
+            f"{place}: {expected}",
+            f"read the schema: kubectl explain {kind.lower()}.spec",
         )
 
 
 def _stamps(review: AccessReview, typed: AccessRequest | AccessApproval) -> Iterator[AccessProblem]:
-    """The mutating webhook stamped this same request; a missing or other stamp means that it was kept from
-    it.
-    """
+    """The mutating webhook stamped this request. A missing or different stamp means that it did not run."""
     field = STAMPS[review.request.resource.name]
-    stamped = _spec(review.request.object or {}).get(field)
+    identity = _spec(review.request.object or {}).get(field)
     at = parse_time(typed.spec.stamped_at)
-    if stamped != person(review.request.user) or at is None or abs(review.now - at) > STAMP_TOLERANCE:
+    if identity != person(review.request.user) or at is None or abs(review.now - at) > STAMP_TOLERANCE:
         yield AccessProblem(
             codes.STAMP,
-            f"spec.{field} is not the identity of {_name(review.request.user)} as admission stamps it",
-            "Weightlock's mutating webhook did not run, or runs on another clock: tell your admin",
+            f"spec.{field} does not match the authenticated user {_name(review.request.user)}",
+            "the mutating webhook did not run or its clock is wrong: contact your cluster admin",
         )
     verifier = review.index.parser.verifier
-    if verifier is not None and typed.spec.signature and verifier.mismatch(typed):
+    if verifier is None:
+        return
+    fault = verifier.mismatch(typed) if typed.spec.signature else ""
+    if not fault and verifier.stamps is not None and not review.request.dry_run:
+        fault = verifier.stamps.fault(typed)
+    if fault:
         yield AccessProblem(
             codes.STAMP,
-            "spec.signature does not match the object",
-            "leave spec.signature out; if you did, another webhook changes these objects after Weightlock",
+            f"the object is not as the mutating webhook stamped it: {fault}",
+            "do not set spec.signature or spec.stamp; list the other mutating webhooks with weightlock doctor",
         )
 
 

@@ -1,5 +1,5 @@
-"""What a new AccessApproval must be: about a living request, by somebody entitled, once, and never for
-oneself.
+"""Rules for a new AccessApproval: the request is open, the voter is an eligible approver, has not voted yet, and
+is not the requester.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _OPEN = (Phase.PENDING, Phase.ACTIVE)
 
 
 def approval_problems(review: AccessReview, typed: AccessApproval) -> Iterator[AccessProblem]:
-    """Every rule a new approval breaks."""
+    """Return every rule that a new approval violates."""
     reference = typed.spec.request
     index = _with_request(review, reference.name)
     parsed = index.parsed(reference.name)
@@ -43,13 +43,13 @@ def approval_problems(review: AccessReview, typed: AccessApproval) -> Iterator[A
         yield AccessProblem(
             codes.REQUEST_CLOSED,
             f"request {parsed.name} is {state.phase.lower()}{why}",
-            "a new request is needed: weightlock access request",
+            "request access again: weightlock access request",
         )
     yield from _voter(typed.spec.decision, review, parsed, index)
 
 
 def may_delete(review: AccessReview, document: Document) -> bool:
-    """Whether an approval's request is gone, so that deleting the approval cannot revive anything."""
+    """Return whether the approval's request is deleted, so that deleting the approval cannot revive a grant."""
     spec = document.get("spec")
     reference = spec.get("request") if isinstance(spec, dict) else None
     if not isinstance(reference, dict) or not isinstance(reference.get("name"), str):
@@ -59,7 +59,7 @@ def may_delete(review: AccessReview, document: Document) -> bool:
 
 
 def _with_request(review: AccessReview, name: str) -> GrantIndex:
-    """The index, or one that knows a request which the watch has not brought yet."""
+    """Return the index, or one with a request that the watch has not delivered yet."""
     index = review.index
     if index.parsed(name) is not None or review.lookup is None:
         return index
@@ -76,16 +76,22 @@ def _unknown(name: str, parsed: ParsedRequest | None, index: GrantIndex) -> Acce
     if parsed is not None:
         return AccessProblem(
             codes.UNKNOWN_REQUEST,
-            f"spec.request.uid is not that of request {name}: another request had this name",
-            f"read the request as it is now, then: weightlock access approve {name}",
+            f"spec.request.uid does not match request {name}: an earlier request had this name",
+            f"read the current request, then run: weightlock access approve {name}",
         )
-    ignored = index.invalid("AccessRequest", name)
+    invalid = index.invalid("AccessRequest", name)
+    if invalid is not None and invalid.unsigned:
+        return AccessProblem(
+            codes.UNKNOWN_REQUEST,
+            f"request {name} is not signed yet",
+            f"retry in a few seconds, or let the command wait: weightlock access approve {name}",
+        )
     return AccessProblem(
         codes.UNKNOWN_REQUEST,
-        f"request {name} counts for nothing: {ignored.reason}"
-        if ignored is not None
-        else f"there is no AccessRequest {name!r}",
-        "kubectl get accessrequests lists them",
+        f"request {name} is invalid: {invalid.reason}"
+        if invalid is not None
+        else f"AccessRequest {name!r} does not exist",
+        "list the requests: weightlock access list",
     )
 
 
@@ -100,29 +106,29 @@ def _voter(
     if own:
         yield AccessProblem(
             codes.OWN_REQUEST,
-            f"{user.username} asked for this access or would get it, and so cannot approve it",
-            "parsed somebody else among the approvers",
+            f"{user.username} is the requester or the subject of this request and cannot approve it",
+            "another approver must approve it",
         )
     rules = index.rules(parsed.name)
     if is_machine(user.username) and user.username not in review.settings.service_account_approvers:
         yield AccessProblem(
             codes.SERVICE_ACCOUNT_VOTE,
-            f"{user.username} is no person, and people decide",
+            f"{user.username} is a service account or system identity; only users can approve",
             "sign in with your own account",
         )
     elif rules is not None and not may_approve(voter, rules, review.settings):
         yield AccessProblem(
             codes.NOT_ELIGIBLE,
-            f"{user.username} is no approver of {_what(parsed)}",
-            f"approvers are {approvers(rules)}",
+            f"{user.username} is not an approver for {_what(parsed)}",
+            f"approvers: {approvers(rules)}",
         )
     marks = set(voter.marks())
-    before = [vote for vote in index.votes(parsed.name) if not marks.isdisjoint(vote.by.marks())]
-    if decision == "Approve" and any(vote.request_uid == parsed.uid for vote in before):
+    earlier = [vote for vote in index.votes(parsed.name) if not marks.isdisjoint(vote.by.marks())]
+    if decision == "Approve" and any(vote.request_uid == parsed.uid for vote in earlier):
         yield AccessProblem(
             codes.ALREADY_VOTED,
-            f"{user.username} has decided on request {parsed.name} already",
-            "it needs somebody else now; to take your approval back: decision Revoke",
+            f"{user.username} has already voted on request {parsed.name}",
+            "another approver is needed; to withdraw your approval, create an AccessApproval with decision: Revoke",
         )
 
 
@@ -133,8 +139,8 @@ def _what(parsed: ParsedRequest) -> str:
 
 
 def approvers(rules: AccessRules) -> str:
-    """Who may approve, in words."""
+    """Return the eligible approvers as a short text."""
     groups = sorted({*rules.approvers.groups, *(rule.group for rule in rules.rules)})
-    named = [f"members of {group}" for group in groups] + list(rules.approvers.users)
-    shown = named if len(named) <= 6 else [*named[:6], f"{len(named) - 6} more"]
-    return ", ".join(shown) or "named nowhere: the ModelWeights lists none"
+    names = [f"members of {group}" for group in groups] + list(rules.approvers.users)
+    short = names if len(names) <= 6 else [*names[:6], f"{len(names) - 6} more"]
+    return ", ".join(short) or "none: the ModelWeights names no approvers"

@@ -1,6 +1,4 @@
-"""What a new AccessRequest must be: about something that exists, for somebody who exists, bounded, with a
-reason.
-"""
+"""Rules for a new AccessRequest: its model and subject exist, its duration is bounded, and it has a reason."""
 
 from __future__ import annotations
 
@@ -25,18 +23,18 @@ _COMPARABLE = 500
 
 
 def request_problems(review: AccessReview, typed: AccessRequest) -> Iterator[AccessProblem]:
-    """Every rule a new request breaks."""
+    """Return every rule that a new request violates."""
     spec = typed.spec
     username = review.request.user.username
     if is_machine(username) and username not in review.settings.service_account_requesters:
-        # An approver could parsed through a service account they control, and then approve it as themselves.
+        # An approver could send the request through a service account they control, and then approve it.
         yield AccessProblem(
             codes.SERVICE_ACCOUNT_REQUEST,
-            f"{username} is no person, and only people ask",
-            "ask as yourself, for that service account as the subject: weightlock access request",
+            f"{username} is a service account or system identity; only users can request access",
+            "request access as yourself, with that service account as the subject: weightlock access request",
         )
     if not spec.reason.strip():
-        yield AccessProblem(codes.REASON, "spec.reason is blank", "say in a sentence what the access is for")
+        yield AccessProblem(codes.REASON, "spec.reason is blank", "write one sentence about the purpose")
     if spec.model:
         yield from _model(review, typed)
     elif spec.waiver is not None:
@@ -51,7 +49,7 @@ def _model(review: AccessReview, typed: AccessRequest) -> Iterator[AccessProblem
     if rules is None:
         yield AccessProblem(
             codes.UNKNOWN_MODEL,
-            f"there is no ModelWeights {spec.model!r}",
+            f"ModelWeights {spec.model!r} does not exist",
             _which(spec.model, tuple(review.index.models)),
         )
     if spec.subject is not None:
@@ -62,33 +60,33 @@ def _model(review: AccessReview, typed: AccessRequest) -> Iterator[AccessProblem
         yield from _duration(spec.duration, rules.max_duration, f"model {spec.model}")
 
 
-def _which(name: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, known, n=3) if len(known) <= _COMPARABLE else []
-    return f"did you mean {' or '.join(close)}?" if close else "kubectl get modelweights lists them"
+def _which(name: str, names: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, names, n=3) if len(names) <= _COMPARABLE else []
+    return f"did you mean {' or '.join(close)}?" if close else "list the models: kubectl get modelweights"
 
 
 def _subject(review: AccessReview, subject: SubjectKey) -> Iterator[AccessProblem]:
-    """Every namespace has a service account ``default``; its controller may only not have made it yet."""
+    """Every namespace gets a service account ``default``, but its controller may not have created it yet."""
     if subject.kind != "ServiceAccount" or review.lookup is None or subject.name == "default":
         return
     if review.lookup.get("ServiceAccount", subject.namespace, subject.name) is None:
         yield AccessProblem(
             codes.UNKNOWN_SUBJECT,
-            f"there is no {subject}",
-            f"kubectl get serviceaccounts -n {subject.namespace} lists them; create it first",
+            f"{subject} does not exist",
+            f"create it first, or list the others: kubectl get serviceaccounts -n {subject.namespace}",
         )
 
 
-def _duration(wanted: Duration, limit: Duration, what: str) -> Iterator[AccessProblem]:
-    if not wanted.timedelta:
+def _duration(duration: Duration, limit: Duration, scope: str) -> Iterator[AccessProblem]:
+    if not duration.timedelta:
         yield AccessProblem(
-            codes.DURATION, "spec.duration is zero", f"ask for more than 0 and at most {limit}"
+            codes.DURATION, "spec.duration is zero", f"request more than 0 and at most {limit}"
         )
-    elif wanted.timedelta > limit.timedelta:
+    elif duration.timedelta > limit.timedelta:
         yield AccessProblem(
             codes.DURATION,
-            f"spec.duration {wanted} is longer than {what} allows",
-            f"parsed for at most {limit}; it can be asked for again",
+            f"spec.duration {duration} is longer than {scope} allows",
+            f"request at most {limit}; access can be requested again",
         )
 
 
@@ -98,22 +96,22 @@ def _break_glass(review: AccessReview, typed: AccessRequest) -> Iterator[AccessP
         groups = " or ".join(settings.groups)
         yield AccessProblem(
             codes.BREAK_GLASS,
-            f"{user.username} may not break the glass",
-            f"members of {groups} may; others parsed without breakGlass"
+            f"{user.username} is not authorized to use break-glass access",
+            f"only members of {groups} are: request access without breakGlass"
             if groups
-            else "parsed without breakGlass",
+            else "request access without breakGlass",
         )
-    yield from _duration(typed.spec.duration, settings.max_duration, "breaking the glass")
+    yield from _duration(typed.spec.duration, settings.max_duration, "break-glass access")
 
 
 def _waiver(review: AccessReview, typed: AccessRequest, waiver: Waiver) -> Iterator[AccessProblem]:
     settings = review.settings.waivers
     if settings.rules is None or not PatternSet(settings.codes).matches(waiver.code):
-        waivable = ", ".join(settings.codes)
+        names = ", ".join(settings.codes)
         yield AccessProblem(
             codes.NOT_WAIVABLE,
             f"policy code {waiver.code} cannot be waived",
-            "there are no waivers in this cluster" if settings.rules is None else f"these can be: {waivable}",
+            "waivers are not configured in this cluster" if settings.rules is None else f"waivable: {names}",
         )
         return
     try:
@@ -122,7 +120,7 @@ def _waiver(review: AccessReview, typed: AccessRequest, waiver: Waiver) -> Itera
         yield AccessProblem(
             codes.INVALID_ACCESS_OBJECT,
             f"spec.waiver.podSelector: {error}",
-            "write it as in a Deployment's spec.selector",
+            "use the form of a Deployment's spec.selector",
         )
     yield from _duration(typed.spec.duration, settings.rules.max_duration, "a waiver")
 
@@ -133,7 +131,7 @@ def _change(review: AccessReview, typed: AccessRequest, kind: str, name: str) ->
         kinds = ", ".join(control.kinds) if control.enabled else "none"
         yield AccessProblem(
             codes.NOT_UNDER_CHANGE_CONTROL,
-            f"changes of {kind} need no approval here",
+            f"changes of {kind} do not require approval",
             f"kinds under change control: {kinds}",
         )
         return

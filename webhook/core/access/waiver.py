@@ -1,6 +1,4 @@
-"""Waivers: whether an approved exception takes the edge off a finding. It is for policies only, never for
-grants.
-"""
+"""Waivers: approved exceptions that turn a policy's denial into a warning. A waiver never replaces a grant."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 def waived(
     index: GrantIndex, code: str, namespace: str, labels: Mapping[str, Any], now: datetime
 ) -> Grant | None:
-    """The waiver that covers a finding of this code on a pod (or pod template) with these labels, or None."""
+    """Return the waiver that covers a finding with this code on a pod or pod template with these labels, or None."""
     for grant in index.waivers(now):
         waiver = grant.waiver
         if waiver is None or (waiver.code, waiver.namespace) != (code, namespace):

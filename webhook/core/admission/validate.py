@@ -17,6 +17,7 @@ from webhook.cel.authz import Answers, UnansweredError
 from webhook.core.access.change import validate_change
 from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
+from webhook.core.admission import open_account
 from webhook.core.admission.controllers import unlisted_operators
 from webhook.core.admission.definitions import check_definition
 from webhook.core.admission.provider import RequiredData
@@ -32,6 +33,7 @@ from webhook.core.admission.requests import (
 from webhook.core.admission.subject import subject_of
 from webhook.core.admission.verdict import Verdict
 from webhook.core.injection import plan as inject
+from webhook.core.kube.budget import Budget, BudgetExceededError, check_facts, check_lookups
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
 from webhook.core.kube.review import GroupVersionName
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from webhook.core.policies.policy import Policy
 
 _OURS = "weightlock"
+# The engine converts so many bytes of a request in a microsecond.
+_BYTES_PER_STEP = 40
 _WRITES = frozenset({"CREATE", "UPDATE"})
 _UNREADABLE = Finding(
     codes.UNREADABLE,
@@ -57,6 +61,8 @@ _UNREADABLE = Finding(
     "set spec.securityContext.fsGroup, or use the same runAsUser for all containers",
     action="Warn",
 )
+# A pod without a service account, for a template whose account is not known yet.
+_DEFAULT_ACCOUNT: dict[str, object] = {"spec": {}}
 _NAMESPACE = GroupVersionName("", "v1", "Namespace")
 
 
@@ -67,6 +73,7 @@ def validate(
     now: datetime,
     *,
     clock: Callable[[], float] | None = None,
+    budget: Budget | None = None,
 ) -> Verdict | RequiredData:
     """Decide the request on its final object.
 
@@ -76,17 +83,33 @@ def validate(
         return Verdict.of(
             request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),)
         )
-    judge = _Validation(request, snapshot, fetched, now, clock)
+    judge = _Validation(request, snapshot, fetched, now, clock, budget)
     try:
-        findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
+        findings = [
+            *judge.policies(),
+            *judge.injection(),
+            *judge.deferred(),
+            *judge.open_accounts(),
+            *judge.access(),
+            *check_definition(request),
+        ]
     except MalformedObjectError as error:
         fix = "correct the object: `kubectl explain` shows the fields"
         findings = [Finding(codes.MALFORMED_OBJECT, _OURS, f"cannot evaluate the object: {error}", fix)]
         return replace(Verdict.of(request.uid, findings), timings=tuple(judge.timings))
     except MissingObjectError:
         pass
+    except BudgetExceededError as error:
+        if not judge.budget.final:
+            raise
+        return too_large(request.uid, error.part, error.reason)
     if judge.answers.open or judge.lookup.missing:
-        return RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
+        required = RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
+        try:
+            check_lookups(len(required) + len(fetched))
+        except BudgetExceededError as error:
+            return too_large(request.uid, error.part, error.reason)
+        return required
     verdict = Verdict.of(request.uid, findings, judge.audit)
     return replace(verdict, timings=tuple(judge.timings))
 
@@ -107,6 +130,21 @@ def invalid_review(error: UnsafeReviewError) -> Verdict:
     )
 
 
+def too_large(uid: str, part: str, reason: str) -> Verdict:
+    """Deny a request whose evaluation needs more work than one request may cause."""
+    return Verdict.of(
+        uid,
+        [
+            Finding(
+                codes.TOO_LARGE,
+                _OURS,
+                f"the object is too large to evaluate: its {part}: {reason}",
+                f"split the object, or reduce its {part}",
+            )
+        ],
+    )
+
+
 def internal_error(uid: str, code: str, reason: str) -> Verdict:
     """Deny a request because of an error in Weightlock: nothing was evaluated."""
     message = f"cannot evaluate the request: {reason}"
@@ -123,16 +161,19 @@ class _Validation:
         fetched: FetchedData,
         now: datetime,
         clock: Callable[[], float] | None,
+        budget: Budget | None = None,
     ) -> None:
+        self.budget = budget or Budget()
         self.request = request
         self.snapshot = snapshot
         self.now = now
         self.answers = Answers(fetched.decisions)
-        self.lookup = Lookup(snapshot.objects, fetched.objects)
+        self.lookup = Lookup(snapshot.objects, fetched.objects, budget=self.budget)
         self.audit: list[tuple[str, str]] = []
         self.timings: list[tuple[str, str, float | None]] = []
         self._clock = clock
         self._facts: tuple[TemplateFacts, ...] | None = None
+        self._open_accounts: list[TemplateFacts] = []
 
     def policies(self) -> list[Finding]:
         """Return every violation of every matching policy."""
@@ -145,12 +186,23 @@ class _Validation:
             return []
         findings: list[Finding] = []
         for facts in self._templates():
+            self._charge(facts)
             bindings = self._bindings(facts, matching, whole=candidates.see_managed_fields)
             timings, pending = candidates.evaluate_batches(bindings, matching)
             self.timings += timings
             for each in pending:
                 findings += self._evaluate(each.policy, facts, bindings, condition_false=each.condition_false)
         return findings
+
+    def _charge(self, facts: TemplateFacts) -> None:
+        """Take the steps of handing one template to the engine, which converts the whole object for each."""
+        if self.request.operation == "DELETE":
+            return
+        self.budget.charge(
+            "pod templates" if facts.pod else "content", 100 + self.request.size // _BYTES_PER_STEP
+        )
+        for part in ("weights", "devices", "escapes"):
+            check_facts(part, len(getattr(facts.facts, part)))
 
     def _evaluate(
         self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, condition_false: bool = False
@@ -177,6 +229,7 @@ class _Validation:
         if not matching:
             return
         for facts in self._templates():
+            self._charge(facts)
             bindings = self._bindings(facts)
             for policy in matching:
                 yield policy, facts, bindings
@@ -215,10 +268,8 @@ class _Validation:
         request, injection = self.request, self.snapshot.settings.injection
         if request.operation not in _WRITES or request.resource.name == "pods":
             return []
-        unlisted = self._unlisted_operators()
-        if unlisted:
-            return unlisted
         bounds = bounds_of(request, self.snapshot)
+        findings = self._unlisted_operators()
         for template in self._facts or ():
             if template.pod is None or template.unchanged or not template.facts.weights:
                 continue
@@ -227,12 +278,40 @@ class _Validation:
             )
             if expected.undeliverable:
                 error = expected.undeliverable[0]
-                return [
-                    Finding(codes.UNDELIVERABLE, _OURS, f"pods will be denied: {error}", error.fix, "Warn")
-                ]
+                text = f"pods will be denied: {error}"
+                return [*findings, Finding(codes.UNDELIVERABLE, _OURS, text, error.fix, "Warn")]
             if inject.may_be_unreadable(template.pod, expected, injection):
-                return [_UNREADABLE]
-        return []
+                return [*findings, _UNREADABLE]
+        return findings
+
+    def deferred(self) -> list[Finding]:
+        """Warn of the decisions that follow when the pods of a template are created."""
+        return [
+            Finding(item.code, _OURS, item.sentence, action="Warn", path=facts.path)
+            for facts in self._facts or ()
+            for item in facts.deferred
+        ]
+
+    def _with_open_account(self, facts: TemplateFacts) -> TemplateFacts:
+        """Return the facts that do not depend on the unknown service account, and note if it needs a decision."""
+        active = self.snapshot.access.active(self.now)
+        kept = open_account.defer(facts, self.request, active)
+        if facts.deferred or kept.facts.weights != facts.facts.weights:
+            self._open_accounts.append(kept)
+        return kept
+
+    def open_accounts(self) -> list[Finding]:
+        """Deny a requester whose pods could run as a granted account that the requester is not allowed to use."""
+        if self.request.dry_run or not self._open_accounts:
+            return []
+        active = self.snapshot.access.active(self.now)
+        findings: list[Finding] = []
+        for facts in self._open_accounts:
+            try:
+                findings += open_account.violations(facts, self.request, active, self.answers)
+            except UnansweredError:
+                continue
+        return findings
 
     def _unlisted_operators(self) -> list[Finding]:
         """A warning where the operator's pods would be decided by the operator's own access."""
@@ -291,7 +370,10 @@ class _Validation:
     def _templates(self) -> tuple[TemplateFacts, ...]:
         """Return the facts, gathered once for the policies and the injection."""
         if self._facts is None:
-            self._facts = gather(self.request, self.snapshot, self.lookup)
+            self._facts = tuple(
+                facts if facts.has_account else self._with_open_account(facts)
+                for facts in gather(self.request, self.snapshot, self.lookup)
+            )
         return self._facts
 
     def _bindings(
@@ -308,10 +390,17 @@ class _Validation:
             self.answers.related = {
                 (GROUP, resource): names for resource, names in facts.facts.exceptions().items()
             }
-        subject = subject_of(request, facts.pod, self.snapshot.settings, self.snapshot.workloads, self.lookup)
-        grants = self.snapshot.access.for_subject(
-            subject.username, subject.account_key, request.namespace, self.now
+        # An embedded object may have another namespace than the object that contains it.
+        namespace = facts.workload["namespace"] if facts.workload is not None else request.namespace
+        subject = subject_of(
+            request,
+            facts.pod if facts.has_account else _DEFAULT_ACCOUNT,
+            self.snapshot.settings,
+            self.snapshot.workloads,
+            self.lookup,
+            namespace,
         )
+        grants = self.snapshot.access.for_subject(subject.username, subject.account_key, namespace, self.now)
         return Bindings(
             {
                 "object": document,

@@ -1,4 +1,4 @@
-"""Certificates that Weightlock makes and renews itself: what is made of them, and what is to be done next.
+"""Certificates that Weightlock issues and renews itself: their encoding, and the next step.
 
-Pure: nothing here knows where they are kept or what time it is.
+Pure: nothing here reads storage or a clock.
 """

@@ -1,6 +1,6 @@
-"""X.509 as Weightlock makes it: authorities and serving certificates on P-256, for whoever brings keys and moments.
+"""Issue X.509 certificates on P-256: CAs and serving certificates.
 
-A certificate made here passes OpenSSL's strict checks and Go's. Nothing decides here whether one should be made.
+The certificates pass the strict checks of OpenSSL and of Go. The planner decides whether one is issued.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def make_ca(name: str, key: ec.EllipticCurvePrivateKey, begin: datetime, end: datetime) -> x509.Certificate:
-    """An authority's own certificate, which may sign others but no further authority. Moments are aware UTC.
+    """Issue a CA certificate, which may sign serving certificates but no further CA. Moments are aware UTC.
 
-    Two authorities should not have one ``name``: there are verifiers that look for the signer by name alone.
+    Two CAs should not have one ``name``: some verifiers find the issuer by name alone.
     """
     subject = _common_name(name)
     return (
@@ -41,7 +41,7 @@ def make_serving(
     begin: datetime,
     end: datetime,
 ) -> x509.Certificate:
-    """A certificate for a server under DNS names and IP addresses. Moments are aware UTC."""
+    """Issue a serving certificate for DNS names and IP addresses. Moments are aware UTC."""
     return (
         _builder(_common_name("weightlock"), authority.subject, key, begin, end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -56,13 +56,13 @@ def make_serving(
 
 
 def names_of(certificate: x509.Certificate) -> frozenset[str]:
-    """DNS names in lower case, and addresses; the common name counts for nothing (RFC 9525)."""
+    """Return DNS names in lower case, and addresses; the common name is ignored (RFC 9525)."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return frozenset()
-    found = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
-    return frozenset(found | {str(address) for address in names.get_values_for_type(x509.IPAddress)})
+    hosts = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
+    return frozenset(hosts | {str(address) for address in names.get_values_for_type(x509.IPAddress)})
 
 
 def _common_name(name: str) -> x509.Name:

@@ -1,6 +1,6 @@
-"""The state of our own certificates as decisions see it: authorities, serving certificates, and who trusts whom.
+"""The state of Weightlock's own certificates, for decisions: CAs, serving certificates and trust.
 
-No key and no encoded certificate is in here, so that decisions can be tried on any state one can think of.
+It contains no key and no encoded certificate, so decisions can be tested on any state.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CA:
-    """One authority: ``id`` is the SHA-256 of its certificate; ``signs`` says that its key is still there.
+    """One CA: ``id`` is the SHA-256 of its certificate; ``signs`` means that its key still exists.
 
-    ``published``: since when every bundle was seen to hold it. ``signed_until``: until when a certificate it signed may
-    be valid. ``retired``: since when no webhook configuration shall hold it. All moments are aware UTC.
+    ``published``: since when every bundle contains it. ``signed_until``: the latest expiry of a certificate that it
+    signed. ``retired``: since when no webhook configuration should contain it. All moments are aware UTC.
     """
 
     id: str
@@ -30,13 +30,13 @@ class CA:
     retired: datetime | None = None
 
     def valid(self, now: datetime) -> bool:
-        """Whether its certificate is valid at ``now``."""
+        """Return whether its certificate is valid at ``now``."""
         return self.not_before <= now < self.not_after
 
 
 @dataclass(frozen=True, slots=True)
 class ServingCert:
-    """One serving certificate that matches its key; ``authority`` is the id of who signed it, empty: none we know."""
+    """One serving certificate that matches its key; ``authority`` is the id of its CA, empty if unknown."""
 
     authority: str
     not_before: datetime
@@ -46,9 +46,9 @@ class ServingCert:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long certificates last, how long before their end they are renewed, and how long news takes to spread.
+    """Lifetimes of certificates, when they are renewed, and how long trust takes to propagate.
 
-    After ``propagation`` every API server, broker and sidecar is taken to trust what was published.
+    After ``propagation`` every API server, broker and sidecar is assumed to trust a published CA.
     """
 
     authority: timedelta
@@ -60,7 +60,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that is, at one look. Authorities are in the order in which they were made.
+    """The whole state at one moment. CAs are in the order of their creation.
 
     ``leaves`` holds, for each part that serves, its certificate or None where there is none that can be used, and
     ``wanted`` the names it needs. ``bundles`` are the authorities that each webhook configuration holds, None for one
@@ -78,12 +78,12 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Make another authority, and write it down as the last one."""
+    """Create another CA, and store it as the last one."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordState:
-    """Write down what is now known of the authorities, which changes no trust yet. ``why`` is for the log."""
+    """Store the state of the CAs, which changes no trust yet. ``why`` is for the log."""
 
     authorities: tuple[CA, ...]
     why: str
@@ -91,21 +91,21 @@ class RecordState:
 
 @dataclass(frozen=True, slots=True)
 class PublishCAs:
-    """Tell brokers and sidecars which authorities there are: all of them."""
+    """Publish the list of all CAs to brokers and sidecars."""
 
     authorities: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class SetCABundle:
-    """Make every webhook configuration hold these authorities and no others."""
+    """Set the caBundle of every webhook configuration to these CAs and no others."""
 
     authorities: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """Have an authority sign a certificate for a part; write down first until when that will be valid."""
+    """Issue a certificate for a component; store its expiry first."""
 
     part: str
     authority: str

@@ -1,9 +1,8 @@
-"""What to do next about our own certificates, from what is and what time it is: one step, or nothing.
+"""Plan the next step for Weightlock's own certificates from their state and the time: one step, or none.
 
-The order of the steps is the point. An authority signs only after everybody was seen to trust it and had time to take
-note; it leaves only after the last certificate that it signed has ended. So whatever replica serves whatever it was
-last given, and whoever trusts whatever they were last told, each step alone leaves them able to agree; a crash between
-any two steps is only a pause.
+The order of the steps matters. A CA signs only after every client trusts it and the trust had time to propagate. It
+is removed only after the last certificate that it signed has expired. So after each single step every replica's
+certificate is trusted by every client, and a crash between two steps is only a pause.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ if TYPE_CHECKING:
 
     from webhook.core.certificates.model import CA, ServingCert, State, Step, Times
 
-# Foreigns are trusted for so many propagation times after our own authority was made.
+# Foreign CAs stay trusted for this many propagation times after the first own CA.
 _STAY = 3
 
 
 def next_step(view: State, times: Times, now: datetime) -> Step | None:
-    """The one thing to do now, after which all is looked at again; None where nothing is to be done."""
+    """Return the next step, after which the state is read again; None if nothing is due."""
     return (
         _adopt(view, times, now)
         or _create(view, times, now)
@@ -35,7 +34,7 @@ def next_step(view: State, times: Times, now: datetime) -> Step | None:
 
 
 def signer(view: State, times: Times, now: datetime) -> CA | None:
-    """Who signs now: the last authority that everybody had time to take note of."""
+    """Return the CA that signs now: the last one whose trust has propagated."""
     ripe = [a for a in _able(view, now) if _ripe(a, times, now)]
     return ripe[-1] if ripe else None
 
@@ -49,13 +48,13 @@ def _ripe(authority: CA, times: Times, now: datetime) -> bool:
 
 
 def _adopt(view: State, times: Times, now: datetime) -> Step | None:
-    """Where we have no authority yet, those trusted until now stay trusted while ours takes their place."""
+    """Keep the CAs of others trusted while Weightlock's first CA replaces them."""
     if view.authorities or not view.foreign_cas:
         return None
     until = now + _STAY * times.propagation
     return RecordState(
         tuple(replace(a, signs=False, published=now, signed_until=until) for a in view.foreign_cas),
-        "authorities that were trusted stay for a while",
+        "existing CAs stay trusted during the transition",
     )
 
 
@@ -64,13 +63,13 @@ def _create(view: State, times: Times, now: datetime) -> Step | None:
     if not able:
         return Create()
     last = able[-1]
-    # One at a time: the last one must have come into its office first.
+    # One at a time: the last one must be trusted first.
     due = now >= last.not_after - times.authority_renew and _ripe(last, times, now)
     return Create() if due else None
 
 
 def _spread(view: State) -> Step | None:
-    """Those who only read the list are told first, so that what they find in force is never news to them."""
+    """Publish the list first, so that its readers know every CA before it is in force."""
     everyone = frozenset(a.id for a in view.authorities)
     trusted = frozenset(a.id for a in view.authorities if a.retired is None)
     if any(known != everyone for known in view.lists):
@@ -81,14 +80,14 @@ def _spread(view: State) -> Step | None:
 
 
 def _publish(view: State, now: datetime) -> Step | None:
-    """Write down since when an authority is in force everywhere; `_spread` has seen that the present ones hold all."""
+    """Store since when a CA is in force everywhere; `_spread` has verified that every bundle contains it."""
     if not _in_force(view):
         return None
     fresh = [a for a in view.authorities if a.published is None and a.retired is None]
     if not fresh:
         return None
     noted = tuple(replace(a, published=now) if a in fresh else a for a in view.authorities)
-    return RecordState(noted, "an authority is in force")
+    return RecordState(noted, "a CA is in force")
 
 
 def _in_force(view: State) -> bool:
@@ -97,7 +96,7 @@ def _in_force(view: State) -> bool:
 
 def _issue(view: State, times: Times, now: datetime) -> Step | None:
     by = signer(view, times, now)
-    # What cannot be used anyway need not wait until everybody took note.
+    # An unusable certificate is replaced without waiting for propagation.
     hurried = next((a for a in reversed(_able(view, now)) if a.published is not None), None)
     if not _in_force(view):
         return None
@@ -121,12 +120,12 @@ def _usable(leaf: ServingCert, wanted: frozenset[str], view: State, now: datetim
 def _due(leaf: ServingCert, authority: CA, end: datetime, times: Times, now: datetime) -> bool:
     if leaf.authority != authority.id:
         return True
-    # Near the end of its authority a certificate cannot be renewed for longer; another authority is on its way.
+    # Near the expiry of its CA a certificate cannot be extended; the next CA will issue it.
     return now >= leaf.not_after - times.leaf_renew and end > leaf.not_after
 
 
 def _retire(view: State, times: Times, now: datetime) -> Step | None:
-    """Take an authority that was followed by another from its office: first its key, then the trust, then the rest."""
+    """Retire a CA that has a successor: first its key, then the trust, then its entry."""
     by = signer(view, times, now)
     if by is None:
         return None
@@ -135,11 +134,11 @@ def _retire(view: State, times: Times, now: datetime) -> Step | None:
     for old in before:
         after: CA | None
         if old.signs:
-            after, why = replace(old, signs=False), "the key of an authority that signs no more is forgotten"
+            after, why = replace(old, signs=False), "the key of a replaced CA is deleted"
         elif old.retired is None and old.id not in serving and _ended(old, now):
-            after, why = replace(old, retired=now), "all that an authority signed has ended"
+            after, why = replace(old, retired=now), "all certificates of a replaced CA have expired"
         elif old.retired is not None and now >= _last_day(old, times):
-            after, why = None, "an authority has left"
+            after, why = None, "a retired CA is removed"
         else:
             continue
         kept = (after if a is old else a for a in view.authorities)
@@ -148,7 +147,7 @@ def _retire(view: State, times: Times, now: datetime) -> Step | None:
 
 
 def _last_day(retired: CA, times: Times) -> datetime:
-    """Until when it stays on the list: sidecars carry it in their arguments, and learn of others from the broker."""
+    """Return until when it stays on the list: sidecars have it in their arguments, and get others from the broker."""
     since = retired.retired or retired.not_after
     return max(min(retired.not_after, since + times.authority), since + times.propagation)
 

@@ -1,6 +1,6 @@
-"""Authorities as they are written down, in one JSON text, so that a single write changes all of it or nothing.
+"""The stored form of the CAs: one JSON text, so that a single write changes all of it or nothing.
 
-The text holds private keys: it is for one Secret that only the controller reads, and nothing of it is ever logged.
+The text contains private keys: it belongs into one Secret that only the controller reads, and is never logged.
 """
 
 from __future__ import annotations
@@ -31,57 +31,69 @@ _MOMENTS = ("published", "signedUntil", "retired")
 
 
 class StoreError(ValueError):
-    """What was written down cannot be read; the message says where, and holds nothing of it."""
+    """The stored text cannot be read; the message names the place and quotes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCA:
-    """An authority with its certificate and, while it signs, its key; both in PEM."""
+    """A CA with its certificate and, while it signs, its key; both in PEM."""
 
     authority: CA
     certificate: str
     key: str = field(default="", repr=False)
 
     def noted(self, authority: CA) -> StoredCA:
-        """The same with what is now known of it; its key goes where it signs no more."""
+        """Return the CA with a new state; its key is dropped if it no longer signs."""
         return replace(self, authority=authority, key=self.key if authority.signs else "")
 
     def signing(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-        """Certificate and key. Raises `StoreError` where the key is gone or none of ours."""
+        """Return certificate and key.
+
+        Raises:
+            StoreError: the key is gone or of another type.
+        """
         certificate = x509.load_pem_x509_certificate(self.certificate.encode())
         return certificate, _key(self.key)
 
 
-def stranger(certificate: str) -> StoredCA:
-    """An authority that somebody else made. Raises `ValueError`."""
+def foreign(certificate: str) -> StoredCA:
+    """Return a CA that Weightlock did not create.
+
+    Raises:
+        ValueError: the certificate cannot be parsed.
+    """
     return StoredCA(_described(certificate, signs=False), certificate)
 
 
-def made(name: str, key: ec.EllipticCurvePrivateKey, begin: datetime, end: datetime) -> StoredCA:
-    """A new authority of ours."""
+def create(name: str, key: ec.EllipticCurvePrivateKey, begin: datetime, end: datetime) -> StoredCA:
+    """Create a CA."""
     text = make_ca(name, key, begin, end).public_bytes(Encoding.PEM).decode("ascii")
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
     return StoredCA(_described(text, signs=True), text, pem)
 
 
 def encode(held: Iterable[StoredCA]) -> bytes:
-    """All of them as one text."""
+    """Encode all CAs as one text."""
     return orjson.dumps([_entry(one) for one in held], option=orjson.OPT_INDENT_2)
 
 
 def decode(text: bytes) -> tuple[StoredCA, ...]:
-    """The authorities of a text that `encode` wrote. Raises `StoreError`."""
+    """Decode a text that `encode` wrote.
+
+    Raises:
+        StoreError: the text cannot be read.
+    """
     try:
         entries = orjson.loads(text)
         if not isinstance(entries, list) or len(entries) > _MAX_AUTHORITIES:
-            raise StoreError("it is no list of authorities")
+            raise StoreError("it is not a list of CAs")
         held = tuple(_read(entry) for entry in entries)
     except StoreError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise StoreError("it is not as it was written") from None
+        raise StoreError("it is malformed") from None
     if len({one.authority.id for one in held}) != len(held):
-        raise StoreError("an authority is there twice")
+        raise StoreError("a CA is listed twice")
     return held
 
 
@@ -118,5 +130,5 @@ def _public(certificate: str) -> object:
 def _key(text: str) -> ec.EllipticCurvePrivateKey:
     key = load_pem_private_key(text.encode(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise StoreError("a key is of another kind")
+        raise StoreError("a key is not an elliptic-curve key")
     return key

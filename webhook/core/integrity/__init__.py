@@ -1,1 +1,1 @@
-"""Drift of webhook configurations and CRDs."""
+"""Integrity of the webhook configurations, the CRDs and the access objects behind them. Pure."""

@@ -1,6 +1,6 @@
-"""How an object differs from what it should be, and who wrote it last, in words for a log line and an Event.
+"""Describe how an object differs from the expected one, and who wrote it last, for a log line and an Event.
 
-Pure comparison: it never says whether a difference matters, and quotes a value only in part.
+Pure comparison: it does not decide whether a difference matters, and quotes at most a part of a value.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 
     from webhook.core.kube.fields import Document
 
-    # What the API server fills in where an object is silent, by the name of the field.
+    # The API server's defaults, by field name.
     Defaults = Mapping[str, tuple[Any, ...]]
 
 _MAX_VALUE = 60
-# What the API server fills in where a webhook configuration is silent (k8s.io/kubernetes pkg/apis/
-# admissionregistration/v1/defaults.go).
+# Defaults of a webhook configuration (k8s.io/kubernetes pkg/apis/admissionregistration/v1/defaults.go).
 WEBHOOK_DEFAULTS: Defaults = {
     "failurePolicy": ("Fail",),
     "matchPolicy": ("Equivalent",),
@@ -33,15 +32,15 @@ WEBHOOK_DEFAULTS: Defaults = {
     "scope": ("*",),
     "port": (443,),
 }
-# Whoever keeps the certificate fills it in, where it is not part of what is wanted.
+# The certificate manager sets it, if the expected object does not contain it.
 FILLED_IN = ("caBundle",)
-# The same of a CustomResourceDefinition (k8s.io/apiextensions-apiserver pkg/apis/apiextensions/v1/defaults.go).
+# The defaults of a CustomResourceDefinition (k8s.io/apiextensions-apiserver pkg/apis/apiextensions/v1/defaults.go).
 DEFINITION_DEFAULTS: Defaults = {"conversion": ({"strategy": "None"},)}
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The last write of an object that the API server tells of in managedFields."""
+    """The last write of an object according to its managedFields."""
 
     manager: str
     operation: str
@@ -49,15 +48,16 @@ class Writer:
     at: str
 
     def __str__(self) -> str:
-        part = f" of {self.subresource}" if self.subresource else ""
+        part = f" on {self.subresource}" if self.subresource else ""
         return f"{self.manager} ({self.operation}{part}) at {self.at}"
 
 
 def last_writer(document: Document, since: datetime | None = None) -> Writer | None:
-    """Who wrote an object last, as far as it says itself; a manager names a program, not a person.
+    """Return the last writer of an object according to managedFields; a manager names a program, not a user.
 
-    None where that was before ``since``: a manager that only takes fields away leaves no entry (k8s.io/apimachinery
-    pkg/apis/meta/v1/types.go, ManagedFieldsEntry), and somebody else must not be named in its place.
+    None if that was before ``since``: a manager that only removes fields leaves no entry (k8s.io/apimachinery
+    pkg/apis/meta/v1/types.go, ManagedFieldsEntry), and another manager must not be named instead. Any client can write
+    managedFields, so this is a hint for a log line and never evidence.
     """
     entries = (document.get("metadata") or {}).get("managedFields")
     dated = [
@@ -74,13 +74,15 @@ def last_writer(document: Document, since: datetime | None = None) -> Writer | N
     return Writer(*(str(word)[:_MAX_VALUE] for word in words))
 
 
-def difference(wanted: Any, found: Any, defaults: Defaults, *, ignored: tuple[str, ...] = ()) -> str | None:
-    """The first difference, as ``path is X, should be Y``; None where all that is wanted is there and nothing else.
+def difference(
+    expected: Any, actual: Any, defaults: Defaults, *, ignored: tuple[str, ...] = ()
+) -> str | None:
+    """Return the first difference, as ``path is X, expected Y``; None if the objects are equal.
 
-    A list must have the same length and order. A field that only the API server's ``defaults`` bring, or an ``ignored``
-    one that is not wanted, may be there besides.
+    A list must have the same length and order. Values from the API server's ``defaults``, and ``ignored`` fields that
+    the expected object lacks, are not differences.
     """
-    return next(_differences(wanted, found, defaults, ignored, ""), None)
+    return next(_differences(expected, actual, defaults, ignored, ""), None)
 
 
 def webhook_difference(expected: Any, live: Any) -> str | None:
@@ -92,28 +94,28 @@ def webhook_difference(expected: Any, live: Any) -> str | None:
 
 
 def _differences(
-    wanted: Any, found: Any, defaults: Defaults, ignored: tuple[str, ...], path: str
+    expected: Any, actual: Any, defaults: Defaults, ignored: tuple[str, ...], path: str
 ) -> Iterator[str]:
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        for key, value in wanted.items():
-            yield from _differences(value, found.get(key), defaults, ignored, _joined(path, key))
-        for key, value in found.items():
-            if key not in wanted and key not in ignored and value not in defaults.get(key, ()):
-                yield f"{_joined(path, key)} is {_shown(value)}, should not be there"
-    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
-        for number, (one, other) in enumerate(zip(wanted, found, strict=True)):
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        for key, value in expected.items():
+            yield from _differences(value, actual.get(key), defaults, ignored, _join(path, key))
+        for key, value in actual.items():
+            if key not in expected and key not in ignored and value not in defaults.get(key, ()):
+                yield f"{_join(path, key)} is {_text(value)}, expected none"
+    elif isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
+        for number, (one, other) in enumerate(zip(expected, actual, strict=True)):
             yield from _differences(one, other, defaults, ignored, f"{path}[{number}]")
-    elif wanted is not None and found is None:
+    elif expected is not None and actual is None:
         yield f"{path} is missing"
-    elif wanted != found:
-        yield f"{path} is {_shown(found)}, should be {_shown(wanted)}"
+    elif expected != actual:
+        yield f"{path} is {_text(actual)}, expected {_text(expected)}"
 
 
-def _joined(path: str, key: str) -> str:
+def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, list | dict):
         return f"{len(value)} items" if len(repr(value)) > _MAX_VALUE else repr(value)
     text = str(value)

@@ -12,16 +12,29 @@ import binascii
 import hmac
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from webhook.keys.errors import SealedDataError
-
-if TYPE_CHECKING:
-    from webhook.keys.sealed.manifest import Manifest
 
 MAX_SIGNERS = 16
 MAX_GENERATION = (1 << 53) - 1  # the largest integer that every JSON reader keeps exact
 _KEY_SIZE = 32
+
+
+class PinnedManifest(Protocol):
+    """The fields of a verified manifest that pins restrict."""
+
+    @property
+    def generation(self) -> int:
+        """The generation of the content."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of the stored manifest, empty if it was not read from storage."""
+
+    @property
+    def signer(self) -> str:
+        """The public key of the verified signature, empty without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +81,7 @@ class Pins:
         }
         return json.dumps(fields).encode()
 
-    def check(self, manifest: Manifest, where: str) -> None:
+    def check(self, manifest: PinnedManifest, where: str) -> None:
         """Reject a verified manifest that does not meet the pins. ``where`` names the directory.
 
         Raises:

@@ -45,11 +45,11 @@ class Remembering:
     async def models(self):
         return [yaml.safe_load(MODELS)]
 
-    async def request(self, name):
-        for document in await self.requests():
-            if document["metadata"]["name"] == name:
+    async def read(self, kind, name):
+        for document in self.stored:
+            if (document["kind"], document["metadata"]["name"]) == (kind, name):
                 return document
-        raise ApiError(404, "NotFound", f'accessrequests.weightlock.dev "{name}" not found')
+        raise ApiError(404, "NotFound", f'{kind.lower()}s.weightlock.dev "{name}" not found')
 
     async def delete(self, document):
         self.stored = [item for item in self.stored if item["metadata"]["uid"] != document["metadata"]["uid"]]
@@ -66,7 +66,7 @@ class Remembering:
                 "uid": f"uid{len(self.stored)}",
                 "creationTimestamp": format_time(datetime.now(UTC)),
             },
-            "spec": {**document["spec"], role: person},
+            "spec": {**document["spec"], role: person, "signature": "k:s"},
         }
         self.stored.append(stored)
         return stored
@@ -114,8 +114,9 @@ def test_asking_for_a_service_account(cluster, capsys):
         "subject": {"kind": "ServiceAccount", "namespace": "research", "name": "trainer"},
         "namespaces": ["research"],
         "requester": {"username": "alice", "groups": ["weights-approvers"]},
+        "signature": "k:s",
     }
-    assert out.splitlines()[0] == "Asked: model atlas-70b for research/trainer, 2 h. Request r."
+    assert out.splitlines()[0] == "Requested: model atlas-70b for research/trainer, 2 h. Request r."
 
 
 def test_asking_for_oneself_in_the_namespace_of_the_kubeconfig(cluster, capsys):
@@ -250,12 +251,12 @@ def test_watching_ends_with_the_decision(cluster, capsys, monkeypatch):
     assert code == 0
     first, last = out.splitlines()
     assert "pending, 1 of 2 approvals" in first
-    assert "active, ends in" in last
+    assert "active, expires in" in last
 
 
 def test_without_a_cluster(capsys, tmp_path):
     (tmp_path / "models.yaml").write_text(MODELS)
-    assert "There are no access requests" in run(capsys, "list", "--state", str(tmp_path))[1]
+    assert "No access requests" in run(capsys, "list", "--state", str(tmp_path))[1]
     denial = "… [WL101]\nFix: weightlock access request atlas-70b --for 8h --service-account a/default   (…)"
     code, out, _ = run(capsys, "suggest", denial, "--state", str(tmp_path))
     assert code == 0
@@ -283,10 +284,13 @@ def test_retention_removes_what_ended_long_ago_and_then_what_it_leaves_behind(cl
     for document in cluster.stored[:2]:
         document["metadata"]["creationTimestamp"] = days_ago
     before = list(cluster.stored)
-    assert "Would remove 1 requests" in run(capsys, "retain", "--older-than", "90d", "--dry-run")[1]
+    assert "Would delete 1 requests" in run(capsys, "retain", "--older-than", "90d", "--dry-run")[1]
     assert cluster.stored == before
     code, out, _ = run(capsys, "retain", "--older-than", "90d")
-    assert (code, out) == (0, "Removed 1 requests that ended more than 90 d ago, and 1 approvals of none.\n")
+    assert (code, out) == (
+        0,
+        "Deleted 1 requests that closed more than 90 d ago, and 1 orphaned approvals.\n",
+    )
     requests = [item["metadata"]["name"] for item in cluster.stored if item["kind"] == "AccessRequest"]
     approved = [
         item["spec"]["request"]["name"] for item in cluster.stored if item["kind"] == "AccessApproval"

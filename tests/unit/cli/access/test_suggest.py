@@ -46,7 +46,7 @@ def test_the_duration_is_what_was_asked_before_and_at_most_the_limit(office):
     office.models[0]["spec"]["access"]["maxDuration"] = "90m"
     (short,) = suggest([("atlas-70b", "")], office.ledger)
     assert rendered([short]) == (
-        "atlas-70b for yourself, 1 h 30 min (the longest this model allows):\n"
+        "atlas-70b for yourself, 1 h 30 min (the maximum for this model):\n"
         "  weightlock access request atlas-70b --for 1h30m --reason TEXT"
     )
 

@@ -1,9 +1,11 @@
 """The client: what the API server said comes back as one line, and nothing hangs."""
 
 import pytest
+import yaml
 from kubernetes_asyncio.config import incluster_config
 
 from webhook.api.config import Cluster
+from webhook.cluster.client import api as module
 from webhook.cluster.client.api import ApiError, ClusterError, KubeApi, parse
 from webhook.server.tls.self_signed import make
 
@@ -41,7 +43,7 @@ async def test_error_messages_are_one_bounded_line(server, api):
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"nonsense", b"\xff", b'"text"'])
 def test_an_answer_that_is_no_object_is_an_error(content):
-    with pytest.raises(ApiError, match="no JSON object"):
+    with pytest.raises(ApiError, match="not a JSON object"):
         parse(content)
 
 
@@ -128,5 +130,44 @@ async def test_a_missing_default_is_one_error_and_no_other_line(pod, monkeypatch
 async def test_a_file_that_is_no_kubeconfig_is_said_to_be_none(text, tmp_path):
     file = tmp_path / "config"
     file.write_text(text)
-    with pytest.raises(ClusterError, match=f"^{file}: (is no kubeconfig|Invalid kube-config file)"):
+    with pytest.raises(
+        ClusterError,
+        match=f"^{file}: (not a|no current|clusters is not|an entry of)",
+    ):
         await connected(Cluster(kubeconfig=str(file)))
+
+
+async def as_user(server, tmp_path, **user):
+    file = tmp_path / "kubeconfig"
+    sections = {
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.port}"}}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    file.write_text(yaml.safe_dump(sections))
+    return await KubeApi.connect(Cluster(kubeconfig=str(file)))
+
+
+async def test_impersonation_reaches_the_api_server(server, tmp_path):
+    client = await as_user(server, tmp_path, **{"token": "t", "as": "bob", "as-groups": ["sec", "ops"]})
+    with pytest.raises(ApiError):
+        await client.get("/api/v1/namespaces/nothing")
+    await client.close()
+    sent = [pair for pair in server.headers[-1] if pair[0].startswith("Impersonate")]
+    assert sent == [("Impersonate-User", "bob"), ("Impersonate-Group", "sec"), ("Impersonate-Group", "ops")]
+
+
+async def test_a_token_file_that_rotates_is_read_again(server, tmp_path, monkeypatch):
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    client = await as_user(server, tmp_path, tokenFile=str(file))
+    tokens = []
+    for content in ("first", "second", "third"):
+        file.write_text(content)
+        with pytest.raises(ApiError):
+            await client.get("/api/v1/namespaces/nothing")
+        tokens.append(dict(server.headers[-1])["Authorization"])
+        monkeypatch.setattr(module, "_TOKEN_FILE_SECONDS", 0.0 if content == "second" else 60.0)
+    await client.close()
+    assert tokens == ["Bearer first", "Bearer first", "Bearer third"]

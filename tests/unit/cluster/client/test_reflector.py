@@ -114,7 +114,7 @@ async def test_survives_a_restart_of_the_api_server(server, watch, eventually):
     await eventually(lambda: reflector.synced)
     seen = reflector.seen
     await server.stop()
-    await eventually(lambda: "cannot be reached" in reflector.trouble)
+    await eventually(lambda: "cannot be reached" in reflector.last_error)
     assert reflector.synced
     assert reflector.seen - seen < 2
     server.objects[PATH]["research", "new"] = {"metadata": {"name": "new", "namespace": "research"}}
@@ -122,7 +122,7 @@ async def test_survives_a_restart_of_the_api_server(server, watch, eventually):
     server.oldest = server.version
     await server.start()
     await eventually(lambda: sink.names() == ["new"])
-    await eventually(lambda: reflector.trouble == "")
+    await eventually(lambda: reflector.last_error == "")
 
 
 async def test_a_kind_that_is_no_longer_there_is_not_believed_until_it_is_back(server, watch, eventually):
@@ -134,7 +134,7 @@ async def test_a_kind_that_is_no_longer_there_is_not_believed_until_it_is_back(s
     await eventually(lambda: reflector.seen == 0)
     assert sink.names() == ["one"]
     del server.refuse[PATH]
-    await eventually(lambda: reflector.seen > 0 and reflector.trouble == "")
+    await eventually(lambda: reflector.seen > 0 and reflector.last_error == "")
 
 
 @pytest.mark.parametrize(
@@ -204,11 +204,11 @@ async def test_a_silent_connection_ends(server, watch, eventually, monkeypatch):
     server.silent = True
     server.drop()
     begun = time.monotonic()
-    await eventually(lambda: reflector.trouble != "", seconds=8)
-    await eventually(lambda: "timed out" in reflector.trouble, seconds=8)
+    await eventually(lambda: reflector.last_error != "", seconds=8)
+    await eventually(lambda: "timed out" in reflector.last_error, seconds=8)
     assert time.monotonic() - begun < 8
     server.silent = False
-    await eventually(lambda: reflector.trouble == "", seconds=8)
+    await eventually(lambda: reflector.last_error == "", seconds=8)
 
 
 async def test_an_optional_kind_may_be_absent_and_come_and_go(server, watch, eventually):
@@ -229,7 +229,7 @@ async def test_an_optional_kind_may_be_absent_and_come_and_go(server, watch, eve
 async def test_another_kind_may_not(server, watch, eventually):
     server.refuse[PATH] = 404
     reflector, _ = watch()
-    await eventually(lambda: "no /api/v1" in reflector.trouble)
+    await eventually(lambda: "no /api/v1" in reflector.last_error)
     assert not reflector.synced
     del server.refuse[PATH]
     await eventually(lambda: reflector.synced)
@@ -238,7 +238,7 @@ async def test_another_kind_may_not(server, watch, eventually):
 async def test_a_refusal_is_told(server, watch, eventually):
     server.refuse[PATH] = 403
     reflector, _ = watch(replace(CLAIMS, optional=True))
-    await eventually(lambda: "no /api/v1/persistentvolumeclaims" in reflector.trouble)
+    await eventually(lambda: "no /api/v1/persistentvolumeclaims" in reflector.last_error)
     assert not reflector.synced
 
 

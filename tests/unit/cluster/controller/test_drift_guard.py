@@ -8,8 +8,8 @@ from webhook.api.crds import definitions
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.controller import drift_guard as module
 from webhook.cluster.controller.drift_guard import DEFINITIONS, DriftController
-from webhook.cluster.controller.progress import ControllerStats
 from webhook.cluster.controller.reconcile import Reconciler
+from webhook.cluster.controller.stats import ControllerStats
 from webhook.cluster.events import Events
 from webhook.core.kube.objects import key_of
 
@@ -78,23 +78,23 @@ class Bench:
 
 async def test_what_is_as_it_should_be_is_left_alone():
     bench = Bench()
-    await bench.guard.look()
+    await bench.guard.check()
     assert bench.api.requests == []
-    assert (bench.progress.drifted, bench.progress.drifted_definitions) == (0, 0)
+    assert (bench.stats.drifted, bench.stats.drifted_definitions) == (0, 0)
 
 
 async def test_a_changed_configuration_is_put_back_and_told_once():
     bench = Bench()
     bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
     for _ in range(3):
-        await bench.guard.look()
+        await bench.guard.check()
     assert bench.api.written() == [("PATCH", "weightlock")]
     (said,) = bench.api.told()
     assert said == (
-        "ValidatingWebhookConfiguration weightlock was changed: webhooks[0].failurePolicy is Ignore, should be Fail; "
-        "last written by kubectl-edit (Update) at 2026-11-02T10:00:00Z; put back"
+        "ValidatingWebhookConfiguration weightlock was modified: webhooks[0].failurePolicy is Ignore, expected Fail; "
+        "last writer: kubectl-edit (Update) at 2026-11-02T10:00:00Z; restored"
     )
-    assert (bench.progress.drifted, bench.progress.restored) == (1, 1)
+    assert (bench.stats.drifted, bench.stats.restored) == (1, 1)
 
 
 async def test_the_same_again_later_is_told_again():
@@ -102,10 +102,10 @@ async def test_the_same_again_later_is_told_again():
     for version in ("7", "9"):
         bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
         bench.show(version)
-        await bench.guard.look()
+        await bench.guard.check()
         bench.configuration["webhooks"][0]["failurePolicy"] = "Fail"
         bench.show("8")
-        await bench.guard.look()
+        await bench.guard.check()
     assert len(bench.api.told()) == 2
 
 
@@ -113,7 +113,7 @@ async def test_a_removed_configuration_is_made_anew():
     bench = Bench()
     bench.configuration["webhooks"] = []
     bench.show()
-    await bench.guard.look()
+    await bench.guard.check()
     assert bench.api.written() == [("POST", "validatingwebhookconfigurations")]
     assert "weightlock is missing; " in bench.api.told()[0]
 
@@ -122,7 +122,7 @@ async def test_a_changed_type_is_put_back_as_a_whole():
     bench = Bench()
     changed = bench.types["modelweights.weightlock.dev"]
     changed["spec"]["versions"][0]["served"] = False
-    await bench.guard.look()
+    await bench.guard.check()
     (method, path, patch), *_ = bench.api.requests
     assert (method, path.rpartition("/")[2]) == ("PATCH", "modelweights.weightlock.dev")
     assert [(step["op"], step["path"]) for step in patch] == [
@@ -130,7 +130,7 @@ async def test_a_changed_type_is_put_back_as_a_whole():
         ("replace", "/spec"),
     ]
     assert patch[1]["value"]["versions"][0]["served"] is True
-    assert bench.progress.restored_definitions == 1
+    assert bench.stats.restored_definitions == 1
 
 
 @pytest.mark.parametrize("deleted", [True, False], ids=["gone", "going"])
@@ -141,10 +141,10 @@ async def test_a_deleted_type_is_reported_and_never_made(deleted):
     else:
         bench.types["modelweights.weightlock.dev"]["metadata"]["deletionTimestamp"] = "2026-11-02T10:00:00Z"
     bench.show()
-    await bench.guard.look()
+    await bench.guard.check()
     assert bench.api.written() == []
-    assert "without them nothing would be protected" in bench.api.told()[0]
-    assert bench.progress.drifted_definitions == 1
+    assert "its objects were deleted with it" in bench.api.told()[0]
+    assert bench.stats.drifted_definitions == 1
 
 
 async def test_a_type_of_another_version_is_left_to_the_upgrade():
@@ -152,7 +152,7 @@ async def test_a_type_of_another_version_is_left_to_the_upgrade():
     changed = bench.types["modelweights.weightlock.dev"]
     changed["spec"]["names"]["categories"] = []
     changed["metadata"]["labels"] = {"app.kubernetes.io/version": "1.1.0"}
-    await bench.guard.look()
+    await bench.guard.check()
     assert bench.api.written() == []
     assert "it belongs to version 1.1.0, and this controller is 1.0.0" in bench.api.told()[0]
 
@@ -161,11 +161,11 @@ async def test_where_restoring_is_off_it_is_only_told():
     bench = Bench(restore=False, restore_definitions=False)
     bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
     bench.types["modelweights.weightlock.dev"]["spec"]["names"]["categories"] = []
-    await bench.guard.look()
+    await bench.guard.check()
     assert bench.api.written() == []
     assert [said.rpartition("; ")[2] for said in bench.api.told()] == [
-        "not put back: controller.restore is off",
-        "not put back: controller.restoreDefinitions is off",
+        "not restored: controller.restore is off",
+        "not restored: controller.restoreDefinitions is off",
     ]
 
 
@@ -173,24 +173,24 @@ async def test_what_the_api_server_refuses_is_told_and_tried_again_after_a_while
     bench = Bench()
     bench.types["modelweights.weightlock.dev"]["spec"]["names"]["categories"] = []
     bench.api.refusal = "PATCH"
-    await bench.guard.look()
-    await bench.guard.look()
+    await bench.guard.check()
+    await bench.guard.check()
     assert bench.api.written() == [("PATCH", "modelweights.weightlock.dev")]
-    assert bench.api.told()[0].endswith("not put back: the API server refused: that cannot be")
-    monkeypatch.setattr(module, "_AGAIN_SECONDS", 0.0)
+    assert bench.api.told()[0].endswith("not restored: the API server denied it: that cannot be")
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.0)
     bench.api.refusal = None
-    await bench.guard.look()
+    await bench.guard.check()
     assert len(bench.api.written()) == 2
-    assert bench.progress.restored_definitions == 1
+    assert bench.stats.restored_definitions == 1
 
 
 async def test_whoever_cannot_be_found_out_keeps_nothing_from_being_put_back():
     bench = Bench()
     bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
     bench.api.refusal = "get"
-    await bench.guard.look()
+    await bench.guard.check()
     assert bench.api.written() == [("PATCH", "weightlock")]
-    assert "the audit log of the API server knows" in bench.api.told()[0]
+    assert "see the API server audit log for the user" in bench.api.told()[0]
 
 
 def namespace(name, **labels):
@@ -199,10 +199,10 @@ def namespace(name, **labels):
 
 async def test_labels_that_protect_are_missed_and_others_are_not():
     bench, ours = Bench(), {"weightlock.dev/holds-weights": "true", "pool.weightlock.dev/x": "1"}
-    await bench.guard.look_at_labels([namespace("a", **ours, team="x"), namespace("b", **ours)])
-    await bench.guard.look_at_labels([namespace("a", **{"weightlock.dev/holds-weights": "true"})])
+    await bench.guard.check_labels([namespace("a", **ours, team="x"), namespace("b", **ours)])
+    await bench.guard.check_labels([namespace("a", **{"weightlock.dev/holds-weights": "true"})])
     assert [said.partition(";")[0] for said in bench.api.told()] == [
-        "Namespace a lost or got otherwise pool.weightlock.dev/x"
+        "Namespace a protection label pool.weightlock.dev/x removed or changed"
     ]
-    assert bench.progress.labels_changed == 1
+    assert bench.stats.labels_changed == 1
     assert bench.api.written() == []

@@ -57,7 +57,7 @@ def test_empty_secrets_are_filled_once():
     public = load_pem_public_key(files["signing.pub"])
     assert public.public_bytes_raw() == signer.key.public_key().public_bytes_raw()
     assert len(store.secrets["challenge"]["key"]) == 32
-    assert asyncio.run(found.look())
+    assert asyncio.run(found.check())
     assert store.writes == ["signing", "challenge"]
 
 
@@ -83,14 +83,14 @@ def test_of_two_that_come_at_once_both_work_with_the_same_key(monkeypatch):
 
 
 def test_what_was_lost_is_put_back_as_it_was(monkeypatch):
-    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_CHECK_SECONDS", 0.01)
     store = Store(signing={}, challenge={})
     found = keys(store)
 
     async def lose():
         await found.filled()
         before = {name: dict(files) for name, files in store.secrets.items()}
-        keeping = asyncio.create_task(found.keep())
+        keeping = asyncio.create_task(found.watch())
         del store.secrets["signing"]
         await asyncio.sleep(0.05)
         store.secrets |= {"signing": {}, "challenge": {}}
@@ -116,7 +116,7 @@ def test_what_is_in_the_way_is_said_once_and_without_any_key(caplog, secrets, sa
     store = Store(**secrets)
     found = keys(store)
     for _ in range(2):
-        assert not asyncio.run(found.look())
+        assert not asyncio.run(found.check())
     (record,) = caplog.records
     assert said in record.fields["why"]
     assert "half" not in str(record.__dict__)

@@ -39,7 +39,7 @@ async def receiver():
 async def sent(receivers, got, count):
     notifier = Notifier(receivers, pause=0.01)
     task = asyncio.create_task(notifier.run())
-    notifier.tell(NEWS)
+    notifier.send(NEWS)
     async with asyncio.timeout(5):
         while len(got) < count:  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.01)
@@ -85,8 +85,8 @@ async def test_nothing_waits_for_ever(monkeypatch):
     monkeypatch.setattr(notify, "_WAITING", 2)
     notifier = Notifier([Receiver(name="a", url="http://127.0.0.1:1/")])
     for _ in range(9):
-        notifier.tell(NEWS)
+        notifier.send(NEWS)
     assert notifier._queue.qsize() == 2
     nobody = Notifier([])
-    nobody.tell(NEWS)
+    nobody.send(NEWS)
     assert nobody._queue.empty()

@@ -63,9 +63,9 @@ def kept():
 def looked(monkeypatch):
     """The names of the pods that facts were gathered of."""
     names = []
-    real = module._look
+    real = module._evaluate
     monkeypatch.setattr(
-        module, "_look", lambda pod, world: names.append(pod["metadata"]["name"]) or real(pod, world)
+        module, "_evaluate", lambda pod, world: names.append(pod["metadata"]["name"]) or real(pod, world)
     )
     return names
 
@@ -80,42 +80,42 @@ def test_only_running_pods_with_the_sidecar_are_kept_and_read(kept):
         kept.put(document)
     assert {key.name for key in kept.objects} == {"train", "going"}
     holders, world = PodsWithWeights(kept), snapshot(model(), CLAIM)
-    (holder,) = holders.look(world)
+    (holder,) = holders.evaluate(world)
     assert (holder.name, holder.account, holder.models) == ("train", "default", ("atlas",))
     kept.put(pod(phase="Failed"))
-    assert holders.look(world) == []
+    assert holders.evaluate(world) == []
 
 
 def test_a_pod_that_makes_no_sense_is_nobodys(kept):
     odd = pod()
     odd["spec"]["volumes"] = "none"
     kept.put(odd)
-    assert PodsWithWeights(kept).look(snapshot(model())) == []
+    assert PodsWithWeights(kept).evaluate(snapshot(model())) == []
 
 
-def test_a_pod_that_came_or_changed_is_looked_at_in_the_same_round(kept, looked):
+def test_a_pod_that_came_or_changed_is_evaluated_at_in_the_same_round(kept, looked):
     holders, world = PodsWithWeights(kept, again=0), snapshot(model(), CLAIM)
     kept.put(pod("a"))
-    assert [holder.name for holder in holders.look(world)] == ["a"]
-    assert [holder.name for holder in holders.look(world)] == ["a"]
+    assert [holder.name for holder in holders.evaluate(world)] == ["a"]
+    assert [holder.name for holder in holders.evaluate(world)] == ["a"]
     assert looked == ["a"]
     kept.put(pod("a", annotations={"weightlock.dev/access-ended": "x"}))
     kept.put(pod("b"))
-    assert [(holder.name, holder.marked) for holder in holders.look(world)] == [("a", "x"), ("b", "")]
+    assert [(holder.name, holder.marked) for holder in holders.evaluate(world)] == [("a", "x"), ("b", "")]
     assert looked == ["a", "a", "b"]
 
 
-def test_every_pod_is_looked_at_again_so_many_a_round(kept, looked):
+def test_every_pod_is_evaluated_at_again_so_many_a_round(kept, looked):
     names = [f"p{number}" for number in range(5)]
     for name in names:
         kept.put(pod(name))
     holders, world = PodsWithWeights(kept, again=2), snapshot(model(), CLAIM)
-    holders.look(world)
+    holders.evaluate(world)
     assert looked == names
     rounds = []
     for _ in range(5):
         looked.clear()
-        holders.look(world)
+        holders.evaluate(world)
         rounds.append(list(looked))
     assert {len(each) for each in rounds} == {2}
     assert sorted(name for each in rounds for name in each) == sorted(names * 2)
@@ -125,21 +125,21 @@ def test_weights_that_are_declared_later_are_found(kept):
     for number in range(5):
         kept.put(pod(f"p{number}"))
     holders = PodsWithWeights(kept, again=2)
-    assert holders.look(snapshot(CLAIM)) == []
+    assert holders.evaluate(snapshot(CLAIM)) == []
     world = snapshot(model(), CLAIM)
-    assert [len(holders.look(world)) for _ in range(3)] == [2, 4, 5]
+    assert [len(holders.evaluate(world)) for _ in range(3)] == [2, 4, 5]
 
 
 def test_pods_that_are_gone_are_forgotten(kept):
     holders, world = PodsWithWeights(kept, again=1), snapshot(model(), CLAIM)
     for number in range(3):
         kept.put(pod(f"p{number}"))
-    holders.look(world)
+    holders.evaluate(world)
     for number in range(3):
         kept.remove(ObjectKey("Pod", "research", f"p{number}"))
-    assert holders.look(world) == []
+    assert holders.evaluate(world) == []
     # One that comes back under its name before it was forgotten is there once.
     kept.put(pod("p2"))
     for _ in range(4):
-        assert len(holders.look(world)) == 1
-    assert len(holders._looked) == len(holders._queue) == 1
+        assert len(holders.evaluate(world)) == 1
+    assert len(holders._evaluated) == len(holders._queue) == 1

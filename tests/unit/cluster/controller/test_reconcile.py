@@ -1,31 +1,34 @@
-"""The controller's steps, against an API server that only notes what it is told."""
+"""The steps of the controller's reconcile, against an API server that records the requests."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from webhook.api.access import AccessRequest
 from webhook.api.config import Settings
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.controller import reconcile as module
-from webhook.cluster.controller.reconcile import Reconciler
+from webhook.cluster.controller.reconcile import Reconciler, View
 from webhook.cluster.controller.watches import CONFIGURATIONS
 from webhook.cluster.events import Events
 from webhook.core.access import Signer, Verifier
 from webhook.core.access.expiry import PodWithWeights
+from webhook.core.access.signing import StampKey
 from webhook.core.admission.snapshot import REQUESTS, SnapshotBuilder
-from webhook.core.integrity.protection import Protection
+from webhook.core.integrity.arrivals import Arrivals
+from webhook.core.integrity.history import WebhookIntegrity
 from webhook.core.kube.time import format_time
 
 NOW = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 SIGNER = Signer(Ed25519PrivateKey.generate())
 VERIFIER = Verifier.of([SIGNER.key.public_key()])
-GUARDED = Protection(version=10, since=NOW - timedelta(hours=5))
+INTACT = WebhookIntegrity(revision=10, since=100.0, settling=30.0)
 API = "weightlock.dev/v1alpha1"
 
 
 class Noting:
-    """Notes every request; ``refusals`` maps a method to the status it is refused with."""
+    """Records every request; ``refusals`` maps a method to the status of its denial."""
 
     def __init__(self):
         self.requests, self.refusals = [], {}
@@ -81,9 +84,26 @@ def steps(api, signer=SIGNER):
     return Reconciler(api, Events(api), signer)
 
 
-async def test_what_admission_stamped_is_signed_and_the_signature_holds(api):
+def view(*documents, verifier=VERIFIER):
+    return View.of(snapshot(*documents, verifier=verifier))
+
+
+def arrived(*documents, at=150.0):
+    arrivals = Arrivals()
+    for document in documents:
+        arrivals.added(document, at)
+    return arrivals
+
+
+def decided(api, document, *, arrivals=None, integrity=INTACT, signer=SIGNER, verifier=VERIFIER):
+    uids = {document["metadata"]["uid"]}
+    arrivals = arrived(document) if arrivals is None else arrivals
+    return steps(api, signer).decide(view(document, verifier=verifier), arrivals, integrity, uids)
+
+
+async def test_an_object_that_arrived_through_admission_is_signed(api):
     document = request()
-    assert await steps(api).sign(snapshot(document), GUARDED) == {"uid-r"}
+    await steps(api).apply(decided(api, document))
     ((method, path, patch),) = api.requests
     assert (method, path) == ("PATCH", f"/apis/{API}/accessrequests/r")
     assert patch[0] == {"op": "test", "path": "/metadata/resourceVersion", "value": "20"}
@@ -91,53 +111,112 @@ async def test_what_admission_stamped_is_signed_and_the_signature_holds(api):
     assert snapshot(model(), signed).access.problems == ()
 
 
-NEVER = {
-    "written before the webhooks were put back": request(version="10"),
-    "written while they settled": request(minutes=60 * 6),
-    "refused before": request(status={"state": "Invalid"}),
-    "never stamped": request(stamped=False),
-    "stamped at another time": {
-        **request(),
-        "metadata": {**request()["metadata"], "creationTimestamp": "2026-11-02T11:30:00Z"},
-    },
+AT_ANOTHER_TIME = {**request()["metadata"], "creationTimestamp": "2026-11-02T11:30:00Z"}
+REJECTED = {
+    "before the configurations were intact": (request(version="10"), "before the webhook configurations"),
+    "never stamped": (request(stamped=False), "stampedAt"),
+    "stamped at another time": (
+        {**request(), "metadata": AT_ANOTHER_TIME},
+        "creationTimestamp does not match",
+    ),
 }
 
 
-@pytest.mark.parametrize("document", NEVER.values(), ids=NEVER.keys())
-async def test_what_may_not_have_come_through_admission_is_never_signed(api, document):
-    assert await steps(api).sign(snapshot(document), GUARDED) == set()
-    assert api.requests == []
+@pytest.mark.parametrize(("document", "reason"), REJECTED.values(), ids=REJECTED.keys())
+def test_an_object_that_may_have_bypassed_admission_is_rejected_with_a_fix(api, document, reason):
+    (decision,) = decided(api, document)
+    assert decision.patch == ()
+    assert reason in decision.reason
+    assert decision.reason.endswith(": request access again")
 
 
-async def test_without_a_key_or_without_intact_webhooks_nothing_is_signed(api):
-    assert await steps(api, None).sign(snapshot(request()), GUARDED) == set()
-    assert await steps(api).sign(snapshot(request()), Protection(faults=("changed",))) == set()
-    assert await steps(api).sign(snapshot(request(), verifier=None), GUARDED) == set()
+def test_an_object_that_this_process_did_not_see_arrive_is_rejected(api):
+    (decision,) = decided(api, request(), arrivals=Arrivals())
+    assert "did not observe its creation" in decision.reason
 
 
-async def test_what_counts_for_nothing_is_said_once_and_marked(api):
-    world = snapshot(model(), request())
+def test_an_object_that_changed_since_its_arrival_is_rejected(api):
+    arrivals = arrived(request(version="20"))
+    (decision,) = decided(api, request(version="21"), arrivals=arrivals)
+    assert "it changed since" in decision.reason
+
+
+def test_an_object_that_arrived_while_the_configurations_settled_is_rejected_and_says_when_to_retry(api):
+    (decision,) = decided(api, request(), arrivals=arrived(request(), at=129.9))
+    assert "too soon after a change" in decision.reason
+    assert INTACT.remaining(129.9) == pytest.approx(0.1)
+    assert decided(api, request(), arrivals=arrived(request(), at=130.0))[0].patch
+
+
+async def test_a_rejection_is_reported_once_with_the_time_to_retry(api):
     doing = steps(api)
-    await doing.refuse(world, set())
-    await doing.refuse(world, set())
+    decisions = decided(api, request(), arrivals=Arrivals())
+    await doing.apply(decisions, retry_seconds=12.2)
+    await doing.apply(decisions, retry_seconds=12.2)
+    (event,) = [body for method, body in api.to("/events")]
+    assert (event["reason"], event["type"]) == ("Ignored", "Warning")
+    status = api.to("/status")[0][1]["status"]
+    assert (status["state"], status["retryAfterSeconds"]) == ("Invalid", 13)
+
+
+def test_an_object_that_is_being_deleted_is_neither_signed_nor_rejected(api):
+    leaving = request()
+    leaving["metadata"] = {**leaving["metadata"], "deletionTimestamp": "2026-11-02T12:00:00Z"}
+    assert decided(api, leaving) == []
+    assert decided(api, leaving, arrivals=arrived(request())) == []
+
+
+def test_a_rejected_object_is_never_signed_later(api):
+    assert decided(api, request(status={"state": "Invalid"})) == []
+
+
+def test_without_a_key_or_without_intact_configurations_nothing_is_signed(api):
+    assert decided(api, request(), signer=None) == []
+    assert decided(api, request(), verifier=None) == []
+    (decision,) = decided(api, request(), integrity=WebhookIntegrity(faults=("V weightlock is missing",)))
+    assert "V weightlock is missing" in decision.reason
+
+
+def test_with_a_stamp_key_only_stamped_and_unmodified_objects_are_signed(api):
+    stamps = StampKey(b"k" * 32)
+    verifier = Verifier(VERIFIER.keys, stamps)
+    (decision,) = decided(api, request(), verifier=verifier)
+    assert "it has no stamp" in decision.reason
+    document = request()
+    typed = AccessRequest.model_validate(document)
+    document["spec"]["stamp"] = stamps.stamp(typed)
+    assert decided(api, document, verifier=verifier)[0].patch
+    document["spec"] = {**document["spec"], "duration": "5h"}
+    (decision,) = decided(api, document, verifier=verifier)
+    assert "another mutating webhook modified it" in decision.reason
+
+
+async def test_an_invalid_object_is_reported_once_and_gets_a_status(api):
+    forged = request()
+    forged["spec"]["signature"] = "0000:AAAA"
+    doing = steps(api)
+    await doing.report_invalid(view(model(), forged))
+    await doing.report_invalid(view(model(), forged))
     (event,) = [body for method, body in api.to("/events")]
     assert (event["reason"], event["type"], event["involvedObject"]["name"]) == ("Ignored", "Warning", "r")
     assert api.to("/status")[0][1]["status"]["state"] == "Invalid"
     before = len(api.requests)
-    await doing.refuse(world, {"uid-r"})
-    await doing.refuse(snapshot(model(), request(status={"state": "Invalid"})), set())
+    await doing.report_invalid(view(model(), {**forged, "status": {"state": "Invalid"}}))
+    await doing.report_invalid(view(model(), request()))
     assert len(api.requests) == before
+    await steps(api, None).report_invalid(view(model(), request()))
+    assert len(api.requests) > before
 
 
 async def test_a_status_is_written_when_it_is_another(api):
     world = snapshot(model(), request(status={"state": "Pending", "missing": {"a": 1}}), verifier=None)
-    await steps(api).tell(world, NOW)
+    await steps(api).write_statuses(View.of(world), NOW)
     ((_, body),) = api.to("/status")
     assert body["status"]["state"] == "Active"
     assert body["status"]["missing"] is None
     settled = {key: value for key, value in body["status"].items() if value is not None}
     api.requests.clear()
-    await steps(api).tell(snapshot(model(), request(status=settled), verifier=None), NOW)
+    await steps(api).write_statuses(view(model(), request(status=settled), verifier=None), NOW)
     assert api.requests == []
 
 
@@ -153,15 +232,15 @@ async def test_what_cannot_change_by_time_is_worked_out_once(api, monkeypatch):
     world = snapshot(model(), request(status=dict(status)), verifier=None)
     doing = steps(api)
     for _ in range(3):
-        await doing.tell(world, NOW)
+        await doing.write_statuses(View.of(world), NOW)
     assert (looked, api.requests) == (["r"], [])
     # Whoever writes another status finds it put right, and another index is read anew.
     document = next(iter(world.objects.each(REQUESTS)))
     world.objects.put({**document, "status": {"state": "Active"}})
-    await doing.tell(world, NOW)
+    await doing.write_statuses(View.of(world), NOW)
     assert [body["status"]["state"] for _, body in api.to("/status")] == ["Expired"]
     looked.clear()
-    await doing.tell(snapshot(model(), request(status=dict(status)), verifier=None), NOW)
+    await doing.write_statuses(view(model(), request(status=dict(status)), verifier=None), NOW)
     assert looked == ["r"]
 
 
@@ -176,12 +255,12 @@ async def test_what_time_can_change_is_looked_at_each_round(api, monkeypatch):
     world = snapshot(model(), request(status={"state": "Active"}), verifier=None)
     doing = steps(api)
     for _ in range(3):
-        await doing.tell(world, NOW)
+        await doing.write_statuses(View.of(world), NOW)
     assert looked == ["r"] * 3
 
 
 async def test_an_unsigned_object_gets_no_status_before_it_is_decided_on(api):
-    await steps(api).tell(snapshot(model(), request()), NOW)
+    await steps(api).write_statuses(view(model(), request()), NOW)
     assert api.requests == []
 
 
@@ -194,13 +273,13 @@ def over(**access):
 
 async def test_a_wiped_pod_is_marked_once(api):
     doing = steps(api)
-    await doing.end(over(), [POD], NOW)
+    await doing.end_access(over(), [POD], NOW)
     ((_, patch),) = api.to("/pods/train")
     end = patch["metadata"]["annotations"]["weightlock.dev/access-ended"]
     assert (patch["metadata"]["uid"], end) == ("pod-uid", "2026-11-02T11:50:00Z")
     assert {body["involvedObject"]["kind"] for _, body in api.to("/events")} == {"Pod", "AccessRequest"}
     api.requests.clear()
-    await doing.end(
+    await doing.end_access(
         over(), [PodWithWeights("research", "train", "pod-uid", "trainer", ("atlas",), None, end)], NOW
     )
     assert api.requests == []
@@ -209,8 +288,8 @@ async def test_a_wiped_pod_is_marked_once(api):
 async def test_an_eviction_that_a_budget_refuses_becomes_a_deletion_after_a_while(api):
     api.refusals["POST"] = 429
     doing = Reconciler(api, Events(Noting()), None)
-    await doing.end(over(onExpiry="evict"), [POD], NOW)
-    await doing.end(over(onExpiry="evict"), [POD], NOW - timedelta(minutes=9))
+    await doing.end_access(over(onExpiry="evict"), [POD], NOW)
+    await doing.end_access(over(onExpiry="evict"), [POD], NOW - timedelta(minutes=9))
     evictions = api.to("/pods/train/eviction")
     assert [body["deleteOptions"]["preconditions"]["uid"] for _, body in evictions] == ["pod-uid", "pod-uid"]
     deletions = [body for method, path, body in api.requests if method == "DELETE"]
@@ -220,39 +299,55 @@ async def test_an_eviction_that_a_budget_refuses_becomes_a_deletion_after_a_whil
 async def test_an_eviction_refused_for_another_reason_is_an_error(api):
     api.refusals["POST"] = 403
     with pytest.raises(ApiError):
-        await Reconciler(api, Events(Noting()), None).end(over(onExpiry="evict"), [POD], NOW)
+        await Reconciler(api, Events(Noting()), None).end_access(over(onExpiry="evict"), [POD], NOW)
 
 
 @pytest.mark.parametrize("status", [404, 409, 422])
-async def test_what_changed_meanwhile_is_left_to_the_next_round(api, status):
+async def test_a_conflict_is_left_to_the_next_reconcile(api, status):
     api.refusals["PATCH"] = status
-    await steps(api).sign(snapshot(request()), GUARDED)
+    await steps(api).apply(decided(api, request()))
     api.refusals["PATCH"] = 500
     with pytest.raises(ApiError):
-        await steps(api).sign(snapshot(request()), GUARDED)
+        await steps(api).apply(decided(api, request()))
 
 
 async def test_people_are_warned_once_for_each_threshold(api):
     doing = steps(api)
     world = snapshot(model(), request(minutes=60 * 4 - 20), verifier=None)
     for minutes in (0, 1, 16, 17):
-        await doing.end(world, [POD], NOW + timedelta(minutes=minutes))
+        await doing.end_access(world, [POD], NOW + timedelta(minutes=minutes))
     told = [body["message"] for _, body in api.to("/namespaces/research/events")]
     assert ["less than 30 minutes" in told[0], "less than 5 minutes" in told[1], len(told)] == [True, True, 2]
 
 
-async def test_a_webhook_configuration_comes_back_with_the_bundle_that_others_keep_in_it(api):
-    wanted = {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": "weightlock", "labels": {"a": "b"}},
-        "webhooks": [{"name": "v", "failurePolicy": "Fail", "clientConfig": {"service": {"name": "s"}}}],
-    }
+HELM = {"meta.helm.sh/release-name": "weightlock", "meta.helm.sh/release-namespace": "weightlock-system"}
+EXPECTED = {
+    "apiVersion": "admissionregistration.k8s.io/v1",
+    "kind": "ValidatingWebhookConfiguration",
+    "metadata": {"name": "weightlock", "labels": {"a": "b"}, "annotations": HELM},
+    "webhooks": [{"name": "v", "failurePolicy": "Fail", "clientConfig": {"service": {"name": "s"}}}],
+}
+
+
+async def test_a_webhook_configuration_is_restored_with_the_bundle_of_another_manager(api):
     path = f"{CONFIGURATIONS[0].path()}/weightlock"
-    found = {"webhooks": [{"name": "v", "failurePolicy": "Ignore", "clientConfig": {"caBundle": "Zm9v"}}]}
-    await steps(api).restore(path, wanted, found)
-    await steps(api).restore(path, wanted, None)
-    await steps(api).restore(path, wanted, wanted)
-    (patched, created) = api.requests
-    assert patched[2]["webhooks"][0]["clientConfig"] == {"service": {"name": "s"}, "caBundle": "Zm9v"}
-    assert (created[0], created[1]) == ("POST", CONFIGURATIONS[0].path())
+    webhook = {"name": "v", "failurePolicy": "Ignore", "clientConfig": {"caBundle": "Zm9v"}}
+    await steps(api).restore(path, EXPECTED, {"metadata": {"annotations": HELM}, "webhooks": [webhook]})
+    assert not await steps(api).restore(path, EXPECTED, EXPECTED)
+    ((_, _, patch),) = api.requests
+    assert patch["webhooks"][0]["clientConfig"] == {"service": {"name": "s"}, "caBundle": "Zm9v"}
+    assert "metadata" not in patch
+
+
+async def test_a_deleted_configuration_comes_back_as_helm_installed_it(api):
+    await steps(api).restore(f"{CONFIGURATIONS[0].path()}/weightlock", EXPECTED, None)
+    ((method, path, body),) = api.requests
+    assert (method, path) == ("POST", CONFIGURATIONS[0].path())
+    assert body["metadata"] == EXPECTED["metadata"]
+
+
+async def test_helms_ownership_annotations_are_restored_and_other_metadata_is_not_compared(api):
+    path = f"{CONFIGURATIONS[0].path()}/weightlock"
+    owned = {**EXPECTED, "metadata": {"annotations": {"x": "y"}, "labels": {"a": "another"}}}
+    await steps(api).restore(path, EXPECTED, owned)
+    assert api.requests[0][2] == {"metadata": {"annotations": HELM}}

@@ -11,7 +11,7 @@ from webhook.api.config import Settings
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.controller.workload_rules import WorkloadRules
 from webhook.core.admission.snapshot import SnapshotBuilder
-from webhook.core.integrity.protection import protection
+from webhook.core.integrity.history import WebhookHistory
 from webhook.core.kube.objects import ObjectKey, key_of
 from webhook.core.workloads.schema import CRD
 
@@ -72,11 +72,9 @@ class OneObject:
 
 class Bench:
     def __init__(self, *, enabled=True):
-        self.api, self.continued = OneObject(), {}
+        self.api = OneObject()
         self.expected = {KEY: {**CONFIGURATION, "metadata": {"name": "weightlock"}}}
-        self.rules = WorkloadRules(
-            self.api, self.expected, {KEY: "/configuration"}, self.continued, enabled=enabled
-        )
+        self.rules = WorkloadRules(self.api, self.expected, {KEY: "/configuration"}, enabled=enabled)
         self.builder = SnapshotBuilder(Settings(), complete=False)
 
     async def reconcile(self):
@@ -103,16 +101,17 @@ async def test_rules_follow_the_crds():
     assert bench.api.appended == [("example.com", ["widgets"])]
 
 
-async def test_own_changes_do_not_interrupt_protection():
-    """An access request written between the chart's last change and the extension remains covered."""
+async def test_own_changes_do_not_interrupt_the_history():
     bench = Bench()
-    before = protection(bench.expected, {KEY: bench.api.document})
+    history = WebhookHistory(bench.expected, 30.0, separate_bundles=False)
+    history.listed(KEY.kind, {KEY: deepcopy(bench.api.document)}, 200, 1.0)
+    before = history.integrity(None)
     bench.builder.put(crd("Sandbox.agents.example.com", SANDBOX))
     await bench.reconcile()
-    bench.builder.put(crd("Widget.example.com", SANDBOX))
-    await bench.reconcile()
-    assert protection(bench.expected, {KEY: bench.api.document}, continued=bench.continued) == before
-    assert protection(bench.expected, {KEY: bench.api.document}).since > before.since
+    assert bench.api.patches == 1
+    history.put(KEY, deepcopy(bench.api.document), 50.0)
+    assert history.integrity(None) == before
+    assert before.faults == ()
 
 
 async def test_a_changed_base_is_left_to_the_drift_controller():

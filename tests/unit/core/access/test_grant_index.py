@@ -273,7 +273,7 @@ def test_a_new_status_or_label_changes_nothing_and_is_not_read_again(story, monk
             "metadata": request.metadata.model_copy(update={"resource_version": "9", "labels": {"a": "b"}}),
         }
     )
-    monkeypatch.setattr("webhook.core.access.parse.Parser.read", None)
+    monkeypatch.setattr("webhook.core.access.parse.Parser.parse", None)
     assert (
         index.with_changes([labelled, vote], remove=[("AccessRequest", "r1"), ("AccessApproval", "a1")])
         is index

@@ -47,7 +47,7 @@ def test_who_ended_it_and_why_it_cannot_be(story):
     index = GrantIndex.build([story.request()], [stop], [story.model()])
     assert request_status(index, "r1", {}, story.at(5))["by"] == "dave"
     invalid = GrantIndex.build([story.request(model="gone")], [], [])
-    assert "there is no ModelWeights" in request_status(invalid, "r1", {}, story.at(5))["reason"]
+    assert "does not exist" in request_status(invalid, "r1", {}, story.at(5))["reason"]
 
 
 def test_an_approval_is_admitted_or_ignored(story):

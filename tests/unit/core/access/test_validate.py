@@ -176,8 +176,8 @@ def test_the_refusal_names_who_may_approve(cluster, story):
     cluster.requests = [story.request()]
     problem = only(cluster.approve(groups=()))
     assert (problem.message, problem.fix) == (
-        "bob is no approver of model atlas",
-        "approvers are members of approvers, root-cat",
+        "bob is not an approver for model atlas",
+        "approvers: members of approvers, root-cat",
     )
 
 
@@ -222,7 +222,9 @@ def test_a_request_that_only_the_store_knows_yet_can_be_approved(cluster, story)
 
 def test_an_unsigned_request_is_told_from_one_that_does_not_exist(cluster, story):
     cluster.requests, cluster.verifier = [story.request()], VERIFIER
-    assert "it is not signed" in only(cluster.approve()).message
+    problem = only(cluster.approve())
+    assert "is not signed yet" in problem.message
+    assert problem.fix.startswith("retry in a few seconds")
 
 
 @pytest.mark.parametrize(
@@ -363,7 +365,9 @@ def test_waivers_follow_their_own_rules(cluster, story):
     ]
     cluster.requests = [story.request(waiver=waiver, duration="2h")]
     assert cluster.approve(groups=("sec",)) == ()
-    assert only(cluster.approve(groups=("approvers",))).message == "bob is no approver of waivers of WL201"
+    assert (
+        only(cluster.approve(groups=("approvers",))).message == "bob is not an approver for waivers of WL201"
+    )
 
 
 def test_breaking_the_glass_is_for_people_of_the_group(cluster, story):

@@ -264,7 +264,7 @@ def test_the_first_steps_come_in_this_order():
         steps.append(type(step).__name__)
         while actor.pending:
             actor.act()
-    assert steps == ["Create", "Tell", "Trust", "Note", "Issue", "Issue"]
+    assert steps == ["Create", "PublishCAs", "SetCABundle", "RecordState", "Issue", "Issue"]
 
 
 def test_nothing_is_done_while_nothing_is_due():

@@ -17,12 +17,12 @@ WANTED = {"name": "w", "rules": [{"resources": ["pods"]}], "timeoutSeconds": 10}
         (WANTED, None),
         ({**WANTED, "failurePolicy": "Fail", "objectSelector": {}}, None),
         ({**WANTED, "caBundle": "Zm9v"}, None),
-        ({**WANTED, "timeoutSeconds": 1}, "timeoutSeconds is 1, should be 10"),
-        ({**WANTED, "failurePolicy": "Ignore"}, "failurePolicy is Ignore, should not be there"),
-        ({**WANTED, "rules": []}, "rules is [], should be [{'resources': ['pods']}]"),
-        ({**WANTED, "rules": [{"resources": ["jobs"]}]}, "rules[0].resources[0] is jobs, should be pods"),
+        ({**WANTED, "timeoutSeconds": 1}, "timeoutSeconds is 1, expected 10"),
+        ({**WANTED, "failurePolicy": "Ignore"}, "failurePolicy is Ignore, expected none"),
+        ({**WANTED, "rules": []}, "rules is [], expected [{'resources': ['pods']}]"),
+        ({**WANTED, "rules": [{"resources": ["jobs"]}]}, "rules[0].resources[0] is jobs, expected pods"),
         ({"name": "w", "rules": WANTED["rules"]}, "timeoutSeconds is missing"),
-        ({**WANTED, "name": "x" * 100}, f"name is {'x' * 60}…, should be w"),
+        ({**WANTED, "name": "x" * 100}, f"name is {'x' * 60}…, expected w"),
         (None, " is missing"),
     ],
 )
@@ -38,7 +38,7 @@ def test_a_definition_that_was_loosened_deep_inside_is_found():
         schema = {**version["schema"]["openAPIV3Schema"], "x-kubernetes-preserve-unknown-fields": True}
         loosened = {**spec, "versions": [{**version, "schema": {"openAPIV3Schema": schema}}]}
         path = "versions[0].schema.openAPIV3Schema.x-kubernetes-preserve-unknown-fields"
-        assert difference(spec, loosened, DEFINITION_DEFAULTS) == f"{path} is True, should not be there"
+        assert difference(spec, loosened, DEFINITION_DEFAULTS) == f"{path} is True, expected none"
         hooked = {**spec, "conversion": {"strategy": "Webhook"}}
         assert difference(spec, hooked, DEFINITION_DEFAULTS).startswith("conversion is ")
 
@@ -55,7 +55,7 @@ def test_the_last_writer_is_the_one_of_the_latest_entry():
         "nonsense",
     ]
     writer = last_writer({"metadata": {"managedFields": entries}})
-    assert str(writer) == "kubectl-edit (Update of status) at 2026-11-02T10:00:00Z"
+    assert str(writer) == "kubectl-edit (Update on status) at 2026-11-02T10:00:00Z"
 
 
 def test_whoever_wrote_before_it_changed_did_not_change_it():

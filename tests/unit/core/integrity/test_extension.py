@@ -4,7 +4,7 @@ import pytest
 
 from webhook.core.integrity.drift import webhook_difference
 from webhook.core.integrity.extension import MAX_RULES, extended, extension, is_extension_rule
-from webhook.core.integrity.protection import same
+from webhook.core.integrity.protection import equal
 
 BASE = [
     {
@@ -51,7 +51,7 @@ def test_only_a_validating_configuration_is_extended():
 
 def test_appended_rules_are_not_drift():
     expected, live = configuration(BASE)["webhooks"], configuration([*BASE, RULE])["webhooks"]
-    assert same(expected, live)
+    assert equal(expected, live)
     assert webhook_difference(expected, live) is None
 
 
