@@ -1,4 +1,4 @@
-"""docs/loaders.md: its program opens a sealed directory without Weightlock, and its bindings are those that are sent."""
+"""docs/loaders.md: its program opens a sealed directory, and its bindings are those that Weightlock sends."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from webhook.keys.sealed.transfer import NoProgress
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
 
-import readerwheel  # noqa: E402 -- the path to it is set just above
+import readerwheel
 
 OPTIONAL = {"fsspec", "rich"}  # imported inside a function, with a message if they are missing
 
@@ -59,7 +59,9 @@ def test_the_wheel_reads_sealed_weights_in_an_environment_with_cryptography_only
         "    print(weights.read('config.json').decode(), 'orjson' in sys.modules, weightlock.__file__)\n"
     )
     python = tmp_path / "venv/bin/python"
-    done = subprocess.run([python, "-I", "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [python, "-I", "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
     content, orjson, file = done.stdout.split()
     assert (content, orjson) == ("{}", "False")
     assert file.startswith(str(tmp_path / "venv"))
