@@ -135,7 +135,9 @@ def test_a_webhook_configuration_that_was_tampered_with_stops_all_releases(
     ]
     if len(webhooks[0]["rules"]) == 1:
         changes[1] = {"rules": [{**webhooks[0]["rules"][0], "operations": ["DELETE"]}]}
-    guarded = f"keys are not released because webhook configurations are missing or modified: {kind} weightlock"
+    guarded = (
+        f"keys are not released because webhook configurations are missing or modified: {kind} weightlock"
+    )
     for change in changes:
         admin.patch(path, {"webhooks": [{**webhooks[0], **change}]}).ok()
         assert lab.refusal(token) == f"{guarded} was changed [WL328]"
