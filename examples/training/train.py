@@ -3,23 +3,14 @@
     python train.py /weights
 
 `/weights` is the mount of the sealed directory. The sidecar delivers the key. The script reads one tensor
-at a time, fits a last layer to random data, and prints the loss. It needs weightlock and numpy.
+at a time, fits a last layer to random data, and prints the loss. It needs weightlock-reader and numpy.
 """
 
 import argparse
 from pathlib import Path
 
 import numpy as np
-
-from webhook.keys.sealed.client import KEYS, Tensors, open_weights
-
-NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
-
-
-def tensor(tensors: Tensors, name: str) -> np.ndarray:
-    """One tensor, decrypted straight into memory of this process."""
-    dtype, shape = tensors.info(name)
-    return np.frombuffer(tensors.bytes(name), NUMPY_TYPES[dtype]).reshape(shape)
+import weightlock
 
 
 def fit(weight: np.ndarray, bias: np.ndarray, steps: int) -> list[float]:
@@ -37,20 +28,17 @@ def fit(weight: np.ndarray, bias: np.ndarray, steps: int) -> list[float]:
 
 
 def main() -> None:
-    """Read, train, tell."""
+    """Read, train and print the loss."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("weights", type=Path, help="the sealed directory")
     parser.add_argument("--file", default="model.safetensors")
     parser.add_argument("--layer", default="head", help="reads LAYER.weight and LAYER.bias")
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--keys", type=Path, default=KEYS, help="where the key sidecar delivers")
+    parser.add_argument("--keys", type=Path, default=weightlock.KEYS, help="directory of the delivered keys")
     options = parser.parse_args()
-    with (
-        open_weights(options.weights, keys=options.keys) as weights,
-        weights.safetensors(options.file) as tensors,
-    ):
-        print(f"{options.file}: {len(list(tensors))} tensors")
-        weight, bias = (tensor(tensors, f"{options.layer}.{part}") for part in ("weight", "bias"))
+    with weightlock.safe_open(options.weights / options.file, "np", keys=options.keys) as tensors:
+        print(f"{options.file}: {len(tensors.keys())} tensors")
+        weight, bias = (tensors.get_tensor(f"{options.layer}.{part}") for part in ("weight", "bias"))
     losses = fit(weight, bias, options.steps)
     print(f"loss {losses[0]:.4f} -> {losses[-1]:.4f} in {options.steps} steps")
 

@@ -178,7 +178,10 @@ def agent_of(lab: Lab, name: str) -> bool:
 def keeps_and_signs(release: Release, lab: Lab) -> None:
     """Controller and broker work under the rights the chart gave them: a grant is signed, a webhook put back."""
     eventually(lambda: release.controller_says("/readyz") == (200, "ready\n"), "the controller is ready")
-    for line in ("weightlock_controller_leader 1.0\n", "weightlock_controller_last_round_timestamp_seconds "):
+    for line in (
+        "weightlock_controller_leader 1.0\n",
+        "weightlock_controller_last_reconcile_timestamp_seconds ",
+    ):
         eventually(
             lambda line=line: f"\n{line}" in release.controller_says("/metrics")[1],  # type: ignore[misc]
             f"its metrics say {line}",

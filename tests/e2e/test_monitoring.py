@@ -43,7 +43,7 @@ EMPTY = {
 OF_OWN_CERTIFICATES = {
     "weightlock_certificates_issued_total",
     "weightlock_controller_certificate_expiry_timestamp_seconds",
-    "weightlock_controller_certificates_kept",
+    "weightlock_controller_certificates_healthy",
 }
 EMPTY_SELECTORS = {"apiserver_admission_webhook_fail_open_count", *OF_OWN_CERTIFICATES}
 

@@ -26,9 +26,9 @@ def served(weightlock: Weightlock) -> str:
 
 
 def worker(weightlock: Weightlock) -> int:
-    """The process that judges."""
-    (child,) = Path(f"/proc/{weightlock.pid}/task/{weightlock.pid}/children").read_text().split()
-    return int(child)
+    """The process that evaluates."""
+    children = Path(f"/proc/{weightlock.pid}/task/{weightlock.pid}/children").read_text().split()
+    return max(int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == "wl-worker")
 
 
 def test_the_certificate_changes_twice_under_load_and_not_one_admission_fails(
@@ -75,7 +75,7 @@ def test_a_worker_that_hangs_is_replaced(own_weightlock: Weightlock, namespace: 
         seconds=40,
     )
     assert worker(own_weightlock) != before
-    assert "ending a worker that hangs" in own_weightlock.logs()
+    assert "a worker does not respond; starting another" in own_weightlock.logs()
 
 
 def test_a_stop_in_order_loses_nothing_that_was_begun(own_weightlock: Weightlock, namespace: str) -> None:

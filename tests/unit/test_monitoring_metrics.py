@@ -26,18 +26,27 @@ TYPES = {CounterMetricFamily: "counter", GaugeMetricFamily: "gauge", HistogramMe
 EMPTY = SimpleNamespace(access=SimpleNamespace(active=lambda now: (), problems=()), problems=())
 SOURCE = SimpleNamespace(snapshot=lambda: EMPTY, age=lambda: 1.0, api=None)
 CERTIFICATE = SimpleNamespace(expiry=lambda: 1.9e9, usable=lambda: 1.0)
-GATE = SimpleNamespace(waiting=0, asking_now=0)
+QUEUE = SimpleNamespace(waiting=0, lookups=0)
+SAMPLES = {
+    "weightlock_connections_open": 1,
+    "weightlock_connections_silent": 0,
+    "weightlock_worker_memory_bytes": 1e8,
+}
 
 
 def webhook():
     metrics = AdmissionMetrics()
-    gauges.of_webhook(metrics, Config(), SOURCE, CERTIFICATE, GATE)
+    gauges.add_admission(metrics, Config(), SOURCE, QUEUE)
+    gauges.add_certificate(metrics, CERTIFICATE)
+    metrics.read_rejected = lambda: {"no_room": 0}
+    metrics.group(lambda: SAMPLES)
     return metrics
 
 
 def broker():
     metrics = BrokerMetrics()
-    gauges.of_server(metrics, Config(), SOURCE, CERTIFICATE)
+    gauges.add_snapshot(metrics, Config(), SOURCE)
+    gauges.add_certificate(metrics, CERTIFICATE)
     metrics.gauge("weightlock_key_requests_running", lambda: 0)
     return metrics
 
@@ -50,7 +59,7 @@ def controller():
     made.leader.leading = True
     made.stats.drifted = made.stats.drifted_definitions = 0
     made.stats.last_reconcile = made.scanner.last_complete = 1.7e9
-    return controller_metrics.readings(made)
+    return controller_metrics.metrics(made)
 
 
 PARTS = {"webhook": webhook, "broker": broker, "controller": controller}
@@ -140,6 +149,8 @@ def test_every_counter_and_gauge_of_ours_is_on_the_dashboard_or_in_an_alert():
     # Of use to whoever looks into one thing only.
     assert unseen == {
         "weightlock_certificates_issued_total",
+        "weightlock_connections_open",
+        "weightlock_connections_silent",
         "weightlock_controller_certificate_expiry_timestamp_seconds",
         "weightlock_key_requests_running",
         "weightlock_scan_last_complete_timestamp_seconds",

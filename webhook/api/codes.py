@@ -134,6 +134,7 @@ UNSAFE_DOCUMENT: Final = _reason("WL501", "Document that cannot be evaluated saf
 MALFORMED_OBJECT: Final = _reason("WL502", "Malformed object", Category.BASELINE)
 INVALID_MODELWEIGHTS: Final = _reason("WL503", "Invalid ModelWeights", Category.BASELINE)
 INVALID_POLICY: Final = _reason("WL504", "WeightPolicy that does not compile", Category.BASELINE)
+TOO_LARGE: Final = _reason("WL505", "Object too large to evaluate", Category.BASELINE)
 BASELINE_BESIDE_WEIGHTS: Final = _reason("WL511", "Beside weights: Pod Security baseline", Category.BASELINE)
 RESTRICTED_BESIDE_WEIGHTS: Final = _reason(
     "WL512", "Beside weights: Pod Security restricted", Category.BASELINE

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -52,6 +53,15 @@ def _command(text: str) -> str:
     return text
 
 
+def _cidr(text: str) -> str:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r:.80} is not a network; one looks like 10.0.0.0/24") from None
+    return text
+
+
+Cidr = Annotated[str, AfterValidator(_cidr)]
 Authorities = Annotated[str, AfterValidator(_authorities)]
 Command = Annotated[str, AfterValidator(_command)]
 TemplatePath = Annotated[str, AfterValidator(_template_path)]
@@ -353,6 +363,38 @@ class Tls(Schema):
     )
 
 
+class Callers(Schema):
+    """Who may query /validate and /mutate, besides callers with a certificate of `tls.clientCa`.
+
+    Without `tls.clientCa`, tokens and addresses, every client is answered, and each address is limited.
+    """
+
+    require_certificate: bool = Field(
+        default=True,
+        description="with tls.clientCa, reject callers without a certificate of it, unless another setting allows them",
+    )
+    token_configurations: list[Name] = Field(
+        default_factory=list,
+        max_length=8,
+        description="webhook configurations to which the API server's token is bound (KEP-6060, Kubernetes 1.37)",
+    )
+    token_audiences: list[Pattern] = Field(
+        default_factory=list,
+        max_length=8,
+        description="audiences of that token without the path, such as https://weightlock.weightlock-system.svc:443",
+    )
+    addresses: list[Cidr] = Field(
+        default_factory=list, max_length=64, description="networks of the API servers, in CIDR notation"
+    )
+    allow_unauthenticated: bool = Field(
+        default=False,
+        description="answer all other clients, too: any client that reaches the port can query who may do what",
+    )
+    requests_per_second: float = Field(
+        default=1000, gt=0, description="reviews of each address that is neither listed nor authenticated"
+    )
+
+
 class Signing(Schema):
     """Ed25519 keys, in PEM files, without which no access request or approval counts on a cluster."""
 
@@ -529,6 +571,7 @@ class Config(Schema):
         default=None, description="plain HTTP for metrics and health; off by default"
     )
     tls: Tls = Field(default_factory=Tls)
+    callers: Callers = Field(default_factory=Callers)
     signing: Signing = Field(default_factory=Signing)
     controller: Controller = Field(default_factory=Controller)
     reports: Reports = Field(default_factory=Reports)

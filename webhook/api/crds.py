@@ -33,6 +33,8 @@ _KEPT = (
     "minProperties",
     "pattern",
     "type",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
 )
 
 

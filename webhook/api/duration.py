@@ -22,9 +22,9 @@ class Duration(str):
 
     __slots__ = ()
 
-    def __new__(cls, text: str) -> Duration:  # noqa: D102 - the class says it
+    def __new__(cls, text: str) -> Duration:  # noqa: D102 - see the class
         if not text or not _SHAPE.fullmatch(text):
-            raise ValueError(f"{text!r:.40} is no duration: write it like 30m, 8h or 1h30m")
+            raise ValueError(f"{text!r:.40} is not a duration: use a form such as 30m, 8h or 1h30m")
         return super().__new__(cls, text)
 
     @property

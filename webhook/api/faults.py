@@ -1,4 +1,4 @@
-"""What is wrong with an object, in words: where, and what would be right; never what it held."""
+"""Validation errors in words: the field and the expected value. They must never contain the field's value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SHOWN = 3
 
 
 def faults(error: ValidationError) -> list[tuple[str, str]]:
-    """Each fault as (dotted place, what is expected there); the place of the object itself is ``object``."""
+    """Each error as (dotted field, expectation); the field of the object itself is ``object``."""
     return [
         (".".join(str(part) for part in item["loc"]) or "object", item["msg"].removeprefix("Value error, "))
         for item in error.errors(include_url=False, include_context=False, include_input=False)
@@ -19,7 +19,7 @@ def faults(error: ValidationError) -> list[tuple[str, str]]:
 
 
 def describe(error: ValidationError) -> str:
-    """The faults on one line, the first three of them."""
-    found = faults(error)
-    more = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
-    return "; ".join(f"{place}: {expected}" for place, expected in found[:_SHOWN]) + more
+    """The first three errors on one line."""
+    errors = faults(error)
+    more = f" (and {len(errors) - _SHOWN} more)" if len(errors) > _SHOWN else ""
+    return "; ".join(f"{place}: {expected}" for place, expected in errors[:_SHOWN]) + more

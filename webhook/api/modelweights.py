@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -10,6 +10,7 @@ from webhook.api.base import LabelSelector, Name, Pattern, Resource, Schema
 from webhook.api.duration import Duration
 
 Sensitivity = Literal["public", "internal", "restricted", "frontier"]
+Signer = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$", max_length=44)]
 
 
 class ClaimVolumes(Schema):
@@ -135,9 +136,29 @@ class AccessRules(Schema):
 class WrappedKey(Schema):
     """A data key, wrapped by a KMS."""
 
-    id: Name
+    id: str = Field(
+        pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._]{0,251}[A-Za-z0-9])?$",
+        max_length=253,
+        description="unique among the keys of this object, and a valid file name",
+    )
     kms: Pattern = Field(description="<provider>://<path>, such as vault://transit/atlas")
     wrapped: str = Field(max_length=65536, description="base64 of the KMS response")
+
+
+class ManifestPins(Schema):
+    """What a sealed directory's manifest must be. A reader of the weights cannot forge a manifest that meets a pin."""
+
+    digest: str = Field(
+        default="",
+        pattern=r"^(sha256:[0-9a-f]{64})?$",
+        max_length=71,
+        description="the only accepted manifest; `weightlock weights inspect` prints its digest",
+    )
+    signers: list[Signer] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Ed25519 public keys in base64; one of them must have signed the manifest",
+    )
 
 
 class Attestation(Schema):
@@ -156,12 +177,26 @@ class ModelWeightsSpec(Schema):
     owner: str = Field(default="", max_length=253)
     volumes: list[VolumeMatch] = Field(min_length=1, max_length=256)
     access: AccessRules = Field(default_factory=AccessRules)
-    keys: list[WrappedKey] = Field(default_factory=list, max_length=64)
+    keys: list[WrappedKey] = Field(
+        default_factory=list,
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"]},
+    )
     delivery: Literal["key", "plaintext"] = "key"
+    min_generation: int = Field(
+        default=0, ge=0, le=2**53 - 1, description="the oldest accepted generation of the sealed directory"
+    )
+    manifest: ManifestPins = Field(default_factory=ManifestPins)
     attestation: Attestation = Field(default_factory=Attestation)
     exclusive_devices: bool = Field(
         default=False, description="readers must not share their accelerators with other pods"
     )
+
+    @model_validator(mode="after")
+    def _unique_key_ids(self) -> Self:
+        if len({key.id for key in self.keys}) != len(self.keys):
+            raise ValueError("keys: each id must be unique")
+        return self
 
 
 class ModelWeights(Resource):

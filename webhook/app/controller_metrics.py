@@ -1,4 +1,4 @@
-"""What those who watch a controller read: its metrics by name, and whether it is ready."""
+"""The metrics and the readiness of a controller."""
 
 from __future__ import annotations
 
@@ -7,201 +7,185 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from webhook.server.http.health import Health, snapshot_check
-from webhook.server.metrics.endpoint import Reading, Readings
-from webhook.server.metrics.metrics import OWN_FAULT
+from webhook.server.metrics.registry import FAULTS_HELP, HELP, OWN_FAULT, Gauge, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from webhook.cluster.controller.run import Controller
     from webhook.cluster.controller.stats import ControllerStats
-    from webhook.server.metrics.endpoint import Value
+    from webhook.server.metrics.registry import Value
 
 
 def health(controller: Controller) -> Health:
-    """Ready once all is read, and while a leader's rounds end well."""
-    found = Health()
-    found.add(snapshot_check(controller.source))
-    found.add(controller.trouble)
-    return found
+    """Return the checks: all kinds were read, and a leader's reconcile loop succeeds."""
+    checks = Health()
+    checks.add(snapshot_check(controller.source))
+    checks.add(controller.trouble)
+    return checks
 
 
-def readings(controller: Controller) -> Readings:
-    """The metrics of a controller. A replica that waits has them too, with ``weightlock_controller_leader`` 0."""
-    progress, source = controller.stats, controller.source
-    return Readings(
+def metrics(controller: Controller) -> Registry:
+    """Return the metrics. A replica that is not the leader has them too, with ``weightlock_controller_leader`` 0."""
+    stats, source = controller.stats, controller.source
+    return Registry(
         "controller",
-        [
+        count_faults=False,
+        gauges=[
             *_seen_while_leading(controller),
-            Reading(
+            Gauge(
                 "weightlock_controller_leader",
-                "gauge",
-                "1 where this replica acts, 0 where it waits.",
+                "Whether this replica is the leader (1) or not (0).",
                 lambda: float(controller.leader.leading),
             ),
-            Reading(
-                "weightlock_controller_rounds",
-                "counter",
-                "Rounds of the controller's work, by result.",
-                lambda: {"ok": progress.reconciles, "failed": progress.failed_reconciles},
+            Gauge(
+                "weightlock_controller_reconcile",
+                "Total reconciles, by result.",
+                lambda: {"ok": stats.reconciles, "failed": stats.failed_reconciles},
                 "result",
+                kind="counter",
             ),
-            Reading(
-                "weightlock_controller_last_round_timestamp_seconds",
-                "gauge",
-                "When this replica last ended a round well, in Unix time; absent before its first.",
-                lambda: progress.last_reconcile,
+            Gauge(
+                "weightlock_controller_last_reconcile_timestamp_seconds",
+                "Time of this replica's last successful reconcile, in Unix seconds (absent before the first).",
+                lambda: stats.last_reconcile,
             ),
-            Reading(
+            Gauge(
                 "weightlock_webhook_configurations_restored",
-                "counter",
-                "Webhook configurations put back after they were changed or removed.",
-                lambda: progress.restored,
+                "Total webhook configurations restored after they were modified or deleted.",
+                lambda: stats.restored,
+                kind="counter",
             ),
-            Reading(
-                "weightlock_definitions_restored",
-                "counter",
-                "Types of weightlock.dev put back after they were changed.",
-                lambda: progress.restored_definitions,
+            Gauge(
+                "weightlock_crds_restored",
+                "Total CRDs of weightlock.dev restored after they were modified.",
+                lambda: stats.restored_definitions,
+                kind="counter",
             ),
-            Reading(
+            Gauge(
                 "weightlock_protection_labels_changed",
-                "counter",
-                "Namespaces that lost a protecting label of weightlock.dev, or got it otherwise.",
-                lambda: progress.labels_changed,
+                "Total namespaces whose protecting labels of weightlock.dev were changed.",
+                lambda: stats.labels_changed,
+                kind="counter",
             ),
-            Reading(
+            Gauge(
                 "weightlock_signatures",
-                "counter",
-                "Access requests and approvals signed on read-back.",
+                "Total access requests and approvals signed by the controller.",
                 lambda: controller.steps.signed,
+                kind="counter",
             ),
-            Reading(
+            Gauge(
                 "weightlock_access_objects_ignored",
-                "gauge",
-                "Access requests and approvals that count for nothing.",
+                HELP["weightlock_access_objects_ignored"],
                 lambda: len(source.snapshot().access.problems),
             ),
-            Reading(
+            Gauge(
                 "weightlock_grants_active",
-                "gauge",
-                "Grants that hold now.",
+                HELP["weightlock_grants_active"],
                 lambda: len(source.snapshot().access.active(datetime.now(UTC))),
             ),
-            Reading(
-                "weightlock_snapshot_age_seconds",
-                "gauge",
-                "Seconds since the snapshot was last known to be what the cluster holds.",
-                source.age,
-            ),
-            Reading(
+            Gauge("weightlock_snapshot_age_seconds", HELP["weightlock_snapshot_age_seconds"], source.age),
+            Gauge(
                 "weightlock_internal_errors",
-                "counter",
-                "Requests and tasks that failed through no fault of the caller, by code.",
-                lambda: {OWN_FAULT: progress.internal_errors},
+                FAULTS_HELP,
+                lambda: {OWN_FAULT: stats.internal_errors},
                 "code",
+                kind="counter",
             ),
         ],
     )
 
 
-def _seen_while_leading(controller: Controller) -> Iterator[Reading]:
-    """The gauges of what the acting replica sees. One that acts no longer would show for ever what it saw last, and is
-    silent; counters it shows on.
+def _seen_while_leading(controller: Controller) -> Iterator[Gauge]:
+    """Yield the metrics that only the leader knows.
+
+    A replica that is no longer the leader exposes the counters and no gauges: those would show its last state for ever.
     """
-    for reading in (*_of_guard(controller.stats), *_of_scan(controller), *_of_certificates(controller)):
-        if reading.kind == "counter":
-            yield reading
+    for gauge in (*_of_guard(controller.stats), *_of_scan(controller), *_of_certificates(controller)):
+        if gauge.kind == "counter":
+            yield gauge
         else:
-            yield reading._replace(read=partial(_if_leading, controller, reading))
+            yield gauge._replace(read=partial(_if_leading, controller, gauge))
 
 
-def _if_leading(controller: Controller, reading: Reading) -> Value:
-    return reading.read() if controller.leader.leading else None
+def _if_leading(controller: Controller, gauge: Gauge) -> Value:
+    return gauge.read() if controller.leader.leading else None
 
 
-def _of_guard(progress: ControllerStats) -> list[Reading]:
+def _of_guard(stats: ControllerStats) -> list[Gauge]:
     return [
-        Reading(
+        Gauge(
             "weightlock_webhook_configurations_drifted",
-            "gauge",
-            "Webhook configurations that are not as they should be, as the acting replica sees it.",
-            lambda: progress.drifted,
+            "Number of webhook configurations that have drifted (leader only).",
+            lambda: stats.drifted,
         ),
-        Reading(
-            "weightlock_definitions_drifted",
-            "gauge",
-            "Types of weightlock.dev that are not as they should be, as the acting replica sees it.",
-            lambda: progress.drifted_definitions,
+        Gauge(
+            "weightlock_crds_drifted",
+            "Number of CRDs of weightlock.dev that have drifted (leader only).",
+            lambda: stats.drifted_definitions,
         ),
     ]
 
 
-def _of_scan(controller: Controller) -> list[Reading]:
-    """The background scan; nothing where there is none."""
+def _of_scan(controller: Controller) -> list[Gauge]:
+    """Return the gauges of the background scan, if there is one."""
     scanner = controller.scanner
     if scanner is None:
         return []
     return [
-        Reading(
+        Gauge(
             "weightlock_scan_resources",
-            "counter",
-            "Running pods, and other objects, that the background scan judged.",
+            "Total pods and other objects that the background scan evaluated.",
             lambda: scanner.judged,
+            kind="counter",
         ),
-        Reading(
+        Gauge(
             "weightlock_scan_namespaces_waiting",
-            "gauge",
-            "Namespaces that the background scan has yet to judge, or to judge again.",
+            "Number of namespaces that wait for the background scan.",
             lambda: scanner.waiting,
         ),
-        Reading(
+        Gauge(
             "weightlock_scan_last_complete_timestamp_seconds",
-            "gauge",
-            "When no namespace was left waiting for the background scan, in Unix time; absent before that.",
+            "Time when the background scan last had no namespace waiting, in Unix seconds (absent before that).",
             lambda: scanner.last_complete,
         ),
-        Reading(
+        Gauge(
             "weightlock_report_results",
-            "gauge",
-            "Rules that what runs now breaks, by what the reports call the result.",
+            "Number of violations by running workloads, by report result.",
             lambda: scanner.total().outcomes,
             "result",
         ),
-        Reading(
+        Gauge(
             "weightlock_report_would_deny",
-            "gauge",
-            "What runs now and would be denied were this policy at Deny, which is at Audit or Warn.",
+            "Number of running workloads that this Audit or Warn policy would deny.",
             lambda: scanner.total().would_deny(),
             "policy",
         ),
     ]
 
 
-def _of_certificates(controller: Controller) -> list[Reading]:
-    """What is known of the certificates that the controller makes itself; nothing where somebody else does."""
+def _of_certificates(controller: Controller) -> list[Gauge]:
+    """Return the gauges of the certificates that the controller manages, if it does."""
     own = controller.certificates
     if own is None:
         return []
     return [
-        Reading(
+        Gauge(
             "weightlock_controller_certificate_expiry_timestamp_seconds",
-            "gauge",
-            "When the authority, or the certificate in a Secret, ends, in Unix time; as the acting replica sees it.",
+            "Time when the CA, or the certificate in a Secret, expires, in Unix seconds (leader only).",
             lambda: own.kept.expiries,
             "certificate",
         ),
-        Reading(
+        Gauge(
             "weightlock_certificates_issued",
-            "counter",
-            "Authorities and certificates made.",
+            "Total CAs and certificates issued.",
             lambda: own.kept.made,
             "certificate",
+            kind="counter",
         ),
-        Reading(
-            "weightlock_controller_certificates_kept",
-            "gauge",
-            "1 where the acting replica could look after the certificates at its last try; absent before its first.",
+        Gauge(
+            "weightlock_controller_certificates_healthy",
+            "Whether the leader could manage the certificates at its last attempt (absent before the first).",
             lambda: None if own.kept.known is None else float(not own.kept.trouble),
         ),
     ]

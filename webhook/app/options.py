@@ -1,4 +1,4 @@
-"""The options of ``weightlock serve``, as typed: light, so that the supervising process stays small."""
+"""The options of ``weightlock serve``, as typed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 EMBEDDED_LISTEN = "127.0.0.1:8443"
 
 
-class Given(NamedTuple):
-    """What was typed, and the text of the configuration file."""
+class ServeOptions(NamedTuple):
+    """The arguments, and the text of the configuration file."""
 
     config: Path | None
     text: bytes
-    embedded: Path | None
+    state_dir: Path | None
     policies: Path | None
     listen: str | None
     write_ca: Path | None

@@ -1,4 +1,7 @@
-"""What serves admission reviews: configuration, certificate, source. Loaded only in the process that judges."""
+"""Assembles the admission webhook: configuration, certificate, snapshot provider, and the processes that serve.
+
+Everything large is loaded once, in the process that supervises, and shared with the processes that it starts.
+"""
 
 from __future__ import annotations
 
@@ -17,67 +20,102 @@ from webhook.manifests.authorities import with_authorities
 from webhook.manifests.reader import ManifestError
 from webhook.manifests.shipped import shipped_policies
 from webhook.offline.provider import DirectoryProvider
+from webhook.server import logs
+from webhook.server.http.callers import TokenVerifier
 from webhook.server.http.listener import ListenError
-from webhook.server.run import serve
+from webhook.server.process.shared_memory import SLOTS
+from webhook.server.process.supervisor import Supervisor
+from webhook.server.run import Sockets, run_frontend, run_worker, serve
 from webhook.server.tls import self_signed
 from webhook.server.tracing import TracingUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from webhook.app.options import Given
-    from webhook.core.access import Verifier
+    from webhook.app.options import ServeOptions
+    from webhook.core.access import Signer
     from webhook.core.admission.provider import SnapshotProvider
-    from webhook.server.process.supervisor import Lifeline
-    from webhook.server.run import OpenSource
+    from webhook.server.process.supervisor import SupervisorPipe
+    from webhook.server.run import OpenProvider, Verifier, VerifyToken
+
+_BAD_INPUT = 2
+_EXPECTED_ERRORS = (UsageError, ListenError, ManifestError, TracingUnavailableError)
+# A worker that reports nothing for this share of the review timeout is killed; its reviews go to the next one.
+_HANG_SHARE = 0.4
+_LEAST_HANG_SECONDS = 2.5
 
 
-def work(given: Given, scratch: Path, lifeline: Lifeline | None) -> int:
-    """Serve until stopped; the exit code. ``scratch`` holds what all workers share. Bad input is told in one line."""
+def run(options: ServeOptions, scratch: Path) -> int:
+    """Serve until stopped; return the exit code. ``scratch`` is a directory that all processes share."""
     try:
-        _serve(given, scratch, lifeline)
-    except (UsageError, ListenError, ManifestError, TracingUnavailableError) as error:
+        return _run(options, scratch)
+    except _EXPECTED_ERRORS as error:
         print(f"weightlock serve: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return _BAD_INPUT
 
 
-def _serve(given: Given, scratch: Path, lifeline: Lifeline | None) -> None:
-    config = load_config(given)
+def _run(options: ServeOptions, scratch: Path) -> int:
+    config = load_config(options)
     if not config.tls.certificate:
-        config = _self_signed(config, given.write_ca, scratch)
-    elif given.write_ca is not None:
-        raise UsageError("--write-ca is for a self-signed certificate, but the configuration brings its own")
+        config = _self_signed(config, options.write_ca, scratch)
+    elif options.write_ca is not None:
+        raise UsageError("--write-ca requires a self-signed certificate, but the configuration names its own")
+    signer: Signer | None = None
+    verifier: Verifier | None = None
     if config.embedded:
-        source = _directory(config)
-        serve(config, lambda _: _embedded(source), lifeline=lifeline)
-        return
-    signer, verifier = load_signing(config.signing)
-    serve(config, _cluster(verifier), signer, lifeline)
+        open_provider = _offline(_directory(config))
+    else:
+        signer, open_provider = _cluster(config)
+        verifier = _token_verifier(config) if config.callers.token_configurations else None
+    if sys.platform == "win32" or not config.supervise:
+        serve(config, open_provider, signer, verifier)
+        return 0
+    logs.configure(config.log_level)
+    sockets = Sockets.bind(config)
+
+    def frontend(pipe: SupervisorPipe) -> int:
+        return _guarded(lambda: run_frontend(config, sockets, pipe))
+
+    def worker(pipe: SupervisorPipe) -> int:
+        return _guarded(lambda: run_worker(config, open_provider, pipe, signer, verifier))
+
+    hang_seconds = max(_LEAST_HANG_SECONDS, _HANG_SHARE * config.review_timeout_seconds)
+    return Supervisor(frontend, worker, sockets.each(), hang_seconds).run()
 
 
-def load_config(given: Given) -> Config:
-    """The configuration file with the flags over it. Raises `UsageError`."""
-    source = str(given.config or "arguments")
-    document = read_text(given.text, source)
-    if given.embedded is not None:
-        document["embedded"] = str(given.embedded)
+def _guarded(work: Callable[[], int]) -> int:
+    """Run the work of a child process; bad input is one line, and ends all processes."""
+    try:
+        return work()
+    except _EXPECTED_ERRORS as error:
+        print(f"weightlock serve: {error}", file=sys.stderr)
+        return _BAD_INPUT
+
+
+def load_config(options: ServeOptions) -> Config:
+    """Return the configuration file with the options applied. Raises `UsageError`."""
+    source = str(options.config or "arguments")
+    document = read_text(options.text, source)
+    if options.state_dir is not None:
+        document["embedded"] = str(options.state_dir)
         document.setdefault("listen", _address(EMBEDDED_LISTEN))
-        # Nobody withdraws an endpoint here, so there is nothing to wait for.
+        # There is no endpoint to withdraw, so there is nothing to wait for.
         document.setdefault("drainSeconds", 0)
-    if given.policies is not None:
-        document["policies"] = str(given.policies)
-    if given.listen is not None:
-        document["listen"] = _address(given.listen)
-    return _checked(parse_config(document, Config, source), given.config)
+    if options.policies is not None:
+        document["policies"] = str(options.policies)
+    if options.listen is not None:
+        document["listen"] = _address(options.listen)
+    return _checked(parse_config(document, Config, source), options.config)
 
 
 def _checked(config: Config, source: Path | None) -> Config:
-    """Raises `UsageError` for what no schema can say."""
+    """Return the configuration. Raises `UsageError` for faults that no schema can express."""
     if bool(config.tls.certificate) != bool(config.tls.key):
-        raise UsageError(f"{source}: tls.certificate and tls.key belong together")
+        raise UsageError(f"{source}: tls.certificate and tls.key must be set together")
     if not config.tls.certificate and not config.embedded:
-        raise UsageError(f"{source}: tls.certificate and tls.key are needed on a cluster")
+        raise UsageError(f"{source}: tls.certificate and tls.key are required on a cluster")
+    if config.callers.token_configurations and not config.callers.token_audiences:
+        raise UsageError(f"{source}: callers.tokenConfigurations requires callers.tokenAudiences")
     for directory in (config.embedded, config.policies):
         if directory and not Path(directory).is_dir():
             raise UsageError(f"{directory}: no such directory")
@@ -87,35 +125,27 @@ def _checked(config: Config, source: Path | None) -> Config:
 def _address(text: str) -> dict[str, Any]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{text}: write an address as HOST:PORT")
+        raise UsageError(f"{text}: not an address; use HOST:PORT")
     return {"host": host.strip("[]") or Listen().host, "port": int(port)}
 
 
 def _self_signed(config: Config, write_ca: Path | None, scratch: Path) -> Config:
-    """The configuration with a certificate made for it, the same for all workers; its files end with the parent."""
+    """Return the configuration with a certificate issued for it; its files are removed with the process."""
     certificate, key = scratch / "tls.crt", scratch / "tls.key"
-    if not key.exists():
-        _make_certificate(config, write_ca, certificate, key)
-    tls = Tls.model_validate({**config.tls.model_dump(), "certificate": str(certificate), "key": str(key)})
-    return config.model_copy(update={"tls": tls})
-
-
-def _make_certificate(config: Config, write_ca: Path | None, certificate: Path, key: Path) -> None:
     names = dict.fromkeys(
         ["localhost", "127.0.0.1", "::1", *_host_names(config.listen.host), *config.tls.server_names]
     )
-    made = self_signed.make(names)
-    certificate.write_bytes(made.certificate)
+    issued = self_signed.make(names)
+    certificate.write_bytes(issued.certificate)
     if write_ca is not None:
         try:
-            write_ca.write_bytes(made.authority)
+            write_ca.write_bytes(issued.authority)
         except OSError as error:
-            raise UsageError(f"{write_ca}: {error.strerror or error}") from None
-    # Last, and whole at once: where there is a key, everything is there.
-    unfinished = key.with_suffix(".new")
-    unfinished.touch(mode=0o600)
-    unfinished.write_bytes(made.key)
-    unfinished.replace(key)
+            raise UsageError(f"cannot write {write_ca}: {error.strerror or error}") from None
+    key.touch(mode=0o600)
+    key.write_bytes(issued.key)
+    tls = Tls.model_validate({**config.tls.model_dump(), "certificate": str(certificate), "key": str(key)})
+    return config.model_copy(update={"tls": tls})
 
 
 def _host_names(host: str) -> Sequence[str]:
@@ -133,23 +163,68 @@ def _directory(config: Config) -> DirectoryProvider:
     return DirectoryProvider([policies, Path(config.embedded)], with_authorities(config.settings))
 
 
-@asynccontextmanager
-async def _embedded(source: DirectoryProvider) -> AsyncIterator[SnapshotProvider]:
-    yield source
-
-
-def _cluster(verifier: Verifier) -> OpenSource:
-    """How to open a cluster. Imports the Kubernetes client, which is of no use embedded."""
-    from webhook.cluster.client.api import ClusterError  # noqa: PLC0415
-    from webhook.cluster.snapshot_provider import ClusterProvider  # noqa: PLC0415
-
+def _offline(provider: DirectoryProvider) -> OpenProvider:
     @asynccontextmanager
-    async def connect(config: Config) -> AsyncIterator[SnapshotProvider]:
-        async with AsyncExitStack() as stack:
-            try:
-                source = await stack.enter_async_context(ClusterProvider.connect(config, verifier=verifier))
-            except (ClusterError, ManifestError) as error:
-                raise UsageError(str(error)) from None
-            yield source
+    async def connect(_: Config, slot: int) -> AsyncIterator[SnapshotProvider]:
+        del slot
+        yield provider
 
     return connect
+
+
+def _cluster(config: Config) -> tuple[Signer | None, OpenProvider]:
+    """Return the signer, and how to connect to a cluster; the policies of files are compiled here, once."""
+    # The Kubernetes client is of no use without a cluster.
+    from webhook.cluster.client.api import ClusterError  # noqa: PLC0415
+    from webhook.cluster.handover import memory_files  # noqa: PLC0415
+    from webhook.cluster.snapshot_provider import ClusterProvider, Handover, prepare  # noqa: PLC0415
+
+    signer, keys = load_signing(config.signing)
+    prepared = prepare(config, keys)
+    files = memory_files(SLOTS) if config.supervise else []
+
+    @asynccontextmanager
+    async def connect(config: Config, slot: int) -> AsyncIterator[SnapshotProvider]:
+        handover = Handover(files, slot)
+        async with AsyncExitStack() as stack:
+            try:
+                connected = ClusterProvider.connect(
+                    config, verifier=keys, prepared=prepared, handover=handover
+                )
+                provider = await stack.enter_async_context(connected)
+            except (ClusterError, ManifestError) as error:
+                raise UsageError(str(error)) from None
+            yield provider
+
+    return signer, connect
+
+
+def _token_verifier(config: Config) -> Verifier:
+    """Return how a worker verifies the API server's token: by a TokenReview of the cluster that it watches."""
+    from webhook.cluster.client.api import ApiError, KubeApi  # noqa: PLC0415
+
+    callers = config.callers
+    audiences = {
+        f"/{phase}": [f"{base.rstrip('/')}/{phase}" for base in callers.token_audiences]
+        for phase in ("mutate", "validate")
+    }
+
+    def verifier(provider: SnapshotProvider) -> VerifyToken:
+        api: KubeApi = provider.api  # type: ignore[attr-defined] # the provider of a cluster has one
+
+        async def review(token: str, audience: str) -> Mapping[str, Any]:
+            body = {
+                "apiVersion": "authentication.k8s.io/v1",
+                "kind": "TokenReview",
+                "spec": {"token": token, "audiences": [audience]},
+            }
+            try:
+                answer = await api.request("POST", "/apis/authentication.k8s.io/v1/tokenreviews", body=body)
+            except ApiError:
+                return {}
+            status = answer.get("status")
+            return status if isinstance(status, dict) else {}
+
+        return TokenVerifier(review, callers.token_configurations, audiences).verify
+
+    return verifier

@@ -19,7 +19,7 @@ from webhook.core.kube.objects import key_of
 from webhook.manifests.reader import ManifestError, read_path
 from webhook.server import logs
 from webhook.server.http.listener import ListenError, bind
-from webhook.server.metrics.endpoint import watching
+from webhook.server.metrics.endpoint import metrics_endpoint
 
 if TYPE_CHECKING:
     import argparse
@@ -86,14 +86,15 @@ async def _control(
                 Controller.running(config, signer, verifier, expected)
             )
             if listening is not None:
-                health, readings = (
-                    controller_metrics.health(controller),
-                    controller_metrics.readings(controller),
-                )
                 address = await stack.enter_async_context(
-                    watching(listening, health, readings, controller.internal_error)
+                    metrics_endpoint(
+                        listening,
+                        controller_metrics.health(controller),
+                        controller_metrics.metrics(controller),
+                        controller.internal_error,
+                    )
                 )
-                log.info("watching", extra={"fields": {"address": address}})
+                log.info("serving metrics", extra={"fields": {"address": address}})
             await told.wait()
     except ClusterError as error:
         raise UsageError(str(error)) from None

@@ -1,4 +1,4 @@
-"""``weightlock-key``: sealed files for a script or a shell inside a pod, in plaintext on stdout and nowhere else."""
+"""``weightlock-key``: read sealed files in a script or a shell inside a pod, as plaintext on stdout only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.cli.progress import byte_size
-from webhook.keys.errors import BadInputError, KeysError
+from webhook.keys.errors import BadInputError, KeysError, StorageError, printable
 from webhook.keys.rawio import storage_error
 from webhook.keys.sealed.client import KEYS, open_weights
 
@@ -21,16 +21,18 @@ _CHUNK = 1 << 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it; the exit code: 0 good, 1 refused or failed, 2 bad input."""
+    """Run the command. Exit codes: 0 success, 1 rejected data or key, 2 bad input, 3 it could not complete."""
     parser = argparse.ArgumentParser(prog="weightlock-key", description=__doc__.splitlines()[0])
-    parser.add_argument("--keys", type=Path, default=KEYS, help=f"where the key sidecar delivers ({KEYS})")
-    parser.add_argument("--model", default="", help="refuse any other model")
-    parser.add_argument("--generation", type=int, default=0, help="refuse anything older (roll-back)")
+    parser.add_argument(
+        "--keys", type=Path, default=KEYS, help=f"directory of the delivered keys (default: {KEYS})"
+    )
+    parser.add_argument("--model", default="", help="reject any other model")
+    parser.add_argument("--generation", type=int, default=0, help="reject older generations (rollback)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    listing = commands.add_parser("list", help="the files of a sealed directory, authenticated")
-    listing.add_argument("sealed", type=Path, metavar="SEALED")
-    cat = commands.add_parser("cat", help="one file in plaintext on stdout")
-    cat.add_argument("sealed", type=Path, metavar="SEALED")
+    listing = commands.add_parser("list", help="list the files of a sealed directory, verified")
+    listing.add_argument("sealed", metavar="SEALED")
+    cat = commands.add_parser("cat", help="write the plaintext of one file to stdout")
+    cat.add_argument("sealed", metavar="SEALED")
     cat.add_argument("file", metavar="FILE")
     options = parser.parse_args(arguments)
     try:
@@ -40,19 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _list(weights) if options.command == "list" else _cat(weights, options.file)
     except KeysError as error:
         sys.stderr.write(f"weightlock-key: {error}\n")
-        return 2 if isinstance(error, BadInputError) else 1
+        return 2 if isinstance(error, BadInputError) else 3 if isinstance(error, StorageError) else 1
     except BrokenPipeError:
         sys.stderr.close()
         return 141
     except OSError as error:
         sys.stderr.write(f"weightlock-key: {storage_error(error, str(options.sealed))}\n")
-        return 1
+        return 3
     return 0
 
 
 def _list(weights: Weights) -> None:
     for path in weights.files:
-        sys.stdout.write(f"{byte_size(weights.size(path)):>10}  {path}\n")
+        sys.stdout.write(f"{byte_size(weights.size(path)):>10}  {printable(path)}\n")
     sys.stdout.flush()
 
 

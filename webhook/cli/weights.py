@@ -1,7 +1,7 @@
-"""``weightlock weights``: seal, unseal, inspect, rotate and verify directories of model weights.
+"""``weightlock weights``: seal, unseal, inspect, rotate, sign and verify directories of model weights.
 
-Thin: it reads arguments, calls `webhook.keys`, prints. Results go to stdout, progress and errors to stderr; no key
-material is ever printed.
+Thin: it parses arguments, calls `webhook.keys` and prints. Results go to stdout, progress and errors to stderr. It
+must never print key material, and it prints names from storage only in escaped form.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -19,77 +20,104 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from webhook.cli.progress import Bar, byte_size, duration
-from webhook.keys.errors import BadInputError, KeysError, KmsConfigError
+from webhook.cli.progress import ProgressBar, byte_size, duration
+from webhook.keys.errors import (
+    BadInputError,
+    KeysError,
+    KmsConfigError,
+    KmsUnavailableError,
+    StorageError,
+    printable,
+)
 from webhook.keys.rawio import make_directory, storage_error
 from webhook.keys.sealed import operations
 from webhook.keys.sealed.directory import read_manifest, require_manifest, unlisted
 from webhook.keys.sealed.operations import KeyService, Work
-from webhook.keys.sealed.unsealing import verify
+from webhook.keys.sealed.pins import Pins, public_key
+from webhook.keys.sealed.unsealing import select, verify
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from webhook.keys.sealed.manifest import Manifest
-    from webhook.keys.sealed.unsealing import Sealed
+    from webhook.keys.sealed.opening import Sealed
+    from webhook.keys.sealed.store import Store
     from webhook.keys.secret import Secret
 
-    _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it nowhere else
+    _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no public name
 
 Command = Callable[[argparse.Namespace], int]
 _KMS_HELP = (
-    "key management service, <provider>://<path>: local, vault, aws, gcp, azure or pkcs11 [WEIGHTLOCK_KMS] "
-    "(a local keyset below ~/.config/weightlock)"
+    "KMS, <provider>://<path>: local, vault, aws, gcp, azure or pkcs11 [WEIGHTLOCK_KMS] "
+    "(default: a local keyset below ~/.config/weightlock)"
 )
 
 
 def add_parser(subparsers: _Subparsers) -> None:
     """Add ``weights`` and its commands; each parsed namespace carries ``run(args) -> exit code``."""
-    weights = subparsers.add_parser("weights", help="seal, unseal, inspect, rotate and verify model weights")
+    weights = subparsers.add_parser(
+        "weights", help="seal, unseal, inspect, rotate, sign and verify model weights"
+    )
     commands = weights.add_subparsers(dest="weights_command", required=True, metavar="COMMAND")
 
     seal = _command(commands, "seal", _seal, "encrypt a directory of weights", key=False)
     seal.add_argument("source", type=Path, metavar="SOURCE", help="directory or file to encrypt")
-    seal.add_argument("directory", type=Path, metavar="SEALED", help="where the encrypted files go")
+    seal.add_argument("directory", type=Path, metavar="SEALED", help="directory for the encrypted files")
     seal.add_argument(
         "--model", required=True, help="name of the ModelWeights object; the files are bound to it"
     )
     seal.add_argument(
         "--key-id",
         default="",
-        help="name for the data key (today's date); with --update, the one it must have",
+        help="name for the data key (default: today's date); with --update, the required present name",
     )
-    seal.add_argument("--update", action="store_true", help="seal what changed as the next generation")
+    seal.add_argument("--update", action="store_true", help="seal the changes as the next generation")
+    _signing(seal)
 
     unseal = _command(commands, "unseal", _unseal, "decrypt a sealed directory", key=True)
-    unseal.add_argument("directory", type=Path, metavar="SEALED")
-    unseal.add_argument("destination", type=Path, metavar="DEST", help="where the plain files go")
+    unseal.add_argument("directory", metavar="SEALED", help="directory, or URL (https://, s3://)")
+    unseal.add_argument("destination", type=Path, metavar="DEST", help="directory for the plain files")
     unseal.add_argument(
-        "--only", action="append", default=[], metavar="GLOB", help="only matching paths; repeatable"
+        "--only", action="append", default=[], metavar="GLOB", help="only matching paths (repeatable)"
     )
     unseal.add_argument(
-        "--mode", type=_mode, default=0o600, help="permissions of the plain files, octal (600)"
+        "--mode", type=_mode, default=0o600, help="permissions of the plain files, octal (default: 600)"
     )
-    unseal.add_argument("--force", action="store_true", help="replace files that are in the way")
+    unseal.add_argument("--force", action="store_true", help="replace existing files")
 
     check = _command(commands, "verify", _verify, "check a sealed directory against its manifest", key=True)
-    check.add_argument("directory", type=Path, metavar="SEALED")
+    check.add_argument("directory", metavar="SEALED", help="directory, or URL (https://, s3://)")
     check.add_argument(
-        "--quick", action="store_true", help="check sizes, versions and names only, not every byte"
+        "--quick", action="store_true", help="check only sizes, versions and names, not every byte"
     )
 
     inspect = _command(
-        commands, "inspect", _inspect, "show what a sealed directory says it holds; no key", key=None
+        commands, "inspect", _inspect, "show the unverified manifest of a sealed directory", key=None
     )
     inspect.add_argument("directory", type=Path, metavar="SEALED")
 
-    rotate = _command(commands, "rotate", _rotate, "wrap the data key anew, or encrypt anew", key=False)
+    rotate = _command(commands, "rotate", _rotate, "wrap the data key again, or encrypt again", key=False)
     rotate.add_argument("directory", type=Path, metavar="SEALED")
     rotate.add_argument(
-        "--new-kms", default="", metavar="URL", help="service that wraps from now on (the same one)"
+        "--new-kms", default="", metavar="URL", help="KMS to wrap with (default: the present one)"
     )
     rotate.add_argument("--key-id", default="", help="new name for the data key")
-    rotate.add_argument("--reencrypt", action="store_true", help="fresh data key: encrypt every file anew")
+    rotate.add_argument("--reencrypt", action="store_true", help="encrypt every file under a new data key")
+    _signing(rotate)
+
+    sign = _command(commands, "sign", _sign, "sign the manifest of a sealed directory", key=True)
+    sign.add_argument("directory", type=Path, metavar="SEALED")
+    _signing(sign, required=True)
+
+
+def _signing(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    parser.add_argument(
+        "--signing-key",
+        type=Path,
+        metavar="FILE",
+        required=required,
+        help="Ed25519 private key in PEM form that signs the manifest",
+    )
 
 
 def _command(
@@ -107,16 +135,32 @@ def _command(
         return parser
     parser.add_argument("--kms", default=os.environ.get("WEIGHTLOCK_KMS", ""), metavar="URL", help=_KMS_HELP)
     parser.add_argument(
-        "--production", action="store_true", help="refuse a key service that is not for production"
+        "--production", action="store_true", help="reject a KMS configuration that is not for production"
     )
     parser.add_argument(
-        "--jobs", type=_jobs, default=min(os.cpu_count() or 1, 8), help="threads (one a core, at most 8)"
+        "--jobs",
+        type=_jobs,
+        default=min(os.cpu_count() or 1, 8),
+        help="number of threads (default: the number of cores, at most 8)",
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     if key:
-        parser.add_argument("--key-file", type=Path, help="the data key itself, as the key sidecar leaves it")
-        parser.add_argument("--model", default="", help="refuse any other model")
-        parser.add_argument("--generation", type=int, default=0, help="refuse anything older (roll-back)")
+        parser.add_argument(
+            "--key-file", type=Path, help="file with the data key, as the key sidecar delivers it"
+        )
+        parser.add_argument("--model", default="", help="reject any other model")
+        parser.add_argument("--generation", type=int, default=0, help="reject older generations (rollback)")
+        parser.add_argument(
+            "--signer",
+            type=_signer,
+            action="append",
+            default=[],
+            metavar="BASE64",
+            help="reject a manifest that none of these Ed25519 public keys signed (repeatable)",
+        )
+        parser.add_argument(
+            "--manifest-digest", default="", metavar="DIGEST", help="reject any other manifest"
+        )
     return parser
 
 
@@ -126,12 +170,14 @@ def _guarded(run: Command, args: argparse.Namespace) -> int:
             return run(args)
     except (BadInputError, KmsConfigError) as error:
         return _fail(str(error), 2)
+    except (StorageError, KmsUnavailableError) as error:
+        return _fail(str(error), 3)
     except KeysError as error:
         return _fail(str(error), 1)
     except OSError as error:
-        return _fail(str(storage_error(error, "")), 1)
+        return _fail(str(storage_error(error, "")), 3)
     except KeyboardInterrupt:
-        return _fail("interrupted; what is finished stays, run the same command again to go on", 1)
+        return _fail("interrupted: complete files stay, run the same command again to resume", 3)
 
 
 def _seal(args: argparse.Namespace) -> int:
@@ -140,21 +186,21 @@ def _seal(args: argparse.Namespace) -> int:
         manifest = operations.seal(
             args.source, args.directory, service, args.model, args.key_id, work, update=args.update
         )
-    _say_manifest(args, manifest, "sealed", time.monotonic() - started)
+    _print_manifest(args, manifest, "sealed", time.monotonic() - started, work)
     return 0
 
 
 def _unseal(args: argparse.Namespace) -> int:
     started = time.monotonic()
     with _opened(args) as sealed, _work(args) as work:
-        entries = sealed.select(args.only)
+        entries = select(sealed.manifest, args.only)
         operations.unseal(sealed, args.destination, args.only, work, mode=args.mode, replace=args.force)
     seconds, size = time.monotonic() - started, sum(entry.size for entry in entries)
     facts = {"model": sealed.manifest.model, "generation": sealed.manifest.generation, "files": len(entries)}
-    _say(
+    _print(
         args,
-        {**facts, "bytes": size, "seconds": round(seconds, 3)},
-        _sentence("unsealed", facts, size, seconds),
+        {**facts, "bytes": size, "seconds": round(seconds, 3), "notes": work.notes},
+        [_sentence("unsealed", facts, size, seconds), *work.notes],
     )
     return 0
 
@@ -166,119 +212,211 @@ def _verify(args: argparse.Namespace) -> int:
     manifest = sealed.manifest
     facts = {"model": manifest.model, "generation": manifest.generation, "files": len(manifest.files)}
     if faults:
-        text = "\n".join([*faults, f"{args.directory} is not sound: {_count(len(faults), 'fault')}"])
+        lines = [*faults, f"{args.directory} is not sound: {_count(len(faults), 'fault')}"]
     else:
         depth = "names, sizes and versions" if args.quick else "every byte"
-        text = (
-            f'{args.directory} is sound: model "{manifest.model}", generation {manifest.generation}, '
-            f"{_count(len(manifest.files), 'file')}, {byte_size(manifest.size)}; checked {depth}"
-        )
-    _say(args, {**facts, "bytes": manifest.size, "sound": not faults, "faults": faults}, text)
+        what = f'model "{manifest.model}", generation {manifest.generation}'
+        size = f"{_count(len(manifest.files), 'file')}, {byte_size(manifest.size)}"
+        lines = [f"{args.directory} is sound: {what}, {size}; checked {depth}"]
+    signer = {"digest": manifest.digest, "signer": manifest.signer}
+    _print(args, {**facts, **signer, "bytes": manifest.size, "sound": not faults, "faults": faults}, lines)
     return 1 if faults else 0
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    claims = require_manifest(args.directory).claims
-    extra = unlisted(args.directory, claims)
+    found = require_manifest(args.directory)
+    claims, entries = found.claims, list(found.entries())
+    extra = unlisted(args.directory, entries)
+    size = sum(entry.size for entry in entries)
     lines = [
         f"model       {claims.model}",
         f"generation  {claims.generation}, sealed {claims.created}",
         f"key         {claims.key.id}, wrapped by {claims.key.kms}",
-        f"files       {len(claims.files)}, {byte_size(claims.size)}",
-        *(f"  {byte_size(entry.size):>10}  {entry.path}" for entry in claims.files),
+        f"digest      {claims.digest}",
+        f"signer      {claims.signer or 'none'}",
+        f"files       {len(entries)}, {byte_size(size)}",
+        *(f"  {byte_size(entry.size):>10}  {entry.path}" for entry in entries),
         *(f"  not in the manifest: {name}" for name in extra),
-        "Shown as it stands there: only verify, with the key, tells whether it is genuine.",
+        "This manifest is not verified: run `weightlock weights verify` with the key.",
     ]
-    files = [{"path": entry.path, "size": entry.size, "digest": entry.digest} for entry in claims.files]
-    _say(
-        args,
-        {**_facts(claims), "created": claims.created, "entries": files, "unlisted": extra},
-        "\n".join(lines),
-    )
+    files = [{"path": entry.path, "size": entry.size, "digest": entry.digest} for entry in entries]
+    facts = {**_facts(claims), "files": len(entries), "bytes": size}
+    _print(args, {**facts, "created": claims.created, "entries": files, "unlisted": extra}, lines)
     return 0
 
 
 def _rotate(args: argparse.Namespace) -> int:
     old, started = _service(args), time.monotonic()
     new = KeyService(args.new_kms, production=args.production) if args.new_kms else old
-    if args.reencrypt:
-        with _work(args) as work:
+    with _work(args) as work:
+        if args.reencrypt:
             key_id = args.key_id or work.now[:10]
             manifest = operations.reencrypt(args.directory, old, new, key_id, work)
-        _say_manifest(args, manifest, "encrypted anew", time.monotonic() - started)
+        else:
+            manifest = operations.rewrap(args.directory, old, new, args.key_id, work)
+    if args.reencrypt:
+        _print_manifest(args, manifest, "encrypted again", time.monotonic() - started, work)
     else:
-        manifest = operations.rewrap(args.directory, old, new, args.key_id)
-        _say_manifest(args, manifest, "wrapped anew the key of", 0)
+        _print_manifest(args, manifest, "wrapped again the key of", 0, work)
+    return 0
+
+
+def _sign(args: argparse.Namespace) -> int:
+    signer = _signing_key(args)
+    if signer is None:
+        raise BadInputError("give --signing-key FILE")
+    with _key(args) as key:
+        manifest = operations.sign(args.directory, key, signer)
+    lines = [
+        _sentence("signed", _facts(manifest), manifest.size, 0),
+        "In the ModelWeights object:",
+        "  manifest:",
+        f"    signers: [{manifest.signer}]",
+    ]
+    _print(args, _facts(manifest), lines)
     return 0
 
 
 @contextlib.contextmanager
 def _opened(args: argparse.Namespace) -> Iterator[Sealed]:
-    key: KeyService | Secret = operations.read_key_file(args.key_file) if args.key_file else _service(args)
-    with operations.open_sealed(args.directory, key, model=args.model, generation=args.generation) as sealed:
+    pins = Pins(args.generation, args.manifest_digest, tuple(args.signer))
+    directory: Path | Store = Path(args.directory)
+    if "://" in str(args.directory):
+        from webhook.keys.sealed.remote import open_store  # noqa: PLC0415 - only URLs need it
+
+        directory = open_store(args.directory)
+    with (
+        contextlib.nullcontext() if isinstance(directory, Path) else contextlib.closing(directory),
+        _key(args) as key,
+        operations.open_sealed(directory, key, model=args.model, pins=pins) as sealed,
+    ):
         yield sealed
+
+
+@contextlib.contextmanager
+def _key(args: argparse.Namespace) -> Iterator[KeyService | Secret]:
+    if not args.key_file:
+        yield _service(args)
+        return
+    with operations.read_key_file(args.key_file) as key:
+        yield key
+
+
+def _signing_key(args: argparse.Namespace) -> Ed25519PrivateKey | None:
+    path = getattr(args, "signing_key", None)
+    if path is None:
+        return None
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise BadInputError(f"cannot read the signing key {path}: {error.strerror}") from None
+    except (ValueError, TypeError):
+        raise BadInputError(f"{path} is not an unencrypted private key in PEM form") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BadInputError(
+            f"{path} is not an Ed25519 key: create one with `openssl genpkey -algorithm ed25519`"
+        )
+    return key
 
 
 def _service(args: argparse.Namespace) -> KeyService:
     if args.kms:
         return KeyService(args.kms, production=args.production)
-    found = read_manifest(args.directory) if args.run_name == "seal" else require_manifest(args.directory)
+    directory = args.directory if "://" in str(args.directory) else Path(args.directory)
+    if isinstance(directory, str):
+        raise BadInputError("name the KMS with --kms URL or WEIGHTLOCK_KMS, or the key with --key-file")
+    present = read_manifest(directory) if args.run_name == "seal" else require_manifest(directory)
     path = _default_keyset()
-    url, named = f"local://{path}", "" if found is None else found.claims.key.kms
-    asked = "say which key management service to use: --kms URL, or WEIGHTLOCK_KMS"
+    url, named = f"local://{path}", "" if present is None else present.claims.key.kms
+    hint = "name the KMS with --kms URL or WEIGHTLOCK_KMS"
     if named not in {"", url}:
-        raise BadInputError(f"{asked}; the manifest names {named}: pass that if it is the one you trust")
+        raise BadInputError(f"{hint}: the manifest names {named}, so pass that if you trust it")
     if args.production:
-        raise BadInputError(f"{asked}; without one a local keyset is used, which production refuses")
-    sys.stderr.write(f"weightlock: no --kms, so the key service is {url}, a keyset in a file of yours\n")
-    if found is None:
+        raise BadInputError(f"{hint}: the default is a local keyset, which is not allowed in production")
+    sys.stderr.write(f"weightlock: no --kms, using the local keyset {url}\n")
+    if present is None:
         make_directory(path.parent, 0o700)
     return KeyService(url)
 
 
 def _default_keyset() -> Path:
-    """Where the keyset is kept that is used when no key service is named, by the XDG Base Directory Specification."""
+    """The path of the default keyset, by the XDG Base Directory Specification."""
     configured = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     try:
         home = configured if configured.is_absolute() else Path.home() / ".config"
     except RuntimeError:
-        raise BadInputError("no --kms, and no home directory to keep a keyset in: name a service") from None
+        raise BadInputError("there is no home directory for a local keyset: name a KMS with --kms") from None
     return home / "weightlock" / "keyset.json"
 
 
 @contextlib.contextmanager
 def _work(args: argparse.Namespace) -> Iterator[Work]:
     now = datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
-    with Bar(sys.stderr, quiet=args.quiet) as bar:
-        yield Work(args.jobs, bar, now)
+    signer = _signing_key(args)
+    with ProgressBar(sys.stderr, quiet=args.quiet) as bar, _interruptible(bar):
+        yield Work(args.jobs, bar, now, signer)
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does, so that it stops between segments and says how to go on."""
+    """Handle SIGTERM like Ctrl-C, so that a run stops between segments and prints how to resume."""
+    with _handled(_raise_interrupt, signal.SIGTERM):
+        yield
+
+
+@contextlib.contextmanager
+def _interruptible(bar: ProgressBar) -> Iterator[None]:
+    """Also tell the bar about a signal: the exception of a handler is lost if it hits a destructor or a callback."""
 
     def interrupt(_signal: int, _frame: object) -> None:
+        bar.interrupted = True
         raise KeyboardInterrupt
 
+    signals = [signal.SIGTERM]
+    # A shell lets background jobs ignore SIGINT, and then it must stay ignored.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signals.append(signal.SIGINT)
+    with _handled(interrupt, *signals):
+        yield
+
+
+def _raise_interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, object], None], *signals: signal.Signals) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
-def _say_manifest(args: argparse.Namespace, manifest: Manifest, verb: str, seconds: float) -> None:
+def _print_manifest(
+    args: argparse.Namespace, manifest: Manifest, verb: str, seconds: float, work: Work
+) -> None:
     facts = _facts(manifest)
     key = facts["key"]
-    text = (
-        f"{_sentence(verb, facts, manifest.size, seconds)}\n"
-        "In the ModelWeights object:\n"
-        f'  keys:\n  - id: "{key["id"]}"\n    kms: "{key["kms"]}"\n    wrapped: {key["wrapped"]}'
-    )
-    _say(args, facts, text)
+    lines = [
+        _sentence(verb, facts, manifest.size, seconds),
+        *work.notes,
+        "In the ModelWeights object:",
+        "  keys:",
+        f'  - id: "{key["id"]}"',
+        f'    kms: "{key["kms"]}"',
+        f"    wrapped: {key['wrapped']}",
+    ]
+    if manifest.signer:
+        lines += ["  manifest:", f"    signers: [{manifest.signer}]"]
+    _print(args, {**facts, "notes": work.notes}, lines)
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:
@@ -293,6 +431,8 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "files": len(manifest.files),
         "bytes": manifest.size,
         "key": key,
+        "digest": manifest.digest,
+        "signer": manifest.signer,
     }
 
 
@@ -307,27 +447,35 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _say(args: argparse.Namespace, document: dict[str, Any], text: str) -> None:
-    if args.output == "json":
-        text = orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+def _print(args: argparse.Namespace, document: dict[str, Any], lines: list[str]) -> None:
+    # JSON is ASCII here: names from storage must not reach a terminal unescaped.
+    text = json.dumps(document, indent=2) if args.output == "json" else "\n".join(map(printable, lines))
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def _fail(sentence: str, code: int) -> int:
-    sys.stderr.write(f"weightlock: {sentence}\n")
+    sys.stderr.write(f"weightlock: {printable(sentence)}\n")
     return code
 
 
 def _jobs(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 256:
-        raise argparse.ArgumentTypeError("between 1 and 256")
+        raise argparse.ArgumentTypeError("must be between 1 and 256")
     return number
 
 
 def _mode(text: str) -> int:
     mode = int(text, 8)
     if not 0o400 <= mode <= 0o777:
-        raise argparse.ArgumentTypeError("an octal mode such as 600 or 440")
+        raise argparse.ArgumentTypeError("must be an octal mode such as 600 or 440")
     return mode
+
+
+def _signer(text: str) -> str:
+    try:
+        public_key(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text

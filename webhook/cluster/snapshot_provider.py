@@ -12,13 +12,14 @@ import math
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.cluster.authorizer import Authorizer
 from webhook.cluster.client.api import ApiError, KubeApi
 from webhook.cluster.client.discovery import Discovery
 from webhook.cluster.client.kinds import HELD
 from webhook.cluster.client.reflector import Reflector, Timing
+from webhook.cluster.handover import Journal, replay
 from webhook.cluster.params import ParamWatches, scopes
 from webhook.core.admission.provider import FetchedData, NotReadyError
 from webhook.core.admission.snapshot import SnapshotBuilder
@@ -27,9 +28,9 @@ from webhook.manifests.authorities import AuthorityFile, with_authorities
 from webhook.manifests.reader import ManifestError, read_path
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from webhook.api.config import Config
+    from webhook.api.config import Config, Settings
     from webhook.cluster.client.reflector import WatchObserver
     from webhook.core.access.signing import Verifier
     from webhook.core.admission.provider import RequiredData
@@ -41,6 +42,28 @@ _FETCH_SECONDS = 5.0
 _AUTHORITIES_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
+
+
+class Handover(NamedTuple):
+    """The files in which workers leave their state, and the number of this worker's own."""
+
+    files: Sequence[tuple[int, int]]
+    own: int
+
+
+class Prepared(NamedTuple):
+    """A builder with the policies of files, compiled before there is a cluster; ``fixed`` are their keys."""
+
+    builder: SnapshotBuilder
+    fixed: frozenset[ObjectKey]
+    settings: Settings
+
+
+def prepare(config: Config, verifier: Verifier | None, *, authorities_later: bool = False) -> Prepared:
+    """Load and compile the policies of files. Raises `ManifestError`."""
+    settings = config.settings if authorities_later else with_authorities(config.settings)
+    builder = SnapshotBuilder(settings, complete=False, verifier=verifier)
+    return Prepared(builder, _load(config.policies, builder), settings)
 
 
 class ClusterProvider:
@@ -55,18 +78,17 @@ class ClusterProvider:
         timing: Timing | None = None,
         authorities_later: bool = False,
         observers: Mapping[str, WatchObserver] | None = None,
+        prepared: Prepared | None = None,
+        handover: Handover | None = None,
     ) -> None:
         self.api = api
         self._max_age = config.cluster.max_snapshot_age_seconds
-        settings = config.settings if authorities_later else with_authorities(config.settings)
-        self._authorities = AuthorityFile(settings.injection)
-        self._builder = SnapshotBuilder(settings, complete=False, verifier=verifier)
-        self._fixed = _load(config.policies, self._builder)
+        prepared = prepared or prepare(config, verifier, authorities_later=authorities_later)
+        self._authorities = AuthorityFile(prepared.settings.injection)
+        self._builder, self._fixed = prepared.builder, prepared.fixed
         self._timing = timing or Timing()
-        observers = observers or {}
-        self._reflectors = [
-            Reflector(api, kind, self, self._timing, observer=observers.get(kind.name)) for kind in HELD
-        ]
+        self._observers = observers or {}
+        self._reflectors = self._watches(handover)
         self._authorizer = Authorizer(api)
         self._discovery = Discovery(api)
         held = [kind.name for kind in HELD]
@@ -84,6 +106,8 @@ class ClusterProvider:
         timing: Timing | None = None,
         authorities_later: bool = False,
         observers: Mapping[str, WatchObserver] | None = None,
+        prepared: Prepared | None = None,
+        handover: Handover | None = None,
     ) -> AsyncIterator[ClusterProvider]:
         """Connect, and watch while the context is open.
 
@@ -102,6 +126,8 @@ class ClusterProvider:
                 timing=timing,
                 authorities_later=authorities_later,
                 observers=observers,
+                prepared=prepared,
+                handover=handover,
             )
             async with source.watching():
                 yield source
@@ -123,6 +149,26 @@ class ClusterProvider:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._params.close()
+
+    def _watches(self, handover: Handover | None) -> list[Reflector]:
+        """Return the watches; with a handover, continued from where the worker before this one was."""
+        if handover is None or not handover.files:
+            return [
+                Reflector(self.api, kind, self, self._timing, observer=self._observers.get(kind.name))
+                for kind in HELD
+            ]
+        names = [kind.name for kind in HELD]
+        states = replay(handover.files, names, time.monotonic())
+        journal = Journal(handover.files[handover.own], names)
+        watches = [Reflector(self.api, kind, self, self._timing, journal=journal) for kind in HELD]
+        for watch in watches:
+            state = states.get(watch.kind.name)
+            if state is not None and state.version:
+                watch.resume(state)
+        if states:
+            objects = sum(len(state.documents) for state in states.values())
+            log.info("continuing the watches of the worker before", extra={"fields": {"objects": objects}})
+        return watches
 
     def snapshot(self) -> Snapshot:
         """Return the state of the watches.

@@ -1,11 +1,14 @@
-"""What travels from broker to agent: the keys, encrypted to the agent's one-time public key with HPKE (RFC 9180).
+"""The encrypted keys between broker and agent, with HPKE (RFC 9180).
 
-DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM, base mode, one message a key pair. The info string binds nonce and
-model, so an answer cannot be used in place of another.
+DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM, base mode, one message for each key pair. The info string binds
+nonce, model and lease, so a response is never valid for another request, and a proxy cannot extend a lease. RFC 9180
+(section 8.1) allows application data in the info string as well as in the associated data; `cryptography` offers the
+former.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,35 +36,46 @@ class AgentKey:
 
     @classmethod
     def generate(cls) -> AgentKey:
-        """A fresh one."""
+        """Generate a new key pair."""
         return cls(X25519PrivateKey.generate())
 
     @property
     def public(self) -> bytes:
-        """The 32 bytes that go to the broker."""
+        """The 32 bytes that are sent to the broker."""
         return self.private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
-    def open(self, encrypted: bytes, nonce: str, model: str) -> dict[str, Secret]:
-        """The keys in an answer, by key id.
+    def open(self, encrypted: bytes, nonce: str, model: str, lease: bytes | None) -> dict[str, Secret]:
+        """Decrypt the keys of a response, by key id. ``lease`` are the canonical bytes of its lease.
 
         Raises:
-            SealedDataError: the answer was not made for this key, nonce and model.
+            SealedDataError: the response was not made for this key, nonce, model and lease.
         """
         try:
-            packed = bytearray(_SUITE.decrypt(encrypted, self.private, info=_info(nonce, model)))
+            packed = bytearray(_SUITE.decrypt(encrypted, self.private, info=_info(nonce, model, lease)))
         except (InvalidTag, ValueError):
-            raise SealedDataError("the broker's answer was not made for this request") from None
+            raise SealedDataError("the broker's response does not belong to this request") from None
         try:
             return _unpack(packed)
         finally:
             wipe(packed)
 
 
-def seal_keys(keys: Mapping[str, Secret], public_key: bytes, nonce: str, model: str) -> bytes:
-    """Encrypt ``keys``, by key id, to the agent with this public key.
+def check_public_key(public_key: bytes) -> None:
+    """Reject a public key of low order: keys encrypted to it are readable without any private key (RFC 7748, 6.1).
 
     Raises:
-        ValueError: the public key is no usable X25519 key.
+        ValueError: the key is not a usable X25519 public key.
+    """
+    X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public_key))
+
+
+def seal_keys(
+    keys: Mapping[str, Secret], public_key: bytes, nonce: str, model: str, lease: bytes | None
+) -> bytes:
+    """Encrypt ``keys``, by key id, to the agent with this public key. ``lease`` is None for agents of version 0.2.
+
+    Raises:
+        ValueError: the key is not a usable X25519 public key.
     """
     recipient = X25519PublicKey.from_public_bytes(public_key)
     packed = bytearray()
@@ -70,7 +84,7 @@ def seal_keys(keys: Mapping[str, Secret], public_key: bytes, nonce: str, model: 
             name = key_id.encode()
             with key.view() as view:
                 packed += bytes([len(name)]) + name + view
-        return _SUITE.encrypt(packed, recipient, info=_info(nonce, model))
+        return _SUITE.encrypt(packed, recipient, info=_info(nonce, model, lease))
     finally:
         wipe(packed)
 
@@ -83,10 +97,12 @@ def _unpack(packed: bytearray) -> dict[str, Secret]:
         end = start + packed[position]
         position = end + KEY_SIZE
         if position > len(packed):
-            raise SealedDataError("the broker's answer was cut short")
+            raise SealedDataError("the broker's response is truncated")
         keys[packed[start:end].decode()] = Secret(packed[end:position])
     return keys
 
 
-def _info(nonce: str, model: str) -> bytes:
-    return f"weightlock.dev/release/v1\n{nonce}\n{model}".encode()
+def _info(nonce: str, model: str, lease: bytes | None) -> bytes:
+    if lease is None:
+        return f"weightlock.dev/release/v1\n{nonce}\n{model}".encode()
+    return f"weightlock.dev/release/v2\n{nonce}\n{model}\n{hashlib.sha256(lease).hexdigest()}".encode()

@@ -1,4 +1,4 @@
-"""The whole body of an HTTP answer, bounded: ``content.read(n)`` of aiohttp gives no more than what has come so far."""
+"""The bounded body of an HTTP response: aiohttp's ``content.read(n)`` returns only the bytes received so far."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Whole reads and writes at an offset, and the durable replacement of a small file.
+"""Complete reads and writes at an offset, and the durable replacement of a small file.
 
-Short reads and writes are normal on some file systems; here they are finished or reported, never overlooked.
+Short reads and writes are normal on some file systems. They are completed or reported, never ignored.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from webhook.keys.errors import StorageError
+from webhook.keys.errors import BadInputError, SealedDataError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
 
 def read_at(fd: int, buffer: memoryview, offset: int) -> int:
-    """Fill ``buffer`` from ``offset``; gives the number of bytes read, less than asked for only at the end."""
-    done = 0
+    """Fill ``buffer`` from ``offset``. Returns the number of bytes read, fewer than requested only at the end."""
+    done = os.preadv(fd, [buffer], offset)
+    if done == len(buffer) or done == 0:
+        return done
     while done < len(buffer):
         count = os.preadv(fd, [buffer[done:]], offset + done)
         if count == 0:
@@ -34,12 +36,44 @@ def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of ``data`` at ``offset``.
 
     Raises:
-        OSError: the system took less, for one because the disk is full.
+        OSError: the system cannot write all of it, for example because the disk is full.
     """
     view = memoryview(data)
     while view:
         count = os.pwrite(fd, view, offset)
         view, offset = view[count:], offset + count
+
+
+def open_regular(path: Path | str, dir_fd: int | None = None) -> int:
+    """Open a regular file for reading, without waiting for the writer of a FIFO.
+
+    Raises:
+        SealedDataError: it is a FIFO, a device, a socket or a directory.
+        OSError: it cannot be opened.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=dir_fd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise SealedDataError(f"{path} is not a regular file")
+    return fd
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The content of a regular file, at most ``limit`` bytes and one more.
+
+    Raises:
+        SealedDataError: it is not a regular file.
+        OSError: it cannot be read.
+    """
+    fd = open_regular(path)
+    try:
+        size = min(os.fstat(fd).st_size, limit) + 1
+        content = os.pread(fd, size, 0)
+        while len(content) < size and (rest := os.pread(fd, size - len(content), len(content))):
+            content += rest
+        return content
+    finally:
+        os.close(fd)
 
 
 def sync_directory(directory: Path) -> None:
@@ -51,64 +85,58 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def sync_tree(root: Path, directories: Iterable[Path]) -> None:
-    """Make durable every one of ``directories``, all those between them and ``root``, and ``root`` and its own name."""
-    found = {root}
-    for directory in directories:
-        found.update(part for part in (directory, *directory.parents) if part.is_relative_to(root))
-    for directory in sorted(found, reverse=True):
-        sync_directory(directory)
-    _sync_name(root)
-
-
 def directory_mode(mode: int) -> int:
-    """Permission bits of a directory whose files have ``mode``: who may read them may enter."""
+    """Permission bits of a directory whose files have ``mode``: a user who may read the files may enter it."""
     return mode | (mode & 0o444) >> 2 | 0o700
 
 
 def make_directory(path: Path, mode: int | None = None) -> None:
-    """Make ``path`` and what is missing above it, durably; with ``mode`` each new one gets exactly these bits.
+    """Create ``path`` and its missing parents, durably; with ``mode``, each new directory gets exactly these bits.
 
-    A set-group-ID bit that the system passed on stays: a volume's group reaches what lies below by it.
+    A set-group-ID bit that the system passed on is preserved: a volume's group reaches the files below by it.
 
     Raises:
-        OSError: the system refused, or something that is no directory is in the way.
+        BadInputError: the path is too deep.
+        OSError: the system cannot create it, or a file is in the way.
     """
-    try:
-        path.mkdir(mode=0o777 if mode is None else mode)
-    except FileNotFoundError:
-        make_directory(path.parent, mode)
-        make_directory(path, mode)
-        return
-    except FileExistsError:
-        if not path.is_dir():
-            raise
-        return
-    if mode is not None:
-        path.chmod(mode | path.stat().st_mode & stat.S_ISGID)
-    _sync_name(path)
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        if len(missing) > 256:
+            raise BadInputError("the directory's path is too deep")
+        path = path.parent
+    for directory in reversed(missing):
+        try:
+            directory.mkdir(mode=0o777 if mode is None else mode)
+        except FileExistsError:
+            if not directory.is_dir():
+                raise
+            continue
+        if mode is not None:
+            directory.chmod(mode | directory.stat().st_mode & stat.S_ISGID)
+        sync_name(directory)
 
 
-def _sync_name(directory: Path) -> None:
-    """Make the name of ``directory`` durable where we may: a parent that we cannot read is its owner's."""
+def sync_name(directory: Path) -> None:
+    """Make the name of ``directory`` durable if its parent can be opened."""
     with suppress(PermissionError):
         sync_directory(directory.resolve().parent)
 
 
 def replace_file(path: Path, content: bytes | memoryview, mode: int) -> None:
-    """Write ``content`` beside ``path``, make it durable and give it the name: readers see the old or the new file.
+    """Write ``content`` to a temporary file, make it durable and rename it: readers see the old or the new file.
 
     Raises:
-        OSError: the system refused; ``path`` is as it was.
+        OSError: the system cannot write; ``path`` is unchanged.
     """
     _write_beside(path, content, mode, lambda beside: beside.replace(path))
 
 
 def create_file(path: Path, content: bytes | memoryview, mode: int) -> bool:
-    """As `replace_file`, unless ``path`` is there already: then that stays, and the answer is False.
+    """As `replace_file`, unless ``path`` exists: then it is unchanged, and the result is False.
 
     Raises:
-        OSError: the system refused; ``path`` is as it was.
+        OSError: the system cannot write; ``path`` is unchanged.
     """
     try:
         _write_beside(path, content, mode, path.hardlink_to)
@@ -136,14 +164,14 @@ def _write_beside(
 
 
 def no_space(where: str, detail: str) -> StorageError:
-    """The sentence for a full disk."""
+    """The error for a full disk."""
     return StorageError(
-        f"no space left for {where}: {detail}; make room and run the same command again, it goes on where it stopped"
+        f"no space left for {where}: {detail}; free some space and run the same command again to resume"
     )
 
 
 def storage_error(error: OSError, name: str) -> StorageError:
-    """One sentence for what the system refused, ``name`` being what was worked on."""
+    """One sentence for an error of the operating system; ``name`` is the file in question."""
     where, why = str(error.filename or name), error.strerror or str(error)
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return no_space(where, why)

@@ -1,7 +1,7 @@
-"""Key material in memory: locked against swap where the system allows it, left out of core dumps, wiped after use.
+"""Key material in memory: locked if the system allows it, excluded from core dumps, wiped after use.
 
-A `Secret` never shows its content in ``repr``, tracebacks or pickles. It cannot reach copies that a library makes
-for itself, such as the key schedule inside an AES-GCM object; those live as long as their object.
+A `Secret` never shows its content in ``repr``, tracebacks or pickles. It cannot wipe copies inside a library, such as
+the key schedule of an AES-GCM object, which lives as long as that object.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def wipe(buffer: bytearray | memoryview) -> None:
 
 
 class Secret:
-    """Some bytes on pages of their own.
+    """Bytes on dedicated memory pages.
 
-    A ``bytearray`` handed in is taken over: it is wiped once copied. Use as a context manager, or call `wipe`.
+    A ``bytearray`` passed in is wiped once it is copied. Use as a context manager, or call `wipe`.
     """
 
     __slots__ = ("_locked", "_pages", "_size")
@@ -36,7 +36,7 @@ class Secret:
             self._pages.madvise(_MADV_DONTDUMP)
         self._locked = _lock(self._pages)
         with memoryview(self._pages) as pages:
-            pages[: self._size] = data  # no copy on the way: what Python allocates in between is never wiped
+            pages[: self._size] = data  # no intermediate copy, which could not be wiped
         if isinstance(data, bytearray):
             wipe(data)
 
@@ -46,7 +46,7 @@ class Secret:
         return self._locked
 
     def view(self) -> memoryview:
-        """The bytes themselves, not a copy. The caller releases the view before the secret is wiped.
+        """A view of the bytes, not a copy. The caller releases the view before the secret is wiped.
 
         Raises:
             ValueError: the secret was wiped.
@@ -54,7 +54,7 @@ class Secret:
         return memoryview(self._pages)[: self._size]
 
     def wipe(self) -> None:
-        """Overwrite and give back the pages. Safe to call twice."""
+        """Overwrite and release the pages. Safe to call twice."""
         if self._pages.closed:
             return
         self._pages[:] = bytes(len(self._pages))

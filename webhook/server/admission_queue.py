@@ -1,8 +1,8 @@
-"""Lets reviews in as fast as they can be judged, and turns the rest away while that is still of use.
+"""Lets reviews in as fast as they can be evaluated, and rejects the rest while that still helps the caller.
 
-Judging a review keeps the event loop busy, so under overload the loop itself is the queue, and one that nobody can
-see. The gate makes it visible: within one turn of the loop reviews are judged for `SLICE_SECONDS` at most; those that
-come later in the turn wait in line, in order, while the loop goes on to read, to refuse and to answer health checks.
+Evaluating a review keeps the event loop busy, so under overload the loop itself would be an invisible queue. The
+admission queue makes it visible: within one turn of the loop reviews are evaluated for `SLICE_SECONDS` at most; those
+that come later wait in order, while the loop continues to read, to reject and to report its state.
 """
 
 from __future__ import annotations
@@ -19,85 +19,85 @@ SLICE_SECONDS = 0.05
 
 
 class OverloadedError(Exception):
-    """There is no room, or the answer would come too late; the message says which."""
+    """There is no room, or the response would come too late; the message reports which."""
 
 
-class Gate:
-    """One gate for all reviews of a process. Use it from the event loop's thread only.
+class AdmissionQueue:
+    """The queue of all reviews of a process. Use it from the event loop's thread only.
 
-    ``waiting_limit`` reviews may wait in line, and ``asking_limit`` may at once be out asking the cluster something.
+    ``max_queued`` reviews may wait to be evaluated, ``max_lookups`` may wait for the API server at a time.
     """
 
-    __slots__ = ("_asking", "_asking_limit", "_line", "_loop", "_pumping", "_slice_end", "_waiting_limit")
+    __slots__ = ("_lookups", "_loop", "_max_lookups", "_max_queued", "_pumping", "_queue", "_slice_end")
 
-    def __init__(self, *, waiting_limit: int, asking_limit: int) -> None:
+    def __init__(self, *, max_queued: int, max_lookups: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting_limit = waiting_limit
-        self._asking_limit = asking_limit
-        self._asking = 0
-        self._line: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._max_queued = max_queued
+        self._max_lookups = max_lookups
+        self._lookups = 0
+        self._queue: deque[tuple[asyncio.Future[None], float]] = deque()
         self._pumping = False
         self._slice_end = 0.0
 
     @property
     def waiting(self) -> int:
-        """How many reviews stand in line."""
-        return len(self._line)
+        """Number of reviews that wait to be evaluated."""
+        return len(self._queue)
 
     @property
-    def asking_now(self) -> int:
-        """How many reviews wait for the cluster's answer."""
-        return self._asking
+    def lookups(self) -> int:
+        """Number of reviews that wait for the API server."""
+        return self._lookups
 
-    def open(self) -> bool:
-        """Whether a review may be judged right now; if not, `wait` for its turn."""
+    def is_open(self) -> bool:
+        """Whether a review may be evaluated right now; if not, `wait`."""
         if self._pumping:
-            return not self._line and self._loop.time() < self._slice_end
+            return not self._queue and self._loop.time() < self._slice_end
         self._slice_end = self._loop.time() + SLICE_SECONDS
-        self._keep_pumping()
+        self._schedule()
         return True
 
     async def wait(self, deadline: float) -> None:
-        """Stand in line until it is this review's turn; ``deadline`` is in the loop's time.
+        """Wait until this review may be evaluated; ``deadline`` is in the loop's time.
 
-        Raises `OverloadedError` where the line is full, or the turn comes after the deadline.
+        Raises `OverloadedError` if the queue is full, or if the review's turn comes after the deadline.
         """
-        if len(self._line) >= self._waiting_limit:
-            raise OverloadedError(f"{len(self._line)} requests are waiting already")
-        turn: asyncio.Future[None] = self._loop.create_future()
-        self._line.append((turn, deadline))
+        if len(self._queue) >= self._max_queued:
+            raise OverloadedError(f"{len(self._queue)} requests are queued already")
+        slot: asyncio.Future[None] = self._loop.create_future()
+        self._queue.append((slot, deadline))
         if not self._pumping:
-            self._keep_pumping()
-        await turn
+            self._schedule()
+        await slot
 
     @asynccontextmanager
-    async def asking(self) -> AsyncIterator[None]:
-        """Held while the cluster is asked something. Raises `OverloadedError` where too many are."""
-        if self._asking >= self._asking_limit:
-            raise OverloadedError(f"{self._asking} requests are waiting for the API server")
-        self._asking += 1
+    async def lookup(self) -> AsyncIterator[None]:
+        """Hold a place while the API server is queried. Raises `OverloadedError` if there is none."""
+        if self._lookups >= self._max_lookups:
+            raise OverloadedError(f"{self._lookups} requests are waiting for the API server")
+        self._lookups += 1
         try:
             yield
         finally:
-            self._asking -= 1
+            self._lookups -= 1
 
     def _pump(self) -> None:
-        """Once a turn of the loop: whoever waits too long is told so, and then the next one is let in."""
+        """Once per turn of the loop, reject the reviews that have waited too long, and let the next one in."""
         now = self._loop.time()
-        while self._line:
-            turn, deadline = self._line.popleft()
-            if turn.done():
+        while self._queue:
+            slot, deadline = self._queue.popleft()
+            if slot.done():
                 continue
             if now >= deadline:
-                turn.set_exception(OverloadedError("the line is longer than the API server waits"))
+                slot.set_exception(OverloadedError("queue time exceeds the admission timeout"))
                 continue
-            turn.set_result(None)
+            slot.set_result(None)
             break
         self._pumping = False
-        if self._line:
+        if self._queue:
             self._slice_end = 0.0
-            self._keep_pumping()
+            self._schedule()
 
-    def _keep_pumping(self) -> None:
+    def _schedule(self) -> None:
         self._pumping = True
         self._loop.call_soon(self._pump)

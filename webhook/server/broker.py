@@ -1,6 +1,6 @@
-"""The key broker over HTTPS: bytes to the broker's questions, its answers and refusals to bytes.
+"""The key broker over HTTPS: bytes to the broker's requests, its responses and denials to bytes.
 
-Whatever goes wrong in here is an answer without a key. Tokens, keys and nonces are never logged.
+Every fault in here is a response without a key. Tokens, keys and nonces are never logged.
 """
 
 from __future__ import annotations
@@ -21,24 +21,27 @@ from webhook.api.base import Schema
 from webhook.api.codes import BAD_REQUEST, CLUSTER_UNAVAILABLE, RATE_LIMIT
 from webhook.api.faults import describe
 from webhook.keys.broker.protocol import (
-    MAX_BODY,
+    MAX_RELEASE,
+    MAX_SMALL,
     Challenge,
     ChallengeRequest,
     Refused,
     ReleaseRequest,
     RenewRequest,
+    parse_json,
 )
 from webhook.keys.broker.rate_limits import Rate
 from webhook.keys.broker.refusal import UNPROVEN, RefusedError, UnavailableError
 from webhook.server import logs
-from webhook.server.http import routes as endpoints
+from webhook.server.http import routes
+from webhook.server.http.connections import Limits, fit_descriptors
 from webhook.server.http.health import Health, snapshot_check
 from webhook.server.http.listener import Listener, bind
 from webhook.server.http.server import HttpError, Route, Router, Server, json_body, require_json
 from webhook.server.metrics import gauges
 from webhook.server.metrics.metrics import BrokerMetrics
 from webhook.server.tls import reload
-from webhook.server.tls.certificates import CertificateKeeper
+from webhook.server.tls.certificates import CertificateManager
 from webhook.server.tracing import Tracer
 
 if TYPE_CHECKING:
@@ -56,8 +59,9 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Schema)
 
 _POST = frozenset({"POST"})
-# Addresses remembered; whoever has more of them meets the bound on requests at once.
+# Addresses that are remembered.
 _SOURCES = 16_384
+_BYTES_PER_REQUEST = 16 * 1024
 _HEADERS = {"Content-Type": "application/json", "Server": "weightlock", "Cache-Control": "no-store"}
 _RESULTS = {500: "error", 503: "unavailable"}
 
@@ -66,26 +70,26 @@ audit_log = logging.getLogger("weightlock.audit")
 
 
 def write_audit(event: Mapping[str, object]) -> None:
-    """An audit event as a line of the log, for where no other sink is configured."""
+    """Write an audit event to the log, if no other sink is configured."""
     audit_log.info(str(event.get("event", "event")), extra={"fields": dict(event)})
 
 
 def serve(config: BrokerConfig, open_broker: OpenBroker) -> int:
-    """Run the broker until SIGTERM or SIGINT; the exit code. Raises `ListenError` where an address is taken."""
+    """Run the broker until SIGTERM or SIGINT; return the exit code. Raises `ListenError` if an address is taken."""
     logs.configure(config.log_level)
     asyncio.run(_serve(config, open_broker))
     return 0
 
 
 async def _serve(config: BrokerConfig, open_broker: OpenBroker) -> None:
-    told = asyncio.Event()
+    stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with open_broker(config) as (broker, source):
         server = BrokerServer(config, broker, source)
         async with server.running():
             log.info("serving", extra={"fields": {"address": server.address}})
-            await told.wait()
+            await stop.wait()
             server.health.stopping = True
             await asyncio.sleep(config.drain_seconds)
     log.info("stopped")
@@ -96,7 +100,7 @@ class BrokerServer:
 
     def __init__(self, config: BrokerConfig, broker: Broker, source: SnapshotProvider) -> None:
         self._config, self._broker, self._source = config, broker, source
-        self._certificate = CertificateKeeper(config.tls)
+        self._certificate = CertificateManager(config.tls)
         self._running = 0
         self._gate = asyncio.Semaphore(config.broker.max_concurrent_requests)
         each = config.broker.source_requests_per_minute
@@ -108,12 +112,13 @@ class BrokerServer:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[BrokerServer]:
-        """Listen and serve; on leaving, finish what is under way. Raises `ListenError`."""
+        """Listen and serve; on leaving, finish requests. Raises `ListenError`."""
         self.health.add(snapshot_check(self._source))
         self.health.add(self._certificate.fault)
-        gauges.of_server(self.metrics, self._config, self._source, self._certificate)
+        gauges.add_snapshot(self.metrics, self._config, self._source)
+        gauges.add_certificate(self.metrics, self._certificate)
         self.metrics.gauge("weightlock_key_requests_running", lambda: self._running)
-        watch = endpoints.watch_routes(self.health, self.metrics)
+        watch = routes.watch_routes(self.health, self._render)
         async with AsyncExitStack() as stack:
             if self._tracer is not None:
                 stack.push_async_callback(asyncio.to_thread, self._tracer.close)
@@ -123,13 +128,18 @@ class BrokerServer:
                 plain = self._listener(stack, self._config.metrics_listen, watch)
                 self.watch_address = f"http://{plain.address}"
                 plain.serve(None)
-            reload.look(self._certificate, listener, self.metrics.internal_error)
-            keeping = reload.keep_looking(self._certificate, listener, self.metrics.internal_error)
+            reload.check(self._certificate, listener, self.metrics.internal_error)
+            keeping = reload.keep_checking(self._certificate, listener, self.metrics.internal_error)
             stack.callback(asyncio.create_task(keeping).cancel)
             yield self
 
-    def _listener(self, stack: AsyncExitStack, listen: Listen, routes: Mapping[str, Route]) -> Listener:
-        listener = Listener(bind(listen), Server(Router(routes, self.metrics.internal_error)))
+    async def _render(self, accept: str) -> tuple[bytes, str]:
+        return self.metrics.render(accept)
+
+    def _listener(self, stack: AsyncExitStack, listen: Listen, table: Mapping[str, Route]) -> Listener:
+        router = Router(table, self.metrics.internal_error)
+        router.connections.limits = fit_descriptors(Limits())
+        listener = Listener(bind(listen), Server(router))
         stack.push_async_callback(listener.close, self._config.broker.request_timeout_seconds)
         return listener
 
@@ -154,15 +164,18 @@ class BrokerServer:
             "/v1/release": self._answers(ReleaseRequest, release),
             "/v1/renew": self._answers(RenewRequest, renew),
         }
+        limits = {"/v1/release": MAX_RELEASE}
         return {
             path: Route(
-                _POST, self._timed(path.rpartition("/")[2], self._traced(self._limited(handle))), MAX_BODY
+                _POST,
+                self._timed(path.rpartition("/")[2], self._traced(self._limited(handle))),
+                limits.get(path, MAX_SMALL),
             )
             for path, handle in handlers.items()
         }
 
     def _traced(self, handle: Handler) -> Handler:
-        """The handler, with a trace of each call where tracing is on."""
+        """Return the handler with a trace of each call, if tracing is on."""
         tracer = self._tracer
         if tracer is None:
             return handle
@@ -185,7 +198,7 @@ class BrokerServer:
         return traced
 
     def _timed(self, call: str, handle: Handler) -> Handler:
-        """The handler, and how long each call of it took."""
+        """Return the handler with a measurement of each call."""
 
         async def timed(request: Call) -> web.Response:
             begun = time.perf_counter()
@@ -199,10 +212,12 @@ class BrokerServer:
         return timed
 
     def _limited(self, handle: Handler) -> Handler:
-        """The handler, for addresses that did not ask too often without being anybody's."""
+        """Return the handler for addresses that are within their limit."""
 
         async def limited(call: Call) -> web.Response:
-            wait = self._sources.take(call.request.remote or "", time.monotonic())
+            # A large body is charged before it is parsed, and returned to a caller that proves to be a pod.
+            cost = _cost(call)
+            wait = self._sources.take(call.request.remote or "", time.monotonic(), cost)
             if wait:
                 words = f"too many requests from this address: try again in {wait:.0f} s"
                 return self._no(429, RATE_LIMIT, words)
@@ -211,38 +226,38 @@ class BrokerServer:
         return limited
 
     async def _proven(self, call: Call, answer: Awaitable[Schema]) -> Schema:
-        """The answer; where the caller has shown to be a pod the request does not count against its address."""
+        """Return the response; a request of a caller that proved to be a pod does not count against its address."""
         try:
             answered = await answer
         except RefusedError as error:
             if error.code not in UNPROVEN:
-                self._sources.give_back(call.request.remote or "")
+                self._sources.give_back(call.request.remote or "", _cost(call))
             raise
         if not isinstance(answered, Challenge):
-            self._sources.give_back(call.request.remote or "")
+            self._sources.give_back(call.request.remote or "", _cost(call))
         return answered
 
     def _answers(self, shape: type[S], answer: Callable[[str, S], Awaitable[Schema]]) -> Handler:
         async def handle(call: Call) -> web.Response:
             require_json(call.request)
             if self._gate.locked():
-                return self._no(503, codes.OVERLOADED, "the broker has too much to do: try again")
+                return self._no(503, codes.OVERLOADED, "the broker is overloaded: retry")
             try:
                 async with self._gate, asyncio.timeout(self._config.broker.request_timeout_seconds):
-                    request = shape.model_validate(orjson.loads(call.body))
+                    request = shape.model_validate(parse_json(call.body))
                     return _yes(await self._proven(call, answer(_bearer(call.request), request)))
             except ValidationError as error:
                 return self._no(400, BAD_REQUEST, f"the request is malformed: {describe(error)}")
-            except orjson.JSONDecodeError:
-                return self._no(400, BAD_REQUEST, "the request is malformed: not JSON")
+            except ValueError as error:
+                return self._no(400, BAD_REQUEST, f"the request is malformed: {error}")
             except RefusedError as error:
                 return self._no(429 if error.code == RATE_LIMIT else 403, error.code, str(error))
             except UnavailableError as error:
                 return self._no(503, error.code, str(error))
             except TimeoutError:
-                words = "the cluster did not answer the broker's questions in time"
+                words = "the API server did not respond to the broker in time"
                 return self._no(503, CLUSTER_UNAVAILABLE, words)
-            except Exception:  # a fault of ours releases nothing, and its details are for the log
+            except Exception:  # an internal error releases nothing, and its details are for the log
                 log.exception("internal error", extra={"fields": {"path": call.target.path}})
                 return self._no(500, codes.INTERNAL_ERROR, "internal error")
 
@@ -253,6 +268,11 @@ class BrokerServer:
         body = orjson.dumps(Refused(code=code, message=message[:1024]).model_dump())
         headers = {**_HEADERS, "Retry-After": "5"} if status in {429, 503} else _HEADERS
         return web.Response(status=status, body=body, headers=headers)
+
+
+def _cost(call: Call) -> float:
+    """What a request costs its address, in requests: one, and one more for each 16 KiB of its body."""
+    return 1 + len(call.body) / _BYTES_PER_REQUEST
 
 
 def _bearer(request: web.BaseRequest) -> str:

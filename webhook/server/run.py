@@ -1,13 +1,15 @@
-"""Starts the admission webhook, keeps it going, and stops it in order when told to.
+"""Runs the admission webhook: in one process, or as a frontend with workers under a supervisor.
 
-The order of a stop: say not ready, serve on while the endpoint is withdrawn, refuse new connections, finish what is
-under way, leave. Where snapshots come from is the caller's choice; this module knows only their interface.
+The frontend holds the connections: TLS, HTTP, limits, health and metrics. A worker holds a snapshot and evaluates. The
+order of a stop: report not ready, serve on while the endpoint is withdrawn, accept no new connections, finish requests,
+end. Where snapshots come from is the caller's choice; this module knows only their interface.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import logging
 import signal
 import sys
@@ -16,200 +18,422 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.server import logs
 from webhook.server.admission import AdmissionService
-from webhook.server.admission_queue import Gate
-from webhook.server.http import routes as endpoints
+from webhook.server.admission_queue import AdmissionQueue
+from webhook.server.http import routes
+from webhook.server.http.callers import Callers
+from webhook.server.http.connections import Limits, fit_descriptors
 from webhook.server.http.health import Health, snapshot_check
 from webhook.server.http.listener import Listener, bind
+from webhook.server.http.routes import UnauthenticatedError
 from webhook.server.http.server import Router, Server
 from webhook.server.metrics import gauges
 from webhook.server.metrics.metrics import AdmissionMetrics
 from webhook.server.process import heartbeat
+from webhook.server.process.dispatcher import Dispatcher
+from webhook.server.process.worker import WorkerEnd
 from webhook.server.tls import reload
-from webhook.server.tls.certificates import CertificateKeeper
+from webhook.server.tls.certificates import CertificateManager
 from webhook.server.tracing import Tracer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from socket import socket
 
     from webhook.api.config import Config
     from webhook.core.access import Signer
     from webhook.core.admission.provider import SnapshotProvider
-    from webhook.server.http.server import Route
-    from webhook.server.process.supervisor import Lifeline
+    from webhook.server.http.callers import Caller
+    from webhook.server.process.supervisor import SupervisorPipe
 
-    OpenSource = Callable[[Config], AbstractAsyncContextManager[SnapshotProvider]]
+    # Connects to where snapshots come from; the number is that of the worker among those of its parent.
+    OpenProvider = Callable[[Config, int], AbstractAsyncContextManager[SnapshotProvider]]
+    # Whether a token, sent to a path for reviews of an API group, is the API server's.
+    VerifyToken = Callable[[str, str, str], Awaitable[bool]]
+    Verifier = Callable[[SnapshotProvider], VerifyToken]
 
 READY_POLL_SECONDS = 0.02
+# All reviews without a response, in bytes.
+_MAX_PENDING_BYTES = 128 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
 
 class Sockets(NamedTuple):
-    """What a webhook listens on; ``watch`` is plain and may be absent."""
+    """What a webhook listens on; ``watch`` is plain HTTP and may be absent."""
 
     review: socket
     watch: socket | None
 
     @classmethod
     def bind(cls, config: Config) -> Sockets:
-        """The sockets a configuration asks for. Raises `ListenError`."""
+        """Return the sockets that a configuration requires. Raises `ListenError`."""
         watch = bind(config.metrics_listen) if config.metrics_listen is not None else None
         return cls(bind(config.listen), watch)
 
-    @classmethod
-    def of(cls, config: Config, lifeline: Lifeline | None) -> Sockets:
-        """The sockets of the workers before this one, or new ones that are kept for those to come."""
-        if lifeline is None:
-            return cls.bind(config)
-        if lifeline.sockets:
-            review, *others = lifeline.sockets
-            return cls(review, others[0] if others else None)
-        found = cls.bind(config)
-        lifeline.keep([bound for bound in found if bound is not None], config.review_timeout_seconds)
-        return found
+    def each(self) -> list[socket]:
+        """Return those that there are."""
+        return [each for each in self if each is not None]
+
+
+class Evaluation:
+    """What evaluates reviews in this process: the service, its queue, counters and readiness."""
+
+    def __init__(
+        self,
+        config: Config,
+        provider: SnapshotProvider,
+        signer: Signer | None,
+        metrics: AdmissionMetrics,
+        *,
+        verify: VerifyToken | None = None,
+        mark: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        queue = AdmissionQueue(
+            max_queued=config.max_waiting_reviews, max_lookups=config.max_concurrent_reviews
+        )
+        gauges.add_admission(metrics, config, provider, queue)
+        self.metrics = metrics
+        self.tracer = Tracer.of(config.tracing, "webhook")
+        self.trouble = snapshot_check(provider)
+        self._verify = verify
+        self._service = AdmissionService(
+            provider,
+            queue,
+            metrics,
+            signer=signer,
+            tracer=self.tracer,
+            mark=mark,
+            help_url=config.settings.help_url,
+        )
+
+    async def answer(
+        self, phase: str, body: bytes, seconds: float, *, caller: Caller, parent: str, number: int = 0
+    ) -> bytes:
+        """Return the response. Raises `BadReviewError`, and `UnauthenticatedError` for a token that is not accepted."""
+        trusted = caller.authenticated
+        if caller.token:
+            trusted = await self._authenticate(caller.token, phase, seconds)
+        evaluate = self._service.mutate if phase == "mutate" else self._service.validate
+        return await evaluate(body, seconds, trusted_caller=trusted, parent=parent, number=number)
+
+    async def close(self) -> None:
+        """Send the spans that wait."""
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.close)
+
+    async def _authenticate(self, token: str, phase: str, seconds: float) -> bool:
+        if self._verify is None:
+            raise UnauthenticatedError
+        try:
+            async with asyncio.timeout(seconds):
+                verified = await self._verify(token, f"/{phase}", "*")
+        except TimeoutError:
+            verified = False
+        if not verified:
+            raise UnauthenticatedError
+        return True
 
 
 def serve(
     config: Config,
-    open_source: OpenSource,
+    open_provider: OpenProvider,
     signer: Signer | None = None,
-    lifeline: Lifeline | None = None,
+    verifier: Verifier | None = None,
 ) -> None:
-    """Run the webhook until SIGTERM or SIGINT; with a ``lifeline``, as one worker of a `Supervisor`.
+    """Run the webhook in this process until SIGTERM or SIGINT.
 
-    Raises `ListenError` where an address is taken, `TracingUnavailableError`, and whatever ``open_source`` raises.
+    Raises `ListenError` if an address is taken, `TracingUnavailableError`, and what ``open_provider`` raises.
     """
     logs.configure(config.log_level)
-    sockets = Sockets.of(config, lifeline)
+    sockets = Sockets.bind(config)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, sockets, open_source, signer, lifeline))
+        runner.run(_serve(config, sockets, open_provider, signer, verifier))
+
+
+def run_frontend(config: Config, sockets: Sockets, pipe: SupervisorPipe) -> int:
+    """Run the frontend of a supervised webhook; return the exit code."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_frontend(config, sockets, pipe))
+    return 0
+
+
+def run_worker(
+    config: Config,
+    open_provider: OpenProvider,
+    pipe: SupervisorPipe,
+    signer: Signer | None = None,
+    verifier: Verifier | None = None,
+) -> int:
+    """Run one worker of a supervised webhook; return the exit code. Raises what ``open_provider`` raises."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_worker(config, open_provider, pipe, signer, verifier))
+    return 0
 
 
 async def _serve(
     config: Config,
     sockets: Sockets,
-    open_source: OpenSource,
+    open_provider: OpenProvider,
     signer: Signer | None,
-    lifeline: Lifeline | None,
+    verifier: Verifier | None,
 ) -> None:
-    told = asyncio.Event()
-    drain_seconds = config.drain_seconds
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-
-    def leave() -> None:
-        # Another child answers already, on the same sockets.
-        nonlocal drain_seconds
-        drain_seconds = 0.0
-        told.set()
-
-    async with AsyncExitStack() as stack:
-        if lifeline is not None:
-            loop.add_signal_handler(signal.SIGUSR1, leave)
-            beating = asyncio.create_task(heartbeat.keep_beating(lifeline, config.worker_memory_limit_mib))
-            stack.push_async_callback(_cancel, beating)
-        source = await stack.enter_async_context(open_source(config))
-        webhook = Webhook(config, source, signer)
-        if lifeline is not None:
-            webhook.metrics.restarts = lifeline.restarts
-            webhook.metrics.share(lifeline.slot, lifeline.other_slots)
-            # Once more when the last request is answered, for whoever goes on from here.
-            stack.callback(webhook.metrics.save)
-            saving = asyncio.create_task(heartbeat.keep_saving(webhook.metrics.save))
-            stack.push_async_callback(_cancel, saving)
-        await stack.enter_async_context(webhook.running(sockets))
-        announcing = asyncio.create_task(webhook.announce(lifeline))
-        await told.wait()
-        await _cancel(announcing)
-        log.info("stopping", extra={"fields": {"drainSeconds": drain_seconds}})
-        webhook.begin_stop()
-        await asyncio.sleep(drain_seconds)
+    stop = _stop_event()
+    async with open_provider(config, 0) as provider:
+        webhook = Webhook(config)
+        verify = verifier(provider) if verifier is not None else None
+        evaluation = Evaluation(config, provider, signer, webhook.metrics, verify=verify)
+        async with webhook.running(
+            sockets, evaluation.answer, evaluation.trouble, traced=bool(evaluation.tracer)
+        ):
+            announcing = asyncio.create_task(webhook.announce())
+            await stop.wait()
+            await _cancel(announcing)
+            await webhook.drain()
+        await evaluation.close()
     log.info("stopped")
 
 
-class Webhook:
-    """One webhook process: its listeners, health, metrics and certificate."""
+async def _frontend(config: Config, sockets: Sockets, pipe: SupervisorPipe) -> None:
+    stop = _stop_event()
+    webhook = Webhook(config)
+    webhook.metrics.share(pipe.slot, [slot for slot in pipe.slots if slot is not pipe.slot])
+    dispatcher = Dispatcher(
+        pipe.slots, max_bytes=_MAX_PENDING_BYTES, internal_error=webhook.metrics.internal_error
+    )
 
-    def __init__(self, config: Config, source: SnapshotProvider, signer: Signer | None = None) -> None:
+    async def connect() -> None:
+        for peer in pipe.peers():
+            if peer is not None:
+                webhook.metrics.restarts = peer.restarts
+                await dispatcher.connect(peer.end, peer.slot)
+
+    webhook.worker_gauges = dispatcher.gauges
+    async with AsyncExitStack() as stack:
+        stack.callback(webhook.metrics.save)
+        for task in (
+            _follow(pipe, connect, stop, webhook),
+            heartbeat.beat(pipe, lambda: 0),
+            heartbeat.save_counters(webhook.metrics.save),
+        ):
+            stack.push_async_callback(_cancel, asyncio.create_task(task))
+        # Last of all: the workers finish when no review can come any more.
+        stack.callback(dispatcher.close)
+        running = webhook.running(
+            sockets, dispatcher.review, dispatcher.trouble, traced=bool(config.tracing.endpoint)
+        )
+        async with running:
+            announcing = asyncio.create_task(webhook.announce(pipe))
+            await stop.wait()
+            await _cancel(announcing)
+            await webhook.drain()
+    log.info("stopped")
+
+
+async def _worker(
+    config: Config,
+    open_provider: OpenProvider,
+    pipe: SupervisorPipe,
+    signer: Signer | None,
+    verifier: Verifier | None,
+) -> None:
+    metrics = AdmissionMetrics()
+    metrics.share(pipe.slot, ())
+    metrics.gauge("weightlock_worker_memory_bytes", lambda: heartbeat.memory_mib() * 2**20)
+    ready_mib = 0.0
+
+    def limit_mib() -> float:
+        own = config.worker_memory_limit_mib
+        return own or (heartbeat.default_limit(ready_mib) if ready_mib else 0)
+
+    async with AsyncExitStack() as stack:
+        # A saved count is exposed by the frontend, also after this process.
+        stack.callback(metrics.save)
+        for task in (heartbeat.beat(pipe, limit_mib), heartbeat.save_counters(metrics.save)):
+            stack.push_async_callback(_cancel, asyncio.create_task(task))
+        provider = await stack.enter_async_context(open_provider(config, pipe.slot.index))
+        verify = verifier(provider) if verifier is not None else None
+        evaluation = Evaluation(config, provider, signer, metrics, verify=verify, mark=pipe.slot.mark)
+        stack.push_async_callback(evaluation.close)
+
+        def measure() -> Mapping[str, float | None]:
+            metrics.save()
+            return metrics.values()
+
+        end = WorkerEnd(evaluation.answer, evaluation.trouble, measure)
+
+        async def connect() -> None:
+            for peer in pipe.peers():
+                if peer is None:
+                    end.retired.set()
+                else:
+                    await end.connect(peer.end)
+
+        stack.push_async_callback(_cancel, asyncio.create_task(end.report()))
+        stack.push_async_callback(_cancel, asyncio.create_task(_follow_as_worker(pipe, connect, end)))
+        while evaluation.trouble() is not None and not end.retired.is_set():  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(READY_POLL_SECONDS)
+        # What is loaded stays: the collector need not walk over it during a request.
+        gc.collect()
+        gc.freeze()
+        ready_mib = heartbeat.memory_mib()
+        pipe.ready()
+        await end.retired.wait()
+
+
+async def _follow(
+    pipe: SupervisorPipe, connect: Callable[[], Awaitable[None]], stop: asyncio.Event, webhook: Webhook
+) -> None:
+    """Take what the parent sends; without a parent, stop in order: nothing would watch this process."""
+    try:
+        while True:
+            await _readable(pipe)
+            await connect()
+    except EOFError:
+        log.error(  # noqa: TRY400 - there is nothing to trace
+            "the supervisor ended; stopping", extra={"fields": {"drainSeconds": webhook.drain_seconds}}
+        )
+        webhook.share_ports()
+        stop.set()
+
+
+async def _follow_as_worker(
+    pipe: SupervisorPipe, connect: Callable[[], Awaitable[None]], end: WorkerEnd
+) -> None:
+    """Take what the parent sends; without a parent, serve until the frontend is done."""
+    try:
+        while True:
+            await _readable(pipe)
+            await connect()
+    except EOFError:
+        while end.connected:  # noqa: ASYNC110 - the channel has no event, and this is the end
+            await asyncio.sleep(READY_POLL_SECONDS)
+        end.retired.set()
+
+
+async def _readable(pipe: SupervisorPipe) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(pipe.fileno(), readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(pipe.fileno())
+
+
+class Webhook:
+    """The serving half: listeners, limits, callers, health, metrics and certificate."""
+
+    def __init__(self, config: Config) -> None:
         self._config = config
-        self._signer = signer
-        self._source = source
-        self._certificate = CertificateKeeper(config.tls)
+        self._certificate = CertificateManager(config.tls)
         self._routers: list[Router] = []
+        self._callers = Callers(config)
+        self.drain_seconds = config.drain_seconds
         self.listeners: list[Listener] = []
         self.metrics = AdmissionMetrics()
+        self.worker_gauges: Callable[[], Awaitable[Mapping[str, float | None]]] | None = None
         self.health = Health()
         self.address = ""
         self.watch_address = ""
 
     @asynccontextmanager
-    async def running(self, sockets: Sockets) -> AsyncIterator[Webhook]:
-        """Serve; on leaving, finish what is under way, close the sockets and stop."""
+    async def running(
+        self,
+        sockets: Sockets,
+        answer: routes.Answer,
+        trouble: Callable[[], str | None],
+        *,
+        traced: bool = False,
+    ) -> AsyncIterator[Webhook]:
+        """Serve; on leaving, finish requests, close the sockets and end."""
         config, metrics = self._config, self.metrics
-        gate = Gate(waiting_limit=config.max_waiting_reviews, asking_limit=config.max_concurrent_reviews)
-        gauges.of_webhook(metrics, config, self._source, self._certificate, gate)
-        self.health.add(snapshot_check(self._source))
+        gauges.add_certificate(metrics, self._certificate)
+        self.health.add(trouble)
         self.health.add(self._certificate.fault)
-        tracer = Tracer.of(config.tracing, "webhook")
-        service = AdmissionService(
-            self._source,
-            gate,
-            metrics,
-            seconds=config.review_timeout_seconds,
-            signer=self._signer,
-            tracer=tracer,
-            help_url=config.settings.help_url,
+        watch = routes.watch_routes(self.health, self._render)
+        router = Router({}, metrics.internal_error)
+        networks = tuple(ipaddress.ip_network(each, strict=False) for each in config.callers.addresses)
+        router.connections.limits = fit_descriptors(Limits(networks=networks))
+        self._observe(router)
+        review = routes.review_routes(
+            answer, self._callers, router.connections, config.review_timeout_seconds, traced=traced
         )
-        watch = endpoints.watch_routes(self.health, metrics)
-        is_trusted = endpoints.caller_check(config.tls.client_ca, config.tls.client_names)
-        review = endpoints.review_routes(
-            service.mutate, service.validate, is_trusted, traced=tracer is not None
-        )
+        router.add({**review, **watch})
         async with AsyncExitStack() as stack:
-            if tracer is not None:
-                stack.push_async_callback(asyncio.to_thread, tracer.close)
-            listener = self._listen(stack, sockets.review, {**review, **watch})
+            listener = self._listen(stack, sockets.review, router)
             self.address = f"https://{listener.address}"
             if sockets.watch is not None:
-                plain = self._listen(stack, sockets.watch, watch)
+                plain = self._listen(stack, sockets.watch, Router(watch, metrics.internal_error))
                 self.watch_address = f"http://{plain.address}"
                 plain.serve(None)
-            reload.look(self._certificate, listener, metrics.internal_error)
-            keeping = reload.keep_looking(self._certificate, listener, metrics.internal_error)
-            stack.push_async_callback(_cancel, asyncio.create_task(keeping))
+            reload.check(self._certificate, listener, metrics.internal_error)
+            checking = reload.keep_checking(self._certificate, listener, metrics.internal_error)
+            stack.push_async_callback(_cancel, asyncio.create_task(checking))
             yield self
 
-    async def announce(self, lifeline: Lifeline | None = None) -> None:
-        """Say in the log why the process is not ready, each reason once, and then, once, that it is."""
-        said = None
-        while (trouble := self.health.trouble()) is not None:
-            if trouble != said:
-                log.info("not ready", extra={"fields": {"why": trouble}})
-                said = trouble
+    async def announce(self, pipe: SupervisorPipe | None = None) -> None:
+        """Log why the process is not ready, each reason once, and then, once, that it is."""
+        if pipe is not None:
+            pipe.ready()
+        last_reason = None
+        while (reason := self.health.trouble()) is not None:
+            if reason != last_reason:
+                log.info("not ready", extra={"fields": {"reason": reason}})
+                last_reason = reason
             await asyncio.sleep(READY_POLL_SECONDS)
-        # What was loaded stays: the collector need not walk over it in the middle of a request.
         gc.collect()
         gc.freeze()
         log.info("ready", extra={"fields": {"address": self.address}})
-        if lifeline is not None:
-            lifeline.ready()
 
     def begin_stop(self) -> None:
-        """Say not ready, and with every answer ask the caller to come back on another connection."""
+        """Report not ready, and with every response ask the client to use another connection."""
         self.health.stopping = True
         for router in self._routers:
             router.closing = True
 
-    def _listen(self, stack: AsyncExitStack, listening: socket, routes: Mapping[str, Route]) -> Listener:
-        router = Router(routes, self.metrics.internal_error)
+    async def drain(self) -> None:
+        """Serve on while the endpoint is withdrawn."""
+        log.info("stopping", extra={"fields": {"drainSeconds": self.drain_seconds}})
+        self.begin_stop()
+        await asyncio.sleep(self.drain_seconds)
+
+    def share_ports(self) -> None:
+        """Let a successor listen on the same addresses."""
+        for listener in self.listeners:
+            listener.share_port()
+
+    async def _render(self, accept: str) -> tuple[bytes, str]:
+        values = await self.worker_gauges() if self.worker_gauges is not None else {}
+        with self.metrics.with_values(values):
+            return self.metrics.render(accept)
+
+    def _observe(self, router: Router) -> None:
+        """Add the gauges of the connections of the review port."""
+        connections, callers = router.connections, self._callers
+        self.metrics.gauge("weightlock_connections_open", lambda: connections.open)
+        self.metrics.gauge("weightlock_connections_silent", lambda: connections.silent)
+        self.metrics.read_rejected = lambda: {
+            "no_room": connections.rejected,
+            "header_timeout": connections.timed_out,
+            "unauthenticated": callers.rejected,
+            "rate": callers.limited,
+        }
+
+    def _listen(self, stack: AsyncExitStack, listening: socket, router: Router) -> Listener:
         self._routers.append(router)
         listener = Listener(listening, Server(router))
         self.listeners.append(listener)
         stack.push_async_callback(listener.close, self._config.review_timeout_seconds)
         return listener
+
+
+def _stop_event() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
@@ -219,9 +443,9 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where there is one; it halves the cost of TLS and sockets."""
+    """Return uvloop if it is available; it halves the cost of TLS and sockets."""
     if sys.platform == "win32":
         return None
-    import uvloop  # noqa: PLC0415 - not there on Windows
+    import uvloop  # noqa: PLC0415 - absent on Windows
 
     return uvloop.new_event_loop

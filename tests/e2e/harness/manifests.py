@@ -30,11 +30,16 @@ RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("pods", "serviceaccounts"), ("get",)),
     ("storage.k8s.io", ("storageclasses",), READ),
     ("node.k8s.io", ("runtimeclasses",), READ),
+    ("apiextensions.k8s.io", ("customresourcedefinitions",), READ),
     ("networking.k8s.io", ("networkpolicies",), READ),
     ("resource.k8s.io", ("deviceclasses", "resourceclaims", "resourceclaimtemplates"), READ),
     ("snapshot.storage.k8s.io", ("volumesnapshots", "volumesnapshotcontents"), READ),
     ("weightlock.dev", ("modelweights", "weightpolicies", "accessrequests", "accessapprovals"), READ),
     ("authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
+    # Owners of pods that operators write.
+    ("jobset.x-k8s.io", ("jobsets",), ("get",)),
+    ("leaderworkerset.x-k8s.io", ("leaderworkersets",), ("get",)),
+    ("ray.io", ("rayclusters",), ("get",)),
 )
 
 # API group, resources, operations: what the validating webhook is asked about.

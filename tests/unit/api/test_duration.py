@@ -22,5 +22,5 @@ def test_value(text, expected):
 
 @pytest.mark.parametrize("text", ["", "8", "h", "-1h", "1.5h", "8 h", "30m1h", "1w", "9999999h", "8h\n"])
 def test_anything_else_is_refused(text):
-    with pytest.raises(ValueError, match="is no duration"):
+    with pytest.raises(ValueError, match="is not a duration"):
         Duration(text)

@@ -39,7 +39,7 @@ def controller():
 
 
 def shown(controller):
-    text, _ = controller_metrics.readings(controller).render("")
+    text, _ = controller_metrics.metrics(controller).render("")
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in parse(text.decode())
@@ -51,7 +51,7 @@ def shown(controller):
 def test_a_replica_that_waits_has_no_round_yet(controller):
     found = shown(controller)
     assert found["weightlock_controller_leader",] == 0.0
-    assert ("weightlock_controller_last_round_timestamp_seconds",) not in found
+    assert ("weightlock_controller_last_reconcile_timestamp_seconds",) not in found
     assert controller_metrics.health(controller).trouble() is None
 
 
@@ -63,9 +63,9 @@ def test_what_was_done_is_counted(controller):
     controller.internal_error()
     found = shown(controller)
     assert found["weightlock_controller_leader",] == 1.0
-    assert found["weightlock_controller_rounds_total", "ok"] == 7
-    assert found["weightlock_controller_rounds_total", "failed"] == 2
-    assert found["weightlock_controller_last_round_timestamp_seconds",] == 1.7e9
+    assert found["weightlock_controller_reconcile_total", "ok"] == 7
+    assert found["weightlock_controller_reconcile_total", "failed"] == 2
+    assert found["weightlock_controller_last_reconcile_timestamp_seconds",] == 1.7e9
     assert found["weightlock_webhook_configurations_restored_total",] == 3
     assert found["weightlock_webhook_configurations_drifted",] == 1
     assert found["weightlock_protection_labels_changed_total",] == 2
@@ -109,9 +109,9 @@ def test_the_scan_is_counted_where_there_is_one(controller):
 
 OF_THE_LEADER = {
     "weightlock_webhook_configurations_drifted",
-    "weightlock_definitions_drifted",
+    "weightlock_crds_drifted",
     "weightlock_controller_certificate_expiry_timestamp_seconds",
-    "weightlock_controller_certificates_kept",
+    "weightlock_controller_certificates_healthy",
     "weightlock_report_results",
     "weightlock_report_would_deny",
     "weightlock_scan_namespaces_waiting",

@@ -44,7 +44,7 @@ def test_the_probe_says_yes_when_every_model_is_delivered(tmp_path):
         (tmp_path / part).mkdir(parents=True)
     for part, code in (("keys/atlas", 1), ("weights/beta", 0)):
         target = Target(part, tmp_path / part)
-        target.hold(time.monotonic() + 60)
+        target.write_lease_note(time.monotonic() + 60)
         target.mark()
         assert main(check) == code
 
@@ -82,7 +82,7 @@ def test_a_sidecar_that_gets_nothing_says_why_and_ends_when_it_is_told(tmp_path)
     program = Path(sys.executable).parent / "weightlock"
     with subprocess.Popen([program, "agent", *words], stderr=subprocess.PIPE, text=True) as process:
         line = process.stderr.readline()
-        assert "Z model atlas: the broker at https://127.0.0.1:1 cannot be reached: " in line
+        assert "Z model atlas: cannot reach the broker at https://127.0.0.1:1: " in line
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert process.stderr.read().endswith("Z everything wiped\n")
@@ -97,8 +97,8 @@ def test_a_fault_that_nobody_expected_ends_the_sidecar_so_that_it_is_started_aga
     words = ["--broker=https://127.0.0.1:1", f"--token={tmp_path}/token", f"--key=atlas:{tmp_path}/keys"]
     program = Path(sys.executable).parent / "weightlock"
     done = subprocess.run([program, "agent", *words], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert "Z model atlas: internal error, the sidecar ends: IsADirectoryError in " in done.stderr
+    assert done.returncode == 3
+    assert "Z model atlas: internal error, shutting down: IsADirectoryError in " in done.stderr
     assert "Traceback" not in done.stderr
     assert "everything wiped" not in done.stderr
 
@@ -113,7 +113,7 @@ def test_nothing_outlives_lease_or_stop_while_the_broker_keeps_silent(tmp_path, 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         words = [f"--broker={url}", f"--token={tmp_path}/token", f"--key=atlas:{target.directory}"]
-        target.hold(time.monotonic() + seconds + 2)
+        target.write_lease_note(time.monotonic() + seconds + 2)
         target.mark()
         with (
             subprocess.Popen([program, "agent", *words], stderr=subprocess.DEVNULL) as process,

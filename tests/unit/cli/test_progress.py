@@ -1,11 +1,15 @@
+"""The progress of long commands: a bar on a terminal, plain lines elsewhere, nothing with --quiet."""
+
 from __future__ import annotations
 
+import builtins
 import io
-import time
+import subprocess
+import sys
 
 import pytest
 
-from webhook.cli.progress import Bar, byte_size, duration
+from webhook.cli.progress import ProgressBar, byte_size, duration
 
 
 class Terminal(io.StringIO):
@@ -22,64 +26,93 @@ class Clock:
         return self.now
 
 
-def test_a_line_says_how_far_how_fast_how_long():
+def test_a_plain_line_has_share_amount_rate_and_time_left():
     clock = Clock()
-    bar = Bar(Terminal(), clock=clock)
-    assert bar.line() == ""
+    bar = ProgressBar(io.StringIO(), clock=clock)
     bar.start("sealing", 4 << 30, 3)
-    assert bar.line() == "sealing ░░░░░░░░░░░░░░░░░░░░░░░░   0%  0 B of 4.0 GiB  0 B/s"
     clock.now += 2
     bar.advance(1 << 30)
-    assert bar.line() == "sealing ██████░░░░░░░░░░░░░░░░░░  25%  1.0 GiB of 4.0 GiB  512.0 MiB/s  6 s left"
+    assert bar.line() == "sealing: 25%, 1.0 GiB of 4.0 GiB, 512.0 MiB/s, 6 s left"
     bar.advance(3 << 30)
     clock.now += 2
-    assert bar.line() == "sealing ████████████████████████ 100%  4.0 GiB of 4.0 GiB  1.0 GiB/s"
+    assert bar.line() == "sealing: 100%, 4.0 GiB of 4.0 GiB, 1.0 GiB/s"
 
 
-def test_the_rate_is_that_of_the_last_seconds():
-    clock = Clock()
-    bar = Bar(Terminal(), clock=clock)
-    bar.start("sealing", 100 << 20, 1)
-    bar.advance(50 << 20)
-    for _ in range(30):
-        clock.now += 1
-        bar.advance(1 << 20)
-        line = bar.line()
-    assert "1.0 MiB/s  20 s left" in line
-
-
-def test_an_empty_stretch_is_complete():
-    bar = Bar(Terminal(), clock=Clock())
+def test_an_empty_phase_is_complete():
+    bar = ProgressBar(io.StringIO(), clock=Clock())
     bar.start("sealing", 0, 1)
     assert "100%" in bar.line()
 
 
-def test_without_unicode_it_draws_with_ascii():
-    class Plain(Terminal):
-        encoding = "ascii"
+def test_elsewhere_a_line_appears_every_ten_seconds():
+    clock, stream = Clock(), io.StringIO()
+    with ProgressBar(stream, clock=clock) as bar:
+        bar.start("sealing", 100, 1)
+        for _ in range(25):
+            clock.now += 1
+            bar.advance(1)
+    assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == ["sealing: 10%", "sealing: 20%"]
 
-    bar = Bar(Plain(), clock=Clock())
-    bar.start("sealing", 10, 1)
-    assert "........................" in bar.line()
 
-
-def test_a_terminal_gets_one_line_that_is_wiped_at_the_end():
+def test_a_terminal_gets_a_bar_that_is_removed_at_the_end(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
-    with Bar(stream) as bar:
+    with ProgressBar(stream) as bar:
+        bar.start("sealing", 1 << 20, 1)
+        bar.advance(1 << 19)
+        bar.start("verifying", 1 << 20, 1)
+    assert "verifying" in stream.getvalue()
+    assert stream.getvalue().rstrip().endswith("\x1b[2K")
+
+
+def test_no_colour_where_it_is_not_wanted(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = Terminal()
+    with ProgressBar(stream) as bar:
+        bar.start("sealing", 1 << 20, 1)
+        bar.advance(1 << 19)
+    assert "\x1b[3" not in stream.getvalue().replace("\x1b[32m", "")
+
+
+def test_without_rich_a_terminal_gets_plain_lines(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name.startswith("rich"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    clock, stream = Clock(), Terminal()
+    with ProgressBar(stream, clock=clock) as bar:
         bar.start("sealing", 10, 1)
-        deadline = time.monotonic() + 10
-        while "sealing" not in stream.getvalue() and time.monotonic() < deadline:
-            time.sleep(0.01)
-    assert "\n" not in stream.getvalue()
-    assert stream.getvalue().endswith("\r\x1b[K")
+        clock.now += 11
+        bar.advance(5)
+    assert stream.getvalue() == "sealing: 50%, 5 B of 10 B, 0 B/s, 11 s left\n"
 
 
 def test_quiet_and_short_runs_write_nothing():
     for stream, options in ((Terminal(), {"quiet": True}), (io.StringIO(), {})):
-        with Bar(stream, **options) as bar:
+        with ProgressBar(stream, **options) as bar:
             bar.start("sealing", 10, 1)
             bar.advance(10)
         assert stream.getvalue() == ""
+
+
+def test_an_interrupt_stops_the_run_at_the_next_segment():
+    bar = ProgressBar(io.StringIO())
+    bar.start("sealing", 10, 1)
+    bar.advance(1)
+    bar.interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        bar.advance(1)
+
+
+def test_commands_that_print_no_bar_do_not_import_rich():
+    code = "import sys, webhook.cli.main, webhook.cli.weights, webhook.cli.key; print('rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def _logging_as_it_was():
 
 
 def options(**given):
-    wanted = {"config": None, "embedded": None, "policies": None, "listen": None, "write_ca": None}
+    wanted = {"config": None, "state_dir": None, "policies": None, "listen": None, "write_ca": None}
     return argparse.Namespace(**{**wanted, **given})
 
 
@@ -69,8 +69,8 @@ def load(given):
 
 
 def work(place, **given):
-    """The exit code of a worker."""
-    return serving.work(serve.read(options(**given)), place, None)
+    """The exit code of the command, for input that it does not get far with."""
+    return serving.run(serve.read(options(**given)), place)
 
 
 def written(place, text):
@@ -91,18 +91,18 @@ class TestConfiguration:
     def test_flags_come_first(self, place):
         file = written(place, "listen: {host: 10.0.0.1, port: 9443}\npolicies: /nowhere\n")
         config = load(
-            options(config=file, embedded=place / "state", policies=place / "policies", listen="[::1]:0")
+            options(config=file, state_dir=place / "state", policies=place / "policies", listen="[::1]:0")
         )
         assert (config.listen.host, config.listen.port) == ("::1", 0)
         assert config.policies == str(place / "policies")
 
     def test_embedded_listens_on_this_machine_only_and_does_not_drain(self, place):
-        config = load(options(embedded=place / "state"))
+        config = load(options(state_dir=place / "state"))
         assert (config.listen.host, config.listen.port, config.drain_seconds) == ("127.0.0.1", 8443, 0)
 
     @pytest.mark.parametrize(("listen", "host"), [(":1", "0.0.0.0"), ("a.example.com:1", "a.example.com")])
     def test_addresses(self, place, listen, host):
-        assert load(options(embedded=place / "state", listen=listen)).listen.host == host
+        assert load(options(state_dir=place / "state", listen=listen)).listen.host == host
 
     @pytest.mark.parametrize(
         ("text", "words"),
@@ -111,10 +111,10 @@ class TestConfiguration:
             ("tls: {certificat: x}", "tls.certificat"),
             ("listen: {port: 70000}", "listen.port"),
             ("maxConcurrentReviews: none", "maxConcurrentReviews"),
-            ("{}", "tls.certificate and tls.key are needed"),
-            ("tls: {certificate: a}", "belong together"),
+            ("{}", "tls.certificate and tls.key are required"),
+            ("tls: {certificate: a}", "must be set together"),
             ("embedded: /nowhere/at/all", "/nowhere/at/all: no such directory"),
-            ("- a", "not an object"),
+            ("- a", "not a Kubernetes object"),
             ("a: [", "config.yaml"),
             ("a: 1\n---\nb: 2", "one document"),
         ],
@@ -129,42 +129,31 @@ class TestConfiguration:
     @pytest.mark.parametrize("listen", ["8443", "host", "host:port", "host:99999", ""])
     def test_addresses_that_are_none(self, place, listen):
         with pytest.raises(UsageError, match="HOST:PORT"):
-            load(options(embedded=place / "state", listen=listen))
+            load(options(state_dir=place / "state", listen=listen))
 
     def test_a_file_that_cannot_be_read(self, place, capsys):
         assert main(["serve", "--config", str(place / "none.yaml")]) == 2
-        assert capsys.readouterr().err == f"weightlock serve: {place}/none.yaml: No such file or directory\n"
+        assert (
+            capsys.readouterr().err
+            == f"weightlock serve: cannot read {place}/none.yaml: No such file or directory\n"
+        )
         large = written(place, "#" * (1024 * 1024 + 1))
         assert main(["serve", "--config", str(large)]) == 2
         assert "larger than" in capsys.readouterr().err
 
-    @pytest.mark.parametrize(
-        ("text", "supervised"),
-        [
-            ("", True),
-            ("supervise: true", True),
-            ("supervise: false", False),
-            ("supervise: 'false'", True),
-            ("- supervise: false", True),
-            ("supervise: [", True),
-        ],
-    )
-    def test_whether_a_worker_is_kept_apart(self, text, supervised):
-        assert serve._is_supervised(text.encode()) is supervised
-
     def test_nothing_at_all(self, capsys):
         assert main(["serve"]) == 2
-        assert "--config FILE, or --embedded DIR" in capsys.readouterr().err
+        assert "--config FILE is required, or --state-dir DIR" in capsys.readouterr().err
 
     def test_a_certificate_of_ones_own_has_no_authority_to_write(self, place, capsys):
         file = written(place, f"tls: {{certificate: {place}/tls.crt, key: {place}/tls.key}}\n")
-        assert work(place, config=file, embedded=place / "state", write_ca=Path("x")) == 2
-        assert "--write-ca is for a self-signed certificate" in capsys.readouterr().err
+        assert work(place, config=file, state_dir=place / "state", write_ca=Path("x")) == 2
+        assert "--write-ca requires a self-signed certificate" in capsys.readouterr().err
 
     def test_a_policy_that_is_wrong(self, place, capsys):
         wrong = {**POLICY, "spec": {**POLICY["spec"], "validations": [{"expression": "1 +"}]}}
         (place / "policies" / "one.json").write_text(json.dumps(wrong))
-        assert work(place, embedded=place / "state", policies=place / "policies") == 2
+        assert work(place, state_dir=place / "state", policies=place / "policies") == 2
         assert "one.json" in capsys.readouterr().err
 
     def test_an_address_that_is_taken(self, place, capsys, monkeypatch):
@@ -174,7 +163,7 @@ class TestConfiguration:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             listen = f"127.0.0.1:{taken.getsockname()[1]}"
-            given = {"embedded": place / "state", "policies": place / "policies"}
+            given = {"state_dir": place / "state", "policies": place / "policies"}
             assert work(place, **given, listen=listen) == 2
         assert f"cannot listen on {listen}: Address already in use" in capsys.readouterr().err
 
@@ -263,7 +252,8 @@ def test_embedded_from_start_to_stop(place, running, number):
     assert webhook.stop(number) == 0
     lines = webhook.lines()
     messages = [line["message"] for line in lines]
-    assert messages[-2:] == ["stopping", "stopped"]
+    assert [message for message in messages if message.startswith("stop")] == ["stopping", "stopped"]
+    assert "a process ended; starting another" not in messages
     (told,) = [line for line in lines if line["message"] == "review"]
     assert (told["uid"], told["decision"], told["codes"]) == ("u-1", "denied", ["WL500"])
 
@@ -281,45 +271,67 @@ def test_it_serves_on_while_its_endpoint_is_withdrawn(place, running):
 
 
 class TestSupervision:
-    """The process that judges is replaced when it ends or hangs, and does not outlive its parent."""
+    """The processes are replaced when they end or hang, without a lost request, and do not outlive their parent."""
 
     @pytest.fixture
     def webhook(self, place, running):
         text = (
-            f"embedded: {place}/state\npolicies: {place}/policies\ndrainSeconds: 0\nreviewTimeoutSeconds: 1\n"
+            f"embedded: {place}/state\npolicies: {place}/policies\ndrainSeconds: 0\nreviewTimeoutSeconds: 8\n"
         )
         arguments = ("--config", str(written(place, text)), "--listen", "127.0.0.1:0")
         return running(*arguments, "--write-ca", str(place / "ca.crt"))
 
     @staticmethod
-    def worker(webhook):
-        children = Path(f"/proc/{webhook.process.pid}/task/{webhook.process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()]
+    def child(webhook, role):
+        """The pid of the newest child with a role."""
+        children = (
+            Path(f"/proc/{webhook.process.pid}/task/{webhook.process.pid}/children").read_text().split()
+        )
+        return max(
+            int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == f"wl-{role}"
+        )
+
+    def review(self, webhook):
+        status, body = webhook.request("POST", "/validate?timeout=10s", json.dumps(REVIEW))
+        assert status == 200
+        return json.loads(body)["response"]["status"]["message"]
 
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-    def test_another_answers_when_it_ends_or_hangs(self, webhook, number):
-        (before,) = self.worker(webhook)
+    def test_a_worker_that_ends_or_hangs_costs_no_request(self, webhook, number):
+        assert self.review(webhook).startswith("never [WL500]")
+        before = self.child(webhook, "worker")
         os.kill(before, number)
-        assert webhook.request("GET", "/healthz") == (200, "ok\n")
-        (after,) = self.worker(webhook)
-        assert after != before
-        assert "weightlock_worker_restarts_total 1.0" in webhook.request("GET", "/metrics")[1]
+        assert self.review(webhook).startswith("never [WL500]")
+        assert self.child(webhook, "worker") != before
+        assert webhook.request("GET", "/readyz") == (200, "ready\n")
         assert webhook.stop() == 0
 
-    def test_the_parent_holds_little(self, webhook):
-        def resident(pid):
-            rows = Path(f"/proc/{pid}/status").read_text().splitlines()
-            return int(next(row for row in rows if row.startswith("VmRSS")).split()[1])
+    def test_a_frontend_that_ends_is_replaced(self, webhook):
+        before = self.child(webhook, "frontend")
+        os.kill(before, signal.SIGKILL)
+        assert self.review(webhook).startswith("never [WL500]")
+        assert self.child(webhook, "frontend") != before
+        assert "weightlock_worker_restarts_total 1.0" in webhook.request("GET", "/metrics")[1]
 
-        (worker,) = self.worker(webhook)
-        assert resident(webhook.process.pid) < resident(worker) / 3
+    def test_the_processes_share_their_memory(self, webhook):
+        """What the parent loaded is there once: the three take little more than one."""
+
+        def proportional(pid):
+            rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            return int(next(row for row in rows if row.startswith("Pss:")).split()[1])
+
+        self.review(webhook)
+        pids = [webhook.process.pid, *(self.child(webhook, role) for role in ("worker", "frontend"))]
+        resident = int(Path(f"/proc/{pids[0]}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        assert sum(map(proportional, pids)) * 1024 < 1.7 * resident
 
     def test_all_workers_have_one_certificate_and_one_configuration(self, place, webhook):
-        (before,) = self.worker(webhook)
         (place / "config.yaml").write_text("misspelt: 1")
-        os.kill(before, signal.SIGKILL)
-        # The client believes the authority that the first of them wrote.
+        for role in ("worker", "frontend"):
+            os.kill(self.child(webhook, role), signal.SIGKILL)
+        # The client trusts the CA that was written at the start.
         assert webhook.request("GET", "/healthz") == (200, "ok\n")
+        assert self.review(webhook).startswith("never [WL500]")
 
     def test_a_supervised_fault_of_the_input_ends_everything(self, place):
         command = [sys.executable, "-m", "webhook.cli.main", "serve", "--config"]
@@ -333,26 +345,28 @@ class TestSupervision:
         assert (found.returncode, found.stderr.count("\n")) == (2, 1)
         assert found.stderr.startswith("weightlock serve: ")
 
-    def test_what_it_counted_outlives_it(self, webhook):
+    @pytest.mark.parametrize("role", ["worker", "frontend"])
+    def test_what_it_counted_outlives_it(self, webhook, role):
         counted = "weightlock_admission_duration_seconds_count 1.0"
-        webhook.request("POST", "/validate?timeout=10s", json.dumps(REVIEW))
-        # What was shown once is kept, however soon the end comes.
+        self.review(webhook)
+        # What was exposed once is kept, however soon the end comes.
         assert counted in webhook.request("GET", "/metrics")[1]
-        (worker,) = self.worker(webhook)
-        os.kill(worker, signal.SIGKILL)
+        os.kill(self.child(webhook, role), signal.SIGKILL)
         assert counted in webhook.request("GET", "/metrics")[1]
         assert webhook.stop() == 0
 
-    def test_it_does_not_outlive_its_parent(self, webhook):
-        (worker,) = self.worker(webhook)
+    def test_without_the_parent_they_stop_in_order_and_a_successor_can_listen(self, place, webhook, running):
+        pids = [self.child(webhook, role) for role in ("worker", "frontend")]
         webhook.process.kill()
         webhook.process.wait()
-        deadline = time.monotonic() + 5
-        while Path(f"/proc/{worker}").exists():
+        file = written(place, f"embedded: {place}/state\npolicies: {place}/policies\ndrainSeconds: 0\n")
+        listen = f"127.0.0.1:{webhook.port}"
+        successor = running("--config", str(file), "--listen", listen, "--write-ca", str(place / "ca.crt"))
+        assert self.review(successor).startswith("never [WL500]")
+        deadline = time.monotonic() + 10
+        while any(Path(f"/proc/{pid}").exists() for pid in pids):
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        with pytest.raises(ConnectionRefusedError):
-            webhook.request("GET", "/healthz")
 
 
 def test_a_cluster_that_cannot_be_found_is_one_line(place):

@@ -94,7 +94,7 @@ def test_a_directory_is_made_with_all_above_it(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FileExistsError):
         make_directory(tmp_path / "file")
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(FileExistsError):
         make_directory(tmp_path / "file/below")
 
 

@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from webhook.api.config import Config, Listen, Settings, Tls
 from webhook.core.admission.provider import FetchedData, NotReadyError
 from webhook.core.admission.snapshot import SnapshotBuilder
-from webhook.server.run import Sockets, Webhook
+from webhook.server.run import Evaluation, Sockets, Webhook
 from webhook.server.tls import self_signed
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -170,8 +170,13 @@ async def serve(
             }
             listen = Listen(host="127.0.0.1", port=0)
             config = Config(listen=listen, tls=Tls.model_validate(tls), **changes)
-            running = Webhook(config, source or FakeSource(), signer).running(Sockets.bind(config))
-            webhook = await stack.enter_async_context(running)
+            webhook = Webhook(config)
+            evaluation = Evaluation(config, source or FakeSource(), signer, webhook.metrics)
+            stack.push_async_callback(evaluation.close)
+            running = webhook.running(
+                Sockets.bind(config), evaluation.answer, evaluation.trouble, traced=bool(evaluation.tracer)
+            )
+            await stack.enter_async_context(running)
             context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))

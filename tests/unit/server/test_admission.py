@@ -10,24 +10,23 @@ from webhook.core.admission.provider import MAX_ROUNDS, FetchedData, NotReadyErr
 from webhook.core.kube.review import BadReviewError
 from webhook.server import admission as module
 from webhook.server.admission import AdmissionService
-from webhook.server.admission_queue import Gate
+from webhook.server.admission_queue import AdmissionQueue
 from webhook.server.metrics.metrics import AdmissionMetrics
 
 
 @pytest.fixture
 def serve(make_source):
     def make(source=None, **changes):
-        gate = changes.pop("gate", None) or Gate(waiting_limit=10, asking_limit=10)
+        queue = changes.pop("queue", None) or AdmissionQueue(max_queued=10, max_lookups=10)
         metrics = AdmissionMetrics()
-        settings = {"seconds": 5.0, **changes}
-        service = AdmissionService(source or make_source(), gate, metrics, **settings)
+        service = AdmissionService(source or make_source(), queue, metrics, **changes)
         return service, metrics
 
     return make
 
 
-async def ask(service, body, phase="validate", patience=10.0, *, trusted_caller=False):
-    answer = orjson.loads(await getattr(service, phase)(body, patience, trusted_caller=trusted_caller))
+async def ask(service, body, phase="validate", seconds=5.0, *, trusted_caller=False):
+    answer = orjson.loads(await getattr(service, phase)(body, seconds, trusted_caller=trusted_caller))
     assert answer["apiVersion"] == "admission.k8s.io/v1"
     return answer["response"]
 
@@ -170,16 +169,23 @@ async def test_questions_without_end_end(serve, needy, review):
     assert len(needy.needs) == MAX_ROUNDS
 
 
-@pytest.mark.parametrize(("patience", "most"), [(10.0, 0.5), (1.0, 0.9), (0.2, 0.4)])
-async def test_an_answer_comes_before_the_caller_gives_up(serve, needy, review, patience, most):
+@pytest.mark.parametrize(
+    ("timeout", "limit", "seconds"), [(10.0, 8.0, 8.0), (5.0, 8.0, 4.0), (1.0, 8.0, 0.5), (0.2, 8.0, 0.1)]
+)
+def test_the_allowance_leaves_time_for_the_network(timeout, limit, seconds):
+    assert module.allowance(timeout, limit) == seconds
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.3, 0.6), (0.1, 0.4)])
+async def test_an_answer_comes_before_the_caller_gives_up(serve, needy, review, seconds, most):
     async def never(needs):
         del needs
         await asyncio.sleep(60)
 
     needy.answers = never
-    service, _ = serve(needy, seconds=0.3)
+    service, _ = serve(needy)
     begun = asyncio.get_running_loop().time()
-    answer = await ask(service, review(), patience=patience)
+    answer = await ask(service, review(), seconds=seconds)
     assert asyncio.get_running_loop().time() - begun < most
     assert "[WL905]" in answer["status"]["message"]
 
@@ -192,7 +198,7 @@ async def test_too_many_questions_at_once_are_turned_away(serve, needy, review):
         return FetchedData({question: module_decision(allowed=True) for question in needs.questions})
 
     needy.answers = slow
-    service, _ = serve(needy, gate=Gate(waiting_limit=10, asking_limit=2))
+    service, _ = serve(needy, queue=AdmissionQueue(max_queued=10, max_lookups=2))
     first = [asyncio.create_task(ask(service, review())) for _ in range(2)]
     await asyncio.sleep(0.01)
     refused = await ask(service, review())
@@ -204,10 +210,10 @@ async def test_too_many_questions_at_once_are_turned_away(serve, needy, review):
 
 async def test_a_line_that_is_full_is_a_fast_denial(serve, review, monkeypatch):
     monkeypatch.setattr("webhook.server.admission_queue.SLICE_SECONDS", 0.0)
-    service, metrics = serve(gate=Gate(waiting_limit=3, asking_limit=1))
+    service, metrics = serve(queue=AdmissionQueue(max_queued=3, max_lookups=1))
     answers = await asyncio.gather(*(ask(service, review()) for _ in range(10)))
     assert [answer["allowed"] for answer in answers] == [True] * 4 + [False] * 6
-    assert all("too much to do" in answer["status"]["message"] for answer in answers[4:])
+    assert all("Weightlock is overloaded" in answer["status"]["message"] for answer in answers[4:])
     assert value(metrics, "weightlock_internal_errors_total", code="WL904") == 6
 
 
@@ -231,9 +237,9 @@ async def test_only_a_trusted_caller_gets_signatures(serve, review, monkeypatch)
     used = []
     real = module.mutate
 
-    def spy(*arguments):
+    def spy(*arguments, budget):
         used.append(arguments[4] if len(arguments) > 4 else None)
-        return real(*arguments[:4])
+        return real(*arguments[:4], budget=budget)
 
     monkeypatch.setattr(module, "mutate", spy)
     signer = object()

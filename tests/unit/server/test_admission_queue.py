@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from webhook.server import admission_queue as module
-from webhook.server.admission_queue import Gate, OverloadedError
+from webhook.server.admission_queue import AdmissionQueue, OverloadedError
 
 
 @pytest.fixture
 async def gate(monkeypatch):
     monkeypatch.setattr(module, "SLICE_SECONDS", 0.0)
-    return Gate(waiting_limit=3, asking_limit=2)
+    return AdmissionQueue(max_queued=3, max_lookups=2)
 
 
 def later(seconds=5.0):
@@ -19,22 +19,22 @@ def later(seconds=5.0):
 
 
 async def test_an_idle_gate_is_open():
-    gate = Gate(waiting_limit=3, asking_limit=2)
-    assert gate.open()
+    gate = AdmissionQueue(max_queued=3, max_lookups=2)
+    assert gate.is_open()
     await asyncio.sleep(0)
-    assert gate.open()
+    assert gate.is_open()
 
 
 async def test_many_may_pass_in_one_turn_while_the_slice_lasts():
-    gate = Gate(waiting_limit=0, asking_limit=2)
-    assert all(gate.open() for _ in range(100))
+    gate = AdmissionQueue(max_queued=0, max_lookups=2)
+    assert all(gate.is_open() for _ in range(100))
 
 
 async def test_after_the_slice_they_wait_in_order(gate):
     passed = []
 
     async def pass_through(number):
-        if not gate.open():
+        if not gate.is_open():
             await gate.wait(later())
         passed.append(number)
 
@@ -44,25 +44,25 @@ async def test_after_the_slice_they_wait_in_order(gate):
 
 
 async def test_a_line_that_is_full_turns_away_at_once(gate):
-    assert gate.open()
+    assert gate.is_open()
     waiting = [asyncio.ensure_future(gate.wait(later())) for _ in range(3)]
     await asyncio.sleep(0)
-    assert not gate.open()
-    blocked = Gate(waiting_limit=0, asking_limit=1)
-    assert blocked.open()
-    with pytest.raises(OverloadedError, match="waiting already"):
+    assert not gate.is_open()
+    blocked = AdmissionQueue(max_queued=0, max_lookups=1)
+    assert blocked.is_open()
+    with pytest.raises(OverloadedError, match="queued already"):
         await blocked.wait(later())
     await asyncio.gather(*waiting)
 
 
 async def test_a_turn_that_comes_too_late_is_told(gate):
-    assert gate.open()
-    with pytest.raises(OverloadedError, match="longer than the API server waits"):
+    assert gate.is_open()
+    with pytest.raises(OverloadedError, match="exceeds the admission timeout"):
         await gate.wait(later(-1))
 
 
 async def test_who_left_the_line_does_not_hold_it_up(gate):
-    assert gate.open()
+    assert gate.is_open()
     first = asyncio.ensure_future(gate.wait(later()))
     second = asyncio.ensure_future(gate.wait(later()))
     first.cancel()
@@ -71,17 +71,17 @@ async def test_who_left_the_line_does_not_hold_it_up(gate):
 
 
 async def test_the_gate_opens_again_when_the_line_is_gone(gate):
-    assert gate.open()
+    assert gate.is_open()
     await asyncio.gather(*(gate.wait(later()) for _ in range(3)))
     for _ in range(3):
         await asyncio.sleep(0)
-    assert gate.open()
+    assert gate.is_open()
 
 
 async def test_only_so_many_may_ask_at_once(gate):
-    async with gate.asking(), gate.asking():
+    async with gate.lookup(), gate.lookup():
         with pytest.raises(OverloadedError, match="waiting for the API server"):
-            async with gate.asking():
+            async with gate.lookup():
                 pytest.fail("one too many")
-    async with gate.asking():
+    async with gate.lookup():
         pass

@@ -97,7 +97,7 @@ async def test_a_cluster_that_does_not_answer_in_time(world, tmp_path):
 
         world.review_token = hang
         with pytest.raises(
-            BrokerUnavailableError, match=r"did not answer the broker's questions in time \[WL911\]"
+            BrokerUnavailableError, match=r"the API server did not respond to the broker in time \[WL911\]"
         ):
             await served.release()
 

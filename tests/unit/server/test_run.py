@@ -5,7 +5,8 @@ import ssl
 
 import pytest
 
-from webhook.api.config import Listen
+from webhook.api.config import Callers, Listen
+from webhook.server.admission import AdmissionService
 from webhook.server.http.listener import ListenError, bind
 from webhook.server.tls import reload, self_signed
 
@@ -54,7 +55,7 @@ class TestReady:
         client = await serve(tls={"server_names": ["weightlock.weightlock-system.svc"]})
         status, text = await client.get("/readyz")
         assert status == 503
-        assert "does not carry the name weightlock.weightlock-system.svc" in text
+        assert "does not cover the name weightlock.weightlock-system.svc" in text
 
     async def test_not_while_stopping(self, serve):
         client = await serve()
@@ -164,42 +165,70 @@ class TestCaller:
 
     @pytest.fixture
     def trusted(self, serve, pki, monkeypatch):
-        async def start(**tls):
+        async def start(callers=None, **tls):
             seen = []
-            client = await serve(tls={"client_ca": str(pki / "apiserver-ca.crt"), **tls})
-            (router, *_) = client.webhook._routers
-            service = router._routes["/mutate"].handle.__closure__
-            answer = next(cell.cell_contents for cell in service if hasattr(cell.cell_contents, "__self__"))
-            real = answer.__self__._review
+            real = AdmissionService._review
 
-            async def spy(body, phase, step, *rest):
+            async def spy(self, body, phase, step, *rest):
                 seen.append(step.__name__ == "_mutate_signed")
-                return await real(body, phase, step, *rest)
+                return await real(self, body, phase, step, *rest)
 
-            monkeypatch.setattr(answer.__self__, "_review", spy)
+            monkeypatch.setattr(AdmissionService, "_review", spy)
+            callers = Callers.model_validate(callers or {})
+            client = await serve(tls={"client_ca": str(pki / "apiserver-ca.crt"), **tls}, callers=callers)
             return client, seen
 
         return start
 
-    async def test_without_a_certificate_a_caller_is_served_and_not_believed(self, trusted, review):
+    async def test_without_a_certificate_a_caller_is_rejected(self, trusted, review):
         client, seen = await trusted()
+        denied = await client.post("/validate", review())
+        assert denied == (403, "only the API server may send reviews\n")
+        assert await client.post("/validate", review(name="other")) == denied
+        assert seen == []
+        assert (await client.get("/readyz"))[0] == 200
+        text = (await client.get("/metrics"))[1]
+        assert 'weightlock_connections_rejected_total{reason="unauthenticated"} 2.0' in text
+
+    @pytest.mark.parametrize(
+        "callers",
+        [
+            {"requireCertificate": False},
+            {"allowUnauthenticated": True},
+            {"addresses": ["127.0.0.0/8", "::1/128"]},
+        ],
+    )
+    async def test_other_callers_are_answered_if_the_admin_says_so_and_not_trusted(
+        self, trusted, review, callers
+    ):
+        client, seen = await trusted(callers)
         assert (await client.ask(review(), "/mutate"))["allowed"]
         assert seen == [False]
 
+    async def test_an_address_that_is_not_listed_is_rejected(self, serve, review):
+        client = await serve(callers=Callers(addresses=["192.0.2.0/24"]))
+        assert (await client.post("/validate", review()))[0] == 403
+
+    async def test_each_unknown_address_is_limited(self, serve, review):
+        client = await serve(callers=Callers(requests_per_second=2))
+        statuses = [(await client.post("/validate", review()))[0] for _ in range(6)]
+        assert statuses[:4] == [200] * 4
+        assert 429 in statuses
+
     @pytest.mark.parametrize(
-        ("names", "believed"),
+        ("names", "status"),
         [
-            ([], True),
-            (["kube-apiserver-admission"], True),
-            (["x", "apiserver.example.com"], True),
-            (["somebody-else"], False),
+            ([], 200),
+            (["kube-apiserver-admission"], 200),
+            (["x", "apiserver.example.com"], 200),
+            (["another"], 403),
         ],
     )
-    async def test_with_a_certificate_of_the_authority(self, trusted, review, pki, names, believed):
+    async def test_with_a_certificate_of_the_authority(self, trusted, review, pki, names, status):
         client, seen = await trusted(client_names=names)
         client.context.load_cert_chain(pki / "apiserver.crt", pki / "apiserver.key")
-        await client.ask(review(), "/mutate")
-        assert seen == [believed]
+        assert (await client.post("/mutate", review()))[0] == status
+        assert seen == [True] * (status == 200)
 
     async def test_with_a_certificate_of_another_authority_nobody_is_served(self, trusted, pki):
         client, _ = await trusted()

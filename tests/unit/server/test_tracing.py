@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from webhook.api.config import Tracing
 from webhook.core.admission.provider import FetchedData, NotReadyError
 from webhook.server.admission import AdmissionService
-from webhook.server.admission_queue import Gate
+from webhook.server.admission_queue import AdmissionQueue
 from webhook.server.metrics.metrics import AdmissionMetrics
 from webhook.server.tracing import Tracer, TracingUnavailableError
 
@@ -30,11 +30,9 @@ async def traced(make_source):
         exporter = InMemorySpanExporter()
         tracer = Tracer.of(Tracing(endpoint=ENDPOINT, sample_ratio=ratio), "webhook", exporter)
         tracers.append(tracer)
-        gate = Gate(waiting_limit=10, asking_limit=10)
-        service = AdmissionService(
-            source or make_source(), gate, AdmissionMetrics(), seconds=5.0, tracer=tracer
-        )
-        await getattr(service, phase)(body, 10.0, trusted_caller=False, parent=parent)
+        queue = AdmissionQueue(max_queued=10, max_lookups=10)
+        service = AdmissionService(source or make_source(), queue, AdmissionMetrics(), tracer=tracer)
+        await getattr(service, phase)(body, 5.0, trusted_caller=False, parent=parent)
         await asyncio.to_thread(tracer.close)
         return exporter.get_finished_spans()
 
@@ -76,7 +74,7 @@ async def test_questions_to_the_api_server_are_a_step(traced, make_source, make_
 
     source.answers = allow
     step, span = await traced(review(), SAMPLED, source=source)
-    assert (step.name, step.parent.span_id) == ("ask the API server", span.context.span_id)
+    assert (step.name, step.parent.span_id) == ("query the API server", span.context.span_id)
 
 
 async def test_a_fault_of_ours_is_an_error(traced, make_source, review):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from webhook.cluster.client.api import KubeApi
     from webhook.cluster.client.kinds import ResourceKind
+    from webhook.cluster.handover import Journal, KindState
     from webhook.core.kube.fields import Document
 
 LIST_SECONDS = 60.0
@@ -93,7 +94,10 @@ class Reflector:
         namespace: str = "",
         selectors: Mapping[str, str] | None = None,
         observer: WatchObserver | None = None,
+        journal: Journal | None = None,
     ) -> None:
+        self._journal = journal
+        self._resumed = False
         self.kind = kind
         self.synced = False
         self.seen = 0.0
@@ -106,6 +110,13 @@ class Reflector:
         self._timing = timing
         self._keys: set[ObjectKey] = set()
         self._version: str | None = None
+
+    def resume(self, state: KindState) -> None:
+        """Continue from what another process knew; `synced` once the API server has accepted the watch."""
+        for document in state.documents.values():
+            self._keys.add(self._keep(document))
+        self._version, self.seen, self._resumed = state.version, state.seen, True
+        self._note()
 
     async def run(self) -> None:
         """Mirror the objects until cancelled."""
@@ -157,7 +168,7 @@ class Reflector:
         if not isinstance(version, str) or not version:
             raise _GoneError("a list has no resourceVersion")
         for key in self._keys - keys:
-            self._sink.remove(key)
+            self._forget(key)
         self._keys = keys
         if self._observer is not None:
             self._observer.listed(self.kind, documents, version)
@@ -176,6 +187,8 @@ class Reflector:
         }
         begun = time.monotonic()
         async with self._api.watch(self._path, query, silence=seconds + timing.silence) as lines:
+            if self._resumed:
+                self._resumed, self.synced = False, True
             async for line in lines:
                 self._event(line)
                 self._is_current()
@@ -202,7 +215,7 @@ class Reflector:
         elif kind == "DELETED":
             key = self._key(document)
             self._keys.discard(key)
-            self._sink.remove(key)
+            self._forget(key)
             self._sink.changed()
         elif kind != "BOOKMARK":
             raise _GoneError("an event has an unknown type")
@@ -220,11 +233,21 @@ class Reflector:
     def _put(self, item: Any) -> ObjectKey:
         if not isinstance(item, dict):
             raise _GoneError("an object is not a JSON object")
-        document = self.kind.stripped(item)
+        return self._keep(self.kind.stripped(item))
+
+    def _keep(self, document: Document) -> ObjectKey:
         try:
-            return self._sink.put(document)
+            key = self._sink.put(document)
         except ValueError as error:
             raise _GoneError(str(error)) from None
+        if self._journal is not None:
+            self._journal.put(self.kind.name, key, document)
+        return key
+
+    def _forget(self, key: ObjectKey) -> None:
+        self._sink.remove(key)
+        if self._journal is not None:
+            self._journal.remove(self.kind.name, key)
 
     def _key(self, item: Document) -> ObjectKey:
         try:
@@ -235,11 +258,16 @@ class Reflector:
     def _is_current(self) -> None:
         self.synced, self.last_error = True, ""
         self.seen = time.monotonic()
+        self._note()
+
+    def _note(self) -> None:
+        if self._journal is not None:
+            self._journal.current(self.kind.name, self._version or "", self.seen)
 
     def _is_absent(self) -> None:
         """The cluster lacks the kind, so there are no objects."""
         for key in self._keys:
-            self._sink.remove(key)
+            self._forget(key)
         self._keys, self._version = set(), None
         self._sink.changed()
         self._is_current()

@@ -17,6 +17,7 @@ from webhook.core.admission.requests import (
 )
 from webhook.core.admission.verdict import Verdict
 from webhook.core.injection import plan as inject
+from webhook.core.kube.budget import MAX_LOOKUPS, MAX_STEPS, Budget, BudgetExceededError
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
 
@@ -37,6 +38,8 @@ def mutate(
     fetched: FetchedData,
     now: datetime,
     signer: Signer | None = None,
+    *,
+    budget: Budget | None = None,
 ) -> Verdict | RequiredData:
     """Return the additions to an object: the key sidecar of a pod, the identity on an access object. Never denies.
 
@@ -51,7 +54,9 @@ def mutate(
     operations = stamp(request, signer, now, trusted_caller=signer is not None, stamps=stamps)
     injected = False
     if creates_pod(request) or debugs_pod(request):
-        lookup = Lookup(snapshot.objects, fetched.objects)
+        # Twice what validation has: whatever is too large here, is so there, and denied there.
+        budget = budget or Budget(2 * MAX_STEPS)
+        lookup = Lookup(snapshot.objects, fetched.objects, budget=budget)
         try:
             facts = gather(request, snapshot, lookup)
             if debugs_pod(request):
@@ -60,7 +65,13 @@ def mutate(
             expected = injection_plan(request, snapshot, facts, now)
             operations += inject.patch(object_of(request), expected)
         except MissingObjectError:
+            if len(fetched.objects) + len(lookup.missing) > 2 * MAX_LOOKUPS:
+                return Verdict.of(request.uid, ())
             return RequiredData(objects=frozenset(lookup.missing))
+        except BudgetExceededError:
+            if not budget.final:
+                raise
+            return Verdict.of(request.uid, ())
         except MalformedObjectError:
             # Validation reports it; no safe addition exists.
             return Verdict.of(request.uid, ())

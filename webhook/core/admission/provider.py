@@ -42,6 +42,9 @@ class RequiredData:
     questions: frozenset[AccessCheck] = frozenset()
     objects: frozenset[ObjectKey] = frozenset()
 
+    def __len__(self) -> int:
+        return len(self.questions) + len(self.objects)
+
 
 @dataclass(frozen=True, slots=True)
 class FetchedData:
@@ -49,6 +52,9 @@ class FetchedData:
 
     decisions: Mapping[AccessCheck, Decision] = field(default_factory=dict)
     objects: Mapping[ObjectKey, Document | None] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.decisions) + len(self.objects)
 
     def merge(self, other: FetchedData) -> FetchedData:
         """Return both together."""

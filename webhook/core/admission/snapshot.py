@@ -99,6 +99,7 @@ class SnapshotBuilder:
         self._removed: set[tuple[str, str]] = set()
         self._stale = set(_TYPES)
         self._snapshot: Snapshot | None = None
+        self._changed_models: set[str] = set()
 
     @property
     def objects(self) -> ObjectStore:
@@ -131,7 +132,7 @@ class SnapshotBuilder:
             return
         self._note_volume(key)
         if key.kind in _TYPES:
-            self._stale.add(key.kind)
+            self._renew(key)
             self._typed[key.kind].pop(key.name, None)
             self._problems.pop(key, None)
             self._compiled.pop(key, None)
@@ -212,10 +213,32 @@ class SnapshotBuilder:
     def _renew(self, key: ObjectKey) -> None:
         """Discard the compiled form of an object."""
         self._stale.add(key.kind)
+        if key.kind == MODELS:
+            self._changed_models.add(key.name)
         self._compiled.pop(key, None)
 
     def _catalog(self) -> Catalog:
-        return with_volumes(Catalog(self._typed[MODELS].values(), self._settings.storage), self._objects)
+        """Return the catalog of all models: the current one with the changed models, or a new one."""
+        changed, self._changed_models = self._changed_models, set()
+        models = self._typed[MODELS]
+        settings = self._settings.storage
+        before = self._snapshot.catalog if self._snapshot is not None else None
+        if (
+            before is None
+            or before.backends is None
+            or not before
+            or before.is_worn
+            or len(changed) > len(models) / 4 + 8
+        ):
+            return with_volumes(Catalog(models.values(), settings), self._objects)
+        for name in changed:
+            weights = models.get(name)
+            if weights is None:
+                before.discard(name)
+            else:
+                before.add(weights)
+            before.backends.model_changed(name, Catalog([weights] if weights is not None else [], settings))
+        return before.with_backends(before.backends)
 
     def _note_volume(self, key: ObjectKey) -> None:
         """Notify the catalog that a claim or volume may have changed. Other kinds cost one comparison."""

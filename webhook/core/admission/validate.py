@@ -32,6 +32,7 @@ from webhook.core.admission.requests import (
 from webhook.core.admission.subject import subject_of
 from webhook.core.admission.verdict import Verdict
 from webhook.core.injection import plan as inject
+from webhook.core.kube.budget import Budget, BudgetExceededError, check_facts, check_lookups
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import Lookup, MissingObjectError
 from webhook.core.kube.review import GroupVersionName
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from webhook.core.policies.policy import Policy
 
 _OURS = "weightlock"
+# The engine converts so many bytes of a request in a microsecond.
+_BYTES_PER_STEP = 40
 _WRITES = frozenset({"CREATE", "UPDATE"})
 _UNREADABLE = Finding(
     codes.UNREADABLE,
@@ -67,6 +70,7 @@ def validate(
     now: datetime,
     *,
     clock: Callable[[], float] | None = None,
+    budget: Budget | None = None,
 ) -> Verdict | RequiredData:
     """Decide the request on its final object.
 
@@ -76,7 +80,7 @@ def validate(
         return Verdict.of(
             request.uid, (), (("exempt", f"namespace {request.namespace} is exempt by configuration"),)
         )
-    judge = _Validation(request, snapshot, fetched, now, clock)
+    judge = _Validation(request, snapshot, fetched, now, clock, budget)
     try:
         findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
     except MalformedObjectError as error:
@@ -85,8 +89,17 @@ def validate(
         return replace(Verdict.of(request.uid, findings), timings=tuple(judge.timings))
     except MissingObjectError:
         pass
+    except BudgetExceededError as error:
+        if not judge.budget.final:
+            raise
+        return too_large(request.uid, error.part, error.reason)
     if judge.answers.open or judge.lookup.missing:
-        return RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
+        required = RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
+        try:
+            check_lookups(len(required) + len(fetched))
+        except BudgetExceededError as error:
+            return too_large(request.uid, error.part, error.reason)
+        return required
     verdict = Verdict.of(request.uid, findings, judge.audit)
     return replace(verdict, timings=tuple(judge.timings))
 
@@ -107,6 +120,21 @@ def invalid_review(error: UnsafeReviewError) -> Verdict:
     )
 
 
+def too_large(uid: str, part: str, reason: str) -> Verdict:
+    """Deny a request whose evaluation needs more work than one request may cause."""
+    return Verdict.of(
+        uid,
+        [
+            Finding(
+                codes.TOO_LARGE,
+                _OURS,
+                f"the object is too large to evaluate: its {part}: {reason}",
+                f"split the object, or reduce its {part}",
+            )
+        ],
+    )
+
+
 def internal_error(uid: str, code: str, reason: str) -> Verdict:
     """Deny a request because of an error in Weightlock: nothing was evaluated."""
     message = f"cannot evaluate the request: {reason}"
@@ -123,12 +151,14 @@ class _Validation:
         fetched: FetchedData,
         now: datetime,
         clock: Callable[[], float] | None,
+        budget: Budget | None = None,
     ) -> None:
+        self.budget = budget or Budget()
         self.request = request
         self.snapshot = snapshot
         self.now = now
         self.answers = Answers(fetched.decisions)
-        self.lookup = Lookup(snapshot.objects, fetched.objects)
+        self.lookup = Lookup(snapshot.objects, fetched.objects, budget=self.budget)
         self.audit: list[tuple[str, str]] = []
         self.timings: list[tuple[str, str, float | None]] = []
         self._clock = clock
@@ -145,12 +175,23 @@ class _Validation:
             return []
         findings: list[Finding] = []
         for facts in self._templates():
+            self._charge(facts)
             bindings = self._bindings(facts, matching, whole=candidates.see_managed_fields)
             timings, pending = candidates.evaluate_batches(bindings, matching)
             self.timings += timings
             for each in pending:
                 findings += self._evaluate(each.policy, facts, bindings, condition_false=each.condition_false)
         return findings
+
+    def _charge(self, facts: TemplateFacts) -> None:
+        """Take the steps of handing one template to the engine, which converts the whole object for each."""
+        if self.request.operation == "DELETE":
+            return
+        self.budget.charge(
+            "pod templates" if facts.pod else "content", 100 + self.request.size // _BYTES_PER_STEP
+        )
+        for part in ("weights", "devices", "escapes"):
+            check_facts(part, len(getattr(facts.facts, part)))
 
     def _evaluate(
         self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, condition_false: bool = False
@@ -177,6 +218,7 @@ class _Validation:
         if not matching:
             return
         for facts in self._templates():
+            self._charge(facts)
             bindings = self._bindings(facts)
             for policy in matching:
                 yield policy, facts, bindings

@@ -159,6 +159,7 @@ class _Request:
     def _template(
         self, template: PodTemplate, old: PodTemplate | None, workload: dict[str, Any]
     ) -> TemplateFacts:
+        self.lookup.charge("pod templates", 50)
         is_pod = self.kind == "Pod"
         if old is not None and _is_unchanged(template, old, is_pod=is_pod):
             return TemplateFacts(template.path, template.pod, workload, unchanged=True)

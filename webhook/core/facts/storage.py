@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from webhook.api.base import GROUP
 from webhook.core.facts.context import Context, context
 from webhook.core.facts.dra import CLAIM, CLASS, CLUSTER_TEMPLATE, TEMPLATE, asked
+from webhook.core.facts.egress import KINDS, gather_egress
 from webhook.core.facts.memory_images import gather_memory_image, is_memory_image
 from webhook.core.facts.model import DeviceUse, Escape, Facts, WeightUse
 from webhook.core.facts.object_stores import gather_account, gather_custom, gather_secret
@@ -55,7 +56,7 @@ def gather_object(
     """
     if kind == CLASS:
         return _device_class(document, old)
-    read = _reader(kind) if catalog or kind in _DEVICE_KINDS else None
+    read = _reader(kind) if catalog or kind in _WITHOUT_MODELS else None
     if read is None:
         return Facts()
     here = context(namespace, lookup, catalog, settings)
@@ -77,6 +78,8 @@ def _reader(kind: str) -> Callable[[Document, Context], Facts] | None:
     """Return the reader of a kind; custom resources are read for the object stores and claims that they name."""
     if kind in _READERS:
         return _READERS[kind]
+    if kind in KINDS:
+        return lambda document, here: Facts(escapes=gather_egress(kind, document, here))
     if is_memory_image(kind):
         return lambda document, here: _memory_image(kind, document, here)
     group = kind.partition(".")[2]
@@ -297,9 +300,8 @@ _READERS: dict[str, Callable[[Document, Context], Facts]] = {
     CLUSTER_TEMPLATE: _resource_claim_template,
 }
 
-_DEVICE_KINDS = frozenset(
-    kind for kind in _READERS if kind.endswith(".resource.k8s.io") or kind == "PersistentVolume"
-)
+# Kinds with facts other than weights.
+_WITHOUT_MODELS = frozenset({CLAIM, TEMPLATE, CLUSTER_TEMPLATE, "PersistentVolume", *KINDS})
 # Caches of models: KServe, NVIDIA NIM, Fluid.
 _CACHES: Final = frozenset(
     {

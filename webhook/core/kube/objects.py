@@ -16,6 +16,7 @@ from webhook.core.kube.strict_json import DocumentError, check
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from webhook.core.kube.budget import Budget
     from webhook.core.kube.fields import Document
 
 
@@ -151,6 +152,12 @@ class Lookup:
     store: ObjectStore
     fetched: Mapping[ObjectKey, Document | None] = field(default_factory=dict)
     missing: set[ObjectKey] = field(default_factory=set)
+    budget: Budget | None = None
+
+    def charge(self, part: str, steps: int = 1) -> None:
+        """Take steps of the request's budget. Raises `BudgetExceededError`."""
+        if self.budget is not None:
+            self.budget.charge(part, steps)
 
     def get(self, kind: str, namespace: str, name: str) -> Document | None:
         """The object, or None where it surely does not exist.
@@ -158,6 +165,7 @@ class Lookup:
         Raises `MissingObjectError` where that is unknown, and `MalformedObjectError` for one no policy may read.
         """
         key = ObjectKey(kind, namespace, name)
+        self.charge("references to other objects", 3)
         document = self.store.get(key)
         if document is not None:
             return self.held(key, document)
@@ -180,4 +188,5 @@ class Lookup:
 
     def each(self, kind: str, namespace: str | None = None) -> Iterator[Document]:
         """Every object of a kind that the store holds."""
+        self.charge("references to other objects", 1 + self.store.count(kind) // 10)
         return self.store.each(kind, namespace)

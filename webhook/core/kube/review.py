@@ -7,12 +7,12 @@ Parsing is strict and bounded. A document that is not an ``admission.k8s.io/v1``
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from webhook.core.kube.strict_json import DocumentError, parse
+from webhook.core.kube.strict_json import DEFAULT_LIMITS, DocumentError, Limits, longest, parse
 
 if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 REVIEW_API_VERSION = "admission.k8s.io/v1"
 MAX_REVIEW_BYTES = 4 * 1024 * 1024
 _MAX_UID = 256
+# Lists of any length: evaluating long ones is bounded in time, see `webhook.server.process.isolated`.
+_LIMITS = Limits(length=MAX_REVIEW_BYTES)
 _MAX_CAUSES = 64
 _OPERATIONS = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
@@ -58,7 +60,9 @@ class UserInfo:
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRequest:
-    """One request. ``raw`` is the request document itself, for policies that read ``request``.
+    """One request. ``raw`` is the request document itself, for policies that read ``request``, ``size`` its bytes.
+
+    ``oversized``: some list or map has more entries than `strict_json.DEFAULT_LIMITS`, so policies may take long.
 
     ``running``: no user sent the request. An object that was admitted earlier and runs is evaluated again.
     """
@@ -76,6 +80,8 @@ class AdmissionRequest:
     dry_run: bool
     raw: Document
     running: bool = False
+    size: int = 0
+    oversized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +124,14 @@ def parse_review(body: bytes) -> AdmissionRequest:
     if len(body) > MAX_REVIEW_BYTES:
         raise BadReviewError(f"the review is larger than {MAX_REVIEW_BYTES} bytes")
     try:
-        document = parse(body)
+        document = parse(body, _LIMITS)
     except DocumentError as error:
-        uid = _uid_of(body)
+        uid = uid_of(body)
         if uid is None:
             raise BadReviewError(str(error)) from None
         raise UnsafeReviewError(uid, str(error)) from None
-    return parse_request(document)
+    oversized = body.count(b",") >= DEFAULT_LIMITS.length and longest(document)[1] > DEFAULT_LIMITS.length
+    return replace(parse_request(document), size=len(body), oversized=oversized)
 
 
 def parse_request(document: Any) -> AdmissionRequest:
@@ -203,7 +210,7 @@ def causes_of(status: Document) -> tuple[Cause, ...]:
     )
 
 
-def _uid_of(body: bytes) -> str | None:
+def uid_of(body: bytes) -> str | None:
     """Return the uid of a review that cannot be parsed as a whole, so that its denial can echo it."""
     try:
         document = orjson.loads(body)

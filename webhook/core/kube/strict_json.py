@@ -107,6 +107,25 @@ def _check_lengths(document: Any, length: int) -> None:
         pending += [item for item in items if type(item) is dict or type(item) is list]
 
 
+def longest(document: Any) -> tuple[str, int]:
+    """Return where the longest list or map of a parsed document stands, and its number of entries."""
+    pending: list[tuple[Any, str]] = [(document, "")]
+    place, length = "", 0
+    while pending:
+        value, path = pending.pop()
+        if type(value) is not dict and type(value) is not list:
+            continue
+        if len(value) > length:
+            place, length = path, len(value)
+        items = value.items() if type(value) is dict else enumerate(value)
+        pending += [
+            (item, f"{path}.{key}" if type(value) is dict else f"{path}[{key}]")
+            for key, item in items
+            if type(item) is dict or type(item) is list
+        ]
+    return place.lstrip("."), length
+
+
 _SCALARS: Final = frozenset({int, float, bool, type(None)})
 
 

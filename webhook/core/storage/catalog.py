@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MAX_REMEMBERED = 4096
 _MAX_REFERENCE = 512
+_MAX_DEAD = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,14 @@ class _Labelled:
 class _Driver:
     """The csi entries of one driver, compared with handles and attributes as they are written."""
 
-    __slots__ = ("attributes", "every", "folds", "handles")
+    __slots__ = ("attributes", "every", "folds", "handles", "patterns")
 
     def __init__(self, driver: str) -> None:
         listed = driver_of(driver)
         self.folds = listed is not None and listed.folds_case
         self.every: list[Model] = []
         self.handles: GlobIndex[Model] = GlobIndex()
+        self.patterns: list[str] = []
         self.attributes: dict[str, GlobIndex[tuple[tuple[tuple[str, PatternSet], ...], Model]]] = {}
 
     def add(self, entry: CsiVolumes, model: Model) -> None:
@@ -62,6 +64,7 @@ class _Driver:
             self.every.append(model)
         for handle in entry.volume_handles:
             self.handles.add(self._folded(handle), model)
+            self.patterns.append(self._folded(handle))
         pairs = [(key.lower(), self._folded(glob)) for key, glob in entry.attributes.items()]
         if pairs:
             (key, glob), rest = pairs[0], tuple((name, PatternSet([item])) for name, item in pairs[1:])
@@ -103,9 +106,12 @@ class Catalog:
 
     __slots__ = (
         "_accounts",
+        "_claim_namespaces",
         "_claims",
         "_csi",
+        "_dead",
         "_digests",
+        "_held",
         "_image_models",
         "_images",
         "_locations",
@@ -116,8 +122,6 @@ class Catalog:
         "harmless_drivers",
         "harmless_populators",
         "has_accounts",
-        "has_csi",
-        "has_images",
         "has_secrets",
         "has_uris",
         "models",
@@ -131,11 +135,15 @@ class Catalog:
         self.backends: VolumeIndex | None = None
         self.harmless_drivers = frozenset(settings.harmless_drivers)
         self.harmless_populators = frozenset(settings.harmless_populators)
-        self.has_csi = self.has_images = self.has_uris = self.has_secrets = self.has_accounts = False
+        self.has_uris = self.has_secrets = self.has_accounts = False
+        # The drivers and spaces that models name, and entries of earlier forms of a model, which no lookup returns.
+        self._held: dict[str, set[str]] = {}
+        self._dead = 0
         self.no_memory_images: set[str] = set()
         self.account_names: set[tuple[str, str]] = set()
         self.secret_names: set[tuple[str, str]] = set()
         self._claims: GlobIndex[_Labelled] = GlobIndex()
+        self._claim_namespaces: list[PatternSet] = []
         self._volumes: GlobIndex[_Labelled] = GlobIndex()
         self._secrets: GlobIndex[_Labelled] = GlobIndex()
         self._accounts: GlobIndex[_Labelled] = GlobIndex()
@@ -148,13 +156,45 @@ class Catalog:
             self.add(weights)
 
     def add(self, weights: ModelWeights) -> None:
-        """Compile one ModelWeights; only while the catalog is being built."""
+        """Compile one ModelWeights, also in place of its earlier form."""
+        self.discard(weights.metadata.name)
         model = Model(weights.metadata.name, weights.spec.sensitivity, weights.spec.exclusive_devices)
         self.models[model.name] = model
         if weights.spec.access.memory_images == "forbidden":
             self.no_memory_images.add(model.name)
         for entry in weights.spec.volumes:
             self._add(entry, model)
+
+    def discard(self, name: str) -> None:
+        """Remove a model. Its entries stay behind, and lookups leave them out."""
+        if self.models.pop(name, None) is None:
+            return
+        self._dead += 1
+        self.no_memory_images.discard(name)
+        self._image_models.clear()
+        for names in self._held.values():
+            names.discard(name)
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether entries of earlier forms outnumber the models, so that the catalog should be compiled again."""
+        return self._dead > len(self.models) + _MAX_DEAD
+
+    @property
+    def has_csi(self) -> bool:
+        """Whether a model names CSI storage."""
+        return bool(self._held.get("csi"))
+
+    @property
+    def has_images(self) -> bool:
+        """Whether a model names an image."""
+        return bool(self._held.get("image"))
+
+    def _is_current(self, model: Model) -> bool:
+        return self.models.get(model.name) is model
+
+    def _hold(self, key: str, model: Model) -> None:
+        self._held.setdefault(key, set()).add(model.name)
 
     def __bool__(self) -> bool:
         """Whether there is anything to protect."""
@@ -170,38 +210,81 @@ class Catalog:
 
     def of_claim(self, namespace: str, name: str, labels: Mapping[str, Any] | None) -> Iterator[Model]:
         """Yield the models that a PersistentVolumeClaim is declared to hold; ``labels`` is None if unknown."""
-        return (entry.model for entry in self._claims.find(name) if entry.matches(namespace, labels))
+        return self._matching(self._claims, namespace, name, labels)
 
     def of_volume(self, name: str, labels: Mapping[str, Any]) -> Iterator[Model]:
         """Yield the models that a PersistentVolume is declared to hold."""
-        return (entry.model for entry in self._volumes.find(name) if entry.matches("", labels))
+        return self._matching(self._volumes, "", name, labels)
 
     def of_secret(self, namespace: str | None, name: str) -> Iterator[Model]:
         """Yield the models whose object store a Secret opens; without a namespace, a Secret of any namespace."""
-        return (entry.model for entry in self._secrets.find(name) if entry.matches(namespace, None))
+        return self._matching(self._secrets, namespace, name, None)
 
     def of_account(self, namespace: str | None, name: str) -> Iterator[Model]:
         """Yield the models whose object store a service account can read."""
-        return (entry.model for entry in self._accounts.find(name) if entry.matches(namespace, None))
+        return self._matching(self._accounts, namespace, name, None)
+
+    def _matching(
+        self, index: GlobIndex[_Labelled], namespace: str | None, name: str, labels: Mapping[str, Any] | None
+    ) -> Iterator[Model]:
+        return (
+            entry.model
+            for entry in index.find(name)
+            if self._is_current(entry.model) and entry.matches(namespace, labels)
+        )
 
     def of_backend(self, backend: Backend) -> Iterator[tuple[Model, Location | None, Relation]]:
         """Yield the models whose entries describe or may describe a backend, with the declared location."""
         driver = self._csi.get(backend.driver)
         if driver is not None:
             for model in driver.find(backend):
-                yield model, None, Relation.SAME
+                if self._is_current(model):
+                    yield model, None, Relation.SAME
         for location in backend.locations:
-            for entry, model, relation in self._locations.find(location):
+            for entry, model, relation in self.of_location(location):
                 yield model, entry, relation
 
     def of_location(self, location: Location) -> Iterator[tuple[Location, Model, Relation]]:
         """Yield the models whose entries describe or may describe a location."""
-        return self._locations.find(location)
+        return (match for match in self._locations.find(location) if self._is_current(match[1]))
 
     def holds(self, driver: str, spaces: Iterable[str]) -> bool:
         """Whether an entry names storage of this driver or in one of these spaces."""
-        declared = self._locations.spaces
-        return driver in self._csi or any(space in declared for space in spaces)
+        return bool(self._held.get(f"csi:{driver}")) or any(self._held.get(space) for space in spaces)
+
+    @property
+    def names_volumes(self) -> bool:
+        """Whether an entry matches PersistentVolumes by name or label."""
+        return bool(self._held.get("persistentVolume"))
+
+    @property
+    def names_claims(self) -> bool:
+        """Whether an entry matches claims."""
+        return bool(self._held.get("persistentVolumeClaim"))
+
+    def may_name_claims(self, namespace: str) -> bool:
+        """Whether an entry can match claims of a namespace."""
+        return any(patterns.matches(namespace) for patterns in self._claim_namespaces)
+
+    def of_volume_name(self, name: str) -> Iterator[Model]:
+        """Yield the models that match a PersistentVolume's name, whatever its labels."""
+        return (entry.model for entry in self._volumes.find(name))
+
+    def of_claim_name(self, namespace: str, name: str) -> Iterator[Model]:
+        """Yield the models that match a claim's namespace and name, whatever its labels."""
+        return (entry.model for entry in self._claims.find(name) if entry.namespaces.matches(namespace))
+
+    def handles(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield each driver with the handle patterns of its entries."""
+        return ((name, driver.patterns) for name, driver in self._csi.items())
+
+    def unbounded_drivers(self) -> Iterator[str]:
+        """Yield the drivers with an entry that handles do not narrow down."""
+        return (name for name, driver in self._csi.items() if driver.every or driver.attributes)
+
+    def spaces(self) -> Iterator[str]:
+        """Yield the spaces in which entries name locations."""
+        return iter(self._locations.spaces)
 
     def of_image(self, reference: str) -> tuple[Model, ...]:
         """Return the models that an image reference holds. The cache has a bound: users choose references."""
@@ -212,9 +295,9 @@ class Catalog:
         matches = {
             entry.model
             for entry in self._images.find(image.repository)
-            if entry.matches(image.tag, image.digest)
+            if self._is_current(entry.model) and entry.matches(image.tag, image.digest)
         }
-        matches.update(self._digests.get(image.digest, ()))
+        matches.update(filter(self._is_current, self._digests.get(image.digest, ())))
         result = tuple(sorted(matches))
         if len(self._image_models) < _MAX_REMEMBERED and len(reference) <= _MAX_REFERENCE:
             self._image_models[reference] = result
@@ -222,10 +305,13 @@ class Catalog:
 
     def _add(self, entry: VolumeMatch, model: Model) -> None:
         if (claim := entry.persistent_volume_claim) is not None:
+            self._hold("persistentVolumeClaim", model)
+            self._claim_namespaces.append(PatternSet(claim.namespaces))
             selector = compile_selector(claim.selector) if claim.selector is not None else None
             for name in claim.names or ["*"]:
                 self._claims.add(name, _Labelled(PatternSet(claim.namespaces), selector, model))
         if (volume := entry.persistent_volume) is not None:
+            self._hold("persistentVolume", model)
             selector = compile_selector(volume.selector) if volume.selector is not None else None
             for name in volume.names or ["*"]:
                 self._volumes.add(name, _Labelled(PatternSet(()), selector, model))
@@ -234,7 +320,7 @@ class Catalog:
         if entry.nfs is not None:
             self._add_locations(nfs(entry.nfs.server, entry.nfs.path), model)
         if entry.host_path is not None:
-            self._locations.add(Location(NODE, "", normal_path(entry.host_path.path)), model)
+            self._add_locations((Location(NODE, "", normal_path(entry.host_path.path)),), model)
         if entry.image is not None:
             self._add_image(entry.image.reference, model)
         if entry.object_store is not None:
@@ -243,9 +329,11 @@ class Catalog:
     def _add_locations(self, locations: Iterable[Location], model: Model) -> None:
         for location in locations:
             self._locations.add(location, model)
+            self._hold(location.space, model)
 
     def _add_csi(self, entry: CsiVolumes, model: Model) -> None:
-        self.has_csi = True
+        self._hold("csi", model)
+        self._hold(f"csi:{entry.driver}", model)
         if not entry.paths:
             self._csi.setdefault(entry.driver, _Driver(entry.driver)).add(entry, model)
         attributes = entry.attributes
@@ -253,13 +341,15 @@ class Catalog:
         named += [("", attributes)] if attributes else []
         for handle, values in named:
             for location in csi_locations(entry.driver, handle, values):
-                for path in entry.paths or ("",):
-                    self._locations.add(location._replace(path=normal_path(f"{location.path}/{path}")), model)
-            for path in entry.paths if handle else ():
-                self._locations.add(Location(f"csi:{entry.driver}", handle, normal_path(path)), model)
+                places = (normal_path(f"{location.path}/{path}") for path in entry.paths or ("",))
+                self._add_locations((location._replace(path=path) for path in places), model)
+            if handle:
+                space = f"csi:{entry.driver}"
+                places = (normal_path(path) for path in entry.paths)
+                self._add_locations((Location(space, handle, path) for path in places), model)
 
     def _add_image(self, reference: str, model: Model) -> None:
-        self.has_images = True
+        self._hold("image", model)
         image = image_reference(reference)
         self._images.add(image.repository, _Image(image.tag, image.digest, model))
         if image.digest and not is_glob(image.digest):

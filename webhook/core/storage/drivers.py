@@ -621,13 +621,13 @@ DRIVERS: dict[str, Driver] = {
     ),
     "lustre.csi.storage.gke.io": Driver(
         "GoogleCloudPlatform/lustre-csi-driver pkg/csi_driver/node.go NodeStageVolume",
-        "mountPoint, else ip and filesystem; the handle is not read",
+        "mountPoint, else ip and filesystem, the handle is not read",
         ("lustre",),
         _lustre_gke,
     ),
     "azurelustre.csi.azure.com": Driver(
         "kubernetes-sigs/azurelustre-csi-driver pkg/azurelustre/nodeserver.go newLustreVolume",
-        "mgs-ip-address and sub-dir; the handle is any string",
+        "mgs-ip-address and sub-dir, the handle is any string",
         ("lustre",),
         _lustre_azure,
     ),
@@ -669,7 +669,7 @@ DRIVERS: dict[str, Driver] = {
     ),
     "csi.juicefs.com": Driver(
         "juicedata/juicefs-csi-driver pkg/driver/node.go NodePublishVolume",
-        "nodePublishSecretRef, option subdir; another Secret may be a copy",
+        "nodePublishSecretRef, option subdir, another Secret may be a copy",
         ("juicefs",),
         _juicefs,
         narrowing=("subdir",),
@@ -695,7 +695,7 @@ DRIVERS: dict[str, Driver] = {
     ),
     "nfs.csi.k8s.io": Driver(
         "kubernetes-csi/csi-driver-nfs pkg/nfs/nodeserver.go NodePublishVolume",
-        "server, share and subDir with its templates; the handle is not read",
+        "server, share and subDir with its templates, the handle is not read",
         ("nfs",),
         _nfs_csi,
     ),
@@ -719,7 +719,7 @@ DRIVERS: dict[str, Driver] = {
     ),
     "ossplugin.csi.alibabacloud.com": Driver(
         "kubernetes-sigs/alibaba-cloud-csi-driver pkg/oss/utils.go parseOptions",
-        "bucket and path; every endpoint reaches the same bucket",
+        "bucket and path, every endpoint reaches the same bucket",
         ("oss",),
         _alibaba_oss,
     ),
@@ -761,13 +761,13 @@ DRIVERS: dict[str, Driver] = {
     ),
     "hf.csi.huggingface.co": Driver(
         "huggingface/hf-csi-driver pkg/driver/node.go NodePublishVolume",
-        "sourceType, sourceId and hubEndpoint; the revision is not compared",
+        "sourceType, sourceId and hubEndpoint, the revision is not compared",
         ("hf", "hf-bucket"),
         _hub,
     ),
     "model.csi.modelpack.org": Driver(
         "modelpack/model-csi-driver pkg/config/config.go ParameterKeyReference",
-        "model.csi.modelpack.org/reference; an inline volume without it mounts any artifact",
+        "model.csi.modelpack.org/reference, an inline volume without it mounts any artifact",
         ("image",),
         _nothing,
         images=_modelpack_image,
@@ -801,7 +801,7 @@ DRIVERS: dict[str, Driver] = {
     ),
     "driver.longhorn.io": Driver(
         "longhorn/longhorn-manager csi/node_server.go NodeStageVolume",
-        "volumeHandle; a volume from a backup is unknown",
+        "volumeHandle, a volume from a backup is unknown",
         ("longhorn",),
         _longhorn,
     ),
@@ -813,7 +813,7 @@ DRIVERS: dict[str, Driver] = {
     ),
     "hostpath.csi.k8s.io": Driver(
         "kubernetes-csi/csi-driver-host-path pkg/hostpath/nodeserver.go NodePublishVolume",
-        "volumeHandle; inline volumes are always new",
+        "volumeHandle, inline volumes are always new",
         ("hostpath-csi",),
         _handle("hostpath-csi"),
     ),

@@ -73,3 +73,6 @@ class VolumeIndex(Protocol):
 
     def changed(self, key: ObjectKey) -> None:
         """Update the index after the store's object under this key was added, deleted or changed."""
+
+    def model_changed(self, name: str, catalog: Any) -> None:
+        """Update the index after a model was added, removed or changed; ``catalog`` has its new form only."""

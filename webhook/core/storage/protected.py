@@ -6,10 +6,12 @@ all volumes. `ProtectedBackends.fill` works in steps, so that an edited ModelWei
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
+from webhook.core.kube.names import compile_glob
 from webhook.core.kube.objects import Lookup, ObjectKey
 from webhook.core.storage.binding import claim_classes, fits, is_available, offered_class
 from webhook.core.storage.claims import ANY_CONTENT, Resolver
@@ -47,8 +49,13 @@ class ProtectedBackends:
     __slots__ = (
         "_attributes",
         "_available",
+        "_backends",
+        "_by_driver",
+        "_by_model",
+        "_by_space",
         "_catalog",
         "_claimed",
+        "_claims",
         "_dependents",
         "_drivers",
         "_locations",
@@ -69,6 +76,13 @@ class ProtectedBackends:
         self._claimed: dict[tuple[str, str], dict[str, ProtectedVolume]] = {}
         self._available: dict[str, dict[str, ProtectedVolume]] = {}
         self._drivers: dict[str, int] = {}
+        # Every volume, protected or not, so that an edited model finds those that it matches now.
+        self._backends: dict[str, Backend] = {}
+        self._by_driver: dict[str, dict[str, str]] = {}
+        self._by_space: dict[str, set[str]] = {}
+        self._by_model: dict[str, set[str]] = {}
+        # The claims that volumes depend on, by namespace.
+        self._claims: dict[str, set[str]] = {}
         if fill:
             for _ in self.fill():
                 pass
@@ -134,12 +148,49 @@ class ProtectedBackends:
         for name in names:
             self._update(name)
 
+    def model_changed(self, name: str, catalog: Catalog) -> None:
+        """Update the index after a model was added, removed or changed in the catalog.
+
+        ``catalog`` has the model's new form only, or no model if it was removed.
+        """
+        for volume in self._by_model.get(name, set()) | (self._matching(catalog) if catalog else set()):
+            self._update(volume)
+
+    def _matching(self, catalog: Catalog) -> set[str]:
+        """Return the volumes that may match a catalog of one model; some of them may not."""
+        volumes = {
+            document["metadata"]["name"]
+            for document in (self._store.each("PersistentVolume") if catalog.names_volumes else ())
+            if any(True for _ in catalog.of_volume_name(document["metadata"]["name"]))
+        }
+        for namespace, names in self._claims.items() if catalog.names_claims else ():
+            if catalog.may_name_claims(namespace):
+                for name in names:
+                    if any(True for _ in catalog.of_claim_name(namespace, name)):
+                        volumes |= self._dependents["claim", namespace, name]
+        candidates = {
+            name
+            for driver, patterns in catalog.handles()
+            for name in _by_pattern(self._by_driver.get(driver, {}), patterns)
+        }
+        for driver in catalog.unbounded_drivers():
+            candidates.update(self._by_driver.get(driver, {}))
+        for space in catalog.spaces():
+            candidates |= self._by_space.get(space, set())
+        volumes |= {
+            name for name in candidates if any(True for _ in catalog.of_backend(self._backends[name]))
+        }
+        # Copies of a volume depend on it.
+        return volumes.union(*(self._dependents.get(("volume", "", name), ()) for name in volumes))
+
     def _update(self, name: str) -> None:
         """Resolve one volume again."""
         for ref in self._needs.pop(name, ()):
             self._dependents[ref].discard(name)
             if not self._dependents[ref]:
                 del self._dependents[ref]
+                if ref[0] == "claim":
+                    self._claims[ref[1]].discard(ref[2])
         before = self._volumes.pop(name, None)
         if before is not None:
             self._index(before, add=False)
@@ -152,6 +203,7 @@ class ProtectedBackends:
         """Return the volume if it is declared to hold models, is on such storage, or is bound to such a claim."""
         document = self._store.get(ObjectKey("PersistentVolume", "", name))
         if document is None:
+            self._remember_backend(name, None)
             return None
         resolver = Resolver(self._catalog, Finder(Lookup(self._store)), None)
         claim = None
@@ -163,6 +215,7 @@ class ProtectedBackends:
         except MalformedObjectError:
             models = set()
         self._remember(name, resolver)
+        self._remember_backend(name, resolver.backend_of_volume.get(name))
         models.discard(UNKNOWN)
         if not models:
             return None
@@ -177,13 +230,30 @@ class ProtectedBackends:
             self._needs[name] = needs
             for ref in needs:
                 self._dependents.setdefault(ref, set()).add(name)
+                if ref[0] == "claim":
+                    self._claims.setdefault(ref[1], set()).add(ref[2])
+
+    def _remember_backend(self, name: str, backend: Backend | None) -> None:
+        before = self._backends.pop(name, None)
+        if before is not None:
+            self._by_driver.get(before.driver, {}).pop(name, None)
+            for location in before.locations:
+                self._by_space[location.space].discard(name)
+        if backend is not None:
+            self._backends[name] = backend
+            if backend.driver:
+                self._by_driver.setdefault(backend.driver, {})[name] = backend.handle
+            for location in backend.locations:
+                self._by_space.setdefault(location.space, set()).add(name)
 
     def _index(self, volume: ProtectedVolume, *, add: bool) -> None:
         """Add a volume to every index, or remove it."""
-        if volume.claim is not None:
-            _put(self._claimed, volume.claim, volume, add=add)
-        elif is_available(volume.document):
-            _put(self._available, offered_class(volume.document), volume, add=add)
+        for model in volume.models:
+            if add:
+                self._by_model.setdefault(model.name, set()).add(volume.name)
+            else:
+                self._by_model[model.name].discard(volume.name)
+        self._index_claim(volume, add=add)
         backend = volume.backend
         if backend is None:
             return
@@ -199,6 +269,12 @@ class ProtectedBackends:
             if count:
                 self._drivers[backend.driver] = count
 
+    def _index_claim(self, volume: ProtectedVolume, *, add: bool) -> None:
+        if volume.claim is not None:
+            _put(self._claimed, volume.claim, volume, add=add)
+        elif is_available(volume.document):
+            _put(self._available, offered_class(volume.document), volume, add=add)
+
 
 def _put(
     index: dict[Any, dict[str, ProtectedVolume]], key: Any, volume: ProtectedVolume, *, add: bool
@@ -210,6 +286,18 @@ def _put(
     if not index[key]:
         del index[key]
 
+
+def _by_pattern(values: Mapping[str, str], patterns: Iterable[str]) -> Iterator[str]:
+    """Yield the keys whose value matches a pattern; a literal prefix sorts out most of them."""
+    for pattern in patterns:
+        prefix = _WILD.split(pattern, maxsplit=1)[0]
+        compiled = compile_glob(pattern)
+        yield from [
+            key for key, value in values.items() if value.startswith(prefix) and compiled.fullmatch(value)
+        ]
+
+
+_WILD = re.compile(r"[*?]")
 
 _OBJECTS = {
     "PersistentVolume": "volume",

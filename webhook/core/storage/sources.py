@@ -219,9 +219,9 @@ def _csi(source: _Source) -> Backend:
 
 
 def _csi_volume(source: _Source, driver: str, handle: str, attributes: Mapping[str, str]) -> CsiVolume:
-    options = source.options + tuple(
-        part for name in _OPTION_ATTRIBUTES for part in _split(attributes.get(name, ""))
-    )
+    options = source.options
+    for name in _OPTION_ATTRIBUTES & attributes.keys():
+        options += tuple(_split(attributes[name]))
     secret = object_at(source.value, "nodePublishSecretRef", source.path)
     namespace, name = (_plain(secret.get(key), source.path) for key in ("namespace", "name"))
     return CsiVolume(
@@ -229,13 +229,8 @@ def _csi_volume(source: _Source, driver: str, handle: str, attributes: Mapping[s
     )
 
 
-_OPTION_ATTRIBUTES = (
-    "mountoptions",
-    "otheropts",
-    "mountflags",
-    "options",
-    "kernelmountoptions",
-    "fusemountoptions",
+_OPTION_ATTRIBUTES = frozenset(
+    {"mountoptions", "otheropts", "mountflags", "options", "kernelmountoptions", "fusemountoptions"}
 )
 
 

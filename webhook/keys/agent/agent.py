@@ -1,12 +1,11 @@
-"""The key sidecar: fetches a model's keys, delivers them, renews the lease, and takes everything away when it ends.
+"""The key sidecar: fetches a model's keys, delivers them, renews the lease and wipes the keys when the lease expires.
 
-One thread a model. It keeps trying with growing pauses as long as the pod lives; what it was refused it does not keep,
-nor what an earlier start left without a lease that still runs.
+One thread runs for each model. It retries with growing pauses as long as the pod lives. It must never keep keys that
+the broker denied, or files of a previous run that no active lease covers.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
 import traceback
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.keys.agent.client import BrokerRefusedError, BrokerUnavailableError
-from webhook.keys.agent.lease import Holding, LeaseEndedError, StoppedError, Tended
+from webhook.keys.agent.lease import LeaseExpiredError, LeaseManager, LeaseProgress, StoppedError
 from webhook.keys.errors import KeysError, SealedDataError
 from webhook.keys.rawio import storage_error
 
@@ -25,13 +24,14 @@ if TYPE_CHECKING:
 
     from webhook.keys.agent.client import BrokerClient, Lease
     from webhook.keys.agent.delivery import Target
+    from webhook.keys.sealed.manifest import Manifest
     from webhook.keys.sealed.transfer import Progress
     from webhook.keys.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """Seconds: the first pause after a failure, the longest one, and that after a refusal."""
+    """Seconds: the first and the longest pause after a failure, and the pause after a denial."""
 
     first: float = 0.25
     longest: float = 15.0
@@ -39,10 +39,11 @@ class Pauses:
 
 
 @dataclass(slots=True)
-class Keeper:
-    """Keeps one model delivered. ``say`` writes a line for whoever reads the sidecar's log.
+class ModelAgent:
+    """Delivers one model and renews its lease. ``say`` writes a line to the sidecar's log.
 
-    ``failed`` is set where it ended by a fault of ours; the sidecar must then end, to be started again.
+    With ``once`` it delivers, and leaves the files in place without a renewal: for Jobs that end before their lease.
+    ``failed`` is set if an internal error stopped it. The sidecar must then exit, so that the kubelet restarts it.
     """
 
     target: Target
@@ -52,138 +53,166 @@ class Keeper:
     progress: Progress
     pauses: Pauses = field(default_factory=Pauses)
     jobs: int = 2
+    once: bool = False
     failed: bool = False
-    _said: str = ""
+    delivered: bool = False
+    _last_message: str = ""
     _keys: frozenset[str] = frozenset()
-    _holding: Holding = field(init=False)
+    _manifest: Manifest | None = None
+    _lease: LeaseManager = field(init=False)
 
     def __post_init__(self) -> None:
-        self._holding = Holding(
+        self._lease = LeaseManager(
             self.target,
             lambda: self.broker.renew(self.target.model),
-            self._listed,
+            self._check,
             self.stop,
-            self._tell,
+            self._log,
             self.pauses.longest,
         )
 
     def run(self) -> None:
-        """Deliver, renew, wipe; until told to stop, and then wipe. A fault that nobody expected stops the sidecar."""
-        for step in (self._live, self.target.clear):
-            self._guarded(step)
+        """Deliver, renew and wipe until ``stop`` is set. An internal error stops the sidecar."""
+        self._guarded(self._live)
+        if not (self.once and self.delivered):
+            self._guarded(self.target.clear)
 
     def enforce(self) -> None:
-        """From another thread, now and then: nothing outlives its lease, whatever this one waits for."""
-        self._guarded(self._holding.enforce)
+        """Wipe files whose lease expired. Another thread calls this periodically, also while this one is blocked."""
+        if not (self.once and self.delivered):
+            self._guarded(self._lease.enforce)
 
     def _guarded(self, step: Callable[[], object]) -> None:
         try:
             step()
-        except BaseException as error:  # noqa: BLE001 - a thread that died silently would leave the pod hanging
+        except BaseException as error:  # noqa: BLE001 - a thread that dies silently would leave the pod hanging
             self.failed = True
-            self._tell(f"internal error, the sidecar ends: {_place(error)}")
+            self._log(f"internal error, shutting down: {_place(error)}")
             self.stop.set()
 
     def _live(self) -> None:
-        if not self._holding.recall() and self.target.clear():
-            self._tell("wiped what the sidecar's last start left: no lease runs for it")
+        if not self._lease.restore() and self.target.clear():
+            self._log("wiped files from a previous run: no active lease")
         pause = self.pauses.first
         while not self.stop.is_set():
             try:
                 self._deliver()
                 pause = self.pauses.first
-                self._holding.keep()
+                if self.once:
+                    self.delivered = True
+                    return
+                self._lease.maintain()
             except StoppedError:
                 return
-            except (BrokerRefusedError, LeaseEndedError) as error:
-                # The same refusal would come at once; whoever reads the log has read it.
+            except (BrokerRefusedError, LeaseExpiredError) as error:
+                # An immediate retry would get the same denial, and the log already contains it.
                 self._wipe(error)
                 wait = self.pauses.refused
             except (BrokerUnavailableError, OSError) as error:
                 if self.stop.is_set():
-                    return  # what was being written is gone already
-                self._tell(_sentence(error, self.target))
+                    return  # the partial files are already wiped
+                self._log(_sentence(error, self.target))
                 wait, pause = pause, min(pause * 2, self.pauses.longest)
             except KeysError as error:
-                self._tell(str(error))
+                self._log(str(error))
                 wait = self.pauses.refused
             self._wait(random.uniform(wait / 2, wait))  # noqa: S311 - jitter
 
     def _wait(self, seconds: float) -> None:
-        """Wait, but with nothing in the directory for longer than its lease."""
-        ends = self._holding.left()
-        if not self.stop.wait(min(seconds, ends)) and ends <= seconds:
-            self._wipe(LeaseEndedError())
+        """Wait, and wipe the directory if its lease expires meanwhile."""
+        left = self._lease.left()
+        if not self.stop.wait(min(seconds, left)) and left <= seconds:
+            self._wipe(LeaseExpiredError())
 
     def _wipe(self, why: KeysError) -> None:
         self.target.clear()
-        self._tell(f"wiped: {why}" if self._holding.drop() else str(why))
+        self._log(f"wiped: {why}" if self._lease.drop() else str(why))
 
     def _deliver(self) -> None:
-        asked = time.monotonic()
-        keys, lease = self.broker.release(self.target.model)
+        requested = time.monotonic()
+        self._manifest = None
+        if self.target.sealed is None:
+            keys, lease = self.broker.release(self.target.model)
+        else:
+            from webhook.keys.sealed.directory import require_manifest  # noqa: PLC0415 - as in `_unseal`
+
+            # The key id is a claim until the manifest is verified: a wrong one gets a key that does not fit.
+            key_id = require_manifest(self.target.sealed).claims.key.id
+            keys, lease = self.broker.release(self.target.model, key_id)
         try:
             if self.target.sealed is None:
                 self._keys = frozenset(keys)
-                self._holding.take(lease, asked, "")
+                self._lease.accept(lease, requested, "")
                 self.target.put_keys(keys)
                 self.target.mark()
-                self._tell(_delivered(len(keys), self.target))
+                self._log(_delivered(len(keys), self.target))
             else:
-                self._unseal(self.target.sealed, keys, lease, asked)
+                self._unseal(self.target.sealed, keys, lease, requested)
         finally:
             for key in keys.values():
                 key.wipe()
 
-    def _unseal(self, directory: Path, keys: dict[str, Secret], lease: Lease, asked: float) -> None:
-        # Only a sidecar that unseals needs all of this; one that delivers keys starts without it.
+    def _unseal(self, directory: Path, keys: dict[str, Secret], lease: Lease, requested: float) -> None:
+        # Only plaintext delivery needs these modules; key delivery starts faster without them.
         from webhook.keys.sealed import operations  # noqa: PLC0415
         from webhook.keys.sealed.directory import require_manifest  # noqa: PLC0415
-        from webhook.keys.sealed.paths import MANIFEST_NAME  # noqa: PLC0415
 
-        wanted = require_manifest(directory).claims.key.id
-        if wanted not in keys:
-            raise SealedDataError(f"the files are sealed with key {wanted}, which ModelWeights does not hold")
-        version = hashlib.sha256((directory / MANIFEST_NAME).read_bytes()).hexdigest()
-        if self._holding.version != version:
-            # What an unfinished run of the same version left is gone on with; its journal says how far it came.
-            self.target.clear()
-        self._keys = frozenset({wanted})
-        self._holding.take(lease, asked, version)
-        if self.target.marked():
-            self._tell(f"still in {self.target.directory} since the sidecar's last start")
-            return
-        work = operations.Work(self.jobs, Tended(self.progress, self._holding), "")
-        with operations.open_sealed(directory, keys[wanted], model=self.target.model) as sealed:
+        claims = require_manifest(directory).claims
+        if claims.key.id not in keys:
+            raise SealedDataError(
+                f"the files are sealed with key {claims.key.id}, which is not in the ModelWeights"
+            )
+        with operations.open_sealed(
+            directory, keys[claims.key.id], model=self.target.model, pins=lease.pins
+        ) as sealed:
+            version = sealed.manifest.digest
+            if self._lease.version != version:
+                # An unfinished run of the same version is resumed: its journal records the progress.
+                self.target.clear()
+            self._keys, self._manifest = frozenset({claims.key.id}), sealed.manifest
+            self._lease.accept(lease, requested, version)
+            if self.target.marked():
+                self._log(f"files from a previous run are still in {self.target.directory}")
+                return
+            work = operations.Work(self.jobs, LeaseProgress(self.progress, self._lease), "")
             count = operations.unseal(
                 sealed, self.target.directory, [], work, mode=self.target.mode(), replace=True
             )
         self.target.mark()
-        self._tell(f"{count} files unsealed into {self.target.directory}")
+        self._log(f"unsealed {count} files into {self.target.directory}")
 
-    def _listed(self, key_ids: frozenset[str]) -> None:
-        """The model has these keys now; what it no longer has must not stay."""
-        gone = self._keys - key_ids
-        if not gone:
+    def _check(self, lease: Lease) -> None:
+        """Apply a new lease: write its pins, and remove keys and files that it no longer covers."""
+        if self._manifest is not None:
+            try:
+                lease.pins.check(self._manifest, str(self.target.sealed))
+            except SealedDataError as error:
+                raise BrokerRefusedError(str(error)) from None
+        elif self.target.sealed is None:
+            self.target.put_pins(lease.pins.encode())
+        if lease.keys is None:
             return
-        why = f"key {', '.join(sorted(gone))} is no longer in ModelWeights"
-        if self.target.sealed is not None or gone == self._keys:
+        removed = self._keys - lease.keys
+        if not removed:
+            return
+        why = f"key {', '.join(sorted(removed))} is no longer in the ModelWeights"
+        if self.target.sealed is not None or removed == self._keys:
             raise BrokerRefusedError(why)
-        self.target.remove_keys(gone)
-        self._keys -= gone
-        self._tell(f"removed: {why}")
+        self.target.remove_keys(removed)
+        self._keys -= removed
+        self._log(f"removed: {why}")
 
-    def _tell(self, text: str) -> None:
+    def _log(self, text: str) -> None:
         line = f"model {self.target.model}: {text}"
-        if line != self._said:
-            self._said = line
+        if line != self._last_message:
+            self._last_message = line
             self.say(line)
 
 
 def _delivered(count: int, target: Target) -> str:
     if count:
-        return f"{count} key(s) delivered to {target.directory}"
-    return "it has no keys, so none is delivered; if its files are sealed, ModelWeights lacks the entry of weights seal"
+        return f"delivered {count} key(s) to {target.directory}"
+    return "the ModelWeights has no keys; if its files are sealed, add the entry printed by `weightlock weights seal`"
 
 
 def _sentence(error: Exception, target: Target) -> str:
@@ -191,7 +220,7 @@ def _sentence(error: Exception, target: Target) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """What kind of fault and where. Its text may quote anything, so it is left out."""
+    """The type and the place of an error. Its text may quote any data, so it is left out."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{where}"

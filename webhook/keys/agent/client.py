@@ -1,6 +1,6 @@
-"""The agent's side of the broker's protocol, with the standard library alone: a sidecar must start fast and stay small.
+"""The agent's side of the broker protocol. It uses only the standard library, so the sidecar starts fast.
 
-It sends the pod's token to the configured broker only, over verified TLS, and follows no redirect.
+It must send the pod's token to the configured broker only, over verified TLS, and must never follow a redirect.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from webhook.keys.agent.delivery import MAX_LEASE_SECONDS
 from webhook.keys.agent.trust import Trust
 from webhook.keys.envelope import AgentKey
 from webhook.keys.errors import BadInputError, KeysError
+from webhook.keys.sealed.pins import NO_PINS, Pins
 
 if TYPE_CHECKING:
     import ssl
@@ -26,36 +27,39 @@ if TYPE_CHECKING:
 
     from webhook.keys.secret import Secret
 
+PROTOCOL = 2  # the broker binds the lease to the encrypted keys
 _MAX_ANSWER = 1 << 20
 _MAX_TOKEN = 64 * 1024
 _SECONDS = 25.0
 
 
 class BrokerRefusedError(KeysError):
-    """The broker said no; ``str()`` is its sentence with the code."""
+    """The broker denied the request; ``str()`` is its message with the reason code."""
 
 
 class BrokerUnavailableError(KeysError):
-    """The broker could not be asked, or could not decide; the same request may succeed later."""
+    """The broker is unreachable or cannot decide; the same request may succeed later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """How long keys may be kept without hearing from the broker, and when to ask again, in seconds.
+    """How long the keys may be kept without a renewal, and when to renew, in seconds.
 
-    ``keys``: the ids of all keys that the model has; None where the broker does not say.
+    ``keys``: the ids of all keys of the model; None if the broker does not send them. ``pins``: what the ModelWeights
+    demands of the sealed directory.
     """
 
     seconds: float
     renew_after: float
     keys: frozenset[str] | None = None
+    pins: Pins = NO_PINS
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerClient:
     """Talks to the broker at ``url`` as the pod whose token is in ``token_file``.
 
-    ``trust`` says by whose word it is the broker; ``collect`` makes attestation evidence for a nonce.
+    ``trust`` has the broker's CAs; ``collect`` produces attestation evidence for a nonce.
     """
 
     url: str
@@ -63,13 +67,13 @@ class BrokerClient:
     trust: Trust = field(default_factory=Trust)
     collect: Callable[[str], Any] | None = None
 
-    def release(self, model: str) -> tuple[dict[str, Secret], Lease]:
-        """The model's keys by id, and the lease.
+    def release(self, model: str, key_id: str = "") -> tuple[dict[str, Secret], Lease]:
+        """Request the model's keys, by id, and a lease. With ``key_id``, request only that key.
 
         Raises:
-            BrokerRefusedError: no.
-            BrokerUnavailableError: not now.
-            SealedDataError: the answer was meant for somebody else.
+            BrokerRefusedError: the broker denied the request.
+            BrokerUnavailableError: the request may succeed later.
+            SealedDataError: the response does not belong to this request.
         """
         agent = AgentKey.generate()
         public_key = base64.b64encode(agent.public).decode()
@@ -77,24 +81,38 @@ class BrokerClient:
         try:
             challenge = self._post(connection, "/v1/challenge", {"publicKey": public_key})
             nonce = str(challenge.get("nonce", ""))
-            fields: dict[str, Any] = {"model": model, "nonce": nonce, "publicKey": public_key}
+            fields: dict[str, Any] = {
+                "model": model,
+                "nonce": nonce,
+                "publicKey": public_key,
+                "protocol": PROTOCOL,
+            }
+            if key_id:
+                fields["keyId"] = key_id
             if self.collect is not None:
                 fields["attestation"] = self.collect(nonce)
-            answer = self._post(connection, "/v1/release", fields)
+            response = self._post(connection, "/v1/release", fields)
         finally:
             connection.close()
         try:
-            encrypted = base64.b64decode(answer["encrypted"], validate=True)
+            encrypted = base64.b64decode(response["encrypted"], validate=True)
         except (KeyError, TypeError, binascii.Error):
-            raise BrokerUnavailableError(f"{self.url} answered something that is not a broker's") from None
-        return agent.open(encrypted, nonce, model), self._lease(answer.get("lease"))
+            raise BrokerUnavailableError(f"{self.url} sent a response that is not a broker's") from None
+        lease = response.get("lease")
+        keys = agent.open(encrypted, nonce, model, lease_bytes(lease))
+        try:
+            return keys, self._lease(lease)
+        except BaseException:
+            for key in keys.values():
+                key.wipe()
+            raise
 
     def renew(self, model: str) -> Lease:
-        """More time with the model's keys.
+        """Renew the lease of the model's keys.
 
         Raises:
-            BrokerRefusedError: no: the keys must go.
-            BrokerUnavailableError: not now.
+            BrokerRefusedError: the broker denied the renewal: the keys must be wiped.
+            BrokerUnavailableError: the request may succeed later.
         """
         connection = self._connect()
         try:
@@ -105,7 +123,7 @@ class BrokerClient:
     def _connect(self) -> http.client.HTTPSConnection:
         parts = urlsplit(self.url)
         if parts.scheme != "https" or not parts.hostname:
-            raise BadInputError(f"the broker's address must begin with https://, and is {self.url}")
+            raise BadInputError(f"the broker's URL must begin with https://, not {self.url}")
         return _Connection(parts.hostname, parts.port or 443, self.trust.context())
 
     def _lease(self, fields: Any) -> Lease:
@@ -122,28 +140,32 @@ class BrokerClient:
             response = connection.getresponse()
             status, body = response.status, response.read(_MAX_ANSWER)
         except (http.client.HTTPException, OSError) as error:
-            said = str(error) or type(error).__name__
-            raise BrokerUnavailableError(f"the broker at {self.url} cannot be reached: {said}") from None
+            reason = str(error) or type(error).__name__
+            raise BrokerUnavailableError(f"cannot reach the broker at {self.url}: {reason}") from None
         document = _document(body)
         if status == 200:
             return document
         code, message = document.get("code"), document.get("message")
-        said = f"{message} [{code}]" if code and message else f"the broker at {self.url} answered {status}"
-        # 429 and 5xx pass by themselves; every other answer stays what it is until something is changed.
-        raise BrokerUnavailableError(said) if status == 429 or status >= 500 else BrokerRefusedError(said)
+        text = (
+            f"{message} [{code}]"
+            if code and message
+            else f"the broker at {self.url} returned status {status}"
+        )
+        # 429 and 5xx are temporary; every other status is final until the cause changes.
+        raise BrokerUnavailableError(text) if status == 429 or status >= 500 else BrokerRefusedError(text)
 
     def _token(self) -> str:
         try:
             with self.token_file.open() as stream:
                 return stream.read(_MAX_TOKEN).strip()
         except OSError as error:
-            raise BrokerUnavailableError(f"the pod's token cannot be read: {error}") from None
+            raise BrokerUnavailableError(f"cannot read the pod's token: {error}") from None
 
 
 class _Connection(http.client.HTTPSConnection):
-    """HTTPS to a name that may end in a dot, which keeps resolvers from trying it in the pod's search domains.
+    """HTTPS to a host name that may end in a dot. The dot stops resolvers from trying the pod's search domains.
 
-    Certificates name hosts without that dot (RFC 6066, section 3, for the name that is sent).
+    Certificates name hosts without that dot, and so does the SNI extension (RFC 6066, section 3).
     """
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
@@ -151,15 +173,22 @@ class _Connection(http.client.HTTPSConnection):
         self._tls = context
 
     def connect(self) -> None:
-        """Connect, and check the certificate against the name."""
+        """Connect, and verify that the certificate matches the host name."""
         http.client.HTTPConnection.connect(self)
         self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host.removesuffix("."))
+
+
+def lease_bytes(lease: Any) -> bytes:
+    """The canonical bytes of a lease as JSON: sorted keys, no spaces. The encrypted keys are bound to them."""
+    return json.dumps(lease, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
+        "utf-8", "replace"
+    )
 
 
 def _document(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 
@@ -168,9 +197,10 @@ def _lease(fields: Any) -> Lease:
     try:
         seconds, renew_after = (max(float(fields[name]), 1.0) for name in ("seconds", "renewAfter"))
         keys = fields.get("keys")
+        pins = Pins.parse(fields)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise BrokerUnavailableError("the broker's answer holds no lease") from None
+        raise BrokerUnavailableError("the broker's response contains no valid lease") from None
     if not isfinite(seconds) or not isfinite(renew_after):
-        raise BrokerUnavailableError("the broker's answer holds no lease")
+        raise BrokerUnavailableError("the broker's response contains no valid lease")
     listed = frozenset(map(str, keys)) if isinstance(keys, list) else None
-    return Lease(min(seconds, MAX_LEASE_SECONDS), renew_after, listed)
+    return Lease(min(seconds, MAX_LEASE_SECONDS), renew_after, listed, pins)

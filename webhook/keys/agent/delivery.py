@@ -1,7 +1,7 @@
-"""Where the sidecar puts what it fetched, and how it takes it away again: files in memory, each complete or not there.
+"""Delivery of keys and files to a tmpfs, and wiping them. Each file is complete or absent.
 
-A lease's note says until when something may lie in a model's directory, and a marker that it is complete; the startup
-probe looks for these two and for nothing else. What no running lease vouches for must go.
+A lease note records until when a model's directory may contain files. A marker records that delivery is complete. The
+startup probe reads these two files and no others. Files without an active lease must be wiped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from webhook.keys.rawio import replace_file
-from webhook.keys.sealed.paths import check_key_id
+from webhook.keys.sealed.paths import PINS_NAME, check_key_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,40 +24,40 @@ if TYPE_CHECKING:
 
 MARKER = ".weightlock-ready"
 LEASE = ".weightlock-lease"
-AUTHORITIES = ".weightlock-authorities"
+CAS = ".weightlock-authorities"
 MAX_LEASE_SECONDS = 86_400.0
 _KEY_BYTES = 4096
 _MAX_NOTE = 256
-# Whom the sidecar believes outlives what it delivered, so that it can fetch it again.
-_OURS = frozenset({MARKER, LEASE, AUTHORITIES})
+# These are not delivered files. The broker's CAs outlive these, so that the sidecar can fetch the keys again.
+_OURS = frozenset({MARKER, LEASE, CAS, PINS_NAME})
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A lease as the sidecar noted it: its end by the machine's monotonic clock, and what version it is about."""
+class LeaseNote:
+    """A recorded lease: its expiry by the machine's monotonic clock, and the version of the files it covers."""
 
-    ends: float
+    expires: float
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One model's directory. ``sealed`` is where its sealed files are, or None where only the keys are delivered."""
+    """One model's directory. ``sealed`` is the directory of sealed files, or None if only keys are delivered."""
 
     model: str
     directory: Path
     sealed: Path | None = None
 
     def mode(self) -> int:
-        """0400; with the pod's group added where the pod asks for one (``fsGroup`` sets the directory's setgid bit)."""
+        """Permission bits: 0400, or 0440 if the pod sets ``fsGroup`` (the directory then has the setgid bit)."""
         return 0o440 if self.directory.stat().st_mode & stat.S_ISGID else 0o400
 
     def put_keys(self, keys: Mapping[str, Secret]) -> None:
-        """Write each key under its id, and remove those that are no longer among them.
+        """Write each key under its id, and erase all other keys.
 
         Raises:
-            BadInputError: a key id is no file name.
-            OSError: the system refused.
+            BadInputError: a key id is not a valid file name.
+            OSError: a file cannot be written.
         """
         for key_id, key in keys.items():
             with key.view() as view:
@@ -67,51 +67,60 @@ class Target:
                 erase(path)
 
     def remove_keys(self, key_ids: frozenset[str]) -> None:
-        """Take single keys away."""
+        """Erase single keys."""
         for key_id in key_ids:
             erase(self.directory / check_key_id(key_id))
 
-    def hold(self, ends: float, version: str = "") -> None:
-        """Note until when, in monotonic seconds, the directory may hold anything; ``version`` says what."""
-        replace_file(self.directory / LEASE, f"{ends:.3f} {version}".encode(), 0o444)
+    def put_pins(self, content: bytes) -> None:
+        """Write the pins that readers enforce, if they changed."""
+        path = self.directory / PINS_NAME
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == content:
+                return
+        replace_file(path, content, 0o444)
 
-    def held(self, now: float) -> Held | None:
-        """The lease that was noted, where it still runs at ``now``; None where it does not, or cannot be read."""
-        return _held(self.directory, now)
+    def write_lease_note(self, expires: float, version: str = "") -> None:
+        """Record until when, in monotonic seconds, the directory may contain files of ``version``."""
+        replace_file(self.directory / LEASE, f"{expires:.3f} {version}".encode(), 0o444)
+
+    def lease_note(self, now: float) -> LeaseNote | None:
+        """The recorded lease if it is active at ``now``; None if it expired or cannot be read."""
+        return _lease_note(self.directory, now)
 
     def mark(self) -> None:
-        """Say that the directory is complete."""
+        """Mark the directory as complete."""
         replace_file(self.directory / MARKER, b"", 0o444)
 
     def marked(self) -> bool:
-        """Whether the directory is said to be complete."""
+        """Whether the directory is marked as complete."""
         return (self.directory / MARKER).is_file()
 
     def clear(self) -> int:
-        """Take everything away, what vouches for it first; gives the number of files.
+        """Erase all files, the marker and the lease note first. Returns the number of delivered files.
 
         Readers that have a file open or mapped lose its content, too.
         """
         for name in (MARKER, LEASE):
             (self.directory / name).unlink(missing_ok=True)
-        found = self._files()
-        for path in found:
+        paths = self._files()
+        for path in paths:
             erase(path)
-        return len(found)
+        (self.directory / PINS_NAME).unlink(missing_ok=True)
+        return len(paths)
 
     def _files(self) -> list[Path]:
-        found = [path for path in self.directory.rglob("*") if path.is_symlink() or not path.is_dir()]
-        return [path for path in found if path.name not in _OURS]
+        paths = [path for path in self.directory.rglob("*") if path.is_symlink() or not path.is_dir()]
+        return [path for path in paths if path.name not in _OURS]
 
 
 def erase(path: Path) -> None:
-    """Overwrite what is small, cut what is large to nothing, and unlink."""
+    """Overwrite a small file, truncate a large one, and unlink it."""
     if path.is_symlink():
         path.unlink()
         return
     with contextlib.suppress(OSError):
         path.chmod(0o600)
-        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             size = os.fstat(fd).st_size
             if size <= _KEY_BYTES:
@@ -123,23 +132,23 @@ def erase(path: Path) -> None:
 
 
 def complete(root: Path) -> bool:
-    """Whether every model's directory below ``root``/keys and ``root``/weights is complete under a lease that runs.
+    """Whether every model's directory below ``root``/keys and ``root``/weights is complete and has an active lease.
 
-    There must be at least one.
+    There must be at least one directory.
     """
     now = time.monotonic()
     directories = [path for base in ("keys", "weights") for path in (root / base).glob("*") if path.is_dir()]
     return bool(directories) and all(
-        (path / MARKER).is_file() and _held(path, now) is not None for path in directories
+        (path / MARKER).is_file() and _lease_note(path, now) is not None for path in directories
     )
 
 
-def _held(directory: Path, now: float) -> Held | None:
+def _lease_note(directory: Path, now: float) -> LeaseNote | None:
     try:
         with (directory / LEASE).open("rb") as stream:
-            ends, _, version = stream.read(_MAX_NOTE).decode().partition(" ")
-        held = Held(float(ends), version)
+            expires, _, version = stream.read(_MAX_NOTE).decode().partition(" ")
+        note = LeaseNote(float(expires), version)
     except (OSError, ValueError):
         return None
-    # No lease is longer than that: its end is by another machine's clock, or was never written by us.
-    return held if now < held.ends <= now + MAX_LEASE_SECONDS else None
+    # A later expiry comes from another machine's clock, or the sidecar did not write the note.
+    return note if now < note.expires <= now + MAX_LEASE_SECONDS else None

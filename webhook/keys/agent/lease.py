@@ -1,8 +1,7 @@
-"""A lease while it runs: when it ends, when to ask for more, and the note by which the sidecar's next start knows.
+"""An active lease: its expiry, its renewal, and the note from which the next start of the sidecar restores it.
 
-Its time counts from before the broker was asked, so that nothing is held longer than the broker meant. Several threads
-may `tend` it at once; one of them asks. Another may `enforce` its end
-while all of them wait for somebody.
+The lease starts when the request is sent, not when the response arrives, so a slow response never extends it. Several
+threads may call `renew_if_due` at once, and one of them renews. Another thread may call `enforce` while they wait.
 """
 
 from __future__ import annotations
@@ -25,128 +24,126 @@ if TYPE_CHECKING:
     from webhook.keys.sealed.transfer import Progress
 
 
-class LeaseEndedError(KeysError):
-    """The lease ended and the broker could not be asked for more: everything must go."""
+class LeaseExpiredError(KeysError):
+    """The lease expired before the broker renewed it: the keys must be wiped."""
 
     def __init__(self) -> None:
-        super().__init__("the lease ended and the broker could not be asked")
+        super().__init__("the lease expired and the broker was unreachable")
 
 
 class StoppedError(Exception):
-    """The sidecar was told to stop."""
+    """The sidecar is shutting down."""
 
 
 @dataclass(slots=True)
-class Holding:
-    """What ``target`` may hold and until when; nothing yet. ``ask`` asks the broker for more time.
+class LeaseManager:
+    """The lease of ``target``. There is none at first. ``renew`` requests a renewal from the broker.
 
-    ``listed`` is told the key ids that the model has, as often as the broker tells them, and may raise.
-    ``pause`` is the longest between two tries, in seconds.
+    ``check`` receives each lease after it is recorded, and may raise. ``pause`` is the longest pause between two
+    attempts, in seconds.
     """
 
     target: Target
-    ask: Callable[[], Lease]
-    listed: Callable[[frozenset[str]], None]
+    renew: Callable[[], Lease]
+    check: Callable[[Lease], None]
     stop: threading.Event
-    tell: Callable[[str], None]
+    log: Callable[[str], None]
     pause: float
     version: str | None = None
-    _ends: float = inf
-    _ask_at: float = inf
-    _asking: threading.Lock = field(default_factory=threading.Lock)
+    _expires: float = inf
+    _renew_at: float = inf
+    _renewing: threading.Lock = field(default_factory=threading.Lock)
     _changing: threading.Lock = field(default_factory=threading.Lock)
 
-    def recall(self) -> bool:
-        """Go on with the lease that the sidecar's last start noted; False where none runs, so nothing may lie there."""
-        held = self.target.held(time.monotonic())
-        if held is None:
+    def restore(self) -> bool:
+        """Restore the lease of the sidecar's previous start. False if none is active: no file may remain then."""
+        note = self.target.lease_note(time.monotonic())
+        if note is None:
             return False
-        self._ends, self.version = held.ends, held.version
+        self._expires, self.version = note.expires, note.version
         return True
 
-    def take(self, lease: Lease, asked: float, version: str) -> None:
-        """A lease was given to whoever asked at ``asked``; noted before anything is delivered under it."""
+    def accept(self, lease: Lease, requested: float, version: str) -> None:
+        """Accept a lease that was requested at ``requested``. It is recorded before any file is delivered."""
         with self._changing:
-            self._take(lease, asked, version)
-        if lease.keys is not None:
-            self.listed(lease.keys)
+            self._record(lease, requested, version)
+        self.check(lease)
 
-    def _take(self, lease: Lease, asked: float, version: str) -> None:
-        ends = asked + lease.seconds
-        self.target.hold(ends, version)
-        self._ends, self.version = ends, version
-        self._ask_at = asked + lease.renew_after * random.uniform(0.9, 1)  # noqa: S311 - jitter
+    def _record(self, lease: Lease, requested: float, version: str) -> None:
+        expires = requested + lease.seconds
+        self.target.write_lease_note(expires, version)
+        self._expires, self.version = expires, version
+        self._renew_at = requested + lease.renew_after * random.uniform(0.9, 1)  # noqa: S311 - jitter
 
     def drop(self) -> bool:
-        """Nothing is held any more; whether anything was."""
-        held, self.version = self.version is not None, None
-        self._ends = self._ask_at = inf
-        return held
+        """Drop the lease. Returns whether there was one."""
+        active, self.version = self.version is not None, None
+        self._expires = self._renew_at = inf
+        return active
 
     def left(self) -> float:
-        """Seconds until the lease ends; endless where nothing is held."""
-        return max(self._ends - time.monotonic(), 0)
+        """Seconds until the lease expires; infinite without a lease."""
+        return max(self._expires - time.monotonic(), 0)
 
     def enforce(self) -> None:
-        """Wipe what outlived its lease, or the sidecar, while those who tend it wait for a disk or for the broker."""
+        """Wipe the files if the lease expired or the sidecar stops, also while other threads are blocked."""
         with self._changing:
             if self.stop.is_set() or not self.left():
                 self.target.clear()
 
-    def tend(self) -> None:
-        """Ask for more time where that is due; costs next to nothing where it is not.
+    def renew_if_due(self) -> None:
+        """Renew the lease if the renewal is due. Otherwise the call costs next to nothing.
 
         Raises:
-            StoppedError: the sidecar was told to stop.
-            LeaseEndedError: it is too late.
-            BrokerRefusedError: the broker said no.
+            StoppedError: the sidecar is shutting down.
+            LeaseExpiredError: the lease expired.
+            BrokerRefusedError: the broker denied the renewal.
         """
         if self.stop.is_set():
             raise StoppedError
         now = time.monotonic()
-        if now >= self._ends:
-            raise LeaseEndedError
-        if now >= self._ask_at and self._asking.acquire(blocking=False):
+        if now >= self._expires:
+            raise LeaseExpiredError
+        if now >= self._renew_at and self._renewing.acquire(blocking=False):
             try:
                 self._renew(now)
             finally:
-                self._asking.release()
+                self._renewing.release()
 
-    def keep(self) -> None:
-        """Tend it until `tend` raises, which it does in the end."""
+    def maintain(self) -> None:
+        """Renew the lease until `renew_if_due` raises."""
         while True:
-            self.tend()
-            self.stop.wait(max(min(self._ask_at, self._ends) - time.monotonic(), 0))
+            self.renew_if_due()
+            self.stop.wait(max(min(self._renew_at, self._expires) - time.monotonic(), 0))
 
-    def _renew(self, asked: float) -> None:
+    def _renew(self, requested: float) -> None:
         try:
-            lease = self.ask()
+            lease = self.renew()
         except BrokerRefusedError:
             raise
         except KeysError as error:
-            self.tell(f"not renewed yet: {error}")
-            self._ask_at = time.monotonic() + random.uniform(self.pause / 2, self.pause)  # noqa: S311 - jitter
+            self.log(f"cannot renew the lease yet: {error}")
+            self._renew_at = time.monotonic() + random.uniform(self.pause / 2, self.pause)  # noqa: S311 - jitter
             return
         with self._changing:
             if not self.left():
-                raise LeaseEndedError  # the answer came too late: what was held is gone
-            self._take(lease, asked, self.version or "")
-        if lease.keys is not None:
-            self.listed(lease.keys)
+                raise LeaseExpiredError  # the response came too late: the files are already wiped
+            self._record(lease, requested, self.version or "")
+        self.check(lease)
 
 
 @dataclass(frozen=True, slots=True)
-class Tended:
-    """Progress that tends a lease while it is told, so that long work ends with the lease, or with the sidecar."""
+class LeaseProgress:
+    """Progress that renews a lease, so that a long run stops when the lease expires or the sidecar stops."""
 
     progress: Progress
-    holding: Holding
+    lease: LeaseManager
 
     def start(self, what: str, size: int, files: int) -> None:
         """Pass it on."""
         self.progress.start(what, size, files)
 
     def advance(self, size: int) -> None:
-        """Tend, and pass it on."""
-        self.holding.tend()
+        """Renew if due, and pass it on."""
+        self.lease.renew_if_due()
         self.progress.advance(size)

@@ -1,7 +1,7 @@
-"""By whose word the sidecar knows the broker: the authorities it was injected with, or what followed them.
+"""The CAs by which the sidecar verifies the broker: those in its arguments, or the CAs that followed them.
 
-The broker tells its authorities with every lease, over the connection they vouch for, so a pod that lives longer than
-an authority follows from one to the next. Standard library alone. It must never take authorities from anybody else.
+The broker sends its current CAs with every lease, over a connection that they verify, so a pod that outlives a CA
+follows from one to the next. Standard library only. It must never accept CAs from any other source.
 """
 
 from __future__ import annotations
@@ -25,65 +25,65 @@ _MOST, _MAX_BYTES = 8, 64 * 1024
 
 @dataclass(slots=True)
 class Trust:
-    """``given``: authorities as base64 DER; without any the system's count, and nothing is learnt.
+    """``initial``: CAs as base64 DER. If there are none, the system's trust store applies and no CA is learnt.
 
-    ``kept`` is a file in memory, of the sidecar's own, in which what was learnt survives a restart of the sidecar.
+    ``file`` is in memory and belongs to the sidecar: learnt CAs survive a restart of the sidecar there.
     """
 
-    given: tuple[str, ...] = ()
-    kept: Path | None = None
-    _now: tuple[str, ...] = field(init=False)
+    initial: tuple[str, ...] = ()
+    file: Path | None = None
+    _current: tuple[str, ...] = field(init=False)
     _context: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
-        self._now = self._recall() or self.given
+        self._current = self._restore() or self.initial
 
     def context(self) -> ssl.SSLContext:
-        """For connections to the broker. Raises `BadInputError` where an authority that was given is no certificate."""
+        """A TLS context for connections to the broker. Raises `BadInputError` if an initial CA is not a certificate."""
         if self._context is None:
             try:
-                self._context = _context(self._now)
+                self._context = _context(self._current)
             except (ssl.SSLError, ValueError) as error:
-                raise BadInputError(f"the broker's authorities cannot be read: {error}") from None
+                raise BadInputError(f"cannot read the broker's CAs: {error}") from None
         return self._context
 
-    def learn(self, told: Any) -> None:
-        """Take what the broker says its authorities are from now on. What is no such list is passed over."""
-        words = _words(told)
-        if not self.given or not words or words == self._now:
+    def learn(self, content: Any) -> None:
+        """Use the CAs that the broker sent from now on. Content that is not such a list is ignored."""
+        cas = _cas(content)
+        if not self.initial or not cas or cas == self._current:
             return
         try:
-            self._context = _context(words)
+            self._context = _context(cas)
         except (ssl.SSLError, ValueError):
             return
-        self._now = words
-        if self.kept is not None:
-            # Where it cannot be kept, a restarted sidecar begins with what it was given, as it would without this.
+        self._current = cas
+        if self.file is not None:
+            # If the file cannot be written, a restarted sidecar begins with the initial CAs.
             with contextlib.suppress(OSError):
-                replace_file(self.kept, json.dumps(words).encode(), 0o400)
+                replace_file(self.file, json.dumps(cas).encode(), 0o400)
 
-    def _recall(self) -> tuple[str, ...]:
-        if not self.given or self.kept is None:
+    def _restore(self) -> tuple[str, ...]:
+        if not self.initial or self.file is None:
             return ()
         try:
-            with self.kept.open("rb") as stream:
-                words = _words(json.loads(stream.read(_MAX_BYTES)))
-            _context(words)
+            with self.file.open("rb") as stream:
+                cas = _cas(json.loads(stream.read(_MAX_BYTES)))
+            _context(cas)
         except (OSError, ValueError):  # an SSLError is an OSError
             return ()
-        return words
+        return cas
 
 
-def _words(told: Any) -> tuple[str, ...]:
-    if not isinstance(told, list) or not all(isinstance(word, str) for word in told):
+def _cas(content: Any) -> tuple[str, ...]:
+    if not isinstance(content, list) or not all(isinstance(item, str) for item in content):
         return ()
-    return tuple(told) if len(told) <= _MOST and sum(map(len, told)) <= _MAX_BYTES else ()
+    return tuple(content) if len(content) <= _MOST and sum(map(len, content)) <= _MAX_BYTES else ()
 
 
-def _context(words: Sequence[str]) -> ssl.SSLContext:
-    """Raises `ssl.SSLError` and `ValueError` for what are not certificates."""
-    pem = "".join(ssl.DER_cert_to_PEM_cert(base64.b64decode(word, validate=True)) for word in words)
-    # Told explicitly: with neither, the system's authorities would be loaded.
-    context = ssl.create_default_context(cadata=pem) if words else ssl.create_default_context()
+def _context(cas: Sequence[str]) -> ssl.SSLContext:
+    """Raises `ssl.SSLError` and `ValueError` for content that is not a certificate."""
+    pem = "".join(ssl.DER_cert_to_PEM_cert(base64.b64decode(item, validate=True)) for item in cas)
+    # Explicit: with an empty cadata, the system's trust store would be loaded.
+    context = ssl.create_default_context(cadata=pem) if cas else ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

@@ -1,7 +1,7 @@
-"""Attestation of accelerators: NVIDIA's entity attestation tokens (EAT), verified here from the first byte to the last.
+"""Attestation of accelerators: complete verification of NVIDIA's entity attestation tokens (EAT).
 
-Pure: the issuer's keys and the time are handed in. Keys come from the configured set only, whatever a token's header
-says; every claim that must hold must be there and hold, and a claim that is null holds nothing.
+Pure: the caller passes the issuer's keys and the time. Keys come from the configured set only, never from a token's
+header. Every required claim must be present and true; a null claim fails.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _NONCE = "eat_nonce"
 # NVIDIA's tokens of version 2 and 3 spell the same success differently.
 _GOOD_MEASUREMENTS = frozenset({"success", "comparison-successful"})
 _DIGESTS = frozenset({"SHA-256", "SHA256"})
-# Null where there is nothing to tell; every other null is a check that was not made.
+# Claims that may be null; every other null means that a check was not performed.
 _MAY_BE_NULL = frozenset({
     "x-nvidia-attestation-warning", "x-nvidia-mismatch-measurement-records", "x-nvidia-cert-revocation-reason",
 })  # fmt: skip
-# What a device's token must say of its report and of both reference manifests: that each is signed, and by whom it may
-# be. Version 3 gives the chain's state (NVIDIA's guide to GPU claims), version 2 a verdict under the name beside it.
+# A device's token must state that its report and both reference manifests are signed by a valid chain. Version 3 has
+# the chain's state (NVIDIA's guide to GPU claims), version 2 a result under the name in the right column.
 _SIGNED = {
     "attestation-report": "x-nvidia-gpu-attestation-report-cert-chain-validated",
     "driver-rim": "x-nvidia-gpu-driver-rim-cert-validated",
@@ -50,13 +50,13 @@ _NONCE_MATCHES = ("x-nvidia-gpu-attestation-report-nonce-match", "x-nvidia-attes
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What verified tokens say: the platform's claims and each device's, by its name in the token (``GPU-0``)."""
+    """The claims of verified tokens: those of the platform, and those of each device by its name (``GPU-0``)."""
 
     overall: dict[str, Any]
     devices: dict[str, dict[str, Any]]
 
     def as_cel(self) -> dict[str, Any]:
-        """The value a rule sees as ``object``: ``overall``, and ``devices`` as a list with ``name`` in each."""
+        """The value of ``object`` in a rule: ``overall``, and ``devices`` as a list with ``name`` in each."""
         return {
             "overall": self.overall,
             "devices": [{**claims, "name": name} for name, claims in sorted(self.devices.items())],
@@ -64,22 +64,20 @@ class Claims:
 
 
 def verify(evidence: Any, keys: Mapping[str, Any], issuer: str, nonce: str, now: float) -> Claims:
-    """The claims of ``evidence``, the attestation service's answer: ``[["JWT", overall], {name: token, …}]``.
+    """Verify ``evidence``, the attestation service's response: ``[["JWT", overall], {name: token, …}]``.
 
-    ``keys`` is the issuer's JSON web key set; ``nonce`` is what the evidence must be made over; ``now`` Unix seconds.
+    ``keys`` is the issuer's JSON web key set; ``nonce`` is the nonce of the evidence; ``now`` is in Unix seconds.
 
     Raises:
-        RefusedError: something about it does not hold; the sentence says what.
+        RefusedError: a check failed; the message names it.
     """
     overall_token, device_tokens = _tokens(evidence)
     overall = _claims(overall_token, keys, issuer, nonce, now, "the overall token")
     if overall.get(_OVERALL) is not True:
-        raise RefusedError(EVIDENCE, f"attestation: the service says that it failed ({_OVERALL})")
+        raise RefusedError(EVIDENCE, f"attestation: the service reports a failure ({_OVERALL})")
     submods = overall.get("submods")
     if not isinstance(submods, dict) or not submods or set(submods) != set(device_tokens):
-        raise RefusedError(
-            EVIDENCE, "attestation: the devices' tokens are not those that the overall token names"
-        )
+        raise RefusedError(EVIDENCE, "attestation: the devices' tokens do not match the overall token")
     devices = {}
     for name, token in device_tokens.items():
         _check_digest(name, submods[name], token)
@@ -103,7 +101,7 @@ def check_rule(rule: Program | None, claims: Claims) -> None:
         holds = rule.evaluate(Bindings({"object": document}))
     except (EvaluationError, DocumentError) as error:
         raise RefusedError(
-            EVIDENCE, f"attestation: the rule of this model cannot be evaluated: {error}"
+            EVIDENCE, f"attestation: cannot evaluate the rule of this model: {error}"
         ) from None
     if holds is not True:
         raise RefusedError(EVIDENCE, "attestation: the devices do not meet the rule of this model")
@@ -111,10 +109,10 @@ def check_rule(rule: Program | None, claims: Claims) -> None:
 
 @lru_cache(maxsize=64)
 def compile_rule(rule: str) -> Program | None:
-    """A rule as a program; None for the empty one.
+    """Compile a rule; None for an empty one.
 
     Raises:
-        RefusedError: it does not compile: nothing can meet it.
+        RefusedError: the rule does not compile, so no evidence can meet it.
     """
     if not rule:
         return None
@@ -129,7 +127,7 @@ def compile_rule(rule: str) -> Program | None:
 def _tokens(evidence: Any) -> tuple[str, dict[str, str]]:
     if evidence is None:
         raise RefusedError(
-            NO_EVIDENCE, "this model asks for attested accelerators, and the sidecar sent no evidence"
+            NO_EVIDENCE, "this model requires attested accelerators, but the sidecar sent no evidence"
         )
     match evidence:
         case [["JWT", str(overall)], dict(devices)] if 0 < len(devices) <= MAX_TOKENS:
@@ -146,22 +144,24 @@ def _claims(
 ) -> dict[str, Any]:
     try:
         key = _key(jwt.get_unverified_header(token), keys)
-        # The time is checked below, by the clock that was handed in.
+        # The times are checked below, against ``now``.
         options: Any = {"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False}
         options["require"] = list(_REGISTERED)
         claims = jwt.decode(token, key, algorithms=[ALGORITHM], issuer=issuer, options=options)
     except (PyJWTError, ValueError, TypeError) as error:
-        raise RefusedError(EVIDENCE, f"attestation: {what} is not the issuer's ({error})") from None
+        raise RefusedError(EVIDENCE, f"attestation: {what} is not signed by the issuer ({error})") from None
     _check_times(claims, now, what)
-    found = claims.get(_NONCE)
-    if not isinstance(found, str) or not hmac.compare_digest(found.lower().encode(), nonce.encode()):
-        raise RefusedError(EVIDENCE, f"attestation: {what} was not made for this release (nonce)")
+    actual = claims.get(_NONCE)
+    if not isinstance(actual, str) or not hmac.compare_digest(
+        actual.lower().encode("utf-8", "replace"), nonce.encode()
+    ):
+        raise RefusedError(EVIDENCE, f"attestation: {what} was not issued for this release (nonce)")
     _refuse_nulls(claims, what)
     return claims
 
 
 def _key(header: Mapping[str, Any], keys: Mapping[str, Any]) -> jwt.PyJWK:
-    """The issuer's key with the token's key id. Where keys could be fetched from (``jku``, ``x5u``) is not read."""
+    """The issuer's key with the token's key id. Headers with the URL of a key (``jku``, ``x5u``) are ignored."""
     if header.get("alg") != ALGORITHM or "crit" in header:
         raise ValueError(f"its algorithm is not {ALGORITHM}")
     for item in keys.get("keys") or ():
@@ -173,9 +173,9 @@ def _key(header: Mapping[str, Any], keys: Mapping[str, Any]) -> jwt.PyJWK:
 def _check_times(claims: Mapping[str, Any], now: float, what: str) -> None:
     times = [claims[name] for name in ("nbf", "iat", "exp")]
     if any(isinstance(moment, bool) or not isinstance(moment, int | float) for moment in times):
-        raise RefusedError(EVIDENCE, f"attestation: {what} has times that are no numbers")
-    begins, issued, ends = times
-    if not (max(begins, issued) - SKEW <= now < ends + SKEW):
+        raise RefusedError(EVIDENCE, f"attestation: {what} has times that are not numbers")
+    not_before, issued, expires = times
+    if not (max(not_before, issued) - SKEW <= now < expires + SKEW):
         raise RefusedError(EVIDENCE, f"attestation: {what} is expired or not valid yet")
 
 
@@ -186,7 +186,7 @@ def _check_digest(name: str, digest: Any, token: str) -> None:
             if hmac.compare_digest(actual.encode(), expected.lower().encode()):
                 return
     raise RefusedError(
-        EVIDENCE, f"attestation: the token of {name} is not the one that the overall token speaks of"
+        EVIDENCE, f"attestation: the token of {name} does not match its digest in the overall token"
     )
 
 
@@ -194,21 +194,23 @@ def _check_device(name: str, claims: Mapping[str, Any]) -> None:
     if claims.get("measres") not in _GOOD_MEASUREMENTS:
         raise RefusedError(EVIDENCE, f"attestation: the measurements of {name} do not match (measres)")
     if not any(claims.get(claim) is True for claim in _NONCE_MATCHES):
-        raise RefusedError(EVIDENCE, f"attestation: the report of {name} was not made for this nonce")
+        raise RefusedError(EVIDENCE, f"attestation: the report of {name} has another nonce")
     if claims.get("secboot") is not True or claims.get("dbgstat") != "disabled":
-        raise RefusedError(EVIDENCE, f"attestation: {name} runs without secure boot, or with debugging on")
+        raise RefusedError(
+            EVIDENCE, f"attestation: {name} runs without secure boot or with debugging enabled"
+        )
     for claim, value in _walk(claims):
         if value is False and claim.startswith("x-nvidia-") and claim not in _MAY_BE_NULL:
             raise RefusedError(EVIDENCE, f"attestation: a check of {name} failed ({claim})")
         if value != _GOOD_CERTIFICATE.get(claim, value):
-            raise RefusedError(EVIDENCE, f"attestation: a certificate of {name} does not hold ({claim})")
+            raise RefusedError(EVIDENCE, f"attestation: a certificate of {name} is invalid ({claim})")
     for what, verdict in _SIGNED.items():
         signature, chain = f"x-nvidia-gpu-{what}-signature-verified", f"x-nvidia-gpu-{what}-cert-chain"
         if claims.get(signature) is not True:
-            raise RefusedError(EVIDENCE, f"attestation: a check of {name} was not made ({signature})")
+            raise RefusedError(EVIDENCE, f"attestation: a check of {name} is missing ({signature})")
         state = claims.get(chain)
         if not (claims.get(verdict) is True if state is None else _is_good(state)):
-            raise RefusedError(EVIDENCE, f"attestation: a check of {name} was not made ({chain})")
+            raise RefusedError(EVIDENCE, f"attestation: a check of {name} is missing ({chain})")
 
 
 def _is_good(chain: Any) -> bool:
@@ -218,11 +220,11 @@ def _is_good(chain: Any) -> bool:
 def _refuse_nulls(claims: Any, what: str) -> None:
     for claim, value in _walk(claims):
         if value is None and claim not in _MAY_BE_NULL:
-            raise RefusedError(EVIDENCE, f"attestation: {what} leaves {claim} open (null)")
+            raise RefusedError(EVIDENCE, f"attestation: {claim} of {what} is null")
 
 
 def _walk(claims: Any) -> Iterator[tuple[str, Any]]:
-    """Every claim with its value, however deep it lies."""
+    """Every claim with its value, at any depth."""
     stack = [claims]
     while stack:
         value = stack.pop()

@@ -1,4 +1,4 @@
-"""Who asks for a key: from the API server's word about a token to one living pod. Pure; the token is never believed.
+"""The identity behind a pod token: from the API server's TokenReview to one running pod. Pure; it never trusts a token.
 
 Sources: authentication.k8s.io/v1 TokenReview; the extra fields of bound service account tokens, k8s.io/kubernetes
 pkg/serviceaccount/claims.go and k8s.io/apiserver pkg/authentication/serviceaccount/util.go (KEP-4193).
@@ -22,8 +22,8 @@ _EXTRA = "authentication.kubernetes.io/"
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """A pod as its token names it. ``node`` and ``credential`` are empty where the API server does not say them."""
+class PodIdentity:
+    """A pod as its token names it. ``node`` and ``credential`` are empty if the API server does not send them."""
 
     namespace: str
     service_account: str
@@ -34,7 +34,7 @@ class Caller:
 
     @property
     def username(self) -> str:
-        """The service account as the API server names it."""
+        """The service account's user name."""
         return f"{_PREFIX}{self.namespace}:{self.service_account}"
 
     @property
@@ -47,7 +47,7 @@ class Caller:
 
 
 def token_review(token: str) -> Document:
-    """The question to the API server."""
+    """The TokenReview to send to the API server."""
     return {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenReview",
@@ -55,18 +55,18 @@ def token_review(token: str) -> Document:
     }
 
 
-def caller_of(review: Document) -> Caller:
-    """Who the API server says the token is.
+def identity_of(review: Document) -> PodIdentity:
+    """The identity in the API server's response.
 
     Raises:
-        RefusedError: it is not valid for the broker, or not bound to a pod.
+        RefusedError: the token is not valid for the broker, or not bound to a pod.
     """
     status = review.get("status")
     if not isinstance(status, dict) or status.get("authenticated") is not True:
         raise RefusedError(
-            TOKEN, "the API server does not accept the token: expired, forged or of another cluster"
+            TOKEN, "the API server rejects the token: it is expired, forged or from another cluster"
         )
-    # An API server that knows no audiences leaves the field out, and then the token may be for anybody.
+    # An API server without support for audiences omits the field, and then the token may be for any audience.
     audiences = status.get("audiences")
     if not isinstance(audiences, list) or AUDIENCE not in audiences:
         raise RefusedError(TOKEN, f"the token is not for the key broker (audience {AUDIENCE})")
@@ -74,34 +74,34 @@ def caller_of(review: Document) -> Caller:
     username = str(user.get("username", "")) if isinstance(user, dict) else ""
     namespace, colon, account = username.removeprefix(_PREFIX).partition(":")
     if not username.startswith(_PREFIX) or not colon or not namespace or not account:
-        raise RefusedError(NOT_A_POD, "the token is not a service account's")
+        raise RefusedError(NOT_A_POD, "the token does not belong to a service account")
     pod, uid = _extra(user, "pod-name"), _extra(user, "pod-uid")
     if not pod or not uid:
         raise RefusedError(
-            NOT_A_POD, "the token is not bound to a pod: only the sidecar's own token is taken"
+            NOT_A_POD, "the token is not bound to a pod: the broker accepts only the sidecar's own token"
         )
-    return Caller(namespace, account, pod, uid, _extra(user, "node-name"), _extra(user, "credential-id"))
+    return PodIdentity(namespace, account, pod, uid, _extra(user, "node-name"), _extra(user, "credential-id"))
 
 
-def check_pod(caller: Caller, pod: Document | None) -> None:
-    """Whether the pod is there, is the one the token was made for, and still runs.
+def check_pod(caller: PodIdentity, pod: Document | None) -> None:
+    """Check that the pod exists, that the token was issued for it, and that it runs.
 
     Raises:
         RefusedError: with code `POD_GONE`.
     """
     metadata, spec, status = ((pod or {}).get(part) or {} for part in ("metadata", "spec", "status"))
     if pod is None or metadata.get("uid") != caller.uid:
-        raise RefusedError(POD_GONE, f"{caller} does not exist, or is another pod of the same name")
+        raise RefusedError(POD_GONE, f"{caller} does not exist, or another pod has the same name")
     account = spec.get("serviceAccountName") or "default"
     faults = (
         (
             account != caller.service_account,
             f"runs as service account {account}, not {caller.service_account}",
         ),
-        (not spec.get("nodeName"), "is not on any node yet"),
+        (not spec.get("nodeName"), "is not scheduled to a node yet"),
         (bool(caller.node) and spec.get("nodeName") != caller.node, f"does not run on node {caller.node}"),
         (bool(metadata.get("deletionTimestamp")), "is being deleted"),
-        (status.get("phase") not in {"Pending", "Running"}, f"has ended (phase {status.get('phase')})"),
+        (status.get("phase") not in {"Pending", "Running"}, f"has terminated (phase {status.get('phase')})"),
     )
     for wrong, what in faults:
         if wrong:
@@ -109,7 +109,7 @@ def check_pod(caller: Caller, pod: Document | None) -> None:
 
 
 def agent_starts(pod: Document, agent: str) -> int:
-    """How often the pod's sidecar was started so far, at least once."""
+    """How many times the pod's sidecar was started, at least once."""
     statuses = (pod.get("status") or {}).get("initContainerStatuses") or []
     counts = [entry.get("restartCount") for entry in statuses if entry.get("name") == agent]
     return 1 + max((count for count in counts if isinstance(count, int)), default=0)

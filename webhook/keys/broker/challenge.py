@@ -1,8 +1,7 @@
-"""Nonces that any replica can check and none has to remember: time and randomness under a MAC the replicas share.
+"""Stateless nonces: time and randomness under a MAC whose key all replicas share, so any replica can verify them.
 
-A nonce is made for one public key, that of the agent who asked, and is worth nothing with another: an answer to a
-replayed request can be read by nobody but the agent it was first meant for, and evidence made over the nonce vouches
-for that key.
+A nonce is bound to the public key of the agent that requested it. Only that agent can decrypt the response to a
+replayed request, and evidence over the nonce also covers the public key.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ class Challenges:
     key: Secret
 
     def issue(self, public_key: bytes, now: float) -> str:
-        """A fresh nonce for the agent with this public key."""
+        """Issue a nonce for the agent with this public key."""
         body = int(now).to_bytes(_TIME) + os.urandom(_RANDOM)
         return base64.urlsafe_b64encode(body + self._mac(body, public_key)).decode()
 
     def check(self, nonce: str, public_key: bytes, now: float) -> None:
-        """Refuse a nonce that is not ours, not for this public key, or too old.
+        """Verify that this broker issued the nonce for this public key, and that it is recent.
 
         Raises:
             RefusedError: with code `NONCE`.
@@ -47,7 +46,7 @@ class Challenges:
             raw = base64.b64decode(nonce, altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             raw = b""
-        # Base64 has several spellings of the same bytes; a nonce is spent by its text, so only one of them is it.
+        # Base64 has several spellings of the same bytes. A nonce is spent by its text, so only one spelling is valid.
         if base64.urlsafe_b64encode(raw).decode() != nonce:
             raw = b""
         body, mac = raw[: _TIME + _RANDOM], raw[_TIME + _RANDOM :]
@@ -55,7 +54,7 @@ class Challenges:
             raise RefusedError(NONCE, "the nonce was not issued by this broker for this agent's key")
         age = now - int.from_bytes(body[:_TIME])
         if not -SKEW <= age <= LIFETIME:
-            raise RefusedError(NONCE, f"the nonce is older than {LIFETIME} seconds: ask for a new one")
+            raise RefusedError(NONCE, f"the nonce is older than {LIFETIME} seconds: request a new one")
 
     def _mac(self, body: bytes, public_key: bytes) -> bytes:
         with self.key.view() as key:
@@ -63,5 +62,5 @@ class Challenges:
 
 
 def evidence_nonce(nonce: str) -> str:
-    """What attestation evidence is made over: 32 bytes in hexadecimal, as NVIDIA's tools want it."""
+    """The nonce for attestation evidence: 32 bytes in hexadecimal, as NVIDIA's tools require it."""
     return hashlib.sha256(b"weightlock evidence v1\n" + nonce.encode()).hexdigest()

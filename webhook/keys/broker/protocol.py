@@ -1,6 +1,6 @@
-"""The broker's protocol as JSON, each message strict and bounded. The pod's token travels in the Authorization header.
+"""The broker protocol as JSON. Each message is strict and bounded. The pod's token is in the Authorization header.
 
-``POST /v1/challenge`` gives a nonce, ``POST /v1/release`` the keys of a model, ``POST /v1/renew`` more time with them.
+``POST /v1/challenge`` returns a nonce, ``POST /v1/release`` the keys of a model, ``POST /v1/renew`` a new lease.
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ import base64
 import binascii
 from typing import Annotated, Any
 
+import orjson
 from pydantic import AfterValidator, Field
 
 from webhook.api.base import Schema
 
-MAX_BODY = 512 * 1024
+# Evidence needs room: a bundle contains a token for each device. The other messages contain only short fields.
+MAX_RELEASE = 512 * 1024
+MAX_SMALL = 4 * 1024
 MAX_TOKEN = 16 * 1024
+# A bundle for 64 devices has fewer than 400 of these characters outside its tokens, and tokens contain none of them.
+_MAX_STRUCTURE = 1024
+_STRUCTURE = (b":", b",", b"[", b"{")
 
 
 def _public_key(text: str) -> str:
@@ -38,32 +44,39 @@ class ChallengeRequest(Schema):
 
 
 class Challenge(Schema):
-    """``nonce`` is good for one release with the same public key."""
+    """``nonce`` is valid for one release with the same public key."""
 
     nonce: str
     expires_in: int
 
 
 class ReleaseRequest(Schema):
-    """``attestation`` is the attestation service's answer as it came, for models that ask for one."""
+    """``attestation`` is the response of the attestation service, unchanged, for models that require attestation.
+
+    ``key_id``: the only key that the agent needs; empty: all keys of the model. ``protocol``: 2 from an agent that
+    expects the lease to be bound to the encrypted keys.
+    """
 
     model: Model
     nonce: str = Field(max_length=256)
     public_key: PublicKey
     attestation: Any = None
+    key_id: str = Field(default="", max_length=253)
+    protocol: int = Field(default=1, ge=1, le=1000)
 
 
 class RenewRequest(Schema):
-    """Ask to keep the keys of one model."""
+    """Request a new lease for the keys of one model."""
 
     model: Model
 
 
 class Lease(Schema):
-    """How long the keys may be kept without hearing from the broker, and when to ask again, in seconds.
+    """How long the keys may be kept without a renewal, and when to renew, in seconds.
 
-    ``authorities``: those of the broker's certificate from now on, base64 DER; empty: as they were.
-    ``keys``: the ids of all keys of the model; what a sidecar holds besides must be wiped.
+    ``authorities``: the current CAs of the broker's certificate, base64 DER; empty: unchanged.
+    ``keys``: the ids of all keys of the model; the sidecar must wipe all others.
+    ``min_generation``, ``manifest_digest``, ``signers``: the pins of the ModelWeights; see `webhook.keys.sealed.pins`.
     """
 
     seconds: int
@@ -71,17 +84,38 @@ class Lease(Schema):
     grant_ends: str
     authorities: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    min_generation: int = 0
+    manifest_digest: str = ""
+    signers: tuple[str, ...] = ()
+
+    def canonical(self) -> bytes:
+        """The bytes that the encrypted keys are bound to: JSON with sorted keys and no spaces."""
+        return orjson.dumps(self.model_dump(by_alias=True), option=orjson.OPT_SORT_KEYS)
 
 
 class Released(Schema):
-    """``encrypted``: base64, to be opened with the agent's private key."""
+    """``encrypted``: base64, to be decrypted with the agent's private key."""
 
     encrypted: str
     lease: Lease
 
 
 class Refused(Schema):
-    """Any answer but 200."""
+    """Any response except status 200."""
 
     code: str
     message: str
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse a request body. Its fields are counted before it is parsed, so a small body cannot cost much time.
+
+    Raises:
+        ValueError: the body is not JSON, or has more fields than any message.
+    """
+    if sum(map(body.count, _STRUCTURE)) > _MAX_STRUCTURE:
+        raise ValueError("too many fields")
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise ValueError("not JSON") from None

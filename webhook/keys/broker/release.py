@@ -1,7 +1,7 @@
-"""Whether a living pod may have a model's keys now: the same policies as at admission, on the pod as it stands.
+"""Whether a running pod may get a model's keys now: the policies of admission, evaluated on the live pod.
 
-Pure: given one snapshot and what was found out, it says yes with a grant, says no with a code, or says what it needs.
-A pod that went round admission meets the same policies here and gets nothing.
+Pure: from one snapshot and the fetched data it returns the grant's expiry, raises a refusal with a code, or returns
+the data that it requires. A pod that bypassed admission fails the same policies here and gets no key.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ if TYPE_CHECKING:
     from webhook.core.admission.verdict import Verdict
     from webhook.core.kube.fields import Document
     from webhook.core.kube.review import AdmissionRequest
-    from webhook.keys.broker.caller import Caller
+    from webhook.keys.broker.caller import PodIdentity
 
 
-def admission_of(caller: Caller, pod: Document) -> AdmissionRequest:
-    """The creation of the pod as it stands now, asked for by its own service account."""
+def admission_of(caller: PodIdentity, pod: Document) -> AdmissionRequest:
+    """An admission request that creates the live pod as its own service account."""
     document = {"apiVersion": "v1", "kind": "Pod", "metadata": pod["metadata"], "spec": pod["spec"]}
     return creation_of(document, "pods", f"release-{caller.uid}", caller.username, caller.groups)
 
 
-def judge(
-    caller: Caller,
+def evaluate(
+    caller: PodIdentity,
     request: AdmissionRequest,
     model: str,
     snapshot: Snapshot,
     fetched: FetchedData,
     now: datetime,
 ) -> datetime | RequiredData:
-    """Until when (aware UTC) the pod may hold the model's keys, or what is needed to say so.
+    """Until when (aware UTC) the pod may keep the model's keys, or the data that the evaluation requires.
 
-    ``request`` is `admission_of` the pod as it stands.
+    ``request`` is `admission_of` the live pod.
 
     Raises:
-        RefusedError: it may not.
+        RefusedError: the pod may not get the keys.
     """
-    found = snapshot.models.get(model)
-    if found is None:
-        raise RefusedError(NOT_ITS_MODEL, f'there is no ModelWeights "{model}"')
+    weights = snapshot.models.get(model)
+    if weights is None:
+        raise RefusedError(NOT_ITS_MODEL, f'ModelWeights "{model}" does not exist')
     if caller.namespace in snapshot.settings.exempt_namespaces:
         raise RefusedError(
             POLICY_AT_RELEASE,
-            f"namespace {caller.namespace} is exempt from the policies, so its pods get no keys",
+            f"namespace {caller.namespace} is exempt from admission, so its pods get no keys",
         )
     lookup = Lookup(snapshot.objects, fetched.objects)
     try:
@@ -71,31 +71,33 @@ def judge(
     except MissingObjectError:
         return RequiredData(objects=frozenset(lookup.missing))
     except MalformedObjectError as error:
-        raise RefusedError(POLICY_AT_RELEASE, f"{caller} cannot be judged: {error}") from None
+        raise RefusedError(POLICY_AT_RELEASE, f"cannot evaluate {caller}: {error}") from None
     if not any(use.model == model for template in facts for use in template.facts.weights):
-        raise RefusedError(NOT_ITS_MODEL, f'{caller} does not read model "{model}"')
+        raise RefusedError(NOT_ITS_MODEL, f'{caller} does not mount model "{model}"')
     verdict = validate(request, snapshot, fetched, now)
     if isinstance(verdict, RequiredData):
         return verdict
-    ends = grant_end(caller, model, found, snapshot, now)
+    ends = grant_expiry(caller, model, weights, snapshot, now)
     _refuse_denied(caller, verdict)
-    # Without keys there may be nothing sealed, and then nothing a pod need wait for; unless it waits for plaintext.
-    if not found.spec.keys and found.spec.delivery == "plaintext":
+    # A model without keys may be unsealed, so its pods need not wait for a key. Plaintext delivery does need one.
+    if not weights.spec.keys and weights.spec.delivery == "plaintext":
         raise RefusedError(
             NO_KEY,
-            f'model "{model}" is to be delivered as plaintext and has no keys: put the entry that weights seal '
-            "printed into it",
+            f'model "{model}" uses delivery: plaintext but has no keys: add the entry printed by '
+            "`weightlock weights seal`",
         )
     return ends
 
 
-def grant_end(caller: Caller, model: str, found: ModelWeights, snapshot: Snapshot, now: datetime) -> datetime:
-    """The end of the service account's grant that lasts longest. What is public needs none.
+def grant_expiry(
+    caller: PodIdentity, model: str, weights: ModelWeights, snapshot: Snapshot, now: datetime
+) -> datetime:
+    """The latest expiry of the service account's active grants. Public models need no grant.
 
     Raises:
         RefusedError: with code `NO_GRANT_AT_RELEASE`.
     """
-    if found.spec.sensitivity == "public":
+    if weights.spec.sensitivity == "public":
         return datetime.max.replace(tzinfo=now.tzinfo)
     account = (caller.namespace, caller.service_account)
     grants = snapshot.access.for_subject(caller.username, account, caller.namespace, now)
@@ -103,7 +105,7 @@ def grant_end(caller: Caller, model: str, found: ModelWeights, snapshot: Snapsho
     if ends:
         return max(ends)
     past = snapshot.access.expired(now).get((SubjectKey("ServiceAccount", *account), model))
-    why = f": the one by {past[0]} ended at {past[1]:%Y-%m-%d %H:%M} UTC" if past else ""
+    why = f": the grant from {past[0]} expired at {past[1]:%Y-%m-%d %H:%M} UTC" if past else ""
     who = f"{caller.namespace}/{caller.service_account}"
     fix = f"weightlock access request {model} --for 8h --service-account {who}"
     raise RefusedError(
@@ -111,11 +113,11 @@ def grant_end(caller: Caller, model: str, found: ModelWeights, snapshot: Snapsho
     )
 
 
-def _refuse_denied(caller: Caller, verdict: Verdict) -> None:
+def _refuse_denied(caller: PodIdentity, verdict: Verdict) -> None:
     if verdict.allowed:
         return
     first = verdict.denials[0]
     unadmitted = any(finding.code in {SIDECAR_MODIFIED, RESERVED_NAME} for finding in verdict.denials)
-    how = "did not come through admission as it is now" if unadmitted else "would not be admitted now"
+    how = "was not admitted in its present form" if unadmitted else "would not be admitted now"
     more = f", and {len(verdict.denials) - 1} more" if len(verdict.denials) > 1 else ""
     raise RefusedError(POLICY_AT_RELEASE, f"{caller} {how}: {first.message} [{first.code}]{more}")

@@ -1,8 +1,8 @@
-"""The broker: decides at the moment of release, with everything read anew, and hands keys to nobody but the agent.
+"""The broker: evaluates each release on live data, and releases keys to no client except the agent.
 
-It holds no state that another replica would need. What it decides by are the pure functions beside it; here is the
-order of questions, who is asked, and the audit of every answer. Keys exist in here between the key service's
-answer and the encryption to the agent's one-time key, and are wiped then.
+It has no state that another replica would need. The decisions are pure functions in the modules beside it. This module
+has their order, the calls to cluster, issuer and KMS, and the audit of every response. Keys exist here between the
+response of the KMS and the encryption to the agent's one-time key, and are wiped then.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,15 +30,17 @@ from webhook.api.codes import (
     NO_KEY,
     TOKEN,
 )
-from webhook.core.admission.provider import NotReadyError, UnresolvedError, evaluate
+from webhook.core.admission.provider import NotReadyError, UnresolvedError
+from webhook.core.admission.provider import evaluate as evaluate_with_lookups
 from webhook.core.injection.sidecar import AGENT
 from webhook.keys.broker import attestation, caller, challenge
 from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
-from webhook.keys.broker.release import admission_of, judge
-from webhook.keys.envelope import seal_keys
+from webhook.keys.broker.release import admission_of, evaluate
+from webhook.keys.broker.unwrap_cache import UnwrapCache
+from webhook.keys.envelope import check_public_key, seal_keys
 from webhook.keys.errors import KmsError, KmsUnavailableError
-from webhook.keys.kms import KeyContext, Patience, open_kms
+from webhook.keys.kms import KeyContext, RetryPolicy, open_kms
 from webhook.keys.sealed.streaming import KEY_SIZE
 from webhook.keys.secret import Secret
 
@@ -48,38 +51,39 @@ if TYPE_CHECKING:
     from webhook.api.modelweights import ModelWeights, WrappedKey
     from webhook.core.admission.provider import SnapshotProvider
     from webhook.core.kube.fields import Document
-    from webhook.keys.broker.caller import Caller
+    from webhook.keys.broker.caller import PodIdentity
     from webhook.keys.broker.challenge import Challenges
     from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest, RenewRequest
     from webhook.keys.broker.rate_limits import Limits
-    from webhook.keys.kms import GuardedKms
+    from webhook.keys.kms import ResilientKms
 
-# Parts of a request's time: what it may take in all, to end with a sentence still, and what one key service may.
+_MAX_CALLS = 8  # concurrent calls to the KMS for one release
+# Shares of a request's time: the whole release, so that it can still respond in time, and one call to a KMS.
 _WHOLE, _KMS = 0.9, 0.5
 
 
 class ClusterView(Protocol):
-    """What the broker reads from the cluster at each release, never from a cache. All raise `UnavailableError`."""
+    """The uncached data that the broker reads from the cluster at each release. Methods raise `UnavailableError`."""
 
     async def review_token(self, question: Document) -> Document:
-        """Send a TokenReview; the same object with its status."""
+        """Send a TokenReview; returns the same object with its status."""
 
     async def pod(self, namespace: str, name: str) -> Document | None:
-        """A pod with its status, or None where there is none."""
+        """A pod with its status, or None if it does not exist."""
 
     async def webhook_faults(self) -> tuple[str, ...]:
-        """How the webhook configurations differ from what they should be; empty: they do not."""
+        """How the webhook configurations differ from the expected ones; empty if they are intact."""
 
 
 class IssuerKeys(Protocol):
-    """Where issuers' key sets come from; see `webhook.keys.broker.jwks.KeySets`."""
+    """The source of issuers' key sets; see `webhook.keys.broker.jwks.KeySets`."""
 
     async def get(self, url: str, key_ids: frozenset[str]) -> Mapping[str, Any]:
         """A key set. Raises `UnavailableError`."""
 
 
 class Broker:
-    """One replica. ``audit`` gets one event for each release, renewal and refusal, without any secret in it."""
+    """One replica. ``audit`` receives one event for each release, renewal and refusal, without any secret in it."""
 
     def __init__(
         self,
@@ -97,48 +101,60 @@ class Broker:
         self._source, self._cluster, self._issuers = source, cluster, issuers
         self._challenges, self._limits, self._settings = challenges, limits, settings
         self._audit, self._now, self._clock = audit, now, clock
-        self._services: dict[str, GuardedKms] = {}
+        self._services: dict[str, ResilientKms] = {}
+        self._cache = UnwrapCache(settings.unwrap_cache_seconds)
 
     def challenge(self, request: ChallengeRequest) -> Challenge:
-        """A nonce for one agent key."""
-        public_key = base64.b64decode(request.public_key)
+        """Issue a nonce for one agent key.
+
+        Raises:
+            RefusedError: the public key is unusable.
+        """
+        public_key = _public_key(request.public_key)
         nonce = self._challenges.issue(public_key, self._now().timestamp())
         return Challenge(nonce=nonce, expires_in=challenge.LIFETIME)
 
     async def release(self, token: str, request: ReleaseRequest) -> Released:
-        """The keys of one model for the pod that the token is bound to.
+        """Release the keys of one model to the pod that the token is bound to.
 
         Raises:
-            RefusedError: no, and why.
-            UnavailableError: it could not be decided.
+            RefusedError: the release is denied.
+            UnavailableError: the broker cannot decide now.
         """
         event: dict[str, Any] = {"event": "key.release", "model": request.model}
         until = asyncio.get_running_loop().time() + _WHOLE * self._settings.request_timeout_seconds
         with self._audited(event):
-            public_key = base64.b64decode(request.public_key)
+            public_key = _public_key(request.public_key)
             self._challenges.check(request.nonce, public_key, self._now().timestamp())
             who, pod, ends = await self._decide(token, request.model, event)
             self._limits.spend(request.nonce, self._clock(), challenge.LIFETIME + challenge.SKEW)
             model = self._model(request.model)
+            wrapped = _requested(model, request.key_id)
             await self._attest(model, request)
             starts, lease_seconds = caller.agent_starts(pod, AGENT), self._settings.lease_seconds
             self._limits.release(who.uid, request.model, starts, self._clock(), lease_seconds)
             try:
-                encrypted = await self._sealed(model, public_key, request, until)
+                keys = await self._unwrapped(model, wrapped, who.node, until)
             except BaseException:
                 self._limits.not_released(who.uid, request.model)
                 raise
-            event["keys"] = [key.id for key in model.spec.keys]
+            event["keys"] = [key.id for key in wrapped]
             lease = self._lease(ends, model)
             event["until"] = lease.grant_ends
+            bound = lease.canonical() if request.protocol > 1 else None
+            try:
+                encrypted = seal_keys(keys, public_key, request.nonce, request.model, bound)
+            finally:
+                for key in keys.values():
+                    key.wipe()
             return Released(encrypted=base64.b64encode(encrypted).decode(), lease=lease)
 
     async def renew(self, token: str, request: RenewRequest) -> Lease:
-        """More time with keys released before, where the same questions still have the same answers.
+        """Renew the lease of released keys, if the release would still be allowed.
 
         Raises:
-            RefusedError: no, and why: the keys must be wiped.
-            UnavailableError: it could not be decided; the lease goes on as it was.
+            RefusedError: the renewal is denied: the keys must be wiped.
+            UnavailableError: the broker cannot decide now; the present lease continues.
         """
         event: dict[str, Any] = {"event": "key.renewal", "model": request.model}
         with self._audited(event):
@@ -148,17 +164,18 @@ class Broker:
             return lease
 
     async def close(self) -> None:
-        """Close the key services."""
+        """Wipe cached keys and close the connections to the KMS."""
+        self._cache.close()
         services, self._services = self._services, {}
         for kms in services.values():
             await kms.close()
 
     async def _decide(
         self, token: str, model: str, event: dict[str, Any]
-    ) -> tuple[Caller, Document, datetime]:
+    ) -> tuple[PodIdentity, Document, datetime]:
         if not token or len(token) > MAX_TOKEN:
-            raise RefusedError(TOKEN, "the request carries no pod token")
-        who = caller.caller_of(await self._cluster.review_token(caller.token_review(token)))
+            raise RefusedError(TOKEN, "the request has no pod token")
+        who = caller.identity_of(await self._cluster.review_token(caller.token_review(token)))
         event |= {
             "namespace": who.namespace,
             "pod": who.pod,
@@ -167,70 +184,91 @@ class Broker:
             "node": who.node,
             "credential": who.credential,
         }
-        self._limits.request(who.uid, model, self._clock())
+        self._limits.pod(who.uid, self._clock())
         pod = await self._cluster.pod(who.namespace, who.pod)
         caller.check_pod(who, pod)
         faults = await self._cluster.webhook_faults()
         if faults:
             raise RefusedError(
-                INTEGRITY, f"admission is not guarded as it should be, so no key leaves: {faults[0]}"
+                INTEGRITY,
+                f"keys are not released because webhook configurations are missing or modified: {faults[0]}",
             )
         document = pod or {}
-        return who, document, await self._judge(who, document, model)
+        ends = await self._evaluate(who, document, model)
+        self._limits.model(model, self._clock())
+        return who, document, ends
 
-    async def _judge(self, who: Caller, pod: Document, model: str) -> datetime:
+    async def _evaluate(self, who: PodIdentity, pod: Document, model: str) -> datetime:
         request = admission_of(who, pod)
         try:
-            end, _ = await evaluate(
-                lambda fetched: judge(who, request, model, self._source.snapshot(), fetched, self._now()),
+            expiry, _ = await evaluate_with_lookups(
+                lambda fetched: evaluate(who, request, model, self._source.snapshot(), fetched, self._now()),
                 self._source.fetch,
             )
         except (NotReadyError, UnresolvedError) as error:
             raise UnavailableError(CLUSTER_UNAVAILABLE, str(error)) from None
-        return end
+        return expiry
 
     def _model(self, name: str) -> ModelWeights:
         try:
             return self._source.snapshot().models[name]
         except (KeyError, NotReadyError):
             raise UnavailableError(
-                CLUSTER_UNAVAILABLE, f'model "{name}" was removed in this moment'
+                CLUSTER_UNAVAILABLE, f'model "{name}" was deleted during the request'
             ) from None
 
     async def _attest(self, model: ModelWeights, request: ReleaseRequest) -> None:
-        wanted = model.spec.attestation
-        if not wanted.required:
+        required = model.spec.attestation
+        if not required.required:
             return
-        if not wanted.issuer:
+        if not required.issuer:
             raise RefusedError(
-                BAD_REQUEST, f'model "{request.model}" asks for attestation and names no issuer'
+                BAD_REQUEST, f'model "{request.model}" requires attestation but names no issuer'
             )
-        url = wanted.jwks_url or f"{wanted.issuer.rstrip('/')}/.well-known/jwks.json"
+        url = required.jwks_url or f"{required.issuer.rstrip('/')}/.well-known/jwks.json"
         keys = await self._issuers.get(url, _key_ids(request.attestation))
         nonce, now = challenge.evidence_nonce(request.nonce), self._now().timestamp()
-        claims = attestation.verify(request.attestation, keys, wanted.issuer, nonce, now)
-        attestation.check_rule(attestation.compile_rule(wanted.rule), claims)
+        claims = attestation.verify(request.attestation, keys, required.issuer, nonce, now)
+        attestation.check_rule(attestation.compile_rule(required.rule), claims)
 
-    async def _sealed(
-        self, model: ModelWeights, public_key: bytes, request: ReleaseRequest, until: float
-    ) -> bytes:
+    async def _unwrapped(
+        self, model: ModelWeights, keys: tuple[WrappedKey, ...], node: str, until: float
+    ) -> dict[str, Secret]:
+        """The data keys by id, which the caller wipes. Several keys are unwrapped concurrently."""
         opened: dict[str, Secret] = {}
-        asked = ""
+        pending = {key.kms for key in keys}
+        limit = asyncio.Semaphore(_MAX_CALLS)
+
+        async def unwrap(key: WrappedKey) -> None:
+            async with limit:
+                opened[key.id] = await self._cached(model.metadata.name, key, node)
+                pending.discard(key.kms)
+
+        calls = [asyncio.create_task(unwrap(key)) for key in keys]
         try:
             async with asyncio.timeout_at(until):
-                for key in model.spec.keys:
-                    asked = key.kms
-                    opened[key.id] = await self._unwrap(model.metadata.name, key)
-            return seal_keys(opened, public_key, request.nonce, request.model)
-        except TimeoutError:
-            raise UnavailableError(
-                KMS_UNAVAILABLE, f"{asked} did not answer in the time of a request"
-            ) from None
-        except ValueError:
-            raise RefusedError(BAD_REQUEST, "the agent's public key cannot be encrypted to") from None
-        finally:
+                await asyncio.gather(*calls)
+        except BaseException as error:
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
             for secret in opened.values():
                 secret.wipe()
+            if isinstance(error, TimeoutError):
+                raise UnavailableError(
+                    KMS_UNAVAILABLE, f"{min(pending, default='the KMS')} timed out"
+                ) from None
+            raise
+        return opened
+
+    async def _cached(self, model: str, key: WrappedKey, node: str) -> Secret:
+        scope = node if self._settings.unwrap_cache_scope == "node" else ""
+        if self._settings.unwrap_cache_scope == "node" and not node:
+            return await self._unwrap(model, key)
+        digest = hashlib.sha256(key.wrapped.encode()).digest()
+        return await self._cache.get(
+            (model, key.id, key.kms, digest, scope), lambda: self._unwrap(model, key)
+        )
 
     async def _unwrap(self, model: str, key: WrappedKey) -> Secret:
         try:
@@ -239,7 +277,7 @@ class Broker:
                 self._services[key.kms] = open_kms(
                     key.kms,
                     production=self._settings.production,
-                    patience=patience_within(_KMS * self._settings.request_timeout_seconds),
+                    policy=retry_policy_within(_KMS * self._settings.request_timeout_seconds),
                 )
             secret = Secret(await self._services[key.kms].unwrap(wrapped, KeyContext(model, key.id)))
         except binascii.Error:
@@ -250,7 +288,7 @@ class Broker:
             raise RefusedError(KMS_DENIED, str(error)) from None
         if len(secret) != KEY_SIZE:
             secret.wipe()
-            raise RefusedError(NO_KEY, f'key "{key.id}" of model "{model}" is no data key')
+            raise RefusedError(NO_KEY, f'key "{key.id}" of model "{model}" is not a data key')
         return secret
 
     def _lease(self, ends: datetime, model: ModelWeights) -> Lease:
@@ -264,6 +302,9 @@ class Broker:
             grant_ends=grant_ends,
             authorities=self._authorities(),
             keys=tuple(key.id for key in model.spec.keys),
+            min_generation=model.spec.min_generation,
+            manifest_digest=model.spec.manifest.digest,
+            signers=tuple(model.spec.manifest.signers),
         )
 
     def _authorities(self) -> tuple[str, ...]:
@@ -274,7 +315,7 @@ class Broker:
 
     @contextmanager
     def _audited(self, event: dict[str, Any]) -> Iterator[None]:
-        """Write one event when the block ends, whichever way it ends."""
+        """Write one event when the block ends, however it ends."""
         result: dict[str, Any] = {"result": "released"}
         try:
             yield
@@ -289,23 +330,44 @@ class Broker:
             self._audit({**event, **result})
 
 
-def patience_within(seconds: float) -> Patience:
-    """Patience with a key service that is at its end within so many seconds, but for pauses of a second together."""
-    usual = Patience()
+def retry_policy_within(seconds: float) -> RetryPolicy:
+    """A retry policy for a KMS that gives up after so many seconds, apart from pauses of about a second."""
+    usual = RetryPolicy()
     call = min(usual.call, seconds)
     return replace(usual, call=call, attempts=min(usual.attempts, int(seconds / call)))
 
 
+def _public_key(text: str) -> bytes:
+    raw = base64.b64decode(text)
+    try:
+        check_public_key(raw)
+    except ValueError:
+        raise RefusedError(BAD_REQUEST, "the agent's public key is invalid") from None
+    return raw
+
+
+def _requested(model: ModelWeights, key_id: str) -> tuple[WrappedKey, ...]:
+    """The keys to unwrap: the one that the agent requests, or all of them."""
+    if not key_id:
+        return tuple(model.spec.keys)
+    keys = tuple(key for key in model.spec.keys if key.id == key_id)
+    if not keys:
+        raise RefusedError(
+            NO_KEY, f'model "{model.metadata.name}" has no key "{key_id}", but its files are sealed with it'
+        )
+    return keys
+
+
 def _key_ids(evidence: Any) -> frozenset[str]:
-    """The key ids that the tokens of a bundle name, read without believing them; empty where it is none."""
+    """The key ids that the tokens of a bundle name, unverified; empty if it is not a bundle."""
     tokens: list[Any] = []
     match evidence:
         case [["JWT", overall], dict(devices)]:
             tokens = [overall, *list(devices.values())[: attestation.MAX_TOKENS]]
-    found = set()
+    key_ids = set()
     for token in tokens:
         try:
-            found.add(str(jwt.get_unverified_header(token).get("kid")))
+            key_ids.add(str(jwt.get_unverified_header(token).get("kid")))
         except (PyJWTError, TypeError, ValueError, AttributeError):
             continue
-    return frozenset(found)
+    return frozenset(key_ids)

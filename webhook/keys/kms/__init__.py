@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from webhook.keys.errors import KmsConfigError
 from webhook.keys.kms.base import KeyContext, Kms
-from webhook.keys.kms.resilient import GuardedKms, Patience
+from webhook.keys.kms.resilient import ResilientKms, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,27 +25,25 @@ PROVIDERS: Mapping[str, tuple[str, str]] = {
     "pkcs11": ("webhook.keys.kms.pkcs11", "Pkcs11Kms"),
 }
 
-_MIND_PRODUCTION = frozenset(
-    {"local", "vault"}
-)  # those that can be set up so that production must refuse them
+_PRODUCTION_AWARE = frozenset({"local", "vault"})  # providers with configurations that production must reject
 _URL = re.compile(r"([a-z0-9]+)://([^\x00-\x20\x7f]{1,1000})")
 
 
-def open_kms(url: str, *, production: bool = False, patience: Patience | None = None) -> GuardedKms:
-    """The service that ``url`` names, behind time limits, retries and a circuit breaker. Nothing is asked of it yet.
+def open_kms(url: str, *, production: bool = False, policy: RetryPolicy | None = None) -> ResilientKms:
+    """Create a client for the KMS at ``url`` with timeouts, retries and a circuit breaker. It does not connect yet.
 
     Raises:
-        KmsConfigError: the URL names no provider, its package is missing, or it may not be used in production.
+        KmsConfigError: the URL names no provider, its package is missing, or production does not allow it.
     """
     match = _URL.fullmatch(url)
     if match is None or match[1] not in PROVIDERS:
-        known = ", ".join(f"{name}://" for name in PROVIDERS)
-        raise KmsConfigError(f"{url[:200]!r} names no key management service; it begins with one of {known}")
+        schemes = ", ".join(f"{name}://" for name in PROVIDERS)
+        raise KmsConfigError(f"{url[:200]!r} is not the URL of a KMS: it must begin with one of {schemes}")
     module, name = PROVIDERS[match[1]]
     provider = getattr(importlib.import_module(module), name)
-    options = {"production": production} if match[1] in _MIND_PRODUCTION else {}
+    options = {"production": production} if match[1] in _PRODUCTION_AWARE else {}
     inner: Kms = provider(match[2], **options)
-    return GuardedKms(inner, url, patience or Patience())
+    return ResilientKms(inner, url, policy or RetryPolicy())
 
 
-__all__ = ["PROVIDERS", "GuardedKms", "KeyContext", "Kms", "Patience", "open_kms"]
+__all__ = ["PROVIDERS", "KeyContext", "Kms", "ResilientKms", "RetryPolicy", "open_kms"]

@@ -1,6 +1,6 @@
 """AWS KMS through aiobotocore; credentials, endpoint and proxies come from AWS's usual variables and files.
 
-The encryption context is AWS's own, so it shows in CloudTrail and can stand in a key policy's conditions.
+The binding is AWS's own encryption context, so CloudTrail logs it and a key policy can require it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from webhook.keys.kms.base import KeyContext
     from webhook.keys.secret import Secret
 
-# Errors of the KMS API that may pass although their HTTP status says 400.
+# Temporary errors of the KMS API, although their HTTP status is 400.
 _PASSING = frozenset({
     "ThrottlingException", "Throttling", "RequestThrottled", "TooManyRequestsException", "LimitExceededException",
     "DependencyTimeoutException", "KeyUnavailableException", "KMSInternalException", "RequestTimeout",
@@ -32,7 +32,7 @@ class AwsKms:
         self._exceptions = load_extra("botocore.exceptions", "aws")
         self._region, _, self._key = path.partition("/")
         if not self._region or not self._key:
-            raise KmsConfigError(f"aws://{path} names no region and key; write aws://eu-west-1/alias/NAME")
+            raise KmsConfigError(f"aws://{path} lacks a region or key: use aws://eu-west-1/alias/NAME")
         self._stack = AsyncExitStack()
         self._client: Any = None
 
@@ -56,7 +56,7 @@ class AwsKms:
         errors = self._exceptions
         try:
             if self._client is None:
-                # The guard around every provider retries; a second layer of retries would multiply with it.
+                # `ResilientKms` retries around every provider; a second layer of retries would multiply with it.
                 config = self._config_module.AioConfig(
                     connect_timeout=5, read_timeout=5, retries={"total_max_attempts": 1, "mode": "standard"}
                 )
@@ -69,16 +69,16 @@ class AwsKms:
         except errors.ClientError as error:
             raise self._failure(error.response) from None
         except (errors.NoCredentialsError, errors.PartialCredentialsError, errors.NoRegionError) as error:
-            raise KmsConfigError(f"AWS KMS cannot be asked: {error}") from None
+            raise KmsConfigError(f"cannot use AWS KMS: {error}") from None
         except (errors.BotoCoreError, OSError) as error:
-            raise KmsUnavailableError(f"AWS KMS in {self._region} cannot be reached: {error}") from None
+            raise KmsUnavailableError(f"cannot reach AWS KMS in {self._region}: {error}") from None
         return answer
 
     def _failure(self, response: dict[str, Any]) -> Exception:
         code = str(response.get("Error", {}).get("Code", ""))
-        said = str(response.get("Error", {}).get("Message", ""))[:300]
+        message = str(response.get("Error", {}).get("Message", ""))[:300]
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         where = f"AWS KMS in {self._region}, key {self._key}"
         if status >= 500 or status == 429 or code in _PASSING:
-            return KmsUnavailableError(f"{where} failed ({code}: {said})")
-        return KmsRefusedError(f"{where} refuses ({code}{': ' + said if said else ''})")
+            return KmsUnavailableError(f"{where} failed ({code}: {message})")
+        return KmsRefusedError(f"{where} rejects the request ({code}{': ' + message if message else ''})")

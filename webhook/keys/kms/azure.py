@@ -1,7 +1,7 @@
-"""Azure Key Vault and Managed HSM through Microsoft's own asynchronous client, with RSA-OAEP-256.
+"""Azure Key Vault and Managed HSM through Microsoft's asynchronous client, with RSA-OAEP-256.
 
-Key Vault's wrap takes no associated data, so the service wraps a fresh one-time key, and that key seals the data key
-together with its context here; taking the result for another model or key id fails the same way.
+Key Vault's wrap operation has no associated data. So the service wraps a one-time key, and that key encrypts the data
+key with its context here. A result for another model or key id therefore fails to decrypt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from webhook.keys.kms.base import KeyContext
     from webhook.keys.secret import Secret
 
-_NONCE = bytes(12)  # one message a one-time key
+_NONCE = bytes(12)  # each one-time key encrypts one message
 
 
 class AzureKms:
@@ -42,9 +42,7 @@ class AzureKms:
         self._options = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 5, **(options or {})}
         host, _, key = path.strip("/").partition("/")
         if not host or not key or "/" in key:
-            raise KmsConfigError(
-                f"azure://{path} names no vault and key; write azure://NAME.vault.azure.net/KEY"
-            )
+            raise KmsConfigError(f"azure://{path} lacks a vault or key: use azure://NAME.vault.azure.net/KEY")
         self._vault, self._key = f"https://{host}", key
         self._credential: Any = None
         self._clients: dict[str, Any] = {}
@@ -72,7 +70,7 @@ class AzureKms:
             key, data = (base64.b64decode(parts[name], validate=True) for name in ("key", "data"))
         except (ValueError, KeyError, TypeError, binascii.Error):
             raise refusal from None
-        # What is stored may name a version of our key, never another key or vault.
+        # Stored data may name a version of this key, never another key or vault.
         if not kid.startswith(f"{self._vault}/keys/{self._key}/"):
             raise refusal
         answer = await self._call(lambda: self._unwrap(kid, key))
@@ -117,14 +115,16 @@ class AzureKms:
         try:
             return await call()
         except errors.ClientAuthenticationError as error:
-            raise KmsRefusedError(f"{where}, refuses: {str(error.message)[:300]}") from None
+            raise KmsRefusedError(f"{where}, rejects the request: {str(error.message)[:300]}") from None
         except errors.HttpResponseError as error:
             status = error.status_code or 0
             if status >= 500 or status in {0, 408, 429}:
                 raise KmsUnavailableError(f"{where}, failed ({status})") from None
-            raise KmsRefusedError(f"{where}, refuses ({status}: {str(error.message)[:300]})") from None
+            raise KmsRefusedError(
+                f"{where}, rejects the request ({status}: {str(error.message)[:300]})"
+            ) from None
         except (errors.AzureError, OSError) as error:
-            raise KmsUnavailableError(f"{where}, cannot be reached: {str(error)[:300]}") from None
+            raise KmsUnavailableError(f"{where}, is unreachable: {str(error)[:300]}") from None
 
 
 def _text(data: bytes) -> str:

@@ -1,6 +1,6 @@
-"""The one protocol every key management service is used through, and the context that each wrapped key is bound to.
+"""The protocol of all KMS providers, and the context that each wrapped key is bound to.
 
-A provider makes one attempt a call and says how it ended by the type of its error; retrying is not its business.
+A provider makes one attempt for each call and reports the kind of failure by the type of its error. It never retries.
 """
 
 from __future__ import annotations
@@ -19,50 +19,50 @@ MAX_ANSWER = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class KeyContext:
-    """What a wrapped key is for. Unwrapping it for another model or under another key id is refused."""
+    """The purpose of a wrapped key. A KMS rejects it for another model or key id."""
 
     model: str
     key_id: str
 
     def mapping(self) -> dict[str, str]:
-        """For services that take pairs, and write them to their own audit log."""
+        """The context for a KMS that takes pairs and writes them to its audit log."""
         return {"weightlock.dev/model": self.model, "weightlock.dev/key-id": self.key_id}
 
     def encode(self) -> bytes:
-        """For services that take bytes. Neither name can hold a newline, so this is unambiguous."""
+        """The context for a KMS that takes bytes. It is unambiguous, because neither name can contain a newline."""
         return f"weightlock.dev/key/v1\n{self.model}\n{self.key_id}".encode()
 
 
 class Kms(Protocol):
-    """A service that wraps and unwraps data keys without giving its own key away."""
+    """A service that wraps and unwraps data keys without revealing its own key."""
 
     async def wrap(self, plaintext: Secret, context: KeyContext) -> bytes:
-        """Encrypt a data key; the answer is opaque and safe to store anywhere.
+        """Encrypt a data key; the result is opaque and safe to store anywhere.
 
         Raises:
-            KmsRefusedError: the service said no.
-            KmsUnavailableError: the service could not be asked, or failed.
-            KmsConfigError: it cannot be used as configured.
+            KmsRefusedError: the KMS rejected the request.
+            KmsUnavailableError: the KMS is unreachable or failed.
+            KmsConfigError: the KMS cannot be used as configured.
         """
 
     async def unwrap(self, wrapped: bytes, context: KeyContext) -> bytearray:
-        """Decrypt what `wrap` gave, for the same context. The caller wipes the answer.
+        """Decrypt the result of `wrap`, for the same context. The caller wipes the returned key.
 
         Raises:
-            KmsRefusedError: the service said no, or ``wrapped`` was made by another key or for another context.
-            KmsUnavailableError: the service could not be asked, or failed.
-            KmsConfigError: it cannot be used as configured.
+            KmsRefusedError: the KMS rejected the request, or ``wrapped`` belongs to another key or context.
+            KmsUnavailableError: the KMS is unreachable or failed.
+            KmsConfigError: the KMS cannot be used as configured.
         """
 
     async def close(self) -> None:
-        """Give back connections and sessions; safe to call twice."""
+        """Close connections and sessions; safe to call twice."""
 
 
 def load_extra(module: str, extra: str) -> Any:
     """Import ``module`` of an optional dependency.
 
     Raises:
-        KmsConfigError: it is not installed; the sentence says how to get it.
+        KmsConfigError: it is not installed; the message contains the command that installs it.
     """
     try:
         return importlib.import_module(module)

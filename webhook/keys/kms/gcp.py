@@ -1,6 +1,6 @@
-"""Google Cloud KMS through Google's own asynchronous client; credentials are the application default ones.
+"""Google Cloud KMS through Google's asynchronous client, with application default credentials.
 
-Every message carries CRC32C checksums both ways, as Google asks for, so that a key damaged on the way is never used.
+Requests and responses have CRC32C checksums, as Google recommends, so a key damaged in transit is never used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class GcpKms:
         self._credential_errors = load_extra("google.auth.exceptions", "gcp")
         if not _NAME.fullmatch(path):
             raise KmsConfigError(
-                f"gcp://{path} is no key; write gcp://projects/P/locations/L/keyRings/R/cryptoKeys/K"
+                f"gcp://{path} is not a key: use gcp://projects/P/locations/L/keyRings/R/cryptoKeys/K"
             )
         self._name = path
         self._client: Any = None
@@ -75,19 +75,19 @@ class GcpKms:
         try:
             if self._client is None:
                 self._client = self._make()
-            # No retries of the client's own: the guard around every provider retries.
+            # No retries in the client: `ResilientKms` retries around every provider.
             return await getattr(self._client, verb)(request=request, retry=None, timeout=5.0)
         except refusals as error:
             raise KmsRefusedError(
-                f"Google Cloud KMS, key {self._name}, refuses: {error.message[:300]}"
+                f"Google Cloud KMS, key {self._name}, rejects the request: {error.message[:300]}"
             ) from None
         except self._credential_errors.DefaultCredentialsError as error:
-            raise KmsConfigError(f"Google Cloud KMS cannot be asked: {error}") from None
+            raise KmsConfigError(f"cannot use Google Cloud KMS: {error}") from None
         except (errors.GoogleAPICallError, self._credential_errors.GoogleAuthError, OSError) as error:
             raise KmsUnavailableError(f"Google Cloud KMS failed: {str(error)[:300]}") from None
 
     def _damaged(self) -> KmsUnavailableError:
-        return KmsUnavailableError(f"Google Cloud KMS, key {self._name}: a message was damaged on the way")
+        return KmsUnavailableError(f"Google Cloud KMS, key {self._name}: a message was damaged in transit")
 
 
 def crc32c(data: bytes) -> int:

@@ -1,6 +1,7 @@
-"""A keyset in a file of one's own: for trying things out and for tests, with no service to run.
+"""A keyset in a local file: for evaluation and tests, without a service.
 
-Whoever reads the file can unwrap every key, so it must be private to its owner, and production refuses it.
+A process that can read the file can unwrap every key. So the file must be private to its owner, and production mode
+rejects this provider.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ _ID_SIZE, _NONCE_SIZE = 4, 12
 
 
 class LocalKms:
-    """Wraps with AES-256-GCM under the keyset's newest key. The first wrap makes the file."""
+    """Wraps with AES-256-GCM under the keyset's newest key. The first wrap creates the file."""
 
     def __init__(self, path: str, *, production: bool = False) -> None:
         if production:
             raise KmsConfigError(
-                "a local keyset is not for production: wrap the key with vault, aws, gcp, azure or pkcs11 "
+                "a local keyset is not allowed in production: wrap the key with vault, aws, gcp, azure or pkcs11 "
                 "(weightlock weights rotate --kms URL)"
             )
         self._path = Path(path)
@@ -54,16 +55,18 @@ class LocalKms:
         key_id, nonce = wrapped[:_ID_SIZE], wrapped[_ID_SIZE : _ID_SIZE + _NONCE_SIZE]
         key = dict(self._load()).get(key_id)
         if key is None:
-            raise KmsRefusedError(f"the keyset {self._path} does not hold the key that wrapped this data key")
+            raise KmsRefusedError(
+                f"the keyset {self._path} does not contain the key that wrapped this data key"
+            )
         try:
             return bytearray(AESGCM(key).decrypt(nonce, wrapped[_ID_SIZE + _NONCE_SIZE :], context.encode()))
         except (InvalidTag, ValueError):
             raise KmsRefusedError(
-                f"the keyset {self._path} refuses this data key: it was wrapped for another model or key id, or changed"
+                f"the keyset {self._path} rejects this data key: it was wrapped for another model or key id, or changed"
             ) from None
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to close."""
 
     def _load(self) -> list[tuple[bytes, bytes]]:
         return load_keyset(self._path)
@@ -73,17 +76,19 @@ def load_keyset(path: Path) -> list[tuple[bytes, bytes]]:
     """The keys of a keyset file as (id, key), oldest first.
 
     Raises:
-        KmsConfigError: it is missing, readable by others, or no keyset.
+        KmsConfigError: it is missing, readable by other users, or not a keyset.
     """
     try:
         with path.open("rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode
             raw = stream.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise KmsConfigError(f"the keyset {path} cannot be read: {error.strerror}") from None
+        raise KmsConfigError(f"cannot read the keyset {path}: {error.strerror}") from None
     if mode & 0o077:
         shown = stat.filemode(mode)
-        raise KmsConfigError(f"the keyset {path} is open to others ({shown}): chmod 600 {path}")
+        raise KmsConfigError(
+            f"the keyset {path} is accessible to other users ({shown}): run chmod 600 {path}"
+        )
     try:
         document: Any = orjson.loads(raw)
         if document["format"] != _FORMAT or len(raw) > _MAX_BYTES:
@@ -100,10 +105,10 @@ def load_keyset(path: Path) -> list[tuple[bytes, bytes]]:
 
 
 def add_key(path: Path) -> list[tuple[bytes, bytes]]:
-    """Add a fresh key, which wraps from now on; the older ones still unwrap. Makes the file, mode 0600, if need be.
+    """Add a new key, which wraps from now on; older keys still unwrap. Creates the file with mode 0600 if necessary.
 
     Raises:
-        KmsConfigError: the file is there and is not a private keyset, or cannot be written.
+        KmsConfigError: the file exists and is not a private keyset, or cannot be written.
     """
     if not path.exists():
         fresh = [_fresh()]
@@ -116,7 +121,7 @@ def add_key(path: Path) -> list[tuple[bytes, bytes]]:
 
 
 def _first_key(path: Path) -> list[tuple[bytes, bytes]]:
-    """The keyset, made if need be. Of two that make it at once one wins, and the other uses what that one made."""
+    """The keyset, created if necessary. If two processes create it at once, both use the file of the first."""
     if not path.exists():
         _write(path, [_fresh()], create_file)
     return load_keyset(path)
@@ -134,17 +139,17 @@ def _write(
     try:
         return write(path, content, 0o600) is not False
     except OSError as error:
-        raise KmsConfigError(f"the keyset {path} cannot be written: {error.strerror}") from None
+        raise KmsConfigError(f"cannot write the keyset {path}: {error.strerror}") from None
 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Hold the lock of the file that has this name now: a key that two add at once must not replace the other's."""
+    """Hold the lock of the file that has this name now: a concurrent `add_key` must not lose a key."""
     while True:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise KmsConfigError(f"the keyset {path} cannot be read: {error.strerror}") from None
+            raise KmsConfigError(f"cannot read the keyset {path}: {error.strerror}") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.path.samestat(os.fstat(fd), path.stat()):

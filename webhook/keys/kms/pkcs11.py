@@ -1,7 +1,7 @@
 """A hardware security module through PKCS#11, with AES-GCM inside the module.
 
-The module's library blocks, so calls run in a thread, always the same one: many modules allow no more on one session.
-A call that is given up goes on in there, and whatever comes after waits for it.
+The module's library blocks, so calls run in one thread: many modules allow only one thread for each session. A call
+that timed out still occupies the thread, and later calls wait for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _NONCE_SIZE, _TAG_SIZE = 12, 16
 _CLOSE_SECONDS = 5
-# What the module answers when it is well and will not; everything else may pass, with a fresh session.
+# Errors with which a working module rejects a request. All others are temporary, and need a new session.
 _REFUSALS = (
     "NoSuchKey", "MultipleObjectsReturned", "EncryptedDataInvalid", "EncryptedDataLenRange", "DataInvalid",
     "DataLenRange", "KeyTypeInconsistent", "KeySizeRange", "MechanismInvalid", "MechanismParamInvalid", "ArgumentsBad",
@@ -47,7 +47,7 @@ class Pkcs11Kms:
         self._environment = os.environ if environment is None else environment
         self._token, _, self._label = path.partition("/")
         if not self._token or not self._label:
-            raise KmsConfigError(f"pkcs11://{path} names no token and key; write pkcs11://TOKEN/KEY")
+            raise KmsConfigError(f"pkcs11://{path} lacks a token or key: use pkcs11://TOKEN/KEY")
         if not self._environment.get("PKCS11_MODULE"):
             raise KmsConfigError("pkcs11:// needs PKCS11_MODULE, the path of the module's library")
         self._session: Any = None
@@ -75,7 +75,9 @@ class Pkcs11Kms:
         """See `Kms.close`."""
         if self._session is not None:
             dropped = asyncio.wrap_future(self._thread.submit(self._drop))
-            await asyncio.wait({dropped}, timeout=_CLOSE_SECONDS)  # a call that hangs must not hold us up
+            await asyncio.wait(
+                {dropped}, timeout=_CLOSE_SECONDS
+            )  # a call that hangs must not block the shutdown
 
     async def _call(
         self, call: Callable[[Any, dict[str, Any]], bytes], nonce: bytes, context: KeyContext
@@ -93,18 +95,18 @@ class Pkcs11Kms:
             }
             return call(key, mechanism)
         except tuple(getattr(self._exceptions, name) for name in _CONFIG) as error:
-            raise KmsConfigError(f"{where}: {_said(error)}") from None
+            raise KmsConfigError(f"{where}: {_reason(error)}") from None
         except tuple(getattr(self._exceptions, name) for name in _REFUSALS) as error:
-            raise KmsRefusedError(f"{where}, refuses: {_said(error)}") from None
+            raise KmsRefusedError(f"{where}, rejects the request: {_reason(error)}") from None
         except (self._exceptions.PKCS11Error, OSError) as error:
-            # SoftHSM 2.6 answers a tag that does not fit with CKR_GENERAL_ERROR. If the module works otherwise, that
-            # was an answer, and asking again would only wear it out.
+            # SoftHSM 2.6 reports a wrong tag as CKR_GENERAL_ERROR. If the module works otherwise, the error is final
+            # and a retry does not help.
             if isinstance(error, self._exceptions.GeneralError) and self._works():
                 raise KmsRefusedError(
-                    f"{where}, refuses: the data key was changed or is not for this use"
+                    f"{where}, rejects the request: the data key was changed or is not for this use"
                 ) from None
             self._drop()
-            raise KmsUnavailableError(f"{where}, failed: {_said(error)}") from None
+            raise KmsUnavailableError(f"{where}, failed: {_reason(error)}") from None
 
     def _works(self) -> bool:
         parameters = self._parameters(os.urandom(_NONCE_SIZE), b"", 128)
@@ -118,12 +120,12 @@ class Pkcs11Kms:
 
     def _find(self) -> Any:
         attribute, kind = self._pkcs11.Attribute, self._pkcs11.ObjectClass.SECRET_KEY
-        # Not get_key: python-pkcs11 0.10.1 leaves its search open when it finds two, and the next search fails.
-        found = list(self._open().get_objects({attribute.LABEL: self._label, attribute.CLASS: kind}))
-        if len(found) != 1:
-            name = "MultipleObjectsReturned" if found else "NoSuchKey"
-            raise getattr(self._exceptions, name)(f"{len(found)} keys with this label")
-        return found[0]
+        # Not get_key: python-pkcs11 0.10.1 leaves its search open if there are two, and the next search fails.
+        keys = list(self._open().get_objects({attribute.LABEL: self._label, attribute.CLASS: kind}))
+        if len(keys) != 1:
+            name = "MultipleObjectsReturned" if keys else "NoSuchKey"
+            raise getattr(self._exceptions, name)(f"{len(keys)} keys with this label")
+        return keys[0]
 
     def _open(self) -> Any:
         if self._session is None:
@@ -146,9 +148,9 @@ class Pkcs11Kms:
             try:
                 session.close()
             except self._exceptions.PKCS11Error:
-                return  # the session is gone, which is what was wanted
+                return  # the session is already closed
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     name = type(error).__name__
     return f"{name} ({error})" if str(error) else name

@@ -1,7 +1,7 @@
-"""Keeps a key management service well treated: a time limit a call, retries with full jitter, a circuit breaker.
+"""A KMS with a timeout for each call, retries with full jitter and a circuit breaker.
 
-Only failures that may pass are retried; a refusal goes to the caller at once. While the circuit is open the service
-is not asked at all, until one trial call shows that it is back.
+Only temporary failures are retried; a rejection is final. While the circuit is open, calls fail at once, until one
+trial call succeeds.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait, in seconds, and how often to ask."""
+class RetryPolicy:
+    """Timeouts and pauses in seconds, and the number of attempts."""
 
     call: float = 5.0
     attempts: int = 4
@@ -35,62 +35,62 @@ class Patience:
     open_for: float = 15.0
 
 
-class GuardedKms:
-    """A `Kms` around another one. ``clock``, ``sleep`` and ``jitter`` are there for tests."""
+class ResilientKms:
+    """A `Kms` around another one. ``clock``, ``sleep`` and ``jitter`` exist for tests."""
 
     def __init__(
         self,
         inner: Kms,
         url: str,
-        patience: Patience = Patience(),
+        policy: RetryPolicy = RetryPolicy(),
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.url = url
-        self._inner, self._patience = inner, patience
+        self._inner, self._policy = inner, policy
         self._clock, self._sleep, self._jitter = clock, sleep, jitter
         self._failures = 0
         self._opened_at: float | None = None
         self._trial = False
 
     async def wrap(self, plaintext: Secret, context: KeyContext) -> bytes:
-        """See `Kms.wrap`; `KmsUnavailableError` comes only after the last attempt."""
-        return await self._patiently(lambda: self._inner.wrap(plaintext, context))
+        """See `Kms.wrap`; raises `KmsUnavailableError` only after the last attempt."""
+        return await self._with_retries(lambda: self._inner.wrap(plaintext, context))
 
     async def unwrap(self, wrapped: bytes, context: KeyContext) -> bytearray:
-        """See `Kms.unwrap`; `KmsUnavailableError` comes only after the last attempt."""
-        return await self._patiently(lambda: self._inner.unwrap(wrapped, context))
+        """See `Kms.unwrap`; raises `KmsUnavailableError` only after the last attempt."""
+        return await self._with_retries(lambda: self._inner.unwrap(wrapped, context))
 
     async def close(self) -> None:
         """See `Kms.close`."""
         await self._inner.close()
 
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        pause = self._patience.first_pause
-        for attempt in range(1, self._patience.attempts + 1):
+    async def _with_retries(self, call: Callable[[], Awaitable[T]]) -> T:
+        pause = self._policy.first_pause
+        for attempt in range(1, self._policy.attempts + 1):
             try:
                 return await self._once(call)
             except KmsUnavailableError:
-                if attempt == self._patience.attempts or self._opened_at is not None:
+                if attempt == self._policy.attempts or self._opened_at is not None:
                     raise
             await self._sleep(self._jitter(0, pause))
-            pause = min(pause * 2, self._patience.longest_pause)
+            pause = min(pause * 2, self._policy.longest_pause)
         raise AssertionError("unreachable")
 
     async def _once(self, call: Callable[[], Awaitable[T]]) -> T:
         self._enter()
         try:
-            async with asyncio.timeout(self._patience.call):
+            async with asyncio.timeout(self._policy.call):
                 answer = await call()
         except (KmsUnavailableError, TimeoutError) as error:
             self._failed()
             if isinstance(error, KmsUnavailableError):
                 raise
-            raise KmsUnavailableError(f"{self.url} did not answer within {self._patience.call:g} s") from None
+            raise KmsUnavailableError(f"{self.url} timed out after {self._policy.call:g} s") from None
         except KmsRefusedError:
-            self._answered()  # "no" is an answer: the service is there
+            self._answered()  # a rejection shows that the KMS is reachable
             raise
         except BaseException:
             self._trial = False
@@ -102,11 +102,9 @@ class GuardedKms:
         if self._opened_at is None:
             return
         waited = self._clock() - self._opened_at
-        if waited < self._patience.open_for or self._trial:
-            remaining = max(self._patience.open_for - waited, 0)
-            raise KmsUnavailableError(
-                f"{self.url} failed repeatedly and is left alone for {remaining:.0f} s more"
-            )
+        if waited < self._policy.open_for or self._trial:
+            remaining = max(self._policy.open_for - waited, 0)
+            raise KmsUnavailableError(f"{self.url}: circuit breaker open, next attempt in {remaining:.0f} s")
         self._trial = True
 
     def _answered(self) -> None:
@@ -115,5 +113,5 @@ class GuardedKms:
     def _failed(self) -> None:
         self._failures += 1
         self._trial = False
-        if self._opened_at is not None or self._failures >= self._patience.failures_to_open:
+        if self._opened_at is not None or self._failures >= self._policy.failures_to_open:
             self._opened_at = self._clock()

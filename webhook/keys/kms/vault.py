@@ -1,7 +1,7 @@
-"""HashiCorp Vault's and OpenBao's Transit engine over its HTTP API; both speak the same one.
+"""The Transit engine of HashiCorp Vault and OpenBao over their common HTTP API.
 
-The URL names mount and key; where the server is and who we are comes from the variables that Vault's and OpenBao's
-own tools use. The token is sent to that server only: redirects are not followed.
+The URL names mount and key. Address and credentials come from the environment variables of Vault's and OpenBao's own
+tools. The token is sent to that server only: redirects are not followed.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from webhook.keys.secret import Secret
 
 _SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
-# Vault's status codes: 412 a replica that is behind, 429 standby or rate limit, 472 and 473 standby, 307 a standby
-# that would send us elsewhere, 5xx sealed or broken. All of these may pass; every other 4xx is an answer.
+# Vault's status codes: 412 a replica that lags, 429 standby or rate limit, 472 and 473 standby, 307 a standby that
+# redirects, 5xx sealed or failing. All of these are temporary; every other 4xx is final.
 _PASSING = frozenset({307, 412, 429, 472, 473})
 
 
 class VaultKms:
     """A Transit key, ``<mount>/<key>``; the key must be of an authenticated type, as ``aes256-gcm96`` is.
 
-    The API carries data keys as base64 in JSON, over the one TLS connection: in production nothing else is accepted.
+    The API carries data keys as base64 in JSON, so production mode accepts only TLS connections.
 
     Environment: ``VAULT_ADDR``, ``VAULT_TOKEN`` or ``VAULT_TOKEN_FILE``, ``VAULT_NAMESPACE``, ``VAULT_CACERT``;
-    ``VAULT_K8S_ROLE`` (and ``VAULT_K8S_MOUNT``) to log in with the pod's service account. ``BAO_`` works like
-    ``VAULT_``.
+    ``VAULT_K8S_ROLE`` (and ``VAULT_K8S_MOUNT``) to log in with the pod's service account. The prefix ``BAO_`` is an
+    alternative to ``VAULT_``.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class VaultKms:
         self._environment = os.environ if environment is None else environment
         mount, _, key = path.strip("/").rpartition("/")
         if not mount or not key:
-            raise KmsConfigError(f"vault://{path} names no mount and key; write vault://transit/NAME")
+            raise KmsConfigError(f"vault://{path} lacks a mount or key: use vault://transit/NAME")
         self._mount, self._key = mount, key
         self._address = self._setting("ADDR").rstrip("/")
         if not self._address.startswith(("https://", "http://")):
@@ -57,8 +57,8 @@ class VaultKms:
             )
         if production and not self._address.startswith("https://"):
             raise KmsConfigError(
-                f"VAULT_ADDR is {self._address}, and data keys would travel in the clear: "
-                "production asks vault over https:// only"
+                f"VAULT_ADDR is {self._address}, which would send data keys unencrypted: "
+                "production requires https://"
             )
         self._session: aiohttp.ClientSession | None = None
         self._token = ""
@@ -68,7 +68,7 @@ class VaultKms:
         with plaintext.view() as data:
             fields = {"plaintext": base64.b64encode(data).decode(), "associated_data": _associated(context)}
         data_fields = await self._call("encrypt", fields)
-        return str(data_fields.get("ciphertext", "")).encode() or _strange(self._address)
+        return str(data_fields.get("ciphertext", "")).encode() or _raise_unexpected(self._address)
 
     async def unwrap(self, wrapped: bytes, context: KeyContext) -> bytearray:
         """See `Kms.unwrap`."""
@@ -77,7 +77,7 @@ class VaultKms:
         try:
             return bytearray(base64.b64decode(data_fields["plaintext"], validate=True))
         except (KeyError, TypeError, binascii.Error):
-            return bytearray(_strange(self._address))
+            return bytearray(_raise_unexpected(self._address))
 
     async def close(self) -> None:
         """See `Kms.close`."""
@@ -88,7 +88,7 @@ class VaultKms:
     async def _call(self, verb: str, fields: dict[str, str]) -> dict[str, Any]:
         role = self._setting("K8S_ROLE")
         if not self._token:
-            self._token = await self._log_in(role) if role else self._given_token()
+            self._token = await self._log_in(role) if role else self._configured_token()
         try:
             return await self._post(f"{self._mount}/{verb}/{self._key}", fields)
         except _ForbiddenError:
@@ -96,7 +96,7 @@ class VaultKms:
                 raise
             self._token = await self._log_in(
                 role
-            )  # a login's token ends; a given one is the admin's to renew
+            )  # a login token expires; a configured token is renewed by the admin
             return await self._post(f"{self._mount}/{verb}/{self._key}", fields)
 
     async def _log_in(self, role: str) -> str:
@@ -106,7 +106,7 @@ class VaultKms:
         answer = await self._post(f"auth/{mount}/login", {"role": role, "jwt": _read(path)}, part="auth")
         return str(answer.get("client_token", ""))
 
-    def _given_token(self) -> str:
+    def _configured_token(self) -> str:
         path = self._setting("TOKEN_FILE")
         token = _read(Path(path)) if path else self._setting("TOKEN")
         if not token:
@@ -127,10 +127,10 @@ class VaultKms:
                 status, body = response.status, await read_body(response.content, MAX_ANSWER)
         except TooLargeError as error:
             raise KmsUnavailableError(
-                f"vault at {self._address} gave an answer that is not Transit's: {error}"
+                f"vault at {self._address} returned a response that is not Transit's: {error}"
             ) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise KmsUnavailableError(f"vault at {self._address} cannot be reached: {error}") from None
+            raise KmsUnavailableError(f"cannot reach vault at {self._address}: {error}") from None
         document = _json(body)
         if status == 200 and isinstance(document.get(part), dict):
             return dict(document[part])
@@ -138,14 +138,16 @@ class VaultKms:
 
     def _failure(self, status: int, document: dict[str, Any]) -> Exception:
         errors = document.get("errors")
-        said = "; ".join(str(item) for item in errors)[:300] if isinstance(errors, list) else ""
+        reason = "; ".join(str(item) for item in errors)[:300] if isinstance(errors, list) else ""
         where = f"vault at {self._address}, key {self._mount}/{self._key}"
-        detail = f"{status}{': ' + said if said else ''}"
+        detail = f"{status}{': ' + reason if reason else ''}"
         if status >= 500 or status in _PASSING or status == 200:
             return KmsUnavailableError(f"{where} failed ({detail})")
         if status == 403:
-            return _ForbiddenError(f"{where} refuses: the token may not use this key ({detail})")
-        return KmsRefusedError(f"{where} refuses ({detail})")
+            return _ForbiddenError(
+                f"{where} denies access: the token is not allowed to use this key ({detail})"
+            )
+        return KmsRefusedError(f"{where} rejects the request ({detail})")
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -161,7 +163,7 @@ class VaultKms:
 
 
 class _ForbiddenError(KmsRefusedError):
-    """Status 403, which a fresh login may cure."""
+    """Status 403, which a new login may fix."""
 
 
 def _associated(context: KeyContext) -> str:
@@ -176,12 +178,12 @@ def _json(body: bytes) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _strange(address: str) -> bytes:
-    raise KmsUnavailableError(f"vault at {address} gave an answer that is not Transit's")
+def _raise_unexpected(address: str) -> bytes:
+    raise KmsUnavailableError(f"vault at {address} returned a response that is not Transit's")
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text().strip()
     except OSError as error:
-        raise KmsConfigError(f"the token file {path} cannot be read: {error.strerror}") from None
+        raise KmsConfigError(f"cannot read the token file {path}: {error.strerror}") from None

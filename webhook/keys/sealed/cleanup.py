@@ -1,15 +1,16 @@
-"""The end of a run, when its manifest is in force: what only the generation before needed goes, then the journal.
+"""The end of a run whose manifest is in force: delete the files that only the previous generation needed.
 
-What has to go is noted before the manifest is put in force, so that the next run ends one that was cut short between.
+The names of these files are in the journal before the manifest is in force, so the next run completes an interrupted
+cleanup.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.keys.rawio import sync_directory
 from webhook.keys.sealed.manifest import manifest_key
-from webhook.keys.sealed.paths import check_relative, partial_path
+from webhook.keys.sealed.paths import check_relative, partial_name, tags_name
+from webhook.keys.sealed.tree import Tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,30 +22,34 @@ if TYPE_CHECKING:
 SEAL, REENCRYPT = "seal", "reencrypt"
 
 
-def clear_up(directory: Path, manifest: Manifest, journal: Journal) -> None:
-    """Delete what ``journal`` says has to go, unless ``manifest``, which is in force, lists it; then the journal."""
+def clean_up(directory: Path, manifest: Manifest, journal: Journal) -> None:
+    """Delete the files that ``journal`` lists, unless ``manifest``, which is in force, lists them; then the journal."""
     current = {entry.file for entry in manifest.files}
+    current |= {tags_name(entry.file) for entry in manifest.files if entry.tags}
     parents = set()
-    for name in journal.dropped:
-        final = directory / check_relative(name)
-        if name not in current and final.parent.is_dir():
-            final.unlink(missing_ok=True)
-            partial_path(final).unlink(missing_ok=True)
-            parents.add(final.parent)
-    for parent in parents:
-        sync_directory(parent)
+    with Tree(directory) as tree:
+        for name in journal.dropped:
+            check_relative(name)
+            if not (directory / name).parent.is_dir():
+                continue
+            for file in (name, tags_name(name)):
+                if file not in current:
+                    tree.unlink(file)
+                    tree.unlink(partial_name(file))
+            parents.add(name.rpartition("/")[0])
+        tree.sync(parents)
     journal.remove()
 
 
-def finish_cut_run(directory: Path, manifest: Manifest, key: Secret, journal: Journal) -> str:
-    """End the run that made ``manifest``, when it was cut short after that; gives its operation, or nothing.
+def finish_interrupted_run(directory: Path, manifest: Manifest, key: Secret, journal: Journal) -> str:
+    """Complete the run that made ``manifest`` if it was interrupted after that. Returns its operation, or "".
 
-    ``journal`` still tells afterwards what the run did. A journal that was not written with ``key`` is left alone.
+    ``journal`` still describes the run afterwards. A journal that was not written with ``key`` is unchanged.
     """
     if not journal.resume(manifest_key(key, manifest.model)):
         return ""
     operation = str(journal.head.get("operation"))
     if operation not in {SEAL, REENCRYPT} or journal.head.get("generation") != manifest.generation:
         return ""
-    clear_up(directory, manifest, journal)
+    clean_up(directory, manifest, journal)
     return operation

@@ -1,111 +1,145 @@
-"""Reading sealed weights from a training script, without plaintext on any disk.
+"""Read sealed weights in a training script, without plaintext on any disk.
 
-    from webhook.keys.sealed.client import open_weights
+    import weightlock
 
-    with open_weights("/weights/atlas-70b") as weights:
-        for name in weights.files:
-            ...
-        with weights.open("config.json") as stream:          # a seekable binary stream
+    with weightlock.open_weights("/weights/atlas-70b") as weights:
+        with weights.open("config.json") as stream:                # a seekable binary stream
             config = json.load(stream)
-        tensors = safetensors.torch.load(weights.read("model.safetensors"))     # the whole file, in memory
-        with weights.safetensors("model.safetensors") as tensors:              # or one tensor at a time
+        state = safetensors.torch.load(weights.read("model.safetensors"))    # a whole file, in memory
+        with weights.safetensors("model.safetensors") as tensors:             # or one tensor at a time
             data = tensors.bytes("model.layers.0.weight")
 
-Every segment is authenticated before a byte of it is given out, and a file that is not the version in the manifest does
-not open at all. The key is the one that the sidecar delivered; it is looked for where the sidecar puts it.
+Every segment is authenticated before a byte of it is returned, and must be the version in the manifest. The key is the
+one that the sidecar delivered, in the directory where the sidecar delivers it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import io
+import json
 import mmap
+import os
 import threading
 from collections import OrderedDict
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import orjson
-
 from webhook.keys.errors import BadInputError, SealedDataError
-from webhook.keys.sealed import operations
 from webhook.keys.sealed.directory import require_manifest
-from webhook.keys.sealed.files import Scratch, SealedSource
+from webhook.keys.sealed.opening import Sealed, read_key_file, read_pins, verified
 from webhook.keys.sealed.paths import check_key_id, check_model
-from webhook.keys.sealed.unsealing import check_tags
+from webhook.keys.sealed.pins import NO_PINS, Pins
+from webhook.keys.sealed.source import Scratch, SealedSource
+from webhook.keys.sealed.store import LocalStore
+from webhook.keys.sealed.streaming import SEGMENT_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
     from webhook.keys.sealed.manifest import Entry
+    from webhook.keys.sealed.store import Store
     from webhook.keys.sealed.streaming import Span
-    from webhook.keys.sealed.unsealing import Sealed
 
 KEYS = Path("/var/run/weightlock/keys")
-_KEPT_SEGMENTS = 4
-_MAX_HEADER = 100_000_000  # as the safetensors format bounds it
+_CACHED_SEGMENTS = 4
+_MAX_HEADER = 100_000_000  # the limit of the safetensors format
+_PARALLEL = 4 * SEGMENT_SIZE  # smaller reads are faster in one thread
+# CPython documents that a new bytes object may be filled before it is used. A bytearray would have to be copied.
+_new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
+_new_bytes.restype, _new_bytes.argtypes = ctypes.py_object, (ctypes.c_char_p, ctypes.c_ssize_t)
+_BYTES_HEADER = bytes.__basicsize__ - 1
 _Tensor = tuple[str, tuple[int, ...], int, int]  # element type, shape, first byte and the one after the last
 
 
 @contextmanager
 def open_weights(
-    sealed: str | Path, *, model: str = "", keys: Path = KEYS, generation: int = 0
+    sealed: str | Path,
+    *,
+    model: str = "",
+    keys: str | Path = KEYS,
+    generation: int = 0,
+    key_file: str | Path | None = None,
+    threads: int | None = None,
 ) -> Iterator[Weights]:
-    """A sealed directory, opened with the key that the sidecar delivered below ``keys``.
+    """Open a sealed directory with the key that the sidecar delivered below ``keys``, or with ``key_file``.
 
-    ``model``, if given, must be the one that is sealed there; ``generation`` is the oldest that is good enough, and
-    without it an older state of the whole directory under the same key is not noticed.
+    ``sealed`` is a directory or a URL (``https://``, ``s3://``, or any other that fsspec supports). ``model``, if
+    given, must be the sealed one, and ``generation`` is the oldest accepted one. The pins of the ModelWeights object,
+    which the sidecar delivers beside the key, always apply. ``threads`` decrypt large reads; the default is the number
+    of cores, at most 4.
 
     Raises:
-        KeysError: it is not sealed, the key is not there or does not fit, it is too old, or the manifest was changed.
+        KeysError: it is not sealed, the key is missing or does not match, the manifest was changed, or it is too old.
     """
-    directory = Path(sealed)
-    claims = require_manifest(directory).claims
-    path = keys / check_model(model or claims.model) / check_key_id(claims.key.id)
-    key = operations.read_key_file(path)
-    with operations.open_sealed(directory, key, model=model, generation=generation) as opened:
-        yield Weights(opened)
+    store: Store = LocalStore(Path(sealed))
+    if "://" in str(sealed):
+        from webhook.keys.sealed.remote import open_store  # noqa: PLC0415 - only URLs need it
+
+        store = open_store(str(sealed))
+    with closing(store):
+        found = require_manifest(Path(sealed) if isinstance(store, LocalStore) else store)
+        claims = found.claims
+        if model and model != claims.model:
+            raise BadInputError(f'{store.where("")} contains model "{claims.model}", not "{model}"')
+        if key_file is None:
+            directory = Path(keys) / check_model(claims.model)
+            path, pins = directory / check_key_id(claims.key.id), read_pins(directory)
+        else:
+            path, pins = Path(key_file), NO_PINS
+        with read_key_file(path) as key:
+            opened = verified(found, store, key, pins)
+            Pins(generation).check(opened.manifest, store.where(""))
+            cores = min(os.cpu_count() or 1, 4)
+            with closing(Weights(opened, cores if threads is None else threads)) as weights:
+                yield weights
 
 
 class Weights:
-    """The files of one model. Made by `open_weights`."""
+    """The files of one model. Created by `open_weights`."""
 
-    def __init__(self, sealed: Sealed) -> None:
+    def __init__(self, sealed: Sealed, threads: int = 1) -> None:
         self._sealed = sealed
         self._entries = {entry.path: entry for entry in sealed.manifest.files}
+        self._pool = ThreadPoolExecutor(threads, "weightlock") if threads > 1 else None
 
     @property
     def files(self) -> tuple[str, ...]:
         """The paths of all files."""
         return tuple(self._entries)
 
+    @property
+    def generation(self) -> int:
+        """The generation of the sealed directory."""
+        return self._sealed.manifest.generation
+
     def size(self, path: str) -> int:
-        """Bytes of plaintext in a file. Raises `BadInputError` where there is no such file."""
+        """Bytes of plaintext in a file. Raises `BadInputError` if it does not exist."""
         return self._entry(path).size
 
     def open(self, path: str) -> io.BufferedReader:
-        """A file as a seekable binary stream.
+        """Open a file as a seekable binary stream.
 
         Raises:
-            BadInputError: there is no such file.
+            BadInputError: it does not exist.
             SealedDataError: it is damaged or another version; reading raises the same for a damaged segment.
         """
         return io.BufferedReader(self.raw(path), buffer_size=1 << 20)
 
     def raw(self, path: str) -> SealedFile:
         """As `open`, without a buffer around it."""
-        entry = self._entry(path)
-        check_tags(self._sealed.directory / entry.file, entry)
-        return SealedFile(self._sealed.source(entry))
+        return SealedFile(self._sealed.source(self._entry(path)), self._pool)
 
     def read(self, path: str) -> bytes:
-        """A whole file."""
+        """Read a whole file into memory, without a second copy."""
         with self.raw(path) as stream:
             return stream.readall()
 
     def map(self, path: str) -> mmap.mmap:
-        """A whole file in anonymous memory, which no file system sees; close it when done. Not for empty files."""
+        """Read a whole file into anonymous memory; close it when done. Not for empty files."""
         with self.raw(path) as stream:
             memory = mmap.mmap(-1, stream.size)
             with memoryview(memory) as view:
@@ -114,9 +148,14 @@ class Weights:
 
     @contextmanager
     def safetensors(self, path: str) -> Iterator[Tensors]:
-        """A safetensors file, tensor by tensor."""
+        """Open a safetensors file, to read tensor by tensor."""
         with self.raw(path) as stream:
             yield Tensors(stream)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def _entry(self, path: str) -> Entry:
         try:
@@ -126,19 +165,27 @@ class Weights:
 
 
 class SealedFile(io.RawIOBase):
-    """A sealed file as a raw stream: each read opens the segments it touches.
+    """A sealed file as a raw stream: each read decrypts the segments that it covers.
 
-    Whole segments are decrypted straight into the caller's memory. The last few that were read in part are kept.
-    Several threads may use `read_at` at once; the position of a stream is for one of them alone.
+    Whole segments are decrypted straight into the caller's memory, by several threads if the read is large. The last
+    segments that were read in part are cached. Several threads may use `read_at` at once, and none waits for another;
+    the position of a stream belongs to one of them.
     """
 
-    def __init__(self, source: SealedSource) -> None:
-        self._source = source
-        self._source.open()
-        self._scratch = Scratch()
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
+    def __init__(self, source: SealedSource, pool: ThreadPoolExecutor | None = None) -> None:
+        self._source, self._pool = source, pool
+        self._local = threading.local()
+        self._cached: OrderedDict[int, bytes] = OrderedDict()
         self._position = 0
         self._lock = threading.Lock()
+        try:
+            self._source.open()
+            if self._source.layout.count == 1:
+                # The digest of a single segment is known only with the segment: read it now, and keep it.
+                self._segment(self._source.layout.span(0))
+        except BaseException:
+            self._source.close()
+            raise
 
     @property
     def size(self) -> int:
@@ -146,11 +193,11 @@ class SealedFile(io.RawIOBase):
         return self._source.layout.size
 
     def readable(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def tell(self) -> int:
@@ -158,7 +205,7 @@ class SealedFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a position in the plaintext. Raises `ValueError` for one before the beginning."""
+        """Move to a position in the plaintext. Raises `ValueError` for a negative one."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
         if base + offset < 0:
             raise ValueError("negative seek position")
@@ -172,7 +219,7 @@ class SealedFile(io.RawIOBase):
         return count
 
     def read_at(self, offset: int, buffer: Any) -> int:
-        """Fill ``buffer`` from ``offset``, wherever the position is, which stays. Gives the number of bytes there were.
+        """Fill ``buffer`` from ``offset``, and leave the position unchanged. Returns the number of bytes.
 
         Raises:
             SealedDataError: a segment is damaged.
@@ -180,29 +227,41 @@ class SealedFile(io.RawIOBase):
         """
         if offset < 0:
             raise ValueError("negative offset")
-        with memoryview(buffer).cast("B") as view, self._lock:
+        with memoryview(buffer).cast("B") as view:
             stop = min(offset + len(view), self.size)
-            for span in self._source.layout.covering(offset, stop):
-                first, last = max(offset, span.plain_offset), min(stop, span.plain_offset + span.plain_size)
-                wanted = view[first - offset : last - offset]
-                if len(wanted) == span.plain_size:
-                    self._whole(span, wanted)
-                    continue
-                plain = self._segment(span.index)
-                wanted[:] = plain[first - span.plain_offset : last - span.plain_offset]
+            spans = list(self._source.layout.covering(offset, stop))
+            if self._pool is None or stop - offset < _PARALLEL:
+                self._fill(spans, offset, stop, view)
+            else:
+                workers = self._pool._max_workers  # noqa: SLF001 - there is no public name for it
+                share = -(-len(spans) // workers)
+                parts = [spans[first : first + share] for first in range(0, len(spans), share)]
+                waiting = [self._pool.submit(self._fill, part, offset, stop, view) for part in parts[1:]]
+                try:
+                    self._fill(parts[0], offset, stop, view)
+                finally:
+                    errors = [error for part in waiting if (error := part.exception()) is not None]
+                if errors:
+                    raise errors[0]
             return max(stop - offset, 0)
 
     def readall(self) -> bytes:
-        """Everything from the position to the end."""
-        buffer = bytearray(max(self.size - self._position, 0))
-        self.readinto(buffer)
-        return bytes(buffer)
+        """Read everything from the position to the end, without a second copy."""
+        size = max(self.size - self._position, 0)
+        if size < 2:  # CPython shares the objects of these sizes
+            buffer = bytearray(size)
+            self.readinto(buffer)
+            return bytes(buffer)
+        content: bytes = _new_bytes(None, size)
+        with memoryview((ctypes.c_char * size).from_address(id(content) + _BYTES_HEADER)) as view:
+            self.readinto(view)
+        return content
 
     def close(self) -> None:
-        """Close the file and forget what was kept of it."""
+        """Close the file and drop the cached segments."""
         if not self.closed:
             self._source.close()
-            self._kept.clear()
+            self._cached.clear()
         super().close()
 
     def __enter__(self) -> Self:
@@ -213,22 +272,42 @@ class SealedFile(io.RawIOBase):
     ) -> None:
         self.close()
 
-    def _whole(self, span: Span, wanted: memoryview) -> None:
+    def _fill(self, spans: list[Span], offset: int, stop: int, view: memoryview) -> None:
+        for span in spans:
+            first, last = max(offset, span.plain_offset), min(stop, span.plain_offset + span.plain_size)
+            part = view[first - offset : last - offset]
+            if len(part) == span.plain_size and self._source.layout.count > 1:
+                self._whole(span, part)
+                continue
+            plain = self._segment(span)
+            part[:] = memoryview(plain)[first - span.plain_offset : last - span.plain_offset]
+
+    def _whole(self, span: Span, part: memoryview) -> None:
         try:
-            self._source.read(span, self._scratch, wanted)
+            self._source.read(span, self._scratch(), part)
         except SealedDataError:
-            # The cipher writes before it knows; nobody shall see what did not authenticate.
-            wanted[:] = bytes(len(wanted))
+            # The cipher writes before it verifies: the caller must not see what did not authenticate.
+            part[:] = bytes(len(part))
             raise
 
-    def _segment(self, index: int) -> bytes:
-        plain = self._kept.pop(index, None)
-        if plain is None:
-            plain = bytes(self._source.read(self._source.layout.span(index), self._scratch))
-        self._kept[index] = plain
-        if len(self._kept) > _KEPT_SEGMENTS:
-            self._kept.popitem(last=False)
+    def _segment(self, span: Span) -> bytes:
+        with self._lock:
+            plain = self._cached.get(span.index)
+            if plain is not None:
+                self._cached.move_to_end(span.index)
+                return plain
+        plain = bytes(self._source.read(span, self._scratch()))
+        with self._lock:
+            self._cached[span.index] = plain
+            if len(self._cached) > _CACHED_SEGMENTS:
+                self._cached.popitem(last=False)
         return plain
+
+    def _scratch(self) -> Scratch:
+        scratch = getattr(self._local, "scratch", None)
+        if scratch is None:
+            scratch = self._local.scratch = Scratch()
+        return scratch
 
 
 class Tensors:
@@ -241,51 +320,83 @@ class Tensors:
         self._stream = stream
         size = int.from_bytes(_exactly(stream, 0, 8), "little")
         if size > min(_MAX_HEADER, stream.size - 8):
-            raise SealedDataError("the file is not safetensors: its header is longer than itself")
+            raise SealedDataError("the file is not safetensors: its header is longer than the file")
         try:
-            header = orjson.loads(_exactly(stream, 8, size))
+            header = json.loads(_exactly(stream, 8, size))
             self.metadata: dict[str, str] = header.pop("__metadata__", {})
             self._tensors = {name: _tensor(item) for name, item in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise SealedDataError("the file is not safetensors: its header cannot be read") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise SealedDataError("the file is not safetensors: its header is damaged") from None
         self._start = 8 + size
         _refuse_misplaced(self._tensors, stream.size - self._start)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
     def info(self, name: str) -> tuple[str, tuple[int, ...]]:
-        """Element type, as safetensors names it, and shape. Raises `KeyError`."""
+        """Element type, in the names of safetensors, and shape. Raises `KeyError`."""
         dtype, shape, _, _ = self._tensors[name]
         return dtype, shape
 
+    def offset(self, name: str) -> int:
+        """The position of a tensor in the file. Raises `KeyError`."""
+        return self._tensors[name][2]
+
+    def size(self, name: str) -> int:
+        """Bytes of a tensor. Raises `KeyError`."""
+        _, _, begin, end = self._tensors[name]
+        return end - begin
+
     def bytes(self, name: str) -> bytearray:
-        """The bytes of one tensor, such as ``numpy.frombuffer`` takes. Raises `KeyError`, `SealedDataError`."""
+        """The bytes of one tensor, for example for ``numpy.frombuffer``. Raises `KeyError`, `SealedDataError`."""
         _, _, begin, end = self._tensors[name]
         return _exactly(self._stream, self._start + begin, end - begin)
+
+    def read_into(self, name: str, buffer: Any, skip: int = 0) -> None:
+        """Fill ``buffer`` with the bytes of one tensor, from byte ``skip`` on.
+
+        Raises:
+            KeyError: the tensor does not exist.
+            ValueError: ``buffer`` is larger than the rest of the tensor.
+            SealedDataError: a segment is damaged.
+        """
+        _, _, begin, end = self._tensors[name]
+        with memoryview(buffer).cast("B") as view:
+            if skip < 0 or skip + len(view) > end - begin:
+                raise ValueError("the buffer is larger than the tensor")
+            if len(view) and self._stream.read_at(self._start + begin + skip, view) != len(view):
+                raise SealedDataError("the file is not safetensors: it is truncated")
 
 
 def _tensor(item: dict[str, Any]) -> _Tensor:
     shape, (begin, end) = item["shape"], item["data_offsets"]
     if not isinstance(item["dtype"], str) or not isinstance(shape, list):
-        raise TypeError("no tensor")
+        raise TypeError("not a tensor")
     if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
         raise ValueError("not a number")
     return item["dtype"], tuple(shape), begin, end
 
 
 def _refuse_misplaced(tensors: dict[str, _Tensor], size: int) -> None:
-    """No tensor may reach beyond the file or into another one, as the format has it."""
+    """Reject a tensor that exceeds the file or overlaps another one, as the format requires."""
     free = 0
     for name, (_, _, begin, end) in sorted(tensors.items(), key=lambda item: item[1][2:]):
         if not free <= begin <= end <= size:
-            where = f"the place of tensor {name[:100]!r}, bytes {begin} to {end} of {size}"
-            raise SealedDataError(f"the file is not safetensors: {where}, is outside it or overlaps another")
+            where = f"tensor {name[:100]!r}, bytes {begin} to {end} of {size}"
+            raise SealedDataError(
+                f"the file is not safetensors: {where}, exceeds the file or overlaps another tensor"
+            )
         free = end
 
 
 def _exactly(stream: SealedFile, offset: int, size: int) -> bytearray:
     buffer = bytearray(size)
-    if stream.read_at(offset, buffer) != size:
-        raise SealedDataError("the file is not safetensors: it ends too early")
+    if size and stream.read_at(offset, buffer) != size:
+        raise SealedDataError("the file is not safetensors: it is truncated")
     return buffer

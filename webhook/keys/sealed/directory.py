@@ -1,85 +1,110 @@
-"""A sealed directory on disk: its manifest, what lies in it besides, and the space a run will need.
+"""A sealed directory: its manifest, unlisted files, and the space that a run needs.
 
-Shared by sealing, unsealing and rotation; it never touches key material.
+Sealing, unsealing and rotation share this module. It never uses key material.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from webhook.keys.errors import BadInputError
+from webhook.keys.errors import BadInputError, printable
 from webhook.keys.rawio import no_space
 from webhook.keys.sealed.manifest import MAX_BYTES, Unverified, parse
-from webhook.keys.sealed.paths import JOURNAL_NAME, MANIFEST_NAME, PARTIAL_SUFFIX
+from webhook.keys.sealed.paths import (
+    JOURNAL_NAME,
+    MANIFEST_NAME,
+    MAX_DEPTH,
+    MAX_PATH_BYTES,
+    PARTIAL_SUFFIX,
+    tags_name,
+)
+from webhook.keys.sealed.store import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
-    from webhook.keys.sealed.manifest import Manifest
+    from webhook.keys.sealed.manifest import Entry
+    from webhook.keys.sealed.store import Store
 
 _GIB = 1 << 30
 
 
-def read_manifest(directory: Path) -> Unverified | None:
-    """The manifest of a sealed directory; None where there is none.
+def read_manifest(directory: Path | Store) -> Unverified | None:
+    """The manifest of a sealed directory; None if there is none.
 
     Raises:
-        SealedDataError: there is one and it is damaged.
+        SealedDataError: the manifest is damaged, or not a regular file.
     """
-    try:
-        with (directory / MANIFEST_NAME).open("rb") as stream:
-            return parse(stream.read(MAX_BYTES + 1))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    store = LocalStore(directory) if isinstance(directory, Path) else directory
+    raw = store.read(MANIFEST_NAME, MAX_BYTES)
+    return None if raw is None else parse(raw)
 
 
-def require_manifest(directory: Path) -> Unverified:
+def require_manifest(directory: Path | Store) -> Unverified:
     """The manifest of a sealed directory.
 
     Raises:
-        BadInputError: there is none; the sentence says whether a run was cut short there.
-        SealedDataError: it is damaged.
+        BadInputError: there is none; the message reports an interrupted run.
+        SealedDataError: the manifest is damaged, or not a regular file.
     """
-    found = read_manifest(directory)
-    if found is not None:
-        return found
+    manifest = read_manifest(directory)
+    if manifest is not None:
+        return manifest
+    if not isinstance(directory, Path):
+        raise BadInputError(f"{directory.where('')} is not a sealed directory: it has no {MANIFEST_NAME}")
     if not directory.is_dir():
         fault = "is not a directory" if directory.exists() else "does not exist"
-        raise BadInputError(f"{directory} {fault}; name a directory of sealed weights")
+        raise BadInputError(f"{directory} {fault}: name a directory of sealed weights")
     if (directory / JOURNAL_NAME).exists():
         raise BadInputError(
             f"{directory} is not sealed completely: run the same seal command again to finish it"
         )
-    raise BadInputError(f"{directory} is not a sealed directory: it holds no {MANIFEST_NAME}")
+    raise BadInputError(f"{directory} is not a sealed directory: it has no {MANIFEST_NAME}")
 
 
-def unlisted(directory: Path, manifest: Manifest) -> list[str]:
-    """Files in a sealed directory that its manifest does not know, by name; our own housekeeping is left out."""
-    known = {entry.file for entry in manifest.files} | {MANIFEST_NAME, JOURNAL_NAME}
-    names = (name for name in _names(directory, "") if not name.endswith(PARTIAL_SUFFIX))
-    return sorted(name for name in names if name not in known)
+def unlisted(directory: Path, files: Iterable[Entry]) -> list[str]:
+    """Files in a sealed directory that its manifest does not list, in printable form, without journals and partials."""
+    listed = {MANIFEST_NAME, JOURNAL_NAME}
+    for entry in files:
+        listed.add(entry.file)
+        if entry.tags:
+            listed.add(tags_name(entry.file))
+    names = (name for name in _names(directory) if not name.endswith(PARTIAL_SUFFIX))
+    return sorted(printable(name) for name in names if name not in listed)
 
 
-def _names(directory: Path, prefix: str) -> Iterator[str]:
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _names(directory / entry.name, f"{prefix}{entry.name}/")
-            else:
-                yield prefix + entry.name
+def _names(directory: Path) -> Iterator[str]:
+    """All files below ``directory``. A directory below the supported depth is listed by its own name."""
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(f"{directory}/{prefix}") as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                if not entry.is_dir(follow_symlinks=False):
+                    yield name
+                elif name.count("/") >= MAX_DEPTH or len(name) > MAX_PATH_BYTES:
+                    yield f"{name}/"
+                else:
+                    pending.append(f"{name}/")
 
 
-def require_space(directory: Path, size: int, partial: Iterable[Path]) -> None:
-    """Refuse a run for which the disk has no room, before it starts. What ``partial`` files hold is there already.
+def require_space(directory: Path, size: int, partial: Iterable[str]) -> None:
+    """Reject a run for which the disk has no space, before it starts. ``partial`` names files that use some already.
 
     Raises:
-        StorageError: it has not, by its own account.
+        StorageError: the file system reports too little free space.
     """
     status = os.statvfs(directory)
-    held = sum(path.stat().st_blocks * 512 for path in partial if path.exists())
+    used = 0
+    for name in partial:
+        try:
+            used += os.lstat(f"{directory}/{name}").st_blocks * 512
+        except OSError:
+            continue
     free = status.f_bavail * status.f_frsize
-    # A file system that reports no blocks at all, as some network ones do, tells nothing about its room.
-    if status.f_blocks and size - held > free:
-        raise no_space(str(directory), f"{(size - held) / _GIB:.1f} GiB needed, {free / _GIB:.1f} GiB free")
+    # A file system that reports no blocks at all, as some network ones do, does not report its free space.
+    if status.f_blocks and size - used > free:
+        raise no_space(str(directory), f"{(size - used) / _GIB:.1f} GiB needed, {free / _GIB:.1f} GiB free")

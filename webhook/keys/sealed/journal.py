@@ -1,7 +1,7 @@
-"""The journal of an unfinished run, kept beside its output, so that the same command can go on after a crash.
+"""The journal of an unfinished run, stored beside its output, so that the same command can resume after a crash.
 
-Each line carries a MAC chained to the line before: whoever can write to the storage can lose us progress, but cannot
-make a run take a file for finished that it did not finish. A torn last line is ignored.
+Each line has a MAC that is chained to the line before. An attacker who can write to the storage can therefore lose
+progress, but cannot make a run treat an incomplete file as complete. A torn last line is ignored.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import fcntl
 import hmac
 import os
+import stat
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +27,15 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1 << 30
 _MAX_HEAD = 1 << 20
+_BATCH, _BATCH_SECONDS = 256, 0.5
 
 
 class Journal:
     """One run in one output directory, from `open_journal`.
 
-    ``head`` says what the run does, ``planned`` which files it writes and by what their sources are recognised,
-    ``headers`` under which header each is encrypted, ``done`` which of them are in place, and ``dropped`` what is to be
-    deleted once the run's manifest is in force. All hold only lines whose MAC was right.
+    ``head`` describes the run. ``planned`` maps each file that it writes to the identity of its source. ``done`` has
+    the records of complete files, and ``dropped`` the files to delete once the manifest is in force. All of them
+    contain only lines with a valid MAC.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
@@ -43,14 +46,15 @@ class Journal:
 
     def _reset(self, key: bytes) -> None:
         self._key, self._chain = key, b""
+        self._pending = 0
+        self._flushed = time.monotonic()
         self.head: dict[str, Any] = {}
         self.planned: dict[str, Any] = {}
         self.done: dict[str, dict[str, Any]] = {}
-        self.headers: dict[str, bytes] = {}
         self.dropped: list[str] = []
 
     def peek(self) -> dict[str, Any] | None:
-        """The head of a run that was cut short, not yet trusted; None where nothing was begun."""
+        """The unverified head of an interrupted run; None if there is none."""
         first, _, _ = os.pread(self._fd, _MAX_HEAD, 0).partition(b"\n")
         try:
             document = orjson.loads(first.rpartition(b"\t")[0])
@@ -60,14 +64,14 @@ class Journal:
         return head if isinstance(head, dict) else None
 
     def resume(self, key: bytes) -> bool:
-        """Read back all lines under ``key``. False when not even the head's MAC fits; then nothing is believed.
+        """Read all lines under ``key``. False if the MAC of the head is not valid: then no line is used.
 
         Raises:
-            SealedDataError: the file is far too large to be a journal.
+            SealedDataError: the file is too large for a journal.
         """
         size = os.fstat(self._fd).st_size
         if size > MAX_BYTES:
-            raise SealedDataError(f"{self.path} is too large to be a journal; remove it to start afresh")
+            raise SealedDataError(f"{self.path} is too large to be a journal: remove it to start over")
         self._reset(key)
         good = 0
         for line in os.pread(self._fd, size, 0).splitlines(keepends=True):
@@ -77,59 +81,65 @@ class Journal:
                 break
             self._chain = chain
             good += len(line)
-            self._take(orjson.loads(body))
+            self._apply(orjson.loads(body))
         if not self.head:
             return False
         os.ftruncate(self._fd, good)
         return True
 
     def begin(self, key: bytes, head: dict[str, Any]) -> None:
-        """Start afresh; durable on return."""
+        """Start a new run; durable on return."""
         os.ftruncate(self._fd, 0)
         self._reset(key)
         self._append([{"head": head}])
 
     def plan(self, identities: dict[str, Any]) -> None:
-        """Note, before the first byte is written, which files will be; durable on return.
+        """Record the files that the run will write, before the first byte is written; durable on return.
 
-        ``identities`` maps each file's name to whatever tells that its source is still the same.
+        ``identities`` maps each file's name to a value that shows whether its source is unchanged.
         """
         self._append([{"plan": name, "identity": identity} for name, identity in identities.items()])
 
-    def use(self, headers: dict[str, bytes]) -> None:
-        """Note, before the first byte is encrypted, each file's header; durable on return."""
-        self._append([{"use": name, "header": header.hex()} for name, header in headers.items()])
-
     def drop(self, names: list[str]) -> None:
-        """Note, before the run's manifest is put in force, what has to go after that; durable on return."""
+        """Record the files to delete once the run's manifest is in force; durable on return."""
         self._append([{"drop": names}])
 
     def finish(self, name: str, record: dict[str, Any]) -> None:
-        """Note that file ``name`` is in place; durable on return. A resumed run gets ``record`` back."""
-        self._append([{"done": name, "record": record}])
+        """Record that file ``name`` is in place. A resumed run gets ``record`` back.
+
+        Records are made durable in batches. A power cut that loses some of them only repeats the work on these files.
+        """
+        self._append([{"done": name, "record": record}], durable=False)
+        self._pending += 1
+        if self._pending >= _BATCH or time.monotonic() - self._flushed >= _BATCH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make all records durable."""
+        if self._pending:
+            self._pending, self._flushed = 0, time.monotonic()
+            os.fsync(self._fd)
 
     def remove(self) -> None:
-        """The run is complete: forget it."""
+        """The run is complete: drop its journal."""
+        self._pending = 0
         os.ftruncate(self._fd, 0)
 
-    def _take(self, document: dict[str, Any]) -> None:
+    def _apply(self, document: dict[str, Any]) -> None:
         if "plan" in document:
             self.planned[document["plan"]] = document["identity"]
             self.done.pop(document["plan"], None)
-            self.headers.pop(document["plan"], None)
-        elif "use" in document:
-            self.headers[document["use"]] = bytes.fromhex(document["header"])
         elif "drop" in document:
             self.dropped = document["drop"]
         elif "done" in document:
             self.done[document["done"]] = document["record"]
-        else:
+        elif "head" in document:
             self.head = document["head"]
 
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._key, b"weightlock journal v1\n" + self._chain + body, "sha256")
 
-    def _append(self, documents: list[dict[str, Any]]) -> None:
+    def _append(self, documents: list[dict[str, Any]], *, durable: bool = True) -> None:
         with self._lock:
             before, lines = self._chain, []
             for document in documents:
@@ -139,40 +149,59 @@ class Journal:
             end = os.fstat(self._fd).st_size
             try:
                 write_at(self._fd, b"".join(lines), end)
-                os.fsync(self._fd)
+                if durable:
+                    os.fsync(self._fd)
             except OSError:
                 os.ftruncate(self._fd, end)
                 self._chain = before
                 raise
             for document in documents:
-                self._take(document)
+                self._apply(document)
 
 
 @contextmanager
 def open_journal(directory: Path) -> Iterator[Journal]:
-    """Open and lock the journal of ``directory``, creating it; an empty one is removed when the block ends.
+    """Open and lock the journal of ``directory``, and create it if necessary. It is removed at the end if it is empty.
 
     Raises:
-        BadInputError: another run is at work there.
+        BadInputError: another run uses the directory, or the journal's name belongs to another kind of file.
     """
     path = directory / JOURNAL_NAME
     fd = _locked(path)
+    journal = Journal(path, fd)
     try:
-        yield Journal(path, fd)
+        yield journal
     finally:
-        if os.fstat(fd).st_size == 0:
-            path.unlink(missing_ok=True)
-        os.close(fd)
+        try:
+            journal.flush()
+        finally:
+            if os.fstat(fd).st_size == 0:
+                path.unlink(missing_ok=True)
+            os.close(fd)
 
 
 def _locked(path: Path) -> int:
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        try:
+            fd = os.open(path, flags, 0o600)
+        except OSError:
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise _not_a_journal(path) from None
+            raise
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            os.close(fd)
+            raise _not_a_journal(path)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            raise BadInputError(f"another run is at work in {path.parent}; wait for it to end") from None
+            raise BadInputError(f"another run uses {path.parent}: wait until it ends") from None
         if os.fstat(fd).st_nlink:
             return fd
-        os.close(fd)  # the run that held the lock has just finished and removed this file
+        os.close(fd)  # the run that held the lock has just removed this file
+
+
+def _not_a_journal(path: Path) -> BadInputError:
+    return BadInputError(f"{path} is not a journal of this user's run: remove it")

@@ -1,8 +1,8 @@
-"""What a person does with weights, each as one call: seal, unseal, verify, rotate.
+"""The operations on weights, one call each: seal, unseal, rotate, sign.
 
-Here key service, journal, manifest and transfer come together. The service is always the caller's choice: what a
-manifest says about its own key is shown in errors and never followed, else whoever writes the storage could point
-us at a key of theirs and have their files taken for genuine.
+This module joins KMS, journal, manifest and transfer. The caller always chooses the KMS: the one that a manifest names
+is shown in errors and never used. Otherwise an attacker with write access to the storage could name a KMS of their
+own, and their files would pass as authentic.
 """
 
 from __future__ import annotations
@@ -11,31 +11,38 @@ import asyncio
 import hmac
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from webhook.keys.errors import BadInputError, KmsRefusedError, SealedDataError
 from webhook.keys.kms import KeyContext, open_kms
 from webhook.keys.rawio import directory_mode, make_directory, replace_file
-from webhook.keys.sealed.cleanup import REENCRYPT, finish_cut_run
+from webhook.keys.sealed.cleanup import REENCRYPT, finish_interrupted_run
 from webhook.keys.sealed.directory import read_manifest, require_manifest
 from webhook.keys.sealed.journal import open_journal
-from webhook.keys.sealed.manifest import KeyRef, shown
+from webhook.keys.sealed.manifest import KeyRef, printable_text
+from webhook.keys.sealed.opening import Sealed, read_key_file, verified
 from webhook.keys.sealed.paths import JOURNAL_NAME, MANIFEST_NAME, check_key_id, check_model
-from webhook.keys.sealed.sealing import Sealing, plain_items, sealed_items
+from webhook.keys.sealed.pins import NO_PINS, Pins
+from webhook.keys.sealed.sealing import Sealing, plain_items, sealed_items, stored
+from webhook.keys.sealed.store import LocalStore
 from webhook.keys.sealed.streaming import KEY_SIZE
-from webhook.keys.sealed.unsealing import Sealed, Unsealing
+from webhook.keys.sealed.tree import Tree
+from webhook.keys.sealed.unsealing import Unsealing, select
 from webhook.keys.sealed.updating import unchanged
 from webhook.keys.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
-    from pathlib import Path
 
-    from webhook.keys.kms import GuardedKms
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from webhook.keys.kms import ResilientKms
     from webhook.keys.sealed.journal import Journal
     from webhook.keys.sealed.manifest import Manifest, Unverified
     from webhook.keys.sealed.sealing import Item
+    from webhook.keys.sealed.store import Store
     from webhook.keys.sealed.transfer import Progress
 
 T = TypeVar("T")
@@ -43,7 +50,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class KeyService:
-    """A key management service for code that is not asynchronous; each call opens and closes it."""
+    """A KMS for code that is not asynchronous; each call opens and closes it."""
 
     url: str
     production: bool = False
@@ -55,44 +62,49 @@ class KeyService:
             KmsError: as `Kms.wrap`.
         """
         context = KeyContext(model, key_id)
-        return KeyRef(key_id, self.url, self._ask(lambda kms: kms.wrap(key, context)))
+        return KeyRef(key_id, self.url, self._call(lambda kms: kms.wrap(key, context)))
 
     def unwrap(self, ref: KeyRef, model: str) -> Secret:
-        """The data key that ``ref`` holds, when this service wrapped it for ``model``.
+        """The data key in ``ref``, if this KMS wrapped it for ``model``.
 
         Raises:
-            KmsError: as `Kms.unwrap`; a refusal names the service that the manifest speaks of, if it is another.
-            SealedDataError: what came out is no data key.
+            KmsError: as `Kms.unwrap`; a rejection names the KMS in the manifest if it is another one.
+            SealedDataError: the result is not a data key.
         """
         try:
-            opened = self._ask(lambda kms: kms.unwrap(ref.wrapped, KeyContext(model, ref.id)))
+            opened = self._call(lambda kms: kms.unwrap(ref.wrapped, KeyContext(model, ref.id)))
         except KmsRefusedError as error:
-            hint = "" if ref.kms == self.url else f" (the manifest says that {ref.kms} wrapped it)"
+            hint = "" if ref.kms == self.url else f" (the manifest names {ref.kms})"
             raise KmsRefusedError(f"{error}{hint}") from None
         secret = Secret(opened)
         if len(secret) != KEY_SIZE:
             secret.wipe()
-            raise SealedDataError(f"{self.url} unwrapped something that is not a data key")
+            raise SealedDataError(f"{self.url} returned something that is not a data key")
         return secret
 
-    def _ask(self, call: Callable[[GuardedKms], Awaitable[T]]) -> T:
-        async def asked() -> T:
+    def _call(self, call: Callable[[ResilientKms], Awaitable[T]]) -> T:
+        async def run() -> T:
             kms = open_kms(self.url, production=self.production)
             try:
                 return await call(kms)
             finally:
                 await kms.close()
 
-        return asyncio.run(asked())
+        return asyncio.run(run())
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How to do it: number of threads, whom to tell, and the time, ISO 8601 in UTC, that a manifest will carry."""
+    """How to run: the number of threads, the progress, and the time for a manifest, ISO 8601 in UTC.
+
+    ``signer`` signs each manifest that is written. ``notes`` collects what the user should know about the result.
+    """
 
     jobs: int
     progress: Progress
     now: str
+    signer: Ed25519PrivateKey | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def seal(
@@ -105,16 +117,16 @@ def seal(
     *,
     update: bool = False,
 ) -> Manifest:
-    """Seal ``source`` into ``directory``; with ``update``, as the next generation of what is sealed there.
+    """Seal ``source`` into ``directory``; with ``update``, as its next generation.
 
-    ``key_id`` names the data key, today's date where it is empty; an update goes on under the key that is there, and
-    refuses another name for it: the directory may have been put back to an older generation, under an older key.
+    ``key_id`` names the data key; the default is today's date. An update keeps the present key, and rejects another
+    ``key_id``: the directory may have been rolled back to a generation with an older key.
 
-    Gives the manifest that is in force afterwards; an update that finds nothing changed gives the one before, and so
-    does the command of a first seal that was cut short when all but clearing up was done.
+    Returns the manifest that is then in force. If nothing changed, that is the present one. The same holds for a
+    repeated first seal of the same files.
 
     Raises:
-        KeysError: what went wrong in one sentence; the directory still holds what it held.
+        KeysError: one sentence; the directory is unchanged.
     """
     check_model(model)
     _refuse_overlap(source, directory)
@@ -125,93 +137,117 @@ def seal(
         if found is None:
             key, ref = _data_key(journal, service, model, check_key_id(key_id or work.now[:10]), 1)
             with key:
-                return Sealing(directory, model, key, ref, None, journal).run(
+                return Sealing(directory, model, key, ref, None, journal, work.signer).run(
                     items, {}, work.now, work.jobs, work.progress
                 )
-        _check_update(found, directory, model, key_id, update=update or _ended(journal, found.claims))
+        _check_model_and_key(found, directory, model, key_id)
         with service.unwrap(found.claims.key, model) as key:
-            before = found.verify(key)
-            ended = finish_cut_run(directory, before, key, journal)
-            if not update and ended and _sealed_by(journal, before, items):
+            sealed = verified(found, LocalStore(directory), key, NO_PINS)
+            before = sealed.manifest
+            ended = finish_interrupted_run(directory, before, key, journal)
+            if ended and not update and _sealed_by(journal, before, items):
                 return before
-            _check_update(found, directory, model, key_id, update=update)
             _refuse_other_run(journal, before)
-            keep = unchanged(directory, before, key, items, work.jobs, work.progress)
+            keep = unchanged(sealed, items, work.jobs, work.progress)
             if len(keep) == len(items) == len(before.files):
+                work.notes.append("nothing changed: the directory already contains these files")
                 return before
-            return Sealing(directory, model, key, before.key, before, journal).run(
+            if not update:
+                raise BadInputError(
+                    f"{directory} is already sealed (generation {before.generation}) with other files: "
+                    "add --update to seal the changes as the next generation"
+                )
+            _note_signature(before, work)
+            return Sealing(directory, model, key, before.key, before, journal, work.signer).run(
                 items, keep, work.now, work.jobs, work.progress
             )
 
 
 @contextmanager
 def open_sealed(
-    directory: Path, key: KeyService | Secret, *, model: str = "", generation: int = 0
+    directory: Path | Store,
+    key: KeyService | Secret,
+    *,
+    model: str = "",
+    generation: int = 0,
+    pins: Pins = NO_PINS,
 ) -> Iterator[Sealed]:
-    """A sealed directory whose manifest was checked with its data key, got from a service or given.
+    """A sealed directory whose manifest was verified with its data key, from a KMS or given.
 
-    ``model``, if given, must be the one sealed; ``generation`` is the oldest that is good enough.
+    ``model``, if given, must be the sealed one. ``generation`` is the oldest accepted one. ``pins`` come from the
+    ModelWeights object.
 
     Raises:
-        KeysError: it is not sealed, not that model, too old, or the key does not fit.
+        KeysError: it is not sealed, another model, too old, does not meet the pins, or the key does not match.
     """
+    store: Store = LocalStore(directory) if isinstance(directory, Path) else directory
     found = require_manifest(directory)
     claims = found.claims
     if model and model != claims.model:
-        raise BadInputError(f'{directory} holds model "{claims.model}", not "{model}"')
+        raise BadInputError(f'{store.where("")} contains model "{claims.model}", not "{model}"')
     with key if isinstance(key, Secret) else key.unwrap(claims.key, claims.model) as secret:
-        manifest = found.verify(secret)
-        if manifest.generation < generation:
-            raise SealedDataError(
-                f"{directory} was rolled back: it holds generation {manifest.generation}, "
-                f"and {generation} or newer is asked for"
-            )
-        yield Sealed(directory, manifest, secret)
+        sealed = verified(found, store, secret, pins)
+        Pins(generation).check(sealed.manifest, store.where(""))
+        yield sealed
 
 
 def unseal(
     sealed: Sealed, destination: Path, patterns: list[str], work: Work, *, mode: int, replace: bool
 ) -> int:
-    """Write the files that match ``patterns``, all without any, below ``destination``; gives their number.
+    """Write the files that match ``patterns``, all without any, below ``destination``. Returns their number.
+
+    Files that are already there with the sealed content are kept: a repeated run succeeds.
 
     Raises:
-        KeysError: what went wrong in one sentence; files finished before stay, none is there in part.
+        KeysError: one sentence; files that were complete before stay, and no file is there in part.
     """
-    entries = sealed.select(patterns)
-    _refuse_overlap(sealed.directory, destination)
-    make_directory(destination, directory_mode(mode))
-    with open_journal(destination) as journal:
-        Unsealing(sealed, destination, journal, mode, replace).run(entries, work.jobs, work.progress)
+    entries = select(sealed.manifest, patterns)
+    if isinstance(sealed.store, LocalStore):
+        _refuse_overlap(sealed.store.directory, destination)
+    directories = directory_mode(mode)
+    make_directory(destination, directories)
+    with open_journal(destination) as journal, Tree(destination, directories) as tree:
+        written = Unsealing(sealed, destination, journal, mode, replace).run(
+            entries, work.jobs, work.progress, tree
+        )
+    if written < len(entries):
+        work.notes.append(
+            f"{len(entries) - written} of {len(entries)} files were already there, with the same content"
+        )
     return len(entries)
 
 
-def rewrap(directory: Path, old: KeyService, new: KeyService, key_id: str) -> Manifest:
-    """Wrap the same data key anew, by another service, key or id; no file is touched. Empty ``key_id`` keeps the id.
+def rewrap(directory: Path, old: KeyService, new: KeyService, key_id: str, work: Work) -> Manifest:
+    """Wrap the same data key by another KMS, key or id; no file is read. An empty ``key_id`` keeps the id.
 
     Raises:
-        KeysError: what went wrong in one sentence; the directory is as it was.
+        KeysError: one sentence; the directory is unchanged.
     """
     require_manifest(directory)
     with open_journal(directory) as journal, open_sealed(directory, old) as sealed:
         before = sealed.manifest
-        finish_cut_run(directory, before, sealed.key, journal)
-        begun = journal.peek()
-        if begun is not None and begun.get("generation") == before.generation + 1:
-            raise BadInputError(f"an unfinished run is in {directory}: finish it first, then rotate the key")
+        finish_interrupted_run(directory, before, sealed.key, journal)
+        previous_run = journal.peek()
+        if previous_run is not None and previous_run.get("generation") == before.generation + 1:
+            raise BadInputError(
+                f"{directory} contains an unfinished run: finish it first, then rotate the key"
+            )
         ref = new.wrap(sealed.key, before.model, check_key_id(key_id or before.key.id))
         manifest = before.rewrapped(ref)
-        replace_file(directory / MANIFEST_NAME, manifest.encode(sealed.key), 0o644)
-        return manifest
+        _note_signature(before, work)
+        raw = manifest.encode(sealed.key, work.signer)
+        replace_file(directory / MANIFEST_NAME, raw, 0o644)
+        return stored(manifest, raw, work.signer)
 
 
 def reencrypt(directory: Path, old: KeyService, new: KeyService, key_id: str, work: Work) -> Manifest:
-    """Encrypt every file under a fresh data key; plaintext stays in memory, a segment at a time.
+    """Encrypt every file under a new data key; plaintext stays in memory, one segment at a time.
 
-    Gives the manifest that is in force afterwards; that is the one before where the same command was cut short when all
-    but clearing up was done.
+    Returns the manifest that is then in force. That is the present one if the same command was interrupted only before
+    its cleanup.
 
     Raises:
-        KeysError: what went wrong in one sentence; the directory is as it was.
+        KeysError: one sentence; the directory is unchanged.
     """
     claims = require_manifest(directory).claims
     with open_journal(directory) as journal:
@@ -222,66 +258,68 @@ def reencrypt(directory: Path, old: KeyService, new: KeyService, key_id: str, wo
 
 def _reencrypt(sealed: Sealed, journal: Journal, new: KeyService, key_id: str, work: Work) -> Manifest:
     directory, before = sealed.directory, sealed.manifest
-    ended = finish_cut_run(directory, before, sealed.key, journal)
+    ended = finish_interrupted_run(directory, before, sealed.key, journal)
     if check_key_id(key_id) == before.key.id:
         if ended == REENCRYPT:
             return before
-        raise BadInputError(f"a fresh data key needs a fresh id: {key_id!r} is the one in use (--key-id)")
+        raise BadInputError(f"a new data key needs a new id: {key_id!r} is in use (--key-id)")
     key, ref = _data_key(journal, new, before.model, key_id, before.generation + 1)
     with key:
         _refuse_same_key(key, sealed.key, journal)
-        items = sealed_items(directory, before, sealed.key)
-        return Sealing(directory, before.model, key, ref, before, journal).run(
-            items, {}, work.now, work.jobs, work.progress
+        _note_signature(before, work)
+        origin = (sealed.store, sealed.key)
+        return Sealing(directory, before.model, key, ref, before, journal, work.signer, origin).run(
+            sealed_items(before), {}, work.now, work.jobs, work.progress
         )
 
 
-def read_key_file(path: Path) -> Secret:
-    """A data key from a file of exactly 32 bytes, as the key sidecar leaves it.
+def sign(directory: Path, key: KeyService | Secret, signer: Ed25519PrivateKey) -> Manifest:
+    """Sign the present manifest after its MAC is verified. No file is read, and the generation stays.
 
     Raises:
-        BadInputError: it cannot be read or has another size.
+        KeysError: one sentence; the directory is unchanged.
     """
-    buffer = bytearray(KEY_SIZE + 1)
-    try:
-        with path.open("rb", buffering=0) as stream:
-            size = stream.readinto(buffer)
-    except OSError as error:
-        raise BadInputError(f"the key file {path} cannot be read: {error.strerror}") from None
-    secret = Secret(buffer[:size])
-    Secret(buffer).wipe()
-    if size != KEY_SIZE:
-        secret.wipe()
-        raise BadInputError(f"the key file {path} does not hold a data key of {KEY_SIZE} bytes")
-    return secret
+    with open_journal(directory), open_sealed(directory, key) as sealed:
+        raw = require_manifest(directory).signed(sealed.key, signer)
+        replace_file(directory / MANIFEST_NAME, raw, 0o644)
+        return stored(sealed.manifest, raw, signer)
 
 
 def finish(sealed: Sealed) -> None:
-    """Clear up after a run that was cut short when its manifest was in force already, where we may write.
+    """Clean up after a run that was interrupted when its manifest was already in force, if this user may write.
 
     Raises:
-        KeysError: the journal there cannot be read.
+        KeysError: the journal cannot be read.
     """
+    if not isinstance(sealed.store, LocalStore):
+        return
     directory = sealed.directory
     if not (directory / JOURNAL_NAME).exists():
         return
     try:
         with open_journal(directory) as journal:
-            finish_cut_run(directory, sealed.manifest, sealed.key, journal)
+            finish_interrupted_run(directory, sealed.manifest, sealed.key, journal)
     except (BadInputError, OSError):
-        return  # a run is at work there, or we may only read: what is left over shows as such
+        return  # another run uses the directory, or it is read-only: leftover files are reported as such
+
+
+def _note_signature(before: Manifest, work: Work) -> None:
+    if before.signer and work.signer is None:
+        work.notes.append(
+            "the previous generation was signed, and this one is not: sign it with `weightlock weights sign`"
+        )
 
 
 def _ended(journal: Journal, claims: Manifest) -> bool:
-    """Whether the journal says, not yet trusted, that the run which made this manifest was cut short after that."""
-    begun = journal.peek()
-    return begun is not None and begun.get("generation") == claims.generation
+    """Whether the unverified journal states that the run which made this manifest was interrupted after that."""
+    previous_run = journal.peek()
+    return previous_run is not None and previous_run.get("generation") == claims.generation
 
 
 def _sealed_by(journal: Journal, manifest: Manifest, items: list[Item]) -> bool:
-    """Whether the run in the journal sealed just these files as they are now."""
-    planned = (journal.planned.get(item.path, {}).items() >= item.identity.items() for item in items)
-    return {entry.path for entry in manifest.files} == {item.path for item in items} and all(planned)
+    """Whether the run in the journal sealed exactly these files in their present state."""
+    same = all(journal.planned.get(item.path, [])[:-1] == list(item.identity) for item in items)
+    return same and {entry.path for entry in manifest.files} == {item.path for item in items}
 
 
 def _refuse_same_key(key: Secret, before: Secret, journal: Journal) -> None:
@@ -289,29 +327,29 @@ def _refuse_same_key(key: Secret, before: Secret, journal: Journal) -> None:
         same = hmac.compare_digest(one, other)
     if same:
         raise SealedDataError(
-            f"{journal.path} names the data key in use under another id; somebody else wrote it: "
-            "remove it to start afresh"
+            f"{journal.path} names the present data key under another id, so this user's run did not write it: "
+            "remove it to start over"
         )
 
 
 def _refuse_other_run(journal: Journal, before: Manifest) -> None:
-    begun = journal.peek()
-    if begun is not None and begun.get("generation") == before.generation + 1:
-        _begun_ref(begun, journal, before.model, before.key.id)
+    previous_run = journal.peek()
+    if previous_run is not None and previous_run.get("generation") == before.generation + 1:
+        _key_of_run(previous_run, journal, before.model, before.key.id)
 
 
 def _data_key(
     journal: Journal, service: KeyService, model: str, key_id: str, generation: int
 ) -> tuple[Secret, KeyRef]:
-    begun = journal.peek()
-    if begun is not None and begun.get("generation") == generation:
-        ref = _begun_ref(begun, journal, model, key_id)
+    previous_run = journal.peek()
+    if previous_run is not None and previous_run.get("generation") == generation:
+        ref = _key_of_run(previous_run, journal, model, key_id)
         key = service.unwrap(ref, model)
         if ref.kms != service.url:
             key.wipe()
             raise BadInputError(
-                f"an unfinished run in {journal.path.parent} was begun with {ref.kms}, not {service.url}: "
-                f"name that service if you trust it, or remove {journal.path} to start afresh"
+                f"{journal.path.parent} contains an unfinished run that used KMS {ref.kms}, not {service.url}: "
+                f"pass --kms {ref.kms} if you trust it, or delete {journal.path} to start over"
             )
         return key, ref
     key = Secret(bytearray(os.urandom(KEY_SIZE)))
@@ -322,44 +360,53 @@ def _data_key(
         raise
 
 
-def _begun_ref(begun: dict[str, Any], journal: Journal, model: str, key_id: str) -> KeyRef:
-    """The key of a run to be gone on with; whoever can write the storage may have put it there.
+def _key_of_run(previous_run: dict[str, Any], journal: Journal, model: str, key_id: str) -> KeyRef:
+    """The key of an interrupted run, which an attacker with write access may have planted.
 
-    It must be for the id that is asked for: an old key under its own id would be taken for a fresh one.
+    It must have the requested id: an old key under its own id would be taken for a new one.
     """
     try:
-        said, key = check_model(begun["model"]), begun["key"]
-        ref = KeyRef(check_key_id(key["id"]), shown(key["kms"]), bytes.fromhex(key["wrapped"]))
+        run_model, key = check_model(previous_run["model"]), previous_run["key"]
+        ref = KeyRef(check_key_id(key["id"]), printable_text(key["kms"]), bytes.fromhex(key["wrapped"]))
     except (KeyError, TypeError, ValueError, BadInputError):
-        raise SealedDataError(f"{journal.path} is damaged; remove it to start afresh") from None
+        raise SealedDataError(f"{journal.path} is damaged: remove it to start over") from None
     directory = journal.path.parent
-    if said != model:
-        raise BadInputError(f"{directory} holds an unfinished run for model {said!r}")
+    if run_model != model:
+        raise BadInputError(f"{directory} contains an unfinished run for model {run_model!r}")
     if ref.id != key_id:
         raise BadInputError(
-            f"an unfinished run in {directory} uses the key id {ref.id!r}, not {key_id!r}: finish it under its own id "
-            f"(--key-id) if it is yours, or remove {journal.path} to start afresh"
+            f"{directory} contains an unfinished run with key id {ref.id!r}, not {key_id!r}: finish it with its own id "
+            f"(--key-id) if it is yours, or delete {journal.path} to start over"
         )
     return ref
 
 
-def _check_update(found: Unverified, directory: Path, model: str, key_id: str, *, update: bool) -> None:
+def _check_model_and_key(found: Unverified, directory: Path, model: str, key_id: str) -> None:
     claims = found.claims
     if claims.model != model:
-        raise BadInputError(f'{directory} holds model "{claims.model}", not "{model}"')
-    if not update:
-        raise BadInputError(
-            f"{directory} is sealed already (generation {claims.generation}); "
-            "to seal what changed since as the next generation, add --update"
-        )
+        raise BadInputError(f'{directory} contains model "{claims.model}", not "{model}"')
     if key_id and claims.key.id != key_id:
         raise BadInputError(
-            f'{directory} is sealed under key "{claims.key.id}", not "{key_id}", and an update goes on under the key '
-            "that is there; weights rotate --reencrypt gives it another"
+            f'{directory} is sealed with key "{claims.key.id}", not "{key_id}"; --update keeps the key, use '
+            "`weights rotate --reencrypt` to replace it"
         )
 
 
 def _refuse_overlap(one: Path, other: Path) -> None:
     first, second = one.resolve(), other.resolve()
     if first == second or first in second.parents or second in first.parents:
-        raise BadInputError(f"{one} and {other} lie inside one another; use separate directories")
+        raise BadInputError(f"{one} and {other} overlap: use separate directories")
+
+
+__all__ = [
+    "KeyService",
+    "Work",
+    "finish",
+    "open_sealed",
+    "read_key_file",
+    "reencrypt",
+    "rewrap",
+    "seal",
+    "sign",
+    "unseal",
+]

@@ -1,6 +1,6 @@
-"""Which files of a run are already in place, which can be gone on with, and which have to be begun.
+"""Which files of a run are already in place, which can be resumed, and which must be started.
 
-It decides from the authenticated journal and from what the file system says; it never opens a file's content.
+The decision uses the authenticated journal and the status of files. It never opens a file's content.
 """
 
 from __future__ import annotations
@@ -8,60 +8,61 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from webhook.keys.errors import BadInputError
-
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from webhook.keys.sealed.journal import Journal
+    from webhook.keys.sealed.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A file that a run will write: its final name in the output, and what tells that its source is the same."""
+    """A file that a run will write: its name in the output, and the identity of its source."""
 
-    final: Path
-    identity: dict[str, Any]
+    final: str
+    identity: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """``finished`` maps names to the records they finished with; ``resumable`` may be half written by us."""
+class Progressed:
+    """``finished``: names and records of complete files. ``resumable``: files that this run may have begun.
+
+    ``existing``: files with the name of an output that this run did not write.
+    """
 
     finished: dict[str, dict[str, Any]]
     resumable: frozenset[str]
+    existing: frozenset[str]
 
 
-def settle(journal: Journal, planned: dict[str, Planned], *, replace: bool = False) -> Settled:
-    """Compare the plan with the journal, and note in the journal what is new in it.
-
-    Raises:
-        BadInputError: a file of that name is there which this run did not write, and ``replace`` is not set.
-    """
-    finished, resumable, fresh = {}, set(), {}
+def compare(journal: Journal, tree: Tree, planned: dict[str, Planned]) -> Progressed:
+    """Compare the plan with the journal and the output. The journal is unchanged; see `record`."""
+    finished, resumable, existing = {}, set(), set()
     for name, plan in planned.items():
-        if journal.planned.get(name) != plan.identity:
-            if name not in journal.planned and not replace and plan.final.exists():
-                raise BadInputError(
-                    f"{plan.final} exists already and was not written by this run; nothing was changed"
-                )
-            fresh[name] = plan.identity
-        elif (record := journal.done.get(name)) is not None and in_place(plan.final, record):
-            finished[name] = record
+        if name not in journal.planned or journal.planned[name] != plan.identity:
+            if name not in journal.planned and tree.stat(plan.final) is not None:
+                existing.add(name)
+        elif (done := journal.done.get(name)) is not None and in_place(tree, plan.final, done):
+            finished[name] = done
         else:
             resumable.add(name)
-    journal.plan(fresh)
-    return Settled(finished, frozenset(resumable))
+    return Progressed(finished, frozenset(resumable), frozenset(existing))
 
 
-def in_place(final: Path, record: dict[str, Any]) -> bool:
-    """Whether ``final`` is still the file that was put there when ``record`` was made."""
-    try:
-        status = final.stat(follow_symlinks=False)
-    except OSError:
+def record(journal: Journal, planned: dict[str, Planned]) -> None:
+    """Record in the journal what is new in the plan."""
+    fresh = {
+        name: plan.identity for name, plan in planned.items() if journal.planned.get(name) != plan.identity
+    }
+    if fresh:
+        journal.plan(fresh)
+
+
+def in_place(tree: Tree, final: str, done: dict[str, Any]) -> bool:
+    """Whether ``final`` is still the file that was complete when the record ``done`` was made."""
+    status = tree.stat(final)
+    if status is None:
         return False
     return {
         "size": status.st_size,
         "modified": status.st_mtime_ns,
         "inode": status.st_ino,
-    }.items() <= record.items()
+    }.items() <= done.items()

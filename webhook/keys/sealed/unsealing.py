@@ -1,64 +1,53 @@
-"""Unsealing a directory and verifying one, from a manifest whose MAC was checked.
+"""Unsealing a directory, and verifying one, from a manifest whose MAC was verified.
 
-Each file gets its name only when every segment authenticated and the whole is the version in the manifest. With
-``quick`` verification only sizes, headers and tags are read: swaps, cuts and roll-backs show, bad bytes do not.
+Each file gets its name only after every segment was authenticated and the whole is the version in the manifest. With
+``quick``, verification reads only sizes, headers and tags: it detects swaps, truncation and rollback, but not damage.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from webhook.keys.errors import BadInputError, SealedDataError
-from webhook.keys.rawio import read_at, sync_tree
 from webhook.keys.sealed.directory import require_space, unlisted
-from webhook.keys.sealed.files import NullSink, PlainSink, SealedSource
+from webhook.keys.sealed.files import NullSink, PlainSink
 from webhook.keys.sealed.manifest import manifest_key
-from webhook.keys.sealed.paths import partial_path
-from webhook.keys.sealed.resume import Planned, settle
+from webhook.keys.sealed.paths import partial_name, tags_name
+from webhook.keys.sealed.resume import Planned, compare, record
+from webhook.keys.sealed.source import SealedSource
+from webhook.keys.sealed.store import LocalStore
 from webhook.keys.sealed.streaming import HEADER_SIZE, TAG_SIZE, Layout, associated_data, stream_digest
 from webhook.keys.sealed.transfer import Task, transfer
+from webhook.keys.sealed.updating import same_files
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from webhook.keys.sealed.journal import Journal
     from webhook.keys.sealed.manifest import Entry, Manifest
+    from webhook.keys.sealed.opening import Sealed
+    from webhook.keys.sealed.store import Store
     from webhook.keys.sealed.transfer import Progress
-    from webhook.keys.secret import Secret
+    from webhook.keys.sealed.tree import Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A sealed directory with its verified manifest and its data key."""
+def select(manifest: Manifest, patterns: list[str]) -> list[Entry]:
+    """The entries whose path matches one of ``patterns`` (``*`` also matches slashes); all of them without patterns.
 
-    directory: Path
-    manifest: Manifest
-    key: Secret
-
-    def source(self, entry: Entry) -> SealedSource:
-        """One file of it, to be read."""
-        bound_to = associated_data(self.manifest.model, entry.path)
-        return SealedSource(self.directory / entry.file, entry, self.key, bound_to)
-
-    def select(self, patterns: list[str]) -> list[Entry]:
-        """The entries whose path matches one of ``patterns`` (``*`` crosses slashes); all of them without patterns.
-
-        Raises:
-            BadInputError: a pattern matches nothing.
-        """
-        if not patterns:
-            return list(self.manifest.files)
-        for pattern in patterns:
-            if not any(fnmatchcase(entry.path, pattern) for entry in self.manifest.files):
-                raise BadInputError(f"no file of model {self.manifest.model!r} matches {pattern!r}")
-        return [
-            entry
-            for entry in self.manifest.files
-            if any(fnmatchcase(entry.path, pattern) for pattern in patterns)
-        ]
+    Raises:
+        BadInputError: a pattern matches no file.
+    """
+    if not patterns:
+        return list(manifest.files)
+    for pattern in patterns:
+        if not any(fnmatchcase(entry.path, pattern) for entry in manifest.files):
+            raise BadInputError(f"no file of model {manifest.model!r} matches {pattern!r}")
+    return [
+        entry for entry in manifest.files if any(fnmatchcase(entry.path, pattern) for pattern in patterns)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,31 +60,52 @@ class Unsealing:
     mode: int
     replace: bool
 
-    def run(self, entries: list[Entry], jobs: int, progress: Progress) -> None:
-        """Unseal ``entries``.
+    def run(self, entries: list[Entry], jobs: int, progress: Progress, tree: Tree) -> int:
+        """Unseal ``entries``. Returns the number of files written; existing files with the same content are kept.
 
         Raises:
-            BadInputError: files are in the way; nothing was changed.
-            SealedDataError: a file is damaged or another version; the ones finished before stay.
-            StorageError: no space, or the system refused; the same run goes on later.
+            BadInputError: other files are in the way; nothing was changed.
+            SealedDataError: a file is damaged or another version; files that were complete before stay.
+            StorageError: no space, or the system cannot write; the same run resumes later.
         """
+        tree.refuse_ambiguous(entry.path for entry in entries)
         self._resume_or_begin()
-        planned = {entry.path: Planned(self.destination / entry.path, asdict(entry)) for entry in entries}
-        settled = settle(self.journal, planned, replace=self.replace)
-        todo = [entry for entry in entries if entry.path not in settled.finished]
-        for entry in todo:
-            partial = partial_path(self.destination / entry.path)
-            if entry.path not in settled.resumable:
-                partial.unlink(missing_ok=True)
+        planned = {
+            entry.path: Planned(entry.path, [entry.size, entry.file, entry.digest]) for entry in entries
+        }
+        progressed = compare(self.journal, tree, planned)
+        present = self._present(entries, progressed.existing, tree, jobs, progress)
+        record(self.journal, planned)
+        todo = [
+            entry for entry in entries if entry.path not in progressed.finished and entry.path not in present
+        ]
         require_space(
             self.destination,
             sum(entry.size for entry in todo),
-            (partial_path(self.destination / entry.path) for entry in todo),
+            (partial_name(entry.path) for entry in todo if entry.path in progressed.resumable),
         )
         progress.start("unsealing", sum(entry.size for entry in todo), len(todo))
-        transfer((self._task(entry) for entry in todo), jobs, progress)
-        sync_tree(self.destination, {plan.final.parent for plan in planned.values()})
+        transfer(
+            (self._task(entry, tree, entry.path in progressed.resumable) for entry in todo), jobs, progress
+        )
+        tree.sync({entry.path.rpartition("/")[0] for entry in todo})
         self.journal.remove()
+        return len(todo)
+
+    def _present(
+        self, entries: list[Entry], existing: frozenset[str], tree: Tree, jobs: int, progress: Progress
+    ) -> frozenset[str]:
+        """The files that an earlier run completed: their content is the sealed one."""
+        if not existing or self.replace:
+            return frozenset()
+        candidates = [entry for entry in entries if entry.path in existing]
+        same = same_files(self.sealed, self.destination, candidates, tree, jobs, progress)
+        if other := existing - same:
+            raise BadInputError(
+                f"{self.destination}/{min(other)} exists with other content, and this run did not write it: "
+                "nothing was changed; --force replaces it"
+            )
+        return same
 
     def _resume_or_begin(self) -> None:
         manifest = self.sealed.manifest
@@ -104,71 +114,120 @@ class Unsealing:
             return
         if self.journal.peek() is not None and not self.replace:
             raise BadInputError(
-                f"{self.destination} holds an unfinished run with another key; "
-                f"remove {self.journal.path.name} there, or unseal elsewhere"
+                f"{self.destination} contains an unfinished run with another key: "
+                f"remove {self.journal.path.name} there, or choose another destination"
             )
         self.journal.begin(mac_key, {"operation": "unseal", "model": manifest.model})
 
-    def _task(self, entry: Entry) -> Task:
+    def _task(self, entry: Entry, tree: Tree, resume: bool) -> Task:
         def done(record: dict[str, Any]) -> None:
             self.journal.finish(entry.path, record)
 
-        sink = PlainSink(self.destination / entry.path, entry.size, self.mode)
-        return Task(entry.path, self.sealed.source(entry), sink, done)
+        sink = PlainSink(tree, entry.path, entry.size, self.mode, resume=resume)
+        return Task(entry.path, self.sealed.source(entry, pinned=False), sink, done)
 
 
 def verify(sealed: Sealed, jobs: int, progress: Progress, *, quick: bool = False) -> list[str]:
-    """Every fault of a sealed directory, one sentence each, in the order of the manifest; empty when it is sound.
+    """Every fault of a sealed directory, one sentence each, in the order of the manifest; empty if there is none.
 
     Raises:
-        StorageError: the system refused to read.
+        StorageError: the system cannot read.
     """
     faults: dict[str, str] = {}
     files = sealed.manifest.files
     progress.start("verifying", sum(entry.size for entry in files), len(files))
-    for entry in files:
-        try:
-            if quick:
-                check_tags(sealed.directory / entry.file, entry)
-                progress.advance(entry.size)
-            else:
-                transfer([Task(entry.path, sealed.source(entry), NullSink(), _ignore)], jobs, progress)
-        except SealedDataError as error:
+
+    def report(entry: Entry) -> Callable[[SealedDataError], None]:
+        def fault(error: SealedDataError) -> None:
             faults[entry.path] = str(error)
-    extra = [
-        f"{sealed.directory / name} is not in the manifest: it was added, or left by an earlier generation"
-        for name in unlisted(sealed.directory, sealed.manifest)
-    ]
-    return [*faults.values(), *extra]
+
+        return fault
+
+    if quick:
+        for entry in files:
+            try:
+                check_tags(sealed.store, entry)
+            except SealedDataError as error:
+                faults[entry.path] = str(error)
+            progress.advance(entry.size)
+    else:
+        tasks = (
+            Task(entry.path, _CompleteSource(sealed, entry), NullSink(), _ignore, damaged=report(entry))
+            for entry in files
+        )
+        transfer(tasks, jobs, progress)
+    for entry in files:
+        if entry.path not in faults and entry.tags:
+            try:
+                check_tag_list(sealed.store, entry)
+            except SealedDataError as error:
+                faults[entry.path] = str(error)
+    extra = []
+    if isinstance(sealed.store, LocalStore):
+        directory = sealed.store.directory
+        extra = [
+            f"{directory}/{name} is not in the manifest: it was added, or an earlier generation left it"
+            for name in unlisted(directory, files)
+        ]
+    return [*(faults[entry.path] for entry in files if entry.path in faults), *extra]
 
 
-def check_tags(path: Path, entry: Entry) -> None:
-    """Compare a sealed file's size, header and tags with its entry, without any key.
+class _CompleteSource(SealedSource):
+    """A sealed file of which every byte is checked, also those that a reader does not need."""
+
+    def __init__(self, sealed: Sealed, entry: Entry) -> None:
+        bound_to = associated_data(sealed.manifest.model, entry.path)
+        super().__init__(sealed.store, entry, sealed.key, bound_to, pinned=False)
+
+    def check(self) -> None:
+        """Check the tags and the stored header."""
+        super().check()
+        self.check_header()
+
+
+def check_tags(store: Store, entry: Entry) -> None:
+    """Compare a sealed file's size, header and tags with its entry, without a key.
 
     Raises:
-        SealedDataError: it is missing, cut, too long, or another file or version.
+        SealedDataError: it is missing, truncated, too long, or another file or version.
     """
     layout = Layout(entry.size)
-    tags = memoryview(bytearray(TAG_SIZE * layout.count))
+    tags = memoryview(bytearray(HEADER_SIZE + TAG_SIZE * layout.count))
+    blob = store.open(entry.file)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
-        raise SealedDataError(f"{path} is missing") from None
-    try:
-        if (size := os.fstat(fd).st_size) != layout.sealed_size:
-            raise SealedDataError(f"{path} has {size} bytes where the manifest asks for {layout.sealed_size}")
+        if blob.size != layout.sealed_size:
+            raise SealedDataError(
+                f"{store.where(entry.file)} has {blob.size} bytes, but the manifest requires {layout.sealed_size}"
+            )
+        blob.read_at(tags[:HEADER_SIZE], 0)
         for index in range(layout.count):
             span = layout.span(index)
-            end = span.sealed_offset + span.sealed_size
-            read_at(fd, tags[index * TAG_SIZE : (index + 1) * TAG_SIZE], end - TAG_SIZE)
-        digest = stream_digest(os.pread(fd, HEADER_SIZE, 0), bytes(tags))
+            begin = HEADER_SIZE + index * TAG_SIZE
+            blob.read_at(tags[begin : begin + TAG_SIZE], span.sealed_offset + span.sealed_size - TAG_SIZE)
     finally:
-        os.close(fd)
-    if digest != entry.digest:
+        blob.close()
+    if stream_digest(bytes(tags[:HEADER_SIZE]), bytes(tags[HEADER_SIZE:])) != entry.digest:
         raise SealedDataError(
-            f"{path} is not the file in the manifest: it was damaged, swapped or rolled back"
+            f"{store.where(entry.file)} is not the file in the manifest: it was damaged, swapped or rolled back"
+        )
+
+
+def check_tag_list(store: Store, entry: Entry) -> None:
+    """Compare a sealed file's tag list with its entry.
+
+    Raises:
+        SealedDataError: it is missing, or not the list in the manifest.
+    """
+    name = tags_name(entry.file)
+    size = HEADER_SIZE + TAG_SIZE * Layout(entry.size).count
+    content = store.read(name, size)
+    if content is None:
+        raise SealedDataError(f"{store.where(name)} is missing: readers of this file will be slow")
+    if len(content) != size or stream_digest(content[:HEADER_SIZE], content[HEADER_SIZE:]) != entry.digest:
+        raise SealedDataError(
+            f"{store.where(name)} is not the tag list in the manifest: it was damaged or swapped"
         )
 
 
 def _ignore(_record: dict[str, Any]) -> None:
-    """A check leaves nothing to note."""
+    """A verification has no record."""

@@ -1,32 +1,34 @@
-"""Which files of a sealed directory still hold what a plain directory holds, found by opening and comparing them.
+"""Comparison of plain files with sealed ones, by decrypting and comparing every byte.
 
-A sealed file that turns out damaged counts as changed, so that sealing an update also mends it.
+A sealed file that is damaged differs, so an update also repairs it.
 """
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from webhook.keys.errors import SealedDataError
-from webhook.keys.sealed.files import SealedSource
-from webhook.keys.sealed.streaming import associated_data
+from webhook.keys.errors import BadInputError, SealedDataError
+from webhook.keys.sealed.files import Identity, PlainSource
 from webhook.keys.sealed.transfer import Task, transfer
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
-    from webhook.keys.sealed.files import Scratch
-    from webhook.keys.sealed.manifest import Entry, Manifest
+    from webhook.keys.sealed.manifest import Entry
+    from webhook.keys.sealed.opening import Sealed
     from webhook.keys.sealed.sealing import Item
+    from webhook.keys.sealed.source import Scratch, SealedSource
     from webhook.keys.sealed.streaming import Span
     from webhook.keys.sealed.transfer import Progress
-    from webhook.keys.secret import Secret
+    from webhook.keys.sealed.tree import Tree
 
 
 @dataclass(slots=True)
 class MatchSink:
-    """Takes segments and compares them with a sealed file's; never fails because of what the sealed file holds."""
+    """Accepts segments and compares them with a sealed file's. A damaged sealed file differs, and does not fail."""
 
     sealed: SealedSource
     same: bool = True
@@ -39,7 +41,7 @@ class MatchSink:
             self.same = False
 
     def write(self, span: Span, plain: memoryview, scratch: Scratch) -> None:
-        """Compare one segment; after the first difference nothing more is read."""
+        """Compare one segment; after the first difference, no further segment is read."""
         if not self.same:
             return
         mine, scratch.plain, scratch.spare = scratch.plain, scratch.spare, scratch.plain
@@ -51,7 +53,7 @@ class MatchSink:
             scratch.plain, scratch.spare = mine, scratch.plain
 
     def commit(self) -> dict[str, Any]:
-        """Compare the whole with its digest."""
+        """Compare the whole file with its digest."""
         if self.same:
             try:
                 self.sealed.check()
@@ -59,34 +61,60 @@ class MatchSink:
                 self.same = False
         return {"same": self.same}
 
-    def close(self, *, discard: bool) -> None:  # noqa: ARG002 - nothing is ever written
+    def close(self, *, discard: bool) -> None:  # noqa: ARG002 - nothing is written
         """Close the sealed file."""
         self.sealed.close()
 
 
-def unchanged(
-    directory: Path, manifest: Manifest, key: Secret, items: list[Item], jobs: int, progress: Progress
-) -> dict[str, Entry]:
-    """The entries of ``manifest`` whose sealed files hold exactly what ``items`` hold now, by path.
+def unchanged(sealed: Sealed, items: list[Item], jobs: int, progress: Progress) -> dict[str, Entry]:
+    """The entries whose sealed files contain exactly the content of ``items``, by path.
 
     Raises:
         KeysError: a plain file changed while it was read.
-        StorageError: the system refused to read.
+        StorageError: the system cannot read.
     """
-    entries = {entry.path: entry for entry in manifest.files}
-    same: dict[str, Entry] = {}
+    entries = {entry.path: entry for entry in sealed.manifest.files}
+    pairs = [
+        (entries[item.path], str(item.origin), Identity(*item.identity))
+        for item in items
+        if item.path in entries and entries[item.path].size == item.size
+    ]
+    same = _matches(sealed, pairs, jobs, progress)
+    return {path: entries[path] for path in same}
 
-    def task(item: Item) -> Task:
-        entry = entries[item.path]
-        sealed = SealedSource(directory / entry.file, entry, key, associated_data(manifest.model, entry.path))
 
+def same_files(
+    sealed: Sealed, destination: Path, entries: Iterable[Entry], tree: Tree, jobs: int, progress: Progress
+) -> frozenset[str]:
+    """The paths of ``entries`` whose plain file below ``destination`` has exactly the sealed content.
+
+    Raises:
+        StorageError: the system cannot read.
+    """
+    pairs = []
+    for entry in entries:
+        status = tree.stat(entry.path)
+        if status is not None and stat.S_ISREG(status.st_mode) and status.st_size == entry.size:
+            pairs.append((entry, f"{destination}/{entry.path}", Identity.of(status)))
+    try:
+        return frozenset(_matches(sealed, pairs, jobs, progress))
+    except BadInputError:  # a file changed while it was read
+        return frozenset()
+
+
+def _matches(
+    sealed: Sealed, pairs: list[tuple[Entry, str, Identity]], jobs: int, progress: Progress
+) -> set[str]:
+    same: set[str] = set()
+
+    def task(entry: Entry, path: str, identity: Identity) -> Task:
         def done(record: dict[str, Any]) -> None:
             if record["same"]:
-                same[item.path] = entry
+                same.add(entry.path)
 
-        return Task(item.path, item.source(), MatchSink(sealed), done)
+        sink = MatchSink(sealed.source(entry, pinned=False))
+        return Task(entry.path, PlainSource(Path(path), identity), sink, done)
 
-    alike = [item for item in items if item.path in entries and entries[item.path].size == item.size]
-    progress.start("comparing", sum(item.size for item in alike), len(alike))
-    transfer((task(item) for item in alike), jobs, progress)
+    progress.start("comparing", sum(entry.size for entry, _, _ in pairs), len(pairs))
+    transfer((task(*pair) for pair in pairs), jobs, progress)
     return same

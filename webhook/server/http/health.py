@@ -1,6 +1,6 @@
-"""Whether this process may be asked: alive, and ready, with the reason in one line where it is not.
+"""Health and readiness of a process, with the reason on one line if it is not ready.
 
-Readiness really looks: a snapshot that is there and young enough, and a certificate that a caller would accept now.
+Readiness is checked each time: there is a snapshot that is recent enough, and a certificate that clients accept now.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
 
 
 class Health:
-    """The checks of one process; each says what is wrong, or None."""
+    """The checks of one process; each returns what is wrong, or None."""
 
     def __init__(self) -> None:
         self._checks: list[Check] = []
         self.stopping = False
 
     def add(self, check: Check) -> None:
-        """Ask this, too, before saying ready."""
+        """Require this check, too."""
         self._checks.append(check)
 
     def trouble(self) -> str | None:
-        """Why the process is not ready, on one line, or None."""
+        """Return why the process is not ready, on one line, or None."""
         if self.stopping:
             return "stopping"
-        found = [trouble for check in self._checks if (trouble := check()) is not None]
-        return "; ".join(" ".join(trouble.split()) for trouble in found) or None
+        reasons = [reason for check in self._checks if (reason := check()) is not None]
+        return "; ".join(" ".join(reason.split()) for reason in reasons) or None
 
 
-def snapshot_check(source: SnapshotProvider) -> Check:
-    """Not ready until there is a snapshot to judge by, nor while it is too old."""
+def snapshot_check(provider: SnapshotProvider) -> Check:
+    """Return a check that fails until there is a snapshot, and while it is too old."""
 
     def check() -> str | None:
         try:
-            source.snapshot()
+            provider.snapshot()
         except NotReadyError as error:
             return str(error)
         return None

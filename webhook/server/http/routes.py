@@ -1,56 +1,71 @@
-"""What is served where: /mutate and /validate for the API server, the rest for those who watch."""
+"""The paths: /mutate and /validate for the API server, the others for probes and Prometheus."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from webhook.core.kube.review import MAX_REVIEW_BYTES, BadReviewError
+from webhook.server.admission import allowance
 from webhook.server.http.server import HttpError, Route, json_body, require_json, text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import Protocol
 
+    from webhook.server.http.callers import Caller, Callers
+    from webhook.server.http.connections import Connections
     from webhook.server.http.health import Health
     from webhook.server.http.server import Call
 
-    class Exposition(Protocol):
-        """What is shown at /metrics."""
-
-        def render(self, accept: str) -> tuple[bytes, str]:
-            """The text of all metrics, and its content type, for an ``Accept`` header."""
+    Render = Callable[[str], Awaitable[tuple[bytes, str]]]
 
     class Answer(Protocol):
-        """How `AdmissionService` answers a review."""
+        """Answers reviews: in this process, or through the dispatcher in a worker."""
 
         def __call__(
-            self, body: bytes, patience: float, *, trusted_caller: bool, parent: str
+            self, phase: str, body: bytes, seconds: float, *, caller: Caller, parent: str
         ) -> Awaitable[bytes]:
-            """The bytes that answer, within ``patience`` seconds. ``parent`` is the trace they belong to, or empty."""
+            """Return the response within ``seconds``. ``parent`` is the traceparent header, or empty."""
 
 
-# As long as an API server waits where a webhook configuration does not say (admissionregistration.k8s.io/v1).
-DEFAULT_PATIENCE = 10.0
+# The API server's default for a webhook configuration without a timeout (admissionregistration.k8s.io/v1).
+DEFAULT_TIMEOUT = 10.0
 _GET = frozenset({"GET", "HEAD"})
 _POST = frozenset({"POST"})
-_SECONDS = re.compile(r"([0-9]{1,4})s")
+
+
+class UnauthenticatedError(Exception):
+    """The caller's token was not accepted."""
 
 
 def review_routes(
-    mutate: Answer, validate: Answer, is_trusted: Callable[[web.BaseRequest], bool], *, traced: bool = False
+    answer: Answer, callers: Callers, connections: Connections, limit: float, *, traced: bool = False
 ) -> dict[str, Route]:
-    """The routes for the API server. ``traced``: pass on which trace a review belongs to."""
-    return {
-        path: Route(_POST, _review(answer, is_trusted, traced=traced), MAX_REVIEW_BYTES)
-        for path, answer in (("/validate", validate), ("/mutate", mutate))
-    }
+    """Return the routes for the API server; each review is answered within ``limit`` seconds."""
+
+    def review(phase: str) -> Callable[[Call], Awaitable[web.Response]]:
+        async def handle(call: Call) -> web.Response:
+            request = call.request
+            require_json(request)
+            caller = callers.check(request, listed=connections.is_listed(request.remote or ""))
+            parent = request.headers.get("traceparent", "") if traced else ""
+            seconds = allowance(_timeout(call.target.query), limit)
+            try:
+                return json_body(await answer(phase, call.body, seconds, caller=caller, parent=parent))
+            except BadReviewError as error:
+                raise HttpError(400, " ".join(str(error).split())) from None
+            except UnauthenticatedError:
+                raise HttpError(403, "only the API server may send reviews") from None
+
+        return handle
+
+    return {f"/{phase}": Route(_POST, review(phase), MAX_REVIEW_BYTES) for phase in ("validate", "mutate")}
 
 
-def watch_routes(health: Health, metrics: Exposition) -> dict[str, Route]:
-    """The routes for probes and Prometheus."""
+def watch_routes(health: Health, render: Render) -> dict[str, Route]:
+    """Return the routes for probes and Prometheus."""
 
     async def healthz(call: Call) -> web.Response:
         del call
@@ -62,59 +77,15 @@ def watch_routes(health: Health, metrics: Exposition) -> dict[str, Route]:
         return text(200, "ready") if trouble is None else text(503, f"not ready: {trouble}")
 
     async def scrape(call: Call) -> web.Response:
-        body, content_type = metrics.render(call.request.headers.get("Accept", ""))
+        body, content_type = await render(call.request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     return {"/healthz": Route(_GET, healthz), "/readyz": Route(_GET, readyz), "/metrics": Route(_GET, scrape)}
 
 
-def caller_check(client_ca: str, client_names: list[str]) -> Callable[[web.BaseRequest], bool]:
-    """Whether a request comes from the API server: by a certificate of ``client_ca`` that carries one of the names.
-
-    The handshake has verified the certificate already; without names any certificate of that authority will do.
-    """
-    names = frozenset(client_names)
-
-    def is_trusted(request: web.BaseRequest) -> bool:
-        transport = request.transport
-        certificate = transport.get_extra_info("peercert") if client_ca and transport is not None else None
-        if not certificate:
-            return False
-        return not names or not names.isdisjoint(_names(certificate))
-
-    return is_trusted
-
-
-def _review(
-    answer: Answer, is_trusted: Callable[[web.BaseRequest], bool], *, traced: bool
-) -> Callable[[Call], Awaitable[web.Response]]:
-    async def handle(call: Call) -> web.Response:
-        request = call.request
-        require_json(request)
-        parent = request.headers.get("traceparent", "") if traced else ""
-        patience = _patience(call.target.query)
-        try:
-            return json_body(
-                await answer(call.body, patience, trusted_caller=is_trusted(request), parent=parent)
-            )
-        except BadReviewError as error:
-            raise HttpError(400, " ".join(str(error).split())) from None
-
-    return handle
-
-
-def _patience(query: Mapping[str, str]) -> float:
-    """The seconds the API server waits, as it says in the query (k8s.io/client-go rest.Request.Timeout)."""
-    match = _SECONDS.fullmatch(query.get("timeout", ""))
-    return float(match[1]) if match else DEFAULT_PATIENCE
-
-
-def _names(certificate: Mapping[str, object]) -> set[str]:
-    """The common names and DNS names of a certificate as the ssl module gives it."""
-    names: set[str] = set()
-    subject = certificate.get("subject", ())
-    alternatives = certificate.get("subjectAltName", ())
-    for part in subject if isinstance(subject, tuple) else ():
-        names.update(value for kind, value in part if kind == "commonName")
-    names.update(value for kind, value in alternatives if kind == "DNS")  # type: ignore[attr-defined]
-    return names
+def _timeout(query: Mapping[str, str]) -> float:
+    """Return the seconds that the API server waits, from the query (k8s.io/client-go rest.Request.Timeout)."""
+    seconds = query.get("timeout", "").removesuffix("s")
+    return (
+        float(seconds) if seconds.isascii() and seconds.isdecimal() and len(seconds) <= 4 else DEFAULT_TIMEOUT
+    )

@@ -1,7 +1,8 @@
 """HTTP as every Weightlock server speaks it: a table of paths, bounded bodies, and one clear line for each error.
 
-It is built on aiohttp's low-level server: the table needs no router, no middleware and no application, which are a good
-part of the cost of a small answer. No handler's fault reaches a client as anything but a line of text.
+It uses aiohttp's low-level server: the table needs no router, no middleware and no application, which are a large part
+of the cost of a small response (docs/decisions/0015-own-accept-loop.md). A handler's fault reaches a client as one
+line of text only.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from webhook.server.http.connections import Connections
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+
+    from webhook.server.http.connections import Connection
 
     Handler = Callable[["Call"], Awaitable[web.Response]]
 
@@ -25,7 +30,7 @@ _BODY_SECONDS = 5.0
 _MAX_BUFFERED = 64 * 1024 * 1024
 _MAX_TARGETS = 1024
 _JSON = "application/json"
-# Not aiohttp's own, which tells versions to whoever asks.
+# aiohttp's own name would disclose versions.
 _NAME = "weightlock"
 _JSON_HEADERS = {"Content-Type": _JSON, "Server": _NAME}
 
@@ -33,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class HttpError(Exception):
-    """An answer other than 200: a status and one line for whoever asked."""
+    """A response other than 200: a status and one line for the client."""
 
     def __init__(self, status: int, line: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(line)
@@ -44,7 +49,7 @@ class HttpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What answers a path. ``max_body`` bounds what is read of a request, in bytes."""
+    """The handler of a path. ``max_body`` bounds the body of a request, in bytes."""
 
     methods: frozenset[str]
     handle: Handler
@@ -53,7 +58,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A request target seen before: its route (None: no such path), and its query as the first value of each name."""
+    """A parsed request target: its route (None: no such path), and the first value of each query parameter."""
 
     path: str
     route: Route | None
@@ -62,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request as a handler sees it."""
+    """One request for a handler."""
 
     request: web.BaseRequest
     target: Target
@@ -78,20 +83,25 @@ class Router:
         self._targets: dict[str, Target] = {}
         self._buffered = 0
         self.closing = False
-        # Connections that have brought no request yet.
-        self.fresh: set[object] = set()
-        # When the last request came, by the monotonic clock.
-        self.asked = 0.0
+        self.connections = Connections()
+        # When the last request arrived, by the monotonic clock.
+        self.last_request = 0.0
+
+    def add(self, routes: Mapping[str, Route]) -> None:
+        """Add routes."""
+        self._routes.update(routes)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request."""
-        self.fresh.discard(request.protocol)
-        self.asked = monotonic()
+        """Respond to one request."""
+        protocol = request.protocol
+        if isinstance(protocol, Protocol):
+            protocol.has_request()
+        self.last_request = monotonic()
         try:
             response = await self._answer(request)
         except HttpError as error:
             response = text(error.status, error.line, error.headers)
-        except Exception:  # a handler's fault is ours to log and not the caller's to read
+        except Exception:  # a handler's fault is logged and not shown to the client
             log.exception("internal error", extra={"fields": {"path": request.path[:200]}})
             self._internal_error()
             response = text(500, "internal error")
@@ -104,7 +114,7 @@ class Router:
         target = self._targets.get(raw) or self._target(raw)
         route = target.route
         if route is None:
-            raise HttpError(404, f"there is nothing at this path; there is {', '.join(self._routes)}")
+            raise HttpError(404, f"unknown path; the paths are {', '.join(self._routes)}")
         if request.method not in route.methods:
             allowed = ", ".join(sorted(route.methods))
             raise HttpError(405, f"use {allowed} at {target.path}", {"Allow": allowed})
@@ -116,13 +126,13 @@ class Router:
         values = parse_qs(query[:1024], max_num_fields=16) if query.count("&") < 16 else {}
         target = Target(path, self._routes.get(path), {name: items[0] for name, items in values.items()})
         if len(self._targets) >= _MAX_TARGETS:
-            # The caller chooses the target; a memo that only grows would be theirs to fill.
+            # Clients choose the target, and could fill a cache that only grows.
             self._targets.clear()
         self._targets[raw] = target
         return target
 
     async def _read(self, request: web.BaseRequest, limit: int) -> bytes:
-        """The body. Raises `HttpError` 413 where it is too large, 408 too slow, 503 where too many are coming in."""
+        """Return the body. Raises `HttpError` 413 if it is too large, 408 if too slow, 503 if too many arrive."""
         content = request.content
         if content.is_eof():
             whole = content.read_nowait()
@@ -134,7 +144,7 @@ class Router:
             raise _too_large(limit)
         if headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            # What counts as sent would make aiohttp believe that the answer has begun.
+            # Otherwise aiohttp would assume that the response has begun.
             request.writer.output_size = 0
         body = bytearray()
         try:
@@ -156,14 +166,11 @@ class Router:
 
 
 class Protocol(web.RequestHandler):
-    """aiohttp's connection, with one line of text for bytes that are no HTTP request.
+    """aiohttp's connection, with one line of text for bytes that are not an HTTP request, and limits of its own."""
 
-    ``fresh`` holds it until its first request comes.
-    """
+    __slots__ = ("_connection", "_connections")
 
-    __slots__ = ("_fresh",)
-
-    def __init__(self, server: Server, fresh: set[object]) -> None:
+    def __init__(self, server: Server, connection: Connection) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -172,16 +179,29 @@ class Protocol(web.RequestHandler):
             lingering_time=1.0,
             auto_decompress=False,
         )
-        self._fresh = fresh
+        self._connections = server.router.connections
+        self._connection = connection
+        connection.close = self.force_close
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note it."""
-        self._fresh.add(self)
-        super().connection_made(transport)
+    def has_request(self) -> None:
+        """Note that a whole header has arrived."""
+        if self._connection.silent_since is not None:
+            self._connections.has_request(self._connection)
+
+    def authenticated(self) -> None:
+        """Note that the caller of this connection is known."""
+        self._connections.authenticated(self._connection)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and start the time for a header of which only a part has arrived."""
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            self._connections.awaits(self._connection)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget it."""
-        self._fresh.discard(self)
+        """Forget the connection."""
+        self._connections.release(self._connection)
         super().connection_lost(exc)
 
     def handle_error(
@@ -191,9 +211,9 @@ class Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer and close. What was sent is not repeated: it may be anything."""
+        """Respond and close. The bytes that were sent are not repeated."""
         del request, exc, message
-        response = text(status, "this is no valid HTTP request" if status < 500 else "internal error")
+        response = text(status, "not a valid HTTP request" if status < 500 else "internal error")
         response.force_close()
         return response
 
@@ -205,23 +225,23 @@ class Server(web.Server):
         super().__init__(router)
         self.router = router
 
-    def __call__(self) -> web.RequestHandler:
-        """A new connection."""
-        return Protocol(self, self.router.fresh)
+    def protocol(self, connection: Connection) -> Protocol:
+        """Return the protocol of a new connection."""
+        return Protocol(self, connection)
 
 
 def text(status: int, line: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A response of one line."""
+    """Return a response of one line."""
     return web.Response(status=status, text=f"{line}\n", headers={**(headers or {}), "Server": _NAME})
 
 
 def json_body(body: bytes) -> web.Response:
-    """A response of JSON that is already bytes."""
+    """Return a response of JSON that is already bytes."""
     return web.Response(body=body, headers=_JSON_HEADERS)
 
 
 def require_json(request: web.BaseRequest) -> None:
-    """Raises `HttpError` 415 unless the request says that its body is plain JSON."""
+    """Raise `HttpError` 415 unless the request declares its body as plain JSON."""
     headers = request.headers
     content_type = headers.get("Content-Type", "")
     if content_type != _JSON and content_type.partition(";")[0].strip().lower() != _JSON:

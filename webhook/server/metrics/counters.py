@@ -1,8 +1,8 @@
-"""Counters and histograms that cost a dictionary look-up on the way of a request and are worked out at the scrape.
+"""Counters and histograms that cost one dictionary lookup per request and are computed at the scrape.
 
-prometheus-client's own counters take a lock and walk the buckets at every observation, which for twenty policies is
-as dear as judging the request. Everything here belongs to the event loop's thread and needs no lock. Labels are
-bounded: whatever comes after the first ``limit`` combinations is counted under ``other``.
+prometheus-client's own counters take a lock and walk the buckets at every observation, which for twenty policies costs
+as much as evaluating the request. The classes here belong to the event loop's thread and need no lock. Labels are
+bounded: combinations after the first ``limit`` are counted under ``other``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 OTHER = "other"
 
 
-class CounterTally:
+class Counter:
     """A counter with labels; ``name`` is without ``_total``, as in the exposition format's family name.
 
-    ``known`` are label values that are shown from the beginning, at 0: what first appears at 1 shows no increase.
+    ``initial`` are label values that are exposed at 0 from the start: a series that first appears at 1 has no increase.
     """
 
     __slots__ = ("_counts", "_documentation", "_labels", "_limit", "name")
@@ -37,16 +37,16 @@ class CounterTally:
         labels: Sequence[str],
         *,
         limit: int,
-        known: Iterable[tuple[str, ...]] = (),
+        initial: Iterable[tuple[str, ...]] = (),
     ) -> None:
         self.name = name
         self._documentation = documentation
         self._labels = tuple(labels)
         self._limit = limit
-        self._counts: dict[tuple[str, ...], float] = dict.fromkeys(known, 0)
+        self._counts: dict[tuple[str, ...], float] = dict.fromkeys(initial, 0)
 
     def add(self, labels: tuple[str, ...] = ()) -> None:
-        """Count once more."""
+        """Add one."""
         counts = self._counts
         if labels in counts:
             counts[labels] += 1
@@ -56,21 +56,21 @@ class CounterTally:
         counts[labels] = counts.get(labels, 0) + 1
 
     def rows(self) -> Rows:
-        """What was counted, by labels."""
+        """Return the counts by labels."""
         return {labels: [count] for labels, count in self._counts.items()}
 
     def collect(self, rows: Rows | None = None) -> Iterator[Metric]:
-        """The family, for a scrape; of these rows where any are given."""
+        """Yield the family for a scrape, of these rows if any are given."""
         family = CounterMetricFamily(self.name, self._documentation, labels=self._labels)
         for labels, (count,) in (self.rows() if rows is None else rows).items():
             family.add_metric(labels, count)
         yield family
 
 
-class HistogramTally:
-    """A histogram. ``bounds`` are the buckets' upper ends in seconds, rising, without +Inf.
+class Histogram:
+    """A histogram. ``bounds`` are the buckets' upper bounds in seconds, ascending, without +Inf.
 
-    ``known`` are the label values there can be; whoever chooses them is not the requester.
+    ``series`` are all label values; requesters do not choose them.
     """
 
     __slots__ = ("_bounds", "_documentation", "_labels", "_series", "name")
@@ -81,37 +81,37 @@ class HistogramTally:
         documentation: str,
         bounds: Sequence[float],
         labels: Sequence[str] = (),
-        known: Iterable[tuple[str, ...]] = ((),),
+        series: Iterable[tuple[str, ...]] = ((),),
     ) -> None:
         self.name = name
         self._documentation = documentation
         self._bounds = tuple(bounds)
         self._labels = tuple(labels)
-        self._series = {labels: _empty(self._bounds) for labels in known}
+        self._series = {labels: _empty(self._bounds) for labels in series}
 
     def observe(self, value: float, labels: tuple[str, ...] = ()) -> None:
-        """Note one value. Raises `KeyError` where the labels are not known."""
+        """Add one value. Raises `KeyError` for labels that were not declared."""
         series = self._series[labels]
         series[bisect_left(self._bounds, value)] += 1
         series[-1] += value
 
     def rows(self) -> Rows:
-        """What was noted, by labels: a count for each bucket and above, and the sum."""
+        """Return by labels a count for each bucket and above, and the sum."""
         return self._series
 
     def collect(self, rows: Rows | None = None) -> Iterator[Metric]:
-        """The family, for a scrape; of these rows where any are given."""
+        """Yield the family for a scrape, of these rows if any are given."""
         family = HistogramMetricFamily(self.name, self._documentation, labels=self._labels)
         for labels, series in (self._series if rows is None else rows).items():
             family.add_metric(labels, _buckets(self._bounds, series), series[-1])
         yield family
 
 
-class OutcomeTally:
-    """What things came to and how long they took: a counter by (thing, result), and a histogram by thing.
+class OutcomeCounter:
+    """Results and durations: a counter by (name, result) and a histogram by name.
 
-    ``label`` is what a thing is called. Both families come from the same numbers, so one look-up notes them both;
-    an outcome that nobody timed counts in the first alone.
+    ``label`` is the label of the name. Both families come from the same numbers, so one lookup records both. A result
+    without a duration counts in the first family only.
     """
 
     __slots__ = ("_bounds", "_counter", "_histogram", "_label", "_limit", "_series", "_untimed", "name")
@@ -135,63 +135,63 @@ class OutcomeTally:
         self._untimed: dict[tuple[str, str], int] = {}
 
     def add(self, outcomes: Iterable[tuple[str, str, float | None]]) -> None:
-        """Note outcomes: (thing, result, seconds or None) each."""
-        known, untimed, bounds = self._series, self._untimed, self._bounds
-        for thing, result, seconds in outcomes:
-            key = thing, result
-            if key not in known:
-                key = self._new(thing, result)
+        """Add results: (name, result, seconds or None) each."""
+        all_series, untimed, bounds = self._series, self._untimed, self._bounds
+        for name, result, seconds in outcomes:
+            key = name, result
+            if key not in all_series:
+                key = self._new(name, result)
             if seconds is None:
                 untimed[key] += 1
                 continue
-            series = known[key]
+            series = all_series[key]
             series[bisect_left(bounds, seconds)] += 1
             series[-1] += seconds
 
     def rows(self) -> Rows:
-        """What was noted, by (thing, result): a histogram's numbers, and how many were not timed."""
+        """Return by (name, result) a histogram's numbers, and the number of results without a duration."""
         return {key: [*series, self._untimed[key]] for key, series in self._series.items()}
 
     def collect(self, rows: Rows | None = None) -> Iterator[Metric]:
-        """Both families, for a scrape; of these rows where any are given."""
+        """Yield both families for a scrape, of these rows if any are given."""
         counter = CounterMetricFamily(*self._counter, labels=(self._label, "result"))
         histogram = HistogramMetricFamily(*self._histogram, labels=(self._label,))
         merged: Rows = {}
-        for (thing, result), numbers in (self.rows() if rows is None else rows).items():
-            counter.add_metric((thing, result), sum(numbers[:-2]) + numbers[-1])
-            merged = merge((merged, {(thing,): numbers[:-1]}))
+        for (name, result), numbers in (self.rows() if rows is None else rows).items():
+            counter.add_metric((name, result), sum(numbers[:-2]) + numbers[-1])
+            merged = merge((merged, {(name,): numbers[:-1]}))
         for labels, series in merged.items():
             histogram.add_metric(labels, _buckets(self._bounds, series), series[-1])
         yield counter
         yield histogram
 
-    def _new(self, thing: str, result: str) -> tuple[str, str]:
+    def _new(self, name: str, result: str) -> tuple[str, str]:
         if len(self._series) >= self._limit:
-            thing = OTHER
-        self._series.setdefault((thing, result), _empty(self._bounds))
-        self._untimed.setdefault((thing, result), 0)
-        return thing, result
+            name = OTHER
+        self._series.setdefault((name, result), _empty(self._bounds))
+        self._untimed.setdefault((name, result), 0)
+        return name, result
 
 
 def merge(many: Iterable[Rows]) -> Rows:
-    """The sums of rows with the same labels."""
+    """Return the sums of rows with the same labels."""
     merged: Rows = {}
     for rows in many:
         for labels, numbers in rows.items():
-            known = merged.get(labels)
-            merged[labels] = [a + b for a, b in zip(known, numbers, strict=True)] if known else numbers
+            so_far = merged.get(labels)
+            merged[labels] = [a + b for a, b in zip(so_far, numbers, strict=True)] if so_far else numbers
     return merged
 
 
 def _empty(bounds: Sequence[float]) -> list[float]:
-    """A cell for each bucket, one for what is above them all, and the sum in the last."""
+    """Return a cell for each bucket, one for values above all of them, and the sum in the last."""
     return [0.0] * (len(bounds) + 2)
 
 
 def _buckets(bounds: Sequence[float], series: Sequence[float]) -> list[tuple[str, float]]:
-    """The buckets as Prometheus counts them: each holds all that is not above its end."""
-    total, found = 0.0, []
-    for end, count in zip([*(repr(bound) for bound in bounds), "+Inf"], series, strict=False):
+    """Return the buckets as Prometheus counts them: each contains all values up to its bound."""
+    total, buckets = 0.0, []
+    for bound, count in zip([*(repr(bound) for bound in bounds), "+Inf"], series, strict=False):
         total += count
-        found.append((end, total))
-    return found
+        buckets.append((bound, total))
+    return buckets

@@ -1,6 +1,6 @@
-"""What the gauges of a server read: at the scrape, and from what the process holds anyway.
+"""The gauges of a server, read at the scrape from state that the process has anyway.
 
-Nothing here asks a cluster or changes anything.
+Nothing here queries a cluster or changes anything.
 """
 
 from __future__ import annotations
@@ -12,42 +12,44 @@ if TYPE_CHECKING:
     from webhook.api.config import Config
     from webhook.core.admission.provider import SnapshotProvider
     from webhook.core.admission.snapshot import Snapshot
-    from webhook.server.admission_queue import Gate
-    from webhook.server.metrics.metrics import Metrics
-    from webhook.server.tls.certificates import CertificateKeeper
+    from webhook.server.admission_queue import AdmissionQueue
+    from webhook.server.metrics.registry import Registry
+    from webhook.server.tls.certificates import CertificateManager
 
-ENDING_SOON = timedelta(hours=1)
+EXPIRING_SOON = timedelta(hours=1)
 
 
-def of_webhook(
-    metrics: Metrics, config: Config, source: SnapshotProvider, certificate: CertificateKeeper, gate: Gate
+def add_admission(
+    metrics: Registry, config: Config, provider: SnapshotProvider, queue: AdmissionQueue
 ) -> None:
-    """Tell a webhook's metrics where its gauges are read."""
-    of_server(metrics, config, source, certificate)
+    """Add the gauges of the process that evaluates reviews."""
+    add_snapshot(metrics, config, provider)
     metrics.gauge("weightlock_admission_timeout_seconds", lambda: config.review_timeout_seconds)
-    metrics.gauge("weightlock_admission_waiting_reviews", lambda: gate.waiting)
-    metrics.gauge("weightlock_admission_asking_reviews", lambda: gate.asking_now)
-    metrics.gauges("access", lambda: of_access(source.snapshot(), datetime.now(UTC)))
+    metrics.gauge("weightlock_admission_queued_reviews", lambda: queue.waiting)
+    metrics.gauge("weightlock_admission_pending_lookups", lambda: queue.lookups)
+    metrics.group(lambda: of_access(provider.snapshot(), datetime.now(UTC)))
 
 
-def of_server(
-    metrics: Metrics, config: Config, source: SnapshotProvider, certificate: CertificateKeeper
-) -> None:
-    """Tell the metrics of whatever serves TLS and judges by snapshots where its gauges are read."""
-    metrics.gauge("weightlock_snapshot_age_seconds", source.age)
-    metrics.gauge("weightlock_certificate_expiry_timestamp_seconds", certificate.expiry)
-    metrics.gauge("weightlock_certificate_usable", certificate.usable)
+def add_snapshot(metrics: Registry, config: Config, provider: SnapshotProvider) -> None:
+    """Add the gauges of a process that decides by snapshots."""
+    metrics.gauge("weightlock_snapshot_age_seconds", provider.age)
     if not config.embedded:
         bound = config.cluster.max_snapshot_age_seconds
         metrics.gauge("weightlock_snapshot_max_age_seconds", lambda: bound)
 
 
+def add_certificate(metrics: Registry, certificate: CertificateManager) -> None:
+    """Add the gauges of a process that serves TLS."""
+    metrics.gauge("weightlock_certificate_expiry_timestamp_seconds", certificate.expiry)
+    metrics.gauge("weightlock_certificate_usable", certificate.usable)
+
+
 def of_access(snapshot: Snapshot, now: datetime) -> dict[str, float | None]:
-    """What a snapshot knows of access at ``now`` (aware UTC), by the names of the gauges that show it."""
+    """Return the state of access at ``now`` (aware UTC), by metric name."""
     active = snapshot.access.active(now)
     return {
         "weightlock_grants_active": len(active),
-        "weightlock_grants_ending_soon": sum(grant.expires - now <= ENDING_SOON for grant in active),
+        "weightlock_grants_expiring_soon": sum(grant.expires - now <= EXPIRING_SOON for grant in active),
         "weightlock_break_glass_grants_active": sum(grant.break_glass for grant in active),
         "weightlock_access_objects_ignored": len(snapshot.access.problems),
         "weightlock_snapshot_problems": len(snapshot.problems),

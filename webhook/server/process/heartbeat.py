@@ -1,12 +1,15 @@
-"""What a child process does for its parent while it works: it says that its event loop turns and that it has grown too
-large, and leaves its counts to whoever comes after it.
+"""What a child process does for its parent while it works.
+
+It reports that its event loop runs, requests a successor when it has grown too large, and saves its counts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,38 +18,57 @@ from webhook.server.process.supervisor import BEAT_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from webhook.server.process.supervisor import Lifeline
+    from webhook.server.process.supervisor import SupervisorPipe
 
-# In beats; a replacement that does not become ready is asked for again after as many.
-_WEIGH_EVERY = 60
+# In beats; a successor that does not become ready is requested again after as many.
+_CHECK_EVERY = 20
 SAVE_SECONDS = 1.0
+# Without a limit of its own, a worker is replaced at twice its size when it became ready, and so much more.
+_GROWTH_MIB = 128
 
 log = logging.getLogger(__name__)
 
 
-async def keep_beating(lifeline: Lifeline, most_mib: int) -> None:
-    """Beat until cancelled; ask to be replaced while the process holds more than ``most_mib`` (0: any amount)."""
+async def beat(pipe: SupervisorPipe, limit_mib: Callable[[], float]) -> None:
+    """Report until cancelled; request a successor while the process holds more than ``limit_mib`` (0: any amount)."""
     count = 0
     while True:
-        lifeline.beat()
-        if most_mib and count % _WEIGH_EVERY == 0 and memory_mib() > most_mib:
-            log.warning("too large", extra={"fields": {"mib": round(memory_mib()), "most": most_mib}})
-            lifeline.ask_to_be_replaced()
+        pipe.beat()
+        limit = limit_mib() if count % _CHECK_EVERY == 0 else 0
+        if limit and memory_mib() > limit:
+            release_memory()
+            if memory_mib() > limit:
+                fields = {"mib": round(memory_mib()), "limit": round(limit)}
+                log.warning("the worker is too large", extra={"fields": fields})
+                pipe.request_replacement()
         count += 1
         await asyncio.sleep(BEAT_SECONDS)
 
 
-async def keep_saving(save: Callable[[], None]) -> None:
-    """Save what was counted, again and again until cancelled: a worker that is killed loses no more than a moment."""
+async def save_counters(save: Callable[[], None]) -> None:
+    """Save again and again until cancelled: a worker that is killed loses the counts of one second at most."""
     while True:
         await asyncio.sleep(SAVE_SECONDS)
         save()
 
 
+def default_limit(ready_mib: float) -> float:
+    """Return the limit of a worker that held ``ready_mib`` when it became ready."""
+    return 2 * ready_mib + _GROWTH_MIB
+
+
 def memory_mib() -> float:
-    """The resident memory of this process, or 0 where the system does not say (Linux: /proc/self/statm)."""
+    """Return the resident memory of this process, or 0 if the system does not report it (Linux: /proc/self/statm)."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def release_memory() -> None:
+    """Return free memory of the C library to the system (glibc keeps what large bodies used)."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

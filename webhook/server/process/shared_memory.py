@@ -1,8 +1,9 @@
-"""Counts that outlive the process that counted: memory which a parent shares with its children, a slot for each.
+"""Counters that outlive the process that counted: memory that a parent shares with its children, a slot for each.
 
-A child adds to what the child before it left in the slot, and shows what stands in the others besides. So a counter
-never goes back because a worker was replaced, nor jumps while two of them answer. What is lost with a worker that is
-killed is what it had not yet written. Only the owner of a slot writes it; nothing here blocks.
+A child adds to what the child before it left in the slot, and exposes the other slots, too. A counter therefore never
+goes back because a worker was replaced, nor jumps while two of them answer. A child that is killed loses only the
+counts since its last save. Each slot also holds the number of the review that its child evaluates. Only the owner
+of a slot writes it, and nothing here blocks.
 """
 
 from __future__ import annotations
@@ -11,22 +12,34 @@ import mmap
 import struct
 import zlib
 
-# At most two children live at a time; a third slot is free whenever one is started.
-SLOTS = 4
+# At most two workers and two frontends live at a time.
+SLOTS = 5
 _HALF_BYTES = 4 * 1024 * 1024
 _HEAD = struct.Struct("<II")
+_MARK = struct.Struct("<Q")
+_SLOT_BYTES = 1 + _MARK.size + 2 * _HALF_BYTES
 _TRIES = 8
 
 
 class Slot:
-    """One child's part of the memory: two halves in turn, so that whoever reads finds a whole one."""
+    """One child's part of the memory: two halves that are written in turn, so that a reader finds a complete one."""
 
     def __init__(self, memory: mmap.mmap, index: int) -> None:
         self._memory = memory
-        self._begin = index * (1 + 2 * _HALF_BYTES)
+        self.index = index
+        self._begin = index * _SLOT_BYTES
+
+    def mark(self, number: int) -> None:
+        """Note which review is evaluated now."""
+        _MARK.pack_into(self._memory, self._begin + 1, number)
+
+    def marked(self) -> int:
+        """Return the number of the review that was evaluated last."""
+        (number,) = _MARK.unpack_from(self._memory, self._begin + 1)
+        return int(number)
 
     def write(self, content: bytes) -> bool:
-        """Replace what stands here; False where it is too large, and then nothing changed."""
+        """Replace the content; return False if it is too large, and then nothing changed."""
         if len(content) > _HALF_BYTES - _HEAD.size:
             return False
         half = 1 - self._memory[self._begin]
@@ -37,7 +50,7 @@ class Slot:
         return True
 
     def read(self) -> bytes:
-        """What was last written whole; empty where nothing was."""
+        """Return the last complete content, or nothing."""
         for _ in range(_TRIES):
             place = self._place(self._memory[self._begin])
             length, checksum = _HEAD.unpack(self._memory[place : place + _HEAD.size])
@@ -49,12 +62,12 @@ class Slot:
         return b""
 
     def _place(self, half: int) -> int:
-        return self._begin + 1 + half * _HALF_BYTES
+        return self._begin + 1 + _MARK.size + half * _HALF_BYTES
 
 
-class Ledger:
-    """The memory, made by the parent before it has children. What nobody wrote takes no room."""
+class SharedCounters:
+    """The memory, made by the parent before it has children. Pages that no child writes take no room."""
 
     def __init__(self) -> None:
-        memory = mmap.mmap(-1, SLOTS * (1 + 2 * _HALF_BYTES))
+        memory = mmap.mmap(-1, SLOTS * _SLOT_BYTES)
         self.slots = tuple(Slot(memory, index) for index in range(SLOTS))

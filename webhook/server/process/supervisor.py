@@ -1,13 +1,14 @@
-"""Runs the work in a child process, and another one in its place when it hangs, dies or has grown too large.
+"""Runs the frontend and the workers in child processes, and replaces those that hang, crash or grow too large.
 
-The CEL engine is native code that judges what strangers write: an expression that never ends holds the whole process,
-and a fault in it takes the process along. Both then cost a moment, not the container. The parent judges nothing and
-imports next to nothing: all that is large is loaded in the child, so its memory is needed once. What the first child
-listens on it hands to the parent, so connections wait for the next child instead of being refused.
+The CEL engine is native code that evaluates requesters' objects: an expression that never ends holds the whole process,
+and a fault in it ends the process. The frontend holds the connections and evaluates nothing, so both cost time and no
+request. The parent loads everything once and then only waits: its children share its memory, and a new one is there
+within milliseconds. The parent holds the listening sockets, so connections wait for the next frontend.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import select
@@ -18,169 +19,239 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 
-from webhook.server.process.shared_memory import SLOTS, Ledger
+from webhook.server.process.shared_memory import SLOTS, SharedCounters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from webhook.server.process.shared_memory import Slot
+
+    Role = Literal["frontend", "worker"]
 
 BEAT_SECONDS = 0.5
 START_SECONDS = 120.0
+# A worker that reports nothing for so long gets a successor, which takes over its reviews.
+SUSPECT_SECONDS = 1.5
 _LAST_SECONDS = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONG_LIFE = 0.05, 5.0, 60.0
 _BEAT, _READY, _REPLACE = b".", b"+", b"r"
-# Comes with descriptors, and last of what is read with them: how long a child may hang.
-_KEEP = struct.Struct("<d")
-_MOST_SOCKETS = 8
+# To a child: a channel to another child, its slot and the number of restarts so far; or: finish.
+_CHANNEL: Final = struct.Struct("<cBI")
+_FINISH: Final = _CHANNEL.pack(b"f", 0, 0)
 _BAD_INPUT = 2
-_ENDS = (signal.SIGTERM, signal.SIGINT)
-_PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = logging.getLogger(__name__)
 
 
-class Lifeline:
-    """What a child holds of its parent. ``restarts`` is how many children before it ended as they should not.
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A channel to another child. ``slot`` is that child's, ``restarts`` the number of restarts so far."""
 
-    ``slot`` is its own part of the memory that outlives it, ``other_slots`` are those of its like, ``sockets`` what the
-    children before it listened on.
-    """
+    end: socket.socket
+    slot: int
+    restarts: int
 
-    def __init__(
-        self,
-        parent: socket.socket,
-        restarts: int,
-        ledger: Ledger,
-        slot: int,
-        sockets: Sequence[socket.socket] = (),
-    ) -> None:
+
+class SupervisorPipe:
+    """A child's connection to its parent. ``slots`` is memory that outlives children, ``slot`` is this child's part."""
+
+    def __init__(self, parent: socket.socket, counters: SharedCounters, slot: int) -> None:
         self._parent = parent
-        self.restarts = restarts
-        self.slot = ledger.slots[slot]
-        self.other_slots = tuple(other for other in ledger.slots if other is not self.slot)
-        self.sockets = tuple(sockets)
+        self.slots: Sequence[Slot] = counters.slots
+        self.slot = counters.slots[slot]
 
-    def keep(self, sockets: Sequence[socket.socket], hang_seconds: float) -> None:
-        """Have the parent hold what is listened on, for children to come, and end this one should it hang so long."""
-        try:
-            socket.send_fds(self._parent, [_KEEP.pack(hang_seconds)], [each.fileno() for each in sockets])
-        except OSError:
-            os._exit(1)
+    def fileno(self) -> int:
+        """Return the descriptor to wait on before `peers`."""
+        return self._parent.fileno()
+
+    def peers(self) -> Iterator[Peer | None]:
+        """Yield the channels that the parent has sent, and None if this child is to finish.
+
+        Raises `EOFError` when the parent is gone.
+        """
+        while True:
+            try:
+                message, descriptors, _, _ = socket.recv_fds(self._parent, _CHANNEL.size, 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                raise EOFError from None
+            if not message:
+                raise EOFError
+            if not descriptors:
+                yield None
+                continue
+            _, slot, restarts = _CHANNEL.unpack(message)
+            yield Peer(socket.socket(fileno=descriptors[0]), slot, restarts)
 
     def beat(self) -> None:
-        """Say that the event loop turns. Call it every `BEAT_SECONDS`."""
-        self._say(_BEAT)
+        """Report that the event loop runs. Call it every `BEAT_SECONDS`."""
+        self._send(_BEAT)
 
     def ready(self) -> None:
-        """Say that requests are answered now, so that a child which was to be replaced may go."""
-        self._say(_READY)
+        """Report that this child is ready, so that the one before it can finish."""
+        self._send(_READY)
 
-    def ask_to_be_replaced(self) -> None:
-        """Ask for another child; this one is told to stop (SIGUSR1) once that is ready."""
-        self._say(_REPLACE)
+    def request_replacement(self) -> None:
+        """Request a successor; this child finishes once the successor is ready."""
+        self._send(_REPLACE)
 
-    def _say(self, what: bytes) -> None:
-        try:
-            self._parent.send(what)
-        except BlockingIOError:
-            # The parent has not listened for a while; there is enough for it to hear.
-            return
-        except OSError:
-            # Nobody is left to answer to. Linux ends the child by a signal; elsewhere it must see for itself.
-            os._exit(1)
+    def _send(self, message: bytes) -> None:
+        # A parent that does not read has enough to read; one that is gone is noticed by `peers`.
+        with suppress(OSError):
+            self._parent.send(message)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Child:
+    role: Role
     pid: int
-    line: socket.socket
+    pipe: socket.socket
     slot: int
     born: float
     last: float
     ready: bool = False
     leaving: bool = False
-    leave_by: float = 0.0
+    leave_by: float = float("inf")
+
+
+@dataclass(slots=True)
+class _Schedule:
+    """When the next child of a role may start: later after each crash."""
+
+    pause: float = _FIRST_PAUSE
+    start_at: float = 0.0
 
 
 class Supervisor:
-    """One parent. ``work`` runs in each child and returns its exit code; it loads by itself whatever it needs.
+    """One parent. ``frontend`` and ``worker`` run in the children and return the exit code.
 
-    A child that was ready once and then does not beat for as long as it said is ended.
+    ``sockets`` are those that the frontend listens on. A child that was ready and then does not report for
+    ``hang_seconds`` is killed.
     """
 
-    def __init__(self, work: Callable[[Lifeline], int]) -> None:
-        self._work = work
-        self._sockets: list[socket.socket] = []
-        self._hang_seconds = START_SECONDS
+    def __init__(
+        self,
+        frontend: Callable[[SupervisorPipe], int],
+        worker: Callable[[SupervisorPipe], int],
+        sockets: Sequence[socket.socket],
+        hang_seconds: float,
+    ) -> None:
+        self._work: dict[Role, Callable[[SupervisorPipe], int]] = {"frontend": frontend, "worker": worker}
+        self._sockets = list(sockets)
+        self._hang_seconds = hang_seconds
         self._children: dict[int, _Child] = {}
-        self._ledger = Ledger()
-        self._told: signal.Signals | None = None
+        self._counters = SharedCounters()
+        self._schedules: dict[Role, _Schedule] = {"worker": _Schedule(), "frontend": _Schedule()}
+        self._signal: signal.Signals | None = None
         self._restarts = 0
-        self._pause = _FIRST_PAUSE
-        self._start_at = 0.0
 
     def run(self) -> int:
-        """Keep a child until SIGTERM or SIGINT, or until one ends because its input is bad; the exit code."""
+        """Run until SIGTERM or SIGINT, or until a child ends because its input is bad; return the exit code."""
         wake, waker = os.pipe()
         os.set_blocking(waker, False)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        for number in _ENDS:
-            signal.signal(number, self._tell)
-        while self._children or self._told is None:
-            if not self._children and time.monotonic() >= self._start_at:
-                self._start()
+        for number in _SIGNALS:
+            signal.signal(number, self._stop)
+        # What is loaded stays, and pages that the collector does not write to stay shared.
+        gc.collect()
+        gc.freeze()
+        while self._children or self._signal is None:
+            self._start_missing()
             readable, _, _ = select.select([wake, *self._children], [], [], BEAT_SECONDS)
             for pipe in readable:
                 if pipe == wake:
                     os.read(wake, 4096)
-                elif (code := self._listen(self._children[pipe])) is not None:
+                elif pipe in self._children and (code := self._read(self._children[pipe])) is not None:
+                    self._kill_all()
                     return code
-            self._end_the_hung()
+            self._replace_hung()
+            if self._signal is not None and not self._of("frontend"):
+                self._finish_workers()
         return 0
 
-    def _tell(self, number: int, frame: object) -> None:
-        del frame
-        if self._told is not None:
-            return
-        self._told = signal.Signals(number)
-        # The child still accepts while it drains; after that there must be nobody left to connect to.
-        self._let_go()
-        for child in self._children.values():
-            self._dismiss(child, self._told, float("inf"))
+    def _of(self, role: Role) -> list[_Child]:
+        return [child for child in self._children.values() if child.role == role]
 
-    def _start(self) -> None:
+    def _stop(self, number: int, frame: object) -> None:
+        del frame
+        if self._signal is not None:
+            return
+        self._signal = signal.Signals(number)
+        # The frontend still accepts connections while it drains; afterwards no process must hold the sockets.
+        self._close_sockets()
+        for child in self._of("frontend"):
+            child.leaving = True
+            self._send_signal(child, signal.SIGTERM)
+
+    def _finish_workers(self) -> None:
+        for child in self._of("worker"):
+            if not child.leaving or child.leave_by == float("inf"):
+                child.leaving, child.leave_by = True, time.monotonic() + _LAST_SECONDS
+                with suppress(OSError):
+                    child.pipe.send(_FINISH)
+
+    def _start_missing(self) -> None:
+        if self._signal is not None:
+            return
+        for role, schedule in self._schedules.items():
+            staying = [child for child in self._of(role) if not child.leaving]
+            if not staying and time.monotonic() >= schedule.start_at:
+                self._start(role)
+
+    def _start(self, role: Role) -> None:
         ours, theirs = socket.socketpair()
         slot = min(set(range(SLOTS)) - {child.slot for child in self._children.values()})
         sys.stdout.flush()
         sys.stderr.flush()
-        # A signal between here and there would be handled by the wrong process, or told to no child.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
-        if self._told is None:
+        # A signal between here and there would be handled by the wrong process, or reach no child.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        if self._signal is None:
             pid = os.fork()
             if pid == 0:
                 ours.close()
-                self._be_a_child(theirs, slot)
+                self._run_child(role, theirs, slot)
             ours.setblocking(False)
             now = time.monotonic()
-            self._children[ours.fileno()] = _Child(pid, ours, slot, now, now)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+            child = _Child(role, pid, ours, slot, now, now)
+            for other in self._of("worker" if role == "frontend" else "frontend"):
+                self._connect(child, other)
+            self._children[ours.fileno()] = child
+        else:
+            ours.close()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         theirs.close()
 
-    def _be_a_child(self, parent: socket.socket, slot: int) -> None:
+    def _connect(self, one: _Child, other: _Child) -> None:
+        """Give a frontend and a worker a channel to each other."""
+        ends = socket.socketpair()
+        for child, peer, end in ((one, other, ends[0]), (other, one, ends[1])):
+            message = _CHANNEL.pack(b"c", peer.slot, self._restarts)
+            with suppress(OSError):
+                socket.send_fds(child.pipe, [message], [end.fileno()])
+            end.close()
+
+    def _run_child(self, role: Role, parent: socket.socket, slot: int) -> None:
         """Does not return."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in _ENDS:
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+            for number in _SIGNALS:
+                # The frontend sets its own; workers finish when the frontend is done with them.
+                signal.signal(number, signal.SIG_DFL if role == "frontend" else signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             for other in self._children.values():
-                other.line.close()
-            _die_with_the_parent()
+                other.pipe.close()
+            if role == "worker":
+                self._close_sockets()
             parent.setblocking(False)
-            code = self._work(Lifeline(parent, self._restarts, self._ledger, slot, self._sockets))
-        except BaseException:  # what is not caught here would go on as a second parent
+            _set_name(f"wl-{role}")
+            code = self._work[role](SupervisorPipe(parent, self._counters, slot))
+        except BaseException:  # an exception that is not caught here would run on as a second parent
             log.exception("internal error")
         finally:
             with suppress(OSError, ValueError):
@@ -188,84 +259,88 @@ class Supervisor:
                 sys.stderr.flush()
             os._exit(code)
 
-    def _listen(self, child: _Child) -> int | None:
-        """Hear what a child says; the exit code of everything where its end is the end of all."""
+    def _read(self, child: _Child) -> int | None:
+        """Read what a child reports; return an exit code if everything is to end with it."""
         try:
-            said, descriptors, _, _ = socket.recv_fds(child.line, 65536, _MOST_SOCKETS)
+            messages = child.pipe.recv(65536)
         except BlockingIOError:
             return None
         except ConnectionError:
-            said, descriptors = b"", []
-        if not said:
-            return self._ended(child)
+            messages = b""
+        if not messages:
+            return self._reap(child)
         child.last = time.monotonic()
-        if descriptors:
-            self._keep(descriptors, said[-_KEEP.size :])
-            said = said[: -_KEEP.size]
-        if _READY in said and not child.ready:
+        if _READY in messages and not child.ready:
             child.ready = True
-            for other in self._children.values():
-                if other.pid != child.pid and not other.leaving:
-                    self._dismiss(other, signal.SIGUSR1, time.monotonic() + _LAST_SECONDS)
-        if _REPLACE in said and len(self._children) == 1 and self._told is None:
+            for other in self._of(child.role):
+                if other is not child and not other.leaving:
+                    other.leaving, other.leave_by = True, time.monotonic() + _LAST_SECONDS
+        if _REPLACE in messages and self._may_replace(child):
             log.info("replacing the worker", extra={"fields": {"pid": child.pid}})
-            self._start()
+            self._start(child.role)
         return None
 
-    def _keep(self, descriptors: Sequence[int], seconds: bytes) -> None:
-        self._let_go()
-        self._sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        for listening in self._sockets:
-            listening.setblocking(False)
-        (self._hang_seconds,) = _KEEP.unpack(seconds)
-        if self._told is not None:
-            self._let_go()
+    def _may_replace(self, child: _Child) -> bool:
+        """Whether a child may get a successor: if none is on its way."""
+        return self._signal is None and not child.leaving and len(self._of(child.role)) == 1
 
-    def _let_go(self) -> None:
+    def _reap(self, child: _Child) -> int | None:
+        del self._children[child.pipe.fileno()]
+        child.pipe.close()
+        _, status = os.waitpid(child.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if child.leaving or (self._signal is not None and code == 0):
+            return None
+        if code == _BAD_INPUT:
+            return code
+        if self._signal is None:
+            self._restarts += 1
+        schedule, now = self._schedules[child.role], time.monotonic()
+        # The first crash after a long life costs no pause.
+        lived = child.ready and now - child.born > _LONG_LIFE
+        schedule.start_at = now + (0.0 if lived else schedule.pause)
+        schedule.pause = _FIRST_PAUSE if lived else min(schedule.pause * 2, _LONGEST_PAUSE)
+        fields = {"role": child.role, "pid": child.pid, "exitCode": code, "restarts": self._restarts}
+        log.error("a process ended; starting another", extra={"fields": fields})
+        return None
+
+    def _replace_hung(self) -> None:
+        now = time.monotonic()
+        for child in tuple(self._children.values()):
+            silence = now - child.last
+            limit = self._hang_seconds if child.ready else START_SECONDS
+            if silence > limit or now > child.leave_by:
+                fields = {"role": child.role, "pid": child.pid, "seconds": round(silence)}
+                log.error("killing a process that hangs", extra={"fields": fields})
+                child.last, child.leave_by = now, float("inf")
+                self._send_signal(child, signal.SIGKILL)
+            elif (
+                child.ready
+                and silence > SUSPECT_SECONDS
+                and child.role == "worker"
+                and self._may_replace(child)
+            ):
+                about = {"pid": child.pid, "seconds": round(silence)}
+                log.warning("a worker does not respond; starting another", extra={"fields": about})
+                self._start("worker")
+
+    def _close_sockets(self) -> None:
         for listening in self._sockets:
             listening.close()
         self._sockets = []
 
-    def _ended(self, child: _Child) -> int | None:
-        del self._children[child.line.fileno()]
-        child.line.close()
-        _, status = os.waitpid(child.pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        if child.leaving:
-            return None
-        if code == _BAD_INPUT:
-            return code
-        self._restarts += 1
-        now = time.monotonic()
-        self._pause = _FIRST_PAUSE if now - child.born > _LONG_LIFE else min(self._pause * 2, _LONGEST_PAUSE)
-        self._start_at = now + self._pause
-        fields = {"pid": child.pid, "exitCode": code, "restarts": self._restarts}
-        log.error("the worker ended; starting another", extra={"fields": fields})
-        return None
-
-    def _end_the_hung(self) -> None:
-        now = time.monotonic()
+    def _kill_all(self) -> None:
         for child in self._children.values():
-            since = now - child.last
-            limit = self._hang_seconds if child.ready else START_SECONDS
-            if since > limit or (child.leaving and now > child.leave_by):
-                log.error(
-                    "ending a worker that hangs",
-                    extra={"fields": {"pid": child.pid, "seconds": round(since)}},
-                )
-                child.last = now
-                with suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGKILL)
+            self._send_signal(child, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
 
-    def _dismiss(self, child: _Child, number: signal.Signals, leave_by: float) -> None:
-        child.leaving, child.leave_by = True, leave_by
+    @staticmethod
+    def _send_signal(child: _Child, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             os.kill(child.pid, number)
 
 
-def _die_with_the_parent() -> None:
-    """A child whose parent was killed must not serve on: nobody would watch it, or know that it is there."""
-    if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 - the parent has no use for it
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _set_name(name: str) -> None:
+    """Name the process in ``ps`` and ``top``; Linux only."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name, encoding="ascii")

@@ -1,7 +1,7 @@
-"""The serving certificate: read, checked, and read again when its files change; the process need not restart for it.
+"""The serving certificate: read, checked, and read again when its files change, without a restart.
 
-A pair that cannot be used never replaces one that can. What is wrong is one line, and as long as it is, the server says
-that it is not ready, for whoever relies on the new pair may already refuse the old one.
+An unusable pair never replaces a usable one. A fault is one line, and while there is one the server reports that it is
+not ready: clients that rely on the new pair may already reject the old one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
 
 
 class CertificateError(ValueError):
-    """A pair that cannot be served; the message is one line for whoever installed it."""
+    """A pair that cannot be served; the message is one line for the admin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +43,23 @@ class ServingCertificate:
     fingerprint: str
 
     def fault(self, now: datetime, names: Iterable[str]) -> str | None:
-        """Why this certificate must not be served at ``now`` (aware UTC) for these names, or None."""
+        """Return why this certificate must not be served at ``now`` (aware UTC) for these names, or None."""
         if now < self.not_before:
             return f"the serving certificate is not valid before {_stamp(self.not_before)}"
         if now >= self.not_after:
             return f"the serving certificate expired at {_stamp(self.not_after)}"
-        lacking = [name for name in names if not self._carries(name)]
-        if lacking:
-            return f"the serving certificate does not carry the name {', '.join(lacking)}"
+        missing = [name for name in names if not self._covers(name)]
+        if missing:
+            return f"the serving certificate does not cover the name {', '.join(missing)}"
         return None
 
-    def _carries(self, name: str) -> bool:
+    def _covers(self, name: str) -> bool:
         lowered = name.lower()
         return lowered in self.names or f"*.{lowered.partition('.')[2]}" in self.names
 
 
 def fingerprint(tls: Tls) -> str:
-    """What the files hold now, as a digest; it changes when any of them does. Raises `CertificateError`."""
+    """Return a digest of the files' content. Raises `CertificateError`."""
     digest = hashlib.sha256()
     for name in (tls.certificate, tls.key, tls.client_ca):
         content = _read(name) if name else b""
@@ -68,7 +68,7 @@ def fingerprint(tls: Tls) -> str:
 
 
 def load(tls: Tls) -> ServingCertificate:
-    """Read the pair and make a TLS context of it. Raises `CertificateError`."""
+    """Read the pair into a TLS context. Raises `CertificateError`."""
     before = fingerprint(tls)
     certificate = _certificate(tls.certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -81,7 +81,7 @@ def load(tls: Tls) -> ServingCertificate:
     except (ssl.SSLError, OSError, ValueError) as error:
         raise CertificateError(_why(tls, error)) from None
     if tls.client_ca:
-        _believe(context, tls.client_ca)
+        _trust(context, tls.client_ca)
     if fingerprint(tls) != before:
         raise CertificateError("the certificate's files changed while they were read")
     return ServingCertificate(
@@ -93,78 +93,75 @@ def load(tls: Tls) -> ServingCertificate:
     )
 
 
-class CertificateKeeper:
-    """Holds the certificate in use and looks at its files when told to."""
+class CertificateManager:
+    """Holds the certificate in use, and reads its files again on request."""
 
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
         self._tried = ""
-        self._suspicion = ""
+        self._first_fault = ""
         self.current: ServingCertificate | None = None
-        self.said: str | None = None
-        self.trouble: str | None = "the serving certificate was not read yet"
+        self.last_logged: str | None = None
+        self.trouble: str | None = "the serving certificate has not been read yet"
 
     def refresh(self) -> bool:
-        """Read the files if they changed; True where there is a new certificate to serve.
+        """Read the files if they changed; return whether there is a new certificate to serve.
 
-        What is wrong is ``trouble`` at once where nothing is served yet, and else when it is wrong twice in a row.
+        A fault becomes ``trouble`` at once if nothing is served yet, otherwise when it is there twice in a row.
         """
         try:
-            found = fingerprint(self._tls)
-            if found == self._tried:
+            if fingerprint(self._tls) == self._tried:
                 return False
             fresh = load(self._tls)
-            self._refuse_worse(fresh)
+            self._reject_worse(fresh)
         except CertificateError as error:
-            # Two files are seldom written at one instant: only what is still wrong at the next look is trouble.
-            if self.current is None or self._suspicion:
+            # Two files are rarely written at one instant: only a fault that is still there at the next check counts.
+            if self.current is None or self._first_fault:
                 self.trouble = str(error)
-            self._suspicion, self._tried = str(error), ""
+            self._first_fault, self._tried = str(error), ""
             return False
-        self.trouble, self._suspicion, self._tried = None, "", fresh.fingerprint
+        self.trouble, self._first_fault, self._tried = None, "", fresh.fingerprint
         changed = self.current is None or self.current.fingerprint != fresh.fingerprint
         self.current = fresh
         return changed
 
     def fault(self) -> str | None:
-        """Why the server is not ready as far as its certificate goes, or None."""
+        """Return why the certificate makes the server not ready, or None."""
         if self.trouble is not None or self.current is None:
             return self.trouble
         return self.current.fault(datetime.now(UTC), self._tls.server_names)
 
     def usable(self) -> float:
-        """1.0 where the certificate may be used now, else 0.0."""
+        """Return 1.0 if the certificate is usable now, else 0.0."""
         return float(self.fault() is None)
 
-    def news(self) -> str | None:
-        """The fault there is now, if it was not told before; that there is none is told by None, and forgotten."""
+    def changed_fault(self) -> str | None:
+        """Return the current fault if it is another one than at the last call."""
         fault = self.fault()
-        if fault == self.said:
+        if fault == self.last_logged:
             return None
-        self.said = fault
+        self.last_logged = fault
         return fault
 
-    def _refuse_worse(self, fresh: ServingCertificate) -> None:
-        """Raises `CertificateError` for a pair that cannot be used now, while there is one that can."""
+    def _reject_worse(self, fresh: ServingCertificate) -> None:
+        """Raise `CertificateError` for a pair that is unusable now, if the current one is usable."""
         now, names = datetime.now(UTC), self._tls.server_names
         fault = fresh.fault(now, names)
         if fault is not None and self.current is not None and self.current.fault(now, names) is None:
-            raise CertificateError(f"new files are not taken: {fault}")
+            raise CertificateError(f"the new files are not used: {fault}")
 
     def expiry(self) -> float | None:
-        """When the certificate in use ends, in Unix time."""
+        """Return when the certificate in use expires, in Unix time."""
         return self.current.not_after.timestamp() if self.current else None
 
 
-def _believe(context: ssl.SSLContext, client_ca: str) -> None:
-    """Ask callers for a certificate of this authority; those without one are served, and not believed."""
+def _trust(context: ssl.SSLContext, client_ca: str) -> None:
+    """Request a client certificate of this CA; clients without one can connect."""
     context.verify_mode = ssl.CERT_OPTIONAL
     try:
         context.load_verify_locations(cafile=client_ca)
     except (ssl.SSLError, OSError) as error:
-        raise CertificateError(
-            f"{client_ca}: no certificate authority in PEM form ({_reason(error)})"
-        ) from None
+        raise CertificateError(f"{client_ca}: not a CA certificate in PEM form ({_reason(error)})") from None
 
 
 def _certificate(name: str) -> x509.Certificate:
@@ -173,13 +170,13 @@ def _certificate(name: str) -> x509.Certificate:
     except ValueError as error:
         if isinstance(error, CertificateError):
             raise
-        raise CertificateError(f"{name}: no certificate in PEM form") from None
+        raise CertificateError(f"{name}: not a certificate in PEM form") from None
     try:
         usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return certificate
     except ValueError:
-        raise CertificateError(f"{name}: the certificate's extensions cannot be read") from None
+        raise CertificateError(f"{name}: cannot read the certificate's extensions") from None
     if ExtendedKeyUsageOID.SERVER_AUTH not in usages:
         raise CertificateError(f"{name}: the certificate is not for servers")
     return certificate
@@ -202,7 +199,7 @@ def _why(tls: Tls, error: Exception) -> str:
     reason = _reason(error)
     if "KEY_VALUES_MISMATCH" in reason:
         return f"the key {tls.key} does not belong to the certificate {tls.certificate}"
-    return f"{tls.certificate} and {tls.key} are no usable pair in PEM form ({reason})"
+    return f"{tls.certificate} and {tls.key} are not a usable pair in PEM form ({reason})"
 
 
 def _reason(error: Exception) -> str:
@@ -210,7 +207,7 @@ def _reason(error: Exception) -> str:
 
 
 def _no_password() -> str:
-    """OpenSSL would ask at the terminal; a key that needs a password is an error here."""
+    """Reject a key that needs a password: OpenSSL would prompt at the terminal."""
     raise ValueError("the key is encrypted")
 
 

@@ -1,4 +1,4 @@
-"""Keeps a listener on the certificate that its files hold, whoever renews them."""
+"""Keeps a listener on the certificate that its files contain, whoever renews them."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from webhook.server.http.listener import Listener
-    from webhook.server.tls.certificates import CertificateKeeper
+    from webhook.server.tls.certificates import CertificateManager
 
 POLL_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
 
-def look(keeper: CertificateKeeper, listener: Listener, internal_error: Callable[[], None]) -> None:
-    """Look at the files once: serve what is new, and say once what is wrong with them."""
-    was_faulty = keeper.said is not None
-    fresh = keeper.refresh()
-    fault = keeper.news()
+def check(manager: CertificateManager, listener: Listener, internal_error: Callable[[], None]) -> None:
+    """Check the files once: serve a new certificate, and log each fault once."""
+    was_faulty = manager.last_logged is not None
+    is_new = manager.refresh()
+    fault = manager.changed_fault()
     if fault is not None:
-        log.error("the certificate cannot be used", extra={"fields": {"why": fault}})
+        log.error("the certificate is unusable", extra={"fields": {"reason": fault}})
         internal_error()
-    if fresh and keeper.current is not None:
-        listener.serve(keeper.current.context)
-        log.info("serving a new certificate", extra={"fields": {"notAfter": keeper.current.not_after}})
-    elif was_faulty and keeper.said is None:
-        log.info("the certificate can be used again")
+    if is_new and manager.current is not None:
+        listener.serve(manager.current.context)
+        log.info("serving a new certificate", extra={"fields": {"notAfter": manager.current.not_after}})
+    elif was_faulty and manager.last_logged is None:
+        log.info("the certificate is usable again")
 
 
-async def keep_looking(
-    keeper: CertificateKeeper, listener: Listener, internal_error: Callable[[], None]
+async def keep_checking(
+    manager: CertificateManager, listener: Listener, internal_error: Callable[[], None]
 ) -> None:
-    """Look again and again, until cancelled."""
+    """Check again and again, until cancelled."""
     while True:
         await asyncio.sleep(POLL_SECONDS)
         try:
-            look(keeper, listener, internal_error)
-        except Exception:  # one bad look must not be the last
+            check(manager, listener, internal_error)
+        except Exception:  # one failed check must not be the last
             log.exception("internal error")
             internal_error()

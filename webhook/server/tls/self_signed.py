@@ -1,6 +1,6 @@
-"""A certificate authority and a serving certificate for where nobody brings one: the embedded webhook, the demo, tests.
+"""A CA and a serving certificate for installations without their own: a state directory, the demo, tests.
 
-Both live as long as the process that made them. The authority's key is forgotten as soon as it has signed.
+Both live as long as the process that issued them. The CA's key is discarded after it has signed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 VALIDITY = timedelta(days=30)
-# Clocks differ: valid from a little before it was made.
+# Clocks differ: valid from a little before it was issued.
 _SLACK = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
 class SelfSigned:
-    """PEM texts: the authority's certificate, and the pair to serve."""
+    """PEM texts: the CA's certificate, and the pair to serve."""
 
     authority: bytes
     certificate: bytes
@@ -32,7 +32,7 @@ class SelfSigned:
 
 
 def make(names: Iterable[str], *, now: datetime | None = None, validity: timedelta = VALIDITY) -> SelfSigned:
-    """A serving certificate for DNS names and IP addresses, by an authority of its own. ``now`` is aware UTC."""
+    """Issue a serving certificate for DNS names and IP addresses by a new CA. ``now`` is aware UTC."""
     begin = (now or datetime.now(UTC)) - _SLACK
     end = begin + _SLACK + validity
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())

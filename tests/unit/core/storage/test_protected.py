@@ -121,3 +121,40 @@ def test_kept_up_to_date_is_the_same_as_made_anew(model_of, happened):
             store.remove(key)
         kept.changed(key)
     assert everything(kept, store) == everything(ProtectedBackends(catalog, store), store)
+
+
+EDITS = [
+    [],
+    [{"persistentVolumeClaim": {"names": ["c0"]}}],
+    [{"persistentVolumeClaim": {"namespaces": ["n"], "selector": {"matchLabels": {"w": "y"}}}}],
+    [{"csi": {"driver": "d", "volumeHandles": ["h0"]}}],
+    [{"csi": {"driver": "d", "volumeHandles": ["h*"]}}, {"persistentVolumeClaim": {"names": ["c*"]}}],
+    [{"csi": {"driver": "d", "attributes": {"bucket": "b"}}}],
+    [{"csi": {"driver": "d"}}],
+    [{"persistentVolume": {"selector": {"matchLabels": {"w": "y"}}}}],
+    [{"nfs": {"server": "s", "path": "/a"}}],
+]
+
+
+@given(events, st.lists(st.tuples(st.sampled_from(["atlas", "mini"]), st.sampled_from(EDITS)), max_size=6))
+def test_an_edited_model_gives_the_same_index_as_a_new_one(model_of, happened, edits):
+    """An edit touches only the volumes that the old or the new form matches."""
+    store = ObjectStore(complete=True)
+    catalog = Catalog([model_of("other", *MODELS[2:3])])
+    kept = ProtectedBackends(catalog, store)
+    for _, item in happened:
+        kept.changed(store.put(item))
+    models = {"other": model_of("other", *MODELS[2:3])}
+    for name, entries in edits:
+        if entries:
+            models[name] = model_of(name, *entries)
+            catalog.add(models[name])
+        else:
+            models.pop(name, None)
+            catalog.discard(name)
+        kept.model_changed(name, Catalog([models[name]] if name in models else []))
+    fresh = ProtectedBackends(Catalog(models.values()), store)
+    assert everything(kept, store) == everything(fresh, store)
+    assert {v.name: v.models for v in kept._volumes.values()} == {
+        v.name: v.models for v in fresh._volumes.values()
+    }

@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from keyworld import serving
 
-from webhook.keys.agent.agent import Keeper, Pauses
+from webhook.keys.agent.agent import ModelAgent, Pauses
 from webhook.keys.agent.delivery import LEASE, Target, complete
 from webhook.keys.broker.refusal import UnavailableError
 from webhook.keys.sealed import operations
@@ -22,11 +22,11 @@ from webhook.keys.secret import Secret
 
 @asynccontextmanager
 async def keeping(served, target, progress=None, jobs=2, **pauses):
-    """A keeper in its thread; gives the lines it says. It is stopped at the end."""
+    """A agent in its thread; gives the lines it says. It is stopped at the end."""
     lines, stop = [], threading.Event()
     pauses = Pauses(**{"first": 0.01, "longest": 0.05, "refused": 0.05, **pauses})
-    keeper = Keeper(target, served.client(), stop, lines.append, progress or NoProgress(), pauses, jobs)
-    thread = threading.Thread(target=keeper.run)
+    agent = ModelAgent(target, served.client(), stop, lines.append, progress or NoProgress(), pauses, jobs)
+    thread = threading.Thread(target=agent.run)
     thread.start()
     try:
         yield lines
@@ -65,7 +65,7 @@ async def test_a_sidecars_life(served):
         assert key.read_bytes() == served.world.data_key
         assert key.stat().st_mode & 0o777 == 0o400
         await until(lambda: lines)
-        assert lines == [f"model atlas-70b: 1 key(s) delivered to {target.directory}"]
+        assert lines == [f"model atlas-70b: delivered 1 key(s) to {target.directory}"]
     assert list(target.directory.iterdir()) == [], "wiped when told to stop"
 
 
@@ -77,10 +77,9 @@ async def test_a_refused_renewal_wipes_and_a_new_grant_brings_it_back(world, tmp
             await until(lambda: complete(served.home / "run"))
             then = world.now
             world.now += timedelta(hours=2)
-            await until(lambda: not (target.directory / "k1").exists())
-            assert any(
-                "wiped: service account research/trainer has no active grant" in line for line in lines
-            )
+            denied = "wiped: service account research/trainer has no active grant"
+            await until(lambda: any(denied in line for line in lines))
+            assert not (target.directory / "k1").exists()
             assert not complete(served.home / "run")
             world.now = then
             await until(lambda: complete(served.home / "run"))
@@ -94,8 +93,8 @@ async def test_a_lease_that_ends_while_the_broker_is_away_wipes(world, tmp_path)
             await until(lambda: complete(served.home / "run"))
             world.reviewed = UnavailableError("WL911", "away")
             await until(lambda: not (target.directory / "k1").exists())
-            assert any("not renewed yet: away" in line for line in lines)
-            assert any("the lease ended and the broker could not be asked" in line for line in lines)
+            assert any("cannot renew the lease yet: away" in line for line in lines)
+            assert any("the lease expired and the broker was unreachable" in line for line in lines)
 
 
 async def test_it_says_why_it_waits_once_and_tries_on(served):
@@ -128,11 +127,11 @@ async def test_plaintext_is_unsealed_once_a_version(served, tree, service, work)
         assert target.marked()
         for name in ("config.json", "shards/deep/three.bin"):
             assert (target.directory / name).read_bytes() == (tree / name).read_bytes()
-        again = Keeper(target, served.client(), threading.Event(), lines.append, NoProgress())
+        again = ModelAgent(target, served.client(), threading.Event(), lines.append, NoProgress())
         inode = (target.directory / "config.json").stat().st_ino
-        assert again._holding.recall()
+        assert again._lease.restore()
         await asyncio.to_thread(again._deliver)
-        assert "still in" in lines[-1]
+        assert "are still in" in lines[-1]
         assert (target.directory / "config.json").stat().st_ino == inode
     assert [path for path in target.directory.rglob("*") if path.is_file()] == []
 
@@ -143,7 +142,9 @@ async def test_files_sealed_with_a_key_that_the_model_no_longer_has(served, tree
     target = target_in(served.home, sealed)
     async with keeping(served, target) as lines:
         await until(lambda: lines)
-        assert lines[0].endswith("the files are sealed with key k9, which ModelWeights does not hold")
+        assert lines[0].endswith(
+            'model "atlas-70b" has no key "k9", but its files are sealed with it [WL331]'
+        )
 
 
 async def test_the_reader_finds_the_delivered_key(served, tree, service, work):
@@ -158,7 +159,7 @@ async def test_the_reader_finds_the_delivered_key(served, tree, service, work):
 def left_by_an_earlier_start(target, seconds):
     """What a sidecar that was killed leaves: a key, its marker, and the note of a lease."""
     target.put_keys({"k1": Secret(b"a" * 32)})
-    target.hold(time.monotonic() + seconds)
+    target.write_lease_note(time.monotonic() + seconds)
     target.mark()
 
 
@@ -174,7 +175,7 @@ async def test_what_no_lease_vouches_for_is_wiped_before_anybody_is_asked(served
     served.world.reviewed = UnavailableError("WL911", "away")
     async with keeping(served, target) as lines:
         await until(lambda: len(lines) >= 2)
-        assert "wiped what the sidecar's last start left" in lines[0]
+        assert "wiped files from a previous run" in lines[0]
         assert lines[1].endswith("away [WL911]")
         assert not (target.directory / "k1").exists()
         assert not complete(served.home / "run")
@@ -188,7 +189,7 @@ async def test_a_restarted_sidecar_counts_the_lease_that_it_finds(served):
         await until(lambda: lines)
         assert complete(served.home / "run"), "readers go on while the lease runs"
         await until(lambda: not (target.directory / "k1").exists())
-        assert "wiped: the lease ended and the broker could not be asked" in " ".join(lines)
+        assert "wiped: the lease expired and the broker was unreachable" in " ".join(lines)
 
 
 async def test_a_restarted_sidecar_that_is_refused_wipes_what_it_finds(served):
@@ -221,7 +222,7 @@ async def test_a_lease_that_ends_while_files_are_unsealed_ends_the_unsealing(ser
     target, slow = target_in(served.home, sealed), Slow(0.4)
     async with keeping(served, target, progress=slow, jobs=1, refused=60) as lines:
         await until(lambda: lines)
-        assert "wiped: the lease ended" in lines[0]
+        assert "wiped: the lease expired" in lines[0]
         assert slow.segments <= 3
         assert files_in(target) == []
 
@@ -232,7 +233,7 @@ async def test_a_lease_is_renewed_while_files_are_unsealed(served, tree, service
     target = target_in(served.home, sealed)
     async with keeping(served, target, progress=Slow(0.4), jobs=1) as lines:
         await until(lambda: complete(served.home / "run"))
-        await until(lambda: lines and "files unsealed" in lines[-1])
+        await until(lambda: lines and "unsealed" in lines[-1])
         assert [event["event"] for event in served.world.events].count("key.renewal") >= 1
 
 
@@ -260,7 +261,7 @@ async def test_what_a_killed_sidecar_unsealed_of_the_same_version_is_gone_on_wit
             if self.segments > 5:
                 raise Killed
 
-    dying = Keeper(target, served.client(), threading.Event(), print, Kill(0), jobs=1)
+    dying = ModelAgent(target, served.client(), threading.Event(), print, Kill(0), jobs=1)
     with pytest.raises(Killed):
         await asyncio.to_thread(dying._deliver)
     before = {path.name: path.stat().st_ino for path in files_in(target) if path.suffix}
@@ -277,7 +278,7 @@ async def test_what_was_unsealed_of_another_version_is_wiped_first(served, tree,
     sealed = await sealed_for(served, tree, service, work)
     target = target_in(served.home, sealed)
     (target.directory / "old.bin").write_bytes(b"old")
-    target.hold(time.monotonic() + 60, "another")
+    target.write_lease_note(time.monotonic() + 60, "another")
     async with keeping(served, target):
         await until(lambda: complete(served.home / "run"))
         assert not (target.directory / "old.bin").exists()
@@ -293,14 +294,14 @@ async def test_a_fault_that_nobody_expected_wipes_stops_and_is_told_in_one_line(
     lines, stop = [], threading.Event()
     client = served.client()
     monkeypatch.setattr(type(client), "release", fault)
-    keeper = Keeper(target, client, stop, lines.append, NoProgress())
-    await asyncio.to_thread(keeper.run)
-    assert keeper.failed
+    agent = ModelAgent(target, client, stop, lines.append, NoProgress())
+    await asyncio.to_thread(agent.run)
+    assert agent.failed
     assert stop.is_set()
     assert files_in(target) == []
     assert len(lines) == 1
     assert lines[0].startswith(
-        "model atlas-70b: internal error, the sidecar ends: ValueError in test_agent.py, line "
+        "model atlas-70b: internal error, shutting down: ValueError in test_agent.py, line "
     )
 
 
@@ -316,18 +317,18 @@ async def test_what_outlives_its_lease_is_wiped_while_the_storage_hangs(served, 
 
     lines, stop = [], threading.Event()
     pauses = Pauses(first=0.01, longest=0.05, refused=60)
-    keeper = Keeper(target, served.client(), stop, lines.append, Hang(0), pauses, 1)
-    thread = threading.Thread(target=keeper.run)
+    agent = ModelAgent(target, served.client(), stop, lines.append, Hang(0), pauses, 1)
+    thread = threading.Thread(target=agent.run)
     thread.start()
     try:
         await until(hung.is_set)
-        keeper.enforce()
+        agent.enforce()
         assert files_in(target), "the lease runs"
-        await until(lambda: not keeper._holding.left())
-        keeper.enforce()
+        await until(lambda: not agent._lease.left())
+        agent.enforce()
         assert files_in(target) == []
         go.set()
-        await until(lambda: any("wiped: the lease ended" in line for line in lines))
+        await until(lambda: any("wiped: the lease expired" in line for line in lines))
     finally:
         go.set()
         stop.set()
@@ -349,16 +350,16 @@ async def test_an_answer_after_the_leases_end_gives_nothing_back(served, monkeyp
 
     monkeypatch.setattr(type(client), "renew", late)
     lines, stop = [], threading.Event()
-    keeper = Keeper(target, client, stop, lines.append, NoProgress(), Pauses(refused=60))
-    thread = threading.Thread(target=keeper.run)
+    agent = ModelAgent(target, client, stop, lines.append, NoProgress(), Pauses(refused=60))
+    thread = threading.Thread(target=agent.run)
     thread.start()
     try:
         await until(asked.is_set)
-        await until(lambda: not keeper._holding.left())
-        keeper.enforce()
+        await until(lambda: not agent._lease.left())
+        agent.enforce()
         assert files_in(target) == []
         answer.set()
-        await until(lambda: "wiped: the lease ended" in lines[-1])
+        await until(lambda: "wiped: the lease expired" in lines[-1])
         assert files_in(target) == []
     finally:
         answer.set()
@@ -385,7 +386,7 @@ async def test_a_key_that_the_model_no_longer_has_is_removed(world, tmp_path):
             await until(lambda: not (target.directory / "k1").exists())
             assert (target.directory / "k2").exists()
             assert complete(served.home / "run")
-            await until(lambda: "removed: key k1 is no longer in ModelWeights" in lines[-1])
+            await until(lambda: "removed: key k1 is no longer in the ModelWeights" in lines[-1])
 
 
 async def test_what_was_unsealed_with_a_key_that_the_model_no_longer_has_is_wiped(
@@ -398,7 +399,7 @@ async def test_what_was_unsealed_with_a_key_that_the_model_no_longer_has_is_wipe
         await until(lambda: complete(served.home / "run"))
         await rotated(served, "k2")
         await until(lambda: not target.marked())
-        await until(lambda: "wiped: key k1 is no longer in ModelWeights" in lines[-1])
+        await until(lambda: "wiped: key k1 is no longer in the ModelWeights" in lines[-1])
         assert files_in(target) == []
 
 

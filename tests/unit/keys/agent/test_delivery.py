@@ -47,7 +47,7 @@ def test_a_key_id_is_never_a_path(target, key_id):
 
 
 def ready(target, seconds=60.0, version=""):
-    target.hold(time.monotonic() + seconds, version)
+    target.write_lease_note(time.monotonic() + seconds, version)
     target.mark()
 
 
@@ -55,7 +55,7 @@ def test_complete_is_when_every_model_is_marked_under_a_lease(tmp_path, target):
     other = Target("n", tmp_path / "weights" / "n")
     assert not complete(tmp_path / "nothing")
     assert not complete(tmp_path)
-    target.hold(time.monotonic() + 60)
+    target.write_lease_note(time.monotonic() + 60)
     assert not complete(tmp_path)
     target.mark()
     assert complete(tmp_path)
@@ -64,28 +64,28 @@ def test_complete_is_when_every_model_is_marked_under_a_lease(tmp_path, target):
     ready(other, version="v")
     assert complete(tmp_path)
     assert other.marked()
-    assert other.held(time.monotonic()).version == "v"
+    assert other.lease_note(time.monotonic()).version == "v"
     ready(other, seconds=-1)
-    assert not complete(tmp_path), "its lease has ended, whether or not anybody noticed"
+    assert not complete(tmp_path), "its lease has terminated, whether or not anybody noticed"
     ready(other)
     assert target.clear() == 0, "what vouches for the rest is not counted"
     assert not complete(tmp_path)
     assert not target.marked()
-    assert target.held(time.monotonic()) is None
+    assert target.lease_note(time.monotonic()) is None
 
 
 @pytest.mark.parametrize("note", ["", "soon", "nan", "inf", "-inf", "1e300", "\udcff", "9" * 400])
 def test_a_note_that_cannot_be_a_lease_is_none(target, note):
     target.mark()
     (target.directory / LEASE).write_bytes(note.encode(errors="surrogateescape"))
-    assert target.held(time.monotonic()) is None
+    assert target.lease_note(time.monotonic()) is None
     assert not complete(target.directory.parents[1])
 
 
 def test_a_lease_of_another_clock_is_none(target):
-    target.hold(1000.0 + MAX_LEASE_SECONDS)
-    assert target.held(1001.0) is not None
-    assert target.held(999.0) is None
+    target.write_lease_note(1000.0 + MAX_LEASE_SECONDS)
+    assert target.lease_note(1001.0) is not None
+    assert target.lease_note(999.0) is None
 
 
 def test_clearing_takes_everything_and_follows_no_link(tmp_path, target):

@@ -78,5 +78,5 @@ def test_it_goes_on_where_nothing_can_be_kept(tmp_path):
 
 
 def test_a_given_one_that_is_none_is_said():
-    with pytest.raises(BadInputError, match="the broker's authorities cannot be read"):
+    with pytest.raises(BadInputError, match="cannot read the broker's CAs"):
         Trust(("AAAA",)).context()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webhook.api.codes import NOT_A_POD, POD_GONE, TOKEN
-from webhook.keys.broker.caller import Caller, agent_starts, caller_of, check_pod, token_review
+from webhook.keys.broker.caller import PodIdentity, agent_starts, check_pod, identity_of, token_review
 from webhook.keys.broker.refusal import RefusedError
 
 EXTRA = "authentication.kubernetes.io/"
@@ -26,7 +26,7 @@ REVIEW = {
         },
     }
 }
-CALLER = Caller("research", "trainer", "train", "u1", "n1", "JTI=1")
+CALLER = PodIdentity("research", "trainer", "train", "u1", "n1", "JTI=1")
 POD = {
     "metadata": {"name": "train", "uid": "u1"},
     "spec": {"serviceAccountName": "trainer", "nodeName": "n1"},
@@ -48,7 +48,7 @@ def changed(document, path, value):
 
 
 def test_a_bound_token_names_its_pod():
-    assert caller_of(REVIEW) == CALLER
+    assert identity_of(REVIEW) == CALLER
     assert CALLER.username == "system:serviceaccount:research:trainer"
     assert str(CALLER) == "pod research/train"
     assert token_review("t")["spec"] == {"token": "t", "audiences": ["weightlock.dev/broker"]}
@@ -76,28 +76,28 @@ def test_a_bound_token_names_its_pod():
 )
 def test_what_is_not_a_pods_token(path, value, code):
     with pytest.raises(RefusedError) as refused:
-        caller_of(changed(REVIEW, path, value))
+        identity_of(changed(REVIEW, path, value))
     assert refused.value.code == code
 
 
 def test_the_living_pod():
     check_pod(CALLER, POD)
-    check_pod(Caller("research", "trainer", "train", "u1"), POD)
+    check_pod(PodIdentity("research", "trainer", "train", "u1"), POD)
     check_pod(CALLER, changed(POD, ("status", "phase"), "Running"))
 
 
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (("metadata", "uid"), "u2", "another pod of the same name"),
+        (("metadata", "uid"), "u2", "another pod has the same name"),
         (("metadata", "deletionTimestamp"), "2026-11-23T00:00:00Z", "is being deleted"),
         (("spec", "serviceAccountName"), "other", "runs as service account other, not trainer"),
         (("spec", "serviceAccountName"), None, "runs as service account default"),
-        (("spec", "nodeName"), None, "is not on any node"),
+        (("spec", "nodeName"), None, "is not scheduled to a node"),
         (("spec", "nodeName"), "n2", "does not run on node n1"),
-        (("status", "phase"), "Succeeded", "has ended"),
-        (("status", "phase"), "Failed", "has ended"),
-        (("status",), None, "has ended"),
+        (("status", "phase"), "Succeeded", "has terminated"),
+        (("status", "phase"), "Failed", "has terminated"),
+        (("status",), None, "has terminated"),
     ],
 )
 def test_a_pod_that_is_not_the_one(path, value, said):
@@ -133,6 +133,6 @@ JSON = st.recursive(
 def test_no_answer_of_the_api_server_crashes_it(field, value):
     review = {"status": {**REVIEW["status"], field: value}}
     try:
-        assert caller_of(review).pod
+        assert identity_of(review).pod
     except RefusedError:
         return

@@ -106,10 +106,54 @@ async def test_a_key_set_in_two_pieces_is_read_to_its_end(issuer, sets):
 
 
 async def test_only_https_and_only_with_a_certificate_that_holds(issuer, sets):
-    with pytest.raises(UnavailableError, match="no https address"):
+    with pytest.raises(UnavailableError, match="must begin with https"):
         await sets.get(issuer.url.replace("https", "http"), frozenset())
     plain = KeySets()
-    with pytest.raises(UnavailableError, match="cannot be asked"):
+    with pytest.raises(UnavailableError, match="cannot fetch"):
         await plain.get(issuer.url, frozenset())
     await plain.close()
     assert issuer.asked == 0
+
+
+async def test_one_issuer_that_does_not_respond_delays_no_other(monkeypatch):
+    keys, hanging = KeySets(), asyncio.Event()
+
+    async def fetch(_self, url):
+        if "dead" in url:
+            await hanging.wait()
+            raise UnavailableError("WL913", "dead")
+        return {"keys": []}
+
+    monkeypatch.setattr(KeySets, "_fetch", fetch)
+    dead = asyncio.create_task(keys.get("https://dead", frozenset()))
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(keys.get("https://alive", frozenset()), 5) == {"keys": []}
+    hanging.set()
+    with pytest.raises(UnavailableError):
+        await dead
+
+
+async def test_a_failure_is_remembered_and_an_old_set_is_used_for_some_hours(monkeypatch):
+    now, calls, fail = [1000.0], [], [False]
+
+    async def fetch(_self, url):
+        calls.append(url)
+        if fail[0]:
+            raise UnavailableError("WL913", "away")
+        return {"keys": [{"kid": "1"}]}
+
+    monkeypatch.setattr(KeySets, "_fetch", fetch)
+    monkeypatch.setattr("webhook.keys.broker.jwks.time.monotonic", lambda: now[0])
+    keys = KeySets()
+    await keys.get("https://i", frozenset({"1"}))
+    fail[0] = True
+    now[0] += 3601
+    for _ in range(3):
+        assert await keys.get("https://i", frozenset({"1"})) == {"keys": [{"kid": "1"}]}
+    assert len(calls) == 2, "the failure is remembered for some seconds"
+    now[0] += 11
+    await keys.get("https://i", frozenset({"1"}))
+    assert len(calls) == 3
+    now[0] += 6 * 3600
+    with pytest.raises(UnavailableError, match="away"):
+        await keys.get("https://i", frozenset({"1"}))

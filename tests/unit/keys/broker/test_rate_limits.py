@@ -43,13 +43,25 @@ def test_what_is_given_back_does_not_count_and_never_exceeds_the_burst():
 
 def test_a_refusal_says_when_to_come_again():
     limits = Limits(pods=Rate(6, 1), models=Rate(600, 2))
-    limits.request("pod-1", "m", 0)
-    with pytest.raises(RefusedError, match="too many requests of this pod: try again in 10 s") as refused:
-        limits.request("pod-1", "m", 0)
+    limits.pod("pod-1", 0)
+    with pytest.raises(RefusedError, match="too many requests for this pod: try again in 10 s") as refused:
+        limits.pod("pod-1", 0)
     assert refused.value.code == RATE_LIMIT
-    limits.request("pod-2", "m", 0)
-    with pytest.raises(RefusedError, match="too many requests of this model"):
-        limits.request("pod-3", "m", 0)
+    limits.pod("pod-2", 0)
+    for _ in range(2):
+        limits.model("m", 0)
+    with pytest.raises(RefusedError, match="too many requests for this model"):
+        limits.model("m", 0)
+    limits.model("other", 0)
+
+
+def test_a_large_request_costs_more():
+    rate = Rate(60, 10)
+    assert rate.take("a", 0.0, 8) == 0.0
+    assert rate.take("a", 0.0, 4) == 2.0
+    rate.give_back("a", 8)
+    assert rate.take("a", 0.0, 4) == 0.0
+    assert rate.take("b", 0.0, 1000) == 0.0, "no request costs more than the burst"
 
 
 def test_a_nonce_is_spent_once_while_it_lives():
@@ -66,7 +78,7 @@ def test_one_release_a_start_one_a_lease_and_a_spare_one():
     limits = Limits()
     limits.release("pod", "m", 1, 0, 900)
     limits.release("pod", "m", 1, 0, 900)
-    with pytest.raises(RefusedError, match="2 times and its sidecar started 1 times"):
+    with pytest.raises(RefusedError, match="2 times, but its sidecar started 1 times"):
         limits.release("pod", "m", 1, 899, 900)
     limits.release("pod", "m", 2, 899, 900)
     with pytest.raises(RefusedError, match="3 times"):

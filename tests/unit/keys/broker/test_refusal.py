@@ -53,7 +53,7 @@ def attested(asked):
 
 def weak_key(asked):
     asked.public_key = bytes(32)
-    asked.challenge()
+    asked.nonce = asked.broker._challenges.issue(asked.public_key, asked.world.now.timestamp())
 
 
 def late(asked):
@@ -122,20 +122,23 @@ def sealed_vault(asked):
 def issuer_away(asked):
     attested(asked)
     asked.world.key_sets = UnavailableError(
-        codes.ISSUER_UNAVAILABLE, "the attestation issuer cannot be asked: x"
+        codes.ISSUER_UNAVAILABLE, "cannot fetch the attestation issuer's key set: x"
     )
 
 
 CASES = {
-    "WL320": (weak_key, "the agent's public key cannot be encrypted to"),
-    "WL321": (late, "the nonce is older than 120 seconds: ask for a new one"),
+    "WL320": (weak_key, "the agent's public key is invalid"),
+    "WL321": (late, "the nonce is older than 120 seconds: request a new one"),
     "WL322": (
         lambda asked: setattr(asked, "token", "bad"),
-        "the API server does not accept the token: expired, forged or of another cluster",
+        "the API server rejects the token: it is expired, forged or from another cluster",
     ),
-    "WL323": (not_of_a_pod, "the token is not bound to a pod: only the sidecar's own token is taken"),
+    "WL323": (
+        not_of_a_pod,
+        "the token is not bound to a pod: the broker accepts only the sidecar's own token",
+    ),
     "WL324": (deleted, f"{TRAIN} is being deleted"),
-    "WL325": (lambda asked: setattr(asked, "model", "other"), 'there is no ModelWeights "other"'),
+    "WL325": (lambda asked: setattr(asked, "model", "other"), 'ModelWeights "other" does not exist'),
     "WL326": (
         without_grant,
         (
@@ -146,29 +149,30 @@ CASES = {
     "WL327": (
         no_sidecar,
         (
-            f"{TRAIN} did not come through admission as it is now: the pod reads weights and does not carry the key "
-            "sidecar as Weightlock adds it [WL301]"
+            f"{TRAIN} was not admitted in its present form: the pod mounts protected weights, but "
+            "its key sidecar is missing or modified [WL301]"
         ),
     ),
     "WL328": (
         tampered,
         (
-            "admission is not guarded as it should be, so no key leaves: ValidatingWebhookConfiguration weightlock was "
+            "keys are not released because webhook configurations are missing or modified: "
+            "ValidatingWebhookConfiguration weightlock was "
             "changed (failurePolicy)"
         ),
     ),
-    "WL329": (attested, "this model asks for attested accelerators, and the sidecar sent no evidence"),
+    "WL329": (attested, "this model requires attested accelerators, but the sidecar sent no evidence"),
     "WL330": (no_bundle, "attestation: the evidence is not a detached EAT bundle"),
     "WL331": (key_entry(wrapped="***"), 'key "k1" of model "atlas-70b" is not base64'),
     "WL332": (
         key_entry(id="k2"),
-        "the keyset KEYSET refuses this data key: it was wrapped for another model or key id, or changed",
+        "the keyset KEYSET rejects this data key: it was wrapped for another model or key id, or changed",
     ),
-    "WL333": (too_often, "too many requests of this pod: try again in 60 s"),
-    "WL334": (replayed, "the nonce was used before: ask for a new one"),
+    "WL333": (too_often, "too many requests for this pod: try again in 60 s"),
+    "WL334": (replayed, "the nonce was used before: request a new one"),
     "WL911": (not_ready, "Weightlock has not read modelweights yet"),
     "WL912": (sealed_vault, "vault://transit/atlas: the vault is sealed"),
-    "WL913": (issuer_away, "the attestation issuer cannot be asked: x"),
+    "WL913": (issuer_away, "cannot fetch the attestation issuer's key set: x"),
 }
 
 

@@ -199,7 +199,7 @@ async def test_a_key_that_is_not_there_is_a_refusal(vault, data_key, context):
 
 async def test_a_service_that_cannot_be_reached_may_come_back(vault, data_key, context):
     kms = kms_of(vault, host="127.0.0.1:1")
-    with pytest.raises(KmsUnavailableError, match="cannot be reached"):
+    with pytest.raises(KmsUnavailableError, match="is unreachable"):
         await kms.wrap(data_key, context)
     await kms.close()
 
@@ -208,5 +208,5 @@ async def test_a_service_that_cannot_be_reached_may_come_back(vault, data_key, c
     "path", ["", "name.vault.azure.net", "name.vault.azure.net/", "name.vault.azure.net/a/b/c"]
 )
 def test_what_is_no_key_is_refused(path):
-    with pytest.raises(KmsConfigError, match="write azure://"):
+    with pytest.raises(KmsConfigError, match="use azure://"):
         AzureKms(path, Credential)

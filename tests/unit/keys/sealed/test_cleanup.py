@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from sealedfiles import partial_path
 
 from webhook.keys.errors import BadInputError
 from webhook.keys.sealed import operations
-from webhook.keys.sealed.cleanup import clear_up, finish_cut_run
+from webhook.keys.sealed.cleanup import clean_up, finish_interrupted_run
 from webhook.keys.sealed.journal import open_journal
 from webhook.keys.sealed.manifest import manifest_key
 from webhook.keys.sealed.operations import KeyService
-from webhook.keys.sealed.paths import JOURNAL_NAME, partial_path
+from webhook.keys.sealed.paths import JOURNAL_NAME
 from webhook.keys.sealed.unsealing import verify
 
-CUT = "from webhook.keys.sealed import sealing\nsealing.clear_up = lambda *_: os._exit(9)\n"
+CUT = "from webhook.keys.sealed import sealing\nsealing.clean_up = lambda *_: os._exit(9)\n"
 NEVER = 1 << 40
 
 
@@ -26,7 +27,8 @@ def names(directory):
 
 
 def expected(manifest):
-    return {"weightlock.json", *(entry.file for entry in manifest.files)}
+    lists = (f"{entry.file}.tags" for entry in manifest.files if entry.tags)
+    return {"weightlock.json", *(entry.file for entry in manifest.files), *lists}
 
 
 def faults(directory, service, work):
@@ -45,13 +47,15 @@ def out(tree, tmp_path, crash):
 def test_a_first_seal_is_ended_by_the_same_command(out, tree, service, work):
     manifest = operations.seal(tree, out, service, "m", "k1", work)
     assert (manifest.generation, names(out)) == (1, expected(manifest))
-    with pytest.raises(BadInputError, match="is sealed already"):
+    (tree / "config.json").write_bytes(b"changed again")
+    with pytest.raises(BadInputError, match="is already sealed"):
         operations.seal(tree, out, service, "m", "k1", work)
 
 
 def test_a_source_that_changed_since_asks_for_an_update(out, tree, service, work):
     (tree / "config.json").write_bytes(b"changed")
-    with pytest.raises(BadInputError, match="is sealed already"):
+    (tree / "config.json").write_bytes(b"changed again")
+    with pytest.raises(BadInputError, match="is already sealed"):
         operations.seal(tree, out, service, "m", "k1", work)
     assert not (out / JOURNAL_NAME).exists()
     assert operations.seal(tree, out, service, "m", "k1", work, update=True).generation == 2
@@ -81,24 +85,24 @@ def test_a_reencryption_is_ended_by_the_same_command(tree, tmp_path, service, wo
     manifest = operations.reencrypt(out, service, new, "k2", work)
     assert (manifest.generation, manifest.key.id, names(out)) == (2, "k2", expected(manifest))
     assert faults(out, new, work) == []
-    with pytest.raises(BadInputError, match="needs a fresh id"):
+    with pytest.raises(BadInputError, match="needs a new id"):
         operations.reencrypt(out, new, new, "k2", work)
 
 
 def test_an_update_is_not_taken_for_a_reencryption(out, service, work):
-    with pytest.raises(BadInputError, match="needs a fresh id"):
+    with pytest.raises(BadInputError, match="needs a new id"):
         operations.reencrypt(out, service, service, "k1", work)
     assert not (out / JOURNAL_NAME).exists()
 
 
-def test_rewrapping_and_verifying_clear_up_too(tree, tmp_path, service, work, crash):
+def test_rewrapping_and_verifying_clean_up_too(tree, tmp_path, service, work, crash):
     for number, act in enumerate(("rewrap", "verify")):
         out = tmp_path / f"out-{number}"
         operations.seal(tree, out, service, "m", "k1", work)
         (tree / "config.json").write_bytes(bytes([number]))
         crash(seal_code(tree, out, ", update=True"), NEVER)
         if act == "rewrap":
-            operations.rewrap(out, service, service, "")
+            operations.rewrap(out, service, service, "", work)
         else:
             with operations.open_sealed(out, service) as sealed:
                 operations.finish(sealed)
@@ -140,13 +144,13 @@ def test_only_what_its_own_key_wrote_is_believed(out, service, work):
             with open_journal(out) as journal:
                 journal.begin(key, {"operation": operation, "generation": generation})
                 journal.drop(["config.json.sealed", "other"])
-                assert not finish_cut_run(out, sealed.manifest, sealed.key, journal)
+                assert not finish_interrupted_run(out, sealed.manifest, sealed.key, journal)
         (out / "other").write_bytes(b"x")
         partial_path(out / "other").write_bytes(b"x")
         with open_journal(out) as journal:
             journal.begin(mac_key, {"operation": "seal", "generation": 1})
             journal.drop(["config.json.sealed", "other", "missing/too"])
-            assert finish_cut_run(out, sealed.manifest, sealed.key, journal) == "seal"
+            assert finish_interrupted_run(out, sealed.manifest, sealed.key, journal) == "seal"
     assert faults(out, service, work) == []
     assert not partial_path(out / "other").exists()
 
@@ -156,8 +160,8 @@ def test_a_name_that_climbs_is_refused(tmp_path, out, service):
     with operations.open_sealed(out, service) as sealed, open_journal(out) as journal:
         journal.begin(b"k" * 32, {"operation": "seal"})
         journal.drop(["../precious"])
-        with pytest.raises(BadInputError, match="cannot be used"):
-            clear_up(out, sealed.manifest, journal)
+        with pytest.raises(BadInputError, match="is not valid"):
+            clean_up(out, sealed.manifest, journal)
     assert (tmp_path / "precious").exists()
 
 

@@ -111,7 +111,7 @@ def test_no_plaintext_is_written_anywhere(weights, tmp_path):
 def test_what_is_not_there(weights, keys, tmp_path, tree):
     with pytest.raises(BadInputError, match="has no file 'nothing'"):
         weights.open("nothing")
-    no_key = pytest.raises(BadInputError, match=r"key file .*other-model/k1 cannot be read")
+    no_key = pytest.raises(BadInputError, match=r"contains model .atlas-70b., not .other-model.")
     with no_key, open_weights(tmp_path / "sealed", model="other-model", keys=keys):
         pass
     with pytest.raises(BadInputError, match="is not a sealed directory"), open_weights(tree, keys=keys):
@@ -143,6 +143,7 @@ def test_another_version_does_not_open_and_a_damaged_segment_does_not_read(weigh
         assert not any(whole[start : start + SEGMENT - 16]), "nothing that does not authenticate is shown"
     raw[5] ^= 1
     path.write_bytes(raw)
+    (path.parent / (path.name + ".tags")).unlink()
     with pytest.raises(SealedDataError, match="damaged, swapped or rolled back"):
         weights.raw("shards/deep/three.bin")
 
@@ -254,7 +255,7 @@ def test_an_older_generation_than_asked_for_does_not_open(tree, tmp_path, keys, 
     operations.seal(tree, sealed, service, "atlas-70b", "k1", work, update=True)
     with open_weights(sealed, keys=keys, generation=2) as weights:
         assert weights.read("config.json") == b"new"
-    rolled_back = pytest.raises(SealedDataError, match="was rolled back: it holds generation 1")
+    rolled_back = pytest.raises(SealedDataError, match="was rolled back: it contains generation 1")
     with rolled_back, open_weights(tmp_path / "old", keys=keys, generation=2):
         pass
 
@@ -285,17 +286,17 @@ def _tensors(**changes):
 @pytest.mark.parametrize(
     ("offsets", "said"),
     [
-        ([-4, 0], "cannot be read"),
-        ([4], "cannot be read"),
-        ([4, 6, 8], "cannot be read"),
-        (["4", "8"], "cannot be read"),
-        ([4.0, 8], "cannot be read"),
-        ([True, 8], "cannot be read"),
-        (None, "cannot be read"),
-        ([2, 6], "outside it or overlaps"),
-        ([8, 4], "outside it or overlaps"),
-        ([4, 9], "outside it or overlaps"),
-        ([2**62, 2**63], "outside it or overlaps"),
+        ([-4, 0], "its header is damaged"),
+        ([4], "its header is damaged"),
+        ([4, 6, 8], "its header is damaged"),
+        (["4", "8"], "its header is damaged"),
+        ([4.0, 8], "its header is damaged"),
+        ([True, 8], "its header is damaged"),
+        (None, "its header is damaged"),
+        ([2, 6], "exceeds the file or overlaps"),
+        ([8, 4], "exceeds the file or overlaps"),
+        ([4, 9], "exceeds the file or overlaps"),
+        ([2**62, 2**63], "exceeds the file or overlaps"),
     ],
 )
 def test_tensors_that_lie_nowhere_or_on_one_another(offsets, said):
@@ -306,7 +307,7 @@ def test_tensors_that_lie_nowhere_or_on_one_another(offsets, said):
 
 @pytest.mark.parametrize("change", [{"dtype": 3}, {"shape": "44"}, {"shape": [-1]}, {"shape": [1.5]}])
 def test_tensors_of_no_shape(change):
-    with pytest.raises(SealedDataError, match="cannot be read"):
+    with pytest.raises(SealedDataError, match="its header is damaged"):
         _tensors(**change)
 
 
@@ -347,9 +348,9 @@ def test_the_helper(keys, tmp_path, tree, capsysbinary):
     ],
     ids=["manifest", "file"],
 )
-def test_the_helper_says_what_the_system_refuses_in_one_sentence(keys, tmp_path, capsysbinary, spoil):
+def test_the_helper_reports_what_it_cannot_read_in_one_sentence(keys, tmp_path, capsysbinary, spoil):
     spoil(tmp_path / "sealed")
-    assert key_command.main([f"--keys={keys}", "cat", str(tmp_path / "sealed"), "config.json"]) == 1
+    assert key_command.main([f"--keys={keys}", "cat", str(tmp_path / "sealed"), "config.json"]) in {1, 3}
     err = capsysbinary.readouterr().err
     assert err.startswith(b"weightlock-key: ")
     assert err.count(b"\n") == 1

@@ -92,7 +92,7 @@ def test_lines_cannot_be_changed_swapped_or_added(tmp_path):
 def test_two_runs_cannot_share_a_directory(tmp_path):
     with (
         open_journal(tmp_path),
-        pytest.raises(BadInputError, match="another run is at work"),
+        pytest.raises(BadInputError, match="another run uses"),
         open_journal(tmp_path),
     ):
         pass

@@ -57,7 +57,8 @@ def spoil(path, offset=100):
 def test_there_and_back(tree, sealed, tmp_path, service, work, same):
     assert unseal(sealed, tmp_path / "back", service, work) == 5
     assert same(tree, tmp_path / "back")
-    assert names(sealed) == sorted([*(f"{name}.sealed" for name in names(tree)), MANIFEST_NAME])
+    lists = [f"{name}.sealed.tags" for name in ("shards/one-more.bin", "shards/deep/three.bin")]
+    assert names(sealed) == sorted([*(f"{name}.sealed" for name in names(tree)), *lists, MANIFEST_NAME])
     assert faults(sealed, service, work) == faults(sealed, service, work, quick=True) == []
 
 
@@ -82,7 +83,7 @@ def test_links_to_files_are_followed_and_to_directories_refused(tree, tmp_path, 
     unseal(tmp_path / "s1", tmp_path / "back", service, work)
     assert (tmp_path / "back/link.bin").read_bytes() == (tree / "config.json").read_bytes()
     (tree / "loop").symlink_to(tree)
-    with pytest.raises(BadInputError, match="is a link to a directory"):
+    with pytest.raises(BadInputError, match="is a symbolic link to a directory"):
         operations.seal(tree, tmp_path / "s2", service, "m", "k1", work)
 
 
@@ -95,21 +96,21 @@ def test_what_is_no_file_is_refused(tree, tmp_path, service, work, make):
 
 def test_nothing_to_seal(tmp_path, service, work):
     (tmp_path / "empty").mkdir()
-    for source, said in (("empty", "holds no files"), ("missing", "does not exist")):
+    for source, said in (("empty", "contains no files"), ("missing", "does not exist")):
         with pytest.raises(BadInputError, match=said):
             operations.seal(tmp_path / source, tmp_path / "s", service, "m", "k1", work)
 
 
 @pytest.mark.parametrize("pair", [("plain", "plain"), ("plain", "plain/inside"), ("plain/shards", "plain")])
 def test_source_and_output_may_not_overlap(tree, tmp_path, service, work, pair):
-    with pytest.raises(BadInputError, match="lie inside one another"):
+    with pytest.raises(BadInputError, match="overlap: use separate"):
         operations.seal(tmp_path / pair[0], tmp_path / pair[1], service, "m", "k1", work)
 
 
 def test_another_keyset_is_refused_with_a_hint(sealed, tmp_path, work):
     other = KeyService(f"local://{tmp_path}/other.json")
     other.wrap(Secret(bytes(32)), "m", "k")
-    with pytest.raises(KmsRefusedError, match=r"\(the manifest says that local://.*keyset.json wrapped it\)"):
+    with pytest.raises(KmsRefusedError, match=r"\(the manifest names local://.*keyset.json\)"):
         faults(sealed, other, work)
 
 
@@ -140,7 +141,7 @@ def test_the_key_file_opens_what_the_service_sealed(tree, sealed, tmp_path, serv
 
 
 def test_production_refuses_the_local_keyset(tree, sealed, work, service, tmp_path):
-    with pytest.raises(KmsConfigError, match="not for production"):
+    with pytest.raises(KmsConfigError, match="not allowed in production"):
         operations.seal(tree, tmp_path / "s", KeyService(service.url, production=True), "m", "k1", work)
     assert not (tmp_path / "s" / JOURNAL_NAME).exists()
 
@@ -156,7 +157,7 @@ def _damages():
     yield (
         "cut",
         lambda d: os.truncate(d / "shards/deep/three.bin.sealed", 1 << 20),
-        "is cut short",
+        "is truncated",
         "has 1048576 bytes",
     )
     yield (
@@ -168,7 +169,7 @@ def _damages():
     yield (
         "emptied",
         lambda d: os.truncate(d / "shards/one-more.bin.sealed", 0),
-        "is cut short: 0 bytes",
+        "is truncated: 0 bytes",
         "has 0 bytes",
     )
 
@@ -219,7 +220,9 @@ def test_a_whole_directory_rolled_back_is_found_by_its_generation(tree, sealed, 
     operations.seal(tree, sealed, service, "atlas-70b", "k1", work, update=True)
     with operations.open_sealed(sealed, service, generation=2):
         pass
-    rolled_back = pytest.raises(SealedDataError, match="rolled back: it holds generation 1, and 2 or newer")
+    rolled_back = pytest.raises(
+        SealedDataError, match="rolled back: it contains generation 1, but generation 2 or newer"
+    )
     with rolled_back, operations.open_sealed(tmp_path / "old", service, generation=2):
         pass
 
@@ -240,7 +243,7 @@ def test_a_changed_manifest_opens_nothing(sealed, tmp_path, service, work):
 
 
 def test_the_model_must_be_the_one_asked_for(sealed, service):
-    another = pytest.raises(BadInputError, match='holds model "atlas-70b", not "atlas-8b"')
+    another = pytest.raises(BadInputError, match='contains model "atlas-70b", not "atlas-8b"')
     with another, operations.open_sealed(sealed, service, model="atlas-8b"):
         pass
 
@@ -271,7 +274,7 @@ def test_files_in_the_way_are_not_overwritten(tree, sealed, tmp_path, service, w
     back = tmp_path / "back"
     back.mkdir()
     (back / "config.json").write_bytes(b"mine")
-    with pytest.raises(BadInputError, match=r"config.json exists already.*nothing was changed"):
+    with pytest.raises(BadInputError, match=r"config.json exists with other content.*nothing was changed"):
         unseal(sealed, back, service, work)
     assert names(back) in (["config.json"], [JOURNAL_NAME, "config.json"])
     assert (back / "config.json").read_bytes() == b"mine"
@@ -279,10 +282,11 @@ def test_files_in_the_way_are_not_overwritten(tree, sealed, tmp_path, service, w
     assert same(tree, back)
 
 
-def test_sealing_twice_asks_for_update(tree, sealed, service, work):
-    with pytest.raises(BadInputError, match=r"is sealed already \(generation 1\).*--update"):
+def test_sealing_changed_files_again_needs_update(tree, sealed, service, work):
+    (tree / "config.json").write_bytes(b"changed")
+    with pytest.raises(BadInputError, match=r"is already sealed \(generation 1\).*--update"):
         operations.seal(tree, sealed, service, "atlas-70b", "k1", work)
-    with pytest.raises(BadInputError, match='holds model "atlas-70b"'):
+    with pytest.raises(BadInputError, match='contains model "atlas-70b"'):
         operations.seal(tree, sealed, service, "other", "k1", work, update=True)
 
 
@@ -290,7 +294,7 @@ def test_a_foreign_file_under_a_sealed_name_stops_the_run(tree, tmp_path, servic
     directory = tmp_path / "s"
     directory.mkdir()
     (directory / "config.json.sealed").write_bytes(b"somebody's")
-    with pytest.raises(BadInputError, match="was not written by this run; nothing was changed"):
+    with pytest.raises(BadInputError, match="this run did not write it"):
         operations.seal(tree, directory, service, "m", "k1", work)
     assert (directory / "config.json.sealed").read_bytes() == b"somebody's"
 
@@ -327,7 +331,7 @@ def test_an_update_mends_a_damaged_file(tree, sealed, tmp_path, service, work, s
 def test_rewrapping_touches_no_file(sealed, tmp_path, service, work):
     before = {name: (sealed / name).stat().st_mtime_ns for name in names(sealed) if name != MANIFEST_NAME}
     new = KeyService(f"local://{tmp_path}/new.json")
-    manifest = operations.rewrap(sealed, service, new, "")
+    manifest = operations.rewrap(sealed, service, new, "", work)
     assert (manifest.generation, manifest.key.id, manifest.key.kms) == (2, "k1", new.url)
     assert {name: (sealed / name).stat().st_mtime_ns for name in before} == before
     assert faults(sealed, new, work) == []
@@ -343,7 +347,7 @@ def test_reencrypting_changes_key_and_every_file(tree, sealed, tmp_path, service
     manifest = operations.reencrypt(sealed, service, service, "k2", work)
     assert (manifest.generation, manifest.key.id) == (2, "k2")
     assert not before & salts()
-    assert len(names(sealed)) == 6, "the files of the generation before are gone"
+    assert len(names(sealed)) == 8, "the files of the generation before are gone"
     unseal(sealed, tmp_path / "back", service, work)
     assert same(tree, tmp_path / "back")
     assert operations.reencrypt(sealed, service, service, "k3", work).generation == 3
@@ -351,7 +355,7 @@ def test_reencrypting_changes_key_and_every_file(tree, sealed, tmp_path, service
 
 
 def test_reencrypting_needs_a_new_id(sealed, service, work):
-    with pytest.raises(BadInputError, match="needs a fresh id"):
+    with pytest.raises(BadInputError, match="needs a new id"):
         operations.reencrypt(sealed, service, service, "k1", work)
 
 
@@ -394,7 +398,7 @@ def test_a_large_file_goes_on_where_it_was(tree, tmp_path, service, work, crash,
         files_module, "write_at", lambda fd, data, offset: (offsets.append(offset), write(fd, data, offset))
     )
     operations.seal(tree, out, service, "atlas-70b", "k1", work)
-    assert sorted(offsets) == [3 << 20], "only the last segment was left to write"
+    assert sorted(offsets) == [0, 3 << 20], "only the tag list and the last segment were left to write"
     assert (out / "shards/deep/three.bin.sealed").read_bytes()[:HEADER_SIZE] == header
 
 
@@ -431,7 +435,7 @@ def test_a_reencryption_cut_by_a_crash_goes_on_and_blocks_rewrapping(
     crash(f"operations.reencrypt(Path({str(sealed)!r}), service, service, 'k2', work)", 3 << 20)
     unseal(sealed, tmp_path / "still", service, work)
     with pytest.raises(BadInputError, match="an unfinished run"):
-        operations.rewrap(sealed, service, service, "")
+        operations.rewrap(sealed, service, service, "", work)
     assert operations.reencrypt(sealed, service, service, "k2", work).key.id == "k2"
     unseal(sealed, tmp_path / "back", service, work)
     assert same(tree, tmp_path / "still")
@@ -475,7 +479,7 @@ def test_a_journal_of_another_model_or_key_is_not_gone_on_with(tree, tmp_path, s
         operations.seal(tree, out, service, "other", "k1", work)
     other = KeyService(f"local://{tmp_path}/other.json")
     other.wrap(Secret(bytes(32)), "m", "k")
-    with pytest.raises(KmsRefusedError, match="the manifest says"):
+    with pytest.raises(KmsRefusedError, match="the manifest names"):
         operations.seal(tree, out, other, "atlas-70b", "k1", work)
 
 
@@ -493,7 +497,9 @@ def test_a_planted_journal_does_not_lead_back_to_a_leaked_key(tree, sealed, serv
     with operations.open_sealed(sealed, service) as opened:
         leaked = opened.manifest.key
     plant(sealed, 2, leaked)
-    with pytest.raises(BadInputError, match=r"uses the key id 'k1', not 'fresh-2'.*remove .*journal"):
+    with pytest.raises(
+        BadInputError, match=r"unfinished run with key id 'k1', not 'fresh-2'.*delete .*journal"
+    ):
         operations.reencrypt(sealed, service, service, "fresh-2", work)
     (sealed / JOURNAL_NAME).unlink()
     assert operations.reencrypt(sealed, service, service, "fresh-2", work).key.id == "fresh-2"
@@ -504,7 +510,7 @@ def test_the_key_in_use_under_another_id_is_no_fresh_one(sealed, service, work):
         again = service.wrap(opened.key, "atlas-70b", "fresh-2")
     plant(sealed, 2, again)
     before = (sealed / MANIFEST_NAME).read_bytes()
-    with pytest.raises(SealedDataError, match="names the data key in use under another id"):
+    with pytest.raises(SealedDataError, match="names the present data key under another id"):
         operations.reencrypt(sealed, service, service, "fresh-2", work)
     assert (sealed / MANIFEST_NAME).read_bytes() == before
 
@@ -512,7 +518,7 @@ def test_the_key_in_use_under_another_id_is_no_fresh_one(sealed, service, work):
 def test_a_planted_journal_does_not_choose_the_key_of_a_first_seal(tree, tmp_path, service, work):
     out = tmp_path / "new"
     plant(out, 1, service.wrap(Secret(b"l" * 32), "m", "leaked"), "m", "seal")
-    with pytest.raises(BadInputError, match="uses the key id 'leaked', not 'k1'"):
+    with pytest.raises(BadInputError, match="with key id 'leaked', not 'k1'"):
         operations.seal(tree, out, service, "m", "k1", work)
     assert not (out / MANIFEST_NAME).exists()
 
@@ -520,21 +526,21 @@ def test_a_planted_journal_does_not_choose_the_key_of_a_first_seal(tree, tmp_pat
 def test_a_planted_journal_does_not_put_another_service_into_the_manifest(tree, tmp_path, service, work):
     out, ref = tmp_path / "new", service.wrap(Secret(b"l" * 32), "m", "k1")
     plant(out, 1, KeyRef("k1", "vault://theirs/key", ref.wrapped), "m", "seal")
-    with pytest.raises(BadInputError, match=r"was begun with vault://theirs/key, not local://"):
+    with pytest.raises(BadInputError, match=r"used KMS vault://theirs/key, not local://"):
         operations.seal(tree, out, service, "m", "k1", work)
 
 
 @pytest.mark.parametrize("ref", [KeyRef("k1", "vault://\x1b[2J", b""), KeyRef("../k1", "vault://t/k", b"")])
 def test_what_a_planted_journal_says_is_shown_only_if_it_can_be(tree, tmp_path, service, work, ref):
     plant(tmp_path / "new", 1, ref, "m", "seal")
-    with pytest.raises(SealedDataError, match="is damaged; remove it to start afresh"):
+    with pytest.raises(SealedDataError, match="is damaged: remove it to start over"):
         operations.seal(tree, tmp_path / "new", service, "m", "k1", work)
 
 
 def test_an_update_does_not_run_over_an_unfinished_reencryption(tree, sealed, service, work, crash):
     crash(f"operations.reencrypt(Path({str(sealed)!r}), service, service, 'k2', work)", 3 << 20)
     (tree / "config.json").write_bytes(b"changed")
-    with pytest.raises(BadInputError, match="uses the key id 'k2', not 'k1'"):
+    with pytest.raises(BadInputError, match="with key id 'k2', not 'k1'"):
         operations.seal(tree, sealed, service, "atlas-70b", "k1", work, update=True)
     assert operations.reencrypt(sealed, service, service, "k2", work).key.id == "k2"
 
@@ -542,7 +548,7 @@ def test_an_update_does_not_run_over_an_unfinished_reencryption(tree, sealed, se
 @pytest.mark.parametrize(
     "rotate",
     [
-        lambda path, service, _work: operations.rewrap(path, service, service, ""),
+        lambda path, service, work: operations.rewrap(path, service, service, "", work),
         lambda path, service, work: operations.reencrypt(path, service, service, "k2", work),
     ],
     ids=["rewrap", "reencrypt"],
@@ -581,7 +587,9 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(tree, tmp_path, service
 
     monkeypatch.setattr(files_module, "write_at", limited)
     out = tmp_path / "sealed"
-    with pytest.raises(StorageError, match=r"no space left for .*; make room and run the same command again"):
+    with pytest.raises(
+        StorageError, match=r"no space left for .*; free some space and run the same command again"
+    ):
         operations.seal(tree, out, service, "atlas-70b", "k1", work)
     assert not (out / MANIFEST_NAME).exists()
     room[0] = 100 << 20
@@ -616,7 +624,7 @@ def test_a_file_that_changes_under_our_eyes_is_refused(tree, tmp_path, service, 
             with victim.open("r+b") as stream:
                 stream.write(b"meddled")
 
-    with pytest.raises(BadInputError, match="changed while it was being read"):
+    with pytest.raises(BadInputError, match="changed while it was read"):
         operations.seal(tree, tmp_path / "s", service, "m", "k1", operations.Work(1, Meddle(), work.now))
     assert not (tmp_path / "s" / MANIFEST_NAME).exists()
 
@@ -636,7 +644,7 @@ def test_two_runs_at_once_are_refused(tree, tmp_path, service, work):
     first = threading.Thread(target=operations.seal, args=(*arguments, operations.Work(1, Slow(), work.now)))
     first.start()
     assert entered.wait(10)
-    with pytest.raises(BadInputError, match="another run is at work"):
+    with pytest.raises(BadInputError, match="another run uses"):
         operations.seal(*arguments, work)
     leave.set()
     first.join()
@@ -669,7 +677,7 @@ def test_many_small_files(tmp_path, service, work):
 
 def test_an_update_says_under_which_key_it_would_go_on(tree, sealed, service, work):
     (tree / "config.json").write_text("other")
-    with pytest.raises(BadInputError, match='is sealed under key "k1", not "k2"'):
+    with pytest.raises(BadInputError, match='is sealed with key "k1", not "k2"'):
         operations.seal(tree, sealed, service, "atlas-70b", "k2", work, update=True)
     manifest = operations.seal(tree, sealed, service, "atlas-70b", "", work, update=True)
     assert (manifest.generation, manifest.key.id) == (2, "k1")

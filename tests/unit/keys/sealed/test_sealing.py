@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+from pathlib import Path
+
 import pytest
+from sealedfiles import partial_path
 
 from webhook.keys import rawio
 from webhook.keys.errors import BadInputError
 from webhook.keys.sealed import operations
-from webhook.keys.sealed.paths import JOURNAL_NAME, partial_path
+from webhook.keys.sealed.files import PlainSource
+from webhook.keys.sealed.paths import JOURNAL_NAME
 from webhook.keys.sealed.streaming import HEADER_SIZE
 from webhook.keys.sealed.unsealing import verify
 
@@ -37,7 +43,11 @@ def cut(tree, sealed, crash):
     return final
 
 
-def test_a_half_file_goes_on_under_the_header_in_the_journal(cut, tree, sealed, service, work):
+def headers(directory):
+    return {header_of(path) for path in directory.rglob("*.sealed")}
+
+
+def test_a_partial_file_is_resumed_under_its_header(cut, tree, sealed, service, work):
     header = header_of(partial_path(cut))
     operations.seal(tree, sealed, service, "atlas-70b", "k1", work, update=True)
     assert header_of(cut) == header
@@ -45,48 +55,68 @@ def test_a_half_file_goes_on_under_the_header_in_the_journal(cut, tree, sealed, 
 
 
 @pytest.mark.parametrize("rest", [b"", None], ids=["header only", "header before our segments"])
-def test_a_header_put_there_by_somebody_else_encrypts_nothing(cut, tree, sealed, service, work, rest):
+def test_a_planted_header_encrypts_nothing(cut, tree, sealed, service, work, rest):
     """The older generation's header, with the same key and path, would repeat its nonces."""
     old, partial = header_of(sealed / f"{THREE}.sealed"), partial_path(cut)
-    began = header_of(partial)
     partial.write_bytes(old + (partial.read_bytes()[HEADER_SIZE:] if rest is None else rest))
     operations.seal(tree, sealed, service, "atlas-70b", "k1", work, update=True)
-    assert header_of(cut) not in {old, began}
+    assert header_of(cut) != old
     assert sound(sealed, service, work)
 
 
-def test_a_header_whose_record_was_cut_off_encrypts_nothing(cut, tree, sealed, service, work):
-    journal, began = sealed / JOURNAL_NAME, header_of(partial_path(cut))
-    lines = journal.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if not line.startswith(b'{"use"')]
-    assert len(kept) < len(lines)
-    journal.write_bytes(b"".join(kept))
+@pytest.mark.parametrize("journal", ["kept", "cut to its head", "removed"])
+@pytest.mark.parametrize("partial", ["kept", "cut to its header", "removed"])
+def test_a_changed_source_gets_another_header_whatever_the_storage_returns(
+    cut, tree, sealed, service, work, partial, journal
+):
+    """The times of a file that is written through a mapping need not change: they are restored here."""
+    began = header_of(partial_path(cut))
+    status = (tree / THREE).stat()
+    with (tree / THREE).open("r+b") as stream:
+        stream.seek(2_000_000)
+        stream.write(b"other content")
+    os.utime(tree / THREE, ns=(status.st_atime_ns, status.st_mtime_ns))
+    if partial == "removed":
+        partial_path(cut).unlink()
+    elif partial == "cut to its header":
+        os.truncate(partial_path(cut), HEADER_SIZE)
+    lines = (sealed / JOURNAL_NAME).read_bytes().splitlines(keepends=True)
+    if journal == "removed":
+        (sealed / JOURNAL_NAME).unlink()
+    elif journal == "cut to its head":
+        (sealed / JOURNAL_NAME).write_bytes(lines[0])
     operations.seal(tree, sealed, service, "atlas-70b", "k1", work, update=True)
     assert header_of(cut) != began
     assert sound(sealed, service, work)
 
 
-def test_a_header_changed_while_the_run_begins_ends_it(cut, tree, sealed, service, work, monkeypatch):
-    old, partial = header_of(sealed / f"{THREE}.sealed"), partial_path(cut)
-    swapped = work.progress
+def test_a_source_written_through_a_mapping_is_detected(tree, tmp_path, service, work, monkeypatch):
+    """A change between the two reads of a segment stops the run, although no time of the file changes."""
+    path, scan = tree / THREE, PlainSource.scan
+    status = path.stat()
 
-    class Swap:
-        def start(self, what, size, files):
-            if what == "sealing":
-                monkeypatch.setattr(operations.Sealing, "_begun", lambda *_: True)
-                partial.write_bytes(old)
+    def change(source, span, scratch):
+        scan(source, span, scratch)
+        if span.index == 2 and source._path == path:
+            with path.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as memory:
+                memory[5] ^= 1
+            monkeypatch.setattr(PlainSource, "check", lambda _: None)
 
-        advance = swapped.advance
+    monkeypatch.setattr(PlainSource, "scan", change)
+    with pytest.raises(BadInputError, match="changed while it was read"):
+        operations.seal(tree, tmp_path / "s", service, "m", "k1", work)
+    assert not (tmp_path / "s" / "weightlock.json").exists()
+    assert status.st_size == path.stat().st_size
 
-    with pytest.raises(BadInputError, match="was changed by somebody else"):
-        operations.seal(
-            tree, sealed, service, "atlas-70b", "k1", operations.Work(1, Swap(), work.now), update=True
-        )
-    assert not partial.exists()
-    monkeypatch.undo()
-    operations.seal(tree, sealed, service, "atlas-70b", "k1", work, update=True)
-    assert header_of(cut) != old
-    assert sound(sealed, service, work)
+
+def test_no_header_is_used_for_two_contents(tree, tmp_path, service, work):
+    seen = {}
+    for number in range(4):
+        (tree / THREE).write_bytes(os.urandom(3_000_000 + number % 2))
+        operations.seal(tree, tmp_path / "s", service, "m", "k1", work, update=bool(number))
+        header = header_of(next((tmp_path / "s").rglob("three.bin*.sealed")))
+        assert header not in seen
+        seen[header] = number
 
 
 @pytest.mark.parametrize(
@@ -109,9 +139,10 @@ def test_a_single_file_with_a_name_of_our_own_is_not_sealed(tmp_path, service, w
 
 
 def test_every_directory_is_on_disk_before_the_manifest_is(tree, tmp_path, service, work, monkeypatch):
-    synced, seen = [], []
-    sync, replace = rawio.sync_directory, rawio.replace_file
-    monkeypatch.setattr(rawio, "sync_directory", lambda path: (synced.append(path), sync(path)))
+    synced, seen, fsync, replace = [], [], os.fsync, rawio.replace_file
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (synced.append(Path(f"/proc/self/fd/{fd}").resolve()), fsync(fd))
+    )
     monkeypatch.setattr(
         "webhook.keys.sealed.sealing.replace_file", lambda *given: (seen.extend(synced), replace(*given))
     )

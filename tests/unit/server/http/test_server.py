@@ -11,9 +11,9 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize(
     ("method", "path", "status", "line"),
     [
-        ("GET", "/", 404, "there is nothing at this path"),
-        ("GET", "/validate/", 404, "there is nothing at this path"),
-        ("POST", "/../validate", 404, "there is nothing at this path"),
+        ("GET", "/", 404, "unknown path; the paths are"),
+        ("GET", "/validate/", 404, "unknown path; the paths are"),
+        ("POST", "/../validate", 404, "unknown path; the paths are"),
         ("GET", "/validate", 405, "use POST at /validate"),
         ("PUT", "/mutate?timeout=10s", 405, "use POST at /mutate"),
         ("POST", "/healthz", 405, "use GET, HEAD at /healthz"),
@@ -35,9 +35,9 @@ async def test_what_is_not_there(serve, method, path, status, line):
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
-        (b"[]", "no JSON object"),
-        (b"null", "no JSON object"),
-        (b'{"kind": "AdmissionReview"}', "no admission.k8s.io/v1 AdmissionReview"),
+        (b"[]", "not a JSON object"),
+        (b"null", "not a JSON object"),
+        (b'{"kind": "AdmissionReview"}', "not an admission.k8s.io/v1 AdmissionReview"),
         (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}', "no request"),
         (b"\xff\xfe\x00", "not valid Unicode"),
         (b"[" * 100_000, "nested too deep"),
@@ -174,7 +174,7 @@ async def test_bytes_that_are_no_request_get_one_line(serve, data):
     answer = await client.bytes(data)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4"))
-    assert body == b"this is no valid HTTP request\n"
+    assert body == b"not a valid HTTP request\n"
     assert b"aiohttp" not in answer
     assert (await client.get("/healthz"))[0] == 200
 

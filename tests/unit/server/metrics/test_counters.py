@@ -2,7 +2,7 @@
 
 import pytest
 
-from webhook.server.metrics.counters import CounterTally, HistogramTally, OutcomeTally, merge
+from webhook.server.metrics.counters import Counter, Histogram, OutcomeCounter, merge
 
 
 def samples(metric):
@@ -11,14 +11,14 @@ def samples(metric):
 
 
 def test_counts_by_labels():
-    tally = CounterTally("things", "Things.", ("a", "b"), limit=10)
+    tally = Counter("things", "Things.", ("a", "b"), limit=10)
     for labels in (("x", "y"), ("x", "y"), ("x", "z")):
         tally.add(labels)
     assert samples(tally.collect()) == {("things_total", ("x", "y")): 2, ("things_total", ("x", "z")): 1}
 
 
 def test_labels_beyond_the_limit_are_counted_together():
-    tally = CounterTally("things", "Things.", ("a",), limit=2)
+    tally = Counter("things", "Things.", ("a",), limit=2)
     for number in range(10):
         tally.add((str(number),))
     tally.add(("0",))
@@ -34,7 +34,7 @@ def test_labels_beyond_the_limit_are_counted_together():
     [(0.0, [1, 1, 1]), (0.1, [1, 1, 1]), (0.2, [0, 1, 1]), (1.0, [0, 1, 1]), (9.0, [0, 0, 1])],
 )
 def test_a_value_is_in_every_bucket_that_does_not_end_below_it(value, buckets):
-    tally = HistogramTally("seconds", "Seconds.", (0.1, 1.0))
+    tally = Histogram("seconds", "Seconds.", (0.1, 1.0))
     tally.observe(value)
     found = samples(tally.collect())
     assert [found["seconds_bucket", (end,)] for end in ("0.1", "1.0", "+Inf")] == buckets
@@ -43,7 +43,7 @@ def test_a_value_is_in_every_bucket_that_does_not_end_below_it(value, buckets):
 
 
 def test_outcomes_are_counted_by_result_and_timed_by_thing():
-    tally = OutcomeTally(("evaluations", "E."), ("seconds", "S."), (0.1, 1.0), label="policy", limit=10)
+    tally = OutcomeCounter(("evaluations", "E."), ("seconds", "S."), (0.1, 1.0), label="policy", limit=10)
     tally.add([("a", "pass", 0.05), ("a", "violation", 0.5), ("b", "pass", 2.0)])
     tally.add([("a", "pass", 0.05)])
     counter, histogram = tally.collect()
@@ -59,7 +59,7 @@ def test_outcomes_are_counted_by_result_and_timed_by_thing():
 
 
 def test_outcomes_beyond_the_limit_are_counted_together():
-    tally = OutcomeTally(("evaluations", "E."), ("seconds", "S."), (0.1,), label="policy", limit=2)
+    tally = OutcomeCounter(("evaluations", "E."), ("seconds", "S."), (0.1,), label="policy", limit=2)
     tally.add([(str(number), "pass", 0.0) for number in range(10)])
     counter, _ = tally.collect()
     assert samples([counter])["evaluations_total", ("other", "pass")] == 8
@@ -67,13 +67,13 @@ def test_outcomes_beyond_the_limit_are_counted_together():
 
 
 def test_known_labels_are_there_from_the_beginning():
-    tally = CounterTally("things", "Things.", ("a",), limit=2, known=[("x",)])
+    tally = Counter("things", "Things.", ("a",), limit=2, initial=[("x",)])
     tally.add(("y",))
     assert samples(tally.collect()) == {("things_total", ("x",)): 0, ("things_total", ("y",)): 1}
 
 
 def test_a_histogram_with_labels_knows_them_beforehand():
-    tally = HistogramTally("seconds", "Seconds.", (1.0,), ("call",), [("a",), ("b",)])
+    tally = Histogram("seconds", "Seconds.", (1.0,), ("call",), [("a",), ("b",)])
     tally.observe(0.5, ("a",))
     found = samples(tally.collect())
     assert (found["seconds_count", ("a",)], found["seconds_count", ("b",)]) == (1, 0)
@@ -86,7 +86,7 @@ def test_rows_of_several_processes_are_summed_by_labels():
 
 
 def test_merging_leaves_what_it_merges_alone():
-    tally = HistogramTally("seconds", "Seconds.", (1.0,))
+    tally = Histogram("seconds", "Seconds.", (1.0,))
     tally.observe(0.5)
     merge([tally.rows(), tally.rows()])
     assert samples(tally.collect())["seconds_count", ()] == 1

@@ -18,7 +18,7 @@ def test_grants_are_told_apart():
     found = of_access(SimpleNamespace(access=access, problems=["r"]), NOW)
     assert found == {
         "weightlock_grants_active": 4,
-        "weightlock_grants_ending_soon": 2,
+        "weightlock_grants_expiring_soon": 2,
         "weightlock_break_glass_grants_active": 1,
         "weightlock_access_objects_ignored": 2,
         "weightlock_snapshot_problems": 1,

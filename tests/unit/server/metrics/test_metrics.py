@@ -11,7 +11,7 @@ from webhook.core.admission.verdict import Verdict
 from webhook.core.kube.review import parse_review
 from webhook.core.policies.policy import Finding
 from webhook.server.metrics.metrics import AdmissionMetrics, BrokerMetrics
-from webhook.server.process.shared_memory import Ledger
+from webhook.server.process.shared_memory import SharedCounters
 
 CONTRACT = {
     "weightlock_admission_requests": ("counter", {"operation", "resource", "decision"}),
@@ -103,7 +103,7 @@ def test_reasons_are_counted_once_a_review_and_codes_of_others_together(metrics,
     denials = [Finding("WL101", "p", text) for text in ("one", "two")] + [Finding("WL777", "p", "theirs")]
     verdict = Verdict("u", tuple(denials), (Finding("WL104", "p", "w"),), (Finding("WL999", "p", "a"),))
     metrics.answered(parse_review(review()), verdict, "denied", 0.001)
-    metrics.refused(Verdict("", (Finding("WL501", "p", "unsafe"),), (), ()), 0.001)
+    metrics.rejected_review(Verdict("", (Finding("WL501", "p", "unsafe"),), (), ()), 0.001)
     for code, action in (("WL101", "deny"), ("custom", "deny"), ("WL501", "deny"), ("custom", "audit")):
         assert found(metrics, "admission_findings_total", code=code, action=action) == 1
     assert found(metrics, "admission_findings_total", code="WL104", action="warn") == 1
@@ -149,7 +149,7 @@ class TestWorkers:
 
     @pytest.fixture
     def workers(self, review):
-        slots = Ledger().slots
+        slots = SharedCounters().slots
 
         def start(index):
             metrics = AdmissionMetrics()

@@ -1,4 +1,4 @@
-"""What a child tells its parent."""
+"""What a child reports to its parent."""
 
 import asyncio
 import contextlib
@@ -8,46 +8,51 @@ import pytest
 from webhook.server.process import heartbeat
 
 
-class Lifeline:
+class Pipe:
     def __init__(self):
-        self.said = []
+        self.messages = []
 
     def beat(self):
-        self.said.append("beat")
+        self.messages.append("beat")
 
-    def ask_to_be_replaced(self):
-        self.said.append("replace")
+    def request_replacement(self):
+        self.messages.append("replace")
 
 
 @pytest.fixture
-async def said(monkeypatch):
+async def messages(monkeypatch):
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.001)
-    monkeypatch.setattr(heartbeat, "_WEIGH_EVERY", 5)
+    monkeypatch.setattr(heartbeat, "_CHECK_EVERY", 5)
 
-    async def listen(most, memory=100.0):
+    async def listen(limit, memory=100.0):
         monkeypatch.setattr(heartbeat, "memory_mib", lambda: memory)
-        lifeline = Lifeline()
-        task = asyncio.create_task(heartbeat.keep_beating(lifeline, most))
-        await asyncio.sleep(0.1)
+        pipe = Pipe()
+        task = asyncio.create_task(heartbeat.beat(pipe, lambda: limit))
+        await asyncio.sleep(0.2)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        return lifeline.said
+        return pipe.messages
 
     return listen
 
 
-@pytest.mark.parametrize(("most", "asks"), [(0, False), (200, False), (50, True)])
-async def test_it_asks_to_be_replaced_when_it_is_too_large(said, most, asks):
-    words = await said(most)
+@pytest.mark.parametrize(("limit", "requests"), [(0, False), (200, False), (50, True)])
+async def test_it_requests_a_successor_when_it_is_too_large(messages, limit, requests):
+    words = await messages(limit)
     assert words.count("beat") > 10
-    assert ("replace" in words) is asks
-    if asks:
+    assert ("replace" in words) is requests
+    if requests:
         assert words.count("beat") > 3 * words.count("replace")
 
 
-def test_memory_is_what_the_kernel_says():
+def test_the_default_limit_is_above_the_size_when_ready():
+    assert heartbeat.default_limit(100) > 200
+
+
+def test_memory_is_what_the_kernel_reports():
     assert 10 < heartbeat.memory_mib() < 10_000
+    heartbeat.release_memory()
 
 
 async def test_counts_are_saved_again_and_again(monkeypatch):
@@ -60,7 +65,7 @@ async def test_counts_are_saved_again_and_again(monkeypatch):
         if len(saved) == 3:
             enough.set()
 
-    task = asyncio.create_task(heartbeat.keep_saving(save))
+    task = asyncio.create_task(heartbeat.save_counters(save))
     await asyncio.wait_for(enough.wait(), 10)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

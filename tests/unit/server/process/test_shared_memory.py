@@ -5,13 +5,13 @@ import os
 import pytest
 
 from webhook.server.process import shared_memory
-from webhook.server.process.shared_memory import SLOTS, Ledger
+from webhook.server.process.shared_memory import SLOTS, SharedCounters
 
 
 @pytest.fixture
 def slots(monkeypatch):
     monkeypatch.setattr(shared_memory, "_HALF_BYTES", 4096)
-    return Ledger().slots
+    return SharedCounters().slots
 
 
 def test_nothing_was_written(slots):

@@ -1,4 +1,4 @@
-"""The parent of the process that judges: what it does when that hangs, dies, grows, or cannot start at all.
+"""The parent of frontend and workers: what it does when one hangs, crashes, grows, or cannot start at all.
 
 Each test runs a small program of its own, since a supervisor forks and takes the signals of its process.
 """
@@ -14,35 +14,59 @@ import time
 import pytest
 
 HEAD = """
-import logging, os, signal, socket, sys, time
+import logging, os, select, signal, socket, sys, time
 from webhook.server.process import supervisor
-from webhook.server.process.supervisor import Lifeline, Supervisor
+from webhook.server.process.supervisor import Supervisor
 supervisor.BEAT_SECONDS = 0.05
+supervisor.SUSPECT_SECONDS = 0.3
 logging.basicConfig(stream=sys.stderr, format="%(message)s", level="INFO")
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
-def keep(lifeline, seconds=0.5):
-    # What is listened on: that of the child before, or something new.
-    if not lifeline.sockets:
-        lifeline.keep([socket.create_server(("127.0.0.1", 0))], seconds)
-
-def serve(lifeline, seconds=30, ask=False):
-    told = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, lambda got, frame: told.append(got))
-    keep(lifeline)
-    lifeline.ready()
-    say("up", os.getpid(), lifeline.restarts)
+def live(role, pipe, seconds=30, ask=False):
+    stopped = []
+    if role == "frontend":
+        signal.signal(signal.SIGTERM, lambda got, frame: stopped.append(got))
+        signal.signal(signal.SIGINT, lambda got, frame: stopped.append(got))
+    pipe.ready()
+    say(role, "up", os.getpid())
     if ask:
-        lifeline.ask_to_be_replaced()
-    end = time.monotonic() + seconds
-    while not told and time.monotonic() < end:
-        lifeline.beat()
-        time.sleep(0.02)
-    say("down", os.getpid(), *told)
+        pipe.request_replacement()
+    peers, end = [], time.monotonic() + seconds
+    while not stopped and time.monotonic() < end:
+        pipe.beat()
+        readable = select.select([pipe, *(peer.end for peer in peers)], [], [], 0.02)[0]
+        try:
+            for peer in pipe.peers() if pipe in readable else ():
+                if peer is None:
+                    stopped.append(0)
+                else:
+                    peers.append(peer)
+                    say(role, "peer", peer.restarts)
+                    if role == "frontend":
+                        peer.end.send(b"hello")
+        except EOFError:
+            say(role, "orphan")
+            stopped.append(-1)
+        for peer in list(peers):
+            if peer.end in readable:
+                heard = peer.end.recv(100)
+                if role == "worker" and heard:
+                    say(role, "heard", heard.decode())
+                if not heard:
+                    peers.remove(peer)
+    say(role, "down", os.getpid(), *map(int, stopped))
     return 0
+
+def frontend(pipe):
+    return live("frontend", pipe)
+
+def worker(pipe):
+    return live("worker", pipe)
+
+def supervise(frontend=frontend, worker=worker, sockets=(), hang=0.8):
+    sys.exit(Supervisor(frontend, worker, sockets, hang).run())
 """
 
 
@@ -53,23 +77,27 @@ class Program:
             [sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    def line(self):
-        """The next words the children say."""
-        line = self.process.stdout.readline().split()
-        assert line, self.process.stderr.read()
-        return line
+    def next(self, *start):
+        """The rest of the next line that starts so; others are skipped."""
+        while True:
+            line = self.process.stdout.readline().split()
+            assert line, self.process.stderr.read()
+            if line[: len(start)] == list(start):
+                return line[len(start) :]
+
+    def pid(self, role):
+        return int(self.next(role, "up")[0])
 
     def end(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        output, errors = self.process.communicate(timeout=10)
-        return output, errors
+        return self.process.communicate(timeout=20)
 
 
 @pytest.fixture
 def program(tmp_path):
     started = []
 
-    def start(source):
+    def start(source="supervise()"):
         started.append(Program(tmp_path / "program.py", source))
         return started[-1]
 
@@ -80,7 +108,7 @@ def program(tmp_path):
         one.process.communicate()
 
 
-def gone(pid, seconds=5.0):
+def is_gone(pid, seconds=10.0):
     """Whether a process that is no child of ours ends."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -92,60 +120,67 @@ def gone(pid, seconds=5.0):
     return False
 
 
-SERVE = "sys.exit(Supervisor(serve).run())"
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_child_is_told_to_stop_and_waited_for(program, number):
-    parent = program(SERVE)
-    _, pid, _ = parent.line()
+def test_the_frontend_stops_first_and_then_the_workers(program, number):
+    parent = program()
+    parent.next("frontend", "peer")
+    parent.next("worker", "heard", "hello")
     output, errors = parent.end(number)
-    assert output.split() == ["down", pid, str(int(number))]
+    assert [line.split()[:2] for line in output.splitlines()] == [["frontend", "down"], ["worker", "down"]]
     assert errors == ""
     assert parent.process.returncode == 0
 
 
-def test_a_child_that_dies_is_replaced(program):
-    parent = program(SERVE)
-    pids = set()
-    for restarts in range(3):
-        _, pid, told = parent.line()
-        assert int(told) == restarts
-        pids.add(pid)
-        os.kill(int(pid), signal.SIGKILL)
-    _, last, _ = parent.line()
-    assert len(pids | {last}) == 4
+@pytest.mark.parametrize("role", ["worker", "frontend"])
+def test_a_child_that_dies_is_replaced_and_gets_a_channel(program, role):
+    parent = program()
+    parent.next("worker", "heard")
+    pid = {"worker": None, "frontend": None}
+    parent.process.send_signal(0)
+    del pid
+    for restarts in (1, 2):
+        children = subprocess.run(
+            ["pgrep", "-P", str(parent.process.pid)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        # The worker is started first, so its number is lower until one of them is replaced.
+        victims = sorted(map(int, children))
+        victim = victims[0] if (role == "worker") == (restarts == 1) else victims[-1]
+        os.kill(victim, signal.SIGKILL)
+        assert parent.next("frontend", "peer") == [str(restarts)]
+        parent.next("worker", "heard", "hello")
     _, errors = parent.end()
-    assert errors.count("the worker ended; starting another") == 3
+    assert errors.count("a process ended; starting another") == 2
 
 
-def test_a_child_that_hangs_is_replaced(program):
-    parent = program(SERVE)
-    _, pid, _ = parent.line()
+def test_a_worker_that_hangs_has_a_successor_before_it_is_killed(program):
+    parent = program()
+    first = parent.pid("worker")
+    os.kill(first, signal.SIGSTOP)
     begun = time.monotonic()
-    os.kill(int(pid), signal.SIGSTOP)
-    _, other, restarts = parent.line()
+    second = parent.pid("worker")
+    assert second != first
     assert time.monotonic() - begun < 5
-    assert (other != pid, restarts) == (True, "1")
+    assert is_gone(first)
     _, errors = parent.end()
-    assert "ending a worker that hangs" in errors
+    assert "a worker does not respond; starting another" in errors
 
 
-def test_a_child_that_takes_long_to_start_is_not_taken_for_hung(program):
+def test_a_child_that_starts_slowly_is_not_taken_for_hung(program):
     parent = program(
         """
-        def slow(lifeline):
-            keep(lifeline, 0.2)
+        def slow(pipe):
             time.sleep(1.5)
-            return serve(lifeline)
-        sys.exit(Supervisor(slow).run())
+            return worker(pipe)
+        supervise(worker=slow)
         """
     )
-    assert parent.line()[2] == "0"
+    parent.pid("worker")
+    _, errors = parent.end()
+    assert errors == ""
 
 
-def test_bad_input_ends_it_all(program):
-    parent = program("sys.exit(Supervisor(lambda lifeline: 2).run())")
+def test_bad_input_ends_everything(program):
+    parent = program("supervise(worker=lambda pipe: 2)")
     parent.process.wait(10)
     assert parent.process.returncode == 2
 
@@ -153,95 +188,75 @@ def test_bad_input_ends_it_all(program):
 def test_a_child_that_cannot_live_is_tried_ever_more_slowly(program):
     parent = program(
         """
-        def fail(lifeline):
+        def fail(pipe):
             say("try", time.monotonic())
             raise RuntimeError("never")
-        sys.exit(Supervisor(fail).run())
+        supervise(worker=fail)
         """
     )
-    times = [float(parent.line()[1]) for _ in range(5)]
+    times = [float(parent.next("try")[0]) for _ in range(5)]
     pauses = [after - before for before, after in itertools.pairwise(times)]
     assert pauses[-1] > 2 * pauses[0]
 
 
-def test_the_child_of_a_parent_that_was_killed_ends(program):
-    parent = program(SERVE)
-    _, pid, _ = parent.line()
+def test_children_notice_that_the_parent_was_killed(program):
+    parent = program()
+    parent.next("worker", "heard")
     parent.process.kill()
-    parent.process.wait()
-    assert gone(int(pid))
+    said = {
+        parent.next()[0]: None,
+    }
+    lines = [parent.process.stdout.readline().split()[:2] for _ in range(3)]
+    assert {("frontend", "down"), ("worker", "down")} <= {tuple(line) for line in lines} | {
+        (name, "orphan") for name in said
+    }
 
 
-def test_a_child_that_asks_is_replaced_once_another_is_ready(program):
+def test_a_worker_that_requests_a_successor_finishes_once_that_is_ready(program):
     parent = program(
         """
-        def large(lifeline):
+        def large(pipe):
             first = not os.path.exists(sys.argv[0] + ".asked")
             open(sys.argv[0] + ".asked", "w").close()
-            return serve(lifeline, ask=first)
-        sys.exit(Supervisor(large).run())
+            return live("worker", pipe, ask=first, seconds=1.0 if first else 30)
+        supervise(worker=large)
         """
     )
-    said = [parent.line() for _ in range(3)]
-    (first, second) = [words[1] for words in said if words[0] == "up"]
+    first, second = parent.pid("worker"), parent.pid("worker")
     assert first != second
-    (down,) = [words for words in said if words[0] == "down"]
-    assert down == ["down", first, str(int(signal.SIGUSR1))]
-    output, _ = parent.end()
-    assert output.split()[:2] == ["down", second]
+    assert parent.next("worker", "down")[0] == str(first)
+    _, errors = parent.end()
+    assert "a process ended" not in errors
 
 
-def test_a_child_that_does_not_stop_is_ended(program):
+def test_a_worker_that_does_not_finish_is_killed(program):
     parent = program(
         """
         supervisor._LAST_SECONDS = 0.2
-        def stubborn(lifeline):
+        def stubborn(pipe):
             first = not os.path.exists(sys.argv[0] + ".asked")
             open(sys.argv[0] + ".asked", "w").close()
-            if not first:
-                return serve(lifeline)
-            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-            say("up", os.getpid(), 0)
-            lifeline.ready()
-            lifeline.ask_to_be_replaced()
-            while True:
-                lifeline.beat()
-                time.sleep(0.02)
-        sys.exit(Supervisor(stubborn).run())
+            return live("worker", pipe, ask=first)
+        supervise(worker=stubborn)
         """
     )
-    _, first, _ = parent.line()
-    assert parent.line()[0] == "up"
-    assert gone(int(first))
+    first = parent.pid("worker")
+    parent.pid("worker")
+    assert is_gone(first)
 
 
-def test_connections_wait_for_the_next_child(program):
+def test_only_the_frontend_keeps_the_sockets(program):
     parent = program(
         """
-        def answer(lifeline):
-            if lifeline.sockets:
-                (listening,) = lifeline.sockets
-            else:
-                listening = socket.create_server(("127.0.0.1", 0))
-                lifeline.keep([listening], 0.5)
-            lifeline.ready()
-            listening.settimeout(0.05)
-            say("up", listening.getsockname()[1], os.getpid())
-            while True:
-                lifeline.beat()
-                try:
-                    connection, _ = listening.accept()
-                except TimeoutError:
-                    continue
-                connection.sendall(str(os.getpid()).encode())
-                connection.close()
-        sys.exit(Supervisor(answer).run())
+        listening = socket.create_server(("127.0.0.1", 0))
+        def dies(pipe):
+            say("port", listening.getsockname()[1])
+            return live("frontend", pipe)
+        def looks(pipe):
+            say("worker", "closed", listening.fileno() == -1)
+            return worker(pipe)
+        supervise(dies, looks, [listening])
         """
     )
-    import socket
-
-    _, port, pid = parent.line()
-    os.kill(int(pid), signal.SIGSTOP)
-    with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as connection:
-        answered_by = connection.recv(100).decode()
-    assert answered_by != pid
+    assert parent.next("worker", "closed") == ["True"]
+    parent.next("port")

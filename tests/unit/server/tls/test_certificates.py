@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import serialization
 
 from webhook.api.config import Tls
 from webhook.server.tls import certificates, self_signed
-from webhook.server.tls.certificates import CertificateError, CertificateKeeper, load
+from webhook.server.tls.certificates import CertificateError, CertificateManager, load
 
 TODAY = timedelta()
 
@@ -55,8 +55,8 @@ def test_a_client_authority_makes_it_ask_and_not_insist(tls, tmp_path):
         (TODAY, ["127.0.0.1", "WEBHOOK.example.com"], None),
         (timedelta(days=-1), [], "not valid before"),
         (timedelta(days=40), [], "expired at"),
-        (TODAY, ["other.example.com"], "does not carry the name other.example.com"),
-        (TODAY, ["webhook.example.com.evil"], "does not carry"),
+        (TODAY, ["other.example.com"], "does not cover the name other.example.com"),
+        (TODAY, ["webhook.example.com.evil"], "does not cover"),
     ],
 )
 def test_what_must_not_be_served_now(tls, shift, names, fault):
@@ -81,11 +81,11 @@ def damaged(directory, name, content):
     [
         ("tls.crt", b"", "tls.crt: the file is empty"),
         ("tls.key", b"", "tls.key: the file is empty"),
-        ("tls.crt", b"nonsense", "tls.crt: no certificate in PEM form"),
-        ("tls.key", b"nonsense", "no usable pair"),
+        ("tls.crt", b"nonsense", "tls.crt: not a certificate in PEM form"),
+        ("tls.key", b"nonsense", "not a usable pair"),
         ("tls.crt", b"x" * (1024 * 1024 + 1), "larger than"),
         ("tls.crt", None, "tls.crt: No such file"),
-        ("ca.crt", b"nonsense", "no certificate authority"),
+        ("ca.crt", b"nonsense", "not a CA certificate"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line(tls, tmp_path, file, content, words):
@@ -110,7 +110,7 @@ def test_a_key_with_a_password_is_an_error_and_no_question(tls, tmp_path):
     secret = serialization.BestAvailableEncryption(b"secret")
     encrypted = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
     (tmp_path / "tls.key").write_bytes(encrypted)
-    with pytest.raises(CertificateError, match="no usable pair"):
+    with pytest.raises(CertificateError, match="not a usable pair"):
         load(tls)
 
 
@@ -131,7 +131,7 @@ class TestKeeper:
     """The certificate in use, and its files."""
 
     def test_first_and_then_only_when_changed(self, tls, tmp_path):
-        keeper = CertificateKeeper(tls)
+        keeper = CertificateManager(tls)
         assert keeper.fault() is not None
         assert keeper.expiry() is None
         assert keeper.refresh()
@@ -141,7 +141,7 @@ class TestKeeper:
         assert keeper.refresh()
 
     def test_a_half_written_pair_never_replaces_a_good_one(self, tls, tmp_path):
-        keeper = CertificateKeeper(tls)
+        keeper = CertificateManager(tls)
         keeper.refresh()
         served = keeper.current
         key = (tmp_path / "tls.key").read_bytes()
@@ -162,12 +162,12 @@ class TestKeeper:
         [
             (["webhook.example.com"], timedelta(days=-60), "expired at"),
             (["webhook.example.com"], timedelta(days=2), "not valid before"),
-            (["other.example.com"], TODAY, "does not carry the name webhook.example.com"),
+            (["other.example.com"], TODAY, "does not cover the name webhook.example.com"),
         ],
     )
     def test_a_pair_that_is_worse_never_replaces_a_good_one(self, tls, tmp_path, names, shift, words):
         tls = tls.model_copy(update={"server_names": ["webhook.example.com"]})
-        keeper = CertificateKeeper(tls)
+        keeper = CertificateManager(tls)
         keeper.refresh()
         served = keeper.current
         good = {name: (tmp_path / name).read_bytes() for name in ("tls.crt", "tls.key")}
@@ -183,22 +183,22 @@ class TestKeeper:
         assert (keeper.fault(), keeper.usable()) == (None, 1.0)
 
     def test_a_fault_is_news_once_and_again_after_it_was_gone(self, tls, tmp_path):
-        keeper = CertificateKeeper(tls)
+        keeper = CertificateManager(tls)
         key = (tmp_path / "tls.key").read_bytes()
         (tmp_path / "tls.key").write_bytes(b"-----BEGIN PRIVATE KEY-----\nMIG")
         for expected in (True, False, False):
             keeper.refresh()
-            assert (keeper.news() is not None) is expected
+            assert (keeper.changed_fault() is not None) is expected
         (tmp_path / "tls.key").write_bytes(key)
         keeper.refresh()
-        assert (keeper.news(), keeper.said) == (None, None)
+        assert (keeper.changed_fault(), keeper.last_logged) == (None, None)
         (tmp_path / "tls.crt").unlink()
         keeper.refresh()
         keeper.refresh()
-        assert "No such file" in (keeper.news() or "")
+        assert "No such file" in (keeper.changed_fault() or "")
 
     def test_files_that_come_back_as_they_were(self, tls, tmp_path):
-        keeper = CertificateKeeper(tls)
+        keeper = CertificateManager(tls)
         keeper.refresh()
         key = (tmp_path / "tls.key").read_bytes()
         (tmp_path / "tls.key").write_bytes(b"")
@@ -215,7 +215,7 @@ class TestKeeper:
             write(tmp_path / version)
         (tmp_path / "data").symlink_to("one")
         tls = Tls(certificate=str(tmp_path / "data/tls.crt"), key=str(tmp_path / "data/tls.key"))
-        keeper = CertificateKeeper(tls)
+        keeper = CertificateManager(tls)
         keeper.refresh()
         (tmp_path / "next").symlink_to("two")
         (tmp_path / "next").replace(tmp_path / "data")
@@ -224,7 +224,7 @@ class TestKeeper:
 
     def test_an_expired_pair_is_told(self, tls, tmp_path):
         write(tmp_path, now=at(timedelta(days=-60)))
-        keeper = CertificateKeeper(tls)
+        keeper = CertificateManager(tls)
         assert keeper.refresh()
         assert "expired at" in (keeper.fault() or "")
         assert (keeper.expiry() or 0) < at().timestamp()
