@@ -189,6 +189,7 @@ class ClusterProvider:
                 f"the watch of {oldest.kind.resource} is stale: last current {self.age():.0f} s ago{why}"
             )
         self._builder.objects.unreadable = self._params.unreadable(self._max_age)
+        self._builder.objects.scopes = self._params.scopes()
         return self._builder.snapshot()
 
     def age(self) -> float:
