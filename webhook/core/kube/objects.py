@@ -134,8 +134,9 @@ class ObjectStore:
         for definition in self.each(_DEFINITION):
             spec = definition.get("spec")
             names = spec.get("names") if isinstance(spec, dict) else None
-            own = isinstance(names, dict) and f"{names.get('kind')}.{spec.get('group')}" == kind
-            if isinstance(spec, dict) and own:
+            if not isinstance(spec, dict) or not isinstance(names, dict):
+                continue
+            if f"{names.get('kind')}.{spec.get('group')}" == kind:
                 return bool(spec.get("scope") == "Namespaced")
         group = kind.partition(".")[2]
         if not group or group in _BUILTIN_GROUPS or group.endswith(_BUILTIN_SUFFIX):
