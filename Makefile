@@ -45,6 +45,9 @@ e2e: $(READY) control-plane ## Only the tests on the real API server
 e2e-kind: $(READY) image ## The end-to-end tests on a kind cluster (needs Docker and kind)
 	@WEIGHTLOCK_E2E=kind WEIGHTLOCK_IMAGE=$(IMAGE) $(PYTEST) tests/e2e
 
+chaos: $(READY) control-plane ## What faults of Weightlock's own processes cost: the whole table (about an hour)
+	@WEIGHTLOCK_CHAOS=whole $(PYTEST) -s tests/e2e/test_restarts.py tests/e2e/test_failure.py
+
 lint: $(READY) ## Style, types, layers, generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -82,4 +85,4 @@ lock: $(READY) ## Resolve the dependencies again
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus test unit e2e e2e-kind lint format generate bench bench-peers playground image lock clean
+.PHONY: help setup demo control-plane key-servers prometheus test unit e2e e2e-kind chaos lint format generate bench bench-peers playground image lock clean

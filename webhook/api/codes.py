@@ -64,6 +64,7 @@ COPIES_WEIGHTS: Final = _reason("WL112", "Pod that copies protected weights", Ca
 ESCAPES_SANDBOX: Final = _reason("WL113", "Pod could escape its sandbox", Category.WEIGHTS)
 CREATES_MEMORY_IMAGE: Final = _reason("WL114", "Memory image of a pod that reads weights", Category.WEIGHTS)
 FORBIDS_MEMORY_IMAGE: Final = _reason("WL115", "Memory image that the ModelWeights forbids", Category.WEIGHTS)
+NODE_VOLUME: Final = _reason("WL116", "Volume onto paths of the node", Category.WEIGHTS)
 INTERACTIVE_ACCESS: Final = _reason(
     "WL121", "No interactive access to pods that read weights", Category.WEIGHTS
 )
@@ -81,6 +82,10 @@ DEVICE_BYPASS: Final = _reason(
 SCHEDULER_BYPASS: Final = _reason(
     "WL203", "Pod that bypasses the scheduler or uses admin access to devices", Category.DEVICES
 )
+SHARED_DEVICES: Final = _reason(
+    "WL204", "Shared accelerators for a model that excludes them", Category.DEVICES
+)
+UNRESOLVED_CLAIM: Final = _reason("WL205", "Device claim that does not exist yet", Category.DEVICES)
 
 SIDECAR_MODIFIED: Final = _reason("WL301", "Key sidecar missing or modified", Category.KEYS)
 RESERVED_NAME: Final = _reason("WL302", "Reserved name", Category.KEYS)

@@ -78,9 +78,9 @@ class ClusterProvider:
         verifier: Verifier | None = None,
         timing: Timing | None = None,
         authorities_later: bool = False,
-        observers: Mapping[str, WatchObserver] | None = None,
         prepared: Prepared | None = None,
         handover: Handover | None = None,
+        observers: Mapping[str, WatchObserver] | None = None,
     ) -> None:
         self.api = api
         self._max_age = config.cluster.max_snapshot_age_seconds
@@ -88,8 +88,7 @@ class ClusterProvider:
         self._authorities = AuthorityFile(prepared.settings.injection)
         self._builder, self._fixed = prepared.builder, prepared.fixed
         self._timing = timing or Timing()
-        self._observers = observers or {}
-        self._reflectors = self._watches(handover)
+        self._reflectors = self._watches(handover, observers or {})
         self._authorizer = Authorizer(api)
         self._discovery = Discovery(api)
         held = [kind.name for kind in HELD]
@@ -106,9 +105,9 @@ class ClusterProvider:
         verifier: Verifier | None = None,
         timing: Timing | None = None,
         authorities_later: bool = False,
-        observers: Mapping[str, WatchObserver] | None = None,
         prepared: Prepared | None = None,
         handover: Handover | None = None,
+        observers: Mapping[str, WatchObserver] | None = None,
     ) -> AsyncIterator[ClusterProvider]:
         """Connect, and watch while the context is open.
 
@@ -126,9 +125,9 @@ class ClusterProvider:
                 verifier=verifier,
                 timing=timing,
                 authorities_later=authorities_later,
-                observers=observers,
                 prepared=prepared,
                 handover=handover,
+                observers=observers,
             )
             async with source.watching():
                 yield source
@@ -151,11 +150,11 @@ class ClusterProvider:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._params.close()
 
-    def _watches(self, handover: Handover | None) -> list[Reflector]:
+    def _watches(self, handover: Handover | None, observers: Mapping[str, WatchObserver]) -> list[Reflector]:
         """Return the watches; with a handover, continued from where the worker before this one was."""
         if handover is None or not handover.files:
             return [
-                Reflector(self.api, kind, self, self._timing, observer=self._observers.get(kind.name))
+                Reflector(self.api, kind, self, self._timing, observer=observers.get(kind.name))
                 for kind in HELD
             ]
         names = [kind.name for kind in HELD]

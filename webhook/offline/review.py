@@ -19,7 +19,7 @@ from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, evaluate_sync
 from webhook.core.admission.subject import groups_of_account, service_account_of
 from webhook.core.admission.validate import invalid_review, validate
-from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.fields import MalformedObjectError, without_nulls
 from webhook.core.kube.kinds import is_namespaced, plural
 from webhook.core.kube.objects import ObjectKey, group_kind, key_of
 from webhook.core.kube.review import (
@@ -149,7 +149,7 @@ def as_review(document: Document, requester: Requester, snapshot: Snapshot) -> D
     namespace = (key.namespace or requester.namespace) if is_namespaced(key.kind) else ""
     subject: Document = without_nulls(document)
     if namespace:
-        subject["metadata"]["namespace"] = namespace
+        subject = {**subject, "metadata": {**subject["metadata"], "namespace": namespace}}
     kind, _, group = key.kind.partition(".")
     version = document["apiVersion"].rpartition("/")[2]
     username, groups = _identity(requester, subject, group, kind, namespace, snapshot)
@@ -188,13 +188,6 @@ def label_of(manifest: Manifest, uid: str) -> str:
         metadata.get("name") or metadata.get("generateName"),
     )
     return "/".join(str(part) for part in parts if part)
-
-
-def without_nulls(value: Any) -> Any:
-    """Return a copy without null members: decoding into a typed object drops them."""
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _identity(

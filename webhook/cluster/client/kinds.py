@@ -105,7 +105,7 @@ HELD = (
 
 # Fetched on demand; other kinds are found by discovery.
 FETCHED = (
-    _kind("v1", "Pod", drop=("status",)),
+    _kind("v1", "Pod"),
     _kind("v1", "ConfigMap"),
     _kind("v1", "ServiceAccount"),
 )

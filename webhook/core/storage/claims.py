@@ -13,7 +13,15 @@ from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
 from webhook.core.kube.selectors import SelectorError, compile_selector
 from webhook.core.storage.clones import annotated_sources, class_source, data_volume_sources, machine_claims
 from webhook.core.storage.identity import STATIC, Origin, origin_of, references
-from webhook.core.storage.refs import UNPROVEN, ProtectedRef, ProtectedRefs, distinct, rerouted, unresolved
+from webhook.core.storage.refs import (
+    UNPROVEN,
+    ProtectedRef,
+    ProtectedRefs,
+    distinct,
+    missing,
+    rerouted,
+    unresolved,
+)
 from webhook.core.storage.snapshots import CONTENT, SNAPSHOT, group_origins, origins
 from webhook.core.storage.sources import backend_of
 
@@ -97,7 +105,7 @@ class Resolver:
         group = "kubevirt.io" if kind == "VirtualMachine" else "snapshot.kubevirt.io"
         document = self._finder.get(f"{kind}.{group}", namespace, name)
         if document is None:
-            return unresolved(f"{kind} {namespace}/{name} does not exist")
+            return missing(kind, namespace, name)
         if kind == "VirtualMachine":
             refs = [ref for claim in machine_claims(document) for ref in self.claim(namespace, claim)]
             return rerouted(refs, "clone", detail)
@@ -223,7 +231,7 @@ class Resolver:
             for model in self._catalog.of_claim(namespace, name, labels)
         ]
         if document is None:
-            return distinct(refs) or unresolved(f"PersistentVolumeClaim {namespace}/{name} does not exist")
+            return distinct(refs) or missing("PersistentVolumeClaim", namespace, name)
         metadata = object_at(document, "metadata", "")
         refs.extend(self.claim_spec(namespace, object_at(document, "spec", ""), "spec", metadata))
         return distinct(refs)
@@ -233,7 +241,7 @@ class Resolver:
         if document is not None:
             return self.volume_spec(document)
         refs = [ProtectedRef(model, "persistentVolume") for model in self._catalog.of_volume(name, {})]
-        return distinct(refs) or unresolved(f"PersistentVolume {name} does not exist")
+        return distinct(refs) or missing("PersistentVolume", "", name)
 
     def _source(self, namespace: str, source: Mapping[str, Any], path: str) -> ProtectedRefs:
         if not source:
@@ -288,13 +296,13 @@ class Resolver:
     def _snapshot(self, namespace: str, name: str) -> ProtectedRefs:
         document = self._finder.get(SNAPSHOT, namespace, name)
         if document is None:
-            return unresolved(f"VolumeSnapshot {namespace}/{name} does not exist")
+            return missing("VolumeSnapshot", namespace, name)
         return self.snapshot_document(namespace, document)
 
     def _content(self, name: str) -> ProtectedRefs:
         document = self._finder.get(CONTENT, "", name)
         if document is None:
-            return unresolved(f"VolumeSnapshotContent {name} does not exist")
+            return missing("VolumeSnapshotContent", "", name)
         return self.content_document(document)
 
     def _handle(self, driver: str, handle: str) -> ProtectedRefs:
