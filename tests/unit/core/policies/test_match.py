@@ -130,7 +130,8 @@ def test_an_object_without_metadata_matches_no_object_selector(matches, operator
     rule = {**RULE, "resources": ["pods/exec"], "operations": ["CONNECT"]}
     requirement = {"key": "tier", "operator": operator, "values": ["x"] if operator == "NotIn" else []}
     options = {"apiVersion": "v1", "kind": "PodExecOptions", "command": ["sh"]}
-    request = {"operation": "CONNECT", "subresource": "exec", "resource": "pods", "name": "p"}
+    place = {"group": "", "version": "v1", "resource": "pods"}
+    request = {"operation": "CONNECT", "subResource": "exec", "resource": place}
     constraints = {"resourceRules": [rule]}
     assert matches(constraints, options, **request)
     constraints["objectSelector"] = {"matchExpressions": [requirement]}
