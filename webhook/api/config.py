@@ -497,6 +497,11 @@ class KeySecrets(Schema):
     stamp: str = Field(
         default="", max_length=253, description="receives key, with which the webhook stamps access objects"
     )
+    record: str = Field(
+        default="",
+        max_length=253,
+        description="receives the signed record of observed access decisions; empty: no record",
+    )
     challenge: str = Field(
         default="", max_length=253, description="is given key, under which brokers make their nonces"
     )

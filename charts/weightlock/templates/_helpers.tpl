@@ -80,6 +80,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $keys := dict -}}
 {{- if not .Values.signing.existingSecret -}}{{- $_ := set $keys "signing" (include "weightlock.signingSecret" .) -}}{{- end -}}
 {{- if .Values.broker.enabled -}}{{- $_ := set $keys "challenge" (printf "%s-challenge" (include "weightlock.fullname" .)) -}}{{- end -}}
+{{- if .Values.controller.enabled -}}
+{{- range list "stamp" "record" -}}{{- $_ := set $keys . (printf "%s-%s" (include "weightlock.fullname" $) .) -}}{{- end -}}
+{{- end -}}
 {{- toJson $keys -}}
 {{- end -}}
 
@@ -123,6 +126,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $config := dict "policies" "/etc/weightlock/policies" "settings" $settings -}}
 {{- if not (and (eq .component "controller") (not $root.Values.signing.existingSecret)) -}}
 {{- $_ := set $config "signing" (ternary (dict "key" "/etc/weightlock/signing/signing.key") (dict "keys" "/etc/weightlock/signing/signing.pub") (not (not $signs))) -}}
+{{- end -}}
+{{- if and (eq .component "webhook") $root.Values.controller.enabled -}}
+{{- $_ := set $config.signing "stampKey" "/etc/weightlock/stamp/key" -}}
 {{- end -}}
 {{- if $listens -}}
 {{- $tls := dict "certificate" "/etc/weightlock/tls/tls.crt" "key" "/etc/weightlock/tls/tls.key" -}}
@@ -358,6 +364,9 @@ spec:
         {{- if $signing }}
         - {name: signing, mountPath: /etc/weightlock/signing, readOnly: true}
         {{- end }}
+        {{- if and (eq .component "webhook") $root.Values.controller.enabled }}
+        - {name: stamp, mountPath: /etc/weightlock/stamp, readOnly: true}
+        {{- end }}
         {{- if $listens }}
         - {name: tls, mountPath: /etc/weightlock/tls, readOnly: true}
         {{- end }}
@@ -392,6 +401,12 @@ spec:
           secretName: {{ include "weightlock.signingSecret" $root | quote }}
           {{- $file := ternary "signing.key" "signing.pub" (or (eq .component "controller") (not (empty $clientCa))) }}
           items: [{key: {{ $file }}, path: {{ $file }}}]
+      {{- end }}
+      {{- if and (eq .component "webhook") $root.Values.controller.enabled }}
+      - name: stamp
+        secret:
+          secretName: {{ $name }}-stamp
+          items: [{key: key, path: key}]
       {{- end }}
       {{- if $listens }}
       - name: tls

@@ -30,6 +30,7 @@ CHECKS: dict[str, Examine] = {
     "CRDs": installation.types,
     "webhook configurations": installation.configurations,
     "guard": installation.guard,
+    "other mutators": installation.mutators_of_access,
     "deployments": installation.deployments,
     "certificate": secrets.certificate,
     "mutating webhook": webhook_probe.mutates,
