@@ -277,7 +277,7 @@ class BrokerServer:
 
 def _cost(call: Call) -> float:
     """What a request costs its address, in requests: one, and one more for each 16 KiB of its body."""
-    return 1 + len(call.body) / _BYTES_PER_REQUEST
+    return 1 + len(call.body) // _BYTES_PER_REQUEST
 
 
 def _bearer(request: web.BaseRequest) -> str:

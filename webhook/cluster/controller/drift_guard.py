@@ -186,10 +186,10 @@ class DriftController:
     def _whole(self, key: ObjectKey) -> Document:
         """Return the expected configuration with its observed metadata and the managed caBundles."""
         expected = self._expected[key]
-        metadata = dict(expected["metadata"])
-        for field, values in self._intact_metadata.get(key, {}).items():
-            metadata[field] = {**(metadata.get(field) or {}), **values}
-        expected = {**expected, "metadata": metadata}
+        observed = self._intact_metadata.get(key)
+        if observed is not None:
+            # Only Helm adds its annotations: an installation by another tool stays without them.
+            expected = {**expected, "metadata": {"name": key.name, **observed}}
         return expected if self._certificates is None else self._certificates.with_bundles(expected)
 
     def _configuration_drift(self, key: ObjectKey) -> Drift | None:
@@ -204,7 +204,8 @@ class DriftController:
         other = webhook_difference(webhooks, actual.get("webhooks"))
         if other:
             return Drift(key, path, f"was modified: webhooks{other}", _version_of(actual), keep_off)
-        if missing := missing_metadata(document, actual):
+        observed = {"metadata": self._intact_metadata.get(key, {})}
+        if missing := missing_metadata(observed, actual):
             fields = sorted(name for values in missing.values() for name in values)
             return Drift(key, path, f"lacks {', '.join(fields)[:200]}", _version_of(actual), keep_off)
         authorities = None if own is None else own.in_force()
