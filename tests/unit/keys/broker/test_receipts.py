@@ -7,9 +7,9 @@ import base64
 import time
 
 import pytest
+from keyworld import serving
 
 from tests.unit.audit.conftest import Files
-from tests.unit.keys.conftest import serving
 from webhook.api import codes
 from webhook.api.audit import AuditSettings
 from webhook.app.audit import BrokerLog, audit_log, origin_of
@@ -24,8 +24,6 @@ from webhook.keys.agent.delivery import Target
 from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest, RenewRequest
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
 from webhook.keys.envelope import AgentKey
-
-pytest_plugins = ("tests.unit.keys.conftest",)
 
 
 @pytest.fixture
