@@ -21,7 +21,7 @@ from webhook.api.operators import PRESETS
 from webhook.core.kube.kinds import plural
 from webhook.core.workloads.kinds import BUILT_IN
 from webhook.core.workloads.readers import READERS
-from webhook.core.workloads.references import REFERENCED
+from webhook.core.workloads.references import REFERENCED, USERS
 from webhook.server.tls import self_signed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,6 +121,15 @@ def test_the_webhook_reads_the_objects_that_workloads_refer_to(render):
     readable = {(group, name) for rule in rules for group in rule["apiGroups"] for name in rule["resources"]}
     for kind in {*REFERENCED, *(kind for preset in PRESETS.values() for kind in preset.owns)}:
         assert (kind.partition(".")[2], plural(kind)) in readable, kind
+    listable = {
+        (group, name)
+        for rule in rules
+        if "list" in rule["verbs"]
+        for group in rule["apiGroups"]
+        for name in rule["resources"]
+    }
+    for kind in {kind for users in USERS.values() for kind in users}:
+        assert (kind.partition(".")[2], plural(kind)) in listable, kind
 
 
 @pytest.mark.parametrize("policy", shipped().values(), ids=lambda policy: policy["metadata"]["name"])

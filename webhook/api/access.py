@@ -48,7 +48,7 @@ class Subject(Schema):
 
 
 class Change(Schema):
-    """One change of a governed object: this content (``digest``), or its deletion (``digest: delete``)."""
+    """One change of a covered object: this content (``digest``), or its deletion (``digest: delete``)."""
 
     kind: Name = Field(description="such as ModelWeights, ConfigMap or Role.rbac.authorization.k8s.io")
     namespace: str = Field(default="", max_length=63)
@@ -137,7 +137,7 @@ class AccessApproval(Resource):
 
 
 class ChangeControl(Schema):
-    """Which changes need approval. Creating a governed object only adds protection and never does."""
+    """Which changes need approval. Creating a covered object only adds protection and never does."""
 
     enabled: bool = False
     kinds: list[Name] = Field(default_factory=lambda: ["ModelWeights", "WeightPolicy"], max_length=64)
@@ -168,7 +168,7 @@ class Waivers(Schema):
 
 
 class AccessSettings(Schema):
-    """What requests, approvals and grants depend on besides the objects themselves."""
+    """What requests, approvals and grants depend on in addition to the objects themselves."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "machineRequesters": "serviceAccountRequesters",

@@ -71,7 +71,7 @@ def load_config(path: Path) -> BrokerConfig:
 async def _open(
     config: BrokerConfig, verifier: Verifier, key: Secret, expected: dict[ObjectKey, Document]
 ) -> AsyncIterator[tuple[Broker, SnapshotProvider]]:
-    # The Kubernetes client takes most of a second to import; a wrong configuration is told before that.
+    # The Kubernetes client takes most of a second to import; an invalid configuration is reported before that.
     from webhook.cluster.broker_reads import LiveCluster  # noqa: PLC0415
     from webhook.cluster.snapshot_provider import ClusterProvider  # noqa: PLC0415
 

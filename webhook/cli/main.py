@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 # Each command's module is imported only when it is asked for, so that a review does not wait for a web server.
 _COMMANDS = {
-    "access": "ask for access to weights, decide on requests, see where they stand",
+    "access": "request access, vote on requests, list grants",
     "agent": "the key sidecar of a pod",
     "completion": "print the completion script of a shell",
     "broker": "the key broker of a cluster",
     "controller": "statuses, signatures on read-back, and the end of grants",
-    "doctor": "examine a cluster, and say what to mend",
+    "doctor": "diagnose an installation and suggest fixes",
     "explain": "which part of which rule decided",
     "policy": "test, lint and export policies",
-    "report": "what runs and breaks a rule",
+    "report": "list running workloads that violate policies",
     "review": "the verdict the webhook would give, offline",
     "serve": "the admission webhook",
     "weights": "seal, unseal, inspect, rotate and verify model weights",

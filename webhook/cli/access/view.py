@@ -55,8 +55,8 @@ def ends(entry: Entry, now: datetime) -> str:
     return when(entry.state.ends, now) if entry.state.ends is not None else "-"
 
 
-def detail(entry: Entry, now: datetime) -> str:
-    """Return one request in detail, with its votes and the next command."""
+def detail(entry: Entry, now: datetime, pods: Sequence[str] | None = ()) -> str:
+    """One request in full, its votes, the pods that depend on it, and the next commands."""
     created = f", {when(entry.created, now)}" if entry.created else ""
     lines = [
         f"Request    {entry.name}",
@@ -76,6 +76,10 @@ def detail(entry: Entry, now: datetime) -> str:
         lines.append(f"{label:<11}{one_line(vote.by)} {_DONE[vote.decision]}{moment}{comment}")
     if entry.approvers and entry.state.phase is Phase.PENDING:
         lines.append(f"Approvers  {entry.approvers}")
+    if pods is None:
+        lines.append("Pods       unknown: you are not allowed to list pods")
+    elif pods:
+        lines.append(f"Pods       {', '.join(pods)}")
     return "\n".join([*lines, *following(entry)])
 
 

@@ -136,6 +136,22 @@ class GrantIndex:
             if namespace in grant.namespaces
         )
 
+    def named(self, request: str, uid: str, now: datetime) -> tuple[Grant | None, datetime | None]:
+        """The grant of one request while it is active, or the moment at which it ended.
+
+        None for both: no such request gives a grant, or its end is unknown.
+        """
+        parsed, outcome = self._requests.get(request), self._outcomes.get(request)
+        if parsed is None or outcome is None or parsed.uid != uid:
+            return None, None
+        if outcome.begins is None or outcome.expires is None:
+            return None, None
+        grant = outcome.grant(parsed)
+        if grant is not None and now < grant.expires:
+            return grant, None
+        end = min(outcome.expires, outcome.stop.time) if outcome.stop is not None else outcome.expires
+        return None, min(end, now)
+
     def expired(self, now: datetime) -> dict[tuple[SubjectKey, str], tuple[str, datetime]]:
         """Return request and end of the last expired grant for each subject and model. Linear in all requests."""
         last: dict[tuple[SubjectKey, str], tuple[str, datetime]] = {}

@@ -14,6 +14,7 @@ from webhook.api.base import GROUP
 from webhook.cel import Bindings
 from webhook.cel.ast import managed_fields
 from webhook.cel.authz import Answers, UnansweredError
+from webhook.core.access import pod_grants
 from webhook.core.access.change import validate_change
 from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
@@ -27,6 +28,7 @@ from webhook.core.admission.requests import (
     gather,
     injection_plan,
     is_exempt,
+    is_stamped,
     object_of,
     updates_pod,
 )
@@ -51,6 +53,10 @@ if TYPE_CHECKING:
     from webhook.core.policies.policy import Policy
 
 _OURS = "weightlock"
+_STAMP_MODIFIED = (
+    f"the pod is not allowed to change annotation {pod_grants.ANNOTATION}: it names the pod's grants"
+)
+_STAMP_FIX = "remove the annotation from the manifest; Weightlock sets it when the pod is created"
 # The engine converts so many bytes of a request in a microsecond.
 _BYTES_PER_STEP = 40
 _WRITES = frozenset({"CREATE", "UPDATE"})
@@ -247,6 +253,8 @@ class _Validation:
             Finding(codes.RESERVED_NAME, _OURS, text, fix)
             for text in inject.reserved_name_violations(pod, expected)
         ]
+        if not self.request.running and self._is_stamped_otherwise(pod):
+            findings.append(Finding(codes.RESERVED_NAME, _OURS, _STAMP_MODIFIED, _STAMP_FIX))
         if expected.agent is not None:
             if inject.patch(pod, expected):
                 message = "the pod mounts protected weights, but its key sidecar is missing or modified"
@@ -334,13 +342,23 @@ class _Validation:
         message = f"no listed operator owns {kind.name}: its pods may be denied; {hint}"
         return [Finding(codes.OPERATOR_NOT_LISTED, _OURS, message, hint, action="Warn")]
 
+    def _is_stamped_otherwise(self, pod: Mapping[str, object]) -> bool:
+        """Whether a new pod carries another stamp of its grants than mutation gives it."""
+        facts = self._templates()
+        if not facts[0].facts.weights and not pod_grants.annotation(pod):
+            return False
+        return not is_stamped(self.request, self.snapshot, facts, self.lookup, self.now)
+
     def _tampering(self) -> list[Finding]:
         fix = "do not modify the key sidecar or its volumes; delete and recreate the pod instead"
         old = self.request.old_object or {"spec": {}}
-        return [
+        findings = [
             Finding(codes.RESERVED_NAME, _OURS, text, fix)
             for text in inject.tampering(object_of(self.request), old)
         ]
+        if pod_grants.annotation(object_of(self.request)) != pod_grants.annotation(old):
+            findings.append(Finding(codes.RESERVED_NAME, _OURS, _STAMP_MODIFIED, _STAMP_FIX))
+        return findings
 
     def access(self) -> list[Finding]:
         """Apply the rules of access requests and approvals, and of changes that need approval."""

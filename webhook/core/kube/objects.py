@@ -24,6 +24,10 @@ class MissingObjectError(Exception):
     """An evaluation requires an object that is not in the cache. Its key is in ``Lookup.missing``."""
 
 
+# Stands for the name of all objects of a kind; no object has this name.
+ALL = "*"
+
+
 class ObjectKey(NamedTuple):
     """The identity of an object. ``namespace`` is empty for cluster-scoped kinds."""
 
@@ -174,6 +178,20 @@ class Lookup:
             return document if document is None else self.sound(key, document, _fault(document))
         self.missing.add(key)
         raise MissingObjectError(f"{kind} {namespace}/{name} is not in the cache")
+
+    def all_of(self, kind: str, namespace: str | None) -> list[Document]:
+        """Every object of a kind, in one namespace or (None) in all, that policies may read.
+
+        Raises `MissingObjectError` if the shell must list them first: the key has the name `ALL`.
+        """
+        if self.store.complete:
+            return [document for document in self.store.each(kind, namespace) if not _fault(document)]
+        key = ObjectKey(kind, namespace or "", ALL)
+        if key not in self.fetched:
+            self.missing.add(key)
+            raise MissingObjectError(f"{kind} in {namespace or 'all namespaces'} are not in the cache")
+        items = (self.fetched[key] or {}).get("items") or ()
+        return [document for document in items if not _fault(document)]
 
     def held(self, key: ObjectKey, document: Document) -> Document:
         """An object of the store that policies may read. Raises `MalformedObjectError`."""

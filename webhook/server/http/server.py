@@ -174,7 +174,7 @@ class Protocol(web.RequestHandler):
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type] # None is how aiohttp is told to keep none
+            access_log=None,  # type: ignore[arg-type] # None disables the access log of aiohttp
             keepalive_timeout=KEEPALIVE_SECONDS,
             lingering_time=1.0,
             auto_decompress=False,

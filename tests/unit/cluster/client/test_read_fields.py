@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from webhook.cluster.client.kinds import HELD, KNOWN
+from webhook.cluster.client.kinds import KNOWN
 from webhook.core.kube.kinds import READ_FIELDS
 from webhook.core.kube.objects import ObjectStore
 from webhook.offline.policytest import suites
@@ -22,9 +22,6 @@ def test_no_member_that_core_reads_is_dropped(kind):
 
 def test_kinds_that_lose_members_are_listed():
     assert {kind.name for kind in KNOWN.values() if kind.drop} <= READ_FIELDS.keys()
-    assert {
-        kind.name for kind in HELD if not kind.api_version.startswith("weightlock.dev/")
-    } <= READ_FIELDS.keys()
 
 
 class Recorder(dict):
