@@ -33,6 +33,7 @@ class Heads:
 
     def __init__(self, root: Path, own: str, keys: Callable[[str], Sequence[VerifierKey]]) -> None:
         self._root, self._own, self._keys = root, own, keys
+        self._started: set[Path] = set()
         self._known: dict[str, Checkpoint] = {}
         self._silent: dict[str, int] = {}
 
@@ -51,7 +52,11 @@ class Heads:
         reader = Directory(place)
         raw = reader.read(CHECKPOINT)
         if raw is None:
-            raise AuditError("the checkpoint is missing")
+            if place in self._started:
+                raise AuditError("the checkpoint is missing")
+            # Its writer has just begun.
+            return
+        self._started.add(place)
         signed = parse_checkpoint(raw)
         state = signed.checkpoint
         if state.origin == self._own:

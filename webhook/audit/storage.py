@@ -106,6 +106,14 @@ class Directory:
                 place.unlink(missing_ok=True)
             folder.rmdir()
 
+    def discard(self, path: str) -> bool:
+        """Delete a full tile and its partial tiles. Return whether there were any."""
+        place = self.root / path
+        there = any(each.exists() for each in (place, Path(f"{place}.p"), Path(f"{place}.gz")))
+        self.delete(path)
+        self.delete_partials(path)
+        return there
+
     def lock(self) -> None:
         """Become the only writer. The kernel releases the lock when the process ends.
 

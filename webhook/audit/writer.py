@@ -489,6 +489,10 @@ class LogWriter:
             count = size >> (8 * (level or 0))
             for width in range(count % WIDTH + 1, WIDTH + 1):
                 self._storage.delete(Tile(level, count // WIDTH, width).path)
+            # A batch may have reached into the following tiles.
+            number = count // WIDTH + 1
+            while self._storage.discard(Tile(level, number).path):
+                number += 1
 
     def _tile(self, tile: Tile) -> list[bytes]:
         data = self._storage.read(tile.path)

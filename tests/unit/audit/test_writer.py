@@ -288,3 +288,23 @@ def test_compressed_bundles(tmp_path):
         packed.write_bytes(bytes(changed))
         # The header of a gzip file holds a time and a system that mean nothing.
         assert place in range(4, 10) or not verify_log(Files(tmp_path), SIGNER.keys).whole, place
+
+
+def test_an_unsigned_tail_is_discarded(tmp_path):
+    """Files of entries that were never signed, in this tile and in following ones, are gone after a restart."""
+    write(tmp_path, 250)
+    for path in (
+        "tile/entries/000",
+        "tile/0/000",
+        "tile/entries/001.p/1",
+        "tile/0/001.p/1",
+        "tile/1/000.p/1",
+    ):
+        place = tmp_path / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(bytes(32))
+    (tmp_path / "tile/entries/002").write_bytes(bytes(32))
+    write(tmp_path, 3)
+    assert verify_log(Files(tmp_path), SIGNER.keys).faults == []
+    write(tmp_path, 300)
+    assert verify_log(Files(tmp_path), SIGNER.keys).faults == []
