@@ -18,12 +18,13 @@ from webhook.cluster.authorizer import Authorizer
 from webhook.cluster.client.api import ApiError, KubeApi
 from webhook.cluster.client.discovery import Discovery
 from webhook.cluster.client.kinds import HELD
+from webhook.cluster.client.pages import pages
 from webhook.cluster.client.reflector import Reflector, Timing
 from webhook.cluster.handover import Journal, replay
 from webhook.cluster.params import ParamWatches, scopes
 from webhook.core.admission.provider import FetchedData, NotReadyError
-from webhook.core.admission.snapshot import SnapshotBuilder
-from webhook.core.kube.objects import key_of
+from webhook.core.admission.snapshot import NATIVE_BINDINGS, NATIVE_POLICIES, POLICIES, SnapshotBuilder
+from webhook.core.kube.objects import ALL, key_of
 from webhook.manifests.authorities import AuthorityFile, with_authorities
 from webhook.manifests.reader import ManifestError, read_path
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from webhook.api.config import Config, Settings
+    from webhook.cluster.client.kinds import ResourceKind
     from webhook.cluster.client.reflector import WatchObserver
     from webhook.core.access.signing import Verifier
     from webhook.core.admission.provider import RequiredData
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from webhook.core.kube.objects import ObjectKey
 
 _FETCH_SECONDS = 5.0
+_POLICY_KINDS = (POLICIES, NATIVE_POLICIES, NATIVE_BINDINGS)
+_MAX_LISTED = 5_000
 _AUTHORITIES_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
@@ -188,6 +192,7 @@ class ClusterProvider:
                 f"the watch of {oldest.kind.resource} is stale: last current {self.age():.0f} s ago{why}"
             )
         self._builder.objects.unreadable = self._params.unreadable(self._max_age)
+        self._builder.objects.scopes = self._params.scopes()
         return self._builder.snapshot()
 
     def age(self) -> float:
@@ -247,9 +252,24 @@ class ClusterProvider:
         self._ready = True
         self._rebuild()
 
+    async def _list(self, kind: ResourceKind, namespace: str) -> Document:
+        """All objects of a kind as one document, at most `_MAX_LISTED`. Raises `ApiError` and `NotReadyError`."""
+        items: list[Document] = []
+
+        async def get(query: dict[str, str]) -> Document:
+            return await self.api.get(kind.path(namespace), query, seconds=_FETCH_SECONDS)
+
+        async for page in pages(get, {}, size=kind.page):
+            items += [kind.stripped(item) for item in page.get("items") or ()]
+            if len(items) > _MAX_LISTED:
+                raise NotReadyError(f"the cluster has more than {_MAX_LISTED} {kind.resource}")
+        return {"items": items}
+
     async def _fetch(self, key: ObjectKey) -> Document | None:
         try:
             kind = await self._discovery.find(key.kind)
+            if kind is not None and key.name == ALL:
+                return await self._list(kind, key.namespace)
             path = kind.object_path(key) if kind is not None else None
             if kind is None or path is None:
                 return None
@@ -261,7 +281,14 @@ class ClusterProvider:
 
 
 def _load(policies: str, builder: SnapshotBuilder) -> frozenset[ObjectKey]:
-    """Put the policies of a directory, if one is named. Raises `ManifestError` where one is wrong."""
+    """Store the policies of a directory, if one is named.
+
+    A policy that does not compile denies the requests that it would have evaluated, and is reported in the log. It does
+    not prevent the start: an older program may read the policies of a newer one.
+
+    Raises:
+        ManifestError: a file cannot be read, or an object that is not a policy is invalid.
+    """
     if not policies:
         return frozenset()
     places: dict[ObjectKey, str] = {}
@@ -271,5 +298,9 @@ def _load(policies: str, builder: SnapshotBuilder) -> frozenset[ObjectKey]:
         except ValueError as error:
             raise ManifestError(f"{manifest.source}: {error}") from None
     for key, problem in builder.snapshot().problems.items():
-        raise ManifestError(f"{places.get(key, key.name)}: {key.kind} {key.name}: {problem}")
+        source = str(places.get(key, key.name))
+        if key.kind not in _POLICY_KINDS:
+            raise ManifestError(f"{source}: {key.kind} {key.name}: {problem}")
+        fields = {"source": source, "policy": key.name, "why": problem}
+        log.error("invalid policy: it denies the requests it would have evaluated", extra={"fields": fields})
     return frozenset(places)

@@ -14,8 +14,11 @@ from urllib.parse import quote
 from webhook.api.base import API_VERSION
 from webhook.core.kube.kinds import is_namespaced, plural
 from webhook.core.kube.objects import group_kind
+from webhook.core.workloads.schema import compact
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
 
@@ -30,7 +33,7 @@ _SEGMENT = re.compile(r"(?!\.\.?\Z)[^/%]+")
 class ResourceKind:
     """A kind and its resource. ``optional``: a cluster may lack it, and then there are no such objects.
 
-    A list is read ``page`` objects at a time.
+    A list is read ``page`` objects at a time. ``slim`` reduces an object to its relevant part.
     """
 
     api_version: str
@@ -40,6 +43,7 @@ class ResourceKind:
     optional: bool = False
     drop: tuple[str, ...] = ()
     page: int = 500
+    slim: Callable[[Document], Document] | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +75,7 @@ class ResourceKind:
                 annotations.pop(_LAST_APPLIED, None)
         for field in self.drop:
             document.pop(field, None)
-        return document
+        return document if self.slim is None else self.slim(document)
 
 
 def api_path(api_version: str) -> str:
@@ -88,6 +92,9 @@ HELD = (
     _kind("v1", "Namespace"),
     _kind("v1", "PersistentVolumeClaim", drop=("status",)),
     _kind("v1", "PersistentVolume"),
+    # The key sidecar must fit both.
+    _kind("v1", "LimitRange"),
+    _kind("v1", "ResourceQuota", drop=("status",)),
     _kind("storage.k8s.io/v1", "StorageClass"),
     _kind("node.k8s.io/v1", "RuntimeClass"),
     _kind(_RESOURCE_API, "DeviceClass", optional=True),
@@ -96,7 +103,9 @@ HELD = (
     _kind(_SNAPSHOT_API, "VolumeSnapshot", optional=True),
     _kind(_SNAPSHOT_API, "VolumeSnapshotContent", optional=True),
     # A CRD takes up to a megabyte, and only what its schema shows of pods is stored.
-    replace(_kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", drop=("status",)), page=20),
+    replace(
+        _kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", drop=("status",)), page=20, slim=compact
+    ),
     _kind(API_VERSION, "ModelWeights"),
     _kind(API_VERSION, "WeightPolicy"),
     _kind(API_VERSION, "AccessRequest"),

@@ -1,7 +1,7 @@
 """Snapshot: all data that a verdict may depend on, except the request. Providers feed objects to a `SnapshotBuilder`.
 
 Two providers exist, watches on a cluster and a directory of files; core cannot tell which. An object that cannot be
-understood never harms the others: a policy that does not compile denies what it would have judged, an asset that
+understood never harms the others: a policy that does not compile denies what it would have evaluated, an asset that
 cannot be read keeps its last good form, and both are reported in ``problems``.
 """
 

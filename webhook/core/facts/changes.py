@@ -5,7 +5,7 @@ give a pod nothing: labels and annotations, scheduling, and fewer resources. Eve
 whole template, because it may change what runs with the pod's rights (a command, an image, a variable, an account).
 
 Worked example: Kueue un-suspends a Job and adds a label, a node selector and tolerations to its template. That adds
-nothing, whoever Kueue runs as. A changed ``command`` runs other code under the same grant, so the writer is decided.
+nothing, whatever identity Kueue runs as. A changed ``command`` runs other code under the grant: its writer decides.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from webhook.api import codes
 from webhook.core.facts.changes import adds_nothing
 from webhook.core.facts.context import context
+from webhook.core.facts.dependents import dependents
 from webhook.core.facts.dra import allotted_claims
 from webhook.core.facts.gather import gather
 from webhook.core.facts.memory_images import VIA, checkpointed
@@ -36,6 +37,8 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _MAX_NAME = 253
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from webhook.api.config import Settings
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import Lookup
@@ -108,16 +111,7 @@ class _Request:
         request = self.request
         group, kind = request.kind.group, request.kind.name
         workload = workload_of(document, group, kind, request.namespace)
-        existing: dict[str, PodTemplate] = {}
-        if request.operation == "UPDATE" and request.old_object is not None:
-            existing = {
-                old.path: old
-                for old in self.workloads.templates(request.old_object, group, kind, self.lookup)
-            }
-            whole = {path for path, old in existing.items() if not old.partial}
-            if changes_execution(document, request.old_object, group, whole):
-                # What the pods run may have changed, although their templates have not.
-                existing = {}
+        existing = self._existing(document)
         templates: list[TemplateFacts] = []
         incomplete: MissingObjectError | None = None
         for template in self.workloads.templates(document, group, kind, self.lookup):
@@ -128,6 +122,8 @@ class _Request:
                 incomplete = error
         if incomplete is not None:
             raise incomplete
+        if self.catalog:
+            templates += self._dependents()
         uses = self._custom(document)
         if self.kind.endswith(".nvidia.com") and checkpointed(document):
             uses += self._checkpoints(templates)
@@ -142,6 +138,27 @@ class _Request:
         elif uses:
             templates.append(TemplateFacts("", None, workload, Facts(weights=uses)))
         return tuple(templates) or (TemplateFacts("", None, workload),)
+
+    def _existing(self, document: Document) -> dict[str, PodTemplate]:
+        """Return the templates before an update, by path; empty if fields outside the templates may change the pods."""
+        request, old = self.request, self.request.old_object
+        if request.operation != "UPDATE" or old is None:
+            return {}
+        group, kind = request.kind.group, request.kind.name
+        existing = {item.path: item for item in self.workloads.templates(old, group, kind, self.lookup)}
+        whole = {path for path, item in existing.items() if not item.partial}
+        return {} if changes_execution(document, old, group, whole) else existing
+
+    def _dependents(self) -> Iterator[TemplateFacts]:
+        """Yield the pods of other workloads that take parts from this object, as the request changes them."""
+        for kind, document, template in dependents(self.request, self.lookup, self.workloads):
+            name, _, group = kind.partition(".")
+            metadata = object_at(document, "metadata", "")
+            namespace = text_at(metadata, "namespace", "metadata")
+            workload = workload_of(document, group, name, namespace)
+            facts = gather(template, namespace, self.lookup, self.catalog, self.settings)
+            path = f"{name} {namespace}/{workload['name']}: {template.path}"
+            yield TemplateFacts(path, template.pod, workload, facts)
 
     def _custom(self, document: Document) -> tuple[WeightUse, ...]:
         """Return the object stores that a custom resource names outside its templates, or that an update adds."""

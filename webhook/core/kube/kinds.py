@@ -38,13 +38,24 @@ _CLUSTER_SCOPED = frozenset(
         "CiliumClusterwideNetworkPolicy.cilium.io",
         "ClusterNetworkPolicy.crd.antrea.io",
         "ClusterNetworkPolicy.policy.networking.k8s.io",
+        "ClusterServingRuntime.serving.kserve.io",
+        "ClusterStorageContainer.serving.kserve.io",
+        "ClusterTask.tekton.dev",
+        "ClusterTrainingRuntime.trainer.kubeflow.org",
+        "ClusterWorkflowTemplate.argoproj.io",
         "GlobalNetworkPolicy.crd.projectcalico.org",
         "GlobalNetworkPolicy.projectcalico.org",
         "LocalModelCache.serving.kserve.io",
+        "LocalModelNodeGroup.serving.kserve.io",
+        "ResourceDistribution.apps.kruise.io",
+        "SidecarSet.apps.kruise.io",
         "ModelWeights.weightlock.dev",
         "WeightPolicy.weightlock.dev",
         "AccessRequest.weightlock.dev",
         "AccessApproval.weightlock.dev",
+        # Of operators whose workloads refer to them.
+        "ClusterQueue.kueue.x-k8s.io",
+        "ResourceFlavor.kueue.x-k8s.io",
     }
 )
 _IRREGULAR = {"Endpoints": "endpoints", "ModelWeights.weightlock.dev": "modelweights"}
@@ -73,6 +84,8 @@ READ_FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
         "Namespace": frozenset({"spec", "status"}),
         "PersistentVolumeClaim": frozenset({"spec"}),
         "PersistentVolume": frozenset({"spec", "status"}),
+        "LimitRange": frozenset({"spec"}),
+        "ResourceQuota": frozenset({"spec"}),
         "StorageClass.storage.k8s.io": frozenset({"provisioner", "parameters"}),
         "RuntimeClass.node.k8s.io": frozenset({"handler"}),
         "DeviceClass.resource.k8s.io": frozenset({"spec"}),

@@ -6,12 +6,15 @@ everything. The number of references of one object is bounded.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import MissingObjectError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from webhook.core.kube.fields import Document
 
 MAX_REFERENCES = 64
@@ -21,6 +24,21 @@ REFERENCED = frozenset({
     "ClusterWorkflowTemplate.argoproj.io", "LLMInferenceServiceConfig.serving.kserve.io", "NIMCache.apps.nvidia.com",
     "Pipeline.tekton.dev", "RayCluster.ray.io", "ServingRuntime.serving.kserve.io", "Task.tekton.dev",
     "TrainingRuntime.trainer.kubeflow.org", "VirtualMachine.kubevirt.io", "WorkflowTemplate.argoproj.io",
+})  # fmt: skip
+
+_WORKFLOWS = ("Workflow.argoproj.io", "CronWorkflow.argoproj.io")
+# The kinds whose pods come in part from an object of the kind. The webhook's ClusterRole allows listing them.
+USERS: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "WorkflowTemplate.argoproj.io": _WORKFLOWS,
+    "ClusterWorkflowTemplate.argoproj.io": _WORKFLOWS,
+    "TrainingRuntime.trainer.kubeflow.org": ("TrainJob.trainer.kubeflow.org",),
+    "ClusterTrainingRuntime.trainer.kubeflow.org": ("TrainJob.trainer.kubeflow.org",),
+    "ServingRuntime.serving.kserve.io": ("InferenceService.serving.kserve.io",),
+    "ClusterServingRuntime.serving.kserve.io": ("InferenceService.serving.kserve.io",),
+    "LLMInferenceServiceConfig.serving.kserve.io": ("LLMInferenceService.serving.kserve.io",),
+    "Task.tekton.dev": ("TaskRun.tekton.dev", "PipelineRun.tekton.dev"),
+    "ClusterTask.tekton.dev": ("TaskRun.tekton.dev", "PipelineRun.tekton.dev"),
+    "Pipeline.tekton.dev": ("PipelineRun.tekton.dev",),
 })  # fmt: skip
 
 

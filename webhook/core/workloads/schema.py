@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from webhook.api.base import GROUP
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 CRD = "CustomResourceDefinition.apiextensions.k8s.io"
 
 _MAX_DEPTH = 48
+# A member of a version in the compact form. The API server stores no such field.
+_COMPACT = "weightlock.dev/matches"
 _MAX_NODES = 200_000
 
 
@@ -55,7 +58,6 @@ _INFRASTRUCTURE = (
     "k8s.ovn.org",
     "monitoring.coreos.com",
     "projectcalico.org",
-    "weightlock.dev",
 )
 
 
@@ -85,6 +87,9 @@ class KindSchema:
     @property
     def is_workload(self) -> bool:
         """Whether an object of this kind can contain a pod, or part of one."""
+        if self.group == GROUP:
+            # A ModelWeights names volumes, and mounts none.
+            return False
         parts = {match.part for match in self.matches}
         if parts & _WORKLOAD:
             return True
@@ -108,11 +113,33 @@ def scan(document: Document) -> KindSchema:
         path = f"spec.versions[{index}]"
         if version.get("served") is False:
             continue
+        if isinstance(version.get(_COMPACT), list):
+            matches = (Match(place, Part(part)) for part, place in version[_COMPACT])
+            versions[text_at(version, "name", path)] = tuple(matches)
+            continue
         schema = object_at(object_at(version, "schema", path), "openAPIV3Schema", f"{path}.schema") or shared
         versions[text_at(version, "name", path)] = matches_of(schema, pruned=pruned)
     if not versions and text_at(spec, "version", "spec"):
         versions[spec["version"]] = matches_of(shared, pruned=pruned)
     return KindSchema(f"{kind}.{group}", group, plural, spec.get("scope") != "Cluster", versions)
+
+
+def compact(document: Document) -> Document:
+    """A CustomResourceDefinition with the matches instead of its schemas, for `scan`; unchanged if it is malformed.
+
+    A cluster's schemas take 100 MB, the matches a few kilobytes.
+    """
+    try:
+        schema = scan(document)
+    except MalformedObjectError:
+        return document
+    spec = document["spec"]
+    versions = [
+        {"name": name, _COMPACT: [[str(match.part), match.path] for match in matches]}
+        for name, matches in schema.versions.items()
+    ]
+    kept = {key: spec[key] for key in ("group", "names", "scope") if key in spec}
+    return {**document, "spec": {**kept, "versions": versions}}
 
 
 def matches_of(schema: Document, *, pruned: bool = True) -> tuple[Match, ...]:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webhook.api.crds import definitions
 from webhook.core.kube.fields import MalformedObjectError
-from webhook.core.workloads.schema import Match, Part, matches_of, scan
+from webhook.core.workloads.schema import Match, Part, compact, matches_of, scan
 from webhook.core.workloads.templates import WorkloadTable
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -42,6 +43,13 @@ def test_a_kind_without_pods_is_not_a_workload(kind):
     assert not scan(crd(kind, CORPUS["other"][kind])).is_workload
 
 
+def test_weightlocks_own_kinds_are_not_workloads():
+    """A ModelWeights lists volumes like a pod, but mounts none."""
+    schemas = [scan(document) for document in definitions()]
+    assert not any(schema.is_workload for schema in schemas)
+    assert not WorkloadTable([], schemas).detected
+
+
 @pytest.mark.parametrize("kind", sorted(WITH_PODS))
 def test_the_pods_of_an_object_are_found(kind):
     """An object that mounts the claim at every place yields templates that read it, under the service account."""
@@ -62,6 +70,15 @@ def test_the_pods_of_an_object_are_found(kind):
         assert accounts in ({}, {None: True})
     if {"claimTemplates", "claimTemplate", "claimSpec"} & set(places.values()):
         assert any(template.extra_claims for template in templates)
+
+
+@pytest.mark.parametrize("kind", sorted(WITH_PODS))
+def test_the_compact_form_is_scanned_to_the_same_matches(kind):
+    document = crd(kind, WITH_PODS[kind])
+    small = compact(document)
+    assert scan(small) == scan(document)
+    assert "schema" not in small["spec"]["versions"][0]
+    assert compact(small) == small
 
 
 def test_versions_are_scanned_apart():

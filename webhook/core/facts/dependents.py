@@ -1,0 +1,120 @@
+"""The workloads whose pods change when an object that they refer to is created or changed.
+
+Another user may change a WorkflowTemplate, a runtime or a base configuration that a workload with a grant uses. The
+change is evaluated with the pods of each such workload, under its service account. Finished workloads are skipped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.workloads.references import USERS, Resolver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from webhook.core.kube.fields import Document
+    from webhook.core.kube.objects import Lookup
+    from webhook.core.kube.review import AdmissionRequest
+    from webhook.core.workloads.templates import PodTemplate, WorkloadTable
+
+MAX_USERS = 200
+_FINISHED = frozenset({"Succeeded", "Failed", "Error"})
+_MAX_DEPTH = 40
+
+
+class Dependent(NamedTuple):
+    """A template of another workload that the request changes. ``kind`` is ``Kind.group``."""
+
+    kind: str
+    document: Document
+    template: PodTemplate
+
+
+def dependents(request: AdmissionRequest, lookup: Lookup, workloads: WorkloadTable) -> Iterator[Dependent]:
+    """The changed templates of the workloads that use the object of the request.
+
+    Raises `MissingObjectError` if the workloads must be listed first, and `MalformedObjectError` beyond the bound.
+    """
+    kind = f"{request.kind.name}.{request.kind.group}" if request.kind.group else request.kind.name
+    users, new, old = USERS.get(kind, ()), request.object, request.old_object
+    if not users or new is None or (old is not None and new.get("spec") == old.get("spec")):
+        return
+    after = _Replaced(lookup, kind, request.namespace, request.name, new)
+    before = _Replaced(lookup, kind, request.namespace, request.name, old)
+    count = 0
+    for user in users:
+        # Workloads of every namespace may use a cluster-scoped object.
+        for document in lookup.all_of(user, request.namespace or None):
+            if _is_finished(document) or not _may_refer(document.get("spec"), request.name):
+                continue
+            count += 1
+            if count > MAX_USERS:
+                raise MalformedObjectError("spec", f"more than {MAX_USERS} workloads refer to {request.name}")
+            yield from _changed(user, document, after, before, workloads)
+
+
+def _changed(
+    user: str, document: Document, after: _Replaced, before: _Replaced, workloads: WorkloadTable
+) -> Iterator[Dependent]:
+    name, _, group = user.partition(".")
+    if after.replaced not in _referenced(document, name, group, after, workloads):
+        return
+    try:
+        old = [template.pod for template in workloads.templates(document, group, name, before)]
+    except MalformedObjectError:
+        old = []
+    for template in workloads.templates(document, group, name, after):
+        if template.pod not in old:
+            yield Dependent(user, document, template)
+
+
+def _referenced(
+    document: Document, name: str, group: str, source: _Replaced, workloads: WorkloadTable
+) -> set[tuple[str, str, str]]:
+    """The objects that a workload takes its pods from."""
+    source.read.clear()
+    resolver = Resolver(source)
+    list(workloads.templates(document, group, name, resolver))
+    return set(source.read)
+
+
+class _Replaced:
+    """The references of the cluster, but one object as the request has it."""
+
+    def __init__(
+        self, lookup: Lookup, kind: str, namespace: str, name: str, document: Document | None
+    ) -> None:
+        self.replaced = (kind, namespace, name)
+        self.read: set[tuple[str, str, str]] = set()
+        self._lookup = lookup
+        self._document = document
+
+    def get(self, kind: str, namespace: str, name: str) -> Document | None:
+        """Return the object, or None if it does not exist."""
+        self.read.add((kind, namespace, name))
+        if (kind, namespace, name) == self.replaced:
+            return self._document
+        return self._lookup.get(kind, namespace, name)
+
+
+def _is_finished(document: Document) -> bool:
+    status = document.get("status")
+    if not isinstance(status, dict):
+        return False
+    return status.get("phase") in _FINISHED or bool(status.get("completionTime"))
+
+
+def _may_refer(value: Any, name: str, depth: int = 0) -> bool:
+    """Whether a value names the object, or calls templates that may call it in turn."""
+    if depth > _MAX_DEPTH:
+        return True
+    if isinstance(value, dict):
+        return any(
+            key in ("templateRef", "workflowTemplateRef", "pipelineRef") or _may_refer(item, name, depth + 1)
+            for key, item in value.items()
+        )
+    if isinstance(value, list):
+        return any(_may_refer(item, name, depth + 1) for item in value)
+    return bool(value == name)
