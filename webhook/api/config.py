@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from webhook.api.access import AccessSettings
+from webhook.api.audit import AuditSettings
 from webhook.api.authorities import parse_authorities
 from webhook.api.base import Name, Pattern, Schema
 from webhook.api.operators import PRESETS
@@ -619,3 +620,4 @@ class Config(Schema):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tracing: Tracing = Field(default_factory=Tracing)
+    audit: AuditSettings = Field(default_factory=AuditSettings)

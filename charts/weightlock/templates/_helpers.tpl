@@ -140,6 +140,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $_ := set $config "tls" $tls -}}
 {{- $_ := set $config "listen" (dict "port" 8443) -}}
 {{- end -}}
+{{- if and (eq .component "webhook") $root.Values.networkPolicy.apiServerCIDRs -}}
+{{- $_ := set $config "callers" (dict "addresses" $root.Values.networkPolicy.apiServerCIDRs) -}}
+{{- end -}}
 {{- /* Plain, so that a certificate that nobody accepts any more hides no metric. Where there is no pod, no NetworkPolicy guards it. */ -}}
 {{- if has .component (include "weightlock.parts" $root | fromJsonArray) -}}
 {{- $_ := set $config "metricsListen" (dict "port" 8080) -}}
@@ -157,6 +160,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $kinds := ternary (list "Deployment.apps" "StatefulSet.apps" "DaemonSet.apps" "Job.batch" "CronJob.batch") (list) .workloads -}}
 {{- $_ := set $config "reports" (dict "enabled" .enabled "api" .api "kinds" $kinds "events" .events "resourcesPerSecond" .resourcesPerSecond "intervalSeconds" .intervalSeconds) -}}
 {{- end -}}
+{{- end -}}
+{{- if $root.Values.audit.enabled -}}
+{{- $_ := set $config "audit" (dict "directory" "/var/lib/weightlock/audit/logs" "key" "/etc/weightlock/audit/log.key" "cluster" $root.Values.audit.cluster) -}}
 {{- end -}}
 {{- $config = mustMergeOverwrite $config (deepCopy $root.Values.config) -}}
 {{- if ne .component "webhook" -}}
@@ -376,6 +382,10 @@ spec:
         {{- if eq .component "broker" }}
         - {name: challenge, mountPath: /etc/weightlock/challenge, readOnly: true}
         {{- end }}
+        {{- if $root.Values.audit.enabled }}
+        - {name: audit, mountPath: /var/lib/weightlock/audit}
+        - {name: audit-key, mountPath: /etc/weightlock/audit, readOnly: true}
+        {{- end }}
         - {name: scratch, mountPath: /tmp}
       volumes:
       - name: config
@@ -431,6 +441,14 @@ spec:
         secret:
           secretName: {{ $name }}-challenge
           items: [{key: key, path: key}]
+      {{- end }}
+      {{- if $root.Values.audit.enabled }}
+      - name: audit
+        persistentVolumeClaim: {claimName: {{ $root.Values.audit.existingClaim | quote }}}
+      - name: audit-key
+        secret:
+          secretName: {{ $root.Values.audit.existingSecret | quote }}
+          items: [{key: log.key, path: log.key}]
       {{- end }}
       - name: scratch
         emptyDir: {}

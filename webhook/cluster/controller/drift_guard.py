@@ -296,6 +296,13 @@ class DriftController:
         once = drift.version or str(time.time_ns())
         message = f"{drift.kind} {drift.key.name} {drift.what}; {user}; {result}"
         await self._events.record(reference, reason, message, once=once, warning=True)
+        data = {
+            "kind": drift.kind,
+            "name": drift.key.name,
+            "detail": drift.what[:1024],
+            "writer": str(writer or "")[:1024],
+        }
+        self._stats.record("drift" if problem else "restored", data, f"{drift.kind}/{drift.key.name}")
 
 
 def _labels(namespace: Document) -> dict[str, str]:

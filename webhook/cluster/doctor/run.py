@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from webhook.cluster.client.api import ApiError, ClusterError, KubeApi
 from webhook.cluster.doctor import (
     components,
+    exceptions,
     installation,
     objects,
     operators,
@@ -41,9 +42,11 @@ CHECKS: dict[str, Examine] = {
     "signing key": secrets.signing_key,
     "broker": components.broker,
     "KMS": components.kms,
+    "audit log": components.audit_log,
     "policies": objects.policies,
     "models": objects.models,
     "operators": operators.operators,
+    "exceptions": exceptions.exceptions,
     "runtime classes": platform.runtime_classes,
     "gpu runtime": platform.gpu_runtime,
     "api server manifests": installation.manifests,
