@@ -85,11 +85,13 @@ def protected(installed_weightlock: Installed) -> Iterator[Installed]:
     for item in (role, binding, model, *declared):
         cluster.kubectl("apply", "-f", "-", stdin=item).ok()
     alias = volume("probe", nfs("10.0.0.9", "/export"))
-    eventually(
-        lambda: cluster.client(MALLORY).post(VOLUMES, alias, dryRun="All").status == 403,
-        "the declared volumes are known",
-        seconds=20,
-    )
+
+    def is_denied() -> bool:
+        answer = cluster.client(MALLORY).post(VOLUMES, alias, dryRun="All")
+        assert "[WL111]" in answer.message, f"{answer.status}: {answer.message}"
+        return True
+
+    eventually(is_denied, "the declared volumes are known", seconds=20)
     yield installed_weightlock
     for item in (*declared, model, binding, role):
         cluster.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=item)
