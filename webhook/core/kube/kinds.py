@@ -55,13 +55,6 @@ _CLUSTER_SCOPED = frozenset(
         "AccessApproval.weightlock.dev",
         # Of operators whose workloads refer to them.
         "ClusterQueue.kueue.x-k8s.io",
-        "ClusterServingRuntime.serving.kserve.io",
-        "ClusterStorageContainer.serving.kserve.io",
-        "ClusterTask.tekton.dev",
-        "ClusterTrainingRuntime.trainer.kubeflow.org",
-        "ClusterWorkflowTemplate.argoproj.io",
-        "LocalModelCache.serving.kserve.io",
-        "LocalModelNodeGroup.serving.kserve.io",
         "ResourceFlavor.kueue.x-k8s.io",
     }
 )
