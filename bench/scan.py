@@ -143,7 +143,7 @@ async def scan(pods):
         if task.done():
             task.result()
     found = {
-        "pods": scanner.judged,
+        "pods": scanner.evaluated,
         "seconds": time.perf_counter() - began,
         "cpu": time.process_time() - cpu,
         "before": before / 1024,

@@ -160,7 +160,7 @@ def test_people_read_the_reports_they_may(
     )
     table = weightlock.command(*command, user="alice").stdout
     assert f"Pod/{namespace}" in table
-    assert "1 fail, 0 error, 0 warn of what was asked for; 1 resource judged" in table
+    assert "1 fail, 0 error, 0 warn selected; 1 resource evaluated" in table
     refused = weightlock.command("report", "-A", user="alice")
     assert (refused.code, "Refused: " in refused.stderr) == (1, True)
     rows = weightlock.command("report", "-A", "--would-deny", "-o", "json")

@@ -39,7 +39,7 @@ def test_the_runbook_has_a_section_where_the_link_leads(name):
         rf'^<a id="{name}"></a>\n\n### {name}\n\n(.*?)(?=^<a id=|^## |\Z)', RUNBOOK, re.MULTILINE | re.DOTALL
     )
     assert section, name
-    for part in ("Means:", "Look:", "Do:"):
+    for part in ("Meaning:", "Check:", "Action:"):
         assert part in section[1], (name, part)
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from webhook.api.base import LabelSelector, Name, Pattern, Resource, Schema
 from webhook.api.duration import Duration
-from webhook.api.modelweights import AccessRules
+from webhook.api.modelweights import AccessRules, Approvers
 
 ChangeDigest = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|delete)$")]
 
@@ -48,7 +48,7 @@ class Subject(Schema):
 
 
 class Change(Schema):
-    """One change of a governed object: this content (``digest``), or its deletion (``digest: delete``)."""
+    """One change of a covered object: this content (``digest``), or its deletion (``digest: delete``)."""
 
     kind: Name = Field(description="such as ModelWeights, ConfigMap or Role.rbac.authorization.k8s.io")
     namespace: str = Field(default="", max_length=63)
@@ -119,8 +119,13 @@ class AccessApprovalSpec(Schema):
     """See `AccessApproval`."""
 
     request: RequestReference
-    decision: Literal["Approve", "Deny", "Revoke"]
+    decision: Literal["Approve", "Deny", "Revoke", "Suspend", "Confirm"] = Field(
+        description="only the controller suspends a request; an approver then confirms or denies it"
+    )
     comment: str = Field(default="", max_length=1024)
+    confirmers: Approvers | None = Field(
+        default=None, description="of a Suspend: who can confirm, in addition to the rules of the model"
+    )
     approver: Person | None = Field(default=None, description="stamped by admission")
     stamped_at: str = Field(default="", max_length=32, description="stamped by admission, RFC 3339")
     stamp: str = Field(
@@ -137,7 +142,7 @@ class AccessApproval(Resource):
 
 
 class ChangeControl(Schema):
-    """Which changes need approval. Creating a governed object only adds protection and never does."""
+    """Which changes need approval. Creating a covered object only adds protection and never does."""
 
     enabled: bool = False
     kinds: list[Name] = Field(default_factory=lambda: ["ModelWeights", "WeightPolicy"], max_length=64)
@@ -151,7 +156,7 @@ class ChangeControl(Schema):
 
 
 class BreakGlass(Schema):
-    """Who may bypass approvals, and for how long. Nobody, unless groups are named."""
+    """Who may bypass approvals, and for how long. No user, unless groups are named."""
 
     groups: list[Name] = Field(default_factory=list, max_length=16)
     max_duration: Duration = Duration("1h")
@@ -168,7 +173,7 @@ class Waivers(Schema):
 
 
 class AccessSettings(Schema):
-    """What requests, approvals and grants depend on besides the objects themselves."""
+    """What requests, approvals and grants depend on in addition to the objects themselves."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "machineRequesters": "serviceAccountRequesters",

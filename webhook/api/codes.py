@@ -64,6 +64,7 @@ COPIES_WEIGHTS: Final = _reason("WL112", "Pod that copies protected weights", Ca
 ESCAPES_SANDBOX: Final = _reason("WL113", "Pod could escape its sandbox", Category.WEIGHTS)
 CREATES_MEMORY_IMAGE: Final = _reason("WL114", "Memory image of a pod that reads weights", Category.WEIGHTS)
 FORBIDS_MEMORY_IMAGE: Final = _reason("WL115", "Memory image that the ModelWeights forbids", Category.WEIGHTS)
+NODE_VOLUME: Final = _reason("WL116", "Volume onto paths of the node", Category.WEIGHTS)
 INTERACTIVE_ACCESS: Final = _reason(
     "WL121", "No interactive access to pods that read weights", Category.WEIGHTS
 )
@@ -81,6 +82,10 @@ DEVICE_BYPASS: Final = _reason(
 SCHEDULER_BYPASS: Final = _reason(
     "WL203", "Pod that bypasses the scheduler or uses admin access to devices", Category.DEVICES
 )
+SHARED_DEVICES: Final = _reason(
+    "WL204", "Shared accelerators for a model that excludes them", Category.DEVICES
+)
+UNRESOLVED_CLAIM: Final = _reason("WL205", "Device claim that does not exist yet", Category.DEVICES)
 
 SIDECAR_MODIFIED: Final = _reason("WL301", "Key sidecar missing or modified", Category.KEYS)
 RESERVED_NAME: Final = _reason("WL302", "Reserved name", Category.KEYS)
@@ -154,10 +159,12 @@ INTERNAL_ERROR: Final = _reason("WL902", "Internal error of Weightlock", Categor
 NOT_READY: Final = _reason("WL903", "Weightlock has no current snapshot", Category.FAULT)
 OVERLOADED: Final = _reason("WL904", "Weightlock is overloaded", Category.FAULT)
 LOOKUP_FAILED: Final = _reason("WL905", "Lookup in the cluster failed", Category.FAULT)
+NOT_LOGGED: Final = _reason("WL906", "Audit log unavailable", Category.FAULT)
 
 CLUSTER_UNAVAILABLE: Final = _reason("WL911", "Broker cannot query the cluster", Category.BROKER_FAULT)
 KMS_UNAVAILABLE: Final = _reason("WL912", "KMS unavailable", Category.BROKER_FAULT)
 ISSUER_UNAVAILABLE: Final = _reason("WL913", "Attestation issuer unavailable", Category.BROKER_FAULT)
+RELEASE_NOT_LOGGED: Final = _reason("WL914", "Key release cannot be logged", Category.BROKER_FAULT)
 
 
 def codes_of(*categories: Category) -> tuple[str, ...]:
@@ -171,4 +178,4 @@ BROKER_FAULTS: Final = codes_of(Category.BROKER_FAULT)
 FAULTS: Final = codes_of(Category.FAULT)
 ADMISSION: Final = tuple(sorted(KNOWN.difference(BROKER_DENIALS, BROKER_FAULTS)))
 # A retry can help: the cause is outside the object. Value: seconds to wait.
-RETRY_AFTER_SECONDS: Final = {NOT_READY: 5, OVERLOADED: 2, LOOKUP_FAILED: 2, INTERNAL_ERROR: 5}
+RETRY_AFTER_SECONDS: Final = {NOT_READY: 5, OVERLOADED: 2, LOOKUP_FAILED: 2, INTERNAL_ERROR: 5, NOT_LOGGED: 5}

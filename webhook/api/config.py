@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from webhook.api.access import AccessSettings
+from webhook.api.audit import AuditSettings
 from webhook.api.authorities import parse_authorities
 from webhook.api.base import Name, Pattern, Schema
 from webhook.api.operators import PRESETS
@@ -47,9 +48,9 @@ def _command(text: str) -> str:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ValueError(f"{text!r:.80} is no command: {error}") from None
+        raise ValueError(f"{text!r:.80} is not a command: {error}") from None
     if text and not (words and words[0]):
-        raise ValueError(f"{text!r:.80} is no command: it names no program")
+        raise ValueError(f"{text!r:.80} is not a command: it names no program")
     return text
 
 
@@ -292,7 +293,7 @@ class StorageSettings(Schema):
 
 
 class Settings(Schema):
-    """What a verdict depends on besides the cluster's objects and the request."""
+    """What a verdict depends on in addition to the cluster's objects and the request."""
 
     exempt_namespaces: list[Name] = Field(
         default_factory=lambda: ["kube-system", "kube-node-lease", "kube-public", "weightlock-system"]
@@ -301,7 +302,7 @@ class Settings(Schema):
         default_factory=lambda: [
             f"system:serviceaccount:kube-system:{name}" for name in _WORKLOAD_CONTROLLERS
         ],
-        description="identities that write pods on behalf of a workload; the pod's service account is judged instead",
+        description="identities that write pods for a workload. The pod's service account is evaluated instead",
     )
     operators: list[
         Annotated[Operator, BeforeValidator(_operator, json_schema_input_type=Operator | str)]
@@ -364,7 +365,7 @@ class Tls(Schema):
 
 
 class Callers(Schema):
-    """Who may query /validate and /mutate, besides callers with a certificate of `tls.clientCa`.
+    """Who may query /validate and /mutate, in addition to callers with a certificate of `tls.clientCa`.
 
     Without `tls.clientCa`, tokens and addresses, every client is answered, and each address is limited.
     """
@@ -455,14 +456,16 @@ class ServingPair(Schema):
 class Certificates(Schema):
     """Certificates that the controller makes and renews itself. The Secrets must be there; it fills them."""
 
-    authority_secret: Name = Field(description="holds the authorities with their keys; nobody else reads it")
+    authority_secret: Name = Field(
+        description="Secret with the CAs and their keys; no other component reads it"
+    )
     pairs: list[ServingPair] = Field(min_length=1, max_length=8)
     authority_seconds: float = Field(default=730 * _DAY, gt=0)
     authority_renew_seconds: float = Field(default=365 * _DAY, gt=0, description="so long before its end")
     leaf_seconds: float = Field(default=90 * _DAY, gt=0)
     leaf_renew_seconds: float = Field(default=30 * _DAY, gt=0, description="so long before its end")
     propagation_seconds: float = Field(
-        default=3600, gt=0, description="a new authority signs so long after everybody could know it"
+        default=3600, gt=0, description="seconds after its publication until a new CA issues certificates"
     )
     check_seconds: float = Field(default=30, gt=0, le=3600)
 
@@ -494,6 +497,11 @@ class KeySecrets(Schema):
     stamp: str = Field(
         default="", max_length=253, description="receives key, with which the webhook stamps access objects"
     )
+    record: str = Field(
+        default="",
+        max_length=253,
+        description="receives the signed record of observed access decisions; empty: no record",
+    )
     challenge: str = Field(
         default="", max_length=253, description="is given key, under which brokers make their nonces"
     )
@@ -520,16 +528,17 @@ class Controller(Schema):
     )
     restore_definitions: bool = Field(
         default=True,
-        description="put a type of weightlock.dev back that was changed; one that was deleted is only reported",
+        description="restore a modified CRD of weightlock.dev (a deleted CRD is only reported)",
     )
     certificates: Certificates | None = Field(
-        default=None, description="certificates it makes itself; absent: somebody else does"
+        default=None,
+        description="certificates that the controller manages itself; absent: they come from elsewhere",
     )
     keys: KeySecrets = Field(default_factory=KeySecrets)
 
 
 class Reports(Schema):
-    """The background scan of what already runs, and the reports it writes."""
+    """The background scan of running workloads, and the reports it writes."""
 
     enabled: bool = False
     api: Literal["auto", "openreports.io", "wgpolicyk8s.io"] = Field(
@@ -539,14 +548,14 @@ class Reports(Schema):
     kinds: list[Name] = Field(
         default_factory=list,
         max_length=32,
-        description="workload kinds to judge besides pods, as Kind.group: what they would make next",
+        description="workload kinds to evaluate in addition to pods, as Kind.group",
     )
-    resources_per_second: float = Field(default=100, gt=0, le=10000, description="how fast is judged at most")
-    interval_seconds: float = Field(
-        default=21600, ge=10, description="everything is judged again after so long, whatever changed"
+    resources_per_second: float = Field(
+        default=100, gt=0, le=10000, description="maximum evaluations per second"
     )
+    interval_seconds: float = Field(default=21600, ge=10, description="full rescan interval in seconds")
     settle_seconds: float = Field(
-        default=10, ge=0.1, description="a namespace in which something changed is judged so much later"
+        default=10, ge=0.1, description="delay in seconds before a changed namespace is rescanned"
     )
     max_results: int = Field(
         default=500, ge=1, le=500, description="how many results one report lists; all are counted"
@@ -573,7 +582,7 @@ class Config(Schema):
     cluster: Cluster = Field(default_factory=Cluster)
     embedded: str = ""
     policies: str = Field(
-        default="", description="directory of policies besides those in the cluster; empty: none"
+        default="", description="directory of further policies; empty: only those in the cluster"
     )
     settings: Settings = Field(default_factory=Settings)
     max_concurrent_reviews: int = Field(
@@ -601,7 +610,7 @@ class Config(Schema):
         description="how long to serve on after a stop was asked, while callers move away",
     )
     supervise: bool = Field(
-        default=True, description="judge in a child process, and replace it should it hang or die"
+        default=True, description="evaluate in a child process, which is replaced if it hangs or dies"
     )
     worker_memory_limit_mib: int = Field(
         default=0,
@@ -611,3 +620,4 @@ class Config(Schema):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tracing: Tracing = Field(default_factory=Tracing)
+    audit: AuditSettings = Field(default_factory=AuditSettings)

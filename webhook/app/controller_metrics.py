@@ -136,7 +136,7 @@ def _of_scan(controller: Controller) -> list[Gauge]:
         Gauge(
             "weightlock_scan_resources",
             "Total pods and other objects that the background scan evaluated.",
-            lambda: scanner.judged,
+            lambda: scanner.evaluated,
             kind="counter",
         ),
         Gauge(

@@ -92,7 +92,7 @@ def _placed(data: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What an expression needs besides the activation: variables of its policy, and other names with their bytes."""
+    """What an expression needs beyond the activation: variables of its policy, and other names with their bytes."""
 
     closure: tuple[Variable, ...]
     names: tuple[tuple[str, bytes], ...]

@@ -78,6 +78,7 @@ _WEIGHTLOCK: Final[dict[str, dict[str, str]]] = {
         "namespace": "string",
         "name": "string",
         "controller": "weightlock.Controller",
+        "partial": "bool",
     },
     "Controller": {"group": "string", "kind": "string", "name": "string"},
     "Weight": {

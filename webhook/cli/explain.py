@@ -125,6 +125,11 @@ def _print(explanation: Explanation, rules: list[RuleExplained], *, full: bool) 
         print(f"  {finding.action}: {sentence(finding)} [{finding.code}]")
         if fix_of(finding):
             print(f"    Fix: {fix_of(finding)}")
+    for use in explanation.weights:
+        volume = f', volume "{use.volume}"' if use.volume else ""
+        print(
+            f'  Weights: model "{use.model}"{volume}, via {use.via}{": " if use.detail else ""}{use.detail}'
+        )
     for rule in rules:
         where = f" at {rule.path}" if rule.path else ""
         print(f"  {_MARKS[rule.outcome]} {rule.policy} {rule.field} [{rule.code}]{where}")
@@ -153,5 +158,6 @@ def _as_json(explanation: Explanation, rules: list[RuleExplained]) -> dict[str, 
             {"code": item.code, "policy": item.policy, "message": item.message, "fix": item.fix}
             for item in explanation.verdict.denials
         ],
+        "weights": [use.as_cel() for use in explanation.weights],
         "rules": [asdict(rule) for rule in rules],
     }

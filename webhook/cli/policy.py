@@ -13,6 +13,7 @@ import yaml
 
 from webhook.api.policy import WeightPolicy
 from webhook.app.errors import UsageError
+from webhook.cli.redteam import add_redteam
 from webhook.core.policies.compiler import compile_policy
 from webhook.core.policies.export import Export, export
 from webhook.core.policies.lint import lint_policy
@@ -41,6 +42,7 @@ def add_parser(commands: Any) -> None:
     _add_test(verbs)
     _add_lint(verbs)
     _add_export(verbs)
+    add_redteam(verbs)
 
 
 def _add_test(verbs: Any) -> None:

@@ -17,7 +17,7 @@ from webhook.cluster.client.kubeconfig import namespace_of
 from webhook.cluster.client.pages import pages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from webhook.core.kube.fields import Document
 
@@ -62,6 +62,25 @@ class AccessClient:
             if error.status == 403:
                 return []
             raise
+
+    async def pods(self, namespaces: Iterable[str]) -> list[Document] | None:
+        """All pods of some namespaces; None if the user is not allowed to list them."""
+        pods: list[Document] = []
+        for namespace in namespaces:
+            path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
+
+            async def get(query: dict[str, str], path: str = path) -> Document:
+                return await self._api.get(path, query)
+
+            try:
+                pods += [
+                    item async for page in pages(get, {}, size=_PAGE) for item in page.get("items") or ()
+                ]
+            except ApiError as error:
+                if error.status == 403:
+                    return None
+                raise
+        return pods
 
     async def request(self, name: str) -> Document:
         """Read one AccessRequest."""

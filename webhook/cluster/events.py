@@ -1,4 +1,4 @@
-"""Events that people see with ``kubectl describe``: each told once, however often it is told."""
+"""Events that people see with ``kubectl describe``: each is recorded once, however often it is reported."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from webhook.cluster.client.reflector import Reflector, Timing
 from webhook.cluster.handover import Journal, replay
 from webhook.cluster.params import ParamWatches, scopes
 from webhook.core.admission.provider import FetchedData, NotReadyError
-from webhook.core.admission.snapshot import SnapshotBuilder
+from webhook.core.admission.snapshot import NATIVE_BINDINGS, NATIVE_POLICIES, POLICIES, SnapshotBuilder
 from webhook.core.kube.objects import ALL, key_of
 from webhook.manifests.authorities import AuthorityFile, with_authorities
 from webhook.manifests.reader import ManifestError, read_path
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.objects import ObjectKey
 
 _FETCH_SECONDS = 5.0
+_POLICY_KINDS = (POLICIES, NATIVE_POLICIES, NATIVE_BINDINGS)
 _MAX_LISTED = 5_000
 _AUTHORITIES_SECONDS = 2.0
 
@@ -80,9 +81,9 @@ class ClusterProvider:
         verifier: Verifier | None = None,
         timing: Timing | None = None,
         authorities_later: bool = False,
-        observers: Mapping[str, WatchObserver] | None = None,
         prepared: Prepared | None = None,
         handover: Handover | None = None,
+        observers: Mapping[str, WatchObserver] | None = None,
     ) -> None:
         self.api = api
         self._max_age = config.cluster.max_snapshot_age_seconds
@@ -90,8 +91,7 @@ class ClusterProvider:
         self._authorities = AuthorityFile(prepared.settings.injection)
         self._builder, self._fixed = prepared.builder, prepared.fixed
         self._timing = timing or Timing()
-        self._observers = observers or {}
-        self._reflectors = self._watches(handover)
+        self._reflectors = self._watches(handover, observers or {})
         self._authorizer = Authorizer(api)
         self._discovery = Discovery(api)
         held = [kind.name for kind in HELD]
@@ -108,9 +108,9 @@ class ClusterProvider:
         verifier: Verifier | None = None,
         timing: Timing | None = None,
         authorities_later: bool = False,
-        observers: Mapping[str, WatchObserver] | None = None,
         prepared: Prepared | None = None,
         handover: Handover | None = None,
+        observers: Mapping[str, WatchObserver] | None = None,
     ) -> AsyncIterator[ClusterProvider]:
         """Connect, and watch while the context is open.
 
@@ -128,9 +128,9 @@ class ClusterProvider:
                 verifier=verifier,
                 timing=timing,
                 authorities_later=authorities_later,
-                observers=observers,
                 prepared=prepared,
                 handover=handover,
+                observers=observers,
             )
             async with source.watching():
                 yield source
@@ -153,11 +153,11 @@ class ClusterProvider:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._params.close()
 
-    def _watches(self, handover: Handover | None) -> list[Reflector]:
+    def _watches(self, handover: Handover | None, observers: Mapping[str, WatchObserver]) -> list[Reflector]:
         """Return the watches; with a handover, continued from where the worker before this one was."""
         if handover is None or not handover.files:
             return [
-                Reflector(self.api, kind, self, self._timing, observer=self._observers.get(kind.name))
+                Reflector(self.api, kind, self, self._timing, observer=observers.get(kind.name))
                 for kind in HELD
             ]
         names = [kind.name for kind in HELD]
@@ -192,6 +192,7 @@ class ClusterProvider:
                 f"the watch of {oldest.kind.resource} is stale: last current {self.age():.0f} s ago{why}"
             )
         self._builder.objects.unreadable = self._params.unreadable(self._max_age)
+        self._builder.objects.scopes = self._params.scopes()
         return self._builder.snapshot()
 
     def age(self) -> float:
@@ -280,7 +281,14 @@ class ClusterProvider:
 
 
 def _load(policies: str, builder: SnapshotBuilder) -> frozenset[ObjectKey]:
-    """Put the policies of a directory, if one is named. Raises `ManifestError` where one is wrong."""
+    """Store the policies of a directory, if one is named.
+
+    A policy that does not compile denies the requests that it would have evaluated, and is reported in the log. It does
+    not prevent the start: an older program may read the policies of a newer one.
+
+    Raises:
+        ManifestError: a file cannot be read, or an object that is not a policy is invalid.
+    """
     if not policies:
         return frozenset()
     places: dict[ObjectKey, str] = {}
@@ -290,5 +298,9 @@ def _load(policies: str, builder: SnapshotBuilder) -> frozenset[ObjectKey]:
         except ValueError as error:
             raise ManifestError(f"{manifest.source}: {error}") from None
     for key, problem in builder.snapshot().problems.items():
-        raise ManifestError(f"{places.get(key, key.name)}: {key.kind} {key.name}: {problem}")
+        source = str(places.get(key, key.name))
+        if key.kind not in _POLICY_KINDS:
+            raise ManifestError(f"{source}: {key.kind} {key.name}: {problem}")
+        fields = {"source": source, "policy": key.name, "why": problem}
+        log.error("invalid policy: it denies the requests it would have evaluated", extra={"fields": fields})
     return frozenset(places)

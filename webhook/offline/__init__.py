@@ -1,1 +1,1 @@
-"""A state directory in place of a cluster: files are read, a snapshot comes of them, RBAC objects answer questions."""
+"""A state directory instead of a cluster: files are read, a snapshot comes of them, RBAC objects answer questions."""

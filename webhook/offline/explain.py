@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from webhook.cel import Bindings, Program
     from webhook.cel.tools.explain import Node
     from webhook.core.admission.verdict import Verdict
+    from webhook.core.facts.model import WeightUse
     from webhook.core.kube.review import AdmissionRequest
     from webhook.core.policies.policy import Policy
     from webhook.manifests.reader import Manifest
@@ -47,11 +48,12 @@ class RuleExplained:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The verdict on one request, and each rule that was evaluated."""
+    """The verdict on one request, each rule that was evaluated, and the weights that the object reaches."""
 
     resource: str
     verdict: Verdict
     rules: tuple[RuleExplained, ...]
+    weights: tuple[WeightUse, ...] = ()
 
 
 def explain_review(
@@ -72,15 +74,19 @@ def explain_review(
     snapshot = provider.snapshot()
     lookup = Lookup(snapshot.objects, evaluated.fetched.objects)
     rules: list[RuleExplained] = []
+    weights: set[WeightUse] = set()
     try:
         for policy, facts, bindings in evaluations(evaluated.request, snapshot, evaluated.fetched, moment):
+            weights.update(facts.facts.weights)
             rules += _of_policy(policy, facts.path, evaluated.request, bindings, lookup)
     except MalformedObjectError:
         # The verdict reports it, and no policy was evaluated.
         rules.clear()
     if apply:
         store(evaluated, provider)
-    return Explanation(label_of(manifest, request.uid), evaluated.verdict, tuple(rules))
+    return Explanation(
+        label_of(manifest, request.uid), evaluated.verdict, tuple(rules), tuple(sorted(weights))
+    )
 
 
 def _of_policy(

@@ -21,7 +21,7 @@ from webhook.offline.provider import ManifestProvider
 from webhook.offline.review import Requester, account_groups, as_review, review
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from webhook.core.admission.verdict import Verdict
@@ -125,9 +125,10 @@ class Result:
 class Suite:
     """The cases of one file, with their policies and state. Raises `ManifestError`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, policies: Sequence[Manifest] | None = None) -> None:
         self.path = path
         self._file = _read(path)
+        self._policies = policies
         self._manifests: list[Manifest] = []
         self._source: ManifestProvider | None = None
 
@@ -155,16 +156,17 @@ class Suite:
     def source(self, case: Case) -> ManifestProvider:
         """The state of one case: that of the file, with what the case adds. Raises `ManifestError`."""
         if self._source is None:
-            self._manifests = [*_policies(self.path, self._file), *_state(self.path, self._file)]
+            policies = _policies(self.path, self._file) if self._policies is None else self._policies
+            self._manifests = [*policies, *_state(self.path, self._file)]
             self._source = ManifestProvider(self._manifests, self._file.settings)
         if not case.state:
             return self._source
         own = [Manifest(f"{self.path}: {case.name}: state", document) for document in case.state]
-        return ManifestProvider([*self._manifests, *own], self._file.settings)
+        return ManifestProvider([*self._manifests, *own], self._file.settings, like=self._source)
 
 
 def suites(path: Path) -> Iterator[Suite]:
-    """Every test file at or below a path, in the order of names. Raises `ManifestError` where one is no test file."""
+    """Yield every test file at or below a path, by name. Raises `ManifestError` if a file is not a test file."""
     files = [path] if path.is_file() else sorted(path.rglob(f"*{TEST_SUFFIX}"))
     for file in files:
         yield Suite(file)

@@ -28,10 +28,15 @@ if TYPE_CHECKING:
 
 
 class ManifestProvider:
-    """Provides snapshots of manifests. Raises `ManifestError` if one of them is invalid."""
+    """Provides snapshots of manifests. ``like`` lends its compiled policies. Raises `ManifestError`."""
 
     def __init__(
-        self, manifests: Iterable[Manifest], settings: Settings, *, now: datetime | None = None
+        self,
+        manifests: Iterable[Manifest],
+        settings: Settings,
+        *,
+        now: datetime | None = None,
+        like: ManifestProvider | None = None,
     ) -> None:
         manifests = list(manifests)
         keys, moment = signing_keys(manifests), now or datetime.now(UTC)
@@ -42,9 +47,15 @@ class ManifestProvider:
                 places[self._builder.put(manifest.document)] = manifest.source
             except ValueError as error:
                 raise ManifestError(f"{manifest.source}: {error}", manifest.file, manifest.line) from None
+        if like is not None:
+            like.lend_policies(self._builder)
         snapshot = self._builder.snapshot()
         for key, problem in snapshot.problems.items():
             raise ManifestError(f"{places.get(key, key.name)}: {key.kind} {key.name}: {problem}")
+
+    def lend_policies(self, builder: SnapshotBuilder) -> None:
+        """Give the compiled policies to a builder that holds the same ones."""
+        builder.share_policies(self._builder.snapshot(), self._builder)
 
     def snapshot(self) -> Snapshot:
         """Return the current state."""

@@ -19,7 +19,7 @@ from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, evaluate_sync
 from webhook.core.admission.subject import groups_of_account, service_account_of
 from webhook.core.admission.validate import invalid_review, validate
-from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.fields import MalformedObjectError, without_nulls
 from webhook.core.kube.kinds import is_namespaced, plural
 from webhook.core.kube.objects import ObjectKey, group_kind, key_of
 from webhook.core.kube.review import (
@@ -146,10 +146,10 @@ def as_review(document: Document, requester: Requester, snapshot: Snapshot) -> D
         key = key_of(document)
     except ValueError:
         key = _generated_key(document)
-    namespace = (key.namespace or requester.namespace) if is_namespaced(key.kind) else ""
+    namespace = (key.namespace or requester.namespace) if _is_namespaced(key.kind, snapshot) else ""
     subject: Document = without_nulls(document)
     if namespace:
-        subject["metadata"]["namespace"] = namespace
+        subject = {**subject, "metadata": {**subject["metadata"], "namespace": namespace}}
     kind, _, group = key.kind.partition(".")
     version = document["apiVersion"].rpartition("/")[2]
     username, groups = _identity(requester, subject, group, kind, namespace, snapshot)
@@ -190,13 +190,6 @@ def label_of(manifest: Manifest, uid: str) -> str:
     return "/".join(str(part) for part in parts if part)
 
 
-def without_nulls(value: Any) -> Any:
-    """Return a copy without null members: decoding into a typed object drops them."""
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    return [without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
 def _identity(
     requester: Requester, document: Document, group: str, kind: str, namespace: str, snapshot: Snapshot
 ) -> tuple[str, tuple[str, ...]]:
@@ -213,11 +206,28 @@ def _identity(
     return username, (*requester.groups, *account_groups(username))
 
 
+def _is_namespaced(kind: str, snapshot: Snapshot) -> bool:
+    """Whether a kind is namespaced, by its CRD if the state contains it."""
+    if "." in kind:
+        name, _, group = kind.partition(".")
+        for crd in snapshot.objects.each("CustomResourceDefinition.apiextensions.k8s.io"):
+            spec = crd.get("spec") or {}
+            if spec.get("group") == group and (spec.get("names") or {}).get("kind") == name:
+                return bool(spec.get("scope") != "Cluster")
+    return is_namespaced(kind)
+
+
 def _generated_key(document: Document) -> ObjectKey:
     """Return the key of an object that has only a generateName."""
     metadata = document.get("metadata")
     if not isinstance(document.get("apiVersion"), str) or not isinstance(document.get("kind"), str):
         raise ValueError("not a Kubernetes object: apiVersion or kind is missing")
+    for field in ("name", "namespace"):
+        value = metadata.get(field) if isinstance(metadata, dict) else None
+        if value is not None and not isinstance(value, str):
+            raise ValueError(
+                f"metadata.{field} is not text: quote words such as yes, no, on, off, y and n in YAML"
+            )
     if not isinstance(metadata, dict) or not isinstance(metadata.get("generateName"), str):
         raise ValueError("not a Kubernetes object: metadata.name is missing")
     return ObjectKey(group_kind(document["apiVersion"], document["kind"]), metadata.get("namespace", ""), "")

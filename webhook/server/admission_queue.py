@@ -19,7 +19,7 @@ SLICE_SECONDS = 0.05
 
 
 class OverloadedError(Exception):
-    """There is no room, or the response would come too late; the message reports which."""
+    """The queue is full, or the response would come too late; the message reports which."""
 
 
 class AdmissionQueue:

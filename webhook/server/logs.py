@@ -80,7 +80,7 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # What the protocol library says of broken connections and bad bytes is of use to nobody but its authors.
+    # What the protocol library says of broken connections and bad bytes helps only its authors.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 

@@ -97,7 +97,7 @@ class Tracer:
             ) from None
         except OSError as error:
             raise TracingUnavailableError(f"tracing: {error.filename}: {error.strerror or error}") from None
-        # Whoever began a trace has decided whether it is recorded; the ratio is for requests that came without one.
+        # The client that began a trace decides whether it is recorded. The ratio applies to requests without a trace.
         provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(config.sample_ratio)),
             resource=Resource.create({"service.name": f"weightlock-{part}"}),

@@ -95,7 +95,7 @@ def test_the_scan_is_counted_where_there_is_one(controller):
     scanning = Controller(Source(), Config(reports=Reports(enabled=True)), None, {})
     scanning.leader.leading = True
     scanner = scanning.scanner
-    scanner.judged, scanner.last_complete = 40, 1.7e9
+    scanner.evaluated, scanner.last_complete = 40, 1.7e9
     counts = Counts(outcomes=Counter(fail=3), broken=Counter({("p", "Audit"): 2, ("q", "Deny"): 1}))
     scanner.counts = {"a": counts, "b": counts}
     found = shown(scanning)
@@ -127,7 +127,7 @@ def test_who_leads_no_longer_shows_nothing_of_what_it_saw_last_but_goes_on_count
     former.certificates.kept.known = frozenset()
     former.certificates.kept.expiries = {"authority": 1.9e9}
     former.certificates.kept.made = {"authority": 3}
-    former.scanner.judged, former.scanner.last_complete = 40, 1.7e9
+    former.scanner.evaluated, former.scanner.last_complete = 40, 1.7e9
     former.scanner.counts = {"a": Counts(outcomes=Counter(fail=3), broken=Counter({("p", "Audit"): 2}))}
     former.leader.leading = True
     leading = shown(former)

@@ -91,7 +91,7 @@ def test_a_sidecar_that_gets_nothing_says_why_and_ends_when_it_is_told(tmp_path)
 
 def test_a_fault_that_nobody_expected_ends_the_sidecar_so_that_it_is_started_again(tmp_path):
     (tmp_path / "keys").mkdir()
-    # A directory where a file of ours should be is none of the failures that are told apart.
+    # A directory where a file of ours should be is none of the failures that are notified apart.
     (tmp_path / "keys" / ".weightlock-lease").mkdir()
     (tmp_path / "token").write_text("t")
     words = ["--broker=https://127.0.0.1:1", f"--token={tmp_path}/token", f"--key=atlas:{tmp_path}/keys"]

@@ -159,3 +159,23 @@ def test_nothing_to_explain(run):
     code, out, err = run()
     assert (code, out) == (2, "")
     assert "no objects" in err
+
+
+def test_the_identity_of_the_storage_is_printed(tmp_path, capsys):
+    """The output names the model, the volume, the route and the storage by which the volume was recognised."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "a.yaml").write_text(
+        "apiVersion: weightlock.dev/v1alpha1\nkind: ModelWeights\nmetadata: {name: atlas}\n"
+        "spec: {sensitivity: frontier, volumes: [{nfs: {server: 10.0.0.9, path: /export/atlas}}]}\n"
+    )
+    pod = tmp_path / "pod.yaml"
+    pod.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: reader, namespace: research}\n"
+        "spec: {containers: [{name: c, image: i}], volumes: [{name: v, nfs: {server: '10.9', path: /export}}]}\n"
+    )
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "roots.yaml").write_text(POLICY)
+    assert main(["explain", str(pod), "--state", str(state), "--policies", str(policies), "--user", "u"]) == 0
+    assert 'Weights: model "atlas", volume "v", via nfs: nfs://10.0.0.9/export' in capsys.readouterr().out

@@ -90,7 +90,7 @@ class FakeApiServer:
         await self._tell(path, "DELETED", document)
 
     async def garbage(self, path: str, line: bytes) -> None:
-        """Send a line of one's own to whoever watches there next or now."""
+        """Send a line of one's own to users who watches there next or now."""
         self.raw.setdefault(path, []).append(line)
         async with self._changed:
             self._changed.notify_all()

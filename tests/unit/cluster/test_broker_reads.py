@@ -16,7 +16,7 @@ CONFIGURATION = {
 
 
 class Api:
-    """An API server of a few paths; an exception in place of a document is raised."""
+    """An API server of a few paths; an exception instead of a document is raised."""
 
     def __init__(self, **paths):
         self.paths, self.asked = paths, []

@@ -22,6 +22,7 @@ from webhook.api.base import API_VERSION
 from webhook.api.duration import Duration
 from webhook.app.errors import ExitCode, IncompleteError, UsageError
 from webhook.cli.access import view
+from webhook.cli.access.dependents import dependents
 from webhook.cli.access.ledger import Ledger
 from webhook.cli.access.submit import RejectedError, seconds_of, signed, submit
 from webhook.cli.access.suggest import rendered, requests_in, suggest
@@ -44,7 +45,7 @@ _WATCH_SECONDS = 2.0
 _KUBECONFIG = "kubeconfig file (default: $KUBECONFIG or ~/.kube/config)"
 # Not found, conflict, invalid: the names or the content given are wrong.
 _BAD_INPUT = (404, 409, 422)
-_DECISIONS = {"approve": "Approve", "deny": "Deny", "revoke": "Revoke"}
+_DECISIONS = {"approve": "Approve", "deny": "Deny", "revoke": "Revoke", "confirm": "Confirm"}
 _UNFIT = re.compile(r"[^a-z0-9.-]+")
 
 
@@ -61,6 +62,7 @@ def add_parser(commands: Any) -> None:
         ("approve", "approve a request"),
         ("deny", "deny a request permanently"),
         ("revoke", "end a grant, or withdraw an approval or a request"),
+        ("confirm", "confirm a request that the controller suspended"),
     ):
         decide = _add(actions, action, summary, _decide)
         decide.add_argument("name", metavar="REQUEST")
@@ -229,14 +231,31 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    def show(ledger: Ledger) -> int:
-        entry = ledger.entry(options.name)
-        if entry is None:
-            raise UsageError(f"request {options.name} does not exist; list all: weightlock access list")
-        _print(options, _data(entry), view.detail(entry, datetime.now(UTC)))
+    def show(ledger: Ledger, pods: Callable[[Entry], Sequence[Document] | None]) -> int:
+        entry = _entry(ledger, options.name)
+        names = dependents(entry, pods(entry))
+        data = {**_data(entry), "pods": names}
+        _print(options, data, view.detail(entry, datetime.now(UTC), names))
         return 0
 
-    return _read(options, show)
+    if options.state is not None:
+        from webhook.cli.access.offline import state_ledger, state_pods  # noqa: PLC0415 - loads the CEL engine
+
+        return show(state_ledger(options.state), lambda entry: state_pods(options.state, entry.namespaces))
+
+    async def run(client: AccessClient) -> int:
+        ledger = await _ledger(client)
+        pods = await client.pods(_entry(ledger, options.name).namespaces)
+        return show(ledger, lambda _: pods)
+
+    return _online(options, run)
+
+
+def _entry(ledger: Ledger, name: str) -> Entry:
+    entry = ledger.entry(name)
+    if entry is None:
+        raise UsageError(f"request {name} does not exist; list all: weightlock access list")
+    return entry
 
 
 def _watch(options: argparse.Namespace) -> int:

@@ -18,6 +18,9 @@ from webhook.offline.provider import DirectoryProvider
 from webhook.offline.review import Requester, review
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from webhook.core.kube.fields import Document
     from webhook.manifests.reader import Manifest
 
 _MAX_STDIN_BYTES = 1024 * 1024
@@ -27,6 +30,12 @@ def state_ledger(directory: Path) -> Ledger:
     """The requests of a state directory. Raises `UsageError`."""
     objects = _source([directory]).snapshot().objects
     return Ledger(objects.each(REQUESTS), objects.each(APPROVALS), objects.each(MODELS), datetime.now(UTC))
+
+
+def state_pods(directory: Path, namespaces: Iterable[str]) -> list[Document]:
+    """The pods of a state directory in some namespaces. Raises `UsageError`."""
+    objects = _source([directory]).snapshot().objects
+    return [pod for namespace in namespaces for pod in objects.each("Pod", namespace)]
 
 
 def fixes_of(denied: str, state: Path | None) -> list[str]:

@@ -19,7 +19,13 @@ _ENDS = {
     Phase.PENDING: "lapses",
     Phase.ACTIVE: "expires",
 }
-_DONE = {"Approve": "approved", "Deny": "denied", "Revoke": "revoked"}
+_DONE = {
+    "Approve": "approved",
+    "Deny": "denied",
+    "Revoke": "revoked",
+    "Suspend": "suspended",
+    "Confirm": "confirmed",
+}
 
 
 def listing(entries: Sequence[Entry], now: datetime) -> str:
@@ -55,8 +61,8 @@ def ends(entry: Entry, now: datetime) -> str:
     return when(entry.state.ends, now) if entry.state.ends is not None else "-"
 
 
-def detail(entry: Entry, now: datetime) -> str:
-    """Return one request in detail, with its votes and the next command."""
+def detail(entry: Entry, now: datetime, pods: Sequence[str] | None = ()) -> str:
+    """One request in full, its votes, the pods that depend on it, and the next commands."""
     created = f", {when(entry.created, now)}" if entry.created else ""
     lines = [
         f"Request    {entry.name}",
@@ -76,6 +82,10 @@ def detail(entry: Entry, now: datetime) -> str:
         lines.append(f"{label:<11}{one_line(vote.by)} {_DONE[vote.decision]}{moment}{comment}")
     if entry.approvers and entry.state.phase is Phase.PENDING:
         lines.append(f"Approvers  {entry.approvers}")
+    if pods is None:
+        lines.append("Pods       unknown: you are not allowed to list pods")
+    elif pods:
+        lines.append(f"Pods       {', '.join(pods)}")
     return "\n".join([*lines, *following(entry)])
 
 
@@ -112,6 +122,10 @@ def following(entry: Entry) -> list[str]:
             f"Deny:    weightlock access deny {name} --comment TEXT",
         ],
         Phase.ACTIVE: [f"Revoke: weightlock access revoke {name}"],
+        Phase.SUSPENDED: [
+            f"Confirm: weightlock access confirm {name}",
+            f"Revoke:  weightlock access revoke {name}",
+        ],
     }
     return table_of_next.get(entry.state.phase, [f"Request again: {again}"] if again else [])
 

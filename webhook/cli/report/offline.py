@@ -1,6 +1,6 @@
-"""The report of a directory instead of a cluster: every pod and workload in it, judged as its creation would be.
+"""The report of a directory instead of a cluster: every pod and workload, evaluated as its creation would be.
 
-What carries a uid was in a cluster and is judged as it stands; a manifest is judged as admission would leave it, with
+An object with a uid was in a cluster and is evaluated as it is. A manifest is evaluated after mutation, with
 the sidecar it would get. Nothing is written and nothing is contacted.
 """
 
@@ -17,7 +17,7 @@ from webhook.core.admission.validate import invalid_review
 from webhook.core.kube.kinds import plural
 from webhook.core.kube.objects import group_kind
 from webhook.core.kube.review import UnsafeReviewError
-from webhook.core.reports.evaluate import judge_live, sensitivities
+from webhook.core.reports.evaluate import evaluate_running, sensitivities
 from webhook.core.reports.results import Gathering, Resource, results_of
 from webhook.core.workloads.templates import MalformedObjectError
 from webhook.manifests.reader import ManifestError, read_path
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
     from webhook.offline.provider import ManifestProvider
 
 _FINAL = ("Succeeded", "Failed")
-# A directory has as many results as it has; nothing has to fit into an object.
+# The results of a directory need not fit into an object.
 _NO_LIMIT = 1_000_000
 
 
-def judge_files(paths: Iterable[Path], namespace: str, source: ManifestProvider) -> Findings:
-    """The findings about what the files hold, in one namespace or (empty) in all. Raises `UsageError`."""
+def evaluate_files(paths: Iterable[Path], namespace: str, source: ManifestProvider) -> Findings:
+    """Return the findings of the files, in one namespace or (empty) in all. Raises `UsageError`."""
     now = datetime.now(UTC)
     gatherings: dict[str, Gathering] = {}
     try:
-        for manifest in _workloads(paths, source):
+        for manifest in running_workloads(paths, source):
             metadata = manifest.document["metadata"]
             place = str(metadata.get("namespace") or "default")
             if namespace in ("", place) and place not in source.snapshot().settings.exempt_namespaces:
-                verdict, results = _judge(manifest, place, source, now)
+                verdict, results = _evaluate(manifest, place, source, now)
                 gatherings.setdefault(place, Gathering(_NO_LIMIT)).add(verdict, results)
     except ManifestError as error:
         raise UsageError(str(error)) from None
     counts = {place: gathering.counts for place, gathering in gatherings.items()}
-    broken = {policy for found in counts.values() for policy, _ in found.broken}
+    broken = {policy for each in counts.values() for policy, _ in each.broken}
     policies: dict[str, tuple[str, ...]] = {}
     for policy in source.snapshot().policies.policies:
         policies[policy.name] = (*policies.get(policy.name, ()), *policy.actions)
@@ -63,8 +63,8 @@ def judge_files(paths: Iterable[Path], namespace: str, source: ManifestProvider)
     )
 
 
-def _workloads(paths: Iterable[Path], source: ManifestProvider) -> Iterator[Manifest]:
-    """What can run: pods that are not over, and workloads that no other object made."""
+def running_workloads(paths: Iterable[Path], source: ManifestProvider) -> Iterator[Manifest]:
+    """Yield pods that have not ended, and workloads without an owner."""
     workloads = source.snapshot().workloads
     for path in paths:
         for manifest in read_path(path):
@@ -73,7 +73,7 @@ def _workloads(paths: Iterable[Path], source: ManifestProvider) -> Iterator[Mani
             metadata = document.get("metadata")
             if kind not in workloads or not isinstance(metadata, dict):
                 continue
-            if not _is_over(document) if kind == "Pod" else not _is_made(metadata):
+            if not _is_over(document) if kind == "Pod" else not _has_owner(metadata):
                 yield manifest
 
 
@@ -82,14 +82,14 @@ def _is_over(pod: Document) -> bool:
     return isinstance(status, dict) and status.get("phase") in _FINAL
 
 
-def _is_made(metadata: Document) -> bool:
+def _has_owner(metadata: Document) -> bool:
     owners = metadata.get("ownerReferences")
     return isinstance(owners, list) and any(
         isinstance(owner, dict) and owner.get("controller") is True for owner in owners
     )
 
 
-def _judge(
+def _evaluate(
     manifest: Manifest, namespace: str, source: ManifestProvider, now: datetime
 ) -> tuple[Verdict, list[Result]]:
     document = manifest.document
@@ -99,18 +99,18 @@ def _judge(
         namespace, name, document["kind"], document["apiVersion"], str(metadata.get("uid", ""))
     )
     if resource.uid:
-        return _judge_live(document, resource, source, now)
+        return _evaluate_running(document, resource, source, now)
     try:
-        judged = evaluate(request_of(manifest, Requester(), source), source, now)
+        evaluated = evaluate(request_of(manifest, Requester(), source), source, now)
     except UnsafeReviewError as error:
         verdict = invalid_review(error)
         return verdict, results_of(resource, verdict)
-    verdict = judged.verdict
-    reads = sensitivities(judged.request, source.snapshot(), judged.fetched)
+    verdict = evaluated.verdict
+    reads = sensitivities(evaluated.request, source.snapshot(), evaluated.fetched)
     return verdict, results_of(resource, verdict, reads)
 
 
-def _judge_live(
+def _evaluate_running(
     document: Document, resource: Resource, source: ManifestProvider, now: datetime
 ) -> tuple[Verdict, list[Result]]:
     snapshot = source.snapshot()
@@ -122,6 +122,6 @@ def _judge_live(
     except (MalformedObjectError, KeyError, ValueError) as error:
         raise UsageError(f"{resource.kind} {resource.namespace}/{resource.name}: {error}") from None
     outcome, _ = evaluate_sync(
-        lambda fetched: judge_live(request, resource, snapshot, fetched, now), source.resolve
+        lambda fetched: evaluate_running(request, resource, snapshot, fetched, now), source.resolve
     )
     return outcome

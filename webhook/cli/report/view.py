@@ -1,4 +1,4 @@
-"""What runs and breaks a rule, in words: tables, the line below them, and JSON for other programs. Pure."""
+"""Findings as text: tables with a summary line, and JSON for other programs. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LISTED = ("Audit", "Warn")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What is asked for; empty fields ask for anything."""
+    """Selects results; empty fields match all."""
 
     policy: str = ""
     code: str = ""
@@ -34,7 +34,7 @@ class Filter:
         return bool(self.policy or self.code or self.action)
 
     def takes(self, item: Result) -> bool:
-        """Whether a result is asked for."""
+        """Whether a result is selected."""
         return (
             self.policy in ("", item.policy)
             and self.code in ("", item.code)
@@ -44,9 +44,9 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What is known of what runs: the results listed, the counts of each namespace, and what nothing breaks.
+    """Results, counts by namespace, and policies without violations.
 
-    ``scanned`` is when the oldest of it was found, RFC 3339; empty: just now. ``unbroken`` are policies with their
+    ``scanned`` is the time of the oldest report, RFC 3339; empty: now. ``unbroken`` are policies with their
     actions; ``problems`` are things that cannot be used as they are, and why.
     """
 
@@ -58,30 +58,30 @@ class Findings:
 
     @property
     def total(self) -> Counts:
-        """The counts of all namespaces together."""
+        """Return the counts of all namespaces together."""
         total = Counts()
-        for found in self.counts.values():
-            total.add(found)
+        for counts in self.counts.values():
+            total.add(counts)
         return total
 
 
-def failing(findings: Findings, wanted: Filter) -> bool:
-    """Whether anything asked for fails or could not be checked, be it listed or only counted."""
-    if any(item.outcome != "warn" for item in findings.results if wanted.takes(item)):
+def failing(findings: Findings, selection: Filter) -> bool:
+    """Whether any selected result fails or could not be evaluated, listed or only counted."""
+    if any(item.outcome != "warn" for item in findings.results if selection.takes(item)):
         return True
     return any(
-        counts.left_out and how in (("Deny", "Audit") if not wanted.action else (wanted.action,))
+        counts.left_out and how in (("Deny", "Audit") if not selection.action else (selection.action,))
         for counts in findings.counts.values()
         for policy, how in counts.broken
-        if wanted.policy in ("", policy) and not wanted.code and how != "Warn"
+        if selection.policy in ("", policy) and not selection.code and how != "Warn"
     )
 
 
 def listing(
-    findings: Findings, wanted: Filter, now: datetime, *, namespaces: bool, wide: bool = False
+    findings: Findings, selection: Filter, now: datetime, *, namespaces: bool, wide: bool = False
 ) -> str:
-    """The results as a table, and what they come to."""
-    shown = [item for item in findings.results if wanted.takes(item)]
+    """Return the results as a table with a summary."""
+    shown = [item for item in findings.results if selection.takes(item)]
     lines = []
     if shown:
         headings = (*(("NAMESPACE",) if namespaces else ()), *_HEADINGS, *(_WIDE if wide else ()))
@@ -92,14 +92,14 @@ def listing(
                 f"and {counts.left_out} more in namespace {namespace}: a report lists the most serious"
             )
     lines += [f"{name} cannot be used: {one_line(text)}" for name, text in sorted(findings.problems.items())]
-    return "\n".join([*lines, _sum(findings, shown, wanted, now)])
+    return "\n".join([*lines, _sum(findings, shown, selection, now)])
 
 
-def would_deny(findings: Findings, wanted: Filter, now: datetime) -> tuple[str, int]:
-    """What would be denied were each policy that audits or warns at Deny, as a table; and how many rows it has."""
-    rows = refusals(findings, wanted)
+def would_deny(findings: Findings, selection: Filter, now: datetime) -> tuple[str, int]:
+    """Return the resources that Audit and Warn policies would deny, as a table, and its number of rows."""
+    rows = refusals(findings, selection)
     total = findings.total
-    judged = f"{_many(total.resources, 'resource')} judged{_moment(findings, now)}"
+    evaluated = f"{_many(total.resources, 'resource')} evaluated{_moment(findings, now)}"
     lines = []
     if rows:
         cells = [(row["policy"], row["action"], row["namespace"], str(row["resources"])) for row in rows]
@@ -108,37 +108,35 @@ def would_deny(findings: Findings, wanted: Filter, now: datetime) -> tuple[str, 
     ready = [
         name
         for name, actions in sorted(findings.unbroken.items())
-        if name not in broken and "Deny" not in actions and wanted.policy in ("", name)
+        if name not in broken and "Deny" not in actions and selection.policy in ("", name)
     ]
     if ready:
         lines.append(f"Nothing breaks {people(ready)}: ready for Deny.")
     if not rows:
-        lines.append(f"Nothing would be denied besides what is denied already: {judged}.")
-    elif wanted:
-        lines.append(f"{judged[0].upper()}{judged[1:]}.")
+        lines.append(f"No other resource would be denied: {evaluated}.")
+    elif selection:
+        lines.append(f"{evaluated[0].upper()}{evaluated[1:]}.")
     else:
-        lines.append(
-            f"Were they at Deny, {total.newly} of {judged} would be denied besides those that are already."
-        )
+        lines.append(f"With these policies set to Deny, {total.newly} more of {evaluated} would be denied.")
     return "\n".join(lines), len(rows)
 
 
-def refusals(findings: Findings, wanted: Filter) -> list[dict[str, Any]]:
-    """The same for other programs: a row for each policy and namespace, the largest number of a policy first."""
+def refusals(findings: Findings, selection: Filter) -> list[dict[str, Any]]:
+    """Return the same for other programs: a row for each policy and namespace, the largest number first."""
     rows = [
         {"policy": policy, "action": how, "namespace": namespace, "resources": number}
         for namespace, counts in findings.counts.items()
         for (policy, how), number in counts.broken.items()
-        if how in _LISTED and wanted.policy in ("", policy) and wanted.action in ("", how)
+        if how in _LISTED and selection.policy in ("", policy) and selection.action in ("", how)
     ]
     return sorted(rows, key=lambda row: (row["policy"], -int(str(row["resources"])), row["namespace"]))
 
 
-def data(findings: Findings, wanted: Filter) -> dict[str, Any]:
-    """All of it for other programs."""
+def data(findings: Findings, selection: Filter) -> dict[str, Any]:
+    """Return everything for other programs."""
     total = findings.total
     return {
-        "results": [_data(item) for item in findings.results if wanted.takes(item)],
+        "results": [_data(item) for item in findings.results if selection.takes(item)],
         "summary": {
             **{outcome: total.outcomes[outcome] for outcome in OUTCOMES},
             "pass": total.passed,
@@ -170,15 +168,15 @@ def _row(item: Result, *, namespaces: bool, wide: bool) -> list[str]:
     return [*cells, item.severity, one_line(item.fix)] if wide else cells
 
 
-def _sum(findings: Findings, shown: Sequence[Result], wanted: Filter, now: datetime) -> str:
+def _sum(findings: Findings, shown: Sequence[Result], selection: Filter, now: datetime) -> str:
     total = findings.total
-    judged = f"{_many(total.resources, 'resource')} judged{_moment(findings, now)}"
-    if wanted:
+    evaluated = f"{_many(total.resources, 'resource')} evaluated{_moment(findings, now)}"
+    if selection:
         numbers = _numbers(lambda outcome: sum(item.outcome == outcome for item in shown))
-        return f"{numbers} of what was asked for; {judged}."
+        return f"{numbers} selected; {evaluated}."
     if not any(total.outcomes.values()):
-        return f"Nothing breaks a rule: {judged}."
-    return f"{_numbers(lambda outcome: total.outcomes[outcome])}, {total.passed} pass; {judged}."
+        return f"No violations: {evaluated}."
+    return f"{_numbers(lambda outcome: total.outcomes[outcome])}, {total.passed} pass; {evaluated}."
 
 
 def _numbers(count: Callable[[str], int]) -> str:
@@ -213,5 +211,5 @@ def _data(item: Result) -> dict[str, Any]:
 
 
 def ordered(results: Iterable[Result]) -> list[Result]:
-    """By namespace and resource."""
+    """Return the sort key: namespace, resource."""
     return sorted(results, key=lambda item: (item.resource, item.code, item.policy, item.message))

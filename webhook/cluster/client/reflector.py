@@ -93,8 +93,8 @@ class Reflector:
         *,
         namespace: str = "",
         selectors: Mapping[str, str] | None = None,
-        observer: WatchObserver | None = None,
         journal: Journal | None = None,
+        observer: WatchObserver | None = None,
     ) -> None:
         self._journal = journal
         self._resumed = False

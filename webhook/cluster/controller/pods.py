@@ -7,8 +7,10 @@ claims and the ModelWeights may have changed: a limited number per reconcile, be
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from webhook.core.access import pod_grants
 from webhook.core.access.expiry import ENDED, PodWithWeights
 from webhook.core.admission.subject import service_account_of
 from webhook.core.facts import gather
@@ -19,6 +21,7 @@ from webhook.core.workloads.templates import PodTemplate
 
 if TYPE_CHECKING:
     from webhook.cluster.cache import ObjectCache
+    from webhook.core.access.pod_grants import Cover
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.kube.fields import Document
 
@@ -46,6 +49,8 @@ class PodsWithWeights:
         self._again = again
         self._evaluated: dict[ObjectKey, _Evaluated] = {}
         self._queue: deque[ObjectKey] = deque()
+        # The first stamp of each pod, by UID. A later one was not written by admission.
+        self._stamps: dict[str, dict[str, Cover]] = {}
 
     def evaluate(self, snapshot: Snapshot) -> list[PodWithWeights]:
         """Return all of them."""
@@ -65,8 +70,14 @@ class PodsWithWeights:
             if evaluated is None or evaluated.document is not document:
                 evaluated = self._evaluated[key] = _Evaluated(document, _evaluate(document, snapshot))
             if evaluated.pod is not None:
-                result.append(evaluated.pod)
+                result.append(self._with_first_stamp(evaluated.pod))
+        self._stamps = {pod.uid: self._stamps[pod.uid] for pod in result}
         return result
+
+    def _with_first_stamp(self, pod: PodWithWeights) -> PodWithWeights:
+        """The pod with the stamp that it had when it was first seen."""
+        first = self._stamps.setdefault(pod.uid, dict(pod.stamp))
+        return pod if first == pod.stamp else replace(pod, stamp=first)
 
 
 def _evaluate(pod: Document, snapshot: Snapshot) -> PodWithWeights | None:
@@ -85,5 +96,12 @@ def _evaluate(pod: Document, snapshot: Snapshot) -> PodWithWeights | None:
     marked = (metadata.get("annotations") or {}).get(ENDED, "")
     account, created = service_account_of(pod), parse_time(metadata.get("creationTimestamp"))
     return PodWithWeights(
-        metadata["namespace"], metadata["name"], metadata["uid"], account, models, created, marked
+        metadata["namespace"],
+        metadata["name"],
+        metadata["uid"],
+        account,
+        models,
+        created,
+        marked,
+        pod_grants.parse(pod),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from webhook.cluster.client.kinds import ResourceKind
+from webhook.core.access import pod_grants
 from webhook.core.injection.sidecar import AGENT
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ _FINAL = ("Succeeded", "Failed")
 
 
 def holds_weights(pod: Document) -> bool:
-    """Return whether a pod has the key sidecar and may still run. The containers of a pod are immutable."""
+    """Whether a pod that may still run carries the key sidecar, or a stamp of its grants."""
     containers = (pod.get("spec") or {}).get("initContainers") or ()
     running = (pod.get("status") or {}).get("phase") not in _FINAL
-    return running and any(container.get("name") == AGENT for container in containers)
+    return running and (
+        any(container.get("name") == AGENT for container in containers) or bool(pod_grants.annotation(pod))
+    )

@@ -1,4 +1,4 @@
-"""The background scan: judges what already runs as admission would now, and writes reports.
+"""The background scan: evaluates running workloads as admission would now, and writes reports.
 
 It denies and ends nothing.
 """

@@ -1,4 +1,4 @@
-"""Lets the scan hear of every pod that the controller's watch shows, without holding any of them."""
+"""Notifies the scan of every pod that the controller's watch delivers, without holding the pods."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 
 class Noticed:
-    """A sink before another: everything goes on to that one."""
+    """A sink in front of another, which gets everything."""
 
     def __init__(self, sink: Sink, scanner: Scanner) -> None:
         self._sink = sink
         self._scanner = scanner
 
     def put(self, document: Document) -> ObjectKey:
-        """A pod is there, or changed."""
+        """Note a pod that is new or changed."""
         key = self._sink.put(document)
         self._scanner.seen(document)
         return key
 
     def remove(self, key: ObjectKey) -> None:
-        """A pod is no more."""
+        """Note a pod that was deleted."""
         self._sink.remove(key)
         self._scanner.gone(key)
 
     def changed(self) -> None:
-        """Pass it on."""
+        """Notify the other sink."""
         self._sink.changed()

@@ -1,6 +1,6 @@
-"""Tells the owner of a running pod that it would be denied now: an Event where people look, once for each reason.
+"""Notifies the owner of a running pod that it would be denied now: one Event for each reason.
 
-A researcher looks at their Deployment or Job, seldom at its pods, so the top owner is told. Denials at admission need
+A researcher checks a Deployment or Job, rarely its pods, so the Event is on the top owner. Denials at admission need
 no Event of ours: the workload controllers write one with the whole message (``FailedCreate``).
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 REASON = "WouldBeDenied"
 _REMEMBERED = 4096
-# What stands between a pod and what a person wrote.
+# The kinds between a pod and the object that a user wrote.
 _BETWEEN = {
     "ReplicaSet.apps": "/apis/apps/v1/namespaces/{}/replicasets/{}",
     "Job.batch": "/apis/batch/v1/namespaces/{}/jobs/{}",
@@ -32,15 +32,15 @@ log = logging.getLogger(__name__)
 
 
 class Owners:
-    """Writes the Events. Owners that were looked up are remembered, and so are Events told."""
+    """Writes the Events. Caches owners and Events."""
 
     def __init__(self, api: KubeApi, events: Events) -> None:
         self._api = api
         self._events = events
-        self._known: OrderedDict[str, Document] = OrderedDict()
+        self._owners: OrderedDict[str, Document] = OrderedDict()
 
     async def tell(self, document: Document, result: Result) -> None:
-        """Tell of one result. An Event that cannot be written is a line in the log and no failure."""
+        """Write the Event of one result. If it cannot be written, that is logged and nothing else."""
         try:
             owner = await self._top(document)
             await self._events.record(
@@ -53,10 +53,10 @@ class Owners:
             )
         except ApiError as error:
             fields = {"namespace": result.resource.namespace, "status": error.status, "why": str(error)}
-            log.warning("an owner was not told", extra={"fields": fields})
+            log.warning("cannot write an Event", extra={"fields": fields})
 
     async def _top(self, document: Document) -> Document:
-        """What a person wrote, as far as it can be told: the owner, or a ReplicaSet's or Job's own owner."""
+        """Return the object that a user wrote, as far as known: the owner, or the owner of its ReplicaSet or Job."""
         metadata = document["metadata"]
         namespace = str(metadata.get("namespace", ""))
         owner = _controller(metadata)
@@ -67,12 +67,12 @@ class Owners:
         if path is None:
             return reference
         uid = str(reference["uid"])
-        if uid not in self._known:
+        if uid not in self._owners:
             place = path.format(quote(namespace, safe=""), quote(reference["name"], safe=""))
-            self._known[uid] = await self._above(place, namespace) or reference
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        return self._known[uid]
+            self._owners[uid] = await self._above(place, namespace) or reference
+            if len(self._owners) > _REMEMBERED:
+                self._owners.popitem(last=False)
+        return self._owners[uid]
 
     async def _above(self, path: str, namespace: str) -> Document | None:
         try:

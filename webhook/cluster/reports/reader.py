@@ -1,4 +1,4 @@
-"""Reads the reports of a cluster for a person, with their own rights; it writes nothing."""
+"""Reads the reports of a cluster with the user's own permissions; it writes nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ReportReader:
     @classmethod
     @asynccontextmanager
     async def connect(cls, kubeconfig: str = "", context: str = "") -> AsyncIterator[ReportReader]:
-        """A reader with the credentials that kubectl would use. Raises `ClusterError`."""
+        """Return a reader with the credentials that kubectl would use. Raises `ClusterError`."""
         api = await KubeApi.connect(Cluster(kubeconfig=kubeconfig, context=context), in_cluster=False)
         try:
             yield cls(api, namespace_of(kubeconfig, context))
@@ -41,14 +41,14 @@ class ReportReader:
             await api.close()
 
     async def types(self) -> tuple[ReportApi, ...]:
-        """The report APIs that the cluster has."""
+        """Return the report APIs that the cluster has."""
         return await installed(self._api)
 
     async def namespaced(self, kind: ReportApi, namespace: str | None) -> list[Document]:
-        """Our report of a namespace, or of each (None)."""
+        """Return Weightlock's report of a namespace, or of each (None)."""
         if namespace is not None:
-            found = await self._get(kind.path(quote(namespace, safe="")))
-            return [found] if found is not None else []
+            report = await self._get(kind.path(quote(namespace, safe="")))
+            return [report] if report is not None else []
 
         async def get(query: dict[str, str]) -> Document:
             return await self._api.get(kind.path(), query)
@@ -61,7 +61,7 @@ class ReportReader:
         ]
 
     async def whole(self, kind: ReportApi) -> Document:
-        """Our report of the cluster; empty where there is none, or where one may not read it."""
+        """Return Weightlock's report of the cluster; empty if there is none, or if the user cannot read it."""
         try:
             return await self._get(kind.path("")) or {}
         except ApiError as error:

@@ -1,6 +1,6 @@
-"""The background scan of the acting replica: namespace after namespace, paced, a page of objects at a time.
+"""The background scan of the leader: one namespace after another, paced, a page of objects at a time.
 
-It reads, judges and reports; it never changes or ends what runs. Every namespace is judged when the scan begins, again
+It reads, evaluates and reports; it never changes or stops a workload. Every namespace is evaluated at the start, again
 after the interval, and soon after something changed that its results depend on or a pod came into it.
 """
 
@@ -29,7 +29,7 @@ from webhook.core.kube.review import BadReviewError
 from webhook.core.kube.time import format_time
 from webhook.core.reports.changes import Marks
 from webhook.core.reports.documents import cluster_report, counts_of, digest_of, namespace_report
-from webhook.core.reports.evaluate import judge_live
+from webhook.core.reports.evaluate import evaluate_running
 from webhook.core.reports.results import Counts, Gathering, Resource, results_of
 from webhook.core.reports.schedule import Agenda, Turn
 
@@ -51,8 +51,8 @@ ABSENT_SECONDS = 60.0
 _BACKOFF_SECONDS = 30.0
 _RETRY_SECONDS = 5.0
 _SUMMARY_SECONDS = 30.0
-_MAX_TOLD = 20
-# A pod's creation is told in whole seconds, by another clock than ours.
+_MAX_NOTIFIED = 20
+# creationTimestamp has whole seconds and comes from another clock.
 _SKEW = timedelta(seconds=5)
 _FINAL = ("Succeeded", "Failed")
 _RUNNING = {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
@@ -61,10 +61,10 @@ log = logging.getLogger(__name__)
 
 
 class Scanner:
-    """`run` it while this replica leads; `seen` and `gone` are told of every pod that the watch shows."""
+    """`run` it while this replica leads; `seen` and `gone` are called for every pod that the watch delivers."""
 
     def __init__(self, source: ClusterProvider, events: Events, settings: Reports) -> None:
-        self.judged = 0
+        self.evaluated = 0
         self.counts: dict[str, Counts] = {}
         self.last_complete: float | None = None
         self.trouble = ""
@@ -83,23 +83,23 @@ class Scanner:
         self._looked: dict[str, str] = {}
         self._digests: dict[str, str] = {}
         self._summarised = float("-inf")
-        self._unsaid = True
+        self._unreported = True
         self.counts = {}
 
     @property
     def waiting(self) -> int:
-        """How many namespaces are due."""
+        """Number of namespaces that are due."""
         return self._agenda.waiting(time.monotonic())
 
     def total(self) -> Counts:
-        """What all namespaces come to."""
+        """Return the counts of all namespaces together."""
         total = Counts()
-        for found in self.counts.values():
-            total.add(found)
+        for counts in self.counts.values():
+            total.add(counts)
         return total
 
     def seen(self, pod: Document) -> None:
-        """A pod is there or changed: its namespace is judged again if the pod is new, or ended with results against
+        """Note a pod: its namespace is evaluated again if the pod is new, or has ended with results against
         some there.
         """
         metadata = pod["metadata"]
@@ -112,12 +112,12 @@ class Scanner:
             self._agenda.touch(namespace, time.monotonic())
 
     def gone(self, key: ObjectKey) -> None:
-        """A pod is no more: results may be about it."""
+        """Note a deleted pod: results may concern it."""
         if self._has_results(key.namespace):
             self._agenda.touch(key.namespace, time.monotonic())
 
     async def run(self) -> None:
-        """Scan until cancelled. What goes wrong is logged and tried again."""
+        """Scan until cancelled. Errors are logged and retried."""
         prepared: ReportApi | None = None
         backoff = Backoff(most=_BACKOFF_SECONDS)
         while True:
@@ -141,7 +141,7 @@ class Scanner:
                 await asyncio.sleep(backoff.next())
 
     async def _prepare(self, kind: ReportApi) -> None:
-        """Begin anew, with what the reports of an earlier leader say."""
+        """Start with the reports of an earlier leader."""
         self._begin()
         for namespace, document in (await self._store.own(kind)).items():
             self._digests[namespace] = digest_of(document)
@@ -152,7 +152,7 @@ class Scanner:
         log.info("scanning what runs", extra={"fields": fields})
 
     async def _scan(self, kind: ReportApi, backoff: Backoff) -> NoReturn:
-        """Turn after turn, until an error."""
+        """Scan the namespaces that are due, until an error."""
         self._say("")
         looked = float("-inf")
         while True:
@@ -165,14 +165,14 @@ class Scanner:
                 await asyncio.sleep(LOOK_SECONDS)
                 continue
             try:
-                await self._judge_namespace(kind, turn)
+                await self._scan_namespace(kind, turn)
             except Exception:
                 self._agenda.retry(turn.namespace, time.monotonic(), _RETRY_SECONDS)
                 raise
             backoff.reset()
 
     async def _look(self, kind: ReportApi) -> None:
-        """Find out what changed, and forget the namespaces that are gone."""
+        """Check what changed, and drop the namespaces that are gone."""
         now = time.monotonic()
         marks = Marks.of(self._source.snapshot(), datetime.now(UTC))
         self._agenda.keep(marks.namespaces, now)
@@ -180,30 +180,30 @@ class Scanner:
         changed = marks.changed_since(before) if before is not None else set()
         if changed is None:
             self._agenda.touch_all(now)
-            self._unsaid = True
+            self._unreported = True
         for namespace in changed or ():
             self._agenda.touch(namespace, now)
         for namespace in (self._digests.keys() | self.counts.keys()) - marks.namespaces.keys() - {""}:
             await self._drop(kind, namespace)
 
-    async def _judge_namespace(self, kind: ReportApi, turn: Turn) -> None:
+    async def _scan_namespace(self, kind: ReportApi, turn: Turn) -> None:
         began = datetime.now(UTC)
         self._looked[turn.namespace] = format_time(began - _SKEW)
         gathering = Gathering(self._settings.max_results)
-        told = 0
+        notified = 0
         async for thing, document in self._things(turn.namespace):
             await self._pace.step()
-            verdict, results = await self._judge(thing, document)
-            self.judged += 1
+            verdict, results = await self._result_of(thing, document)
+            self.evaluated += 1
             gathering.add(verdict, results)
             for result in results if self._settings.events and thing is PODS else ():
-                if "Deny" in result.actions and told < _MAX_TOLD:
-                    told += 1
+                if "Deny" in result.actions and notified < _MAX_NOTIFIED:
+                    notified += 1
                     await self._owners.tell(document, result)
         await self._write(kind, turn, gathering)
 
     async def _things(self, namespace: str) -> AsyncIterator[tuple[ResourceKind, Document]]:
-        """What is judged in a namespace: pods that may still run, and of other kinds what no other object made."""
+        """Yield the objects of a namespace: pods that may still run, and of other kinds those without an owner."""
         async for pod in each(self._source.api, PODS, namespace, _RUNNING):
             if "deletionTimestamp" not in pod["metadata"]:
                 yield PODS, pod
@@ -216,10 +216,10 @@ class Scanner:
                 if not any(owner.get("controller") is True for owner in owners):
                     yield kind, document
 
-    async def _judge(self, kind: ResourceKind, document: Document) -> tuple[Verdict, list[Result]]:
-        """Raises `NotReadyError` where there is no snapshot to judge by, or an object cannot be read.
+    async def _result_of(self, kind: ResourceKind, document: Document) -> tuple[Verdict, list[Result]]:
+        """Return verdict and results. Raises `NotReadyError` without a snapshot, or if an object cannot be read.
 
-        A fault of ours with one object is that object's result: it must not keep the others from being judged.
+        An internal error with one object is its result: the others are still evaluated.
         """
         metadata = document["metadata"]
         namespace, name, uid = (str(metadata.get(field, "")) for field in ("namespace", "name", "uid"))
@@ -227,14 +227,14 @@ class Scanner:
         try:
             return await self._evaluate(kind, document, resource)
         except (MalformedObjectError, BadReviewError) as error:
-            return _unjudged(resource, str(error))
+            return _unevaluated(resource, str(error))
         except NotReadyError:
             raise
         except Exception as error:
             if self._faults != (type(error), kind.name):
                 self._faults = (type(error), kind.name)
                 log.exception("internal error", extra={"fields": {"kind": kind.name}})
-            return _unjudged(resource, f"internal error ({type(error).__name__})")
+            return _unevaluated(resource, f"internal error ({type(error).__name__})")
 
     async def _evaluate(
         self, kind: ResourceKind, document: Document, resource: Resource
@@ -244,11 +244,11 @@ class Scanner:
         now = datetime.now(UTC)
         try:
             outcome, _ = await evaluate(
-                lambda fetched: judge_live(request, resource, self._source.snapshot(), fetched, now),
+                lambda fetched: evaluate_running(request, resource, self._source.snapshot(), fetched, now),
                 self._source.fetch,
             )
         except UnresolvedError as error:
-            return _unjudged(resource, str(error))
+            return _unevaluated(resource, str(error))
         return outcome
 
     async def _write(self, kind: ReportApi, turn: Turn, gathering: Gathering) -> None:
@@ -258,10 +258,10 @@ class Scanner:
             await self._drop(kind, namespace)
             return
         document = namespace_report(kind, namespace, results, counts, datetime.now(UTC))
-        self._unsaid = self._unsaid or turn.whole or self.counts.get(namespace) != counts
+        self._unreported = self._unreported or turn.whole or self.counts.get(namespace) != counts
         self.counts[namespace] = counts
         digest = digest_of(document)
-        # Written as it is already, it is left alone, but now and then: somebody may have changed it.
+        # An unchanged report is written only at a full scan, in case a user changed it.
         if turn.whole or digest != self._digests.get(namespace):
             await self._store.write(kind, document)
             self._digests[namespace] = digest
@@ -269,14 +269,14 @@ class Scanner:
     async def _drop(self, kind: ReportApi, namespace: str) -> None:
         if namespace in self._digests:
             await self._store.remove(kind, namespace)
-        self._unsaid = self.counts.pop(namespace, None) is not None or self._unsaid
+        self._unreported = self.counts.pop(namespace, None) is not None or self._unreported
         self._digests.pop(namespace, None)
 
     async def _sum_up(self, kind: ReportApi) -> None:
-        """Write the cluster's report once all that was due is done."""
+        """Write the cluster's report once no namespace is due."""
         now = time.monotonic()
         self.last_complete = time.time()
-        if not self._unsaid or now - self._summarised < _SUMMARY_SECONDS:
+        if not self._unreported or now - self._summarised < _SUMMARY_SECONDS:
             return
         snapshot = self._source.snapshot()
         policies: dict[str, set[str]] = {}
@@ -286,11 +286,11 @@ class Scanner:
         document = cluster_report(kind, policies, self.counts, problems, datetime.now(UTC))
         await self._store.write(kind, document)
         self._digests[""] = digest_of(document)
-        self._summarised, self._unsaid = now, False
+        self._summarised, self._unreported = now, False
 
     def _has_results(self, namespace: str) -> bool:
-        found = self.counts.get(namespace)
-        return found is not None and bool(found.outcomes)
+        counts = self.counts.get(namespace)
+        return counts is not None and bool(counts.outcomes)
 
     def _say(self, trouble: str) -> None:
         if trouble != self.trouble:
@@ -299,6 +299,6 @@ class Scanner:
                 log.warning("reports", extra={"fields": {"why": trouble}})
 
 
-def _unjudged(resource: Resource, why: str) -> tuple[Verdict, list[Result]]:
+def _unevaluated(resource: Resource, why: str) -> tuple[Verdict, list[Result]]:
     verdict = internal_error(f"scan-{resource.uid}", UNEVALUABLE, why)
     return verdict, results_of(resource, verdict)

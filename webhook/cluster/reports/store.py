@@ -1,4 +1,4 @@
-"""Where reports are kept: whichever of the two report APIs the cluster has, written by server-side apply.
+"""Stores reports in the report API that the cluster has, by server-side apply.
 
 Only reports of Weightlock's own are read, written and removed. The types are other people's and are never installed
 from here; without them nothing is written.
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 FIELD_MANAGER = "weightlock-reports"
 _PAGE = 100
 _APPLY = "application/apply-patch+yaml"
-# Names, labels and annotations are all that is needed of a report that exists; its results may be many.
+# Of an existing report only its metadata is needed; it may have many results.
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 log = logging.getLogger(__name__)
 
 
 async def installed(api: KubeApi) -> tuple[ReportApi, ...]:
-    """The report APIs this cluster has, the one to prefer first. Raises `ApiError`."""
-    found = []
+    """Return the report APIs of this cluster, the preferred one first. Raises `ApiError`."""
+    apis = []
     for candidate in APIS:
         try:
             answer = await api.get(f"/apis/{candidate.api_version}")
@@ -41,42 +41,42 @@ async def installed(api: KubeApi) -> tuple[ReportApi, ...]:
             raise
         served = {item.get("name") for item in answer.get("resources") or () if isinstance(item, dict)}
         if {candidate.resource, candidate.cluster_resource} <= served:
-            found.append(candidate)
-    return tuple(found)
+            apis.append(candidate)
+    return tuple(apis)
 
 
 class ReportStore:
-    """The reports of one cluster. ``wanted`` is the group to use, or ``auto``. All methods raise `ApiError`."""
+    """The reports of one cluster. ``group`` is the API group to use, or ``auto``. All methods raise `ApiError`."""
 
-    def __init__(self, api: KubeApi, wanted: str = "auto") -> None:
+    def __init__(self, api: KubeApi, group: str = "auto") -> None:
         self._api = api
-        self._wanted = wanted
+        self._group = group
 
     async def find(self) -> ReportApi | None:
-        """The API to write to, or None where it is not installed."""
+        """Return the API to write to, or None if it is not installed."""
         for candidate in await installed(self._api):
-            if self._wanted in ("auto", candidate.group):
+            if self._group in ("auto", candidate.group):
                 return candidate
         return None
 
     async def own(self, kind: ReportApi) -> dict[str, Document]:
-        """Each report of ours by its namespace (empty: the cluster's), without its results."""
-        found: dict[str, Document] = {}
+        """Return Weightlock's reports by namespace (empty: the cluster's), without their results."""
+        reports: dict[str, Document] = {}
         for path in (kind.path(), kind.path("")):
             async for document in self._each(path):
                 metadata = document.get("metadata") or {}
                 if metadata.get("name") == NAME:
-                    found[str(metadata.get("namespace", ""))] = document
-        return found
+                    reports[str(metadata.get("namespace", ""))] = document
+        return reports
 
     async def write(self, kind: ReportApi, document: Document) -> None:
-        """Create a report or put this one in its place."""
+        """Create or replace a report."""
         place = kind.path(quote(document["metadata"].get("namespace", ""), safe=""))
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         await self._api.request("PATCH", f"{place}/{NAME}", query, document, content_type=_APPLY)
 
     async def remove(self, kind: ReportApi, namespace: str) -> None:
-        """Remove a report; one that is gone already is no error."""
+        """Delete a report, if it exists."""
         try:
             await self._api.request("DELETE", f"{kind.path(quote(namespace, safe=''))}/{NAME}")
         except ApiError as error:
@@ -84,7 +84,7 @@ class ReportStore:
                 raise
 
     async def remove_from_others(self, kind: ReportApi) -> int:
-        """Remove our reports from the API that is not used (any more); how many there were."""
+        """Delete Weightlock's reports from the API that is not used; return their number."""
         removed = 0
         for other in await installed(self._api):
             if other != kind:

@@ -6,7 +6,7 @@ never received a key.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from webhook.api.modelweights import AccessRules
     from webhook.core.access.grant_index import GrantIndex
+    from webhook.core.access.pod_grants import Cover
 
 ENDED = f"{GROUP}/access-ended"
 WARNINGS = (timedelta(minutes=5), timedelta(minutes=30))
@@ -38,6 +39,7 @@ class PodWithWeights:
     models: tuple[str, ...]
     created: datetime | None = None
     marked: str = ""
+    stamp: Mapping[str, Cover] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,29 @@ def expiring(
                 within = next((limit for limit in WARNINGS if left <= limit < length), None)
                 if within is not None:
                     yield ExpiringAccess(pod, model, last.request, last.expires, within, rules.on_expiry)
+            elif model in pod.stamp and not pod.stamp[model].own:
+                yield from _by_stamp(pod, model, index, rules, now)
             elif (subject, model) in ended:
                 request, end = ended[subject, model]
                 # A pod that was created later was not admitted by this grant.
                 if pod.created is None or pod.created <= end:
                     yield ExpiringAccess(pod, model, request, end, None, rules.on_expiry)
+
+
+def _by_stamp(
+    pod: PodWithWeights, model: str, index: GrantIndex, rules: AccessRules, now: datetime
+) -> Iterator[ExpiringAccess]:
+    """What is due on a pod that was admitted under a user's own grant.
+
+    Such a pod has no key that could be wiped, so it is evicted. A stamp that names no grant for the model in the pod's
+    namespace was not written by admission, or its request was deleted: the access has ended.
+    """
+    cover = pod.stamp[model]
+    grant, end = index.named(cover.request, cover.uid, now)
+    if grant is None or grant.model != model or pod.namespace not in grant.namespaces:
+        yield ExpiringAccess(pod, model, cover.request, end or now, None, "evict")
+        return
+    left, length = grant.expires - now, grant.expires - grant.begins
+    within = next((limit for limit in WARNINGS if left <= limit < length), None)
+    if within is not None:
+        yield ExpiringAccess(pod, model, grant.request, grant.expires, within, rules.on_expiry)

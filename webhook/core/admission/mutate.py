@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from webhook.core.access import pod_grants
 from webhook.core.access.stamp import stamp
 from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.requests import (
     creates_pod,
     debugs_pod,
     gather,
+    grant_stamp,
     injection_plan,
     is_exempt,
     object_of,
@@ -64,6 +66,9 @@ def mutate(
                 return replace(Verdict.of(request.uid, ()), patch=tuple(operations))
             expected = injection_plan(request, snapshot, facts, now)
             operations += inject.patch(object_of(request), expected)
+            pod = object_of(request)
+            if facts[0].facts.weights or pod_grants.annotation(pod):
+                operations += pod_grants.patch(pod, grant_stamp(request, snapshot, facts, lookup, now))
         except MissingObjectError:
             if len(fetched.objects) + len(lookup.missing) > 2 * MAX_LOOKUPS:
                 return Verdict.of(request.uid, ())

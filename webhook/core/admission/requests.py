@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from webhook.core.access import pod_grants
+from webhook.core.admission.subject import subject_of
 from webhook.core.facts import TemplateFacts, gather_request
 from webhook.core.injection import plan as inject
 from webhook.core.injection.hiding import of_earlier_versions
@@ -14,6 +16,7 @@ from webhook.core.kube.fields import MalformedObjectError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from webhook.core.access.model import Grant
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.kube.objects import Lookup
     from webhook.core.kube.review import AdmissionRequest
@@ -79,6 +82,51 @@ def injection_plan(
         return expected
     hidden = of_earlier_versions(expected.hidden)
     return replace(expected, images=frozenset(injection.previous_images), hidden=hidden, running=True)
+
+
+def grant_stamp(
+    request: AdmissionRequest,
+    snapshot: Snapshot,
+    facts: tuple[TemplateFacts, ...],
+    lookup: Lookup,
+    now: datetime,
+) -> str:
+    """Return the annotation that ties a new pod to the grants that cover its models; empty if it reads none."""
+    models, grants, account = _covered(request, snapshot, facts, lookup, now)
+    return pod_grants.render(pod_grants.covers(models, grants, account))
+
+
+def is_stamped(
+    request: AdmissionRequest,
+    snapshot: Snapshot,
+    facts: tuple[TemplateFacts, ...],
+    lookup: Lookup,
+    now: datetime,
+) -> bool:
+    """Whether a new pod carries a stamp as `grant_stamp` writes it."""
+    models, grants, account = _covered(request, snapshot, facts, lookup, now)
+    return pod_grants.is_valid(object_of(request), models, grants, account)
+
+
+def _covered(
+    request: AdmissionRequest,
+    snapshot: Snapshot,
+    facts: tuple[TemplateFacts, ...],
+    lookup: Lookup,
+    now: datetime,
+) -> tuple[set[str], tuple[Grant, ...], tuple[str, str] | None]:
+    """The protected models of a pod, and the grants that may cover them."""
+    template = facts[0]
+    models = {
+        use.model
+        for use in template.facts.weights
+        if use.model in snapshot.models and use.sensitivity != "public"
+    }
+    if not models:
+        return models, (), None
+    subject = subject_of(request, template.pod, snapshot.settings, snapshot.workloads, lookup)
+    grants = snapshot.access.for_subject(subject.username, subject.account_key, request.namespace, now)
+    return models, grants, subject.account_key
 
 
 def bounds_of(request: AdmissionRequest, snapshot: Snapshot) -> Bounds:

@@ -1,7 +1,7 @@
 """Snapshot: all data that a verdict may depend on, except the request. Providers feed objects to a `SnapshotBuilder`.
 
 Two providers exist, watches on a cluster and a directory of files; core cannot tell which. An object that cannot be
-understood never harms the others: a policy that does not compile denies what it would have judged, an asset that
+understood never harms the others: a policy that does not compile denies what it would have evaluated, an asset that
 cannot be read keeps its last good form, and both are reported in ``problems``.
 """
 
@@ -91,6 +91,7 @@ class SnapshotBuilder:
         self._objects = ObjectStore(complete=complete)
         self._typed: dict[str, dict[str, Any]] = {kind: {} for kind in _TYPES}
         self._compiled: dict[ObjectKey, tuple[Policy, ...]] = {}
+        self._shared: PolicySet | None = None
         self._problems: dict[ObjectKey, str] = {}
         self._access = GrantIndex.build(
             settings=settings.access, verifier=verifier, assumed_time=assumed_time
@@ -212,6 +213,7 @@ class SnapshotBuilder:
 
     def _renew(self, key: ObjectKey) -> None:
         """Discard the compiled form of an object."""
+        self._shared = None
         self._stale.add(key.kind)
         if key.kind == MODELS:
             self._changed_models.add(key.name)
@@ -256,7 +258,15 @@ class SnapshotBuilder:
         if len(self._removed) >= _MOST_WAITING:
             self._book(fresh_models=True)
 
+    def share_policies(self, snapshot: Snapshot, builder: SnapshotBuilder) -> None:
+        """Take the compiled policies of another builder's snapshot if both builders hold the same policies."""
+        kinds = (POLICIES, NATIVE_POLICIES, NATIVE_BINDINGS)
+        if all(_specs(self._typed[kind]) == _specs(builder._typed[kind]) for kind in kinds):
+            self._shared = snapshot.policies
+
     def _policies(self) -> PolicySet:
+        if self._shared is not None:
+            return self._shared
         policies = [
             unreadable_policy(key.name, self._objects.get(key), problem)
             for key, problem in self._problems.items()
@@ -298,3 +308,7 @@ class SnapshotBuilder:
         self._written.clear()
         self._removed.clear()
         return self._access
+
+
+def _specs(resources: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: resource.spec for name, resource in resources.items()}

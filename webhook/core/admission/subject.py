@@ -48,14 +48,17 @@ def subject_of(
     settings: Settings,
     workloads: WorkloadTable,
     lookup: Lookup,
-    namespace: str = "",
+    namespace: str | None = None,
 ) -> Subject:
-    """Return the subject to evaluate. ``pod`` is the pod or template of the request, or None."""
+    """Return the subject to evaluate. ``pod`` is the pod or template of the request, or None.
+
+    ``namespace`` is that of the pod, by default the namespace of the request.
+    """
+    namespace = request.namespace if namespace is None else namespace
     user = request.user
     account = service_account_of(pod) if pod is not None else _token_account(request)
     if not account:
         return Subject(user.username, user.groups, user.extra)
-    namespace = namespace or request.namespace
     key = (namespace, account)
     if pod is not None and writes_for_owner(request, settings, workloads, lookup, account):
         username = f"system:serviceaccount:{namespace}:{account}"

@@ -14,9 +14,11 @@ from webhook.api.base import GROUP
 from webhook.cel import Bindings
 from webhook.cel.ast import managed_fields
 from webhook.cel.authz import Answers, UnansweredError
+from webhook.core.access import pod_grants
 from webhook.core.access.change import validate_change
 from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
+from webhook.core.admission import open_account
 from webhook.core.admission.controllers import unlisted_operators
 from webhook.core.admission.definitions import check_definition
 from webhook.core.admission.provider import RequiredData
@@ -26,6 +28,7 @@ from webhook.core.admission.requests import (
     gather,
     injection_plan,
     is_exempt,
+    is_stamped,
     object_of,
     updates_pod,
 )
@@ -50,6 +53,10 @@ if TYPE_CHECKING:
     from webhook.core.policies.policy import Policy
 
 _OURS = "weightlock"
+_STAMP_MODIFIED = (
+    f"the pod is not allowed to change annotation {pod_grants.ANNOTATION}: it names the pod's grants"
+)
+_STAMP_FIX = "remove the annotation from the manifest; Weightlock sets it when the pod is created"
 # The engine converts so many bytes of a request in a microsecond.
 _BYTES_PER_STEP = 40
 _WRITES = frozenset({"CREATE", "UPDATE"})
@@ -60,6 +67,8 @@ _UNREADABLE = Finding(
     "set spec.securityContext.fsGroup, or use the same runAsUser for all containers",
     action="Warn",
 )
+# A pod without a service account, for a template whose account is not known yet.
+_DEFAULT_ACCOUNT: dict[str, object] = {"spec": {}}
 _NAMESPACE = GroupVersionName("", "v1", "Namespace")
 
 
@@ -82,7 +91,14 @@ def validate(
         )
     judge = _Validation(request, snapshot, fetched, now, clock, budget)
     try:
-        findings = [*judge.policies(), *judge.injection(), *judge.access(), *check_definition(request)]
+        findings = [
+            *judge.policies(),
+            *judge.injection(),
+            *judge.deferred(),
+            *judge.open_accounts(),
+            *judge.access(),
+            *check_definition(request),
+        ]
     except MalformedObjectError as error:
         fix = "correct the object: `kubectl explain` shows the fields"
         findings = [Finding(codes.MALFORMED_OBJECT, _OURS, f"cannot evaluate the object: {error}", fix)]
@@ -163,6 +179,7 @@ class _Validation:
         self.timings: list[tuple[str, str, float | None]] = []
         self._clock = clock
         self._facts: tuple[TemplateFacts, ...] | None = None
+        self._open_accounts: list[TemplateFacts] = []
 
     def policies(self) -> list[Finding]:
         """Return every violation of every matching policy."""
@@ -236,6 +253,8 @@ class _Validation:
             Finding(codes.RESERVED_NAME, _OURS, text, fix)
             for text in inject.reserved_name_violations(pod, expected)
         ]
+        if not self.request.running and self._is_stamped_otherwise(pod):
+            findings.append(Finding(codes.RESERVED_NAME, _OURS, _STAMP_MODIFIED, _STAMP_FIX))
         if expected.agent is not None:
             if inject.patch(pod, expected):
                 message = "the pod mounts protected weights, but its key sidecar is missing or modified"
@@ -257,10 +276,8 @@ class _Validation:
         request, injection = self.request, self.snapshot.settings.injection
         if request.operation not in _WRITES or request.resource.name == "pods":
             return []
-        unlisted = self._unlisted_operators()
-        if unlisted:
-            return unlisted
         bounds = bounds_of(request, self.snapshot)
+        findings = self._unlisted_operators()
         for template in self._facts or ():
             if template.pod is None or template.unchanged or not template.facts.weights:
                 continue
@@ -269,12 +286,40 @@ class _Validation:
             )
             if expected.undeliverable:
                 error = expected.undeliverable[0]
-                return [
-                    Finding(codes.UNDELIVERABLE, _OURS, f"pods will be denied: {error}", error.fix, "Warn")
-                ]
+                text = f"pods will be denied: {error}"
+                return [*findings, Finding(codes.UNDELIVERABLE, _OURS, text, error.fix, "Warn")]
             if inject.may_be_unreadable(template.pod, expected, injection):
-                return [_UNREADABLE]
-        return []
+                return [*findings, _UNREADABLE]
+        return findings
+
+    def deferred(self) -> list[Finding]:
+        """Warn of the decisions that follow when the pods of a template are created."""
+        return [
+            Finding(item.code, _OURS, item.sentence, action="Warn", path=facts.path)
+            for facts in self._facts or ()
+            for item in facts.deferred
+        ]
+
+    def _with_open_account(self, facts: TemplateFacts) -> TemplateFacts:
+        """Return the facts that do not depend on the unknown service account, and note if it needs a decision."""
+        active = self.snapshot.access.active(self.now)
+        kept = open_account.defer(facts, self.request, active)
+        if facts.deferred or kept.facts.weights != facts.facts.weights:
+            self._open_accounts.append(kept)
+        return kept
+
+    def open_accounts(self) -> list[Finding]:
+        """Deny a requester whose pods could run as a granted account that the requester is not allowed to use."""
+        if self.request.dry_run or not self._open_accounts:
+            return []
+        active = self.snapshot.access.active(self.now)
+        findings: list[Finding] = []
+        for facts in self._open_accounts:
+            try:
+                findings += open_account.violations(facts, self.request, active, self.answers)
+            except UnansweredError:
+                continue
+        return findings
 
     def _unlisted_operators(self) -> list[Finding]:
         """A warning where the operator's pods would be decided by the operator's own access."""
@@ -297,13 +342,23 @@ class _Validation:
         message = f"no listed operator owns {kind.name}: its pods may be denied; {hint}"
         return [Finding(codes.OPERATOR_NOT_LISTED, _OURS, message, hint, action="Warn")]
 
+    def _is_stamped_otherwise(self, pod: Mapping[str, object]) -> bool:
+        """Whether a new pod carries another stamp of its grants than mutation gives it."""
+        facts = self._templates()
+        if not facts[0].facts.weights and not pod_grants.annotation(pod):
+            return False
+        return not is_stamped(self.request, self.snapshot, facts, self.lookup, self.now)
+
     def _tampering(self) -> list[Finding]:
         fix = "do not modify the key sidecar or its volumes; delete and recreate the pod instead"
         old = self.request.old_object or {"spec": {}}
-        return [
+        findings = [
             Finding(codes.RESERVED_NAME, _OURS, text, fix)
             for text in inject.tampering(object_of(self.request), old)
         ]
+        if pod_grants.annotation(object_of(self.request)) != pod_grants.annotation(old):
+            findings.append(Finding(codes.RESERVED_NAME, _OURS, _STAMP_MODIFIED, _STAMP_FIX))
+        return findings
 
     def access(self) -> list[Finding]:
         """Apply the rules of access requests and approvals, and of changes that need approval."""
@@ -333,7 +388,10 @@ class _Validation:
     def _templates(self) -> tuple[TemplateFacts, ...]:
         """Return the facts, gathered once for the policies and the injection."""
         if self._facts is None:
-            self._facts = gather(self.request, self.snapshot, self.lookup)
+            self._facts = tuple(
+                facts if facts.has_account else self._with_open_account(facts)
+                for facts in gather(self.request, self.snapshot, self.lookup)
+            )
         return self._facts
 
     def _bindings(
@@ -350,9 +408,15 @@ class _Validation:
             self.answers.related = {
                 (GROUP, resource): names for resource, names in facts.facts.exceptions().items()
             }
-        namespace = (facts.workload or {}).get("namespace") or request.namespace
+        # An embedded object may have another namespace than the object that contains it.
+        namespace = facts.workload["namespace"] if facts.workload is not None else request.namespace
         subject = subject_of(
-            request, facts.pod, self.snapshot.settings, self.snapshot.workloads, self.lookup, namespace
+            request,
+            facts.pod if facts.has_account else _DEFAULT_ACCOUNT,
+            self.snapshot.settings,
+            self.snapshot.workloads,
+            self.lookup,
+            namespace,
         )
         grants = self.snapshot.access.for_subject(subject.username, subject.account_key, namespace, self.now)
         return Bindings(

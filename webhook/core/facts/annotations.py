@@ -64,9 +64,18 @@ _HARMLESS = tuple(
         "dev.gvisor.spec.mount.*.type",
     )
 )
-_DEVICES = ("cdi.k8s.io", "devices.nri.io", "devices.noderesource.dev", "devices.crio.io")
+_DEVICES = frozenset(
+    {
+        "devices.nri.io",
+        "cdi-devices.nri.io",
+        "devices.noderesource.dev",
+        "cdi-devices.noderesource.dev",
+        "devices.crio.io",
+    }
+)
+_CDI = "cdi.k8s.io"
 _DEVICE_NAMES = ("io.kubernetes.cri-o.Devices",)
-_MOUNTS = ("mounts.nri.io", "mounts.noderesource.dev")
+_MOUNTS = frozenset({"mounts.nri.io", "mounts.noderesource.dev"})
 
 
 def runtime_annotations(annotations: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -98,6 +107,6 @@ def _is_runtime(key: str) -> bool:
 
 def _kind(key: str) -> str:
     domain = key.partition("/")[0]
-    if domain.endswith(_DEVICES) or key.startswith(_DEVICE_NAMES):
+    if domain in _DEVICES or domain.endswith(_CDI) or key.startswith(_DEVICE_NAMES):
         return DEVICE_INJECTION
-    return MOUNT_INJECTION if domain.endswith(_MOUNTS) else RUNTIME
+    return MOUNT_INJECTION if domain in _MOUNTS else RUNTIME

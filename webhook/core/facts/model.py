@@ -18,7 +18,8 @@ class WeightUse:
     ``nfs``, ``image``, ``clone``, ``snapshot``, ``uri``, ``secret``, ``identity``, ``memoryImage``, ``unresolved`` (the
     reference cannot be resolved) or ``unproven`` (the storage is not provably other storage). ``containers`` are the
     names of those that mount it. ``exclusive_devices``: the model requires that its readers do not share their
-    accelerators. ``forbidden``: the ModelWeights allows no memory image.
+    accelerators. ``forbidden``: the ModelWeights allows no memory image. ``missing``: a referenced object does not
+    exist yet.
     """
 
     model: str
@@ -30,6 +31,7 @@ class WeightUse:
     detail: str = ""
     exclusive_devices: bool = False
     forbidden: bool = False
+    missing: bool = False
 
     def as_cel(self) -> dict[str, Any]:
         """The value a policy sees as an item of ``weights``."""
@@ -160,13 +162,22 @@ def _added(use: WeightUse, existing: tuple[frozenset[str], bool] | None) -> Weig
     return use if read_only and not use.read_only else None
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Deferred:
+    """One decision that follows at the pod: the reason code of the warning, and its sentence."""
+
+    code: str
+    sentence: str
+
+
 @dataclass(frozen=True, slots=True)
 class TemplateFacts:
     """What one request states about one pod template.
 
     ``pod`` is ``{metadata, spec}``, or None if the request concerns no pod. ``path`` is its path in the object.
-    ``workload`` is the CEL variable of that name. ``unchanged``: an update did not change the template, and the facts
-    are empty.
+    ``workload`` is the CEL variable of that name. ``unchanged``: an update adds nothing to the template, and the facts
+    are empty. ``deferred`` are the decisions that follow when its pods are created. Unless ``has_account``, the service
+    account is one of them.
     """
 
     path: str
@@ -174,3 +185,5 @@ class TemplateFacts:
     workload: dict[str, Any] | None
     facts: Facts = field(default_factory=Facts)
     unchanged: bool = False
+    deferred: tuple[Deferred, ...] = ()
+    has_account: bool = True

@@ -6,22 +6,35 @@ connection by the pod that it would reach. Nothing here decides.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from webhook.api import codes
+from webhook.core.facts.changes import adds_nothing
 from webhook.core.facts.context import context
 from webhook.core.facts.dependents import dependents
 from webhook.core.facts.dra import allotted_claims
 from webhook.core.facts.gather import gather
 from webhook.core.facts.memory_images import VIA, checkpointed
-from webhook.core.facts.model import Escape, Facts, TemplateFacts, WeightUse
+from webhook.core.facts.model import Deferred, Escape, Facts, TemplateFacts, WeightUse
 from webhook.core.facts.object_stores import gather_custom
 from webhook.core.facts.pod import CONTAINER_FIELDS
 from webhook.core.facts.storage import copies_models, gather_object, is_custom
-from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
+from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at, without_nulls
 from webhook.core.kube.objects import MissingObjectError
 from webhook.core.workloads.executable import changes_execution
 from webhook.core.workloads.templates import PodTemplate
+
+# Kinds of these groups are decoded into types, which drops nulls.
+_TYPED_GROUPS = frozenset({"", "apps", "batch"})
+_UNRESOLVED = "unresolved"
+_LATER = "decided when pods are created"
+_IF_REAL = "denied unless this is a dry run"
+_MAX_DETAIL = 68
+# Names of objects (RFC 1123 subdomain, k8s.io/apimachinery pkg/util/validation).
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_MAX_NAME = 253
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +104,8 @@ class _Request:
             self.settings,
             request.user.username,
         )
-        return TemplateFacts("", None, None, facts)
+        result = TemplateFacts("", None, None, facts)
+        return _without_missing(result, _IF_REAL) if request.dry_run else result
 
     def _templates(self, document: Document) -> tuple[TemplateFacts, ...]:
         request = self.request
@@ -178,10 +192,18 @@ class _Request:
     ) -> TemplateFacts:
         self.lookup.charge("pod templates", 50)
         is_pod = self.kind == "Pod"
-        if old is not None and _is_unchanged(template, old, is_pod=is_pod):
+        if self.request.kind.group not in _TYPED_GROUPS:
+            template = replace(template, pod=without_nulls(template.pod))
+            old = replace(old, pod=without_nulls(old.pod)) if old is not None else None
+        if old is not None and (_is_unchanged(template, old) if is_pod else adds_nothing(template, old)):
             return TemplateFacts(template.path, template.pod, workload, unchanged=True)
         if template.namespace:
             workload = {**workload, "namespace": template.namespace}
+        if template.partial:
+            workload = {**workload, "partial": True}
+        if not is_pod and not workload["namespace"]:
+            # Service accounts and claims are namespaced, so the objects that use a cluster-scoped template are decided.
+            return TemplateFacts(template.path, None, workload)
         try:
             facts = self._gather(template)
         except MalformedObjectError:
@@ -193,7 +215,11 @@ class _Request:
             added = facts.added_since(self._gather(old))
             # Another image, or another container, is another reader of all volumes of the pod.
             facts = replace(added, weights=facts.weights) if _runs_more(template, old) else added
-        return TemplateFacts(template.path, template.pod, workload, facts)
+        result = TemplateFacts(template.path, template.pod, workload, facts)
+        if is_pod:
+            _check_account(template)
+            return _without_missing(result, _IF_REAL) if self.request.dry_run else result
+        return _deferred(result, template)
 
     def _gather(self, template: PodTemplate) -> Facts:
         return gather(
@@ -240,7 +266,10 @@ class _Request:
 
 
 def workload_of(document: Document, group: str, kind: str, namespace: str) -> dict[str, Any]:
-    """Build the CEL variable ``workload``. ``controller`` is its owner as ``{group, kind, name}``, or null."""
+    """Build the CEL variable ``workload``. ``controller`` is its owner as ``{group, kind, name}``, or null.
+
+    A ``partial`` one lacks fields that only its controller knows.
+    """
     metadata = object_at(document, "metadata", "")
     controller = None
     for index, owner in enumerate(list_at(metadata, "ownerReferences", "metadata")):
@@ -253,13 +282,79 @@ def workload_of(document: Document, group: str, kind: str, namespace: str) -> di
                 "name": text_at(owner, "name", path),
             }
     name = text_at(metadata, "name", "metadata") or text_at(metadata, "generateName", "metadata")
-    return {"group": group, "kind": kind, "namespace": namespace, "name": name, "controller": controller}
+    return {
+        "group": group,
+        "kind": kind,
+        "namespace": namespace,
+        "name": name,
+        "controller": controller,
+        "partial": False,
+    }
 
 
-def _is_unchanged(new: PodTemplate, old: PodTemplate, *, is_pod: bool) -> bool:
-    """Whether the facts are equal: for a pod by its spec and annotations, for a workload by its whole template."""
-    if not is_pod:
-        return (new.pod, new.extra_claims, new.opaque) == (old.pod, old.extra_claims, old.opaque)
+def _deferred(result: TemplateFacts, template: PodTemplate) -> TemplateFacts:
+    """Move the decisions that depend on data which does not exist yet from a template to its pods.
+
+    The pod itself is decided without this, so data is as protected as before: the template only gets a warning.
+    """
+    deferred = [
+        Deferred(codes.DECIDED_LATER, f"{name} does not exist yet; {_LATER}") for name in template.unresolved
+    ]
+    has_account = bool(_account(template))
+    if not has_account and _names_account(template):
+        deferred.append(Deferred(codes.DECIDED_LATER, f"the service account is not known yet; {_LATER}"))
+    elif not has_account:
+        # Without a name, the pods of a whole template run as "default".
+        has_account = not template.partial
+    return _without_missing(replace(result, deferred=tuple(deferred), has_account=has_account), _LATER)
+
+
+def _without_missing(result: TemplateFacts, follows: str) -> TemplateFacts:
+    """Move references to objects that do not exist from the facts to the deferred decisions."""
+    weights = [use for use in result.facts.weights if use.missing]
+    devices = [use for use in result.facts.devices if use.via == _UNRESOLVED]
+    if not weights and not devices:
+        return result
+    deferred = {
+        *result.deferred,
+        *(Deferred(codes.DECIDED_LATER, f"{_short(use.detail)} yet; {follows}") for use in weights),
+        *(Deferred(codes.UNRESOLVED_CLAIM, f"{_short(use.detail)} yet; {follows}") for use in devices),
+    }
+    facts = Facts(
+        tuple(use for use in result.facts.weights if not use.missing),
+        tuple(use for use in result.facts.devices if use.via != _UNRESOLVED),
+        result.facts.escapes,
+    )
+    return replace(result, facts=facts, deferred=tuple(sorted(deferred)))
+
+
+def _short(detail: str) -> str:
+    """The name of an object, short enough for a warning that keeps its end."""
+    return detail if len(detail) <= _MAX_DETAIL else f"{detail[: _MAX_DETAIL - 16]}… does not exist"
+
+
+def _account(template: PodTemplate) -> str:
+    """The service account of a template; empty if it names none, or a placeholder such as ``{{inputs.sa}}``."""
+    spec = object_at(template.pod, "spec", template.path)
+    name = text_at(spec, "serviceAccountName", template.root) or text_at(
+        spec, "serviceAccount", template.root
+    )
+    return name if _NAME.fullmatch(name) is not None and len(name) <= _MAX_NAME else ""
+
+
+def _names_account(template: PodTemplate) -> bool:
+    spec = object_at(template.pod, "spec", template.path)
+    return bool(spec.get("serviceAccountName") or spec.get("serviceAccount"))
+
+
+def _check_account(template: PodTemplate) -> None:
+    """Raise `MalformedObjectError` if a pod's service account has a name that no object can have."""
+    if _names_account(template) and not _account(template):
+        raise MalformedObjectError(f"{template.root}.serviceAccountName", "is not a valid name")
+
+
+def _is_unchanged(new: PodTemplate, old: PodTemplate) -> bool:
+    """Whether the facts of two pods are equal, by their specs and annotations."""
     return new.pod.get("spec") == old.pod.get("spec") and _annotations(new) == _annotations(old)
 
 

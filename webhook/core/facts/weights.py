@@ -68,6 +68,7 @@ def weight_use(
         containers,
         ref.detail,
         model.exclusive_devices,
+        missing=ref.missing,
     )
 
 

@@ -66,6 +66,22 @@ def flag_at(parent: Mapping[str, Any], key: str, path: str) -> bool:
     return value
 
 
+def without_nulls(value: Any) -> Any:
+    """Return a value without null members of objects; the same value if it contains none.
+
+    Decoding into a typed object drops them. Custom resources with preserved unknown fields keep them.
+    """
+    if isinstance(value, dict):
+        result = {key: without_nulls(item) for key, item in value.items() if item is not None}
+        if len(result) == len(value) and all(result[key] is value[key] for key in result):
+            return value
+        return result
+    if isinstance(value, list):
+        items = [without_nulls(item) for item in value]
+        return value if all(new is old for new, old in zip(items, value, strict=True)) else items
+    return value
+
+
 def join(path: str, key: str) -> str:
     """A path one member longer."""
     return f"{path}.{key}" if path else key

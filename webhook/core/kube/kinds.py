@@ -5,6 +5,12 @@ Only reviews of plain manifests need this; a review from an API server names its
 
 from __future__ import annotations
 
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _CLUSTER_SCOPED = frozenset(
     {
         "Namespace",
@@ -47,6 +53,9 @@ _CLUSTER_SCOPED = frozenset(
         "WeightPolicy.weightlock.dev",
         "AccessRequest.weightlock.dev",
         "AccessApproval.weightlock.dev",
+        # Of operators whose workloads refer to them.
+        "ClusterQueue.kueue.x-k8s.io",
+        "ResourceFlavor.kueue.x-k8s.io",
     }
 )
 _IRREGULAR = {"Endpoints": "endpoints", "ModelWeights.weightlock.dev": "modelweights"}
@@ -66,3 +75,29 @@ def plural(group_kind: str) -> str:
 def is_namespaced(group_kind: str) -> bool:
     """Report whether a kind is namespaced. Unknown kinds are."""
     return group_kind not in _CLUSTER_SCOPED
+
+
+# The members of each kind that an evaluation reads from looked-up objects, beyond apiVersion, kind and metadata. A
+# provider may drop every other member. Policies read whole params, so kinds that are not listed keep everything.
+READ_FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "Namespace": frozenset({"spec", "status"}),
+        "PersistentVolumeClaim": frozenset({"spec"}),
+        "PersistentVolume": frozenset({"spec", "status"}),
+        "LimitRange": frozenset({"spec"}),
+        "ResourceQuota": frozenset({"spec"}),
+        "StorageClass.storage.k8s.io": frozenset({"provisioner", "parameters"}),
+        "RuntimeClass.node.k8s.io": frozenset({"handler"}),
+        "DeviceClass.resource.k8s.io": frozenset({"spec"}),
+        "ResourceClaim.resource.k8s.io": frozenset({"spec"}),
+        "ResourceClaimTemplate.resource.k8s.io": frozenset({"spec"}),
+        "ClusterResourceClaimTemplate.resource.k8s.io": frozenset({"spec"}),
+        "VolumeSnapshot.snapshot.storage.k8s.io": frozenset({"spec", "status"}),
+        "VolumeSnapshotContent.snapshot.storage.k8s.io": frozenset({"spec", "status"}),
+        # Which claims were made for a pod stands in its status.
+        "Pod": frozenset({"spec", "status"}),
+        "ConfigMap": frozenset({"data", "binaryData"}),
+        # Which of its kinds contain a pod.
+        "CustomResourceDefinition.apiextensions.k8s.io": frozenset({"spec"}),
+    }
+)

@@ -1,1 +1,1 @@
-"""Running workloads to results."""
+"""From running workloads to report results."""

@@ -1,7 +1,7 @@
-"""What changed in the world since the last look that old results may no longer be true: everywhere, or where.
+"""Which namespaces may have outdated results because the snapshot changed: all, or some.
 
 Pure. Policies and assets concern every namespace; a grant those it is for; a label of a namespace that namespace.
-What is not looked at here, such as a volume's own labels, is found at the next whole scan.
+Changes that are not checked here, such as a volume's own labels, are covered by the next full scan.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAMESPACE = "Namespace"
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What results depend on, as it stood at one look. ``everywhere`` is compared by identity and by value."""
+    """The inputs of results at one time. ``everywhere`` is compared by identity and by value."""
 
     namespaces: Mapping[str, frozenset[tuple[str, str]]]
     grants: frozenset[tuple[str, frozenset[str]]]
@@ -29,7 +29,7 @@ class Marks:
 
     @classmethod
     def of(cls, snapshot: Snapshot, now: datetime) -> Marks:
-        """The marks of a snapshot at ``now`` (aware UTC). Namespaces that end or are exempt are left out."""
+        """Return the marks of a snapshot at ``now`` (aware UTC), without terminating and exempt namespaces."""
         exempt = set(snapshot.settings.exempt_namespaces)
         namespaces = {}
         for document in snapshot.objects.each(_NAMESPACE):
@@ -50,7 +50,7 @@ class Marks:
         return cls(namespaces, grants, (snapshot.policies, snapshot.models, params))
 
     def changed_since(self, before: Marks) -> set[str] | None:
-        """The namespaces whose results may have changed; None: all."""
+        """Return the namespaces whose results may have changed; None: all."""
         policies, models, params = self.everywhere
         old_policies, old_models, old_params = before.everywhere
         if policies is not old_policies or models is not old_models or params != old_params:

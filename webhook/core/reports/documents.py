@@ -1,4 +1,4 @@
-"""Reports as documents of the two report APIs, and back again.
+"""Reports as documents of the two report APIs, and documents as reports.
 
 The older is ``wgpolicyk8s.io/v1alpha2`` (PolicyReport, ClusterPolicyReport), whose repository is archived; the newer,
 which took its place, is ``openreports.io/v1alpha1`` (Report, ClusterReport). Their fields differ in little but names
@@ -55,11 +55,11 @@ class ReportApi:
 
     @property
     def api_version(self) -> str:
-        """Group and version, as objects name them."""
+        """The group and version, as in ``apiVersion``."""
         return f"{self.group}/{self.version}"
 
     def path(self, namespace: str | None = None) -> str:
-        """Where the reports of one namespace are, of all (None), or (empty) the cluster's own."""
+        """Return the path of the reports of one namespace, of all (None), or of the cluster (empty)."""
         root = f"/apis/{self.api_version}"
         if namespace is None:
             return f"{root}/{self.resource}"
@@ -86,7 +86,7 @@ APIS = (
 def namespace_report(
     api: ReportApi, namespace: str, results: Sequence[Result], counts: Counts, now: datetime
 ) -> Document:
-    """The report of one namespace: what does not pass, resource by resource; what passes is only counted."""
+    """Return the report of one namespace: violations by resource, and the number of passes."""
     entries = [_entry(item) for item in results]
     summary: dict[str, int] = {outcome: counts.outcomes[outcome] for outcome in OUTCOMES}
     summary |= {"pass": counts.passed, "skip": counts.skipped}
@@ -105,16 +105,16 @@ def cluster_report(
     problems: Mapping[str, str],
     now: datetime,
 ) -> Document:
-    """The report of the cluster: one result for each policy, over all namespaces, and one for each thing that cannot
+    """Return the report of the cluster: one result per policy over all namespaces, and one per object that cannot
     be used as it is.
 
-    ``policies`` has the actions of each; ``counts`` are by namespace; ``problems`` are by what they concern.
+    ``policies`` has the actions of each; ``counts`` are by namespace; ``problems`` are by object.
     """
     total = Counts()
     places: Counter[str] = Counter()
-    for found in counts.values():
-        total.add(found)
-        places.update({policy for policy, _ in found.broken})
+    for each in counts.values():
+        total.add(each)
+        places.update({policy for policy, _ in each.broken})
     broken: dict[str, Counter[str]] = {}
     for (policy, how), number in total.broken.items():
         broken.setdefault(policy, Counter())[how] += number
@@ -134,22 +134,24 @@ def cluster_report(
 
 
 def digest_of(document: Document) -> str:
-    """What tells a report from the one before it, its times aside; empty for one that is not ours."""
+    """Return a digest of a report without its times; empty for a report that Weightlock did not write."""
     return str(_annotations(document).get(_DIGEST, ""))
 
 
 def scanned_at(document: Document) -> str:
-    """When it was written, as RFC 3339; empty where it does not say."""
+    """Return when it was written, as RFC 3339; empty if it is not stated."""
     return str(_annotations(document).get(_SCANNED, ""))
 
 
 def counts_of(document: Document) -> Counts:
-    """The counts a report carries; all zero where it carries none, or none that can be read."""
+    """Return the counts of a report; all zero if it has none, or unreadable ones."""
     try:
-        held = orjson.loads(_annotations(document).get(_COUNTS, "{}"))
-        broken = {(str(policy), str(how)): int(number) for policy, how, number in held.get("broken", ())}
-        outcomes = {str(name): int(number) for name, number in held.get("outcomes", {}).items()}
-        numbers = [int(held.get(name, 0)) for name in ("resources", "passed", "skipped", "leftOut", "newly")]
+        stored = orjson.loads(_annotations(document).get(_COUNTS, "{}"))
+        broken = {(str(policy), str(how)): int(number) for policy, how, number in stored.get("broken", ())}
+        outcomes = {str(name): int(number) for name, number in stored.get("outcomes", {}).items()}
+        numbers = [
+            int(stored.get(name, 0)) for name in ("resources", "passed", "skipped", "leftOut", "newly")
+        ]
     except (ValueError, TypeError, AttributeError):
         return Counts()
     resources, passed, skipped, left_out, newly = numbers
@@ -157,8 +159,8 @@ def counts_of(document: Document) -> Counts:
 
 
 def results_in(document: Document) -> list[Result]:
-    """The results of a namespace's report, read back; what is no result of ours is left out."""
-    found = []
+    """Return the results of a namespace's report, without entries that Weightlock did not write."""
+    results = []
     for entry in document.get("results") or ():
         if not isinstance(entry, dict) or entry.get("source") != SOURCE:
             continue
@@ -166,7 +168,7 @@ def results_in(document: Document) -> list[Result]:
         for reference in entry.get("resources") or ():
             outcome = entry.get("result")
             if outcome in OUTCOMES:
-                found.append(
+                results.append(
                     Result(
                         resource=Resource(
                             str(reference.get("namespace", "")),
@@ -180,19 +182,19 @@ def results_in(document: Document) -> list[Result]:
                         outcome=outcome,
                         message=str(entry.get("message", "")),
                         fix=str(properties.get("fix", "")),
-                        actions=_known(str(properties.get(_ACTIONS, "")).split(",")),
+                        actions=_actions(str(properties.get(_ACTIONS, "")).split(",")),
                         severity=str(entry.get("severity", "")),
                         controls=tuple(filter(None, str(properties.get("controls", "")).split(","))),
                         waiver=str(properties.get("waiver", "")),
                     )
                 )
-    return found
+    return results
 
 
 def unbroken_in(document: Document) -> dict[str, tuple[str, ...]]:
-    """The policies that the cluster's report calls unbroken, with their actions."""
+    """Return the policies without violations in the cluster's report, with their actions."""
     return {
-        str(entry.get("policy", "")): _known(
+        str(entry.get("policy", "")): _actions(
             str((entry.get("properties") or {}).get(_ACTIONS, "")).split(",")
         )
         for entry in document.get("results") or ()
@@ -201,7 +203,7 @@ def unbroken_in(document: Document) -> dict[str, tuple[str, ...]]:
 
 
 def problems_in(document: Document) -> dict[str, str]:
-    """What the cluster's report says cannot be used as it is, and why."""
+    """Return the objects that cannot be used as written, with the reason, from the cluster's report."""
     return {
         str(entry.get("policy", "")): str(entry.get("message", ""))
         for entry in document.get("results") or ()
@@ -209,7 +211,7 @@ def problems_in(document: Document) -> dict[str, str]:
     }
 
 
-def _known(actions: Iterable[str]) -> tuple[str, ...]:
+def _actions(actions: Iterable[str]) -> tuple[str, ...]:
     return tuple(action for action in actions if action in ACTIONS) or ("Deny",)
 
 
@@ -277,12 +279,12 @@ def _report(api: ReportApi, namespace: str, report: Document, counts: Counts, no
     common = {"apiVersion": api.api_version, "kind": api.kind if namespace else api.cluster_kind}
     if api.group == _OPEN:
         report = {**report, "source": SOURCE}
-    digest = hashlib.sha256(orjson.dumps([common, report, _held(counts)], option=orjson.OPT_SORT_KEYS))
+    digest = hashlib.sha256(orjson.dumps([common, report, _stored(counts)], option=orjson.OPT_SORT_KEYS))
     moment = {"seconds": int(now.timestamp()), "nanos": 0}
     timed = [{**entry, "timestamp": moment} for entry in report["results"]]
     annotations = {
         _DIGEST: digest.hexdigest(),
-        _COUNTS: orjson.dumps(_held(counts)).decode(),
+        _COUNTS: orjson.dumps(_stored(counts)).decode(),
         _SCANNED: now.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     metadata: Document = {"name": NAME, "labels": dict(MANAGED_BY), "annotations": annotations}
@@ -291,8 +293,8 @@ def _report(api: ReportApi, namespace: str, report: Document, counts: Counts, no
     return {**common, "metadata": metadata, **report, "results": timed}
 
 
-def _held(counts: Counts) -> Document:
-    """The counts as they are kept, bounded: annotations may hold 256 KiB together."""
+def _stored(counts: Counts) -> Document:
+    """Return the counts for the annotation, bounded: all annotations together may have 256 KiB."""
     most = sorted(counts.broken.items(), key=lambda item: (-item[1], item[0]))[:MAX_POLICIES]
     return {
         "resources": counts.resources,

@@ -1,6 +1,6 @@
-"""One thing that already runs, judged as its creation would be now: the results a report lists.
+"""One running object, evaluated as its creation would be now: the results that a report lists.
 
-Pure, and the same evaluation as at admission; what cannot be judged is a result that says so, never a pass.
+Pure, and the same evaluation as at admission. An object that cannot be evaluated is a result, never a pass.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.review import AdmissionRequest
 
 
-def judge_live(
+def evaluate_running(
     request: AdmissionRequest, resource: Resource, snapshot: Snapshot, fetched: FetchedData, now: datetime
 ) -> tuple[Verdict, list[Result]] | RequiredData:
     """Return the verdict on `replay.creation_of` an object and its results, or the data that is required first."""
@@ -45,8 +45,9 @@ def judge_live(
 
 
 def _fault(document: Document) -> str:
-    """Why the engine must not see a document, or empty. Writing it and reading it as admission reads its reviews takes
-    a quarter of the time of a walk through it.
+    """Return why the engine must not get a document, or nothing.
+
+    Writing and parsing it as admission parses reviews takes a quarter of the time of a walk through it.
     """
     try:
         parse(orjson.dumps(document))
@@ -56,7 +57,7 @@ def _fault(document: Document) -> str:
 
 
 def sensitivities(request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData) -> set[str]:
-    """How sensitive the weights are that it can read; what cannot be found out was a finding already."""
+    """Return the sensitivities of the weights that it can read; unknown ones are findings already."""
     lookup = Lookup(snapshot.objects, fetched.objects)
     try:
         templates = gather_request(request, lookup, snapshot.catalog, snapshot.settings, snapshot.workloads)

@@ -1,4 +1,4 @@
-"""Verdicts about what already runs, gathered into results that fit into a report.
+"""Verdicts on running workloads, collected into results that fit into a report.
 
 Pure, and bounded: however many resources a namespace has, the most serious results are listed and all are counted.
 A result never holds anything of an object but its name, and what the policies say of it.
@@ -27,7 +27,7 @@ MAX_RESULTS = 500
 MAX_POLICIES = 500
 _MAX_MESSAGE_BYTES = 512
 _MAX_FIX_BYTES = 200
-# From the strongest to the weakest, in which order they are written, too.
+# From the strongest to the weakest; they are written in this order, too.
 ACTIONS = ("Deny", "Audit", "Warn")
 _SEVERITIES = ("info", "low", "medium", "high", "critical")
 _BY_SENSITIVITY = {
@@ -37,7 +37,7 @@ _BY_SENSITIVITY = {
     "public": "low",
     "?": "high",
 }
-# How serious the codes of a category are by themselves.
+# The severity of a category's codes.
 _SERIOUS = frozenset(
     {codes.Category.WEIGHTS, codes.Category.DEVICES, codes.Category.KEYS, codes.Category.BROKER}
 )
@@ -46,7 +46,7 @@ _USER_DEFINED = "policy"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Resource:
-    """What was judged."""
+    """The object that was evaluated."""
 
     namespace: str
     name: str
@@ -60,9 +60,9 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One rule that one resource breaks, or that could not be checked. ``waiver`` names the request that excuses it.
+    """One policy that one resource violates, or that could not be evaluated. ``waiver`` is the request that waives it.
 
-    ``would_deny`` says that admission lets it pass today and would not were the policy's action Deny.
+    ``would_deny``: admission allows the resource today and would deny it with the action Deny.
     """
 
     resource: Resource
@@ -78,18 +78,18 @@ class Result:
 
     @property
     def would_deny(self) -> bool:
-        """See above."""
+        """Whether admission would deny it with the action Deny."""
         return "Deny" not in self.actions and not self.waiver
 
     @property
     def category(self) -> str:
-        """What the code is about, in a word."""
+        """The category of the code, in a word."""
         reason = codes.REASONS.get(self.code)
         return reason.category.value if reason is not None else _USER_DEFINED
 
 
 def results_of(resource: Resource, verdict: Verdict, sensitivities: Iterable[str] = ()) -> list[Result]:
-    """The results of one resource: one for each policy, code and message, whatever the actions.
+    """Return the results of one resource: one for each policy, code and message, for all actions.
 
     ``sensitivities`` are those of the weights it can read; they raise the severity.
     """
@@ -120,7 +120,7 @@ def _result(resource: Resource, findings: list[Finding], reads: list[str]) -> Re
 
 
 def _outcome(finding: Finding, actions: tuple[str, ...]) -> Outcome:
-    """A report's ``warn`` is for what counts for less: policies at Warn, and what an approved waiver excuses."""
+    """Return a report's ``warn`` for policies at Warn, and for violations that an approved waiver covers."""
     if finding.unevaluable:
         return "error"
     return "warn" if actions == ("Warn",) else "fail"
@@ -128,7 +128,7 @@ def _outcome(finding: Finding, actions: tuple[str, ...]) -> Outcome:
 
 @dataclass(slots=True)
 class Counts:
-    """How often what came of it, in results; ``broken`` counts resources by policy and its strongest action.
+    """Numbers of results by outcome; ``broken`` counts resources by policy and its strongest action.
 
     ``left_out`` are results that are counted and not listed; ``newly`` are resources that admission lets pass and would
     not were every policy at Deny.
@@ -143,7 +143,7 @@ class Counts:
     newly: int = 0
 
     def add(self, other: Counts) -> None:
-        """Count those, too."""
+        """Add other counts."""
         self.resources += other.resources
         self.passed += other.passed
         self.skipped += other.skipped
@@ -153,28 +153,28 @@ class Counts:
         self.newly += other.newly
 
     def would_deny(self) -> dict[str, int]:
-        """By policy: how many resources admission lets pass and would not were the policy at Deny."""
-        found: Counter[str] = Counter()
+        """Return by policy the number of resources that admission allows today and would deny with the action Deny."""
+        numbers: Counter[str] = Counter()
         for (policy, how), number in self.broken.items():
             if how in ("Audit", "Warn"):
-                found[policy] += number
-        return dict(found)
+                numbers[policy] += number
+        return dict(numbers)
 
 
-# What stands in `Counts.broken` beside the policy: how it is enforced.
+# The second part of a key of `Counts.broken`: how the policy is enforced.
 WAIVED = "waived"
 
 
 class Gathering:
-    """The results of one namespace, or of a directory, as they come. Holds at most twice ``limit`` of them."""
+    """Collects the results of one namespace or directory. Holds at most twice ``limit`` of them."""
 
     def __init__(self, limit: int = MAX_RESULTS) -> None:
         self.counts = Counts()
         self._limit = limit
-        self._found: list[Result] = []
+        self._results: list[Result] = []
 
     def add(self, verdict: Verdict, results: list[Result]) -> None:
-        """Take what came of one resource."""
+        """Add the results of one resource."""
         counts = self.counts
         counts.resources += 1
         ran = Counter(result for _, result, _ in verdict.timings)
@@ -184,33 +184,33 @@ class Gathering:
         counts.broken.update(_by_policy(results).items())
         denied = any("Deny" in item.actions for item in results)
         counts.newly += not denied and any(item.would_deny for item in results)
-        self._found += results
-        if len(self._found) > 2 * self._limit:
+        self._results += results
+        if len(self._results) > 2 * self._limit:
             self._cut()
 
     def results(self) -> list[Result]:
-        """The most serious, in the order of resources."""
+        """Return the most severe results, in the order of resources."""
         self._cut()
-        return sorted(self._found, key=lambda item: (item.resource, item.code, item.policy, item.message))
+        return sorted(self._results, key=lambda item: (item.resource, item.code, item.policy, item.message))
 
     def _cut(self) -> None:
-        self._found.sort(key=_seriousness)
-        self.counts.left_out += len(self._found[self._limit :])
-        del self._found[self._limit :]
+        self._results.sort(key=_seriousness)
+        self.counts.left_out += len(self._results[self._limit :])
+        del self._results[self._limit :]
 
 
 def _by_policy(results: list[Result]) -> dict[str, str]:
-    """The strongest way in which each policy stands against one resource."""
+    """Return the strongest action of each policy that one resource violates."""
     order = (*ACTIONS, WAIVED)
-    found: dict[str, str] = {}
+    strongest: dict[str, str] = {}
     for item in results:
         how = WAIVED if item.waiver else item.actions[0]
-        found[item.policy] = min(found.get(item.policy, how), how, key=order.index)
-    return found
+        strongest[item.policy] = min(strongest.get(item.policy, how), how, key=order.index)
+    return strongest
 
 
 def _seriousness(item: Result) -> tuple[int, int, Resource, str, str, str]:
-    """What comes first where not all can be listed: what denies, then what is most severe."""
+    """Return the sort key for a list that is cut: denials first, then by severity."""
     rank = 0 if "Deny" in item.actions else 1
     severity = -_SEVERITIES.index(item.severity)
     return rank, severity, item.resource, item.code, item.policy, item.message

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from webhook.core.kube.names import normal_path, paths_touch
-from webhook.core.storage.locations import NODE, Location
+from webhook.core.storage.locations import FOLDED_NFS, NODE, Location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,7 +50,11 @@ class Backend:
     @property
     def identity(self) -> str:
         """The identity as `weightlock explain` prints it; empty where nothing is known."""
-        names = [str(location) for location in self.locations if not location.space.startswith("csi:")]
+        names = [
+            str(location)
+            for location in self.locations
+            if not location.space.startswith("csi:") and location.space != FOLDED_NFS
+        ]
         return (names or [str(location) for location in self.locations] or [""])[0]
 
     def named_attributes(self) -> tuple[tuple[str, str, str], ...]:

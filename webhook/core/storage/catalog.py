@@ -156,7 +156,7 @@ class Catalog:
             self.add(weights)
 
     def add(self, weights: ModelWeights) -> None:
-        """Compile one ModelWeights, also in place of its earlier form."""
+        """Compile one ModelWeights, also if it replaces an earlier form."""
         self.discard(weights.metadata.name)
         model = Model(weights.metadata.name, weights.spec.sensitivity, weights.spec.exclusive_devices)
         self.models[model.name] = model

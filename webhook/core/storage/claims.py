@@ -11,16 +11,31 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
 from webhook.core.kube.selectors import SelectorError, compile_selector
-from webhook.core.storage.clones import annotated_sources, class_source, data_volume_sources, machine_claims
+from webhook.core.storage.backends import Backend
+from webhook.core.storage.clones import (
+    annotated_sources,
+    class_source,
+    data_volume_sources,
+    longhorn_volumes,
+    machine_claims,
+)
 from webhook.core.storage.identity import STATIC, Origin, origin_of, references
-from webhook.core.storage.refs import UNPROVEN, ProtectedRef, ProtectedRefs, distinct, rerouted, unresolved
+from webhook.core.storage.locations import Location
+from webhook.core.storage.refs import (
+    UNPROVEN,
+    ProtectedRef,
+    ProtectedRefs,
+    distinct,
+    missing,
+    rerouted,
+    unresolved,
+)
 from webhook.core.storage.snapshots import CONTENT, SNAPSHOT, group_origins, origins
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from webhook.core.storage.backends import Backend
     from webhook.core.storage.catalog import Catalog
     from webhook.core.storage.clones import ClaimSource
     from webhook.core.storage.finder import Finder
@@ -88,6 +103,12 @@ class Resolver:
                 refs.extend(self.claim_spec(namespace, claim, f"spec.{field}"))
         return distinct(refs)
 
+    def longhorn(self, document: Mapping[str, Any]) -> ProtectedRefs:
+        """Return the references of the volumes that a Backup or Volume of Longhorn copies."""
+        places = tuple(Location("longhorn", name.lower()) for name in longhorn_volumes(document))
+        refs = self.backend(Backend("csi", places)) if places else ()
+        return rerouted(refs, "clone")
+
     def machine_source(self, namespace: str, source: Mapping[str, Any]) -> ProtectedRefs:
         """Return the references of a snapshot, clone or export of KubeVirt: a machine, a claim, or an earlier copy."""
         kind, name = text_at(source, "kind", "spec.source"), text_at(source, "name", "spec.source")
@@ -97,7 +118,7 @@ class Resolver:
         group = "kubevirt.io" if kind == "VirtualMachine" else "snapshot.kubevirt.io"
         document = self._finder.get(f"{kind}.{group}", namespace, name)
         if document is None:
-            return unresolved(f"{kind} {namespace}/{name} does not exist")
+            return missing(kind, namespace, name)
         if kind == "VirtualMachine":
             refs = [ref for claim in machine_claims(document) for ref in self.claim(namespace, claim)]
             return rerouted(refs, "clone", detail)
@@ -223,7 +244,7 @@ class Resolver:
             for model in self._catalog.of_claim(namespace, name, labels)
         ]
         if document is None:
-            return distinct(refs) or unresolved(f"PersistentVolumeClaim {namespace}/{name} does not exist")
+            return distinct(refs) or missing("PersistentVolumeClaim", namespace, name)
         metadata = object_at(document, "metadata", "")
         refs.extend(self.claim_spec(namespace, object_at(document, "spec", ""), "spec", metadata))
         return distinct(refs)
@@ -233,7 +254,7 @@ class Resolver:
         if document is not None:
             return self.volume_spec(document)
         refs = [ProtectedRef(model, "persistentVolume") for model in self._catalog.of_volume(name, {})]
-        return distinct(refs) or unresolved(f"PersistentVolume {name} does not exist")
+        return distinct(refs) or missing("PersistentVolume", "", name)
 
     def _source(self, namespace: str, source: Mapping[str, Any], path: str) -> ProtectedRefs:
         if not source:
@@ -288,13 +309,13 @@ class Resolver:
     def _snapshot(self, namespace: str, name: str) -> ProtectedRefs:
         document = self._finder.get(SNAPSHOT, namespace, name)
         if document is None:
-            return unresolved(f"VolumeSnapshot {namespace}/{name} does not exist")
+            return missing("VolumeSnapshot", namespace, name)
         return self.snapshot_document(namespace, document)
 
     def _content(self, name: str) -> ProtectedRefs:
         document = self._finder.get(CONTENT, "", name)
         if document is None:
-            return unresolved(f"VolumeSnapshotContent {name} does not exist")
+            return missing("VolumeSnapshotContent", "", name)
         return self.content_document(document)
 
     def _handle(self, driver: str, handle: str) -> ProtectedRefs:

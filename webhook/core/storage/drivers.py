@@ -11,13 +11,14 @@ attribute ``bucketName`` on a PersistentVolume, and mounts every bucket for the 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from webhook.core.kube.hosts import hosts
-from webhook.core.kube.names import normal_path
-from webhook.core.storage.locations import NODE, Location, directory
+from webhook.core.kube.names import image_reference, normal_path
+from webhook.core.storage.locations import FOLDED_NFS, NODE, Location, directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -117,6 +118,12 @@ def nfs(server: str, path: str) -> Iterable[Location]:
     """Return the locations of an NFS export, also under the name that a cloud gives it."""
     addresses = hosts(server)
     found = list(directory("nfs", path, addresses=addresses))
+    # Servers of several protocols ignore case, and some ignore Unicode forms and spaces.
+    folded = unicodedata.normalize("NFKC", path).casefold()
+    found += directory(FOLDED_NFS, "/".join(part.strip() for part in folded.split("/")), addresses=addresses)
+    if "/" in server.partition("://")[2] or ("/" in server and "://" not in server):
+        # A server field with a path of its own: where the mount ends is unknown.
+        found.append(Location("nfs", "", "/", addresses, vague=True))
     for host in addresses:
         efs, azure = _EFS_HOST.fullmatch(host), _AZURE_HOST.fullmatch(host)
         if efs is not None:
@@ -241,7 +248,9 @@ def _efs(volume: CsiVolume) -> Iterable[Location]:
     if point:
         # The directory of an access point is known to the cloud only.
         return (Location("efs", system, vague=True), Location("efs-access-point", point))
-    return directory("efs", path or volume.get("path"), name=system)
+    found = list(directory("efs", path or volume.get("path"), name=system))
+    target = volume.get("mounttargetip")
+    return [*found, *directory("nfs", path, addresses=hosts(target))] if target else found
 
 
 def _fsx_lustre(volume: CsiVolume) -> Iterable[Location]:
@@ -330,7 +339,8 @@ def _spectrum_scale(volume: CsiVolume) -> Iterable[Location]:
         system, fileset, path = parts[3], parts[5], parts[6]
     else:
         return ()
-    found = list(directory("scale", path, name=system.lower()))
+    # The driver follows a symbolic link at this path, so the directory may be any of the file system.
+    found = [*directory("scale", path, name=system.lower()), Location("scale", system.lower(), vague=True)]
     return [*found, Location("scale-fileset", f"{system.lower()}/{fileset}")] if fileset else found
 
 
@@ -395,8 +405,9 @@ def _cephfs(volume: CsiVolume) -> Iterable[Location]:
     match = _CEPH_HANDLE.fullmatch(volume.handle)
     found = [Location("cephfs-uuid", match[2])] if match is not None else []
     if path:
-        name = volume.get("fsname") or volume.option("fs", "mds_namespace")
-        found += directory("cephfs", path, name=name, addresses=_ceph_cluster(volume))
+        # Mount options come after the name, and the last one wins.
+        for name in {volume.get("fsname"), volume.option("fs", "mds_namespace")} - {""} or {""}:
+            found += directory("cephfs", path, name=name, addresses=_ceph_cluster(volume))
         found += [Location("cephfs-uuid", uuid) for uuid in _UUID.findall(path)]
     return found
 
@@ -521,8 +532,36 @@ def hub(name: str, *, bucket: bool = False, endpoint: str = "") -> Iterable[Loca
     )
 
 
+def guess(volume: CsiVolume) -> Iterable[Location]:
+    """Return the locations that the attributes of a driver without an entry seem to name."""
+    get = volume.get
+    server, path = (
+        get("server", "nfsserver", "nfs_server", "host"),
+        get("share", "path", "export", "exportpath"),
+    )
+    found: list[Location] = []
+    if server and path:
+        found += nfs(server, f"{path}/{get('subdir')}")
+    if get("iqn"):
+        found += iscsi(get("iqn"), get("lun"))
+    if get("dnsname", "mgs") and get("mountname", "fsname", "filesystem"):
+        found += lustre(f"{get('dnsname', 'mgs')}:/{get('mountname', 'fsname', 'filesystem')}")
+    name = get("bucket", "bucketname")
+    for space in ("s3", "gs", "oss") if name else ():
+        found += bucket(space, name, get("prefix"), get("endpoint", "url"))
+    return found
+
+
 def _nothing(_: CsiVolume) -> Iterable[Location]:
     return ()
+
+
+def image_locations(reference: str) -> Iterable[Location]:
+    """Return the locations of an OCI artifact: tags tell apart, a digest may be that of any tag."""
+    image = image_reference(reference)
+    if image.digest:
+        return (Location("image-digest", image.digest), Location("image", image.repository, vague=True))
+    return (Location("image", image.repository, f"/{image.tag or 'latest'}"),)
 
 
 def _modelpack_image(volume: CsiVolume) -> str:
@@ -540,7 +579,8 @@ def _populator_image(volume: CsiVolume) -> str:
 def _rclone(volume: CsiVolume) -> Iterable[Location]:
     remote = volume.get("remote")
     path = volume.get("remotepath")
-    return directory("rclone", path, name=remote, addresses=_one(volume.secret)) if remote else ()
+    # A remote is a name in the configuration, which a Secret can hold.
+    return directory("rclone", path, addresses=_one(f"{remote}@{volume.secret}")) if remote else ()
 
 
 def _longhorn(volume: CsiVolume) -> Iterable[Location]:

@@ -32,10 +32,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NODE = "node"
+# NFS exports by folded paths, which are possibly the same at best.
+FOLDED_NFS = "nfs~"
 # Spaces in which one path on two hosts is two directories: without a shared address nothing is proven.
 _ADDRESSED = frozenset({"nfs", "smb"})
 
 _NO_ADDRESSES: frozenset[str] = frozenset()
+_SNAPSHOT = re.compile(r"/(?:\.snapshots?|~snapshot|\.zfs/+snapshot)(?:/+[^/]+)?(?=/|$)")
 _TEMPLATE = re.compile(r"\$\{|\$\(|\{\{|%\{|\{[A-Za-z_.]+\}")
 
 
@@ -65,7 +68,7 @@ class Location(NamedTuple):
         hosts = ",".join(sorted(self.addresses))
         system = "/".join(part for part in (hosts, self.name) if part)
         path = "" if self.path == "/" and system else self.path
-        return f"{self.space}://{system}{path}{'/…' if self.vague else ''}"
+        return f"{self.space.rstrip('~')}://{system}{path}{'/…' if self.vague else ''}"
 
 
 def relation(one: Location, other: Location) -> Relation:
@@ -78,6 +81,8 @@ def relation(one: Location, other: Location) -> Relation:
 def _relation(one: Location, other: Location) -> Relation:
     """Compare two locations whose space and name agree and whose paths touch."""
     if (one.vague and not one.name and other.name) or (other.vague and not other.name and one.name):
+        return Relation.POSSIBLE
+    if one.space == FOLDED_NFS:
         return Relation.POSSIBLE
     if one.vague and (other.vague or not path_within(one.path, other.path)):
         return Relation.POSSIBLE
@@ -223,11 +228,12 @@ def directory(
 ) -> tuple[Location, ...]:
     """Return the location of a directory as the node would resolve its path.
 
-    A part that a driver expands from a template makes everything from there on unknown. A percent sign may be a
-    character or an escape, so the decoded path is a second, possible location.
+    A snapshot directory of a file server shows the directory above it. Where a driver expands a template, the rest of
+    the path is unknown. A percent sign may be a character or an escape, so the decoded path is possible, too.
     """
     if fold:
         name, path = name.lower(), path.lower()
+    path = _SNAPSHOT.sub("/", f"/{path}")
     template = _TEMPLATE.search(path)
     if template is not None:
         return (

@@ -151,7 +151,7 @@ _DEVICE_PATTERNS = tuple(
 
 
 def is_harmless(path: str, *, writable: bool, creates: bool = False) -> bool:
-    """Whether a normalised host path is no escape. ``creates``: the kubelet makes the path if it is missing."""
+    """Whether a normalised host path is not an escape. ``creates``: the kubelet makes the path if it is missing."""
     if writable or creates:
         return False
     return any(path == known or (below and path_within(path, known)) for known, below in _HARMLESS)

@@ -224,7 +224,7 @@ class ProtectedBackends:
         )
 
     def _remember(self, name: str, resolver: Resolver) -> None:
-        """Record the objects that the result depends on, besides the volume itself."""
+        """Record the objects that the result depends on, in addition to the volume itself."""
         needs = resolver.visited - {("volume", "", name)}
         if needs:
             self._needs[name] = needs

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ProtectedRef:
-    """One model that an object leads to, and the route."""
+    """One model that an object leads to, and the route. ``missing``: a referenced object does not exist yet."""
 
     model: Model
     via: str
     detail: str = ""
+    missing: bool = False
 
 
 UNRESOLVED = "unresolved"
@@ -31,6 +32,12 @@ ProtectedRefs: TypeAlias = "tuple[ProtectedRef, ...]"
 def unresolved(detail: str) -> ProtectedRefs:
     """Return the reference of an object that cannot be resolved."""
     return (ProtectedRef(UNKNOWN, UNRESOLVED, detail),)
+
+
+def missing(kind: str, namespace: str, name: str) -> ProtectedRefs:
+    """Return the reference to an object that does not exist; it may be created later."""
+    place = f"{namespace}/{name}" if namespace else name
+    return (ProtectedRef(UNKNOWN, UNRESOLVED, f"{kind} {place} does not exist", missing=True),)
 
 
 def rerouted(refs: Iterable[ProtectedRef], via: str, detail: str = "") -> ProtectedRefs:

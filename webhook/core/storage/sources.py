@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
 from webhook.core.kube.names import normal_path
 from webhook.core.storage.backends import Backend
-from webhook.core.storage.drivers import CsiVolume, Driver, driver_of, iscsi, nfs, redirected
+from webhook.core.storage.drivers import (
+    CsiVolume,
+    Driver,
+    driver_of,
+    guess,
+    image_locations,
+    iscsi,
+    nfs,
+    redirected,
+)
 from webhook.core.storage.locations import NODE, Location, directory
 
 if TYPE_CHECKING:
@@ -169,7 +178,8 @@ def _azure_file(source: _Source) -> Backend:
 def _flex(source: _Source) -> Backend:
     driver = f"flex:{text_at(source.value, 'driver', source.path)}"
     options = _attributes(object_at(source.value, "options", source.path), f"{source.path}.options")[0]
-    return _backend(source, driver, (), driver=driver, attributes=options, listed=False, certain=False)
+    places = guess(CsiVolume(driver, "", options))
+    return _backend(source, driver, places, driver=driver, attributes=options, listed=False, certain=False)
 
 
 _COSMETIC = frozenset({"fsType", "readOnly", "secretRef", "user", "group"})
@@ -194,7 +204,7 @@ def _csi(source: _Source) -> Backend:
     volumes = [_csi_volume(source, driver, handle, attributes) for attributes in variants]
     places = list(dict.fromkeys(_locations(volumes, entry)))
     images = tuple(reference for volume in volumes for reference in _images(volume, entry))
-    certain = entry is not None and len(variants) == 1 and bool(places or images)
+    certain = entry is not None and len(variants) == 1 and bool(places)
     certain = certain and not any(redirected(volume, entry) for volume in volumes)
     if handle:
         # The kubelet knows a volume by driver and handle, and mounts it once on a node.
@@ -236,8 +246,9 @@ _OPTION_ATTRIBUTES = frozenset(
 
 def _locations(volumes: list[CsiVolume], entry: Driver | None) -> Iterator[Location]:
     for volume in volumes:
-        if entry is not None:
-            yield from entry.read(volume)
+        yield from entry.read(volume) if entry is not None else guess(volume)
+        for reference in _images(volume, entry):
+            yield from image_locations(reference)
 
 
 def _images(volume: CsiVolume, entry: Driver | None) -> Iterator[str]:

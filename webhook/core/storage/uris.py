@@ -38,7 +38,7 @@ def uris_in(text: str) -> Iterator[str]:
 
 
 def parse_uri(uri: str) -> Target:
-    """Return what an address or a pattern of addresses names; nothing for a text that is no address."""
+    """Return what an address or a pattern of addresses names; nothing for a text that is not an address."""
     match = _URI.fullmatch(uri.strip())
     if match is None:
         return Target()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.keys.agent.client import BrokerRefusedError, BrokerUnavailableError
+from webhook.keys.agent.incarnation import RestoreWatch
 from webhook.keys.agent.lease import LeaseExpiredError, LeaseManager, LeaseProgress, StoppedError
 from webhook.keys.errors import KeysError, SealedDataError
 from webhook.keys.rawio import storage_error
@@ -69,6 +70,7 @@ class ModelAgent:
             self.stop,
             self._log,
             self.pauses.longest,
+            RestoreWatch(getattr(self.broker, "token_file", None)),
         )
 
     def run(self) -> None:

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from webhook.keys.agent.incarnation import boot_id
 from webhook.keys.rawio import replace_file
 from webhook.keys.sealed.paths import PINS_NAME, check_key_id
 
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 MARKER = ".weightlock-ready"
 LEASE = ".weightlock-lease"
 CAS = ".weightlock-authorities"
+RECEIPT = ".weightlock-receipt"
 MAX_LEASE_SECONDS = 86_400.0
 _KEY_BYTES = 4096
 _MAX_NOTE = 256
 # These are not delivered files. The broker's CAs outlive these, so that the sidecar can fetch the keys again.
-_OURS = frozenset({MARKER, LEASE, CAS, PINS_NAME})
+_OURS = frozenset({MARKER, LEASE, CAS, PINS_NAME, RECEIPT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,16 @@ class Target:
         replace_file(path, content, 0o444)
 
     def write_lease_note(self, expires: float, version: str = "") -> None:
-        """Record until when, in monotonic seconds, the directory may contain files of ``version``."""
-        replace_file(self.directory / LEASE, f"{expires:.3f} {version}".encode(), 0o444)
+        """Record until when, in monotonic seconds of this boot, the directory may contain files of ``version``."""
+        replace_file(self.directory / LEASE, f"{expires:.3f} {boot_id()} {version}".encode(), 0o444)
 
     def lease_note(self, now: float) -> LeaseNote | None:
         """The recorded lease if it is active at ``now``; None if it expired or cannot be read."""
         return _lease_note(self.directory, now)
+
+    def put_receipt(self, receipt: str) -> None:
+        """Store the proof that the release is in the audit log. It is not secret and outlives the keys."""
+        replace_file(self.directory / RECEIPT, receipt.encode(), 0o444)
 
     def mark(self) -> None:
         """Mark the directory as complete."""
@@ -146,7 +152,9 @@ def complete(root: Path) -> bool:
 def _lease_note(directory: Path, now: float) -> LeaseNote | None:
     try:
         with (directory / LEASE).open("rb") as stream:
-            expires, _, version = stream.read(_MAX_NOTE).decode().partition(" ")
+            expires, boot, version = [*stream.read(_MAX_NOTE).decode().split(" ", 2), "", ""][:3]
+        if boot != boot_id():
+            return None  # a restored image: the clock of another boot means nothing here
         note = LeaseNote(float(expires), version)
     except (OSError, ValueError):
         return None

@@ -14,6 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from webhook.keys.agent.client import BrokerRefusedError
+from webhook.keys.agent.incarnation import RestoreWatch
 from webhook.keys.errors import KeysError
 
 if TYPE_CHECKING:
@@ -24,11 +25,23 @@ if TYPE_CHECKING:
     from webhook.keys.sealed.transfer import Progress
 
 
+_MAX_WAIT = 5.0
+
+
 class LeaseExpiredError(KeysError):
     """The lease expired before the broker renewed it: the keys must be wiped."""
 
     def __init__(self) -> None:
         super().__init__("the lease expired and the broker was unreachable")
+
+
+class RestoredError(LeaseExpiredError):
+    """The process was restored from a memory image: the keys must be wiped."""
+
+    def __init__(self) -> None:
+        KeysError.__init__(
+            self, "the sidecar was restored from a memory image or paused: it needs a new lease"
+        )
 
 
 class StoppedError(Exception):
@@ -49,6 +62,7 @@ class LeaseManager:
     stop: threading.Event
     log: Callable[[str], None]
     pause: float
+    watch: RestoreWatch = field(default_factory=RestoreWatch)
     version: str | None = None
     _expires: float = inf
     _renew_at: float = inf
@@ -61,6 +75,7 @@ class LeaseManager:
         if note is None:
             return False
         self._expires, self.version = note.expires, note.version
+        self.watch.start()
         return True
 
     def accept(self, lease: Lease, requested: float, version: str) -> None:
@@ -72,6 +87,9 @@ class LeaseManager:
     def _record(self, lease: Lease, requested: float, version: str) -> None:
         expires = requested + lease.seconds
         self.target.write_lease_note(expires, version)
+        self.watch.start()
+        if lease.receipt:
+            self.target.put_receipt(lease.receipt)
         self._expires, self.version = expires, version
         self._renew_at = requested + lease.renew_after * random.uniform(0.9, 1)  # noqa: S311 - jitter
 
@@ -82,11 +100,14 @@ class LeaseManager:
         return active
 
     def left(self) -> float:
-        """Seconds until the lease expires; infinite without a lease."""
+        """Seconds until the lease expires; infinite without a lease, and none after a restore from a memory image."""
+        if self.version is not None and self.watch.restored():
+            self._expires = 0
         return max(self._expires - time.monotonic(), 0)
 
     def enforce(self) -> None:
         """Wipe the files if the lease expired or the sidecar stops, also while other threads are blocked."""
+        self.watch.tick()
         with self._changing:
             if self.stop.is_set() or not self.left():
                 self.target.clear()
@@ -103,7 +124,7 @@ class LeaseManager:
             raise StoppedError
         now = time.monotonic()
         if now >= self._expires:
-            raise LeaseExpiredError
+            raise RestoredError if self._expires == 0 else LeaseExpiredError
         if now >= self._renew_at and self._renewing.acquire(blocking=False):
             try:
                 self._renew(now)
@@ -114,7 +135,8 @@ class LeaseManager:
         """Renew the lease until `renew_if_due` raises."""
         while True:
             self.renew_if_due()
-            self.stop.wait(max(min(self._renew_at, self._expires) - time.monotonic(), 0))
+            # Short waits, so that a restore from a memory image is noticed.
+            self.stop.wait(min(max(min(self._renew_at, self._expires) - time.monotonic(), 0), _MAX_WAIT))
 
     def _renew(self, requested: float) -> None:
         try:

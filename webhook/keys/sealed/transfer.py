@@ -224,7 +224,7 @@ class _Run:
             self._by_id.pop(id(task), None)
 
     def _bury(self, task: Task, error: SealedDataError) -> None:
-        """Report a damaged file once, and go on with the others."""
+        """Report a damaged file once, and continue with the others."""
         with self._changed:
             if task._dead:  # noqa: SLF001
                 return

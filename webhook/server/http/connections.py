@@ -76,7 +76,7 @@ class Connections:
         return sum(map(len, self._silent.values()))
 
     def take(self, address: str, close: Callable[[], object]) -> Connection | None:
-        """Count a new connection, or return None if there is no room for it. ``close`` closes it."""
+        """Count a new connection, or return None if the limits are reached. ``close`` closes it."""
         group = address_group(address)
         known = bool(self.limits.networks) and self.is_listed(address)
         if self._is_full(group, known=known):

@@ -1,4 +1,4 @@
-"""Keeps a listener on the certificate that its files contain, whoever renews them."""
+"""Keeps a listener on the certificate that its files contain, also after a renewal."""
 
 from __future__ import annotations
 

@@ -3,11 +3,13 @@
 import json
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from webhook.cli.access import commands
+from webhook.cli.access.dependents import dependents
 from webhook.cli.main import main
 from webhook.cluster.access_client import AccessClient
 from webhook.cluster.client.api import ApiError, ClusterError
@@ -41,6 +43,11 @@ class Remembering:
 
     async def approvals(self):
         return [document for document in self.stored if document["kind"] == "AccessApproval"]
+
+    async def pods(self, namespaces):
+        return self.all_pods
+
+    all_pods = ()
 
     async def models(self):
         return [yaml.safe_load(MODELS)]
@@ -225,7 +232,7 @@ def test_lists_for_programs(cluster, capsys):
     (item,) = json.loads(run(capsys, "list", "-o", "json")[1])
     assert (item["name"], item["for"], item["needed"]) == ("r", "model atlas-70b", 2)
     assert yaml.safe_load(run(capsys, "list", "-o", "yaml")[1]) == [item]
-    assert json.loads(run(capsys, "show", "r", "-o", "json")[1]) == item
+    assert json.loads(run(capsys, "show", "r", "-o", "json")[1]) == {**item, "pods": []}
     assert json.loads(run(capsys, "list", "--pending", "-o", "json")[1]) == [item]
 
 
@@ -297,3 +304,27 @@ def test_retention_removes_what_ended_long_ago_and_then_what_it_leaves_behind(cl
     ]
     assert requests == approved == ["young", "open"]
     assert run(capsys, "retain", "--older-than", "long")[0] == 2
+
+
+def test_a_request_shows_the_pods_that_depend_on_it(cluster, capsys):
+    stamp = {
+        "metadata": {
+            "annotations": {"weightlock.dev/grants": '{"m":{"request":"r1","uid":"u1","own":false}}'}
+        }
+    }
+    requests = [{"metadata": {"name": "r1", "uid": "u1"}}]
+    assert dependents(entry_of(requests[0]), None) is None
+    pods = [
+        {"metadata": {**stamp["metadata"], "name": "p", "namespace": "research"}},
+        {
+            "metadata": {**stamp["metadata"], "name": "done", "namespace": "research"},
+            "status": {"phase": "Succeeded"},
+        },
+        {"metadata": {"name": "other", "namespace": "research"}},
+    ]
+    assert dependents(entry_of(requests[0]), pods) == ["research/p"]
+    assert dependents(entry_of({"metadata": {"name": "r1", "uid": "u2"}}), pods) == []
+
+
+def entry_of(document):
+    return SimpleNamespace(name=document["metadata"]["name"], document=document)

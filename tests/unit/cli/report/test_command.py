@@ -75,7 +75,7 @@ def test_files_are_judged_as_admission_would(capsys):
     assert main(["report", "--state", str(STATE), str(SAMPLES)]) == 1
     out = capsys.readouterr().out
     assert "Pod/peek                WL101   weights-need-grant      Deny     fail" in out
-    assert "18 resources judged" in out
+    assert "18 resources evaluated" in out
     # Mutation comes first, or every pod that reads weights would lack its sidecar.
     assert "WL301" not in out
 
@@ -115,9 +115,9 @@ def test_what_is_over_or_made_by_another_or_exempt_is_not_judged(state, capsys):
     done = pod("done", spec=BAD, status={"phase": "Succeeded"})
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}}
     assert main(["report", *state(NAMESPACE, made, system, done, service, pod("good"))]) == 0
-    assert "Nothing breaks a rule: 1 resource judged" in capsys.readouterr().out
+    assert "No violations: 1 resource evaluated" in capsys.readouterr().out
     assert main(["report", *state(NAMESPACE, system)]) == 2
-    assert "no pods and no workloads that are governed" in capsys.readouterr().err
+    assert "no pods and no workloads that are covered" in capsys.readouterr().err
 
 
 def test_what_lived_in_a_cluster_is_judged_as_it_stands(capsys, tmp_path):
@@ -152,8 +152,8 @@ def test_odd_manifests_are_findings_or_bad_input_and_never_a_traceback(state, tm
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["pod.yaml"], "they go with --state DIR"),
-        (["--policies", "p"], "they go with --state DIR"),
+        (["pod.yaml"], "require --state DIR"),
+        (["--policies", "p"], "require --state DIR"),
         (["--state", "nowhere"], "no such directory"),
         (["--state", str(STATE), "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--would-deny", "--code", "WL101"], "--would-deny counts"),
@@ -215,7 +215,7 @@ def test_the_reports_of_a_cluster(cluster, capsys):
     assert main(["report"]) == 1
     out = capsys.readouterr().out
     assert out.splitlines()[0].split()[0] == "RESOURCE"
-    assert "1 fail, 0 error, 0 warn, 9 pass; 3 resources judged " in out
+    assert "1 fail, 0 error, 0 warn, 9 pass; 3 resources evaluated " in out
     assert main(["report", "-n", "other"]) == 1
     assert main(["report", "-n", "empty"]) == 0
     capsys.readouterr()
@@ -232,7 +232,7 @@ def test_reports_are_found_in_whichever_types_they_are(cluster):
 
 
 @pytest.mark.parametrize(
-    ("kinds", "said"), [((), "no types for reports"), ((OPEN,), "no reports of Weightlock yet")]
+    ("kinds", "said"), [((), "no types for reports"), ((OPEN,), "no reports of Weightlock exist yet")]
 )
 def test_nothing_to_read_is_said(cluster, capsys, kinds, said):
     cluster.kinds = kinds

@@ -37,7 +37,7 @@ def test_a_table_with_what_it_comes_to():
         "other       Pod/warm    WL501   r        Warn     warn     no",
         "research    Pod/serve   WL201   q        Audit    fail     no",
         "research    Pod/train   WL101   p        Deny     fail     no",
-        "2 fail, 0 error, 1 warn, 25 pass; 13 resources judged 3 min ago.",
+        "2 fail, 0 error, 1 warn, 25 pass; 13 resources evaluated 3 min ago.",
     ]
 
 
@@ -67,13 +67,13 @@ def test_a_waived_result_says_so():
 def test_only_what_is_asked_for_is_shown_and_counted(wanted, names):
     text = listing(ALL, wanted, NOW, namespaces=True)
     assert [name for name in ("warm", "serve", "train") if name in text] == names
-    assert " of what was asked for; 13 resources judged" in text
+    assert " selected; 13 resources evaluated" in text
     assert [item["name"] for item in data(ALL, wanted)["results"]] == names
 
 
 def test_nothing_breaks_a_rule():
     found = Findings([], {"research": Counts(1, 5)}, SCANNED)
-    assert listing(found, NONE, NOW, namespaces=True) == "Nothing breaks a rule: 1 resource judged 3 min ago."
+    assert listing(found, NONE, NOW, namespaces=True) == "No violations: 1 resource evaluated 3 min ago."
     assert not failing(found, NONE)
 
 
@@ -83,7 +83,7 @@ def test_what_is_not_listed_and_what_cannot_be_used_is_said():
     assert text.splitlines() == [
         "and 200 more in namespace research: a report lists the most serious",
         "WeightPolicy/x cannot be used: no way",
-        "700 fail, 0 error, 0 warn, 0 pass; 9 resources judged.",
+        "700 fail, 0 error, 0 warn, 0 pass; 9 resources evaluated.",
     ]
 
 
@@ -125,16 +125,16 @@ def test_what_would_be_denied_and_what_is_ready():
         "q        Audit    research    1",
         "r        Warn     other       1",
         "Nothing breaks b and c: ready for Deny.",
-        "Were they at Deny, 2 of 13 resources judged 3 min ago would be denied besides those that are already.",
+        "With these policies set to Deny, 2 more of 13 resources evaluated 3 min ago would be denied.",
     ]
     assert rows == 2
     assert [row["policy"] for row in refusals(found, Filter(policy="r"))] == ["r"]
     text, _ = would_deny(found, Filter(policy="b"), NOW)
     assert text.splitlines() == [
         "Nothing breaks b: ready for Deny.",
-        "Nothing would be denied besides what is denied already: 13 resources judged 3 min ago.",
+        "No other resource would be denied: 13 resources evaluated 3 min ago.",
     ]
-    assert would_deny(found, Filter(policy="q"), NOW)[0].endswith("\n13 resources judged 3 min ago.")
+    assert would_deny(found, Filter(policy="q"), NOW)[0].endswith("\n13 resources evaluated 3 min ago.")
 
 
 def test_rows_come_with_the_largest_first():

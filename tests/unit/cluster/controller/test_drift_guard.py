@@ -1,4 +1,4 @@
-"""The guard of webhook configurations, types and labels, against an API server that notes what it is told."""
+"""The guard of webhook configurations, types and labels, against an API server that notes what it is notified."""
 
 from copy import deepcopy
 

@@ -1,4 +1,4 @@
-"""Keys that are made once, against Secrets that live in memory and refuse whoever comes second."""
+"""Keys that are made once, against Secrets that live in memory and refuse users who comes second."""
 
 import asyncio
 import base64
@@ -35,7 +35,7 @@ class Store:
         assert method == "PATCH"
         await asyncio.sleep(0)
         if body["metadata"]["resourceVersion"] != str(self.version):
-            raise ApiError(409, "Conflict", "somebody was faster")
+            raise ApiError(409, "Conflict", "a user was faster")
         self.version += 1
         name = path.rpartition("/")[2]
         self.writes.append(name)

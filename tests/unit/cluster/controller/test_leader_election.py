@@ -1,4 +1,4 @@
-"""LeaderElector election against a Lease that lives in memory and refuses whoever comes second."""
+"""LeaderElector election against a Lease that lives in memory and refuses users who comes second."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -33,7 +33,7 @@ class Leases:
             method == "PUT"
             and body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]
         ):
-            raise ApiError(409, "Conflict", "somebody was faster")
+            raise ApiError(409, "Conflict", "a user was faster")
         self.version += 1
         self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
         return self.lease

@@ -234,7 +234,7 @@ async def test_what_cannot_change_by_time_is_worked_out_once(api, monkeypatch):
     for _ in range(3):
         await doing.write_statuses(View.of(world), NOW)
     assert (looked, api.requests) == (["r"], [])
-    # Whoever writes another status finds it put right, and another index is read anew.
+    # Users who writes another status finds it put right, and another index is read again.
     document = next(iter(world.objects.each(REQUESTS)))
     world.objects.put({**document, "status": {"state": "Active"}})
     await doing.write_statuses(View.of(world), NOW)

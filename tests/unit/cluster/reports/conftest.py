@@ -181,7 +181,7 @@ class Item(dict):
 
 @pytest.fixture
 def alive(cluster):
-    """A function that fills namespace research with so many pods; the set of those that somebody still holds."""
+    """A function that fills namespace research with so many pods; the set of those that a user still holds."""
     found = weakref.WeakSet()
 
     def build(count):

@@ -58,6 +58,6 @@ async def test_twenty_thousand_pods_are_judged_in_the_memory_of_a_page(cluster, 
         most = max(most, resident())
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert scanner.judged == PODS
+    assert scanner.evaluated == PODS
     assert scanner.total().outcomes["fail"] > PODS / 4
     assert most - before < MOST, f"{(most - before) / 2**20:.1f} MiB"

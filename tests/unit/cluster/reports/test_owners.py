@@ -1,4 +1,4 @@
-"""Who is told: what a person wrote, as far as it can be told."""
+"""Who is notified: what a person wrote, as far as it can be determined."""
 
 import logging
 
@@ -6,7 +6,7 @@ from webhook.cluster.events import Events
 from webhook.cluster.reports.owners import Owners
 from webhook.core.reports.results import Resource, Result
 
-RESULT = Result(Resource("research", "p", "Pod"), "p", "WL101", "fail", "no", "ask for access")
+RESULT = Result(Resource("research", "p", "Pod"), "p", "WL101", "fail", "no", "request access")
 
 
 def owner(kind, name, api_version="batch/v1"):
@@ -29,7 +29,7 @@ async def test_a_job_of_a_schedule_is_its_cron_job(cluster, make):
     assert await told(cluster, pod(make, owner("Job", "nightly-1"))) == [("CronJob", "nightly")]
     (event,) = cluster.events
     assert (event["type"], event["reason"]) == ("Warning", "WouldBeDenied")
-    assert event["message"] == "Pod/p runs and would be denied now: no [WL101]. Fix: ask for access"
+    assert event["message"] == "Pod/p runs and would be denied now: no [WL101]. Fix: request access"
 
 
 async def test_a_job_without_owner_and_other_kinds_are_told_themselves(cluster, make):
@@ -53,7 +53,7 @@ async def test_an_event_that_cannot_be_written_is_a_line_in_the_log(cluster, mak
     cluster.refuse["GET", "/jobs/"] = 403
     with caplog.at_level(logging.WARNING):
         assert await told(cluster, pod(make, owner("Job", "train"))) == []
-    assert "an owner was not told" in caplog.text
+    assert "cannot write an Event" in caplog.text
 
 
 async def test_what_is_remembered_is_bounded(cluster, make, monkeypatch):
@@ -62,4 +62,4 @@ async def test_what_is_remembered_is_bounded(cluster, make, monkeypatch):
     for number in range(9):
         cluster.things[f"/apis/batch/v1/namespaces/research/jobs/j{number}"] = {"metadata": {}}
         await owners.tell(pod(make, owner("Job", f"j{number}")), RESULT)
-    assert len(owners._known) == 3
+    assert len(owners._owners) == 3

@@ -6,7 +6,7 @@ from webhook.cluster.reports.pace import Pace
 
 
 class Clock:
-    """Time that passes when somebody sleeps."""
+    """Time that passes when a user sleeps."""
 
     def __init__(self):
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""The scan: what it judges, when it does so again, and what it writes."""
+"""The scan: what it evaluates, when it does so again, and what it writes."""
 
 import asyncio
 import gc
@@ -66,9 +66,9 @@ async def test_unchanged_nothing_is_written_again(cluster, source, make, scannin
         await eventually(lambda: cluster.report(""))
         before = cluster.count("PATCH", "/namespaces/research/")
         source.namespace("research", labels={"a": "b"})
-        await eventually(lambda: scanner.judged == 2)
+        await eventually(lambda: scanner.evaluated == 2)
         source.namespace("research", labels={"a": "c"})
-        await eventually(lambda: scanner.judged == 3)
+        await eventually(lambda: scanner.evaluated == 3)
         assert cluster.count("PATCH", "/namespaces/research/") == before
 
 
@@ -111,13 +111,13 @@ async def test_a_new_pod_and_one_that_is_gone_are_noticed(cluster, make, scannin
         sink.changed()
         await eventually(cluster.report)
         assert failing(cluster.report()) == ["bad"]
-        judged = scanner.judged
+        judged = scanner.evaluated
         sink.put(make.pod("old", creationTimestamp="2020-01-01T00:00:00Z"))
         sink.remove(ObjectKey("Pod", "elsewhere", "x"))
         cluster.put()
         sink.remove(ObjectKey("Pod", "research", "bad"))
         await eventually(lambda: cluster.report() is None)
-        assert scanner.judged == judged
+        assert scanner.evaluated == judged
 
 
 async def test_a_pod_that_ended_takes_its_results_along(cluster, make, scanning, eventually):
@@ -214,12 +214,12 @@ async def test_without_a_snapshot_it_waits(cluster, source, make, scanning, even
 async def test_a_fault_of_ours_with_one_object_is_its_result_alone(
     cluster, make, scanning, eventually, caplog, monkeypatch
 ):
-    whole = scanner_module.judge_live
+    whole = scanner_module.evaluate_running
 
     def judge(request, *others):
         return 1 // 0 if request.name.startswith("odd") else whole(request, *others)
 
-    monkeypatch.setattr(scanner_module, "judge_live", judge)
+    monkeypatch.setattr(scanner_module, "evaluate_running", judge)
     nameless = make.pod("nameless")
     nameless["metadata"]["name"] = {}
     cluster.put(make.pod("odd-1"), make.pod("odd-2"), nameless, make.pod("bad", image="i:latest"))
@@ -328,7 +328,7 @@ async def test_no_more_than_a_page_is_held_however_many_fail(
         verdict = internal_error(request.uid, "WL902", "no")
         return verdict, results_of(resource, verdict)
 
-    monkeypatch.setattr(scanner_module, "judge_live", judge)
+    monkeypatch.setattr(scanner_module, "evaluate_running", judge)
     async with scanning(events=False):
         await eventually(lambda: cluster.report(""), seconds=60)
     assert counts_of(cluster.report()).resources == 60 * PAGE

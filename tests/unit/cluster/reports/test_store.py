@@ -1,4 +1,4 @@
-"""Reports of ours, and of nobody else, in whichever types there are."""
+"""Reports of ours, and of no other component, in whichever types there are."""
 
 import pytest
 

@@ -8,6 +8,7 @@ from copy import deepcopy
 import jsonpatch
 import pytest
 
+from webhook.core.access.pod_grants import ANNOTATION
 from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, RequiredData
 from webhook.core.admission.validate import validate
@@ -275,3 +276,35 @@ def test_a_claim_that_no_container_lists_hides_devices_from_all(injected, reques
     patch = mutate(request_of(pod), injected[0], FetchedData(), now).patch
     after = jsonpatch.apply_patch(pod, list(patch))
     assert env_of(after["spec"]["containers"][0]) == HIDDEN
+
+
+FORGED = '{"atlas-70b":{"own":true,"request":"other","uid":"other"}}'
+
+
+def stamp_of(pod):
+    return (pod["metadata"].get("annotations") or {}).get(ANNOTATION)
+
+
+def test_a_forged_stamp_of_the_grant_is_replaced_or_denied(injected, request_of, create, pod_of, now):
+    """The annotation of a pod that no grant covers is removed, and one that stays is denied."""
+    pod = pod_of(claim="atlas-weights")
+    pod["metadata"]["annotations"] = {ANNOTATION: FORGED}
+    after = jsonpatch.apply_patch(pod, list(mutate(request_of(pod), injected[0], FetchedData(), now).patch))
+    assert stamp_of(after) is None
+    assert create(after) == []
+    after["metadata"]["annotations"] = {ANNOTATION: FORGED}
+    assert "WL302" in create(after)
+    plain = pod_of()
+    plain["metadata"]["annotations"] = {ANNOTATION: FORGED}
+    assert "WL302" in create(plain)
+
+
+@pytest.mark.parametrize("value", [FORGED, None])
+def test_the_stamp_of_a_running_pod_is_changed(injected, update, value):
+    """A pod that is tied to a grant is tied to another one, or to none."""
+    old = injected[1]()
+    old["metadata"]["annotations"] = {ANNOTATION: '{"atlas-70b":{"own":false,"request":"a","uid":"a"}}'}
+    pod = deepcopy(old)
+    pod["metadata"]["annotations"] = {ANNOTATION: value} if value else {}
+    assert update(pod, old) == ["WL302"]
+    assert update(old, old) == []

@@ -63,6 +63,7 @@ def test_the_owner_that_controls_is_the_controller(judge, pod_of):
         "namespace": "research",
         "name": "train-7",
         "controller": None,
+        "partial": False,
     }
     pod["metadata"] = {
         "generateName": "train-",

@@ -1,10 +1,10 @@
-"""One thing that runs, judged as its creation would be."""
+"""One thing that runs, evaluated as its creation would be."""
 
 import pytest
 
 from webhook.core.admission.provider import FetchedData, RequiredData
 from webhook.core.admission.replay import account_of, creation_of
-from webhook.core.reports.evaluate import judge_live
+from webhook.core.reports.evaluate import evaluate_running
 from webhook.core.reports.results import Resource
 
 MODEL = """
@@ -29,7 +29,9 @@ def judged(document, snapshot, now):
     metadata = document["metadata"]
     username, groups = account_of(document, snapshot.workloads)
     request = creation_of(document, "pods", "scan-u", username, groups)
-    return judge_live(request, Resource("research", metadata["name"], "Pod"), snapshot, FetchedData(), now)
+    return evaluate_running(
+        request, Resource("research", metadata["name"], "Pod"), snapshot, FetchedData(), now
+    )
 
 
 READS = {

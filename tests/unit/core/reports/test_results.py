@@ -82,7 +82,7 @@ def test_the_most_serious_are_listed_and_all_are_counted():
         action = "Deny" if number == 49 else "Audit"
         found = verdict(finding("WL101" if number == 48 else "WL501", action=action))
         gathering.add(found, results_of(pod, found))
-        assert len(gathering._found) <= 6
+        assert len(gathering._results) <= 6
     listed = [item.resource.name for item in gathering.results()]
     assert listed == ["pod-00", "pod-48", "pod-49"]
     assert (gathering.counts.outcomes["fail"], gathering.counts.left_out) == (50, 47)

@@ -44,6 +44,9 @@ DECLARED = {
     "unlisted": csi("block.example.com", "atlas"),
     "lustre": csi("fsx.csi.aws.com", "fs", dnsname="fs-1.fsx", mountname="abc"),
     "weka": csi("csi.weka.io", "dir/v1/default/models/atlas"),
+    "scale": csi("spectrumscale.csi.ibm.com", "0;2;11;AC1;;pvc;/ibm/fs1/atlas"),
+    "image": {"csi": {"driver": "container-image.csi.k8s.io", "volumeHandle": "r.example.com/atlas:1"}},
+    "cephfs": csi("cephfs.csi.ceph.com", "a", staticVolume="true", clusterID="c", fsName="f", rootPath="/w"),
 }
 
 
@@ -86,6 +89,38 @@ ALIASES = {
             "mountOptions": ["endpoint-url https://minio.example.com"],
         },
     ),
+    "image with a port": (
+        "image",
+        {
+            "name": "v",
+            "csi": {
+                "driver": "csi-image.warm-metal.tech",
+                "volumeAttributes": {"image": "R.example.com.:0443/atlas:1"},
+            },
+        },
+    ),
+    "mount option": (
+        "cephfs",
+        csi(
+            "cephfs.csi.ceph.com",
+            "b",
+            staticVolume="true",
+            clusterID="c",
+            fsName="g",
+            rootPath="/w",
+            kernelMountOptions="mds_namespace=f",
+        ),
+    ),
+    "snapshot directory": ("nfs", nfs("10.0.0.9", "/export/.snapshot/daily/atlas")),
+    "server with a path": (
+        "nfs",
+        csi("nfs.csi.k8s.io", "x", server="10.0.0.9:/export/atlas", share="/export/atlas"),
+    ),
+    "flex volume": (
+        "nfs",
+        {"flexVolume": {"driver": "k8s/nfs", "options": {"server": "10.9", "share": "/export/atlas"}}},
+    ),
+    "driver without an entry": ("nfs", csi("new.example.com", "x", server="10.9", share="/export")),
     "forged provisioner": (
         "nfs",
         provisioned(csi("nfs.csi.k8s.io", "x", server="10.0.0.9", share="/export/atlas"), "nfs.csi.k8s.io"),
@@ -101,16 +136,32 @@ def test_an_alias_names_the_model(refs_of, declared, candidate):
 
 
 DOUBTFUL = {
+    "server with another path": (
+        "nfs",
+        csi("nfs.csi.k8s.io", "x", server="10.0.0.9:/export/atlas", share="/home"),
+    ),
     "another host name": ("nfs", nfs("files.example.com", "/export/atlas")),
     "another address": ("nfs", nfs("10.0.0.10", "/export")),
     "template": (
         "nfs",
         csi("nfs.csi.k8s.io", "x", server="10.0.0.9", share="/export", subDir="${pvc.metadata.name}"),
     ),
+    "case of a path": ("nfs", nfs("10.0.0.9", "/Export/Atlas")),
+    "space in a path": ("nfs", nfs("10.0.0.9", "/export/atlas ")),
     "percent": ("nfs", nfs("10.0.0.9", "/export/%61tlas")),
     "two spellings of a key": (
         "nfs",
         csi("nfs.csi.k8s.io", "x", server="10.0.0.1", SERVER="10.0.0.2", share="/home"),
+    ),
+    "symbolic link": ("scale", csi("spectrumscale.csi.ibm.com", "11;AC1;path=/ibm/link")),
+    "digest of an image": (
+        "image",
+        {
+            "csi": {
+                "driver": "container-image.csi.k8s.io",
+                "volumeHandle": "r.example.com/atlas@sha256:" + "0" * 64,
+            }
+        },
     ),
     "copied secret": ("juicefs", csi("csi.juicefs.com", "photos", secret="copy")),
     "access point": ("efs", csi("efs.csi.aws.com", "fs-0a1::fsap-2")),
