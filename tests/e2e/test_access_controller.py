@@ -8,6 +8,7 @@ import pytest
 from harness.controller import Controllers, public_half
 from harness.controlplane import ControlPlane
 from harness.lab import API, Lab
+from harness.release import signed_request
 from harness.waiting import eventually
 from harness.weightlock import Weightlock
 
@@ -79,8 +80,7 @@ def test_where_the_webhook_cannot_sign_the_controller_does_on_read_back(
 ) -> None:
     signing_controllers.start()
     signing_controllers.wait_leading()
-    request = lab.ask()
-    assert not request["spec"].get("signature")
+    request = signed_request(lab, "10m")
     for who in ("bob", "carol"):
         eventually(
             lambda who=who: lab.vote(request, who).status == 201, f"{who} may approve", seconds=15, every=0.3
@@ -117,8 +117,7 @@ def test_what_was_written_without_admission_is_never_signed_and_said_so(
     signing_controllers.stop()
     signing_controllers.start()
     signing_controllers.wait_leading()
-    good = lab.ask("good")
-    eventually(lambda: stored(lab, good)["spec"].get("signature"), "a new one is signed", seconds=30)
+    signed_request(lab, "10m")
     assert not stored(lab, request)["spec"].get("signature")
 
 

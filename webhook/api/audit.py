@@ -59,8 +59,8 @@ class AuditSettings(Schema):
     witness_timeout_seconds: float = Field(default=5, gt=0, le=60)
     compress: bool = Field(
         default=False,
-        description="compress full entry bundles; `weightlock audit serve` decompresses them, other file servers need "
-        "to be told",
+        description="compress full entry bundles; `weightlock audit serve` decompresses them, and "
+        "other file servers need a setting for it",
     )
     retention_days: int = Field(
         default=0, ge=0, le=36_500, description="days after which whole tiles are removed (0: never)"

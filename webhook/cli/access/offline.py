@@ -59,7 +59,7 @@ def fixes_of(denied: str, state: Path | None) -> list[str]:
 
 
 def _manifests(denied: str) -> list[Manifest] | str:
-    """The objects of a file, a directory or standard input, or their text if there is no object in it."""
+    """The objects of a file, a directory or standard input, or their text if it contains none."""
     if denied != "-" and Path(denied).is_dir():
         return list(read_path(Path(denied)))
     try:

@@ -40,7 +40,7 @@ async def submit(client: AccessClient, document: Document, seconds: float) -> Do
     Raises:
         ApiError: the API server denied the object or failed.
         RejectedError: the object is not valid.
-        IncompleteError: there is no signature in time.
+        IncompleteError: the signature is not available in time.
     """
     deadline = time.monotonic() + seconds
     while True:

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class AccessRecord:
-    """``name`` is the Secret; without a name or a private key there is no record.
+    """``name`` is the Secret; without a name or a private key nothing is recorded.
 
     ``own`` collects the uids of the suspensions that this process created: it signs them without further evidence.
     """

@@ -69,7 +69,7 @@ class Secrets:
 
 
 def serving_cert_of(secret: Secret, authorities: Iterable[StoredCA]) -> ServingCert | None:
-    """Return the serving certificate in a Secret, with its CA; None if there is no usable pair."""
+    """Return the serving certificate in a Secret, with its CA; None without a usable pair."""
     try:
         certificate = x509.load_pem_x509_certificate(secret.data.get(CERTIFICATE, b""))
         key = load_pem_private_key(secret.data.get(KEY, b""), None)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class NotReadyError(Exception):
-    """There is no snapshot yet, or it is too old; the message reports which."""
+    """No snapshot exists yet, or it is too old. The message reports which."""
 
 
 class UnresolvedError(Exception):
