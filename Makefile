@@ -33,7 +33,10 @@ prometheus: $(READY) ## Fetch Prometheus from Debian, and its operator's types, 
 	@$(BIN)/python tests/tools/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/operatorcrds.py > /dev/null || [ $$? -eq 3 ]
 
-test: $(READY) control-plane key-servers prometheus ## All tests, those on the real API server included
+log-verifiers: $(READY) ## Build the verifiers of the audit log from Go modules: Tessera's fsck, torchwood's litewitness (cached)
+	@$(BIN)/python tests/tools/logverifiers.py > /dev/null || [ $$? -eq 3 ]
+
+test: $(READY) control-plane key-servers prometheus log-verifiers ## All tests, those on the real API server included
 	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 unit: $(READY) ## Only the tests that need no API server
@@ -85,4 +88,4 @@ lock: $(READY) ## Resolve the dependencies again
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus test unit e2e e2e-kind chaos lint format generate bench bench-peers playground image lock clean
+.PHONY: help setup demo control-plane key-servers prometheus log-verifiers test unit e2e e2e-kind chaos lint format generate bench bench-peers playground image lock clean

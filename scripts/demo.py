@@ -1,7 +1,8 @@
 """Show Weightlock's verdicts without a cluster: send the samples in examples/ as real admission reviews over TLS.
 
 The demo starts the webhook on examples/state. Like an API server, it sends each sample to /mutate and then, with the
-patch applied, to /validate, and prints a table. It removes everything at the end.
+patch applied, to /validate, and prints a table. Then it shows the audit log that the webhook wrote, and its
+verification. It removes everything at the end.
 """
 
 import base64
@@ -22,33 +23,47 @@ import jsonpatch
 import yaml
 
 from webhook.api.config import Settings
-from webhook.core.admission.snapshot import SnapshotBuilder
+from webhook.core.admission.snapshot import Snapshot, SnapshotBuilder
 from webhook.manifests.reader import read_file
 from webhook.offline.review import Requester, as_review
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
+WEIGHTLOCK = Path(sys.prefix) / "bin" / "weightlock"
 START_SECONDS = 30
+LOG_LINES = 5
 COLUMNS = (("MANIFEST", 38), ("USER", 7), ("VERDICT", 7), ("CODE", 5), ("INJECTED", 8), ("REASON", 0))
 
 
 @contextmanager
-def webhook() -> Iterator[tuple[str, int, ssl.SSLContext]]:
-    """Run a webhook. Yield its host, port and TLS context."""
-    with tempfile.TemporaryDirectory(prefix="weightlock-demo-") as scratch:
-        ca, log = Path(scratch) / "ca.crt", Path(scratch) / "log"
-        command = [Path(sys.prefix) / "bin" / "weightlock", "serve", "--embedded", EXAMPLES / "state"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, "--listen", "127.0.0.1:0", "--write-ca", ca], stdout=output, stderr=output
-            )
-        try:
-            host, port = address(process, log)
-            yield host, port, ssl.create_default_context(cafile=str(ca))
-        finally:
-            process.terminate()
-            process.wait(timeout=10)
+def webhook(scratch: Path) -> Iterator[tuple[str, int, ssl.SSLContext]]:
+    """Run a webhook with an audit log in ``scratch``. Yield its host, port and TLS context."""
+    ca, log = scratch / "ca.crt", scratch / "log"
+    command = [WEIGHTLOCK, "serve", "--state-dir", EXAMPLES / "state", "--audit-log", scratch / "audit"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--listen", "127.0.0.1:0", "--write-ca", ca], stdout=output, stderr=output
+        )
+    try:
+        host, port = address(process, log)
+        yield host, port, ssl.create_default_context(cafile=str(ca))
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def show_log(directory: Path) -> None:
+    """Print the last entries of the audit log and its verification. Exit if the log is not whole."""
+    for title, command in (
+        (
+            f"the audit log that it wrote, last {LOG_LINES} entries (weightlock audit tail):",
+            ["tail", "-n", str(LOG_LINES)],
+        ),
+        ("its verification (weightlock audit verify):", ["verify"]),
+    ):
+        print(f"\n{title}", flush=True)
+        subprocess.run([WEIGHTLOCK, "audit", *command, directory], check=True)
 
 
 def address(process: subprocess.Popen[bytes], log: Path) -> tuple[str, int]:
@@ -101,7 +116,19 @@ def main() -> int:
     samples = yaml.safe_load((EXAMPLES / "samples.yaml").read_text())
     counts = {"allowed": 0, "denied": 0, "injected": 0}
     print("starting Weightlock with the state directory examples/state …", flush=True)
-    with webhook() as (host, port, tls):
+    with tempfile.TemporaryDirectory(prefix="weightlock-demo-") as name:
+        scratch = Path(name)
+        send_samples(scratch, samples, snapshot, counts)
+        show_log(scratch / "audit")
+    total = counts["allowed"] + counts["denied"]
+    parts = ", ".join(f"{count} {what}" for what, count in counts.items())
+    print(f"\ndemo: {total} reviews, {parts}")
+    return 0
+
+
+def send_samples(scratch: Path, samples: Sequence[Json], snapshot: Snapshot, counts: dict[str, int]) -> None:
+    """Send every sample, print its verdict and count it."""
+    with webhook(scratch) as (host, port, tls):
         connection = http.client.HTTPSConnection(host, port, context=tls, timeout=10)
         print(f"the webhook listens on https://{host}:{port}, and this script acts as the API server\n")
         print(row([title for title, _ in COLUMNS]))
@@ -127,10 +154,6 @@ def main() -> int:
                     flush=True,
                 )
         connection.close()
-    total = counts["allowed"] + counts["denied"]
-    parts = ", ".join(f"{count} {what}" for what, count in counts.items())
-    print(f"\ndemo: {total} reviews, {parts}")
-    return 0
 
 
 if __name__ == "__main__":

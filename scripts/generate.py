@@ -5,6 +5,7 @@ the configuration in values.schema.json, and the table of values in its README. 
 .venv/bin/python scripts/generate.py --check   exit 1 and name the stale files
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -14,17 +15,19 @@ from dashboards import dashboard
 from valuesschema import with_configuration
 
 from webhook.api.crds import definitions
+from webhook.api.entries import schemas
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "weightlock"
 FILES = CHART / "files"
 POLICIES = ROOT / "policies"
+SCHEMAS = ROOT / "docs" / "schemas" / "audit" / "v1"
 GENERATED = ("crds", "policies", "params", "dashboards")
 
 
 def rendered() -> dict[Path, str]:
     """Return every generated file and its expected content."""
-    return crds() | policies() | dashboards() | schema() | readme()
+    return crds() | policies() | dashboards() | schema() | readme() | audit_schemas()
 
 
 def crds() -> dict[Path, str]:
@@ -63,6 +66,14 @@ def schema() -> dict[Path, str]:
     """Return the schema of the values. It makes Helm reject a misspelled setting before a component fails to start."""
     place = CHART / "values.schema.json"
     return {place: with_configuration(place.read_text())}
+
+
+def audit_schemas() -> dict[Path, str]:
+    """Return the JSON schema of the data of each type of audit log entry."""
+    return {
+        SCHEMAS / f"{kind}.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        for kind, schema in schemas().items()
+    }
 
 
 def readme() -> dict[Path, str]:

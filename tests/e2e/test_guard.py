@@ -136,6 +136,33 @@ def test_everybody_else_and_everything_else_goes_on(cluster: ControlPlane) -> No
     loosen(cluster, f"system:serviceaccount:{NAMESPACE}:{NAME}-controller").ok()
 
 
+def test_another_mutator_of_access_objects_is_denied(cluster: ControlPlane) -> None:
+    rule = {"apiVersions": ["*"], "operations": ["CREATE"], "resources": ["accessapprovals"], "scope": "*"}
+
+    def webhook(group: str) -> dict[str, Any]:
+        hook = {
+            "name": "other.example.com",
+            "rules": [{**rule, "apiGroups": [group]}],
+            "clientConfig": {"url": URL},
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        }
+        kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+        return {**kind, "metadata": {"name": "other"}, "webhooks": [hook]}
+
+    collection = WEBHOOK_PATHS[1].rpartition("/")[0]
+    client = cluster.client(POWERFUL)
+    eventually(
+        lambda: (
+            "its rules name weightlock.dev"
+            in client.post(collection, webhook("weightlock.dev"), dryRun="All").message
+        ),
+        "it is denied",
+    )
+    client.post(collection, webhook("apps"), dryRun="All").ok()
+    cluster.client(ADMIN).post(collection, webhook("weightlock.dev"), dryRun="All").ok()
+
+
 def test_cert_manager_may_change_the_authority_and_nothing_else(cluster: ControlPlane) -> None:
     def render(*values: str) -> str:
         template = ["template", NAME, str(CHART), "-n", NAMESPACE, "-s", "templates/guard.yaml"]

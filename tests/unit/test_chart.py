@@ -620,6 +620,9 @@ def test_the_scan_follows_the_values(render):
             "set exemptNamespaces, which applies to both",
         ),
         ({"config": {"listen": {"port": 9443}}}, "config.listen is set by the chart"),
+        ({"audit": {"enabled": True}}, "audit.existingClaim is required"),
+        ({"audit": {"enabled": True, "existingClaim": "logs"}}, "audit.existingSecret is required"),
+        ({"config": {"audit": {"directory": "/x"}}}, "config.audit.directory is set by the chart"),
         ({"config": {"bogus": 1}}, "'/config': additional properties 'bogus'"),
         ({"config": {"settings": {"injection": {"hideDevice": True}}}}, "'hideDevice' not allowed"),
         ({"config": {"controller": {"receivers": [{"url": "https://a"}]}}}, "missing property 'name'"),
@@ -630,6 +633,32 @@ def test_the_scan_follows_the_values(render):
 )
 def test_mistakes_are_refused(refused, values, said):
     assert said in refused(**values)
+
+
+def test_the_audit_log_is_on_a_claim_with_a_key_from_a_secret(render):
+    values = {
+        "audit": {
+            "enabled": True,
+            "existingClaim": "logs",
+            "existingSecret": "log-key",
+            "witnessPorts": [7380],
+        }
+    }
+    rendered = render(config={"audit": {"quorum": 1}}, **values)
+    for component in ("webhook", "broker", "controller"):
+        pod = rendered["Deployment", f"weightlock-{component}"]["spec"]["template"]["spec"]
+        volumes = {each["name"]: each for each in pod["volumes"]}
+        assert volumes["audit"]["persistentVolumeClaim"]["claimName"] == "logs"
+        assert volumes["audit-key"]["secret"]["secretName"] == "log-key"
+        mounts = {each["name"]: each for each in pod["containers"][0]["volumeMounts"]}
+        assert mounts["audit-key"]["readOnly"]
+        text = rendered["ConfigMap", "weightlock-config"]["data"][f"{component}.yaml"]
+        settings = yaml.safe_load(text)["audit"]
+        assert settings["directory"].startswith(mounts["audit"]["mountPath"])
+        assert settings["key"].startswith(mounts["audit-key"]["mountPath"])
+        assert (settings["quorum"], settings["cluster"]) == (1, "cluster")
+        egress = rendered["NetworkPolicy", f"weightlock-{component}"]["spec"]["egress"]
+        assert 7380 in {port["port"] for rule in egress for port in rule.get("ports", ())}
 
 
 def test_what_the_program_takes_helm_takes(render):

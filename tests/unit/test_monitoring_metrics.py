@@ -9,11 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from webhook.api.config import Config
 from webhook.app import controller_metrics
+from webhook.audit.storage import Directory
+from webhook.audit.writer import LogWriter
 from webhook.cluster.controller.run import Controller
+from webhook.core.audit.notes import Signer
 from webhook.server.metrics import gauges
 from webhook.server.metrics.metrics import AdmissionMetrics, BrokerMetrics
 
@@ -26,6 +30,9 @@ TYPES = {CounterMetricFamily: "counter", GaugeMetricFamily: "gauge", HistogramMe
 EMPTY = SimpleNamespace(access=SimpleNamespace(active=lambda now: (), problems=()), problems=())
 SOURCE = SimpleNamespace(snapshot=lambda: EMPTY, age=lambda: 1.0, api=None)
 CERTIFICATE = SimpleNamespace(expiry=lambda: 1.9e9, usable=lambda: 1.0)
+SIGNER = Signer("cluster/webhook/a", Ed25519PrivateKey.generate())
+AUDIT = LogWriter(Directory(Path("unused")), SIGNER, limit=1, interval=1)
+AUDIT.stats.checkpoint_time = 1.7e9
 QUEUE = SimpleNamespace(waiting=0, lookups=0)
 SAMPLES = {
     "weightlock_connections_open": 1,
@@ -40,6 +47,7 @@ def webhook():
     gauges.add_certificate(metrics, CERTIFICATE)
     metrics.read_rejected = lambda: {"no_room": 0}
     metrics.group(lambda: SAMPLES)
+    metrics.group(AUDIT.gauges)
     return metrics
 
 
@@ -48,6 +56,7 @@ def broker():
     gauges.add_snapshot(metrics, Config(), SOURCE)
     gauges.add_certificate(metrics, CERTIFICATE)
     metrics.gauge("weightlock_key_requests_running", lambda: 0)
+    metrics.group(AUDIT.gauges)
     return metrics
 
 

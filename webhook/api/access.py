@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from webhook.api.base import LabelSelector, Name, Pattern, Resource, Schema
 from webhook.api.duration import Duration
-from webhook.api.modelweights import AccessRules
+from webhook.api.modelweights import AccessRules, Approvers
 
 ChangeDigest = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|delete)$")]
 
@@ -119,8 +119,13 @@ class AccessApprovalSpec(Schema):
     """See `AccessApproval`."""
 
     request: RequestReference
-    decision: Literal["Approve", "Deny", "Revoke"]
+    decision: Literal["Approve", "Deny", "Revoke", "Suspend", "Confirm"] = Field(
+        description="only the controller suspends a request; an approver then confirms or denies it"
+    )
     comment: str = Field(default="", max_length=1024)
+    confirmers: Approvers | None = Field(
+        default=None, description="of a Suspend: who can confirm, in addition to the rules of the model"
+    )
     approver: Person | None = Field(default=None, description="stamped by admission")
     stamped_at: str = Field(default="", max_length=32, description="stamped by admission, RFC 3339")
     stamp: str = Field(

@@ -159,10 +159,12 @@ INTERNAL_ERROR: Final = _reason("WL902", "Internal error of Weightlock", Categor
 NOT_READY: Final = _reason("WL903", "Weightlock has no current snapshot", Category.FAULT)
 OVERLOADED: Final = _reason("WL904", "Weightlock is overloaded", Category.FAULT)
 LOOKUP_FAILED: Final = _reason("WL905", "Lookup in the cluster failed", Category.FAULT)
+NOT_LOGGED: Final = _reason("WL906", "Audit log unavailable", Category.FAULT)
 
 CLUSTER_UNAVAILABLE: Final = _reason("WL911", "Broker cannot query the cluster", Category.BROKER_FAULT)
 KMS_UNAVAILABLE: Final = _reason("WL912", "KMS unavailable", Category.BROKER_FAULT)
 ISSUER_UNAVAILABLE: Final = _reason("WL913", "Attestation issuer unavailable", Category.BROKER_FAULT)
+RELEASE_NOT_LOGGED: Final = _reason("WL914", "Key release cannot be logged", Category.BROKER_FAULT)
 
 
 def codes_of(*categories: Category) -> tuple[str, ...]:
@@ -176,4 +178,4 @@ BROKER_FAULTS: Final = codes_of(Category.BROKER_FAULT)
 FAULTS: Final = codes_of(Category.FAULT)
 ADMISSION: Final = tuple(sorted(KNOWN.difference(BROKER_DENIALS, BROKER_FAULTS)))
 # A retry can help: the cause is outside the object. Value: seconds to wait.
-RETRY_AFTER_SECONDS: Final = {NOT_READY: 5, OVERLOADED: 2, LOOKUP_FAILED: 2, INTERNAL_ERROR: 5}
+RETRY_AFTER_SECONDS: Final = {NOT_READY: 5, OVERLOADED: 2, LOOKUP_FAILED: 2, INTERNAL_ERROR: 5, NOT_LOGGED: 5}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from webhook.api.access import AccessSettings
+from webhook.api.audit import AuditSettings
 from webhook.api.authorities import parse_authorities
 from webhook.api.base import Name, Pattern, Schema
 from webhook.api.operators import PRESETS
@@ -496,6 +497,11 @@ class KeySecrets(Schema):
     stamp: str = Field(
         default="", max_length=253, description="receives key, with which the webhook stamps access objects"
     )
+    record: str = Field(
+        default="",
+        max_length=253,
+        description="receives the signed record of observed access decisions; empty: no record",
+    )
     challenge: str = Field(
         default="", max_length=253, description="is given key, under which brokers make their nonces"
     )
@@ -614,3 +620,4 @@ class Config(Schema):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tracing: Tracing = Field(default_factory=Tracing)
+    audit: AuditSettings = Field(default_factory=AuditSettings)

@@ -19,3 +19,4 @@ class ServeOptions(NamedTuple):
     policies: Path | None
     listen: str | None
     write_ca: Path | None
+    audit_log: Path | None = None

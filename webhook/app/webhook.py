@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.config import Config, Listen, Tls
+from webhook.app.audit import audit_log
 from webhook.app.configuration import parse_config, read_text
 from webhook.app.errors import UsageError
 from webhook.app.options import EMBEDDED_LISTEN
@@ -31,8 +32,10 @@ from webhook.server.tracing import TracingUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from webhook.app.options import ServeOptions
+    from webhook.audit.writer import LogWriter
     from webhook.core.access import Signer
     from webhook.core.admission.provider import SnapshotProvider
     from webhook.server.process.supervisor import SupervisorPipe
@@ -67,8 +70,12 @@ def _run(options: ServeOptions, scratch: Path) -> int:
     else:
         signer, open_provider = _cluster(config)
         verifier = _token_verifier(config) if config.callers.token_configurations else None
+
+    def open_log() -> AbstractContextManager[LogWriter | None]:
+        return audit_log(config.audit, "webhook")
+
     if sys.platform == "win32" or not config.supervise:
-        serve(config, open_provider, signer, verifier)
+        serve(config, open_provider, signer, verifier, open_log)
         return 0
     logs.configure(config.log_level)
     sockets = Sockets.bind(config)
@@ -77,7 +84,7 @@ def _run(options: ServeOptions, scratch: Path) -> int:
         return _guarded(lambda: run_frontend(config, sockets, pipe))
 
     def worker(pipe: SupervisorPipe) -> int:
-        return _guarded(lambda: run_worker(config, open_provider, pipe, signer, verifier))
+        return _guarded(lambda: run_worker(config, open_provider, pipe, signer, verifier, open_log))
 
     hang_seconds = max(_LEAST_HANG_SECONDS, _HANG_SHARE * config.review_timeout_seconds)
     return Supervisor(frontend, worker, sockets.each(), hang_seconds).run()
@@ -101,6 +108,8 @@ def load_config(options: ServeOptions) -> Config:
         document.setdefault("listen", _address(EMBEDDED_LISTEN))
         # There is no endpoint to withdraw, so there is nothing to wait for.
         document.setdefault("drainSeconds", 0)
+    if options.audit_log is not None:
+        document["audit"] = {**(document.get("audit") or {}), "directory": str(options.audit_log)}
     if options.policies is not None:
         document["policies"] = str(options.policies)
     if options.listen is not None:

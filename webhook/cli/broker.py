@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.api.broker import BrokerConfig
+from webhook.app.audit import BrokerLog, audit_log
 from webhook.app.configuration import read_config
 from webhook.app.errors import UsageError
 from webhook.app.signing import load_signing
@@ -85,7 +86,11 @@ async def _open(
         issuers = KeySets()
         stack.push_async_callback(issuers.close)
         view = LiveCluster(source.api, expected, settings.authorities)
-        broker = Broker(source, view, issuers, Challenges(key), limits, settings, write_audit)
+        writer = stack.enter_context(audit_log(config.audit, "broker"))
+        release_log = BrokerLog(writer, config.audit) if writer is not None else None
+        broker = Broker(
+            source, view, issuers, Challenges(key), limits, settings, write_audit, release_log=release_log
+        )
         stack.push_async_callback(broker.close)
         yield broker, source
 

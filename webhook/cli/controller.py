@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.api.config import Config
 from webhook.app import controller_metrics
+from webhook.app.audit import ControllerLog, audit_log
 from webhook.app.configuration import read_config
 from webhook.app.errors import UsageError
 from webhook.app.signing import load_signing
@@ -85,6 +86,12 @@ async def _control(
             controller = await stack.enter_async_context(
                 Controller.running(config, signer, verifier, expected)
             )
+            if (writer := stack.enter_context(audit_log(config.audit, "controller"))) is not None:
+                audit = ControllerLog(writer, config.audit)
+                controller.stats.record = audit.record
+                issued = controller.certificates.kept.made if controller.certificates is not None else {}
+                running = audit.run(controller.source, lambda: controller.leader.leading, issued)
+                stack.callback(asyncio.create_task(running).cancel)
             if listening is not None:
                 address = await stack.enter_async_context(
                     metrics_endpoint(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.cli.progress import byte_size
+from webhook.keys.agent.delivery import RECEIPT
 from webhook.keys.errors import BadInputError, KeysError, StorageError, printable
 from webhook.keys.rawio import storage_error
 from webhook.keys.sealed.client import KEYS, open_weights
@@ -34,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cat = commands.add_parser("cat", help="write the plaintext of one file to stdout")
     cat.add_argument("sealed", metavar="SEALED")
     cat.add_argument("file", metavar="FILE")
+    receipt = commands.add_parser("receipt", help="print the proof that a key release is in the audit log")
+    receipt.add_argument("model_name", nargs="?", default="", metavar="MODEL", help="default: the only model")
     options = parser.parse_args(arguments)
+    if options.command == "receipt":
+        return _receipt(options.keys, options.model_name or options.model)
     try:
         with open_weights(
             options.sealed, model=options.model, keys=options.keys, generation=options.generation
@@ -49,6 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         sys.stderr.write(f"weightlock-key: {storage_error(error, str(options.sealed))}\n")
         return 3
+    return 0
+
+
+def _receipt(keys: Path, model: str) -> int:
+    """Print the receipt of one model. `weightlock audit verify FILE --keys KEYS` verifies it."""
+    # Files that the sidecar unseals are beside the keys.
+    places = [place for name in ("keys", "weights") for place in (keys.parent / name).glob(model or "*")]
+    receipts = [
+        place / RECEIPT for place in {*places, *keys.glob(model or "*")} if (place / RECEIPT).is_file()
+    ]
+    if len(receipts) != 1:
+        many = (
+            "several models have a receipt: name one"
+            if receipts
+            else "no receipt: the broker keeps no audit log"
+        )
+        sys.stderr.write(f"weightlock-key: {many}\n")
+        return 2 if receipts else 1
+    sys.stdout.write(receipts[0].read_text())
     return 0
 
 

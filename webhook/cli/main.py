@@ -18,21 +18,23 @@ if TYPE_CHECKING:
 # Each command's module is imported only when it is asked for, so that a review does not wait for a web server.
 _COMMANDS = {
     "access": "request access, vote on requests, list grants",
-    "agent": "the key sidecar of a pod",
+    "agent": "run the key sidecar of a pod",
+    "audit": "read, verify and prove the audit log",
     "completion": "print the completion script of a shell",
-    "broker": "the key broker of a cluster",
-    "controller": "statuses, signatures on read-back, and the end of grants",
+    "broker": "run the key broker",
+    "controller": "run the controller",
     "doctor": "diagnose an installation and suggest fixes",
-    "explain": "which part of which rule decided",
+    "evidence": "write compliance evidence from the audit log, or recompute it",
+    "explain": "explain a verdict expression by expression, or a reason code",
     "policy": "test, lint and export policies",
     "report": "list running workloads that violate policies",
-    "review": "the verdict the webhook would give, offline",
-    "serve": "the admission webhook",
+    "review": "print the verdict that the webhook would return, offline",
+    "serve": "run the admission webhook",
     "weights": "seal, unseal, inspect, rotate and verify model weights",
 }
 
 # The commands that are packages, and the module of each that registers it.
-_PACKAGES = {"access": "access.commands", "report": "report.command"}
+_PACKAGES = {"audit": "audit.commands", "access": "access.commands", "report": "report.command"}
 
 _PROCESSES = frozenset({"agent", "broker", "controller", "serve"})
 
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="kubectl weightlock" if Path(sys.argv[0]).name == "kubectl-weightlock" else "weightlock",
         description="Keeps AI model weights and GPUs in the hands of approved workloads.",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and end")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     asked = next((word for word in words if not word.startswith("-")), "")
     for name, summary in sorted(_COMMANDS.items()):

@@ -49,6 +49,12 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="write the CA of the self-signed certificate to this file",
     )
+    parser.add_argument(
+        "--audit-log",
+        type=Path,
+        metavar="DIR",
+        help="write the audit log below this directory (audit.directory)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -75,5 +81,11 @@ def read(arguments: argparse.Namespace) -> ServeOptions:
         if len(text) > _MAX_BYTES:
             raise UsageError(f"{arguments.config}: larger than {_MAX_BYTES} bytes")
     return ServeOptions(
-        arguments.config, text, arguments.state_dir, arguments.policies, arguments.listen, arguments.write_ca
+        arguments.config,
+        text,
+        arguments.state_dir,
+        arguments.policies,
+        arguments.listen,
+        arguments.write_ca,
+        arguments.audit_log,
     )

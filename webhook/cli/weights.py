@@ -348,7 +348,9 @@ def _default_keyset() -> Path:
     try:
         home = configured if configured.is_absolute() else Path.home() / ".config"
     except RuntimeError:
-        raise BadInputError("there is no home directory for a local keyset: name a KMS with --kms") from None
+        raise BadInputError(
+            "cannot find a home directory for a local keyset: name a KMS with --kms"
+        ) from None
     return home / "weightlock" / "keyset.json"
 
 

@@ -110,6 +110,14 @@ class ParamWatches:
                 errors[scope.kind] = error
         return errors
 
+    def scopes(self) -> dict[str, bool]:
+        """Return whether each discovered kind is namespaced."""
+        return {
+            scope.kind: watch.namespaced
+            for scope, watch in self._watches.items()
+            if watch.namespaced is not None
+        }
+
     async def close(self) -> None:
         """Stop all watches."""
         tasks = [watch.task for watch in self._watches.values() if watch.task is not None]
@@ -128,6 +136,8 @@ class _Watch:
         self._owners = owners
         self._reflector: Reflector | None = None
         self._last_error = "not read yet"
+        self._absent = False
+        self.namespaced: bool | None = None
 
     async def run(self, api: KubeApi, discovery: Discovery, timing: Timing) -> None:
         """Discover the kind's resource and watch it until cancelled."""
@@ -143,6 +153,7 @@ class _Watch:
             except ApiError as error:
                 self._last_error = str(error)
             else:
+                self._absent = kind is None
                 if kind is not None:
                     break
                 self._last_error = f"the cluster has no kind {scope.kind}"
@@ -152,6 +163,7 @@ class _Watch:
             await asyncio.sleep(backoff.next())
         # Deleting a CRD deletes its objects, but a policy must not lose its params by that.
         kind = replace(kind, optional=False)
+        self.namespaced = kind.namespaced
         namespace = scope.namespace if kind.namespaced else ""
         self._reflector = Reflector(api, kind, self, timing, namespace=namespace, selectors=selectors)
         await self._reflector.run()
@@ -159,6 +171,8 @@ class _Watch:
     def error(self, oldest: float) -> str | None:
         """Return why the objects are not current as of ``oldest`` (monotonic), or None."""
         reflector = self._reflector
+        if self._absent:
+            return self._last_error
         if reflector is None or not reflector.synced:
             # A single object is fetched by name if it is not in the cache.
             if self._scope.name:

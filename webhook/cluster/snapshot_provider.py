@@ -23,7 +23,7 @@ from webhook.cluster.client.reflector import Reflector, Timing
 from webhook.cluster.handover import Journal, replay
 from webhook.cluster.params import ParamWatches, scopes
 from webhook.core.admission.provider import FetchedData, NotReadyError
-from webhook.core.admission.snapshot import SnapshotBuilder
+from webhook.core.admission.snapshot import NATIVE_BINDINGS, NATIVE_POLICIES, POLICIES, SnapshotBuilder
 from webhook.core.kube.objects import ALL, key_of
 from webhook.manifests.authorities import AuthorityFile, with_authorities
 from webhook.manifests.reader import ManifestError, read_path
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.objects import ObjectKey
 
 _FETCH_SECONDS = 5.0
+_POLICY_KINDS = (POLICIES, NATIVE_POLICIES, NATIVE_BINDINGS)
 _MAX_LISTED = 5_000
 _AUTHORITIES_SECONDS = 2.0
 _PARAMS_SECONDS = 3.0
@@ -198,6 +199,7 @@ class ClusterProvider:
         if unreadable and time.monotonic() < self._params_deadline:
             raise NotReadyError(f"the parameters of policies are not read yet ({next(iter(unreadable))})")
         self._builder.objects.unreadable = unreadable
+        self._builder.objects.scopes = self._params.scopes()
         return self._builder.snapshot()
 
     def age(self) -> float:
@@ -292,7 +294,14 @@ class ClusterProvider:
 
 
 def _load(policies: str, builder: SnapshotBuilder) -> frozenset[ObjectKey]:
-    """Put the policies of a directory, if one is named. Raises `ManifestError` where one is wrong."""
+    """Store the policies of a directory, if one is named.
+
+    A policy that does not compile denies the requests that it would have evaluated, and is reported in the log. It does
+    not prevent the start: an older program may read the policies of a newer one.
+
+    Raises:
+        ManifestError: a file cannot be read, or an object that is not a policy is invalid.
+    """
     if not policies:
         return frozenset()
     places: dict[ObjectKey, str] = {}
@@ -302,5 +311,9 @@ def _load(policies: str, builder: SnapshotBuilder) -> frozenset[ObjectKey]:
         except ValueError as error:
             raise ManifestError(f"{manifest.source}: {error}") from None
     for key, problem in builder.snapshot().problems.items():
-        raise ManifestError(f"{places.get(key, key.name)}: {key.kind} {key.name}: {problem}")
+        source = str(places.get(key, key.name))
+        if key.kind not in _POLICY_KINDS:
+            raise ManifestError(f"{source}: {key.kind} {key.name}: {problem}")
+        fields = {"source": source, "policy": key.name, "why": problem}
+        log.error("invalid policy: it denies the requests it would have evaluated", extra={"fields": fields})
     return frozenset(places)

@@ -146,7 +146,7 @@ def as_review(document: Document, requester: Requester, snapshot: Snapshot) -> D
         key = key_of(document)
     except ValueError:
         key = _generated_key(document)
-    namespace = (key.namespace or requester.namespace) if is_namespaced(key.kind) else ""
+    namespace = (key.namespace or requester.namespace) if _is_namespaced(key.kind, snapshot) else ""
     subject: Document = without_nulls(document)
     if namespace:
         subject = {**subject, "metadata": {**subject["metadata"], "namespace": namespace}}
@@ -206,11 +206,28 @@ def _identity(
     return username, (*requester.groups, *account_groups(username))
 
 
+def _is_namespaced(kind: str, snapshot: Snapshot) -> bool:
+    """Whether a kind is namespaced, by its CRD if the state contains it."""
+    if "." in kind:
+        name, _, group = kind.partition(".")
+        for crd in snapshot.objects.each("CustomResourceDefinition.apiextensions.k8s.io"):
+            spec = crd.get("spec") or {}
+            if spec.get("group") == group and (spec.get("names") or {}).get("kind") == name:
+                return bool(spec.get("scope") != "Cluster")
+    return is_namespaced(kind)
+
+
 def _generated_key(document: Document) -> ObjectKey:
     """Return the key of an object that has only a generateName."""
     metadata = document.get("metadata")
     if not isinstance(document.get("apiVersion"), str) or not isinstance(document.get("kind"), str):
         raise ValueError("not a Kubernetes object: apiVersion or kind is missing")
+    for field in ("name", "namespace"):
+        value = metadata.get(field) if isinstance(metadata, dict) else None
+        if value is not None and not isinstance(value, str):
+            raise ValueError(
+                f"metadata.{field} is not text: quote words such as yes, no, on, off, y and n in YAML"
+            )
     if not isinstance(metadata, dict) or not isinstance(metadata.get("generateName"), str):
         raise ValueError("not a Kubernetes object: metadata.name is missing")
     return ObjectKey(group_kind(document["apiVersion"], document["kind"]), metadata.get("namespace", ""), "")

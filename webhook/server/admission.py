@@ -16,6 +16,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from webhook.api import codes
+from webhook.audit.errors import NotLoggedError
 from webhook.core.admission.mutate import mutate
 from webhook.core.admission.provider import FetchedData, NotReadyError, UnresolvedError, evaluate
 from webhook.core.admission.validate import internal_error, invalid_review, validate
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.kube.review import AdmissionRequest
     from webhook.server.admission_queue import AdmissionQueue
+    from webhook.server.audit import VerdictLog
     from webhook.server.metrics.metrics import AdmissionMetrics
     from webhook.server.tracing import Trace, Tracer
 
@@ -90,6 +92,7 @@ class AdmissionService:
         tracer: Tracer | None = None,
         mark: Callable[[int], None] = lambda _: None,
         help_url: str = "",
+        audit: VerdictLog | None = None,
     ) -> None:
         self._help_url = help_url
         self._provider = provider
@@ -98,6 +101,7 @@ class AdmissionService:
         self._signer = signer
         self._tracer = tracer
         self._mark = mark
+        self._audit = audit
         self._loop = asyncio.get_running_loop()
         self._clock = time.perf_counter
         self._log = ReviewLog(log, self._loop)
@@ -163,6 +167,9 @@ class AdmissionService:
                 verdict, decision = await self._small(call, request)
         except UnsafeReviewError as error:
             return self._invalid(error, self._clock() - begun, trace)
+        if self._audit is not None and request is not None and self._audit.refuses(request):
+            full = NotLoggedError("the queue of the audit log is full")
+            verdict, decision = self._fault(request.uid, full), "error"
         try:
             response = render_review(to_response(verdict, self._help_url))
         except Exception as error:  # noqa: BLE001 - a response that cannot be written is no allow
@@ -173,6 +180,8 @@ class AdmissionService:
             self._metrics.rejected_review(verdict, seconds)
             return response
         self._metrics.answered(request, verdict, decision, seconds)
+        if self._audit is not None:
+            self._audit.record(request, verdict, phase, decision, seconds)
         if trace is not None or self._log.wanted():
             self._record(_summary(request, verdict, phase, decision, seconds), trace)
         return response
@@ -283,6 +292,7 @@ _FAULTS: dict[type[Exception], tuple[str, str]] = {
     NotReadyError: (codes.NOT_READY, ""),
     _LookupError: (codes.LOOKUP_FAILED, ""),
     UnresolvedError: (codes.LOOKUP_FAILED, ""),
+    NotLoggedError: (codes.NOT_LOGGED, ""),
 }
 
 

@@ -6,6 +6,7 @@ Every fault in here is a response without a key. Tokens, keys and nonces are nev
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import signal
 import time
@@ -23,9 +24,11 @@ from webhook.api.faults import describe
 from webhook.keys.broker.protocol import (
     MAX_RELEASE,
     MAX_SMALL,
+    RECEIPT_HEADER,
     Challenge,
     ChallengeRequest,
     Refused,
+    Released,
     ReleaseRequest,
     RenewRequest,
     parse_json,
@@ -117,6 +120,8 @@ class BrokerServer:
         self.health.add(self._certificate.fault)
         gauges.add_snapshot(self.metrics, self._config, self._source)
         gauges.add_certificate(self.metrics, self._certificate)
+        if (log_gauges := self._broker.log_gauges) is not None:
+            self.metrics.group(log_gauges)
         self.metrics.gauge("weightlock_key_requests_running", lambda: self._running)
         watch = routes.watch_routes(self.health, self._render)
         async with AsyncExitStack() as stack:
@@ -272,7 +277,7 @@ class BrokerServer:
 
 def _cost(call: Call) -> float:
     """What a request costs its address, in requests: one, and one more for each 16 KiB of its body."""
-    return 1 + len(call.body) / _BYTES_PER_REQUEST
+    return 1 + len(call.body) // _BYTES_PER_REQUEST
 
 
 def _bearer(request: web.BaseRequest) -> str:
@@ -283,4 +288,6 @@ def _bearer(request: web.BaseRequest) -> str:
 def _yes(answer: Schema) -> web.Response:
     response = json_body(orjson.dumps(answer.model_dump(by_alias=True)))
     response.headers["Cache-Control"] = "no-store"
+    if isinstance(answer, Released) and answer.receipt:
+        response.headers[RECEIPT_HEADER] = base64.b64encode(answer.receipt.encode()).decode()
     return response

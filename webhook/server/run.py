@@ -13,12 +13,13 @@ import ipaddress
 import logging
 import signal
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.server import logs
 from webhook.server.admission import AdmissionService
 from webhook.server.admission_queue import AdmissionQueue
+from webhook.server.audit import VerdictLog, observe
 from webhook.server.http import routes
 from webhook.server.http.callers import Callers
 from webhook.server.http.connections import Limits, fit_descriptors
@@ -37,15 +38,18 @@ from webhook.server.tracing import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from socket import socket
 
     from webhook.api.config import Config
+    from webhook.audit.writer import LogWriter
     from webhook.core.access import Signer
     from webhook.core.admission.provider import SnapshotProvider
     from webhook.server.http.callers import Caller
     from webhook.server.process.supervisor import SupervisorPipe
 
+    # Opens the audit log of this process; None where it is off.
+    OpenLog = Callable[[], AbstractContextManager[LogWriter | None]]
     # Connects to where snapshots come from; the number is that of the worker among those of its parent.
     OpenProvider = Callable[[Config, int], AbstractAsyncContextManager[SnapshotProvider]]
     # Whether a token, sent to a path for reviews of an API group, is the API server's.
@@ -88,11 +92,20 @@ class Evaluation:
         *,
         verify: VerifyToken | None = None,
         mark: Callable[[int], None] = lambda _: None,
+        writer: LogWriter | None = None,
     ) -> None:
         queue = AdmissionQueue(
             max_queued=config.max_waiting_reviews, max_lookups=config.max_concurrent_reviews
         )
         gauges.add_admission(metrics, config, provider, queue)
+        audit: VerdictLog | None = None
+        self._observing: asyncio.Task[None] | None = None
+        if writer is not None:
+            metrics.group(writer.gauges)
+            audit = VerdictLog(writer, config.audit)
+            # On a cluster, the controller logs access: one entry for each change, not one for each replica.
+            observing = observe(writer, provider, access=bool(config.embedded))
+            self._observing = asyncio.create_task(observing)
         self.metrics = metrics
         self.tracer = Tracer.of(config.tracing, "webhook")
         self.trouble = snapshot_check(provider)
@@ -105,6 +118,7 @@ class Evaluation:
             tracer=self.tracer,
             mark=mark,
             help_url=config.settings.help_url,
+            audit=audit,
         )
 
     async def answer(
@@ -119,6 +133,8 @@ class Evaluation:
 
     async def close(self) -> None:
         """Send the spans that wait."""
+        if self._observing is not None:
+            await _cancel(self._observing)
         if self.tracer is not None:
             await asyncio.to_thread(self.tracer.close)
 
@@ -140,6 +156,7 @@ def serve(
     open_provider: OpenProvider,
     signer: Signer | None = None,
     verifier: Verifier | None = None,
+    open_log: OpenLog = nullcontext,
 ) -> None:
     """Run the webhook in this process until SIGTERM or SIGINT.
 
@@ -148,7 +165,7 @@ def serve(
     logs.configure(config.log_level)
     sockets = Sockets.bind(config)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, sockets, open_provider, signer, verifier))
+        runner.run(_serve(config, sockets, open_provider, signer, verifier, open_log))
 
 
 def run_frontend(config: Config, sockets: Sockets, pipe: SupervisorPipe) -> int:
@@ -164,10 +181,11 @@ def run_worker(
     pipe: SupervisorPipe,
     signer: Signer | None = None,
     verifier: Verifier | None = None,
+    open_log: OpenLog = nullcontext,
 ) -> int:
     """Run one worker of a supervised webhook; return the exit code. Raises what ``open_provider`` raises."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_worker(config, open_provider, pipe, signer, verifier))
+        runner.run(_worker(config, open_provider, pipe, signer, verifier, open_log))
     return 0
 
 
@@ -177,12 +195,15 @@ async def _serve(
     open_provider: OpenProvider,
     signer: Signer | None,
     verifier: Verifier | None,
+    open_log: OpenLog,
 ) -> None:
     stop = _stop_event()
-    async with open_provider(config, 0) as provider:
+    async with AsyncExitStack() as stack:
+        writer = stack.enter_context(open_log())
+        provider = await stack.enter_async_context(open_provider(config, 0))
         webhook = Webhook(config)
         verify = verifier(provider) if verifier is not None else None
-        evaluation = Evaluation(config, provider, signer, webhook.metrics, verify=verify)
+        evaluation = Evaluation(config, provider, signer, webhook.metrics, verify=verify, writer=writer)
         async with webhook.running(
             sockets, evaluation.answer, evaluation.trouble, traced=bool(evaluation.tracer)
         ):
@@ -236,6 +257,7 @@ async def _worker(
     pipe: SupervisorPipe,
     signer: Signer | None,
     verifier: Verifier | None,
+    open_log: OpenLog,
 ) -> None:
     metrics = AdmissionMetrics()
     metrics.share(pipe.slot, ())
@@ -251,9 +273,12 @@ async def _worker(
         stack.callback(metrics.save)
         for task in (heartbeat.beat(pipe, limit_mib), heartbeat.save_counters(metrics.save)):
             stack.push_async_callback(_cancel, asyncio.create_task(task))
+        writer = stack.enter_context(open_log())
         provider = await stack.enter_async_context(open_provider(config, pipe.slot.index))
         verify = verifier(provider) if verifier is not None else None
-        evaluation = Evaluation(config, provider, signer, metrics, verify=verify, mark=pipe.slot.mark)
+        evaluation = Evaluation(
+            config, provider, signer, metrics, verify=verify, mark=pipe.slot.mark, writer=writer
+        )
         stack.push_async_callback(evaluation.close)
 
         def measure() -> Mapping[str, float | None]:

@@ -8,6 +8,7 @@
 {{- include "weightlock.checkConfig" . -}}
 {{- include "weightlock.checkPolicies" . -}}
 {{- include "weightlock.checkMonitoring" . -}}
+{{- include "weightlock.checkAudit" . -}}
 {{- end -}}
 
 {{- define "weightlock.checkCertificates" -}}
@@ -71,6 +72,16 @@
 {{- if eq .Values.certificates.mode "selfManaged" -}}{{- $fixed = append $fixed "authorities" -}}{{- end -}}
 {{- range $fixed -}}
 {{- if hasKey $.Values.broker.config . -}}{{- fail (printf "broker.config.%s is set by the chart" .) -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "weightlock.checkAudit" -}}
+{{- with .Values.audit -}}
+{{- if and .enabled (not .existingClaim) -}}{{- fail "audit.existingClaim is required if audit.enabled: the logs must outlive the pods" -}}{{- end -}}
+{{- if and .enabled (not .existingSecret) -}}{{- fail "audit.existingSecret is required if audit.enabled: create it with `weightlock audit key`" -}}{{- end -}}
+{{- end -}}
+{{- range list "directory" "key" -}}
+{{- if get ($.Values.config.audit | default dict) . -}}{{- fail (printf "config.audit.%s is set by the chart: set audit.existingClaim and audit.existingSecret instead" .) -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 

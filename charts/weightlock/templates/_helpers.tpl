@@ -80,6 +80,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $keys := dict -}}
 {{- if not .Values.signing.existingSecret -}}{{- $_ := set $keys "signing" (include "weightlock.signingSecret" .) -}}{{- end -}}
 {{- if .Values.broker.enabled -}}{{- $_ := set $keys "challenge" (printf "%s-challenge" (include "weightlock.fullname" .)) -}}{{- end -}}
+{{- if .Values.controller.enabled -}}
+{{- range list "stamp" "record" -}}{{- $_ := set $keys . (printf "%s-%s" (include "weightlock.fullname" $) .) -}}{{- end -}}
+{{- end -}}
 {{- toJson $keys -}}
 {{- end -}}
 
@@ -124,6 +127,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- if not (and (eq .component "controller") (not $root.Values.signing.existingSecret)) -}}
 {{- $_ := set $config "signing" (ternary (dict "key" "/etc/weightlock/signing/signing.key") (dict "keys" "/etc/weightlock/signing/signing.pub") (not (not $signs))) -}}
 {{- end -}}
+{{- if and (eq .component "webhook") $root.Values.controller.enabled -}}
+{{- $_ := set $config.signing "stampKey" "/etc/weightlock/stamp/key" -}}
+{{- end -}}
 {{- if $listens -}}
 {{- $tls := dict "certificate" "/etc/weightlock/tls/tls.crt" "key" "/etc/weightlock/tls/tls.key" -}}
 {{- if and (eq .component "webhook") $root.Values.webhook.apiServerClient.caConfigMap -}}
@@ -154,6 +160,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $kinds := ternary (list "Deployment.apps" "StatefulSet.apps" "DaemonSet.apps" "Job.batch" "CronJob.batch") (list) .workloads -}}
 {{- $_ := set $config "reports" (dict "enabled" .enabled "api" .api "kinds" $kinds "events" .events "resourcesPerSecond" .resourcesPerSecond "intervalSeconds" .intervalSeconds) -}}
 {{- end -}}
+{{- end -}}
+{{- if $root.Values.audit.enabled -}}
+{{- $_ := set $config "audit" (dict "directory" "/var/lib/weightlock/audit/logs" "key" "/etc/weightlock/audit/log.key" "cluster" $root.Values.audit.cluster) -}}
 {{- end -}}
 {{- $config = mustMergeOverwrite $config (deepCopy $root.Values.config) -}}
 {{- if ne .component "webhook" -}}
@@ -355,6 +364,9 @@ spec:
         {{- if $signing }}
         - {name: signing, mountPath: /etc/weightlock/signing, readOnly: true}
         {{- end }}
+        {{- if and (eq .component "webhook") $root.Values.controller.enabled }}
+        - {name: stamp, mountPath: /etc/weightlock/stamp, readOnly: true}
+        {{- end }}
         {{- if $listens }}
         - {name: tls, mountPath: /etc/weightlock/tls, readOnly: true}
         {{- end }}
@@ -369,6 +381,10 @@ spec:
         {{- end }}
         {{- if eq .component "broker" }}
         - {name: challenge, mountPath: /etc/weightlock/challenge, readOnly: true}
+        {{- end }}
+        {{- if $root.Values.audit.enabled }}
+        - {name: audit, mountPath: /var/lib/weightlock/audit}
+        - {name: audit-key, mountPath: /etc/weightlock/audit, readOnly: true}
         {{- end }}
         - {name: scratch, mountPath: /tmp}
       volumes:
@@ -385,6 +401,12 @@ spec:
           secretName: {{ include "weightlock.signingSecret" $root | quote }}
           {{- $file := ternary "signing.key" "signing.pub" (or (eq .component "controller") (not (empty $clientCa))) }}
           items: [{key: {{ $file }}, path: {{ $file }}}]
+      {{- end }}
+      {{- if and (eq .component "webhook") $root.Values.controller.enabled }}
+      - name: stamp
+        secret:
+          secretName: {{ $name }}-stamp
+          items: [{key: key, path: key}]
       {{- end }}
       {{- if $listens }}
       - name: tls
@@ -419,6 +441,14 @@ spec:
         secret:
           secretName: {{ $name }}-challenge
           items: [{key: key, path: key}]
+      {{- end }}
+      {{- if $root.Values.audit.enabled }}
+      - name: audit
+        persistentVolumeClaim: {claimName: {{ $root.Values.audit.existingClaim | quote }}}
+      - name: audit-key
+        secret:
+          secretName: {{ $root.Values.audit.existingSecret | quote }}
+          items: [{key: log.key, path: log.key}]
       {{- end }}
       - name: scratch
         emptyDir: {}

@@ -200,8 +200,15 @@ metadata:
   name: {{ .name | default (include "weightlock.fullname" .root) | quote }}
   labels:
     {{- include "weightlock.labels" .root | nindent 4 }}
-  {{- if and (eq .root.Values.certificates.mode "certManager") (not .url) }}
+  {{- $injected := and (eq .root.Values.certificates.mode "certManager") (not .url) }}
+  {{- if or $injected .owned }}
   annotations:
+    {{- if .owned }}
+    meta.helm.sh/release-name: {{ .root.Release.Name | quote }}
+    meta.helm.sh/release-namespace: {{ .root.Release.Namespace | quote }}
+    {{- end }}
+    {{- if $injected }}
     cert-manager.io/inject-ca-from: {{ .root.Release.Namespace }}/{{ include "weightlock.tlsSecret" (dict "root" .root "component" "webhook") }}
+    {{- end }}
   {{- end }}
 {{- end -}}

@@ -42,6 +42,17 @@ DIFFERENCES: dict[str, str] = {
     "match-policy-equivalent-unknown-version": VERSIONS,
     **dict.fromkeys(("params-not-in-namespace", "params-missing-deny"), PARAMS),
     **dict.fromkeys(("params-by-selector-none", "params-unknown-kind"), PARAMS),
+    **dict.fromkeys((f"params-namespace-of-cluster-kind-fail-{end}" for end in ("deny", "allow")), PARAMS),
+    **dict.fromkeys((f"params-unknown-fail-{end}" for end in ("deny", "allow")), PARAMS),
+    "params-cluster-kind-fail-deny": PARAMS,
+    **dict.fromkeys(
+        (
+            f"params-for-cluster-object-{label}-fail-{end}"
+            for label in ("name", "selector")
+            for end in ("deny", "allow")
+        ),
+        PARAMS,
+    ),
     **dict.fromkeys(("match-nothing-required", "validations-none", "message-two-lines"), STORED),
     **dict.fromkeys(("reason-unauthorized", "condition-named-twice", "audit-same-key"), STORED),
     **dict.fromkeys(

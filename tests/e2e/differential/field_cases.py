@@ -139,6 +139,33 @@ def _params() -> Iterator[Case]:
     )
     for label, spec, binding in tables:
         yield Case(f"params-{label}", spec, binding)
+    yield from _param_scopes()
+
+
+def _param_scopes() -> Iterator[Case]:
+    """Params whose scope does not fit the reference or the request, under all policies for failures and absence."""
+    namespaces = {"apiVersion": "v1", "kind": "Namespace"}
+    gone = {"apiVersion": "x.example.com/v1", "kind": "Gone"}
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "rules": []}
+    selector = {"matchLabels": {"role": "limit"}}
+    for failure in ("Fail", "Ignore"):
+        for absent in ("Deny", "Allow"):
+            end = f"{failure}-{absent}".lower()
+            spec = {"failurePolicy": failure, **rules("false", message="evaluated")}
+            yield Case(
+                f"params-namespace-of-cluster-kind-{end}",
+                {"paramKind": namespaces, **spec},
+                reference(absent, name="default", namespace="default"),
+            )
+            yield Case(
+                f"params-cluster-kind-{end}",
+                {"paramKind": namespaces, **spec},
+                reference(absent, name="gone"),
+            )
+            yield Case(f"params-unknown-{end}", {"paramKind": gone, **spec}, reference(absent, name="x"))
+            for label, fields in (("name", {"name": "limits"}), ("selector", {"selector": selector})):
+                name = f"params-for-cluster-object-{label}-{end}"
+                yield Case(name, {"paramKind": KIND, **spec}, reference(absent, **fields), document=role)
 
 
 def _variables() -> Iterator[Case]:

@@ -193,6 +193,18 @@ def _kinds() -> Iterator[Case]:
         name = f"match-connect-{'-'.join(resources).replace('/', '-').replace('*', 'any')}"
         spec = matching(name, rule(name, operations=["CONNECT"], resources=resources))
         yield Case(name, spec, old=POD, operation="CONNECT", subresource="exec")
+    for operator in ("NotIn", "DoesNotExist", "Exists"):
+        requirement = {
+            "key": "tier",
+            "operator": operator,
+            **({"values": ["x"]} if operator == "NotIn" else {}),
+        }
+        name = f"match-connect-selector-{operator.lower()}"
+        spec = matching(name, rule(name, operations=["CONNECT"], resources=["pods/exec"]))
+        selected = {**spec["matchConstraints"], "objectSelector": {"matchExpressions": [requirement]}}
+        yield Case(
+            name, {**spec, "matchConstraints": selected}, old=POD, operation="CONNECT", subresource="exec"
+        )
     name = "match-connect-container"
     spec = {
         **matching(name, rule(name, operations=["CONNECT"], resources=["pods/exec"])),

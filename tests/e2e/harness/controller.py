@@ -22,6 +22,8 @@ USERNAME = f"system:serviceaccount:{manifests.NAMESPACE}:{NAME}"
 RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     *manifests.RIGHTS,
     ("weightlock.dev", ("accessrequests", "accessapprovals"), ("patch",)),
+    ("weightlock.dev", ("accessapprovals",), ("create",)),
+    ("", ("secrets",), ("get", "patch")),
     ("weightlock.dev", ("accessrequests/status", "accessapprovals/status"), ("patch",)),
     ("", ("events",), ("create",)),
     ("", ("pods",), ("list", "watch", "patch", "delete")),

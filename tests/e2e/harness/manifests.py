@@ -44,7 +44,11 @@ RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 
 # API group, resources, operations: what the validating webhook is asked about.
 VALIDATED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("", ("pods", "replicationcontrollers", "podtemplates", "persistentvolumeclaims"), WRITE),
+    (
+        "",
+        ("pods", "replicationcontrollers", "podtemplates", "persistentvolumeclaims", "persistentvolumes"),
+        WRITE,
+    ),
     ("", ("pods/ephemeralcontainers", "pods/resize"), ("UPDATE",)),
     ("", ("pods/binding", "serviceaccounts/token"), ("CREATE",)),
     ("", ("pods/exec", "pods/attach", "pods/portforward", "pods/proxy", "nodes/proxy"), ("CONNECT",)),

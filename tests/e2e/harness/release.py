@@ -29,7 +29,7 @@ CHART = ROOT / "charts" / "weightlock"
 PREVIOUS_CHART = ROOT / "tests" / "e2e" / "fixtures" / "weightlock-0.1.0.tgz"
 NAME = "weightlock"
 NAMESPACE = "weightlock-system"
-SECRETS = {"signing": f"{NAME}-signing", "challenge": f"{NAME}-challenge"}
+SECRETS = {"signing": f"{NAME}-signing", "challenge": f"{NAME}-challenge", "stamp": f"{NAME}-stamp"}
 CONFIG_MAPS = {"policies": f"{NAME}-policies", "expected": f"{NAME}-webhooks"}
 
 

@@ -111,15 +111,15 @@ def test_attestation(lab: KeyLab, issuer: Any, sidecar: Any) -> None:
     assert lab.refusal(token).endswith("the sidecar sent no evidence [WL329]")
     for claims, said in (
         ({"measres": "fail"}, "the measurements of GPU-0 do not match (measres)"),
-        ({"secboot": None}, "leaves secboot open (null)"),
-        ({"dbgstat": "enabled"}, "runs without secure boot, or with debugging on"),
+        ({"secboot": None}, "secboot of the token of GPU-0 is null"),
+        ({"dbgstat": "enabled"}, "runs without secure boot or with debugging enabled"),
         (
             {"x-nvidia-gpu-driver-rim-cert-chain": {**CHAIN, "x-nvidia-cert-status": "revoked"}},
-            "a certificate of GPU-0 does not hold (x-nvidia-cert-status)",
+            "a certificate of GPU-0 is invalid (x-nvidia-cert-status)",
         ),
         ({"x-nvidia-gpu-driver-version": "550.0"}, "the devices do not meet the rule of this model"),
-        ({"eat_nonce": "00" * 32}, "the token of GPU-0 was not made for this release (nonce)"),
-        ({"iss": "https://evil.example.com"}, "the token of GPU-0 is not the issuer's"),
+        ({"eat_nonce": "00" * 32}, "the token of GPU-0 was not issued for this release (nonce)"),
+        ({"iss": "https://evil.example.com"}, "the token of GPU-0 is not signed by the issuer"),
     ):
         refusal = lab.refusal(token, collect=collector(issuer.command(**claims)))
         assert said in refusal

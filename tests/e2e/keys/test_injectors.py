@@ -128,5 +128,5 @@ def test_an_injector_that_writes_into_the_sidecar_is_put_right_or_denied(lab: Ke
         denied = lab.cluster.client("alice").post(pods, lab.pod("denied"))
         print(denied.message)
         assert denied.status == 403
-        assert "does not carry the key sidecar as Weightlock adds it [WL301]" in denied.message
-        assert "another webhook changes pods after Weightlock" in denied.message
+        assert "its key sidecar is missing or modified [WL301]" in denied.message
+        assert "another mutating webhook modifies pods after Weightlock" in denied.message

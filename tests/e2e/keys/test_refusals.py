@@ -105,14 +105,14 @@ def test_a_pod_that_went_round_admission_gets_nothing(lab: KeyLab, weightlock: I
 
     eventually(given, "an attacker without webhooks gets a token", seconds=15)
     said = lab.refusal(token)
-    assert said.startswith("admission is not guarded as it should be, so no key leaves:")
+    assert said.startswith("keys are not released because webhook configurations are missing or modified:")
     assert said.endswith("[WL328]")
     weightlock.add_webhooks()
     assert lab.refusal(token).endswith("[WL326]")
     lab.granted()
     said = lab.refusal(token)
-    assert "did not come through admission as it is now" in said
-    assert "does not carry the key sidecar" in said
+    assert "was not admitted in its present form" in said
+    assert "its key sidecar is missing or modified" in said
     assert said.endswith("[WL327]")
 
 
@@ -135,7 +135,9 @@ def test_a_webhook_configuration_that_was_tampered_with_stops_all_releases(
     ]
     if len(webhooks[0]["rules"]) == 1:
         changes[1] = {"rules": [{**webhooks[0]["rules"][0], "operations": ["DELETE"]}]}
-    guarded = f"admission is not guarded as it should be, so no key leaves: {kind} weightlock"
+    guarded = (
+        f"keys are not released because webhook configurations are missing or modified: {kind} weightlock"
+    )
     for change in changes:
         admin.patch(path, {"webhooks": [{**webhooks[0], **change}]}).ok()
         assert lab.refusal(token) == f"{guarded} was changed [WL328]"
@@ -170,10 +172,10 @@ def test_another_pods_token_and_another_model(lab: KeyLab) -> None:
     other["spec"]["volumes"] = [{"nfs": {"server": "10.0.0.9", "path": "/other"}}]
     lab.cluster.apply(other)
     with pytest.raises(
-        BrokerRefusedError, match=rf'pod {lab.namespace}/train does not read model "other-.*WL325'
+        BrokerRefusedError, match=rf'pod {lab.namespace}/train does not mount model "other-.*WL325'
     ):
         lab.client(token).release(other["metadata"]["name"])
-    with pytest.raises(BrokerRefusedError, match=r'there is no ModelWeights "nothing" \[WL325\]'):
+    with pytest.raises(BrokerRefusedError, match=r'ModelWeights "nothing" does not exist \[WL325\]'):
         lab.client(token).release("nothing")
 
 
@@ -196,7 +198,7 @@ def test_the_token_of_another_pod_that_has_a_sidecar_of_its_own(lab: KeyLab) -> 
     token = lab.token(lab.running_pod("other", document))
     # Of the same service account, which has the grant; but what a pod does not read it does not get.
     said = lab.refusal(token)
-    assert said == f'pod {lab.namespace}/other does not read model "{lab.model}" [WL325]'
+    assert said == f'pod {lab.namespace}/other does not mount model "{lab.model}" [WL325]'
     with pytest.raises(BrokerRefusedError, match="WL325"):
         lab.client(token).renew(lab.model)
     refused = lab.broker.events(event="key.release", namespace=lab.namespace, code="WL325")
@@ -246,7 +248,7 @@ def test_a_token_plays_once_a_start_of_the_sidecar(lab: KeyLab) -> None:
     lab.client(token).release(lab.model)
     lab.client(token).release(lab.model)
     said = lab.refusal(token)
-    assert "somebody else may be using its token" in said
+    assert "another client may be using its token" in said
     assert said.endswith("[WL334]")
 
 
@@ -266,5 +268,5 @@ def test_a_model_for_plaintext_without_keys(lab: KeyLab) -> None:
     lab.granted()
     pod = lab.running_pod()
     said = lab.refusal(lab.token(pod))
-    assert "has no keys: put the entry that weights seal printed into it" in said
+    assert "has no keys: add the entry printed by `weightlock weights seal`" in said
     assert said.endswith("[WL331]")

@@ -1,9 +1,7 @@
 """A custom resource of any kind on a real API server: the controller extends the webhook rules by its CRD's schema."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from harness.controller import Controllers
 from harness.installed import WEBHOOK_PATHS
 from harness.lab import Lab
@@ -41,16 +39,6 @@ CRD = {
         ],
     },
 }
-
-
-@pytest.fixture
-def controllers(own_weightlock: Weightlock) -> Iterator[Controllers]:
-    """A leading controller that restores webhook configurations."""
-    controllers = Controllers(own_weightlock).prepare()
-    controllers.start(restore=True)
-    controllers.wait_leading()
-    yield controllers
-    controllers.stop()
 
 
 def rules(weightlock: Weightlock) -> list[Any]:

@@ -126,7 +126,7 @@ def test_no_service_and_no_home(run, tree, tmp_path, monkeypatch):
     monkeypatch.setattr(weights.Path, "home", homeless)
     code, _, err = run("seal", tree, tmp_path / "s", "--model", "m")
     assert code == 2
-    assert "no home directory for a local keyset" in err
+    assert "cannot find a home directory for a local keyset" in err
 
 
 def test_a_directory_that_is_not_there_is_said_to_be_missing(run, tmp_path, kms):

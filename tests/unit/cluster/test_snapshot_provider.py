@@ -158,6 +158,18 @@ async def test_policies_from_a_directory_stay_whatever_the_cluster_says(
     assert document["spec"]["validations"] == [{"expression": "false"}]
 
 
+async def test_a_policy_file_that_does_not_compile_denies_and_does_not_prevent_the_start(
+    connect, eventually, tmp_path, caplog
+):
+    broken = {"apiVersion": "weightlock.dev/v1alpha1", "kind": "WeightPolicy", "metadata": {"name": "broken"}}
+    (tmp_path / "broken.yaml").write_text(yaml.safe_dump({**broken, **policy("object.")}))
+    source = await connect(policies=str(tmp_path))
+    await eventually(lambda: ready(source))
+    (loaded,) = source.snapshot().policies.policies
+    assert loaded.broken
+    assert "invalid policy" in caplog.text
+
+
 async def test_the_brokers_authorities_are_followed_as_their_file_changes(connect, eventually, tmp_path):
     file = tmp_path / "ca.crt"
     file.write_bytes(self_signed.make(["x"]).authority)
@@ -182,9 +194,9 @@ async def test_who_only_reports_may_start_before_the_authorities_are_there(conne
     await eventually(lambda: source.snapshot().settings.injection.ca_bundle == file.read_text())
 
 
-async def test_a_wrong_policy_in_the_directory_is_an_error_at_start(connect, tmp_path):
-    wrong = {"apiVersion": "weightlock.dev/v1alpha1", "kind": "WeightPolicy", "metadata": {"name": "wrong"}}
-    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump({**wrong, **policy("1 +")}))
+async def test_an_invalid_asset_in_the_directory_is_an_error_at_start(connect, tmp_path):
+    wrong = {"apiVersion": "weightlock.dev/v1alpha1", "kind": "ModelWeights", "metadata": {"name": "wrong"}}
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump({**wrong, "spec": {}}))
     with pytest.raises(ManifestError, match=r"wrong\.yaml"):
         await connect(policies=str(tmp_path))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -145,3 +146,23 @@ def test_an_audit_event_is_a_line_of_the_log(caplog):
     with caplog.at_level("INFO", logger="weightlock.audit"):
         write_audit({"event": "key.release", "result": "refused"})
     assert caplog.records[0].fields == {"event": "key.release", "result": "refused"}
+
+
+@pytest.mark.parametrize("path", ["/v1/challenge", "/v1/renew"])
+async def test_bodies_of_short_messages_are_limited_to_4_kib(served, path):
+    assert (await served.raw("POST", path, b'{"model":"' + b"x" * 4096 + b'"}'))[0] == 413
+
+
+async def test_fields_are_counted_before_the_body_is_parsed(served):
+    body = json.dumps({f"f{number}": 1 for number in range(40_000)}).encode()
+    started = time.perf_counter()
+    status, answer, _ = await served.raw("POST", "/v1/release", body)
+    assert (status, "too many fields" in json.loads(answer)["message"]) == (400, True)
+    assert time.perf_counter() - started < 2
+
+
+async def test_a_large_body_costs_its_address_more(world, tmp_path):
+    async with serving(world, tmp_path, sourceRequestsPerMinute=20) as served:
+        body = b'{"model":"' + b"x" * 250_000 + b'"}'
+        assert (await served.raw("POST", "/v1/release", body))[0] == 400
+        assert (await served.raw("POST", "/v1/release", body))[0] == 429

@@ -45,7 +45,7 @@ _WATCH_SECONDS = 2.0
 _KUBECONFIG = "kubeconfig file (default: $KUBECONFIG or ~/.kube/config)"
 # Not found, conflict, invalid: the names or the content given are wrong.
 _BAD_INPUT = (404, 409, 422)
-_DECISIONS = {"approve": "Approve", "deny": "Deny", "revoke": "Revoke"}
+_DECISIONS = {"approve": "Approve", "deny": "Deny", "revoke": "Revoke", "confirm": "Confirm"}
 _UNFIT = re.compile(r"[^a-z0-9.-]+")
 
 
@@ -62,6 +62,7 @@ def add_parser(commands: Any) -> None:
         ("approve", "approve a request"),
         ("deny", "deny a request permanently"),
         ("revoke", "end a grant, or withdraw an approval or a request"),
+        ("confirm", "confirm a request that the controller suspended"),
     ):
         decide = _add(actions, action, summary, _decide)
         decide.add_argument("name", metavar="REQUEST")

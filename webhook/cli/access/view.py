@@ -19,7 +19,13 @@ _ENDS = {
     Phase.PENDING: "lapses",
     Phase.ACTIVE: "expires",
 }
-_DONE = {"Approve": "approved", "Deny": "denied", "Revoke": "revoked"}
+_DONE = {
+    "Approve": "approved",
+    "Deny": "denied",
+    "Revoke": "revoked",
+    "Suspend": "suspended",
+    "Confirm": "confirmed",
+}
 
 
 def listing(entries: Sequence[Entry], now: datetime) -> str:
@@ -116,6 +122,10 @@ def following(entry: Entry) -> list[str]:
             f"Deny:    weightlock access deny {name} --comment TEXT",
         ],
         Phase.ACTIVE: [f"Revoke: weightlock access revoke {name}"],
+        Phase.SUSPENDED: [
+            f"Confirm: weightlock access confirm {name}",
+            f"Revoke:  weightlock access revoke {name}",
+        ],
     }
     return table_of_next.get(entry.state.phase, [f"Request again: {again}"] if again else [])
 

@@ -15,7 +15,7 @@ import orjson
 from webhook.app.errors import IncompleteError, UsageError
 from webhook.cli.report import view
 from webhook.cli.report.view import Filter, Findings, ordered
-from webhook.cli.state import add_state_arguments, load_source
+from webhook.cli.state import add_state_arguments, load_settings, load_source
 from webhook.core.reports.documents import counts_of, problems_in, results_in, scanned_at, unbroken_in
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--would-deny",
         action="store_true",
-        help="count resources that Audit and Warn policies would deny",
+        help="count resources that Audit and Warn policies would deny. With --policies: also list the exceptions "
+        "that running workloads need, and print the roles",
     )
     parser.add_argument("-o", "--output", choices=["table", "wide", "json"], default="table")
     parser.add_argument(
@@ -81,17 +82,33 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(
             "--would-deny counts policies that audit or warn: it goes with --policy and --action"
         )
+    if options.would_deny and options.policies is not None and options.state is None:
+        return _exceptions(options)
     selection = Filter(options.policy, options.code, options.action)
     findings = _offline(options) if options.state is not None else _online(options)
     now = datetime.now(UTC)
     if options.would_deny:
         rows = view.refusals(findings, selection)
         _print(options, rows, view.would_deny(findings, selection, now)[0])
-        return 1 if rows else 0
+        needed = _exceptions(options) if options.policies is not None and options.output != "json" else 0
+        return 1 if rows or needed else 0
     wide, many = options.output == "wide", _all(options)
     text = view.listing(findings, selection, now, namespaces=many, wide=wide)
     _print(options, view.data(findings, selection), text)
     return 1 if view.failing(findings, selection) else 0
+
+
+def _exceptions(options: argparse.Namespace) -> int:
+    """Print the exceptions that running workloads need under other policies."""
+    from webhook.cli.report import exceptions  # noqa: PLC0415 - loads the CEL engine
+
+    if options.state is not None:
+        items = exceptions.of_files([options.state, *options.files], options.namespace, load_source(options))
+    else:
+        items = exceptions.of_cluster(options, load_settings(options.config))
+    if items or options.state is None:
+        _print(options, exceptions.data(items), exceptions.text(items))
+    return 1 if items else 0
 
 
 def _all(options: argparse.Namespace) -> bool:

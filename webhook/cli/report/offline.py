@@ -43,7 +43,7 @@ def evaluate_files(paths: Iterable[Path], namespace: str, source: ManifestProvid
     now = datetime.now(UTC)
     gatherings: dict[str, Gathering] = {}
     try:
-        for manifest in _workloads(paths, source):
+        for manifest in running_workloads(paths, source):
             metadata = manifest.document["metadata"]
             place = str(metadata.get("namespace") or "default")
             if namespace in ("", place) and place not in source.snapshot().settings.exempt_namespaces:
@@ -63,7 +63,7 @@ def evaluate_files(paths: Iterable[Path], namespace: str, source: ManifestProvid
     )
 
 
-def _workloads(paths: Iterable[Path], source: ManifestProvider) -> Iterator[Manifest]:
+def running_workloads(paths: Iterable[Path], source: ManifestProvider) -> Iterator[Manifest]:
     """Yield pods that have not ended, and workloads without an owner."""
     workloads = source.snapshot().workloads
     for path in paths:

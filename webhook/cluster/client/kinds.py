@@ -92,6 +92,9 @@ HELD = (
     _kind("v1", "Namespace"),
     _kind("v1", "PersistentVolumeClaim", drop=("status",)),
     _kind("v1", "PersistentVolume"),
+    # The key sidecar must fit both.
+    _kind("v1", "LimitRange"),
+    _kind("v1", "ResourceQuota", drop=("status",)),
     _kind("storage.k8s.io/v1", "StorageClass"),
     _kind("node.k8s.io/v1", "RuntimeClass"),
     _kind(_RESOURCE_API, "DeviceClass", optional=True),

@@ -186,10 +186,10 @@ class DriftController:
     def _whole(self, key: ObjectKey) -> Document:
         """Return the expected configuration with its observed metadata and the managed caBundles."""
         expected = self._expected[key]
-        metadata = dict(expected["metadata"])
-        for field, values in self._intact_metadata.get(key, {}).items():
-            metadata[field] = {**(metadata.get(field) or {}), **values}
-        expected = {**expected, "metadata": metadata}
+        observed = self._intact_metadata.get(key)
+        if observed is not None:
+            # Only Helm adds its annotations: an installation by another tool stays without them.
+            expected = {**expected, "metadata": {"name": key.name, **observed}}
         return expected if self._certificates is None else self._certificates.with_bundles(expected)
 
     def _configuration_drift(self, key: ObjectKey) -> Drift | None:
@@ -204,7 +204,8 @@ class DriftController:
         other = webhook_difference(webhooks, actual.get("webhooks"))
         if other:
             return Drift(key, path, f"was modified: webhooks{other}", _version_of(actual), keep_off)
-        if missing := missing_metadata(document, actual):
+        observed = {"metadata": self._intact_metadata.get(key, {})}
+        if missing := missing_metadata(observed, actual):
             fields = sorted(name for values in missing.values() for name in values)
             return Drift(key, path, f"lacks {', '.join(fields)[:200]}", _version_of(actual), keep_off)
         authorities = None if own is None else own.in_force()
@@ -295,6 +296,13 @@ class DriftController:
         once = drift.version or str(time.time_ns())
         message = f"{drift.kind} {drift.key.name} {drift.what}; {user}; {result}"
         await self._events.record(reference, reason, message, once=once, warning=True)
+        data = {
+            "kind": drift.kind,
+            "name": drift.key.name,
+            "detail": drift.what[:1024],
+            "writer": str(writer or "")[:1024],
+        }
+        self._stats.record("drift" if problem else "restored", data, f"{drift.kind}/{drift.key.name}")
 
 
 def _labels(namespace: Document) -> dict[str, str]:

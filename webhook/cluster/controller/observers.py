@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from webhook.cluster.client.kinds import ResourceKind
-    from webhook.core.integrity.arrivals import Arrivals
+    from webhook.core.integrity.arrivals import Arrivals, Changes
     from webhook.core.integrity.history import WebhookHistory
     from webhook.core.kube.fields import Document
 
@@ -57,3 +57,19 @@ class ConfigurationObserver:
 
 def _number(revision: str) -> int:
     return int(revision) if revision.isdecimal() else 2**64
+
+
+class ChangeObserver:
+    """Observes the watch of one kind for the last change of each object."""
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+
+    def listed(self, kind: ResourceKind, documents: Sequence[Document], revision: str) -> None:  # noqa: ARG002
+        """Record a list."""
+        self._changes.listed(documents)
+
+    def event(self, kind: ResourceKind, event: str, document: Document) -> None:  # noqa: ARG002
+        """Record a watch event."""
+        if event != "DELETED":
+            self._changes.changed(document, time.monotonic())

@@ -112,11 +112,12 @@ class Reconciler:
         arrivals: Arrivals,
         integrity: WebhookIntegrity,
         candidates: Collection[str],
+        own: Collection[str] = (),
     ) -> list[Decision]:
         """Decide on the ``candidates``, by uid: sign what this process saw arrive through admission, reject the rest.
 
-        An object that has a status was rejected before. An object that is being deleted is left alone: it is never
-        signed, and grants nothing.
+        ``own`` are the uids of the suspensions that this process created. An object with a status was rejected
+        before. An object that is being deleted is left alone: it is never signed, and grants nothing.
         """
         verifier = view.index.parser.verifier
         if self._signer is None or verifier is None:
@@ -132,6 +133,8 @@ class Reconciler:
                 if arrival is not None
                 else "the controller did not observe its creation, or it changed since"
             )
+            if metadata["uid"] in own and _is_suspension(document):
+                objection = ""
             patch = () if objection else _signature(self._signer, verifier, document)
             if isinstance(patch, str):
                 objection, patch = patch, ()
@@ -346,6 +349,10 @@ def _with_bundles(expected: list[Document], actual: Document) -> list[Document]:
 def is_undecided(document: Document) -> bool:
     """Return whether an access object is neither signed nor rejected."""
     return not document.get("status") and not (document.get("spec") or {}).get("signature")
+
+
+def _is_suspension(document: Document) -> bool:
+    return bool((document.get("spec") or {}).get("decision") == "Suspend")
 
 
 def _signature(signer: Signer, verifier: Verifier, document: Document) -> tuple[Document, ...] | str:

@@ -8,7 +8,7 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.cluster.cache import PODS, ObjectCache, slim_pod
 from webhook.cluster.client.api import ApiError
@@ -17,9 +17,11 @@ from webhook.cluster.controller.certificates import Certificates
 from webhook.cluster.controller.drift_guard import DriftController
 from webhook.cluster.controller.leader_election import LeaderElector
 from webhook.cluster.controller.notify import Notifier
-from webhook.cluster.controller.observers import ArrivalObserver, ConfigurationObserver
+from webhook.cluster.controller.observers import ArrivalObserver, ChangeObserver, ConfigurationObserver
 from webhook.cluster.controller.pods import PodsWithWeights
 from webhook.cluster.controller.reconcile import Reconciler, View
+from webhook.cluster.controller.record import AccessRecord
+from webhook.cluster.controller.secrets import Secrets
 from webhook.cluster.controller.stats import ControllerStats
 from webhook.cluster.controller.watches import CONFIGURATIONS, holds_weights
 from webhook.cluster.controller.workload_rules import WorkloadRules
@@ -28,8 +30,8 @@ from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.scanner import Scanner
 from webhook.cluster.snapshot_provider import ClusterProvider
 from webhook.core.admission.provider import NotReadyError
-from webhook.core.admission.snapshot import APPROVALS, REQUESTS
-from webhook.core.integrity.arrivals import Arrivals
+from webhook.core.admission.snapshot import APPROVALS, MODELS, REQUESTS
+from webhook.core.integrity.arrivals import Arrivals, Changes
 from webhook.core.integrity.history import WebhookHistory
 
 if TYPE_CHECKING:
@@ -49,6 +51,13 @@ _STUCK_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
+class Observed(NamedTuple):
+    """What the watches of this process observed."""
+
+    arrivals: Arrivals
+    changes: Changes
+
+
 class Controller:
     """Use `running`. ``expected`` are the expected webhook configurations; empty: nothing is signed."""
 
@@ -58,7 +67,7 @@ class Controller:
         config: Config,
         signer: Signer | None,
         expected: Mapping[ObjectKey, Document],
-        arrivals: Arrivals | None = None,
+        observed: Observed | None = None,
     ) -> None:
         self.source = source
         self.stats = ControllerStats()
@@ -69,7 +78,16 @@ class Controller:
         self.scanner = Scanner(source, events, config.reports) if config.reports.enabled else None
         self.notifier = Notifier(settings.receivers)
         self.steps = Reconciler(source.api, events, signer, self.notifier.send)
-        self._arrivals = arrivals or Arrivals()
+        self.record = AccessRecord(
+            source.api,
+            Secrets(source.api, settings.namespace),
+            events,
+            signer,
+            settings.keys.record,
+            next(iter(config.settings.access.controllers), ""),
+            self.notifier.send,
+        )
+        self._observed = observed or Observed(Arrivals(), Changes())
         own = settings.certificates is not None
         self._history = WebhookHistory(expected, settings.settle_seconds, separate_bundles=own)
         paths = {key: _path(key) for key in expected}
@@ -107,18 +125,22 @@ class Controller:
     ) -> AsyncIterator[Controller]:
         """Run a controller that watches and takes part in the election while the context is open."""
         async with AsyncExitStack() as stack:
-            arrivals = Arrivals()
-            observer = ArrivalObserver(arrivals)
+            observed = Observed(Arrivals(), Changes())
+            observer = ArrivalObserver(observed.arrivals)
             # With selfManaged the controller itself creates the CAs.
             source = await stack.enter_async_context(
                 ClusterProvider.connect(
                     config,
                     verifier=verifier,
                     authorities_later=True,
-                    observers={REQUESTS: observer, APPROVALS: observer},
+                    observers={
+                        REQUESTS: observer,
+                        APPROVALS: observer,
+                        MODELS: ChangeObserver(observed.changes),
+                    },
                 )
             )
-            controller = cls(source, config, signer, expected, arrivals)
+            controller = cls(source, config, signer, expected, observed)
             tasks = [asyncio.create_task(reflector.run()) for reflector in controller._reflectors]
             tasks.append(asyncio.create_task(controller.notifier.run()))
             tasks.append(asyncio.create_task(controller.leader.run(controller.act)))
@@ -184,6 +206,7 @@ class Controller:
         if unread is not None:
             raise NotReadyError(unread)
         # Without a snapshot, which does not exist while a CRD is not served.
+        await self._compare(now)
         await self.guard.check()
         await self.rules.reconcile(self.source.snapshot(), self.guard.configurations)
         await self._sign()
@@ -193,6 +216,20 @@ class Controller:
         await self.steps.report_invalid(view)
         await self.steps.write_statuses(view, now)
         await self.steps.end_access(snapshot, self._weight_pods.evaluate(snapshot), now)
+
+    async def _compare(self, now: datetime) -> None:
+        """Compare access with the record of what was observed, before anything is restored or signed."""
+        changes = self._observed.changes
+        if changes.pending and not await self._is_current():
+            return
+        changes.pending = False
+        snapshot, integrity = self.source.snapshot(), self.integrity()
+
+        def covered(model: str) -> bool:
+            change = changes.of(model)
+            return change is not None and not integrity.objection(change)
+
+        await self.record.reconcile(snapshot.access, snapshot.access.parser.verifier, now, covered)
 
     async def _sign(self) -> None:
         """Decide on the unsigned objects.
@@ -214,7 +251,9 @@ class Controller:
             for document in view.undecided()
             if candidates.get(document["metadata"]["uid"]) == document["metadata"]["resourceVersion"]
         }
-        decisions = self.steps.decide(view, self._arrivals, integrity, unchanged)
+        decisions = self.steps.decide(
+            view, self._observed.arrivals, integrity, unchanged, frozenset(self.record.own)
+        )
         await self.steps.apply(decisions, integrity.remaining(time.monotonic()))
 
     def integrity(self) -> WebhookIntegrity:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(slots=True)
@@ -23,6 +27,8 @@ class ControllerStats:
     drifted_definitions: int | None = None
     labels_changed: int = 0
     internal_errors: int = 0
+    # Where drift and restorations are logged; the audit log, where there is one.
+    record: Callable[[str, Mapping[str, Any], str], None] = field(default=lambda *_: None, repr=False)
 
     def begin(self) -> None:
         """Reset the gauges of an earlier leadership."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.crds import definitions
+from webhook.cluster.client.api import ApiError
 from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError
 from webhook.core.integrity.drift import (
     DEFINITION_DEFAULTS,
@@ -12,6 +13,7 @@ from webhook.core.integrity.drift import (
     last_writer,
     webhook_difference,
 )
+from webhook.core.integrity.mutators import mutators
 from webhook.core.integrity.protection import without_bundles
 
 if TYPE_CHECKING:
@@ -136,6 +138,30 @@ async def guard(view: Installation) -> Sequence[CheckResult]:
     ):
         return [CheckResult("fail", f"the policy {view.name}-guard was weakened{_by(binding)}", view.upgrade)]
     return [CheckResult("ok", "a ValidatingAdmissionPolicy protects the webhook configurations")]
+
+
+async def mutators_of_access(view: Installation) -> Sequence[CheckResult]:
+    """Name the mutating webhooks and policies of others that can change access objects before they are stamped."""
+    base = "/apis/admissionregistration.k8s.io/v1"
+    documents: list[Document] = []
+    for resource, kind in (
+        ("mutatingwebhookconfigurations", "MutatingWebhookConfiguration"),
+        ("mutatingadmissionpolicies", "MutatingAdmissionPolicy"),
+    ):
+        try:
+            documents += [{**item, "kind": kind} for item in await view.items(f"{base}/{resource}")]
+        except ApiError as error:
+            # Clusters before 1.36 have no MutatingAdmissionPolicy v1.
+            if error.status != 404:
+                raise
+    found = mutators(documents, view.name)
+    if not found:
+        return [CheckResult("ok", "no other mutating webhook or policy matches access objects")]
+    names = ", ".join(str(item) for item in found[:5]) + (
+        f" and {len(found) - 5} more" if len(found) > 5 else ""
+    )
+    fix = "exclude the API group weightlock.dev from their rules"
+    return [CheckResult("warn", f"can modify access requests and approvals: {names}", fix)]
 
 
 async def deployments(view: Installation) -> Sequence[CheckResult]:

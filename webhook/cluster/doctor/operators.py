@@ -22,7 +22,7 @@ _COMMON = frozenset({"argo", "controller", "training-operator"})
 
 async def operators(view: Installation) -> Sequence[CheckResult]:
     """Running operators with a preset are in ``settings.operators`` or ``settings.controllers``."""
-    settings = await _settings(view)
+    settings = await settings_of(view)
     running = sorted(set(_running(await view.items("/apis/apps/v1/deployments"))))
     if not running:
         raise SkippedError("no known operator is running")
@@ -36,7 +36,7 @@ async def operators(view: Installation) -> Sequence[CheckResult]:
     return results or [CheckResult("ok", f"{len(running)} running operators are listed")]
 
 
-async def _settings(view: Installation) -> Settings:
+async def settings_of(view: Installation) -> Settings:
     """The settings of the webhook. Raises `SkippedError` if they are unreadable."""
     documents = await view.mounted("config", "webhook.yaml")
     if not documents:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from webhook.cluster.client.api import ApiError, ClusterError, KubeApi
 from webhook.cluster.doctor import (
     components,
+    exceptions,
     installation,
     objects,
     operators,
@@ -29,6 +30,7 @@ CHECKS: dict[str, Examine] = {
     "CRDs": installation.types,
     "webhook configurations": installation.configurations,
     "guard": installation.guard,
+    "other mutators": installation.mutators_of_access,
     "deployments": installation.deployments,
     "certificate": secrets.certificate,
     "mutating webhook": webhook_probe.mutates,
@@ -40,9 +42,11 @@ CHECKS: dict[str, Examine] = {
     "signing key": secrets.signing_key,
     "broker": components.broker,
     "KMS": components.kms,
+    "audit log": components.audit_log,
     "policies": objects.policies,
     "models": objects.models,
     "operators": operators.operators,
+    "exceptions": exceptions.exceptions,
     "runtime classes": platform.runtime_classes,
     "gpu runtime": platform.gpu_runtime,
     "api server manifests": installation.manifests,

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from webhook.api.modelweights import AccessRules
 
 
+# The decisions that end a request.
+STOPS = ("Deny", "Revoke")
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The outcome of a request. ``begins`` is set when the count was complete, whatever happened later."""
@@ -33,11 +37,14 @@ class Outcome:
     begins: datetime | None = None
     expires: datetime | None = None
     stop: Vote | None = None
+    suspension: Vote | None = None
     invalid: str = ""
 
     def grant(self, parsed: ParsedRequest) -> Grant | None:
         """Return the grant of this outcome, or None."""
-        if self.invalid or self.stop is not None or self.begins is None or self.expires is None:
+        if self.invalid or self.stop is not None or self.suspension is not None:
+            return None
+        if self.begins is None or self.expires is None:
             return None
         return Grant(
             model=parsed.model,
@@ -74,13 +81,47 @@ def derive(
     own_votes = sorted(
         (vote for vote in votes if _belongs(vote, parsed)), key=lambda vote: (vote.time, vote.name)
     )
-    stop = next((vote for vote in own_votes if vote.decision != "Approve"), None)
+    stop = next((vote for vote in own_votes if vote.decision in STOPS), None)
     reason = _invalid(parsed, rules, settings)
     if reason or rules is None:
         return Outcome(lapses, stop=stop, invalid=reason)
+    suspension = _suspension(parsed, own_votes, rules, settings)
     if parsed.break_glass:
-        return Outcome(lapses, begins=parsed.time, expires=parsed.time + parsed.duration, stop=stop)
-    return _count(parsed, own_votes, rules, settings, Outcome(lapses, needed=needed(rules), stop=stop))
+        expires = parsed.time + parsed.duration
+        return Outcome(lapses, begins=parsed.time, expires=expires, stop=stop, suspension=suspension)
+    empty = Outcome(lapses, needed=needed(rules), stop=stop, suspension=suspension)
+    return _count(parsed, own_votes, rules, settings, empty)
+
+
+def _suspension(
+    parsed: ParsedRequest, votes: list[Vote], rules: AccessRules, settings: AccessSettings
+) -> Vote | None:
+    """Return the last suspension that no approver confirmed afterwards, or None."""
+    suspensions = [
+        vote for vote in votes if vote.decision == "Suspend" and vote.by.username in settings.controllers
+    ]
+    for suspension in reversed(suspensions):
+        confirmed = any(
+            vote.decision == "Confirm"
+            and vote.time >= suspension.time
+            and can_confirm(vote.by, parsed, suspension, rules, settings)
+            for vote in votes
+        )
+        if not confirmed:
+            return suspension
+    return None
+
+
+def can_confirm(
+    person: Identity, parsed: ParsedRequest, suspension: Vote, rules: AccessRules, settings: AccessSettings
+) -> bool:
+    """Return whether a user can confirm a suspended request: an approver by the present and the recorded rules."""
+    if is_own(person, parsed) or not may_approve(person, rules, settings):
+        return False
+    if suspension.confirmers is None:
+        return True
+    groups, users = suspension.confirmers
+    return person.username in users or not groups.isdisjoint(groups_of(person, settings))
 
 
 def state_at(outcome: Outcome, now: datetime, settings: AccessSettings) -> RequestState:
@@ -100,6 +141,11 @@ def state_at(outcome: Outcome, now: datetime, settings: AccessSettings) -> Reque
     if stop is not None and (expires is None or min(stop.time, now) < expires):
         phase = Phase.DENIED if stop.decision == "Deny" else Phase.REVOKED
         return replace(state, phase=phase, ends=stop.time, by=stop.by.username)
+    over = expires is not None and now >= expires
+    if outcome.suspension is not None and not over and (expires is not None or now < outcome.lapses):
+        return replace(
+            state, phase=Phase.SUSPENDED, reason=outcome.suspension.comment, ends=expires or outcome.lapses
+        )
     if outcome.begins is not None and expires is not None and not in_future(outcome.begins, now, settings):
         return replace(state, phase=Phase.ACTIVE if now < expires else Phase.EXPIRED)
     phase = Phase.PENDING if now < outcome.lapses else Phase.EXPIRED
@@ -157,4 +203,5 @@ def _count(
         begins=begins,
         expires=begins + parsed.duration if begins is not None else None,
         stop=empty.stop,
+        suspension=empty.suspension,
     )

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeVar
 
 from webhook.api.access import AccessApproval, AccessRequest, AccessSettings
-from webhook.core.access.derive import Outcome, derive, in_future, rules_for, state_at
+from webhook.core.access.derive import STOPS, Outcome, derive, in_future, rules_for, state_at
 from webhook.core.access.model import (
     Grant,
     InvalidObject,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from webhook.api.modelweights import AccessRules, ModelWeights
     from webhook.core.access.signing import Verifier
 
+_STICKY = (*STOPS, "Suspend")
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -49,6 +50,7 @@ class GrantIndex:
     _special: dict[str, Grant] = field(default_factory=dict)
     _invalid: dict[tuple[str, str], InvalidObject] = field(default_factory=dict)
     _seen: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    _lost: dict[str, Vote] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -99,17 +101,22 @@ class GrantIndex:
             _special=self._special.copy(),
             _invalid=self._invalid.copy(),
             _seen=self._seen.copy(),
+            _lost=self._lost.copy(),
         )
         stale = _stale(self, index.models) if models is not None else set()
         before: dict[str, SubjectKey] = {}
-        for key in gone:
+        # Requests first: a deleted approval of a deleted request is retention, and no loss.
+        for key in sorted(gone, key=lambda key: key[0] != "AccessRequest"):
             del index._seen[key]
-            stale |= index._forget(*key, before)
+            if not index._keep_stop(key):
+                stale |= index._forget(*key, before)
         # A copy is several times as fast as a merge, which inserts every key again.
         index._seen.update(seen)
         for key, resource in changed.items():
             stale |= index._forget(*key, before)
             stale |= index._take(resource)
+        if index._lost:
+            stale |= index._purge_lost(gone, before)
         index._derive(stale, before)
         return index
 
@@ -222,6 +229,34 @@ class GrantIndex:
         for name in sorted(self._special):
             yield from self._live((self._special[name],), now)
 
+    @property
+    def lost(self) -> tuple[Vote, ...]:
+        """Stops that were deleted although their request exists. They still count, by name."""
+        return tuple(self._lost[name] for name in sorted(self._lost))
+
+    def _keep_stop(self, key: tuple[str, str]) -> bool:
+        """Return whether a deleted vote still counts: deleting a Deny, Revoke or Suspend never revives a grant."""
+        kind, name = key
+        vote = self._votes.get(self._vote_homes.get(name, ""), {}).get(name)
+        if kind != "AccessApproval" or vote is None or vote.decision not in _STICKY:
+            return False
+        # An invalid request may become valid again, so only its deletion ends this.
+        parsed = self._requests.get(vote.request)
+        if ("AccessRequest", vote.request) not in self._seen or (parsed and parsed.uid != vote.request_uid):
+            return False
+        self._lost[name] = vote
+        return True
+
+    def _purge_lost(self, gone: Iterable[tuple[str, str]], before: dict[str, SubjectKey]) -> set[str]:
+        """Forget the lost votes of requests that were deleted or replaced."""
+        deleted = {name for kind, name in gone if kind == "AccessRequest"}
+        stale: set[str] = set()
+        for vote in list(self._lost.values()):
+            parsed = self._requests.get(vote.request)
+            if vote.request in deleted or (parsed is not None and parsed.uid != vote.request_uid):
+                stale |= self._forget("AccessApproval", vote.name, before)
+        return stale
+
     def _forget(self, kind: str, name: str, before: dict[str, SubjectKey]) -> set[str]:
         self._invalid.pop((kind, name), None)
         if kind == "AccessRequest":
@@ -229,6 +264,7 @@ class GrantIndex:
             if parsed is not None:
                 before.setdefault(name, parsed.subject)
             return {name}
+        self._lost.pop(name, None)
         home = self._vote_homes.pop(name, None)
         if home is None:
             return set()

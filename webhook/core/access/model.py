@@ -76,7 +76,7 @@ class Identity(NamedTuple):
 
 
 class Vote(NamedTuple):
-    """One valid AccessApproval."""
+    """One valid AccessApproval. ``confirmers`` are the groups and users that can confirm a suspension."""
 
     name: str
     request: str
@@ -84,6 +84,8 @@ class Vote(NamedTuple):
     decision: str
     time: datetime
     by: Identity
+    comment: str = ""
+    confirmers: tuple[frozenset[str], frozenset[str]] | None = None
 
 
 class ParsedRequest(NamedTuple):
@@ -142,6 +144,7 @@ class Phase(StrEnum):
     EXPIRED = "Expired"
     DENIED = "Denied"
     REVOKED = "Revoked"
+    SUSPENDED = "Suspended"
     INVALID = "Invalid"
 
 

@@ -46,7 +46,17 @@ class Parser:
         if isinstance(resource, AccessRequest):
             return self._request(resource, time, person)
         spec = resource.spec
-        return Vote(name, spec.request.name, spec.request.uid, spec.decision, time, self._identity(person))
+        confirmers = spec.confirmers
+        return Vote(
+            name,
+            spec.request.name,
+            spec.request.uid,
+            spec.decision,
+            time,
+            self._identity(person),
+            spec.comment if spec.decision == "Suspend" else "",
+            (frozenset(confirmers.groups), frozenset(confirmers.users)) if confirmers is not None else None,
+        )
 
     def _assumed(self, resource: AccessRequest | AccessApproval) -> datetime | None:
         return None if resource.metadata.creation_timestamp else self.assumed_time

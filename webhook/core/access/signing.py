@@ -139,7 +139,11 @@ class Signer:
 
     def sign(self, resource: AccessRequest | AccessApproval) -> str:
         """Return the value of ``spec.signature``: ``<key id>:<base64>``."""
-        return f"{self.id}:{base64.b64encode(self.key.sign(signed_bytes(resource))).decode('ascii')}"
+        return self.sign_bytes(signed_bytes(resource))
+
+    def sign_bytes(self, content: bytes) -> str:
+        """Sign any content, which must begin with a context of its own."""
+        return f"{self.id}:{base64.b64encode(self.key.sign(content)).decode('ascii')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +178,18 @@ class Verifier:
 
     def mismatch(self, resource: AccessRequest | AccessApproval) -> str:
         """Return why the signature does not match the content, or an empty text; the creation time is not verified."""
-        identifier, colon, encoded = resource.spec.signature.partition(":")
         if not resource.spec.signature:
             return "it is not signed: it bypassed admission, or the controller has not signed it yet"
+        return self.bytes_fault(signed_bytes(resource), resource.spec.signature)
+
+    def bytes_fault(self, content: bytes, signature: str) -> str:
+        """Return why a signature does not match some content, or an empty text."""
+        identifier, colon, encoded = signature.partition(":")
         key = self.keys.get(identifier)
         if not colon or key is None:
             return "its signature refers to an unknown key"
         try:
-            key.verify(base64.b64decode(encoded, validate=True), signed_bytes(resource))
+            key.verify(base64.b64decode(encoded, validate=True), content)
         except (InvalidSignature, ValueError):
             return "its signature does not match its content"
         return ""

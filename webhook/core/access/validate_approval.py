@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
 
 _REQUESTS = f"AccessRequest.{GROUP}"
-_OPEN = (Phase.PENDING, Phase.ACTIVE)
+_YES = ("Approve", "Confirm")
+_OPEN = (Phase.PENDING, Phase.ACTIVE, Phase.SUSPENDED)
 
 
 def approval_problems(review: AccessReview, typed: AccessApproval) -> Iterator[AccessProblem]:
@@ -45,7 +46,28 @@ def approval_problems(review: AccessReview, typed: AccessApproval) -> Iterator[A
             f"request {parsed.name} is {state.phase.lower()}{why}",
             "request access again: weightlock access request",
         )
+    if typed.spec.decision == "Suspend":
+        yield from _controller(review)
+        return
+    if (typed.spec.decision == "Confirm") != (state.phase is Phase.SUSPENDED) and typed.spec.decision in _YES:
+        yield AccessProblem(
+            codes.REQUEST_CLOSED,
+            f"request {parsed.name} is {state.phase.lower()}",
+            f"run: weightlock access confirm {parsed.name}"
+            if state.phase is Phase.SUSPENDED
+            else f"run: weightlock access approve {parsed.name}",
+        )
     yield from _voter(typed.spec.decision, review, parsed, index)
+
+
+def _controller(review: AccessReview) -> Iterator[AccessProblem]:
+    user = review.request.user.username
+    if user not in review.settings.controllers:
+        yield AccessProblem(
+            codes.NOT_ELIGIBLE,
+            f"{user} is not allowed to suspend requests",
+            "to end access, create an AccessApproval with decision: Revoke",
+        )
 
 
 def may_delete(review: AccessReview, document: Document) -> bool:
@@ -101,7 +123,7 @@ def _voter(
     user = review.request.user
     voter = Identity(user.username, user.uid, frozenset(user.groups))
     own = is_own(voter, parsed)
-    if own and decision != "Approve":
+    if own and decision not in _YES:
         return
     if own:
         yield AccessProblem(

@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from webhook.core.facts.model import WeightUse
-from webhook.core.kube.fields import object_at, text_at
+from webhook.core.kube.fields import list_at, object_at, text_at
 from webhook.core.kube.objects import ObjectKey
 from webhook.core.storage.drivers import hub
 from webhook.core.storage.identity import image_detail
@@ -64,8 +64,34 @@ def gather_pod_stores(pod: PodView, context: Context) -> Iterator[WeightUse]:
     if _names_stores(context) or catalog.has_secrets:
         for container_path, name, container in pod.containers:
             yield from _uses(container, container_path, context, containers=(name,))
+            for config_map, key in _config_maps(container, container_path):
+                yield from _config_values(config_map, key, container_path, name, context)
         rest = {key: value for key, value in pod.spec.items() if not key.lower().endswith("containers")}
         yield from _uses(rest, pod.root, context)
+
+
+def _config_maps(container: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    """Yield the ConfigMaps that a container's environment reads, each with a key, or empty for all keys."""
+    for source in list_at(container, "envFrom", path):
+        name = text_at(object_at(source, "configMapRef", path), "name", path)
+        if name:
+            yield name, ""
+    for entry in list_at(container, "env", path):
+        reference = object_at(object_at(entry, "valueFrom", path), "configMapKeyRef", path)
+        name = text_at(reference, "name", path)
+        if name:
+            yield name, text_at(reference, "key", path)
+
+
+def _config_values(
+    config_map: str, key: str, path: str, container: str, context: Context
+) -> Iterator[WeightUse]:
+    if not _names_stores(context):
+        return
+    document = context.finder.get("ConfigMap", context.namespace, config_map)
+    data = object_at(document or {}, "data", "")
+    values = {name: value for name, value in data.items() if key in ("", name)}
+    yield from _uses(values, f"{path}.env of ConfigMap {config_map}", context, containers=(container,))
 
 
 def gather_custom(document: Document, context: Context) -> Iterator[WeightUse]:

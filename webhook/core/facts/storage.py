@@ -118,6 +118,11 @@ def _data_volume(document: Document, here: Context) -> Facts:
     return Facts((*_weights(refs, here).weights, *sorted(set(gather_custom(document, here)))))
 
 
+def _longhorn(document: Document, here: Context) -> Facts:
+    refs = here.resolver.longhorn(document)
+    return Facts((*_weights(refs, here).weights, *sorted(set(gather_custom(document, here)))))
+
+
 def _machine_copy(document: Document, here: Context) -> Facts:
     source = object_at(object_at(document, "spec", ""), "source", "spec")
     return _weights(here.resolver.machine_source(here.namespace, source), here)
@@ -290,6 +295,8 @@ _READERS: dict[str, Callable[[Document, Context], Facts]] = {
     GROUP_CONTENT: _group_content,
     "Secret": _secret,
     "ServiceAccount": _account,
+    "Backup.longhorn.io": _longhorn,
+    "Volume.longhorn.io": _longhorn,
     "DataVolume.cdi.kubevirt.io": _data_volume,
     "DataSource.cdi.kubevirt.io": _data_volume,
     "VirtualMachineSnapshot.snapshot.kubevirt.io": _machine_copy,

@@ -68,3 +68,33 @@ class Arrivals:
 def _metadata(document: Document) -> Document:
     metadata = document.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
+
+
+class Changes:
+    """The last observed change of each object of one kind, by name."""
+
+    def __init__(self) -> None:
+        self._changes: dict[str, Arrival] = {}
+        self.pending = False
+
+    def changed(self, document: Document, at: float) -> None:
+        """Record an ADDED or MODIFIED event."""
+        metadata = _metadata(document)
+        version = str(metadata.get("resourceVersion"))
+        if version.isdecimal():
+            self._changes[str(metadata.get("name"))] = Arrival(int(version), at)
+        self.pending = True
+
+    def listed(self, documents: Iterable[Document]) -> None:
+        """Record a new list: what it brings in another version changed unobserved."""
+        versions = {_metadata(one).get("name"): _metadata(one).get("resourceVersion") for one in documents}
+        self._changes = {
+            name: change
+            for name, change in self._changes.items()
+            if versions.get(name) == str(change.revision)
+        }
+        self.pending = True
+
+    def of(self, name: str) -> Arrival | None:
+        """Return the last change of an object, or None if it was not observed."""
+        return self._changes.get(name)

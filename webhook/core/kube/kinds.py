@@ -53,6 +53,9 @@ _CLUSTER_SCOPED = frozenset(
         "WeightPolicy.weightlock.dev",
         "AccessRequest.weightlock.dev",
         "AccessApproval.weightlock.dev",
+        # Of operators whose workloads refer to them.
+        "ClusterQueue.kueue.x-k8s.io",
+        "ResourceFlavor.kueue.x-k8s.io",
     }
 )
 _IRREGULAR = {"Endpoints": "endpoints", "ModelWeights.weightlock.dev": "modelweights"}
@@ -81,6 +84,8 @@ READ_FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
         "Namespace": frozenset({"spec", "status"}),
         "PersistentVolumeClaim": frozenset({"spec"}),
         "PersistentVolume": frozenset({"spec", "status"}),
+        "LimitRange": frozenset({"spec"}),
+        "ResourceQuota": frozenset({"spec"}),
         "StorageClass.storage.k8s.io": frozenset({"provisioner", "parameters"}),
         "RuntimeClass.node.k8s.io": frozenset({"handler"}),
         "DeviceClass.resource.k8s.io": frozenset({"spec"}),

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from webhook.api.base import GROUP
 from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.kinds import is_namespaced
 from webhook.core.kube.strict_json import DocumentError, check
 
 if TYPE_CHECKING:
@@ -72,19 +74,23 @@ class Index(Protocol):
 
 
 IndexT = TypeVar("IndexT", bound=Index)
+_DEFINITION = "CustomResourceDefinition.apiextensions.k8s.io"
+_BUILTIN_GROUPS = frozenset({"apps", "autoscaling", "batch", "policy", GROUP})
+_BUILTIN_SUFFIX = ".k8s.io"
 _NO_INDEXES: Mapping[type, Any] = MappingProxyType({})
 
 
 class ObjectStore:
     """The objects of a cluster or a state directory, indexed by kind and namespace.
 
-    ``unreadable`` names the kinds that could not be loaded, with the reason: their absence proves nothing.
+    ``unreadable`` names the kinds that could not be loaded, with the reason: their absence proves nothing. ``scopes``
+    contains whether a discovered kind is namespaced.
 
     The provider changes it between evaluations, never during one: an evaluation is synchronous. With
     ``complete`` an absent object does not exist; without it the absence may only be the cache's lag.
     """
 
-    __slots__ = ("_indexes", "_kinds", "_unsafe", "complete", "unreadable")
+    __slots__ = ("_indexes", "_kinds", "_unsafe", "complete", "scopes", "unreadable")
 
     def __init__(self, *, complete: bool) -> None:
         self._kinds: dict[str, dict[str, dict[str, Document]]] = {}
@@ -92,6 +98,7 @@ class ObjectStore:
         self._indexes: dict[str, dict[type, Any]] = {}
         self.complete = complete
         self.unreadable: Mapping[str, str] = {}
+        self.scopes: Mapping[str, bool] = {}
 
     def put(self, document: Document) -> ObjectKey:
         """Add or replace an object. Raises `ValueError` where it is none."""
@@ -120,6 +127,25 @@ class ObjectStore:
     def get(self, key: ObjectKey) -> Document | None:
         """The object, or None."""
         return self._kinds.get(key.kind, {}).get(key.namespace, {}).get(key.name)
+
+    def is_namespaced(self, kind: str) -> bool | None:
+        """Return whether a kind is namespaced; None for a kind that is not known here."""
+        if kind in self.scopes:
+            return self.scopes[kind]
+        first = next(self.each(kind), None)
+        if first is not None:
+            return bool(key_of(first).namespace)
+        for definition in self.each(_DEFINITION):
+            spec = definition.get("spec")
+            names = spec.get("names") if isinstance(spec, dict) else None
+            if not isinstance(spec, dict) or not isinstance(names, dict):
+                continue
+            if f"{names.get('kind')}.{spec.get('group')}" == kind:
+                return bool(spec.get("scope") == "Namespaced")
+        group = kind.partition(".")[2]
+        if not group or group in _BUILTIN_GROUPS or group.endswith(_BUILTIN_SUFFIX):
+            return is_namespaced(kind)
+        return None
 
     def fault(self, key: ObjectKey) -> str:
         """Return the reason why the engine must not read a stored object; empty for a safe one."""

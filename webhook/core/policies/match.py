@@ -101,7 +101,8 @@ class Matcher:
         return self.objects is None or any(
             self.objects.matches(labels_of(document))
             for document in (request.object, request.old_object)
-            if document is not None
+            # Objects without metadata, such as PodExecOptions, match no selector (object/matcher.go).
+            if document is not None and "metadata" in document
         )
 
     def _rules_match(

@@ -75,6 +75,10 @@ class Rule:
     reason: str
 
 
+class ParamError(Exception):
+    """A binding's paramRef cannot be resolved for a request; the message is one sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class Params:
     """The source of a policy's params. A policy without paramKind has none."""
@@ -84,23 +88,47 @@ class Params:
     selector: Selector | None
 
     def find(self, request: AdmissionRequest, lookup: Lookup) -> list[Document] | None:
-        """The params to evaluate with, or None where a missing param denies. Raises `MissingObjectError`."""
-        namespace = self.ref.namespace or request.namespace
+        """Return the params to evaluate with, or None if missing params deny.
+
+        The rules are those of k8s.io/apiserver pkg/admission/plugin/policy/generic, CollectParams.
+
+        Raises:
+            MissingObjectError: an object is not in the cache.
+            ParamError: the binding cannot be used for this request.
+        """
+        places = self._places(request, lookup)
         if self.selector is None:
-            places = (lookup.get(self.kind, place, self.ref.name) for place in dict.fromkeys((namespace, "")))
-            first = next((document for document in places if document is not None), None)
+            candidates = (lookup.get(self.kind, place, self.ref.name) for place in places)
+            first = next((document for document in candidates if document is not None), None)
             params = [first] if first is not None else []
         else:
             labels = self.selector
             params = [
                 lookup.held(key_of(document), document)
-                for place in dict.fromkeys((namespace, ""))
+                for place in places
                 for document in lookup.each(self.kind, place)
                 if labels.matches(document.get("metadata", {}).get("labels") or {})
             ]
         if not params and self.ref.parameter_not_found_action != "Allow":
             return None
         return params
+
+    def _places(self, request: AdmissionRequest, lookup: Lookup) -> tuple[str, ...]:
+        """Return the namespaces to search, by the scope of the kind; "" is cluster-scoped."""
+        namespaced = lookup.store.is_namespaced(self.kind)
+        namespace = self.ref.namespace or request.namespace
+        if namespaced is None:
+            if lookup.store.complete:
+                raise ParamError(f"paramKind {self.kind} is not known")
+            # The watch of the params has not discovered the kind yet.
+            return tuple(dict.fromkeys((namespace, "")))
+        if not namespaced and self.ref.namespace:
+            raise ParamError(
+                f"paramRef.namespace must not be set for the cluster-scoped paramKind {self.kind}"
+            )
+        if namespaced and not namespace:
+            raise ParamError("a namespaced paramRef cannot be used for a cluster-scoped resource")
+        return (namespace if namespaced else "",)
 
     def describe(self, request: AdmissionRequest) -> str:
         """Describe the missing object for a message."""
@@ -185,7 +213,11 @@ class Policy:
         unreadable = lookup.store.unreadable.get(self.params.kind)
         if unreadable is not None:
             return self._unevaluable(f"cannot read its params, {self.params.kind}: {unreadable}", path)
-        params = self.params.find(request, lookup)
+        try:
+            params = self.params.find(request, lookup)
+        except ParamError as error:
+            # A configuration error denies whatever the binding's actions are (generic/policy_dispatcher.go).
+            return self._unevaluable(str(error), path, ("Deny",))
         if params is None:
             return self._without_params(self.params.describe(request), path)
         if condition_false:

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
 from webhook.core.kube.selectors import SelectorError, compile_selector
-from webhook.core.storage.clones import annotated_sources, class_source, data_volume_sources, machine_claims
+from webhook.core.storage.backends import Backend
+from webhook.core.storage.clones import (
+    annotated_sources,
+    class_source,
+    data_volume_sources,
+    longhorn_volumes,
+    machine_claims,
+)
 from webhook.core.storage.identity import STATIC, Origin, origin_of, references
+from webhook.core.storage.locations import Location
 from webhook.core.storage.refs import (
     UNPROVEN,
     ProtectedRef,
@@ -28,7 +36,6 @@ from webhook.core.storage.sources import backend_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from webhook.core.storage.backends import Backend
     from webhook.core.storage.catalog import Catalog
     from webhook.core.storage.clones import ClaimSource
     from webhook.core.storage.finder import Finder
@@ -95,6 +102,12 @@ class Resolver:
             if claim:
                 refs.extend(self.claim_spec(namespace, claim, f"spec.{field}"))
         return distinct(refs)
+
+    def longhorn(self, document: Mapping[str, Any]) -> ProtectedRefs:
+        """Return the references of the volumes that a Backup or Volume of Longhorn copies."""
+        places = tuple(Location("longhorn", name.lower()) for name in longhorn_volumes(document))
+        refs = self.backend(Backend("csi", places)) if places else ()
+        return rerouted(refs, "clone")
 
     def machine_source(self, namespace: str, source: Mapping[str, Any]) -> ProtectedRefs:
         """Return the references of a snapshot, clone or export of KubeVirt: a machine, a claim, or an earlier copy."""

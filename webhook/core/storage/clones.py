@@ -106,3 +106,14 @@ def machine_claims(machine: Mapping[str, Any]) -> Iterator[str]:
         inner = ephemeral.get("persistentVolumeClaim") if isinstance(ephemeral, dict) else None
         if isinstance(inner, dict) and isinstance(inner.get("claimName"), str):
             yield inner["claimName"]
+
+
+def longhorn_volumes(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the volumes that a Backup or Volume of Longhorn copies (longhorn/longhorn-manager k8s/pkg/apis/v1beta2)."""
+    labels = object_at(object_at(document, "metadata", ""), "labels", "metadata")
+    name = labels.get("backup-volume")
+    if isinstance(name, str) and name:
+        yield name
+    scheme, separator, rest = text_at(object_at(document, "spec", ""), "dataSource", "spec").partition("://")
+    if separator and scheme in ("vol", "snap"):
+        yield rest.partition("/")[0]

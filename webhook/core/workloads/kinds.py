@@ -119,6 +119,7 @@ BUILT_IN: dict[str, tuple[str, ...]] = {
 CLAIM_TEMPLATES = {
     "StatefulSet.apps": "spec.volumeClaimTemplates",
     "StatefulSet.apps.kruise.io": "spec.volumeClaimTemplates",
+    "CloneSet.apps.kruise.io": "spec.volumeClaimTemplates",
     "LeaderWorkerSet.leaderworkerset.x-k8s.io": "spec.leaderWorkerTemplate.volumeClaimTemplates",
     "DisaggregatedSet.disaggregatedset.x-k8s.io": "spec.roles.*.spec.leaderWorkerTemplate.volumeClaimTemplates",
     "JobSet.jobset.x-k8s.io": "spec.volumeClaimPolicies.*.templates",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from webhook.api.base import GROUP
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ _INFRASTRUCTURE = (
     "k8s.ovn.org",
     "monitoring.coreos.com",
     "projectcalico.org",
-    "weightlock.dev",
 )
 
 
@@ -87,6 +87,9 @@ class KindSchema:
     @property
     def is_workload(self) -> bool:
         """Whether an object of this kind can contain a pod, or part of one."""
+        if self.group == GROUP:
+            # A ModelWeights names volumes, and mounts none.
+            return False
         parts = {match.part for match in self.matches}
         if parts & _WORKLOAD:
             return True

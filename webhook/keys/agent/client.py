@@ -9,7 +9,7 @@ import base64
 import binascii
 import http.client
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 PROTOCOL = 2  # the broker binds the lease to the encrypted keys
 _MAX_ANSWER = 1 << 20
+# Never a field of the broker's JSON.
+_RECEIPT = " receipt"
 _MAX_TOKEN = 64 * 1024
 _SECONDS = 25.0
 
@@ -46,13 +48,14 @@ class Lease:
     """How long the keys may be kept without a renewal, and when to renew, in seconds.
 
     ``keys``: the ids of all keys of the model; None if the broker does not send them. ``pins``: what the ModelWeights
-    demands of the sealed directory.
+    demands of the sealed directory. ``receipt``: the proof that the release is in the audit log, empty without one.
     """
 
     seconds: float
     renew_after: float
     keys: frozenset[str] | None = None
     pins: Pins = NO_PINS
+    receipt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class BrokerClient:
         lease = response.get("lease")
         keys = agent.open(encrypted, nonce, model, lease_bytes(lease))
         try:
-            return keys, self._lease(lease)
+            return keys, replace(self._lease(lease), receipt=str(response.get(_RECEIPT, "")))
         except BaseException:
             for key in keys.values():
                 key.wipe()
@@ -144,7 +147,7 @@ class BrokerClient:
             raise BrokerUnavailableError(f"cannot reach the broker at {self.url}: {reason}") from None
         document = _document(body)
         if status == 200:
-            return document
+            return document | {_RECEIPT: _receipt(response.getheader("Weightlock-Receipt", ""))}
         code, message = document.get("code"), document.get("message")
         text = (
             f"{message} [{code}]"
@@ -176,6 +179,14 @@ class _Connection(http.client.HTTPSConnection):
         """Connect, and verify that the certificate matches the host name."""
         http.client.HTTPConnection.connect(self)
         self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host.removesuffix("."))
+
+
+def _receipt(header: str) -> str:
+    """Return the receipt in a header; empty if it is malformed, since the key does not depend on it."""
+    try:
+        return base64.b64decode(header, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
 
 
 def lease_bytes(lease: Any) -> bytes:

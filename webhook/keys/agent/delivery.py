@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 MARKER = ".weightlock-ready"
 LEASE = ".weightlock-lease"
 CAS = ".weightlock-authorities"
+RECEIPT = ".weightlock-receipt"
 MAX_LEASE_SECONDS = 86_400.0
 _KEY_BYTES = 4096
 _MAX_NOTE = 256
 # These are not delivered files. The broker's CAs outlive these, so that the sidecar can fetch the keys again.
-_OURS = frozenset({MARKER, LEASE, CAS, PINS_NAME})
+_OURS = frozenset({MARKER, LEASE, CAS, PINS_NAME, RECEIPT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,10 @@ class Target:
     def lease_note(self, now: float) -> LeaseNote | None:
         """The recorded lease if it is active at ``now``; None if it expired or cannot be read."""
         return _lease_note(self.directory, now)
+
+    def put_receipt(self, receipt: str) -> None:
+        """Store the proof that the release is in the audit log. It is not secret and outlives the keys."""
+        replace_file(self.directory / RECEIPT, receipt.encode(), 0o444)
 
     def mark(self) -> None:
         """Mark the directory as complete."""

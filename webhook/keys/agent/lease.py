@@ -88,6 +88,8 @@ class LeaseManager:
         expires = requested + lease.seconds
         self.target.write_lease_note(expires, version)
         self.watch.start()
+        if lease.receipt:
+            self.target.put_receipt(lease.receipt)
         self._expires, self.version = expires, version
         self._renew_at = requested + lease.renew_after * random.uniform(0.9, 1)  # noqa: S311 - jitter
 

@@ -18,6 +18,7 @@ from webhook.api.base import Schema
 MAX_RELEASE = 512 * 1024
 MAX_SMALL = 4 * 1024
 MAX_TOKEN = 16 * 1024
+RECEIPT_HEADER = "Weightlock-Receipt"
 # A bundle for 64 devices has fewer than 400 of these characters outside its tokens, and tokens contain none of them.
 _MAX_STRUCTURE = 1024
 _STRUCTURE = (b":", b",", b"[", b"{")
@@ -94,10 +95,15 @@ class Lease(Schema):
 
 
 class Released(Schema):
-    """``encrypted``: base64, to be decrypted with the agent's private key."""
+    """``encrypted``: base64, to be decrypted with the agent's private key.
+
+    ``receipt`` is the proof that the release is in the audit log. It travels in the header `RECEIPT_HEADER`, since
+    sidecars of earlier versions reject unknown fields.
+    """
 
     encrypted: str
     lease: Lease
+    receipt: str = Field(default="", exclude=True)
 
 
 class Refused(Schema):

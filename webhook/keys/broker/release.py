@@ -28,6 +28,7 @@ from webhook.keys.broker.refusal import RefusedError
 
 if TYPE_CHECKING:
     from webhook.api.modelweights import ModelWeights
+    from webhook.core.access.model import Grant
     from webhook.core.admission.provider import FetchedData
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.admission.verdict import Verdict
@@ -87,6 +88,15 @@ def evaluate(
             "`weightlock weights seal`",
         )
     return ends
+
+
+def grant_of(caller: PodIdentity, model: str, snapshot: Snapshot, now: datetime) -> Grant | None:
+    """Return the service account's active grant that expires last."""
+    account = (caller.namespace, caller.service_account)
+    grants = snapshot.access.for_subject(caller.username, account, caller.namespace, now)
+    return max(
+        (grant for grant in grants if grant.model == model), key=lambda grant: grant.expires, default=None
+    )
 
 
 def grant_expiry(

@@ -36,7 +36,7 @@ from webhook.core.injection.sidecar import AGENT
 from webhook.keys.broker import attestation, caller, challenge
 from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
-from webhook.keys.broker.release import admission_of, evaluate
+from webhook.keys.broker.release import admission_of, evaluate, grant_of
 from webhook.keys.broker.unwrap_cache import UnwrapCache
 from webhook.keys.envelope import check_public_key, seal_keys
 from webhook.keys.errors import KmsError, KmsUnavailableError
@@ -75,6 +75,22 @@ class ClusterView(Protocol):
         """How the webhook configurations differ from the expected ones; empty if they are intact."""
 
 
+class ReleaseLog(Protocol):
+    """Where the broker logs its decisions; see `webhook.app.audit.BrokerLog`."""
+
+    async def release(self, event: Mapping[str, Any], seconds: float) -> str:
+        """Log a release and return its receipt. Raises `UnavailableError` if it cannot be logged."""
+
+    def check(self) -> None:
+        """Raise `UnavailableError` if a renewal cannot be logged."""
+
+    def record(self, event: Mapping[str, Any]) -> None:
+        """Log any other event."""
+
+    def gauges(self) -> dict[str, float | None]:
+        """Return the figures of the log by the names of their metrics."""
+
+
 class IssuerKeys(Protocol):
     """The source of issuers' key sets; see `webhook.keys.broker.jwks.KeySets`."""
 
@@ -95,14 +111,21 @@ class Broker:
         settings: BrokerSettings,
         audit: Callable[[Mapping[str, Any]], None],
         *,
+        release_log: ReleaseLog | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source, self._cluster, self._issuers = source, cluster, issuers
         self._challenges, self._limits, self._settings = challenges, limits, settings
         self._audit, self._now, self._clock = audit, now, clock
+        self._log = release_log
         self._services: dict[str, ResilientKms] = {}
         self._cache = UnwrapCache(settings.unwrap_cache_seconds)
+
+    @property
+    def log_gauges(self) -> Callable[[], dict[str, float | None]] | None:
+        """The reader of the audit log's figures; None without a log."""
+        return self._log.gauges if self._log is not None else None
 
     def challenge(self, request: ChallengeRequest) -> Challenge:
         """Issue a nonce for one agent key.
@@ -143,11 +166,16 @@ class Broker:
             event["until"] = lease.grant_ends
             bound = lease.canonical() if request.protocol > 1 else None
             try:
+                # The release is in a signed checkpoint before the key leaves.
+                receipt = await self._receipt(event, pod, lease, until)
                 encrypted = seal_keys(keys, public_key, request.nonce, request.model, bound)
+            except BaseException:
+                self._limits.not_released(who.uid, request.model)
+                raise
             finally:
                 for key in keys.values():
                     key.wipe()
-            return Released(encrypted=base64.b64encode(encrypted).decode(), lease=lease)
+            return Released(encrypted=base64.b64encode(encrypted).decode(), lease=lease, receipt=receipt)
 
     async def renew(self, token: str, request: RenewRequest) -> Lease:
         """Renew the lease of released keys, if the release would still be allowed.
@@ -161,7 +189,21 @@ class Broker:
             _, _, ends = await self._decide(token, request.model, event)
             lease = self._lease(ends, self._model(request.model))
             event["until"] = lease.grant_ends
+            event["seconds"] = lease.seconds
+            if self._log is not None:
+                self._log.check()
             return lease
+
+    async def _receipt(self, event: dict[str, Any], pod: Document, lease: Lease, until: float) -> str:
+        """Log the release before the key leaves, and return the receipt; empty without a log."""
+        if self._log is None:
+            return ""
+        event["seconds"] = lease.seconds
+        event["images"] = _images(pod)
+        seconds = until - asyncio.get_running_loop().time()
+        receipt = await self._log.release({**event, "result": "released"}, max(seconds, 0.1))
+        event["receipt"] = True
+        return receipt
 
     async def close(self) -> None:
         """Wipe cached keys and close the connections to the KMS."""
@@ -196,6 +238,9 @@ class Broker:
         document = pod or {}
         ends = await self._evaluate(who, document, model)
         self._limits.model(model, self._clock())
+        grant = grant_of(who, model, self._source.snapshot(), self._now())
+        if grant is not None:
+            event["grant"] = grant.request
         return who, document, ends
 
     async def _evaluate(self, who: PodIdentity, pod: Document, model: str) -> datetime:
@@ -328,6 +373,8 @@ class Broker:
             raise
         finally:
             self._audit({**event, **result})
+            if self._log is not None and "receipt" not in event:
+                self._log.record({**event, **result})
 
 
 def retry_policy_within(seconds: float) -> RetryPolicy:
@@ -335,6 +382,13 @@ def retry_policy_within(seconds: float) -> RetryPolicy:
     usual = RetryPolicy()
     call = min(usual.call, seconds)
     return replace(usual, call=call, attempts=min(usual.attempts, int(seconds / call)))
+
+
+def _images(pod: Document) -> list[str]:
+    """Return the image digests that the kubelet reports for the pod's containers."""
+    status = pod.get("status") or {}
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return sorted({str(item["imageID"]) for item in containers if item.get("imageID")})[:64]
 
 
 def _public_key(text: str) -> bytes:

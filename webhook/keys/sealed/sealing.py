@@ -66,7 +66,7 @@ def plain_items(source: Path) -> list[Item]:
     directory is rejected: it could leave the tree, or never end.
 
     Raises:
-        BadInputError: there is no file, a file is neither regular nor a directory, or a name is not valid.
+        BadInputError: no file exists, a file is neither regular nor a directory, or a name is not valid.
     """
     if source.is_file():
         return [_plain_item(str(source), source.name)]

@@ -55,6 +55,7 @@ class Tree:
     def create(self, path: str) -> int:
         """Create a new file for reading and writing, with its directories. An existing file is unlinked, not reused."""
         directory, _, name = path.rpartition("/")
+        self._local.missing = None
         fd = self._directory(directory, create=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _FILE
         try:
@@ -78,9 +79,14 @@ class Tree:
     def stat(self, path: str) -> os.stat_result | None:
         """The status of a file or of a link itself; None if it does not exist."""
         directory, _, name = path.rpartition("/")
+        local = self._local
+        if directory and getattr(local, "missing", None) == directory:
+            return None  # the previous path was in the same directory, which does not exist
         try:
             return os.stat(name, dir_fd=self._directory(directory), follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
+            if directory and getattr(local, "name", None) != directory:
+                local.missing = directory
             return None
 
     def unlink(self, path: str) -> None:

@@ -51,6 +51,11 @@ HELP = {
     "weightlock_connections_open": "Number of open connections to the webhook's port.",
     "weightlock_connections_silent": "Number of connections without a complete request header.",
     "weightlock_worker_memory_bytes": "Resident memory of the worker that evaluates reviews, in bytes.",
+    "weightlock_audit_queue_entries": "Number of audit log entries that wait to be written.",
+    "weightlock_audit_lost_entries": "Number of audit log entries that this process lost.",
+    "weightlock_audit_checkpoint_timestamp_seconds": "Time of the last audit log checkpoint, in Unix time.",
+    "weightlock_audit_witness_cosignatures": "Number of witnesses that cosigned the last audit log checkpoint.",
+    "weightlock_audit_witness_quorum": "Number of witnesses that must cosign an audit log checkpoint.",
     "weightlock_key_requests_running": "Number of key requests in progress.",
 }
 

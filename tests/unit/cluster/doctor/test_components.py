@@ -85,3 +85,31 @@ async def test_without_running_pods_nobody_is_asked(view, world):
 async def test_the_key_service_as_brokers_see_it(view, world, line, result):
     running(world, f"weightlock_key_releases_total{line}\n")
     assert [item.result for item in await components.kms(view)] == [result]
+
+
+@pytest.mark.parametrize(
+    ("age", "queued", "lost", "quorum", "result"),
+    [
+        (1, 0, 0, 0, "ok"),
+        (900, 0, 0, 0, "ok"),
+        (900, 3, 0, 0, "fail"),
+        (1, 0, 2, 0, "warn"),
+        (1, 0, 0, 1, "fail"),
+    ],
+)
+async def test_the_audit_log(view, world, age, queued, lost, quorum, result):
+    """A log that is stuck or lacks witnesses fails, and losses are a warning."""
+    written = datetime.now(UTC).timestamp() - age
+    running(
+        world,
+        f"weightlock_audit_checkpoint_timestamp_seconds {written}\nweightlock_audit_queue_entries {queued}\n"
+        f"weightlock_audit_lost_entries {lost}\nweightlock_audit_witness_quorum {quorum}\n",
+    )
+    assert {item.result for item in await components.audit_log(view)} == {result}
+
+
+async def test_an_audit_log_that_is_off(view, world):
+    """Without a log there are no receipts."""
+    running(world, "up 1\n")
+    (check,) = await components.audit_log(view)
+    assert (check.result, "is off" in check.what) == ("warn", True)

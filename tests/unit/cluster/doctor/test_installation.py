@@ -38,7 +38,7 @@ async def test_a_type_that_is_missing_or_changed(view, world):
     )
     assert "docs/runbook.md#a-type-was-deleted" in first.fix
     assert second.what == (
-        "weightpolicies.weightlock.dev was changed: versions[0].served is False, should be True"
+        "weightpolicies.weightlock.dev was changed: versions[0].served is False, expected True"
     )
 
 

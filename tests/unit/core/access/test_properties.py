@@ -112,7 +112,7 @@ class Histories(RuleBasedStateMachine):
             "rules": [],
             "max": 8,
         }
-        self.requests, self.votes, self.count = {}, {}, 0
+        self.requests, self.votes, self.lost, self.count = {}, {}, set(), 0
         access = AccessSettings(pending_lifetime="1d")
         self.index = GrantIndex.build(models=[self.model()], settings=access)
 
@@ -196,9 +196,17 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.votes)
     @rule(data=st.data())
-    def retention_removes_a_vote(self, data):
+    def a_vote_is_deleted(self, data):
         name = data.draw(st.sampled_from(sorted(self.votes)))
-        del self.votes[name]
+        if name in self.lost:
+            return
+        vote = self.votes[name]
+        request = self.requests.get(vote["name"])
+        if vote["decision"] != "Approve" and request is not None and request["uid"] == vote["uid"]:
+            # A stop counts as long as its request exists.
+            self.lost.add(name)
+        else:
+            del self.votes[name]
         self.index = self.index.with_changes(remove=[("AccessApproval", name)])
 
     @precondition(lambda self: self.requests)
@@ -206,6 +214,9 @@ class Histories(RuleBasedStateMachine):
     def withdraw(self, data):
         name = data.draw(st.sampled_from(sorted(self.requests)))
         del self.requests[name]
+        for vote in [vote for vote in self.lost if self.votes[vote]["name"] == name]:
+            self.lost.discard(vote)
+            del self.votes[vote]
         self.index = self.index.with_changes(remove=[("AccessRequest", name)])
 
     @rule(

@@ -122,3 +122,17 @@ def test_object_selector_looks_at_the_old_object_too(matches, pod_of):
     }
     assert matches(constraints, operation="UPDATE", oldObject=old)
     assert not matches(constraints, operation="UPDATE", oldObject=pod_of())
+
+
+@pytest.mark.parametrize("operator", ["NotIn", "DoesNotExist"])
+def test_an_object_without_metadata_matches_no_object_selector(matches, operator):
+    """PodExecOptions has no labels to compare (k8s.io/apiserver webhook/predicates/object/matcher.go)."""
+    rule = {**RULE, "resources": ["pods/exec"], "operations": ["CONNECT"]}
+    requirement = {"key": "tier", "operator": operator, "values": ["x"] if operator == "NotIn" else []}
+    options = {"apiVersion": "v1", "kind": "PodExecOptions", "command": ["sh"]}
+    place = {"group": "", "version": "v1", "resource": "pods"}
+    request = {"operation": "CONNECT", "subResource": "exec", "resource": place}
+    constraints = {"resourceRules": [rule]}
+    assert matches(constraints, options, **request)
+    constraints["objectSelector"] = {"matchExpressions": [requirement]}
+    assert not matches(constraints, options, **request)

@@ -145,6 +145,83 @@ def test_missing_params(findings, action, allowed):
     assert verdict.allowed is allowed
 
 
+GLOBAL = {"apiVersion": "example.com/v1", "kind": "Limit"}
+GLOBAL_CRD = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "limits.example.com"},
+    "spec": {"group": "example.com", "names": {"kind": "Limit", "plural": "limits"}, "scope": "Cluster"},
+}
+LIMIT = {**GLOBAL, "metadata": {"name": "limits"}, "data": {"name": "train-7"}}
+CLUSTER_ROLE = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRole",
+    "metadata": {"name": "reader"},
+    "rules": [],
+}
+ROLES = {"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"], "operations": ["*"]}
+PARAM_ERRORS = {
+    "a namespace with a cluster-scoped kind": (
+        [LIMIT],
+        {"paramKind": GLOBAL, "paramRef": {"name": "limits", "namespace": "research"}},
+        None,
+        "must not be set for the cluster-scoped paramKind",
+    ),
+    "the same by the CRD alone": (
+        [GLOBAL_CRD],
+        {"paramKind": GLOBAL, "paramRef": {"name": "limits", "namespace": "research"}},
+        None,
+        "must not be set for the cluster-scoped paramKind",
+    ),
+    "a namespaced kind for a cluster-scoped resource": (
+        [CONFIG],
+        {
+            "paramKind": PARAM_KIND,
+            "paramRef": {"name": "limits"},
+            "matchConstraints": {"resourceRules": [ROLES]},
+        },
+        CLUSTER_ROLE,
+        "cannot be used for a cluster-scoped resource",
+    ),
+    "an unknown kind": (
+        [],
+        {"paramKind": {"apiVersion": "nowhere.com/v1", "kind": "None"}, "paramRef": {"name": "x"}},
+        None,
+        "is not known",
+    ),
+}
+
+
+@pytest.mark.parametrize("failure_policy", ["Fail", "Ignore"])
+@pytest.mark.parametrize(
+    ("documents", "spec", "document", "message"), PARAM_ERRORS.values(), ids=PARAM_ERRORS.keys()
+)
+def test_params_that_cannot_be_resolved_are_a_configuration_error(
+    findings, documents, spec, document, message, failure_policy
+):
+    spec["paramRef"] = {**spec["paramRef"], "parameterNotFoundAction": "Allow"}
+    result, verdict = findings(
+        *documents,
+        document=document,
+        validations=rule("false"),
+        validationActions=["Audit"],
+        failurePolicy=failure_policy,
+        **spec,
+    )
+    assert verdict.allowed is (failure_policy == "Ignore")
+    if failure_policy == "Fail":
+        assert message in result[0].message
+
+
+def test_a_cluster_scoped_param_needs_no_namespace(findings):
+    spec = {
+        "paramKind": GLOBAL,
+        "paramRef": {"name": "limits", "parameterNotFoundAction": "Deny"},
+        "validations": rule("object.metadata.name == params.data.name", message="wrong"),
+    }
+    assert messages(findings(LIMIT, **spec)) == []
+
+
 def test_params_are_null_without_a_reference(findings):
     assert messages(findings(paramKind=PARAM_KIND, validations=rule("params == null"))) == []
 

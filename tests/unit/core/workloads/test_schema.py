@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webhook.api.crds import definitions
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.workloads.schema import Match, Part, compact, matches_of, scan
 from webhook.core.workloads.templates import WorkloadTable
@@ -40,6 +41,13 @@ def test_a_kind_with_pods_is_found_without_configuration(kind):
 @pytest.mark.parametrize("kind", sorted(CORPUS["other"]))
 def test_a_kind_without_pods_is_not_a_workload(kind):
     assert not scan(crd(kind, CORPUS["other"][kind])).is_workload
+
+
+def test_weightlocks_own_kinds_are_not_workloads():
+    """A ModelWeights lists volumes like a pod, but mounts none."""
+    schemas = [scan(document) for document in definitions()]
+    assert not any(schema.is_workload for schema in schemas)
+    assert not WorkloadTable([], schemas).detected
 
 
 @pytest.mark.parametrize("kind", sorted(WITH_PODS))

@@ -14,8 +14,10 @@ from keyworld import serving
 from webhook.keys.agent.agent import ModelAgent, Pauses
 from webhook.keys.agent.delivery import LEASE, Target, complete
 from webhook.keys.broker.refusal import UnavailableError
+from webhook.keys.errors import SealedDataError
 from webhook.keys.sealed import operations
 from webhook.keys.sealed.client import open_weights
+from webhook.keys.sealed.paths import PINS_NAME
 from webhook.keys.sealed.transfer import NoProgress
 from webhook.keys.secret import Secret
 
@@ -405,3 +407,70 @@ async def test_what_was_unsealed_with_a_key_that_the_model_no_longer_has_is_wipe
 
 def files_in(target):
     return [path for path in target.directory.rglob("*") if path.is_file()]
+
+
+async def test_the_reader_enforces_the_pins_that_the_sidecar_delivered(served, tree, service, work):
+    sealed = await sealed_for(served, tree, service, work)
+    served.world.model["spec"]["minGeneration"] = 2
+    served.server._broker._source = served.world.source()
+    target = target_in(served.home)
+    async with keeping(served, target):
+        await until(lambda: complete(served.home / "run"))
+        rolled_back = pytest.raises(SealedDataError, match="generation 2 or newer is required")
+        with rolled_back, open_weights(sealed, keys=served.home / "run" / "keys"):
+            pass
+        (tree / "config.json").write_bytes(b"new")
+        await asyncio.to_thread(operations.seal, tree, sealed, service, "atlas-70b", "k1", work, update=True)
+        with open_weights(sealed, keys=served.home / "run" / "keys") as weights:
+            assert weights.read("config.json") == b"new"
+        (target.directory / PINS_NAME).chmod(0o600)
+        (target.directory / PINS_NAME).write_bytes(b"{")
+        with (
+            pytest.raises(SealedDataError, match="is damaged"),
+            open_weights(sealed, keys=served.home / "run/keys"),
+        ):
+            pass
+
+
+async def test_files_that_do_not_meet_the_pins_are_not_unsealed(served, tree, service, work):
+    sealed = await sealed_for(served, tree, service, work)
+    served.world.model["spec"]["manifest"] = {"signers": ["A" * 43 + "="]}
+    served.server._broker._source = served.world.source()
+    target = target_in(served.home, sealed)
+    async with keeping(served, target) as lines:
+        await until(lambda: lines)
+        assert "has an unsigned manifest" in lines[0]
+        assert files_in(target) == []
+
+
+async def test_a_pin_that_is_added_later_wipes_the_files(served, tree, service, work):
+    sealed = await sealed_for(served, tree, service, work)
+    leases_of(served, 60, 1)
+    target = target_in(served.home, sealed)
+    async with keeping(served, target) as lines:
+        await until(lambda: complete(served.home / "run"))
+        served.world.model["spec"]["minGeneration"] = 9
+        served.server._broker._source = served.world.source()
+        await until(lambda: any("wiped: " in line and "generation 9" in line for line in lines))
+        assert files_in(target) == []
+
+
+async def test_once_delivers_and_leaves_the_files(served):
+    target, lines, stop = target_in(served.home), [], threading.Event()
+    agent = ModelAgent(target, served.client(), stop, lines.append, NoProgress(), Pauses(), once=True)
+    await asyncio.to_thread(agent.run)
+    agent.enforce()
+    assert (agent.delivered, agent.failed) == (True, False)
+    assert (target.directory / "k1").read_bytes() == served.world.data_key
+
+
+async def test_once_leaves_nothing_if_it_is_denied(served, world):
+    world.reviewed = {"authenticated": False}
+    target, lines, stop = target_in(served.home), [], threading.Event()
+    agent = ModelAgent(target, served.client(), stop, lines.append, NoProgress(), Pauses(), once=True)
+    running = asyncio.create_task(asyncio.to_thread(agent.run))
+    await until(lambda: lines)
+    stop.set()
+    await running
+    assert not agent.delivered
+    assert files_in(target) == []

@@ -56,6 +56,19 @@ def weak_key(asked):
     asked.nonce = asked.broker._challenges.issue(asked.public_key, asked.world.now.timestamp())
 
 
+class FullLog:
+    async def release(self, event, seconds):
+        reason = "cannot log the key release: the queue of the audit log is full"
+        raise UnavailableError(codes.RELEASE_NOT_LOGGED, reason)
+
+    def record(self, event):
+        pass
+
+
+def log_full(asked):
+    asked.broker._log = FullLog()
+
+
 def late(asked):
     asked.world.now += timedelta(seconds=121)
 
@@ -173,6 +186,7 @@ CASES = {
     "WL911": (not_ready, "Weightlock has not read modelweights yet"),
     "WL912": (sealed_vault, "vault://transit/atlas: the vault is sealed"),
     "WL913": (issuer_away, "cannot fetch the attestation issuer's key set: x"),
+    "WL914": (log_full, "cannot log the key release: the queue of the audit log is full"),
 }
 
 

@@ -1,0 +1,242 @@
+"""Aliases of protected storage on a real API server, and a real CSI driver that shows their content."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from harness.installed import Installed
+from harness.waiting import eventually
+
+from webhook.core.storage.locations import Relation, related
+from webhook.core.storage.sources import backend_of
+
+VOLUMES = "/api/v1/persistentvolumes"
+MODELS = "/apis/weightlock.dev/v1alpha1/modelweights"
+MALLORY = "mallory@example.com"
+PROVISIONER = "system:serviceaccount:storage-system:csi-provisioner"
+HOSTPATH = "hostpath.csi.k8s.io"
+
+
+def csi(driver: str, handle: str, **attributes: str) -> dict[str, Any]:
+    return {"csi": {"driver": driver, "volumeHandle": handle, "volumeAttributes": attributes}}
+
+
+def nfs(server: str, path: str) -> dict[str, Any]:
+    return {"nfs": {"server": server, "path": path}}
+
+
+def volume(name: str, source: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    spec = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteMany"],
+        "storageClassName": "manual",
+        "persistentVolumeReclaimPolicy": "Retain",
+        **source,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name, **metadata},
+        "spec": spec,
+    }
+
+
+@pytest.fixture(scope="module")
+def protected(installed_weightlock: Installed) -> Iterator[Installed]:
+    """Weightlock with two declared volumes, one on NFS and one of csi-driver-host-path."""
+    cluster = installed_weightlock.cluster
+    if not installed_weightlock.running:
+        installed_weightlock.start()
+    if not installed_weightlock.webhooks_present():
+        installed_weightlock.add_webhooks()
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "volume-writer"},
+        "rules": [
+            {"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["create", "update", "get"]}
+        ],
+    }
+    subjects = [
+        {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": n} for n in (MALLORY, PROVISIONER)
+    ]
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "volume-writers"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "volume-writer"},
+        "subjects": subjects,
+    }
+    model = {
+        "apiVersion": "weightlock.dev/v1alpha1",
+        "kind": "ModelWeights",
+        "metadata": {"name": "aliased"},
+        "spec": {"sensitivity": "frontier", "volumes": [{"persistentVolume": {"names": ["declared-*"]}}]},
+    }
+    declared = [
+        volume("declared-nfs", nfs("10.0.0.9", "/export/atlas")),
+        volume("declared-hostpath", csi(HOSTPATH, "atlas-1")),
+    ]
+    for item in (role, binding, model, *declared):
+        cluster.kubectl("apply", "-f", "-", stdin=item).ok()
+    alias = volume("probe", nfs("10.0.0.9", "/export"))
+
+    def is_denied() -> bool:
+        answer = cluster.client(MALLORY).post(VOLUMES, alias, dryRun="All")
+        assert "[WL111]" in answer.message, f"{answer.status}: {answer.message}"
+        return True
+
+    eventually(is_denied, "the declared volumes are known", seconds=20)
+    yield installed_weightlock
+    for item in (*declared, model, binding, role):
+        cluster.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=item)
+
+
+ALIASES = {
+    "the parent directory": nfs("10.0.0.9", "/export"),
+    "the address in hexadecimal": nfs("0x0a000009", "/export/atlas"),
+    "the address in two parts": nfs("10.9", "/export//x/../atlas"),
+    "another driver": csi("nfs.csi.k8s.io", "x", server="10.0.0.9", share="/export", subDir="atlas"),
+    "the same handle": csi(HOSTPATH, "atlas-1", decoy="harmless"),
+}
+
+
+@pytest.mark.parametrize("source", ALIASES.values(), ids=ALIASES)
+def test_an_alias_is_denied_with_its_model(protected: Installed, source: dict[str, Any]) -> None:
+    answer = protected.cluster.client(MALLORY).post(VOLUMES, volume("alias", source), dryRun="All")
+    assert answer.status == 403
+    assert "[WL111]" in answer.message
+    assert 'model "aliased"' in answer.message
+
+
+def test_other_storage_is_admitted(protected: Installed) -> None:
+    for source in (nfs("10.0.0.9", "/export/home"), csi(HOSTPATH, "photos"), csi("ebs.csi.aws.com", "vol-1")):
+        protected.cluster.client(MALLORY).post(VOLUMES, volume("other", source), dryRun="All").ok()
+
+
+def test_a_provisioner_is_admitted_and_a_user_who_imitates_it_is_not(protected: Installed) -> None:
+    """A volume whose attributes Weightlock cannot read is allowed for a provisioner only."""
+    source = csi("nfs.csi.k8s.io", "x", server="10.0.0.7", share="/export/atlas")
+    made = volume("pvc-1", source, annotations={"pv.kubernetes.io/provisioned-by": "nfs.csi.k8s.io"})
+    made["spec"] |= {
+        "claimRef": {"namespace": "default", "name": "data", "uid": "1", "kind": "PersistentVolumeClaim"},
+    }
+    cluster = protected.cluster
+    assert "[WL111]" in cluster.client(MALLORY).post(VOLUMES, made, dryRun="All").message
+    cluster.client(PROVISIONER).post(VOLUMES, made, dryRun="All").ok()
+
+
+# A real driver: both volumes are mounted, and their bytes are compared.
+
+
+def field(number: int, value: bytes | str) -> bytes:
+    """One length-delimited field of a protobuf message."""
+    raw = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(raw)) + raw
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def mapping(number: int, items: dict[str, str]) -> bytes:
+    return b"".join(field(number, field(1, key) + field(2, value)) for key, value in items.items())
+
+
+# VolumeCapability {mount {}, access_mode {mode: MULTI_NODE_MULTI_WRITER}} (container-storage-interface/spec csi.proto).
+CAPABILITY = field(2, b"") + field(3, varint(1 << 3) + varint(5))
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Callable[[str, bytes], bytes]]:
+    """csi-driver-host-path on this machine: a function that calls a method with an encoded message."""
+    program = shutil.which(os.environ.get("WEIGHTLOCK_CSI_HOSTPATH", "hostpathplugin"))
+    if program is None or os.geteuid() != 0:
+        pytest.skip("needs csi-driver-host-path (WEIGHTLOCK_CSI_HOSTPATH names the program) and root")
+    socket, state = tmp_path / "csi.sock", tmp_path / "state"
+    state.mkdir()
+    command = [
+        program,
+        "--drivername",
+        HOSTPATH,
+        "--endpoint",
+        f"unix://{socket}",
+        "--nodeid",
+        "n",
+        "--statedir",
+        state,
+    ]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            with grpc.insecure_channel(f"unix://{socket}") as channel:
+                grpc.channel_ready_future(channel).result(timeout=30)
+
+                def call(method: str, message: bytes) -> bytes:
+                    return channel.unary_unary(f"/csi.v1.{method}")(message, timeout=30)
+
+                yield call
+        finally:
+            process.terminate()
+
+
+def first_field(message: bytes, number: int) -> bytes:
+    """The first length-delimited field of a message whose lengths are below 128, as those of a volume are."""
+    place = 0
+    while place < len(message):
+        tag, place = message[place], place + 1
+        if tag & 7 == 0:
+            while message[place] & 0x80:
+                place += 1
+            place += 1
+            continue
+        size, place = message[place], place + 1
+        if tag >> 3 == number:
+            return message[place : place + size]
+        place += size
+    raise AssertionError("the field is not in the message")
+
+
+def test_the_alias_would_have_contained_the_bytes(
+    driver: Callable[[str, bytes], bytes], tmp_path: Path
+) -> None:
+    """The driver mounts the same files for a second volume with the handle, whatever its attributes are."""
+    created = driver("Controller/CreateVolume", field(1, "atlas") + field(3, CAPABILITY))
+    handle = first_field(first_field(created, 1), 2).decode()
+    targets = [tmp_path / "declared", tmp_path / "alias"]
+    contexts: list[dict[str, str]] = [{}, {"decoy": "harmless"}]
+    for target, context in zip(targets, contexts, strict=True):
+        staging = tmp_path / f"stage-{target.name}"
+        staging.mkdir()
+        common = field(1, handle)
+        driver(
+            "Node/NodeStageVolume",
+            common + field(3, str(staging)) + field(4, CAPABILITY) + mapping(6, context),
+        )
+        driver(
+            "Node/NodePublishVolume",
+            common
+            + field(3, str(staging))
+            + field(4, str(target))
+            + field(5, CAPABILITY)
+            + mapping(8, context),
+        )
+    try:
+        content = os.urandom(64)
+        (targets[0] / "model.safetensors").write_bytes(content)
+        assert (targets[1] / "model.safetensors").read_bytes() == content
+    finally:
+        for target in targets:
+            driver("Node/NodeUnpublishVolume", field(1, handle) + field(2, str(target)))
+    declared, alias = (csi(HOSTPATH, handle, **context) for context in contexts)
+    one, other = backend_of(declared, "spec"), backend_of(alias, "spec")
+    assert one is not None and other is not None  # noqa: PT018
+    assert related(one.locations, other.locations) is Relation.SAME

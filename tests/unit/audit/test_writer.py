@@ -1,0 +1,241 @@
+"""The writer: bounded, durable before it signs, and one for each log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.unit.audit.conftest import KEY, Files, settle, verdict, write
+from webhook.audit.errors import AuditError, LockedError, NotLoggedError
+from webhook.audit.keys import generate, load_signer, signer_of
+from webhook.audit.storage import Directory
+from webhook.audit.writer import LogWriter, new_id
+from webhook.core.audit.checkpoint import parse_checkpoint
+from webhook.core.audit.proof import ProofError, parse_proof
+from webhook.core.audit.verify import verify_log
+
+ORIGIN = "cluster/webhook/a"
+SIGNER = signer_of(KEY, ORIGIN, "test")
+
+
+def writer_of(place, **options):
+    return LogWriter(Directory(place, fsync=False), SIGNER, **{"limit": 100, "interval": 0.01, **options})
+
+
+def test_logs_continue_across_runs_and_tiles(tmp_path):
+    """Runs of any length continue the same tree, across the borders of tiles."""
+    for count in (0, 1, 250, 3, 1, 0, 300):
+        write(tmp_path, count)
+        report = verify_log(Files(tmp_path), SIGNER.keys)
+        assert report.faults == []
+    assert report.size == 555 + 7 * 2
+    assert report.types["log"] == 14
+
+
+def test_a_full_queue_counts_and_reports_the_loss(tmp_path):
+    """Entries beyond the limit are lost, counted by type, and an entry reports them."""
+    writer = writer_of(tmp_path, limit=3, interval=60)
+    writer._storage.lock()  # Another process writes: nothing is taken from the queue.
+    writer.open()
+    assert [writer.submit(verdict(writer, number)) for number in range(5)] == [True, True, True, False, False]
+    assert writer.full
+    assert writer.stats.lost == {"verdict": 2}
+    writer._storage.unlock()
+    settle(writer, 4)
+    writer.close()
+    report = verify_log(Files(tmp_path), SIGNER.keys)
+    assert report.whole
+    assert any("lost entries: 2 verdict" in note for note in report.notes)
+
+
+async def test_a_receipt_proves_the_entry(tmp_path):
+    """A receipt names a checkpoint that contains the entry, and fails for another key."""
+    writer = writer_of(tmp_path, interval=30)
+    writer.open()
+    for number in range(300):
+        writer.submit(verdict(writer, number)) or settle(writer, number)
+    receipt = await writer.append(writer.entry("release", {"decision": "released", "model": "m"}), 20)
+    writer.close()
+    proof = parse_proof(receipt.proof.encode())
+    assert proof.verify(SIGNER.keys) == ()
+    assert b'"decision":"released"' in proof.entry
+    with pytest.raises(ProofError, match="required"):
+        proof.verify(SIGNER.keys, quorum=1)
+    with pytest.raises(ProofError, match="signature"):
+        proof.verify(signer_of(generate(), ORIGIN, "x").keys)
+    for place in range(0, len(receipt.proof), 7):
+        raw = bytearray(receipt.proof.encode())
+        raw[place] ^= 1
+        with pytest.raises(ProofError):
+            parse_proof(bytes(raw)).verify(SIGNER.keys)
+
+
+async def test_an_entry_that_cannot_be_written_is_not_logged(tmp_path, monkeypatch):
+    """On a full disk an awaited entry fails, and is not written later. Other entries wait for room."""
+    writer = writer_of(tmp_path)
+    writer.open()
+    settle(writer, 1)
+    write_file = Directory.write
+
+    def full(self, path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Directory, "write", full)
+    with pytest.raises(NotLoggedError, match="No space left"):
+        await writer.append(writer.entry("release", {"decision": "released", "model": "m"}), 20)
+    writer.submit(verdict(writer, 1))
+    monkeypatch.setattr(Directory, "write", write_file)
+    await asyncio.to_thread(settle, writer, 2)
+    writer.close()
+    report = verify_log(Files(tmp_path), SIGNER.keys)
+    assert (report.faults, report.types) == ([], {"log": 2, "verdict": 1})
+
+
+async def test_missing_witnesses(tmp_path):
+    """Below the quorum a release gets no receipt."""
+    writer = writer_of(tmp_path, cosign=lambda signed, consistency: (), quorum=1)
+    writer.open()
+    with pytest.raises(NotLoggedError, match="0 of 1 required witnesses"):
+        await writer.append(writer.entry("release", {"decision": "released", "model": "m"}), 20)
+    writer.close()
+
+
+async def test_an_entry_has_its_time(tmp_path):
+    """An awaited entry fails when its time is over."""
+    writer = writer_of(tmp_path)
+    writer._storage.lock()
+    writer.open()
+    with pytest.raises(NotLoggedError, match="no checkpoint after"):
+        await writer.append(writer.entry("release", {"decision": "released", "model": "m"}), 0.05)
+
+
+def test_there_is_one_writer(tmp_path):
+    """A second process waits, and continues the log when the first one stops."""
+    first, second = writer_of(tmp_path), writer_of(tmp_path)
+    first.open()
+    second.open()
+    assert second.submit(verdict(second, 2))
+    assert first.submit(verdict(first, 1))
+    settle(first, 2)
+    with pytest.raises(LockedError):
+        Directory(tmp_path).lock()
+    first.close()
+    settle(second, 5)
+    second.close()
+    report = verify_log(Files(tmp_path), SIGNER.keys)
+    assert (report.faults, report.size, report.types) == ([], 6, {"log": 4, "verdict": 2})
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "reason"),
+    [
+        ("checkpoint", None, "checkpoint is missing"),
+        ("checkpoint", b"x", "signature block"),
+        ("tile/0/000.p/5", b"x" * 160, "do not match"),
+        ("tile/0/000.p/5", None, "is missing"),
+        ("tile/entries/000.p/5", None, "bundle is missing"),
+        ("tile/entries/000.p/5", b"\0\0" * 5, "does not match its hashes"),
+    ],
+)
+def test_a_damaged_log_is_not_continued(tmp_path, path, change, reason):
+    """A writer never continues what it cannot verify."""
+    write(tmp_path, 3)
+    place = tmp_path / path
+    place.unlink() if change is None else place.write_bytes(change)
+    if path == "checkpoint" and change is None:
+        (tmp_path / "tile/0/000").write_bytes(bytes(8192))
+    with pytest.raises(AuditError, match=reason):
+        writer_of(tmp_path).open()
+
+
+def test_a_log_belongs_to_its_origin_and_key(tmp_path):
+    """Another origin or another key does not continue a log."""
+    write(tmp_path, 1)
+    for key, origin, reason in (
+        (KEY, "cluster/webhook/b", "not cluster/webhook/b"),
+        (generate(), ORIGIN, "signature"),
+    ):
+        other = LogWriter(Directory(tmp_path), signer_of(key, origin, "x"), limit=1, interval=1)
+        with pytest.raises(AuditError, match=reason):
+            other.open()
+
+
+def test_a_clock_that_jumps(tmp_path):
+    """A clock that goes back changes no tree. The verification notes it."""
+    times = iter([100.0, 50.0, *[60.0 + n for n in range(100)]])
+    writer = writer_of(tmp_path, clock=lambda: next(times))
+    writer.open()
+    writer.submit(verdict(writer, 1))
+    settle(writer, 2)
+    writer.close()
+    report = verify_log(Files(tmp_path), SIGNER.keys)
+    assert report.whole
+
+
+def test_keys_are_generated_once(tmp_path):
+    """The key file is private, and the same for all logs."""
+    one = load_signer(tmp_path / "log.key", ORIGIN, create=True)
+    two = load_signer(tmp_path / "log.key", ORIGIN, create=True)
+    assert one.keys == two.keys
+    assert (tmp_path / "log.key").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(AuditError, match="cannot read the log key"):
+        load_signer(tmp_path / "none.key", ORIGIN)
+    (tmp_path / "bad.key").write_text("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n")
+    with pytest.raises(AuditError, match="not a private key"):
+        load_signer(tmp_path / "bad.key", ORIGIN)
+
+
+def test_ids_are_sorted_by_time():
+    """A UUIDv7 has its version and variant, and sorts by time."""
+    ids = []
+    for _ in range(3):
+        ids.append(new_id())
+        time.sleep(0.002)
+    assert ids == sorted(ids)
+    assert all(each[14] == "7" and each[19] in "89ab" for each in ids)
+
+
+CHILD = """
+import sys, itertools
+from pathlib import Path
+from tests.unit.audit.conftest import KEY, verdict
+from webhook.audit.keys import signer_of
+from webhook.audit.storage import Directory
+from webhook.audit.writer import LogWriter
+import time
+writer = LogWriter(Directory(Path(sys.argv[1])), signer_of(Path(sys.argv[2]).read_bytes(), "cluster/webhook/a", ""),
+                   limit=100000, interval=0.005)
+writer.open()
+for number in itertools.count():
+    writer.submit(verdict(writer, number))
+    if number % 5 == 4:
+        print(writer.size, flush=True)
+        time.sleep(0.01)
+"""
+
+
+def test_a_killed_writer_loses_no_signed_entry(tmp_path):
+    """After kill -9 in the middle of writing, the log is whole and contains every signed entry."""
+    key = tmp_path / "key"
+    key.write_bytes(KEY)
+    chance, signed = random.Random(3), 0
+    for _ in range(8):
+        with subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(tmp_path / "log"), str(key)], stdout=subprocess.PIPE, text=True
+        ) as process:
+            for _ in range(chance.randrange(2, 40)):
+                signed = int(process.stdout.readline() or signed)
+            os.kill(process.pid, signal.SIGKILL)
+            rest = process.stdout.read().split()
+            signed = max([signed, *map(int, rest[:-1])])
+        files = Files(tmp_path / "log")
+        report = verify_log(files, SIGNER.keys)
+        assert report.faults == []
+        assert parse_checkpoint(files.read("checkpoint")).checkpoint.size >= signed

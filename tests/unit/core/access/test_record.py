@@ -1,0 +1,171 @@
+"""The record of observed access: lost votes and weakened rules suspend requests until an approver confirms."""
+
+import pytest
+
+from webhook.api.modelweights import AccessRules, Approvers
+from webhook.core.access import GrantIndex, Phase
+from webhook.core.access.record import MAX_STORED_BYTES, Record, RecordError, compare, is_stricter
+
+CONTROLLER = "system:serviceaccount:weightlock-system:weightlock-controller"
+
+
+def votes(story, *extra):
+    return [story.approval("a1"), story.approval("a2", by="carol", at=2), *extra]
+
+
+def index_of(story, *approvals, **access):
+    return GrantIndex.build([story.request()], approvals, [story.model(**access)])
+
+
+def recorded(story, index):
+    return compare(Record(), index, story.at(5), lambda _: True)[0]
+
+
+def test_a_first_observation_suspends_nothing(story):
+    record, suspensions = compare(Record(), index_of(story, *votes(story)), story.at(5), lambda _: False)
+    assert suspensions == []
+    assert Record.decode(record.encode()) == record
+
+
+def test_a_revocation_that_disappears_suspends_the_request(story):
+    revoke = story.approval("stop", by="dave", at=3, decision="Revoke")
+    record = recorded(story, index_of(story, *votes(story, revoke)))
+    revived = index_of(story, *votes(story))
+    assert len(revived.active(story.at(5))) == 1
+    _, (suspension,) = compare(record, revived, story.at(5), lambda _: True)
+    assert suspension.request == "r1"
+    assert "Revoke stop" in suspension.reason
+
+
+def broken(story):
+    request = story.request()
+    return request.model_copy(update={"spec": request.spec.model_copy(update={"requester": None})})
+
+
+def suspended(story, *extra, confirmers=None, **access):
+    suspend = story.approval("s", by=CONTROLLER, by_groups=(), at=4, decision="Suspend")
+    if confirmers is not None:
+        spec = suspend.spec.model_copy(update={"confirmers": confirmers})
+        suspend = suspend.model_copy(update={"spec": spec})
+    return index_of(story, *votes(story, suspend, *extra), **access)
+
+
+def test_a_suspended_request_grants_nothing_until_an_approver_confirms(story):
+    index = suspended(story)
+    assert index.active(story.at(5)) == ()
+    assert index.state("r1", story.at(5)).phase is Phase.SUSPENDED
+    confirmed = index.with_changes([story.approval("c", by="bob", at=5, decision="Confirm")])
+    assert len(confirmed.active(story.at(6))) == 1
+    again = confirmed.with_changes(
+        [story.approval("s2", by=CONTROLLER, by_groups=(), at=7, decision="Suspend")]
+    )
+    assert again.active(story.at(8)) == ()
+
+
+@pytest.mark.parametrize(
+    "confirm",
+    [{"by": "alice"}, {"by": "eve", "by_groups": ()}, {"by": "bob", "at": 3}],
+    ids=["requester", "stranger", "before the suspension"],
+)
+def test_a_confirmation_must_come_from_another_approver_and_later(story, confirm):
+    index = suspended(story).with_changes(
+        [story.approval("c", **{"at": 5, "decision": "Confirm", **confirm})]
+    )
+    assert index.active(story.at(6)) == ()
+
+
+def test_only_the_controller_suspends(story):
+    suspend = story.approval("s", by="bob", at=4, decision="Suspend")
+    assert len(index_of(story, *votes(story, suspend)).active(story.at(5))) == 1
+
+
+def test_a_deny_ends_a_suspended_request(story):
+    index = suspended(story, story.approval("d", by="dave", at=5, decision="Deny"))
+    assert index.state("r1", story.at(6)).phase is Phase.DENIED
+
+
+def test_a_vote_deleted_from_the_cluster_still_counts_in_memory(story):
+    revoke = story.approval("stop", by="dave", at=3, decision="Revoke")
+    index = index_of(story, *votes(story, revoke)).with_changes(remove=[("AccessApproval", "stop")])
+    assert index.active(story.at(5)) == ()
+    assert [vote.name for vote in index.lost] == ["stop"]
+    # Also if the request is made invalid for a moment, which would hide it.
+    index = index.with_changes([broken(story)]).with_changes([story.request()])
+    assert index.active(story.at(5)) == ()
+    # Retention deletes the request first, and then the vote is gone.
+    index = index.with_changes(remove=[("AccessRequest", "r1")])
+    assert index.lost == ()
+    assert index.with_changes([story.request()]).state("r1", story.at(5)).phase is Phase.ACTIVE
+
+
+def test_a_vote_that_hides_behind_an_invalid_request_still_counts(story):
+    revoke = story.approval("stop", by="dave", at=3, decision="Revoke")
+    index = index_of(story, *votes(story, revoke)).with_changes([broken(story)])
+    index = index.with_changes(remove=[("AccessApproval", "stop")]).with_changes([story.request()])
+    assert index.active(story.at(5)) == ()
+
+
+def test_a_lost_approval_is_lost_at_once(story):
+    index = index_of(story, *votes(story)).with_changes(remove=[("AccessApproval", "a2")])
+    assert index.active(story.at(5)) == ()
+    assert index.lost == ()
+
+
+def test_rules_that_became_weaker_without_admission_suspend_open_requests(story):
+    record = recorded(story, index_of(story, story.approval("a1")))
+    weaker = index_of(story, story.approval("a1"), approvals=1)
+    assert len(weaker.active(story.at(5))) == 1
+    after, (suspension,) = compare(record, weaker, story.at(5), lambda _: False)
+    assert suspension.confirmers == {"groups": ["approvers"], "users": ["root-cat"]}
+    assert compare(after, weaker, story.at(5), lambda _: False)[1] == []
+    assert compare(record, weaker, story.at(5), lambda _: True)[1] == []
+
+
+def test_who_became_an_approver_meanwhile_cannot_confirm(story):
+    confirmers = Approvers(groups=["approvers"])
+    index = suspended(
+        story,
+        story.approval("c", by="mallory", by_groups=(), at=5, decision="Confirm"),
+        confirmers=confirmers,
+        users=("mallory",),
+    )
+    assert index.active(story.at(6)) == ()
+    index = index.with_changes([story.approval("c2", by="bob", at=6, decision="Confirm")])
+    assert len(index.active(story.at(7))) == 1
+
+
+STRICT = {"approvals": 2, "approvers": {"groups": ["a"]}, "maxDuration": "8h", "onExpiry": "evict"}
+
+
+@pytest.mark.parametrize(
+    ("change", "stricter"),
+    [
+        ({}, True),
+        ({"approvals": 3}, True),
+        ({"approvals": 1}, False),
+        ({"maxDuration": "4h"}, True),
+        ({"maxDuration": "9h"}, False),
+        ({"approvers": {"groups": ["a", "b"]}}, False),
+        ({"approvers": {"groups": ["a"], "users": ["eve"]}}, False),
+        ({"approvers": {"groups": []}}, True),
+        ({"rules": [{"group": "a", "count": 1}]}, True),
+        ({"rules": [{"group": "b", "count": 1}]}, False),
+        ({"onExpiry": "wipe"}, False),
+    ],
+)
+def test_rules_are_stricter_only_if_they_allow_no_more(change, stricter):
+    old, new = AccessRules.model_validate(STRICT), AccessRules.model_validate({**STRICT, **change})
+    assert is_stricter(new, old) is stricter
+
+
+def test_a_record_that_is_too_large_drops_its_oldest_requests():
+    requests = {f"uid-{number:06}": {f"vote-{number * 7919 % 999983}": "Approve"} for number in range(60_000)}
+    stored = Record(requests).encode()
+    assert len(stored) <= MAX_STORED_BYTES
+    assert "uid-059999" in Record.decode(stored).requests
+
+
+@pytest.mark.parametrize("stored", [b"", b"nonsense", Record().encode()[:-4] + b"xxxx"])
+def test_a_damaged_record_is_an_error(stored):
+    with pytest.raises(RecordError):
+        Record.decode(stored)

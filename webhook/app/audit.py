@@ -1,0 +1,199 @@
+"""The audit log of a process: open it as the configuration says, and close it with a stop entry."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from webhook.api.codes import RELEASE_NOT_LOGGED
+from webhook.app.errors import UsageError
+from webhook.audit.errors import AuditError, NotLoggedError
+from webhook.audit.heads import Heads
+from webhook.audit.keys import KEYS, load_signer
+from webhook.audit.storage import Directory
+from webhook.audit.witness import Witnesses
+from webhook.audit.writer import LogWriter
+from webhook.core.admission.provider import NotReadyError
+from webhook.core.audit.entries import clip
+from webhook.core.audit.observe import Observer
+from webhook.keys.broker.refusal import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from webhook.api.audit import AuditSettings
+    from webhook.core.admission.provider import SnapshotProvider
+
+_OBSERVE_SECONDS = 1.0
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+
+log = logging.getLogger(__name__)
+
+
+def origin_of(settings: AuditSettings, component: str) -> str:
+    """Return the origin of a component's log: ``<cluster>/<component>/<instance>``."""
+    instance = settings.instance or _UNSAFE.sub("-", socket.gethostname())[:80] or "local"
+    return f"{settings.cluster or 'cluster'}/{component}/{instance}"
+
+
+@contextmanager
+def audit_log(settings: AuditSettings, component: str) -> Iterator[LogWriter | None]:
+    """Open the log of a component while the context lasts. None if the log is off.
+
+    Raises:
+        UsageError: the log cannot be opened.
+    """
+    if not settings.directory:
+        yield None
+        return
+    try:
+        writer = _open(settings, component)
+    except AuditError as error:
+        raise UsageError(str(error)) from None
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def _open(settings: AuditSettings, component: str) -> LogWriter:
+    origin = origin_of(settings, component)
+    place = Path(settings.directory).joinpath(*origin.split("/")[1:])
+    signer = load_signer(_key_file(settings), origin, create=not settings.key)
+    witnesses = (
+        Witnesses(settings.witnesses, settings.witness_timeout_seconds) if settings.witnesses else None
+    )
+    writer = LogWriter(
+        Directory(place, fsync=settings.fsync),
+        signer,
+        limit=settings.queue_limit,
+        interval=settings.interval_seconds,
+        cosign=witnesses.cosign if witnesses is not None else None,
+        quorum=settings.quorum,
+        witnesses=len(settings.witnesses),
+        version=version("weightlock"),
+    )
+    writer.open()
+    _publish_keys(place, [each.render() for each in signer.keys])
+    return writer
+
+
+def _key_file(settings: AuditSettings) -> Path:
+    parent = Path(settings.directory)
+    return Path(settings.key) if settings.key else parent.with_name(f"{parent.name}.key")
+
+
+def _publish_keys(place: Path, keys: list[str]) -> None:
+    """Write the public keys beside the log. They help a reader, and prove nothing by themselves."""
+    try:
+        (place / KEYS).write_text("".join(f"{key}\n" for key in keys))
+    except OSError as error:
+        raise AuditError(f"cannot write {place / KEYS}: {error.strerror or error}") from None
+
+
+class ControllerLog:
+    """The controller's log: what its leader observes, and the heads of all other logs."""
+
+    def __init__(self, writer: LogWriter, settings: AuditSettings) -> None:
+        self._writer = writer
+        self._seconds = settings.heads_seconds
+        key = _key_file(settings)
+        self._heads = Heads(
+            Path(settings.directory), writer.origin, lambda origin: load_signer(key, origin).keys
+        )
+
+    def record(self, kind: str, data: Mapping[str, Any], subject: str = "") -> None:
+        """Queue one entry."""
+        self._writer.submit(self._writer.entry(kind, data, subject=subject))
+
+    async def run(
+        self, source: SnapshotProvider, leading: Callable[[], bool], issued: Mapping[str, int]
+    ) -> None:
+        """Log access, certificates and the heads of other logs while this replica leads, until cancelled.
+
+        ``issued`` counts the certificates that this replica issued, by name.
+        """
+        observer, due, known = Observer(access=True), 0.0, dict(issued)
+        while True:
+            await asyncio.sleep(_OBSERVE_SECONDS)
+            if not leading():
+                observer = Observer(access=True)
+                continue
+            try:
+                for name in [name for name, count in issued.items() if count > known.get(name, 0)]:
+                    self.record("certificate", {"event": "issued", "name": name}, f"secrets/{name}")
+                known = dict(issued)
+                for change in observer.changes(source.snapshot(), datetime.now(UTC)):
+                    self.record(change.kind, change.data, change.subject)
+                if time.monotonic() >= due:
+                    due = time.monotonic() + self._seconds
+                    for data in await asyncio.to_thread(lambda: list(self._heads.changes())):
+                        self.record("log", data)
+            except NotReadyError:
+                continue
+            except Exception:
+                log.exception("internal error")
+
+
+class BrokerLog:
+    """Log the broker's decisions. A key leaves only after its release is in a signed checkpoint."""
+
+    def __init__(self, writer: LogWriter, settings: AuditSettings) -> None:
+        self._writer = writer
+        self._deny = settings.on_full.releases == "deny"
+
+    async def release(self, event: Mapping[str, Any], seconds: float) -> str:
+        """Log a release and return its receipt. Raises `UnavailableError`."""
+        try:
+            return (await self._writer.append(self._entry(event), seconds)).proof
+        except NotLoggedError as error:
+            raise UnavailableError(RELEASE_NOT_LOGGED, f"cannot log the key release: {error}") from None
+
+    def gauges(self) -> dict[str, float | None]:
+        """Return the figures of the log by the names of their metrics."""
+        return self._writer.gauges()
+
+    def check(self) -> None:
+        """Raise `UnavailableError` if the log is full and renewals must be logged."""
+        if self._deny and self._writer.full:
+            raise UnavailableError(
+                RELEASE_NOT_LOGGED, "cannot log the renewal: the queue of the audit log is full"
+            )
+
+    def record(self, event: Mapping[str, Any]) -> None:
+        """Log a renewal or a denial."""
+        self._writer.submit(self._entry(event))
+
+    def _entry(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        renewal = event.get("event") == "key.renewal"
+        result = str(event.get("result", ""))
+        done = "renewed" if renewal else "released"
+        pod = {
+            "namespace": event.get("namespace", ""),
+            "name": event.get("pod", ""),
+            "uid": event.get("uid", ""),
+            "node": event.get("node", ""),
+            "serviceAccount": event.get("serviceAccount", ""),
+        }
+        data = {
+            "decision": done if result == "released" else "denied",
+            "model": clip(str(event.get("model", "")), 253),
+            "pod": {key: value for key, value in pod.items() if value} if pod["name"] else {},
+            "images": list(event.get("images", ())),
+            "keys": list(event.get("keys", ())),
+            "grant": event.get("grant", ""),
+            "code": event.get("code", ""),
+            "reason": clip(str(event.get("message", ""))),
+            "seconds": int(event.get("seconds", 0)),
+        }
+        subject = "/".join(filter(None, ("pods", pod["namespace"], pod["name"]))) if pod["name"] else ""
+        return self._writer.entry("renewal" if renewal else "release", data, subject=subject)

@@ -1,0 +1,15 @@
+"""The errors of the audit log's I/O. Each message is one line for a user."""
+
+from __future__ import annotations
+
+
+class AuditError(Exception):
+    """A log cannot be read or written: the input is bad."""
+
+
+class LockedError(AuditError):
+    """Another process writes the log."""
+
+
+class NotLoggedError(Exception):
+    """An event could not be logged: the queue is full, or the storage failed."""

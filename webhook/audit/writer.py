@@ -1,0 +1,480 @@
+"""The writer of one log: a bounded queue, a thread that appends, and a signed checkpoint for each batch.
+
+`LogWriter.submit` never blocks and does no I/O, so it is safe on the event loop. The thread writes entry bundles and
+tiles, makes them durable, and only then signs and writes the checkpoint. A crash loses unsigned entries only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections import Counter, deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from webhook.audit.errors import AuditError, LockedError, NotLoggedError
+from webhook.core.audit.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint
+from webhook.core.audit.entries import canonical, envelope, kind_of, timestamp
+from webhook.core.audit.merkle import Frontier, consistency_proof, fold, inclusion_proof, leaf_hash
+from webhook.core.audit.notes import NoteError
+from webhook.core.audit.proof import Proof
+from webhook.core.audit.tiles import (
+    CHECKPOINT,
+    MAX_ENTRY_BYTES,
+    WIDTH,
+    Tile,
+    TileError,
+    TileNodes,
+    decode_bundle,
+    encode_bundle,
+    split_hashes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from webhook.audit.storage import Directory
+    from webhook.core.audit.notes import Signature, Signer
+
+    Cosign = Callable[[SignedCheckpoint, Callable[[int], Sequence[bytes]]], tuple[Signature, ...]]
+
+
+_RETRY_SECONDS = 1.0
+_LOCK_SECONDS = 0.1
+_COSIGN_SECONDS = 1.0
+_UUID7_RANDOM = 10
+
+log = logging.getLogger(__name__)
+
+
+def new_id() -> str:
+    """Return a UUIDv7 (RFC 9562)."""
+    stamp = time.time_ns() // 1_000_000
+    raw = bytearray(stamp.to_bytes(6, "big") + os.urandom(_UUID7_RANDOM))
+    raw[6] = 0x70 | raw[6] & 0x0F
+    raw[8] = 0x80 | raw[8] & 0x3F
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class Receipt(NamedTuple):
+    """An entry that is in a signed checkpoint, with its proof file."""
+
+    entry: int
+    proof: str
+
+
+class _Waiting(NamedTuple):
+    raw: bytes
+    kind: str
+    done: Callable[[Receipt | Exception], None] | None
+
+
+class Stats:
+    """The writer's figures, for metrics."""
+
+    def __init__(self) -> None:
+        self.lost: Counter[str] = Counter()
+        self.entries = 0
+        self.checkpoint_time = 0.0
+        self.failures = 0
+        self.cosignatures = 0
+
+
+class LogWriter:
+    """One open log. Use `open`, then `submit` or `append`, then `close`."""
+
+    def __init__(
+        self,
+        storage: Directory,
+        signer: Signer,
+        *,
+        limit: int,
+        interval: float,
+        cosign: Cosign | None = None,
+        quorum: int = 0,
+        witnesses: int = 0,
+        version: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.origin = signer.name
+        self.stats = Stats()
+        self._version = version
+        self._wanted, self._tried = max(witnesses, quorum), 0.0
+        self._storage, self._signer, self._cosign, self._quorum = storage, signer, cosign, quorum
+        self._limit, self._interval, self._clock = limit, interval, clock
+        self._queue: deque[_Waiting] = deque()
+        self._wake = threading.Event()
+        self._stopping = self._locked = False
+        self._broken = ""
+        self._thread: threading.Thread | None = None
+        self._reported: Counter[str] = Counter()
+        self._tree = Frontier()
+        # The hashes of the last tile of each level, and the entries of the last bundle.
+        self._edge: list[list[bytes]] = [[]]
+        self._bundle: list[bytes] = []
+        # Full tiles whose partial tiles can go, once a checkpoint covers them.
+        self._obsolete: list[str] = []
+        self._signed: SignedCheckpoint | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of entries in the last checkpoint."""
+        return self._signed.checkpoint.size if self._signed is not None else 0
+
+    @property
+    def queued(self) -> int:
+        """The number of entries that wait."""
+        return len(self._queue)
+
+    def gauges(self) -> dict[str, float | None]:
+        """Return the figures of this log by the names of their metrics."""
+        return {
+            "weightlock_audit_queue_entries": len(self._queue),
+            "weightlock_audit_lost_entries": self.stats.lost.total(),
+            "weightlock_audit_checkpoint_timestamp_seconds": self.stats.checkpoint_time or None,
+            "weightlock_audit_witness_cosignatures": self.stats.cosignatures,
+            "weightlock_audit_witness_quorum": self._quorum,
+        }
+
+    def open(self) -> None:
+        """Lock the log, read its state and start the thread.
+
+        If another process writes the log, such as the worker that this one replaces, entries wait until it stops.
+
+        Raises:
+            AuditError: the log is damaged, cannot be used, or belongs to another key or origin.
+        """
+        try:
+            self._begin()
+        except LockedError:
+            log.info("waiting for the audit log", extra={"fields": {"log": self.origin}})
+        self._thread = threading.Thread(target=self._run, name="audit-log", daemon=True)
+        self._thread.start()
+
+    def _begin(self) -> None:
+        self._storage.lock()
+        try:
+            unclean = self._load()
+        except (AuditError, TileError, NoteError, ValueError) as error:
+            self._storage.unlock()
+            raise AuditError(f"cannot continue the log {self._storage.root}: {error}") from None
+        data: dict[str, Any] = {"event": "start", "version": self._version, "unclean": unclean}
+        if self._signed is not None:
+            data["head"] = head_of(self._signed.checkpoint)
+        self._queue.appendleft(_Waiting(canonical(self.entry("log", data)), "log", None))
+        self._locked = True
+        self._wake.set()
+
+    def _wait_for_lock(self) -> bool:
+        """Wait until this process is the only writer. False if the log cannot be used, or a stop came first."""
+        while not self._locked:
+            try:
+                self._begin()
+            except LockedError:
+                if self._stopping:
+                    return False
+                time.sleep(_LOCK_SECONDS)
+            except AuditError as error:
+                log.error("the audit log cannot be used", extra={"fields": {"reason": str(error)}})  # noqa: TRY400
+                self._broken = str(error)
+                self._fail(self._take(), error)
+                return False
+        return True
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Write what waits and a stop entry, and release the lock."""
+        if self._thread is None:
+            return
+        self._put("log", {"event": "stop", "version": self._version})
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(seconds)
+        if not self._thread.is_alive() and self._locked:
+            self._storage.unlock()
+
+    def entry(
+        self,
+        kind: str,
+        data: Mapping[str, Any],
+        *,
+        identifier: str = "",
+        subject: str = "",
+        now: datetime | None = None,
+    ) -> dict[str, Any]:
+        """Build an entry of this log."""
+        moment = timestamp(now or datetime.fromtimestamp(self._clock(), UTC))
+        return envelope(kind, self.origin, identifier or new_id(), moment, data, subject)
+
+    def submit(self, entry: Mapping[str, Any]) -> bool:
+        """Queue an entry. False if the queue is full: then the loss is counted, and an entry will report it."""
+        return self._enqueue(entry, None)
+
+    async def append(self, entry: Mapping[str, Any], seconds: float) -> Receipt:
+        """Queue an entry and wait until it is in a signed, sufficiently cosigned checkpoint.
+
+        Raises:
+            NotLoggedError: the queue is full, the storage failed, witnesses are missing, or the time is over.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Receipt] = loop.create_future()
+
+        def done(result: Receipt | Exception) -> None:
+            loop.call_soon_threadsafe(_settle, future, result)
+
+        if not self._enqueue(entry, done):
+            raise NotLoggedError("the queue of the audit log is full")
+        self._wake.set()
+        try:
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError:
+            raise NotLoggedError(f"the audit log has no checkpoint after {seconds:g} s") from None
+
+    @property
+    def full(self) -> bool:
+        """Whether an entry would be lost now."""
+        return len(self._queue) >= self._limit or bool(self._broken)
+
+    def _enqueue(self, entry: Mapping[str, Any], done: Callable[[Receipt | Exception], None] | None) -> bool:
+        kind = kind_of(entry)
+        raw = canonical(entry)
+        if len(self._queue) >= self._limit or len(raw) > MAX_ENTRY_BYTES or self._stopping or self._broken:
+            self.stats.lost[kind] += 1
+            return False
+        self._queue.append(_Waiting(raw, kind, done))
+        return True
+
+    def _put(self, kind: str, data: Mapping[str, Any]) -> None:
+        self._queue.append(_Waiting(canonical(self.entry(kind, data)), kind, None))
+
+    # The thread.
+
+    def _run(self) -> None:
+        if not self._wait_for_lock():
+            return
+        while True:
+            self._wake.wait(self._interval)
+            self._wake.clear()
+            stopping = self._stopping
+            batch = self._take()
+            if not batch and not stopping:
+                self._cosign_again()
+            if batch and not self._write(batch):
+                time.sleep(min(_RETRY_SECONDS, self._interval))
+                if not stopping:
+                    continue
+            if stopping and not self._queue:
+                return
+            if stopping and self.stats.failures:
+                return
+
+    def _take(self) -> list[_Waiting]:
+        lost = self.stats.lost - self._reported
+        if lost:
+            self._reported = self.stats.lost.copy()
+            self._put("log", {"event": "loss", "lost": dict(lost)})
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < self._limit:
+            batch.append(self._queue.popleft())
+        return batch
+
+    def _write(self, batch: list[_Waiting]) -> bool:
+        """Append a batch and sign a checkpoint. On a failure, keep the entries for another attempt."""
+        tree, edge, bundle = self._tree.copy(), [list(hashes) for hashes in self._edge], list(self._bundle)
+        first = tree.size
+        try:
+            self._integrate([item.raw for item in batch])
+            self._storage.sync()
+            signed = self._checkpoint()
+        except (OSError, AuditError, NoteError) as error:
+            self._tree, self._edge, self._bundle, self._obsolete = tree, edge, bundle, []
+            self.stats.failures += 1
+            self._fail(batch, error)
+            return False
+        self.stats.failures = 0
+        self.stats.entries += len(batch)
+        self.stats.checkpoint_time = self._clock()
+        self._settle(batch, first, signed)
+        return True
+
+    def _fail(self, batch: list[_Waiting], error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or str(error)
+        log.error("cannot write the audit log", extra={"fields": {"reason": reason, "entries": len(batch)}})
+        kept = []
+        for item in batch:
+            if item.done is not None:
+                # The caller is told that it is not logged, so it must not be logged later.
+                item.done(NotLoggedError(f"cannot write the audit log: {reason}"))
+            else:
+                kept.append(item)
+        self._queue.extendleft(reversed(kept))
+
+    def _settle(self, batch: list[_Waiting], first: int, signed: SignedCheckpoint) -> None:
+        waiting = [(first + n, item) for n, item in enumerate(batch) if item.done is not None]
+        if not waiting:
+            return
+        known = {signature.name for signature in signed.note.signatures} - {self.origin}
+        nodes = TileNodes(self._hashes, signed.checkpoint.size)
+        for index, item in waiting:
+            if item.done is None:
+                continue
+            if len(known) < self._quorum:
+                item.done(
+                    NotLoggedError(
+                        f"{len(known)} of {self._quorum} required witnesses cosigned the checkpoint"
+                    )
+                )
+                continue
+            hashes = tuple(inclusion_proof(nodes, index, signed.checkpoint.size))
+            item.done(Receipt(index, Proof(index, hashes, signed, item.raw).render()))
+
+    def _integrate(self, entries: list[bytes]) -> None:
+        """Add entries to the tree and write all tiles that change."""
+        changed: set[int] = set()
+        for raw in entries:
+            if len(self._bundle) == WIDTH:
+                self._bundle = []
+            self._bundle.append(raw)
+            leaf = leaf_hash(raw)
+            self._tree.append(leaf)
+            self._add(0, leaf, changed)
+            if len(self._bundle) == WIDTH:
+                index = self._tree.size // WIDTH - 1
+                self._storage.write(Tile(None, index).path, encode_bundle(self._bundle))
+                self._obsolete.append(Tile(None, index).path)
+        if self._tree.size % WIDTH:
+            tile = Tile(None, self._tree.size // WIDTH, self._tree.size % WIDTH)
+            self._storage.write(tile.path, encode_bundle(self._bundle))
+        for level in changed:
+            count = self._tree.size >> (8 * level)
+            if count % WIDTH:
+                self._storage.write(
+                    Tile(level, count // WIDTH, count % WIDTH).path, b"".join(self._edge[level])
+                )
+
+    def _add(self, level: int, value: bytes, changed: set[int]) -> None:
+        if len(self._edge) <= level:
+            self._edge.append([])
+        if len(self._edge[level]) == WIDTH:
+            self._edge[level] = []
+        self._edge[level].append(value)
+        changed.add(level)
+        if len(self._edge[level]) == WIDTH:
+            index = (self._tree.size >> (8 * (level + 1))) - 1
+            tile = Tile(level, index)
+            self._storage.write(tile.path, b"".join(self._edge[level]))
+            self._obsolete.append(tile.path)
+            self._add(level + 1, fold(self._edge[level]), changed)
+
+    def _checkpoint(self) -> SignedCheckpoint:
+        checkpoint = Checkpoint(self.origin, self._tree.size, self._tree.root())
+        if self._signed is not None and checkpoint.size < self._signed.checkpoint.size:
+            raise AuditError("the log would shrink")
+        signed = SignedCheckpoint(checkpoint, self._signer.sign(checkpoint.text(), int(self._clock())))
+        if self._cosign is not None:
+            signatures = self._cosign(signed, self._consistency)
+            self.stats.cosignatures = len({signature.name for signature in signatures})
+            note = signed.note
+            signed = SignedCheckpoint(checkpoint, type(note)(note.text, (*note.signatures, *signatures)))
+        self._storage.write(CHECKPOINT, signed.note.render().encode())
+        self._storage.sync()
+        self._signed = signed
+        obsolete, self._obsolete = self._obsolete, []
+        for path in obsolete:
+            self._storage.delete_partials(path)
+        return signed
+
+    def _cosign_again(self) -> None:
+        """Ask the witnesses again for an idle log whose last checkpoint lacks cosignatures."""
+        signed = self._signed
+        if self._cosign is None or signed is None or self.stats.cosignatures >= self._wanted:
+            return
+        if self._clock() - self._tried < _COSIGN_SECONDS:
+            return
+        self._tried = self._clock()
+        try:
+            self._checkpoint()
+        except (OSError, AuditError, NoteError) as error:
+            log.warning("cannot write the audit log", extra={"fields": {"reason": str(error)}})
+
+    def _consistency(self, old: int) -> Sequence[bytes]:
+        return consistency_proof(TileNodes(self._hashes, self._tree.size), old, self._tree.size)
+
+    def _hashes(self, tile: Tile) -> Sequence[bytes]:
+        level = tile.level or 0
+        count = self._tree.size >> (8 * level)
+        last = (count - 1) // WIDTH
+        if tile.number == last and len(self._edge) > level:
+            return self._edge[level]
+        data = self._storage.read(tile.path)
+        if data is None:
+            raise AuditError(f"{tile.path} is missing")
+        return split_hashes(data, tile.width)
+
+    def _load(self) -> bool:
+        """Read the state of an existing log. Return whether its last run ended without a stop entry."""
+        raw = self._storage.read(CHECKPOINT)
+        if raw is None:
+            if self._storage.read(Tile(0, 0).path) is not None:
+                raise AuditError("the checkpoint is missing")
+            return False
+        signed = parse_checkpoint(raw)
+        if signed.checkpoint.origin != self.origin:
+            raise AuditError(f"it is the log {signed.checkpoint.origin}, not {self.origin}")
+        signed.verify(self._signer.keys)
+        size = signed.checkpoint.size
+        self._edge = [[] for _ in range(max(1, (size.bit_length() + 7) // 8))]
+        for level in range(len(self._edge)):
+            count = size >> (8 * level)
+            if count:
+                width = count % WIDTH or WIDTH
+                self._edge[level] = self._tile(Tile(level, (count - 1) // WIDTH, width))
+        self._tree = Frontier() if not size else Frontier.read(TileNodes(self._stored, size), size)
+        if self._tree.root() != signed.checkpoint.root:
+            raise AuditError("the tiles do not match the checkpoint")
+        self._signed = signed
+        self._discard_tail(size)
+        if not size:
+            return False
+        width = size % WIDTH or WIDTH
+        data = self._storage.read(Tile(None, (size - 1) // WIDTH, width).path)
+        if data is None:
+            raise AuditError("the last entry bundle is missing")
+        self._bundle = [entry for _, entry in decode_bundle(data, width)]
+        if [leaf_hash(entry) for entry in self._bundle] != self._edge[0]:
+            raise AuditError("the last entry bundle does not match its hashes")
+        return b'"event":"stop"' not in self._bundle[-1]
+
+    def _discard_tail(self, size: int) -> None:
+        """Delete the files of entries that were never signed."""
+        for level in (None, *range(len(self._edge) + 1)):
+            count = size >> (8 * (level or 0))
+            for width in range(count % WIDTH + 1, WIDTH + 1):
+                self._storage.delete(Tile(level, count // WIDTH, width).path)
+
+    def _tile(self, tile: Tile) -> list[bytes]:
+        data = self._storage.read(tile.path)
+        if data is None:
+            raise AuditError(f"{tile.path} is missing")
+        return split_hashes(data, tile.width)
+
+    def _stored(self, tile: Tile) -> Sequence[bytes]:
+        return self._tile(tile)
+
+
+def head_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return a checkpoint as the data of a ``log`` entry."""
+    return {"origin": checkpoint.origin, "size": checkpoint.size, "root": f"sha256:{checkpoint.root.hex()}"}
+
+
+def _settle(future: asyncio.Future[Receipt], result: Receipt | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

@@ -1,0 +1,1 @@
+"""``weightlock audit``: follow, search, export, verify, prove and serve the audit log."""
