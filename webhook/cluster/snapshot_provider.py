@@ -198,6 +198,8 @@ class ClusterProvider:
         unreadable = self._params.unreadable(self._max_age)
         if unreadable and time.monotonic() < self._params_deadline:
             raise NotReadyError(f"the parameters of policies are not read yet ({next(iter(unreadable))})")
+        # A policy that is added later does not make the others wait.
+        self._params_deadline = 0.0
         self._builder.objects.unreadable = unreadable
         self._builder.objects.scopes = self._params.scopes()
         return self._builder.snapshot()
