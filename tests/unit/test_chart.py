@@ -179,7 +179,11 @@ def test_webhooks_fail_closed_and_exempt_by_name_alone(render):
 def test_controller_and_broker_expect_what_is_installed(render):
     objects = render()
     text = objects["ConfigMap", "weightlock-webhooks"]["data"]["webhooks.yaml"]
+    # Helm adds these annotations to what it installs, so a restored object must have them.
+    owner = {"meta.helm.sh/release-name": "weightlock", "meta.helm.sh/release-namespace": "weightlock-system"}
     for expected in yaml.safe_load_all(text):
+        annotations = expected["metadata"].pop("annotations")
+        assert annotations == owner
         assert expected == objects[expected["kind"], "weightlock"]
 
 
@@ -329,7 +333,7 @@ def test_only_who_signs_gets_the_private_key(render):
 
 def test_the_controller_fills_the_secrets_with_keys_that_pods_wait_for(render):
     objects = render()
-    names = {"signing": "weightlock-signing", "challenge": "weightlock-challenge"}
+    names = {key: f"weightlock-{key}" for key in ("signing", "challenge", "stamp", "record")}
     config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
     assert Config.model_validate(config).controller.keys.model_dump() == names
     assert "signing" not in config
@@ -345,7 +349,8 @@ def test_the_controller_fills_the_secrets_with_keys_that_pods_wait_for(render):
                 assert not volume["secret"].get("optional"), name
     # What is not ours is not filled.
     config = yaml.safe_load(render(**PROVIDED)["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
-    assert config["controller"]["keys"] == {"challenge": "weightlock-challenge"}
+    del names["signing"]
+    assert config["controller"]["keys"] == names
     assert config["signing"] == {"key": "/etc/weightlock/signing/signing.key"}
 
 
@@ -385,7 +390,8 @@ def test_one_new_authority_vouches_for_both_certificates(render):
 
 def test_provided_certificates_are_used_and_none_is_made(render):
     objects = render(**PROVIDED)
-    assert [name for kind, name in objects if kind == "Secret"] == ["weightlock-challenge"]
+    secrets = {name for kind, name in objects if kind == "Secret"}
+    assert secrets == {"weightlock-challenge", "weightlock-stamp", "weightlock-record"}
     (webhook,) = objects["MutatingWebhookConfiguration", "weightlock"]["webhooks"]
     assert _decoded(webhook["clientConfig"]["caBundle"]) == b"-----BEGIN"
 
@@ -450,7 +456,9 @@ def test_one_secret_is_read_by_the_broker_and_five_by_the_controller(render):
                 "weightlock-webhook-serving",
                 "weightlock-broker-serving",
                 "weightlock-challenge",
+                "weightlock-record",
                 "weightlock-signing",
+                "weightlock-stamp",
             ],
             "verbs": ["get", "patch"],
         },

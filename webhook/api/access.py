@@ -156,7 +156,7 @@ class ChangeControl(Schema):
 
 
 class BreakGlass(Schema):
-    """Who may bypass approvals, and for how long. Nobody, unless groups are named."""
+    """Who may bypass approvals, and for how long. No user, unless groups are named."""
 
     groups: list[Name] = Field(default_factory=list, max_length=16)
     max_duration: Duration = Duration("1h")

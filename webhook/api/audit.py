@@ -57,6 +57,14 @@ class AuditSettings(Schema):
         default=0, ge=0, le=16, description="witnesses that must cosign before a key is released"
     )
     witness_timeout_seconds: float = Field(default=5, gt=0, le=60)
+    compress: bool = Field(
+        default=False,
+        description="compress full entry bundles; `weightlock audit serve` decompresses them, other file servers need "
+        "to be told",
+    )
+    retention_days: int = Field(
+        default=0, ge=0, le=36_500, description="days after which whole tiles are removed (0: never)"
+    )
     heads_seconds: float = Field(
         default=30,
         ge=1,

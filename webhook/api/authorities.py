@@ -1,4 +1,4 @@
-"""The certificate authorities of the key broker, as PEM in the configuration and as single words in a sidecar.
+"""The CAs of the key broker, as PEM in the configuration and as single words in a sidecar.
 
 A word is the base64 of one certificate's DER form. Nothing here decides whom to trust; it must accept nothing
 that a TLS library would not read.

@@ -528,7 +528,7 @@ class Controller(Schema):
     )
     restore_definitions: bool = Field(
         default=True,
-        description="put a type of weightlock.dev back that was changed; one that was deleted is only reported",
+        description="restore a modified CRD of weightlock.dev (a deleted CRD is only reported)",
     )
     certificates: Certificates | None = Field(
         default=None,

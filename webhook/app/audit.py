@@ -80,6 +80,8 @@ def _open(settings: AuditSettings, component: str) -> LogWriter:
         cosign=witnesses.cosign if witnesses is not None else None,
         quorum=settings.quorum,
         witnesses=len(settings.witnesses),
+        compress=settings.compress,
+        retention_seconds=settings.retention_days * 86_400,
         version=version("weightlock"),
     )
     writer.open()

@@ -88,8 +88,12 @@ def search(root: Path, conditions: Filter) -> Iterator[tuple[str, int, dict[str,
             raise AuditError(f"{place} has no checkpoint")
         try:
             state = parse_checkpoint(raw).checkpoint
+            number, bundle = -1, []
             for index in _candidates(place, reader, state.size, conditions):
-                document = orjson.loads(_entry(reader, state.size, index))
+                if index // WIDTH != number:
+                    number = index // WIDTH
+                    bundle = _bundle(reader, state.size, number)
+                document = orjson.loads(bundle[index % WIDTH][1])
                 if conditions.matches(document):
                     yield state.origin, index, document
         except (NoteError, TileError, orjson.JSONDecodeError, KeyError) as error:
@@ -123,12 +127,11 @@ def _candidates(place: Path, reader: Directory, size: int, conditions: Filter) -
         with_index.close()
 
 
-def _entry(reader: Directory, size: int, index: int) -> bytes:
-    number = index // WIDTH
+def _bundle(reader: Directory, size: int, number: int) -> list[tuple[int, bytes]]:
     data, path, width = read_tile(reader, Tile(None, number, min(WIDTH, size - number * WIDTH)))
     if data is None:
         raise TileError(f"{path} is missing")
-    return decode_bundle(data, width)[index % WIDTH][1]
+    return decode_bundle(data, width)
 
 
 def open_index(place: Path, reader: Directory, size: int) -> sqlite3.Connection:

@@ -15,6 +15,8 @@ from collections import Counter, deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import orjson
+
 from webhook.audit.errors import AuditError, LockedError, NotLoggedError
 from webhook.core.audit.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint
 from webhook.core.audit.entries import canonical, envelope, kind_of, timestamp
@@ -23,6 +25,7 @@ from webhook.core.audit.notes import NoteError
 from webhook.core.audit.proof import Proof
 from webhook.core.audit.tiles import (
     CHECKPOINT,
+    ENTRIES,
     MAX_ENTRY_BYTES,
     WIDTH,
     Tile,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 1.0
 _LOCK_SECONDS = 0.1
 _COSIGN_SECONDS = 1.0
+_PRUNE_SECONDS = 3600.0
 _UUID7_RANDOM = 10
 
 log = logging.getLogger(__name__)
@@ -97,12 +101,16 @@ class LogWriter:
         cosign: Cosign | None = None,
         quorum: int = 0,
         witnesses: int = 0,
+        retention_seconds: float = 0,
+        compress: bool = False,
         version: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.origin = signer.name
         self.stats = Stats()
         self._version = version
+        self._compress = compress
+        self._retention, self._prune_at, self._pruned = retention_seconds, 0.0, 0
         self._wanted, self._tried = max(witnesses, quorum), 0.0
         self._storage, self._signer, self._cosign, self._quorum = storage, signer, cosign, quorum
         self._limit, self._interval, self._clock = limit, interval, clock
@@ -263,6 +271,7 @@ class LogWriter:
             batch = self._take()
             if not batch and not stopping:
                 self._cosign_again()
+                self._prune()
             if batch and not self._write(batch):
                 time.sleep(min(_RETRY_SECONDS, self._interval))
                 if not stopping:
@@ -386,7 +395,32 @@ class LogWriter:
         obsolete, self._obsolete = self._obsolete, []
         for path in obsolete:
             self._storage.delete_partials(path)
+            if self._compress and path.startswith(f"tile/{ENTRIES}/"):
+                self._storage.compress(path)
         return signed
+
+    def _prune(self) -> None:
+        """Remove whole tiles of old entries, after a signed entry has stated it. The level above keeps their hashes."""
+        if not self._retention or self._clock() < self._prune_at or self.stats.failures:
+            return
+        self._prune_at = self._clock() + _PRUNE_SECONDS
+        limit = timestamp(datetime.fromtimestamp(self._clock() - self._retention, UTC))
+        number = self._pruned
+        while (number + 1) * WIDTH < self._tree.size and self._newest(number) < limit:
+            number += 1
+        if number == self._pruned:
+            return
+        entry = self.entry("log", {"event": "pruned", "first": number * WIDTH, "version": self._version})
+        if self._write([_Waiting(canonical(entry), "log", None)]):
+            for index in range(self._pruned, number):
+                for level in (None, 0):
+                    self._storage.delete(Tile(level, index).path)
+            self._pruned = number
+
+    def _newest(self, number: int) -> str:
+        """Return the time of the last entry of a full bundle; the empty text for one that is removed already."""
+        data = self._storage.read(Tile(None, number).path)
+        return str(orjson.loads(decode_bundle(data, WIDTH)[-1][1])["time"]) if data is not None else ""
 
     def _cosign_again(self) -> None:
         """Ask the witnesses again for an idle log whose last checkpoint lacks cosignatures."""

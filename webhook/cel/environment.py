@@ -84,7 +84,7 @@ class Environment:
     ) -> Program:
         """Compile ``source`` to a program that yields the type ``expect``; ``any`` accepts every type.
 
-        As in the API server the type must be exactly that: an expression of dynamic type is no ``bool``.
+        As in the API server the type must be exactly that: an expression of dynamic type is not a ``bool``.
         Raises CompileError.
         """
         scope = variables if variables is not None else Variables(self)

@@ -6,6 +6,7 @@ The other documents still get their verdicts.
 
 from __future__ import annotations
 
+import gc
 import glob
 import sys
 from pathlib import Path
@@ -74,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("the files contain no objects")
     has_objects = any(isinstance(item, Manifest) for item in documents)
     provider = load_source(options) if has_objects else None
+    # Policies and documents stay until the end, so that collections need not walk through them.
+    gc.freeze()
     entries = [_entry(item, requester, provider) for item in documents]
     help_url = provider.snapshot().settings.help_url if provider is not None else ""
     sys.stdout.write(RENDERERS[options.output](entries, help_url))

@@ -166,7 +166,7 @@ class Suite:
 
 
 def suites(path: Path) -> Iterator[Suite]:
-    """Every test file at or below a path, in the order of names. Raises `ManifestError` where one is no test file."""
+    """Yield every test file at or below a path, by name. Raises `ManifestError` if a file is not a test file."""
     files = [path] if path.is_file() else sorted(path.rglob(f"*{TEST_SUFFIX}"))
     for file in files:
         yield Suite(file)

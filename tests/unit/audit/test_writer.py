@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.unit.audit.conftest import KEY, Files, settle, verdict, write
+from tests.unit.audit.conftest import KEY, Clock, Files, settle, verdict, write
 from webhook.audit.errors import AuditError, LockedError, NotLoggedError
 from webhook.audit.keys import generate, load_signer, signer_of
 from webhook.audit.storage import Directory
@@ -239,3 +239,52 @@ def test_a_killed_writer_loses_no_signed_entry(tmp_path):
         report = verify_log(files, SIGNER.keys)
         assert report.faults == []
         assert parse_checkpoint(files.read("checkpoint")).checkpoint.size >= signed
+
+
+def test_retention_removes_whole_tiles_with_a_statement(tmp_path):
+    """Old tiles go after a signed statement. The rest is whole, and a removal without a statement is a fault."""
+    write(tmp_path, 700)
+    now = Clock().now + 40 * 86_400
+    writer = writer_of(tmp_path, retention_seconds=30 * 86_400, clock=lambda: now)
+    writer.open()
+    deadline = time.monotonic() + 20
+    while Directory(tmp_path).read("tile/entries/001") is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    settle(writer, 704)
+    writer.close()
+    report = verify_log(Files(tmp_path), SIGNER.keys)
+    assert (report.faults, report.pruned) == ([], 512)
+    files = Files(tmp_path)
+    del files.files["tile/1/000.p/2"]
+    assert not verify_log(files, SIGNER.keys).whole
+
+
+def test_a_removal_without_a_statement_is_a_fault(tmp_path):
+    """Deleted tiles are missing entries."""
+    write(tmp_path, 700)
+    for name in ("tile/entries/000", "tile/0/000"):
+        (tmp_path / name).unlink()
+    report = verify_log(Files(tmp_path), SIGNER.keys)
+    assert "without a signed statement" in str(report.faults[0])
+
+
+def test_compressed_bundles(tmp_path):
+    """Full bundles are compressed, the log is the same, and a changed byte of a compressed bundle is a fault."""
+    writer = writer_of(tmp_path, compress=True, limit=1000)
+    writer.open()
+    for number in range(600):
+        writer.submit(verdict(writer, number))
+    settle(writer, 601)
+    writer.close()
+    packed = tmp_path / "tile/entries/001.gz"
+    assert packed.stat().st_size < 256 * 350
+    assert verify_log(Files(tmp_path), SIGNER.keys).faults == []
+    write(tmp_path, 3)
+    data = bytearray(packed.read_bytes())
+    for place in range(0, len(data), 97):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        packed.write_bytes(bytes(changed))
+        # The header of a gzip file holds a time and a system that mean nothing.
+        assert place in range(4, 10) or not verify_log(Files(tmp_path), SIGNER.keys).whole, place

@@ -306,6 +306,9 @@ class TestUpdatesOfTemplates:
         "an injector's image": lambda spec, meta: meta.update(
             annotations={"sidecar.istio.io/proxyImage": "evil"}
         ),
+        "an unknown injector": lambda spec, meta: meta.update(
+            annotations={"vault.security.banzaicloud.io/vault-env-image": "evil"}
+        ),
         "a node": lambda spec, meta: spec.update(nodeName="node-1"),
         "a scheduler": lambda spec, meta: spec.update(schedulerName="mine"),
         "a runtime class": lambda spec, meta: spec.update(runtimeClassName="other"),

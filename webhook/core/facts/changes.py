@@ -44,6 +44,10 @@ _RUNTIME_PREFIXES = (
     "io.kubernetes.cri-o", "io.katacontainers", "io.containerd", "dev.gvisor", "run.oci", "org.opencontainers",
     "cdi-devices.", "devices.nri", "mounts.nri", "kubernetes.io/config.", "gpu-", "org.criu",
 )  # fmt: skip
+# Words in the names of annotations by which any injector adds containers, images, commands or mounts.
+_INJECTION_WORDS = re.compile(
+    r"inject|sidecar|image|command|exec|patch|proxy|mount|device|volume", re.IGNORECASE
+)
 # Compute resources give access to nothing; of any other resource, less is no addition.
 _COMPUTE = re.compile(r"cpu|memory|ephemeral-storage|hugepages-.*")
 # Reloader marks a rollout by a variable that holds a hash.
@@ -67,8 +71,10 @@ def adds_nothing(new: PodTemplate, old: PodTemplate) -> bool:
 def is_runtime_annotation(key: str) -> bool:
     """Whether an annotation may change what a pod can reach or what runs in it."""
     domain = key.partition("/")[0]
-    return key.startswith(_RUNTIME_PREFIXES) or any(
-        domain == known or domain.endswith(f".{known}") for known in _RUNTIME_DOMAINS
+    return (
+        key.startswith(_RUNTIME_PREFIXES)
+        or _INJECTION_WORDS.search(key) is not None
+        or any(domain == known or domain.endswith(f".{known}") for known in _RUNTIME_DOMAINS)
     )
 
 

@@ -164,8 +164,12 @@ def _of_capabilities(context: Mapping[str, Any], path: str) -> Iterator[Escape]:
             yield Escape("capability", f"{path}.capabilities.add", name, (f"capability-{name}", "capability"))
 
 
-def _names(capabilities: Mapping[str, Any], field: str, path: str) -> list[str]:
-    """The capabilities of one list, in capitals and without their prefix."""
+def _names(capabilities: Mapping[str, Any], field: str, path: str, *, exact: bool = False) -> list[str]:
+    """The capabilities of one list in capitals.
+
+    Runtimes add the prefix CAP_ themselves, so a list that contains it drops nothing. Where a name is added, the prefix
+    is removed unless ``exact``.
+    """
     items = capabilities.get(field)
     if items is None:
         return []
@@ -173,7 +177,7 @@ def _names(capabilities: Mapping[str, Any], field: str, path: str) -> list[str]:
         raise MalformedObjectError(f"{path}.{field}", "must be a list")
     if not all(isinstance(item, str) for item in items):
         raise MalformedObjectError(f"{path}.{field}", "must be a list of strings")
-    return [item.upper().removeprefix("CAP_") for item in items]
+    return [item.upper() if exact else item.upper().removeprefix("CAP_") for item in items]
 
 
 def _traffic(pod: PodView) -> str:
@@ -184,7 +188,8 @@ def _traffic(pod: PodView) -> str:
     for path, name, container in pod.containers:
         where = f"{path}.securityContext"
         capabilities = object_at(object_at(container, "securityContext", path), "capabilities", where)
-        dropped, added = (set(_names(capabilities, field, where)) for field in ("drop", "add"))
+        added = set(_names(capabilities, "add", where))
+        dropped = set(_names(capabilities, "drop", where, exact=True))
         if added & _NETWORK_CAPABILITIES or not dropped & {"NET_RAW", "ALL"}:
             return f"container {name} has NET_RAW"
     return ""

@@ -101,23 +101,28 @@ def _behind(
     *,
     read_only: bool = False,
 ) -> Iterator[HostPath]:
-    """The paths behind a claim. A read-only copy of declared weights is left to the policies on weights."""
+    """The paths behind a claim. The policies on weights decide on read-only mounts of a declared volume."""
     writable = not read_only and _is_writable(pod, name)
     for index, (volume, paths) in enumerate(volumes):
         if index >= _MAX_VOLUMES:
             # Too many to name each: only an exception for all paths covers them.
             yield HostPath(where, "/", declared=False, writable=writable)
             return
-        if not writable and here.catalog and _contains_only_models(volume, here):
+        if not writable and here.catalog and _is_declared(volume, here):
             continue
         for path in paths:
             yield HostPath(where, path, declared=False, writable=writable)
 
 
-def _contains_only_models(volume: str, here: Context) -> bool:
-    """Whether a PersistentVolume is declared to contain models, and shows nothing of the node beyond them."""
+def _is_declared(volume: str, here: Context) -> bool:
+    """Whether a ModelWeights names this PersistentVolume, which shows nothing of other pods.
+
+    A volume that only touches declared storage, such as a directory above it, may show more than the model.
+    """
     reaches = here.resolver.volume(volume)
-    return bool(reaches) and all(reach.model != UNKNOWN for reach in reaches)
+    return any(reach.via == "persistentVolume" for reach in reaches) and all(
+        reach.model != UNKNOWN for reach in reaches
+    )
 
 
 def _is_writable(pod: PodView, volume: str) -> bool:

@@ -97,5 +97,7 @@ READ_FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
         # Which claims were made for a pod stands in its status.
         "Pod": frozenset({"spec", "status"}),
         "ConfigMap": frozenset({"data", "binaryData"}),
+        # Which of its kinds contain a pod.
+        "CustomResourceDefinition.apiextensions.k8s.io": frozenset({"spec"}),
     }
 )

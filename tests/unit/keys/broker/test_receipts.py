@@ -7,6 +7,7 @@ import base64
 import time
 
 import pytest
+from keyworld import serving
 
 from tests.unit.audit.conftest import Files
 from webhook.api import codes
@@ -15,14 +16,14 @@ from webhook.app.audit import BrokerLog, audit_log, origin_of
 from webhook.app.errors import UsageError
 from webhook.audit.keys import read_verifier_keys
 from webhook.audit.storage import Directory
+from webhook.cli.key import main as key_main
 from webhook.core.audit.entries import kind_of, parse_entry, validate_entry
 from webhook.core.audit.proof import parse_proof
 from webhook.core.audit.verify import verify_log
+from webhook.keys.agent.delivery import Target
 from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest, RenewRequest
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
 from webhook.keys.envelope import AgentKey
-
-pytest_plugins = ("tests.unit.keys.conftest",)
 
 
 @pytest.fixture
@@ -105,3 +106,23 @@ def test_a_log_that_cannot_be_opened_is_bad_input(tmp_path):
         pass
     with audit_log(AuditSettings(), "webhook") as writer:
         assert writer is None
+
+
+async def test_the_receipt_reaches_the_pod(world, settings, tmp_path, capsys):
+    """The sidecar stores the receipt beside the key, over the real protocol, and the pod can print it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with audit_log(settings, "broker") as writer:
+        async with serving(world, home) as served:
+            served.server._broker._log = BrokerLog(writer, settings)
+            _, lease = await served.release()
+    keys = read_verifier_keys(tmp_path / "logs" / "broker" / "b-1" / "keys.txt")
+    assert parse_proof(lease.receipt.encode()).verify(keys) == ()
+    directory = tmp_path / "pod" / "keys" / "atlas-70b"
+    directory.mkdir(parents=True)
+    target = Target("atlas-70b", directory)
+    target.put_receipt(lease.receipt)
+    target.clear()
+    assert key_main(["--keys", str(tmp_path / "pod" / "keys"), "receipt"]) == 0
+    assert capsys.readouterr().out == lease.receipt
+    assert key_main(["--keys", str(tmp_path / "none" / "keys"), "receipt"]) == 1
