@@ -44,6 +44,8 @@ _FETCH_SECONDS = 5.0
 _POLICY_KINDS = (POLICIES, NATIVE_POLICIES, NATIVE_BINDINGS)
 _MAX_LISTED = 5_000
 _AUTHORITIES_SECONDS = 2.0
+_PARAMS_SECONDS = 3.0
+_MAX_CONCURRENT_READS = 32
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +99,8 @@ class ClusterProvider:
         held = [kind.name for kind in HELD]
         self._params = ParamWatches(api, self._discovery, self, self._timing, held)
         self._ready = False
+        self._params_deadline = 0.0
+        self._reads = asyncio.Semaphore(_MAX_CONCURRENT_READS)
         self._due = False
 
     @classmethod
@@ -191,7 +195,12 @@ class ClusterProvider:
             raise NotReadyError(
                 f"the watch of {oldest.kind.resource} is stale: last current {self.age():.0f} s ago{why}"
             )
-        self._builder.objects.unreadable = self._params.unreadable(self._max_age)
+        unreadable = self._params.unreadable(self._max_age)
+        if unreadable and time.monotonic() < self._params_deadline:
+            raise NotReadyError(f"the parameters of policies are not read yet ({next(iter(unreadable))})")
+        # A policy that is added later does not make the others wait.
+        self._params_deadline = 0.0
+        self._builder.objects.unreadable = unreadable
         self._builder.objects.scopes = self._params.scopes()
         return self._builder.snapshot()
 
@@ -208,9 +217,13 @@ class ClusterProvider:
         """
         decisions, objects = await asyncio.gather(
             self._authorizer.decide(needs.questions),
-            asyncio.gather(*(self._fetch(key) for key in needs.objects)),
+            asyncio.gather(*(self._read(key) for key in needs.objects)),
         )
         return FetchedData(decisions, dict(zip(needs.objects, objects, strict=True)))
+
+    async def _read(self, key: ObjectKey) -> Document | None:
+        async with self._reads:
+            return await self._fetch(key)
 
     def put(self, document: Document) -> ObjectKey:
         """Store an object from a watch. Objects from files take precedence."""
@@ -251,6 +264,8 @@ class ClusterProvider:
             raise NotReadyError(f"{first.kind.resource} not read yet ({first.last_error}){more}")
         self._ready = True
         self._rebuild()
+        # Until then a policy without its parameters is a reason not to be ready, and later one to deny.
+        self._params_deadline = time.monotonic() + _PARAMS_SECONDS
 
     async def _list(self, kind: ResourceKind, namespace: str) -> Document:
         """All objects of a kind as one document, at most `_MAX_LISTED`. Raises `ApiError` and `NotReadyError`."""

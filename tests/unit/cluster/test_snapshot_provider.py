@@ -227,7 +227,7 @@ async def test_missing_objects_are_fetched(server, connect, eventually):
     document = found.pop(there)
     assert document["spec"] == {"nodeName": "n"}
     assert document["kind"] == "Pod"
-    assert "status" not in document
+    assert document["status"] == {"phase": "Running"}
     assert set(found.values()) == {None}
 
 

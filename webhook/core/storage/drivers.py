@@ -92,7 +92,7 @@ _REDIRECTING = re.compile(
 )
 
 
-_SHORT_OPTION = re.compile(r"-*o\s+")
+_SHORT_OPTION = re.compile(r"(?<!-)-*o\s+")
 
 
 def redirected(volume: CsiVolume, driver: Driver | None) -> bool:
