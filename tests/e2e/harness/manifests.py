@@ -26,7 +26,18 @@ READ = ("get", "list", "watch")
 WRITE = ("CREATE", "UPDATE")
 # What the webhook does in a cluster: it watches what verdicts depend on, reads what they ask for, and asks RBAC.
 RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("", ("namespaces", "persistentvolumeclaims", "persistentvolumes", "configmaps"), READ),
+    (
+        "",
+        (
+            "namespaces",
+            "persistentvolumeclaims",
+            "persistentvolumes",
+            "configmaps",
+            "limitranges",
+            "resourcequotas",
+        ),
+        READ,
+    ),
     ("", ("pods", "serviceaccounts"), ("get",)),
     ("storage.k8s.io", ("storageclasses",), READ),
     ("node.k8s.io", ("runtimeclasses",), READ),
