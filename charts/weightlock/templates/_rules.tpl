@@ -69,6 +69,14 @@ trainer.kubeflow.org: [clustertrainingruntimes, trainingruntimes, trainjobs]
 workload.codeflare.dev: [appwrappers]
 {{- end -}}
 
+{{/* The kinds whose pods come in part from an object that another user may change. The webhook lists them to decide the change. */}}
+{{- define "weightlock.users" -}}
+argoproj.io: [cronworkflows, workflows]
+serving.kserve.io: [inferenceservices, llminferenceservices]
+tekton.dev: [pipelineruns, taskruns]
+trainer.kubeflow.org: [trainjobs]
+{{- end -}}
+
 {{/* Additional rules of the validating webhook: API group, resources, operations. */}}
 {{- define "weightlock.validated" -}}
 - ["", [pods/ephemeralcontainers, pods/resize], [UPDATE]]
