@@ -1,6 +1,6 @@
 """A listening socket and its connections: TLS with a certificate that can change while connections stay, or none.
 
-Connections are accepted here and not by the loop's own server (docs/decisions/0020-own-accept-loop.md). Each gets the
+Connections are accepted here and not by the loop's own server (docs/decisions/0017-own-accept-loop.md). Each gets the
 TLS context of its moment: a new certificate is a new context, no connection is rejected or broken for it, and a CA
 that is no longer trusted is gone at once. A connection that has no room is closed before its handshake.
 """

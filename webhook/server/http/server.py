@@ -1,7 +1,7 @@
 """HTTP as every Weightlock server speaks it: a table of paths, bounded bodies, and one clear line for each error.
 
 It uses aiohttp's low-level server: the table needs no router, no middleware and no application, which are a large part
-of the cost of a small response (docs/decisions/0020-own-accept-loop.md). A handler's fault reaches a client as one
+of the cost of a small response (docs/decisions/0017-own-accept-loop.md). A handler's fault reaches a client as one
 line of text only.
 """
 
