@@ -908,3 +908,55 @@ def test_manifests_for_api_servers_differ_in_name_and_address_only(render):
         assert address == f"https://10.96.0.50{path}"
         assert webhook == installed
     assert ("ConfigMap", "weightlock-apiserver-manifests") not in render(**PROVIDED)
+
+
+def test_the_pull_policy_reaches_the_sidecar(render):
+    def policy(**values):
+        text = render(**values)["ConfigMap", "weightlock-config"]["data"]
+        sidecars = {
+            yaml.safe_load(text[f"{part}.yaml"])["settings"]["injection"]["imagePullPolicy"]
+            for part in ("webhook", "controller", "broker")
+        }
+        (only,) = sidecars
+        return only
+
+    assert policy() == "IfNotPresent"
+    assert policy(image={"pullPolicy": "Always"}) == "Always"
+    own = {"settings": {"injection": {"imagePullPolicy": "Never"}}}
+    assert policy(image={"pullPolicy": "Always"}, config=own) == "Never"
+
+
+@pytest.mark.parametrize("part", ["webhook", "controller", "broker"])
+def test_a_component_gets_files_and_containers(render, part):
+    volume = {"name": "vault-ca", "secret": {"secretName": "vault-ca"}}
+    mount = {"name": "vault-ca", "mountPath": "/etc/vault", "readOnly": True}
+    container = {"name": "agent", "image": "vault:1", "volumeMounts": [mount]}
+    values = {"volumes": [volume], "volumeMounts": [mount], "extraContainers": [container]}
+    plain = deployments(render())
+    for name, deployment in deployments(render(**{part: values})).items():
+        spec, before = (d["spec"]["template"]["spec"] for d in (deployment, plain[name]))
+        if name != f"weightlock-{part}":
+            assert spec == before
+            continue
+        assert spec["volumes"] == [*before["volumes"], volume]
+        first, second = spec["containers"]
+        assert first["volumeMounts"] == [*before["containers"][0]["volumeMounts"], mount]
+        assert second == container
+
+
+def test_volumes_and_containers_of_the_chart_are_not_replaced(render, refused):
+    audit = {"audit": {"enabled": True, "existingClaim": "logs", "existingSecret": "keys"}}
+    client = {"webhook": {"apiServerClient": {"caConfigMap": "client-ca"}}}
+    names = {
+        volume["name"]
+        for deployment in deployments(render(**audit, **client)).values()
+        for volume in deployment["spec"]["template"]["spec"]["volumes"]
+    }
+    check = (CHART / "templates" / "_check.tpl").read_text()
+    listed = re.search(r"\$volumes := list (.*?) -", check)
+    assert set(re.findall(r'"([a-z-]+)"', listed[1])) == names
+    said = refused(broker={"volumes": [{"name": "tls", "emptyDir": {}}]})
+    assert "broker.volumes: the chart has a volume tls: use another name" in said
+    said = refused(webhook={"extraContainers": [{"name": "webhook", "image": "x"}]})
+    assert "webhook.extraContainers: the chart has a container webhook: use another name" in said
+    assert "mountPath" in refused(controller={"volumeMounts": [{"name": "x"}]})

@@ -5,6 +5,7 @@
 {{- end -}}
 {{- include "weightlock.checkCertificates" . -}}
 {{- include "weightlock.checkBudgets" . -}}
+{{- include "weightlock.checkVolumes" . -}}
 {{- include "weightlock.checkConfig" . -}}
 {{- include "weightlock.checkPolicies" . -}}
 {{- include "weightlock.checkMonitoring" . -}}
@@ -44,6 +45,20 @@
 {{- end -}}
 {{- if and (gt $replicas 1) (ge (int $available) $replicas) -}}
 {{- fail (printf "%s.minAvailable %v of %d replicas allows no eviction, so drains would block: set a lower value" . $values.minAvailable $replicas) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The API server would reject a second volume or container of the same name, and not name the value. */}}
+{{- define "weightlock.checkVolumes" -}}
+{{- $volumes := list "audit" "audit-key" "broker-ca" "challenge" "client-ca" "config" "expected" "policies" "scratch" "signing" "stamp" "tls" -}}
+{{- range $part := include "weightlock.parts" . | fromJsonArray -}}
+{{- $values := get $.Values $part -}}
+{{- range $values.volumes -}}
+{{- if has .name $volumes -}}{{- fail (printf "%s.volumes: the chart has a volume %s: use another name" $part .name) -}}{{- end -}}
+{{- end -}}
+{{- range $values.extraContainers -}}
+{{- if eq .name $part -}}{{- fail (printf "%s.extraContainers: the chart has a container %s: use another name" $part .name) -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -114,7 +114,7 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $access := dict "controllers" (list (printf "%s-controller" $account)) "retention" (list (printf "%s-retention" $account)) -}}
 {{- /* With the dot at its end no search domain is tried, in which somebody else might answer. */ -}}
 {{- $broker := printf "https://%s-broker.%s.svc.%s.:8443" $name $namespace $root.Values.clusterDomain -}}
-{{- $injection := dict "image" (include "weightlock.image" $root) "brokerUrl" $broker -}}
+{{- $injection := dict "image" (include "weightlock.image" $root) "imagePullPolicy" $root.Values.image.pullPolicy "brokerUrl" $broker -}}
 {{- if $root.Values.broker.enabled -}}
 {{- if eq $root.Values.certificates.mode "provided" -}}
 {{- $_ := set $injection "caBundle" $root.Values.certificates.provided.caBundle -}}
@@ -387,6 +387,12 @@ spec:
         - {name: audit-key, mountPath: /etc/weightlock/audit, readOnly: true}
         {{- end }}
         - {name: scratch, mountPath: /tmp}
+        {{- range $values.volumeMounts }}
+        - {{ toJson . }}
+        {{- end }}
+      {{- range $values.extraContainers }}
+      - {{ toJson . }}
+      {{- end }}
       volumes:
       - name: config
         configMap:
@@ -452,4 +458,7 @@ spec:
       {{- end }}
       - name: scratch
         emptyDir: {}
+      {{- range $values.volumes }}
+      - {{ toJson . }}
+      {{- end }}
 {{- end -}}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from webhook.api.codes import KMS_DENIED
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError, sample
+from webhook.core.injection.sidecar import AGENT
 from webhook.core.kube.time import parse_time
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 # Twice the duration of a lease, to allow for clock skew.
 _FRESH = timedelta(seconds=30)
 _OLD_SECONDS = 60.0
+_MOST_NAMED = 5
+# k8s.io/kubernetes pkg/kubelet/images/types.go
+_NOT_PULLED = frozenset(
+    {"ErrImageNeverPull", "ErrImagePull", "ImageInspectError", "ImagePullBackOff", "InvalidImageName"}
+)
 
 
 async def leader(view: Installation) -> Sequence[CheckResult]:
@@ -53,6 +59,33 @@ async def broker(view: Installation) -> Sequence[CheckResult]:
         fix = f"kubectl -n {view.namespace} logs deployment/{name}"
         return [CheckResult("fail", f"not ready: {error}", fix)]
     return [CheckResult("ok", "ready")]
+
+
+async def sidecar_image(view: Installation) -> Sequence[CheckResult]:
+    """Check that the nodes can pull the sidecar's image with the pull secrets of the pods that contain it."""
+    count = 0
+    failures: dict[str, str] = {}
+    for pod in await view.items("/api/v1/pods"):
+        for status in (pod.get("status") or {}).get("initContainerStatuses") or ():
+            if status.get("name") != AGENT:
+                continue
+            count += 1
+            reason = ((status.get("state") or {}).get("waiting") or {}).get("reason")
+            if reason in _NOT_PULLED:
+                namespace = pod["metadata"]["namespace"]
+                failures.setdefault(namespace, f"{reason} in pod {namespace}/{pod['metadata']['name']}")
+    if failures:
+        return [
+            CheckResult(
+                "fail",
+                f"a node cannot pull the sidecar's image: {failure}",
+                f"create the registry's pull secret in namespace {namespace}: docs/install.md#private-registries",
+            )
+            for namespace, failure in sorted(failures.items())[:_MOST_NAMED]
+        ]
+    if not count:
+        raise SkippedError("no pod has a sidecar")
+    return [CheckResult("ok", f"the image of {count} sidecars can be pulled")]
 
 
 async def kms(view: Installation) -> Sequence[CheckResult]:

@@ -41,6 +41,7 @@ CHECKS: dict[str, Examine] = {
     "leader": components.leader,
     "signing key": secrets.signing_key,
     "broker": components.broker,
+    "sidecar image": components.sidecar_image,
     "KMS": components.kms,
     "audit log": components.audit_log,
     "policies": objects.policies,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
 
 _COMPUTE = frozenset({"cpu", "memory", "ephemeral-storage"})
+_PULL_POLICIES = frozenset({"Always", "IfNotPresent", "Never"})
 _API_TOKEN_VOLUME = "kube-api-access-"  # noqa: S105 - the beginning of a volume's name
 _API_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 # SELinux types of ordinary containers (k8s.io/pod-security-admission, policy/check_seLinuxOptions.go).
@@ -38,7 +39,8 @@ def same_container(
     """Report whether a container means the same as the expected sidecar.
 
     ``images`` are accepted in addition to the expected one. ``authorities`` are the CAs that an argument with the
-    prefix ``authority`` may name. A ``running`` sidecar may have other compute resources: they are resized in place.
+    prefix ``authority`` may name. A ``running`` sidecar may have other compute resources, which are resized in place,
+    and the pull policy of an earlier setting: its image is pulled already.
     """
     for field in actual.keys() | expected.keys():
         have, want = actual.get(field), expected.get(field)
@@ -50,6 +52,8 @@ def same_container(
             same = _same_arguments(have, want, authority, authorities)
         elif field == "resources" and running:
             same = _is_compute(have)
+        elif field == "imagePullPolicy" and running:
+            same = isinstance(have, str) and have in _PULL_POLICIES
         elif field in _FIELDS:
             same = _FIELDS[field](have, want)
         else:

@@ -113,3 +113,34 @@ async def test_an_audit_log_that_is_off(view, world):
     running(world, "up 1\n")
     (check,) = await components.audit_log(view)
     assert (check.result, "is off" in check.what) == ("warn", True)
+
+
+def workload(namespace, name, reason=None, container="weightlock-agent"):
+    state = {"waiting": {"reason": reason}} if reason else {"running": {}}
+    statuses = [{"name": container, "state": state}]
+    return {"metadata": {"namespace": namespace, "name": name}, "status": {"initContainerStatuses": statuses}}
+
+
+async def test_a_sidecar_image_that_cannot_be_pulled_names_the_namespace(view, world):
+    world.lists["/api/v1/pods"] = [
+        workload("team-a", "fine"),
+        workload("team-b", "first", "ImagePullBackOff"),
+        workload("team-b", "second", "ErrImagePull"),
+        workload("team-c", "other", "ImagePullBackOff", container="prepare"),
+        workload("team-d", "starting", "PodInitializing"),
+        {"metadata": {"namespace": "team-e", "name": "new"}, "status": {"initContainerStatuses": None}},
+        {"metadata": {"namespace": "team-f", "name": "newer"}},
+    ]
+    (check,) = await components.sidecar_image(view)
+    assert check.result == "fail"
+    assert "ImagePullBackOff in pod team-b/first" in check.what
+    assert "namespace team-b: docs/install.md#private-registries" in check.fix
+    world.lists["/api/v1/pods"] = [workload("team-a", "fine")]
+    (check,) = await components.sidecar_image(view)
+    assert (check.result, check.what) == ("ok", "the image of 1 sidecars can be pulled")
+
+
+async def test_without_sidecars_no_image_is_checked(view, world):
+    world.lists["/api/v1/pods"] = [workload("team-a", "plain", container="prepare")]
+    with pytest.raises(SkippedError, match="no pod has a sidecar"):
+        await components.sidecar_image(view)
