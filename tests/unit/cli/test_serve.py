@@ -60,7 +60,14 @@ def _logging_as_it_was():
 
 
 def options(**given):
-    wanted = {"config": None, "state_dir": None, "policies": None, "listen": None, "write_ca": None}
+    wanted = {
+        "config": None,
+        "state_dir": None,
+        "policies": None,
+        "listen": None,
+        "write_ca": None,
+        "audit_log": None,
+    }
     return argparse.Namespace(**{**wanted, **given})
 
 

@@ -7,7 +7,7 @@ Parsing is strict and bounded. A document that is not an ``admission.k8s.io/v1``
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -131,11 +131,11 @@ def parse_review(body: bytes) -> AdmissionRequest:
             raise BadReviewError(str(error)) from None
         raise UnsafeReviewError(uid, str(error)) from None
     oversized = body.count(b",") >= DEFAULT_LIMITS.length and longest(document)[1] > DEFAULT_LIMITS.length
-    return replace(parse_request(document), size=len(body), oversized=oversized)
+    return parse_request(document, size=len(body), oversized=oversized)
 
 
-def parse_request(document: Any) -> AdmissionRequest:
-    """Read an already parsed AdmissionReview. Raises `BadReviewError`."""
+def parse_request(document: Any, *, size: int = 0, oversized: bool = False) -> AdmissionRequest:
+    """Read an already parsed AdmissionReview of ``size`` bytes. Raises `BadReviewError`."""
     if not isinstance(document, dict):
         raise BadReviewError("the body is not a JSON object")
     if document.get("kind") != "AdmissionReview" or document.get("apiVersion") != REVIEW_API_VERSION:
@@ -162,6 +162,8 @@ def parse_request(document: Any) -> AdmissionRequest:
         old_object=_object(raw, "oldObject"),
         dry_run=raw.get("dryRun") is True,
         raw=raw,
+        size=size,
+        oversized=oversized,
     )
 
 

@@ -250,7 +250,9 @@ class Catalog:
 
     def holds(self, driver: str, spaces: Iterable[str]) -> bool:
         """Whether an entry names storage of this driver or in one of these spaces."""
-        return bool(self._held.get(f"csi:{driver}")) or any(self._held.get(space) for space in spaces)
+        return bool(self._held) and (
+            bool(self._held.get(f"csi:{driver}")) or any(self._held.get(space) for space in spaces)
+        )
 
     @property
     def names_volumes(self) -> bool:

@@ -113,7 +113,7 @@ def test_a_restored_sidecar_wipes_and_needs_a_new_lease(clocks, watch):
     """The files are wiped at once, and the lease that the image contained is not renewed."""
     target = _Note()
     lease = LeaseManager(target, None, lambda _: None, threading.Event(), print, 1.0, watch)
-    lease.accept(SimpleNamespace(seconds=3600, renew_after=1800), time.monotonic(), "v")
+    lease.accept(SimpleNamespace(seconds=3600, renew_after=1800, receipt=""), time.monotonic(), "v")
     lease.enforce()
     lease.renew_if_due()
     assert target.wiped == 0
