@@ -41,8 +41,8 @@ PROVIDED = {
 def refused(helm):
     """A function from values to what helm says when it refuses them."""
 
-    def refused(namespace=NAMESPACE, **values):
-        done = helm("template", "weightlock", CHART, "-n", namespace, values=values)
+    def refused(namespace=NAMESPACE, accepted=True, **values):
+        done = helm("template", "weightlock", CHART, "-n", namespace, values=values, accepted=accepted)
         assert done.returncode != 0
         return done.stderr
 
@@ -960,3 +960,67 @@ def test_volumes_and_containers_of_the_chart_are_not_replaced(render, refused):
     said = refused(webhook={"extraContainers": [{"name": "webhook", "image": "x"}]})
     assert "webhook.extraContainers: the chart has a container webhook: use another name" in said
     assert "mountPath" in refused(controller={"volumeMounts": [{"name": "x"}]})
+
+
+CALLERS = {
+    "addresses": {"networkPolicy": {"apiServerCIDRs": ["10.0.0.0/24"]}},
+    "addresses in the configuration": {"config": {"callers": {"addresses": ["10.0.0.0/24"]}}},
+    "certificates": {"webhook": {"apiServerClient": {"caConfigMap": "client-ca"}}},
+    "tokens": {
+        "config": {
+            "callers": {
+                "tokenConfigurations": ["weightlock"],
+                "tokenAudiences": ["https://weightlock-webhook.weightlock-system.svc:443"],
+            }
+        }
+    },
+    "no proof, by the configuration": {"config": {"callers": {"allowUnauthenticated": True}}},
+    "no proof, accepted": {"webhook": {"acceptUnauthenticatedCallers": True}},
+}
+UNPROVEN = {
+    "nothing": {},
+    "certificates that are not required": {
+        "webhook": {"apiServerClient": {"caConfigMap": "client-ca"}},
+        "config": {"callers": {"requireCertificate": False}},
+    },
+    "addresses that the configuration removes": {
+        "networkPolicy": {"apiServerCIDRs": ["10.0.0.0/24"]},
+        "config": {"callers": {"addresses": []}},
+    },
+}
+
+
+@pytest.mark.parametrize("values", CALLERS.values(), ids=CALLERS)
+def test_a_new_release_has_a_choice_of_its_callers(helm, values):
+    done = helm("template", "weightlock", CHART, "-n", NAMESPACE, values=values, accepted=False)
+    assert done.returncode == 0, done.stderr
+    texts = [d["data"]["webhook.yaml"] for d in yaml.safe_load_all(done.stdout) if _is_config(d)]
+    Config.model_validate(yaml.safe_load(texts[0]))
+
+
+def _is_config(document):
+    return bool(document) and (document["kind"], document["metadata"]["name"]) == (
+        "ConfigMap",
+        "weightlock-config",
+    )
+
+
+@pytest.mark.parametrize("values", UNPROVEN.values(), ids=UNPROVEN)
+def test_a_new_release_without_a_choice_of_its_callers_is_rejected(refused, values):
+    said = refused(accepted=False, **values)
+    assert "accept the risk with webhook.acceptUnauthenticatedCallers=true" in said
+
+
+def test_an_upgrade_without_a_choice_only_warns(helm):
+    upgrade = ("template", "weightlock", CHART, "-n", NAMESPACE, "--is-upgrade")
+    done = helm(*upgrade, accepted=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_webhook_reviews_tokens_only_if_callers_present_them(render):
+    review = ("authentication.k8s.io", "tokenreviews", "create")
+    assert review not in rules_of(render(), "webhook")
+    assert review not in rules_of(render(**CALLERS["addresses"]), "webhook")
+    objects = render(**CALLERS["tokens"])
+    assert review in rules_of(objects, "webhook")
+    assert review not in rules_of(objects, "controller")

@@ -5,6 +5,7 @@
 {{- end -}}
 {{- include "weightlock.checkCertificates" . -}}
 {{- include "weightlock.checkBudgets" . -}}
+{{- include "weightlock.checkCallers" . -}}
 {{- include "weightlock.checkVolumes" . -}}
 {{- include "weightlock.checkConfig" . -}}
 {{- include "weightlock.checkPolicies" . -}}
@@ -46,6 +47,17 @@
 {{- if and (gt $replicas 1) (ge (int $available) $replicas) -}}
 {{- fail (printf "%s.minAvailable %v of %d replicas allows no eviction, so drains would block: set a lower value" . $values.minAvailable $replicas) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+A new release needs a proof that callers are API servers, or a value that accepts callers without one. An upgrade only warns:
+releases of earlier charts have neither.
+*/}}
+{{- define "weightlock.checkCallers" -}}
+{{- $accepted := or .Values.webhook.acceptUnauthenticatedCallers (.Values.config.callers | default dict).allowUnauthenticated -}}
+{{- if and .Release.IsInstall (not $accepted) (ne (include "weightlock.callersProven" .) "true") -}}
+{{- fail "webhook: any client that reaches its port could query permissions, claims and grants. Set networkPolicy.apiServerCIDRs, webhook.apiServerClient.caConfigMap or config.callers.tokenConfigurations, or accept the risk with webhook.acceptUnauthenticatedCallers=true (docs/scaling.md#who-may-query-the-webhook)" -}}
 {{- end -}}
 {{- end -}}
 

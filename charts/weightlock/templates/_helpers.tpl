@@ -86,6 +86,15 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- toJson $keys -}}
 {{- end -}}
 
+{{/* true if the webhook requires a proof of its callers: their address, a client certificate or the API server's token. */}}
+{{- define "weightlock.callersProven" -}}
+{{- $callers := .Values.config.callers | default dict -}}
+{{- $addresses := ternary $callers.addresses .Values.networkPolicy.apiServerCIDRs (hasKey $callers "addresses") -}}
+{{- $required := ternary $callers.requireCertificate true (hasKey $callers "requireCertificate") -}}
+{{- $certificates := and .Values.webhook.apiServerClient.caConfigMap $required -}}
+{{- or $addresses $callers.tokenConfigurations $certificates | not | not -}}
+{{- end -}}
+
 {{/* Server names of a component, as JSON: those of its Service, or the host of webhook.url. */}}
 {{- define "weightlock.serverNames" -}}
 {{- if and (eq .component "webhook") .root.Values.webhook.url -}}
