@@ -49,7 +49,7 @@ def test_from_a_denied_pod_to_a_grant_and_its_end(lab: Lab) -> None:
     assert "1 of 2 approvals" in first
     assert kubectl("apply", "-f", "-", stdin=lab.pod(), user="alice").failed()
     second = lab.weightlock("approve", name, "--comment", "fine", user="carol", groups=["weights-approvers"])
-    assert "is active, ends in" in second.ok().stdout
+    assert "is active, expires in" in second.ok().stdout
 
     eventually(lab.is_admitted, "the pod is admitted", seconds=2)
     pod = lab.try_pod().ok()

@@ -173,7 +173,7 @@ async def test_a_snapshot_that_hears_nothing_is_refused_once_it_is_old_and_recov
     await asyncio.to_thread(getattr(wire, trouble))
     assert why_not(source) == ""
     missed = await asyncio.to_thread(own_control_plane.new_namespace)
-    await soon(lambda: "which is too long" in why_not(source), "it is refused")
+    await soon(lambda: "is stale" in why_not(source), "it is refused")
     assert source.age() > MAX_AGE
     await asyncio.to_thread(wire.mend if trouble == "cut" else wire.thaw)
     await soon(lambda: why_not(source) == "" and holds(source, missed), "it is current")

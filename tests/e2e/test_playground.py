@@ -5,13 +5,15 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from harness.controlplane import ControlPlane
 from harness.programs import ROOT
 
 COMMAND = [sys.executable, ROOT / "scripts" / "playground.py"]
-LAST_LINE = "Ctrl-C stops everything and removes it."
+LAST_LINE = "Ctrl-C stops and removes everything."
+READY_SECONDS = 180
 
 
 def left_over(text: str) -> list[Path]:
@@ -24,11 +26,15 @@ def left_over(text: str) -> list[Path]:
 def test_it_shows_verdicts_and_can_be_used_until_it_is_told_to_end(own_control_plane: ControlPlane) -> None:
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
         assert process.stdout is not None
+        # Without the last line the reader would wait forever. A stopped playground ends its output.
+        timer = threading.Timer(READY_SECONDS, process.terminate)
+        timer.start()
         said = ""
         for line in process.stdout:
             said += line
             if line.strip() == LAST_LINE:
                 break
+        timer.cancel()
         assert LAST_LINE in said
         assert "pod/evals created" in said
         assert re.search(r"02-weights-without-grant\.yaml.*\n.*\[WL101\]", said)

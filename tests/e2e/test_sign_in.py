@@ -118,7 +118,7 @@ def test_people_who_signed_in_well_ask_and_approve(office: Office) -> None:
 SESSIONS = {
     "with a password alone": ({"amr": ["pwd"]}, "not signed in with mfa or fido"),
     "too long ago": ({"auth_time": int(time.time()) - 9 * 3600}, "signed in too long ago"),
-    "at a risk": ({"risk": "high"}, "its risk is not none or low"),
+    "at a risk": ({"risk": "high"}, "risk is not none or low"),
 }
 
 
@@ -152,4 +152,4 @@ def test_an_admin_who_impersonates_an_approver_approves_nothing(office: Office) 
         "create", "-f", "-", "--as", "bob", "--as-group", "weights-approvers", stdin=document
     ).failed()
     assert "[WL403]" in said
-    assert "looks impersonated" in said
+    assert "appears to be impersonated" in said

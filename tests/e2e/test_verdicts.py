@@ -80,7 +80,8 @@ def test_a_denied_pod_is_told_everything(applied: Installed) -> None:
     )
     assert fix.startswith("Fix: weightlock access request atlas-70b")
     assert re.fullmatch(
-        r"Policy: weights-need-grant   Help: docs/denied\.md#WL101   Request: [0-9a-f-]{36}", last
+        r"Policy: weights-need-grant   Help: https://weightlock\.dev/docs/0\.3/denied#WL101   Request: [0-9a-f-]{36}",
+        last,
     )
 
 
