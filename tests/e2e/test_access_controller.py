@@ -107,6 +107,7 @@ def test_what_was_written_without_admission_is_never_signed_and_said_so(
     path = f"{API}/accessapprovals/{approvals[0]['metadata']['name']}"
     assert "WL404" in admin.patch(path, {"metadata": {"labels": {"a": "b"}}}).message
     signing_controllers.start()
+    signing_controllers.wait_leading()
     for document in (request, *approvals):
         eventually(lambda document=document: stored(lab, document).get("status"), "it is refused", seconds=30)
         assert not stored(lab, document)["spec"].get("signature")

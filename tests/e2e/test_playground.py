@@ -13,7 +13,7 @@ from harness.programs import ROOT
 
 COMMAND = [sys.executable, ROOT / "scripts" / "playground.py"]
 LAST_LINE = "Ctrl-C stops and removes everything."
-READY_SECONDS = 180
+READY_SECONDS = 300
 
 
 def left_over(text: str) -> list[Path]:
