@@ -39,13 +39,13 @@ def test_an_applied_manifest_shows_no_drift(
     kubectl = weightlock.cluster.kubectl
     kubectl("apply", *arguments, "-f", str(file)).ok()
     get = ("get", kind, "web", "-n", namespace, "-o", "json", "--show-managed-fields")
-    live = json.loads(kubectl(*get).ok())
+    live = json.loads(kubectl(*get).ok().stdout)
     variables = [entry["name"] for entry in _containers(live)[0].get("env", [])]
     assert ("NVIDIA_VISIBLE_DEVICES" in variables) is (kind == "pod")
     # What a GitOps tool compares: a dry run of the same manifest, and the fields of its own.
     kubectl("diff", *arguments, "-f", str(file)).ok()
     kubectl("apply", *arguments, "-f", str(file)).ok()
-    again = json.loads(kubectl(*get).ok())
+    again = json.loads(kubectl(*get).ok().stdout)
     assert again["metadata"].get("generation") == live["metadata"].get("generation")
     assert again["spec"] == live["spec"]
     owned = [
