@@ -93,10 +93,10 @@ def guarded(cluster: Cluster) -> bool:
 def test_a_webhook_configuration_is_neither_changed_nor_deleted(cluster: ControlPlane, path: str) -> None:
     answer = loosen(cluster, POWERFUL, path)
     assert answer.status == 403
-    assert f"{POWERFUL} may not change " in answer.message
+    assert f"{POWERFUL} is not allowed to change " in answer.message
     client = cluster.client(POWERFUL)
     gone = client.delete(path)
-    assert (gone.status, f"{POWERFUL} may not delete " in gone.message) == (403, True)
+    assert (gone.status, f"{POWERFUL} is not allowed to delete " in gone.message) == (403, True)
     # All at once has no name.
     client.delete(path.rpartition("/")[0])
     assert client.get(path).status == 200

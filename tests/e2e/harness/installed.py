@@ -82,7 +82,7 @@ class Installed(abc.ABC):
     def add_webhooks(self) -> None:
         """Register the webhooks and wait until the API server asks both."""
         self.cluster.apply(*manifests.webhooks(self._client_config))
-        eventually(self._is_asked, "the API server asks Weightlock", seconds=30, every=0.2)
+        eventually(self._is_asked, "the API server asks Weightlock", seconds=60, every=0.2)
 
     def remove_webhooks(self) -> None:
         """Take the webhook configurations away, as an attacker with the rights of an admin would."""
