@@ -128,11 +128,11 @@ def compare(cluster: ControlPlane, native: Native) -> tuple[int, list[str], int]
     """Judge every object by the shipped policies on both sides: how many, what differs, how many are denied."""
     own = [
         document
-        for name in (*shipped.EXPORTED, *shipped.POD_POLICIES)
+        for name in (*shipped.EXPORTED, *shipped.REWORDED)
         for document in shipped.documents(name)
     ]
     given = [
-        shipped.for_pods(document) if document["metadata"]["name"] in shipped.POD_POLICIES else document
+        shipped.reworded(document) if document["metadata"]["name"] in shipped.REWORDED else document
         for document in own
         if document["kind"] == "WeightPolicy"
     ]

@@ -36,8 +36,8 @@ QUERIES = [
 ]
 # What shows nothing after the traffic below, and why.
 EMPTY = {
-    ("Internal errors by code", "{{code}}"): "a worker may be killed while it judges nothing",
-    ("Refused, and let past unjudged", "{{name}} let past"): "nothing goes past webhooks that fail closed",
+    ("Internal errors by code", "{{code}}"): "a worker may be killed between two reviews",
+    ("Rejected and failed-open requests", "{{name}} failed open"): "the webhooks fail closed",
 }
 # Shown where the controller makes the certificates itself, which it does not here.
 OF_OWN_CERTIFICATES = {
@@ -199,10 +199,10 @@ def test_what_an_alert_looks_at_is_there(busy: Monitored, name: str) -> None:
 def test_what_happened_raised_the_alarm_and_nothing_else_did(busy: Monitored) -> None:
     """Those with a waiting time are not waited for."""
     expected = {
-        "WeightlockTokenMisused": "Refused with WL334 in the last ten minutes: ",
-        "WeightlockUnreachable": "By mutate.weightlock.dev, in the last ten minutes",
-        "WeightlockWebhooksRestored": "The controller put them back",
-        "WeightlockWorkerRestarts": "In the last fifteen minutes: ",
+        "WeightlockTokenMisused": "Key requests denied with WL334 in the last ten minutes: ",
+        "WeightlockUnreachable": "Denied requests for mutate.weightlock.dev in the last ten minutes: ",
+        "WeightlockWebhooksRestored": "Restored by the controller in the last hour: ",
+        "WeightlockWorkerRestarts": "Replacements in the last fifteen minutes: ",
     }
 
     def firing() -> dict[str, list[dict[str, Any]]]:

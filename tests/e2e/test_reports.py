@@ -161,8 +161,9 @@ def test_people_read_the_reports_they_may(
     table = weightlock.command(*command, user="alice").stdout
     assert f"Pod/{namespace}" in table
     assert "1 fail, 0 error, 0 warn selected; 1 resource evaluated" in table
-    refused = weightlock.command("report", "-A", user="alice")
-    assert (refused.code, "Refused: " in refused.stderr) == (1, True)
+    denied = weightlock.command("report", "-A", user="alice")
+    sentence = 'reports.openreports.io is forbidden: User "alice" cannot list resource "reports"'
+    assert (denied.code, sentence in denied.stderr) == (3, True), denied
     rows = weightlock.command("report", "-A", "--would-deny", "-o", "json")
     assert {"policy": namespace, "action": "Audit", "namespace": namespace, "resources": 1} in (
         json.loads(rows.stdout)

@@ -105,6 +105,7 @@ def rbac() -> list[dict[str, Any]]:
         "horizontalpodautoscalers",
     ]
     resources += ["namespaces", "pods/exec", "pods/status", "deployments/scale", "pods/ephemeralcontainers"]
+    roles = {"apiGroups": [RBAC], "resources": ["clusterroles"], "verbs": ["create"]}
     readers = [
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["update"], "resourceNames": ["shared"]},
@@ -125,7 +126,7 @@ def rbac() -> list[dict[str, Any]]:
         *_pair(
             "Cluster",
             "writers",
-            [{**everything, "resources": resources}],
+            [{**everything, "resources": resources}, roles],
             _subject("Group", "system:authenticated"),
         ),
         *_pair("", "readers", readers, _subject("User", "alice")),

@@ -19,6 +19,7 @@ from differential.verdict import Outcome, Said, refused
 POLICIES = f"/apis/{API}/validatingadmissionpolicies"
 BINDINGS = f"/apis/{API}/validatingadmissionpolicybindings"
 PATHS = {
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
     "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
     "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers",

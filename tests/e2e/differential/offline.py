@@ -20,7 +20,7 @@ from webhook.offline.provider import ManifestProvider
 from webhook.offline.review import evaluate
 
 ERROR = re.compile(
-    r"policy \S+ could not be checked: (?:spec\.\S+|(?:matchCondition|auditAnnotation) \S+): (?P<cause>.*)",
+    r"cannot evaluate policy \S+: (?:spec\.\S+|(?:matchCondition|auditAnnotation) \S+): (?P<cause>.*)",
     re.DOTALL,
 )
 OPTIONS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
@@ -73,7 +73,8 @@ def review_of(case: Case, subject: Mapping[str, Any] | None, old: Mapping[str, A
         "subResource": case.subresource,
         "requestSubResource": case.subresource,
         "name": case.name,
-        "namespace": place["metadata"].get("namespace", case.name),
+        # A request for a Namespace has its own name here, one for another cluster-scoped object has none.
+        "namespace": case.name if kind == "Namespace" else place["metadata"].get("namespace", ""),
         "operation": case.operation,
         "userInfo": {
             "username": case.person.name,

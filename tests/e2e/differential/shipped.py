@@ -1,7 +1,7 @@
-"""The shipped policies as native ones: those that `weightlock policy export --vap` gives, and two that it cannot give.
+"""The shipped policies as native ones: those that `weightlock policy export --vap` gives, and three that it cannot.
 
-The two judge pods by Weightlock's own variables. For the creation of a pod, in a namespace that holds weights, those
-stand for something native CEL can say as well, so that the rest of each policy can be compared.
+The three read Weightlock's own variables. For the creation of a pod or a NetworkPolicy, in a namespace that holds
+weights, those stand for something native CEL can say as well, so that the rest of each policy can be compared.
 """
 
 import copy
@@ -21,15 +21,19 @@ from webhook.core.policies.export import export
 POLICIES = ROOT / "policies"
 SAMPLES = ROOT / "examples" / "samples"
 POD_POLICIES = ("baseline-containers", "restricted-containers")
-EXPORTED = ("egress-allow-list", "egress-deny-by-default", "guard-weightlock", "no-node-proxy")
+NETWORK_POLICY = "egress-allow-list"
+REWORDED = (*POD_POLICIES, NETWORK_POLICY)
+EXPORTED = ("egress-deny-by-default", "guard-weightlock", "no-node-proxy")
 STAND_INS = {
     "pod": "object",
     "weights": "[]",
     "workload": "dyn({'kind': 'Pod', 'name': request.name, 'namespace': request.namespace})",
+    "workload.partial": "false",
+    "escapes": "[]",
 }
 PODS = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}
 # Not where a text speaks of them.
-_OURS = re.compile(r"(?<![\w.'/-])(pod|workload|weights(?=\.))(?![\w'/-])")
+_OURS = re.compile(r"(?<![\w.'/-])(pod|workload[.]partial|workload|escapes(?=\.)|weights(?=\.))(?![\w'/-])")
 
 Document = dict[str, Any]
 
@@ -74,10 +78,11 @@ def native(document: Document) -> tuple[Document, ...]:
     return export(policy, compile_policy(policy.metadata.name, policy.spec, policy.spec)).manifests
 
 
-def for_pods(document: Document) -> Document:
-    """A policy that judges pods, for their creation only, in words of native CEL."""
+def reworded(document: Document) -> Document:
+    """A policy of `REWORDED` in words of native CEL; one that judges pods, for their creation only."""
     changed: Document = _in_native_words(copy.deepcopy(document))
-    changed["spec"]["matchConstraints"] = {"resourceRules": [PODS]}
+    if document["metadata"]["name"] in POD_POLICIES:
+        changed["spec"]["matchConstraints"] = {"resourceRules": [PODS]}
     return changed
 
 

@@ -40,6 +40,8 @@ async def settings_of(view: Installation) -> Settings:
     """The settings of the webhook. Raises `SkippedError` if they are unreadable."""
     documents = await view.mounted("config", "webhook.yaml")
     if not documents:
+        # Reports the missing permission, if that is the reason.
+        await view.own("configmaps", f"{view.name}-config")
         raise SkippedError("the configuration of the webhook is not readable")
     try:
         return Settings.model_validate(documents[0].get("settings") or {})
