@@ -35,11 +35,19 @@ from harness.weightlock import Weightlock  # noqa: E402
 REASON = pytest.StashKey[str]()
 
 
+# Files that take minutes each. `make e2e-long` runs them, `make test` skips them.
+LONG = frozenset({"test_forgery.py", "test_gitops.py", "test_redteam.py", "test_storage_identity.py"})
+_SKIP_LONG = pytest.mark.skip(reason="takes minutes: make e2e-long")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything below this directory as `e2e`."""
+    """Mark everything below this directory as `e2e`, and skip the long files unless they are wanted."""
+    long = os.environ.get("WEIGHTLOCK_E2E_LONG") == "1"
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+            if item.path.name in LONG and not long:
+                item.add_marker(_SKIP_LONG)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
