@@ -111,7 +111,7 @@ class Controllers:
 
     def wait_leading(self) -> None:
         """Wait until one of them leads."""
-        eventually(lambda: '"became leader"' in self.log(), "a controller leads", seconds=20)
+        eventually(lambda: '"became leader"' in self.log(), "a controller leads", seconds=60)
 
     def kill(self) -> None:
         """End all replicas as a crash would, and keep what they wrote out of `wait_leading`."""
