@@ -24,7 +24,7 @@ from harness.pki import Authority
 from harness.process import free_port
 from harness.programs import ROOT
 
-START_SECONDS = 60.0
+START_SECONDS = 90.0
 POLICIES = ROOT / "policies"
 COMMAND = Path(sys.executable).parent / "weightlock"
 

@@ -9,7 +9,7 @@ import pytest
 from harness.keylab import AUDIENCE
 from harness.waiting import eventually
 
-from webhook.keys.agent.client import BrokerRefusedError
+from webhook.keys.agent.client import PROTOCOL, BrokerRefusedError, lease_bytes
 from webhook.keys.envelope import AgentKey
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def test_a_grant_that_is_over(lab: KeyLab, how: str) -> None:
         lab.vote(request, "dave", "Revoke").ok()
     said = refused_in_time(lab, token)
     assert said.startswith(
-        f'service account {lab.namespace}/trainer has no active grant for model "{lab.model}": the one by '
-        f"{request['metadata']['name']} ended at "
+        f'service account {lab.namespace}/trainer has no active grant for model "{lab.model}": the grant from '
+        f"{request['metadata']['name']} expired at "
     )
     assert "Fix: weightlock access request" in said
     assert said.endswith("[WL326]")
@@ -140,8 +140,8 @@ def test_a_webhook_configuration_that_was_tampered_with_stops_all_releases(
     )
     for change in changes:
         admin.patch(path, {"webhooks": [{**webhooks[0], **change}]}).ok()
-        assert lab.refusal(token) == f"{guarded} was changed [WL328]"
-        with pytest.raises(BrokerRefusedError, match=r"was changed \[WL328\]"):
+        assert lab.refusal(token) == f"{guarded} was modified [WL328]"
+        with pytest.raises(BrokerRefusedError, match=r"was modified \[WL328\]"):
             lab.client(token).renew(lab.model)
     admin.delete(path)
     assert lab.refusal(token) == f"{guarded} is missing [WL328]"
@@ -228,14 +228,20 @@ def test_a_replayed_request_and_a_borrowed_nonce(lab: KeyLab) -> None:
     agent, thief = AgentKey.generate(), AgentKey.generate()
     public = base64.b64encode(agent.public).decode()
     _, challenge = lab.broker.post("/v1/challenge", {"publicKey": public})
-    request = {"model": lab.model, "nonce": challenge["nonce"], "publicKey": public}
+    request = {
+        "model": lab.model,
+        "nonce": challenge["nonce"],
+        "publicKey": public,
+        "protocol": PROTOCOL,
+    }
     borrowed = {**request, "publicKey": base64.b64encode(thief.public).decode()}
     status, answer = lab.broker.post("/v1/release", borrowed, token)
     assert (status, answer["code"]) == (403, "WL321")
     status, answer = lab.broker.post("/v1/release", request, token)
     assert status == 200
     encrypted = base64.b64decode(answer["encrypted"])
-    assert len(agent.open(encrypted, challenge["nonce"], lab.model)["k1"]) == 32
+    lease = lease_bytes(answer["lease"])
+    assert len(agent.open(encrypted, challenge["nonce"], lab.model, lease)["k1"]) == 32
     status, answer = lab.broker.post("/v1/release", request, token)
     assert (status, answer["code"]) == (403, "WL334")
     print(answer["message"])
