@@ -141,7 +141,7 @@ def test_the_api_server_accepts_what_is_rendered(
 
 def test_it_refuses_the_system_namespace(control_plane: Cluster) -> None:
     said = control_plane.helm("install", NAME, str(CHART), "-n", "kube-system").failed()
-    assert "Weightlock is not installed into kube-system" in said
+    assert "cannot install Weightlock into kube-system" in said
     assert control_plane.helm("list", "-n", "kube-system", "-q").ok().stdout.strip() == ""
 
 
