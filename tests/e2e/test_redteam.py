@@ -147,7 +147,15 @@ def test_a_claim_that_is_swapped_while_its_pod_waits(place: tuple[Installed, str
     admin.delete(f"{claims}/mine").ok()
     admin.post(claims, claim("mine", "swap-gpu")).ok()
     status = {"status": {"resourceClaimStatuses": [{"name": "c", "resourceClaimName": "made"}]}}
+
+    def allotted() -> list[dict[str, str]]:
+        found = admin.get(f"{pods}/templated").ok()["status"]
+        return found.get("resourceClaimStatuses", [])  # type: ignore[no-any-return]
+
+    # The controller writes the claim that it makes from the template; the attack replaces that.
+    eventually(allotted, "the pod has a claim of the template")
     admin.patch(f"{pods}/templated/status", status).ok()
+    assert allotted() == status["status"]["resourceClaimStatuses"]
     eventually(
         lambda: mallory.post(pods, waiting("probe", resourceClaimName="mine"), dryRun="All").status == 403,
         "the swapped claim is known",
