@@ -1,7 +1,7 @@
 """The chart on a real API server: accepted as rendered, and its whole life, from an older version to removal and back.
 
 Pods cannot run here, so the parts run as local processes: see `harness.release`. The webhook of the older chart is the
-current program, too, with the older configuration, policies and rights.
+current program, too, with the older configuration and policies, and the older rights beside those for what it watches.
 """
 
 import re
@@ -141,13 +141,14 @@ def test_the_api_server_accepts_what_is_rendered(
 
 def test_it_refuses_the_system_namespace(control_plane: Cluster) -> None:
     said = control_plane.helm("install", NAME, str(CHART), "-n", "kube-system").failed()
-    assert "Weightlock is not installed into kube-system" in said
+    assert "cannot install Weightlock into kube-system" in said
     assert control_plane.helm("list", "-n", "kube-system", "-q").ok().stdout.strip() == ""
 
 
 def test_its_life(release: Release) -> None:
     cluster = release.cluster
     assert "Weightlock 0.1.0 is installed" in release.helm("install", chart=PREVIOUS_CHART)
+    cluster.apply(*watched_since(NAME))
     namespace = cluster.new_namespace()
 
     # Nobody answers yet: governed namespaces are closed.
@@ -167,6 +168,26 @@ def test_its_life(release: Release) -> None:
     rolled_back(release, lab)
     uninstalled(release, lab)
     installed_again(release, lab)
+
+
+def watched_since(name: str) -> list[dict[str, Any]]:
+    """The rights of the webhook for kinds that the current program watches and the older chart does not know."""
+    rbac = "rbac.authorization.k8s.io"
+    rules = [
+        {"apiGroups": [""], "resources": ["limitranges", "resourcequotas"], "verbs": ["list", "watch"]},
+        {
+            "apiGroups": ["apiextensions.k8s.io"],
+            "resources": ["customresourcedefinitions"],
+            "verbs": ["list", "watch"],
+        },
+    ]
+    head = {"apiVersion": f"{rbac}/v1", "metadata": {"name": f"{name}-webhook-since"}}
+    subject = {"kind": "ServiceAccount", "name": f"{name}-webhook", "namespace": NAMESPACE}
+    role = {"apiGroup": rbac, "kind": "ClusterRole", "name": f"{name}-webhook-since"}
+    return [
+        {**head, "kind": "ClusterRole", "rules": rules},
+        {**head, "kind": "ClusterRoleBinding", "subjects": [subject], "roleRef": role},
+    ]
 
 
 def agent_of(lab: Lab, name: str) -> bool:
