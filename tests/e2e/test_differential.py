@@ -127,9 +127,7 @@ def test_every_policy_that_native_cel_can_express_is_compared() -> None:
 def compare(cluster: ControlPlane, native: Native) -> tuple[int, list[str], int]:
     """Judge every object by the shipped policies on both sides: how many, what differs, how many are denied."""
     own = [
-        document
-        for name in (*shipped.EXPORTED, *shipped.REWORDED)
-        for document in shipped.documents(name)
+        document for name in (*shipped.EXPORTED, *shipped.REWORDED) for document in shipped.documents(name)
     ]
     given = [
         shipped.reworded(document) if document["metadata"]["name"] in shipped.REWORDED else document
