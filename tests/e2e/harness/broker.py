@@ -55,6 +55,8 @@ class BrokerProcess:
             "policies": str(POLICIES),
             "settings": weightlock.config["settings"],
             "drainSeconds": 0,
+            # Its log is beside that of the webhook, if there is one.
+            "audit": {**weightlock.config.get("audit", {}), "instance": name},
             "broker": {
                 "challengeKey": str(self._challenge),
                 "webhooks": str(expected),

@@ -81,6 +81,9 @@ class Monitored:
         self.cluster = ControlPlane(control_plane)
         self.webhooks = [Weightlock(self.cluster, name=f"weightlock-{number}") for number in range(replicas)]
         self.weightlock = self.webhooks[0]
+        for number, webhook in enumerate(self.webhooks):
+            log = {"directory": str(self.cluster.directory / "audit"), "instance": str(number)}
+            webhook.config["audit"] = log
         for other in self.webhooks[1:]:
             other.config["signing"] = self.weightlock.config["signing"]
         self.controllers = Controllers(self.weightlock, signs=True)
