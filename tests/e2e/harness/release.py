@@ -133,7 +133,7 @@ class Release:
             [COMMAND, command, "--config", file], {**os.environ, "TMPDIR": str(self.cluster.directory)}
         )
         if part == "webhook":
-            self.parts[part].wait_ready(lambda: self.status(part) == 200, 30)
+            self.parts[part].wait_ready(lambda: self.status(part) == 200, 90)
         return self.parts[part]
 
     def restart(self, *parts: str) -> None:
