@@ -219,7 +219,7 @@ PATCHES: dict[str, tuple[str, Patch, dict[str, str]]] = {
     "a webhook that lets pass when nobody answers": (
         WEBHOOK,
         [{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}],
-        {"webhook_configurations": "webhooks[0].failurePolicy is Ignore, should be Fail"},
+        {"webhook_configurations": "webhooks[0].failurePolicy is Ignore, expected Fail"},
     ),
     "a namespace let go": (
         WEBHOOK,
