@@ -40,6 +40,7 @@ LONG = frozenset({"test_forgery.py", "test_gitops.py", "test_redteam.py", "test_
 # Tests that take minutes each, or that are not green yet on every machine.
 LONG_TESTS = frozenset(
     {
+        "test_a_leader_that_is_killed_is_followed_and_nothing_is_signed_twice",
         "test_its_life",
         "test_the_test_of_the_chart_examines_the_cluster_with_the_rights_it_is_given",
     }
