@@ -46,7 +46,7 @@ e2e: $(READY) control-plane ## Only the tests on the real API server
 	@$(PYTEST) tests/e2e
 
 e2e-long: $(READY) control-plane ## The end-to-end tests that take minutes each: forgeries, the attack corpus, storage drivers
-	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_chart_rights.py
+	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_chart_rights.py tests/e2e/test_failure.py
 
 e2e-kind: $(READY) image ## The end-to-end tests on a kind cluster (needs Docker and kind)
 	@WEIGHTLOCK_E2E=kind WEIGHTLOCK_IMAGE=$(IMAGE) $(PYTEST) tests/e2e
