@@ -37,8 +37,8 @@ REASON = pytest.StashKey[str]()
 
 # Files that take minutes each. `make e2e-long` runs them, `make test` skips them.
 LONG = frozenset({"test_forgery.py", "test_gitops.py", "test_redteam.py", "test_storage_identity.py"})
-# Tests that take minutes each, or that are not green yet on every machine.
-LONG_TESTS = frozenset(
+# Tests that fail at present: `make e2e-long` shows them. Each must return to `make test` with its fix.
+FAILING_TESTS = frozenset(
     {
         "test_a_leader_that_is_killed_is_followed_and_nothing_is_signed_twice",
         "test_its_life",
@@ -46,6 +46,7 @@ LONG_TESTS = frozenset(
     }
 )
 _SKIP_LONG = pytest.mark.skip(reason="takes minutes: make e2e-long")
+_SKIP_FAILING = pytest.mark.skip(reason="fails at present: make e2e-long")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,7 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
             name = getattr(item, "originalname", item.name)
-            if not long and (item.path.name in LONG or name in LONG_TESTS):
+            if not long and name in FAILING_TESTS:
+                item.add_marker(_SKIP_FAILING)
+            elif not long and item.path.name in LONG:
                 item.add_marker(_SKIP_LONG)
 
 
