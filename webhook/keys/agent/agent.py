@@ -6,13 +6,13 @@ the broker denied, or files of a previous run that no active lease covers.
 
 from __future__ import annotations
 
-import random
 import time
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from webhook.core.kube.backoff import jittered
 from webhook.keys.agent.client import BrokerRefusedError, BrokerUnavailableError
 from webhook.keys.agent.incarnation import RestoreWatch
 from webhook.keys.agent.lease import LeaseExpiredError, LeaseManager, LeaseProgress, StoppedError
@@ -118,7 +118,7 @@ class ModelAgent:
             except KeysError as error:
                 self._log(str(error))
                 wait = self.pauses.refused
-            self._wait(random.uniform(wait / 2, wait))  # noqa: S311 - jitter
+            self._wait(jittered(wait))
 
     def _wait(self, seconds: float) -> None:
         """Wait, and wipe the directory if its lease expires meanwhile."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
+from webhook.core.kube.backoff import jittered
 from webhook.keys.agent.client import BrokerRefusedError
 from webhook.keys.agent.incarnation import RestoreWatch
 from webhook.keys.errors import KeysError
@@ -145,7 +146,7 @@ class LeaseManager:
             raise
         except KeysError as error:
             self.log(f"cannot renew the lease yet: {error}")
-            self._renew_at = time.monotonic() + random.uniform(self.pause / 2, self.pause)  # noqa: S311 - jitter
+            self._renew_at = time.monotonic() + jittered(self.pause)
             return
         with self._changing:
             if not self.left():
