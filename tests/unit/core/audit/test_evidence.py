@@ -1,4 +1,3 @@
-# ruff: noqa: E402, I001
 """Evidence: satisfied needs observations, and every removal turns a control."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: E402, I001
 """Exports: each format is valid, and no value breaks out of its field."""
 
 from __future__ import annotations
