@@ -292,6 +292,25 @@ class StorageSettings(Schema):
     )
 
 
+class EgressSettings(Schema):
+    """Egress budgets of models: what the network enforces, and what the broker tolerates."""
+
+    enforced: bool = Field(
+        default=False,
+        description="whether the cluster's network enforces kubernetes.io/egress-bandwidth, as weightlock doctor "
+        "--egress-image measured it; false: admission warns",
+    )
+    burst_bytes: int = Field(
+        default=268435456,
+        ge=0,
+        le=1 << 40,
+        description="bytes that a pod may send above its rate; the default is the burst that containerd configures",
+    )
+    tolerance_percent: int = Field(
+        default=10, ge=0, le=1000, description="how far a pod's measured bytes may exceed its rate"
+    )
+
+
 class Settings(Schema):
     """What a verdict depends on in addition to the cluster's objects and the request."""
 
@@ -340,6 +359,7 @@ class Settings(Schema):
     injection: Injection = Field(default_factory=Injection)
     access: AccessSettings = Field(default_factory=AccessSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
+    egress: EgressSettings = Field(default_factory=EgressSettings)
 
 
 class Listen(Schema):
