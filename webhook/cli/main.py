@@ -24,6 +24,7 @@ _COMMANDS = {
     "broker": "run the key broker",
     "controller": "run the controller",
     "doctor": "diagnose an installation and suggest fixes",
+    "egress": "show how fast the readers of a model could send it",
     "evidence": "write compliance evidence from the audit log, or recompute it",
     "explain": "explain a verdict expression by expression, or a reason code",
     "policy": "test, lint and export policies",

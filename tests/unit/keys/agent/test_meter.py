@@ -5,7 +5,7 @@ import pytest
 from webhook.keys.agent.meter import sent_bytes
 
 DEV = """Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+ face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls carrier compressed
     lo: 99999 1 0 0 0 0 0 0 99999 1 0 0 0 0 0 0
   eth0: 1000 1 0 0 0 0 0 0 2500 1 0 0 0 0 0 0
 net1@x:7 1 0 0 0 0 0 0 500 1 0 0 0 0 0 0
