@@ -160,11 +160,21 @@ class Certificate(Schema):
 
 
 class Result(Schema):
-    """The result of a detection rule or a drill."""
+    """The result of a detection rule."""
 
     name: Short
     result: Literal["passed", "failed", "found"]
     detail: Text = ""
+
+
+class Drill(Schema):
+    """The result of a drill (name ``drill``), or of one control in it (name: its code)."""
+
+    name: Short
+    result: Literal["passed", "failed", "incomplete"]
+    detail: Text = ""
+    attacks: Count = 0
+    stopped: Count = 0
 
 
 class Head(Schema):
@@ -207,7 +217,7 @@ DATA: dict[str, type[Schema]] = {
     "restored": Drift,
     "certificate": Certificate,
     "detection": Result,
-    "drill": Result,
+    "drill": Drill,
     "log": Log,
 }
 

@@ -34,7 +34,9 @@ def add_parser(commands: Any) -> None:
         "model, and the effect of one more replica. Exit code 0: all models keep their minimum time, 1: at least one "
         "does not, 2: bad input, 3: the cluster cannot be read.",
     )
-    parser.add_argument("model", nargs="?", default="", metavar="MODEL", help="show one model and its readers")
+    parser.add_argument(
+        "model", nargs="?", default="", metavar="MODEL", help="show one model and its readers"
+    )
     parser.add_argument(
         "--state", type=Path, metavar="DIR", help="read manifests in a directory instead of a cluster"
     )
@@ -114,8 +116,10 @@ def detailed(usage: Usage) -> str:
     rate, seconds = usage.with_another()
     verdict = "allowed" if budget.holds(rate) else "denied"
     lines = [
-        f"Model {budget.model}: {size_text(budget.size)}, minimum time {duration_text(budget.minimum)}, "
-        f"at most {rate_text(budget.per_pod)} for each pod",
+        (
+            f"Model {budget.model}: {size_text(budget.size)}, minimum time {duration_text(budget.minimum)}, "
+            f"at most {rate_text(budget.per_pod)} for each pod"
+        ),
         "",
         table(("READER", "LIMIT", "CREATED"), rows) if rows else "No pod reads it.",
         "",

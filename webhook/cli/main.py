@@ -24,6 +24,7 @@ _COMMANDS = {
     "broker": "run the key broker",
     "controller": "run the controller",
     "doctor": "diagnose an installation and suggest fixes",
+    "drill": "try attacks on a live cluster by dry run",
     "egress": "show how fast the readers of a model could send it",
     "evidence": "write compliance evidence from the audit log, or recompute it",
     "explain": "explain a verdict expression by expression, or a reason code",

@@ -71,9 +71,7 @@ class Usage:
         }
 
 
-def usages(
-    models: Iterable[ModelWeights], readers: Readers, exempt: Container[str] = ()
-) -> Iterator[Usage]:
+def usages(models: Iterable[ModelWeights], readers: Readers, exempt: Container[str] = ()) -> Iterator[Usage]:
     """Yield the usage of each model with a budget, by name."""
     for model in sorted(models, key=lambda model: model.metadata.name):
         if model.spec.egress is not None:
