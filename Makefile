@@ -33,7 +33,8 @@ prometheus: $(READY) ## Fetch Prometheus from Debian, and its operator's types, 
 	@$(BIN)/python tests/tools/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/operatorcrds.py > /dev/null || [ $$? -eq 3 ]
 
-log-verifiers: $(READY) ## Build the verifiers of the audit log from Go modules: Tessera's fsck, torchwood's litewitness (cached)
+log-verifiers: $(READY) ## Build the verifiers of the audit log (Tessera's fsck, torchwood's litewitness), fetch rsyslog (cached)
+	@$(BIN)/python tests/tools/debpackages.py rsyslog rsyslog-openssl libestr0 libfastjson4 > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/logverifiers.py > /dev/null || [ $$? -eq 3 ]
 
 test: $(READY) control-plane key-servers prometheus log-verifiers ## All tests, those on the real API server included
