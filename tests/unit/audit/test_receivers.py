@@ -98,8 +98,8 @@ def test_rsyslog_reads_every_entry_over_tls(rsyslog, entries):
     for line, entry in zip(received.read_text("utf-8-sig").splitlines(), entries, strict=True):
         priority, name, kind, _, message = line.split("|", 4)
         denied = entry["data"].get("decision") == "denied"
-        # Facility 13 is log audit. Severity 4 is warning, 6 is informational.
-        assert (divmod(int(priority), 8), name) == ((13, 4 if denied else 6), "weightlock")
+        # Facility 13 is log audit. Severity 5 is notice, 6 is informational.
+        assert (divmod(int(priority), 8), name) == ((13, 5 if denied else 6), "weightlock")
         assert entry["type"] == f"dev.weightlock.{kind}"
         assert message.lstrip("\ufeff ") == FORMATS["cloudevents"](entry).decode()
 
