@@ -527,6 +527,17 @@ class KeySecrets(Schema):
     )
 
 
+class Drills(Schema):
+    """The scheduled drills, whose results the controller logs and exposes."""
+
+    record: str = Field(
+        default="", max_length=253, description="ConfigMap with the last drill's result; empty: no drills"
+    )
+    period_seconds: float = Field(
+        default=86400, gt=0, description="interval of the schedule; an alert reports a drill that is overdue"
+    )
+
+
 class Controller(Schema):
     """The controller: its lease, and the webhook configurations it keeps as they should be."""
 
@@ -555,6 +566,7 @@ class Controller(Schema):
         description="certificates that the controller manages itself; absent: they come from elsewhere",
     )
     keys: KeySecrets = Field(default_factory=KeySecrets)
+    drills: Drills = Field(default_factory=Drills)
 
 
 class Reports(Schema):

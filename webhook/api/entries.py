@@ -133,13 +133,14 @@ class Policy(Schema):
 
 
 class Model(Schema):
-    """A ModelWeights that was added, changed or removed."""
+    """A ModelWeights that was added, changed or removed. ``egress_seconds``: the minimum time of its egress budget."""
 
     name: Short
     change: Literal["added", "changed", "removed"]
     digest: Digest | None = None
     sensitivity: Short = ""
     approvals: Count = 0
+    egress_seconds: Count = 0
 
 
 class Drift(Schema):

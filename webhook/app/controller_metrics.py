@@ -104,7 +104,12 @@ def _seen_while_leading(controller: Controller) -> Iterator[Gauge]:
 
     A replica that is no longer the leader exposes the counters and no gauges: those would show its last state for ever.
     """
-    for gauge in (*_of_guard(controller.stats), *_of_scan(controller), *_of_certificates(controller)):
+    for gauge in (
+        *_of_guard(controller.stats),
+        *_of_scan(controller),
+        *_of_certificates(controller),
+        *_of_drills(controller),
+    ):
         if gauge.kind == "counter":
             yield gauge
         else:
@@ -163,6 +168,35 @@ def _of_scan(controller: Controller) -> list[Gauge]:
             "Number of running workloads that this Audit or Warn policy would deny.",
             lambda: scanner.total().would_deny(),
             "policy",
+        ),
+    ]
+
+
+def _of_drills(controller: Controller) -> list[Gauge]:
+    """Return the gauges of the scheduled drills, if there are any."""
+    drills = controller.drills
+    if drills is None:
+        return []
+    return [
+        Gauge(
+            "weightlock_drill_last_timestamp_seconds",
+            "Time when the last drill ended, in Unix seconds (absent before the first).",
+            lambda: drills.ended,
+        ),
+        Gauge(
+            "weightlock_drill_complete",
+            "Whether the last drill was completed (1) or not (0).",
+            lambda: None if drills.complete is None else float(drills.complete),
+        ),
+        Gauge(
+            "weightlock_drill_controls_lost",
+            "Number of controls that did not stop the attacks of the last drill.",
+            lambda: drills.lost,
+        ),
+        Gauge(
+            "weightlock_drill_period_seconds",
+            "Interval of the scheduled drills, in seconds.",
+            lambda: drills.period,
         ),
     ]
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from webhook.core.drills.outcome import Drill
 
 FIELD = "drill.json"
+LOGGED = "logged"
+_MERGE = "application/merge-patch+json"
 _MAX_BYTES = 512 * 1024
 _MAX_CONTROLS = 256
 
@@ -32,7 +34,7 @@ async def write(api: KubeApi, path: str, drill: Drill) -> None:
     # The attacks are in the output of the command. A ConfigMap has little room.
     document.pop("attacks")
     body: dict[str, Any] = {"data": {FIELD: orjson.dumps(document).decode()}}
-    await api.request("PATCH", path, body=body, content_type="application/merge-patch+json")
+    await api.request("PATCH", path, body=body, content_type=_MERGE)
 
 
 async def read(api: KubeApi, path: str) -> dict[str, Any] | None:
@@ -43,7 +45,14 @@ async def read(api: KubeApi, path: str) -> dict[str, Any] | None:
         if error.status == 404:
             return None
         raise
-    return parsed((document.get("data") or {}).get(FIELD))
+    data = document.get("data") or {}
+    drill = parsed(data.get(FIELD))
+    return None if drill is None else {**drill, LOGGED: data.get(LOGGED)}
+
+
+async def mark(api: KubeApi, path: str, ended: str) -> None:
+    """Note that the drill that ended then is in the log. Raises `ApiError`."""
+    await api.request("PATCH", path, body={"data": {LOGGED: ended[:64]}}, content_type=_MERGE)
 
 
 def parsed(text: Any) -> dict[str, Any] | None:

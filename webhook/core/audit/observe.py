@@ -138,6 +138,11 @@ def models_of(models: Mapping[str, ModelWeights]) -> dict[str, dict[str, Any]]:
             "digest": digest(model.spec.model_dump(mode="json", by_alias=True)),
             "sensitivity": model.spec.sensitivity,
             "approvals": model.spec.access.approvals,
+            **(
+                {"egressSeconds": int(model.spec.egress.minimum_time.timedelta.total_seconds())}
+                if model.spec.egress is not None
+                else {}
+            ),
         }
         for name, model in models.items()
     }
