@@ -86,7 +86,10 @@ def broker():
 
 def controller():
     own = {"authoritySecret": "authority", "pairs": [{"secret": "serving", "names": ["webhook.example.com"]}]}
-    settings = {"controller": {"certificates": own, "drills": {"record": "drill"}}, "reports": {"enabled": True}}
+    settings = {
+        "controller": {"certificates": own, "drills": {"record": "drill"}},
+        "reports": {"enabled": True},
+    }
     made = Controller(SOURCE, Config.model_validate(settings), None, {})
     made.certificates.kept.known = frozenset()
     made.leader.leading = True
