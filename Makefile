@@ -25,9 +25,10 @@ demo: $(READY) ## See verdicts: embedded Weightlock, sample manifests, no cluste
 control-plane: $(READY) ## Build the real control plane the end-to-end tests use (cached)
 	@$(BIN)/python tests/tools/controlplane.py > /dev/null || [ $$? -eq 3 ]
 
-key-servers: $(READY) ## Make the key services the tests wrap keys with: Vault from source, SoftHSM from Debian (cached)
+key-servers: $(READY) ## Make the key services the tests wrap keys with: Vault from source, SoftHSM and libfuse from Debian (cached)
 	@$(BIN)/python tests/tools/debpackages.py softhsm2 libsofthsm2 softhsm2-common > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/vaultserver.py > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python tests/tools/debpackages.py libfuse3-3 > /dev/null || [ $$? -eq 3 ]
 
 prometheus: $(READY) ## Fetch Prometheus from Debian, and its operator's types, for the tests of monitoring (cached)
 	@$(BIN)/python tests/tools/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]

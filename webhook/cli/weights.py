@@ -1,4 +1,4 @@
-"""``weightlock weights``: seal, unseal, inspect, rotate, sign and verify directories of model weights.
+"""``weightlock weights``: seal, unseal, mount, inspect, rotate, sign and verify directories of model weights.
 
 Thin: it parses arguments, calls `webhook.keys` and prints. Results go to stdout, progress and errors to stderr. It
 must never print key material, and it prints names from storage only in escaped form.
@@ -56,7 +56,7 @@ _KMS_HELP = (
 def add_parser(subparsers: _Subparsers) -> None:
     """Add ``weights`` and its commands; each parsed namespace carries ``run(args) -> exit code``."""
     weights = subparsers.add_parser(
-        "weights", help="seal, unseal, inspect, rotate, sign and verify model weights"
+        "weights", help="seal, unseal, mount, inspect, rotate, sign and verify model weights"
     )
     commands = weights.add_subparsers(dest="weights_command", required=True, metavar="COMMAND")
 
@@ -104,6 +104,14 @@ def add_parser(subparsers: _Subparsers) -> None:
     rotate.add_argument("--key-id", default="", help="new name for the data key")
     rotate.add_argument("--reencrypt", action="store_true", help="encrypt every file under a new data key")
     _signing(rotate)
+
+    mount = _command(commands, "mount", _mount, "show a sealed directory as read-only files (FUSE)", key=True)
+    mount.add_argument("directory", metavar="SEALED", help="directory, or URL (https://, s3://)")
+    mount.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", help="empty directory to mount on")
+    mount.add_argument(
+        "--cache", type=_mebibytes, default=64, metavar="MIB", help="decrypted MiB to keep (default: 64)"
+    )
+    mount.add_argument("--allow-other", action="store_true", help="let other users read the files")
 
     sign = _command(commands, "sign", _sign, "sign the manifest of a sealed directory", key=True)
     sign.add_argument("directory", type=Path, metavar="SEALED")
@@ -275,6 +283,38 @@ def _sign(args: argparse.Namespace) -> int:
     ]
     _print(args, _facts(manifest), lines)
     return 0
+
+
+def _mount(args: argparse.Namespace) -> int:
+    from webhook.keys.sealed import view as views  # noqa: PLC0415 - only `mount` needs it
+    from webhook.keys.sealed.client import Weights  # noqa: PLC0415
+
+    views.available()
+    wiped, stop = threading.Event(), threading.Event()
+
+    def end() -> None:
+        wiped.set()
+        os.kill(os.getpid(), signal.SIGTERM)  # libfuse unmounts
+
+    with _opened(args) as sealed, contextlib.closing(Weights(sealed)) as weights:
+        manifest = sealed.manifest
+        with contextlib.closing(views.View(weights, args.cache, _report)) as view:
+            if args.key_file:
+                views.watch(args.key_file, stop, end)
+            facts = {"model": manifest.model, "generation": manifest.generation, "files": len(manifest.files)}
+            _print(
+                args,
+                {**facts, "mountpoint": str(args.mountpoint)},
+                [f"{_sentence('mounting', facts, manifest.size, 0)}, on {args.mountpoint}"],
+            )
+            views.mount(view, args.mountpoint, allow_other=args.allow_other, name=manifest.model)
+            stop.set()
+    return _fail(f"unmounted {args.mountpoint}: the delivered key was wiped", 1) if wiped.is_set() else 0
+
+
+def _report(sentence: str) -> None:
+    sys.stderr.write(f"weightlock: {printable(sentence)}\n")
+    sys.stderr.flush()
 
 
 @contextlib.contextmanager
@@ -465,6 +505,13 @@ def _jobs(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 256:
         raise argparse.ArgumentTypeError("must be between 1 and 256")
+    return number
+
+
+def _mebibytes(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1 << 20:
+        raise argparse.ArgumentTypeError("must be between 1 and 1048576")
     return number
 
 
