@@ -113,6 +113,16 @@ def add_parser(subparsers: _Subparsers) -> None:
     )
     mount.add_argument("--allow-other", action="store_true", help="let other users read the files")
 
+    jwe = _command(
+        commands, "export-jwe", _export_jwe, "encrypt again as JSON Web Encryption (KServe)", key=True
+    )
+    jwe.add_argument("directory", metavar="SEALED", help="directory, or URL (https://, s3://)")
+    jwe.add_argument("destination", type=Path, metavar="DEST", help="directory for the .jwe files")
+    jwe.add_argument(
+        "--only", action="append", default=[], metavar="GLOB", help="only matching paths (repeatable)"
+    )
+    jwe.add_argument("--force", action="store_true", help="replace existing files")
+
     sign = _command(commands, "sign", _sign, "sign the manifest of a sealed directory", key=True)
     sign.add_argument("directory", type=Path, metavar="SEALED")
     _signing(sign, required=True)
@@ -310,6 +320,20 @@ def _mount(args: argparse.Namespace) -> int:
             views.mount(view, args.mountpoint, allow_other=args.allow_other, name=manifest.model)
             stop.set()
     return _fail(f"unmounted {args.mountpoint}: the delivered key was wiped", 1) if wiped.is_set() else 0
+
+
+def _export_jwe(args: argparse.Namespace) -> int:
+    from webhook.keys import jwe  # noqa: PLC0415 - only `export-jwe` needs it
+    from webhook.keys.sealed.jwe_export import export  # noqa: PLC0415
+
+    with _opened(args) as sealed, _work(args) as work:
+        count = export(sealed, args.destination, args.only, work.progress, replace=args.force)
+    manifest = sealed.manifest
+    name = jwe.resource_id(manifest.model, manifest.key.id)
+    facts = {"model": manifest.model, "generation": manifest.generation, "files": count, "resource": name}
+    lines = [f'Exported {_count(count, "file")} of model "{manifest.model}" as JWE; their key is {name}']
+    _print(args, facts, lines)
+    return 0
 
 
 def _report(sentence: str) -> None:
