@@ -49,6 +49,9 @@ e2e: $(READY) control-plane ## Only the tests on the real API server
 e2e-long: $(READY) control-plane ## The end-to-end tests that take minutes each: forgeries, the attack corpus, storage drivers
 	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_chart_rights.py tests/e2e/test_failure.py
 
+loaders: $(READY) ## The tests of torch, transformers and vLLM, in an environment of their own (about 11 GB)
+	@$(BIN)/python tests/tools/loaders.py
+
 e2e-kind: $(READY) image ## The end-to-end tests on a kind cluster (needs Docker and kind)
 	@WEIGHTLOCK_E2E=kind WEIGHTLOCK_IMAGE=$(IMAGE) $(PYTEST) tests/e2e
 
@@ -92,4 +95,4 @@ lock: $(READY) ## Resolve the dependencies again
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus log-verifiers test unit e2e e2e-long e2e-kind chaos lint format generate bench bench-peers playground image lock clean
+.PHONY: help setup demo control-plane key-servers prometheus log-verifiers test unit e2e e2e-long loaders e2e-kind chaos lint format generate bench bench-peers playground image lock clean

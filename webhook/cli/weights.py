@@ -123,6 +123,20 @@ def add_parser(subparsers: _Subparsers) -> None:
     )
     jwe.add_argument("--force", action="store_true", help="replace existing files")
 
+    export = _command(
+        commands, "export-key", _export_key, "write the data key to a file, after approvals", key=False
+    )
+    export.add_argument("directory", type=Path, metavar="SEALED")
+    export.add_argument(
+        "--template", action="store_true", help="print the document for `weightlock access request --change`"
+    )
+    export.add_argument("--request", default="", metavar="NAME", help="the approved AccessRequest")
+    export.add_argument("--output-file", type=Path, metavar="FILE", help="new file for the key")
+    export.add_argument("--audit", type=Path, metavar="DIR", help="directory of the audit log of exports")
+    export.add_argument("--state", type=Path, metavar="DIR", help="read manifests instead of a cluster")
+    export.add_argument("--kubeconfig", default="", metavar="FILE")
+    export.add_argument("--context", default="", metavar="NAME")
+
     sign = _command(commands, "sign", _sign, "sign the manifest of a sealed directory", key=True)
     sign.add_argument("directory", type=Path, metavar="SEALED")
     _signing(sign, required=True)
@@ -333,6 +347,32 @@ def _export_jwe(args: argparse.Namespace) -> int:
     facts = {"model": manifest.model, "generation": manifest.generation, "files": count, "resource": name}
     lines = [f'Exported {_count(count, "file")} of model "{manifest.model}" as JWE; their key is {name}']
     _print(args, facts, lines)
+    return 0
+
+
+def _export_key(args: argparse.Namespace) -> int:
+    from webhook.cli import export_key  # noqa: PLC0415 - only `export-key` needs it
+
+    claims = require_manifest(args.directory).claims
+    if args.template:
+        sys.stdout.write(export_key.template(claims))
+        return 0
+    if not args.request or args.output_file is None or args.audit is None:
+        raise BadInputError("give --request NAME, --output-file FILE and --audit DIR, or --template")
+    source = export_key.Source(args.state, args.kubeconfig, args.context)
+    approvers = export_key.export(claims, _service(args), args.request, source, args.audit, args.output_file)
+    facts = {
+        "model": claims.model,
+        "key": claims.key.id,
+        "request": args.request,
+        "approvers": list(approvers),
+    }
+    what = f'key "{claims.key.id}" of model "{claims.model}" to {args.output_file}'
+    _print(
+        args,
+        facts,
+        [f"Exported {what}; approved by {', '.join(approvers) or 'no user'}; logged in {args.audit}"],
+    )
     return 0
 
 

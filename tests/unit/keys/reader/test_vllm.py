@@ -21,10 +21,14 @@ def loaders():
     pytest.importorskip("torch")
     pytest.importorskip("vllm", exc_type=ImportError)
     import weightlock.vllm
+    from vllm.config.load import LoadConfig
     from vllm.model_executor import model_loader
+    from vllm.plugins import load_general_plugins
 
+    load_general_plugins()  # finds the entry point
+    first = model_loader.get_model_loader(LoadConfig(load_format="weightlock"))
     weightlock.vllm.register()
-    weightlock.vllm.register()
+    assert type(first) is type(model_loader.get_model_loader(LoadConfig(load_format="weightlock")))
     return model_loader
 
 
