@@ -75,7 +75,9 @@ def add_parser(subparsers: _Subparsers) -> None:
     _signing(seal)
 
     unseal = _command(commands, "unseal", _unseal, "decrypt a sealed directory", key=True)
-    unseal.add_argument("directory", metavar="SEALED", help="directory, or URL (https://, s3://)")
+    unseal.add_argument(
+        "directory", metavar="SEALED", help="directory, or URL (https://, s3://, gs://, oci://)"
+    )
     unseal.add_argument("destination", type=Path, metavar="DEST", help="directory for the plain files")
     unseal.add_argument(
         "--only", action="append", default=[], metavar="GLOB", help="only matching paths (repeatable)"
@@ -86,7 +88,9 @@ def add_parser(subparsers: _Subparsers) -> None:
     unseal.add_argument("--force", action="store_true", help="replace existing files")
 
     check = _command(commands, "verify", _verify, "check a sealed directory against its manifest", key=True)
-    check.add_argument("directory", metavar="SEALED", help="directory, or URL (https://, s3://)")
+    check.add_argument(
+        "directory", metavar="SEALED", help="directory, or URL (https://, s3://, gs://, oci://)"
+    )
     check.add_argument(
         "--quick", action="store_true", help="check only sizes, versions and names, not every byte"
     )
@@ -106,7 +110,9 @@ def add_parser(subparsers: _Subparsers) -> None:
     _signing(rotate)
 
     mount = _command(commands, "mount", _mount, "show a sealed directory as read-only files (FUSE)", key=True)
-    mount.add_argument("directory", metavar="SEALED", help="directory, or URL (https://, s3://)")
+    mount.add_argument(
+        "directory", metavar="SEALED", help="directory, or URL (https://, s3://, gs://, oci://)"
+    )
     mount.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", help="empty directory to mount on")
     mount.add_argument(
         "--cache", type=_mebibytes, default=64, metavar="MIB", help="decrypted MiB to keep (default: 64)"
@@ -116,7 +122,7 @@ def add_parser(subparsers: _Subparsers) -> None:
     jwe = _command(
         commands, "export-jwe", _export_jwe, "encrypt again as JSON Web Encryption (KServe)", key=True
     )
-    jwe.add_argument("directory", metavar="SEALED", help="directory, or URL (https://, s3://)")
+    jwe.add_argument("directory", metavar="SEALED", help="directory, or URL (https://, s3://, gs://, oci://)")
     jwe.add_argument("destination", type=Path, metavar="DEST", help="directory for the .jwe files")
     jwe.add_argument(
         "--only", action="append", default=[], metavar="GLOB", help="only matching paths (repeatable)"
