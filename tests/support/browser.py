@@ -6,7 +6,6 @@ import asyncio
 import base64
 import os
 import shutil
-import subprocess
 import time
 from contextlib import asynccontextmanager
 from itertools import count
@@ -70,7 +69,7 @@ class Page:
     async def screenshot(self, path):
         """Write a PNG of the whole page."""
         result = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        Path(path).write_bytes(base64.b64decode(result["data"]))
+        await asyncio.to_thread(Path(path).write_bytes, base64.b64decode(result["data"]))
 
 
 @asynccontextmanager
@@ -80,7 +79,8 @@ async def page(directory):
     # Chromium has no sandbox for root.
     root = ("--no-sandbox",) if os.geteuid() == 0 else ()
     command = [chromium(), *FLAGS, *root, f"--user-data-dir={profile}", "about:blank"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet)
     try:
         port = await _port(profile / "DevToolsActivePort", process)
         async with aiohttp.ClientSession() as session:
@@ -95,13 +95,13 @@ async def page(directory):
                     reading.cancel()
     finally:
         process.terminate()
-        process.wait(20)
+        await process.wait()
 
 
 async def _port(file, process):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        assert process.poll() is None, "the browser ended"
+        assert process.returncode is None, "the browser ended"
         lines = file.read_text().split() if file.exists() else []
         if len(lines) == 2:
             return int(lines[0])

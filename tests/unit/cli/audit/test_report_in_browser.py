@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from itertools import pairwise
 
 import pytest
 
@@ -61,7 +62,7 @@ async def test_it_is_accessible(report, tmp_path):
         ]
         assert levels[0] == 1
         assert levels.count(1) == 1
-        assert all(later - earlier <= 1 for earlier, later in zip(levels, levels[1:], strict=False))
+        assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
         named = [node["name"]["value"] for node in tree if node.get("role", {}).get("value") == "table"]
         assert named
         assert all(named)
