@@ -71,8 +71,8 @@ def open_weights(
 
     ``sealed`` is a directory or a URL (``https://``, ``s3://``, ``gs://``, ``oci://``, or another that fsspec
     supports). ``model``, if given, must be the sealed one, and ``generation`` is the oldest accepted one. The pins of
-    the ModelWeights object, which the sidecar delivers beside the key, always apply. ``threads`` decrypt large reads; the default is the number
-    of cores, at most 4.
+    the ModelWeights object, which the sidecar delivers beside the key, always apply. ``threads`` decrypt large reads;
+    the default is the number of cores, at most 4.
 
     Raises:
         KeysError: it is not sealed, the key is missing or does not match, the manifest was changed, or it is too old.
