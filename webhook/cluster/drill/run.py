@@ -105,7 +105,7 @@ class _Run:
                     await self._attack(namespace)
                 await self._check()
         except TimeoutError:
-            self.problems.append(f"the drill did not end within {self.plan.seconds:.0f} s")
+            self.problems.append(f"the drill did not end within {self.plan.seconds:g} s")
         ended = format_time(datetime.now(UTC))
         return Drill(begun, ended, tuple(self.attempts), self.plan.ignored, tuple(self.problems))
 
