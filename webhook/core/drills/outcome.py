@@ -21,6 +21,7 @@ INTEGRITY = "configuration"
 _OWN_FAULT = "WL9"
 # A drill's namespace has this quota, which the API server checks after the webhooks.
 _BY_QUOTA = ("exceeded quota", "status unknown for quota")
+_NO_RIGHT = ("cannot create resource", "cannot impersonate resource")
 _MAX_DETAIL = 300
 FORBIDDEN, INVALID = 403, 422
 
@@ -143,7 +144,7 @@ def outcome(attack: Attack, status: int, codes: Collection[str], message: str) -
         return attempt("passed", attack.codes)
     if len(codes) > len(denied) or status not in (FORBIDDEN, INVALID):
         return attempt("error")
-    if status == FORBIDDEN and "cannot create resource" in message:
+    if status == FORBIDDEN and any(words in message for words in _NO_RIGHT):
         return attempt("error")
     return attempt("other")
 
