@@ -12,6 +12,7 @@ RUN /opt/weightlock/bin/pip install --require-hashes --requirement requirements.
 COPY pyproject.toml README.md LICENSE ./
 COPY webhook ./webhook
 COPY policies ./policies
+COPY detections ./detections
 COPY tests/redteam ./tests/redteam
 COPY docs/denied.md ./docs/denied.md
 RUN /opt/weightlock/bin/pip install --no-deps . \

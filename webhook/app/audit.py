@@ -184,6 +184,7 @@ class BrokerLog:
             "name": event.get("pod", ""),
             "uid": event.get("uid", ""),
             "node": event.get("node", ""),
+            "zone": event.get("zone", ""),
             "serviceAccount": event.get("serviceAccount", ""),
         }
         data = {
@@ -193,6 +194,8 @@ class BrokerLog:
             "images": list(event.get("images", ())),
             "keys": list(event.get("keys", ())),
             "grant": event.get("grant", ""),
+            "subject": event.get("subject", ""),
+            "credential": clip(str(event.get("credential", "")), 253),
             "code": event.get("code", ""),
             "reason": clip(str(event.get("message", ""))),
             "seconds": int(event.get("seconds", 0)),
