@@ -22,7 +22,7 @@ from webhook.core.detection.statistic import FirstSeenState, MissingState, State
 from webhook.core.detection.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from webhook.core.detection.match import Event
     from webhook.core.detection.rule import About, Correlation, Rule, RuleSet
@@ -79,7 +79,7 @@ class Engine:
         if not self._started:
             self._start(time)
         if source == "detection":
-            self._known(event, time)
+            self.remember(event)
             return []
         ref = Ref(origin, index, identifier, source, time)
         alerts: list[Alert] = []
@@ -108,9 +108,9 @@ class Engine:
             if isinstance(state, FirstSeenState):
                 state.log_started = time
 
-    def _known(self, event: Event, time: float) -> None:
-        """Remember an alert that is in the log already, so that a replay does not raise it again."""
-        data = event.get("data") or {}
+    def remember(self, event: Event) -> None:
+        """Remember the entry of an alert, so that a replay does not raise it again."""
+        data, time = event.get("data") or {}, _seconds(event.get("time"))
         if data.get("result") in ("found", "silenced") and data.get("key"):
             row = self._raised.get(str(data["key"]))
             row[0] = max(row[0], time)
@@ -173,11 +173,14 @@ class Engine:
             repeats,
         )
 
-    def dump(self, limit: int = STATE_BYTES) -> bytes:
-        """Return the state in at most ``limit`` bytes. It forgets the oldest groups if it must."""
+    def dump(self, limit: int = STATE_BYTES, positions: Mapping[str, int] | None = None) -> bytes:
+        """Return the state in at most ``limit`` bytes, with the positions of the logs.
+
+        It forgets the groups that were used least recently if it must.
+        """
         share = 1.0
         while True:
-            packed = zlib.compress(orjson.dumps(self._document()), 6)
+            packed = zlib.compress(orjson.dumps({**self._document(), "positions": dict(positions or {})}), 6)
             if len(packed) <= limit or share < 0.01:
                 return packed
             share /= 2
@@ -199,8 +202,8 @@ class Engine:
             "audit": [key for key, _ in self._audit_ids.items()],
         }
 
-    def load(self, packed: bytes) -> None:
-        """Restore the state. The state of a rule with another version is dropped.
+    def load(self, packed: bytes) -> dict[str, int]:
+        """Restore the state, and return the positions. The state of a rule with another version is dropped.
 
         Raises:
             StateError: the state is damaged.
@@ -222,6 +225,7 @@ class Engine:
                 self._raised.put(key, row)
             for key in document["audit"]:
                 self._audit_ids.put(key, False)
+            return {str(origin): int(index) for origin, index in document["positions"].items()}
         except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateError(f"cannot read the state: {error}") from None
 
