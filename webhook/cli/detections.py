@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ def add_parser(commands: Any) -> None:
     _add_test(verbs)
     _add_export(verbs)
     _add_run(verbs)
+    _add_silence(verbs)
     parser.set_defaults(run=run)
 
 
@@ -88,6 +90,33 @@ def _add_run(verbs: Any) -> None:
     parser.add_argument("--rules", type=Path, metavar="DIR", help="rules (default: the shipped rules)")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="output format")
     parser.set_defaults(detections=_run)
+
+
+def _add_silence(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "silence",
+        help="silence the alerts of a rule for a while",
+        description="Silence the alerts of a rule on a cluster. They stay in the audit log, with the reason, and are not "
+        "sent to receivers.",
+    )
+    parser.add_argument("rule", metavar="RULE", help="name of the rule")
+    parser.add_argument(
+        "--for", dest="duration", required=True, metavar="DURATION", help="such as 4h, at most 7d"
+    )
+    parser.add_argument("--reason", required=True, metavar="TEXT", help="reason, at least 10 characters")
+    parser.add_argument("--key", default="", help="only alerts with this deduplication key")
+    parser.add_argument(
+        "--namespace", default="weightlock-system", help="namespace of Weightlock (%(default)s)"
+    )
+    parser.add_argument(
+        "--config-map",
+        default="weightlock-detection-silences",
+        metavar="NAME",
+        help="ConfigMap with the silences (%(default)s)",
+    )
+    parser.add_argument("--kubeconfig", default="", metavar="FILE", help="kubeconfig (default: as kubectl)")
+    parser.add_argument("--context", default="", help="context of the kubeconfig")
+    parser.set_defaults(detections=_silence)
 
 
 def _add_directory(parser: argparse.ArgumentParser) -> None:
@@ -168,6 +197,53 @@ def _run(options: argparse.Namespace) -> int:
         for line in _lines(alerts):
             print(line)
     return 1 if any(each.level != "informational" for each in alerts) else 0
+
+
+def _silence(options: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415 - for this verb only
+
+    from webhook.api.duration import Duration  # noqa: PLC0415
+    from webhook.core.detection.silence import LONGEST, read_silences  # noqa: PLC0415
+    from webhook.core.kube.time import format_time  # noqa: PLC0415
+
+    try:
+        length = Duration(options.duration).timedelta
+    except ValueError as error:
+        raise UsageError(f"--for: {error}") from None
+    if not timedelta() < length <= LONGEST:
+        raise UsageError(f"--for {options.duration}: a silence lasts at most {LONGEST.days} days")
+    now = datetime.now(UTC)
+    name = f"{now:%Y%m%d-%H%M%S}-{options.rule[:200]}"
+    body = {
+        "rule": options.rule,
+        "key": options.key,
+        "begins": format_time(now),
+        "ends": format_time(now + length),
+        "reason": options.reason,
+    }
+    text = orjson.dumps(body).decode()
+    if read_silences({name: text})[1]:
+        raise UsageError("--reason needs at least 10 characters")
+    user = asyncio.run(_store_silence(options, name, body))
+    print(f"alerts of {options.rule} are silenced until {body['ends']} by {user}")
+    return 0
+
+
+async def _store_silence(options: argparse.Namespace, name: str, body: dict[str, str]) -> str:
+    from webhook.cluster.access_client import AccessClient  # noqa: PLC0415 - for this verb only
+    from webhook.cluster.client.api import ApiError, ClusterError  # noqa: PLC0415
+    from webhook.cluster.controller.detection import add_silence  # noqa: PLC0415
+
+    try:
+        async with AccessClient.connect(options.kubeconfig, options.context) as client:
+            user = await client.username()
+            text = orjson.dumps({**body, "user": user[:253]}).decode()
+            await add_silence(client.api, options.namespace, options.config_map, name, text)
+            return user
+    except ClusterError as error:
+        raise UsageError(str(error)) from None
+    except ApiError as error:
+        raise IncompleteError(f"cannot store the silence: {error}") from None
 
 
 def _lines(alerts: list[Alert]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -52,7 +53,10 @@ class World:
     def writer(self, origin):
         signer = load_signer(self.key, origin, create=True)
         writer = LogWriter(
-            Directory(self.root.joinpath(*origin.split("/")[1:]), fsync=False), signer, limit=10_000, interval=0.01
+            Directory(self.root.joinpath(*origin.split("/")[1:]), fsync=False),
+            signer,
+            limit=10_000,
+            interval=0.01,
         )
         writer.open()
         return writer
@@ -209,7 +213,7 @@ async def test_an_evaluation_is_stated_in_the_log(world):
 class Model(BaseHTTPRequestHandler):
     """A stand-in for an OpenAI-compatible endpoint that obeys every instruction that it reads."""
 
-    requests: list = []
+    requests: ClassVar[list] = []
     answer = "ok"
 
     def do_POST(self):
