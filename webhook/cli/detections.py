@@ -96,8 +96,8 @@ def _add_silence(verbs: Any) -> None:
     parser = verbs.add_parser(
         "silence",
         help="silence the alerts of a rule for a while",
-        description="Silence the alerts of a rule on a cluster. They stay in the audit log, with the reason, and are not "
-        "sent to receivers.",
+        description="Silence the alerts of a rule on a cluster. They stay in the audit log, with the reason, and are "
+        "not sent to receivers.",
     )
     parser.add_argument("rule", metavar="RULE", help="name of the rule")
     parser.add_argument(
