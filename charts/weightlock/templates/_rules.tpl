@@ -236,7 +236,8 @@ metadata:
 {{/* Reads by name for objects that the watches lack (they may lag, and some kinds have no watch), and RBAC queries of policies. */}}
 {{- define "weightlock.lookupRules" -}}
 - {apiGroups: [""], resources: [configmaps, namespaces, persistentvolumeclaims, persistentvolumes, pods, serviceaccounts], verbs: [get]}
-- {apiGroups: [cdi.kubevirt.io, kubevirt.io, snapshot.kubevirt.io], resources: [datasources, virtualmachines, virtualmachinesnapshots], verbs: [get]}
+- {apiGroups: [cdi.kubevirt.io], resources: [datasources], verbs: [get]}
+- {apiGroups: [snapshot.kubevirt.io], resources: [virtualmachinesnapshots], verbs: [get]}
 - {apiGroups: [nvidia.com], resources: [podsnapshots], verbs: [get]}
 - {apiGroups: [groupsnapshot.storage.k8s.io], resources: [volumegroupsnapshotcontents, volumegroupsnapshots], verbs: [get]}
 - {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [get]}

@@ -59,7 +59,9 @@ async def test_a_user_who_may_not_list_a_kind_gets_the_reason_at_once(view, worl
     running(error=AssertionError("nothing is evaluated"))
     resource = path.rpartition("/")[2]
     world.refusals[path] = ApiError(
-        403, "Forbidden", f'{resource} is forbidden: User "u" cannot list resource "{resource}" in API group ""'
+        403,
+        "Forbidden",
+        f'{resource} is forbidden: User "u" cannot list resource "{resource}" in API group ""',
     )
     with pytest.raises(SkippedError, match=f"not allowed to list {resource}"):
         await module.exceptions(view)
