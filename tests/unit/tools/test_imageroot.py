@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 import pytest
+from packaging.markers import Marker
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts" / "imageroot.py"
@@ -29,10 +30,9 @@ pytestmark = pytest.mark.skipif(
 def pinned() -> list[str]:
     """The distributions of the image, but those for other platforms."""
     text = (ROOT / "requirements.txt").read_text()
-    found = re.findall(r"^([A-Za-z0-9_.-]+)(?:\[[\w,]+\])?==\S+(.*)$", text, re.MULTILINE)
-    return [
-        name for name, marker in found if "win32" not in marker and "Windows'" not in marker.replace("!=", "")
-    ]
+    found = re.findall(r"^([A-Za-z0-9_.-]+)(?:\[[\w,]+\])?==[^\s;]+ *;? *([^\\\n]*)", text, re.MULTILINE)
+    names = [name for name, marker in found if not marker.strip() or Marker(marker.strip()).evaluate()]
+    return list(dict.fromkeys(names))
 
 
 def link(source: str, target: str) -> None:
@@ -198,7 +198,11 @@ def test_its_bill_of_materials_is_valid_cyclonedx_and_complete(image):
     assert validation.JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
 
 
-def test_it_is_the_same_when_it_is_made_again(environment, tmp_path):
+def test_it_is_the_same_when_it_is_made_again(image, environment, tmp_path):
+    profile, first = image
+    if profile == "full":
+        return  # The same program made both.
+
     def digest(root: Path) -> str:
         found = hashlib.sha256()
         for name, file in sorted(files_of(root).items()):
@@ -213,6 +217,6 @@ def test_it_is_the_same_when_it_is_made_again(environment, tmp_path):
             found.update(f"{name}\0{status.st_mode}\0{int(status.st_mtime)}\0".encode() + content)
         return found.hexdigest()
 
-    first, second = (build(environment, "sidecar", tmp_path / name / "root") for name in "ab")
+    second = build(environment, "sidecar", tmp_path / "again")
     assert digest(first) == digest(second)
     assert {int(file.lstat().st_mtime) for file in first.rglob("*")} == {1_700_000_000}
