@@ -844,8 +844,15 @@ def scalars(tree):
         yield tree
 
 
-def test_helm_test_has_the_rights_that_the_doctor_uses_and_no_other(helm):
+def test_helm_test_has_the_rights_that_the_doctor_uses_and_no_other(helm, render):
     done = helm("template", "weightlock", CHART, "-n", NAMESPACE)
+    # It evaluates the running pods as the broker does.
+    evaluating = {
+        f"{verb} {resource}"
+        for _, resource, verb in rules_of(render(), "broker")
+        if resource
+        not in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations", "tokenreviews")
+    }
     found = {"ClusterRole": set(), "Role": set()}
     for document in yaml.safe_load_all(done.stdout):
         if document and document["metadata"]["name"] == "weightlock-test" and document["kind"] in found:
@@ -857,12 +864,12 @@ def test_helm_test_has_the_rights_that_the_doctor_uses_and_no_other(helm):
             }
     assert found == {
         "ClusterRole": {
-            *("get configmaps", "list configmaps", "list namespaces", "list nodes", "list pods"),
-            *("list persistentvolumeclaims", "list persistentvolumes", "create podtemplates"),
+            *evaluating,
+            *("list nodes", "list pods", "create podtemplates", "list clusterpolicies"),
             *("get mutatingwebhookconfigurations", "get validatingwebhookconfigurations"),
+            *("list mutatingwebhookconfigurations", "list mutatingadmissionpolicies"),
             *("get validatingadmissionpolicies", "get validatingadmissionpolicybindings"),
             *("get customresourcedefinitions", "list daemonsets", "get deployments", "list deployments"),
-            *("list runtimeclasses", "list clusterpolicies", "list modelweights", "list weightpolicies"),
         },
         "Role": {"get leases", "get pods/proxy", "get services/proxy"},
     }

@@ -113,7 +113,9 @@ class Controller:
         pods = self._pods if self.scanner is None else Noticed(self._pods, self.scanner)
         self._reflectors = [Reflector(source.api, PODS, pods, Timing()), *self.guard.reflectors]
         self._well = time.monotonic()
-        self.leader = LeaderElector(source.api, settings.namespace, settings.lease, settings.identity)
+        self.leader = LeaderElector(
+            source.api, settings.namespace, settings.lease, settings.identity, owner=settings.keys.record
+        )
 
     @classmethod
     @asynccontextmanager
