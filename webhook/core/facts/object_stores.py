@@ -121,9 +121,9 @@ def gather_account(document: Document, context: Context) -> Iterator[WeightUse]:
     """Yield the models that a service account can read through a cloud role of a declared service account."""
     metadata = object_at(document, "metadata", "")
     name = text_at(metadata, "name", "metadata")
-    if any(True for _ in context.catalog.of_account(context.namespace, name)):
-        return
     roles = _roles(metadata)
+    if not roles or any(True for _ in context.catalog.of_account(context.namespace, name)):
+        return
     for namespace, other, models in _accounts(context):
         for role in roles & _account_roles(namespace, other, context):
             detail = f"cloud role {role[1]} of ServiceAccount {namespace}/{other}"
