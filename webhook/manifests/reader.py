@@ -363,10 +363,10 @@ def _opened(document: Document, manifest: Manifest) -> Iterator[Manifest | Manif
     for index, item in enumerate(document.get("items") or []):
         place = f"{manifest.source} items[{index}]"
         if isinstance(item, dict):
-            if kind != "List" and "kind" not in item and "apiVersion" not in item:
-                item = {"apiVersion": version, "kind": kind.removesuffix("List"), **item}
+            untyped = kind != "List" and "kind" not in item and "apiVersion" not in item
+            typed = {"apiVersion": version, "kind": kind.removesuffix("List"), **item} if untyped else item
             notes = manifest.notes if not index else ()
-            yield from _opened(item, Manifest(place, item, manifest.file, manifest.line, "", notes))
+            yield from _opened(typed, Manifest(place, typed, manifest.file, manifest.line, "", notes))
         else:
             yield ManifestError(f"{place} is not an object", manifest.file, manifest.line)
 

@@ -496,7 +496,9 @@ def _vast(volume: CsiVolume) -> Iterable[Location]:
         paths.add(f"{root}/{volume.get('snapshot_base_path') or volume.handle}")
     addresses = hosts(volume.get("vip_pool_fqdn"))
     return [
-        place for path in paths for place in (*directory("vast", path), *directory("nfs", path, addresses=addresses))
+        place
+        for path in paths
+        for place in (*directory("vast", path), *directory("nfs", path, addresses=addresses))
     ]
 
 
