@@ -328,5 +328,15 @@ def _is_open(schema: Mapping[str, Any]) -> bool:
 _SCALARS = frozenset({"string", "integer", "number", "boolean"})
 
 
+def may_hold_pods(group: str) -> bool:
+    """Whether a group is of custom resources, which can contain pods in any field."""
+    return (
+        "." in group
+        and (not group.endswith(".k8s.io") or group.endswith(".x-k8s.io"))
+        and group != GROUP
+        and not _is_infrastructure(group)
+    )
+
+
 def _is_infrastructure(group: str) -> bool:
     return any(group == known or group.endswith(f".{known}") for known in _INFRASTRUCTURE)
