@@ -23,6 +23,7 @@ _COMMANDS = {
     "completion": "print the completion script of a shell",
     "broker": "run the key broker",
     "controller": "run the controller",
+    "detections": "test and export detection rules, or evaluate them on a log",
     "doctor": "diagnose an installation and suggest fixes",
     "drill": "try attacks on a live cluster by dry run",
     "egress": "show how fast the readers of a model could send it",

@@ -88,7 +88,7 @@ class SnapshotBuilder:
         assumed_time: datetime | None = None,
     ) -> None:
         self._settings = settings
-        self._workloads = WorkloadTable(settings.workloads)
+        self._workloads = WorkloadTable(settings.workloads, guess=complete)
         self._schemas: dict[str, tuple[Any, KindSchema]] = {}
         self._fresh_schemas = False
         self._objects = ObjectStore(complete=complete)
@@ -157,7 +157,7 @@ class SnapshotBuilder:
         if self._fresh_schemas:
             self._fresh_schemas = False
             schemas = [schema for _, schema in self._schemas.values()]
-            self._workloads = WorkloadTable(self._settings.workloads, schemas)
+            self._workloads = WorkloadTable(self._settings.workloads, schemas, guess=self._objects.complete)
             if self._snapshot is not None:
                 self._snapshot = replace(
                     self._snapshot, workloads=self._workloads, problems=dict(self._problems)
