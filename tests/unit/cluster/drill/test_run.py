@@ -10,7 +10,6 @@ import yaml
 from aiohttp import web
 
 from webhook.api.config import Cluster, Settings
-from webhook.cli.drill import read_cases
 from webhook.cluster.client.api import KubeApi
 from webhook.cluster.controller.drills import DrillWatch
 from webhook.cluster.controller.stats import ControllerStats
@@ -21,11 +20,12 @@ from webhook.core.kube.objects import key_of
 from webhook.core.kube.review import REVIEW_API_VERSION
 from webhook.manifests.reader import Manifest, read_path
 from webhook.manifests.shipped import shipped_policies
+from webhook.offline.drill import drill_cases
 from webhook.offline.provider import ManifestProvider
 from webhook.offline.redteam import corpus_directory
 from webhook.offline.review import Requester, review
 
-CASES = tuple(read_cases(corpus_directory()))
+CASES = tuple(drill_cases(corpus_directory(), shipped_policies()))
 POLICIES = list(read_path(shipped_policies()))
 SYSTEM = "/api/v1/namespaces/weightlock-system/configmaps/weightlock-drill"
 
@@ -172,6 +172,13 @@ async def test_every_control_holds_and_nothing_is_left_behind(tmp_path):
     assert server.users == {"", "system:serviceaccount:weightlock-drill-abcd:attacker"}
     # The attack on the drill's weights is tried once more while the drill waits for the webhook.
     assert len(server.tried) == 26
+
+
+async def test_the_whole_corpus_is_stopped(tmp_path):
+    """A case that needs more than the drill's own model is left out: it would turn every drill red."""
+    drill = await drilled(Server(), tmp_path, limit=1000)
+    assert drill.lost == (), [control.detail for control in drill.lost]
+    assert len(drill.attempts) > 200
 
 
 @pytest.mark.parametrize(

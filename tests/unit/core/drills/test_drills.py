@@ -2,14 +2,16 @@
 
 import pytest
 
-from webhook.cli.drill import read_cases, rendered
+from webhook.cli.drill import rendered
 from webhook.cluster.drill.record import parsed
 from webhook.core.audit.entries import envelope, validate_entry
 from webhook.core.drills.attacks import Attack, Contents, chosen, model, own_attacks
 from webhook.core.drills.outcome import Drill, checked, entries, outcome
+from webhook.manifests.shipped import shipped_policies
+from webhook.offline.drill import drill_cases
 from webhook.offline.redteam import corpus_directory
 
-CASES = tuple(read_cases(corpus_directory()))
+CASES = tuple(drill_cases(corpus_directory(), shipped_policies()))
 ATTACK = Attack("a", "/api/v1/namespaces/n/pods", {}, ("WL101", "WL512"))
 
 
