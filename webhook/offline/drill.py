@@ -14,7 +14,7 @@ from webhook.core.drills.attacks import Case, model
 from webhook.manifests.reader import TEST_STATE_SUFFIX, Manifest, ManifestError, read_path
 from webhook.offline.policytest import Suite
 from webhook.offline.provider import ManifestProvider
-from webhook.offline.review import Requester, review
+from webhook.offline.review import Requester, as_review, review
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,8 +42,11 @@ def drill_cases(corpus: Path, policies: Path) -> Iterator[Case]:
         metadata = {**(case.document.get("metadata") or {}), "namespace": _NAMESPACE}
         document = {**case.document, "metadata": metadata}
         try:
-            verdict = review(Manifest(case.name, document), requester, provider).verdict
-        except ManifestError:
+            asked = as_review(document, requester, provider.snapshot())
+            # Some decisions are left to the real creation, such as that on an object which does not exist yet.
+            asked["request"]["dryRun"] = True
+            verdict = review(Manifest(case.name, asked), requester, provider).verdict
+        except (ManifestError, ValueError):
             continue
         if case.codes and set(case.codes) <= {finding.code for finding in verdict.denials}:
             yield case

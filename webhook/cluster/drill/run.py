@@ -212,7 +212,8 @@ class _Run:
             await api.request(
                 "POST",
                 attack.path,
-                {"dryRun": "All", "fieldValidation": "Ignore"},
+                # Without it, the API server would drop a field that it does not know, and the attack with it.
+                {"dryRun": "All", "fieldValidation": "Strict"},
                 attack.body,
                 seconds=self.plan.request_seconds,
             )

@@ -23,7 +23,7 @@ from webhook.manifests.shipped import shipped_policies
 from webhook.offline.drill import drill_cases
 from webhook.offline.provider import ManifestProvider
 from webhook.offline.redteam import corpus_directory
-from webhook.offline.review import Requester, review
+from webhook.offline.review import Requester, as_review, review
 
 CASES = tuple(drill_cases(corpus_directory(), shipped_policies()))
 POLICIES = list(read_path(shipped_policies()))
@@ -114,6 +114,9 @@ class Server:
         elif "name" not in body["metadata"]:
             document = {**body, "metadata": {**body["metadata"], "name": "generated"}}
         who = Requester("driller", ("system:authenticated",), namespace)
+        if document["kind"] != "AdmissionReview":
+            document = as_review(document, who, self.state.snapshot())
+            document["request"]["dryRun"] = True
         verdict = review(Manifest("attack", document), who, self.state, datetime.now(UTC)).verdict
         if verdict.allowed:
             return web.json_response(body, status=201)

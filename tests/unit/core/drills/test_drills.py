@@ -80,6 +80,7 @@ def test_the_model_of_a_drill_matches_only_its_own_claim():
         (403, (), "exceeded quota: nothing-runs", "passed", ("WL101", "WL512")),
         (403, (), "status unknown for quota: nothing-runs", "passed", ("WL101", "WL512")),
         (403, (), 'violates PodSecurity "restricted"', "other", ("WL101", "WL512")),
+        (400, (), "strict decoding error: unknown field", "other", ("WL101", "WL512")),
         (422, (), "is invalid", "other", ("WL101", "WL512")),
         (403, (), 'User "x" cannot create resource "pods"', "error", ("WL101", "WL512")),
         (403, ("WL903",), "not ready", "error", ("WL101", "WL512")),
