@@ -15,6 +15,7 @@ RUN /opt/weightlock/bin/pip install --no-compile --require-hashes --requirement 
 COPY pyproject.toml README.md LICENSE ./
 COPY webhook ./webhook
 COPY policies ./policies
+COPY detections ./detections
 COPY tests/redteam ./tests/redteam
 COPY docs/denied.md ./docs/denied.md
 RUN /opt/weightlock/bin/pip install --no-compile --no-deps .

@@ -16,6 +16,7 @@ from webhook.api.access import AccessSettings
 from webhook.api.audit import AuditSettings
 from webhook.api.authorities import parse_authorities
 from webhook.api.base import Name, Pattern, Schema
+from webhook.api.detection import DetectionSettings
 from webhook.api.operators import PRESETS
 
 _DAY = 86400.0
@@ -627,3 +628,4 @@ class Config(Schema):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tracing: Tracing = Field(default_factory=Tracing)
     audit: AuditSettings = Field(default_factory=AuditSettings)
+    detection: DetectionSettings = Field(default_factory=DetectionSettings)

@@ -193,6 +193,13 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- if $root.Values.audit.enabled -}}
 {{- $_ := set $config "audit" (dict "directory" "/var/lib/weightlock/audit/logs" "key" "/etc/weightlock/audit/log.key" "cluster" $root.Values.audit.cluster) -}}
 {{- end -}}
+{{- if and $root.Values.detection.enabled (eq .component "controller") -}}
+{{- with $root.Values.detection -}}
+{{- $rules := ternary "/etc/weightlock/detections" "" (not (empty .rulesConfigMap)) -}}
+{{- $triage := dict "url" .triageUrl "model" .triageModel -}}
+{{- $_ := set $config "detection" (dict "enabled" true "rules" $rules "state" (printf "%s-detection-state" $name) "silences" (printf "%s-detection-silences" $name) "triage" $triage) -}}
+{{- end -}}
+{{- end -}}
 {{- $config = mustMergeOverwrite $config (deepCopy $root.Values.config) -}}
 {{- if ne .component "webhook" -}}
 {{- with include "weightlock.previousImages" (dict "root" $root "image" $config.settings.injection.image "given" $config.settings.injection.previousImages) | fromJsonArray -}}
@@ -411,6 +418,9 @@ spec:
         {{- if eq .component "broker" }}
         - {name: challenge, mountPath: /etc/weightlock/challenge, readOnly: true}
         {{- end }}
+        {{- if and (eq .component "controller") $root.Values.detection.enabled $root.Values.detection.rulesConfigMap }}
+        - {name: detections, mountPath: /etc/weightlock/detections, readOnly: true}
+        {{- end }}
         {{- if $root.Values.audit.enabled }}
         - {name: audit, mountPath: /var/lib/weightlock/audit}
         - {name: audit-key, mountPath: /etc/weightlock/audit, readOnly: true}
@@ -477,6 +487,10 @@ spec:
         secret:
           secretName: {{ $name }}-challenge
           items: [{key: key, path: key}]
+      {{- end }}
+      {{- if and (eq .component "controller") $root.Values.detection.enabled $root.Values.detection.rulesConfigMap }}
+      - name: detections
+        configMap: {name: {{ $root.Values.detection.rulesConfigMap | quote }}}
       {{- end }}
       {{- if $root.Values.audit.enabled }}
       - name: audit

@@ -75,6 +75,7 @@ class Controller:
         self._pods = ObjectCache(holds_weights, slim_pod)
         self._weight_pods = PodsWithWeights(self._pods)
         settings, events = config.controller, Events(source.api)
+        self.events = events
         self.scanner = Scanner(source, events, config.reports) if config.reports.enabled else None
         self.notifier = Notifier(settings.receivers)
         self.steps = Reconciler(source.api, events, signer, self.notifier.send)
