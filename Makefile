@@ -93,6 +93,7 @@ image: ## Build both container images, with SBOM and provenance (needs Docker, P
 	@$(PYTHON) scripts/image.py $(IMAGE_TAG)
 
 image-audit: $(READY) ## Look up known vulnerabilities of what the images contain (needs the data of PyPI or OSV)
+	@$(BIN)/pip install -q pip-audit
 	@$(BIN)/python scripts/imageaudit.py
 
 lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newest)

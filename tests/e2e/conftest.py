@@ -38,14 +38,7 @@ REASON = pytest.StashKey[str]()
 
 # Files that take minutes each. `make e2e-long` runs them, `make test` skips them.
 LONG = frozenset({"test_forgery.py", "test_gitops.py", "test_redteam.py", "test_storage_identity.py"})
-# Tests that fail at present: `make e2e-long` shows them. Each must return to `make test` with its fix.
-FAILING_TESTS = frozenset(
-    {
-        "test_its_life",
-    }
-)
 _SKIP_LONG = pytest.mark.skip(reason="takes minutes: make e2e-long")
-_SKIP_FAILING = pytest.mark.skip(reason="fails at present: make e2e-long")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,10 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            name = getattr(item, "originalname", item.name)
-            if not long and name in FAILING_TESTS:
-                item.add_marker(_SKIP_FAILING)
-            elif not long and item.path.name in LONG:
+            if not long and item.path.name in LONG:
                 item.add_marker(_SKIP_LONG)
 
 
