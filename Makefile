@@ -54,7 +54,7 @@ e2e: $(READY) control-plane ## Only the tests on the real API server
 	@$(PYTEST) tests/e2e
 
 e2e-long: $(READY) control-plane ## The end-to-end tests that take minutes each: forgeries, the attack corpus, storage drivers
-	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_chart_rights.py tests/e2e/test_failure.py
+	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_differential.py
 
 loaders: $(READY) ## The tests of torch, transformers and vLLM, in an environment of their own (about 11 GB)
 	@$(BIN)/python tests/tools/loaders.py

@@ -157,7 +157,8 @@ def test_it_refuses_the_system_namespace(control_plane: Cluster) -> None:
     assert control_plane.helm("list", "-n", "kube-system", "-q").ok().stdout.strip() == ""
 
 
-@pytest.mark.parametrize("before", [pytest.param("0.1.0", marks=LONG), "0.2.0"])
+@LONG
+@pytest.mark.parametrize("before", ["0.1.0", "0.2.0"])
 def test_its_life(release: Release, before: str) -> None:
     cluster = release.cluster
     previous = previous_chart(before)
@@ -406,6 +407,7 @@ def identity(document: dict[str, Any]) -> dict[str, Any]:
     return {**metadata, "webhooks": document.get("webhooks"), "spec": document.get("spec")}
 
 
+@LONG
 def test_an_uninstall_after_a_restore_leaves_only_what_it_lists(release: Release) -> None:
     """A restored object belongs to the release, and what the parts made themselves leaves with it."""
     cluster = release.cluster

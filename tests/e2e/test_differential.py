@@ -4,6 +4,7 @@ Policies of both sides are the same documents. A case agrees where the outcome i
 reason and the warnings; every difference is named in `differential.expected` and explained in docs/differences.md.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ from harness.controlplane import ControlPlane, Options
 from harness.programs import ROOT
 
 EXPLAINED = ROOT / "docs" / "differences.md"
-MODULES = (library_cases, authorizer_cases, match_cases, field_cases, operation_cases)
+MODULES = (library_cases, authorizer_cases, match_cases, field_cases)
+if os.environ.get("WEIGHTLOCK_E2E_LONG") == "1":
+    MODULES += (operation_cases,)
 CASES: dict[str, Case] = {case.name: case for module in MODULES for case in module.cases()}
 SPACE = {
     "apiVersion": "v1",
