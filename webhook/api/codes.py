@@ -108,6 +108,7 @@ NO_KEY: Final = _reason("WL331", "Model has no usable key", Category.BROKER)
 KMS_DENIED: Final = _reason("WL332", "KMS denied the request", Category.BROKER)
 RATE_LIMIT: Final = _reason("WL333", "Too many requests", Category.BROKER)
 REPLAYED: Final = _reason("WL334", "Replayed nonce", Category.BROKER)
+PROVENANCE: Final = _reason("WL338", "Provenance of the model not accepted", Category.BROKER)
 
 INVALID_ACCESS_OBJECT: Final = _reason("WL401", "Object does not match its schema", Category.ACCESS)
 STAMP: Final = _reason("WL402", "Object without the identity of its author", Category.ACCESS)
