@@ -83,10 +83,9 @@ IMAGE ?= weightlock:dev
 image: ## Build the container image (needs Docker)
 	@docker build -t $(IMAGE) .
 
-lock: $(READY) ## Resolve the dependencies again
+lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newest)
 	@$(BIN)/pip install -q uv
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-header --no-emit-index-url --no-strip-extras --upgrade -q -o requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra aws --extra azure --extra gcp --extra pkcs11 --extra tracing --universal --generate-hashes --no-header --no-emit-index-url --no-strip-extras --upgrade -q -o requirements.txt
+	@$(BIN)/python scripts/lock.py $(ARGS)
 
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

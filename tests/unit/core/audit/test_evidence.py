@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import orjson
 import pytest
-
-pytest.importorskip("trestle", reason="install trestle to validate the documents")
-
 from trestle.oscal.assessment_results import AssessmentResults
 from trestle.oscal.component import ComponentDefinition
 from trestle.oscal.poam import PlanOfActionAndMilestones
