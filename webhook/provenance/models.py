@@ -55,7 +55,7 @@ PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "https://model_signing/signature/v1.0"
 IGNORED: Final = (".git", ".gitattributes", ".github", ".gitignore")
-SHARD_SIZE: Final = 1_000_000_000
+SINGLE: Final = "."  # how `model-signing` 1.1 names the only file of a model that is a file
 MAX_BUNDLE: Final = 64 << 20
 MAX_RESOURCES: Final = 250_000
 MAX_PATH: Final = 4096
@@ -212,7 +212,10 @@ class Resource:
 def statement_of(
     name: str, resources: Iterable[Resource], ignored: Iterable[str], shard_size: int = 0
 ) -> bytes:
-    """Return the in-toto statement of a model with SHA-256 digests; ``shard_size`` 0 means whole files."""
+    """Return the in-toto statement of a model with SHA-256 digests; ``shard_size`` 0 means whole files.
+
+    Shards have the algorithm name that `model-signing` 1.1 requires, since it rejects the specification's.
+    """
     listed = sorted(resources, key=lambda resource: resource.name)
     root = hashlib.sha256(b"".join(resource.digest for resource in listed)).hexdigest()
     serialization: dict[str, Any] = {
@@ -223,6 +226,7 @@ def statement_of(
     }
     if shard_size:
         serialization["shard_size"] = shard_size
+    algorithm = _sharded("sha256", shard_size) if shard_size else "sha256"
     statement = {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": {"sha256": root}}],
@@ -230,7 +234,7 @@ def statement_of(
         "predicate": {
             "serialization": serialization,
             "resources": [
-                {"algorithm": "sha256", "digest": resource.digest.hex(), "name": resource.name}
+                {"algorithm": algorithm, "digest": resource.digest.hex(), "name": resource.name}
                 for resource in listed
             ],
         },
@@ -416,8 +420,10 @@ def _signed_model(statement: dict[str, Any], signer: Signer, bundle: str) -> Sig
         raise _malformed(f"it must list between 1 and {MAX_RESOURCES} resources")
     root = hashlib.sha256()
     names: dict[str, bytes] = {}
+    # The specification requires the name of the hash; `model-signing` 1.1 writes another name for shards.
+    algorithms = {hash_type, _sharded(hash_type, shard_size)} if shard_size else {hash_type}
     for resource in resources:
-        if resource["algorithm"] != hash_type:
+        if resource["algorithm"] not in algorithms:
             raise _malformed("a resource has another hash algorithm than hash_type")
         digest = _digest(resource["digest"], hash_type)
         name = resource["name"]
@@ -434,6 +440,8 @@ def _signed_model(statement: dict[str, Any], signer: Signer, bundle: str) -> Sig
     if not isinstance(symlinks, bool):
         raise _malformed("allow_symlinks is not a boolean")
     files = _shards(names, shard_size) if shard_size else _files(names)
+    if SINGLE in files and len(files) > 1:
+        raise _malformed("it lists a directory as a file")
     found = ModelSignature(
         signer,
         f"sha256:{expected}",
@@ -446,8 +454,14 @@ def _signed_model(statement: dict[str, Any], signer: Signer, bundle: str) -> Sig
     return SignedModel(found, files, hash_type, shard_size, symlinks, _ignored(serialization))
 
 
+def _sharded(hash_type: str, shard_size: int) -> str:
+    return f"{hash_type}-sharded-{shard_size}"
+
+
 def _shard_size(serialization: dict[str, Any]) -> int:
     method, size = serialization["method"], serialization.get("shard_size")
+    if type(size) is float and size.is_integer():
+        size = int(size)  # `model-signing` writes numbers as protobuf does, all of them with a fraction
     if method == "files" and size is None:
         return 0
     if method == "shards" and type(size) is int and 0 < size < 1 << 62:
@@ -487,13 +501,17 @@ def _ignored(serialization: dict[str, Any]) -> tuple[str, ...]:
     listed = serialization.get("ignore_paths", [])
     if not isinstance(listed, list) or len(listed) > MAX_IGNORED:
         raise _malformed("ignore_paths is not a list, or too long")
-    # An entry that leaves the model, or names all of it, is invalid: ".." or "." would exclude what is not its own.
-    return tuple(sorted({*IGNORED, *(_path(name.rstrip("/")) for name in listed)}))
+    if not all(isinstance(name, str) for name in listed):
+        raise _malformed("an entry of ignore_paths is not a text")
+    # An entry for the model itself excludes nothing: it would otherwise exclude every file.
+    return tuple(sorted({*IGNORED, *(_path(name.rstrip("/")) for name in listed)} - {SINGLE}))
 
 
 def _path(name: Any) -> str:
     if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "surrogatepass")) <= MAX_PATH:
         raise _malformed("a path is missing or too long")
+    if name == SINGLE:
+        return name
     if any(part in {"", ".", ".."} for part in name.split("/")) or not name.isprintable():
         raise _malformed(f"path {_short(name)} is not canonical")
     return name

@@ -141,7 +141,7 @@ def seal(
         items, excluded = content.admit(items)
         provenance = content.provenance
         if excluded:
-            work.notes.append(f"not sealed, because the signature excludes them: {len(excluded)} files")
+            work.notes.append(f"files not sealed, because the signature excludes them: {len(excluded)}")
     make_directory(directory)
     with open_journal(directory) as journal:
         found = read_manifest(directory)

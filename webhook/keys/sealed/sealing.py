@@ -200,7 +200,7 @@ class Sealing:
         """Whether the file of an interrupted run was compared with the present signature, if there is one."""
         if self.content is None:
             return True
-        return bool(done.get("signed") == self.content.files[item.path].fingerprint())
+        return bool(done.get("signed") == self.content.of(item.path).fingerprint())
 
     def _resume_or_begin(self) -> None:
         ref = {"id": self.ref.id, "kms": self.ref.kms, "wrapped": self.ref.wrapped.hex()}
@@ -225,7 +225,7 @@ class Sealing:
         entries: dict[str, Entry],
         resume: bool,
     ) -> Task:
-        expected = None if self.content is None else self.content.files[item.path]
+        expected = None if self.content is None else self.content.of(item.path)
 
         def done(record: dict[str, Any]) -> None:
             signed = {} if expected is None else {"signed": expected.fingerprint()}

@@ -53,17 +53,22 @@ class FileDigests:
         return content.hexdigest()
 
 
+_EMPTY = FileDigests("sha256", (hashlib.sha256().digest(),), 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class SignedContent:
     """A verified signature over files, and what the manifest states about it.
 
-    ``files`` is by path. ``ignores`` says which other files the signer excluded; they are not sealed.
+    ``files`` is by path. ``ignores`` says which other files the signer excluded; they are not sealed. ``skip_empty``:
+    False if an empty file has no digest and is therefore accepted unlisted, as with shards.
     """
 
     files: Mapping[str, FileDigests]
     ignores: Callable[[str], bool]
     allow_symlinks: bool
     provenance: ModelProvenance
+    skip_empty: bool = True
 
     def admit(self, items: list[Item]) -> tuple[list[Item], list[str]]:
         """Return the signed files, and the paths of the files that the signer excluded.
@@ -77,6 +82,9 @@ class SignedContent:
         unsigned: list[str] = []
         for item in items:
             expected = self.files.get(item.path)
+            if expected is None and not self.skip_empty and not item.size and not self.ignores(item.path):
+                signed.append(item)
+                continue
             if expected is None:
                 (excluded if self.ignores(item.path) else unsigned).append(item.path)
                 continue
@@ -95,6 +103,15 @@ class SignedContent:
                 f"the signature covers {_named(sorted(missing))}, which does not exist"
             )
         return signed, excluded
+
+    def of(self, path: str) -> FileDigests:
+        """Return the digests of a file that `admit` returned."""
+        return self.files.get(path, _EMPTY)
+
+
+def whole_file(content: bytes) -> FileDigests:
+    """Return the digest of a file that was read and verified as a whole."""
+    return FileDigests("sha256", (hashlib.sha256(content).digest(),), 0, len(content))
 
 
 class Digester:
@@ -137,8 +154,7 @@ class Digester:
         Raises:
             SignatureMismatchError: it differs, or the file is shorter than the signed one.
         """
-        if self._expected.digests:  # an empty file has no shard
-            self._compare()
+        self._compare()
         if self._next != len(self._expected.digests) or self._total:
             raise self._mismatch()
 

@@ -125,7 +125,7 @@ def _matches(
         sink = MatchSink(sealed.source(entry, pinned=False))
         if content is None:
             return Task(entry.path, PlainSource(Path(path), identity), sink, done)
-        source = CheckedSource(Path(path), identity, entry.path, content.files[entry.path])
+        source = CheckedSource(Path(path), identity, entry.path, content.of(entry.path))
         return Task(entry.path, source, sink, done, ordered=source)
 
     progress.start("comparing", sum(entry.size for entry, _, _ in pairs), len(pairs))
