@@ -86,7 +86,8 @@ def verify_signature(
     Raises:
         ProvenanceError: The signature is not valid or its signer not trusted; the class is the cause.
     """
-    verifier = _by_certificate if material.chain else _by_key
+    # A certificate may hold a trusted key: without trusted identities, the key is what is trusted.
+    verifier = _by_certificate if material.chain and (trust.identities or not trust.keys) else _by_key
     signer, time = verifier(signed, signature, material, trust, now, envelope)
     kind, payload = (envelope.payload_type, envelope.payload) if envelope is not None else ("", b"")
     return Verified(signer, kind, payload, time)
@@ -97,7 +98,7 @@ def _by_certificate(
     signature: bytes,
     material: Material,
     trust: Trust,
-    now: datetime,
+    now: datetime,  # noqa: ARG001 - the signature of `_by_key`
     envelope: Envelope | None,
 ) -> tuple[Signer, datetime]:
     leaf = material.chain[0]
@@ -105,10 +106,7 @@ def _by_certificate(
         key = checked(leaf.public_key())
     except ValueError as error:
         raise MalformedError("cannot read the key of the certificate") from error
-    if trust.root is None:
-        # A certificate may hold a trusted key; then the key is what is trusted.
-        if trust.keys:
-            return _by_key(signed, signature, material, trust, now, envelope)  # type: ignore[return-value]
+    if trust.root is None or not trust.identities:
         raise WrongSignerError("the signature is by a certificate, and no certificate identity is trusted")
     verify(key, signature, signed)
     times = _times(
