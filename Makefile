@@ -33,10 +33,14 @@ prometheus: $(READY) ## Fetch Prometheus from Debian, and its operator's types, 
 	@$(BIN)/python tests/tools/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/operatorcrds.py > /dev/null || [ $$? -eq 3 ]
 
-log-verifiers: $(READY) ## Build the verifiers of the audit log from Go modules: Tessera's fsck, torchwood's litewitness (cached)
+log-verifiers: $(READY) ## Build the verifiers of the audit log (Tessera's fsck, torchwood's litewitness), fetch rsyslog (cached)
+	@$(BIN)/python tests/tools/debpackages.py rsyslog rsyslog-openssl libestr0 libfastjson4 > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/logverifiers.py > /dev/null || [ $$? -eq 3 ]
 
-test: $(READY) control-plane key-servers prometheus log-verifiers ## All tests, those on the real API server included
+browser: $(READY) ## Find Chromium for the tests of pages; in CI, install it from Debian
+	@$(BIN)/python tests/tools/browser.py > /dev/null || [ $$? -eq 3 ]
+
+test: $(READY) control-plane key-servers prometheus log-verifiers browser ## All tests, those on the real API server included
 	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 unit: $(READY) ## Only the tests that need no API server
@@ -90,4 +94,4 @@ lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newes
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus log-verifiers test unit e2e e2e-long e2e-kind chaos lint format generate bench bench-peers playground image lock clean
+.PHONY: help setup demo control-plane key-servers prometheus log-verifiers browser test unit e2e e2e-long e2e-kind chaos lint format generate bench bench-peers playground image lock clean
