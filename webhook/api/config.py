@@ -331,6 +331,10 @@ class Settings(Schema):
     workloads: list[WorkloadKind] = Field(
         default_factory=list, description="kinds in addition to the built-in and detected ones"
     )
+    pin_images: bool = Field(
+        default=False,
+        description="add the digest to images of new pods that have only a tag; the registry must be reachable",
+    )
     help_url: str = Field(
         default="",
         max_length=200,

@@ -26,6 +26,7 @@ _COMMANDS = {
     "doctor": "diagnose an installation and suggest fixes",
     "evidence": "write compliance evidence from the audit log, or recompute it",
     "explain": "explain a verdict expression by expression, or a reason code",
+    "image": "verify the signatures of images",
     "policy": "test, lint and export policies",
     "report": "list running workloads that violate policies",
     "review": "print the verdict that the webhook would return, offline",

@@ -152,7 +152,7 @@ async def _manifests(
 
 
 async def _safely(read: Any) -> Manifest | ProvenanceError | None:
-    """Return the error of one stored signature: others may be valid. A registry that does not respond is no answer."""
+    """Return the error of one stored signature: others may be valid. Without a response nothing is known."""
     try:
         return await read  # type: ignore[no-any-return]
     except RegistryUnavailableError:

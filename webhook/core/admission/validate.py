@@ -7,7 +7,7 @@ here allows a request because of an error: an object that cannot be evaluated is
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from webhook.api import codes
 from webhook.api.base import GROUP
@@ -34,6 +34,7 @@ from webhook.core.admission.requests import (
 )
 from webhook.core.admission.subject import subject_of
 from webhook.core.admission.verdict import Verdict
+from webhook.core.images.describe import describe, references_of
 from webhook.core.injection import plan as inject
 from webhook.core.kube.budget import Budget, BudgetExceededError, check_facts, check_lookups
 from webhook.core.kube.fields import MalformedObjectError
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from webhook.core.admission.provider import FetchedData
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.facts import TemplateFacts
+    from webhook.core.images.describe import ImageQuery
     from webhook.core.kube.review import AdmissionRequest, UnsafeReviewError
     from webhook.core.policies.policy import Policy
 
@@ -109,8 +111,10 @@ def validate(
         if not judge.budget.final:
             raise
         return too_large(request.uid, error.part, error.reason)
-    if judge.answers.open or judge.lookup.missing:
-        required = RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
+    if judge.answers.open or judge.lookup.missing or judge.unknown_images:
+        required = RequiredData(
+            frozenset(judge.answers.open), frozenset(judge.lookup.missing), frozenset(judge.unknown_images)
+        )
         try:
             check_lookups(len(required) + len(fetched))
         except BudgetExceededError as error:
@@ -175,6 +179,8 @@ class _Validation:
         self.now = now
         self.answers = Answers(fetched.decisions)
         self.lookup = Lookup(snapshot.objects, fetched.objects, budget=self.budget)
+        self.unknown_images: set[ImageQuery] = set()
+        self._answered_images = fetched.images
         self.audit: list[tuple[str, str]] = []
         self.timings: list[tuple[str, str, float | None]] = []
         self._clock = clock
@@ -434,9 +440,31 @@ class _Validation:
                 "weights": [use.as_cel() for use in facts.facts.weights],
                 "devices": [use.as_cel() for use in facts.facts.devices],
                 "escapes": [escape.as_cel() for escape in facts.facts.escapes],
+                "images": self._images(facts, namespace),
                 "subject": subject.as_cel(),
                 "grants": [grant.as_cel() for grant in grants],
             },
             authorizer=self.answers,
             matching=matching,
         )
+
+    def _images(self, facts: TemplateFacts, namespace: str) -> list[dict[str, Any]]:
+        """Return the variable ``images``: those of the template, on an update of a pod only the added ones."""
+        request = self.request
+        if facts.pod is None or facts.unchanged or request.operation not in _WRITES:
+            return []
+        is_pod = request.kind.name == "Pod" and not request.kind.group
+        known: frozenset[str] = frozenset()
+        if is_pod and request.operation == "UPDATE" and request.old_object is not None:
+            known = frozenset(reference for _, reference in references_of(request.old_object))
+        items, missing = describe(
+            facts.pod,
+            namespace,
+            self.snapshot.images,
+            self._answered_images,
+            known=known,
+            pins=self.snapshot.settings.pin_images,
+            pinned_later=not is_pod,
+        )
+        self.unknown_images |= missing
+        return items

@@ -1,8 +1,8 @@
 """A client of the OCI distribution API (v1.1), for reading: manifests, blobs, referrers.
 
 A registry is not trusted. Sizes, redirects, pages, retries and time are bounded; responses are never decompressed;
-content is verified by digest; credentials go to the registry and its token service, never to a redirect. A 404 is an
-answer. Every other failure is `RegistryUnavailableError`, because "no signature" must mean that the registry said so.
+content is verified by digest; credentials go to the registry and its token service, never to a redirect. A 404 is a
+result. Every other failure is `RegistryUnavailableError`, because "no signature" must mean that the registry said so.
 """
 
 from __future__ import annotations
