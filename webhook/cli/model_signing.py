@@ -31,7 +31,7 @@ def add_signing(parser: argparse.ArgumentParser) -> None:
         "--signing-key",
         metavar="FILE|URL",
         help="private key in PEM form: elliptic curve for a model, Ed25519 for a manifest; or for a model the URL of "
-        "a key, vault://, aws://, gcp://, azure:// or pkcs11://",
+        "a key, vault://, aws:// or pkcs11://",
     )
     model = parser.add_argument_group("signature of a model")
     model.add_argument(

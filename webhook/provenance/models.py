@@ -482,7 +482,10 @@ def _shards(names: dict[str, bytes], shard_size: int) -> dict[str, FileDigests]:
         begin, end = int(match["start"]), int(match["end"])
         if begin % shard_size or not begin < end <= begin + shard_size:
             raise _malformed(f"shard {_short(name)} does not match the shard size")
-        parts.setdefault(_path(match["path"]), {})[begin] = end, digest
+        shards = parts.setdefault(_path(match["path"]), {})
+        if begin in shards:
+            raise _malformed(f"two shards of {_short(match['path'])} begin at the same byte")
+        shards[begin] = end, digest
     return {path: _joined(path, shards, shard_size) for path, shards in parts.items()}
 
 

@@ -1,7 +1,7 @@
 """Signing keys in a KMS or a PKCS#11 token: ECDSA over a digest that is computed here.
 
-Only the digest leaves this process. Each provider returns its public key once and then signs. The ``local`` provider
-has only symmetric keys, so it cannot sign.
+Only the digest leaves this process. Each provider returns its public key once and then signs. The providers ``gcp`` and
+``azure`` wrap keys but do not sign here, and ``local`` has only symmetric keys.
 """
 
 from __future__ import annotations
@@ -166,69 +166,6 @@ class _Pkcs11:
         return _der(self._token.use_key(self._pkcs11.ObjectClass.PRIVATE_KEY, sign))
 
 
-class _Gcp:
-    """A version of a Cloud KMS key of purpose asymmetric signing."""
-
-    def __init__(self, path: str, _production: bool) -> None:
-        self._path, self._kms = path, load_extra("google.cloud.kms", "gcp")
-        self._errors = load_extra("google.api_core.exceptions", "gcp")
-
-    def public_key(self) -> Any:
-        answer = self._call(lambda client: client.get_public_key(request={"name": self._path}))
-        return load_pem_public_key(answer.pem.encode())
-
-    def sign_digest(self, digest: bytes, bits: int) -> bytes:
-        request = {"name": self._path, "digest": {f"sha{bits}": digest}}
-        return bytes(self._call(lambda client: client.asymmetric_sign(request=request)).signature)
-
-    def _call(self, call: Callable[[Any], Any]) -> Any:
-        try:
-            return call(self._kms.KeyManagementServiceClient())
-        except self._errors.GoogleAPIError as error:
-            raise KmsUnavailableError(f"gcp://{self._path}: {str(error)[:300]}") from None
-
-
-class _Azure:
-    """An elliptic curve key of a Key Vault: ``vault-host/key``."""
-
-    def __init__(self, path: str, _production: bool) -> None:
-        vault, _, name = path.rpartition("/")
-        if not vault or not name:
-            raise KmsConfigError(f"azure://{path} lacks a vault or key: use azure://VAULT_HOST/KEY")
-        identity = load_extra("azure.identity", "azure")
-        keys = load_extra("azure.keyvault.keys", "azure")
-        self._crypto = load_extra("azure.keyvault.keys.crypto", "azure")
-        self._errors = load_extra("azure.core.exceptions", "azure")
-        self._path, self._name = path, name
-        self._credential = identity.DefaultAzureCredential()
-        self._client = keys.KeyClient(f"https://{vault}", self._credential)
-        self._key: Any = None
-
-    def public_key(self) -> Any:
-        self._key = self._call(lambda: self._client.get_key(self._name))
-        jwk = self._key.key
-        curves: dict[str, ec.EllipticCurve] = {
-            "P-256": ec.SECP256R1(),
-            "P-384": ec.SECP384R1(),
-            "P-521": ec.SECP521R1(),
-        }
-        curve = curves.get(str(getattr(jwk.crv, "value", jwk.crv)))
-        if curve is None:
-            raise KmsConfigError(f"azure://{self._path} is not an elliptic curve key")
-        x, y = int.from_bytes(jwk.x), int.from_bytes(jwk.y)
-        return ec.EllipticCurvePublicNumbers(x, y, curve).public_key()
-
-    def sign_digest(self, digest: bytes, bits: int) -> bytes:
-        client = self._crypto.CryptographyClient(self._key, self._credential)
-        return _der(bytes(self._call(lambda: client.sign(f"ES{bits}", digest)).signature))
-
-    def _call(self, call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except (self._errors.AzureError, OSError) as error:
-            raise KmsUnavailableError(f"azure://{self._path}: {str(error)[:300]}") from None
-
-
 def _der(raw: bytes) -> bytes:
     """The DER form of a signature that is r and s one after the other."""
     half = len(raw) // 2
@@ -238,7 +175,5 @@ def _der(raw: bytes) -> bytes:
 _PROVIDERS: dict[str, Callable[[str, bool], SigningBackend]] = {
     "vault": _Vault,
     "aws": _Aws,
-    "gcp": _Gcp,
-    "azure": _Azure,
     "pkcs11": _Pkcs11,
 }

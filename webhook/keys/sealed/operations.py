@@ -162,7 +162,7 @@ def seal(
             _refuse_other_run(journal, before)
             keep = unchanged(sealed, items, work.jobs, work.progress, content)
             same = len(keep) == len(items) == len(before.files)
-            if same and provenance in {None, before.provenance}:
+            if same and (provenance is None or provenance == before.provenance):
                 work.notes.append("nothing changed: the directory already contains these files")
                 return before
             if not update:
