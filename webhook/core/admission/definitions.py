@@ -16,7 +16,7 @@ from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import WeightPolicy
 from webhook.core.policies.compiler import PolicyError, compile_policy
 from webhook.core.policies.policy import Finding
-from webhook.core.provenance.models import RuleError, compile_rule
+from webhook.core.provenance.rules import RuleError, compile_rule
 
 if TYPE_CHECKING:
     from webhook.core.kube.review import AdmissionRequest

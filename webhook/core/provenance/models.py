@@ -1,7 +1,7 @@
-"""The provenance of a model: who signed its files, what was attested about them, and whether a rule accepts that.
+"""The provenance of a model: who signed its files, and what was attested about them.
 
 `ModelProvenance` is the result of a verification that happened once, when the model was sealed. It is then a part of
-the sealed manifest. This module only reads it and evaluates a ModelWeights' rule over it: nothing is hashed here.
+the sealed manifest. Every reader of sealed files imports this module, so it needs the standard library only.
 
     {"signature": {"kind": "key", "key": "sha256:4f…", "rootDigest": "sha256:92…", "name": "atlas", …},
      "attestations": [{"type": "https://slsa.dev/provenance/v1", "signers": […], "predicate": {…}, …}]}
@@ -12,15 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
-
-from webhook.cel import Bindings, CompileError, EvaluationError, Program, environment
-from webhook.core.kube.names import compile_glob
-from webhook.core.kube.strict_json import DocumentError, check
-
-if TYPE_CHECKING:
-    from webhook.api.modelweights import ModelSigner, Provenance
+from typing import Any, Final, Literal, get_args
 
 Kind = Literal["key", "certificate", "sigstore"]
 KINDS: Final = get_args(Kind)
@@ -133,10 +125,9 @@ class ModelProvenance:
         """Read what `document` returned.
 
         Raises:
-            ValueError: it has another form, is too large, or contains values that a rule could not read.
+            ValueError: it has another form, or is too large.
         """
         try:
-            check(document)
             if len(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()) > MAX_BYTES:
                 raise ValueError(f"the provenance is larger than {MAX_BYTES >> 10} KiB")
             fields, listed = document["signature"], document["attestations"]
@@ -188,63 +179,3 @@ def _digest(value: Any) -> str:
     if not isinstance(value, str) or not _DIGEST.fullmatch(value):
         raise ValueError("a digest of the provenance is not sha256")
     return value
-
-
-class RuleError(ValueError):
-    """A rule does not compile."""
-
-
-@lru_cache(maxsize=256)
-def compile_rule(rule: str) -> Program | None:
-    """Compile the CEL rule of a ModelWeights; None for an empty one.
-
-    Raises:
-        RuleError: it does not compile. The message has the position.
-    """
-    if not rule:
-        return None
-    try:
-        return environment(authorizer=False, params=False, weightlock=False).compile(rule)
-    except CompileError as error:
-        raise RuleError(str(error)) from None
-
-
-def fault_of(provenance: ModelProvenance, required: Provenance) -> str:
-    """Return why ``provenance`` does not satisfy a ModelWeights' requirement; empty if it does."""
-    signer = provenance.signature.signer
-    if required.signers and not any(_matches(signer, accepted) for accepted in required.signers):
-        return f"its signer is not in spec.provenance.signers: {signer}"
-    try:
-        rule = compile_rule(required.rule)
-    except RuleError as error:
-        return f"spec.provenance.rule does not compile: {error}"
-    if rule is None:
-        return ""
-    document = provenance.document()
-    try:
-        check(document)
-        satisfied = rule.evaluate(Bindings({"object": document}))
-    except (EvaluationError, DocumentError) as error:
-        return f"spec.provenance.rule cannot be evaluated: {error}"
-    return "" if satisfied is True else "it does not satisfy spec.provenance.rule"
-
-
-def _matches(signer: Signer, accepted: ModelSigner) -> bool:
-    """Whether every field that is set matches; an absent field accepts any value of its kind only."""
-    if accepted.key:
-        return accepted.key == signer.key and signer.kind == "key"
-    if accepted.ca:
-        return (
-            signer.kind == "certificate"
-            and accepted.ca == signer.ca
-            and (not accepted.subject or _glob(accepted.subject, signer.subject))
-        )
-    return (
-        signer.kind == "sigstore"
-        and accepted.issuer == signer.issuer
-        and _glob(accepted.subject, signer.subject)
-    )
-
-
-def _glob(pattern: str, text: str) -> bool:
-    return compile_glob(pattern).fullmatch(text) is not None

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from webhook.api.codes import PROVENANCE
-from webhook.core.provenance.models import fault_of
+from webhook.core.provenance.rules import fault_of
 from webhook.keys.broker.refusal import RefusedError
 from webhook.keys.sealed.statement import Statement, read_statement
 
