@@ -25,9 +25,10 @@ demo: $(READY) ## See verdicts: embedded Weightlock, sample manifests, no cluste
 control-plane: $(READY) ## Build the real control plane the end-to-end tests use (cached)
 	@$(BIN)/python tests/tools/controlplane.py > /dev/null || [ $$? -eq 3 ]
 
-key-servers: $(READY) ## Make the key services the tests wrap keys with: Vault from source, SoftHSM from Debian (cached)
+key-servers: $(READY) ## Make the key services the tests wrap keys with: Vault from source, SoftHSM and libfuse from Debian (cached)
 	@$(BIN)/python tests/tools/debpackages.py softhsm2 libsofthsm2 softhsm2-common > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/vaultserver.py > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python tests/tools/debpackages.py libfuse3-3 > /dev/null || [ $$? -eq 3 ]
 
 prometheus: $(READY) ## Fetch Prometheus from Debian, and its operator's types, for the tests of monitoring (cached)
 	@$(BIN)/python tests/tools/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]
@@ -37,10 +38,13 @@ log-verifiers: $(READY) ## Build the verifiers of the audit log (Tessera's fsck,
 	@$(BIN)/python tests/tools/debpackages.py rsyslog rsyslog-openssl libestr0 libfastjson4 > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/logverifiers.py > /dev/null || [ $$? -eq 3 ]
 
+bandwidth-plugin: $(READY) ## Build the CNI bandwidth plugin for the tests of egress limits (cached)
+	@$(BIN)/python tests/tools/bandwidthplugin.py > /dev/null || [ $$? -eq 3 ]
+
 browser: $(READY) ## Find Chromium for the tests of pages; in CI, install it from Debian
 	@$(BIN)/python tests/tools/browser.py > /dev/null || [ $$? -eq 3 ]
 
-test: $(READY) control-plane key-servers prometheus log-verifiers browser ## All tests, those on the real API server included
+test: $(READY) control-plane key-servers prometheus log-verifiers bandwidth-plugin browser ## All tests, those on the real API server included
 	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 unit: $(READY) ## Only the tests that need no API server
@@ -51,6 +55,9 @@ e2e: $(READY) control-plane ## Only the tests on the real API server
 
 e2e-long: $(READY) control-plane ## The end-to-end tests that take minutes each: forgeries, the attack corpus, storage drivers
 	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_chart_rights.py tests/e2e/test_failure.py
+
+loaders: $(READY) ## The tests of torch, transformers and vLLM, in an environment of their own (about 11 GB)
+	@$(BIN)/python tests/tools/loaders.py
 
 e2e-kind: $(READY) image ## The end-to-end tests on a kind cluster (needs Docker and kind)
 	@WEIGHTLOCK_E2E=kind WEIGHTLOCK_IMAGE=$(IMAGE) $(PYTEST) tests/e2e
@@ -83,9 +90,13 @@ bench-peers: $(READY) control-plane ## Measure beside Kyverno, Gatekeeper and ot
 playground: $(READY) control-plane ## A control plane with Weightlock and the samples, until Ctrl-C
 	@$(BIN)/python scripts/playground.py
 
-IMAGE ?= weightlock:dev
-image: ## Build the container image (needs Docker)
-	@docker build -t $(IMAGE) .
+IMAGE_TAG ?= dev
+IMAGE := weightlock:$(IMAGE_TAG)
+image: ## Build both container images, with SBOM and provenance (needs Docker, Podman or Buildah)
+	@$(PYTHON) scripts/image.py $(IMAGE_TAG)
+
+image-audit: $(READY) ## Look up known vulnerabilities of what the images contain (needs the data of PyPI or OSV)
+	@$(BIN)/python scripts/imageaudit.py
 
 lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newest)
 	@$(BIN)/pip install -q uv
@@ -94,4 +105,4 @@ lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newes
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus log-verifiers browser test unit e2e e2e-long e2e-kind chaos lint format generate bench bench-peers playground image lock clean
+.PHONY: help setup demo control-plane key-servers prometheus log-verifiers bandwidth-plugin browser test unit e2e e2e-long loaders e2e-kind chaos lint format generate bench bench-peers playground image image-audit lock clean
