@@ -109,7 +109,7 @@ trainer.kubeflow.org: [trainjobs]
 - [snapshot.kubevirt.io, [virtualmachinesnapshots], [CREATE, UPDATE]]
 - [snapshot.storage.k8s.io, [volumesnapshotcontents, volumesnapshots], [CREATE, UPDATE]]
 - [storage.k8s.io, [csidrivers], [CREATE, UPDATE]]
-- [weightlock.dev, [accessapprovals, accessrequests, modelweights, weightpolicies], [CREATE, UPDATE, DELETE]]
+- [weightlock.dev, [accessapprovals, accessrequests, imagetrusts, modelweights, weightpolicies], [CREATE, UPDATE, DELETE]]
 - [weightlock.dev, [accessapprovals/status, accessrequests/status], [UPDATE]]
 {{- end -}}
 

@@ -110,6 +110,9 @@ HELD = (
     _kind(API_VERSION, "WeightPolicy"),
     _kind(API_VERSION, "AccessRequest"),
     _kind(API_VERSION, "AccessApproval"),
+    _kind(API_VERSION, "ImageTrust", drop=("status",)),
+    # One object has up to a megabyte.
+    replace(_kind(API_VERSION, "ImageVerification", drop=("status",)), page=20),
 )
 
 # Fetched on demand; other kinds are found by discovery.

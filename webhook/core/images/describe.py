@@ -59,7 +59,8 @@ class _Name(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _split(reference: str) -> _Name:
+def split_reference(reference: str) -> _Name:
+    """Return the parts of a reference, normalised."""
     whole = image_reference(reference)
     registry, _, repository = whole.repository.partition("/")
     return _Name(registry, repository, whole.tag or ("" if whole.digest else "latest"), whole.digest)
@@ -112,7 +113,7 @@ def describe(
     for container, reference in references_of(pod):
         if reference in known or len(items) >= _MAX_IMAGES:
             continue
-        name = _split(reference)
+        name = split_reference(reference)
         rules = index.covering(f"{name.registry}/{name.repository}", namespace) if index else ()
         if not rules:
             items.append(_item(container, reference, name, reason=NO_RULE if index else NO_RULES))
@@ -216,7 +217,7 @@ def pin(
     operations: list[dict[str, Any]] = []
     missing: set[ImageQuery] = set()
     for path, reference in _places(pod):
-        if _split(reference).digest:
+        if split_reference(reference).digest:
             continue
         query = query_of(pod, reference, namespace)
         answer = fetched.get(query)
@@ -245,6 +246,6 @@ def _places(pod: Document) -> Iterator[tuple[str, str]]:
 
 def rules_for(query: ImageQuery, index: ImageIndex) -> dict[str, ImageTrustSpec]:
     """Return the trust of the rules that cover a queried image, by its hash."""
-    name = _split(query.reference)
+    name = split_reference(query.reference)
     rules = index.covering(f"{name.registry}/{name.repository}", query.namespace)
     return {rule.hash: rule.spec for rule in rules}
