@@ -25,9 +25,10 @@ demo: $(READY) ## See verdicts: embedded Weightlock, sample manifests, no cluste
 control-plane: $(READY) ## Build the real control plane the end-to-end tests use (cached)
 	@$(BIN)/python tests/tools/controlplane.py > /dev/null || [ $$? -eq 3 ]
 
-key-servers: $(READY) ## Make the key services the tests wrap keys with: Vault from source, SoftHSM from Debian (cached)
+key-servers: $(READY) ## Make the key services the tests wrap keys with: Vault from source, SoftHSM and libfuse from Debian (cached)
 	@$(BIN)/python tests/tools/debpackages.py softhsm2 libsofthsm2 softhsm2-common > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/vaultserver.py > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python tests/tools/debpackages.py libfuse3-3 > /dev/null || [ $$? -eq 3 ]
 
 prometheus: $(READY) ## Fetch Prometheus from Debian, and its operator's types, for the tests of monitoring (cached)
 	@$(BIN)/python tests/tools/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]
@@ -51,6 +52,9 @@ e2e: $(READY) control-plane ## Only the tests on the real API server
 
 e2e-long: $(READY) control-plane ## The end-to-end tests that take minutes each: forgeries, the attack corpus, storage drivers
 	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_chart_rights.py tests/e2e/test_failure.py
+
+loaders: $(READY) ## The tests of torch, transformers and vLLM, in an environment of their own (about 11 GB)
+	@$(BIN)/python tests/tools/loaders.py
 
 e2e-kind: $(READY) image ## The end-to-end tests on a kind cluster (needs Docker and kind)
 	@WEIGHTLOCK_E2E=kind WEIGHTLOCK_IMAGE=$(IMAGE) $(PYTEST) tests/e2e
@@ -94,4 +98,4 @@ lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newes
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus log-verifiers browser test unit e2e e2e-long e2e-kind chaos lint format generate bench bench-peers playground image lock clean
+.PHONY: help setup demo control-plane key-servers prometheus log-verifiers browser test unit e2e e2e-long loaders e2e-kind chaos lint format generate bench bench-peers playground image lock clean

@@ -188,6 +188,12 @@ class Injection(Schema):
         max_length=1024,
         description="in the sidecar's image: prints attestation evidence (JSON) for a nonce, its last argument",
     )
+    cdh_address: str = Field(
+        default="",
+        max_length=32,
+        pattern=r"^(127\.\d{1,3}\.\d{1,3}\.\d{1,3}:\d{1,5}|\[::1\]:\d{1,5})?$",
+        description="such as 127.0.0.1:8006: the sidecar serves delivered keys there, to every container of the pod",
+    )
     security_context: dict[str, Any] | None = Field(
         default=None, description="replaces the sidecar's security context, which is Pod Security restricted"
     )

@@ -175,15 +175,59 @@ class Head(Schema):
     root: Digest
 
 
+class KubernetesUser(Schema):
+    """A user in an audit event of the API server."""
+
+    username: Text = ""
+    uid: Short = ""
+    groups: list[Short] = Field(default_factory=list, max_length=32)
+
+
+class ObjectReference(Schema):
+    """The object of a request to the API server."""
+
+    resource: Short = ""
+    namespace: Short = ""
+    name: Short = ""
+    uid: Short = ""
+    api_group: Short = ""
+    api_version: Short = ""
+    subresource: Short = ""
+
+
+class ResponseStatus(Schema):
+    """The API server's response."""
+
+    code: Count = 0
+
+
+class Kubernetes(Schema):
+    """An audit event of the API server (``audit.k8s.io/v1``), with its field names and without bodies and queries."""
+
+    audit_id: Short = Field(alias="auditID")
+    stage: Short
+    level: Short = ""
+    verb: Short
+    request_uri: Text = Field(default="", alias="requestURI")
+    user: KubernetesUser | None = None
+    impersonated_user: KubernetesUser | None = None
+    object_ref: ObjectReference | None = None
+    response_status: ResponseStatus | None = None
+    source_ips: list[Short] = Field(default_factory=list, max_length=8, alias="sourceIPs")
+    user_agent: Text = ""
+    request_received_timestamp: Short = ""
+    stage_timestamp: Short = ""
+
+
 class Log(Schema):
     """The log's own events.
 
     ``start`` and ``stop`` frame a run. ``loss`` counts entries that a full queue lost. ``head`` records the checkpoint
     of another log, ``silent`` a log that stopped growing without a ``stop``. ``pruned`` states the entries that
-    retention removed.
+    retention removed. ``gap`` states that a joined log misses events.
     """
 
-    event: Literal["start", "stop", "loss", "head", "silent", "pruned"]
+    event: Literal["start", "stop", "loss", "head", "silent", "pruned", "gap"]
     version: Short = ""
     head: Head | None = None
     lost: dict[str, Count] = Field(default_factory=dict)
@@ -208,6 +252,7 @@ DATA: dict[str, type[Schema]] = {
     "certificate": Certificate,
     "detection": Result,
     "drill": Result,
+    "kubernetes": Kubernetes,
     "log": Log,
 }
 
