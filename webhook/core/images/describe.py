@@ -108,6 +108,8 @@ def describe(
     ``known``: references that an update does not add. ``pins``: Weightlock pins digests, so a tag is resolved now. In a
     template it counts as its digest (``pinned_later``). A pod with a tag was not pinned, and the answer has the cause.
     """
+    if not index and not known:
+        return _without_rules(pod), set()
     items: list[dict[str, Any]] = []
     missing: set[ImageQuery] = set()
     for container, reference in references_of(pod):
@@ -146,6 +148,31 @@ def describe(
                 continue
         items.append(_stated(container, reference, name, statements))
     return items, missing
+
+
+def _without_rules(pod: Document) -> list[dict[str, Any]]:
+    """Return the items where no rule exists, which costs next to nothing: most pods name images that others named."""
+    try:
+        spec = pod["spec"]
+        plain = "initContainers" not in spec and "ephemeralContainers" not in spec
+        if plain and not any("image" in volume for volume in spec.get("volumes") or ()):
+            containers = spec.get("containers") or ()
+            return _unruled(
+                tuple([(item.get("name"), item.get("image")) for item in containers[:_MAX_IMAGES]])
+            )
+    except (AttributeError, KeyError, TypeError):
+        # Not the shape of a pod: the readers below report it.
+        pass
+    return _unruled(tuple([*references_of(pod)][:_MAX_IMAGES]))
+
+
+@lru_cache(maxsize=4096)
+def _unruled(images: tuple[tuple[Any, Any], ...]) -> list[dict[str, Any]]:
+    return [
+        _item(container or "", reference, split_reference(reference), reason=NO_RULES)
+        for container, reference in images
+        if reference
+    ]
 
 
 def _held(index: ImageIndex, rules: Sequence[Rule], digest: str) -> list[Statement] | None:

@@ -227,20 +227,20 @@ def test_ten_thousand_statements():
     assert len(documents) == 256
     assert max(len(orjson.dumps(document)) for document in documents) < 64 * 1024
     builder = SnapshotBuilder(Settings(), complete=True, verifier=VERIFIER)
-    begun = time.perf_counter()
+    begun = time.process_time()
     builder.put(trust())
     for document in documents:
         builder.put(document)
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     assert seconds < 1
     index = builder.snapshot().images
     assert index.size() == 10_000
     reference = f"{REPOSITORY}@sha256:07{7:062x}"
     assert described(index, reference)[0][0]["verified"]
-    begun = time.perf_counter()
+    begun = time.process_time()
     for _ in range(1000):
         described(index, reference)
-    assert time.perf_counter() - begun < 0.1
+    assert time.process_time() - begun < 0.1
 
 
 @pytest.mark.parametrize(
