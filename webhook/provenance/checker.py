@@ -1,7 +1,7 @@
 """Verify images under the trust rules of a snapshot: rules to trust, results to statements, work to bounds.
 
-One image is verified once at a time, whoever asks. A caller waits as long as it can afford; the verification continues
-without it, and the next caller finds the result.
+One image is verified once at a time, for all callers. A caller waits as long as it can afford. The verification
+continues without it, and the next caller finds the result.
 """
 
 from __future__ import annotations

@@ -214,7 +214,9 @@ class _Validation:
         findings: list[Finding] = []
         for facts in self._templates():
             self._charge(facts)
-            bindings = self._bindings(facts, matching, whole=candidates.see_managed_fields)
+            bindings = self._bindings(
+                facts, matching, whole=candidates.see_managed_fields, images=candidates.see_images
+            )
             timings, pending = candidates.evaluate_batches(bindings, matching)
             self.timings += timings
             for each in pending:
@@ -435,9 +437,14 @@ class _Validation:
         return self._facts
 
     def _bindings(
-        self, facts: TemplateFacts, matching: Mapping[str, bool] | None = None, *, whole: bool = True
+        self,
+        facts: TemplateFacts,
+        matching: Mapping[str, bool] | None = None,
+        *,
+        whole: bool = True,
+        images: bool = True,
     ) -> Bindings:
-        """Bind the CEL variables. Unless ``whole``, fields that no expression can read are omitted."""
+        """Bind the CEL variables. Unless ``whole`` and ``images``, what no expression can read is omitted."""
         request = self.request
         document, old, pod = request.object, request.old_object, facts.pod
         if not whole:
@@ -474,7 +481,7 @@ class _Validation:
                 "weights": [use.as_cel() for use in facts.facts.weights],
                 "devices": [use.as_cel() for use in facts.facts.devices],
                 "escapes": [escape.as_cel() for escape in facts.facts.escapes],
-                "images": self._images(facts, namespace),
+                "images": self._images(facts, namespace) if images else [],
                 "subject": subject.as_cel(),
                 "grants": [grant.as_cel() for grant in grants],
             },

@@ -59,7 +59,8 @@ class _Name(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _split(reference: str) -> _Name:
+def split_reference(reference: str) -> _Name:
+    """Return the parts of a reference, normalised."""
     whole = image_reference(reference)
     registry, _, repository = whole.repository.partition("/")
     return _Name(registry, repository, whole.tag or ("" if whole.digest else "latest"), whole.digest)
@@ -107,12 +108,14 @@ def describe(
     ``known``: references that an update does not add. ``pins``: Weightlock pins digests, so a tag is resolved now. In a
     template it counts as its digest (``pinned_later``). A pod with a tag was not pinned, and the answer has the cause.
     """
+    if not index and not known:
+        return _without_rules(pod), set()
     items: list[dict[str, Any]] = []
     missing: set[ImageQuery] = set()
     for container, reference in references_of(pod):
         if reference in known or len(items) >= _MAX_IMAGES:
             continue
-        name = _split(reference)
+        name = split_reference(reference)
         rules = index.covering(f"{name.registry}/{name.repository}", namespace) if index else ()
         if not rules:
             items.append(_item(container, reference, name, reason=NO_RULE if index else NO_RULES))
@@ -145,6 +148,31 @@ def describe(
                 continue
         items.append(_stated(container, reference, name, statements))
     return items, missing
+
+
+def _without_rules(pod: Document) -> list[dict[str, Any]]:
+    """Return the items where no rule exists, which costs next to nothing: most pods name images that others named."""
+    try:
+        spec = pod["spec"]
+        plain = "initContainers" not in spec and "ephemeralContainers" not in spec
+        if plain and not any("image" in volume for volume in spec.get("volumes") or ()):
+            containers = spec.get("containers") or ()
+            return _unruled(
+                tuple([(item.get("name"), item.get("image")) for item in containers[:_MAX_IMAGES]])
+            )
+    except (AttributeError, KeyError, TypeError):
+        # Not the shape of a pod: the readers below report it.
+        pass
+    return _unruled(tuple([*references_of(pod)][:_MAX_IMAGES]))
+
+
+@lru_cache(maxsize=4096)
+def _unruled(images: tuple[tuple[Any, Any], ...]) -> list[dict[str, Any]]:
+    return [
+        _item(container or "", reference, split_reference(reference), reason=NO_RULES)
+        for container, reference in images
+        if reference
+    ]
 
 
 def _held(index: ImageIndex, rules: Sequence[Rule], digest: str) -> list[Statement] | None:
@@ -216,7 +244,7 @@ def pin(
     operations: list[dict[str, Any]] = []
     missing: set[ImageQuery] = set()
     for path, reference in _places(pod):
-        if _split(reference).digest:
+        if split_reference(reference).digest:
             continue
         query = query_of(pod, reference, namespace)
         answer = fetched.get(query)
@@ -245,6 +273,6 @@ def _places(pod: Document) -> Iterator[tuple[str, str]]:
 
 def rules_for(query: ImageQuery, index: ImageIndex) -> dict[str, ImageTrustSpec]:
     """Return the trust of the rules that cover a queried image, by its hash."""
-    name = _split(query.reference)
+    name = split_reference(query.reference)
     rules = index.covering(f"{name.registry}/{name.repository}", query.namespace)
     return {rule.hash: rule.spec for rule in rules}

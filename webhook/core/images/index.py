@@ -118,6 +118,10 @@ class ImageIndex:
         found = {digest: self._parsed(text) for digest, text in digests.items()} if owner == rule else {}
         return {digest: statement for digest, statement in found.items() if statement is not None}
 
+    def objects(self) -> dict[str, str]:
+        """Return the names of the accepted ImageVerifications, with their rules."""
+        return {name: rule for name, (rule, _) in self._shards.items()}
+
     def size(self) -> int:
         """Return the number of all statements."""
         return len(self._lines)

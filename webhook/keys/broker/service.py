@@ -39,7 +39,7 @@ from webhook.keys.broker import attestation, caller, challenge
 from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
 from webhook.keys.broker.provenance import accepted_statement, proven_keys
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
-from webhook.keys.broker.release import admission_of, evaluate, grant_of
+from webhook.keys.broker.release import admission_of, check_running_images, evaluate, grant_of
 from webhook.keys.broker.unwrap_cache import UnwrapCache
 from webhook.keys.envelope import check_public_key, seal_keys
 from webhook.keys.errors import KmsError, KmsUnavailableError
@@ -246,6 +246,7 @@ class Broker:
             )
         document = pod or {}
         ends = await self._evaluate(who, document, model)
+        check_running_images(who, document, self._source.snapshot())
         self._limits.model(model, self._clock())
         grant = grant_of(who, model, self._source.snapshot(), self._now())
         if grant is not None:
