@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -9,14 +10,20 @@ from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from keyworld import serving
 
 from webhook.core.provenance.models import Attestation, ModelProvenance, ModelSignature, Signer
 from webhook.keys.agent.client import lease_bytes
 from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest, RenewRequest
 from webhook.keys.broker.refusal import RefusedError
 from webhook.keys.envelope import AgentKey
+from webhook.keys.errors import SealedDataError
+from webhook.keys.sealed import operations
 from webhook.keys.sealed.manifest import KeyRef, Manifest, signer_id
+from webhook.keys.sealed.operations import KeyService, Work
+from webhook.keys.sealed.signed_content import SignedContent, whole_file
 from webhook.keys.sealed.statement import sign_statement
+from webhook.keys.sealed.transfer import NoProgress
 
 SEALER = Ed25519PrivateKey.generate()
 KEY = f"sha256:{'a' * 64}"
@@ -156,3 +163,33 @@ async def test_any_verified_signer_is_enough_without_signers_and_rule(world):
     assert (await release(world))[0] == {"k1"}
     world.model["spec"]["manifest"]["statement"] = ""
     assert "statement is empty" in await refused(world)
+
+
+async def test_from_the_signed_model_to_its_reader(world, tmp_path):
+    """Seal a signed model, release its key by its statement, and read it; the next, unsigned generation is not read."""
+    source, directory = tmp_path / "model", tmp_path / "sealed"
+    source.mkdir()
+    (source / "w.bin").write_bytes(b"weights")
+    service = KeyService(f"local://{world.home}/keyset.json")
+    work = Work(1, NoProgress(), "2026-11-29T00:00:00Z", SEALER)
+    content = SignedContent({"w.bin": whole_file(b"weights")}, lambda _: False, False, PROVENANCE)
+    manifest = await asyncio.to_thread(
+        operations.seal, source, directory, service, "atlas-70b", "k9", work, content=content
+    )
+    require(world, manifest)
+    wrapped = base64.b64encode(manifest.key.wrapped).decode()
+    world.model["spec"]["keys"] = [{"id": "k9", "kms": manifest.key.kms, "wrapped": wrapped}]
+    async with serving(world, tmp_path) as served:
+        keys, lease = await asyncio.to_thread(served.client().release, "atlas-70b", "k9")
+        with operations.open_sealed(directory, keys["k9"], pins=lease.pins) as sealed:
+            assert sealed.manifest.provenance == PROVENANCE
+        (source / "w.bin").write_bytes(b"other weights")
+        await asyncio.to_thread(
+            operations.seal, source, directory, service, "atlas-70b", "", work, update=True
+        )
+        keys, lease = await asyncio.to_thread(served.client().release, "atlas-70b", "k9")
+        with (
+            pytest.raises(SealedDataError, match="does not contain the manifest that the ModelWeights pins"),
+            operations.open_sealed(directory, keys["k9"], pins=lease.pins),
+        ):
+            pass
