@@ -19,6 +19,8 @@ from webhook.api.images import ImageTrust, ImageVerification
 from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, WeightPolicy
 from webhook.core.access import GrantIndex
+from webhook.core.egress import readers as egress_readers
+from webhook.core.egress.readers import Readers
 from webhook.core.images.index import ImageIndex
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import ObjectKey, ObjectStore, key_of
@@ -65,7 +67,7 @@ _TYPES: dict[str, type[BaseModel]] = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One state of the cluster. ``objects`` is the live store of the provider, constant during an evaluation."""
+    """One state of the cluster. ``objects`` and ``readers`` are live, and constant during an evaluation."""
 
     settings: Settings
     objects: ObjectStore
@@ -76,6 +78,7 @@ class Snapshot:
     workloads: WorkloadTable
     problems: Mapping[ObjectKey, str] = field(default_factory=dict)
     images: ImageIndex = field(default_factory=ImageIndex)
+    readers: Readers = field(default_factory=Readers)
 
 
 class SnapshotBuilder:
@@ -90,10 +93,11 @@ class SnapshotBuilder:
         assumed_time: datetime | None = None,
     ) -> None:
         self._settings = settings
-        self._workloads = WorkloadTable(settings.workloads)
+        self._workloads = WorkloadTable(settings.workloads, guess=complete)
         self._schemas: dict[str, tuple[Any, KindSchema]] = {}
         self._fresh_schemas = False
         self._objects = ObjectStore(complete=complete)
+        self._readers = Readers()
         self._typed: dict[str, dict[str, Any]] = {kind: {} for kind in _TYPES}
         self._compiled: dict[ObjectKey, tuple[Policy, ...]] = {}
         self._shared: PolicySet | None = None
@@ -125,7 +129,14 @@ class SnapshotBuilder:
             return self._put_schema(document)
         if document.get("kind") == "ImageVerification" and key_of(document).kind == IMAGE_VERIFICATIONS:
             return self._put_verification(document)
+        if document.get("kind") == "EgressReader":
+            key = key_of(document)
+            self._readers.put(document)
+            return key
         key = self._objects.put(document)
+        if key.kind == "Pod":
+            # A state directory contains whole pods.
+            self._readers.put(egress_readers.slim(document))
         self._note_volume(key)
         if key.kind == IMAGE_TRUSTS:
             self._put_trust(key, document)
@@ -136,6 +147,8 @@ class SnapshotBuilder:
 
     def remove(self, key: ObjectKey) -> None:
         """Remove one object."""
+        if key.kind in (egress_readers.KIND, "Pod"):
+            self._readers.remove(key)
         self._objects.remove(key)
         if key.kind == CRD:
             self._fresh_schemas |= self._schemas.pop(key.name, None) is not None
@@ -160,7 +173,7 @@ class SnapshotBuilder:
         if self._fresh_schemas:
             self._fresh_schemas = False
             schemas = [schema for _, schema in self._schemas.values()]
-            self._workloads = WorkloadTable(self._settings.workloads, schemas)
+            self._workloads = WorkloadTable(self._settings.workloads, schemas, guess=self._objects.complete)
             if self._snapshot is not None:
                 self._snapshot = replace(
                     self._snapshot, workloads=self._workloads, problems=dict(self._problems)
@@ -182,6 +195,7 @@ class SnapshotBuilder:
             workloads=self._workloads,
             problems=dict(self._problems),
             images=self._images,
+            readers=self._readers,
         )
         self._stale.clear()
         return self._snapshot
