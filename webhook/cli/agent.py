@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import shlex
 import signal
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from webhook.cli.signatures import add_trust
+from webhook.cli.trust_options import add_trust
 from webhook.keys.agent.delivery import CAS, Target, complete
 from webhook.keys.errors import BadInputError, printable
 
@@ -102,9 +103,7 @@ def run(options: argparse.Namespace) -> int:
     if options.check:
         return 0 if complete(options.root) else 1
     if options.verify_model:
-        from webhook.cli.plain_models import verify_models  # noqa: PLC0415 - the probe runs every second without it
-
-        code = verify_models(options, say)
+        code = _verify_models(options)
         if code or not (options.key or options.plaintext):
             return code
     parsed = [_target(text, 2) for text in options.key] + [_target(text, 3) for text in options.plaintext]
@@ -132,6 +131,16 @@ def run(options: argparse.Namespace) -> int:
         return 0
     say("everything wiped")
     return 3 if options.once else 0
+
+
+def _verify_models(options: argparse.Namespace) -> int:
+    """Check plain model files. By name, since the sidecar's own image does not contain the verifier."""
+    try:
+        verify_models = importlib.import_module("webhook.cli.plain_models").verify_models
+    except ImportError as error:
+        say(f"--verify-model needs the image weightlock, since this one has no module {error.name}")
+        return 2
+    return int(verify_models(options, say))
 
 
 def _deliver(agents: list[ModelAgent], stop: threading.Event, *, once: bool) -> None:

@@ -1,9 +1,8 @@
-"""Options that name trusted signers of models, and what they mean: shared by `weights` and `agent`."""
+"""What the options for trusted signers of models mean: shared by `weights` and `agent`."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.keys.errors import BadInputError, SignatureMismatchError
@@ -11,53 +10,13 @@ from webhook.keys.rawio import read_regular
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from webhook.keys.sealed.signed_content import SignedContent
     from webhook.provenance.models import ModelTrust
 
 _MAX_PEM = 256 << 10
 _MAX_ROOT = 1 << 20
-
-
-def add_trust(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
-    """Add the options for trusted signers."""
-    parser.add_argument(
-        "--public-key",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="trust signatures of this public key, PEM (repeatable)",
-    )
-    parser.add_argument(
-        "--ca-certificate",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="trust signing certificates of these CAs, PEM (repeatable)",
-    )
-    parser.add_argument(
-        "--identity",
-        action="append",
-        default=[],
-        metavar="ISSUER=SUBJECT",
-        help="trust keyless signatures of this identity, such as https://accounts.example.com=ci@example.com "
-        "(repeatable)",
-    )
-    parser.add_argument(
-        "--identity-pattern",
-        action="append",
-        default=[],
-        metavar="ISSUER=REGEX",
-        help="trust keyless signatures of subjects that match, RE2 over the whole subject (repeatable)",
-    )
-    parser.add_argument(
-        "--trusted-root",
-        type=Path,
-        metavar="FILE",
-        help="trusted root of the Sigstore instance, for keyless signatures",
-    )
 
 
 def trust_of(args: argparse.Namespace) -> ModelTrust:

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.cli.model_signing import add_signing, is_sealed, refuse_model_options, sign_model
 from webhook.cli.progress import ProgressBar, byte_size, duration
-from webhook.cli.signatures import add_trust, signed_content, trust_of
+from webhook.cli.signatures import signed_content, trust_of
+from webhook.cli.trust_options import add_trust
 from webhook.keys.errors import (
     BadInputError,
     KeysError,

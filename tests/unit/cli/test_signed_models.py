@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,9 @@ def test_the_sidecar_delivers_nothing_before(world, capsys):
     words = ["--broker", "https://x", "--token", "t", "--key", f"m:{world}/keys"]
     assert main(["agent", "--verify-model", "model", "--public-key", "other.pub", *words]) == 1
     assert not (world / "keys").exists()
+
+
+def test_the_slim_image_names_the_other(world, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "webhook.cli.plain_models", None)
+    assert main(["agent", "--verify-model", "model", "--public-key", "key.pub"]) == 2
+    assert "needs the image weightlock" in capsys.readouterr().err
