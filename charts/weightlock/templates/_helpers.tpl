@@ -193,6 +193,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $_ := set $config "reports" (dict "enabled" .enabled "api" .api "kinds" $kinds "events" .events "resourcesPerSecond" .resourcesPerSecond "intervalSeconds" .intervalSeconds) -}}
 {{- end -}}
 {{- end -}}
+{{- if and $root.Values.images.pullSecrets (ne .component "broker") -}}
+{{- $_ := set $config "images" (dict "pullSecrets" true) -}}
+{{- end -}}
 {{- if $root.Values.audit.enabled -}}
 {{- $_ := set $config "audit" (dict "directory" "/var/lib/weightlock/audit/logs" "key" "/etc/weightlock/audit/log.key" "cluster" $root.Values.audit.cluster) -}}
 {{- end -}}
