@@ -36,7 +36,10 @@ prometheus: $(READY) ## Fetch Prometheus from Debian, and its operator's types, 
 log-verifiers: $(READY) ## Build the verifiers of the audit log from Go modules: Tessera's fsck, torchwood's litewitness (cached)
 	@$(BIN)/python tests/tools/logverifiers.py > /dev/null || [ $$? -eq 3 ]
 
-test: $(READY) control-plane key-servers prometheus log-verifiers ## All tests, those on the real API server included
+node: $(READY) control-plane ## Build the parts of a real node: kubelet, containerd, images (cached; needs root and Linux)
+	@$(BIN)/python tests/tools/node.py > /dev/null || [ $$? -eq 3 ]
+
+test: $(READY) control-plane key-servers prometheus log-verifiers node ## All tests, those on the real API server included
 	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 unit: $(READY) ## Only the tests that need no API server
@@ -47,6 +50,9 @@ e2e: $(READY) control-plane ## Only the tests on the real API server
 
 e2e-long: $(READY) control-plane ## The end-to-end tests that take minutes each: forgeries, the attack corpus, storage drivers
 	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_chart_rights.py tests/e2e/test_failure.py
+
+e2e-node: $(READY) node ## Only the tests on a real node, those that take minutes included
+	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/node
 
 e2e-kind: $(READY) image ## The end-to-end tests on a kind cluster (needs Docker and kind)
 	@WEIGHTLOCK_E2E=kind WEIGHTLOCK_IMAGE=$(IMAGE) $(PYTEST) tests/e2e
@@ -79,6 +85,9 @@ bench-peers: $(READY) control-plane ## Measure beside Kyverno, Gatekeeper and ot
 playground: $(READY) control-plane ## A control plane with Weightlock and the samples, until Ctrl-C
 	@$(BIN)/python scripts/playground.py
 
+cluster: $(READY) ## A cluster of one real node without Docker, with Weightlock and sealed weights, until Ctrl-C
+	@$(BIN)/python scripts/cluster.py $(ARGS)
+
 IMAGE ?= weightlock:dev
 image: ## Build the container image (needs Docker)
 	@docker build -t $(IMAGE) .
@@ -91,4 +100,4 @@ lock: $(READY) ## Resolve the dependencies again
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus log-verifiers test unit e2e e2e-long e2e-kind chaos lint format generate bench bench-peers playground image lock clean
+.PHONY: help setup demo control-plane key-servers prometheus log-verifiers node test unit e2e e2e-long e2e-node e2e-kind chaos lint format generate bench bench-peers playground cluster image lock clean

@@ -1,0 +1,46 @@
+"""One cluster with a real node for all tests of this directory, with Weightlock installed by Helm."""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from harness.node import sample
+from harness.node.conditions import VALUES
+from harness.node.lab import NodeLab
+from harness.node.outside import Node, NoNodeError, find_parts
+from harness.programs import ROOT
+
+if str(ROOT / "tests" / "tools") not in sys.path:
+    sys.path.insert(0, str(ROOT / "tests" / "tools"))
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    """A cluster with one node, and Weightlock in it. Skips only if this machine cannot run a node."""
+    try:
+        parts = find_parts()
+    except NoNodeError as reason:
+        pytest.skip(str(reason))
+    cluster = Node(parts).start()
+    try:
+        sample.install(cluster, *VALUES)
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def lab(node: Node) -> Iterator[Callable[..., NodeLab]]:
+    """A function that makes a namespace with sealed weights."""
+    made: list[str] = []
+
+    def make(**options: Any) -> NodeLab:
+        made.append(node.new_namespace(labels={"pod-security.kubernetes.io/enforce": "restricted"}))
+        found = NodeLab(node, made[-1], **options)
+        found.build()
+        return found
+
+    yield make
+    for name in made:
+        node.delete_namespace(name)
