@@ -11,15 +11,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 for place in ("tests/e2e", "tests/tools"):
     sys.path.insert(0, str(ROOT / place))
 
-from harness.node.outside import Node, NoNodeError, find_parts  # noqa: E402 -- needs the path above
-from harness.node.sample import apply_sample, install  # noqa: E402
+from typing import TYPE_CHECKING
+
+from harness.node import sample  # noqa: E402 -- needs the path above
+from harness.node.outside import Node, NoNodeError, find_parts  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ALTERNATIVE = "Use a cluster with kind instead: docs/quickstart.md"
 EXIT_UNAVAILABLE = 3
@@ -29,6 +33,9 @@ def main() -> int:
     """Run the command. Return 0 after a stop, 1 if a part did not start, 3 if this machine cannot run a node."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     arguments.add_argument("--empty", action="store_true", help="do not install Weightlock")
+    arguments.add_argument(
+        "--vault", action="store_true", help="wrap keys with a Vault over https, in production mode"
+    )
     options = arguments.parse_args()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -43,7 +50,7 @@ def main() -> int:
         return 0
     node = Node(parts)
     try:
-        prepare(node, stop, empty=options.empty)
+        prepare(node, stop, options)
         stop.wait()
         print("\nstopping")
     except AssertionError as problem:
@@ -55,13 +62,16 @@ def main() -> int:
     return 0
 
 
-def prepare(node: Node, stop: threading.Event, *, empty: bool) -> None:
+def prepare(node: Node, stop: threading.Event, options: argparse.Namespace) -> None:
     """Start everything and print what to type next. Return early after a stop."""
+    kms: list[sample.Kms] = []
     steps: list[tuple[str, Callable[[], object]]] = [("starting the control plane and the node", node.start)]
-    if not empty:
+    if not options.empty:
+        make = sample.vault if options.vault else sample.keyset
         steps += [
-            ("installing Weightlock with Helm", lambda: install(node)),
-            ("sealing the sample weights", lambda: apply_sample(node)),
+            ("preparing the KMS", lambda: kms.append(make(node))),
+            ("installing Weightlock with Helm", lambda: sample.install(node, kms=kms[0])),
+            ("sealing the sample weights", lambda: sample.apply_sample(node, kms[0])),
         ]
     for what, step in steps:
         if stop.is_set():
@@ -71,7 +81,7 @@ def prepare(node: Node, stop: threading.Event, *, empty: bool) -> None:
         step()
         print(f" {time.monotonic() - started:.1f} s", flush=True)
     path = f"{node.programs['kubectl'].parent}:{Path(sys.executable).parent}"
-    if not empty:
+    if not options.empty:
         print("Weightlock is installed.")
     print(
         f"""

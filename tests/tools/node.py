@@ -17,7 +17,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import platform
 import shutil
 import signal
@@ -81,7 +80,13 @@ GO_PARTS = (
     Part(
         "cni",
         PARTS / "cni",
-        (f"{CNI}/main/ptp", f"{CNI}/main/loopback", f"{CNI}/ipam/host-local", f"{CNI}/meta/portmap", "./pause"),
+        (
+            f"{CNI}/main/ptp",
+            f"{CNI}/main/loopback",
+            f"{CNI}/ipam/host-local",
+            f"{CNI}/meta/portmap",
+            "./pause",
+        ),
     ),
     Part("coredns", PARTS / "coredns", (".",)),
     Part(
@@ -200,7 +205,9 @@ def interrupted(*_: object) -> None:
 def main() -> int:
     """Run the command; see the module's docstring for arguments and exit status."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    arguments.add_argument("--find", action="store_true", help="build nothing; only print where the parts are")
+    arguments.add_argument(
+        "--find", action="store_true", help="build nothing; only print where the parts are"
+    )
     options = arguments.parse_args()
     signal.signal(signal.SIGTERM, interrupted)
     try:

@@ -1,6 +1,6 @@
-"""Make the images of a node without Docker: a Debian base by debootstrap, the product by buildah. Standard library only.
+"""Make the images of a node without Docker: a Debian base by debootstrap, the product by buildah.
 
-Each archive is named by a digest of its inputs, so a change of the code makes a new image and nothing else does.
+Standard library only. Each archive is named by a digest of its inputs, so only a change of the code makes a new image.
 Programs of Debian run in a mount namespace of their own, where an overlay on /usr has the unpacked packages.
 """
 
@@ -35,7 +35,6 @@ REMOVED = (
     "var/cache/apt",
     "var/lib/apt/lists",
     "var/log",
-    "usr/lib/x86_64-linux-gnu/perl-base",
 )
 
 
@@ -61,7 +60,9 @@ def _files(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     return sorted(
-        file for file in source.rglob("*") if file.is_file() and "__pycache__" not in file.relative_to(ROOT).parts
+        file
+        for file in source.rglob("*")
+        if file.is_file() and "__pycache__" not in file.relative_to(ROOT).parts
     )
 
 
@@ -88,22 +89,16 @@ def build_base(cache: Path, root: Path) -> None:
     if target.exists():
         return
     with tempfile.TemporaryDirectory(dir=cache, prefix="node-base.tmp-") as directory:
-        removed = " ".join(shlex.quote(f"{directory}/root/{path}") for path in REMOVED[:-1])
+        removed = " ".join(shlex.quote(f"{directory}/root/{path}") for path in REMOVED)
         script = f"""
-export DEBOOTSTRAP_DIR={shlex.quote(_share(root))}/debootstrap
 debootstrap --variant=minbase --include={INCLUDE} {SUITE} {directory}/root
 rm -rf {removed}
-rm -rf {directory}/root/var/cache/* {directory}/root/tmp/*
 mkdir -p {directory}/root/var/log {directory}/root/var/lib/apt/lists/partial
 ln -s python3 {directory}/root/usr/bin/python
 tar -C {directory}/root --exclude=./dev --exclude=./proc --exclude=./sys --numeric-owner -cf {directory}/base.tar .
 """
         with_debian(root, script, "the base image")
         Path(directory, "base.tar").rename(target)
-
-
-def _share(root: Path) -> str:
-    return "/usr/share"
 
 
 def build_product(cache: Path, root: Path) -> None:
@@ -125,7 +120,9 @@ def build_product(cache: Path, root: Path) -> None:
         script = f"""
 export CONTAINERS_REGISTRIES_CONF={settings}/registries.conf BUILDAH_ISOLATION=chroot
 export STORAGE_DRIVER=overlay TMPDIR={settings} HOME={settings}
-buildah() {{ command buildah --root {store} --runroot {settings}/run --registries-conf {settings}/registries.conf "$@"; }}
+buildah() {{
+  command buildah --root {store} --runroot {settings}/run --registries-conf {settings}/registries.conf "$@"
+}}
 if ! buildah inspect --type image {BASE}-{base.stem} > /dev/null 2>&1; then
   buildah --version
   from=$(buildah from --signature-policy {settings}/policy.json scratch)
@@ -135,7 +132,8 @@ if ! buildah inspect --type image {BASE}-{base.stem} > /dev/null 2>&1; then
 fi
 buildah build --signature-policy {settings}/policy.json --pull-never --layers --isolation chroot --network host \
   {" ".join(volumes)} --build-arg PYTHON_IMAGE={BASE}-{base.stem} --tag {PRODUCT} {ROOT}
-buildah push --signature-policy {settings}/policy.json {PRODUCT} oci-archive:{settings}/image.tar:{PRODUCT}
+buildah push --disable-compression --signature-policy {settings}/policy.json {PRODUCT} \
+  oci-archive:{settings}/image.tar:{PRODUCT}
 """
         with_debian(root, script, "the product's image")
         (settings / "image.tar").rename(target)

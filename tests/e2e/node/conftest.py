@@ -1,7 +1,9 @@
 """One cluster with a real node for all tests of this directory, with Weightlock installed by Helm."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,16 @@ if str(ROOT / "tests" / "tools") not in sys.path:
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[Node]:
-    """A cluster with one node, and Weightlock in it. Skips only if this machine cannot run a node."""
+    """A cluster with one node, and Weightlock in it. Skips only if this machine cannot run a node.
+
+    WEIGHTLOCK_NODE is the directory of a node that runs already, with short leases.
+    """
+    running = os.environ.get("WEIGHTLOCK_NODE")
+    if running:
+        attached = Node.attach(Path(running))
+        yield attached
+        attached.stop()
+        return
     try:
         parts = find_parts()
     except NoNodeError as reason:

@@ -16,7 +16,9 @@ def bare(pod: dict[str, Any], namespace: str, name: str) -> dict[str, Any]:
     spec = copy.deepcopy(pod["spec"])
     for field in ("nodeName", "tolerations", "priority", "enableServiceLinks", "preemptionPolicy"):
         spec.pop(field, None)
-    spec["volumes"] = [volume for volume in spec["volumes"] if not volume["name"].startswith("kube-api-access")]
+    spec["volumes"] = [
+        volume for volume in spec["volumes"] if not volume["name"].startswith("kube-api-access")
+    ]
     for container in [*spec["containers"], *spec["initContainers"]]:
         mounts = container.get("volumeMounts", [])
         container["volumeMounts"] = [m for m in mounts if not m["name"].startswith("kube-api-access")]

@@ -63,7 +63,9 @@ def test_only_an_entitled_account_gets_a_gpu(node: Node, lab: Make) -> None:
     assert answer.status == 403
     assert "nvidia.com" in answer.message, answer.message
     entitle(made)
-    eventually(lambda: alice.post(path, pod(made, "trains", 1), dryRun="All").status == 201, "the pod is admitted")
+    eventually(
+        lambda: alice.post(path, pod(made, "trains", 1), dryRun="All").status == 201, "the pod is admitted"
+    )
     alice.post(path, pod(made, "trains", 1)).ok()
     made.wait_phase("Succeeded", "trains")
     assert made.logs("trains").strip() in ("devices 0", "devices 1")

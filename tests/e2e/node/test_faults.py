@@ -17,7 +17,13 @@ SYSTEM = manifests.NAMESPACE
 def rolled_out(node: Node, part: str, seconds: int = 90) -> None:
     """Wait until every replica of a part is up to date and ready."""
     node.kubectl(
-        "-n", SYSTEM, "rollout", "status", f"deployment/weightlock-{part}", f"--timeout={seconds}s", seconds=seconds + 10
+        "-n",
+        SYSTEM,
+        "rollout",
+        "status",
+        f"deployment/weightlock-{part}",
+        f"--timeout={seconds}s",
+        seconds=seconds + 10,
     ).ok()
 
 
@@ -76,7 +82,10 @@ def test_a_kubelet_that_restarts_disturbs_no_pod(node: Node, lab: Make) -> None:
     made.start(script=READ_FOREVER)
     made.wait_log("READING")
     node.control("restart", "kubelet")
-    eventually(lambda: node.kubectl("get", "--raw", f"/api/v1/nodes/{node.name}/proxy/healthz").stdout == "ok", "kubelet")
+    eventually(
+        lambda: node.kubectl("get", "--raw", f"/api/v1/nodes/{node.name}/proxy/healthz").stdout == "ok",
+        "kubelet",
+    )
     time.sleep(RENEW_SECONDS + 2)
     assert "WIPED" not in made.logs()
     sidecar = [entry for entry in made.status()["initContainerStatuses"] if entry["name"] == AGENT]

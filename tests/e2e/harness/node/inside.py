@@ -83,10 +83,11 @@ class Node:
         }
         self.requests: dict[str, Callable[..., Any]] = {
             "kubeconfig": self.kubeconfig,
+            "certificate": self.certificate,
             "restart": self.restart,
             "run": self.run,
             "spawn": self.spawn,
-            "signal": lambda pid, number: os.kill(pid, number),
+            "signal": os.kill,
             "processes": self.processes,
             "kill_containers": self.kill_containers,
             "reboot": self.reboot,
@@ -124,12 +125,23 @@ class Node:
         if root != "/":
             sh("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={root}/usr:/usr", "/usr")
         aside = self.directory / "cgroups"
-        for name in ("cgroups", "varlib/upper", "varlib/work", "varlog", "kubelet", "cni", "sysctl", "volumeplugins"):
+        for name in (
+            "cgroups",
+            "varlib/upper",
+            "varlib/work",
+            "varlog",
+            "kubelet",
+            "cni",
+            "sysctl",
+            "volumeplugins",
+        ):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         sh("mount", "--rbind", "/sys/fs/cgroup", aside)
         sh("mount", "-t", "sysfs", "sysfs", "/sys")
         sh("mount", "--rbind", aside, "/sys/fs/cgroup")
-        options = f"lowerdir=/var/lib,upperdir={self.directory}/varlib/upper,workdir={self.directory}/varlib/work"
+        options = (
+            f"lowerdir=/var/lib,upperdir={self.directory}/varlib/upper,workdir={self.directory}/varlib/work"
+        )
         sh("mount", "-t", "overlay", "overlay", "-o", options, "/var/lib")
         sh("mount", "--bind", self.directory / "varlog", "/var/log")
         sh("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
@@ -222,6 +234,11 @@ class Node:
         """Return the path of a kubeconfig for a user, or for the cluster admin."""
         return str(self.control.kubeconfig(user, groups or []))
 
+    def certificate(self, name: str, hosts: list[str]) -> list[str]:
+        """Return a server certificate of the cluster's CA, its key, and the CA."""
+        pair = self.control.server_certificate(name, hosts)
+        return [str(pair.certificate), str(pair.key), str(self.control.ca)]
+
     def restart(self, name: str) -> None:
         """Restart containerd, kubelet, kube-proxy or CoreDNS. Pods keep running."""
         component = self.component(name)
@@ -246,8 +263,9 @@ class Node:
         return [done.returncode, done.stdout, done.stderr]
 
     def spawn(self, name: str, command: list[str]) -> None:
-        """Start a further program of the node, such as a device plugin."""
-        self.component(name).start(command, self.environment)
+        """Start a further program of the node, such as a device plugin, unless it runs."""
+        if not self.component(name).running:
+            self.component(name).start(command, self.environment)
 
     def processes(self, uid: str) -> list[dict[str, Any]]:
         """Return the processes of a pod: id and command line."""
@@ -277,7 +295,7 @@ class Node:
         return len(processes)
 
     def reboot(self) -> None:
-        """Do what a reboot of the node does to pods: end the kubelet, containerd and all containers; then start again."""
+        """End the kubelet, containerd and all containers, as a reboot of the node does; then start again."""
         for name in ("kubelet", "containerd"):
             self.component(name).kill()
         while self.kill_containers():
@@ -289,10 +307,10 @@ class Node:
         self.start_kubelet()
 
     def _shims(self) -> Iterator[int]:
-        program = str(self.programs["containerd-shim-runc-v2"])
+        program = self.programs["containerd-shim-runc-v2"]
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and os.readlink(entry / "exe") == program:
+                if entry.name.isdigit() and (entry / "exe").readlink() == program:
                     yield int(entry.name)
 
     def serve(self, listener: socket.socket) -> None:
@@ -307,7 +325,7 @@ class Node:
                 request = json.loads(line)
                 try:
                     answer = {"result": self.requests[request["do"]](*request["arguments"])}
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 -- the other side raises it
                     answer = {"error": f"{error}"}
                 stream.write(json.dumps(answer) + "\n")
                 stream.flush()
@@ -327,7 +345,10 @@ def main(directory: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(directory / "control.sock"))
     listener.listen()
-    _report(result, {"error": None, "programs": {name: str(place) for name, place in node.control.programs.items()}})
+    _report(
+        result,
+        {"error": None, "programs": {name: str(place) for name, place in node.control.programs.items()}},
+    )
     node.serve(listener)
 
 

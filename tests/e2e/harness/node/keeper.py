@@ -58,12 +58,12 @@ class Keeper:
 
     def _child(self, parent: int) -> int:
         """Return the only child of a process, once it has its own network."""
-        own = os.readlink("/proc/self/ns/net")
+        own = Path("/proc/self/ns/net").readlink()
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             for child in children(parent):
                 with contextlib.suppress(OSError):
-                    if os.readlink(f"/proc/{child}/ns/net") != own:
+                    if Path(f"/proc/{child}/ns/net").readlink() != own:
                         return child
             time.sleep(0.02)
         raise RuntimeError("unshare did not start its child")

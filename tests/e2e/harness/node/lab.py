@@ -45,11 +45,19 @@ READ_FOREVER = READ_UNTIL_WIPED.replace("sys.exit(0)", "time.sleep(1)")
 class NodeLab(Lab):
     """A lab on a real node: one volume of the node's disk with sealed weights."""
 
-    def __init__(self, node: Node, namespace: str, *, spec: dict[str, Any] | None = None, **access: Any) -> None:
+    def __init__(
+        self,
+        node: Node,
+        namespace: str,
+        *,
+        spec: dict[str, Any] | None = None,
+        kms: sample.Kms | None = None,
+        **access: Any,
+    ) -> None:
         super().__init__(node, namespace, **access)
         self.node = node
         self.spec = spec or {}
-        self.sealed, self.keys = sample.seal(node, self.model, CONTENT)
+        self.sealed, self.keys = sample.seal(node, self.model, CONTENT, kms=kms)
 
     def storage(self) -> list[dict[str, Any]]:
         return sample.volume(self.node, self.model, self.namespace, "weights", self.sealed)
@@ -100,7 +108,9 @@ class NodeLab(Lab):
     def wait_phase(self, phase: str, name: str = "train", seconds: float = 60.0) -> None:
         """Wait until a pod has a phase. Raises AssertionError with its status and logs."""
         try:
-            eventually(lambda: self.status(name)["phase"] == phase, f"{name} is {phase}", seconds=seconds, every=0.2)
+            eventually(
+                lambda: self.status(name)["phase"] == phase, f"{name} is {phase}", seconds=seconds, every=0.2
+            )
         except AssertionError as problem:
             status = json.dumps(self.status(name), indent=1)
             logs = f"{self.logs(name)}\n{self.logs(name, AGENT)}"

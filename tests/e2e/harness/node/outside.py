@@ -28,7 +28,9 @@ class NoNodeError(Exception):
 def find_parts(*, build: bool = False) -> dict[str, Any]:
     """Return where the parts of a node are. Raises NoNodeError with the reason if they are not available."""
     command = [sys.executable, str(TOOL), *([] if build else ["--find"])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=None if build else subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=None if build else subprocess.PIPE, text=True, check=False
+    )
     if done.returncode == UNAVAILABLE:
         raise NoNodeError((done.stderr or "").strip())
     assert done.returncode == 0, f"{TOOL.name} exited with {done.returncode}: {done.stderr or ''}"
@@ -44,8 +46,9 @@ class Node(Cluster):
 
     own = True
 
-    def __init__(self, parts: dict[str, Any]) -> None:
-        super().__init__(Path(tempfile.mkdtemp(prefix="weightlock-node-")), programs_in(Path(parts["controlplane"])))
+    def __init__(self, parts: dict[str, Any], directory: Path | None = None) -> None:
+        place = directory or Path(tempfile.mkdtemp(prefix="weightlock-node-"))
+        super().__init__(place, programs_in(Path(parts["controlplane"])))
         self.parts = parts
         self.image: str = parts["image"]
         self.name = f"node-{self.directory.name.rpartition('-')[2].replace('_', 'x').lower()}"
@@ -53,9 +56,18 @@ class Node(Cluster):
         self._keeper: subprocess.Popen[bytes] | None = None
         self._kubeconfigs: dict[str, Path] = {}
 
+    @classmethod
+    def attach(cls, directory: Path) -> "Node":
+        """Return a node that runs already, such as that of `make cluster`. `stop` leaves it running."""
+        spec = json.loads((directory / "spec.json").read_text())
+        found = cls(spec["parts"], directory)
+        found.gateway, found.address = spec["gateway"], spec["address"]
+        found.own = False
+        return found
+
     def start(self) -> "Node":
         """Start everything and wait until the node is ready. Raises AssertionError with the end of the log."""
-        from nodemachine import hierarchies  # noqa: PLC0415 -- of tests/tools
+        from nodemachine import hierarchies
 
         spec = {
             "directory": str(self.directory),
@@ -83,7 +95,8 @@ class Node(Cluster):
     def _wait(self) -> None:
         result, deadline = self.directory / "result.json", time.monotonic() + START_SECONDS
         while not result.exists():
-            assert self._keeper is not None and self._keeper.poll() is None, f"the keeper ended\n{self.log()}"
+            assert self._keeper is not None
+            assert self._keeper.poll() is None, f"the keeper ended\n{self.log()}"
             assert time.monotonic() < deadline, f"no node within {START_SECONDS:g} s\n{self.log()}"
             time.sleep(0.1)
         error = json.loads(result.read_text())["error"]
@@ -129,6 +142,8 @@ class Node(Cluster):
     def stop(self) -> None:
         """End the node and remove everything. Does nothing the second time."""
         super().stop()
+        if not self.own:
+            return
         self._keep_logs()
         if self._keeper is not None and self._keeper.stdin is not None:
             self._keeper.stdin.close()
@@ -139,7 +154,9 @@ class Node(Cluster):
 
 def free_addresses() -> tuple[str, str]:
     """Return two addresses of a small network that this machine does not use: of the machine, of the node."""
-    routes = subprocess.run(["ip", "-4", "route", "show", "table", "all"], capture_output=True, text=True, check=False)
+    routes = subprocess.run(
+        ["ip", "-4", "route", "show", "table", "all"], capture_output=True, text=True, check=False
+    )
     for _ in range(100):
         second, third = random.SystemRandom().randrange(200, 250), random.SystemRandom().randrange(256)
         if f"10.{second}." not in routes.stdout:

@@ -5,8 +5,12 @@ The weights are sealed with a keyset, which only the broker gets: as a Secret. A
 
 import base64
 import json
+import ssl
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +21,107 @@ from harness.cluster import run
 from harness.node.outside import Node
 from harness.programs import ROOT
 from harness.waiting import eventually
+from webhook.keys.kms.local import add_key
 
 CHART = ROOT / "charts" / "weightlock"
 NAMESPACE = manifests.NAMESPACE
-KEYSET = "weightlock-sample-keyset"
-MOUNTED = "/etc/weightlock/keyset/keyset.json"
+SECRET = "weightlock-sample-kms"
+MOUNTED = "/etc/weightlock/kms"
 WAIT = "180s"
 COMMAND = Path(sys.executable).parent / "weightlock"
+VAULT_PORT = 8200
 
 
-def keyset(node: Node) -> Path:
-    """Return the file of the keyset; the first seal creates it."""
-    return node.directory / "keyset.json"
+@dataclass(frozen=True, slots=True)
+class Kms:
+    """A KMS: how the command line reaches it, how the broker does, and the files that the broker needs."""
+
+    local: str
+    url: str
+    environment: Mapping[str, str]
+    files: Mapping[str, bytes]
+    broker: Mapping[str, Any]
 
 
-def seal(node: Node, model: str, files: Mapping[str, bytes], key_id: str = "k1") -> tuple[Path, list[dict[str, str]]]:
+def keyset(node: Node) -> Kms:
+    """Return a keyset in a file, which the broker gets as a Secret. Only for evaluation."""
+    file = node.directory / "keyset.json"
+    if not file.exists():
+        add_key(file)
+    return Kms(
+        f"local://{file}",
+        f"local://{MOUNTED}/keyset.json",
+        {},
+        {"keyset.json": file.read_bytes()},
+        {"config": {"production": False}},
+    )
+
+
+def vault(node: Node) -> Kms:
+    """Start a Vault in memory on the node, over https, with a Transit key; return it as the broker's KMS."""
+    tool = ROOT / "tests" / "tools" / "vaultserver.py"
+    program = run([sys.executable, tool], seconds=900).ok().stdout.strip()
+    node.control("spawn", "vault", [program, f"127.0.0.1:{VAULT_PORT}"])
+    started = eventually(lambda: json.loads(node.control("log", "vault").splitlines()[0]), "Vault starts")
+    certificate, key, ca = node.control("certificate", "vault", [node.address])
+    proxy = [sys.executable, "-m", "harness.node.tlsproxy", f"{node.address}:{VAULT_PORT}"]
+    search = f"PYTHONPATH={ROOT / 'tests' / 'e2e'}"
+    node.control("spawn", "vault-tls", ["env", search, *proxy, str(VAULT_PORT), certificate, key])
+    address = f"https://{node.address}:{VAULT_PORT}"
+    for path, body in (("sys/mounts/transit", {"type": "transit"}), ("transit/keys/atlas", {})):
+        eventually(lambda path=path, body=body: _vault(address, ca, started["token"], path, body), path)  # type: ignore[misc]
+    return Kms(
+        "vault://transit/atlas",
+        "vault://transit/atlas",
+        {"VAULT_ADDR": address, "VAULT_TOKEN": started["token"], "VAULT_CACERT": ca},
+        {"token": started["token"].encode(), "ca.crt": Path(ca).read_bytes()},
+        {
+            "env": [
+                {"name": "VAULT_ADDR", "value": address},
+                {"name": "VAULT_TOKEN_FILE", "value": f"{MOUNTED}/token"},
+                {"name": "VAULT_CACERT", "value": f"{MOUNTED}/ca.crt"},
+            ]
+        },
+    )
+
+
+def _vault(address: str, ca: str, token: str, path: str, body: Mapping[str, str]) -> bool:
+    """Send a request to Vault; what exists already is no error."""
+    headers = {"X-Vault-Token": token, "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}/v1/{path}", json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=5, context=ssl.create_default_context(cafile=ca)):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code == 400
+
+
+def seal(
+    node: Node, model: str, files: Mapping[str, bytes], key_id: str = "k1", *, kms: Kms | None = None
+) -> tuple[Path, list[dict[str, str]]]:
     """Seal files for a model: the sealed directory, and the `keys` of its ModelWeights as the broker needs them."""
+    kms = kms or keyset(node)
     plain, sealed = (node.directory / "weights" / model / name for name in ("plain", "sealed"))
     for name, content in files.items():
         file = plain / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    command = [COMMAND, "weights", "seal", plain, sealed, "--model", model, "--key-id", key_id]
-    result = run([*command, "--kms", f"local://{keyset(node)}", "-o", "json"], environment=node.tool_environment())
-    result.ok()
-    manifest = json.loads((sealed / "weightlock.json").read_text())
-    key = manifest["key"]
-    return sealed, [{"id": key["id"], "kms": f"local://{MOUNTED}", "wrapped": key["wrapped"]}]
+    command = [
+        COMMAND,
+        "weights",
+        "seal",
+        plain,
+        sealed,
+        "--model",
+        model,
+        "--key-id",
+        key_id,
+        "--kms",
+        kms.local,
+    ]
+    run(command, environment={**node.tool_environment(), **kms.environment}).ok()
+    key = json.loads((sealed / "weightlock.json").read_text())["key"]
+    return sealed, [{"id": key["id"], "kms": kms.url, "wrapped": key["wrapped"]}]
 
 
 def volume(node: Node, name: str, namespace: str, claim: str, directory: Path) -> list[dict[str, Any]]:
@@ -73,26 +151,25 @@ def volume(node: Node, name: str, namespace: str, claim: str, directory: Path) -
     ]
 
 
-def install(node: Node, *values: str) -> None:
-    """Install the chart with the image under test, and a keyset for the broker."""
+def install(node: Node, *values: str, kms: Kms | None = None) -> None:
+    """Install the chart with the image under test, and the files of the KMS for the broker."""
+    kms = kms or keyset(node)
     repository, _, tag = node.image.rpartition(":")
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    if not keyset(node).exists():
-        seal(node, "first", {"empty": b""})
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": KEYSET, "namespace": NAMESPACE},
-        "data": {"keyset.json": base64.b64encode(keyset(node).read_bytes()).decode()},
+        "metadata": {"name": SECRET, "namespace": NAMESPACE},
+        "data": {name: base64.b64encode(content).decode() for name, content in kms.files.items()},
     }
     node.apply(namespace)
     node.apply(secret)
     chosen = {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
         "broker": {
-            "config": {"production": False},
-            "volumes": [{"name": "keyset", "secret": {"secretName": KEYSET, "defaultMode": 0o440}}],
-            "volumeMounts": [{"name": "keyset", "mountPath": str(Path(MOUNTED).parent), "readOnly": True}],
+            **kms.broker,
+            "volumes": [{"name": "kms", "secret": {"secretName": SECRET, "defaultMode": 0o440}}],
+            "volumeMounts": [{"name": "kms", "mountPath": MOUNTED, "readOnly": True}],
         },
     }
     file = node.directory / "values.yaml"
@@ -103,13 +180,15 @@ def install(node: Node, *values: str) -> None:
     node.helm(*command, "--values", str(file), seconds=240).ok()
 
 
-def apply_sample(node: Node) -> None:
+def apply_sample(node: Node, kms: Kms | None = None) -> None:
     """Apply the namespaces, the volume and the model of the quickstart, with weights that are sealed."""
     state = ROOT / "examples" / "state"
     node.kubectl("apply", "-f", str(state / "namespaces.yaml")).ok()
     (model,) = yaml.safe_load_all((state / "models.yaml").read_text())
     files = {"config.json": b'{"layers": 2}', "model.bin": bytes(range(256)) * 4096}
-    sealed, model["spec"]["keys"] = seal(node, model["metadata"]["name"], files)
+    sealed, model["spec"]["keys"] = seal(node, model["metadata"]["name"], files, kms=kms)
     node.apply(*volume(node, "atlas-volume", "research", "atlas-weights", sealed), model)
     claim = "/api/v1/namespaces/research/persistentvolumeclaims/atlas-weights"
-    eventually(lambda: node.client().get(claim).ok()["status"]["phase"] == "Bound", "the weights' claim is bound")
+    eventually(
+        lambda: node.client().get(claim).ok()["status"]["phase"] == "Bound", "the weights' claim is bound"
+    )

@@ -102,7 +102,11 @@ def kubelet(directory: Path, name: str, address: str, ca: Path, certificate: Pat
             "tlsPrivateKeyFile": str(key),
             "volumePluginDir": str(directory / "volumeplugins"),
             # The machine's disk may be nearly full for reasons of its own.
-            "evictionHard": {"nodefs.available": "100Mi", "imagefs.available": "100Mi", "memory.available": "50Mi"},
+            "evictionHard": {
+                "nodefs.available": "100Mi",
+                "imagefs.available": "100Mi",
+                "memory.available": "50Mi",
+            },
             "imageGCHighThresholdPercent": 100,
             "imageGCLowThresholdPercent": 99,
             "nodeStatusUpdateFrequency": "5s",
@@ -154,7 +158,9 @@ def corefile(kubeconfig: Path) -> str:
 def dns_objects(address: str) -> list[dict[str, Any]]:
     """Return the Service kube-dns and its endpoint: CoreDNS runs as a process of the node."""
     metadata = {"name": "kube-dns", "namespace": "kube-system"}
-    ports = [{"name": f"dns-{protocol.lower()}", "port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
+    ports = [
+        {"name": f"dns-{protocol.lower()}", "port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")
+    ]
     service = {
         "apiVersion": "v1",
         "kind": "Service",
