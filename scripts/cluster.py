@@ -9,15 +9,13 @@ import argparse
 import shlex
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 for place in ("tests/e2e", "tests/tools"):
     sys.path.insert(0, str(ROOT / place))
-
-from typing import TYPE_CHECKING
 
 from harness.node import sample  # noqa: E402 -- needs the path above
 from harness.node.outside import Node, NoNodeError, find_parts  # noqa: E402
@@ -25,8 +23,14 @@ from harness.node.outside import Node, NoNodeError, find_parts  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+Result = TypeVar("Result")
 ALTERNATIVE = "Use a cluster with kind instead: docs/quickstart.md"
 EXIT_UNAVAILABLE = 3
+
+
+def interrupt(*_: object) -> None:
+    """Turn SIGTERM into what Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def main() -> int:
@@ -37,52 +41,40 @@ def main() -> int:
         "--vault", action="store_true", help="wrap keys with a Vault over https, in production mode"
     )
     options = arguments.parse_args()
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, interrupt)
     try:
-        parts = find_parts(build=True)
+        node = Node(find_parts(build=True))
     except NoNodeError:
         # The tool has printed the reason.
         print(ALTERNATIVE, file=sys.stderr)
         return EXIT_UNAVAILABLE
-    if stop.is_set():
-        return 0
-    node = Node(parts)
+    except KeyboardInterrupt:
+        return 130
     try:
-        prepare(node, stop, options)
-        stop.wait()
-        print("\nstopping")
+        prepare(node, options)
+        signal.pause()
+    except KeyboardInterrupt:
+        print("\nstopping", flush=True)
     except AssertionError as problem:
-        if not stop.is_set():
-            print(f"cluster: {problem}", file=sys.stderr)
-            return 1
+        print(f"\ncluster: {problem}", file=sys.stderr)
+        return 1
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         node.stop()
     return 0
 
 
-def prepare(node: Node, stop: threading.Event, options: argparse.Namespace) -> None:
-    """Start everything and print what to type next. Return early after a stop."""
-    kms: list[sample.Kms] = []
-    steps: list[tuple[str, Callable[[], object]]] = [("starting the control plane and the node", node.start)]
+def prepare(node: Node, options: argparse.Namespace) -> None:
+    """Start everything and print what to type next."""
+    step("starting the control plane and the node", node.start)
     if not options.empty:
         make = sample.vault if options.vault else sample.keyset
-        steps += [
-            ("preparing the KMS", lambda: kms.append(make(node))),
-            ("installing Weightlock with Helm", lambda: sample.install(node, kms=kms[0])),
-            ("sealing the sample weights", lambda: sample.apply_sample(node, kms[0])),
-        ]
-    for what, step in steps:
-        if stop.is_set():
-            return
-        started = time.monotonic()
-        print(f"{what} ...", end="", flush=True)
-        step()
-        print(f" {time.monotonic() - started:.1f} s", flush=True)
-    path = f"{node.programs['kubectl'].parent}:{Path(sys.executable).parent}"
-    if not options.empty:
+        kms = step("preparing the KMS", lambda: make(node))
+        step("installing Weightlock with Helm", lambda: sample.install(node, kms=kms))
+        step("sealing the sample weights", lambda: sample.apply_sample(node, kms))
         print("Weightlock is installed.")
+    path = f"{node.programs['kubectl'].parent}:{Path(sys.executable).parent}"
     print(
         f"""
 In another terminal, in this directory:
@@ -95,6 +87,15 @@ In another terminal, in this directory:
 Then continue with docs/quickstart.md. Ctrl-C stops and removes everything.""",
         flush=True,
     )
+
+
+def step(what: str, action: "Callable[[], Result]") -> "Result":
+    """Run one step and print its time."""
+    started = time.monotonic()
+    print(f"{what} ...", end="", flush=True)
+    result = action()
+    print(f" {time.monotonic() - started:.1f} s", flush=True)
+    return result
 
 
 if __name__ == "__main__":

@@ -28,13 +28,19 @@ class NoNodeError(Exception):
 def find_parts(*, build: bool = False) -> dict[str, Any]:
     """Return where the parts of a node are. Raises NoNodeError with the reason if they are not available."""
     command = [sys.executable, str(TOOL), *([] if build else ["--find"])]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=None if build else subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode == UNAVAILABLE:
-        raise NoNodeError((done.stderr or "").strip())
-    assert done.returncode == 0, f"{TOOL.name} exited with {done.returncode}: {done.stderr or ''}"
-    parts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=None if build else subprocess.PIPE, text=True
+    ) as process:
+        try:
+            stdout, stderr = process.communicate()
+        except BaseException:
+            # It ends its own children.
+            process.terminate()
+            raise
+    if process.returncode == UNAVAILABLE:
+        raise NoNodeError((stderr or "").strip())
+    assert process.returncode == 0, f"{TOOL.name} exited with {process.returncode}: {stderr or ''}"
+    parts: dict[str, Any] = json.loads(stdout.splitlines()[-1])
     return parts
 
 
