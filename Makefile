@@ -33,13 +33,17 @@ prometheus: $(READY) ## Fetch Prometheus from Debian, and its operator's types, 
 	@$(BIN)/python tests/tools/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/operatorcrds.py > /dev/null || [ $$? -eq 3 ]
 
-log-verifiers: $(READY) ## Build the verifiers of the audit log from Go modules: Tessera's fsck, torchwood's litewitness (cached)
+log-verifiers: $(READY) ## Build the verifiers of the audit log (Tessera's fsck, torchwood's litewitness), fetch rsyslog (cached)
+	@$(BIN)/python tests/tools/debpackages.py rsyslog rsyslog-openssl libestr0 libfastjson4 > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/logverifiers.py > /dev/null || [ $$? -eq 3 ]
 
 node: $(READY) control-plane ## Build the parts of a real node: kubelet, containerd, images (cached; needs root and Linux)
 	@$(BIN)/python tests/tools/node.py > /dev/null || [ $$? -eq 3 ]
 
-test: $(READY) control-plane key-servers prometheus log-verifiers node ## All tests, those on the real API server included
+browser: $(READY) ## Find Chromium for the tests of pages; in CI, install it from Debian
+	@$(BIN)/python tests/tools/browser.py > /dev/null || [ $$? -eq 3 ]
+
+test: $(READY) control-plane key-servers prometheus log-verifiers browser node ## All tests, those on the real API server included
 	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 unit: $(READY) ## Only the tests that need no API server
@@ -92,12 +96,11 @@ IMAGE ?= weightlock:dev
 image: ## Build the container image (needs Docker)
 	@docker build -t $(IMAGE) .
 
-lock: $(READY) ## Resolve the dependencies again
+lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newest)
 	@$(BIN)/pip install -q uv
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-header --no-emit-index-url --no-strip-extras --upgrade -q -o requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra aws --extra azure --extra gcp --extra pkcs11 --extra tracing --universal --generate-hashes --no-header --no-emit-index-url --no-strip-extras --upgrade -q -o requirements.txt
+	@$(BIN)/python scripts/lock.py $(ARGS)
 
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus log-verifiers node test unit e2e e2e-long e2e-node e2e-kind chaos lint format generate bench bench-peers playground cluster image lock clean
+.PHONY: help setup demo control-plane key-servers prometheus log-verifiers browser node test unit e2e e2e-long e2e-node e2e-kind chaos lint format generate bench bench-peers playground cluster image lock clean

@@ -24,11 +24,11 @@ from bench.access import START, approval, request
 from bench.budget import ask_directory, settled
 from bench.documents import pod, review
 from webhook.api.config import Settings
-from webhook.cluster.cache import PODS, Kept, slim_pod
+from webhook.cluster.cache import PODS, ObjectCache, slim_pod
 from webhook.cluster.client.api import parse
 from webhook.cluster.client.kinds import KNOWN
-from webhook.cluster.controller.pods import Holders
-from webhook.cluster.controller.reconcile import Steps
+from webhook.cluster.controller.pods import PodsWithWeights
+from webhook.cluster.controller.reconcile import Reconciler, View
 from webhook.cluster.controller.watches import holds_weights
 from webhook.core.access.status import approval_status, request_status
 from webhook.core.admission.mutate import mutate
@@ -227,11 +227,11 @@ def rounds(count=10_000):
         document["status"] = request_status(state.access, document["metadata"]["name"], {}, now)
     for document in list(state.objects.each(APPROVALS)):
         document["status"] = approval_status(state.access, document["metadata"]["name"])
-    steps = Steps(None, None, None)
+    steps, view = Reconciler(None, None, None), View.of(state)
     times = []
     for _ in range(6):
         begun = time.process_time()
-        asyncio.run(steps.tell(state, now))
+        asyncio.run(steps.write_statuses(view, now))
         times.append((time.process_time() - begun) * 1e3)
     return {"first": times[0], "later": statistics.median(times[1:])}
 
@@ -261,7 +261,7 @@ def controller(pods=20_000, share=0.05):
     """The controller's part: a change of a pod, a pod that is held, one look at those that hold weights."""
     ask, state = ask_directory()
     del ask
-    kept = Kept(holds_weights, slim_pod)
+    kept = ObjectCache(holds_weights, slim_pod)
     agent = {"name": "weightlock-agent", "image": "weightlock", "restartPolicy": "Always"}
     head = {"apiVersion": "v1", "kind": "Pod"}
     lines = []
@@ -276,10 +276,10 @@ def controller(pods=20_000, share=0.05):
         kept.put(PODS.stripped(parse(line)["object"]))
     followed = (time.process_time() - begun) / pods * 1e6
     size = (resident() - before) / len(kept.objects)
-    found, looks = Holders(kept), []
+    found, looks = PodsWithWeights(kept), []
     for _ in range(6):
         begun = time.process_time()
-        found.look(state)
+        found.evaluate(state)
         looks.append((time.process_time() - begun) * 1e3)
     return {
         "followed": followed,

@@ -16,18 +16,42 @@ from valuesschema import with_configuration
 
 from webhook.api.crds import definitions
 from webhook.api.entries import schemas
+from webhook.core.audit.evidence.components import Serving, documents
+from webhook.core.audit.evidence.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "weightlock"
 FILES = CHART / "files"
 POLICIES = ROOT / "policies"
 SCHEMAS = ROOT / "docs" / "schemas" / "audit" / "v1"
+OSCAL = ROOT / "docs" / "oscal"
+# The controls that the tests named in a section of the threat model prove.
+THREATS = {
+    "Reading weights without a grant": (
+        "NIST-800-53/AC-3",
+        "NIST-800-53/MP-4",
+        "SOC2/CC6.1",
+        "ISO-27001/A.8.3",
+    ),
+    "Reading weights in another user's pod": ("NIST-800-53/AC-17", "ISO-27001/A.8.18"),
+    "Becoming a service account that has the grant": (
+        "NIST-800-53/AC-2",
+        "NIST-800-53/IA-9",
+        "ISO-27001/A.5.16",
+    ),
+    "Keys": ("NIST-800-53/SC-12", "NIST-800-53/IA-5", "ISO-27001/A.8.24"),
+    "Sealed files on writable storage": ("NIST-800-53/SC-28",),
+    "Accelerators": ("NIST-800-53/SC-6",),
+    "Forged access": ("NIST-800-53/AC-3(2)", "NIST-800-53/AC-5", "SOC2/CC6.3", "ISO-27001/A.5.3"),
+    "Bypassing the rules": ("NIST-800-53/CM-5", "NIST-800-53/SI-7", "SOC2/CC7.1", "ISO-27001/A.8.9"),
+    "Changing the record": ("NIST-800-53/AU-9", "NIST-800-53/AU-10", "SOC2/CC7.2", "ISO-27001/A.8.15"),
+}
 GENERATED = ("crds", "policies", "params", "dashboards")
 
 
 def rendered() -> dict[Path, str]:
     """Return every generated file and its expected content."""
-    return crds() | policies() | dashboards() | schema() | readme() | audit_schemas()
+    return crds() | policies() | dashboards() | schema() | readme() | audit_schemas() | oscal()
 
 
 def crds() -> dict[Path, str]:
@@ -74,6 +98,46 @@ def audit_schemas() -> dict[Path, str]:
         SCHEMAS / f"{kind}.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
         for kind, schema in schemas().items()
     }
+
+
+def oscal() -> dict[Path, str]:
+    """Return the component definition and the profiles, from the policies, the values and the threat model."""
+    policies = []
+    for source in sorted((FILES / "policies").glob("*.yaml")):
+        document = yaml.safe_load(source.read_text())
+        policies.append((document["metadata"]["name"], document["spec"].get("controls", ())))
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    serving = Serving(policies, frozenset(values()), threat_model_tests())
+    return {
+        OSCAL / name: json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        for name, document in documents(serving, PROFILES, version)
+    }
+
+
+def values() -> set[str]:
+    """Return the dotted names of the chart's values."""
+    names: set[str] = set()
+
+    def walk(document: object, prefix: str) -> None:
+        for key, value in document.items() if isinstance(document, dict) else ():
+            names.add(f"{prefix}{key}")
+            walk(value, f"{prefix}{key}.")
+
+    walk(yaml.safe_load((CHART / "values.yaml").read_text()), "")
+    return names
+
+
+def threat_model_tests() -> dict[str, list[str]]:
+    """Return the tests that the threat model names, by the controls that they prove."""
+    tests: dict[str, list[str]] = {}
+    section = ""
+    for line in (ROOT / "docs" / "threat-model.md").read_text().splitlines():
+        if line.startswith("## "):
+            section = line[3:]
+        elif line.startswith("| ") and (proof := re.search(r"`((?:tests|policies)/[^`]+)` \|$", line)):
+            for control in THREATS.get(section, ()):
+                tests.setdefault(control, []).append(proof[1])
+    return tests
 
 
 def readme() -> dict[Path, str]:

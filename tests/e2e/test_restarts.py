@@ -118,8 +118,10 @@ def stop_worker(pair: Pair) -> None:
 
 
 def kill_parent(pair: Pair) -> None:
-    pair.first.kill()
+    os.kill(pair.first.pid, signal.SIGKILL)
+    # Its children respond to the requests that they have, and end.
     time.sleep(1.0)
+    pair.first.kill()
     pair.first.start()
 
 

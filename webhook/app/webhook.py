@@ -5,6 +5,7 @@ Everything large is loaded once, in the process that supervises, and shared with
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -184,10 +185,18 @@ def _offline(provider: DirectoryProvider) -> OpenProvider:
 def _cluster(config: Config) -> tuple[Signer | None, OpenProvider]:
     """Return the signer, and how to connect to a cluster; the policies of files are compiled here, once."""
     # The Kubernetes client is of no use without a cluster.
-    from webhook.cluster.client.api import ClusterError  # noqa: PLC0415
+    from webhook.cluster.client.api import ClusterError, KubeApi  # noqa: PLC0415
     from webhook.cluster.handover import memory_files  # noqa: PLC0415
     from webhook.cluster.snapshot_provider import ClusterProvider, Handover, prepare  # noqa: PLC0415
 
+    async def check_credentials() -> None:
+        await (await KubeApi.connect(config.cluster)).close()
+
+    try:
+        # Before any child starts: bad input is one line, without the log of a process that serves already.
+        asyncio.run(check_credentials())
+    except ClusterError as error:
+        raise UsageError(str(error)) from None
     signer, keys = load_signing(config.signing)
     prepared = prepare(config, keys)
     files = memory_files(SLOTS) if config.supervise else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from webhook.audit.keys import read_verifier_keys
 from webhook.audit.storage import Directory, logs_below
 from webhook.core.audit.checkpoint import parse_checkpoint
 from webhook.core.audit.entries import timestamp
-from webhook.core.audit.evidence import html, oscal
+from webhook.core.audit.evidence import components, html, oscal
 from webhook.core.audit.evidence.assess import Scope, assess
 from webhook.core.audit.evidence.profiles import PROFILES
 from webhook.core.audit.evidence.timeline import Timeline
@@ -25,6 +26,8 @@ from webhook.core.audit.merkle import inclusion_proof
 from webhook.core.audit.proof import Proof
 from webhook.core.audit.tiles import CHECKPOINT
 from webhook.core.audit.verify import entries_of
+from webhook.manifests.reader import ManifestError, read_path
+from webhook.manifests.shipped import shipped_policies
 
 if TYPE_CHECKING:
     import argparse
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from webhook.core.audit.evidence.assess import Assessment
 
 _LINK = re.compile(r"proofs/(.+)-([0-9]+)\.tlog-proof")
+_STATIC = ("component", "profile", "catalog")
 _MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -42,16 +46,21 @@ def add_parser(commands: Any) -> None:
         "evidence",
         help="write compliance evidence from the audit log, or recompute it",
         description="Write OSCAL assessment results from the audit log alone. `weightlock evidence verify RESULTS` "
-        "recomputes them. Exit code 0: success, 1: a control is not satisfied or the results differ, 2: bad input.",
+        "recomputes them. `weightlock evidence component`, `profile` and `catalog` write the OSCAL "
+        "documents that depend on no log. Exit code 0: success, 1: a control is not satisfied or the results "
+        "differ, 2: bad input.",
     )
     parser.add_argument(
-        "verb", nargs="?", choices=["verify"], help="recompute results instead of writing them"
+        "verb",
+        nargs="?",
+        choices=["verify", *_STATIC],
+        help="recompute results instead of writing them, or write a document that depends on no log",
     )
     parser.add_argument(
         "results", nargs="?", type=Path, metavar="RESULTS", help="assessment results to recompute"
     )
     parser.add_argument(
-        "--log", type=Path, required=True, metavar="DIR", help="a log, or a directory of logs"
+        "--log", type=Path, metavar="DIR", help="a log, or a directory of logs (required for results)"
     )
     parser.add_argument(
         "--keys", type=Path, metavar="FILE", help="verifier keys of the logs (default: in each log)"
@@ -76,12 +85,22 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--sample", type=int, default=oscal.SAMPLE_SIZE, metavar="N", help="grants to sample (%(default)s)"
     )
+    parser.add_argument(
+        "--policies",
+        type=Path,
+        metavar="DIR",
+        help="component: the policies in use (default: those that Weightlock ships)",
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of the sample (%(default)s)")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write or recompute the evidence. Raises `UsageError`."""
+    if options.verb in _STATIC:
+        return _static(options)
+    if options.log is None:
+        raise UsageError("--log DIR is required")
     try:
         return _verify(options) if options.verb else _write(options)
     except AuditError as error:
@@ -119,6 +138,40 @@ def _write(options: argparse.Namespace) -> int:
     for line in _summary(assessments):
         print(line, file=sys.stderr)
     return 1 if any(each.state == "not-satisfied" for each in assessments) else 0
+
+
+def _static(options: argparse.Namespace) -> int:
+    """Write a document that depends on no log."""
+    name, profile = options.profile, PROFILES[options.profile]
+    if options.verb == "component":
+        serving = components.Serving(_controls(options.policies))
+        document = components.component_definition(serving, PROFILES, version("weightlock"))
+    elif options.verb == "profile":
+        document = components.profile_document(name, profile)
+    else:
+        document = components.catalog(name, profile)
+    raw = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    if options.output is None:
+        sys.stdout.buffer.write(raw)
+        return 0
+    try:
+        options.output.write_bytes(raw)
+    except OSError as error:
+        raise UsageError(f"cannot write {options.output}: {error.strerror or error}") from None
+    return 0
+
+
+def _controls(place: Path | None) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the policies in a directory with the controls that each names."""
+    try:
+        manifests = list(read_path(place or shipped_policies()))
+    except (ManifestError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from None
+    return [
+        (document["metadata"]["name"], tuple(document.get("spec", {}).get("controls", ())))
+        for document in (manifest.document for manifest in manifests)
+        if document.get("kind") == "WeightPolicy"
+    ]
 
 
 def _assess(options: argparse.Namespace, start: str, end: str) -> tuple[Scope, Timeline, list[Assessment]]:

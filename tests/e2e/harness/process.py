@@ -133,9 +133,11 @@ class Component:
         self._ended()
 
     def kill(self) -> None:
-        """End the process as a crash would (SIGKILL)."""
+        """End the process and its children with SIGKILL, as the end of a container does."""
         if self._process is not None:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                # `start` makes the process the leader of its group.
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._ended()
 
     def _ended(self) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import orjson
 import pytest
-
-pytest.importorskip("trestle", reason="install trestle to validate the documents")
-
+from trestle.core.profile_resolver import ProfileResolver
 from trestle.oscal.assessment_results import AssessmentResults
 from trestle.oscal.component import ComponentDefinition
 from trestle.oscal.poam import PlanOfActionAndMilestones
 
 from webhook.core.audit.entries import envelope, validate_entry
-from webhook.core.audit.evidence import html, oscal
+from webhook.core.audit.evidence import components, html, oscal
 from webhook.core.audit.evidence.assess import Scope, assess, gaps, sample
 from webhook.core.audit.evidence.profiles import PROFILES
 from webhook.core.audit.evidence.timeline import Timeline
@@ -166,7 +164,6 @@ def test_oscal_is_valid(profile, story, tmp_path):
     for model, document in (
         (AssessmentResults, oscal.results(timeline, profile, PROFILES[profile], scope, results)),
         (PlanOfActionAndMilestones, oscal.plan(timeline, profile, PROFILES[profile], scope, results)),
-        (ComponentDefinition, oscal.component([("p", "", CONTROLS)], PROFILES, "1")),
     ):
         path = tmp_path / "document.json"
         path.write_bytes(orjson.dumps(document))
@@ -197,3 +194,41 @@ def test_gaps_and_samples():
     many = timeline.grants * 50
     assert sample(many, 5, 7) == sample(many, 5, 7)
     assert len(sample(many, 5, 7)) == 5
+
+
+def test_the_component_definition_is_valid_and_names_what_serves_a_control(tmp_path):
+    """Policies, values of the chart and tests are properties of the requirement; an unserved control is absent."""
+    serving = components.Serving(
+        [("own", ["NIST-800-53/AC-4"])],
+        frozenset({"audit.enabled"}),
+        {"NIST-800-53/AU-9": ["tests/x.py: test_y"]},
+    )
+    document = components.component_definition(serving, PROFILES, "1")
+    path = tmp_path / "component.json"
+    path.write_bytes(orjson.dumps(document))
+    ComponentDefinition.oscal_read(path)
+    (nist,) = (
+        each
+        for each in document["component-definition"]["components"][0]["control-implementations"]
+        if each["source"] == "profile-nist-800-53.json"
+    )
+    served = {each["control-id"]: each.get("props", []) for each in nist["implemented-requirements"]}
+    assert [each["value"] for each in served["ac-4"]] == ["own"]
+    assert {each["name"]: each["value"] for each in served["au-9"]} == {
+        "chart-value": "audit.enabled",
+        "test": "tests/x.py: test_y",
+    }
+    assert "pe-3" not in served
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_resolves_to_its_controls(profile, tmp_path, monkeypatch):
+    """A tool of others resolves the profile against the catalog beside it, and finds every control."""
+    for name, document in components.documents(components.Serving([]), PROFILES, "1"):
+        (tmp_path / name).write_bytes(orjson.dumps(document))
+    (tmp_path / ".trestle").mkdir()
+    monkeypatch.chdir(tmp_path)
+    resolved = ProfileResolver.get_resolved_profile_catalog(
+        tmp_path, str(tmp_path / f"profile-{profile}.json")
+    )
+    assert {each.id for each in resolved.controls} == {each.id for each in PROFILES[profile].controls}

@@ -7,9 +7,6 @@ import io
 import json
 
 import pytest
-
-pytest.importorskip("py_ocsf_models", reason="install py_ocsf_models to validate the documents")
-
 from py_ocsf_models.events.base_event import BaseEvent
 
 from webhook.core.audit.entries import envelope

@@ -1,4 +1,4 @@
-"""Write an assessment as OSCAL 1.1: assessment results, a plan of action and milestones, a component definition.
+"""Write an assessment as OSCAL 1.1: assessment results, and a plan of action and milestones.
 
 All identifiers are UUIDv5 of their content, so that the same log gives the same document, byte by byte.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from webhook.core.audit.evidence.assess import exceptions, sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from webhook.core.audit.evidence.assess import Assessment, Part, Scope
     from webhook.core.audit.evidence.profiles import Profile
@@ -79,7 +79,7 @@ def results(
     return {
         "assessment-results": {
             "uuid": identifier("assessment-results", profile_name, scope.start, scope.end, scope.logs),
-            "metadata": _metadata(f"Weightlock evidence: {profile.title}", scope.end, profile_name),
+            "metadata": metadata(f"Weightlock evidence: {profile.title}", scope.end, profile_name),
             "import-ap": {"href": "#weightlock-log", "remarks": "The plan is the profile and the period."},
             "results": [result],
         }
@@ -116,54 +116,9 @@ def plan(
     return {
         "plan-of-action-and-milestones": {
             "uuid": identifier("poam", profile_name, scope.start, scope.end, scope.logs),
-            "metadata": _metadata(f"Weightlock plan of action: {profile.title}", scope.end, profile_name),
+            "metadata": metadata(f"Weightlock plan of action: {profile.title}", scope.end, profile_name),
             "system-id": {"identifier-type": NAMESPACE, "id": "weightlock"},
             "poam-items": items or [nothing],
-        }
-    }
-
-
-def component(
-    policies: Iterable[tuple[str, str, Sequence[str]]], profiles: dict[str, Profile], version: str
-) -> Json:
-    """Return the component definition: each policy (name, words, controls) and the controls that it serves."""
-    policies = list(policies)
-    implementations = []
-    for name, profile in profiles.items():
-        requirements = []
-        for control in profile.controls:
-            serving = [policy for policy, _, controls in policies if control.reference in controls]
-            if not serving and not control.criteria:
-                continue
-            by = f" Policies: {', '.join(sorted(serving))}." if serving else ""
-            requirements.append(
-                {
-                    "uuid": identifier("requirement", name, control.id),
-                    "control-id": control.id,
-                    "description": f"{control.words}{by}",
-                }
-            )
-        implementations.append(
-            {
-                "uuid": identifier("implementation", name),
-                "source": profile.href,
-                "description": profile.title,
-                "implemented-requirements": requirements,
-            }
-        )
-    return {
-        "component-definition": {
-            "uuid": identifier("component-definition", version),
-            "metadata": _metadata("Weightlock component definition", "2026-11-29T00:00:00.000000Z", version),
-            "components": [
-                {
-                    "uuid": identifier("component"),
-                    "type": "software",
-                    "title": "Weightlock",
-                    "description": "Kubernetes admission controller that restricts access to model weights.",
-                    "control-implementations": implementations,
-                }
-            ],
         }
     }
 
@@ -255,16 +210,17 @@ class _Builder:
         ]
 
 
-def _prop(name: str, value: object, remarks: str = "") -> Json:
-    prop: Json = {"name": name, "ns": NAMESPACE, "value": str(value)}
+def prop(name: str, value: object, remarks: str = "") -> Json:
+    """Return a property in Weightlock's namespace."""
+    item: Json = {"name": name, "ns": NAMESPACE, "value": str(value)}
     if remarks:
-        prop["remarks"] = remarks
-    return prop
+        item["remarks"] = remarks
+    return item
 
 
 def _scope_props(scope: Scope, size: int, seed: int) -> list[Json]:
-    logs = [_prop("log", origin, f"{count} entries, root {root}") for origin, count, root in scope.logs]
-    return [*logs, _prop("sample-size", size), _prop("sample-seed", seed)]
+    logs = [prop("log", origin, f"{count} entries, root {root}") for origin, count, root in scope.logs]
+    return [*logs, prop("sample-size", size), prop("sample-seed", seed)]
 
 
 def _population(timeline: Timeline, scope: Scope, size: int, seed: int) -> list[Json]:
@@ -281,14 +237,14 @@ def _population(timeline: Timeline, scope: Scope, size: int, seed: int) -> list[
     }
     drawn = sample(grants, size, seed)
     return [
-        *(_prop(f"population-{name}", count) for name, count in counts.items()),
-        *(_prop("sample", proof_link(record.ref), f"grant {record.data.get('request')}") for record in drawn),
+        *(prop(f"population-{name}", count) for name, count in counts.items()),
+        *(prop("sample", proof_link(record.ref), f"grant {record.data.get('request')}") for record in drawn),
     ]
 
 
 def _unassessed(assessments: Sequence[Assessment]) -> list[Json]:
     return [
-        _prop(
+        prop(
             "not-assessed",
             each.control.id,
             "no observation in the period"
@@ -300,5 +256,6 @@ def _unassessed(assessments: Sequence[Assessment]) -> list[Json]:
     ]
 
 
-def _metadata(title: str, modified: str, version: str) -> Json:
+def metadata(title: str, modified: str, version: str) -> Json:
+    """Return the metadata of a document."""
     return {"title": title, "last-modified": modified, "version": version, "oscal-version": OSCAL_VERSION}

@@ -1,0 +1,69 @@
+"""Read fields of foreign JSON documents: each reader checks the type, and each error names the field."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, Final
+
+import orjson
+
+from webhook.provenance.errors import MalformedError
+
+MAX_DOCUMENT: Final = 16 * 1024 * 1024
+
+
+def parse(data: bytes, what: str, limit: int = MAX_DOCUMENT) -> dict[str, Any]:
+    """Parse a JSON object of at most ``limit`` bytes. Raises `MalformedError`."""
+    if len(data) > limit:
+        raise MalformedError(f"{what} is larger than {limit} bytes")
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise MalformedError(f"{what} is not valid JSON") from error
+    if not isinstance(document, dict):
+        raise MalformedError(f"{what} is not a JSON object")
+    return document
+
+
+def fields(value: Any, what: str) -> dict[str, Any]:
+    """Return an object. Raises `MalformedError`."""
+    if not isinstance(value, dict):
+        raise MalformedError(f"{what} is not an object")
+    return value
+
+
+def items(value: Any, what: str, limit: int) -> list[Any]:
+    """Return a list of at most ``limit`` items; absent is empty. Raises `MalformedError`."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise MalformedError(f"{what} is not a list")
+    if len(value) > limit:
+        raise MalformedError(f"{what} has more than {limit} items")
+    return value
+
+
+def text(value: Any, what: str) -> str:
+    """Return a string. Raises `MalformedError`."""
+    if not isinstance(value, str):
+        raise MalformedError(f"{what} is not a string")
+    return value
+
+
+def binary(value: Any, what: str) -> bytes:
+    """Return decoded base64, standard or URL-safe. Raises `MalformedError`."""
+    encoded = text(value, what).replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MalformedError(f"{what} is not base64") from error
+
+
+def number(value: Any, what: str) -> int:
+    """Return a non-negative integer, also from the decimal text of protobuf's JSON. Raises `MalformedError`."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 18:
+        return int(value)
+    raise MalformedError(f"{what} is not a number")
