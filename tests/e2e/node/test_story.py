@@ -31,10 +31,10 @@ def test_a_job_reads_sealed_weights_after_two_approvals(node: Node, lab: Make) -
     assert answer.status == 403
     assert "WL101" in answer.message or "is not allowed to read" in answer.message, answer.message
     request = made.ask()
-    made.vote(request, "bob").ok()
+    made.decide(request, "bob")
     assert alice.post(jobs, made.job("train"), dryRun="All").status == 403
-    made.vote(request, "carol").ok()
-    eventually(lambda: alice.post(jobs, made.job("train"), dryRun="All").status == 201, "the Job is admitted")
+    made.decide(request, "carol")
+    eventually(lambda: alice.post(jobs, made.job("train"), dryRun="All").ok(), "the Job is admitted")
     alice.post(jobs, made.job("train")).ok()
     node.kubectl("-n", made.namespace, "wait", "job/train", "--for=condition=Complete", "--timeout=60s").ok()
     assert node.kubectl("-n", made.namespace, "logs", "job/train", "-c", "main").ok().stdout.strip() == DIGEST
@@ -109,9 +109,10 @@ def test_nobody_enters_a_pod_with_weights(node: Node, reading: NodeLab, command:
     """exec, cp, port-forward, attach and debug containers are denied, for the cluster admin as well."""
     places = {"ns": reading.namespace, "home": node.directory, "image": node.image}
     words = [word.format(**places) for word in command]
-    for user in ("alice", None):
+    # RBAC keeps debug containers from alice already.
+    for user in (None,) if words[0] == "debug" else ("alice", None):
         said = node.kubectl("-n", reading.namespace, *words, user=user).failed()
-        assert "WL121" in said or "reads protected weights" in said or "with protected weights" in said, said
+        assert "WL121" in said, said
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,7 @@ class Node:
         self.requests: dict[str, Callable[..., Any]] = {
             "kubeconfig": self.kubeconfig,
             "certificate": self.certificate,
+            "webhook_client_ca": lambda: str(self.control.webhook_client_ca),
             "restart": self.restart,
             "run": self.run,
             "spawn": self.spawn,

@@ -18,6 +18,7 @@ import yaml
 
 from harness import manifests
 from harness.cluster import run
+from harness.controlplane import WEBHOOK_CLIENT
 from harness.node.outside import Node
 from harness.programs import ROOT
 from harness.waiting import eventually
@@ -26,6 +27,8 @@ from webhook.keys.kms.local import add_key
 CHART = ROOT / "charts" / "weightlock"
 NAMESPACE = manifests.NAMESPACE
 SECRET = "weightlock-sample-kms"
+NODE_PATH = "sample-weights"
+CALLERS = "weightlock-callers"
 MOUNTED = "/etc/weightlock/kms"
 WAIT = "180s"
 COMMAND = Path(sys.executable).parent / "weightlock"
@@ -151,6 +154,34 @@ def volume(node: Node, name: str, namespace: str, claim: str, directory: Path) -
     ]
 
 
+def weights_path(node: Node) -> dict[str, Any]:
+    """Return the exception for the node's directory with weights: only volumes behind a claim may use it."""
+    return {"name": NODE_PATH, "path": f"{node.directory}/weights", "persistentVolumesOnly": True}
+
+
+def may_mount(namespace: str) -> list[dict[str, Any]]:
+    """Return the right of a namespace's service accounts to mount volumes of that directory."""
+    api = "rbac.authorization.k8s.io"
+    metadata = {"name": NODE_PATH, "namespace": namespace}
+    rule = {
+        "apiGroups": ["weightlock.dev"],
+        "resources": ["escapes"],
+        "resourceNames": [NODE_PATH],
+        "verbs": ["use"],
+    }
+    group = {"kind": "Group", "name": f"system:serviceaccounts:{namespace}", "apiGroup": api}
+    return [
+        {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": [rule]},
+        {
+            "apiVersion": f"{api}/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": api, "kind": "Role", "name": NODE_PATH},
+            "subjects": [group],
+        },
+    ]
+
+
 def install(node: Node, *values: str, kms: Kms | None = None) -> None:
     """Install the chart with the image under test, and the files of the KMS for the broker."""
     kms = kms or keyset(node)
@@ -162,9 +193,18 @@ def install(node: Node, *values: str, kms: Kms | None = None) -> None:
         "metadata": {"name": SECRET, "namespace": NAMESPACE},
         "data": {name: base64.b64encode(content).decode() for name, content in kms.files.items()},
     }
+    # With this CA, the webhook accepts API servers only, and signs requests and approvals itself.
+    callers = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": CALLERS, "namespace": NAMESPACE},
+        "data": {"ca.crt": Path(node.control("webhook_client_ca")).read_text()},
+    }
     node.apply(namespace)
-    node.apply(secret)
+    node.apply(secret, callers)
     chosen = {
+        "config": {"settings": {"nodePaths": [weights_path(node)]}},
+        "webhook": {"apiServerClient": {"caConfigMap": CALLERS, "names": [WEBHOOK_CLIENT]}},
         "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
         "broker": {
             **kms.broker,
@@ -174,10 +214,11 @@ def install(node: Node, *values: str, kms: Kms | None = None) -> None:
     }
     file = node.directory / "values.yaml"
     file.write_text(yaml.safe_dump(chosen))
-    command = ["install", "weightlock", str(CHART), "--namespace", NAMESPACE, "--wait", f"--timeout={WAIT}"]
+    helm = [node.programs["helm"], "--kubeconfig", node.kubeconfig()]
+    command = [*helm, "install", "weightlock", CHART, "--namespace", NAMESPACE, "--wait", f"--timeout={WAIT}"]
     for value in values:
         command += ["--set", value]
-    node.helm(*command, "--values", str(file), seconds=240).ok()
+    run([*command, "--values", file], environment=node.tool_environment(), seconds=240).ok()
 
 
 def apply_sample(node: Node, kms: Kms | None = None) -> None:
@@ -187,7 +228,9 @@ def apply_sample(node: Node, kms: Kms | None = None) -> None:
     (model,) = yaml.safe_load_all((state / "models.yaml").read_text())
     files = {"config.json": b'{"layers": 2}', "model.bin": bytes(range(256)) * 4096}
     sealed, model["spec"]["keys"] = seal(node, model["metadata"]["name"], files, kms=kms)
-    node.apply(*volume(node, "atlas-volume", "research", "atlas-weights", sealed), model)
+    node.apply(
+        *volume(node, "atlas-volume", "research", "atlas-weights", sealed), *may_mount("research"), model
+    )
     claim = "/api/v1/namespaces/research/persistentvolumeclaims/atlas-weights"
     eventually(
         lambda: node.client().get(claim).ok()["status"]["phase"] == "Bound", "the weights' claim is bound"
