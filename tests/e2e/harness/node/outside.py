@@ -130,6 +130,11 @@ class Node(Cluster):
         words = [str(word) for word in command]
         return Result(tuple(words), *self.control("run", words, stdin, seconds, seconds=seconds + 10))
 
+    def rolled_out(self, namespace: str, deployment: str, seconds: float = 180.0) -> None:
+        """Wait until every replica of a Deployment is up to date and ready."""
+        command = ["rollout", "status", f"deployment/{deployment}", f"--timeout={seconds:g}s"]
+        self.kubectl("-n", namespace, *command, seconds=seconds + 10).ok()
+
     def kubeconfig(self, user: str | None = None, groups: Sequence[str] = ()) -> Path:
         """Return the path of a kubeconfig for `user` in `groups`; the cluster admin's if there is no user."""
         key = json.dumps([user, list(groups)])
