@@ -65,7 +65,8 @@ def vault(node: Node) -> Kms:
     tool = ROOT / "tests" / "tools" / "vaultserver.py"
     program = run([sys.executable, tool], seconds=900).ok().stdout.strip()
     node.control("spawn", "vault", [program, f"127.0.0.1:{VAULT_PORT}"])
-    started = eventually(lambda: json.loads(node.control("log", "vault").splitlines()[0]), "Vault starts")
+    # Its first line has the root token.
+    started = json.loads(eventually(lambda: node.control("log", "vault"), "Vault starts").splitlines()[0])
     certificate, key, ca = node.control("certificate", "vault", [node.address])
     proxy = [sys.executable, "-m", "harness.node.tlsproxy", f"{node.address}:{VAULT_PORT}"]
     search = f"PYTHONPATH={ROOT / 'tests' / 'e2e'}"
@@ -182,8 +183,8 @@ def may_mount(namespace: str) -> list[dict[str, Any]]:
     ]
 
 
-def install(node: Node, *values: str, kms: Kms | None = None) -> None:
-    """Install the chart with the image under test, and the files of the KMS for the broker."""
+def install(node: Node, *values: str, kms: Kms | None = None, verb: str = "install") -> None:
+    """Install or upgrade the chart with the image under test, and the files of the KMS for the broker."""
     kms = kms or keyset(node)
     repository, _, tag = node.image.rpartition(":")
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
@@ -215,7 +216,7 @@ def install(node: Node, *values: str, kms: Kms | None = None) -> None:
     file = node.directory / "values.yaml"
     file.write_text(yaml.safe_dump(chosen))
     helm = [node.programs["helm"], "--kubeconfig", node.kubeconfig()]
-    command = [*helm, "install", "weightlock", CHART, "--namespace", NAMESPACE, "--wait", f"--timeout={WAIT}"]
+    command = [*helm, verb, "weightlock", CHART, "--namespace", NAMESPACE, "--wait", f"--timeout={WAIT}"]
     for value in values:
         command += ["--set", value]
     run([*command, "--values", file], environment=node.tool_environment(), seconds=240).ok()
