@@ -25,9 +25,10 @@ demo: $(READY) ## See verdicts: embedded Weightlock, sample manifests, no cluste
 control-plane: $(READY) ## Build the real control plane the end-to-end tests use (cached)
 	@$(BIN)/python tests/tools/controlplane.py > /dev/null || [ $$? -eq 3 ]
 
-key-servers: $(READY) ## Make the key services the tests wrap keys with: Vault from source, SoftHSM from Debian (cached)
+key-servers: $(READY) ## Make the key services the tests wrap keys with: Vault from source, SoftHSM and libfuse from Debian (cached)
 	@$(BIN)/python tests/tools/debpackages.py softhsm2 libsofthsm2 softhsm2-common > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/vaultserver.py > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python tests/tools/debpackages.py libfuse3-3 > /dev/null || [ $$? -eq 3 ]
 
 prometheus: $(READY) ## Fetch Prometheus from Debian, and its operator's types, for the tests of monitoring (cached)
 	@$(BIN)/python tests/tools/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]
@@ -57,6 +58,9 @@ e2e-long: $(READY) control-plane ## The end-to-end tests that take minutes each:
 
 e2e-node: $(READY) node ## Only the tests on a real node, those that take minutes included
 	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/node
+
+loaders: $(READY) ## The tests of torch, transformers and vLLM, in an environment of their own (about 11 GB)
+	@$(BIN)/python tests/tools/loaders.py
 
 e2e-kind: $(READY) image ## The end-to-end tests on a kind cluster (needs Docker and kind)
 	@WEIGHTLOCK_E2E=kind WEIGHTLOCK_IMAGE=$(IMAGE) $(PYTEST) tests/e2e
@@ -92,9 +96,13 @@ playground: $(READY) control-plane ## A control plane with Weightlock and the sa
 cluster: $(READY) ## A cluster of one real node without Docker, with Weightlock and sealed weights, until Ctrl-C
 	@$(BIN)/python scripts/cluster.py $(ARGS)
 
-IMAGE ?= weightlock:dev
-image: ## Build the container image (needs Docker)
-	@docker build -t $(IMAGE) .
+IMAGE_TAG ?= dev
+IMAGE := weightlock:$(IMAGE_TAG)
+image: ## Build both container images, with SBOM and provenance (needs Docker, Podman or Buildah)
+	@$(PYTHON) scripts/image.py $(IMAGE_TAG)
+
+image-audit: $(READY) ## Look up known vulnerabilities of what the images contain (needs the data of PyPI or OSV)
+	@$(BIN)/python scripts/imageaudit.py
 
 lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newest)
 	@$(BIN)/pip install -q uv
@@ -103,4 +111,4 @@ lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newes
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus log-verifiers browser node test unit e2e e2e-long e2e-node e2e-kind chaos lint format generate bench bench-peers playground cluster image lock clean
+.PHONY: help setup demo control-plane key-servers prometheus log-verifiers browser node test unit e2e e2e-long e2e-node loaders e2e-kind chaos lint format generate bench bench-peers playground cluster image image-audit lock clean

@@ -35,6 +35,12 @@ dependencies = ["{cryptography}"]
 [project.scripts]
 weightlock-key = "webhook.cli.key:main"
 
+[project.entry-points."vllm.general_plugins"]
+weightlock = "weightlock.vllm:register"
+
+[project.optional-dependencies]
+fuse = ["mfusepy>=3.1"]
+
 [tool.setuptools]
 packages.find = {{ namespaces = false }}
 package-data = {{ weightlock = ["py.typed"], webhook = ["py.typed"] }}

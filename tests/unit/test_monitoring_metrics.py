@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from webhook.api.config import Config
 from webhook.app import controller_metrics
+from webhook.app.detection import DetectionStats, shipped_or
 from webhook.audit.storage import Directory
 from webhook.audit.writer import LogWriter
 from webhook.cluster.controller.run import Controller
@@ -68,7 +69,9 @@ def controller():
     made.leader.leading = True
     made.stats.drifted = made.stats.drifted_definitions = 0
     made.stats.last_reconcile = made.scanner.last_complete = 1.7e9
-    return controller_metrics.metrics(made)
+    detection = DetectionStats(shipped_or(""))
+    detection.last_evaluation, detection.lag = 1.7e9, 0.0
+    return controller_metrics.metrics(made, detection)
 
 
 PARTS = {"webhook": webhook, "broker": broker, "controller": controller}

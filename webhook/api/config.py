@@ -16,6 +16,7 @@ from webhook.api.access import AccessSettings
 from webhook.api.audit import AuditSettings
 from webhook.api.authorities import parse_authorities
 from webhook.api.base import Name, Pattern, Schema
+from webhook.api.detection import DetectionSettings
 from webhook.api.operators import PRESETS
 
 _DAY = 86400.0
@@ -187,6 +188,12 @@ class Injection(Schema):
         default="",
         max_length=1024,
         description="in the sidecar's image: prints attestation evidence (JSON) for a nonce, its last argument",
+    )
+    cdh_address: str = Field(
+        default="",
+        max_length=32,
+        pattern=r"^(127\.\d{1,3}\.\d{1,3}\.\d{1,3}:\d{1,5}|\[::1\]:\d{1,5})?$",
+        description="such as 127.0.0.1:8006: the sidecar serves delivered keys there, to every container of the pod",
     )
     security_context: dict[str, Any] | None = Field(
         default=None, description="replaces the sidecar's security context, which is Pod Security restricted"
@@ -621,3 +628,4 @@ class Config(Schema):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tracing: Tracing = Field(default_factory=Tracing)
     audit: AuditSettings = Field(default_factory=AuditSettings)
+    detection: DetectionSettings = Field(default_factory=DetectionSettings)

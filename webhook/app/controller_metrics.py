@@ -12,6 +12,7 @@ from webhook.server.metrics.registry import FAULTS_HELP, HELP, OWN_FAULT, Gauge,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from webhook.app.detection import DetectionStats
     from webhook.cluster.controller.run import Controller
     from webhook.cluster.controller.stats import ControllerStats
     from webhook.server.metrics.registry import Value
@@ -25,11 +26,12 @@ def health(controller: Controller) -> Health:
     return checks
 
 
-def metrics(controller: Controller) -> Registry:
+def metrics(controller: Controller, detection: DetectionStats | None = None) -> Registry:
     """Return the metrics. A replica that is not the leader has them too, with ``weightlock_controller_leader`` 0."""
     stats, source = controller.stats, controller.source
     return Registry(
         "controller",
+        [detection.alerts] if detection is not None else [],
         count_faults=False,
         gauges=[
             *_seen_while_leading(controller),
@@ -92,7 +94,41 @@ def metrics(controller: Controller) -> Registry:
                 "code",
                 kind="counter",
             ),
+            *(_of_detection(detection) if detection is not None else ()),
         ],
+    )
+
+
+def _of_detection(stats: DetectionStats) -> Iterator[Gauge]:
+    """Yield the metrics of detection, which only the leader runs."""
+    yield Gauge(
+        "weightlock_detection_entries",
+        "Total log entries and API server audit events evaluated by the detection rules.",
+        lambda: stats.entries,
+        kind="counter",
+    )
+    yield Gauge(
+        "weightlock_detection_faults",
+        "Total evaluations of the detection rules that failed.",
+        lambda: stats.faults,
+        kind="counter",
+    )
+    yield Gauge("weightlock_detection_rules", "Number of active detection rules.", lambda: stats.rules)
+    yield Gauge("weightlock_detection_silences", "Number of active silences.", lambda: stats.silences)
+    yield Gauge(
+        "weightlock_detection_state_bytes",
+        "Size of the stored state of detection, in bytes.",
+        lambda: stats.state_bytes,
+    )
+    yield Gauge(
+        "weightlock_detection_last_evaluation_timestamp_seconds",
+        "Time when the detection rules last evaluated all new entries, in Unix seconds (leader only).",
+        lambda: stats.last_evaluation,
+    )
+    yield Gauge(
+        "weightlock_detection_lag_seconds",
+        "Age of the last evaluated entry, or 0 if none waits (leader only).",
+        lambda: stats.lag,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import signal
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from webhook.keys.agent.delivery import CAS, Target, complete
-from webhook.keys.errors import printable
+from webhook.keys.errors import BadInputError, printable
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
     from webhook.keys.agent.agent import ModelAgent
+    from webhook.keys.agent.resources import ResourceServer
     from webhook.keys.agent.trust import Trust
 
 ROOT = Path("/var/run/weightlock")
@@ -61,6 +63,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="command that prints attestation evidence for a nonce",
     )
     parser.add_argument(
+        "--cdh",
+        nargs="?",
+        const="127.0.0.1:8006",
+        default="",
+        metavar="ADDRESS",
+        help="serve delivered keys on this loopback address as a Confidential Data Hub (default: 127.0.0.1:8006)",
+    )
+    parser.add_argument(
         "--once",
         action="store_true",
         help="deliver and exit without renewing: for an init container of a Job",
@@ -84,7 +94,13 @@ def run(options: argparse.Namespace) -> int:
 
     trust = Trust(tuple(options.authority), targets[0].directory / CAS)
     agents = [_model_agent(target, options, trust, stop) for target in targets]
-    _deliver(agents, stop, once=options.once)
+    try:
+        resources = _resources(options, targets)
+    except BadInputError as error:
+        say(str(error))
+        return 2
+    with contextlib.closing(resources) if resources is not None else contextlib.nullcontext():
+        _deliver(agents, stop, once=options.once)
     if any(agent.failed for agent in agents):
         return 3
     if options.once and all(agent.delivered for agent in agents):
@@ -123,6 +139,16 @@ def _model_agent(
     collect = collector(options.evidence_command) if options.evidence_command else None
     client = BrokerClient(options.broker, options.token, trust, collect)
     return ModelAgent(target, client, stop, say, _LogProgress(target.model), once=options.once)
+
+
+def _resources(options: argparse.Namespace, targets: list[Target]) -> ResourceServer | None:
+    if not options.cdh:
+        return None
+    if options.once:
+        raise BadInputError("--cdh serves keys while the sidecar runs, so it cannot be used with --once")
+    from webhook.keys.agent.resources import ResourceServer  # noqa: PLC0415 - most pods do not need it
+
+    return ResourceServer(options.cdh, targets, say)
 
 
 def _target(text: str, parts: int) -> Target | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.api.config import Config
 from webhook.app import controller_metrics
-from webhook.app.audit import ControllerLog, audit_log
+from webhook.app.audit import ControllerLog, audit_log, log_keys
 from webhook.app.configuration import read_config
 from webhook.app.errors import UsageError
 from webhook.app.signing import load_signing
@@ -24,8 +24,13 @@ from webhook.server.metrics.endpoint import metrics_endpoint
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
+    from webhook.app.detection import DetectionStats
+    from webhook.audit.writer import LogWriter
+    from webhook.cluster.controller.run import Controller
+    from webhook.core.access import Signer, Verifier
+    from webhook.core.detection.alert import Alert
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
 
@@ -92,12 +97,13 @@ async def _control(
                 issued = controller.certificates.kept.made if controller.certificates is not None else {}
                 running = audit.run(controller.source, lambda: controller.leader.leading, issued)
                 stack.callback(asyncio.create_task(running).cancel)
+            detection = await _detection(stack, config, controller, signer, verifier, writer)
             if listening is not None:
                 address = await stack.enter_async_context(
                     metrics_endpoint(
                         listening,
                         controller_metrics.health(controller),
-                        controller_metrics.metrics(controller),
+                        controller_metrics.metrics(controller, detection),
                         controller.internal_error,
                     )
                 )
@@ -105,6 +111,49 @@ async def _control(
             await told.wait()
     except ClusterError as error:
         raise UsageError(str(error)) from None
+
+
+async def _detection(
+    stack: AsyncExitStack,
+    config: Config,
+    controller: Controller,
+    signer: Signer | None,
+    verifier: Verifier,
+    writer: LogWriter | None,
+) -> DetectionStats | None:
+    """Start detection if it is enabled, until the stack closes. Return its figures. Raises `UsageError`."""
+    if not config.detection.enabled:
+        return None
+    if writer is None:
+        raise UsageError("detection.enabled needs audit.directory: the rules read the audit log")
+    from webhook.app import detection as parts  # noqa: PLC0415 - only if it is enabled
+    from webhook.cluster.controller import detection as cluster  # noqa: PLC0415
+
+    settings, api, namespace = config.detection, controller.source.api, config.controller.namespace
+    events, log_writer = controller.events, writer
+
+    async def event(alert: Alert, entry: dict[str, Any]) -> None:
+        reference = cluster.reference_of(alert, entry, namespace)
+        once = f"{alert.key}/{alert.time:.0f}"
+        await events.record(reference, "Detection", alert.message, once=once, warning=True)
+
+    async def silences() -> Mapping[str, str]:
+        return await cluster.read_silences(api, namespace, settings.silences) if settings.silences else {}
+
+    def record(kind: str, data: Mapping[str, Any], subject: str) -> None:
+        log_writer.submit(log_writer.entry(kind, data, subject=subject))
+
+    detection = parts.Detection(
+        settings,
+        parts.shipped_or(settings.rules),
+        Path(config.audit.directory),
+        log_keys(config.audit),
+        cluster.StateStore(api, namespace, settings.state, signer, verifier),
+        parts.Outputs(record, event, controller.notifier.send, silences),
+    )
+    stack.push_async_callback(detection.close)
+    stack.callback(asyncio.create_task(detection.run(lambda: controller.leader.leading)).cancel)
+    return detection.stats
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ _COMMANDS = {
     "completion": "print the completion script of a shell",
     "broker": "run the key broker",
     "controller": "run the controller",
+    "detections": "test and export detection rules, or evaluate them on a log",
     "doctor": "diagnose an installation and suggest fixes",
     "evidence": "write compliance evidence from the audit log, or recompute it",
     "explain": "explain a verdict expression by expression, or a reason code",

@@ -1,4 +1,4 @@
-"""``weightlock weights``: seal, unseal, inspect, rotate, sign and verify directories of model weights.
+"""``weightlock weights``: seal, unseal, mount, inspect, rotate, sign and verify directories of model weights.
 
 Thin: it parses arguments, calls `webhook.keys` and prints. Results go to stdout, progress and errors to stderr. It
 must never print key material, and it prints names from storage only in escaped form.
@@ -56,7 +56,7 @@ _KMS_HELP = (
 def add_parser(subparsers: _Subparsers) -> None:
     """Add ``weights`` and its commands; each parsed namespace carries ``run(args) -> exit code``."""
     weights = subparsers.add_parser(
-        "weights", help="seal, unseal, inspect, rotate, sign and verify model weights"
+        "weights", help="seal, unseal, mount, inspect, rotate, sign and verify model weights"
     )
     commands = weights.add_subparsers(dest="weights_command", required=True, metavar="COMMAND")
 
@@ -75,7 +75,9 @@ def add_parser(subparsers: _Subparsers) -> None:
     _signing(seal)
 
     unseal = _command(commands, "unseal", _unseal, "decrypt a sealed directory", key=True)
-    unseal.add_argument("directory", metavar="SEALED", help="directory, or URL (https://, s3://)")
+    unseal.add_argument(
+        "directory", metavar="SEALED", help="directory, or URL (https://, s3://, gs://, oci://)"
+    )
     unseal.add_argument("destination", type=Path, metavar="DEST", help="directory for the plain files")
     unseal.add_argument(
         "--only", action="append", default=[], metavar="GLOB", help="only matching paths (repeatable)"
@@ -86,7 +88,9 @@ def add_parser(subparsers: _Subparsers) -> None:
     unseal.add_argument("--force", action="store_true", help="replace existing files")
 
     check = _command(commands, "verify", _verify, "check a sealed directory against its manifest", key=True)
-    check.add_argument("directory", metavar="SEALED", help="directory, or URL (https://, s3://)")
+    check.add_argument(
+        "directory", metavar="SEALED", help="directory, or URL (https://, s3://, gs://, oci://)"
+    )
     check.add_argument(
         "--quick", action="store_true", help="check only sizes, versions and names, not every byte"
     )
@@ -104,6 +108,40 @@ def add_parser(subparsers: _Subparsers) -> None:
     rotate.add_argument("--key-id", default="", help="new name for the data key")
     rotate.add_argument("--reencrypt", action="store_true", help="encrypt every file under a new data key")
     _signing(rotate)
+
+    mount = _command(commands, "mount", _mount, "show a sealed directory as read-only files (FUSE)", key=True)
+    mount.add_argument(
+        "directory", metavar="SEALED", help="directory, or URL (https://, s3://, gs://, oci://)"
+    )
+    mount.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", help="empty directory to mount on")
+    mount.add_argument(
+        "--cache", type=_mebibytes, default=64, metavar="MIB", help="decrypted MiB to keep (default: 64)"
+    )
+    mount.add_argument("--allow-other", action="store_true", help="let other users read the files")
+
+    jwe = _command(
+        commands, "export-jwe", _export_jwe, "encrypt again as JSON Web Encryption (KServe)", key=True
+    )
+    jwe.add_argument("directory", metavar="SEALED", help="directory, or URL (https://, s3://, gs://, oci://)")
+    jwe.add_argument("destination", type=Path, metavar="DEST", help="directory for the .jwe files")
+    jwe.add_argument(
+        "--only", action="append", default=[], metavar="GLOB", help="only matching paths (repeatable)"
+    )
+    jwe.add_argument("--force", action="store_true", help="replace existing files")
+
+    export = _command(
+        commands, "export-key", _export_key, "write the data key to a file, after approvals", key=False
+    )
+    export.add_argument("directory", type=Path, metavar="SEALED")
+    export.add_argument(
+        "--template", action="store_true", help="print the document for `weightlock access request --change`"
+    )
+    export.add_argument("--request", default="", metavar="NAME", help="the approved AccessRequest")
+    export.add_argument("--output-file", type=Path, metavar="FILE", help="new file for the key")
+    export.add_argument("--audit", type=Path, metavar="DIR", help="directory of the audit log of exports")
+    export.add_argument("--state", type=Path, metavar="DIR", help="read manifests instead of a cluster")
+    export.add_argument("--kubeconfig", default="", metavar="FILE")
+    export.add_argument("--context", default="", metavar="NAME")
 
     sign = _command(commands, "sign", _sign, "sign the manifest of a sealed directory", key=True)
     sign.add_argument("directory", type=Path, metavar="SEALED")
@@ -275,6 +313,78 @@ def _sign(args: argparse.Namespace) -> int:
     ]
     _print(args, _facts(manifest), lines)
     return 0
+
+
+def _mount(args: argparse.Namespace) -> int:
+    from webhook.keys.sealed import view as views  # noqa: PLC0415 - only `mount` needs it
+    from webhook.keys.sealed.client import Weights  # noqa: PLC0415
+
+    views.available()
+    wiped, stop = threading.Event(), threading.Event()
+
+    def end() -> None:
+        wiped.set()
+        os.kill(os.getpid(), signal.SIGTERM)  # libfuse unmounts
+
+    with _opened(args) as sealed, contextlib.closing(Weights(sealed)) as weights:
+        manifest = sealed.manifest
+        with contextlib.closing(views.View(weights, args.cache, _report)) as view:
+            if args.key_file:
+                views.watch(args.key_file, stop, end)
+            facts = {"model": manifest.model, "generation": manifest.generation, "files": len(manifest.files)}
+            _print(
+                args,
+                {**facts, "mountpoint": str(args.mountpoint)},
+                [f"{_sentence('mounting', facts, manifest.size, 0)}, on {args.mountpoint}"],
+            )
+            views.mount(view, args.mountpoint, allow_other=args.allow_other, name=manifest.model)
+            stop.set()
+    return _fail(f"unmounted {args.mountpoint}: the delivered key was wiped", 1) if wiped.is_set() else 0
+
+
+def _export_jwe(args: argparse.Namespace) -> int:
+    from webhook.keys import jwe  # noqa: PLC0415 - only `export-jwe` needs it
+    from webhook.keys.sealed.jwe_export import export  # noqa: PLC0415
+
+    with _opened(args) as sealed, _work(args) as work:
+        count = export(sealed, args.destination, args.only, work.progress, replace=args.force)
+    manifest = sealed.manifest
+    name = jwe.resource_id(manifest.model, manifest.key.id)
+    facts = {"model": manifest.model, "generation": manifest.generation, "files": count, "resource": name}
+    lines = [f'Exported {_count(count, "file")} of model "{manifest.model}" as JWE; their key is {name}']
+    _print(args, facts, lines)
+    return 0
+
+
+def _export_key(args: argparse.Namespace) -> int:
+    from webhook.cli import export_key  # noqa: PLC0415 - only `export-key` needs it
+
+    claims = require_manifest(args.directory).claims
+    if args.template:
+        sys.stdout.write(export_key.template(claims))
+        return 0
+    if not args.request or args.output_file is None or args.audit is None:
+        raise BadInputError("give --request NAME, --output-file FILE and --audit DIR, or --template")
+    source = export_key.Source(args.state, args.kubeconfig, args.context)
+    approvers = export_key.export(claims, _service(args), args.request, source, args.audit, args.output_file)
+    facts = {
+        "model": claims.model,
+        "key": claims.key.id,
+        "request": args.request,
+        "approvers": list(approvers),
+    }
+    what = f'key "{claims.key.id}" of model "{claims.model}" to {args.output_file}'
+    _print(
+        args,
+        facts,
+        [f"Exported {what}; approved by {', '.join(approvers) or 'no user'}; logged in {args.audit}"],
+    )
+    return 0
+
+
+def _report(sentence: str) -> None:
+    sys.stderr.write(f"weightlock: {printable(sentence)}\n")
+    sys.stderr.flush()
 
 
 @contextlib.contextmanager
@@ -465,6 +575,13 @@ def _jobs(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 256:
         raise argparse.ArgumentTypeError("must be between 1 and 256")
+    return number
+
+
+def _mebibytes(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1 << 20:
+        raise argparse.ArgumentTypeError("must be between 1 and 1048576")
     return number
 
 

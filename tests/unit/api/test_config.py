@@ -25,3 +25,16 @@ def test_a_command_that_no_sidecar_could_run(command, said):
 def test_how_long_a_sidecar_may_take_has_bounds(field, seconds):
     with pytest.raises(ValidationError):
         Injection.model_validate({field: seconds})
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1:8006", "[::1]:8006"])
+def test_an_address_for_keys_is_a_loopback_address(address):
+    assert Injection(cdh_address=address).cdh_address == address
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:8006", "10.0.0.1:8006", "127.0.0.1", "localhost:8006", "127.0.0.1:8006 x"]
+)
+def test_an_address_for_keys_that_other_pods_could_reach(address):
+    with pytest.raises(ValidationError):
+        Injection(cdh_address=address)

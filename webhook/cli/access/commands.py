@@ -23,7 +23,7 @@ from webhook.api.duration import Duration
 from webhook.app.errors import ExitCode, IncompleteError, UsageError
 from webhook.cli.access import view
 from webhook.cli.access.dependents import dependents
-from webhook.cli.access.ledger import Ledger
+from webhook.cli.access.ledger import Ledger, read_ledger
 from webhook.cli.access.submit import RejectedError, seconds_of, signed, submit
 from webhook.cli.access.suggest import rendered, requests_in, suggest
 from webhook.core.access import Phase
@@ -163,7 +163,7 @@ def _request(options: argparse.Namespace) -> int:
         name = options.name or f"{_UNFIT.sub('-', hint.lower())[:200].strip('-.')}-{secrets.token_hex(3)}"
         document = await submit(client, _object("AccessRequest", name, spec), wait)
         name = document["metadata"]["name"]
-        ledger = await _ledger(client)
+        ledger = await read_ledger(client)
         entry = ledger.entry(name) or Ledger([document], [], [], datetime.now(UTC)).entry(name)
         if entry is not None:
             _print(options, document, view.made(entry, datetime.now(UTC)))
@@ -209,7 +209,7 @@ def _decide(options: argparse.Namespace) -> int:
         name = f"{options.name[:200]}-{options.action}-{secrets.token_hex(3)}"
         document = await submit(client, _object("AccessApproval", name, spec), wait)
         # The controller's status is older than this decision, so the state is derived from the decisions.
-        entry = (await _ledger(client, trust_status=False)).entry(options.name)
+        entry = (await read_ledger(client, trust_status=False)).entry(options.name)
         text = (
             view.voted(entry, decision, datetime.now(UTC)) if entry is not None else f"{decision}: created."
         )
@@ -244,7 +244,7 @@ def _show(options: argparse.Namespace) -> int:
         return show(state_ledger(options.state), lambda entry: state_pods(options.state, entry.namespaces))
 
     async def run(client: AccessClient) -> int:
-        ledger = await _ledger(client)
+        ledger = await read_ledger(client)
         pods = await client.pods(_entry(ledger, options.name).namespaces)
         return show(ledger, lambda _: pods)
 
@@ -263,7 +263,7 @@ def _watch(options: argparse.Namespace) -> int:
         seen: dict[str, str] = {}
         while True:
             now = datetime.now(UTC)
-            ledger = await _ledger(client)
+            ledger = await read_ledger(client)
             entries = [entry for entry in ledger.entries() if options.name in ("", entry.name)]
             if options.name and not entries:
                 raise UsageError(f"request {options.name} does not exist; list all: weightlock access list")
@@ -299,7 +299,7 @@ def _retain(options: argparse.Namespace) -> int:
     age = Duration(options.older_than).timedelta
 
     async def run(client: AccessClient) -> int:
-        ledger = await _ledger(client)
+        ledger = await read_ledger(client)
         print(await retain(client, ledger, age, datetime.now(UTC), dry=options.dry_run))
         return 0
 
@@ -373,13 +373,6 @@ def _print(options: argparse.Namespace, data: Document | Sequence[Document], tex
         print(text, flush=True)
 
 
-async def _ledger(client: AccessClient, *, trust_status: bool = True) -> Ledger:
-    requests, approvals, models = await asyncio.gather(client.requests(), client.approvals(), client.models())
-    if not trust_status:
-        requests = [{key: value for key, value in item.items() if key != "status"} for item in requests]
-    return Ledger(requests, approvals, models, datetime.now(UTC))
-
-
 def _read(options: argparse.Namespace, show: Callable[[Ledger], int]) -> int:
     if options.state is not None:
         from webhook.cli.access.offline import state_ledger  # noqa: PLC0415 - loads the CEL engine
@@ -387,7 +380,7 @@ def _read(options: argparse.Namespace, show: Callable[[Ledger], int]) -> int:
         return show(state_ledger(options.state))
 
     async def run(client: AccessClient) -> int:
-        return show(await _ledger(client))
+        return show(await read_ledger(client))
 
     return _online(options, run)
 

@@ -6,8 +6,9 @@ here as if every object were valid. It is for display only: admission decides.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -15,13 +16,14 @@ from pydantic import ValidationError
 from webhook.api.access import AccessApproval, AccessRequest, AccessSettings
 from webhook.api.modelweights import ModelWeights
 from webhook.core.access import GrantIndex, Phase, RequestState
+from webhook.core.access.change import KEY_EXPORT
 from webhook.core.access.validate_approval import approvers
 from webhook.core.kube.time import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
+    from webhook.cluster.access_client import AccessClient
     from webhook.core.kube.fields import Document
 
 
@@ -130,8 +132,18 @@ class Ledger:
         return next((model for model in self._models if model.metadata.name == name), None)
 
 
+async def read_ledger(client: AccessClient, *, trust_status: bool = True) -> Ledger:
+    """Return the requests of a cluster. Without ``trust_status`` their state is derived from the decisions."""
+    requests, approvals, models = await asyncio.gather(client.requests(), client.approvals(), client.models())
+    if not trust_status:
+        requests = [{key: value for key, value in item.items() if key != "status"} for item in requests]
+    return Ledger(requests, approvals, models, datetime.now(UTC))
+
+
 def _what(request: AccessRequest) -> str:
     spec = request.spec
+    if spec.change is not None and spec.change.kind == KEY_EXPORT:
+        return f"export the key of {spec.change.name}"
     if spec.change is not None:
         verb = "delete" if spec.change.digest == "delete" else "change"
         return f"{verb} {spec.change.kind} {spec.change.name}"

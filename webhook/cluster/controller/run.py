@@ -75,6 +75,7 @@ class Controller:
         self._pods = ObjectCache(holds_weights, slim_pod)
         self._weight_pods = PodsWithWeights(self._pods)
         settings, events = config.controller, Events(source.api)
+        self.events = events
         self.scanner = Scanner(source, events, config.reports) if config.reports.enabled else None
         self.notifier = Notifier(settings.receivers)
         self.steps = Reconciler(source.api, events, signer, self.notifier.send)
@@ -112,7 +113,9 @@ class Controller:
         pods = self._pods if self.scanner is None else Noticed(self._pods, self.scanner)
         self._reflectors = [Reflector(source.api, PODS, pods, Timing()), *self.guard.reflectors]
         self._well = time.monotonic()
-        self.leader = LeaderElector(source.api, settings.namespace, settings.lease, settings.identity)
+        self.leader = LeaderElector(
+            source.api, settings.namespace, settings.lease, settings.identity, owner=settings.keys.record
+        )
 
     @classmethod
     @asynccontextmanager

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from webhook.core.kube.review import AdmissionRequest
 
 DELETION = "delete"
+# Not an object of the cluster: the document of `weightlock weights export-key`, whose digest the approvers approve.
+KEY_EXPORT = "KeyExport"
 _TYPES: dict[str, type[BaseModel]] = {"ModelWeights": ModelWeights, "WeightPolicy": WeightPolicy}
 
 

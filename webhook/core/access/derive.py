@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from webhook.core.access.change import KEY_EXPORT
 from webhook.core.access.model import Grant, Identity, ParsedRequest, Phase, RequestState, Vote
 from webhook.core.access.rules import groups_of, is_new, is_own, may_approve, missing, needed, suffices
 
@@ -67,6 +68,8 @@ def rules_for(
     """Return the approver rules for a request, or None if there are none and the request cannot be approved."""
     if parsed.waiver is not None:
         return settings.waivers.rules
+    if parsed.change is not None and parsed.change.kind == KEY_EXPORT:
+        return models.get(parsed.change.name)
     if parsed.change is not None:
         own = models.get(parsed.change.name) if parsed.change.kind == "ModelWeights" else None
         return own or settings.change_control.rules

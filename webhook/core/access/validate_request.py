@@ -6,6 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from webhook.api import codes
+from webhook.core.access.change import KEY_EXPORT
 from webhook.core.access.model import SubjectKey
 from webhook.core.access.problems import AccessProblem
 from webhook.core.access.rules import is_machine
@@ -127,6 +128,17 @@ def _waiver(review: AccessReview, typed: AccessRequest, waiver: Waiver) -> Itera
 
 def _change(review: AccessReview, typed: AccessRequest, kind: str, name: str) -> Iterator[AccessProblem]:
     control = review.settings.change_control
+    if kind == KEY_EXPORT:
+        own = review.index.models.get(name)
+        if own is None:
+            yield AccessProblem(
+                codes.NOT_UNDER_CHANGE_CONTROL,
+                f"ModelWeights {name!r} does not exist",
+                "name an existing model",
+            )
+            return
+        yield from _duration(typed.spec.duration, own.max_duration, "an export of a key")
+        return
     if not control.enabled or kind not in control.kinds:
         kinds = ", ".join(control.kinds) if control.enabled else "none"
         yield AccessProblem(

@@ -33,7 +33,7 @@ from webhook.core.admission.requests import (
     updates_pod,
 )
 from webhook.core.admission.subject import subject_of
-from webhook.core.admission.verdict import Verdict
+from webhook.core.admission.verdict import Reach, Verdict
 from webhook.core.injection import plan as inject
 from webhook.core.kube.budget import Budget, BudgetExceededError, check_facts, check_lookups
 from webhook.core.kube.fields import MalformedObjectError
@@ -41,6 +41,7 @@ from webhook.core.kube.objects import Lookup, MissingObjectError
 from webhook.core.kube.review import GroupVersionName
 from webhook.core.policies.match import RequestKind, namespace_object
 from webhook.core.policies.policy import Finding
+from webhook.core.storage.model import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -117,7 +118,7 @@ def validate(
             return too_large(request.uid, error.part, error.reason)
         return required
     verdict = Verdict.of(request.uid, findings, judge.audit)
-    return replace(verdict, timings=tuple(judge.timings))
+    return replace(verdict, timings=tuple(judge.timings), reach=judge.reach())
 
 
 def evaluations(
@@ -180,6 +181,18 @@ class _Validation:
         self._clock = clock
         self._facts: tuple[TemplateFacts, ...] | None = None
         self._open_accounts: list[TemplateFacts] = []
+
+    def reach(self) -> Reach:
+        """Return the models and escapes that the evaluation gathered; nothing if no policy needed them."""
+        facts = [template.facts for template in self._facts or ()]
+        if not any(each.weights or each.escapes for each in facts):
+            return Reach()
+        uses = [use for each in facts for use in each.weights if use.model != UNKNOWN]
+        return Reach(
+            tuple(sorted({use.model for use in uses})),
+            tuple(sorted({use.via for use in uses})),
+            tuple(sorted({escape.kind for each in facts for escape in each.escapes})),
+        )
 
     def policies(self) -> list[Finding]:
         """Return every violation of every matching policy."""

@@ -85,6 +85,8 @@ def agent(
     arguments += [f"{AUTHORITY}{authority}" for authority in authorities]
     if settings.evidence_command:
         arguments.append(f"--evidence-command={settings.evidence_command}")
+    if settings.cdh_address and any(models[name].spec.delivery == "key" for name in names):
+        arguments.append(f"--cdh={settings.cdh_address}")
     for name in names:
         mount = delivery_mount(name, models[name])
         mounts.append({"name": mount["name"], "mountPath": mount["mountPath"]})

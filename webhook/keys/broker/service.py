@@ -229,6 +229,7 @@ class Broker:
         self._limits.pod(who.uid, self._clock())
         pod = await self._cluster.pod(who.namespace, who.pod)
         caller.check_pod(who, pod)
+        event["zone"] = caller.zone_of(pod)
         faults = await self._cluster.webhook_faults()
         if faults:
             raise RefusedError(
@@ -240,7 +241,7 @@ class Broker:
         self._limits.model(model, self._clock())
         grant = grant_of(who, model, self._source.snapshot(), self._now())
         if grant is not None:
-            event["grant"] = grant.request
+            event["grant"], event["subject"] = grant.request, grant.subject.kind
         return who, document, ends
 
     async def _evaluate(self, who: PodIdentity, pod: Document, model: str) -> datetime:

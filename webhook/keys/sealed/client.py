@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+import itertools
 import json
 import mmap
 import os
@@ -52,6 +53,7 @@ _PARALLEL = 4 * SEGMENT_SIZE  # smaller reads are faster in one thread
 _new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
 _new_bytes.restype, _new_bytes.argtypes = ctypes.py_object, (ctypes.c_char_p, ctypes.c_ssize_t)
 _BYTES_HEADER = bytes.__basicsize__ - 1
+_numbers = itertools.count()
 _Tensor = tuple[str, tuple[int, ...], int, int]  # element type, shape, first byte and the one after the last
 
 
@@ -67,10 +69,10 @@ def open_weights(
 ) -> Iterator[Weights]:
     """Open a sealed directory with the key that the sidecar delivered below ``keys``, or with ``key_file``.
 
-    ``sealed`` is a directory or a URL (``https://``, ``s3://``, or any other that fsspec supports). ``model``, if
-    given, must be the sealed one, and ``generation`` is the oldest accepted one. The pins of the ModelWeights object,
-    which the sidecar delivers beside the key, always apply. ``threads`` decrypt large reads; the default is the number
-    of cores, at most 4.
+    ``sealed`` is a directory or a URL (``https://``, ``s3://``, ``gs://``, ``oci://``, or another that fsspec
+    supports). ``model``, if given, must be the sealed one, and ``generation`` is the oldest accepted one. The pins of
+    the ModelWeights object, which the sidecar delivers beside the key, always apply. ``threads`` decrypt large reads;
+    the default is the number of cores, at most 4.
 
     Raises:
         KeysError: it is not sealed, the key is missing or does not match, the manifest was changed, or it is too old.
@@ -129,9 +131,9 @@ class Weights:
         """
         return io.BufferedReader(self.raw(path), buffer_size=1 << 20)
 
-    def raw(self, path: str) -> SealedFile:
-        """As `open`, without a buffer around it."""
-        return SealedFile(self._sealed.source(self._entry(path)), self._pool)
+    def raw(self, path: str, cache: SegmentCache | None = None) -> SealedFile:
+        """As `open`, without a buffer around it. Several files may share one ``cache`` of segments."""
+        return SealedFile(self._sealed.source(self._entry(path)), self._pool, cache)
 
     def read(self, path: str) -> bytes:
         """Read a whole file into memory, without a second copy."""
@@ -164,6 +166,36 @@ class Weights:
             raise BadInputError(f"model {self._sealed.manifest.model!r} has no file {path!r}") from None
 
 
+class SegmentCache:
+    """The plaintext of the last ``limit`` segments that were read in part. Several files and threads may share it."""
+
+    def __init__(self, limit: int = _CACHED_SEGMENTS) -> None:
+        self._limit = limit
+        self._segments: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: tuple[int, int]) -> bytes | None:
+        """A segment, by the number of its file and its index."""
+        with self._lock:
+            plain = self._segments.get(name)
+            if plain is not None:
+                self._segments.move_to_end(name)
+            return plain
+
+    def put(self, name: tuple[int, int], plain: bytes) -> None:
+        """Keep a segment, and drop the one that was not read for the longest time."""
+        with self._lock:
+            self._segments[name] = plain
+            if len(self._segments) > self._limit:
+                self._segments.popitem(last=False)
+
+    def drop(self, file: int) -> None:
+        """Drop the segments of one file."""
+        with self._lock:
+            for name in [name for name in self._segments if name[0] == file]:
+                del self._segments[name]
+
+
 class SealedFile(io.RawIOBase):
     """A sealed file as a raw stream: each read decrypts the segments that it covers.
 
@@ -172,12 +204,14 @@ class SealedFile(io.RawIOBase):
     the position of a stream belongs to one of them.
     """
 
-    def __init__(self, source: SealedSource, pool: ThreadPoolExecutor | None = None) -> None:
+    def __init__(
+        self, source: SealedSource, pool: ThreadPoolExecutor | None = None, cache: SegmentCache | None = None
+    ) -> None:
         self._source, self._pool = source, pool
         self._local = threading.local()
-        self._cached: OrderedDict[int, bytes] = OrderedDict()
+        self._cache = SegmentCache() if cache is None else cache
+        self._number = next(_numbers)
         self._position = 0
-        self._lock = threading.Lock()
         try:
             self._source.open()
             if self._source.layout.count == 1:
@@ -261,7 +295,7 @@ class SealedFile(io.RawIOBase):
         """Close the file and drop the cached segments."""
         if not self.closed:
             self._source.close()
-            self._cached.clear()
+            self._cache.drop(self._number)
         super().close()
 
     def __enter__(self) -> Self:
@@ -291,16 +325,11 @@ class SealedFile(io.RawIOBase):
             raise
 
     def _segment(self, span: Span) -> bytes:
-        with self._lock:
-            plain = self._cached.get(span.index)
-            if plain is not None:
-                self._cached.move_to_end(span.index)
-                return plain
-        plain = bytes(self._source.read(span, self._scratch()))
-        with self._lock:
-            self._cached[span.index] = plain
-            if len(self._cached) > _CACHED_SEGMENTS:
-                self._cached.popitem(last=False)
+        name = (self._number, span.index)
+        plain = self._cache.get(name)
+        if plain is None:
+            plain = bytes(self._source.read(span, self._scratch()))
+            self._cache.put(name, plain)
         return plain
 
     def _scratch(self) -> Scratch:

@@ -1,4 +1,4 @@
-"""Stores on servers: ``https://``, ``s3://`` and, through fsspec if it is installed, every other URL.
+"""Stores on servers: ``https://``, ``s3://``, ``gs://``, ``oci://``, and every other URL through fsspec.
 
 Sealed data is encrypted and every byte of it is authenticated, so a server is not trusted, and neither is the network.
 Each read is one range request, with retries. Requests of several threads use several connections. Memory is what the
@@ -17,12 +17,14 @@ import ssl
 import threading
 import time
 import urllib.parse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from webhook.keys.errors import BadInputError, SealedDataError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from webhook.keys.sealed.oci import OciStore
 
 _TIMEOUT = 30.0
 _ATTEMPTS = 5
@@ -60,7 +62,7 @@ class RangeClient:
                 return self._once(path, start, buffer)
             except _TemporaryError as error:
                 if attempt == _ATTEMPTS:
-                    raise StorageError(f"{self.origin}{path}: {error}") from None
+                    raise StorageError(f"{self.origin}{path.partition('?')[0]}: {error}") from None
             time.sleep(random.uniform(0, pause))  # noqa: S311 - jitter
             pause = min(pause * 2, _LONGEST_PAUSE)
         raise AssertionError("unreachable")
@@ -107,7 +109,7 @@ class RangeClient:
         elif status == 206:
             size = _size(response.headers.get("Content-Range", ""), start)
         else:
-            raise StorageError(f"{self.origin}{path}: status {status} for a range request")
+            raise StatusError(self.origin, path, response)
         expected = min(len(buffer), max(size - start, 0))
         done = 0
         while done < expected:
@@ -135,14 +137,32 @@ class RangeClient:
         connection.close()
 
 
+class StatusError(StorageError):
+    """A status that is not the content: ``location`` and ``challenge`` are those of its headers."""
+
+    def __init__(self, origin: str, path: str, response: http.client.HTTPResponse) -> None:
+        # A query may have a signature.
+        super().__init__(f"{origin}{path.partition('?')[0]}: status {response.status} for a range request")
+        self.status = response.status
+        self.location = response.headers.get("Location", "")
+        self.challenge = response.headers.get("WWW-Authenticate", "")
+
+
 class _TemporaryError(Exception):
     """A failure that a retry may fix."""
+
+
+class Ranges(Protocol):
+    """What a `RemoteBlob` needs of its server."""
+
+    def get(self, path: str, start: int, buffer: memoryview, /) -> tuple[int, int]:
+        """See `RangeClient.get`."""
 
 
 class RemoteBlob:
     """One file of a server."""
 
-    def __init__(self, client: RangeClient, path: str, where: str) -> None:
+    def __init__(self, client: Ranges, path: str, where: str) -> None:
         self._client, self._path, self._where = client, path, where
         probe = memoryview(bytearray(1))
         try:
@@ -265,7 +285,7 @@ class FsspecBlob:
         """See `Blob.close`."""
 
 
-def open_store(url: str) -> RemoteStore | FsspecStore:
+def open_store(url: str) -> RemoteStore | OciStore | FsspecStore:
     """Open the directory at ``url``.
 
     Raises:
@@ -276,6 +296,14 @@ def open_store(url: str) -> RemoteStore | FsspecStore:
         return RemoteStore(url, RangeClient(url), urllib.parse.quote(parts.path, safe="/%"))
     if parts.scheme == "s3":
         return _s3(url, parts.netloc, parts.path.strip("/"))
+    if parts.scheme == "gs":
+        from webhook.keys.sealed.gcs import open_gcs  # noqa: PLC0415 - only this kind of URL needs it
+
+        return open_gcs(url, parts.netloc, parts.path.strip("/"))
+    if parts.scheme == "oci":
+        from webhook.keys.sealed.oci import OciStore  # noqa: PLC0415 - only this kind of URL needs it
+
+        return OciStore(url)
     return FsspecStore(url)
 
 

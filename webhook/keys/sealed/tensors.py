@@ -260,6 +260,10 @@ def _locate_url(filename: str) -> tuple[str, str]:
     from webhook.keys.sealed.directory import read_manifest  # noqa: PLC0415
     from webhook.keys.sealed.remote import open_store  # noqa: PLC0415 - only URLs need it
 
+    if filename.startswith("oci://"):
+        from webhook.keys.sealed.oci import split  # noqa: PLC0415 - only this kind of URL needs it
+
+        return split(filename)
     root, path = filename.rstrip("/"), ""
     base = root.index("://") + 3
     for _ in range(_MAX_PARENTS):

@@ -10,6 +10,7 @@ The code is in `webhook.keys.sealed`. This package only names its public part; s
 
 from webhook.keys.errors import BadInputError, KeysError, SealedDataError, StorageError, WrongKeyError
 from webhook.keys.sealed.client import KEYS, SealedFile, Tensors, Weights, open_weights
+from webhook.keys.sealed.small import small_files
 from webhook.keys.sealed.tensors import load_file, safe_open
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "load_file",
     "open_weights",
     "safe_open",
+    "small_files",
 ]

@@ -91,6 +91,16 @@ REQUESTS = {
 }
 
 
+def test_the_export_of_a_key_needs_the_rules_of_its_model(cluster, story):
+    """No change control needs to be configured: the model's own approvers decide."""
+    change = {"kind": "KeyExport", "name": "atlas", "digest": "sha256:" + "0" * 64}
+    assert not cluster.create(story.request(change=change))
+    absent = cluster.create(story.request(change={**change, "name": "absent"}))
+    assert [problem.code for problem in absent] == [codes.NOT_UNDER_CHANGE_CONTROL]
+    long = cluster.create(story.request(change=change, duration="13h"))
+    assert [problem.code for problem in long] == [codes.DURATION]
+
+
 @pytest.mark.parametrize(("spec", "expected"), REQUESTS.values(), ids=REQUESTS.keys())
 def test_a_request_that_breaks_a_rule_is_refused_in_words(cluster, story, spec, expected):
     problem = only(cluster.create(story.request(**spec)))

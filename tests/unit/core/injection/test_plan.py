@@ -180,6 +180,13 @@ def test_the_collector_of_evidence_is_configured_for_the_whole_cluster():
     assert not any(word.startswith("--evidence") for word in after["spec"]["initContainers"][0]["args"])
 
 
+def test_the_endpoint_for_keys_is_off_by_default_and_serves_delivered_keys_only():
+    after, _ = injected(pod(), Facts((USE,)), Injection(cdh_address="127.0.0.1:8006"))
+    assert "--cdh=127.0.0.1:8006" in after["spec"]["initContainers"][0]["args"]
+    after, _ = injected(pod(), Facts((USE,)))
+    assert not any(word.startswith("--cdh") for word in after["spec"]["initContainers"][0]["args"])
+
+
 def test_several_models_each_have_a_volume_of_their_own():
     uses = (USE, WeightUse("beta", "frontier", "sealed", "csi", True, ("other",)))
     after, _ = injected(pod("main", "other", volumes=[{"name": "sealed", "csi": {}}]), Facts(uses))

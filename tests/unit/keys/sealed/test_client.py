@@ -230,7 +230,7 @@ def test_threads_share_one_file_and_each_gets_its_own_tensor(tree, tmp_path, key
         weights.safetensors("many.safetensors") as opened,
         ThreadPoolExecutor(8) as pool,
     ):
-        opened._stream._lock = _Slow()
+        opened._stream._cache._lock = _Slow()
         asked = [*tensors] * 2
         for name, content in zip(asked, pool.map(opened.bytes, asked), strict=True):
             assert content == tensors[name][2]

@@ -157,7 +157,7 @@ def test_torch_tensors(safe_open, sealed, tmp_path):
         for name, expected in TENSORS.items():
             tensor = tensors.get_tensor(name)
             assert tuple(tensor.shape) == expected.shape
-            assert np.array_equal(np.array(tensor.tolist(), expected.dtype), expected)
+            assert np.array_equal(np.array(tensor.tolist(), expected.dtype).reshape(expected.shape), expected)
         assert tensors.get_slice("f32")[3:5, 2].shape == (2,)
     loaded = weightlock.torch.load_file(str(sealed), keys=tmp_path / "keys")
     assert set(loaded) == set(TENSORS)
