@@ -166,8 +166,9 @@ def found(part: Part) -> dict[str, str]:
 def describe(control: Path, root: Path) -> dict[str, object]:
     """Return all paths. Raises UnavailableError if a part is missing."""
     missing = [part.name for part in GO_PARTS if not part.target.exists()]
-    images = {"product": nodeimages.product_archive(CACHE), "base": nodeimages.base_archive(CACHE)}
-    missing += [name for name, file in images.items() if not file.exists()]
+    archives = nodeimages.product_archives(CACHE)
+    if not archives.exists():
+        missing.append("the product's images")
     if missing:
         raise UnavailableError(f"not built yet: {', '.join(missing)} (tests/tools/node.py builds them)")
     programs: dict[str, str] = {}
@@ -177,8 +178,9 @@ def describe(control: Path, root: Path) -> dict[str, object]:
         "controlplane": str(control),
         "programs": programs,
         "debian": str(root),
-        "images": {name: str(file) for name, file in images.items()},
+        "archives": [str(archives / f"{file}.tar") for file in nodeimages.TARGETS],
         "image": nodeimages.PRODUCT,
+        "sidecar": nodeimages.SIDECAR,
     }
 
 
@@ -201,13 +203,12 @@ def build() -> dict[str, object]:
 
 def build_images(root: Path) -> None:
     """Make the images that are missing."""
-    for name, archive, make in (
-        ("base", nodeimages.base_archive, nodeimages.build_base),
-        ("product's", nodeimages.product_archive, nodeimages.build_product),
-    ):
-        if not archive(CACHE).exists():
-            with progress(f"making the {name} image"):
-                make(CACHE, root)
+    # The base is needed to make the product's images only.
+    if nodeimages.product_archives(CACHE).exists():
+        return
+    for name, make in (("base image", nodeimages.build_base), ("product's images", nodeimages.build_product)):
+        with progress(f"making the {name}"):
+            make(CACHE, root)
 
 
 def interrupted(*_: object) -> None:

@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SUITE = "trixie"
 INCLUDE = "python3,python3-venv,ca-certificates"
 BASE = "localhost/python:3.13"
+# The names that `make image` gives, as containerd writes them.
 PRODUCT = "docker.io/library/weightlock:dev"
+SIDECAR = "docker.io/library/weightlock-sidecar:dev"
+TARGETS = {"weightlock-sidecar": (SIDECAR, "--target sidecar"), "weightlock": (PRODUCT, "")}
 CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 COPY = re.compile(r"^(?:COPY|ADD) (?!--from)(?:--\S+ )*(.+)$", re.MULTILINE)
 # What a container does not need from a minimal Debian.
@@ -44,8 +47,8 @@ def base_archive(cache: Path) -> Path:
     return cache / f"node-base-{key}.tar"
 
 
-def product_archive(cache: Path) -> Path:
-    """Return the file of the product's image, named by all files that the Dockerfile copies."""
+def product_archives(cache: Path) -> Path:
+    """Return the directory of the product's images, named by all files that the Dockerfile copies."""
     digest = hashlib.sha256(base_archive(cache).name.encode())
     dockerfile = (ROOT / "Dockerfile").read_text()
     digest.update(dockerfile.encode())
@@ -53,7 +56,7 @@ def product_archive(cache: Path) -> Path:
         for source in copied.split()[:-1]:
             for file in _files(ROOT / source):
                 digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
-    return cache / f"node-image-{digest.hexdigest()[:12]}.tar"
+    return cache / f"node-images-{digest.hexdigest()[:12]}"
 
 
 def _files(source: Path) -> list[Path]:
@@ -102,8 +105,8 @@ tar -C {directory}/root --exclude=./dev --exclude=./proc --exclude=./sys --numer
 
 
 def build_product(cache: Path, root: Path) -> None:
-    """Make the product's image from the project's Dockerfile, on the base image."""
-    target = product_archive(cache)
+    """Make the product's images from the project's Dockerfile, on the base image."""
+    target = product_archives(cache)
     if target.exists():
         return
     with tempfile.TemporaryDirectory(dir=cache, prefix="node-image.tmp-") as directory:
@@ -130,13 +133,17 @@ if ! buildah inspect --type image {BASE}-{base.stem} > /dev/null 2>&1; then
   buildah commit --signature-policy {settings}/policy.json "$from" {BASE}-{base.stem}
   buildah rm "$from"
 fi
-buildah build --signature-policy {settings}/policy.json --pull-never --layers --isolation chroot --network host \
-  {" ".join(volumes)} --build-arg PYTHON_IMAGE={BASE}-{base.stem} --tag {PRODUCT} {ROOT}
-buildah push --disable-compression --signature-policy {settings}/policy.json {PRODUCT} \
-  oci-archive:{settings}/image.tar:{PRODUCT}
+mkdir {settings}/images
 """
-        with_debian(root, script, "the product's image")
-        (settings / "image.tar").rename(target)
+        for file, (name, stage) in TARGETS.items():
+            script += f"""
+buildah build --signature-policy {settings}/policy.json --pull-never --layers --isolation chroot --network host \
+  {" ".join(volumes)} --build-arg PYTHON_IMAGE={BASE}-{base.stem} {stage} --tag {name} {ROOT}
+buildah push --disable-compression --signature-policy {settings}/policy.json {name} \
+  oci-archive:{settings}/images/{file}.tar:{name}
+"""
+        with_debian(root, script, "the product's images")
+        (settings / "images").rename(target)
         with contextlib.suppress(OSError):
             shutil.rmtree(settings / "run")
 

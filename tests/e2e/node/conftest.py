@@ -13,32 +13,41 @@ from harness.node.lab import NodeLab
 from harness.node.outside import Node, NoNodeError, find_parts
 from harness.programs import ROOT
 
+HERE = Path(__file__).resolve().parent
 if str(ROOT / "tests" / "tools") not in sys.path:
     sys.path.insert(0, str(ROOT / "tests" / "tools"))
 
 
+_started: list[Node] = []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Stop the node after the last of its tests: later tests need the machine."""
+    if nextitem is None or HERE not in nextitem.path.parents:
+        while _started:
+            _started.pop().stop()
+
+
 @pytest.fixture(scope="session")
-def node() -> Iterator[Node]:
+def node() -> Node:
     """A cluster with one node, and Weightlock in it. Skips only if this machine cannot run a node.
 
     WEIGHTLOCK_NODE is the directory of a node that runs already, with short leases.
     """
     running = os.environ.get("WEIGHTLOCK_NODE")
     if running:
-        attached = Node.attach(Path(running))
-        yield attached
-        attached.stop()
-        return
+        _started.append(Node.attach(Path(running)))
+        return _started[-1]
     try:
         parts = find_parts()
     except NoNodeError as reason:
         pytest.skip(str(reason))
-    cluster = Node(parts).start()
-    try:
-        sample.install(cluster, *VALUES)
-        yield cluster
-    finally:
-        cluster.stop()
+    if os.environ.get("WEIGHTLOCK_E2E"):
+        pytest.skip("these tests make a cluster of their own")
+    _started.append(Node(parts).start())
+    sample.install(_started[-1], *VALUES)
+    return _started[-1]
 
 
 @pytest.fixture

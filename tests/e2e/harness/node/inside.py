@@ -174,7 +174,7 @@ class Node:
         self.start_containerd()
         pause = self.directory / "pause.tar"
         write_archive(pause, settings.PAUSE, self.programs["pause"])
-        for archive in (pause, Path(self.spec.parts["images"]["product"])):
+        for archive in (pause, *map(Path, self.spec.parts["archives"])):
             self.load(archive)
 
     def load(self, archive: Path) -> None:

@@ -187,6 +187,7 @@ def install(node: Node, *values: str, kms: Kms | None = None, verb: str = "insta
     """Install or upgrade the chart with the image under test, and the files of the KMS for the broker."""
     kms = kms or keyset(node)
     repository, _, tag = node.image.rpartition(":")
+    sidecar, _, sidecar_tag = str(node.parts["sidecar"]).rpartition(":")
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     secret = {
         "apiVersion": "v1",
@@ -207,6 +208,7 @@ def install(node: Node, *values: str, kms: Kms | None = None, verb: str = "insta
         "config": {"settings": {"nodePaths": [weights_path(node)]}},
         "webhook": {"apiServerClient": {"caConfigMap": CALLERS, "names": [WEBHOOK_CLIENT]}},
         "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
+        "sidecar": {"image": {"repository": sidecar, "tag": sidecar_tag}},
         "broker": {
             **kms.broker,
             "volumes": [{"name": "kms", "secret": {"secretName": SECRET, "defaultMode": 0o440}}],
