@@ -48,6 +48,8 @@ def main() -> int:
         # The tool has printed the reason.
         print(ALTERNATIVE, file=sys.stderr)
         return EXIT_UNAVAILABLE
+    except AssertionError:
+        return 1
     except KeyboardInterrupt:
         return 130
     try:
