@@ -41,10 +41,13 @@ log-verifiers: $(READY) ## Build the verifiers of the audit log (Tessera's fsck,
 node: $(READY) control-plane ## Build the parts of a real node: kubelet, containerd, images (cached; needs root and Linux)
 	@$(BIN)/python tests/tools/node.py > /dev/null || [ $$? -eq 3 ]
 
+bandwidth-plugin: $(READY) ## Build the CNI bandwidth plugin for the tests of egress limits (cached)
+	@$(BIN)/python tests/tools/bandwidthplugin.py > /dev/null || [ $$? -eq 3 ]
+
 browser: $(READY) ## Find Chromium for the tests of pages; in CI, install it from Debian
 	@$(BIN)/python tests/tools/browser.py > /dev/null || [ $$? -eq 3 ]
 
-test: $(READY) control-plane key-servers prometheus log-verifiers browser node ## All tests, those on the real API server included
+test: $(READY) control-plane key-servers prometheus log-verifiers bandwidth-plugin browser node ## All tests, those on the real API server included
 	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 unit: $(READY) ## Only the tests that need no API server
@@ -111,4 +114,4 @@ lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newes
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus log-verifiers browser node test unit e2e e2e-long e2e-node loaders e2e-kind chaos lint format generate bench bench-peers playground cluster image image-audit lock clean
+.PHONY: help setup demo control-plane key-servers prometheus log-verifiers bandwidth-plugin browser node test unit e2e e2e-long e2e-node loaders e2e-kind chaos lint format generate bench bench-peers playground cluster image image-audit lock clean

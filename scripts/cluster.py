@@ -29,7 +29,7 @@ EXIT_UNAVAILABLE = 3
 
 
 def interrupt(*_: object) -> None:
-    """Turn SIGTERM into what Ctrl-C does."""
+    """End the command, also if a shell started it in the background and without Ctrl-C."""
     raise KeyboardInterrupt
 
 
@@ -41,7 +41,8 @@ def main() -> int:
         "--vault", action="store_true", help="wrap keys with a Vault over https, in production mode"
     )
     options = arguments.parse_args()
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         node = Node(find_parts(build=True))
     except NoNodeError:

@@ -199,7 +199,11 @@ def watched_since(name: str) -> list[dict[str, Any]]:
     """The rights of the webhook for kinds that the current program watches and the older chart does not know."""
     rbac = "rbac.authorization.k8s.io"
     rules = [
-        {"apiGroups": [""], "resources": ["limitranges", "resourcequotas"], "verbs": ["list", "watch"]},
+        {
+            "apiGroups": [""],
+            "resources": ["limitranges", "pods", "resourcequotas"],
+            "verbs": ["list", "watch"],
+        },
         {
             "apiGroups": ["apiextensions.k8s.io"],
             "resources": ["customresourcedefinitions"],

@@ -34,7 +34,11 @@ def cases() -> Iterator[Any]:
     for file in sorted(CORPUS.glob("*.yaml")):
         if file.name.endswith(".state.yaml"):
             continue
-        for case in yaml.safe_load(file.read_text())["cases"]:
+        corpus = yaml.safe_load(file.read_text())
+        if any(isinstance(item, dict) for item in corpus.get("state", ())):
+            # Its models and objects are its own.
+            continue
+        for case in corpus["cases"]:
             document = case.get("object") or {}
             text = yaml.safe_dump(document)
             if any(key in case for key in NEEDS_OTHERS) or document.get("kind") not in RESOURCES:

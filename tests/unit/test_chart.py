@@ -1064,3 +1064,69 @@ def test_the_webhook_reviews_tokens_only_if_callers_present_them(render):
     objects = render(**CALLERS["tokens"])
     assert review in rules_of(objects, "webhook")
     assert review not in rules_of(objects, "controller")
+
+
+DRILL = {"drill": {"schedule": "17 3 * * *", "ignore": ["WL512"]}}
+
+
+def test_no_drill_is_scheduled_by_default(render):
+    assert not [key for key in render() if "drill" in key[1]]
+
+
+def test_a_scheduled_drill_runs_with_its_own_rights_only(render):
+    objects = render(**DRILL)
+    name = "weightlock-drill"
+    spec = objects["CronJob", name]["spec"]
+    pod = spec["jobTemplate"]["spec"]["template"]["spec"]
+    assert (spec["schedule"], spec["concurrencyPolicy"], pod["serviceAccountName"]) == (
+        "17 3 * * *",
+        "Forbid",
+        name,
+    )
+    (container,) = pod["containers"]
+    assert {"--in-cluster", f"--drill-namespace={name}", f"--model={name}", "--ignore=WL512"} <= set(
+        container["args"]
+    )
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
+    assert config["controller"]["drills"] == {"record": name, "periodSeconds": 86400}
+    assert objects["ResourceQuota", "nothing-runs"]["spec"]["hard"]["pods"] == "0"
+    assert objects["ResourceQuota", "nothing-runs"]["metadata"]["namespace"] == name
+    rights = {
+        (group, resource, verb, ",".join(rule.get("resourceNames", ())))
+        for rule in objects["ClusterRole", name]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    # In the whole cluster it writes nothing that could run or be read, except by dry run.
+    assert {item for item in rights if item[2] not in ("get", "list")} == {
+        ("weightlock.dev", "modelweights", "create", ""),
+        ("weightlock.dev", "modelweights", "delete", name),
+        ("weightlock.dev", "modelweights", "weaken", name),
+        ("weightlock.dev", "accessrequests", "create", ""),
+        ("weightlock.dev", "accessapprovals", "create", ""),
+    }
+    assert {item[1] for item in rights if item[2] == "list"} == {"nodes", "deviceclasses", "csidrivers"}
+    assert all(item[3] for item in rights if item[2] == "get")
+
+
+def test_the_drill_creates_workloads_in_its_own_namespace_only(render, helm):
+    done = helm("template", "weightlock", CHART, "-n", NAMESPACE, values={**PROVIDED, **DRILL})
+    roles = [
+        document
+        for document in yaml.safe_load_all(done.stdout)
+        if document and document["kind"] == "Role" and document["metadata"]["name"] == "weightlock-drill"
+    ]
+    creates = {
+        role["metadata"]["namespace"]: {verb for rule in role["rules"] for verb in rule["verbs"]}
+        for role in roles
+    }
+    assert creates == {"weightlock-drill": {"create"}, NAMESPACE: {"get", "patch"}}
+    secrets = [rule for role in roles for rule in role["rules"] if "secrets" in rule["resources"]]
+    assert secrets == []
+
+
+@pytest.mark.parametrize("ignored", ["all", "WL5", "*"])
+def test_only_codes_can_be_ignored(refused, ignored):
+    assert "ignore" in refused(**PROVIDED, drill={"schedule": "@daily", "ignore": [ignored]})

@@ -179,6 +179,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- if eq $root.Values.certificates.mode "selfManaged" -}}
 {{- $_ := set $controller "certificates" (include "weightlock.selfManaged" $root | fromYaml) -}}
 {{- end -}}
+{{- if $root.Values.drill.schedule -}}
+{{- $_ := set $controller "drills" (dict "record" (printf "%s-drill" $name) "periodSeconds" $root.Values.drill.periodSeconds) -}}
+{{- end -}}
 {{- $_ := set $config "controller" $controller -}}
 {{- with $root.Values.reports -}}
 {{- $kinds := ternary (list "Deployment.apps" "StatefulSet.apps" "DaemonSet.apps" "Job.batch" "CronJob.batch") (list) .workloads -}}

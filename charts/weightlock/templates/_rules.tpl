@@ -223,7 +223,7 @@ metadata:
 
 {{/* The watches of the snapshot. Claims and policy parameters can be in any namespace. */}}
 {{- define "weightlock.watchRules" -}}
-- {apiGroups: [""], resources: [configmaps, limitranges, namespaces, persistentvolumeclaims, persistentvolumes, resourcequotas], verbs: [list, watch]}
+- {apiGroups: [""], resources: [configmaps, limitranges, namespaces, persistentvolumeclaims, persistentvolumes, pods, resourcequotas], verbs: [list, watch]}
 - {apiGroups: [apiextensions.k8s.io], resources: [customresourcedefinitions], verbs: [list, watch]}
 - {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [list, watch]}
 - {apiGroups: [node.k8s.io], resources: [runtimeclasses], verbs: [list, watch]}

@@ -152,7 +152,7 @@ def test_the_program_starts_in_it(image, environment):
 CLIENTS = (
     *("aiobotocore.session", "azure.identity.aio", "azure.keyvault.keys.crypto.aio", "google.cloud.kms_v1"),
     *("opentelemetry.exporter.otlp.proto.http.trace_exporter", "pkcs11.mechanisms", "uvloop"),
-    *("webhook.cli.broker", "webhook.cli.controller", "webhook.cli.serve", "webhook.audit.search"),
+    *("webhook.app.broker", "webhook.app.controller", "webhook.app.webhook", "webhook.audit.search"),
 )
 
 

@@ -20,7 +20,7 @@ from webhook.core.facts.memory_images import VIA, checkpointed
 from webhook.core.facts.model import Deferred, Escape, Facts, TemplateFacts, WeightUse
 from webhook.core.facts.object_stores import gather_custom
 from webhook.core.facts.pod import CONTAINER_FIELDS
-from webhook.core.facts.storage import copies_models, gather_object, is_custom
+from webhook.core.facts.storage import copies_models, gather_object, is_custom, reads
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at, without_nulls
 from webhook.core.kube.objects import MissingObjectError
 from webhook.core.workloads.executable import changes_execution
@@ -89,6 +89,10 @@ class _Request:
             templates = self._templates(request.object)
             # A copy of a model needs `store` from its writer, also if pods of its own make it.
             return (*templates, self._object(request.object)) if copies_models(self.kind) else templates
+        if self.workloads.is_unknown(self.kind) and not reads(self.kind):
+            # A custom resource whose schema is absent. Its pods are found by shape.
+            templates = tuple(item for item in self._templates(request.object) if item.pod is not None)
+            return templates or (self._object(request.object),)
         return (self._object(request.object),)
 
     def _object(self, document: Document) -> TemplateFacts:
