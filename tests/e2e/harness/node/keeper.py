@@ -30,6 +30,7 @@ class Keeper:
         spec = json.loads((directory / "spec.json").read_text())
         self.name, self.host = str(spec["name"]), str(spec["gateway"])
         self.cgroups = [Path(hierarchy, self.name) for hierarchy in spec["hierarchies"]]
+        self.outer = f"wl{self.name[-8:]}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -46,7 +47,7 @@ class Keeper:
                 start_new_session=True,
             )
         inside = self._child(self.process.pid)
-        outer = f"wl{self.name[-8:]}"
+        outer = self.outer
         peer = ["peer", "name", INTERFACE, "netns", str(inside)]
         for command in (
             ["ip", "link", "add", outer, "type", "veth", *peer],
@@ -76,6 +77,8 @@ class Keeper:
             deadline = time.monotonic() + REMOVE_SECONDS
             while any(Path(f"/proc/{pid}").exists() for pid in inside) and time.monotonic() < deadline:
                 time.sleep(0.05)
+        # The kernel removes a network later than its last process, sometimes by minutes.
+        subprocess.run(["ip", "link", "delete", self.outer], check=False, stderr=subprocess.DEVNULL)
         for cgroup in self.cgroups:
             remove_cgroup(cgroup)
         # The removal of the namespaces lags a little behind their last process.
