@@ -27,6 +27,8 @@ SIDECAR = "docker.io/library/weightlock-sidecar:dev"
 TARGETS = {"weightlock-sidecar": (SIDECAR, "--target sidecar"), "weightlock": (PRODUCT, "")}
 CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 COPY = re.compile(r"^(?:COPY|ADD) (?!--from)(?:--\S+ )*(.+)$", re.MULTILINE)
+# The images of other branches stay.
+KEPT = 6
 # What a container does not need from a minimal Debian.
 REMOVED = (
     "usr/share/doc",
@@ -144,6 +146,8 @@ buildah push --disable-compression --signature-policy {settings}/policy.json {na
 """
         with_debian(root, script, "the product's images")
         (settings / "images").rename(target)
+        for old in sorted(cache.glob("node-images-*"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
         with contextlib.suppress(OSError):
             shutil.rmtree(settings / "run")
 

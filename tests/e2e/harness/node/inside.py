@@ -29,7 +29,7 @@ from harness.waiting import eventually
 
 INTERFACE = "node0"
 API_PORT = 6443
-READY_SECONDS = 120.0
+READY_SECONDS = 240.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -17,7 +17,7 @@ from harness.cluster import Cluster, Result
 from harness.programs import ROOT, programs_in
 
 TOOL = ROOT / "tests" / "tools" / "node.py"
-START_SECONDS = 240.0
+START_SECONDS = 420.0
 UNAVAILABLE = 3
 
 

@@ -30,7 +30,7 @@ SECRET = "weightlock-sample-kms"
 NODE_PATH = "sample-weights"
 CALLERS = "weightlock-callers"
 MOUNTED = "/etc/weightlock/kms"
-WAIT = "180s"
+WAIT_SECONDS = 420
 COMMAND = Path(sys.executable).parent / "weightlock"
 VAULT_PORT = 8200
 
@@ -218,10 +218,19 @@ def install(node: Node, *values: str, kms: Kms | None = None, verb: str = "insta
     file = node.directory / "values.yaml"
     file.write_text(yaml.safe_dump(chosen))
     helm = [node.programs["helm"], "--kubeconfig", node.kubeconfig()]
-    command = [*helm, verb, "weightlock", CHART, "--namespace", NAMESPACE, "--wait", f"--timeout={WAIT}"]
+    command = [
+        *helm,
+        verb,
+        "weightlock",
+        CHART,
+        "--namespace",
+        NAMESPACE,
+        "--wait",
+        f"--timeout={WAIT_SECONDS}s",
+    ]
     for value in values:
         command += ["--set", value]
-    run([*command, "--values", file], environment=node.tool_environment(), seconds=240).ok()
+    run([*command, "--values", file], environment=node.tool_environment(), seconds=WAIT_SECONDS + 30).ok()
 
 
 def apply_sample(node: Node, kms: Kms | None = None) -> None:
