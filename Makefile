@@ -48,7 +48,10 @@ browser: $(READY) ## Find Chromium for the tests of pages; in CI, install it fro
 	@$(BIN)/python tests/tools/browser.py > /dev/null || [ $$? -eq 3 ]
 
 test: $(READY) control-plane key-servers prometheus log-verifiers bandwidth-plugin browser node ## All tests, those on the real API server included
-	@$(PYTEST) --cov --cov-report=term:skip-covered
+	@status=0; \
+	$(PYTEST) tests/unit -n 2 --dist loadfile --cov --cov-report= || status=$$?; \
+	$(PYTEST) tests/e2e --cov --cov-append --cov-report=term:skip-covered || status=$$?; \
+	exit $$status
 
 unit: $(READY) ## Only the tests that need no API server
 	@$(PYTEST) tests/unit
