@@ -69,10 +69,10 @@ def open_weights(
 ) -> Iterator[Weights]:
     """Open a sealed directory with the key that the sidecar delivered below ``keys``, or with ``key_file``.
 
-    ``sealed`` is a directory or a URL (``https://``, ``s3://``, ``gs://``, ``oci://``, or another that fsspec supports). ``model``, if
-    given, must be the sealed one, and ``generation`` is the oldest accepted one. The pins of the ModelWeights object,
-    which the sidecar delivers beside the key, always apply. ``threads`` decrypt large reads; the default is the number
-    of cores, at most 4.
+    ``sealed`` is a directory or a URL (``https://``, ``s3://``, ``gs://``, ``oci://``, or any that fsspec supports).
+    ``model``, if given, must be the sealed one, and ``generation`` is the oldest accepted one. The pins of the
+    ModelWeights object, which the sidecar delivers beside the key, always apply. ``threads`` decrypt large reads; the
+    default is the number of cores, at most 4.
 
     Raises:
         KeysError: it is not sealed, the key is missing or does not match, the manifest was changed, or it is too old.
