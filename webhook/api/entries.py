@@ -38,6 +38,7 @@ class Pod(Schema):
     name: Short
     uid: Short = ""
     node: Short = ""
+    zone: Short = Field(default="", description="topology.kubernetes.io/zone of the pod (Kubernetes 1.35)")
     service_account: Short = ""
 
 
@@ -62,6 +63,19 @@ class Verdict(Schema):
     user: User
     object: Digest | None = None
     codes: Codes = Field(default_factory=list)
+    models: list[Short] = Field(
+        default_factory=list, max_length=64, description="protected models that the object reads or copies"
+    )
+    routes: list[Short] = Field(
+        default_factory=list,
+        max_length=64,
+        description="routes to these models, such as clone, snapshot or memoryImage",
+    )
+    escapes: list[Short] = Field(
+        default_factory=list,
+        max_length=64,
+        description="sandbox escapes that an exception covers, or that deny",
+    )
     injected: bool = False
     dry_run: bool = False
     microseconds: Count
@@ -89,6 +103,9 @@ class Approval(Schema):
     request_uid: Short = ""
     decision: Literal["Approve", "Deny", "Revoke"]
     approver: User
+    requester: User | None = None
+    model: Short = ""
+    seconds: Count = Field(default=0, description="time between the request and the vote")
 
 
 class Grant(Schema):
@@ -116,6 +133,10 @@ class Release(Schema):
     images: list[Text] = Field(default_factory=list, max_length=64)
     keys: list[Short] = Field(default_factory=list, max_length=64)
     grant: Short = ""
+    subject: Literal["", "User", "ServiceAccount"] = Field(
+        default="", description="kind of the grant's subject"
+    )
+    credential: Short = Field(default="", description="id of the pod's token, never the token")
     code: Short = ""
     reason: Text = ""
     seconds: Count = 0
@@ -130,16 +151,24 @@ class Policy(Schema):
     code: Short = ""
     actions: list[Short] = Field(default_factory=list)
     controls: list[Short] = Field(default_factory=list)
+    weakened: list[Short] = Field(default_factory=list, description="parts of the change that protect less")
 
 
 class Model(Schema):
-    """A ModelWeights that was added, changed or removed."""
+    """A ModelWeights that was added, changed or removed. ``egress_seconds``: the minimum time of its egress budget."""
 
     name: Short
     change: Literal["added", "changed", "removed"]
     digest: Digest | None = None
     sensitivity: Short = ""
     approvals: Count = 0
+    max_seconds: Count = Field(default=0, description="maximum duration of a grant")
+    attested: bool = Field(default=False, description="whether keys need attestation")
+    volumes: list[Short] = Field(
+        default_factory=list, max_length=64, description="digests of the declared volumes"
+    )
+    weakened: list[Short] = Field(default_factory=list, description="parts of the change that protect less")
+    egress_seconds: Count = 0
 
 
 class Drift(Schema):
@@ -149,6 +178,11 @@ class Drift(Schema):
     name: Short
     detail: Text = ""
     writer: Text = ""
+    pods: list[Text] = Field(
+        default_factory=list,
+        max_length=64,
+        description="pods with weights, as namespace/name, that were created while the object differed",
+    )
 
 
 class Certificate(Schema):
@@ -159,12 +193,51 @@ class Certificate(Schema):
     expires: Time | None = None
 
 
-class Result(Schema):
-    """The result of a detection rule or a drill."""
+class Event(Schema):
+    """An entry or an API server audit event that an alert refers to."""
+
+    origin: Text
+    entry: Count = 0
+    id: Annotated[str, Field(max_length=300)] = ""
+    type: Short = ""
+    time: Time
+
+
+class Detection(Schema):
+    """An alert, or the detection's own events.
+
+    ``found`` and ``silenced`` are alerts. ``passed`` states that the rules were evaluated on all entries of a period,
+    ``failed`` that they were not. ``silence`` and ``triage`` are the start of a silence and a model's summary.
+    """
 
     name: Short
-    result: Literal["passed", "failed", "found"]
+    result: Literal["found", "silenced", "passed", "failed", "silence", "triage"]
     detail: Text = ""
+    severity: Literal["", "informational", "low", "medium", "high", "critical"] = ""
+    key: Short = Field(default="", description="the same for repetitions of an alert")
+    group: dict[str, Text] = Field(default_factory=dict, max_length=16)
+    events: list[Event] = Field(default_factory=list, max_length=16)
+    baseline: Text = ""
+    techniques: list[Short] = Field(default_factory=list, max_length=32)
+    controls: list[Short] = Field(default_factory=list, max_length=32)
+    runbook: Text = ""
+    repeats: Count = Field(
+        default=0, description="suppressed repetitions of the previous alert with this key"
+    )
+    reason: Text = Field(default="", description="reason of the silence")
+    entries: Count = Field(default=0, description="evaluated entries (passed)")
+    rules: Count = Field(default=0, description="active rules (passed)")
+    digest: Digest | None = Field(default=None, description="digest of the active rules (passed)")
+
+
+class Drill(Schema):
+    """The result of a drill (name ``drill``), or of one control in it (name: its code)."""
+
+    name: Short
+    result: Literal["passed", "failed", "incomplete"]
+    detail: Text = ""
+    attacks: Count = 0
+    stopped: Count = 0
 
 
 class Head(Schema):
@@ -175,15 +248,59 @@ class Head(Schema):
     root: Digest
 
 
+class KubernetesUser(Schema):
+    """A user in an audit event of the API server."""
+
+    username: Text = ""
+    uid: Short = ""
+    groups: list[Short] = Field(default_factory=list, max_length=32)
+
+
+class ObjectReference(Schema):
+    """The object of a request to the API server."""
+
+    resource: Short = ""
+    namespace: Short = ""
+    name: Short = ""
+    uid: Short = ""
+    api_group: Short = ""
+    api_version: Short = ""
+    subresource: Short = ""
+
+
+class ResponseStatus(Schema):
+    """The API server's response."""
+
+    code: Count = 0
+
+
+class Kubernetes(Schema):
+    """An audit event of the API server (``audit.k8s.io/v1``), with its field names and without bodies and queries."""
+
+    audit_id: Short = Field(alias="auditID")
+    stage: Short
+    level: Short = ""
+    verb: Short
+    request_uri: Text = Field(default="", alias="requestURI")
+    user: KubernetesUser | None = None
+    impersonated_user: KubernetesUser | None = None
+    object_ref: ObjectReference | None = None
+    response_status: ResponseStatus | None = None
+    source_ips: list[Short] = Field(default_factory=list, max_length=8, alias="sourceIPs")
+    user_agent: Text = ""
+    request_received_timestamp: Short = ""
+    stage_timestamp: Short = ""
+
+
 class Log(Schema):
     """The log's own events.
 
     ``start`` and ``stop`` frame a run. ``loss`` counts entries that a full queue lost. ``head`` records the checkpoint
     of another log, ``silent`` a log that stopped growing without a ``stop``. ``pruned`` states the entries that
-    retention removed.
+    retention removed. ``gap`` states that a joined log misses events.
     """
 
-    event: Literal["start", "stop", "loss", "head", "silent", "pruned"]
+    event: Literal["start", "stop", "loss", "head", "silent", "pruned", "gap"]
     version: Short = ""
     head: Head | None = None
     lost: dict[str, Count] = Field(default_factory=dict)
@@ -206,8 +323,9 @@ DATA: dict[str, type[Schema]] = {
     "drift": Drift,
     "restored": Drift,
     "certificate": Certificate,
-    "detection": Result,
-    "drill": Result,
+    "detection": Detection,
+    "drill": Drill,
+    "kubernetes": Kubernetes,
     "log": Log,
 }
 

@@ -27,11 +27,12 @@ from webhook.core.audit.observe import Observer
 from webhook.keys.broker.refusal import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from webhook.api.audit import AuditSettings
     from webhook.core.admission.provider import SnapshotProvider
+    from webhook.core.audit.notes import VerifierKey
 
 _OBSERVE_SECONDS = 1.0
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
@@ -102,16 +103,26 @@ def _publish_keys(place: Path, keys: list[str]) -> None:
         raise AuditError(f"cannot write {place / KEYS}: {error.strerror or error}") from None
 
 
+def log_keys(settings: AuditSettings) -> Callable[[str], Sequence[VerifierKey]]:
+    """Return a function that derives the verifier keys of an origin from the private keys of the logs."""
+    key = _key_file(settings)
+    known: dict[str, Sequence[VerifierKey]] = {}
+
+    def keys(origin: str) -> Sequence[VerifierKey]:
+        if origin not in known:
+            known[origin] = load_signer(key, origin).keys
+        return known[origin]
+
+    return keys
+
+
 class ControllerLog:
     """The controller's log: what its leader observes, and the heads of all other logs."""
 
     def __init__(self, writer: LogWriter, settings: AuditSettings) -> None:
         self._writer = writer
         self._seconds = settings.heads_seconds
-        key = _key_file(settings)
-        self._heads = Heads(
-            Path(settings.directory), writer.origin, lambda origin: load_signer(key, origin).keys
-        )
+        self._heads = Heads(Path(settings.directory), writer.origin, log_keys(settings))
 
     def record(self, kind: str, data: Mapping[str, Any], subject: str = "") -> None:
         """Queue one entry."""
@@ -184,6 +195,7 @@ class BrokerLog:
             "name": event.get("pod", ""),
             "uid": event.get("uid", ""),
             "node": event.get("node", ""),
+            "zone": event.get("zone", ""),
             "serviceAccount": event.get("serviceAccount", ""),
         }
         data = {
@@ -193,6 +205,8 @@ class BrokerLog:
             "images": list(event.get("images", ())),
             "keys": list(event.get("keys", ())),
             "grant": event.get("grant", ""),
+            "subject": event.get("subject", ""),
+            "credential": clip(str(event.get("credential", "")), 253),
             "code": event.get("code", ""),
             "reason": clip(str(event.get("message", ""))),
             "seconds": int(event.get("seconds", 0)),

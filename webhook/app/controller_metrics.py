@@ -6,14 +6,17 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from webhook.core.egress.usage import usages
 from webhook.server.http.health import Health, snapshot_check
 from webhook.server.metrics.registry import FAULTS_HELP, HELP, OWN_FAULT, Gauge, Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from webhook.app.detection import DetectionStats
     from webhook.cluster.controller.run import Controller
     from webhook.cluster.controller.stats import ControllerStats
+    from webhook.core.egress.usage import Usage
     from webhook.server.metrics.registry import Value
 
 
@@ -25,11 +28,12 @@ def health(controller: Controller) -> Health:
     return checks
 
 
-def metrics(controller: Controller) -> Registry:
+def metrics(controller: Controller, detection: DetectionStats | None = None) -> Registry:
     """Return the metrics. A replica that is not the leader has them too, with ``weightlock_controller_leader`` 0."""
     stats, source = controller.stats, controller.source
     return Registry(
         "controller",
+        [detection.alerts] if detection is not None else [],
         count_faults=False,
         gauges=[
             *_seen_while_leading(controller),
@@ -84,6 +88,7 @@ def metrics(controller: Controller) -> Registry:
                 HELP["weightlock_grants_active"],
                 lambda: len(source.snapshot().access.active(datetime.now(UTC))),
             ),
+            *_of_egress(controller),
             Gauge("weightlock_snapshot_age_seconds", HELP["weightlock_snapshot_age_seconds"], source.age),
             Gauge(
                 "weightlock_internal_errors",
@@ -92,7 +97,41 @@ def metrics(controller: Controller) -> Registry:
                 "code",
                 kind="counter",
             ),
+            *(_of_detection(detection) if detection is not None else ()),
         ],
+    )
+
+
+def _of_detection(stats: DetectionStats) -> Iterator[Gauge]:
+    """Yield the metrics of detection, which only the leader runs."""
+    yield Gauge(
+        "weightlock_detection_entries",
+        "Total log entries and API server audit events evaluated by the detection rules.",
+        lambda: stats.entries,
+        kind="counter",
+    )
+    yield Gauge(
+        "weightlock_detection_faults",
+        "Total evaluations of the detection rules that failed.",
+        lambda: stats.faults,
+        kind="counter",
+    )
+    yield Gauge("weightlock_detection_rules", "Number of active detection rules.", lambda: stats.rules)
+    yield Gauge("weightlock_detection_silences", "Number of active silences.", lambda: stats.silences)
+    yield Gauge(
+        "weightlock_detection_state_bytes",
+        "Size of the stored state of detection, in bytes.",
+        lambda: stats.state_bytes,
+    )
+    yield Gauge(
+        "weightlock_detection_last_evaluation_timestamp_seconds",
+        "Time when the detection rules last evaluated all new entries, in Unix seconds (leader only).",
+        lambda: stats.last_evaluation,
+    )
+    yield Gauge(
+        "weightlock_detection_lag_seconds",
+        "Age of the last evaluated entry, or 0 if none waits (leader only).",
+        lambda: stats.lag,
     )
 
 
@@ -101,7 +140,12 @@ def _seen_while_leading(controller: Controller) -> Iterator[Gauge]:
 
     A replica that is no longer the leader exposes the counters and no gauges: those would show its last state for ever.
     """
-    for gauge in (*_of_guard(controller.stats), *_of_scan(controller), *_of_certificates(controller)):
+    for gauge in (
+        *_of_guard(controller.stats),
+        *_of_scan(controller),
+        *_of_certificates(controller),
+        *_of_drills(controller),
+    ):
         if gauge.kind == "counter":
             yield gauge
         else:
@@ -160,6 +204,72 @@ def _of_scan(controller: Controller) -> list[Gauge]:
             "Number of running workloads that this Audit or Warn policy would deny.",
             lambda: scanner.total().would_deny(),
             "policy",
+        ),
+    ]
+
+
+def _of_drills(controller: Controller) -> list[Gauge]:
+    """Return the gauges of the scheduled drills, if there are any."""
+    drills = controller.drills
+    if drills is None:
+        return []
+    return [
+        Gauge(
+            "weightlock_drill_last_timestamp_seconds",
+            "Time when the last drill ended, in Unix seconds (absent before the first).",
+            lambda: drills.ended,
+        ),
+        Gauge(
+            "weightlock_drill_complete",
+            "Whether the last drill was completed (1) or not (0).",
+            lambda: None if drills.complete is None else float(drills.complete),
+        ),
+        Gauge(
+            "weightlock_drill_controls_lost",
+            "Number of controls that did not stop the attacks of the last drill.",
+            lambda: drills.lost,
+        ),
+        Gauge(
+            "weightlock_drill_period_seconds",
+            "Interval of the scheduled drills, in seconds.",
+            lambda: drills.period,
+        ),
+    ]
+
+
+def _of_egress(controller: Controller) -> list[Gauge]:
+    """Return the gauges of the models' egress budgets."""
+
+    def each(value: Callable[[Usage], float | None]) -> Value:
+        snapshot = controller.source.snapshot()
+        found = usages(snapshot.models.values(), snapshot.readers, snapshot.settings.exempt_namespaces)
+        values = {usage.budget.model: value(usage) for usage in found}
+        return {model: number for model, number in values.items() if number is not None}
+
+    return [
+        Gauge(
+            "weightlock_egress_readers",
+            "Number of running pods that read this model and have an egress limit.",
+            lambda: each(lambda usage: len(usage.readers)),
+            "model",
+        ),
+        Gauge(
+            "weightlock_egress_limit_bytes_per_second",
+            "Sum of the egress limits of the running pods that read this model, in bytes a second.",
+            lambda: each(lambda usage: usage.rate / 8),
+            "model",
+        ),
+        Gauge(
+            "weightlock_egress_time_seconds",
+            "Time in which the running readers could send this model, in seconds (absent without readers).",
+            lambda: each(lambda usage: usage.seconds),
+            "model",
+        ),
+        Gauge(
+            "weightlock_egress_minimum_time_seconds",
+            "Time that spec.egress.minimumTime of this model demands, in seconds.",
+            lambda: each(lambda usage: usage.budget.minimum),
+            "model",
         ),
     ]
 

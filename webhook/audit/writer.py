@@ -38,6 +38,7 @@ from webhook.core.audit.tiles import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from webhook.audit.storage import Directory
     from webhook.core.audit.notes import Signature, Signer
@@ -137,6 +138,11 @@ class LogWriter:
     def queued(self) -> int:
         """The number of entries that wait."""
         return len(self._queue)
+
+    @property
+    def place(self) -> Path:
+        """The directory of the log."""
+        return self._storage.root
 
     def gauges(self) -> dict[str, float | None]:
         """Return the figures of this log by the names of their metrics."""

@@ -29,7 +29,7 @@ class AccessClient:
     """Use `connect`. All methods raise `ApiError`."""
 
     def __init__(self, api: KubeApi, namespace: str) -> None:
-        self._api = api
+        self._api = self.api = api
         self.namespace = namespace
 
     @classmethod

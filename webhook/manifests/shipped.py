@@ -29,3 +29,13 @@ def shipped_policies() -> Path:
         if place.is_dir():
             return place
     raise FileNotFoundError(f"cannot find the shipped policies: set {_ENVIRONMENT} or pass --policies DIR")
+
+
+def shipped_detections() -> Path:
+    """Return the directory of the shipped detection rules. Raises `FileNotFoundError` if it does not exist."""
+    checkout = Path(__file__).parents[2] / "detections"
+    installed = Path(sys.prefix) / "share" / "weightlock" / "detections"
+    for place in (checkout, installed):
+        if place.is_dir():
+            return place
+    raise FileNotFoundError("cannot find the shipped detection rules: pass their directory")

@@ -11,6 +11,7 @@
 {{- include "weightlock.checkPolicies" . -}}
 {{- include "weightlock.checkMonitoring" . -}}
 {{- include "weightlock.checkAudit" . -}}
+{{- include "weightlock.checkDetection" . -}}
 {{- end -}}
 
 {{- define "weightlock.checkCertificates" -}}
@@ -63,7 +64,7 @@ releases of earlier charts have neither.
 
 {{/* The API server would reject a second volume or container of the same name, and not name the value. */}}
 {{- define "weightlock.checkVolumes" -}}
-{{- $volumes := list "audit" "audit-key" "broker-ca" "challenge" "client-ca" "config" "expected" "policies" "scratch" "signing" "stamp" "tls" -}}
+{{- $volumes := list "audit" "audit-key" "broker-ca" "challenge" "client-ca" "config" "detections" "expected" "policies" "scratch" "signing" "stamp" "tls" -}}
 {{- range $part := include "weightlock.parts" . | fromJsonArray -}}
 {{- $values := get $.Values $part -}}
 {{- range $values.volumes -}}
@@ -109,6 +110,13 @@ releases of earlier charts have neither.
 {{- end -}}
 {{- range list "directory" "key" -}}
 {{- if get ($.Values.config.audit | default dict) . -}}{{- fail (printf "config.audit.%s is set by the chart: set audit.existingClaim and audit.existingSecret instead" .) -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "weightlock.checkDetection" -}}
+{{- with .Values.detection -}}
+{{- if and .enabled (not $.Values.audit.enabled) -}}{{- fail "detection.enabled needs audit.enabled: the rules read the audit log" -}}{{- end -}}
+{{- if and .enabled (not $.Values.controller.enabled) -}}{{- fail "detection.enabled needs controller.enabled: the controller evaluates the rules" -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -22,6 +22,21 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/*
+The image of the key sidecar. Beside the published image is a published one that contains only the sidecar. Any other image, and one
+that a digest pins, contains the sidecar too: a tag would undo the digest.
+*/}}
+{{- define "weightlock.sidecarImage" -}}
+{{- $own := .Values.image -}}
+{{- with .Values.sidecar.image -}}
+{{- $published := and (eq $own.repository "ghcr.io/weightlock/weightlock") (or (not $own.digest) (not (empty .digest))) -}}
+{{- $repository := .repository | default (ternary "ghcr.io/weightlock/weightlock-sidecar" "" $published) -}}
+{{- if not $repository -}}{{ include "weightlock.image" $ }}
+{{- else if .digest -}}{{ $repository }}@{{ .digest }}
+{{- else -}}{{ $repository }}:{{ .tag | default $own.tag | default $.Chart.AppVersion }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "weightlock.exempt" -}}
 {{- append .Values.exemptNamespaces .Release.Namespace | uniq | sortAlpha | toJson -}}
 {{- end -}}
@@ -123,7 +138,7 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $access := dict "controllers" (list (printf "%s-controller" $account)) "retention" (list (printf "%s-retention" $account)) -}}
 {{- /* With the dot at its end no search domain is tried, in which somebody else might answer. */ -}}
 {{- $broker := printf "https://%s-broker.%s.svc.%s.:8443" $name $namespace $root.Values.clusterDomain -}}
-{{- $injection := dict "image" (include "weightlock.image" $root) "imagePullPolicy" $root.Values.image.pullPolicy "brokerUrl" $broker -}}
+{{- $injection := dict "image" (include "weightlock.sidecarImage" $root) "imagePullPolicy" $root.Values.image.pullPolicy "brokerUrl" $broker -}}
 {{- if $root.Values.broker.enabled -}}
 {{- if eq $root.Values.certificates.mode "provided" -}}
 {{- $_ := set $injection "caBundle" $root.Values.certificates.provided.caBundle -}}
@@ -164,6 +179,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- if eq $root.Values.certificates.mode "selfManaged" -}}
 {{- $_ := set $controller "certificates" (include "weightlock.selfManaged" $root | fromYaml) -}}
 {{- end -}}
+{{- if $root.Values.drill.schedule -}}
+{{- $_ := set $controller "drills" (dict "record" (printf "%s-drill" $name) "periodSeconds" $root.Values.drill.periodSeconds) -}}
+{{- end -}}
 {{- $_ := set $config "controller" $controller -}}
 {{- with $root.Values.reports -}}
 {{- $kinds := ternary (list "Deployment.apps" "StatefulSet.apps" "DaemonSet.apps" "Job.batch" "CronJob.batch") (list) .workloads -}}
@@ -172,6 +190,13 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- end -}}
 {{- if $root.Values.audit.enabled -}}
 {{- $_ := set $config "audit" (dict "directory" "/var/lib/weightlock/audit/logs" "key" "/etc/weightlock/audit/log.key" "cluster" $root.Values.audit.cluster) -}}
+{{- end -}}
+{{- if and $root.Values.detection.enabled (eq .component "controller") -}}
+{{- with $root.Values.detection -}}
+{{- $rules := ternary "/etc/weightlock/detections" "" (not (empty .rulesConfigMap)) -}}
+{{- $triage := dict "url" .triageUrl "model" .triageModel -}}
+{{- $_ := set $config "detection" (dict "enabled" true "rules" $rules "state" (printf "%s-detection-state" $name) "silences" (printf "%s-detection-silences" $name) "triage" $triage) -}}
+{{- end -}}
 {{- end -}}
 {{- $config = mustMergeOverwrite $config (deepCopy $root.Values.config) -}}
 {{- if ne .component "webhook" -}}
@@ -391,6 +416,9 @@ spec:
         {{- if eq .component "broker" }}
         - {name: challenge, mountPath: /etc/weightlock/challenge, readOnly: true}
         {{- end }}
+        {{- if and (eq .component "controller") $root.Values.detection.enabled $root.Values.detection.rulesConfigMap }}
+        - {name: detections, mountPath: /etc/weightlock/detections, readOnly: true}
+        {{- end }}
         {{- if $root.Values.audit.enabled }}
         - {name: audit, mountPath: /var/lib/weightlock/audit}
         - {name: audit-key, mountPath: /etc/weightlock/audit, readOnly: true}
@@ -456,6 +484,10 @@ spec:
         secret:
           secretName: {{ $name }}-challenge
           items: [{key: key, path: key}]
+      {{- end }}
+      {{- if and (eq .component "controller") $root.Values.detection.enabled $root.Values.detection.rulesConfigMap }}
+      - name: detections
+        configMap: {name: {{ $root.Values.detection.rulesConfigMap | quote }}}
       {{- end }}
       {{- if $root.Values.audit.enabled }}
       - name: audit

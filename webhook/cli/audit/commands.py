@@ -1,4 +1,4 @@
-"""``weightlock audit``: read, verify and prove the audit log. No command needs a cluster or writes to the log."""
+"""``weightlock audit``: read, verify and prove the audit log. No verb needs a cluster, and only `join` writes a log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from webhook.audit.errors import AuditError
 from webhook.audit.keys import KEYS, read_verifier_keys
 from webhook.audit.search import Filter, search
 from webhook.audit.storage import Directory, logs_below
-from webhook.cli.audit import view
+from webhook.cli.audit import join, view
 from webhook.core.audit.checkpoint import parse_checkpoint
 from webhook.core.audit.merkle import inclusion_proof
 from webhook.core.audit.notes import NoteError
@@ -49,6 +49,7 @@ def add_parser(commands: Any) -> None:
     _add_prove(verbs)
     _add_serve(verbs)
     _add_key(verbs)
+    join.add_parser(verbs)
     parser.set_defaults(run=run)
 
 

@@ -18,7 +18,7 @@ from webhook.core.access import pod_grants
 from webhook.core.access.change import validate_change
 from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
-from webhook.core.admission import open_account
+from webhook.core.admission import egress, open_account
 from webhook.core.admission.controllers import unlisted_operators
 from webhook.core.admission.definitions import check_definition
 from webhook.core.admission.provider import RequiredData
@@ -33,7 +33,8 @@ from webhook.core.admission.requests import (
     updates_pod,
 )
 from webhook.core.admission.subject import subject_of
-from webhook.core.admission.verdict import Verdict
+from webhook.core.admission.verdict import Reach, Verdict
+from webhook.core.egress import stamp as egress_stamp
 from webhook.core.injection import plan as inject
 from webhook.core.kube.budget import Budget, BudgetExceededError, check_facts, check_lookups
 from webhook.core.kube.fields import MalformedObjectError
@@ -41,6 +42,7 @@ from webhook.core.kube.objects import Lookup, MissingObjectError
 from webhook.core.kube.review import GroupVersionName
 from webhook.core.policies.match import RequestKind, namespace_object
 from webhook.core.policies.policy import Finding
+from webhook.core.storage.model import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -94,6 +96,7 @@ def validate(
         findings = [
             *judge.policies(),
             *judge.injection(),
+            *judge.egress(),
             *judge.deferred(),
             *judge.open_accounts(),
             *judge.access(),
@@ -117,7 +120,7 @@ def validate(
             return too_large(request.uid, error.part, error.reason)
         return required
     verdict = Verdict.of(request.uid, findings, judge.audit)
-    return replace(verdict, timings=tuple(judge.timings))
+    return replace(verdict, timings=tuple(judge.timings), reach=judge.reach())
 
 
 def evaluations(
@@ -180,6 +183,18 @@ class _Validation:
         self._clock = clock
         self._facts: tuple[TemplateFacts, ...] | None = None
         self._open_accounts: list[TemplateFacts] = []
+
+    def reach(self) -> Reach:
+        """Return the models and escapes that the evaluation gathered; nothing if no policy needed them."""
+        facts = [template.facts for template in self._facts or ()]
+        if not any(each.weights or each.escapes for each in facts):
+            return Reach()
+        uses = [use for each in facts for use in each.weights if use.model != UNKNOWN]
+        return Reach(
+            tuple(sorted({use.model for use in uses})),
+            tuple(sorted({use.via for use in uses})),
+            tuple(sorted({escape.kind for each in facts for escape in each.escapes})),
+        )
 
     def policies(self) -> list[Finding]:
         """Return every violation of every matching policy."""
@@ -270,6 +285,25 @@ class _Validation:
                 Finding(codes.UNDELIVERABLE, _OURS, str(error), error.fix) for error in expected.undeliverable
             ]
         return findings
+
+    def egress(self) -> list[Finding]:
+        """Check the egress limit of a pod, and the minimum time of each model that it reads."""
+        request = self.request
+        if updates_pod(request):
+            return egress.tampering(object_of(request), request.old_object or {})
+        if creates_pod(request):
+            facts = self._templates()[0].facts
+            if not facts.weights and not egress_stamp.is_marked(object_of(request)):
+                return []
+            return egress.violations(request, facts, self.snapshot)
+        if request.operation not in _WRITES:
+            return []
+        return [
+            finding
+            for template in self._facts or ()
+            if template.pod is not None and not template.unchanged and template.facts.weights
+            for finding in egress.template_warnings(request, template, self.snapshot)
+        ]
 
     def _template_warnings(self) -> list[Finding]:
         """Warnings for the pods of a template: the controller that creates the pods shows no warnings to the user."""

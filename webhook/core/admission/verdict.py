@@ -7,7 +7,7 @@ violations as far as they fit, then the help. Errors of Weightlock have a differ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from webhook.api.codes import RETRY_AFTER_SECONDS
 from webhook.core.admission.messages import causes, denial, warnings
@@ -21,11 +21,23 @@ if TYPE_CHECKING:
     from webhook.core.policies.policy import Finding
 
 
+class Reach(NamedTuple):
+    """The protected models that an object reads or copies, the routes to them, and its sandbox escapes."""
+
+    models: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    escapes: tuple[str, ...] = ()
+
+
+_NOTHING = Reach()
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The decision about one request, before it becomes a response.
 
     ``timings`` contains (policy, result, seconds) for each evaluated policy. ``seconds`` is None if it was not timed.
+    ``reach`` is what the evaluation gathered, for the audit log.
     """
 
     uid: str
@@ -36,6 +48,7 @@ class Verdict:
     patch: tuple[Document, ...] = ()
     injected: bool = False
     timings: tuple[tuple[str, str, float | None], ...] = ()
+    reach: Reach = _NOTHING
 
     @classmethod
     def of(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from webhook.api.modelweights import ModelWeights
     from webhook.core.access.grant_index import GrantIndex
-    from webhook.core.access.model import Grant, SubjectKey
+    from webhook.core.access.model import Grant, ParsedRequest, SubjectKey, Vote
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.policies.policy import Policy
 
@@ -82,18 +82,54 @@ def _difference(
     plural = {"policy": "weightpolicies", "model": "modelweights", "request": "accessrequests"}
     prefix = plural.get(kind, "accessapprovals")
     for name, data in current.items():
-        if known.get(name) != data:
-            extra = {} if only_new else {"change": "changed" if name in known else "added"}
+        before = known.get(name)
+        if before != data:
+            extra: dict[str, Any] = {}
+            if not only_new:
+                extra["change"] = "added" if before is None else "changed"
+                extra["weakened"] = weakened(kind, before, data)
             changes.append(Change(kind, f"{prefix}/{name}", {**data, **extra}))
     if not only_new:
         changes += [
-            Change(kind, f"{prefix}/{name}", {"name": name, "change": "removed"})
+            Change(
+                kind,
+                f"{prefix}/{name}",
+                {"name": name, "change": "removed", "weakened": weakened(kind, known[name], None)},
+            )
             for name in known
             if name not in current
         ]
     known.clear()
     known.update(current)
     return changes
+
+
+_MAX_VOLUMES = 64
+_SENSITIVITIES = ("public", "internal", "restricted", "frontier")
+
+
+def weakened(kind: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> list[str]:
+    """Return the parts of a change that protect less than before, from the data of a policy or a model."""
+    if before is None:
+        return []
+    if kind == "policy":
+        denied, denies = "Deny" in before["actions"], after is not None and "Deny" in after["actions"]
+        return ["removed" if after is None else "actions"] if denied and not denies else []
+    if kind != "model":
+        return []
+    if after is None:
+        return ["removed"]
+    parts = [] if after["approvals"] >= before["approvals"] else ["approvals"]
+    if not set(before["volumes"]) <= set(after["volumes"]):
+        parts.append("volumes")
+    rank = _SENSITIVITIES.index
+    if rank(after["sensitivity"]) < rank(before["sensitivity"]):
+        parts.append("sensitivity")
+    if before["attested"] and not after["attested"]:
+        parts.append("attestation")
+    if after["maxSeconds"] > before["maxSeconds"]:
+        parts.append("maxDuration")
+    return sorted(parts)
 
 
 def policies_of(policies: tuple[Policy, ...]) -> dict[str, dict[str, Any]]:
@@ -138,6 +174,17 @@ def models_of(models: Mapping[str, ModelWeights]) -> dict[str, dict[str, Any]]:
             "digest": digest(model.spec.model_dump(mode="json", by_alias=True)),
             "sensitivity": model.spec.sensitivity,
             "approvals": model.spec.access.approvals,
+            "maxSeconds": int(model.spec.access.max_duration.timedelta.total_seconds()),
+            "attested": model.spec.attestation.required,
+            "volumes": sorted(
+                digest(volume.model_dump(mode="json", by_alias=True))[7:23]
+                for volume in model.spec.volumes[:_MAX_VOLUMES]
+            ),
+            **(
+                {"egressSeconds": int(model.spec.egress.minimum_time.timedelta.total_seconds())}
+                if model.spec.egress is not None
+                else {}
+            ),
         }
         for name, model in models.items()
     }
@@ -175,9 +222,21 @@ def votes_of(index: GrantIndex) -> dict[str, dict[str, Any]]:
             "requestUid": vote.request_uid,
             "decision": vote.decision,
             "approver": {"username": vote.by.username, **({"uid": vote.by.uid} if vote.by.uid else {})},
+            **_voted(index.parsed(name), vote),
         }
         for name in index.requests
         for vote in index.votes(name)
+    }
+
+
+def _voted(parsed: ParsedRequest | None, vote: Vote) -> dict[str, Any]:
+    """Return what an approval is about, and how long after the request it came."""
+    if parsed is None:
+        return {}
+    return {
+        "requester": {"username": parsed.by.username},
+        "model": parsed.model,
+        "seconds": max(int((vote.time - parsed.time).total_seconds()), 0),
     }
 
 

@@ -387,6 +387,8 @@ class _Walk:
             report.notes.append(f"entry {index} reports lost entries: {lost}")
         elif event == "pruned":
             self._statements.append(int(data.get("first", 0)))
+        elif event == "gap":
+            report.notes.append(f"entry {index} reports missing events: {data.get('detail', '')}")
         elif event == "silent":
             report.notes.append(
                 f"entry {index} reports a silent log: {(data.get('head') or {}).get('origin', '')}"

@@ -108,6 +108,13 @@ def check_pod(caller: PodIdentity, pod: Document | None) -> None:
             raise RefusedError(POD_GONE, f"{caller} {what}")
 
 
+def zone_of(pod: Document | None) -> str:
+    """Return the zone that the API server copied from the node to the pod; empty before Kubernetes 1.35 (KEP-4742)."""
+    labels = ((pod or {}).get("metadata") or {}).get("labels")
+    zone = labels.get("topology.kubernetes.io/zone") if isinstance(labels, dict) else None
+    return zone[:63] if isinstance(zone, str) else ""
+
+
 def agent_starts(pod: Document, agent: str) -> int:
     """How many times the pod's sidecar was started, at least once."""
     statuses = (pod.get("status") or {}).get("initContainerStatuses") or []

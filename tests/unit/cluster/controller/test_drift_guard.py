@@ -206,3 +206,24 @@ async def test_labels_that_protect_are_missed_and_others_are_not():
     ]
     assert bench.stats.labels_changed == 1
     assert bench.api.written() == []
+
+
+async def test_the_metadata_of_helm_is_given_back_to_a_type():
+    bench = Bench()
+    name = "modelweights.weightlock.dev"
+    metadata = bench.types[name]["metadata"]
+    metadata["labels"] = {"app.kubernetes.io/managed-by": "Helm", "team": "a"}
+    metadata["annotations"] = {"meta.helm.sh/release-name": "weightlock"}
+    bench.show()
+    await bench.guard.check()
+    metadata["labels"], metadata["annotations"] = {"team": "b"}, {}
+    bench.show("8")
+    await bench.guard.check()
+    ((method, path, patch),) = [request for request in bench.api.requests if "/events" not in request[1]]
+    assert (method, path.rpartition("/")[2]) == ("PATCH", name)
+    added = {step["path"]: step["value"] for step in patch if step["op"] == "add"}
+    assert added == {
+        "/metadata/labels": {"team": "b", "app.kubernetes.io/managed-by": "Helm"},
+        "/metadata/annotations": {"meta.helm.sh/release-name": "weightlock"},
+    }
+    assert "lacks app.kubernetes.io/managed-by, meta.helm.sh/release-name" in bench.api.told()[0]

@@ -1,0 +1,171 @@
+"""Follow the audit log of an API server across its rotations, and remember the position in it.
+
+The API server renames its file when it is full (``audit.log`` to ``audit-<time>.log``) and opens a new one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+
+from webhook.audit.errors import AuditError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAX_LINE_BYTES = 2 * 1024 * 1024
+_BLOCK = 256 * 1024
+
+
+class Position(NamedTuple):
+    """A place in a file: the next byte to read."""
+
+    inode: int
+    offset: int
+
+
+class Follower:
+    """Yields lines. ``position`` is after the last one; ``missed`` counts rotated files that were not found again."""
+
+    def __init__(self, path: Path, position: Position | None = None) -> None:
+        self._path = path
+        self.missed = 0
+        self.too_long = 0
+        self._descriptor = -1
+        self._rest = b""
+        # Complete lines that were read and not yielded yet.
+        self._lines: deque[bytes] = deque()
+        self._skipping = False
+        self._offset = 0
+        self._inode = 0
+        self._open(position)
+
+    @property
+    def position(self) -> Position:
+        """The position after the last line that was yielded."""
+        return Position(self._inode, self._offset)
+
+    def _open(self, position: Position | None) -> None:
+        """Open the file of a position, or the newest file. Raises `AuditError`."""
+        path, offset = self._path, 0
+        if position is not None:
+            known = self._named(position.inode)
+            if known is not None:
+                path, offset = known, position.offset
+            else:
+                self.missed += 1
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # The API server has not written yet.
+            return
+        except OSError as error:
+            raise AuditError(f"cannot read {path}: {error.strerror or error}") from None
+        status = os.fstat(self._descriptor)
+        self._inode = status.st_ino
+        # A shorter file was truncated in place.
+        self._offset = offset if offset <= status.st_size else 0
+        self._rest, self._skipping = b"", False
+        os.lseek(self._descriptor, self._offset, os.SEEK_SET)
+
+    def _named(self, inode: int) -> Path | None:
+        """Return the file with an inode: the current one, or one that was renamed beside it."""
+        pattern = f"{self._path.stem}*{self._path.suffix}"
+        for path in (self._path, *sorted(self._path.parent.glob(pattern))):
+            with suppress(OSError):
+                if path.stat().st_ino == inode:
+                    return path
+        return None
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the complete lines that there are now. The next call continues where this one stops.
+
+        Raises:
+            AuditError: a file cannot be read.
+        """
+        while True:
+            yield from self._pending()
+            if self._descriptor < 0:
+                self._open(None)
+                if self._descriptor < 0:
+                    return
+            try:
+                block = os.read(self._descriptor, _BLOCK)
+            except OSError as error:
+                raise AuditError(f"cannot read {self._path}: {error.strerror or error}") from None
+            if block:
+                *complete, self._rest = (self._rest + block).split(b"\n")
+                self._lines.extend(complete)
+            elif not self._next():
+                return
+
+    def _pending(self) -> Iterator[bytes]:
+        """Yield the lines that were read, and skip a line that is too long."""
+        while self._lines:
+            line = self._lines.popleft()
+            self._offset += len(line) + 1
+            if self._skipping:
+                self._skipping = False
+            elif line:
+                yield line
+        if len(self._rest) > MAX_LINE_BYTES:
+            self._offset += len(self._rest)
+            self._rest = b""
+            self.too_long += not self._skipping
+            self._skipping = True
+
+    def _next(self) -> bool:
+        """At the end of the file: move on if the API server rotated or truncated it. False if there is no more."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return False
+        if status.st_ino == self._inode and status.st_size >= self._offset:
+            return False
+        os.close(self._descriptor)
+        self._descriptor = -1
+        successor = self._successor() if status.st_ino != self._inode else None
+        self._open(Position(successor, 0) if successor is not None else None)
+        return self._descriptor >= 0
+
+    def _successor(self) -> int | None:
+        """Return the inode of the file after this one: rotation may have happened more than once."""
+        rotated = []
+        for path in self._path.parent.glob(f"{self._path.stem}-*{self._path.suffix}"):
+            with suppress(OSError):
+                rotated.append((path.name, path.stat().st_ino))
+        inodes = [inode for _, inode in sorted(rotated)]
+        if self._inode in inodes and inodes[-1] != self._inode:
+            return inodes[inodes.index(self._inode) + 1]
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def load_position(path: Path) -> Position | None:
+    """Return the stored position, or None."""
+    try:
+        document = orjson.loads(path.read_bytes())
+        return Position(int(document["inode"]), int(document["offset"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def store_position(path: Path, position: Position) -> None:
+    """Store the position atomically. Raises `AuditError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.new")
+        unfinished.write_bytes(orjson.dumps(position._asdict()))
+        unfinished.replace(path)
+    except OSError as error:
+        raise AuditError(f"cannot write {path}: {error.strerror or error}") from None

@@ -1,0 +1,242 @@
+"""Run all rules over events, in the order of their time, and raise alerts once.
+
+An event is an entry of the audit log, or an event of the API server's audit log. The engine has no clock: all windows
+and baselines use the time of the events. Its state is JSON, and is trimmed to a number of bytes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from webhook.api.entries import TYPE_PREFIX
+from webhook.core.detection.alert import Alert, key_for
+from webhook.core.detection.correlation import CorrelationState
+from webhook.core.detection.firing import Firing, Ref, grouper, named
+from webhook.core.detection.rule import KUBERNETES
+from webhook.core.detection.statistic import FirstSeenState, MissingState, State, state_of
+from webhook.core.detection.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from webhook.core.detection.match import Event
+    from webhook.core.detection.rule import About, Correlation, Rule, RuleSet
+
+STATE_BYTES = 900 * 1024
+_MAX_UNPACKED = 64 * 1024 * 1024
+_RAISED = 10_000
+_AUDIT_IDS = 4_096
+_JOINED = f"{TYPE_PREFIX}kubernetes"
+_VERSION = 1
+
+
+class StateError(ValueError):
+    """The stored state cannot be read. The message is one line."""
+
+
+class Engine:
+    """The state of all rules. Feed events in the order of their time."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        self.rules = rules
+        self.evaluated = 0
+        self._started = 0.0
+        self._by_source: dict[str, list[Rule]] = {}
+        for rule in rules.rules.values():
+            self._by_source.setdefault(rule.source, []).append(rule)
+        self._statistics: dict[str, State] = {
+            name: state_of(rule.about.extension.statistic)
+            for name, rule in rules.rules.items()
+            if rule.about.extension.statistic is not None
+        }
+        self._correlations = {name: CorrelationState(each) for name, each in rules.correlations.items()}
+        self._users: dict[str, list[Correlation]] = {}
+        for correlation in rules.correlations.values():
+            for name in dict.fromkeys(correlation.rules):
+                self._users.setdefault(name, []).append(correlation)
+        self._markers: dict[str, list[MissingState]] = {}
+        for state in self._statistics.values():
+            if isinstance(state, MissingState):
+                for name in state.sources:
+                    self._markers.setdefault(name, []).append(state)
+        self._keys: dict[str, Callable[[Event], tuple[str, ...]]] = {}
+        self._raised: Table[list[float]] = Table(lambda: [0.0, 0], _RAISED)
+        self._audit_ids: Table[bool] = Table(bool, _AUDIT_IDS)
+
+    def feed(self, event: Event, origin: str, index: int) -> list[Alert]:
+        """Evaluate one event. Return the new alerts.
+
+        An event that is neither an entry nor an audit event is ignored. An entry of a joined audit log is the
+        event that it contains.
+        """
+        if event.get("type") == _JOINED:
+            event = {"kind": "Event", "apiVersion": f"{KUBERNETES}/v1", **event["data"]}
+        source, identifier, time = self._describe(event)
+        if not source:
+            return []
+        self.evaluated += 1
+        if not self._started:
+            self._start(time)
+        if source == "detection":
+            self.remember(event)
+            return []
+        ref = Ref(origin, index, identifier, source, time)
+        alerts: list[Alert] = []
+        for rule in (*self._by_source.get(source, ()), *self._by_source.get("", ())):
+            if rule.matches(event):
+                self._matched(rule, event, ref, alerts)
+        return alerts
+
+    def _describe(self, event: Event) -> tuple[str, str, float]:
+        kind = event.get("type")
+        if isinstance(kind, str) and kind.startswith(TYPE_PREFIX):
+            return kind[len(TYPE_PREFIX) :], str(event.get("id", "")), _seconds(event.get("time"))
+        if event.get("kind") == "Event" and str(event.get("apiVersion", "")).startswith("audit.k8s.io/"):
+            identifier = str(event.get("auditID", ""))
+            if event.get("stage") == "RequestReceived" or self._audit_ids.peek(identifier) is not None:
+                # Long requests have an event for their start and one for their end.
+                return "", "", 0.0
+            self._audit_ids.get(identifier)
+            return KUBERNETES, identifier, _seconds(event.get("requestReceivedTimestamp"))
+        return "", "", 0.0
+
+    def _start(self, time: float) -> None:
+        """Remember the time of the first event: the log has no history before it."""
+        self._started = time
+        for state in self._statistics.values():
+            if isinstance(state, FirstSeenState):
+                state.log_started = time
+
+    def remember(self, event: Event) -> None:
+        """Remember the entry of an alert, so that a replay does not raise it again."""
+        data, time = event.get("data") or {}, _seconds(event.get("time"))
+        if data.get("result") in ("found", "silenced") and data.get("key"):
+            row = self._raised.get(str(data["key"]))
+            row[0] = max(row[0], time)
+
+    def _matched(self, rule: Rule, event: Event, ref: Ref, alerts: list[Alert]) -> None:
+        name, statistic = rule.about.name, self._statistics.get(rule.about.name)
+        for marker in self._markers.get(name, ()):
+            marker.mark(name, event, ref)
+        if statistic is not None:
+            fired = statistic.feed(event, ref)
+            if fired is None:
+                return
+        else:
+            fired = Firing((), (ref,), "the rule matches this event alone", event)
+        self._report(rule.about, fired, ref, alerts)
+
+    def _report(self, about: About, fired: Firing, ref: Ref, alerts: list[Alert]) -> None:
+        for correlation in self._users.get(about.name, ()):
+            result = self._correlations[correlation.about.name].feed(about.name, fired.event, ref)
+            if result is not None:
+                # A correlation of correlations groups by the names of the inner groups, too.
+                overlay = {name: value for name, value in result.group if "." not in name}
+                inner = Firing(result.group, result.refs, result.baseline, {**result.event, **overlay})
+                self._report(correlation.about, inner, ref, alerts)
+        if about.name not in self.rules.inner:
+            alert = self._raise(about, fired, ref)
+            if alert is not None:
+                rule = self.rules.rules.get(about.name)
+                expected = rule is not None and rule.expected is not None and rule.expected(fired.event)
+                alerts.append(replace(alert, level="informational") if expected else alert)
+
+    def _raise(self, about: About, fired: Firing, ref: Ref) -> Alert | None:
+        group = fired.group
+        if about.extension.key:
+            read = self._keys.get(about.name)
+            if read is None:
+                read = self._keys[about.name] = grouper(about.extension.key)
+            group = named(about.extension.key, read(fired.event)) or group
+        elif not group:
+            group = (("subject", str(fired.event.get("subject") or ref.id)),)
+        key = key_for(about.name, group)
+        row = self._raised.get(key)
+        if row[0] and ref.time - row[0] < about.extension.dedup.timedelta.total_seconds():
+            row[1] += 1
+            return None
+        repeats = int(row[1])
+        row[0], row[1] = ref.time, 0
+        return Alert(
+            about.name,
+            about.title,
+            about.level,
+            key,
+            ref.time,
+            group,
+            fired.refs,
+            fired.baseline,
+            tuple(about.techniques),
+            tuple(about.extension.controls),
+            about.extension.runbook or about.name,
+            repeats,
+        )
+
+    def dump(self, limit: int = STATE_BYTES, positions: Mapping[str, int] | None = None) -> bytes:
+        """Return the state in at most ``limit`` bytes, with the positions of the logs.
+
+        It forgets the groups that were used least recently if it must.
+        """
+        share = 1.0
+        while True:
+            packed = zlib.compress(orjson.dumps({**self._document(), "positions": dict(positions or {})}), 6)
+            if len(packed) <= limit or share < 0.01:
+                return packed
+            share /= 2
+            for state in self._statistics.values():
+                state.shrink(0.5)
+            for correlation in self._correlations.values():
+                correlation.table.shrink(len(correlation.table) // 2)
+            self._raised.shrink(max(len(self._raised) // 2, 100))
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "version": _VERSION,
+            "started": self._started,
+            "rules": {
+                name: [self.rules.about(name).extension.version, state.dump()]
+                for name, state in (*self._statistics.items(), *self._correlations.items())
+            },
+            "raised": [[key, row] for key, row in self._raised.items()],
+            "audit": [key for key, _ in self._audit_ids.items()],
+        }
+
+    def load(self, packed: bytes) -> dict[str, int]:
+        """Restore the state, and return the positions. The state of a rule with another version is dropped.
+
+        Raises:
+            StateError: the state is damaged.
+        """
+        try:
+            unpacker = zlib.decompressobj()
+            raw = unpacker.decompress(packed, _MAX_UNPACKED)
+            if unpacker.unconsumed_tail:
+                raise StateError("the state is larger than 64 MiB")
+            document = orjson.loads(raw)
+            if document["version"] != _VERSION:
+                raise StateError(f"version {document['version']} is unknown")
+            self._start(float(document["started"]))
+            for name, (version, rows) in document["rules"].items():
+                state = self._statistics.get(name) or self._correlations.get(name)
+                if state is not None and self.rules.about(name).extension.version == version:
+                    state.load(rows)
+            for key, row in document["raised"]:
+                self._raised.put(key, row)
+            for key in document["audit"]:
+                self._audit_ids.put(key, False)
+            return {str(origin): int(index) for origin, index in document["positions"].items()}
+        except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StateError(f"cannot read the state: {error}") from None
+
+
+def _seconds(time: Any) -> float:
+    """Return RFC 3339 as Unix seconds; 0 if it is not a time."""
+    try:
+        return datetime.fromisoformat(str(time)).timestamp()
+    except ValueError:
+        return 0.0

@@ -1,0 +1,379 @@
+"""Read Sigma rules and correlations, with Weightlock's statistics under the custom field ``weightlock``.
+
+The standard part of a file is plain Sigma 2.1, so pySigma and a SIEM read it, too. A statistic needs a baseline, which
+Sigma cannot express: in a SIEM the rule then finds its events without the comparison with the past.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from webhook.api.base import Name, Schema
+from webhook.api.duration import Duration
+from webhook.api.faults import describe
+from webhook.core.detection.condition import all_of, any_of, compile_condition
+from webhook.core.detection.match import RuleError, item, keywords
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from webhook.core.detection.match import Predicate
+
+LEVELS = ("informational", "low", "medium", "high", "critical")
+Level = Literal["informational", "low", "medium", "high", "critical"]
+MAX_SELECTIONS = 64
+_TIMESPAN = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "M": 2_592_000, "y": 31_536_000}
+
+Path = Annotated[str, Field(min_length=1, max_length=253)]
+Paths = Annotated[list[Path], Field(max_length=8)]
+Positive = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class FirstSeen(Schema):
+    """Report a value that a group never had. ``learn`` and ``minimum`` are the history that the group must have.
+
+    With ``history: log`` the whole log must be as old as ``learn``, and the first event of a group is reported.
+    A group whose last ``within`` had more than ``novelties`` new values changes often, so a new value means nothing.
+    """
+
+    type: Literal["first_seen"]
+    group_by: Paths = Field(default_factory=list)
+    value: Paths
+    learn: Duration = Duration("7d")
+    minimum: Positive = 20
+    novelties: int = Field(default=1, ge=0, le=1000)
+    within: Duration = Duration("7d")
+    history: Literal["group", "log"] = "group"
+
+
+class Rate(Schema):
+    """Report more events of a group in one ``bucket`` than ``factor`` times a quantile of its past buckets."""
+
+    type: Literal["rate"]
+    group_by: Paths = Field(default_factory=list)
+    bucket: Duration = Duration("1h")
+    quantile: float = Field(default=0.99, gt=0, le=1)
+    factor: float = Field(default=2, ge=1, le=1000)
+    minimum: Positive = 10
+    learn: Duration = Duration("7d")
+
+
+class Hours(Schema):
+    """Report an event at an hour of the working day or of the weekend (UTC) that a group never used.
+
+    ``margin`` hours before and after a used hour count as used.
+    """
+
+    type: Literal["hours"]
+    group_by: Paths = Field(default_factory=list)
+    learn: Duration = Duration("14d")
+    minimum: Positive = 50
+    margin: int = Field(default=2, ge=0, le=11)
+
+
+class Missing(Schema):
+    """Report an event whose key no event of the rules ``seen`` had in the last ``within``.
+
+    ``seen`` maps the name of a rule to the field with the key.
+    """
+
+    type: Literal["missing"]
+    key: Path
+    seen: dict[str, Path] = Field(min_length=1, max_length=8)
+    within: Duration = Duration("30d")
+
+
+class Pairs(Schema):
+    """Report two users of whom each has ``share`` of the events with the other, although others are available."""
+
+    type: Literal["pairs"]
+    left: Path
+    right: Path
+    share: float = Field(default=0.9, gt=0.5, le=1)
+    minimum: Positive = 6
+    others: Positive = 2
+    within: Duration = Duration("30d")
+
+
+class Ring(Schema):
+    """Report users who approve each other in a circle of at most ``length``.
+
+    An edge counts if it has ``minimum`` events and at least ``share`` of the events that its target received.
+    """
+
+    type: Literal["ring"]
+    source: Path
+    target: Path
+    minimum: Positive = 3
+    share: float = Field(default=0.5, gt=0, le=1)
+    length: int = Field(default=4, ge=2, le=8)
+    within: Duration = Duration("30d")
+
+
+Statistic = Annotated[FirstSeen | Rate | Hours | Missing | Pairs | Ring, Field(discriminator="type")]
+
+
+class Extension(Schema):
+    """The custom field ``weightlock`` of a rule.
+
+    ``key`` are the fields that identify repetitions of an alert. For ``dedup``, a repetition is only counted. An alert
+    whose event matches the selection ``expected`` is informational.
+    """
+
+    version: Positive = 1
+    controls: list[Name] = Field(default_factory=list, max_length=32)
+    runbook: Name = ""
+    key: Paths = Field(default_factory=list)
+    dedup: Duration = Duration("1d")
+    expected: dict[str, Any] = Field(default_factory=dict, max_length=16)
+    statistic: Statistic | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """The parts that rules and correlations share. ``refers`` is whether a correlation uses the rule."""
+
+    name: str
+    identifier: str
+    title: str
+    level: str
+    tags: tuple[str, ...]
+    extension: Extension
+
+    @property
+    def techniques(self) -> list[str]:
+        """The techniques of MITRE ATT&CK and ATLAS in the tags."""
+        return [tag for tag in self.tags if tag.startswith(("attack.t", "atlas."))]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """An event rule. ``source`` is the type of entry that it reads, or ``audit.k8s.io``; empty: every type."""
+
+    about: About
+    source: str
+    matches: Predicate
+    expected: Predicate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """A correlation. ``aliases`` maps an alias to the field that it stands for in each rule."""
+
+    about: About
+    type: str
+    rules: tuple[str, ...]
+    group_by: tuple[str, ...]
+    seconds: int
+    operator: str = "gte"
+    count: int = 0
+    value: str = ""
+    generate: bool = False
+    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def fields_of(self, rule: str) -> tuple[str, ...]:
+        """Return the fields to group by in the events of a rule."""
+        return tuple(self.aliases.get(name, {}).get(rule, name) for name in self.group_by)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """All rules by name. ``inner`` names those whose alerts only a correlation uses."""
+
+    rules: dict[str, Rule]
+    correlations: dict[str, Correlation]
+    inner: frozenset[str]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the rules that raise alerts."""
+        return sorted({*self.rules, *self.correlations} - self.inner)
+
+    def about(self, name: str) -> About:
+        """Return the description of a rule or correlation."""
+        found = self.rules.get(name) or self.correlations[name]
+        return found.about
+
+
+KUBERNETES = "audit.k8s.io"
+
+
+def read_rules(documents: list[dict[str, Any]]) -> RuleSet:
+    """Read Sigma documents, and check that all references resolve.
+
+    Raises:
+        RuleError: a document is invalid. The message names the rule.
+    """
+    rules: dict[str, Rule] = {}
+    correlations: dict[str, Correlation] = {}
+    identifiers: dict[str, str] = {}
+    for document in documents:
+        about = _about(document)
+        if about.name in identifiers.values() or about.identifier in identifiers:
+            raise RuleError(f"rule {about.name}: its name or id is not unique")
+        identifiers[about.identifier] = about.name
+        try:
+            if "correlation" in document:
+                correlations[about.name] = _correlation(about, document["correlation"])
+            else:
+                rules[about.name] = _rule(about, document)
+        except RuleError as error:
+            raise RuleError(f"rule {about.name}: {error}") from None
+    return _linked(rules, correlations, identifiers)
+
+
+def _linked(
+    rules: dict[str, Rule], correlations: dict[str, Correlation], identifiers: dict[str, str]
+) -> RuleSet:
+    inner: set[str] = set()
+    resolved = {}
+    for name, correlation in correlations.items():
+        names = tuple(identifiers.get(each, each) for each in correlation.rules)
+        for each in names:
+            if each not in rules and each not in correlations:
+                raise RuleError(f"rule {name}: refers to unknown rule {each!r}")
+        if not correlation.generate:
+            inner.update(names)
+        resolved[name] = Correlation(
+            correlation.about, correlation.type, names, correlation.group_by, correlation.seconds,
+            correlation.operator, correlation.count, correlation.value, correlation.generate, correlation.aliases,
+        )  # fmt: skip
+    for rule in rules.values():
+        if isinstance(rule.about.extension.statistic, Missing):
+            for each in rule.about.extension.statistic.seen:
+                if each not in rules:
+                    raise RuleError(f"rule {rule.about.name}: refers to unknown rule {each!r}")
+                if rules[each].about.level == "informational":
+                    inner.add(each)
+    _check_acyclic(resolved)
+    return RuleSet(rules, resolved, frozenset(inner))
+
+
+def _check_acyclic(correlations: Mapping[str, Correlation]) -> None:
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise RuleError(f"rule {name}: refers to itself")
+        for each in correlations[name].rules if name in correlations else ():
+            visit(each, (*path, name))
+
+    for name in correlations:
+        visit(name, ())
+
+
+def _about(document: Any) -> About:
+    if not isinstance(document, dict):
+        raise RuleError("a rule is not a mapping")
+    identifier, title = str(document.get("id", "")), str(document.get("title", ""))
+    name = str(document.get("name") or identifier)
+    if not identifier or not title or len(name) > 253 or len(title) > 256:
+        raise RuleError(f"rule {name or title or '?'!r:.80}: needs title and id")
+    level = document.get("level", "medium")
+    if level not in LEVELS:
+        raise RuleError(f"rule {name}: level {level!r:.40} is not one of {', '.join(LEVELS)}")
+    tags = document.get("tags") or []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise RuleError(f"rule {name}: tags is not a list of texts")
+    try:
+        extension = Extension.model_validate(document.get("weightlock") or {})
+    except ValidationError as error:
+        raise RuleError(f"rule {name}: weightlock.{describe(error)}") from None
+    return About(name, identifier, title, level, tuple(tags), extension)
+
+
+def _rule(about: About, document: dict[str, Any]) -> Rule:
+    detection = document.get("detection")
+    if not isinstance(detection, dict) or "condition" not in detection:
+        raise RuleError("needs detection with a condition")
+    if len(detection) > MAX_SELECTIONS:
+        raise RuleError(f"has more than {MAX_SELECTIONS} selections")
+    selections = {
+        str(name): _selection(value)
+        for name, value in detection.items()
+        if name not in ("condition", "timeframe")
+    }
+    conditions = detection["condition"]
+    conditions = conditions if isinstance(conditions, list) else [conditions]
+    matches = any_of([compile_condition(each, selections) for each in conditions])
+    expected = _selection(about.extension.expected) if about.extension.expected else None
+    return Rule(about, _source(document.get("logsource")), matches, expected)
+
+
+def _source(logsource: Any) -> str:
+    source = logsource if isinstance(logsource, dict) else {}
+    if source.get("product") == "weightlock":
+        return str(source.get("service", ""))
+    if source.get("product") == "kubernetes" and source.get("service", "audit") == "audit":
+        return KUBERNETES
+    raise RuleError("logsource is neither product weightlock nor product kubernetes, service audit")
+
+
+def _selection(value: Any) -> Predicate:
+    if isinstance(value, dict):
+        if not value:
+            raise RuleError("a selection is empty")
+        return all_of([item(str(key), each) for key, each in value.items()])
+    if isinstance(value, list) and value:
+        if all(isinstance(each, dict) for each in value):
+            return any_of([_selection(each) for each in value])
+        if not any(isinstance(each, dict | list) for each in value):
+            return keywords(value)
+    raise RuleError("a selection is neither a mapping nor a list")
+
+
+def _correlation(about: About, body: Any) -> Correlation:
+    if not isinstance(body, dict):
+        raise RuleError("correlation is not a mapping")
+    kind = body.get("type")
+    if kind not in ("event_count", "value_count", "temporal", "temporal_ordered"):
+        raise RuleError(f"correlation type {kind!r:.40} is not supported")
+    rules, group_by = _names(body.get("rules")), _names(body.get("group-by") or [])
+    if not rules:
+        raise RuleError("a correlation needs rules")
+    operator, count, name = _count(body.get("condition"), kind, len(rules))
+    return Correlation(
+        about, kind, rules, group_by, _seconds(body.get("timespan")), operator, count, name,
+        body.get("generate") is True, _aliases(body.get("aliases") or {}),
+    )  # fmt: skip
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(each, str) for each in values) or len(values) > 32:
+        raise RuleError("rules and group-by are lists of names")
+    return tuple(values)
+
+
+def _count(condition: Any, kind: str, rules: int) -> tuple[str, int, str]:
+    if condition is None and kind in ("temporal", "temporal_ordered"):
+        return "gte", rules, ""
+    if not isinstance(condition, dict):
+        raise RuleError("a correlation needs a condition")
+    operators = [key for key in condition if key in ("gt", "gte", "eq")]
+    unknown = set(condition) - {"gt", "gte", "eq", "field"}
+    if len(operators) != 1 or unknown or not isinstance(condition[operators[0]], int):
+        raise RuleError("the condition of a correlation has one of gt, gte and eq with a number")
+    name = condition.get("field", "")
+    if (kind == "value_count") != bool(name) or not isinstance(name, str):
+        raise RuleError("value_count, and no other type, needs condition.field with one field")
+    if not 1 <= condition[operators[0]] <= 10_000:
+        raise RuleError("the number of the condition is not between 1 and 10000")
+    return operators[0], condition[operators[0]], name
+
+
+def _aliases(value: Any) -> dict[str, dict[str, str]]:
+    if not isinstance(value, dict) or not all(
+        isinstance(each, dict) and all(isinstance(path, str) for path in each.values())
+        for each in value.values()
+    ):
+        raise RuleError("aliases maps each alias to a field by rule")
+    return {str(alias): {str(rule): path for rule, path in each.items()} for alias, each in value.items()}
+
+
+def _seconds(value: Any) -> int:
+    text = str(value or "")
+    if not text[:-1].isdecimal() or text[-1] not in _TIMESPAN or len(text) > 8 or not int(text[:-1]):
+        raise RuleError(f"timespan {text!r:.20} is not a number with one of the units {', '.join(_TIMESPAN)}")
+    return int(text[:-1]) * _TIMESPAN[text[-1]]
