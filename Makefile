@@ -54,7 +54,7 @@ e2e: $(READY) control-plane ## Only the tests on the real API server
 	@$(PYTEST) tests/e2e
 
 e2e-long: $(READY) control-plane ## The end-to-end tests that take minutes each: forgeries, the attack corpus, storage drivers
-	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_chart_rights.py tests/e2e/test_failure.py
+	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_differential.py
 
 loaders: $(READY) ## The tests of torch, transformers and vLLM, in an environment of their own (about 11 GB)
 	@$(BIN)/python tests/tools/loaders.py
@@ -96,6 +96,7 @@ image: ## Build both container images, with SBOM and provenance (needs Docker, P
 	@$(PYTHON) scripts/image.py $(IMAGE_TAG)
 
 image-audit: $(READY) ## Look up known vulnerabilities of what the images contain (needs the data of PyPI or OSV)
+	@$(BIN)/pip install -q pip-audit
 	@$(BIN)/python scripts/imageaudit.py
 
 lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newest)

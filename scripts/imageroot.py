@@ -65,24 +65,20 @@ UNUSED = frozenset(
 UNUSED_BY_SIDECAR = frozenset(
     {
         *(
-            "asyncio",
-            "multiprocessing",
             "sqlite3",
             "wsgiref",
             "xml",
-            "html",
             "pdb.py",
-            "tarfile.py",
             "zoneinfo",
         ),
-        *("tomllib", "concurrent", "_pydatetime.py"),
+        *("tomllib", "_pydatetime.py"),
     }
 )
 UNUSED_MODULES = re.compile(
     r"(_test|_ctypes_test|_tkinter|_curses|_xx|xx|readline|_gdbm|_dbm|nis|_lsprof|_codecs_(cn|hk|jp|kr|tw|iso2022))"
 )
 SIDECAR_UNUSED_MODULES = re.compile(
-    r"(_sqlite3|_asyncio|_multiprocessing|_decimal|pyexpat|_elementtree|_multibytecodec|_zoneinfo|_uuid|_interp)"
+    r"(_sqlite3|pyexpat|_elementtree|_multibytecodec|_zoneinfo|_uuid|_interp)"
 )
 # What the installed distributions contain beside the code that runs.
 UNUSED_FILES = re.compile(r".*(\.(pyi|pxd|pyx|pxi|c|cc|cpp|h|hpp|rst|md)|/py\.typed)$")
@@ -101,7 +97,7 @@ UNUSED_PLACES = re.compile(
 )
 # Generated code of the cloud providers' clients: its compiled form is enough, since nobody reads a traceback into it.
 SOURCELESS = re.compile(r".*/site-packages/(azure|botocore|google/cloud|google/api_core|msal|opentelemetry)/")
-SIDECAR_DISTRIBUTIONS = frozenset({"weightlock", "cryptography", "cffi"})
+SIDECAR_DISTRIBUTIONS = frozenset({"weightlock", "cryptography", "cffi", "orjson"})
 SIDECAR_MODULES = ("webhook.cli.main", "webhook.cli.agent")
 _LOADED = re.compile(r"=> (/\S+) \(0x|^\s*(/\S+) \(0x", re.MULTILINE)
 

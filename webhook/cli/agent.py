@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from webhook.cli.signatures import add_trust
 from webhook.keys.agent.delivery import CAS, Target, complete
 from webhook.keys.errors import BadInputError, printable
 
@@ -79,6 +80,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="deliver and exit without renewing: for an init container of a Job",
     )
+    parser.add_argument(
+        "--verify-model",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="check the signature of the plain model files in DIR first: for volumes that are not sealed. It reads "
+        "every file once (repeatable)",
+    )
+    parser.add_argument(
+        "--model-signature",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="signature file of each --verify-model, in the same order (default: model.sig in DIR)",
+    )
+    add_trust(parser.add_argument_group("signers of --verify-model"))
     parser.set_defaults(run=run)
 
 
@@ -86,6 +105,12 @@ def run(options: argparse.Namespace) -> int:
     """Deliver until a signal arrives; with ``--once``, until all models are delivered; with ``--check``, only check."""
     if options.check:
         return 0 if complete(options.root) else 1
+    if options.verify_model:
+        from webhook.cli.plain_models import verify_models  # noqa: PLC0415 - the probe runs every second without it
+
+        code = verify_models(options, say)
+        if code or not (options.key or options.plaintext):
+            return code
     parsed = [_key_target(text) for text in options.key] + [_target(text, 3) for text in options.plaintext]
     targets = [target for target in parsed if target is not None]
     if len(targets) < len(parsed) or not targets or not options.broker or options.token is None:

@@ -128,6 +128,9 @@ HELD = (
         alias=egress_readers.KIND,
         slim=egress_readers.slim,
     ),
+    _kind(API_VERSION, "ImageTrust", drop=("status",)),
+    # One object has up to a megabyte.
+    replace(_kind(API_VERSION, "ImageVerification", drop=("status",)), page=20),
 )
 
 # Fetched on demand; other kinds are found by discovery.
