@@ -44,7 +44,10 @@ bandwidth-plugin: $(READY) ## Build the CNI bandwidth plugin for the tests of eg
 browser: $(READY) ## Find Chromium for the tests of pages; in CI, install it from Debian
 	@$(BIN)/python tests/tools/browser.py > /dev/null || [ $$? -eq 3 ]
 
-test: $(READY) control-plane key-servers prometheus log-verifiers bandwidth-plugin browser ## All tests, those on the real API server included
+registry: $(READY) ## Fetch a registry from Debian, for the tests of signed images (cached)
+	@$(BIN)/python tests/tools/debpackages.py docker-registry > /dev/null || [ $$? -eq 3 ]
+
+test: $(READY) control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser ## All tests, those on the real API server included
 	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 unit: $(READY) ## Only the tests that need no API server
@@ -105,4 +108,4 @@ lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newes
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus log-verifiers bandwidth-plugin browser test unit e2e e2e-long loaders e2e-kind chaos lint format generate bench bench-peers playground image image-audit lock clean
+.PHONY: help setup demo control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser test unit e2e e2e-long loaders e2e-kind chaos lint format generate bench bench-peers playground image image-audit lock clean
