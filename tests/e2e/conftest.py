@@ -37,7 +37,16 @@ REASON = pytest.StashKey[str]()
 
 
 # Files that take minutes each. `make e2e-long` runs them, `make test` skips them.
-LONG = frozenset({"test_forgery.py", "test_gitops.py", "test_redteam.py", "test_storage_identity.py"})
+LONG = frozenset(
+    {
+        "test_forgery.py",
+        "test_gitops.py",
+        "test_outages.py",
+        "test_redteam.py",
+        "test_storage_identity.py",
+        "test_vault.py",
+    }
+)
 _SKIP_LONG = pytest.mark.skip(reason="takes minutes: make e2e-long")
 
 

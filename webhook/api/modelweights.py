@@ -13,6 +13,8 @@ from webhook.api.quantity import BitRate, ByteCount  # noqa: TC001 - pydantic re
 Sensitivity = Literal["public", "internal", "restricted", "frontier"]
 Signer = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$", max_length=44)]
 
+Measurement = Annotated[str, Field(pattern=r"^[0-9a-f]{96}$", max_length=96)]
+
 
 class ClaimVolumes(Schema):
     """PersistentVolumeClaims by namespace, name pattern (``*`` and ``?``) and labels; every set field must match."""
@@ -220,13 +222,34 @@ class Provenance(Schema):
     )
 
 
+class CpuAttestation(Schema):
+    """The evidence that a confidential virtual machine must present, in addition to that of its accelerators."""
+
+    kinds: list[Literal["sev-snp", "tdx"]] = Field(min_length=1, max_length=2)
+    roots: str = Field(
+        min_length=1, max_length=65536, description="root certificates in PEM: AMD's ARK, Intel's SGX root CA"
+    )
+    measurements: list[Measurement] = Field(
+        min_length=1,
+        max_length=64,
+        description="accepted launch measurements (SEV-SNP) or MRTD (TDX), hexadecimal",
+    )
+
+
 class Attestation(Schema):
-    """The evidence that an accelerator must present before a key is released."""
+    """The evidence that accelerators and CPU must present before a key is released."""
 
     required: bool = False
     issuer: str = ""
     jwks_url: str = ""
-    rule: str = Field(default="", max_length=8192, description="CEL over the token's claims")
+    rule: str = Field(
+        default="",
+        max_length=8192,
+        description="CEL over the claims: object.overall, object.devices, object.cpu",
+    )
+    cpu: CpuAttestation | None = Field(
+        default=None, description="with it and without issuer, only the evidence of the CPU is required"
+    )
 
 
 class Egress(Schema):

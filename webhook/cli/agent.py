@@ -49,7 +49,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="CA certificate of the broker, base64 DER (repeatable; default: system trust store)",
     )
     parser.add_argument(
-        "--key", action="append", default=[], metavar="MODEL:DIR", help="deliver a model's keys (repeatable)"
+        "--key",
+        action="append",
+        default=[],
+        metavar="MODEL:DIR[:SEALED]",
+        help="deliver a model's keys, with SEALED only the key that its manifest names (repeatable)",
     )
     parser.add_argument(
         "--plaintext",
@@ -106,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
         code = _verify_models(options)
         if code or not (options.key or options.plaintext):
             return code
-    parsed = [_target(text, 2) for text in options.key] + [_target(text, 3) for text in options.plaintext]
+    parsed = [_key_target(text) for text in options.key] + [_target(text, 3) for text in options.plaintext]
     targets = [target for target in parsed if target is not None]
     if len(targets) < len(parsed) or not targets or not options.broker or options.token is None:
         say("give --broker, --token and at least one of --key MODEL:DIR and --plaintext MODEL:DIR:SEALED")
@@ -173,6 +177,13 @@ def _model_agent(
     collect = collector(options.evidence_command) if options.evidence_command else None
     client = BrokerClient(options.broker, options.token, trust, collect)
     return ModelAgent(target, client, stop, say, _LogProgress(target.model), once=options.once)
+
+
+def _key_target(text: str) -> Target | None:
+    if text.count(":") < 2:
+        return _target(text, 2)
+    target = _target(text, 3)
+    return None if target is None else Target(target.model, target.directory, named=target.sealed)
 
 
 def _resources(options: argparse.Namespace, targets: list[Target]) -> ResourceServer | None:

@@ -35,7 +35,7 @@ from webhook.core.admission.provider import NotReadyError, UnresolvedError
 from webhook.core.admission.provider import evaluate as evaluate_with_lookups
 from webhook.core.egress.metering import excess
 from webhook.core.injection.sidecar import AGENT
-from webhook.keys.broker import attestation, caller, challenge
+from webhook.keys.broker import attestation, caller, challenge, cpu_evidence
 from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
 from webhook.keys.broker.provenance import accepted_statement, proven_keys
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
@@ -292,14 +292,20 @@ class Broker:
         required = model.spec.attestation
         if not required.required:
             return
-        if not required.issuer:
+        gpu, cpu = attestation.split(request.attestation)
+        nonce, now = challenge.evidence_nonce(request.nonce), self._now().timestamp()
+        claims = attestation.Claims()
+        if required.cpu is not None:
+            # First: it needs no call to the issuer.
+            claims = replace(claims, cpu=cpu_evidence.verify(cpu, required.cpu, nonce, now))
+        elif not required.issuer:
             raise RefusedError(
                 BAD_REQUEST, f'model "{request.model}" requires attestation but names no issuer'
             )
-        url = required.jwks_url or f"{required.issuer.rstrip('/')}/.well-known/jwks.json"
-        keys = await self._issuers.get(url, _key_ids(request.attestation))
-        nonce, now = challenge.evidence_nonce(request.nonce), self._now().timestamp()
-        claims = attestation.verify(request.attestation, keys, required.issuer, nonce, now)
+        if required.issuer:
+            url = required.jwks_url or f"{required.issuer.rstrip('/')}/.well-known/jwks.json"
+            keys = await self._issuers.get(url, _key_ids(gpu))
+            claims = replace(attestation.verify(gpu, keys, required.issuer, nonce, now), cpu=claims.cpu)
         attestation.check_rule(attestation.compile_rule(required.rule), claims)
 
     async def _unwrapped(
