@@ -117,6 +117,7 @@ class Grant(Schema):
     model: Short = ""
     waiver: Short = ""
     subject: Subject
+    requester: User | None = None
     namespaces: list[Short] = Field(default_factory=list)
     begins: Time
     expires: Time

@@ -119,10 +119,10 @@ class FirstSeenState(_Grouped):
 
 
 class RateState(_Grouped):
-    """Row: first time, bucket, events in it, the sketch of the past buckets."""
+    """Row: first time, bucket, events in it, the sketch of the past buckets, and its quantile."""
 
     def __init__(self, settings: rules.Rate) -> None:
-        super().__init__(lambda: [0.0, 0, 0, [0]])
+        super().__init__(lambda: [0.0, 0, 0, [0], 0.0])
         self._settings, self._group = settings, grouper(settings.group_by)
         self._bucket = settings.bucket.timedelta.total_seconds()
         self._learn = settings.learn.timedelta.total_seconds()
@@ -138,17 +138,17 @@ class RateState(_Grouped):
             # Empty buckets do not count: a group that is rarely used has its own busy hours as its baseline.
             sketch = Sketch.load(row[3])
             sketch.add(row[2])
-            row[1], row[2], row[3] = number, 0, sketch.dump()
+            row[1:] = [number, 0, sketch.dump(), sketch.quantile(self._settings.quantile)]
         row[2] += 1
         if row[2] < self._settings.minimum or ref.time - row[0] < self._learn:
             return None
-        sketch = Sketch.load(row[3])
-        usual = sketch.quantile(self._settings.quantile)
+        usual = row[4]
         if row[2] <= self._settings.factor * usual:
             return None
+        total = Sketch.load(row[3]).total
         baseline = (
             f"{row[2]} events in {self._settings.bucket}, and {usual:.0f} is the "
-            f"{100 * self._settings.quantile:g}th percentile of {sketch.total} intervals since {day(row[0])}"
+            f"{100 * self._settings.quantile:g}th percentile of {total} intervals since {day(row[0])}"
         )
         return Firing(named(self._settings.group_by, group), (ref,), baseline, event)
 
@@ -168,11 +168,20 @@ class HoursState(_Grouped):
         first, count, slots = row
         moment = datetime.fromtimestamp(ref.time, UTC)
         base = 24 if moment.weekday() >= 5 else 0
-        margin = self._settings.margin
-        near = sum(slots[base + (moment.hour + step) % 24] for step in range(-margin, margin + 1))
+        before = slots[base : base + 24]
         row[0], row[1] = first or ref.time, count + 1
         slots[base + moment.hour] += 1
-        if near or count < self._settings.minimum or ref.time - first < self._learn:
+        if (
+            count < self._settings.minimum
+            or ref.time - first < self._learn
+            or not self._unusual(before, moment.hour)
+        ):
+            return None
+        # Few events of this kind of day are no profile, but none at all is one.
+        if any(before):
+            if sum(before) < self._settings.minimum:
+                return None
+        elif ref.time - first < 2 * self._learn:
             return None
         kind = "weekends" if base else "working days"
         used = [f"{hour:02}" for hour in range(24) if slots[base + hour] and hour != moment.hour]
@@ -181,6 +190,12 @@ class HoursState(_Grouped):
             f"{', '.join(used) or 'other days only'}"
         )
         return Firing(named(self._settings.group_by, group), (ref,), baseline, event)
+
+    def _unusual(self, slots: list[int], hour: int) -> bool:
+        """Return whether an hour is outside the used hours. An account that uses most hours has no usual hours."""
+        margin = range(-self._settings.margin, self._settings.margin + 1)
+        near = [any(slots[(each + step) % 24] for step in margin) for each in range(24)]
+        return not near[hour] and sum(near) <= self._settings.most
 
 
 class MissingState(_Grouped):
