@@ -336,7 +336,8 @@ def weakened_policy(scene):
 
 def checkpoint_through_the_kubelet(scene):
     scene.audit(
-        verb="create", user={"username": "mallory"}, requestURI="/api/v1/nodes/gpu-1/proxy/checkpoint/research/train/main",
+        verb="create", user={"username": "mallory"},
+        requestURI="/api/v1/nodes/gpu-1/proxy/checkpoint/research/train/main",
         objectRef={"resource": "nodes", "subresource": "proxy", "name": "gpu-1"},
     )  # fmt: skip
 

@@ -26,6 +26,7 @@ MAX_VALUES = 256
 MAX_KEYS = 10_000
 MAX_EDGES = 2_000
 MAX_TIMES = 64
+_PRUNE_SECONDS = 3600
 _CLEAR = 64
 
 
@@ -231,6 +232,7 @@ class _Edges(_Grouped):
     def __init__(self, source: str, target: str, within: float) -> None:
         super().__init__(list, MAX_EDGES)
         self._source, self._target, self._within = reader(source), reader(target), within
+        self._pruned = 0.0
 
     def add(self, event: Event, ref: Ref) -> tuple[str, str] | None:
         """Add the edge of an event, and forget old ones."""
@@ -241,13 +243,20 @@ class _Edges(_Grouped):
         times = self.table.get(key_of(edge))
         times.append(ref.time)
         del times[:-MAX_TIMES]
-        since = ref.time - self._within
-        for key, row in list(self.table.items()):
-            if row and row[-1] < since:
-                self.table.drop(key)
-            elif row and row[0] < since:
-                row[:] = [time for time in row if time >= since]
+        if ref.time - self._pruned >= _PRUNE_SECONDS:
+            self._pruned = ref.time
+            self._prune(ref.time - self._within)
         return edge
+
+    def count(self, edge: tuple[str, str]) -> int:
+        """Return the number of events of one edge."""
+        return len(self.table.peek(key_of(edge)) or ())
+
+    def _prune(self, since: float) -> None:
+        for key, row in list(self.table.items()):
+            row[:] = [time for time in row if time >= since]
+            if not row:
+                self.table.drop(key)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Return the number of events of each edge."""
@@ -269,7 +278,7 @@ class PairsState(_Edges):
     def feed(self, event: Event, ref: Ref) -> Firing | None:
         """Learn a pair. Return a firing if it is exclusive."""
         edge = self.add(event, ref)
-        if edge is None:
+        if edge is None or self.count(edge) < self._settings.minimum:
             return None
         counts, (left, right) = self.counts(), edge
         both = counts[edge]
@@ -278,7 +287,7 @@ class PairsState(_Edges):
         others = {each for _, each in counts if each not in (right, left)}
         share = self._settings.share
         exclusive = both >= share * of_left and both >= share * of_right
-        if both < self._settings.minimum or not exclusive or len(others) < self._settings.others:
+        if not exclusive or len(others) < self._settings.others:
             return None
         baseline = (
             f"{both} of {of_left} events of {left} are with {right}, who has {of_right}, in "
@@ -298,7 +307,7 @@ class RingState(_Edges):
     def feed(self, event: Event, ref: Ref) -> Firing | None:
         """Learn an edge. Return a firing if it closes a ring."""
         edge = self.add(event, ref)
-        if edge is None:
+        if edge is None or self.count(edge) < self._settings.minimum:
             return None
         counts = self.counts()
         received: dict[str, int] = {}
