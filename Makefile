@@ -38,10 +38,13 @@ log-verifiers: $(READY) ## Build the verifiers of the audit log (Tessera's fsck,
 	@$(BIN)/python tests/tools/debpackages.py rsyslog rsyslog-openssl libestr0 libfastjson4 > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/logverifiers.py > /dev/null || [ $$? -eq 3 ]
 
+bandwidth-plugin: $(READY) ## Build the CNI bandwidth plugin for the tests of egress limits (cached)
+	@$(BIN)/python tests/tools/bandwidthplugin.py > /dev/null || [ $$? -eq 3 ]
+
 browser: $(READY) ## Find Chromium for the tests of pages; in CI, install it from Debian
 	@$(BIN)/python tests/tools/browser.py > /dev/null || [ $$? -eq 3 ]
 
-test: $(READY) control-plane key-servers prometheus log-verifiers browser ## All tests, those on the real API server included
+test: $(READY) control-plane key-servers prometheus log-verifiers bandwidth-plugin browser ## All tests, those on the real API server included
 	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 unit: $(READY) ## Only the tests that need no API server
@@ -87,9 +90,13 @@ bench-peers: $(READY) control-plane ## Measure beside Kyverno, Gatekeeper and ot
 playground: $(READY) control-plane ## A control plane with Weightlock and the samples, until Ctrl-C
 	@$(BIN)/python scripts/playground.py
 
-IMAGE ?= weightlock:dev
-image: ## Build the container image (needs Docker)
-	@docker build -t $(IMAGE) .
+IMAGE_TAG ?= dev
+IMAGE := weightlock:$(IMAGE_TAG)
+image: ## Build both container images, with SBOM and provenance (needs Docker, Podman or Buildah)
+	@$(PYTHON) scripts/image.py $(IMAGE_TAG)
+
+image-audit: $(READY) ## Look up known vulnerabilities of what the images contain (needs the data of PyPI or OSV)
+	@$(BIN)/python scripts/imageaudit.py
 
 lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newest)
 	@$(BIN)/pip install -q uv
@@ -98,4 +105,4 @@ lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newes
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus log-verifiers browser test unit e2e e2e-long loaders e2e-kind chaos lint format generate bench bench-peers playground image lock clean
+.PHONY: help setup demo control-plane key-servers prometheus log-verifiers bandwidth-plugin browser test unit e2e e2e-long loaders e2e-kind chaos lint format generate bench bench-peers playground image image-audit lock clean

@@ -4,21 +4,30 @@ Pods cannot run here, so the parts run as local processes: see `harness.release`
 current program, too, with the older configuration and policies, and the older rights beside those for what it watches.
 """
 
+import os
 import re
-from collections.abc import Callable, Iterator
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from harness import manifests
 from harness.cluster import Cluster
 from harness.controlplane import ControlPlane, Options
 from harness.installed import WEBHOOK_PATHS
 from harness.lab import Lab
-from harness.release import CHART, NAME, NAMESPACE, PREVIOUS_CHART, SECRETS, Release, pod, signed_request
+from harness.release import CHART, NAME, NAMESPACE, SECRETS, Release, pod, previous_chart, signed_request
 from harness.waiting import eventually
 
+from webhook.core.integrity.drift import DEFINITION_DEFAULTS, difference
+
 GPU = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
-CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/modelweights.weightlock.dev"
+CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+LONG = pytest.mark.skipif(os.environ.get("WEIGHTLOCK_E2E_LONG") != "1", reason="takes minutes: make e2e-long")
+# Values of 0.2.0 that have another name since.
+FORMER_VALUES = ("certificates.selfManaged.leafDays=80", "networkPolicy.keyServicePorts={8200}")
 
 
 @pytest.fixture
@@ -145,9 +154,12 @@ def test_it_refuses_the_system_namespace(control_plane: Cluster) -> None:
     assert control_plane.helm("list", "-n", "kube-system", "-q").ok().stdout.strip() == ""
 
 
-def test_its_life(release: Release) -> None:
+@pytest.mark.parametrize("before", [pytest.param("0.1.0", marks=LONG), "0.2.0"])
+def test_its_life(release: Release, before: str) -> None:
     cluster = release.cluster
-    assert "Weightlock 0.1.0 is installed" in release.helm("install", chart=PREVIOUS_CHART)
+    previous = previous_chart(before)
+    former = FORMER_VALUES if before == "0.2.0" else ()
+    assert f"Weightlock {before} is installed" in release.helm("install", *former, chart=previous)
     cluster.apply(*watched_since(NAME))
     namespace = cluster.new_namespace()
 
@@ -155,26 +167,43 @@ def test_its_life(release: Release) -> None:
     status, message = release.create(namespace, pod("early"))
     assert (status, "failed calling webhook" in message) == (500, True)
 
-    release.start("webhook")
+    # From 0.2.0 on the controller makes the keys and the certificates. The current one then leaves: it would take the
+    # CRDs of that version for changed ones.
+    if before != "0.1.0":
+        controller = release.start("controller")
+        release.pair("webhook")
+        release.start("webhook")
+        controller.stop(grace=10.0)
+    else:
+        release.start("webhook")
     release.wait_admitting(namespace)
     assert "[WL201]" in release.create(namespace, pod("gpu", container=GPU))[1]
     lab = Lab(cluster, namespace, approvals=1).build()
-    eventually(
-        lambda: 'is not allowed to read model "atlas' in lab.try_pod(dry=True).message, "a reader is denied"
-    )
+    # By code and model: the sentence is that of the older chart's policies.
+    eventually(lambda: denied_reader(lab), "a reader is denied")
 
-    upgraded(release, lab)
+    upgraded(release, lab, previous, former)
     keeps_and_signs(release, lab)
-    rolled_back(release, lab)
+    rolled_back(release, lab, previous)
     uninstalled(release, lab)
     installed_again(release, lab)
+
+
+def denied_reader(lab: Lab) -> bool:
+    """Whether a pod is denied because it would read the lab's weights."""
+    message = lab.try_pod(dry=True).message
+    return "[WL101]" in message and f'model "{lab.model}"' in message
 
 
 def watched_since(name: str) -> list[dict[str, Any]]:
     """The rights of the webhook for kinds that the current program watches and the older chart does not know."""
     rbac = "rbac.authorization.k8s.io"
     rules = [
-        {"apiGroups": [""], "resources": ["limitranges", "resourcequotas"], "verbs": ["list", "watch"]},
+        {
+            "apiGroups": [""],
+            "resources": ["limitranges", "pods", "resourcequotas"],
+            "verbs": ["list", "watch"],
+        },
         {
             "apiGroups": ["apiextensions.k8s.io"],
             "resources": ["customresourcedefinitions"],
@@ -233,31 +262,59 @@ def injection(release: Release, part: str) -> dict[str, Any]:
     return found
 
 
-def crd_of(release: Release) -> str:
-    labels = release.cluster.client().get(CRD).ok()["metadata"]["labels"]
-    return str(labels["helm.sh/chart"])
+def has_crds(release: Release, definitions: Sequence[dict[str, Any]]) -> bool:
+    """Whether the CRDs of the cluster are these, but for the API server's defaults."""
+    for expected in definitions:
+        path = f"{CRD_PATH}/{expected['metadata']['name']}"
+        actual = release.cluster.client().get(path).ok()
+        if difference(expected["spec"], actual["spec"], DEFINITION_DEFAULTS) is not None:
+            return False
+    return True
 
 
-def upgraded(release: Release, lab: Lab) -> None:
-    """Types, policies and webhooks follow the chart and its values; keys stay."""
-    assert crd_of(release) == "weightlock-0.1.0"
-    before = {name: release.data("secrets", name) for name in SECRETS.values()}
+def crds_in(chart: Path) -> list[dict[str, Any]]:
+    """The CRDs in a packaged chart."""
+    with tarfile.open(chart) as archive:
+        names = [name for name in archive.getnames() if "/files/crds/" in name and name.endswith(".yaml")]
+        return [yaml.safe_load(archive.extractfile(name)) for name in names]  # type: ignore[arg-type]
+
+
+def keys_of(release: Release) -> dict[str, dict[str, bytes]]:
+    """The keys in the Secrets of the release that exist and are filled."""
+    path = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+    names = {item["metadata"]["name"] for item in release.cluster.client().get(path).ok()["items"]}
+    found = {name: release.filled(name) for name in SECRETS.values() if name in names}
+    return {name: files for name, files in found.items() if files}
+
+
+def upgraded(release: Release, lab: Lab, previous: Path, former: Sequence[str]) -> None:
+    """CRDs, policies and webhooks follow the chart and its values; keys stay."""
+    assert has_crds(release, crds_in(previous))
+    assert not has_crds(release, manifests.crds())
+    before = keys_of(release)
     # As docs/install.md says it: the values that were given, and the defaults of the new chart.
     documented = ["upgrade", NAME, str(CHART), "-n", NAMESPACE, "--dry-run=server"]
-    release.cluster.helm(*documented, "--reset-then-reuse-values").ok()
-    assert "alerts" in release.cluster.helm(*documented, "--reuse-values").failed()
+    said = release.cluster.helm(*documented, "--reset-then-reuse-values").ok().stdout
+    for value in former:
+        assert f"the value {value.partition('=')[0]} is renamed to " in said
+    # Without the defaults of the new chart: a name that is gone, or a value that is missing.
+    said = release.cluster.helm(*documented, "--reuse-values").failed()
+    assert "additional properties" in said or "nil pointer" in said
     said = release.helm(
         "upgrade",
         "policies.gpus-need-entitlement.enabled=false",
         "exemptNamespaces={kube-system,gpu-operator}",
+        *former,
     )
     assert "OFF          gpus-need-entitlement" in said
-    assert crd_of(release) == f"weightlock-{version()}"
+    assert has_crds(release, manifests.crds())
     assert all("gpu-operator" in names for names in release.exempt())
-    assert {name: release.data("secrets", name) for name in SECRETS.values()} == before
+    assert {name: keys_of(release).get(name) for name in before} == before
     # What runs keeps its keys; what is created gets the new sidecar.
     images = {part: injection(release, part) for part in ("broker", "webhook")}
-    assert images["broker"]["previousImages"] == ["ghcr.io/weightlock/weightlock:0.1.0"]
+    version = previous.stem.removeprefix("weightlock-")
+    assert images["broker"]["previousImages"] == [f"ghcr.io/weightlock/weightlock:{version}"]
+    assert images["broker"]["image"] == f"ghcr.io/weightlock/weightlock-sidecar:{chart_version()}"
     assert "previousImages" not in images["webhook"]
     # The authority of before stays trusted: nothing is closed while the controller puts its own in office.
     release.wait_admitting(lab.namespace)
@@ -276,21 +333,23 @@ def restored(release: Release) -> float:
     return float(found[1]) if found else 0
 
 
-def rolled_back(release: Release, lab: Lab) -> None:
+def rolled_back(release: Release, lab: Lab, previous: Path) -> None:
     """The older version is back with its policies, and no key or grant was lost; and so is, then, the newer."""
     # An older chart brings an older controller, which does not ask for what only the newer may see.
     release.parts["controller"].stop(grace=10.0)
-    before = {name: release.data("secrets", name) for name in SECRETS.values()}
+    before = keys_of(release)
     release.rollback(1)
-    assert crd_of(release) == "weightlock-0.1.0"
+    assert has_crds(release, crds_in(previous))
     assert all("gpu-operator" not in names for names in release.exempt())
-    assert {name: release.data("secrets", name) for name in SECRETS.values()} == before
+    # The older chart has no stamps, so it takes their key away.
+    before.pop(SECRETS["stamp"], None)
+    assert keys_of(release) == before
     release.restart("webhook")
     release.wait_admitting(lab.namespace)
     assert "[WL201]" in release.create(lab.namespace, pod("gpu-again", container=GPU))[1]
     eventually(lab.is_admitted, "the grant counts")
     release.rollback(2)
-    assert crd_of(release) == f"weightlock-{version()}"
+    assert has_crds(release, manifests.crds())
     release.start("controller")
     release.restart("webhook")
     eventually(lambda: release.controller_says("/readyz") == (200, "ready\n"), "the controller is ready")
@@ -324,7 +383,7 @@ def installed_again(release: Release, lab: Lab) -> None:
     assert agent_of(lab, "granted-again")
 
 
-def version() -> str:
+def chart_version() -> str:
     """The chart's version."""
     return str(yaml.safe_load((CHART / "Chart.yaml").read_text())["version"])
 

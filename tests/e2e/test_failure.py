@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import yaml
 from harness import manifests
-from harness.controller import USERNAME, Controllers, public_half
+from harness.controller import SETTLE_SECONDS, USERNAME, Controllers, public_half
 from harness.controlplane import ControlPlane
 from harness.forwarder import Forwarder
 from harness.lab import API, Lab
 from harness.load import CLIENTS, PODS, load
+from harness.release import signed_request
 from harness.rest import Client
 from harness.waiting import eventually
 from harness.weightlock import Weightlock
@@ -272,11 +273,16 @@ def test_too_much_to_do_is_denied_at_once_and_says_so(
 
 @pytest.fixture
 def signing_controllers(own_weightlock: Weightlock) -> Iterator[Controllers]:
-    """Controllers that sign on read-back, beside a webhook that has no key to sign with."""
+    """Controllers that sign, beside a webhook that has only the stamp key: the chart's default."""
     signing = own_weightlock.config["signing"]
-    own_weightlock.config["signing"] = {"keys": str(public_half(own_weightlock.signing_key))}
+    stamp = own_weightlock.signing_key.with_name("stamp.key")
+    stamp.write_bytes(b"a key of the tests, 32 bytes long")
+    own_weightlock.config["signing"] = {
+        "keys": str(public_half(own_weightlock.signing_key)),
+        "stampKey": str(stamp),
+    }
     own_weightlock.restart()
-    found = Controllers(own_weightlock, signs=True).prepare()
+    found = Controllers(own_weightlock, signs=True, stamp=stamp).prepare()
     yield found
     found.stop()
     own_weightlock.config["signing"] = signing
@@ -289,20 +295,23 @@ def test_a_leader_that_is_killed_is_followed_and_nothing_is_signed_twice(
     lab = Lab(own_control_plane, namespace).build()
     leader = signing_controllers.start()
     signing_controllers.wait_leading()
-    signing_controllers.start()
+    # A new controller signs nothing until the webhook configurations have settled: see `signed_request`.
+    before = signed_request(lab, "10m")
+    follower = signing_controllers.start_ready()
 
     def signed(document: dict[str, Any]) -> bool:
         found = own_control_plane.client().get(f"{API}/accessrequests/{document['metadata']['name']}").ok()
         return bool(found["spec"].get("signature"))
 
-    before = lab.ask("before")
-    eventually(lambda: signed(before), "the leader signs")
+    # The follower signs only requests that it saw arrive after its own settling time.
+    time.sleep(2 * SETTLE_SECONDS)
     leader.kill()
     begun = time.monotonic()
     after = [lab.ask(f"after-{number}") for number in range(3)]
     eventually(lambda: all(map(signed, after)), "the other signs", seconds=90)
     took = time.monotonic() - begun
     print(f"signed again {took:.1f} s after the leader was killed")
+    assert follower.running
     # No sooner than the lease allows, and not much later.
     assert LEASE_SECONDS / 2 < took < LEASE_SECONDS + 30
     patches = own_control_plane.audit_events(user=USERNAME, verb="patch")

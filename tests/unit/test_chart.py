@@ -844,8 +844,15 @@ def scalars(tree):
         yield tree
 
 
-def test_helm_test_has_the_rights_that_the_doctor_uses_and_no_other(helm):
+def test_helm_test_has_the_rights_that_the_doctor_uses_and_no_other(helm, render):
     done = helm("template", "weightlock", CHART, "-n", NAMESPACE)
+    # It evaluates the running pods as the broker does.
+    evaluating = {
+        f"{verb} {resource}"
+        for _, resource, verb in rules_of(render(), "broker")
+        if resource
+        not in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations", "tokenreviews")
+    }
     found = {"ClusterRole": set(), "Role": set()}
     for document in yaml.safe_load_all(done.stdout):
         if document and document["metadata"]["name"] == "weightlock-test" and document["kind"] in found:
@@ -857,12 +864,12 @@ def test_helm_test_has_the_rights_that_the_doctor_uses_and_no_other(helm):
             }
     assert found == {
         "ClusterRole": {
-            *("get configmaps", "list configmaps", "list namespaces", "list nodes", "list pods"),
-            *("list persistentvolumeclaims", "list persistentvolumes", "create podtemplates"),
+            *evaluating,
+            *("list nodes", "list pods", "create podtemplates", "list clusterpolicies"),
             *("get mutatingwebhookconfigurations", "get validatingwebhookconfigurations"),
+            *("list mutatingwebhookconfigurations", "list mutatingadmissionpolicies"),
             *("get validatingadmissionpolicies", "get validatingadmissionpolicybindings"),
             *("get customresourcedefinitions", "list daemonsets", "get deployments", "list deployments"),
-            *("list runtimeclasses", "list clusterpolicies", "list modelweights", "list weightpolicies"),
         },
         "Role": {"get leases", "get pods/proxy", "get services/proxy"},
     }
@@ -1057,3 +1064,69 @@ def test_the_webhook_reviews_tokens_only_if_callers_present_them(render):
     objects = render(**CALLERS["tokens"])
     assert review in rules_of(objects, "webhook")
     assert review not in rules_of(objects, "controller")
+
+
+DRILL = {"drill": {"schedule": "17 3 * * *", "ignore": ["WL512"]}}
+
+
+def test_no_drill_is_scheduled_by_default(render):
+    assert not [key for key in render() if "drill" in key[1]]
+
+
+def test_a_scheduled_drill_runs_with_its_own_rights_only(render):
+    objects = render(**DRILL)
+    name = "weightlock-drill"
+    spec = objects["CronJob", name]["spec"]
+    pod = spec["jobTemplate"]["spec"]["template"]["spec"]
+    assert (spec["schedule"], spec["concurrencyPolicy"], pod["serviceAccountName"]) == (
+        "17 3 * * *",
+        "Forbid",
+        name,
+    )
+    (container,) = pod["containers"]
+    assert {"--in-cluster", f"--drill-namespace={name}", f"--model={name}", "--ignore=WL512"} <= set(
+        container["args"]
+    )
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
+    assert config["controller"]["drills"] == {"record": name, "periodSeconds": 86400}
+    assert objects["ResourceQuota", "nothing-runs"]["spec"]["hard"]["pods"] == "0"
+    assert objects["ResourceQuota", "nothing-runs"]["metadata"]["namespace"] == name
+    rights = {
+        (group, resource, verb, ",".join(rule.get("resourceNames", ())))
+        for rule in objects["ClusterRole", name]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    # In the whole cluster it writes nothing that could run or be read, except by dry run.
+    assert {item for item in rights if item[2] not in ("get", "list")} == {
+        ("weightlock.dev", "modelweights", "create", ""),
+        ("weightlock.dev", "modelweights", "delete", name),
+        ("weightlock.dev", "modelweights", "weaken", name),
+        ("weightlock.dev", "accessrequests", "create", ""),
+        ("weightlock.dev", "accessapprovals", "create", ""),
+    }
+    assert {item[1] for item in rights if item[2] == "list"} == {"nodes", "deviceclasses", "csidrivers"}
+    assert all(item[3] for item in rights if item[2] == "get")
+
+
+def test_the_drill_creates_workloads_in_its_own_namespace_only(render, helm):
+    done = helm("template", "weightlock", CHART, "-n", NAMESPACE, values={**PROVIDED, **DRILL})
+    roles = [
+        document
+        for document in yaml.safe_load_all(done.stdout)
+        if document and document["kind"] == "Role" and document["metadata"]["name"] == "weightlock-drill"
+    ]
+    creates = {
+        role["metadata"]["namespace"]: {verb for rule in role["rules"] for verb in rule["verbs"]}
+        for role in roles
+    }
+    assert creates == {"weightlock-drill": {"create"}, NAMESPACE: {"get", "patch"}}
+    secrets = [rule for role in roles for rule in role["rules"] if "secrets" in rule["resources"]]
+    assert secrets == []
+
+
+@pytest.mark.parametrize("ignored", ["all", "WL5", "*"])
+def test_only_codes_can_be_ignored(refused, ignored):
+    assert "ignore" in refused(**PROVIDED, drill={"schedule": "@daily", "ignore": [ignored]})

@@ -12,13 +12,15 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from webhook.api.config import Config
+from webhook.api.config import Config, Settings
+from webhook.api.modelweights import ModelWeights
 from webhook.app import controller_metrics
 from webhook.app.detection import DetectionStats, shipped_or
 from webhook.audit.storage import Directory
 from webhook.audit.writer import LogWriter
 from webhook.cluster.controller.run import Controller
 from webhook.core.audit.notes import Signer
+from webhook.core.egress.readers import Readers
 from webhook.server.metrics import gauges
 from webhook.server.metrics.metrics import AdmissionMetrics, BrokerMetrics
 
@@ -28,7 +30,29 @@ PAGE = (ROOT / "docs" / "monitoring.md").read_text()
 DASHBOARD = json.loads((FILES / "dashboards" / "weightlock.json").read_text())
 RULES = yaml.safe_load((FILES / "alerts" / "weightlock.yaml").read_text())
 TYPES = {CounterMetricFamily: "counter", GaugeMetricFamily: "gauge", HistogramMetricFamily: "histogram"}
-EMPTY = SimpleNamespace(access=SimpleNamespace(active=lambda now: (), problems=()), problems=())
+ATLAS = ModelWeights.model_validate(
+    {
+        "apiVersion": "weightlock.dev/v1alpha1",
+        "kind": "ModelWeights",
+        "metadata": {"name": "atlas"},
+        "spec": {
+            "sensitivity": "frontier",
+            "volumes": [{"hostPath": {"path": "/weights"}}],
+            "egress": {"size": "810Gi", "minimumTime": "30d", "perPod": "2M"},
+        },
+    }
+)
+READERS = Readers()
+READERS.put(
+    {"metadata": {"namespace": "n", "name": "p"}, "rate": 2_000_000, "models": ["atlas"], "ended": False}
+)
+EMPTY = SimpleNamespace(
+    access=SimpleNamespace(active=lambda now: (), problems=()),
+    problems=(),
+    models={"atlas": ATLAS},
+    readers=READERS,
+    settings=Settings(),
+)
 SOURCE = SimpleNamespace(snapshot=lambda: EMPTY, age=lambda: 1.0, api=None)
 CERTIFICATE = SimpleNamespace(expiry=lambda: 1.9e9, usable=lambda: 1.0)
 SIGNER = Signer("cluster/webhook/a", Ed25519PrivateKey.generate())
@@ -63,10 +87,14 @@ def broker():
 
 def controller():
     own = {"authoritySecret": "authority", "pairs": [{"secret": "serving", "names": ["webhook.example.com"]}]}
-    settings = {"controller": {"certificates": own}, "reports": {"enabled": True}}
+    settings = {
+        "controller": {"certificates": own, "drills": {"record": "drill"}},
+        "reports": {"enabled": True},
+    }
     made = Controller(SOURCE, Config.model_validate(settings), None, {})
     made.certificates.kept.known = frozenset()
     made.leader.leading = True
+    made.drills.ended, made.drills.lost, made.drills.complete = 1.7e9, 0, True
     made.stats.drifted = made.stats.drifted_definitions = 0
     made.stats.last_reconcile = made.scanner.last_complete = 1.7e9
     detection = DetectionStats(shipped_or(""))

@@ -108,6 +108,7 @@ NO_KEY: Final = _reason("WL331", "Model has no usable key", Category.BROKER)
 KMS_DENIED: Final = _reason("WL332", "KMS denied the request", Category.BROKER)
 RATE_LIMIT: Final = _reason("WL333", "Too many requests", Category.BROKER)
 REPLAYED: Final = _reason("WL334", "Replayed nonce", Category.BROKER)
+OVER_EGRESS: Final = _reason("WL335", "Pod sent more than its egress budget", Category.BROKER)
 
 INVALID_ACCESS_OBJECT: Final = _reason("WL401", "Object does not match its schema", Category.ACCESS)
 STAMP: Final = _reason("WL402", "Object without the identity of its author", Category.ACCESS)
@@ -150,6 +151,11 @@ DEFAULT_DENY_EGRESS: Final = _reason(
     "WL523", "NetworkPolicy default-deny-egress is required", Category.BASELINE
 )
 UNSUPPORTED_EGRESS_POLICY: Final = _reason("WL524", "Only NetworkPolicies beside weights", Category.BASELINE)
+EGRESS_BUDGET: Final = _reason("WL525", "Model could leave in less than its minimum time", Category.BASELINE)
+EGRESS_LIMIT: Final = _reason("WL526", "Egress limit missing or modified", Category.BASELINE)
+EGRESS_UNENFORCED: Final = _reason(
+    "WL527", "Warning: the network may enforce no egress limit", Category.BASELINE
+)
 SANDBOXED_RUNTIME: Final = _reason("WL531", "Sandboxed runtime required", Category.BASELINE)
 IMAGE_REGISTRY: Final = _reason("WL541", "Image from a registry that is not trusted", Category.BASELINE)
 IMAGE_DIGEST: Final = _reason("WL542", "Image without a digest", Category.BASELINE)

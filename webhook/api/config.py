@@ -299,6 +299,25 @@ class StorageSettings(Schema):
     )
 
 
+class EgressSettings(Schema):
+    """Egress budgets of models: what the network enforces, and what the broker tolerates."""
+
+    enforced: bool = Field(
+        default=False,
+        description="whether the cluster's network enforces kubernetes.io/egress-bandwidth, as weightlock doctor "
+        "--egress-image measured it; false: admission warns",
+    )
+    burst_bytes: int = Field(
+        default=268435456,
+        ge=0,
+        le=1 << 40,
+        description="bytes that a pod may send above its rate; the default is the burst that containerd configures",
+    )
+    tolerance_percent: int = Field(
+        default=10, ge=0, le=1000, description="how far a pod's measured bytes may exceed its rate"
+    )
+
+
 class Settings(Schema):
     """What a verdict depends on in addition to the cluster's objects and the request."""
 
@@ -347,6 +366,7 @@ class Settings(Schema):
     injection: Injection = Field(default_factory=Injection)
     access: AccessSettings = Field(default_factory=AccessSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
+    egress: EgressSettings = Field(default_factory=EgressSettings)
 
 
 class Listen(Schema):
@@ -514,6 +534,17 @@ class KeySecrets(Schema):
     )
 
 
+class Drills(Schema):
+    """The scheduled drills, whose results the controller logs and exposes."""
+
+    record: str = Field(
+        default="", max_length=253, description="ConfigMap with the last drill's result; empty: no drills"
+    )
+    period_seconds: float = Field(
+        default=86400, gt=0, description="interval of the schedule; an alert reports a drill that is overdue"
+    )
+
+
 class Controller(Schema):
     """The controller: its lease, and the webhook configurations it keeps as they should be."""
 
@@ -542,6 +573,7 @@ class Controller(Schema):
         description="certificates that the controller manages itself; absent: they come from elsewhere",
     )
     keys: KeySecrets = Field(default_factory=KeySecrets)
+    drills: Drills = Field(default_factory=Drills)
 
 
 class Reports(Schema):

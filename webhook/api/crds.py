@@ -33,6 +33,7 @@ _KEPT = (
     "minProperties",
     "pattern",
     "type",
+    "x-kubernetes-int-or-string",
     "x-kubernetes-list-map-keys",
     "x-kubernetes-list-type",
 )

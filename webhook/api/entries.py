@@ -156,7 +156,7 @@ class Policy(Schema):
 
 
 class Model(Schema):
-    """A ModelWeights that was added, changed or removed."""
+    """A ModelWeights that was added, changed or removed. ``egress_seconds``: the minimum time of its egress budget."""
 
     name: Short
     change: Literal["added", "changed", "removed"]
@@ -169,6 +169,7 @@ class Model(Schema):
         default_factory=list, max_length=64, description="digests of the declared volumes"
     )
     weakened: list[Short] = Field(default_factory=list, description="parts of the change that protect less")
+    egress_seconds: Count = 0
 
 
 class Drift(Schema):
@@ -231,12 +232,14 @@ class Detection(Schema):
     digest: Digest | None = Field(default=None, description="digest of the active rules (passed)")
 
 
-class Result(Schema):
-    """The result of a drill."""
+class Drill(Schema):
+    """The result of a drill (name ``drill``), or of one control in it (name: its code)."""
 
     name: Short
-    result: Literal["passed", "failed", "found"]
+    result: Literal["passed", "failed", "incomplete"]
     detail: Text = ""
+    attacks: Count = 0
+    stopped: Count = 0
 
 
 class Head(Schema):
@@ -323,7 +326,7 @@ DATA: dict[str, type[Schema]] = {
     "restored": Drift,
     "certificate": Certificate,
     "detection": Detection,
-    "drill": Result,
+    "drill": Drill,
     "kubernetes": Kubernetes,
     "log": Log,
 }

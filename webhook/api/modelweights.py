@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from webhook.api.base import LabelSelector, Name, Pattern, Resource, Schema
 from webhook.api.duration import Duration
+from webhook.api.quantity import BitRate, ByteCount  # noqa: TC001 - pydantic reads them
 
 Sensitivity = Literal["public", "internal", "restricted", "frontier"]
 Signer = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$", max_length=44)]
@@ -170,6 +171,22 @@ class Attestation(Schema):
     rule: str = Field(default="", max_length=8192, description="CEL over the token's claims")
 
 
+class Egress(Schema):
+    """The egress budget: the minimum time in which the readers together can send the whole model."""
+
+    size: ByteCount = Field(description="bytes of the model, as a Kubernetes quantity such as 810Gi")
+    minimum_time: Duration = Field(description="the least time to send all of it, such as 30d")
+    per_pod: BitRate = Field(
+        description="bits a second that one reader may send, in the unit of kubernetes.io/egress-bandwidth"
+    )
+
+    @model_validator(mode="after")
+    def _not_zero(self) -> Self:
+        if not self.minimum_time.timedelta:
+            raise ValueError("minimumTime: must be longer than 0s")
+        return self
+
+
 class ModelWeightsSpec(Schema):
     """See `ModelWeights`."""
 
@@ -191,6 +208,7 @@ class ModelWeightsSpec(Schema):
     exclusive_devices: bool = Field(
         default=False, description="readers must not share their accelerators with other pods"
     )
+    egress: Egress | None = None
 
     @model_validator(mode="after")
     def _unique_key_ids(self) -> Self:

@@ -6,15 +6,17 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from webhook.core.egress.usage import usages
 from webhook.server.http.health import Health, snapshot_check
 from webhook.server.metrics.registry import FAULTS_HELP, HELP, OWN_FAULT, Gauge, Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from webhook.app.detection import DetectionStats
     from webhook.cluster.controller.run import Controller
     from webhook.cluster.controller.stats import ControllerStats
+    from webhook.core.egress.usage import Usage
     from webhook.server.metrics.registry import Value
 
 
@@ -86,6 +88,7 @@ def metrics(controller: Controller, detection: DetectionStats | None = None) -> 
                 HELP["weightlock_grants_active"],
                 lambda: len(source.snapshot().access.active(datetime.now(UTC))),
             ),
+            *_of_egress(controller),
             Gauge("weightlock_snapshot_age_seconds", HELP["weightlock_snapshot_age_seconds"], source.age),
             Gauge(
                 "weightlock_internal_errors",
@@ -137,7 +140,12 @@ def _seen_while_leading(controller: Controller) -> Iterator[Gauge]:
 
     A replica that is no longer the leader exposes the counters and no gauges: those would show its last state for ever.
     """
-    for gauge in (*_of_guard(controller.stats), *_of_scan(controller), *_of_certificates(controller)):
+    for gauge in (
+        *_of_guard(controller.stats),
+        *_of_scan(controller),
+        *_of_certificates(controller),
+        *_of_drills(controller),
+    ):
         if gauge.kind == "counter":
             yield gauge
         else:
@@ -196,6 +204,72 @@ def _of_scan(controller: Controller) -> list[Gauge]:
             "Number of running workloads that this Audit or Warn policy would deny.",
             lambda: scanner.total().would_deny(),
             "policy",
+        ),
+    ]
+
+
+def _of_drills(controller: Controller) -> list[Gauge]:
+    """Return the gauges of the scheduled drills, if there are any."""
+    drills = controller.drills
+    if drills is None:
+        return []
+    return [
+        Gauge(
+            "weightlock_drill_last_timestamp_seconds",
+            "Time when the last drill ended, in Unix seconds (absent before the first).",
+            lambda: drills.ended,
+        ),
+        Gauge(
+            "weightlock_drill_complete",
+            "Whether the last drill was completed (1) or not (0).",
+            lambda: None if drills.complete is None else float(drills.complete),
+        ),
+        Gauge(
+            "weightlock_drill_controls_lost",
+            "Number of controls that did not stop the attacks of the last drill.",
+            lambda: drills.lost,
+        ),
+        Gauge(
+            "weightlock_drill_period_seconds",
+            "Interval of the scheduled drills, in seconds.",
+            lambda: drills.period,
+        ),
+    ]
+
+
+def _of_egress(controller: Controller) -> list[Gauge]:
+    """Return the gauges of the models' egress budgets."""
+
+    def each(value: Callable[[Usage], float | None]) -> Value:
+        snapshot = controller.source.snapshot()
+        found = usages(snapshot.models.values(), snapshot.readers, snapshot.settings.exempt_namespaces)
+        values = {usage.budget.model: value(usage) for usage in found}
+        return {model: number for model, number in values.items() if number is not None}
+
+    return [
+        Gauge(
+            "weightlock_egress_readers",
+            "Number of running pods that read this model and have an egress limit.",
+            lambda: each(lambda usage: len(usage.readers)),
+            "model",
+        ),
+        Gauge(
+            "weightlock_egress_limit_bytes_per_second",
+            "Sum of the egress limits of the running pods that read this model, in bytes a second.",
+            lambda: each(lambda usage: usage.rate / 8),
+            "model",
+        ),
+        Gauge(
+            "weightlock_egress_time_seconds",
+            "Time in which the running readers could send this model, in seconds (absent without readers).",
+            lambda: each(lambda usage: usage.seconds),
+            "model",
+        ),
+        Gauge(
+            "weightlock_egress_minimum_time_seconds",
+            "Time that spec.egress.minimumTime of this model demands, in seconds.",
+            lambda: each(lambda usage: usage.budget.minimum),
+            "model",
         ),
     ]
 

@@ -25,6 +25,8 @@ _COMMANDS = {
     "controller": "run the controller",
     "detections": "test and export detection rules, or evaluate them on a log",
     "doctor": "diagnose an installation and suggest fixes",
+    "drill": "try attacks on a live cluster by dry run",
+    "egress": "show how fast the readers of a model could send it",
     "evidence": "write compliance evidence from the audit log, or recompute it",
     "explain": "explain a verdict expression by expression, or a reason code",
     "policy": "test, lint and export policies",

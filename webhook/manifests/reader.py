@@ -32,15 +32,37 @@ TEST_SUFFIX = ".test.yaml"
 TEST_STATE_SUFFIX = ".state.yaml"
 
 _SEPARATOR = re.compile(r"^---(?=\s|\Z)", re.MULTILINE)
+_MARK = re.compile(r"\A(---[^\n]*\n)?\ufeff")
 _ONLY_DIRECTIVES = re.compile(r"(?:[ \t\r]*(?:[%#].*)?(?:\n|\Z))*")
 _BLANK = re.compile(r"(?:[ \t\r]*(?:#.*|---[ \t\r]*(?:#.*)?)?(?:\n|\Z))*")
-# Helm's own objects and functions; Argo's placeholders ({{workflow.name}}, {{=expression}}) are none.
+# Helm's own objects, functions and escapes. Other text in braces belongs to the object: alerts ({{ $labels.pod }}),
+# Vault's templates ({{ with secret … }}) and Argo's placeholders ({{workflow.name}}, {{=expression}}).
 _HELM = re.compile(
-    r"\{\{-?\s*(?:\.(?:Values|Release|Chart|Capabilities|Files|Template)\b|/\*|\$"
-    r"|(?:include|template|if|else|end|range|with|define|block|tpl|toYaml|required|default|printf)\b)"
+    r"\{\{-?\s*(?:/\*|`|(?:include|tpl|toYaml|required|nindent)\b"
+    r"|(?:[^{}`]{0,200}[\s($])?\$?\.(?:Values\b|(?:Release|Chart|Capabilities|Files|Template)\.))"
 )
-_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|<%.*?%>")
-_MAY_CONTAIN_TEMPLATES = frozenset({"ConfigMap", "Secret", "CustomResourceDefinition"})
+# No object has such a name: the API server accepts letters, digits, dashes and dots.
+_NAME_TEMPLATE = re.compile(r"\{\{|\{%|<%|\$\{|\$\(|\(\(")
+_NAMES = ("name", "namespace", "generateName")
+_YTT = re.compile(r"^[^#\n\"']*#@[ \t/]", re.MULTILINE)
+_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|<%.*?%>|\$\{\w+\}")
+# Data, and values that another chart renders.
+_MAY_CONTAIN_TEMPLATES = frozenset(
+    {
+        "Application",
+        "ApplicationSet",
+        "ClusterProfile",
+        "ConfigMap",
+        "CustomResourceDefinition",
+        "HelmChart",
+        "HelmChartConfig",
+        "HelmChartProxy",
+        "HelmRelease",
+        "Profile",
+        "Release",
+        "Secret",
+    }
+)
 _ENCODINGS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -161,7 +183,8 @@ def _parts(text: str) -> Iterator[tuple[int, str]]:
         if end != len(text) and part.lstrip().startswith("%") and _ONLY_DIRECTIVES.fullmatch(part):
             continue
         if _BLANK.fullmatch(part) is None:
-            yield line, part.removeprefix("\ufeff")
+            # Each document of a stream can begin with a mark, where files were joined.
+            yield line, _MARK.sub(r"\1", part, count=1) if "\ufeff" in part else part
         line += part.count("\n")
         begin = end
 
@@ -170,7 +193,8 @@ def _scan_part(text: str, source: str, offset: int) -> Iterator[Manifest | Manif
     try:
         documents = _json(text)
         for value, line, repeated in parse(text) if documents is None else documents:
-            yield from _scan_document(value, source, offset + line + 1, _notes(repeated, offset), text)
+            notes = _notes(repeated, offset)
+            yield from _scan_document(value, source, offset + line + 1, notes, text, offset)
     except YamlError as error:
         yield _syntax_error(error, text, source, offset)
 
@@ -216,7 +240,7 @@ def _constant(name: str) -> float:
 
 
 def _scan_document(
-    document: Any, source: str, line: int, notes: tuple[str, ...], text: str
+    document: Any, source: str, line: int, notes: tuple[str, ...], text: str, offset: int
 ) -> Iterator[Manifest | ManifestError]:
     place = f"{source}:{line}"
     if document is None:
@@ -224,8 +248,10 @@ def _scan_document(
     if not isinstance(document, dict):
         yield ManifestError(f"{place}: not a Kubernetes object, but a {_type_name(document)}", source, line)
         return
-    if "{{" in text and _is_unrendered(document, text):
-        yield _unrendered(text, source, line)
+    template = _unrendered_part(document, text)
+    if template:
+        start = text.find(template)
+        yield _unrendered(template, source, offset + text.count("\n", 0, start) + 1 if start >= 0 else line)
         return
     problem = _problem(document, text)
     if problem and document.get("kind") != "AdmissionReview":
@@ -260,19 +286,29 @@ def _has_special_float(document: Document) -> bool:
     return False
 
 
-def _is_unrendered(document: Document, text: str) -> bool:
-    """Whether valid YAML is the template of a chart: Helm's own words in it, and not as the data of a ConfigMap."""
-    return document.get("kind") not in _MAY_CONTAIN_TEMPLATES and _HELM.search(text) is not None
+def _unrendered_part(document: Document, text: str) -> str:
+    """The template in valid YAML: Helm's own words, except in data, or a name that no object can have."""
+    if "{{" in text and document.get("kind") not in _MAY_CONTAIN_TEMPLATES:
+        found = _HELM.search(text)
+        if found is not None:
+            return _with_braces(text, found)
+    metadata = document.get("metadata")
+    names = [metadata.get(key) for key in _NAMES] if isinstance(metadata, dict) else []
+    for name in (*names, document.get("kind")):
+        if isinstance(name, str) and _NAME_TEMPLATE.search(name) is not None:
+            return name
+    ytt = _YTT.search(text) if "#@" in text and not any(isinstance(name, str) for name in names) else None
+    return text[ytt.start() : ytt.end()].strip() if ytt is not None else ""
 
 
-def _unrendered(text: str, source: str, line: int) -> ManifestError:
-    found = _HELM.search(text) or _TEMPLATE.search(text)
-    if found is None:
-        raise AssertionError(text)
+def _with_braces(text: str, found: re.Match[str]) -> str:
     end = text.find("}}", found.start())
-    excerpt = " ".join(text[found.start() : end + 2 if end >= 0 else found.end()].split())
+    return text[found.start() : end + 2 if end >= 0 else found.end()]
+
+
+def _unrendered(template: str, source: str, line: int) -> ManifestError:
     return ManifestError(
-        f"{source}:{line}: an unrendered template ({_clip(excerpt)}): render it first, "
+        f"{source}:{line}: an unrendered template ({_clip(' '.join(template.split()))}): render it first, "
         "for example with `helm template`",
         source,
         line,
@@ -284,11 +320,12 @@ def _syntax_error(error: YamlError, text: str, source: str, offset: int) -> Mani
     number = min(error.line, len(lines) - 1)
     # The parser may notice a template one line late.
     for candidate in (number, number - 1):
-        if candidate >= 0 and _TEMPLATE.search(lines[candidate]) is not None:
-            return _unrendered(lines[candidate], source, offset + candidate + 1)
-    if _HELM.search(text) is not None:
-        first = next(index for index, line in enumerate(lines) if _HELM.search(line) is not None)
-        return _unrendered(lines[first], source, offset + first + 1)
+        found = _TEMPLATE.search(lines[candidate]) if candidate >= 0 else None
+        if found is not None:
+            return _unrendered(found[0], source, offset + candidate + 1)
+    found = _HELM.search(text)
+    if found is not None:
+        return _unrendered(_with_braces(text, found), source, offset + text.count("\n", 0, found.start()) + 1)
     line = offset + error.line + 1
     return ManifestError(f"{source}:{line}: not valid YAML: {error}", source, line)
 
@@ -318,13 +355,27 @@ def _entries(document: Document) -> int:
 
 
 def _opened(document: Document, manifest: Manifest) -> Iterator[Manifest | ManifestError]:
-    items = document.get("items")
-    if not (str(document.get("kind", "")).endswith("List") and isinstance(items, list)):
+    """Yield the items of a list, also of lists inside it. Items without a kind have that of the list."""
+    if not _is_list(document):
         yield manifest
         return
-    for index, item in enumerate(items):
+    kind, version = str(document.get("kind")), document.get("apiVersion")
+    for index, item in enumerate(document.get("items") or []):
         place = f"{manifest.source} items[{index}]"
         if isinstance(item, dict):
-            yield Manifest(place, item, manifest.file, manifest.line, "", manifest.notes if not index else ())
+            untyped = kind != "List" and "kind" not in item and "apiVersion" not in item
+            typed = {"apiVersion": version, "kind": kind.removesuffix("List"), **item} if untyped else item
+            notes = manifest.notes if not index else ()
+            yield from _opened(typed, Manifest(place, typed, manifest.file, manifest.line, "", notes))
         else:
             yield ManifestError(f"{place} is not an object", manifest.file, manifest.line)
+
+
+def _is_list(document: Document) -> bool:
+    """Whether an object is a list and not of a kind such as AllowList, which has a name."""
+    kind, items, metadata = document.get("kind"), document.get("items"), document.get("metadata")
+    if kind != "List" and isinstance(metadata, dict) and metadata.get("name") is not None:
+        return False
+    if not isinstance(kind, str) or not kind.endswith("List"):
+        return False
+    return isinstance(items, list) or ("items" in document and items is None)

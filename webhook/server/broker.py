@@ -22,6 +22,7 @@ from webhook.api.base import Schema
 from webhook.api.codes import BAD_REQUEST, CLUSTER_UNAVAILABLE, RATE_LIMIT
 from webhook.api.faults import describe
 from webhook.keys.broker.protocol import (
+    EGRESS_HEADER,
     MAX_RELEASE,
     MAX_SMALL,
     RECEIPT_HEADER,
@@ -32,6 +33,7 @@ from webhook.keys.broker.protocol import (
     ReleaseRequest,
     RenewRequest,
     parse_json,
+    sent_bytes,
 )
 from webhook.keys.broker.rate_limits import Rate
 from webhook.keys.broker.refusal import UNPROVEN, RefusedError, UnavailableError
@@ -250,6 +252,9 @@ class BrokerServer:
             try:
                 async with self._gate, asyncio.timeout(self._config.broker.request_timeout_seconds):
                     request = shape.model_validate(parse_json(call.body))
+                    if isinstance(request, (ReleaseRequest, RenewRequest)):
+                        sent = sent_bytes(call.request.headers.get(EGRESS_HEADER, ""))
+                        request = request.model_copy(update={"sent": sent})
                     return _yes(await self._proven(call, answer(_bearer(call.request), request)))
             except ValidationError as error:
                 return self._no(400, BAD_REQUEST, f"the request is malformed: {describe(error)}")

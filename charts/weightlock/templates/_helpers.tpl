@@ -22,6 +22,21 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/*
+The image of the key sidecar. Beside the published image is a published one that contains only the sidecar. Any other image, and one
+that a digest pins, contains the sidecar too: a tag would undo the digest.
+*/}}
+{{- define "weightlock.sidecarImage" -}}
+{{- $own := .Values.image -}}
+{{- with .Values.sidecar.image -}}
+{{- $published := and (eq $own.repository "ghcr.io/weightlock/weightlock") (or (not $own.digest) (not (empty .digest))) -}}
+{{- $repository := .repository | default (ternary "ghcr.io/weightlock/weightlock-sidecar" "" $published) -}}
+{{- if not $repository -}}{{ include "weightlock.image" $ }}
+{{- else if .digest -}}{{ $repository }}@{{ .digest }}
+{{- else -}}{{ $repository }}:{{ .tag | default $own.tag | default $.Chart.AppVersion }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "weightlock.exempt" -}}
 {{- append .Values.exemptNamespaces .Release.Namespace | uniq | sortAlpha | toJson -}}
 {{- end -}}
@@ -123,7 +138,7 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $access := dict "controllers" (list (printf "%s-controller" $account)) "retention" (list (printf "%s-retention" $account)) -}}
 {{- /* With the dot at its end no search domain is tried, in which somebody else might answer. */ -}}
 {{- $broker := printf "https://%s-broker.%s.svc.%s.:8443" $name $namespace $root.Values.clusterDomain -}}
-{{- $injection := dict "image" (include "weightlock.image" $root) "imagePullPolicy" $root.Values.image.pullPolicy "brokerUrl" $broker -}}
+{{- $injection := dict "image" (include "weightlock.sidecarImage" $root) "imagePullPolicy" $root.Values.image.pullPolicy "brokerUrl" $broker -}}
 {{- if $root.Values.broker.enabled -}}
 {{- if eq $root.Values.certificates.mode "provided" -}}
 {{- $_ := set $injection "caBundle" $root.Values.certificates.provided.caBundle -}}
@@ -163,6 +178,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $controller := dict "namespace" $namespace "lease" (printf "%s-controller" $name) "webhooks" "/etc/weightlock/expected/webhooks.yaml" "restore" $root.Values.controller.restoreWebhooks "restoreDefinitions" $root.Values.controller.restoreDefinitions "keys" (include "weightlock.keySecrets" $root | fromJson) -}}
 {{- if eq $root.Values.certificates.mode "selfManaged" -}}
 {{- $_ := set $controller "certificates" (include "weightlock.selfManaged" $root | fromYaml) -}}
+{{- end -}}
+{{- if $root.Values.drill.schedule -}}
+{{- $_ := set $controller "drills" (dict "record" (printf "%s-drill" $name) "periodSeconds" $root.Values.drill.periodSeconds) -}}
 {{- end -}}
 {{- $_ := set $config "controller" $controller -}}
 {{- with $root.Values.reports -}}

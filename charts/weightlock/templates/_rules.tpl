@@ -220,3 +220,32 @@ metadata:
     {{- end }}
   {{- end }}
 {{- end -}}
+
+{{/* The watches of the snapshot. Claims and policy parameters can be in any namespace. */}}
+{{- define "weightlock.watchRules" -}}
+- {apiGroups: [""], resources: [configmaps, limitranges, namespaces, persistentvolumeclaims, persistentvolumes, pods, resourcequotas], verbs: [list, watch]}
+- {apiGroups: [apiextensions.k8s.io], resources: [customresourcedefinitions], verbs: [list, watch]}
+- {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [list, watch]}
+- {apiGroups: [node.k8s.io], resources: [runtimeclasses], verbs: [list, watch]}
+- {apiGroups: [resource.k8s.io], resources: [deviceclasses, resourceclaims, resourceclaimtemplates], verbs: [list, watch]}
+- {apiGroups: [snapshot.storage.k8s.io], resources: [volumesnapshotcontents, volumesnapshots], verbs: [list, watch]}
+- {apiGroups: [storage.k8s.io], resources: [storageclasses], verbs: [list, watch]}
+- {apiGroups: [weightlock.dev], resources: [accessapprovals, accessrequests, modelweights, weightpolicies], verbs: [list, watch]}
+{{- end -}}
+
+{{/* Reads by name for objects that the watches lack (they may lag, and some kinds have no watch), and RBAC queries of policies. */}}
+{{- define "weightlock.lookupRules" -}}
+- {apiGroups: [""], resources: [configmaps, namespaces, persistentvolumeclaims, persistentvolumes, pods, serviceaccounts], verbs: [get]}
+- {apiGroups: [cdi.kubevirt.io], resources: [datasources], verbs: [get]}
+- {apiGroups: [snapshot.kubevirt.io], resources: [virtualmachinesnapshots], verbs: [get]}
+- {apiGroups: [nvidia.com], resources: [podsnapshots], verbs: [get]}
+- {apiGroups: [groupsnapshot.storage.k8s.io], resources: [volumegroupsnapshotcontents, volumegroupsnapshots], verbs: [get]}
+- {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [get]}
+# A workload may take its pods from other objects, and an operator writes pods for a custom resource.
+{{- range $group, $resources := include "weightlock.referenced" . | fromYaml }}
+- {apiGroups: [{{ $group | quote }}], resources: {{ toJson $resources }}, verbs: [get]}
+{{- end }}
+- {apiGroups: [resource.k8s.io], resources: [clusterresourceclaimtemplates, deviceclasses, resourceclaims, resourceclaimtemplates], verbs: [get]}
+- {apiGroups: [snapshot.storage.k8s.io], resources: [volumesnapshotcontents, volumesnapshots], verbs: [get]}
+- {apiGroups: [authorization.k8s.io], resources: [subjectaccessreviews], verbs: [create]}
+{{- end -}}

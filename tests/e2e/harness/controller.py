@@ -1,5 +1,6 @@
 """The controller as a local process, under the identity and with the rights that it has in a cluster."""
 
+import http.client
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from harness import manifests
 from harness.installed import WEBHOOK_PATHS
 from harness.lab import COMMAND
-from harness.process import Component
+from harness.process import Component, free_port
 from harness.waiting import eventually
 from harness.weightlock import Weightlock
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAME = "weightlock-controller"
+# How long the webhook configurations must be intact before a controller of the tests signs.
+SETTLE_SECONDS = 0.5
 USERNAME = f"system:serviceaccount:{manifests.NAMESPACE}:{NAME}"
 RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     *manifests.RIGHTS,
@@ -83,7 +86,12 @@ class Controllers:
         """Start a replica; keyword arguments are settings of the configuration's `controller`, `config` others."""
         name = f"{NAME}-{len(self._started)}"
         groups: Sequence[str] = ["system:serviceaccounts", f"system:serviceaccounts:{manifests.NAMESPACE}"]
-        settings = {"webhooks": str(self._webhooks), "identity": name, "settleSeconds": 0.5, "restore": False}
+        settings = {
+            "webhooks": str(self._webhooks),
+            "identity": name,
+            "settleSeconds": SETTLE_SECONDS,
+            "restore": False,
+        }
         whole = {
             "signing": self.signing(),
             "cluster": {"kubeconfig": str(self.cluster.kubeconfig(USERNAME, groups))},
@@ -97,6 +105,13 @@ class Controllers:
         component = self.cluster.component(name)
         component.start([COMMAND, "controller", "--config", file])
         self._started.append(component)
+        return component
+
+    def start_ready(self, **controller: Any) -> Component:
+        """Start a replica and wait until it has read everything, also if it does not lead."""
+        port = free_port()
+        component = self.start(config={"metricsListen": {"host": "127.0.0.1", "port": port}}, **controller)
+        component.wait_ready(lambda: _status(port) == 200, 60)
         return component
 
     def signing(self) -> dict[str, str]:
@@ -132,6 +147,15 @@ class Controllers:
     @property
     def _webhooks(self) -> Path:
         return self.cluster.directory / "expected-webhooks.yaml"
+
+
+def _status(port: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def public_half(key: Path) -> Path:

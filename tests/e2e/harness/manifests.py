@@ -39,6 +39,8 @@ RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         READ,
     ),
     ("", ("pods", "serviceaccounts"), ("get",)),
+    # Those with an egress limit.
+    ("", ("pods",), ("list", "watch")),
     ("storage.k8s.io", ("storageclasses",), READ),
     ("node.k8s.io", ("runtimeclasses",), READ),
     ("apiextensions.k8s.io", ("customresourcedefinitions",), READ),

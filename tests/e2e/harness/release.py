@@ -25,12 +25,15 @@ from harness.waiting import eventually
 from harness.weightlock import COMMAND
 
 CHART = ROOT / "charts" / "weightlock"
-# The chart as it was at version 0.1.0, packaged with `helm package`.
-PREVIOUS_CHART = ROOT / "tests" / "e2e" / "fixtures" / "weightlock-0.1.0.tgz"
 NAME = "weightlock"
 NAMESPACE = "weightlock-system"
 SECRETS = {"signing": f"{NAME}-signing", "challenge": f"{NAME}-challenge", "stamp": f"{NAME}-stamp"}
 CONFIG_MAPS = {"policies": f"{NAME}-policies", "expected": f"{NAME}-webhooks"}
+
+
+def previous_chart(version: str) -> Path:
+    """The chart as it was at a former version, packaged with `helm package`."""
+    return ROOT / "tests" / "e2e" / "fixtures" / f"weightlock-{version}.tgz"
 
 
 class Release:

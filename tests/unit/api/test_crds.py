@@ -27,7 +27,11 @@ def test_schemas_are_structural(definition):
     root = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for schema in schemas(root):
         assert FORBIDDEN.isdisjoint(schema)
-        assert schema.get("type") or schema.get("x-kubernetes-preserve-unknown-fields")
+        assert (
+            schema.get("type")
+            or schema.get("x-kubernetes-preserve-unknown-fields")
+            or schema.get("x-kubernetes-int-or-string")
+        )
         assert not ("properties" in schema and "additionalProperties" in schema)
 
 

@@ -1,7 +1,7 @@
 """The kinds that the snapshot watches, and their paths on the API server.
 
 Watched are the kinds that core searches as a whole or that almost every evaluation needs. Other objects are fetched on
-demand. Pods are never watched: there are too many, and only interactive access needs one.
+demand. Of the pods, only those with an egress limit are watched: there are too many others.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from webhook.api.base import API_VERSION
+from webhook.core.egress import readers as egress_readers
+from webhook.core.egress import stamp as egress_stamp
 from webhook.core.kube.kinds import is_namespaced, plural
 from webhook.core.kube.objects import group_kind
 from webhook.core.workloads.schema import compact
@@ -33,7 +35,8 @@ _SEGMENT = re.compile(r"(?!\.\.?\Z)[^/%]+")
 class ResourceKind:
     """A kind and its resource. ``optional``: a cluster may lack it, and then there are no such objects.
 
-    A list is read ``page`` objects at a time. ``slim`` reduces an object to its relevant part.
+    A list is read ``page`` objects at a time. ``slim`` reduces an object to its relevant part. ``selectors`` restrict
+    the objects, and ``alias`` is then the name under which core stores what ``slim`` returns.
     """
 
     api_version: str
@@ -43,12 +46,14 @@ class ResourceKind:
     optional: bool = False
     drop: tuple[str, ...] = ()
     page: int = 500
+    selectors: tuple[tuple[str, str], ...] = ()
+    alias: str = ""
     slim: Callable[[Document], Document] | None = None
 
     @property
     def name(self) -> str:
         """``Kind.group``, as core names kinds."""
-        return group_kind(self.api_version, self.kind)
+        return self.alias or group_kind(self.api_version, self.kind)
 
     def path(self, namespace: str = "") -> str:
         """Return the path of the kind's objects, in one namespace or in all."""
@@ -110,6 +115,19 @@ HELD = (
     _kind(API_VERSION, "WeightPolicy"),
     _kind(API_VERSION, "AccessRequest"),
     _kind(API_VERSION, "AccessApproval"),
+    # Finished pods leave the selection, and the API server reports them as deleted.
+    ResourceKind(
+        "v1",
+        "Pod",
+        "pods",
+        namespaced=True,
+        selectors=(
+            ("labelSelector", f"{egress_stamp.LABEL}={egress_stamp.LABEL_VALUE}"),
+            ("fieldSelector", "status.phase!=Succeeded,status.phase!=Failed"),
+        ),
+        alias=egress_readers.KIND,
+        slim=egress_readers.slim,
+    ),
 )
 
 # Fetched on demand; other kinds are found by discovery.

@@ -104,7 +104,7 @@ class Reflector:
         self.last_error = "not read yet"
         self._api = api
         self._path = kind.path(namespace)
-        self._selectors = dict(selectors or {})
+        self._selectors = dict(kind.selectors) | dict(selectors or {})
         self._sink = sink
         self._observer = observer
         self._timing = timing

@@ -198,13 +198,26 @@ class DriftController:
                 await self._report(_LABELS, drift, await self._read(drift), drift.keep_off, since)
 
     def _remember_metadata(self, key: ObjectKey) -> None:
-        """Keep the labels and annotations of an intact configuration, so that a restore equals the installation."""
-        document = self._configurations.objects.get(key)
+        """Keep the labels and annotations of an intact object, so that a restore equals the installation."""
+        document = self._actual(key)
         if document is not None:
             metadata = document["metadata"]
             self._intact_metadata[key] = {
                 field: dict(metadata[field]) for field in ("labels", "annotations") if metadata.get(field)
             }
+
+    def _actual(self, key: ObjectKey) -> Document | None:
+        cache = self._definitions if key in self._crds else self._configurations
+        return cache.objects.get(key)
+
+    def _metadata_drift(self, key: ObjectKey, path: str, actual: Document, keep_off: str) -> Drift | None:
+        """Helm's labels and annotations that an object lost: without them `helm uninstall` keeps it."""
+        missing = missing_metadata({"metadata": self._intact_metadata.get(key, {})}, actual)
+        if not missing:
+            return None
+        fields = sorted(name for values in missing.values() for name in values)
+        what = f"lacks {', '.join(fields)[:200]}"
+        return Drift(key, path, what, _version_of(actual), keep_off, admits=False)
 
     def _whole(self, key: ObjectKey) -> Document:
         """Return the expected configuration with its observed metadata and the managed caBundles."""
@@ -227,11 +240,8 @@ class DriftController:
         other = webhook_difference(webhooks, actual.get("webhooks"))
         if other:
             return Drift(key, path, f"was modified: webhooks{other}", _version_of(actual), keep_off)
-        observed = {"metadata": self._intact_metadata.get(key, {})}
-        if missing := missing_metadata(observed, actual):
-            fields = sorted(name for values in missing.values() for name in values)
-            what = f"lacks {', '.join(fields)[:200]}"
-            return Drift(key, path, what, _version_of(actual), keep_off, admits=False)
+        if drift := self._metadata_drift(key, path, actual, keep_off):
+            return drift
         authorities = None if own is None else own.in_force()
         if authorities is not None and not trusts_only(actual, authorities):
             what = "was modified: its caBundle contains an unknown CA, or none"
@@ -250,9 +260,9 @@ class DriftController:
                 "its objects were deleted with it: restore the CRD and its objects from a backup",
             )
         other = difference(self._crds[key]["spec"], actual.get("spec"), DEFINITION_DEFAULTS)
-        if other is None:
-            return None
         keep_off = "" if self._restore_definitions else "controller.restoreDefinitions is off"
+        if other is None:
+            return self._metadata_drift(key, path, actual, keep_off)
         label = (actual["metadata"].get("labels") or {}).get(_VERSION, self._version)
         if label != self._version:
             # An upgrade applies the CRDs before the controller of the new version starts.
@@ -288,10 +298,15 @@ class DriftController:
 
     async def _restore_definition(self, drift: Drift) -> None:
         """Replace the whole spec: a field of another field manager survives an apply."""
-        patch = [
+        patch: list[Document] = [
             {"op": "test", "path": "/metadata/resourceVersion", "value": drift.version},
             {"op": "replace", "path": "/spec", "value": self._crds[drift.key]["spec"]},
         ]
+        actual = self._definitions.objects[drift.key]
+        missing = missing_metadata({"metadata": self._intact_metadata.get(drift.key, {})}, actual)
+        for field, values in missing.items():
+            whole = {**(actual["metadata"].get(field) or {}), **values}
+            patch.append({"op": "add", "path": f"/metadata/{field}", "value": whole})
         await self._api.request("PATCH", drift.path, body=patch, content_type="application/json-patch+json")
 
     async def _read(self, drift: Drift) -> Document | None:

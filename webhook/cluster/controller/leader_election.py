@@ -31,12 +31,24 @@ log = logging.getLogger(__name__)
 
 
 class LeaderElector:
-    """One candidate for one lease. ``leading`` is true while it is the leader."""
+    """One candidate for one lease. ``leading`` is true while it is the leader.
+
+    ``owner`` is a Secret of the release. The garbage collector deletes the lease after it, also on `helm uninstall`.
+    """
 
     def __init__(
-        self, api: KubeApi, namespace: str, name: str, identity: str, *, retry: float = RETRY_SECONDS
+        self,
+        api: KubeApi,
+        namespace: str,
+        name: str,
+        identity: str,
+        *,
+        retry: float = RETRY_SECONDS,
+        owner: str = "",
     ) -> None:
         self.leading = False
+        self._namespace = quote(namespace, safe="")
+        self._owner = owner
         self._api = api
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace, safe='')}/leases"
         self._name = name
@@ -100,7 +112,7 @@ class LeaderElector:
                 "kind": "Lease",
                 "metadata": {"name": self._name},
             }
-            await self._write(lease, holder=self._identity, seconds=LEASE_SECONDS)
+            await self._write(await self._owned(lease), holder=self._identity, seconds=LEASE_SECONDS)
             return True
         spec = lease.get("spec") or {}
         version = str(lease["metadata"].get("resourceVersion", ""))
@@ -111,8 +123,28 @@ class LeaderElector:
             spec.get("leaseDurationSeconds") or LEASE_SECONDS
         ):
             return False
+        if not self.leading and not lease["metadata"].get("ownerReferences"):
+            # A former version created it without an owner.
+            lease = await self._owned(lease)
         await self._write(lease, holder=self._identity, seconds=LEASE_SECONDS)
         return True
+
+    async def _owned(self, lease: Document) -> Document:
+        """Return the lease with its owner, or unchanged if there is none."""
+        if not self._owner:
+            return lease
+        try:
+            secret = await self._api.get(f"/api/v1/namespaces/{self._namespace}/secrets/{self._owner}")
+        except ApiError as error:
+            log.info("the lease has no owner", extra={"fields": {"why": str(error)}})
+            return lease
+        reference = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "name": self._owner,
+            "uid": secret["metadata"]["uid"],
+        }
+        return {**lease, "metadata": {**lease["metadata"], "ownerReferences": [reference]}}
 
     async def _write(self, lease: Document, *, holder: str, seconds: int) -> None:
         """Create or replace the lease; the resource version makes the second of two writes fail."""
@@ -126,8 +158,18 @@ class LeaderElector:
             "renewTime": now,
             "leaseTransitions": int(old.get("leaseTransitions") or 0) + (0 if taken or not holder else 1),
         }
-        body = {**lease, "spec": spec}
-        if "resourceVersion" in lease["metadata"]:
+        try:
+            await self._send({**lease, "spec": spec})
+        except ApiError as error:
+            if error.status != 403 or not self._owner or "ownerReferences" not in lease["metadata"]:
+                raise
+            # The plugin OwnerReferencesPermissionEnforcement requires the right to delete the lease.
+            self._owner = ""
+            metadata = {key: value for key, value in lease["metadata"].items() if key != "ownerReferences"}
+            await self._send({**lease, "metadata": metadata, "spec": spec})
+
+    async def _send(self, body: Document) -> None:
+        if "resourceVersion" in body["metadata"]:
             await self._api.request("PUT", f"{self._path}/{self._name}", body=body)
         else:
             await self._api.request("POST", self._path, body=body)

@@ -15,6 +15,7 @@ from webhook.cluster.client.api import ApiError
 from webhook.cluster.client.reflector import Reflector, Timing
 from webhook.cluster.controller.certificates import Certificates
 from webhook.cluster.controller.drift_guard import DriftController
+from webhook.cluster.controller.drills import DrillWatch
 from webhook.cluster.controller.exposed_pods import ExposedPods, RecentPods
 from webhook.cluster.controller.leader_election import LeaderElector
 from webhook.cluster.controller.notify import Notifier
@@ -26,6 +27,7 @@ from webhook.cluster.controller.secrets import Secrets
 from webhook.cluster.controller.stats import ControllerStats
 from webhook.cluster.controller.watches import CONFIGURATIONS, holds_weights
 from webhook.cluster.controller.workload_rules import WorkloadRules
+from webhook.cluster.drill.record import path_of
 from webhook.cluster.events import Events
 from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.scanner import Scanner
@@ -111,12 +113,24 @@ class Controller:
             certificates=self.certificates,
             observer=ConfigurationObserver(self._history),
         )
+        self.drills = (
+            DrillWatch(
+                source.api,
+                path_of(settings.namespace, settings.drills.record),
+                settings.drills.period_seconds,
+                self.stats,
+            )
+            if settings.drills.record
+            else None
+        )
         recent = RecentPods(self._pods if self.scanner is None else Noticed(self._pods, self.scanner))
         # The audit log is set later.
         self.exposed = ExposedPods(recent, lambda kind, data, subject: self.stats.record(kind, data, subject))  # noqa: PLW0108
         self._reflectors = [Reflector(source.api, PODS, recent, Timing()), *self.guard.reflectors]
         self._well = time.monotonic()
-        self.leader = LeaderElector(source.api, settings.namespace, settings.lease, settings.identity)
+        self.leader = LeaderElector(
+            source.api, settings.namespace, settings.lease, settings.identity, owner=settings.keys.record
+        )
 
     @classmethod
     @asynccontextmanager
@@ -221,6 +235,9 @@ class Controller:
         await self.steps.report_invalid(view)
         await self.steps.write_statuses(view, now)
         await self.steps.end_access(snapshot, self._weight_pods.evaluate(snapshot), now)
+        if self.drills is not None:
+            # Last: a missing ConfigMap must not delay the other steps.
+            await self.drills.reconcile()
 
     async def _compare(self, now: datetime) -> None:
         """Compare access with the record of what was observed, before anything is restored or signed."""

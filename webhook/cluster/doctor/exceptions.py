@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from webhook.api.config import Config
 from webhook.cluster.client.api import ApiError
+from webhook.cluster.client.kinds import HELD
 from webhook.cluster.doctor.installation_view import CheckResult, Installation, SkippedError
 from webhook.cluster.doctor.operators import settings_of
 from webhook.cluster.reports.exceptions import running_exceptions
@@ -21,6 +22,9 @@ _MAX_WORKLOADS = 20
 async def exceptions(view: Installation) -> Sequence[CheckResult]:
     """No running pod would be denied for a sandbox escape or a device that its service account may not use."""
     settings = await settings_of(view)
+    # Without one of these kinds there is no snapshot, and the evaluation would wait for it until its timeout.
+    for path in ("/api/v1/pods", *(kind.path() for kind in HELD)):
+        await view.probe_list(path)
     try:
         policies = shipped_policies()
         items = await running_exceptions(view.api, Config(policies=str(policies), settings=settings))

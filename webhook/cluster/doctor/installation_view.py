@@ -130,6 +130,14 @@ class Installation:
             raise skipped(error) from None
         return items
 
+    async def probe_list(self, path: str) -> None:
+        """Raise `SkippedError` if a list may not be read. An unknown kind has none."""
+        try:
+            await self.api.get(path, {"limit": "1"}, seconds=self.seconds)
+        except ApiError as error:
+            if error.status != 404:
+                raise skipped(error) from None
+
     async def text(self, path: str) -> str:
         """Read the response of a path that is not JSON."""
         try:

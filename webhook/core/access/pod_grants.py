@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from webhook.api.base import GROUP
-from webhook.core.kube.fields import object_at
+from webhook.core.kube.metadata import patch_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -103,14 +103,4 @@ def annotation(pod: Mapping[str, Any]) -> str:
 
 def patch(pod: Document, value: str) -> tuple[Document, ...]:
     """The JSON patch that gives a pod this annotation, or removes another one."""
-    metadata = object_at(pod, "metadata", "")
-    annotations = object_at(metadata, "annotations", "metadata")
-    present = annotations.get(ANNOTATION)
-    path = f"/metadata/annotations/{ANNOTATION.replace('/', '~1')}"
-    if present == value or (present is None and not value):
-        return ()
-    if not value:
-        return ({"op": "remove", "path": path},)
-    if not annotations:
-        return ({"op": "add", "path": "/metadata/annotations", "value": {ANNOTATION: value}},)
-    return ({"op": "add", "path": path, "value": value},)
+    return patch_entries(pod, "annotations", {ANNOTATION: value or None})

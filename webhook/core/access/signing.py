@@ -61,12 +61,15 @@ def canonical(document: Any) -> bytes:
 def signed_bytes(resource: AccessRequest | AccessApproval) -> bytes:
     """Return the signed content. Fields at their default are omitted, so a new optional field keeps old signatures
     valid.
+
+    The stamp is omitted too. It is verified before the signature and never after it, and the CRDs of 0.2 have no such
+    field: after a rollback the API server drops it, and the grants stay valid.
     """
-    return _CONTEXT + _content(resource, {"signature"})
+    return _CONTEXT + _content(resource, {"signature", "stamp"})
 
 
 def stamped_bytes(resource: AccessRequest | AccessApproval) -> bytes:
-    """Return the stamped content: the signed content without the stamp."""
+    """Return the stamped content: the signed content, in another context."""
     return _STAMP_CONTEXT + _content(resource, {"signature", "stamp"})
 
 

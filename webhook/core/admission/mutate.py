@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from webhook.core.access import pod_grants
 from webhook.core.access.stamp import stamp
 from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.requests import (
     creates_pod,
     debugs_pod,
     gather,
-    grant_stamp,
     injection_plan,
     is_exempt,
     object_of,
+    stamp_entries,
 )
 from webhook.core.admission.verdict import Verdict
 from webhook.core.injection import plan as inject
 from webhook.core.kube.budget import MAX_LOOKUPS, MAX_STEPS, Budget, BudgetExceededError
 from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.metadata import patch_entries
 from webhook.core.kube.objects import Lookup, MissingObjectError
 
 if TYPE_CHECKING:
@@ -66,9 +66,8 @@ def mutate(
                 return replace(Verdict.of(request.uid, ()), patch=tuple(operations))
             expected = injection_plan(request, snapshot, facts, now)
             operations += inject.patch(object_of(request), expected)
-            pod = object_of(request)
-            if facts[0].facts.weights or pod_grants.annotation(pod):
-                operations += pod_grants.patch(pod, grant_stamp(request, snapshot, facts, lookup, now))
+            for field, entries in stamp_entries(request, snapshot, facts, lookup, now).items():
+                operations += patch_entries(object_of(request), field, entries)
         except MissingObjectError:
             if len(fetched.objects) + len(lookup.missing) > 2 * MAX_LOOKUPS:
                 return Verdict.of(request.uid, ())

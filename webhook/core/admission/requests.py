@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from webhook.core.access import pod_grants
 from webhook.core.admission.subject import subject_of
+from webhook.core.egress import stamp as egress_stamp
+from webhook.core.egress.budget import Budget
 from webhook.core.facts import TemplateFacts, gather_request
 from webhook.core.injection import plan as inject
 from webhook.core.injection.hiding import of_earlier_versions
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from webhook.core.access.model import Grant
     from webhook.core.admission.snapshot import Snapshot
+    from webhook.core.facts.model import Facts
     from webhook.core.kube.objects import Lookup
     from webhook.core.kube.review import AdmissionRequest
 
@@ -133,3 +136,32 @@ def bounds_of(request: AdmissionRequest, snapshot: Snapshot) -> Bounds:
     """Return the LimitRanges and ResourceQuotas of a request's namespace."""
     objects, namespace = snapshot.objects, request.namespace
     return Bounds(tuple(objects.each(LIMIT_RANGE, namespace)), tuple(objects.each(RESOURCE_QUOTA, namespace)))
+
+
+def budgets_of(facts: Facts, snapshot: Snapshot) -> list[Budget]:
+    """Return the egress budgets of the models that a pod reads, by name of the model."""
+    budgets = []
+    for name in sorted({use.model for use in facts.weights}):
+        model = snapshot.models.get(name)
+        if model is not None and model.spec.egress is not None:
+            budgets.append(Budget.of(name, model.spec.egress))
+    return budgets
+
+
+def stamp_entries(
+    request: AdmissionRequest,
+    snapshot: Snapshot,
+    facts: tuple[TemplateFacts, ...],
+    lookup: Lookup,
+    now: datetime,
+) -> dict[str, dict[str, str | None]]:
+    """Return the labels and annotations that admission writes on a new pod, by field; empty for most pods."""
+    pod = object_of(request)
+    entries: dict[str, dict[str, str | None]] = {}
+    if facts[0].facts.weights or egress_stamp.is_marked(pod):
+        stamp = egress_stamp.expected(pod, budgets_of(facts[0].facts, snapshot))
+        entries = egress_stamp.entries(pod, stamp)
+    if facts[0].facts.weights or pod_grants.annotation(pod):
+        value = grant_stamp(request, snapshot, facts, lookup, now)
+        entries.setdefault("annotations", {})[pod_grants.ANNOTATION] = value or None
+    return entries

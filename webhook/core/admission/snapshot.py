@@ -18,6 +18,8 @@ from webhook.api.faults import describe
 from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, WeightPolicy
 from webhook.core.access import GrantIndex
+from webhook.core.egress import readers as egress_readers
+from webhook.core.egress.readers import Readers
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import ObjectKey, ObjectStore, key_of
 from webhook.core.policies.compiler import PolicyError, broken_policy, compile_policy, unreadable_policy
@@ -61,7 +63,7 @@ _TYPES: dict[str, type[BaseModel]] = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One state of the cluster. ``objects`` is the live store of the provider, constant during an evaluation."""
+    """One state of the cluster. ``objects`` and ``readers`` are live, and constant during an evaluation."""
 
     settings: Settings
     objects: ObjectStore
@@ -71,6 +73,7 @@ class Snapshot:
     access: GrantIndex
     workloads: WorkloadTable
     problems: Mapping[ObjectKey, str] = field(default_factory=dict)
+    readers: Readers = field(default_factory=Readers)
 
 
 class SnapshotBuilder:
@@ -85,10 +88,11 @@ class SnapshotBuilder:
         assumed_time: datetime | None = None,
     ) -> None:
         self._settings = settings
-        self._workloads = WorkloadTable(settings.workloads)
+        self._workloads = WorkloadTable(settings.workloads, guess=complete)
         self._schemas: dict[str, tuple[Any, KindSchema]] = {}
         self._fresh_schemas = False
         self._objects = ObjectStore(complete=complete)
+        self._readers = Readers()
         self._typed: dict[str, dict[str, Any]] = {kind: {} for kind in _TYPES}
         self._compiled: dict[ObjectKey, tuple[Policy, ...]] = {}
         self._shared: PolicySet | None = None
@@ -117,7 +121,14 @@ class SnapshotBuilder:
         """Add or replace one object. Raises `ValueError` if it is not a Kubernetes object."""
         if document.get("kind") == "CustomResourceDefinition":
             return self._put_schema(document)
+        if document.get("kind") == "EgressReader":
+            key = key_of(document)
+            self._readers.put(document)
+            return key
         key = self._objects.put(document)
+        if key.kind == "Pod":
+            # A state directory contains whole pods.
+            self._readers.put(egress_readers.slim(document))
         self._note_volume(key)
         model = _TYPES.get(key.kind)
         if model is not None:
@@ -126,6 +137,8 @@ class SnapshotBuilder:
 
     def remove(self, key: ObjectKey) -> None:
         """Remove one object."""
+        if key.kind in (egress_readers.KIND, "Pod"):
+            self._readers.remove(key)
         self._objects.remove(key)
         if key.kind == CRD:
             self._fresh_schemas |= self._schemas.pop(key.name, None) is not None
@@ -144,7 +157,7 @@ class SnapshotBuilder:
         if self._fresh_schemas:
             self._fresh_schemas = False
             schemas = [schema for _, schema in self._schemas.values()]
-            self._workloads = WorkloadTable(self._settings.workloads, schemas)
+            self._workloads = WorkloadTable(self._settings.workloads, schemas, guess=self._objects.complete)
             if self._snapshot is not None:
                 self._snapshot = replace(
                     self._snapshot, workloads=self._workloads, problems=dict(self._problems)
@@ -165,6 +178,7 @@ class SnapshotBuilder:
             access=self._book(fresh_models=fresh_models) if fresh_access else before.access,  # type: ignore[union-attr]
             workloads=self._workloads,
             problems=dict(self._problems),
+            readers=self._readers,
         )
         self._stale.clear()
         return self._snapshot

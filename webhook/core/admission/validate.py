@@ -18,7 +18,7 @@ from webhook.core.access import pod_grants
 from webhook.core.access.change import validate_change
 from webhook.core.access.validate import validate_access
 from webhook.core.access.waiver import waived
-from webhook.core.admission import open_account
+from webhook.core.admission import egress, open_account
 from webhook.core.admission.controllers import unlisted_operators
 from webhook.core.admission.definitions import check_definition
 from webhook.core.admission.provider import RequiredData
@@ -34,6 +34,7 @@ from webhook.core.admission.requests import (
 )
 from webhook.core.admission.subject import subject_of
 from webhook.core.admission.verdict import Reach, Verdict
+from webhook.core.egress import stamp as egress_stamp
 from webhook.core.injection import plan as inject
 from webhook.core.kube.budget import Budget, BudgetExceededError, check_facts, check_lookups
 from webhook.core.kube.fields import MalformedObjectError
@@ -95,6 +96,7 @@ def validate(
         findings = [
             *judge.policies(),
             *judge.injection(),
+            *judge.egress(),
             *judge.deferred(),
             *judge.open_accounts(),
             *judge.access(),
@@ -283,6 +285,25 @@ class _Validation:
                 Finding(codes.UNDELIVERABLE, _OURS, str(error), error.fix) for error in expected.undeliverable
             ]
         return findings
+
+    def egress(self) -> list[Finding]:
+        """Check the egress limit of a pod, and the minimum time of each model that it reads."""
+        request = self.request
+        if updates_pod(request):
+            return egress.tampering(object_of(request), request.old_object or {})
+        if creates_pod(request):
+            facts = self._templates()[0].facts
+            if not facts.weights and not egress_stamp.is_marked(object_of(request)):
+                return []
+            return egress.violations(request, facts, self.snapshot)
+        if request.operation not in _WRITES:
+            return []
+        return [
+            finding
+            for template in self._facts or ()
+            if template.pod is not None and not template.unchanged and template.facts.weights
+            for finding in egress.template_warnings(request, template, self.snapshot)
+        ]
 
     def _template_warnings(self) -> list[Finding]:
         """Warnings for the pods of a template: the controller that creates the pods shows no warnings to the user."""

@@ -180,6 +180,11 @@ def models_of(models: Mapping[str, ModelWeights]) -> dict[str, dict[str, Any]]:
                 digest(volume.model_dump(mode="json", by_alias=True))[7:23]
                 for volume in model.spec.volumes[:_MAX_VOLUMES]
             ),
+            **(
+                {"egressSeconds": int(model.spec.egress.minimum_time.timedelta.total_seconds())}
+                if model.spec.egress is not None
+                else {}
+            ),
         }
         for name, model in models.items()
     }

@@ -31,6 +31,7 @@ STATE_BYTES = 900 * 1024
 _MAX_UNPACKED = 64 * 1024 * 1024
 _RAISED = 10_000
 _AUDIT_IDS = 4_096
+_JOINED = f"{TYPE_PREFIX}kubernetes"
 _VERSION = 1
 
 
@@ -70,8 +71,11 @@ class Engine:
     def feed(self, event: Event, origin: str, index: int) -> list[Alert]:
         """Evaluate one event. Return the new alerts.
 
-        An event that is neither an entry nor an audit event is ignored.
+        An event that is neither an entry nor an audit event is ignored. An entry of a joined audit log is the
+        event that it contains.
         """
+        if event.get("type") == _JOINED:
+            event = {"kind": "Event", "apiVersion": f"{KUBERNETES}/v1", **event["data"]}
         source, identifier, time = self._describe(event)
         if not source:
             return []

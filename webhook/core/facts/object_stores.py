@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from webhook.core.facts.model import WeightUse
 from webhook.core.kube.fields import list_at, object_at, text_at
 from webhook.core.kube.objects import ObjectKey
-from webhook.core.storage.drivers import hub
+from webhook.core.storage.drivers import bucket, hub
 from webhook.core.storage.identity import image_detail
 from webhook.core.storage.locations import Relation
 from webhook.core.storage.model import UNKNOWN, Model
@@ -41,6 +41,15 @@ ROLE_ANNOTATIONS = (
     "pod-identity.alibabacloud.com/role-name",
 )
 _POD_ROLE = "iam.amazonaws.com/role"
+# The variables that the cloud's webhook would set: with a projected token, a pod can set them itself.
+_ROLE_VARIABLES = {
+    "AWS_ROLE_ARN": "eks.amazonaws.com/role-arn",
+    "AZURE_CLIENT_ID": "azure.workload.identity/client-id",
+    "ALIBABA_CLOUD_ROLE_ARN": "pod-identity.alibabacloud.com/role-name",
+}
+_REFERENCE = re.compile(r"\$\(([A-Za-z_][\w.-]*)\)")
+_MAX_EXPANDED = 65536
+_WORDS = re.compile(r"[\s=,;|&()\"'`]+")
 _REPOSITORY = re.compile(r"(?:(?:datasets|spaces)/)?[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 # Values of Secrets below this length are names and numbers, not credentials.
 _MIN_CREDENTIAL = 16
@@ -63,11 +72,38 @@ def gather_pod_stores(pod: PodView, context: Context) -> Iterator[WeightUse]:
         yield from _pod_identity(pod, context)
     if _names_stores(context) or catalog.has_secrets:
         for container_path, name, container in pod.containers:
-            yield from _uses(container, container_path, context, containers=(name,))
+            variables = _variables(container, container_path)
+            yield from _uses(container, container_path, context, containers=(name,), variables=variables)
             for config_map, key in _config_maps(container, container_path):
                 yield from _config_values(config_map, key, container_path, name, context)
+        yield from _metadata_values(pod, context)
         rest = {key: value for key, value in pod.spec.items() if not key.lower().endswith("containers")}
         yield from _uses(rest, pod.root, context)
+
+
+def _variables(container: Mapping[str, Any], path: str) -> dict[str, str]:
+    """Return the variables that a container writes out, each with the ones before it expanded."""
+    values: dict[str, str] = {}
+    for entry in list_at(container, "env", path):
+        name, value = entry.get("name"), entry.get("value")
+        if isinstance(name, str) and isinstance(value, str):
+            values[name] = _expanded(value, values)
+    return values
+
+
+def _expanded(text: str, variables: Mapping[str, str]) -> str:
+    """Expand $(NAME) as the kubelet does (k8s.io/kubernetes third_party/forked/golang/expansion)."""
+    if "$(" not in text or len(text) > _MAX_EXPANDED:
+        return text
+    return _REFERENCE.sub(lambda match: variables.get(match[1], match[0]), text)[:_MAX_EXPANDED]
+
+
+def _metadata_values(pod: PodView, context: Context) -> Iterator[WeightUse]:
+    """Yield what annotations name, where a container reads annotations as variables or files."""
+    if pod.annotations and "metadata.annotations" in str(
+        [pod.volumes] + [list_at(container, "env", path) for path, _, container in pod.containers]
+    ):
+        yield from _uses(pod.annotations, "metadata.annotations", context)
 
 
 def _config_maps(container: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
@@ -96,9 +132,36 @@ def _config_values(
 
 def gather_custom(document: Document, context: Context) -> Iterator[WeightUse]:
     """Yield the object stores that a custom resource names, or reads by Secret or service account."""
+    names_stores = _names_stores(context)
     for key, value in document.items():
         if key not in ("apiVersion", "kind", "metadata", "status"):
             yield from _uses({key: value}, "", context, custom=True)
+            if names_stores:
+                yield from _buckets({key: value}, context)
+
+
+def _buckets(value: Document, context: Context) -> Iterator[WeightUse]:
+    """Yield the buckets that an object names by fields, such as Argo's artifacts: ``s3: {bucket: b, key: k}``."""
+    stack: list[tuple[Any, str]] = [(value, "")]
+    while stack:
+        item, path = stack.pop()
+        if isinstance(item, list):
+            stack.extend((member, f"{path}[{index}]") for index, member in enumerate(item))
+        elif isinstance(item, dict):
+            stack.extend((member, f"{path}.{key}" if path else key) for key, member in item.items())
+            name = next((item[key] for key in _BUCKET if isinstance(item.get(key), str)), "")
+            if name and "://" not in name:
+                prefix = next((item[key] for key in _PREFIX if isinstance(item.get(key), str)), "")
+                kind = path.lower()
+                named = [space for mark, space in _BUCKET_SPACES.items() if mark in kind]
+                for space in dict.fromkeys(named or _BUCKET_SPACES.values()):
+                    text = f"{space}://{name}/{prefix}"
+                    yield from _of_locations(bucket(space, name, prefix), text, path, context, ())
+
+
+_BUCKET = ("bucket", "bucketName", "bucket_name")
+_PREFIX = ("key", "prefix", "path", "keyPrefix", "object", "objectKey")
+_BUCKET_SPACES = {"s3": "s3", "gcs": "gs", "gs": "gs", "oss": "oss"}
 
 
 def gather_secret(document: Document, context: Context) -> Iterator[WeightUse]:
@@ -121,9 +184,9 @@ def gather_account(document: Document, context: Context) -> Iterator[WeightUse]:
     """Yield the models that a service account can read through a cloud role of a declared service account."""
     metadata = object_at(document, "metadata", "")
     name = text_at(metadata, "name", "metadata")
-    if any(True for _ in context.catalog.of_account(context.namespace, name)):
-        return
     roles = _roles(metadata)
+    if not roles or any(True for _ in context.catalog.of_account(context.namespace, name)):
+        return
     for namespace, other, models in _accounts(context):
         for role in roles & _account_roles(namespace, other, context):
             detail = f"cloud role {role[1]} of ServiceAccount {namespace}/{other}"
@@ -138,11 +201,18 @@ def _names_stores(context: Context) -> bool:
 
 
 def _uses(
-    value: Any, path: str, context: Context, *, containers: tuple[str, ...] = (), custom: bool = False
+    value: Any,
+    path: str,
+    context: Context,
+    *,
+    containers: tuple[str, ...] = (),
+    custom: bool = False,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[WeightUse]:
     """Yield what the strings inside a value name."""
     catalog, namespace = context.catalog, context.namespace
-    for leaf in _leaves(value, path):
+    for read in _leaves(value, path):
+        leaf = read._replace(text=_expanded(read.text, variables)) if variables else read
         for uri in uris_in(leaf.text):
             yield from _of_uri(uri, leaf.path, context, containers)
             if custom:
@@ -190,9 +260,9 @@ def _of_repository(
     leaf: _Text, context: Context, containers: tuple[str, ...], *, custom: bool
 ) -> Iterator[WeightUse]:
     """Yield the hub repositories that are named without a scheme, as vLLM and transformers accept them."""
-    words = [leaf.text.strip()] if custom else re.split(r"[\s=,]+", leaf.text)
+    words = [leaf.text.strip()] if custom else _WORDS.split(leaf.text)
     for word in words:
-        name = word.strip("\"'").partition("@")[0].partition(":")[0]
+        name = word.partition("@")[0].partition(":")[0]
         if _REPOSITORY.fullmatch(name) is not None:
             for location in hub(name):
                 if location.name:
@@ -231,6 +301,10 @@ def _pod_identity(pod: PodView, context: Context) -> Iterator[WeightUse]:
     role = pod.annotations.get(_POD_ROLE)
     if isinstance(role, str) and role.strip():
         roles.add((_POD_ROLE, role.strip()))
+    for container_path, _, container in pod.containers:
+        for name_of, value in _variables(container, container_path).items():
+            if name_of in _ROLE_VARIABLES and value.strip():
+                roles.add((_ROLE_VARIABLES[name_of], value.strip()))
     if not roles:
         return
     for other_namespace, other, models in _accounts(context):
@@ -303,8 +377,21 @@ def _credentials(document: Mapping[str, Any]) -> Iterator[bytes]:
                 except (binascii.Error, ValueError):
                     continue
             raw = raw.strip()
+            if raw.startswith(b"-----BEGIN CERTIFICATE"):
+                # A CA certificate is public.
+                continue
             if len(raw) >= _MIN_CREDENTIAL and _PLAIN_HOST.fullmatch(raw.decode("latin-1")) is None:
                 yield hashlib.sha256(raw).digest()
+            # A configuration file can hold the credential.
+            for word in _WORD.findall(raw[:_MAX_CREDENTIAL_FILE])[:_MAX_WORDS]:
+                if word != raw and all(part.search(word) is not None for part in _MIXED):
+                    yield hashlib.sha256(word).digest()
+
+
+_WORD = re.compile(rb"[A-Za-z0-9+/_.~-]{20,}={0,2}")
+_MIXED = (re.compile(rb"[a-z]"), re.compile(rb"[A-Z]"), re.compile(rb"[0-9]"))
+_MAX_CREDENTIAL_FILE = 65536
+_MAX_WORDS = 256
 
 
 def _share(one: set[bytes], other: set[bytes]) -> bool:

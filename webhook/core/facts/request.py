@@ -20,7 +20,7 @@ from webhook.core.facts.memory_images import VIA, checkpointed
 from webhook.core.facts.model import Deferred, Escape, Facts, TemplateFacts, WeightUse
 from webhook.core.facts.object_stores import gather_custom
 from webhook.core.facts.pod import CONTAINER_FIELDS
-from webhook.core.facts.storage import copies_models, gather_object, is_custom
+from webhook.core.facts.storage import copies_models, gather_object, is_custom, reads
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at, without_nulls
 from webhook.core.kube.objects import MissingObjectError
 from webhook.core.workloads.executable import changes_execution
@@ -32,6 +32,7 @@ _UNRESOLVED = "unresolved"
 _LATER = "decided when pods are created"
 _IF_REAL = "denied unless this is a dry run"
 _MAX_DETAIL = 68
+_CLAIMS = frozenset({"PersistentVolumeClaim", "ResourceClaim.resource.k8s.io"})
 # Names of objects (RFC 1123 subdomain, k8s.io/apimachinery pkg/util/validation).
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _MAX_NAME = 253
@@ -88,6 +89,10 @@ class _Request:
             templates = self._templates(request.object)
             # A copy of a model needs `store` from its writer, also if pods of its own make it.
             return (*templates, self._object(request.object)) if copies_models(self.kind) else templates
+        if self.workloads.is_unknown(self.kind) and not reads(self.kind):
+            # A custom resource whose schema is absent. Its pods are found by shape.
+            templates = tuple(item for item in self._templates(request.object) if item.pod is not None)
+            return templates or (self._object(request.object),)
         return (self._object(request.object),)
 
     def _object(self, document: Document) -> TemplateFacts:
@@ -221,10 +226,9 @@ class _Request:
             return _without_missing(result, _IF_REAL) if self.request.dry_run else result
         return _deferred(result, template)
 
-    def _gather(self, template: PodTemplate) -> Facts:
-        return gather(
-            template, template.namespace or self.request.namespace, self.lookup, self.catalog, self.settings
-        )
+    def _gather(self, template: PodTemplate, lookup: Lookup | None = None) -> Facts:
+        namespace = template.namespace or self.request.namespace
+        return gather(template, namespace, lookup or self.lookup, self.catalog, self.settings)
 
     def _connection(self) -> TemplateFacts:
         request = self.request
@@ -237,16 +241,23 @@ class _Request:
         return TemplateFacts("", None, None)
 
     def _binding(self, binding: Document) -> TemplateFacts:
-        """A pod that gets its node: the pod's own facts, and the binding."""
+        """A pod that gets its node: the pod's own facts, and the binding.
+
+        This is the last decision before the pod starts, and its claims may have been replaced since the pod was
+        created. So they are read from the API server and not from the cache, which may still contain the old ones.
+        """
         metadata = object_at(binding, "metadata", "")
         name = self.request.name or text_at(metadata, "name", "metadata")
-        live = self._live_pod(name, object_at(metadata, "annotations", "metadata"))
+        lookup = self.lookup.without_cache(_CLAIMS)
+        live = self._live_pod(name, object_at(metadata, "annotations", "metadata"), lookup)
         node = text_at(object_at(binding, "target", ""), "name", "target")
         escapes = tuple(sorted({*live.facts.escapes, Escape("binding", "target.name", node)}))
         facts = Facts(live.facts.weights, live.facts.devices, escapes)
         return TemplateFacts("", live.pod, live.workload, facts)
 
-    def _live_pod(self, name: str, annotations: Document | None = None) -> TemplateFacts:
+    def _live_pod(
+        self, name: str, annotations: Document | None = None, lookup: Lookup | None = None
+    ) -> TemplateFacts:
         """The pod that a request reaches, with all its facts. A pod that does not exist may contain any weights.
 
         ``annotations`` are those that a binding adds to the pod (pkg/registry/core/pod/storage, assignPod).
@@ -261,7 +272,7 @@ class _Request:
             metadata = object_at(live, "metadata", "")
             merged = {**object_at(metadata, "annotations", "metadata"), **annotations}
             live = {**live, "metadata": {**metadata, "annotations": merged}}
-        facts = self._gather(PodTemplate("", live, allotted=allotted))
+        facts = self._gather(PodTemplate("", live, allotted=allotted), lookup)
         return TemplateFacts("", live, workload_of(live, "", "Pod", namespace), facts)
 
 

@@ -7,7 +7,7 @@ an alias is denied before a pod uses it.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from webhook.api.base import GROUP
 from webhook.core.facts.context import Context, context
@@ -24,10 +24,11 @@ from webhook.core.storage.nodepaths import HOST_PATH, devices_at, escapes_at, no
 from webhook.core.storage.refs import UNPROVEN
 from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, GROUP_SNAPSHOT, SNAPSHOT
 from webhook.core.storage.sources import backend_of
+from webhook.core.workloads.schema import is_claim_name
 from webhook.core.workloads.templates import PodTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from webhook.api.config import Settings
     from webhook.core.kube.fields import Document
@@ -84,8 +85,13 @@ def _reader(kind: str) -> Callable[[Document, Context], Facts] | None:
         return lambda document, here: _memory_image(kind, document, here)
     group = kind.partition(".")[2]
     if is_custom(group):
-        return lambda document, here: Facts(tuple(sorted(set(gather_custom(document, here)))))
+        return _custom
     return None
+
+
+def reads(kind: str) -> bool:
+    """Report whether a kind has a meaning of its own here, without any pods."""
+    return kind in _READERS or kind in KINDS or is_memory_image(kind)
 
 
 def copies_models(kind: str) -> bool:
@@ -111,6 +117,58 @@ def _secret(document: Document, here: Context) -> Facts:
 
 def _account(document: Document, here: Context) -> Facts:
     return Facts(tuple(sorted(set(gather_account(document, here)))))
+
+
+def _custom(document: Document, here: Context) -> Facts:
+    """The object stores and the claims that a custom resource without pods names: its operator copies or moves them."""
+    return Facts(tuple(sorted({*gather_custom(document, here), *_named_claims(document, here)})))
+
+
+def _named_claims(document: Document, here: Context) -> Iterator[WeightUse]:
+    stack: list[tuple[Any, str]] = [
+        (value, key)
+        for key, value in document.items()
+        if key not in ("apiVersion", "kind", "metadata", "status")
+    ]
+    claims: dict[tuple[str, str], str] = {}
+    while stack and len(claims) < _MAX_CLAIMS:
+        item, path = stack.pop()
+        if isinstance(item, list):
+            stack.extend((member, f"{path}[{index}]") for index, member in enumerate(item))
+        elif isinstance(item, dict):
+            stack.extend((member, f"{path}.{key}") for key, member in item.items())
+            name, place = item.get("name"), item.get("namespace")
+            if item.get("kind") == "PersistentVolumeClaim" and isinstance(name, str):
+                claims[place if isinstance(place, str) and place else here.namespace, name] = path
+            for key, member in item.items():
+                if isinstance(member, str) and is_claim_name(key.lower()):
+                    claims[here.namespace, member] = f"{path}.{key}"
+    for (namespace, name), path in claims.items():
+        # A claim that does not exist yet is decided when it is created.
+        if namespace and name and here.finder.get("PersistentVolumeClaim", namespace, name) is not None:
+            yield from (weight_use(ref, path) for ref in here.resolver.claim(namespace, name))
+
+
+_MAX_CLAIMS = 64
+
+
+def _import_cron(document: Document, here: Context) -> Facts:
+    template = object_at(object_at(document, "spec", ""), "template", "spec")
+    return _data_volume(template, here)
+
+
+def _transfer(document: Document, here: Context) -> Facts:
+    source = object_at(object_at(document, "spec", ""), "source", "spec")
+    namespace, name = (text_at(source, key, "spec.source") for key in ("namespace", "name"))
+    return _weights(here.resolver.claim(namespace, name) if namespace and name else (), here)
+
+
+def _machine_restore(document: Document, here: Context) -> Facts:
+    name = text_at(object_at(document, "spec", ""), "virtualMachineSnapshotName", "spec")
+    snapshot = (
+        here.finder.get("VirtualMachineSnapshot.snapshot.kubevirt.io", here.namespace, name) if name else None
+    )
+    return _machine_copy(snapshot, here) if snapshot is not None else Facts()
 
 
 def _data_volume(document: Document, here: Context) -> Facts:
@@ -299,7 +357,10 @@ _READERS: dict[str, Callable[[Document, Context], Facts]] = {
     "Volume.longhorn.io": _longhorn,
     "DataVolume.cdi.kubevirt.io": _data_volume,
     "DataSource.cdi.kubevirt.io": _data_volume,
+    "DataImportCron.cdi.kubevirt.io": _import_cron,
+    "ObjectTransfer.cdi.kubevirt.io": _transfer,
     "VirtualMachineSnapshot.snapshot.kubevirt.io": _machine_copy,
+    "VirtualMachineRestore.snapshot.kubevirt.io": _machine_restore,
     "VirtualMachineClone.clone.kubevirt.io": _machine_copy,
     "VirtualMachineExport.export.kubevirt.io": _machine_copy,
     CLAIM: _resource_claim,

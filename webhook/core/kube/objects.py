@@ -6,7 +6,7 @@ Kinds are written as Kubernetes writes a GroupKind: ``PersistentVolumeClaim``, `
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -177,12 +177,20 @@ class ObjectStore:
 
 @dataclass(slots=True)
 class Lookup:
-    """The view of one evaluation on the store and on the fetched objects. None in ``fetched``: does not exist."""
+    """The view of one evaluation on the store and on the fetched objects. None in ``fetched``: does not exist.
+
+    Kinds in ``uncached`` are fetched, also if the store has the object: the watch may lag behind its replacement.
+    """
 
     store: ObjectStore
     fetched: Mapping[ObjectKey, Document | None] = field(default_factory=dict)
     missing: set[ObjectKey] = field(default_factory=set)
     budget: Budget | None = None
+    uncached: frozenset[str] = frozenset()
+
+    def without_cache(self, kinds: frozenset[str]) -> Lookup:
+        """Return the same view, which fetches the objects of these kinds."""
+        return replace(self, uncached=kinds)
 
     def charge(self, part: str, steps: int = 1) -> None:
         """Take steps of the request's budget. Raises `BudgetExceededError`."""
@@ -196,7 +204,8 @@ class Lookup:
         """
         key = ObjectKey(kind, namespace, name)
         self.charge("references to other objects", 3)
-        document = self.store.get(key)
+        uncached = kind in self.uncached and not self.store.complete
+        document = None if uncached else self.store.get(key)
         if document is not None:
             return self.held(key, document)
         if self.store.complete or key in self.fetched:

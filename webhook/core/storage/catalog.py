@@ -13,7 +13,7 @@ from webhook.api.config import StorageSettings
 from webhook.core.kube.names import GlobIndex, PatternSet, compile_glob, image_reference, is_glob, normal_path
 from webhook.core.kube.selectors import Selector, compile_selector
 from webhook.core.storage.drivers import driver_of, nfs
-from webhook.core.storage.locations import NODE, Location, PatternIndex, Relation
+from webhook.core.storage.locations import NODE, Location, PatternIndex, Relation, is_evidence
 from webhook.core.storage.model import Model, VolumeIndex
 from webhook.core.storage.sources import csi_locations
 from webhook.core.storage.uris import parse_uri
@@ -329,7 +329,7 @@ class Catalog:
             self._add_store(entry.object_store, model)
 
     def _add_locations(self, locations: Iterable[Location], model: Model) -> None:
-        for location in locations:
+        for location in filter(is_evidence, locations):
             self._locations.add(location, model)
             self._hold(location.space, model)
 

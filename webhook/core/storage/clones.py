@@ -29,6 +29,8 @@ SNAPSHOT = "VolumeSnapshot"
 
 # NetApp/trident frontend/csi/controller_helpers/kubernetes/plugin.go, annotations of a claim.
 _TRIDENT = "trident.netapp.io/"
+# kubevirt/containerized-data-importer pkg/controller/clone/util.go.
+_CDI_CLONES = ("k8s.io/CloneRequest", "cdi.kubevirt.io/storage.clone.sourcePVC")
 # Parameters of a StorageClass that fill its volumes (longhorn/longhorn-manager csi/util.go).
 _FILLING = frozenset({"frombackup", "backingimage"})
 # Sources of a CDI DataVolume that read no storage of the cluster (kubevirt/containerized-data-importer, types.go).
@@ -43,6 +45,12 @@ def annotated_sources(namespace: str, metadata: Mapping[str, Any]) -> Iterator[C
         other = annotations.get(f"{_TRIDENT}cloneFromNamespace")
         place = other if isinstance(other, str) and other else namespace
         yield ClaimSource(CLAIM, place, clone, f"cloned from PersistentVolumeClaim {place}/{clone}")
+    for key in _CDI_CLONES:
+        request = annotations.get(key)
+        if isinstance(request, str) and request:
+            place, _, name = request.rpartition("/")
+            place = place or namespace
+            yield ClaimSource(CLAIM, place, name, f"cloned from PersistentVolumeClaim {place}/{name}")
     shared = annotations.get(f"{_TRIDENT}shareFromPVC")
     if isinstance(shared, str) and shared:
         place, _, name = shared.rpartition("/")

@@ -67,6 +67,7 @@ class Driver:
     narrowing: tuple[str, ...] = ()
     folds_case: bool = False
     images: Callable[[CsiVolume], str] | None = None
+    keys: tuple[str, ...] = ()
 
 
 def driver_of(name: str, attributes: Mapping[str, str] | None = None) -> Driver | None:
@@ -87,7 +88,8 @@ def driver_of(name: str, attributes: Mapping[str, str] | None = None) -> Driver 
 _REDIRECTING = re.compile(
     r"-*(?:o\s*)?(?:addr|mountaddr|account(?:-?name)?|bind|bucket(?:-?name)?|conf(?:ig)?(?:-?file)?|container-?name|device|"
     r"(?:custom-?)?endpoint(?:-?url)?|fs|loop|lowerdir|mds_namespace|metaurl|mon(?:_addr|itors)?|only.?dir|passwd_file|prefix|rbind|"
-    r"remote|root|server|source|sub-?dir|subpath|target|upperdir|ur[il]|host)",
+    r"remote|root|server|source|sub-?dir|subpath|target|upperdir|ur[il]|host|"
+    r"client_?(?:fs|mds_?namespace|mountpoint|root)|ip|prefix_?path|unc|r|vol(?:ume)?)",
     re.IGNORECASE,
 )
 
@@ -130,9 +132,13 @@ def nfs(server: str, path: str) -> Iterable[Location]:
             found += directory("efs", path, name=efs[1])
         elif azure is not None:
             found += directory(_AZURE_SPACE[azure[2]], _below_account(path), name=azure[1], fold=True)
+        elif _ADDRESS.fullmatch(host) is not None:
+            # Only the cloud knows which file system a mount target belongs to.
+            found += [place._replace(vague=True) for place in directory("efs", path)]
     return found
 
 
+_ADDRESS = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
 _EFS_HOST = re.compile(r"(?:[a-z0-9-]+\.)?(fs-[0-9a-f]+)\.efs\..+")
 _AZURE_HOST = re.compile(r"([a-z0-9]+)\.(?:privatelink\.)?(blob|file)\.(?:core|storage)\..+")
 _AZURE_SPACE = {"blob": "azblob", "file": "azfile"}
@@ -271,20 +277,37 @@ def _azure_names(volume: CsiVolume, *keys: str) -> tuple[str, str]:
     return account, volume.get(*keys) or (parts[2] if named else "")
 
 
+def _azure_places(volume: CsiVolume, space: str, path: str, account: str) -> list[Location]:
+    """Return the locations of a container or share. The account in a Secret wins over the account of the volume."""
+    found = list(directory(space, path, name=account, fold=True))
+    if account and (volume.secret or volume.get("secretname")):
+        found += [place._replace(name="", vague=True) for place in directory(space, path, fold=True)]
+    return found
+
+
 def _azure_blob(volume: CsiVolume) -> Iterable[Location]:
     account, container = _azure_names(volume, "containername")
+    if not container and not account:
+        return ()
     path = expand(container, volume)
-    return directory("azblob", path, name=account, fold=True) if container or account else ()
+    found = _azure_places(volume, "azblob", path, account)
+    server = volume.get("server")
+    if server:
+        found += nfs(server, f"{account}/{path}")
+        for host in hosts(server):
+            match = _AZURE_HOST.fullmatch(host)
+            found += directory("azblob", path, name=match[1] if match is not None else "", fold=True)
+    return found
 
 
 def _azure_file(volume: CsiVolume) -> Iterable[Location]:
     account, share = _azure_names(volume, "sharename")
+    if not share:
+        return ()
     path = expand(f"{share}/{volume.get('foldername')}", volume)
-    found = list(directory("azfile", path, name=account, fold=True)) if share else []
+    found = _azure_places(volume, "azfile", path, account)
     server = volume.get("server")
-    return (
-        [*found, *smb(f"//{server}/{path}"), *nfs(server, f"{account}/{path}")] if server and share else found
-    )
+    return [*found, *smb(f"//{server}/{path}"), *nfs(server, f"{account}/{path}")] if server else found
 
 
 def _lustre_gke(volume: CsiVolume) -> Iterable[Location]:
@@ -311,9 +334,15 @@ def _exascaler(volume: CsiVolume) -> Iterable[Location]:
     # configName:nid;/exaFS[/directory]:/mountPoint:/volume
     system, _, rest = volume.handle.partition(";")
     path, _, rest = rest.partition(":")
-    below = rest.partition(":")[2]
+    point, _, below = rest.partition(":")
     node = system.partition(":")[2]
-    return lustre(f"{node or '0.0.0.0'}:{path}", below) if path and below else ()
+    if not path or not below:
+        return ()
+    found = [*lustre(f"{node or '0.0.0.0'}:{path}", below)]
+    if volume.get("exafs"):
+        found += lustre(volume.get("exafs"), below)
+    # The volume is a bind mount of a directory below the mount point, which another volume may have mounted.
+    return [*found, *directory("exa-mount", f"{volume.get('mountpoint') or point}/{below}")]
 
 
 def _weka(volume: CsiVolume) -> Iterable[Location]:
@@ -457,11 +486,20 @@ def _oci_fss(volume: CsiVolume) -> Iterable[Location]:
 
 
 def _vast(volume: CsiVolume) -> Iterable[Location]:
-    root = volume.get("root_export")
-    path = volume.get("export_path") or (f"{root}/{volume.handle}" if root else "")
-    if not path or volume.inline:
+    # Schema 2 mounts export_path. Schema 1, the default, joins root_export with the handle or a snapshot's path. Where
+    # a volume has both, either may count, since the default differs between versions.
+    if volume.inline:
         return ()
-    return (*directory("vast", path), *directory("nfs", path, addresses=hosts(volume.get("vip_pool_fqdn"))))
+    root, export = volume.get("root_export"), volume.get("export_path")
+    paths = {export} if export else set()
+    if root and (not export or volume.get("schema") != "2"):
+        paths.add(f"{root}/{volume.get('snapshot_base_path') or volume.handle}")
+    addresses = hosts(volume.get("vip_pool_fqdn"))
+    return [
+        place
+        for path in paths
+        for place in (*directory("vast", path), *directory("nfs", path, addresses=addresses))
+    ]
 
 
 def _iscsi(volume: CsiVolume) -> Iterable[Location]:
@@ -542,13 +580,24 @@ def guess(volume: CsiVolume) -> Iterable[Location]:
     found: list[Location] = []
     if server and path:
         found += nfs(server, f"{path}/{get('subdir')}")
-    if get("iqn"):
-        found += iscsi(get("iqn"), get("lun"))
+    if get("source").replace("\\", "/").startswith("//"):
+        found += smb(get("source"), get("subdir"))
+    if get("iqn", "targetiqn"):
+        found += iscsi(get("iqn", "targetiqn"), get("lun"))
     if get("dnsname", "mgs") and get("mountname", "fsname", "filesystem"):
         found += lustre(f"{get('dnsname', 'mgs')}:/{get('mountname', 'fsname', 'filesystem')}")
+    if "@" in get("mountpoint"):
+        found += lustre(get("mountpoint"))
+    if get("rootpath") and get("clusterid", "monitors"):
+        found += directory("cephfs", get("rootpath"), name=get("fsname"))
+    if get("pool") and get("imagename", "image"):
+        found.append(Location("rbd", get("pool"), normal_path(get("imagename", "image"))))
+    if get("containername", "container"):
+        account = get("storageaccount", "storageaccountname")
+        found += directory("azblob", get("containername", "container"), name=account, fold=True)
     name = get("bucket", "bucketname")
     for space in ("s3", "gs", "oss") if name else ():
-        found += bucket(space, name, get("prefix"), get("endpoint", "url"))
+        found += bucket(space, name, get("prefix", "objpath"), get("endpoint", "url"))
     return found
 
 
@@ -577,19 +626,25 @@ def _populator_image(volume: CsiVolume) -> str:
 
 
 def _rclone(volume: CsiVolume) -> Iterable[Location]:
-    remote = volume.get("remote")
-    path = volume.get("remotepath")
-    # A remote is a name in the configuration, which a Secret can hold.
-    return directory("rclone", path, addresses=_one(f"{remote}@{volume.secret}")) if remote else ()
+    # The driver's own Secret gives defaults. A remote is a name in a configuration, which a volume can bring.
+    remote, path = volume.get("remote"), volume.get("remotepath") + volume.get("remotepathsuffix")
+    if not remote or not volume.get("remotepath") or volume.get("configdata"):
+        return (Location("rclone", vague=True),)
+    return directory("rclone", path, addresses=_one(remote))
 
 
 def _longhorn(volume: CsiVolume) -> Iterable[Location]:
     # A volume that is filled from a backup holds what the backup holds, which only Longhorn knows.
-    return () if volume.get("frombackup", "backingimage") else (Location("longhorn", volume.handle.lower()),)
+    if volume.get("frombackup", "backingimage", "datasource"):
+        return ()
+    # A share manager exports a shared volume under its name.
+    return (Location("longhorn", volume.handle.lower()), *directory("nfs", volume.handle))
 
 
 def _trident(volume: CsiVolume) -> Iterable[Location]:
-    return (Location("trident", volume.get("internalname") or volume.handle),)
+    # ONTAP exports a volume under its own name.
+    name = volume.get("internalname") or volume.handle
+    return (Location("trident", name), *directory("nfs", name))
 
 
 DRIVERS: dict[str, Driver] = {
@@ -638,23 +693,25 @@ DRIVERS: dict[str, Driver] = {
         "dnsname and mountname (default fsx)",
         ("lustre",),
         _fsx_lustre,
+        keys=("dnsname", "mountname"),
     ),
     "fsx.openzfs.csi.aws.com": Driver(
         "kubernetes-sigs/aws-fsx-openzfs-csi-driver pkg/driver/node.go NodePublishVolume",
         "DNSName and VolumePath (default fsx)",
         ("nfs",),
         _fsx_openzfs,
+        keys=("DNSName", "VolumePath"),
     ),
     "blob.csi.azure.com": Driver(
         "kubernetes-sigs/blob-csi-driver pkg/blob/blob.go GetAuthEnv, GetContainerInfo",
-        "storageAccount and containerName, else the handle's second and third part",
-        ("azblob",),
+        "storageAccount, containerName and server, else the handle's second and third part, any account with a Secret",
+        ("azblob", "nfs"),
         _azure_blob,
         folds_case=True,
     ),
     "file.csi.azure.com": Driver(
         "kubernetes-sigs/azurefile-csi-driver pkg/azurefile/azurefile.go GetFileShareInfo",
-        "storageAccount, shareName, folderName and server, else the handle's second and third part",
+        "storageAccount, shareName, folderName and server, else the handle's parts, any account with a Secret",
         ("azfile", "smb", "nfs"),
         _azure_file,
         folds_case=True,
@@ -679,8 +736,8 @@ DRIVERS: dict[str, Driver] = {
     ),
     "exa.csi.ddn.com": Driver(
         "DDNStorage/exa-csi-driver README.md, static volumes",
-        "volumeHandle as config:nid;/file system:/mount point:/directory",
-        ("lustre",),
+        "volumeHandle as config:nid;/file system:/mount point:/directory, exaFS and mountPoint",
+        ("lustre", "exa-mount"),
         _exascaler,
     ),
     "csi.weka.io": Driver(
@@ -719,6 +776,7 @@ DRIVERS: dict[str, Driver] = {
         "pool and image: volumeHandle of a static volume, else imageName or the handle's UUID",
         ("rbd", "rbd-uuid"),
         _rbd,
+        keys=("clusterID", "pool", "imageName", "staticVolume", "migration", "volumeNamePrefix"),
     ),
     "cephfs.csi.ceph.com": Driver(
         "ceph/ceph-csi internal/cephfs/store/volumeoptions.go NewVolumeOptionsFromStaticVolume",
@@ -726,6 +784,7 @@ DRIVERS: dict[str, Driver] = {
         ("cephfs", "cephfs-uuid"),
         _cephfs,
         narrowing=("fs", "mds_namespace"),
+        keys=("clusterID", "fsName", "rootPath", "subvolumePath"),
     ),
     "nfs.csi.ceph.com": Driver(
         "ceph/ceph-csi internal/nfs/nodeserver/nodeserver.go NodePublishVolume",
@@ -771,9 +830,10 @@ DRIVERS: dict[str, Driver] = {
     ),
     "csi.vastdata.com": Driver(
         "vast-data/vast-csi vast_csi/server.py NodePublishVolume",
-        "export_path, else root_export and volumeHandle",
+        "root_export with volumeHandle or snapshot_base_path, with schema 2 export_path",
         ("vast", "nfs"),
         _vast,
+        keys=("root_export", "export_path", "schema", "snapshot_base_path", "vip_pool_fqdn"),
     ),
     "iscsi.csi.k8s.io": Driver(
         "kubernetes-csi/csi-driver-iscsi pkg/iscsi/iscsi.go getISCSIInfo",
@@ -792,12 +852,14 @@ DRIVERS: dict[str, Driver] = {
         "masterAddr and volName (default: volumeHandle), subDir",
         ("cubefs",),
         _cubefs,
+        keys=("masterAddr", "volName", "subDir"),
     ),
     "fuse.csi.fluid.io": Driver(
         "fluid-cloudnative/fluid pkg/csi/plugins/nodeserver.go NodePublishVolume",
         "fluid_path and fluid_sub_path",
         ("fluid", NODE),
         _fluid,
+        keys=("fluid_path", "fluid_sub_path"),
     ),
     "hf.csi.huggingface.co": Driver(
         "huggingface/hf-csi-driver pkg/driver/node.go NodePublishVolume",
@@ -835,20 +897,20 @@ DRIVERS: dict[str, Driver] = {
     ),
     "csi-rclone": Driver(
         "wunderio/csi-rclone pkg/rclone/nodeserver.go NodePublishVolume",
-        "remote, remotePath and the Secret",
+        "remote, remotePath and remotePathSuffix, a volume with configData is unknown",
         ("rclone",),
         _rclone,
     ),
     "driver.longhorn.io": Driver(
         "longhorn/longhorn-manager csi/node_server.go NodeStageVolume",
-        "volumeHandle, a volume from a backup is unknown",
-        ("longhorn",),
+        "volumeHandle, also as an NFS export, a volume from a backup is unknown",
+        ("longhorn", "nfs"),
         _longhorn,
     ),
     "csi.trident.netapp.io": Driver(
         "NetApp/trident frontend/csi/node_server.go NodeStageVolume",
-        "internalName, else volumeHandle",
-        ("trident",),
+        "internalName, else volumeHandle, also as an NFS export",
+        ("trident", "nfs"),
         _trident,
     ),
     "hostpath.csi.k8s.io": Driver(

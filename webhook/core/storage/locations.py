@@ -248,6 +248,15 @@ def directory(
     return (location, Location(space, name, decoded.rpartition("/")[0] or "/", addresses, vague=True))
 
 
+def is_evidence(location: Location) -> bool:
+    """Whether a protected volume's location says that another volume may be the same.
+
+    An NFS server by address may be a mount target of EFS. That makes the NFS volume a possible alias of a protected
+    file system. A protected NFS volume does not make every EFS volume one.
+    """
+    return bool(location.name) or not location.vague or location.space != "efs"
+
+
 def related(one: Iterable[Location], others: Iterable[Location]) -> Relation:
     """Return the closest relation of any two locations."""
     relations = {relation(first, second) for first in one for second in others}

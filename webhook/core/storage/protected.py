@@ -16,7 +16,7 @@ from webhook.core.kube.objects import Lookup, ObjectKey
 from webhook.core.storage.binding import claim_classes, fits, is_available, offered_class
 from webhook.core.storage.claims import ANY_CONTENT, Resolver
 from webhook.core.storage.finder import Finder
-from webhook.core.storage.locations import LocationIndex, Relation
+from webhook.core.storage.locations import LocationIndex, Relation, is_evidence
 from webhook.core.storage.model import UNKNOWN, Match, Model
 from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, SNAPSHOT
 
@@ -257,7 +257,7 @@ class ProtectedBackends:
         backend = volume.backend
         if backend is None:
             return
-        for location in backend.locations:
+        for location in filter(is_evidence, backend.locations):
             if add:
                 self._locations.add(location, volume)
             else:

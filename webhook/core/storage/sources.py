@@ -201,6 +201,8 @@ def _csi(source: _Source) -> Backend:
     raw = object_at(value, "volumeAttributes", path)
     variants = _attributes(raw, f"{path}.volumeAttributes")
     entry = driver_of(driver, variants[0])
+    if entry is not None and entry.keys:
+        variants = _spelled(raw, entry.keys, variants)
     volumes = [_csi_volume(source, driver, handle, attributes) for attributes in variants]
     places = list(dict.fromkeys(_locations(volumes, entry)))
     images = tuple(reference for volume in volumes for reference in _images(volume, entry))
@@ -232,11 +234,17 @@ def _csi_volume(source: _Source, driver: str, handle: str, attributes: Mapping[s
     options = source.options
     for name in _OPTION_ATTRIBUTES & attributes.keys():
         options += tuple(_split(attributes[name]))
-    secret = object_at(source.value, "nodePublishSecretRef", source.path)
-    namespace, name = (_plain(secret.get(key), source.path) for key in ("namespace", "name"))
-    return CsiVolume(
-        driver, handle, attributes, source.inline, options, f"{namespace}/{name}" if name else ""
-    )
+    return CsiVolume(driver, handle, attributes, source.inline, options, _secret(source))
+
+
+def _secret(source: _Source) -> str:
+    """Return the Secret of a volume as namespace/name. The node receives it with one of two calls."""
+    for field in ("nodePublishSecretRef", "nodeStageSecretRef"):
+        secret = object_at(source.value, field, source.path)
+        namespace, name = (_plain(secret.get(key), source.path) for key in ("namespace", "name"))
+        if name:
+            return f"{namespace}/{name}"
+    return ""
 
 
 _OPTION_ATTRIBUTES = frozenset(
@@ -271,6 +279,19 @@ def _attributes(raw: Mapping[str, Any], path: str) -> list[dict[str, str]]:
         first.setdefault(key.strip().lower(), value)
         last[key.strip().lower()] = value
     return [first] if first == last else [first, last]
+
+
+def _spelled(
+    raw: Mapping[str, str], keys: tuple[str, ...], variants: list[dict[str, str]]
+) -> list[dict[str, str]]:
+    """Add the attributes that a driver reads which knows one spelling of each key only."""
+    known = {key.lower() for key in keys}
+    ignored = {key.strip().lower() for key in raw if key not in keys} & known - {
+        key.lower() for key in keys if key in raw
+    }
+    if not ignored:
+        return variants
+    return [*variants, {key: value for key, value in variants[0].items() if key not in ignored}]
 
 
 def _plain(value: Any, path: str) -> str:

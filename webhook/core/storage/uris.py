@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 
 from webhook.core.kube.hosts import hosts
 from webhook.core.storage.drivers import bucket, hub
@@ -45,11 +46,11 @@ def parse_uri(uri: str) -> Target:
     scheme, rest = match[1].lower(), match[2]
     if scheme in _IMAGES:
         return Target((), rest.removeprefix("//"))
-    if scheme in ("http", "https"):
+    if scheme.rpartition("+")[2] in ("http", "https"):
         rest = rest.partition("?")[0]
     host, _, path = rest.partition("/")
     path = _directory(path.partition("#")[0])
-    read = _SCHEMES.get(scheme)
+    read = _SCHEMES.get(scheme) or _SCHEMES.get(scheme.rpartition("+")[2])
     if read is not None:
         return Target(tuple(read(host, path)))
     return Target(directory(f"uri:{scheme}", path, name=_host(host)))
@@ -91,13 +92,20 @@ def _azure(host: str, path: str) -> Iterable[Location]:
     container, at, domain = host.rpartition("@")
     if at:
         return directory("azblob", f"{container}/{path}", name=domain.lower().partition(".")[0], fold=True)
+    account = _AZURE_HOST.fullmatch(_host(host))
+    if account is not None:
+        return directory("azblob", path, name=account[1], fold=True)
     return directory("azblob", f"{host}/{path}", fold=True)
 
 
 _S3_HOST = re.compile(r"(?:(.+)\.)?s3(?:express)?[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?")
 _AZURE_HOST = re.compile(r"([a-z0-9]+)\.(?:privatelink\.)?(blob|dfs|file)\.(?:core|storage)\..+")
 _GOOGLE_HOSTS = frozenset({"storage.googleapis.com", "storage.cloud.google.com", "www.googleapis.com"})
-_HUBS = frozenset({"huggingface.co", "hf.co", "www.huggingface.co", "cdn-lfs.huggingface.co"})
+# The JSON API: /storage/v1/b/BUCKET/o/OBJECT, with the object's slashes escaped.
+_GOOGLE_API = re.compile(r"(?:download/|upload/)?storage/v1/b/([^/]+)(?:/o/?)?")
+_HUBS = frozenset(
+    {"hf-mirror.com", "huggingface.co", "hf.co", "www.huggingface.co", "cdn-lfs.huggingface.co"}
+)
 
 
 def _https(host: str, path: str) -> Iterable[Location]:
@@ -110,6 +118,9 @@ def _https(host: str, path: str) -> Iterable[Location]:
         space = "azfile" if azure[2] == "file" else "azblob"
         return directory(space, path, name=azure[1], fold=True)
     if name in _GOOGLE_HOSTS:
+        api = _GOOGLE_API.match(path)
+        if api is not None:
+            return directory("gs", unquote(path[api.end() :]), name=api[1].lower())
         return directory("gs", rest, name=first.lower())
     if name.endswith(".storage.googleapis.com"):
         return directory("gs", path, name=name.removesuffix(".storage.googleapis.com"))
@@ -126,6 +137,7 @@ _SCHEMES: dict[str, Callable[[str, str], Iterable[Location]]] = {
     "s3": _s3,
     "s3a": _s3,
     "s3n": _s3,
+    "minio": _s3,
     "gs": _gs,
     "gcs": _gs,
     "oss": _oss,
@@ -137,6 +149,7 @@ _SCHEMES: dict[str, Callable[[str, str], Iterable[Location]]] = {
     "wasbs": _azure,
     "az": _azure,
     "azure": _azure,
+    "azureblob": _azure,
     "http": _https,
     "https": _https,
 }

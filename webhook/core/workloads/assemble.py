@@ -8,7 +8,7 @@ partial pod. A field that a partial pod lacks is unknown, not absent: it is deci
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.workloads.addresses import volume_of
@@ -143,8 +143,55 @@ def _named(place: Place, _: str) -> Iterator[Document]:
     yield from _objects(place)
 
 
+def _containers(place: Place, _: str) -> Iterator[Document]:
+    yield from map(as_container, _objects(place))
+
+
 def _one_container(place: Place, _: str) -> Iterator[Document]:
-    yield {"name": str(place.steps[-1]), **_object(place)}
+    yield as_container({"name": str(place.steps[-1]), **_object(place)})
+
+
+def as_container(value: Document) -> Document:
+    """Return a part of a custom resource as a container of Kubernetes; the same object where it already is one.
+
+    Operators write an environment as a map, a command as text or an image as an object. A field of another type that
+    has no counterpart is left out: it is decided when the operator has created the pod.
+    """
+    changed: dict[str, Any] = {}
+    for key, kind in _CONTAINER_TYPES.items():
+        field_value = value.get(key)
+        if field_value is None or isinstance(field_value, kind):
+            continue
+        changed[key] = _converted(key, field_value)
+    if not changed:
+        return value
+    return {key: item for key, item in {**value, **changed}.items() if key not in changed or item is not None}
+
+
+_CONTAINER_TYPES: dict[str, type] = {
+    "name": str, "image": str, "command": list, "args": list, "env": list, "envFrom": list, "volumeMounts": list,
+    "volumeDevices": list, "ports": list, "resources": dict, "securityContext": dict, "lifecycle": dict,
+}  # fmt: skip
+
+
+def _converted(key: str, value: Any) -> Any:
+    if key == "env" and isinstance(value, dict):
+        return [
+            {"name": name, "value": item}
+            if isinstance(item, str)
+            else {"name": name, **(item if isinstance(item, dict) else {})}
+            for name, item in value.items()
+        ]
+    if key in ("command", "args") and isinstance(value, str):
+        return [value]
+    if key == "envFrom" and isinstance(value, dict):
+        return [value]
+    if key == "image" and isinstance(value, dict):
+        name = value.get("repository") or value.get("name")
+        parts = [part for part in (value.get("registry"), name) if isinstance(part, str) and part]
+        tag = value.get("tag") if isinstance(value.get("tag"), str) else ""
+        return "/".join(parts) + (f":{tag}" if tag else "") if isinstance(name, str) and name else None
+    return None
 
 
 def _image(place: Place, name: str) -> Iterator[Document]:
@@ -170,7 +217,7 @@ def _address(place: Place, name: str) -> Iterator[Document]:
 
 # The list of the pod's spec that a part belongs to, and the items that it adds.
 _LISTS: dict[Part, tuple[str, Callable[[Place, str], Iterator[Document]]]] = {
-    Part.CONTAINERS: ("containers", _named),
+    Part.CONTAINERS: ("containers", _containers),
     Part.CONTAINER: ("containers", _one_container),
     Part.IMAGE: ("containers", _image),
     Part.VOLUMES: ("volumes", _named),

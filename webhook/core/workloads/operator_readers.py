@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.kube.fields import list_at, object_at, text_at
 from webhook.core.workloads.addresses import volumes_of
+from webhook.core.workloads.assemble import as_container
 from webhook.core.workloads.parts import AssembledPod, member, pod_of
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def _name_of(document: Document) -> str:
 def _container(name: str, source: Document, path: str, image: str = "") -> Document:
     container = {"name": name, **{key: source[key] for key in _CONTAINER if source.get(key) is not None}}
     image = image or _image(source.get("image"), path)
-    return {**container, "image": image} if image else container
+    return as_container({**container, "image": image} if image else container)
 
 
 def _image(value: Any, path: str) -> str:

@@ -8,6 +8,7 @@ work: a schema that exceeds the bounds is reported as free-form from there on. F
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -181,18 +182,32 @@ CONTAINER_LISTS = frozenset({
     "containers", "initcontainers", "sidecars", "sidecarcontainers", "extracontainers", "additionalcontainers", "steps",
 })  # fmt: skip
 VOLUME_LISTS = frozenset({"volumes", "extravolumes", "additionalvolumes"})
-CLAIM_NAMES = frozenset({
-    "claimname", "existingclaim", "persistentvolumeclaimname", "pvcname", "sourcepvc", "volumeclaimname", "pvc",
-    "persistentvolumeclaim",
-})  # fmt: skip
+_MAX_NAME = 64
+_CLAIM_NAME = re.compile(
+    r"existingclaim|sourceclaim|claimname|\w*(?:pvc|persistentvolumeclaim|volumeclaim)(?:s|name|names|ref)?|\w+claimname"
+)
+
+
+def is_claim_name(lower: str) -> bool:
+    """Whether a field of this name, in lower case, holds the name of a claim."""
+    if len(lower) > _MAX_NAME or ("pvc" not in lower and "claim" not in lower):
+        return False
+    return _CLAIM_NAME.fullmatch(lower) is not None
+
+
 ACCOUNT_NAMES = frozenset({"serviceaccount", "serviceaccountname", "saname"})
 ADDRESS_NAMES = frozenset({
     "baseuri", "cacheuri", "modeluri", "modelurl", "sourcemodeluri", "storageuri", "storageuris", "sourceuri",
 })  # fmt: skip
-# Objects that hold the name of a claim or service account in a field `name`.
-_NAMED = {
-    "persistentvolumeclaim": Part.CLAIM, "pvc": Part.CLAIM, "serviceaccount": Part.ACCOUNT,
-}  # fmt: skip
+
+
+def _named(lower: str) -> Part | None:
+    """The part that the field `name` holds of an object in a field of this name."""
+    if lower == "serviceaccount":
+        return Part.ACCOUNT
+    return Part.CLAIM if is_claim_name(lower) else None
+
+
 _CLAIM_FIELDS = frozenset(
     {"accessModes", "storageClassName", "volumeName", "volumeMode", "dataSource", "dataSourceRef"}
 )
@@ -248,7 +263,7 @@ class _Scanner:
         if "image" in names and CONTAINER_FIELDS & names:
             self._report(steps, Part.CONTAINER)
             skipped |= CONTAINER_FIELDS | {"image"}
-        named = _NAMED.get(name.lower())
+        named = _named(name.lower())
         for child_name, child in _children(properties):
             if child_name in skipped:
                 continue
@@ -274,7 +289,7 @@ class _Scanner:
 
     def _text(self, steps: tuple[str, ...], name: str) -> None:
         lower = name.lower()
-        if lower in CLAIM_NAMES:
+        if is_claim_name(lower):
             self._report(steps, Part.CLAIM)
         elif lower in ACCOUNT_NAMES:
             self._report(steps, Part.ACCOUNT)
@@ -289,7 +304,10 @@ class _Scanner:
 
 def is_pod_spec(properties: Mapping[str, Any]) -> bool:
     """Whether an object with these fields is a pod spec: containers beside another field of a pod."""
-    return "containers" in properties and len(POD_FIELDS & properties.keys()) >= 2
+    if "containers" not in properties or len(POD_FIELDS & properties.keys()) < 2:
+        return False
+    containers = properties["containers"]
+    return not isinstance(containers, dict) or str(containers.get("type", "array")) not in _SCALARS
 
 
 def is_container(names: frozenset[str] | Any) -> bool:
@@ -326,6 +344,16 @@ def _is_open(schema: Mapping[str, Any]) -> bool:
 
 
 _SCALARS = frozenset({"string", "integer", "number", "boolean"})
+
+
+def may_hold_pods(group: str) -> bool:
+    """Whether a group is of custom resources, which can contain pods in any field."""
+    return (
+        "." in group
+        and (not group.endswith(".k8s.io") or group.endswith(".x-k8s.io"))
+        and group != GROUP
+        and not _is_infrastructure(group)
+    )
 
 
 def _is_infrastructure(group: str) -> bool:

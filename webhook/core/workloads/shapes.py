@@ -12,13 +12,13 @@ from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.workloads.schema import (
     ACCOUNT_NAMES,
     ADDRESS_NAMES,
-    CLAIM_NAMES,
     CONTAINER_FIELDS,
     CONTAINER_LISTS,
     POD_FIELDS,
     VOLUME_LISTS,
     VOLUME_SOURCES,
     Part,
+    is_claim_name,
 )
 
 if TYPE_CHECKING:
@@ -134,6 +134,10 @@ class FreeForm:
         if _is_lone_container(value):
             self._report(Part.CONTAINER, steps, value)
             return CONTAINER_FIELDS | {"image"}
+        if isinstance(value.get("name"), str) and (
+            value.get("kind") == "PersistentVolumeClaim" or (steps and is_claim_name(str(steps[-1]).lower()))
+        ):
+            self._report(Part.CLAIM, (*steps, "name"), value["name"])
         if isinstance(spec, dict) and isinstance(spec.get("accessModes"), list):
             self._report(Part.CLAIM_TEMPLATE, steps, value)
             return frozenset({"spec"})
@@ -155,7 +159,7 @@ class FreeForm:
 
     def _text(self, value: str, steps: Steps, name: str | int) -> None:
         lower = str(name).lower()
-        if lower in CLAIM_NAMES:
+        if is_claim_name(lower):
             self._report(Part.CLAIM, steps, value)
         elif lower in ACCOUNT_NAMES:
             self._report(Part.ACCOUNT, steps, value)

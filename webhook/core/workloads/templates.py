@@ -18,7 +18,7 @@ from webhook.core.workloads.kinds import BUILT_IN, CLAIM_TEMPLATES
 from webhook.core.workloads.operator_readers import OPERATOR_READERS
 from webhook.core.workloads.readers import READERS
 from webhook.core.workloads.references import Resolver
-from webhook.core.workloads.schema import Match, Part
+from webhook.core.workloads.schema import Match, Part, may_hold_pods
 from webhook.core.workloads.shapes import FreeForm, Place, Steps, walk, written
 
 if TYPE_CHECKING:
@@ -95,18 +95,29 @@ class WorkloadTable:
     """The kinds that contain pods: those built in, those an admin names, and those whose schema shows a pod.
 
     An admin's entry replaces what a schema or an operator's reader shows, and extends the other built-in kinds. An
-    entry without paths declares that a kind contains no pods. Raises `ValueError` for a malformed path of the settings.
+    entry without paths declares that a kind contains no pods. With ``guess``, custom resources without a schema are
+    searched by shape. Raises `ValueError` for a malformed path of the settings.
     """
 
-    __slots__ = ("_kinds", "_plain", "_readers", "_schemas")
+    __slots__ = ("_guess", "_kinds", "_plain", "_readers", "_scanned", "_schemas")
 
-    def __init__(self, kinds: Iterable[WorkloadKind] = (), schemas: Iterable[KindSchema] = ()) -> None:
+    def __init__(
+        self,
+        kinds: Iterable[WorkloadKind] = (),
+        schemas: Iterable[KindSchema] = (),
+        *,
+        guess: bool = False,
+    ) -> None:
+        schemas = list(schemas)
+        self._guess = guess
+        self._scanned = {schema.kind for schema in schemas}
         self._kinds: dict[str, _Kind] = {
             kind: _Kind(tuple(_compile(path) for path in paths)) for kind, paths in BUILT_IN.items()
         }
         overridden = set()
         for entry in kinds:
             overridden.add(entry.kind)
+            self._scanned.add(entry.kind)
             before = self._kinds.get(entry.kind, _Kind())
             self._kinds[entry.kind] = _Kind((*before.paths, *(_compile(path) for path in entry.paths)))
         self._schemas = {
@@ -134,6 +145,16 @@ class WorkloadTable:
     def __contains__(self, kind: str) -> bool:
         entry = self._kinds.get(kind)
         return kind in self._readers or (entry is not None and bool(entry.paths or entry.versions))
+
+    def is_unknown(self, kind: str) -> bool:
+        """Whether a kind is a custom resource that no table, no setting and no schema describes."""
+        return (
+            self._guess
+            and kind not in self._kinds
+            and kind not in self._readers
+            and kind not in self._scanned
+            and may_hold_pods(kind.partition(".")[2])
+        )
 
     @property
     def detected(self) -> Mapping[str, KindSchema]:
@@ -174,9 +195,9 @@ class WorkloadTable:
         entry, reader = self._kinds.get(name), self._readers.get(name)
         free = FreeForm()
         if entry is None and reader is None:
-            if not outer:
+            if not outer and not self.is_unknown(name):
                 return
-            # An object of an unknown kind inside another one is searched by shape.
+            # An object of an unknown kind is searched by shape.
             entry = _UNKNOWN
         entry = entry or _Kind()
         start = len(templates)

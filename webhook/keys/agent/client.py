@@ -14,6 +14,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from webhook.keys.agent import meter
 from webhook.keys.agent.delivery import MAX_LEASE_SECONDS
 from webhook.keys.agent.trust import Trust
 from webhook.keys.envelope import AgentKey
@@ -62,13 +63,15 @@ class Lease:
 class BrokerClient:
     """Talks to the broker at ``url`` as the pod whose token is in ``token_file``.
 
-    ``trust`` has the broker's CAs; ``collect`` produces attestation evidence for a nonce.
+    ``trust`` has the broker's CAs; ``collect`` produces attestation evidence for a nonce; ``sent`` counts the bytes
+    that the pod sent.
     """
 
     url: str
     token_file: Path
     trust: Trust = field(default_factory=Trust)
     collect: Callable[[str], Any] | None = None
+    sent: Callable[[], int | None] = meter.sent_bytes
 
     def release(self, model: str, key_id: str = "") -> tuple[dict[str, Secret], Lease]:
         """Request the model's keys, by id, and a lease. With ``key_id``, request only that key.
@@ -138,6 +141,10 @@ class BrokerClient:
         self, connection: http.client.HTTPSConnection, path: str, fields: dict[str, Any]
     ) -> dict[str, Any]:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token()}"}
+        # A header, because earlier brokers reject unknown fields.
+        sent = self.sent()
+        if sent is not None:
+            headers[meter.HEADER] = str(sent)
         try:
             connection.request("POST", path, json.dumps(fields), headers)
             response = connection.getresponse()

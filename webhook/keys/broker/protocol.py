@@ -19,6 +19,9 @@ MAX_RELEASE = 512 * 1024
 MAX_SMALL = 4 * 1024
 MAX_TOKEN = 16 * 1024
 RECEIPT_HEADER = "Weightlock-Receipt"
+# The bytes that the pod sent. A header, because earlier brokers reject unknown fields.
+EGRESS_HEADER = "Weightlock-Egress-Bytes"
+_MAX_SENT = 2**63 - 1
 # A bundle for 64 devices has fewer than 400 of these characters outside its tokens, and tokens contain none of them.
 _MAX_STRUCTURE = 1024
 _STRUCTURE = (b":", b",", b"[", b"{")
@@ -36,6 +39,7 @@ def _public_key(text: str) -> str:
 
 PublicKey = Annotated[str, Field(max_length=64), AfterValidator(_public_key)]
 Model = Annotated[str, Field(min_length=1, max_length=253)]
+Sent = Annotated[int | None, Field(ge=0, le=_MAX_SENT)]
 
 
 class ChallengeRequest(Schema):
@@ -55,7 +59,8 @@ class ReleaseRequest(Schema):
     """``attestation`` is the response of the attestation service, unchanged, for models that require attestation.
 
     ``key_id``: the only key that the agent needs; empty: all keys of the model. ``protocol``: 2 from an agent that
-    expects the lease to be bound to the encrypted keys.
+    expects the lease to be bound to the encrypted keys. ``sent``: the bytes that the pod sent, which the sidecar counts
+    and sends as header `EGRESS_HEADER`.
     """
 
     model: Model
@@ -64,12 +69,14 @@ class ReleaseRequest(Schema):
     attestation: Any = None
     key_id: str = Field(default="", max_length=253)
     protocol: int = Field(default=1, ge=1, le=1000)
+    sent: Sent = None
 
 
 class RenewRequest(Schema):
-    """Request a new lease for the keys of one model."""
+    """Request a new lease for the keys of one model. ``sent``: see `ReleaseRequest`."""
 
     model: Model
+    sent: Sent = None
 
 
 class Lease(Schema):
@@ -111,6 +118,13 @@ class Refused(Schema):
 
     code: str
     message: str
+
+
+def sent_bytes(header: str) -> int | None:
+    """Parse the header `EGRESS_HEADER`; None if it is absent or malformed."""
+    if not header.isascii() or not header.isdigit() or len(header) > len(str(_MAX_SENT)):
+        return None
+    return min(int(header), _MAX_SENT)
 
 
 def parse_json(body: bytes) -> Any:

@@ -28,10 +28,12 @@ from webhook.api.codes import (
     KMS_DENIED,
     KMS_UNAVAILABLE,
     NO_KEY,
+    OVER_EGRESS,
     TOKEN,
 )
 from webhook.core.admission.provider import NotReadyError, UnresolvedError
 from webhook.core.admission.provider import evaluate as evaluate_with_lookups
+from webhook.core.egress.metering import excess
 from webhook.core.injection.sidecar import AGENT
 from webhook.keys.broker import attestation, caller, challenge
 from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
@@ -153,6 +155,7 @@ class Broker:
             self._limits.spend(request.nonce, self._clock(), challenge.LIFETIME + challenge.SKEW)
             model = self._model(request.model)
             wrapped = _requested(model, request.key_id)
+            self._check_egress(who, pod, model, request.sent, event)
             await self._attest(model, request)
             starts, lease_seconds = caller.agent_starts(pod, AGENT), self._settings.lease_seconds
             self._limits.release(who.uid, request.model, starts, self._clock(), lease_seconds)
@@ -186,8 +189,10 @@ class Broker:
         """
         event: dict[str, Any] = {"event": "key.renewal", "model": request.model}
         with self._audited(event):
-            _, _, ends = await self._decide(token, request.model, event)
-            lease = self._lease(ends, self._model(request.model))
+            who, pod, ends = await self._decide(token, request.model, event)
+            model = self._model(request.model)
+            self._check_egress(who, pod, model, request.sent, event)
+            lease = self._lease(ends, model)
             event["until"] = lease.grant_ends
             event["seconds"] = lease.seconds
             if self._log is not None:
@@ -262,6 +267,22 @@ class Broker:
             raise UnavailableError(
                 CLUSTER_UNAVAILABLE, f'model "{name}" was deleted during the request'
             ) from None
+
+    def _check_egress(
+        self, who: PodIdentity, pod: Document, model: ModelWeights, sent: int | None, event: dict[str, Any]
+    ) -> None:
+        """Raise `RefusedError` if the pod sent more than the egress budget of the model allows."""
+        if model.spec.egress is None:
+            return
+        if sent is not None:
+            event["sent"] = sent
+        try:
+            settings = self._source.snapshot().settings.egress
+        except NotReadyError as error:
+            raise UnavailableError(CLUSTER_UNAVAILABLE, str(error)) from None
+        why = excess(pod, sent, self._now(), settings)
+        if why:
+            raise RefusedError(OVER_EGRESS, f'{who} gets no key of model "{model.metadata.name}": {why}')
 
     async def _attest(self, model: ModelWeights, request: ReleaseRequest) -> None:
         required = model.spec.attestation

@@ -224,3 +224,24 @@ async def test_the_time_of_a_change_is_a_gap():
     assert closed.end is not None
     await bench.guard.check()
     assert bench.guard.gaps == [closed]
+
+
+async def test_the_metadata_of_helm_is_given_back_to_a_type():
+    bench = Bench()
+    name = "modelweights.weightlock.dev"
+    metadata = bench.types[name]["metadata"]
+    metadata["labels"] = {"app.kubernetes.io/managed-by": "Helm", "team": "a"}
+    metadata["annotations"] = {"meta.helm.sh/release-name": "weightlock"}
+    bench.show()
+    await bench.guard.check()
+    metadata["labels"], metadata["annotations"] = {"team": "b"}, {}
+    bench.show("8")
+    await bench.guard.check()
+    ((method, path, patch),) = [request for request in bench.api.requests if "/events" not in request[1]]
+    assert (method, path.rpartition("/")[2]) == ("PATCH", name)
+    added = {step["path"]: step["value"] for step in patch if step["op"] == "add"}
+    assert added == {
+        "/metadata/labels": {"team": "b", "app.kubernetes.io/managed-by": "Helm"},
+        "/metadata/annotations": {"meta.helm.sh/release-name": "weightlock"},
+    }
+    assert "lacks app.kubernetes.io/managed-by, meta.helm.sh/release-name" in bench.api.told()[0]

@@ -140,3 +140,55 @@ async def test_a_wall_clock_that_jumps_changes_no_leader(quick, monkeypatch, hou
     one.cancel()
     await until(lambda: second.leading)
     two.cancel()
+
+
+class OwnedLeases(Leases):
+    """A lease beside the Secret that owns it; with ``strict``, an owner may not be set."""
+
+    def __init__(self, *, strict=False):
+        super().__init__()
+        self.secret, self.strict = {"metadata": {"uid": "u"}}, strict
+
+    async def get(self, path):
+        if "/secrets/" not in path:
+            return await super().get(path)
+        if self.secret is None:
+            raise ApiError(404, "NotFound", "no Secret")
+        return self.secret
+
+    async def request(self, method, path, query=None, body=None, **others):
+        references = (body or {}).get("metadata", {}).get("ownerReferences")
+        if self.strict and references != ((self.lease or {}).get("metadata") or {}).get("ownerReferences"):
+            raise ApiError(403, "Forbidden", "cannot set an ownerRef on a resource you can't delete")
+        return await super().request(method, path, query, body, **others)
+
+
+OWNER = [{"apiVersion": "v1", "kind": "Secret", "name": "s", "uid": "u"}]
+
+
+async def lead(leases):
+    candidate = LeaderElector(leases, "weightlock-system", "lease", "a", retry=0.01, owner="s")
+    task = asyncio.create_task(candidate.run(act_forever))
+    await until(lambda: candidate.leading)
+    version = leases.version
+    await until(lambda: leases.version > version)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return leases.lease["metadata"].get("ownerReferences")
+
+
+async def test_the_lease_is_deleted_with_a_secret_of_the_release(quick):
+    assert await lead(OwnedLeases()) == OWNER
+
+
+async def test_the_lease_of_a_former_version_gets_its_owner(quick):
+    leases = OwnedLeases()
+    await leases.request("POST", "", body={"metadata": {"name": "lease"}, "spec": {"holderIdentity": ""}})
+    assert await lead(leases) == OWNER
+
+
+async def test_without_the_secret_or_the_right_there_is_a_leader_too(quick):
+    leases = OwnedLeases()
+    leases.secret = None
+    assert await lead(leases) is None
+    assert await lead(OwnedLeases(strict=True)) is None

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from webhook.cluster.client.api import ApiError
 from webhook.cluster.doctor import exceptions as module
 from webhook.cluster.doctor.installation_view import SkippedError
 from webhook.core.admission.provider import NotReadyError
@@ -50,4 +51,17 @@ async def test_none_is_fine(view, running):
 async def test_what_cannot_be_read_is_skipped(view, running):
     running(error=NotReadyError("no modelweights"))
     with pytest.raises(SkippedError, match="no modelweights"):
+        await module.exceptions(view)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/pods", "/apis/storage.k8s.io/v1/storageclasses"])
+async def test_a_user_who_may_not_list_a_kind_gets_the_reason_at_once(view, world, running, path):
+    running(error=AssertionError("nothing is evaluated"))
+    resource = path.rpartition("/")[2]
+    world.refusals[path] = ApiError(
+        403,
+        "Forbidden",
+        f'{resource} is forbidden: User "u" cannot list resource "{resource}" in API group ""',
+    )
+    with pytest.raises(SkippedError, match=f"not allowed to list {resource}"):
         await module.exceptions(view)

@@ -261,13 +261,13 @@ def test_an_alert_is_an_observation_of_its_own():
         (
             [
                 evaluated(30, -10),
-                evaluated(60, 30),
                 (
                     "controller",
-                    60,
+                    45,
                     "detection",
                     {"name": "evaluation", "result": "failed", "detail": "log b"},
                 ),
+                evaluated(60, 30),
             ],
             "not-satisfied",
         ),

@@ -131,3 +131,63 @@ def test_a_pod_that_was_broken_before_is_judged_when_it_changes(judge, pod_of):
     old = {**pod_of(), "spec": {"containers": "none"}}
     with pytest.raises(MalformedObjectError):
         judge(pod_of(), operation="UPDATE", oldObject=old)
+
+
+DRA_CLAIM = "ResourceClaim.resource.k8s.io"
+
+
+def test_a_binding_reads_the_claims_of_its_pod_again(judge):
+    """The cache may still contain a claim that was replaced after its pod was created."""
+    store = ObjectStore(complete=False)
+    cached = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaim",
+        "metadata": {"name": "mine", "namespace": "n"},
+        "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "nic"}}]}},
+    }
+    volume_claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "namespace": "n"},
+        "spec": {"volumeName": "pv"},
+    }
+    store.put(cached)
+    store.put(volume_claim)
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "n"},
+        "spec": {
+            "containers": [{"name": "m", "image": "i", "resources": {"claims": [{"name": "c"}]}}],
+            "resourceClaims": [{"name": "c", "resourceClaimName": "mine"}],
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}],
+        },
+    }
+    fetched = {ObjectKey("Pod", "n", "p"): pod}
+    body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"name": "node-1"}}
+    where = {
+        "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "subResource": "binding",
+        "namespace": "n",
+        "name": "p",
+    }
+
+    lookup = Lookup(store, fetched)
+    with pytest.raises(MissingObjectError):
+        judge(body, lookup, **where)
+    claims = {ObjectKey(DRA_CLAIM, "n", "mine"), ObjectKey("PersistentVolumeClaim", "n", "data")}
+    assert claims <= lookup.missing
+
+    # The facts are those of the claims that were read, not of those in the cache.
+    exactly = {"deviceClassName": "gpu.nvidia.com"}
+    swapped = {**cached, "spec": {"devices": {"requests": [{"name": "r", "exactly": exactly}]}}}
+    fetched |= {
+        ObjectKey(DRA_CLAIM, "n", "mine"): swapped,
+        ObjectKey("PersistentVolumeClaim", "n", "data"): None,
+    }
+    fetched |= dict.fromkeys(lookup.missing - claims)
+    for name in ("nic", "gpu.nvidia.com"):
+        fetched[ObjectKey("DeviceClass.resource.k8s.io", "", name)] = None
+    (found,) = judge(body, Lookup(store, fetched), **where)
+    assert "gpu.nvidia.com" in str(found.facts.devices)
+    assert "data does not exist" in str(found.facts.weights)

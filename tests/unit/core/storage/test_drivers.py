@@ -22,6 +22,11 @@ def inline(driver, **attributes):
     return {"name": "v", "csi": {"driver": driver, "volumeAttributes": attributes}}
 
 
+def staged(secret, volume):
+    volume["csi"]["nodeStageSecretRef"] = {"namespace": "storage", "name": secret}
+    return volume
+
+
 def nfs(server, path):
     return {"nfs": {"server": server, "path": path}}
 
@@ -355,6 +360,131 @@ def test_other_storage_of_the_same_driver_is_proven(declared, candidate):
     one, other = backend_of(declared, "spec"), backend_of(candidate, "spec")
     assert related(one.locations, other.locations) is Relation.OTHER
     assert other.certain
+
+
+VAST, AZURE_FILE, AZURE_BLOB = "csi.vastdata.com", "file.csi.azure.com", "blob.csi.azure.com"
+
+# A second volume that looks like other storage, and mounts the same: (source, declared volume, decoy).
+DECOYS = {
+    "azure file: the account in a Secret wins": (
+        "kubernetes-sigs/azurefile-csi-driver pkg/azurefile/azurefile.go GetAccountInfo",
+        csi(AZURE_FILE, "rg#acct#atlas#"),
+        staged("keys", csi(AZURE_FILE, "x", shareName="atlas", storageAccount="other")),
+    ),
+    "azure file: the account in a named Secret wins": (
+        "kubernetes-sigs/azurefile-csi-driver pkg/azurefile/azurefile.go GetAccountInfo",
+        csi(AZURE_FILE, "rg#acct#atlas#"),
+        csi(AZURE_FILE, "rg#other#atlas#", secretName="keys", secretNamespace="storage"),
+    ),
+    "azure blob: the account in a Secret wins": (
+        "kubernetes-sigs/blob-csi-driver pkg/blob/blob.go GetAuthEnv",
+        csi(AZURE_BLOB, "rg#acct#atlas"),
+        staged("keys", csi(AZURE_BLOB, "x", containerName="atlas", storageAccount="other")),
+    ),
+    "azure blob: the endpoint wins with a SAS token": (
+        "kubernetes-sigs/blob-csi-driver pkg/blob/nodeserver.go NodeStageVolume",
+        csi(AZURE_BLOB, "rg#acct#atlas"),
+        csi(
+            AZURE_BLOB,
+            "x",
+            containerName="atlas",
+            storageAccount="other",
+            server="acct.blob.core.windows.net",
+        ),
+    ),
+    "azure blob as a client of any NFS server": (
+        "kubernetes-sigs/blob-csi-driver pkg/blob/nodeserver.go NodeStageVolume",
+        nfs("nas.example.com", "/exports/atlas"),
+        csi(
+            AZURE_BLOB,
+            "x",
+            protocol="nfs",
+            server="nas.example.com",
+            storageAccount="exports",
+            containerName="atlas",
+        ),
+    ),
+    "vast: schema 1 ignores export_path": (
+        "vast-data/vast-csi vast_csi/server.py NodePublishVolume",
+        csi(VAST, "atlas", root_export="/k8s"),
+        csi(VAST, "k8s/atlas", root_export="/", export_path="/photos"),
+    ),
+    "vast: the path of a snapshot": (
+        "vast-data/vast-csi vast_csi/server.py ControllerPublishVolume",
+        csi(VAST, "atlas", root_export="/k8s"),
+        csi(VAST, "photos", root_export="/k8s", snapshot_base_path="atlas/.snapshot/one"),
+    ),
+    "vast: a key in another case is not read": (
+        "vast-data/vast-csi vast_csi/server.py NodePublishVolume",
+        csi(VAST, "atlas", root_export="/k8s"),
+        csi(VAST, "k8s/atlas", root_export="/", Schema="2", export_path="/photos"),
+    ),
+    "fsx: a key in another case is not read": (
+        "kubernetes-sigs/aws-fsx-csi-driver pkg/driver/node.go NodePublishVolume",
+        csi("fsx.csi.aws.com", "fs-1", dnsname="fs-1.fsx.us-east-1.amazonaws.com"),
+        csi("fsx.csi.aws.com", "x", dnsname="fs-1.fsx.us-east-1.amazonaws.com", MountName="zz"),
+    ),
+    "cephfs: a key in another case is not read": (
+        "ceph/ceph-csi internal/cephfs/store/volumeoptions.go NewVolumeOptionsFromStaticVolume",
+        csi("cephfs.csi.ceph.com", "a", staticVolume="true", fsName="f", rootPath="/w"),
+        csi("cephfs.csi.ceph.com", "b", staticVolume="true", FsName="g", rootPath="/w"),
+    ),
+    "cephfs: the file system in a mount option": (
+        "ceph/ceph-csi internal/cephfs/mounter/fuse.go mountFuse",
+        csi("cephfs.csi.ceph.com", "a", staticVolume="true", fsName="f", rootPath="/w"),
+        csi(
+            "cephfs.csi.ceph.com",
+            "b",
+            staticVolume="true",
+            fsName="g",
+            rootPath="/w",
+            fuseMountOptions="client_fs=f",
+        ),
+    ),
+    "smb: a path in a mount option": (
+        "kubernetes-csi/csi-driver-smb pkg/smb/nodeserver.go NodeStageVolume, mount.cifs(8)",
+        csi("smb.csi.k8s.io", "a", source="//nas.example.com/atlas"),
+        csi("smb.csi.k8s.io", "b", source="//nas.example.com/photos", options=["prefixpath=../atlas"]),
+    ),
+    "exascaler: a mount point that another volume mounted": (
+        "DDNStorage/exa-csi-driver README.md, static volumes",
+        csi("exa.csi.ddn.com", "a:10.0.0.1@tcp;/fs:/mnt:/atlas"),
+        csi("exa.csi.ddn.com", "b:10.0.0.2@tcp;/other:/mnt:/atlas"),
+    ),
+    "rclone: the path in two parts": (
+        "wunderio/csi-rclone pkg/rclone/nodeserver.go extractFlags",
+        csi("csi-rclone", "a", remote="s3", remotePath="bucket/atlas"),
+        csi("csi-rclone", "b", remote="s3", remotePath="bucket/at", remotePathSuffix="las"),
+    ),
+    "rclone: a configuration of its own": (
+        "wunderio/csi-rclone pkg/rclone/nodeserver.go extractFlags",
+        csi("csi-rclone", "a", remote="s3", remotePath="bucket/atlas"),
+        csi("csi-rclone", "b", remote="x", remotePath="y", configData="[x]\ntype = alias"),
+    ),
+    "efs by the address of a mount target": (
+        "kubernetes-sigs/aws-efs-csi-driver docs/README.md, cross-account mounts",
+        csi("efs.csi.aws.com", "fs-0a1:/atlas"),
+        nfs("10.0.0.9", "/"),
+    ),
+    "longhorn by its share manager": (
+        "longhorn/longhorn-manager csi/node_server.go NodeStageVolume",
+        csi("driver.longhorn.io", "pvc-1"),
+        nfs("10.43.0.7", "/pvc-1"),
+    ),
+    "trident by the export": (
+        "NetApp/trident storage_drivers/ontap/ontap_nas.go",
+        csi("csi.trident.netapp.io", "pvc-1", internalName="trident_pvc_1"),
+        nfs("svm.example.com", "/trident_pvc_1"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "declared", "decoy"), DECOYS.values(), ids=DECOYS)
+def test_a_decoy_is_never_proven_to_be_other_storage(source, declared, decoy):
+    """The driver's source mounts the declared storage, whatever the decoy's other fields say."""
+    assert source
+    one, other = backend_of(declared, "spec"), backend_of(decoy, "spec")
+    assert related(one.locations, other.locations) is not Relation.OTHER or not other.certain
 
 
 def test_driver_names_carry_prefixes():

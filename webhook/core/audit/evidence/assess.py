@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from webhook.core.audit.evidence.timeline import END
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 State = Literal["satisfied", "not-satisfied", "not-assessed"]
 MAX_REASONS = 50
+MAX_DAYS = 3700
+# The entry of a whole drill; the others have the code of a control as name.
+_SUMMARY = "drill"
 
 
 @dataclass(slots=True)
@@ -73,6 +77,7 @@ def assess(timeline: Timeline, profile: Profile, scope: Scope) -> list[Assessmen
             }
         )
         parts += [_policy(name, timeline, scope) for name in names]
+        parts += _drills_of(names, timeline, scope)
         if "own-policies" in control.criteria and not names:
             # A log without any policy for this control must not satisfy it by other criteria.
             parts.append(Part("policies in force"))
@@ -305,6 +310,84 @@ def _detections(timeline: Timeline, scope: Scope) -> Part:
     return part
 
 
+def _drills(timeline: Timeline, scope: Scope) -> Part:
+    """A drill passed on each day of the period, and none failed. Without any drill, the criterion is not assessed."""
+    part = Part("drills passed")
+    days: set[str] = set()
+    tried = False
+    for ref, data in timeline.others.get("drill", ()):
+        if not _inside(ref, scope):
+            continue
+        tried = True
+        if data.get("name") == _SUMMARY and data.get("result") == "passed":
+            days.add(ref.time[:10])
+            what = f"{data.get('stopped', 0)} of {data.get('attacks', 0)} attacks stopped"
+            part.positive.append((f"drill at {ref.time}: {what}", ref))
+        elif data.get("name") == _SUMMARY and data.get("result") == "failed":
+            part.fail(f"drill at {ref.time} failed: a control did not hold", ref)
+    if tried:
+        for day in whole_days(scope.start, scope.end):
+            if day not in days:
+                part.fail(f"no drill passed on {day}")
+    return part
+
+
+def whole_days(start: str, end: str) -> list[str]:
+    """Return the UTC days that [start, end) contains as a whole, at most `MAX_DAYS`."""
+    try:
+        low, high = datetime.fromisoformat(start), datetime.fromisoformat(end)
+    except ValueError:
+        return []
+    day = low.replace(hour=0, minute=0, second=0, microsecond=0)
+    if day < low:
+        day += timedelta(days=1)
+    days: list[str] = []
+    while day + timedelta(days=1) <= high and len(days) < MAX_DAYS:
+        days.append(f"{day:%Y-%m-%d}")
+        day += timedelta(days=1)
+    return days
+
+
+def _drills_of(names: Sequence[str], timeline: Timeline, scope: Scope) -> list[Part]:
+    """The drills that tried the codes of some policies: they count where there are any, and are not required."""
+    codes = {
+        each.code
+        for intervals in timeline.policies.values()
+        for each in intervals
+        if each.name in names and each.code
+    }
+    parts = []
+    for code in sorted(codes):
+        part = Part(f"drills on {code}")
+        for ref, data in timeline.others.get("drill", ()):
+            if data.get("name") != code or not _inside(ref, scope):
+                continue
+            counts = f"{data.get('stopped', 0)} of {data.get('attacks', 0)} attacks"
+            if data.get("result") == "passed":
+                part.positive.append((f"drill at {ref.time}: {code} stopped {counts}", ref))
+            else:
+                part.fail(f"drill at {ref.time}: {code} stopped only {counts}", ref)
+        if part.positive or part.against:
+            parts.append(part)
+    return parts
+
+
+def _egress(timeline: Timeline, scope: Scope) -> Part:
+    """Every model of the highest sensitivity has an egress budget at the end of the period."""
+    part = Part("models have an egress budget")
+    for name, states in sorted(timeline.models.items()):
+        known = [(ref, data) for ref, data in states if ref.time < scope.end]
+        if not known or known[-1][1].get("change") == "removed":
+            continue
+        ref, data = known[-1]
+        seconds = data.get("egressSeconds", 0)
+        if seconds:
+            part.positive.append((f"model {name} cannot be sent in less than {seconds} s", ref))
+        elif data.get("sensitivity") == "frontier":
+            part.fail(f"model {name} has no egress budget", ref)
+    return part
+
+
 _CRITERIA: dict[str, Callable[[Timeline, Scope], Part]] = {
     "grants": _grants,
     "releases": _releases,
@@ -312,6 +395,8 @@ _CRITERIA: dict[str, Callable[[Timeline, Scope], Part]] = {
     "integrity": _integrity,
     "models": _models,
     "detections": _detections,
+    "drills": _drills,
+    "egress": _egress,
 }
 
 

@@ -76,6 +76,7 @@ NIST = Profile(
         _nist("AC-6", "Grants are limited in time, model and namespace.", "grants"),
         _nist("AC-17", "Interactive access to pods with weights is denied."),
         *(_nist(name, words, *_log_criteria(name)) for name, words in _LOG.items()),
+        _nist("CA-8", "Drills attack the cluster, and the log shows what stopped each attack.", "drills"),
         _nist("CM-3", "Changes under change control need approval."),
         _nist("CM-5", "The webhook configurations are guarded and restored.", "integrity"),
         _nist("CM-7", "Policies restrict runtimes, capabilities and host access."),
@@ -105,7 +106,13 @@ SL5 = Profile(
     "https://doi.org/10.6028/NIST.SP.800-53r5",
     (
         _nist("AC-3(2)", "Several distinct approvers approve each grant.", "grants"),
-        _nist("SC-7(10)", "Egress of pods with weights is closed or on an allow-list.", "policies:SC-7"),
+        _nist(
+            "SC-7(10)",
+            "Egress of pods with weights is closed or on an allow-list, and each model has a minimum time to leave.",
+            "policies:SC-7",
+            "egress",
+        ),
+        _nist("CA-8", "Drills attack the cluster, and the log shows what stopped each attack.", "drills"),
         _nist("CM-7(5)", "Only listed images and runtimes run beside weights.", "policies:CM-7"),
         _nist("SI-7(15)", "Images beside weights are named by digest.", "policies:CM-14"),
         _nist("SC-12", "Keys are released with a receipt, and their leases end.", "releases"),

@@ -41,6 +41,7 @@ class PolicyInterval(Interval):
     actions: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
     digest: str = ""
+    code: str = ""
 
     @property
     def denies(self) -> bool:
@@ -143,6 +144,7 @@ class Timeline:
                 tuple(data.get("actions", ())),
                 tuple(data.get("controls", ())),
                 str(data.get("digest", "")),
+                str(data.get("code", "")),
             )
         )
 

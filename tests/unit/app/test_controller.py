@@ -1,11 +1,11 @@
-"""``weightlock controller`` before it controls: the keys it waits for, and a stop that is asked meanwhile."""
+"""The controller before it leads: the keys that it waits for, and a stop meanwhile."""
 
 import asyncio
 
 import pytest
 
 from webhook.api.config import Config
-from webhook.cli import controller as module
+from webhook.app import controller as module
 from webhook.cluster.client import api
 from webhook.cluster.controller import keys
 
@@ -41,10 +41,10 @@ def config(**controller):
 
 def test_a_stop_does_not_wait_for_keys_that_do_not_come(nobody):
     async def stopped():
-        told = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.05, told.set)
-        async with asyncio.timeout(10), module._shared_keys(config(keys={"signing": "s"}), told) as made:
-            return made, told.is_set()
+        stop = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.05, stop.set)
+        async with asyncio.timeout(10), module._shared_keys(config(keys={"signing": "s"}), stop) as shared:
+            return shared, stop.is_set()
 
     assert asyncio.run(stopped()) == ((b"", b""), True)
     assert nobody.closed

@@ -1,14 +1,13 @@
-"""``weightlock broker`` before it serves: what its configuration must hold, each thing missing in one sentence."""
+"""The broker before it serves: what its configuration must contain. Each missing part is one sentence."""
 
 from __future__ import annotations
-
-import argparse
 
 import pytest
 import yaml
 
+from webhook.app import broker
 from webhook.app.errors import UsageError
-from webhook.cli import broker
+from webhook.cli.main import main
 
 WEBHOOK = {
     "apiVersion": "admissionregistration.k8s.io/v1",
@@ -42,13 +41,6 @@ def config(tmp_path):
     return write
 
 
-def run(path):
-    parser = argparse.ArgumentParser()
-    broker.add_parser(parser.add_subparsers())
-    options = parser.parse_args(["broker", "--config", str(path)])
-    return options.run(options)
-
-
 def test_a_whole_configuration(config):
     loaded = broker.load_config(config(leaseSeconds=120))
     assert (loaded.broker.lease_seconds, loaded.broker.production) == (120, True)
@@ -69,13 +61,13 @@ def test_a_whole_configuration(config):
 )
 def test_what_is_missing_or_wrong(config, change, said):
     with pytest.raises(UsageError, match=said):
-        run(config(**change))
+        broker.run(config(**change))
 
 
 def test_a_challenge_key_that_is_too_short(config, tmp_path):
     (tmp_path / "challenge").write_bytes(b"k" * 31)
     with pytest.raises(UsageError, match="32 random bytes or more"):
-        run(config())
+        broker.run(config())
 
 
 @pytest.mark.parametrize(
@@ -85,11 +77,16 @@ def test_a_challenge_key_that_is_too_short(config, tmp_path):
             [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}],
             "no Mutating.* and no Validating",
         ),
-        ([WEBHOOK], "no MutatingWebhookConfiguration, so"),
-        ([MUTATING], "no ValidatingWebhookConfiguration, so"),
+        ([WEBHOOK], "no MutatingWebhookConfiguration"),
+        ([MUTATING], "no ValidatingWebhookConfiguration"),
     ],
 )
 def test_both_kinds_of_webhook_configuration_are_expected(config, tmp_path, documents, said):
     (tmp_path / "webhooks.yaml").write_text(yaml.safe_dump_all(documents))
     with pytest.raises(UsageError, match=said):
-        run(config())
+        broker.run(config())
+
+
+def test_the_command_reports_one_line(config, capsys):
+    assert main(["broker", "--config", str(config(challengeKey=""))]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
