@@ -17,6 +17,7 @@ from webhook.cluster.controller.certificates import Certificates
 from webhook.cluster.controller.drift_guard import DriftController
 from webhook.cluster.controller.drills import DrillWatch
 from webhook.cluster.controller.exposed_pods import ExposedPods, RecentPods
+from webhook.cluster.controller.image_statements import ImageStatements
 from webhook.cluster.controller.leader_election import LeaderElector
 from webhook.cluster.controller.notify import Notifier
 from webhook.cluster.controller.observers import ArrivalObserver, ChangeObserver, ConfigurationObserver
@@ -81,6 +82,9 @@ class Controller:
         self.events = events
         self.scanner = Scanner(source, events, config.reports) if config.reports.enabled else None
         self.notifier = Notifier(settings.receivers)
+        self.images = ImageStatements(
+            source.api, source, source.images, signer, config.images, settings.namespace
+        )
         self.steps = Reconciler(source.api, events, signer, self.notifier.send)
         self.record = AccessRecord(
             source.api,
@@ -186,7 +190,7 @@ class Controller:
     async def act(self) -> None:
         """Run the leader's tasks until cancelled: the reconcile loop and the scan of running workloads."""
         scan = [self.scanner.run()] if self.scanner is not None else []
-        await asyncio.gather(self.reconcile(), *scan)
+        await asyncio.gather(self.reconcile(), self.images.run(), *scan)
 
     async def reconcile(self) -> None:
         """Reconcile in a loop; an error is logged and the next iteration retries."""
