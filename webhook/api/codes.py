@@ -109,6 +109,7 @@ KMS_DENIED: Final = _reason("WL332", "KMS denied the request", Category.BROKER)
 RATE_LIMIT: Final = _reason("WL333", "Too many requests", Category.BROKER)
 REPLAYED: Final = _reason("WL334", "Replayed nonce", Category.BROKER)
 OVER_EGRESS: Final = _reason("WL335", "Pod sent more than its egress budget", Category.BROKER)
+PROVENANCE: Final = _reason("WL338", "Provenance of the model not accepted", Category.BROKER)
 RUNNING_IMAGE: Final = _reason("WL339", "Running image differs from the verified image", Category.BROKER)
 
 INVALID_ACCESS_OBJECT: Final = _reason("WL401", "Object does not match its schema", Category.ACCESS)

@@ -189,6 +189,10 @@ class Injection(Schema):
         max_length=1024,
         description="in the sidecar's image: prints attestation evidence (JSON) for a nonce, its last argument",
     )
+    named_key_only: bool = Field(
+        default=False,
+        description="the sidecar of delivery: key mounts the sealed files, and fetches only the key of their manifest",
+    )
     cdh_address: str = Field(
         default="",
         max_length=32,

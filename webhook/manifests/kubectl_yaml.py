@@ -67,6 +67,7 @@ def parse(text: str) -> Iterator[tuple[Any, int, tuple[str, ...]]]:
     """Yield the value, the first line (from 0) and the repeated keys of each document in a text. Raises `YamlError`."""
     loader = _Loader(text)
     try:
+        _check_depth(text)
         while loader.check_node():
             node = loader.get_node()
             builder = _Builder()
@@ -83,6 +84,26 @@ def parse(text: str) -> Iterator[tuple[Any, int, tuple[str, ...]]]:
         raise YamlError(0, "the document is nested too deep") from None
     finally:
         loader.dispose()
+
+
+def _check_depth(text: str) -> None:
+    """Raise `YamlError` for a text whose nesting exhausts the stack of libyaml's composer (PyYAML 6.0)."""
+    if text.count("[") + text.count("{") < _MAY_BE_DEEP and _DEEP_LINE.search(text) is None:
+        return
+    events, depth = _Loader(text), 0
+    try:
+        while events.check_event():
+            event = events.get_event()
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise YamlError(event.start_mark.line, "the document is nested too deep")
+    finally:
+        events.dispose()
+
+
+_MAY_BE_DEEP = 10_000
+_DEEP_LINE = re.compile(r"(?:[-?][ \t]+){1000}")
+_MAX_DEPTH = 1_000
 
 
 class _Builder:

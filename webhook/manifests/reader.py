@@ -68,6 +68,8 @@ _ENCODINGS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# The search for the end of a template takes time by the square of a line's length.
+_MAX_LINE = 4096
 _LEAST, _MOST = -(2**63), 2**64 - 1
 _SPECIAL_FLOAT = re.compile(r"\.(?:nan|inf)", re.IGNORECASE)
 
@@ -320,7 +322,7 @@ def _syntax_error(error: YamlError, text: str, source: str, offset: int) -> Mani
     number = min(error.line, len(lines) - 1)
     # The parser may notice a template one line late.
     for candidate in (number, number - 1):
-        found = _TEMPLATE.search(lines[candidate]) if candidate >= 0 else None
+        found = _TEMPLATE.search(lines[candidate][:_MAX_LINE]) if candidate >= 0 else None
         if found is not None:
             return _unrendered(found[0], source, offset + candidate + 1)
     found = _HELM.search(text)

@@ -129,6 +129,53 @@ def test_placeholders_and_data_are_no_unrendered_templates(text):
     assert problems(text) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'kind: PrometheusRule\nspec: {d: "{{ $labels.pod }} {{ range query }}{{ end }}"}',
+        "kind: Pod\nmetadata: {annotations: {t: '{{- with secret \"a\" -}}{{ .Data.x }}{{ end }}'}}",
+        "kind: HelmRelease\nspec: {values: {a: '{{ .Release.Name }}'}}",
+        "kind: Task\nspec: {script: 'docker inspect --format {{.Id}}'}",
+    ],
+)
+def test_templates_of_other_programs_belong_to_the_object(text):
+    assert problems(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("kind: Pod\nmetadata:\n  name: ${NAME}\n", 3),
+        ("kind: Pod\nmetadata:\n  name: '{{ item }}'\n", 3),
+        ("kind: Pod\nmetadata:\n  name: <%= x %>\n", 3),
+        ("kind: Pod\nmetadata: {name: x}\nspec:\n  a: '{{ .Values.a }}'\n", 4),
+        ("kind: Pod\nmetadata: {name: x}\nspec: {replicas: ${N}}\n", 3),
+    ],
+)
+def test_a_name_or_value_that_no_object_has_is_a_template_at_its_line(text, line):
+    (item,) = scanned(text)
+    assert isinstance(item, ManifestError)
+    assert (item.line, "unrendered template" in str(item)) == (line, True)
+
+
+def test_each_document_can_begin_with_a_mark():
+    assert [item.document["kind"] for item in scanned("\ufeffkind: A\n---\n\ufeffkind: B\n")] == ["A", "B"]
+
+
+def test_lists_nest_and_give_their_kind_to_their_items():
+    nested = "kind: List\nitems: [{kind: List, items: [{kind: A}]}, {kind: BList, apiVersion: v1, items: [{x: 1}]}]"
+    assert [item.document["kind"] for item in scanned(nested)] == ["A", "B"]
+    assert scanned("kind: List\nitems: null\n") == []
+    (allow,) = scanned("kind: AllowList\nmetadata: {name: a}\nitems: [x]\n")
+    assert allow.document["items"] == ["x"]
+
+
+@pytest.mark.parametrize("opener", ["[", "{{ ", "{a: ", "- "])
+def test_no_depth_of_nesting_ends_the_process(opener):
+    (problem,) = problems(f"x: [\n{opener * 100_000}" if opener != "- " else opener * 100_000)
+    assert "not valid YAML" in problem or "unrendered template" in problem
+
+
 def test_lines_count_from_the_start_of_the_file():
     items = scanned("# one\n---\nkind: A\n\n---\n# x\nkind: B\n---\nkind: [\n")
     assert [item.line for item in items] == [3, 7, 10]

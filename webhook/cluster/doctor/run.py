@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from webhook.cluster.client.api import ApiError, ClusterError, KubeApi
 from webhook.cluster.doctor import (
+    callers,
     components,
     exceptions,
     installation,
@@ -40,6 +41,7 @@ CHECKS: dict[str, Examine] = {
     "snapshot": components.snapshot,
     "leader": components.leader,
     "signing key": secrets.signing_key,
+    "API server identity": callers.callers,
     "broker": components.broker,
     "sidecar image": components.sidecar_image,
     "KMS": components.kms,

@@ -43,6 +43,8 @@ def gather(
     here = context(namespace, lookup, catalog, settings)
     pod = view(template)
     host_paths = tuple(_host_paths(pod, here))
+    if host_paths:
+        lookup.charge("host paths", 50 * len(host_paths))
     runtime = runtime_annotations(pod.annotations) if pod.annotations else []
     weights = gather_weights(pod, here)
     devices, claimed = gather_devices(pod, here, host_paths, runtime)

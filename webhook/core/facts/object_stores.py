@@ -48,7 +48,9 @@ _ROLE_VARIABLES = {
     "ALIBABA_CLOUD_ROLE_ARN": "pod-identity.alibabacloud.com/role-name",
 }
 _REFERENCE = re.compile(r"\$\(([A-Za-z_][\w.-]*)\)")
-_MAX_EXPANDED = 65536
+# No address is longer.
+_MAX_EXPANDED = 4096
+_MAX_REPOSITORY = 512
 _WORDS = re.compile(r"[\s=,;|&()\"'`]+")
 _REPOSITORY = re.compile(r"(?:(?:datasets|spaces)/)?[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 # Values of Secrets below this length are names and numbers, not credentials.
@@ -95,7 +97,13 @@ def _expanded(text: str, variables: Mapping[str, str]) -> str:
     """Expand $(NAME) as the kubelet does (k8s.io/kubernetes third_party/forked/golang/expansion)."""
     if "$(" not in text or len(text) > _MAX_EXPANDED:
         return text
-    return _REFERENCE.sub(lambda match: variables.get(match[1], match[0]), text)[:_MAX_EXPANDED]
+    expanded, end = "", 0
+    for match in _REFERENCE.finditer(text):
+        expanded += text[end : match.start()] + variables.get(match[1], match[0])
+        end = match.end()
+        if len(expanded) > _MAX_EXPANDED:
+            break
+    return (expanded + text[end:])[:_MAX_EXPANDED]
 
 
 def _metadata_values(pod: PodView, context: Context) -> Iterator[WeightUse]:
@@ -154,6 +162,7 @@ def _buckets(value: Document, context: Context) -> Iterator[WeightUse]:
                 prefix = next((item[key] for key in _PREFIX if isinstance(item.get(key), str)), "")
                 kind = path.lower()
                 named = [space for mark, space in _BUCKET_SPACES.items() if mark in kind]
+                context.finder.lookup.charge("buckets", 30)
                 for space in dict.fromkeys(named or _BUCKET_SPACES.values()):
                     text = f"{space}://{name}/{prefix}"
                     yield from _of_locations(bucket(space, name, prefix), text, path, context, ())
@@ -213,7 +222,8 @@ def _uses(
     catalog, namespace = context.catalog, context.namespace
     for read in _leaves(value, path):
         leaf = read._replace(text=_expanded(read.text, variables)) if variables else read
-        for uri in uris_in(leaf.text):
+        for uri in dict.fromkeys(uris_in(leaf.text)):
+            context.finder.lookup.charge("addresses", 20)
             yield from _of_uri(uri, leaf.path, context, containers)
             if custom:
                 yield from _of_reference(uri, leaf.path, context)
@@ -260,8 +270,11 @@ def _of_repository(
     leaf: _Text, context: Context, containers: tuple[str, ...], *, custom: bool
 ) -> Iterator[WeightUse]:
     """Yield the hub repositories that are named without a scheme, as vLLM and transformers accept them."""
-    words = [leaf.text.strip()] if custom else _WORDS.split(leaf.text)
+    words = {leaf.text.strip()} if custom else dict.fromkeys(_WORDS.split(leaf.text))
     for word in words:
+        if "/" not in word or len(word) > _MAX_REPOSITORY:
+            continue
+        context.finder.lookup.charge("names of repositories", 10)
         name = word.partition("@")[0].partition(":")[0]
         if _REPOSITORY.fullmatch(name) is not None:
             for location in hub(name):
