@@ -53,7 +53,7 @@ EMPTY = SimpleNamespace(
     readers=READERS,
     settings=Settings(),
 )
-SOURCE = SimpleNamespace(snapshot=lambda: EMPTY, age=lambda: 1.0, api=None)
+SOURCE = SimpleNamespace(snapshot=lambda: EMPTY, age=lambda: 1.0, api=None, images=None)
 CERTIFICATE = SimpleNamespace(expiry=lambda: 1.9e9, usable=lambda: 1.0)
 SIGNER = Signer("cluster/webhook/a", Ed25519PrivateKey.generate())
 AUDIT = LogWriter(Directory(Path("unused")), SIGNER, limit=1, interval=1)
