@@ -38,14 +38,23 @@ log-verifiers: $(READY) ## Build the verifiers of the audit log (Tessera's fsck,
 	@$(BIN)/python tests/tools/debpackages.py rsyslog rsyslog-openssl libestr0 libfastjson4 > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/logverifiers.py > /dev/null || [ $$? -eq 3 ]
 
+node: $(READY) control-plane ## Build the parts of a real node: kubelet, containerd, images (cached; needs root and Linux)
+	@$(BIN)/python tests/tools/node.py > /dev/null || [ $$? -eq 3 ]
+
 bandwidth-plugin: $(READY) ## Build the CNI bandwidth plugin for the tests of egress limits (cached)
 	@$(BIN)/python tests/tools/bandwidthplugin.py > /dev/null || [ $$? -eq 3 ]
 
 browser: $(READY) ## Find Chromium for the tests of pages; in CI, install it from Debian
 	@$(BIN)/python tests/tools/browser.py > /dev/null || [ $$? -eq 3 ]
 
-test: $(READY) control-plane key-servers prometheus log-verifiers bandwidth-plugin browser ## All tests, those on the real API server included
-	@$(PYTEST) --cov --cov-report=term:skip-covered
+registry: $(READY) ## Fetch a registry from Debian, for the tests of signed images (cached)
+	@$(BIN)/python tests/tools/debpackages.py docker-registry > /dev/null || [ $$? -eq 3 ]
+
+test: $(READY) control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser node ## All tests, those on the real API server included
+	@status=0; \
+	$(PYTEST) tests/unit -n 2 --dist loadfile --cov --cov-report= || status=$$?; \
+	$(PYTEST) tests/e2e --cov --cov-append --cov-report=term:skip-covered || status=$$?; \
+	exit $$status
 
 unit: $(READY) ## Only the tests that need no API server
 	@$(PYTEST) tests/unit
@@ -54,7 +63,10 @@ e2e: $(READY) control-plane ## Only the tests on the real API server
 	@$(PYTEST) tests/e2e
 
 e2e-long: $(READY) control-plane ## The end-to-end tests that take minutes each: forgeries, the attack corpus, storage drivers
-	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_chart_rights.py tests/e2e/test_failure.py
+	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_differential.py
+
+e2e-node: $(READY) node ## Only the tests on a real node, those that take minutes included
+	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/node
 
 loaders: $(READY) ## The tests of torch, transformers and vLLM, in an environment of their own (about 11 GB)
 	@$(BIN)/python tests/tools/loaders.py
@@ -90,12 +102,16 @@ bench-peers: $(READY) control-plane ## Measure beside Kyverno, Gatekeeper and ot
 playground: $(READY) control-plane ## A control plane with Weightlock and the samples, until Ctrl-C
 	@$(BIN)/python scripts/playground.py
 
+cluster: $(READY) ## A cluster of one real node without Docker, with Weightlock and sealed weights, until Ctrl-C
+	@$(BIN)/python scripts/cluster.py $(ARGS)
+
 IMAGE_TAG ?= dev
 IMAGE := weightlock:$(IMAGE_TAG)
 image: ## Build both container images, with SBOM and provenance (needs Docker, Podman or Buildah)
 	@$(PYTHON) scripts/image.py $(IMAGE_TAG)
 
 image-audit: $(READY) ## Look up known vulnerabilities of what the images contain (needs the data of PyPI or OSV)
+	@$(BIN)/pip install -q pip-audit
 	@$(BIN)/python scripts/imageaudit.py
 
 lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newest)
@@ -105,4 +121,4 @@ lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newes
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus log-verifiers bandwidth-plugin browser test unit e2e e2e-long loaders e2e-kind chaos lint format generate bench bench-peers playground image image-audit lock clean
+.PHONY: help setup demo control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser node test unit e2e e2e-long e2e-node loaders e2e-kind chaos lint format generate bench bench-peers playground cluster image image-audit lock clean

@@ -2,7 +2,7 @@
 
 The broker decides in full: shipped policies, grant, pod, HPKE, unwrapping. What the API server would answer
 (TokenReview, pod, webhook configurations) comes at once from a stand-in, so the figures are Weightlock's own cost.
-Run it alone with ``python -m bench.broker [--seconds N] [--starts N]``.
+Run it alone with ``python -m bench.broker [--seconds N] [--starts N] [--pods N]``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from webhook.api.broker import BrokerConfig
 from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest
 from webhook.keys.broker.rate_limits import Limits, Rate
 from webhook.keys.envelope import AgentKey
+from webhook.keys.kms.local import LocalKms
 from webhook.server.broker import BrokerServer
 from webhook.server.tls import self_signed
 
@@ -56,6 +57,72 @@ async def _releases(broker: Broker, seconds: float) -> list[float]:
         await broker.release("good", ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key))
         took.append(time.perf_counter() - begun)
     return took
+
+
+class _Job(World):
+    """A job of many pods, 8 on a node, and a KMS that takes 20 ms and counts its calls."""
+
+    calls = 0
+
+    async def review_token(self, question):
+        number = int(question["spec"]["token"])
+        answer = await super().review_token({"spec": {**question["spec"], "token": "good"}})
+        extra = answer["status"]["user"]["extra"]
+        own = {"pod-name": f"train-{number}", "pod-uid": f"uid-{number}", "node-name": f"n{number // 8}"}
+        for name, value in own.items():
+            extra[f"authentication.kubernetes.io/{name}"] = [value]
+        return answer
+
+    async def pod(self, namespace, name):  # noqa: ARG002 - one namespace
+        number = int(name.removeprefix("train-"))
+        metadata = {**self.live["metadata"], "name": name, "uid": f"uid-{number}"}
+        return {
+            **self.live,
+            "metadata": metadata,
+            "spec": {**self.live["spec"], "nodeName": f"n{number // 8}"},
+        }
+
+
+async def _job(home: Path, pods: int) -> None:
+    """All pods of one job ask at once: calls to the KMS, and seconds, with the unwrap cache off and on."""
+    world = await _Job(home, datetime.now(UTC)).wrap()
+    world.live = world.admitted()
+    unlimited = Rate(1e12, 1e12)
+    world.limits = Limits(pods=unlimited, models=unlimited, spare_releases=10**9)
+    unwrap = LocalKms.unwrap
+
+    async def counted(self, wrapped, context):
+        world.calls += 1
+        await asyncio.sleep(0.02)
+        return await unwrap(self, wrapped, context)
+
+    LocalKms.unwrap = counted
+    try:
+        for seconds, scope in ((0, "model"), (5, "node"), (5, "model")):
+            settings = {
+                "unwrapCacheSeconds": seconds,
+                "unwrapCacheScope": scope,
+                "requestTimeoutSeconds": 120,
+            }
+            broker, world.calls = world.broker(**settings), 0
+            public_key = base64.b64encode(AgentKey.generate().public).decode()
+
+            turn = asyncio.Semaphore(64)  # as the server does: maxConcurrentRequests
+
+            async def release(number, broker=broker, public_key=public_key, turn=turn):
+                nonce = broker.challenge(ChallengeRequest(public_key=public_key)).nonce
+                request = ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key)
+                async with turn:
+                    await broker.release(str(number), request)
+
+            begun = time.perf_counter()
+            await asyncio.gather(*(release(number) for number in range(pods)))
+            took = time.perf_counter() - begun
+            name = f"by {scope}, {seconds} s" if seconds else "off"
+            print(f"job of {pods} pods, unwrap cache {name}: {world.calls} calls to the KMS, {took:.1f} s")
+            await broker.close()
+    finally:
+        LocalKms.unwrap = unwrap
 
 
 _AGENT = """
@@ -109,7 +176,7 @@ async def _starts(
     return found
 
 
-async def _main(seconds: float, starts: int) -> None:
+async def _main(seconds: float, starts: int, pods: int) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="weightlock-bench-") as name:
         home = Path(name)
         broker, source = await _world(home)
@@ -117,6 +184,7 @@ async def _main(seconds: float, starts: int) -> None:
         took = sorted(await _releases(broker, seconds))
         rate, p50, p99 = len(took) / sum(took), statistics.median(took), took[int(len(took) * 0.99)]
         print(f"broker, one core: {rate:6.0f} releases/s   p50 {p50 * 1000:.2f} ms   p99 {p99 * 1000:.2f} ms")
+        await _job(home, pods)
         runs = await _starts(broker, source, home, starts)
         times = sorted(moment for moment, _ in runs)
         memory = max(kibibytes for _, kibibytes in runs) / 1024
@@ -141,8 +209,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench.broker", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--starts", type=int, default=9)
+    parser.add_argument("--pods", type=int, default=1000)
     options = parser.parse_args(arguments or [])
-    asyncio.run(_main(options.seconds, options.starts))
+    asyncio.run(_main(options.seconds, options.starts, options.pods))
     print(f"of which Python, OpenSSL and TLS alone {_bare(options.starts) * 1000:.0f} ms")
     return 0
 

@@ -1,5 +1,6 @@
 """Seal and unseal, tmpfs to tmpfs, against ``cp`` of the same bytes in the same run, and against tink and pyrage.
 
+The row "signed" seals with a check of the model's signature: it needs one read of the files, and without it two.
 Each contender runs in a process of its own, in turns, several rounds; the best of each counts.
 Ratios are speeds: 2x tink is twice as fast as tink at the same work.
 CPU seconds are those of all threads; on a busy machine they are the steadier figure.
@@ -9,7 +10,9 @@ Run it alone with ``python -m bench.seal [--size GIB] [--rounds N] [--dir DIR]``
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -17,6 +20,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from webhook.cli.main import main as weightlock
 
 GIB = 1 << 30
 FILES = 4
@@ -40,6 +53,16 @@ work = Work(JOBS, NoProgress(), "2026-01-01T00:00:00Z")
 """
 _SEAL = """
 operations.seal(source, target, service, "bench", "k1", work)
+"""
+_SIGNED = """
+from datetime import UTC, datetime
+from webhook.cli.signatures import signed_content
+from webhook.provenance.models import ModelTrust
+from webhook.provenance.signatures import load_public_key
+from webhook.provenance.trust import Trust, TrustedKey
+key = TrustedKey(load_public_key((home / "signer.pub").read_bytes()))
+content, _ = signed_content(home / "model.sig", ModelTrust(Trust(keys=(key,))), [], source)
+operations.seal(source, target, service, "bench", "k1", work, content=content)
 """
 _UNSEAL = """
 with operations.open_sealed(source, service) as sealed:
@@ -100,7 +123,9 @@ def _contenders(jobs: int) -> dict[str, tuple[str, str, str]]:
     found = {
         "cp": (_CP, _CP_RUN, _CP_RUN),
         f"weightlock, {jobs} threads": (_OURS.replace("JOBS", str(jobs)), _SEAL, _UNSEAL),
+        f"signed, {jobs} threads": (_OURS.replace("JOBS", str(jobs)), _SIGNED, _UNSEAL),
         "weightlock, 1 thread": (_OURS.replace("JOBS", "1"), _SEAL, _UNSEAL),
+        "signed, 1 thread": (_OURS.replace("JOBS", "1"), _SIGNED, _UNSEAL),
     }
     if importlib.util.find_spec("tink"):
         found["tink"] = (_TINK, _TINK_SEAL, _TINK_UNSEAL)
@@ -123,6 +148,18 @@ def _make(directory: Path, size: int) -> None:
         with (directory / f"model-{number}.safetensors").open("wb") as stream:
             for _ in range(size // FILES >> 20):
                 stream.write(os.urandom(1 << 20))
+
+
+def _sign(home: Path) -> None:
+    """Sign the files, as `weightlock weights sign` does."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    encoded = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (home / "signer.pem").write_bytes(encoded)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (home / "signer.pub").write_bytes(public)
+    words = ["weights", "sign", "-q", str(home / "plain"), "--signing-key", str(home / "signer.pem")]
+    with contextlib.redirect_stdout(io.StringIO()):
+        weightlock([*words, "--signature", str(home / "model.sig")])
 
 
 def _round(
@@ -173,6 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="weightlock-bench-") as name:
         home = Path(name)
         _make(home / "plain", size)
+        _sign(home)
         contenders = _contenders(options.jobs)
         if "pyrage (age)" in contenders:
             import pyrage  # noqa: PLC0415 - only where it is installed
@@ -186,6 +224,8 @@ def main(arguments: list[str] | None = None) -> int:
     print("ratios: speed against cp, tink and age (pyrage) at the same work in the same run")
     for what in ("seal", "unseal"):
         for label in contenders:
+            if what == "unseal" and label.startswith("signed"):
+                continue  # unsealing does not check the signature again
             result = best[what, label]
             memory = "" if label == "cp" else f"   peak {result['rss'] / (1 << 20):4.0f} MiB"
             rate = size / result["seconds"] / GIB

@@ -65,24 +65,20 @@ UNUSED = frozenset(
 UNUSED_BY_SIDECAR = frozenset(
     {
         *(
-            "asyncio",
-            "multiprocessing",
             "sqlite3",
             "wsgiref",
             "xml",
-            "html",
             "pdb.py",
-            "tarfile.py",
             "zoneinfo",
         ),
-        *("tomllib", "concurrent", "_pydatetime.py"),
+        *("tomllib", "_pydatetime.py"),
     }
 )
 UNUSED_MODULES = re.compile(
     r"(_test|_ctypes_test|_tkinter|_curses|_xx|xx|readline|_gdbm|_dbm|nis|_lsprof|_codecs_(cn|hk|jp|kr|tw|iso2022))"
 )
 SIDECAR_UNUSED_MODULES = re.compile(
-    r"(_sqlite3|_asyncio|_multiprocessing|_decimal|pyexpat|_elementtree|_multibytecodec|_zoneinfo|_uuid|_interp)"
+    r"(_sqlite3|pyexpat|_elementtree|_multibytecodec|_zoneinfo|_uuid|_interp)"
 )
 # What the installed distributions contain beside the code that runs.
 UNUSED_FILES = re.compile(r".*(\.(pyi|pxd|pyx|pxi|c|cc|cpp|h|hpp|rst|md)|/py\.typed)$")
@@ -101,7 +97,9 @@ UNUSED_PLACES = re.compile(
 )
 # Generated code of the cloud providers' clients: its compiled form is enough, since nobody reads a traceback into it.
 SOURCELESS = re.compile(r".*/site-packages/(azure|botocore|google/cloud|google/api_core|msal|opentelemetry)/")
-SIDECAR_DISTRIBUTIONS = frozenset({"weightlock", "cryptography", "cffi"})
+SIDECAR_DISTRIBUTIONS = frozenset({"weightlock", "cryptography", "cffi", "orjson"})
+# The first one is the entry point of both images.
+COMMANDS = ("weightlock", "weightlock-key", "kubectl-weightlock")
 SIDECAR_MODULES = ("webhook.cli.main", "webhook.cli.agent")
 _LOADED = re.compile(r"=> (/\S+) \(0x|^\s*(/\S+) \(0x", re.MULTILINE)
 
@@ -272,10 +270,12 @@ def add_environment(root: Root, environment: Path, *, sidecar: bool) -> Path:
         for relative, path in code_of(distribution) if wanted else ():
             if not (sidecar and name == "weightlock") or is_wanted(relative, modules):
                 root.copy(path)
-    command = environment / "bin" / "weightlock"
     interpreter = environment / "bin" / "python"
-    lines = command.read_text().splitlines(keepends=True)
-    root.write(str(command).lstrip("/"), f"#!{interpreter}\n{''.join(lines[1:])}", 0o755)
+    for name in COMMANDS[:1] if sidecar else COMMANDS:
+        command = environment / "bin" / name
+        if command.exists():
+            lines = command.read_text().splitlines(keepends=True)
+            root.write(str(command).lstrip("/"), f"#!{interpreter}\n{''.join(lines[1:])}", 0o755)
     link = root.directory / str(interpreter).lstrip("/")
     link.symlink_to(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
     home = Path(getattr(sys, "_base_executable", sys.executable)).resolve().parent

@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -36,17 +37,17 @@ REASON = pytest.StashKey[str]()
 
 
 # Files that take minutes each. `make e2e-long` runs them, `make test` skips them.
-LONG = frozenset({"test_forgery.py", "test_gitops.py", "test_redteam.py", "test_storage_identity.py"})
-# Tests that fail at present: `make e2e-long` shows them. Each must return to `make test` with its fix.
-FAILING_TESTS = frozenset(
+LONG = frozenset(
     {
-        "test_a_leader_that_is_killed_is_followed_and_nothing_is_signed_twice",
-        "test_its_life",
-        "test_the_test_of_the_chart_examines_the_cluster_with_the_rights_it_is_given",
+        "test_forgery.py",
+        "test_gitops.py",
+        "test_outages.py",
+        "test_redteam.py",
+        "test_storage_identity.py",
+        "test_vault.py",
     }
 )
 _SKIP_LONG = pytest.mark.skip(reason="takes minutes: make e2e-long")
-_SKIP_FAILING = pytest.mark.skip(reason="fails at present: make e2e-long")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,10 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            name = getattr(item, "originalname", item.name)
-            if not long and name in FAILING_TESTS:
-                item.add_marker(_SKIP_FAILING)
-            elif not long and item.path.name in LONG:
+            if not long and item.path.name in LONG:
                 item.add_marker(_SKIP_LONG)
 
 
@@ -72,26 +70,33 @@ def pytest_terminal_summary(
         terminalreporter.write_line(f"end-to-end tests did not run: {config.stash[REASON]}", yellow=True)
 
 
+def _unavailable(config: pytest.Config, reason: NoControlPlaneError) -> NoReturn:
+    """Skip, or fail with CI=true."""
+    config.stash[REASON] = str(reason)
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI=true, and {reason}", pytrace=False)
+    pytest.skip(str(reason))
+
+
 def _programs(config: pytest.Config) -> Path:
     """The directory of the control plane's programs; skips, or fails with CI=true, where there are none."""
     try:
         return control_plane_programs()
     except NoControlPlaneError as reason:
-        config.stash[REASON] = str(reason)
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI=true, and {reason}", pytrace=False)
-        pytest.skip(str(reason))
+        _unavailable(config, reason)
 
 
 def _start(config: pytest.Config) -> Cluster:
     """The cluster that WEIGHTLOCK_E2E asks for; our own control plane by default."""
-    programs = _programs(config)
     kind = os.environ.get("WEIGHTLOCK_E2E")
-    if kind == "existing":
-        return ExistingCluster(Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config"))
-    if kind == "kind":
-        return KindCluster("weightlock-e2e", os.environ.get("WEIGHTLOCK_IMAGE"))
-    return ControlPlane(programs).start()
+    try:
+        if kind == "existing":
+            return ExistingCluster(Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config"))
+        if kind == "kind":
+            return KindCluster("weightlock-e2e", os.environ.get("WEIGHTLOCK_IMAGE"))
+    except NoControlPlaneError as reason:
+        _unavailable(config, reason)
+    return ControlPlane(_programs(config)).start()
 
 
 @pytest.fixture(scope="session")

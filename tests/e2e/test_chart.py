@@ -4,9 +4,11 @@ Pods cannot run here, so the parts run as local processes: see `harness.release`
 current program, too, with the older configuration and policies, and the older rights beside those for what it watches.
 """
 
+import json
 import os
 import re
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from harness.lab import Lab
 from harness.release import CHART, NAME, NAMESPACE, SECRETS, Release, pod, previous_chart, signed_request
 from harness.waiting import eventually
 
+from webhook.cluster.controller.run import RECONCILE_SECONDS
 from webhook.core.integrity.drift import DEFINITION_DEFAULTS, difference
 
 GPU = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
@@ -154,7 +157,8 @@ def test_it_refuses_the_system_namespace(control_plane: Cluster) -> None:
     assert control_plane.helm("list", "-n", "kube-system", "-q").ok().stdout.strip() == ""
 
 
-@pytest.mark.parametrize("before", [pytest.param("0.1.0", marks=LONG), "0.2.0"])
+@LONG
+@pytest.mark.parametrize("before", ["0.1.0", "0.2.0"])
 def test_its_life(release: Release, before: str) -> None:
     cluster = release.cluster
     previous = previous_chart(before)
@@ -381,6 +385,75 @@ def installed_again(release: Release, lab: Lab) -> None:
     release.wait_admitting(lab.namespace)
     eventually(lab.is_admitted, "the grant counts")
     assert agent_of(lab, "granted-again")
+
+
+EVERYTHING = (
+    "clusterrolebindings,clusterroles,configmaps,crds,deployments,leases,mutatingwebhookconfigurations,networkpolicies,"
+    "poddisruptionbudgets,pods,rolebindings,roles,secrets,serviceaccounts,services,validatingadmissionpolicies,"
+    "validatingadmissionpolicybindings,validatingwebhookconfigurations"
+)
+
+
+def everything(cluster: Cluster) -> set[str]:
+    """Every object of the kinds that a release has, by kind and name."""
+    found = cluster.kubectl("get", EVERYTHING, "-A", "-o", "json", "--ignore-not-found").ok().stdout
+    items = json.loads(found)["items"] if found else []
+    return {f"{item['kind']} {item['metadata']['name']}" for item in items}
+
+
+def identity(document: dict[str, Any]) -> dict[str, Any]:
+    """What makes an object one of a release, and what it says."""
+    metadata = {field: document["metadata"].get(field) for field in ("labels", "annotations")}
+    return {**metadata, "webhooks": document.get("webhooks"), "spec": document.get("spec")}
+
+
+@LONG
+def test_an_uninstall_after_a_restore_leaves_only_what_it_lists(release: Release) -> None:
+    """A restored object belongs to the release, and what the parts made themselves leaves with it."""
+    cluster = release.cluster
+    client = cluster.client()
+    cluster.kubectl("create", "namespace", NAMESPACE).ok()
+    eventually(lambda: "ConfigMap kube-root-ca.crt" in everything(cluster), "the namespace is ready")
+    before = everything(cluster)
+    release.helm("install")
+    release.start("controller")
+    release.start("webhook")
+    controller = release.parts["controller"]
+    eventually(lambda: '"became leader"' in controller.log.read_text(), "the controller leads")
+    paths = (*WEBHOOK_PATHS, f"{CRD_PATH}/modelweights.weightlock.dev")
+    eventually(lambda: release.controller_says("/readyz")[0] == 200, "the controller is ready")
+    time.sleep(3 * RECONCILE_SECONDS)
+    installed = {path: identity(client.get(path).ok()) for path in paths}
+    assert all("meta.helm.sh/release-name" in each["annotations"] for each in installed.values())
+
+    def restored(path: str) -> bool:
+        answer = client.get(path)
+        return answer.status == 200 and identity(answer.body) == installed[path]
+
+    for path in WEBHOOK_PATHS:
+        client.delete(path).ok()
+    eventually(lambda: all(map(restored, WEBHOOK_PATHS)), "the configurations are as Helm installed them")
+    lost = {
+        field: dict.fromkeys(
+            name for name in installed[paths[-1]][field] if "helm" in name or "managed-by" in name
+        )
+        for field in ("labels", "annotations")
+    }
+    lost["labels"].pop("helm.sh/chart", None)
+    lost["annotations"].pop("helm.sh/resource-policy", None)
+    for path in paths:
+        client.patch(path, {"metadata": lost}).ok()
+    eventually(lambda: all(map(restored, paths)), "their metadata is back, that of a CRD too")
+    lease = client.get(f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{NAME}-controller").ok()
+    assert [owner["name"] for owner in lease["metadata"]["ownerReferences"]] == [f"{NAME}-record"]
+
+    controller.stop(grace=10.0)
+    said = release.uninstall().stdout
+    definitions = {f"CustomResourceDefinition {each['metadata']['name']}" for each in manifests.crds()}
+    kept = {*definitions, f"Secret {SECRETS['signing']}"}
+    for each in kept:
+        assert f"[{each.partition(' ')[0]}] {each.partition(' ')[2]}" in said, said
+    eventually(lambda: everything(cluster) - before == kept, "nothing else is left", seconds=60)
 
 
 def chart_version() -> str:

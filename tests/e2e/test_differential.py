@@ -4,13 +4,22 @@ Policies of both sides are the same documents. A case agrees where the outcome i
 reason and the warnings; every difference is named in `differential.expected` and explained in docs/differences.md.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from differential import authorizer_cases, field_cases, library_cases, match_cases, offline, shipped
+from differential import (
+    authorizer_cases,
+    field_cases,
+    library_cases,
+    match_cases,
+    offline,
+    operation_cases,
+    shipped,
+)
 from differential.case import NAMESPACE, Case
 from differential.expected import DIFFERENCES
 from differential.native import Native, denial_of, with_audit
@@ -20,6 +29,8 @@ from harness.programs import ROOT
 
 EXPLAINED = ROOT / "docs" / "differences.md"
 MODULES = (library_cases, authorizer_cases, match_cases, field_cases)
+if os.environ.get("WEIGHTLOCK_E2E_LONG") == "1":
+    MODULES += (operation_cases,)
 CASES: dict[str, Case] = {case.name: case for module in MODULES for case in module.cases()}
 SPACE = {
     "apiVersion": "v1",
@@ -46,7 +57,8 @@ class Asked:
 def cluster(new_control_plane: Callable[[Options], ControlPlane]) -> ControlPlane:
     """A control plane of our own: hundreds of policies are nothing to have beside other tests."""
     cluster = new_control_plane(Options(controllers=False))
-    cluster.apply(SPACE, *shipped.STATE[:2])
+    cluster.apply(SPACE, operation_cases.CRD, *shipped.STATE[:2])
+    cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=30s").ok()
     cluster.apply(*STATE, *shipped.STATE[2:])
     for namespace in (NAMESPACE, shipped.SHELTER):
         cluster._default_account(namespace)

@@ -87,38 +87,3 @@ def test_every_control_holds_and_then_a_rule_is_removed(weightlock: Installed) -
 
     eventually(red, "the drill reports the lost rule", seconds=60)
     assert left_behind(weightlock) == []
-
-
-def test_an_exempt_namespace_turns_the_drill_red(weightlock: Installed) -> None:
-    weightlock.remove_webhooks()
-    weightlock.add_webhooks()
-    namespace = weightlock.cluster.new_namespace("drill")
-    code, document, said = drill(weightlock, "--drill-namespace", namespace)
-    assert code == 0, f"{said} {json.dumps(document)[:3000]}"
-    admin = weightlock.cluster.client()
-    expression = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [namespace]}
-    change = [
-        {"op": "add", "path": "/webhooks/0/namespaceSelector", "value": {"matchExpressions": [expression]}}
-    ]
-    admin.patch(VALIDATING, change, "json").ok()
-
-    def red() -> bool:
-        code, document, _ = drill(weightlock, "--drill-namespace", namespace)
-        return code == 1 and not control(document, "WL101")["holds"]
-
-    eventually(red, "the drill reports the exempt namespace", seconds=60)
-    weightlock.cluster.delete_namespace(namespace)
-
-
-def test_without_the_webhook_the_drill_is_not_completed(weightlock: Installed) -> None:
-    """A webhook that fails closed lets nothing through, and proves nothing."""
-    code, _, said = drill(weightlock, "--drill-namespace", "absent", "--timeout", "0")
-    assert code == 2
-    weightlock.remove_webhooks()
-    weightlock.add_webhooks()
-    weightlock.stop()
-    try:
-        code, _, said = drill(weightlock)
-        assert code == 3, said
-    finally:
-        weightlock.start()

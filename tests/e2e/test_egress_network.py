@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from webhook.api.config import EgressSettings
+from webhook.cluster.doctor.egress import LIMIT, RECEIVER, SENDER, result_of
+from webhook.cluster.doctor.installation_view import CheckResult
 from webhook.core.egress import stamp
 from webhook.core.egress.budget import Budget
 from webhook.core.egress.metering import excess
@@ -161,7 +163,7 @@ def transfer(node: str, pod: str) -> tuple[int, float, str]:
         total, rate = receiver.communicate(timeout=30)[0].split()
     finally:
         receiver.kill()
-        receiver.wait()
+        receiver.communicate()
     return int(total), float(rate), counters
 
 
@@ -196,3 +198,32 @@ def test_a_pod_cannot_send_faster_than_its_budget(
     now = begun + timedelta(seconds=SECONDS + 2)
     assert "it sent" in excess(live, sent, now, settings)
     assert excess(live, total, now, settings) == ""
+
+
+def measured(node: str, pod: str, target: Path) -> CheckResult:
+    """Run the pods of `weightlock doctor --egress-image` in the namespaces, with a limit as in a cluster."""
+    arguments = (NODE, str(LIMIT), str(64 << 20), "20", str(target))
+    receiver = subprocess.Popen(
+        inside(node, sys.executable, "-c", RECEIVER, *arguments), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert receiver.stdout is not None
+        assert receiver.stdout.readline() == "listening\n"
+        run(*inside(pod, sys.executable, "-c", SENDER, NODE, str(64 << 20), "20"))
+        receiver.communicate(timeout=30)
+    finally:
+        receiver.kill()
+        receiver.communicate()
+    return result_of(target.read_text())
+
+
+def test_the_doctor_measures_whether_the_network_enforces_the_limit(
+    plugin: str, namespaces: tuple[str, str], tmp_path: Path
+) -> None:
+    node, pod = namespaces
+    without = measured(node, pod, tmp_path / "without")
+    assert (without.result, "does not enforce" in without.what) == ("warn", True)
+    add(plugin, node, pod, LIMIT)
+    enforced = measured(node, pod, tmp_path / "enforced")
+    assert enforced.result == "ok", enforced.what
+    assert "enforces kubernetes.io/egress-bandwidth: measured" in enforced.what

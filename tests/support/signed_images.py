@@ -86,8 +86,11 @@ class Store:
     def referrers(self, digest: str) -> list[dict]:
         found = []
         for name, content in self.manifests.items():
-            document = json.loads(content)
-            if document.get("subject", {}).get("digest") == digest:
+            try:
+                document = json.loads(content)
+            except ValueError:
+                continue
+            if isinstance(document, dict) and document.get("subject", {}).get("digest") == digest:
                 found.append(
                     {"mediaType": self.types[name], "digest": name, "size": len(content),
                      "artifactType": document.get("artifactType", "")}

@@ -17,10 +17,12 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from gotoolchain import UnavailableError, last_line
@@ -65,16 +67,31 @@ def apt(lists: Path | None, *arguments: str, directory: Path | None = None) -> s
     return answer.stdout
 
 
-def download(names: list[str], directory: Path, lists: Path) -> None:
+def named(lists: Path | None, names: list[str]) -> list[str]:
+    """The packages themselves, without what they depend on."""
+    return names
+
+
+def with_dependencies(lists: Path | None, names: list[str]) -> list[str]:
+    """The packages and what they depend on, without the packages that this machine has."""
+    plan = apt(lists, "install", "--simulate", "--no-install-recommends", *names)
+    # A package that is only upgraded has its present version in brackets after its name.
+    return sorted({*names, *re.findall(r"^Inst (\S+) \(", plan, re.MULTILINE)})
+
+
+Resolve = Callable[[Path | None, list[str]], list[str]]
+
+
+def download(names: list[str], directory: Path, lists: Path, resolve: Resolve = named) -> None:
     """Fetch the packages into ``directory``; where the system's lists are empty or old, with fresh ``lists``."""
     try:
-        apt(None, "download", *names, directory=directory)
+        apt(None, "download", *resolve(None, names), directory=directory)
     except UnavailableError:
         (lists / "partial").mkdir(parents=True, exist_ok=True)
         (lists / "archives" / "partial").mkdir(parents=True, exist_ok=True)
         say("the machine's package lists do not do; fetching Debian's")
         apt(lists, "update")
-        apt(lists, "download", *names, directory=directory)
+        apt(lists, "download", *resolve(lists, names), directory=directory)
 
 
 def unpack(packages: list[Path], root: Path) -> None:
@@ -87,7 +104,7 @@ def unpack(packages: list[Path], root: Path) -> None:
             raise UnavailableError(f"dpkg-deb -x {package.name}: {last_line(answer.stderr)}")
 
 
-def fetch(names: list[str], pointer: Path) -> Path:
+def fetch(names: list[str], pointer: Path, resolve: Resolve = named) -> Path:
     """Fetch, unpack, and let ``pointer`` name the finished root. The root is named by a digest of the versions."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise UnavailableError("this is not a Debian machine: apt-get and dpkg-deb are needed")
@@ -96,7 +113,7 @@ def fetch(names: list[str], pointer: Path) -> Path:
         downloads, partial = Path(directory, "downloads"), Path(directory, "root")
         downloads.mkdir()
         partial.mkdir()
-        download(names, downloads, Path(directory, "apt"))
+        download(names, downloads, Path(directory, "apt"), resolve)
         packages = sorted(downloads.glob("*.deb"))
         digest = hashlib.sha256("\0".join(package.name for package in packages).encode())
         target = CACHE / f"deb-{names[0]}-{digest.hexdigest()[:12]}"
@@ -133,7 +150,7 @@ def installed(names: list[str]) -> bool:
     return not answer.returncode and all(line == INSTALLED for line in answer.stdout.splitlines())
 
 
-def find_or_fetch(names: list[str], *, may_fetch: bool) -> Path:
+def find_or_fetch(names: list[str], *, may_fetch: bool, resolve: Resolve = named) -> Path:
     """The root with the packages in it. Raises UnavailableError where they cannot be had."""
     release = Path("/etc/os-release")
     system = release.read_bytes() if release.is_file() else b""
@@ -147,7 +164,7 @@ def find_or_fetch(names: list[str], *, may_fetch: bool) -> Path:
             root = cached(pointer)
             if root is None:
                 with contextlib.suppress(UnavailableError) if installed(names) else contextlib.nullcontext():
-                    root = fetch(names, pointer)
+                    root = fetch(names, pointer, resolve)
     if root is None and installed(names):
         root = Path("/")
     if root is None:

@@ -563,7 +563,9 @@ def test_the_scan_gets_the_rights_it_needs_and_no_more(render):
         ("apps", "replicasets", "get"),
         ("batch", "jobs", "get"),
     }
-    workloads = controller_rules(render(reports={"workloads": True})) - controller_rules(render())
+    images = {"templates": False}
+    workloads = controller_rules(render(reports={"workloads": True}, images=images))
+    workloads -= controller_rules(render(images=images))
     assert {verb for *_, verb in workloads} == {"list"}
 
 
@@ -842,6 +844,73 @@ def scalars(tree):
             yield from scalars(item)
     else:
         yield tree
+
+
+DETERMINISTIC = {
+    "defaults": (),
+    "zones": ("--values", str(CHART / "values-ha.yaml")),
+    "cert-manager": ("--set", "certificates.mode=certManager"),
+    "no broker": ("--set", "broker.enabled=false"),
+}
+
+
+@pytest.mark.parametrize("arguments", DETERMINISTIC.values(), ids=DETERMINISTIC)
+def test_two_renders_are_the_same(helm, arguments):
+    """Tools that render and compare, such as Argo CD, see no drift."""
+    command = ("template", "weightlock", CHART, "-n", NAMESPACE)
+    first, second = (helm(*command, *arguments) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+
+
+def test_helm_deletes_the_pod_of_its_test(helm):
+    done = helm("template", "weightlock", CHART, "-n", NAMESPACE)
+    hooks = [
+        document["metadata"]["annotations"]
+        for document in yaml.safe_load_all(done.stdout)
+        if document and (document["metadata"].get("annotations") or {}).get("helm.sh/hook") == "test"
+    ]
+    assert len(hooks) > 1
+    for annotations in hooks:
+        assert {"hook-succeeded", "hook-failed"} <= set(annotations["helm.sh/hook-delete-policy"].split(","))
+
+
+SIDECARS = {
+    "the published one": ({}, "ghcr.io/weightlock/weightlock-sidecar:{version}"),
+    "of the same tag": ({"image": {"tag": "2"}}, "ghcr.io/weightlock/weightlock-sidecar:2"),
+    "an image of one's own": ({"image": {"repository": "r/w", "tag": "2"}}, "r/w:2"),
+    "a pinned image": (
+        {"image": {"digest": "sha256:" + "a" * 64}},
+        "ghcr.io/weightlock/weightlock@sha256:" + "a" * 64,
+    ),
+    "a pinned sidecar": (
+        {"sidecar": {"image": {"digest": "sha256:" + "b" * 64}}},
+        "ghcr.io/weightlock/weightlock-sidecar@sha256:" + "b" * 64,
+    ),
+    "another repository": ({"sidecar": {"image": {"repository": "r/s"}}}, "r/s:{version}"),
+}
+
+
+@pytest.mark.parametrize(("values", "expected"), SIDECARS.values(), ids=SIDECARS)
+def test_pods_get_the_image_of_the_sidecar(render, values, expected):
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    text = render(**values)["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"]
+    assert yaml.safe_load(text)["settings"]["injection"]["image"] == expected.format(version=version)
+
+
+FORMER = {
+    "certificates.selfManaged.leafDays=80": "certificates.selfManaged.leafDays is renamed to certificateDays",
+    "certificates.selfManaged.authorityDays=800": "certificates.selfManaged.authorityDays is renamed to caDays",
+    "networkPolicy.keyServicePorts={8200}": "networkPolicy.keyServicePorts is renamed to kmsPorts",
+}
+
+
+@pytest.mark.parametrize(("value", "warning"), FORMER.items())
+def test_a_former_name_of_a_value_warns(helm, value, warning):
+    command = ("install", "weightlock", CHART, "-n", NAMESPACE, "--dry-run=client", "--set", value)
+    done = helm(*command)
+    assert done.returncode == 0, done.stderr
+    assert f"the value {warning}" in done.stdout
 
 
 def test_helm_test_has_the_rights_that_the_doctor_uses_and_no_other(helm, render):

@@ -109,6 +109,8 @@ KMS_DENIED: Final = _reason("WL332", "KMS denied the request", Category.BROKER)
 RATE_LIMIT: Final = _reason("WL333", "Too many requests", Category.BROKER)
 REPLAYED: Final = _reason("WL334", "Replayed nonce", Category.BROKER)
 OVER_EGRESS: Final = _reason("WL335", "Pod sent more than its egress budget", Category.BROKER)
+PROVENANCE: Final = _reason("WL338", "Provenance of the model not accepted", Category.BROKER)
+RUNNING_IMAGE: Final = _reason("WL339", "Running image differs from the verified image", Category.BROKER)
 
 INVALID_ACCESS_OBJECT: Final = _reason("WL401", "Object does not match its schema", Category.ACCESS)
 STAMP: Final = _reason("WL402", "Object without the identity of its author", Category.ACCESS)
@@ -159,6 +161,15 @@ EGRESS_UNENFORCED: Final = _reason(
 SANDBOXED_RUNTIME: Final = _reason("WL531", "Sandboxed runtime required", Category.BASELINE)
 IMAGE_REGISTRY: Final = _reason("WL541", "Image from a registry that is not trusted", Category.BASELINE)
 IMAGE_DIGEST: Final = _reason("WL542", "Image without a digest", Category.BASELINE)
+IMAGE_UNSIGNED: Final = _reason("WL543", "Image without a signature", Category.BASELINE)
+IMAGE_SIGNER: Final = _reason("WL544", "Image not signed by a trusted signer", Category.BASELINE)
+IMAGE_REGISTRY_UNAVAILABLE: Final = _reason(
+    "WL545", "Image cannot be verified: registry unavailable", Category.BASELINE
+)
+IMAGE_SIGNATURE: Final = _reason("WL546", "Image with an invalid signature", Category.BASELINE)
+IMAGE_TAG: Final = _reason("WL547", "Image by tag cannot be verified", Category.BASELINE)
+IMAGE_UNCOVERED: Final = _reason("WL548", "Beside weights: image without a trust rule", Category.BASELINE)
+IMAGE_PROVENANCE: Final = _reason("WL549", "Image without the required provenance", Category.BASELINE)
 
 UNEVALUABLE: Final = _reason("WL901", "Policy could not be evaluated", Category.FAULT)
 INTERNAL_ERROR: Final = _reason("WL902", "Internal error of Weightlock", Category.FAULT)

@@ -189,6 +189,10 @@ class Injection(Schema):
         max_length=1024,
         description="in the sidecar's image: prints attestation evidence (JSON) for a nonce, its last argument",
     )
+    named_key_only: bool = Field(
+        default=False,
+        description="the sidecar of delivery: key mounts the sealed files, and fetches only the key of their manifest",
+    )
     cdh_address: str = Field(
         default="",
         max_length=32,
@@ -356,6 +360,10 @@ class Settings(Schema):
     )
     workloads: list[WorkloadKind] = Field(
         default_factory=list, description="kinds in addition to the built-in and detected ones"
+    )
+    pin_images: bool = Field(
+        default=False,
+        description="add the digest to images of new pods that have only a tag; the registry must be reachable",
     )
     help_url: str = Field(
         default="",
@@ -604,6 +612,49 @@ class Reports(Schema):
     )
 
 
+class Registry(Schema):
+    """How to reach one registry."""
+
+    registry: Name = Field(description="host and port, as image references name it; docker.io for Docker Hub")
+    mirrors: list[Pattern] = Field(
+        default_factory=list,
+        max_length=8,
+        description="base URLs of mirrors and pull-through caches, tried first",
+    )
+    mirrors_only: bool = Field(default=False, description="never contact the registry itself")
+    ca_file: str = Field(
+        default="", description="CA of the registry and of its mirrors in PEM; empty: system roots"
+    )
+    plain_http: bool = Field(default=False, description="contact the registry without TLS; for tests only")
+
+
+class Images(Schema):
+    """How webhook and controller verify images for ImageTrust objects."""
+
+    credentials: str = Field(
+        default="",
+        description="file with credentials, as config.json of Docker; credential helpers in it may run",
+    )
+    pull_secrets: bool = Field(
+        default=False,
+        description="use the imagePullSecrets of pods and of service accounts; needs RBAC get on them",
+    )
+    layout: str = Field(default="", description="OCI layout directory instead of registries, for an air gap")
+    registries: list[Registry] = Field(default_factory=list, max_length=64)
+    wait_seconds: float = Field(
+        default=3, gt=0, le=20, description="time that a review waits for the verification of a new digest"
+    )
+    interval_seconds: float = Field(
+        default=60,
+        ge=1,
+        le=86400,
+        description="interval in which the controller verifies new images ahead of time",
+    )
+    recheck_seconds: float = Field(
+        default=600, ge=10, description="interval in which images that are not verified are checked again"
+    )
+
+
 class Config(Schema):
     """The whole file. ``embedded`` names a state directory and then no cluster is used."""
 
@@ -659,5 +710,6 @@ class Config(Schema):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tracing: Tracing = Field(default_factory=Tracing)
+    images: Images = Field(default_factory=Images)
     audit: AuditSettings = Field(default_factory=AuditSettings)
     detection: DetectionSettings = Field(default_factory=DetectionSettings)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.api.access import AccessApproval, AccessRequest
 from webhook.api.base import GROUP, VERSION
+from webhook.api.images import ImageTrust, ImageVerification
 from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import WeightPolicy
 
@@ -90,6 +91,27 @@ _DEFINITIONS = (
             ("Request", "string", ".spec.request.name"),
             ("Decision", "string", ".spec.decision"),
             ("Approver", "string", ".spec.approver.username"),
+            ("Age", "date", ".metadata.creationTimestamp"),
+        ),
+    ),
+    _Definition(
+        ImageTrust,
+        "imagetrusts",
+        "itrust",
+        (
+            ("Images", "string", ".spec.images"),
+            ("Verified", "integer", ".status.verified"),
+            ("Problem", "string", ".status.problem"),
+            ("Age", "date", ".metadata.creationTimestamp"),
+        ),
+    ),
+    _Definition(
+        ImageVerification,
+        "imageverifications",
+        "iver",
+        (
+            ("Rule", "string", ".spec.rule"),
+            ("Shard", "string", ".spec.shard"),
             ("Age", "date", ".metadata.creationTimestamp"),
         ),
     ),

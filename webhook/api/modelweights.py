@@ -13,6 +13,8 @@ from webhook.api.quantity import BitRate, ByteCount  # noqa: TC001 - pydantic re
 Sensitivity = Literal["public", "internal", "restricted", "frontier"]
 Signer = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$", max_length=44)]
 
+Measurement = Annotated[str, Field(pattern=r"^[0-9a-f]{96}$", max_length=96)]
+
 
 class ClaimVolumes(Schema):
     """PersistentVolumeClaims by namespace, name pattern (``*`` and ``?``) and labels; every set field must match."""
@@ -160,15 +162,94 @@ class ManifestPins(Schema):
         max_length=16,
         description="Ed25519 public keys in base64; one of them must have signed the manifest",
     )
+    statement: str = Field(
+        default="",
+        max_length=262144,
+        description="the signed statement about the manifest that `weightlock weights seal` prints; the broker "
+        "evaluates spec.provenance over it",
+    )
+
+
+class ModelSigner(Schema):
+    """An accepted signer of a model: a public key, a certificate of a CA, or a keyless identity."""
+
+    key: str = Field(
+        default="",
+        pattern=r"^(sha256:[0-9a-f]{64})?$",
+        max_length=71,
+        description="digest of the public key (SubjectPublicKeyInfo, DER)",
+    )
+    ca: str = Field(
+        default="",
+        pattern=r"^(sha256:[0-9a-f]{64})?$",
+        max_length=71,
+        description="digest of the CA certificate (DER) at which the signing certificate's chain ends",
+    )
+    issuer: str = Field(
+        default="", max_length=2048, description="OpenID Connect issuer of a keyless signature"
+    )
+    subject: str = Field(
+        default="",
+        max_length=2048,
+        description="identity in the certificate; * stands for any text and ? for one character",
+    )
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        forms = {
+            (True, False, False, False),  # key
+            (False, True, False, False),  # ca
+            (False, True, False, True),  # ca and subject
+            (False, False, True, True),  # issuer and subject
+        }
+        if (bool(self.key), bool(self.ca), bool(self.issuer), bool(self.subject)) not in forms:
+            raise ValueError("set key, or ca with or without subject, or issuer and subject")
+        return self
+
+
+class Provenance(Schema):
+    """The signature that a model must have before a key is released, as verified when it was sealed."""
+
+    signers: list[ModelSigner] = Field(
+        default_factory=list,
+        max_length=64,
+        description="one of them must have signed the model; empty: any verified signer",
+    )
+    rule: str = Field(
+        default="",
+        max_length=8192,
+        description="CEL over object.signature and object.attestations that must be true",
+    )
+
+
+class CpuAttestation(Schema):
+    """The evidence that a confidential virtual machine must present, in addition to that of its accelerators."""
+
+    kinds: list[Literal["sev-snp", "tdx"]] = Field(min_length=1, max_length=2)
+    roots: str = Field(
+        min_length=1, max_length=65536, description="root certificates in PEM: AMD's ARK, Intel's SGX root CA"
+    )
+    measurements: list[Measurement] = Field(
+        min_length=1,
+        max_length=64,
+        description="accepted launch measurements (SEV-SNP) or MRTD (TDX), hexadecimal",
+    )
 
 
 class Attestation(Schema):
-    """The evidence that an accelerator must present before a key is released."""
+    """The evidence that accelerators and CPU must present before a key is released."""
 
     required: bool = False
     issuer: str = ""
     jwks_url: str = ""
-    rule: str = Field(default="", max_length=8192, description="CEL over the token's claims")
+    rule: str = Field(
+        default="",
+        max_length=8192,
+        description="CEL over the claims: object.overall, object.devices, object.cpu",
+    )
+    cpu: CpuAttestation | None = Field(
+        default=None, description="with it and without issuer, only the evidence of the CPU is required"
+    )
 
 
 class Egress(Schema):
@@ -204,6 +285,7 @@ class ModelWeightsSpec(Schema):
         default=0, ge=0, le=2**53 - 1, description="the oldest accepted generation of the sealed directory"
     )
     manifest: ManifestPins = Field(default_factory=ManifestPins)
+    provenance: Provenance | None = None
     attestation: Attestation = Field(default_factory=Attestation)
     exclusive_devices: bool = Field(
         default=False, description="readers must not share their accelerators with other pods"
@@ -214,6 +296,13 @@ class ModelWeightsSpec(Schema):
     def _unique_key_ids(self) -> Self:
         if len({key.id for key in self.keys}) != len(self.keys):
             raise ValueError("keys: each id must be unique")
+        return self
+
+    @model_validator(mode="after")
+    def _provenance_needs_signers(self) -> Self:
+        # Every reader of the weights holds the data key, so only a signature shows who wrote a manifest.
+        if self.provenance is not None and not self.manifest.signers:
+            raise ValueError("provenance: set manifest.signers to the keys that sign manifests")
         return self
 
 

@@ -35,6 +35,7 @@ FACT_VARIABLES: Final = {
     "weights": "list<weightlock.Weight>",
     "devices": "list<weightlock.Device>",
     "escapes": "list<weightlock.Escape>",
+    "images": "list<weightlock.Image>",
     "subject": "weightlock.Subject",
     "grants": "list<weightlock.Grant>",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import shlex
 import signal
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from webhook.cli.trust_options import add_trust
 from webhook.keys.agent.delivery import CAS, Target, complete
 from webhook.keys.errors import BadInputError, printable
 
@@ -47,7 +49,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="CA certificate of the broker, base64 DER (repeatable; default: system trust store)",
     )
     parser.add_argument(
-        "--key", action="append", default=[], metavar="MODEL:DIR", help="deliver a model's keys (repeatable)"
+        "--key",
+        action="append",
+        default=[],
+        metavar="MODEL:DIR[:SEALED]",
+        help="deliver a model's keys, with SEALED only the key that its manifest names (repeatable)",
     )
     parser.add_argument(
         "--plaintext",
@@ -75,6 +81,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="deliver and exit without renewing: for an init container of a Job",
     )
+    parser.add_argument(
+        "--verify-model",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="check the signature of the plain model files in DIR first: for volumes that are not sealed. It reads "
+        "every file once (repeatable)",
+    )
+    parser.add_argument(
+        "--model-signature",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="signature file of each --verify-model, in the same order (default: model.sig in DIR)",
+    )
+    add_trust(parser.add_argument_group("signers of --verify-model"))
     parser.set_defaults(run=run)
 
 
@@ -82,7 +106,11 @@ def run(options: argparse.Namespace) -> int:
     """Deliver until a signal arrives; with ``--once``, until all models are delivered; with ``--check``, only check."""
     if options.check:
         return 0 if complete(options.root) else 1
-    parsed = [_target(text, 2) for text in options.key] + [_target(text, 3) for text in options.plaintext]
+    if options.verify_model:
+        code = _verify_models(options)
+        if code or not (options.key or options.plaintext):
+            return code
+    parsed = [_key_target(text) for text in options.key] + [_target(text, 3) for text in options.plaintext]
     targets = [target for target in parsed if target is not None]
     if len(targets) < len(parsed) or not targets or not options.broker or options.token is None:
         say("give --broker, --token and at least one of --key MODEL:DIR and --plaintext MODEL:DIR:SEALED")
@@ -107,6 +135,16 @@ def run(options: argparse.Namespace) -> int:
         return 0
     say("everything wiped")
     return 3 if options.once else 0
+
+
+def _verify_models(options: argparse.Namespace) -> int:
+    """Check plain model files. By name, since the sidecar's own image does not contain the verifier."""
+    try:
+        verify_models = importlib.import_module("webhook.cli.plain_models").verify_models
+    except ImportError as error:
+        say(f"--verify-model needs the image weightlock, since this one has no module {error.name}")
+        return 2
+    return int(verify_models(options, say))
 
 
 def _deliver(agents: list[ModelAgent], stop: threading.Event, *, once: bool) -> None:
@@ -139,6 +177,13 @@ def _model_agent(
     collect = collector(options.evidence_command) if options.evidence_command else None
     client = BrokerClient(options.broker, options.token, trust, collect)
     return ModelAgent(target, client, stop, say, _LogProgress(target.model), once=options.once)
+
+
+def _key_target(text: str) -> Target | None:
+    if text.count(":") < 2:
+        return _target(text, 2)
+    target = _target(text, 3)
+    return None if target is None else Target(target.model, target.directory, named=target.sealed)
 
 
 def _resources(options: argparse.Namespace, targets: list[Target]) -> ResourceServer | None:

@@ -32,7 +32,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
         help="diagnose an installation and suggest fixes",
-        description="Diagnose an installation: read objects and create objects by dry run. It changes nothing. "
+        description="Diagnose an installation: read objects and create objects by dry run. It changes nothing, except "
+        "with --egress-image, which runs two pods in a namespace of their own and deletes it. "
         "Exit code 0: all checks pass, 1: a check fails, 2: the cluster cannot be read.",
     )
     parser.add_argument(
@@ -51,6 +52,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--timeout", type=float, default=10, metavar="SECONDS", help="timeout of each request (%(default)g)"
     )
+    parser.add_argument(
+        "--egress-image",
+        default="",
+        metavar="IMAGE",
+        help="measure with two pods of this image, which needs python3, whether the network enforces egress limits",
+    )
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table", help="output format")
     parser.set_defaults(run=run)
 
@@ -65,7 +72,14 @@ def run(options: argparse.Namespace) -> int:
     cluster = Cluster(kubeconfig=options.kubeconfig, context=options.context)
     try:
         rows = asyncio.run(
-            examine(cluster, options.namespace, options.release, version("weightlock"), options.timeout)
+            examine(
+                cluster,
+                options.namespace,
+                options.release,
+                version("weightlock"),
+                options.timeout,
+                options.egress_image,
+            )
         )
     except ClusterError as error:
         raise UsageError(str(error)) from None

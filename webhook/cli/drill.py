@@ -16,14 +16,13 @@ import orjson
 from webhook.api.config import Cluster
 from webhook.app.errors import IncompleteError, UsageError
 from webhook.cli.format import table
-from webhook.core.drills.attacks import Case
-from webhook.manifests.reader import TEST_STATE_SUFFIX, ManifestError
-from webhook.offline.policytest import Suite
+from webhook.manifests.reader import ManifestError
+from webhook.manifests.shipped import shipped_policies
+from webhook.offline.drill import drill_cases
 from webhook.offline.redteam import corpus_directory
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
     from webhook.cluster.drill.run import Plan
     from webhook.core.drills.outcome import Drill
@@ -111,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
     if not 1 <= options.limit <= 1000:
         raise UsageError("--limit must be between 1 and 1000 attacks")
     try:
-        cases = tuple(read_cases(options.corpus or corpus_directory()))
+        cases = tuple(drill_cases(options.corpus or corpus_directory(), shipped_policies()))
     except (FileNotFoundError, ManifestError) as error:
         raise UsageError(str(error)) from None
     plan = Plan(
@@ -162,20 +161,6 @@ async def _run(options: argparse.Namespace, plan: Plan) -> Drill:
         return drill
     finally:
         await api.close()
-
-
-def read_cases(corpus: Path) -> Iterator[Case]:
-    """Yield the attacks of a corpus that create an object and need no other one. Raises `ManifestError`."""
-    if not corpus.is_dir():
-        raise ManifestError(f"{corpus}: no such directory")
-    files = [file for file in sorted(corpus.glob("*.yaml")) if not file.name.endswith(TEST_STATE_SUFFIX)]
-    if not files:
-        raise ManifestError(f"{corpus}: no *.yaml files")
-    for file in files:
-        for case in Suite(file, ()).cases:
-            needs = (case.who, case.resource, case.state, case.namespace is not None, case.change)
-            if case.operation == "CREATE" and not any(needs) and not case.expect.allowed and case.object:
-                yield Case(file.stem, case.name, case.object, tuple(case.expect.codes or ()))
 
 
 def rendered(drill: Drill) -> str:

@@ -29,6 +29,7 @@ _COMMANDS = {
     "egress": "show how fast the readers of a model could send it",
     "evidence": "write compliance evidence from the audit log, or recompute it",
     "explain": "explain a verdict expression by expression, or a reason code",
+    "image": "verify the signatures of images",
     "policy": "test, lint and export policies",
     "report": "list running workloads that violate policies",
     "review": "print the verdict that the webhook would return, offline",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
-    from webhook.offline.provider import ManifestProvider
+    from webhook.offline.provider import ImageReader, ManifestProvider
 
 _MAX_STDIN_BYTES = 16 * 1024 * 1024
 _STDIN = "standard input"
@@ -64,6 +64,12 @@ def add_review_arguments(parser: argparse.ArgumentParser, formats: Sequence[str]
         "--subresource", default="", metavar="S", help="for example exec or ephemeralcontainers"
     )
     parser.add_argument("--old", type=Path, metavar="FILE", help="the object before an UPDATE")
+    parser.add_argument(
+        "--registry-layout",
+        type=Path,
+        metavar="DIR",
+        help="OCI layout with the images and their signatures, for the trust rules of --state",
+    )
     parser.add_argument("-o", "--output", choices=list(formats), default="text")
 
 
@@ -74,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     if not documents:
         raise UsageError("the files contain no objects")
     has_objects = any(isinstance(item, Manifest) for item in documents)
-    provider = load_source(options) if has_objects else None
+    provider = load_source(options, layout_reader(options.registry_layout)) if has_objects else None
     # Policies and documents stay until the end, so that collections need not walk through them.
     gc.freeze()
     entries = [_entry(item, requester, provider) for item in documents]
@@ -87,6 +93,16 @@ def run(options: argparse.Namespace) -> int:
     if any(entry.error is not None for entry in entries):
         return 2
     return 0 if all(entry.outcome is None or entry.outcome.verdict.allowed for entry in entries) else 1
+
+
+def layout_reader(directory: Path | None) -> ImageReader | None:
+    """Return how images of a layout are verified; None without a layout. Raises `UsageError`."""
+    if directory is None:
+        return None
+    # The verifiers are of no use to a review without a layout.
+    from webhook.cli.review_images import reader  # noqa: PLC0415
+
+    return reader(directory)
 
 
 def report_errors(command: str, errors: Sequence[ManifestError]) -> None:

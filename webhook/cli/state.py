@@ -17,6 +17,8 @@ from webhook.offline.provider import ManifestProvider
 if TYPE_CHECKING:
     import argparse
 
+    from webhook.offline.provider import ImageReader
+
 
 def add_state_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add ``--state``, ``--policies`` and ``--config``."""
@@ -33,7 +35,7 @@ def add_state_arguments(parser: argparse.ArgumentParser, *, required: bool = Tru
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file with settings")
 
 
-def load_source(options: argparse.Namespace) -> ManifestProvider:
+def load_source(options: argparse.Namespace, images: ImageReader | None = None) -> ManifestProvider:
     """Return the provider of these arguments, and report policies that it does not evaluate. Raises `UsageError`."""
     try:
         directory = options.policies or shipped_policies()
@@ -46,7 +48,7 @@ def load_source(options: argparse.Namespace) -> ManifestProvider:
         policies = list(read_path(directory))
         state = list(read_path(options.state)) if options.state else []
         foreign = [*foreign_policies(policies), *foreign_files(directory)]
-        provider = ManifestProvider([*policies, *state], load_settings(options.config))
+        provider = ManifestProvider([*policies, *state], load_settings(options.config), images=images)
     except ManifestError as error:
         raise UsageError(str(error)) from None
     for sentence in foreign:

@@ -20,7 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from webhook.cli.model_signing import add_signing, is_sealed, refuse_model_options, sign_model
 from webhook.cli.progress import ProgressBar, byte_size, duration
+from webhook.cli.signatures import signed_content, trust_of
+from webhook.cli.trust_options import add_trust
 from webhook.keys.errors import (
     BadInputError,
     KeysError,
@@ -34,6 +37,7 @@ from webhook.keys.sealed import operations
 from webhook.keys.sealed.directory import read_manifest, require_manifest, unlisted
 from webhook.keys.sealed.operations import KeyService, Work
 from webhook.keys.sealed.pins import Pins, public_key
+from webhook.keys.sealed.statement import sign_statement
 from webhook.keys.sealed.unsealing import select, verify
 
 if TYPE_CHECKING:
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 
     from webhook.keys.sealed.manifest import Manifest
     from webhook.keys.sealed.opening import Sealed
+    from webhook.keys.sealed.signed_content import SignedContent
     from webhook.keys.sealed.store import Store
     from webhook.keys.secret import Secret
 
@@ -60,19 +65,7 @@ def add_parser(subparsers: _Subparsers) -> None:
     )
     commands = weights.add_subparsers(dest="weights_command", required=True, metavar="COMMAND")
 
-    seal = _command(commands, "seal", _seal, "encrypt a directory of weights", key=False)
-    seal.add_argument("source", type=Path, metavar="SOURCE", help="directory or file to encrypt")
-    seal.add_argument("directory", type=Path, metavar="SEALED", help="directory for the encrypted files")
-    seal.add_argument(
-        "--model", required=True, help="name of the ModelWeights object; the files are bound to it"
-    )
-    seal.add_argument(
-        "--key-id",
-        default="",
-        help="name for the data key (default: today's date); with --update, the required present name",
-    )
-    seal.add_argument("--update", action="store_true", help="seal the changes as the next generation")
-    _signing(seal)
+    _add_seal(commands)
 
     unseal = _command(commands, "unseal", _unseal, "decrypt a sealed directory", key=True)
     unseal.add_argument(
@@ -143,17 +136,53 @@ def add_parser(subparsers: _Subparsers) -> None:
     export.add_argument("--kubeconfig", default="", metavar="FILE")
     export.add_argument("--context", default="", metavar="NAME")
 
-    sign = _command(commands, "sign", _sign, "sign the manifest of a sealed directory", key=True)
-    sign.add_argument("directory", type=Path, metavar="SEALED")
-    _signing(sign, required=True)
+    text = "sign plain model files (OpenSSF Model Signing), or the manifest of a sealed directory"
+    sign = _command(commands, "sign", _sign, text, key=True)
+    sign.add_argument(
+        "directory", type=Path, metavar="DIR", help="directory or file of a model, or sealed directory"
+    )
+    add_signing(sign)
 
 
-def _signing(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+def _add_seal(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    seal = _command(commands, "seal", _seal, "encrypt a directory of weights", key=False)
+    seal.add_argument("source", type=Path, metavar="SOURCE", help="directory or file to encrypt")
+    seal.add_argument("directory", type=Path, metavar="SEALED", help="directory for the encrypted files")
+    seal.add_argument(
+        "--model", required=True, help="name of the ModelWeights object; the files are bound to it"
+    )
+    seal.add_argument(
+        "--key-id",
+        default="",
+        help="name for the data key (default: today's date); with --update, the required present name",
+    )
+    seal.add_argument("--update", action="store_true", help="seal the changes as the next generation")
+    _signing(seal)
+    signed = seal.add_argument_group("signature of the model (OpenSSF Model Signing)")
+    signed.add_argument(
+        "--verify-signature",
+        action="store_true",
+        help="seal only the files that a trusted signer signed, and check them while they are encrypted",
+    )
+    signed.add_argument(
+        "--signature", type=Path, metavar="FILE", help="signature file (default: model.sig in SOURCE)"
+    )
+    signed.add_argument(
+        "--attestation",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="bind an attestation to the manifest: SLSA, CycloneDX, SPDX or in-toto (repeatable)",
+    )
+    add_trust(signed)
+
+
+def _signing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--signing-key",
         type=Path,
         metavar="FILE",
-        required=required,
         help="Ed25519 private key in PEM form that signs the manifest",
     )
 
@@ -220,12 +249,33 @@ def _guarded(run: Command, args: argparse.Namespace) -> int:
 
 def _seal(args: argparse.Namespace) -> int:
     service, started = _service(args), time.monotonic()
+    content, notes = _content(args)
     with _work(args) as work:
         manifest = operations.seal(
-            args.source, args.directory, service, args.model, args.key_id, work, update=args.update
+            args.source,
+            args.directory,
+            service,
+            args.model,
+            args.key_id,
+            work,
+            update=args.update,
+            content=content,
         )
+        work.notes.extend(notes)
     _print_manifest(args, manifest, "sealed", time.monotonic() - started, work)
     return 0
+
+
+def _content(args: argparse.Namespace) -> tuple[SignedContent | None, list[str]]:
+    """The signed digests that the files must have, if the user asks for a verification."""
+    if args.verify_signature:
+        inside = args.source if args.source.is_dir() else args.source.parent
+        signature = args.signature or inside / "model.sig"
+        return signed_content(signature, trust_of(args), args.attestation, args.source)
+    names = ("signature", "attestation", "public_key", "ca_certificate", "identity", "identity_pattern")
+    if any(getattr(args, name) for name in (*names, "trusted_root")):
+        raise BadInputError("add --verify-signature: the other options of the signature have no effect alone")
+    return None, []
 
 
 def _unseal(args: argparse.Namespace) -> int:
@@ -272,6 +322,7 @@ def _inspect(args: argparse.Namespace) -> int:
         f"key         {claims.key.id}, wrapped by {claims.key.kms}",
         f"digest      {claims.digest}",
         f"signer      {claims.signer or 'none'}",
+        *_provenance_lines(claims),
         f"files       {len(entries)}, {byte_size(size)}",
         *(f"  {byte_size(entry.size):>10}  {entry.path}" for entry in entries),
         *(f"  not in the manifest: {name}" for name in extra),
@@ -281,6 +332,20 @@ def _inspect(args: argparse.Namespace) -> int:
     facts = {**_facts(claims), "files": len(entries), "bytes": size}
     _print(args, {**facts, "created": claims.created, "entries": files, "unlisted": extra}, lines)
     return 0
+
+
+def _provenance_lines(manifest: Manifest) -> list[str]:
+    if manifest.provenance is None:
+        return ["provenance  none"]
+    signature = manifest.provenance.signature
+    return [
+        f"provenance  {signature.signer}",
+        f"  root digest {signature.root_digest}, {_count(signature.files, 'signed file')}",
+        *(
+            f"  attestation {item.type}, by {', '.join(map(str, item.signers)) or 'no signer'}"
+            for item in manifest.provenance.attestations
+        ),
+    ]
 
 
 def _rotate(args: argparse.Namespace) -> int:
@@ -300,18 +365,26 @@ def _rotate(args: argparse.Namespace) -> int:
 
 
 def _sign(args: argparse.Namespace) -> int:
+    if not is_sealed(args.directory):
+        with ProgressBar(sys.stderr, quiet=args.quiet) as bar, _interruptible(bar):
+            facts, lines = sign_model(args, bar)
+        _print(args, facts, lines)
+        return 0
+    refuse_model_options(args)
+    if args.signing_key is not None:
+        args.signing_key = Path(args.signing_key)
     signer = _signing_key(args)
     if signer is None:
         raise BadInputError("give --signing-key FILE")
     with _key(args) as key:
         manifest = operations.sign(args.directory, key, signer)
+    statement = _statement(manifest, signer)
     lines = [
         _sentence("signed", _facts(manifest), manifest.size, 0),
         "In the ModelWeights object:",
-        "  manifest:",
-        f"    signers: [{manifest.signer}]",
+        *_manifest_lines(manifest, statement),
     ]
-    _print(args, _facts(manifest), lines)
+    _print(args, {**_facts(manifest), "statement": statement}, lines)
     return 0
 
 
@@ -526,9 +599,25 @@ def _print_manifest(
         f'    kms: "{key["kms"]}"',
         f"    wrapped: {key['wrapped']}",
     ]
-    if manifest.signer:
-        lines += ["  manifest:", f"    signers: [{manifest.signer}]"]
-    _print(args, {**facts, "notes": work.notes}, lines)
+    statement = _statement(manifest, work.signer)
+    lines += _manifest_lines(manifest, statement)
+    if manifest.provenance is not None:
+        lines.insert(1, f"Verified signature: {manifest.provenance.signature.signer}")
+        if not statement:
+            lines.append("The statement for spec.provenance needs --signing-key.")
+    _print(args, {**facts, "statement": statement, "notes": work.notes}, lines)
+
+
+def _statement(manifest: Manifest, signer: Ed25519PrivateKey | None) -> str:
+    return "" if signer is None or not manifest.signer else sign_statement(manifest, signer)
+
+
+def _manifest_lines(manifest: Manifest, statement: str) -> list[str]:
+    """The lines of ``spec.manifest`` in the ModelWeights object."""
+    if not manifest.signer:
+        return []
+    lines = ["  manifest:", f"    signers: [{manifest.signer}]"]
+    return [*lines, f"    statement: {statement}"] if statement else lines
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:
@@ -545,6 +634,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "key": key,
         "digest": manifest.digest,
         "signer": manifest.signer,
+        "provenance": None if manifest.provenance is None else manifest.provenance.document(),
     }
 
 

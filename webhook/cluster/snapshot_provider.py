@@ -21,6 +21,7 @@ from webhook.cluster.client.kinds import HELD
 from webhook.cluster.client.pages import pages
 from webhook.cluster.client.reflector import Reflector, Timing
 from webhook.cluster.handover import Journal, replay
+from webhook.cluster.images import ImageReader
 from webhook.cluster.params import ParamWatches, scopes
 from webhook.core.admission.provider import FetchedData, NotReadyError
 from webhook.core.admission.snapshot import NATIVE_BINDINGS, NATIVE_POLICIES, POLICIES, SnapshotBuilder
@@ -95,6 +96,7 @@ class ClusterProvider:
         self._timing = timing or Timing()
         self._reflectors = self._watches(handover, observers or {})
         self._authorizer = Authorizer(api)
+        self.images = ImageReader(api, config.images)
         self._discovery = Discovery(api)
         held = [kind.name for kind in HELD]
         self._params = ParamWatches(api, self._discovery, self, self._timing, held)
@@ -156,6 +158,7 @@ class ClusterProvider:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._params.close()
+            await self.images.close()
 
     def _watches(self, handover: Handover | None, observers: Mapping[str, WatchObserver]) -> list[Reflector]:
         """Return the watches; with a handover, continued from where the worker before this one was."""
@@ -215,11 +218,12 @@ class ClusterProvider:
         Raises:
             NotReadyError: an object may exist and cannot be read.
         """
-        decisions, objects = await asyncio.gather(
+        decisions, objects, images = await asyncio.gather(
             self._authorizer.decide(needs.questions),
             asyncio.gather(*(self._read(key) for key in needs.objects)),
+            self.images.answers(needs.images, self._builder.snapshot().images),
         )
-        return FetchedData(decisions, dict(zip(needs.objects, objects, strict=True)))
+        return FetchedData(decisions, dict(zip(needs.objects, objects, strict=True)), images)
 
     async def _read(self, key: ObjectKey) -> Document | None:
         async with self._reads:

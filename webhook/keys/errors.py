@@ -41,6 +41,10 @@ class WrongKeyError(KeysError):
     """The key does not belong to this manifest, or the manifest was changed without the key."""
 
 
+class SignatureMismatchError(KeysError):
+    """The files are not the ones that the model's signature covers."""
+
+
 class StorageError(KeysError):
     """The operating system cannot read or write: no space left, no permission, a failing disk."""
 

@@ -12,23 +12,32 @@ from typing import TYPE_CHECKING
 
 from webhook.core.admission.provider import FetchedData
 from webhook.core.admission.snapshot import SnapshotBuilder
+from webhook.core.images.describe import UNAVAILABLE, ImageAnswer, rules_for
 from webhook.core.kube.rbac import decide
 from webhook.manifests.reader import Manifest, ManifestError, read_path
 from webhook.offline.keys import signing_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from webhook.api.config import Settings
+    from webhook.api.images import ImageTrustSpec
     from webhook.core.admission.provider import RequiredData
     from webhook.core.admission.snapshot import Snapshot
+    from webhook.core.images.describe import ImageQuery
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
 
+    # An image and the rules that cover it, by the hash of their trust.
+    ImageReader = Callable[[ImageQuery, Mapping[str, ImageTrustSpec]], ImageAnswer]
+
 
 class ManifestProvider:
-    """Provides snapshots of manifests. ``like`` lends its compiled policies. Raises `ManifestError`."""
+    """Provides snapshots of manifests. ``like`` lends its compiled policies, ``images`` verifies images.
+
+    Raises `ManifestError`.
+    """
 
     def __init__(
         self,
@@ -37,9 +46,11 @@ class ManifestProvider:
         *,
         now: datetime | None = None,
         like: ManifestProvider | None = None,
+        images: ImageReader | None = None,
     ) -> None:
         manifests = list(manifests)
         keys, moment = signing_keys(manifests), now or datetime.now(UTC)
+        self._images: ImageReader = images or _no_images
         self._builder = SnapshotBuilder(settings, complete=True, verifier=keys, assumed_time=moment)
         places: dict[object, str] = {}
         for manifest in manifests:
@@ -79,7 +90,11 @@ class ManifestProvider:
         return FetchedData(
             decisions={question: decide(question, objects) for question in needs.questions},
             objects=dict.fromkeys(needs.objects),
+            images={query: self._answer(query) for query in needs.images},
         )
+
+    def _answer(self, query: ImageQuery) -> ImageAnswer:
+        return self._images(query, rules_for(query, self._builder.snapshot().images))
 
     async def fetch(self, needs: RequiredData) -> FetchedData:
         """Like `resolve`."""
@@ -89,5 +104,19 @@ class ManifestProvider:
 class DirectoryProvider(ManifestProvider):
     """Reads the manifests below the given paths once, at construction. Raises `ManifestError` if one is invalid."""
 
-    def __init__(self, paths: Iterable[Path], settings: Settings, *, now: datetime | None = None) -> None:
-        super().__init__((manifest for path in paths for manifest in read_path(path)), settings, now=now)
+    def __init__(
+        self,
+        paths: Iterable[Path],
+        settings: Settings,
+        *,
+        now: datetime | None = None,
+        images: ImageReader | None = None,
+    ) -> None:
+        manifests = (manifest for path in paths for manifest in read_path(path))
+        super().__init__(manifests, settings, now=now, images=images)
+
+
+def _no_images(query: ImageQuery, rules: Mapping[str, ImageTrustSpec]) -> ImageAnswer:
+    """No registry is contacted offline."""
+    del rules
+    return ImageAnswer(reason=UNAVAILABLE, message=f"no registry layout contains {query.reference}")

@@ -34,7 +34,7 @@ class ExpiredError(ProvenanceError):
 
 
 class UntrustedError(ProvenanceError):
-    """The certificate authority, the log or the timestamp authority is not in the trusted root."""
+    """The CA, the log or the timestamp authority is not in the trusted root."""
 
     code = "Untrusted"
 

@@ -28,7 +28,7 @@ from webhook.provenance.errors import (
     UnsignedError,
     WrongSignerError,
 )
-from webhook.provenance.registry.source import DOCKER_INDEX, INDEX
+from webhook.provenance.registry.source import DOCKER_INDEX, INDEX, is_digest
 from webhook.provenance.verify import verify_bundle, verify_signature
 
 if TYPE_CHECKING:
@@ -99,9 +99,11 @@ async def verify_image(
 
 
 def _platforms(manifest: Manifest) -> tuple[str, ...]:
-    """Return the digests that a node may report for an index: those of its manifests."""
+    """Return the digests that a node may report beside that of the image: of manifests, or of the configuration."""
     if manifest.media_type not in (INDEX, DOCKER_INDEX):
-        return ()
+        config = manifest.document.get("config")
+        digest = str(config.get("digest", "")) if isinstance(config, dict) else ""
+        return (digest,) if is_digest(digest) else ()
     return tuple(child.digest for child in manifest.children[:_MAX_CHILDREN])
 
 
@@ -152,7 +154,7 @@ async def _manifests(
 
 
 async def _safely(read: Any) -> Manifest | ProvenanceError | None:
-    """Return the error of one stored signature: others may be valid. A registry that does not respond is no answer."""
+    """Return the error of one stored signature: others may be valid. Without a response nothing is known."""
     try:
         return await read  # type: ignore[no-any-return]
     except RegistryUnavailableError:

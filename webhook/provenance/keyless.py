@@ -79,7 +79,7 @@ def _issuer(
         except (VerificationError, ValueError, x509.UnsupportedGeneralNameType):
             continue
         return built[1]
-    raise UntrustedError("no certificate authority of the trusted root issued the certificate")
+    raise UntrustedError("no CA of the trusted root issued the certificate")
 
 
 def _build(chain: Sequence[x509.Certificate], authority: Authority, time: datetime) -> list[x509.Certificate]:

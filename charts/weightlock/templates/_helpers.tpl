@@ -101,6 +101,11 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- toJson $keys -}}
 {{- end -}}
 
+{{/* Not empty if the API server authenticates itself, so that the webhook signs at admission. Otherwise the controller signs. */}}
+{{- define "weightlock.webhookSigns" -}}
+{{- if or .Values.webhook.apiServerClient.caConfigMap (.Values.config.callers | default dict).tokenConfigurations -}}true{{- end -}}
+{{- end -}}
+
 {{/* true if the webhook requires a proof of its callers: their address, a client certificate or the API server's token. */}}
 {{- define "weightlock.callersProven" -}}
 {{- $callers := .Values.config.callers | default dict -}}
@@ -134,7 +139,7 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $namespace := $root.Release.Namespace -}}
 {{- $account := printf "system:serviceaccount:%s:%s" $namespace $name -}}
 {{- $listens := ne .component "controller" -}}
-{{- $signs := or (eq .component "controller") (and (eq .component "webhook") $root.Values.webhook.apiServerClient.caConfigMap) -}}
+{{- $signs := or (eq .component "controller") (and (eq .component "webhook") (include "weightlock.webhookSigns" $root)) -}}
 {{- $access := dict "controllers" (list (printf "%s-controller" $account)) "retention" (list (printf "%s-retention" $account)) -}}
 {{- /* With the dot at its end no search domain is tried, in which somebody else might answer. */ -}}
 {{- $broker := printf "https://%s-broker.%s.svc.%s.:8443" $name $namespace $root.Values.clusterDomain -}}
@@ -187,6 +192,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $kinds := ternary (list "Deployment.apps" "StatefulSet.apps" "DaemonSet.apps" "Job.batch" "CronJob.batch") (list) .workloads -}}
 {{- $_ := set $config "reports" (dict "enabled" .enabled "api" .api "kinds" $kinds "events" .events "resourcesPerSecond" .resourcesPerSecond "intervalSeconds" .intervalSeconds) -}}
 {{- end -}}
+{{- end -}}
+{{- if and $root.Values.images.pullSecrets (ne .component "broker") -}}
+{{- $_ := set $config "images" (dict "pullSecrets" true) -}}
 {{- end -}}
 {{- if $root.Values.audit.enabled -}}
 {{- $_ := set $config "audit" (dict "directory" "/var/lib/weightlock/audit/logs" "key" "/etc/weightlock/audit/log.key" "cluster" $root.Values.audit.cluster) -}}
@@ -442,7 +450,8 @@ spec:
       - name: signing
         secret:
           secretName: {{ include "weightlock.signingSecret" $root | quote }}
-          {{- $file := ternary "signing.key" "signing.pub" (or (eq .component "controller") (not (empty $clientCa))) }}
+          {{- $signs := or (eq .component "controller") (and (eq .component "webhook") (include "weightlock.webhookSigns" $root)) }}
+          {{- $file := ternary "signing.key" "signing.pub" (not (not $signs)) }}
           items: [{key: {{ $file }}, path: {{ $file }}}]
       {{- end }}
       {{- if and (eq .component "webhook") $root.Values.controller.enabled }}

@@ -109,7 +109,7 @@ trainer.kubeflow.org: [trainjobs]
 - [snapshot.kubevirt.io, [virtualmachinesnapshots], [CREATE, UPDATE]]
 - [snapshot.storage.k8s.io, [volumesnapshotcontents, volumesnapshots], [CREATE, UPDATE]]
 - [storage.k8s.io, [csidrivers], [CREATE, UPDATE]]
-- [weightlock.dev, [accessapprovals, accessrequests, modelweights, weightpolicies], [CREATE, UPDATE, DELETE]]
+- [weightlock.dev, [accessapprovals, accessrequests, imagetrusts, modelweights, weightpolicies], [CREATE, UPDATE, DELETE]]
 - [weightlock.dev, [accessapprovals/status, accessrequests/status], [UPDATE]]
 {{- end -}}
 
@@ -230,7 +230,7 @@ metadata:
 - {apiGroups: [resource.k8s.io], resources: [deviceclasses, resourceclaims, resourceclaimtemplates], verbs: [list, watch]}
 - {apiGroups: [snapshot.storage.k8s.io], resources: [volumesnapshotcontents, volumesnapshots], verbs: [list, watch]}
 - {apiGroups: [storage.k8s.io], resources: [storageclasses], verbs: [list, watch]}
-- {apiGroups: [weightlock.dev], resources: [accessapprovals, accessrequests, modelweights, weightpolicies], verbs: [list, watch]}
+- {apiGroups: [weightlock.dev], resources: [accessapprovals, accessrequests, imagetrusts, imageverifications, modelweights, weightpolicies], verbs: [list, watch]}
 {{- end -}}
 
 {{/* Reads by name for objects that the watches lack (they may lag, and some kinds have no watch), and RBAC queries of policies. */}}

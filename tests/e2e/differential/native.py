@@ -28,7 +28,9 @@ PATHS = {
     "Pod": "/api/v1/namespaces/{namespace}/pods",
     "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
     "Service": "/api/v1/namespaces/{namespace}/services",
+    "Thing": "/apis/{version}/namespaces/{namespace}/things",
 }
+MANAGER = "differential"
 # How the API server words it when a rule could not be evaluated, rather than being false.
 ERRORS = (
     re.compile(r"expression '.*' resulted in error: (?P<cause>.*)", re.DOTALL),
@@ -65,7 +67,7 @@ class Native:
     def collection(self, document: Mapping[str, Any]) -> str:
         """The path of the collection an object belongs to."""
         namespace = document["metadata"].get("namespace", NAMESPACE)
-        return PATHS[document["kind"]].format(namespace=namespace)
+        return PATHS[document["kind"]].format(namespace=namespace, version=document["apiVersion"])
 
     def prepare(self, cases: Iterable[Case]) -> None:
         """Store what UPDATE, DELETE and CONNECT are about."""
@@ -113,7 +115,7 @@ class Native:
             return dict(EXEC_OPTIONS), None
         if case.operation == "DELETE":
             return None, old
-        return self._request(case, self._admin).ok(), old
+        return self._request(case, self._admin, rehearsal=True).ok(), old
 
     def audited(self) -> dict[str, dict[str, str]]:
         """The annotations of the audit events of all cases asked so far, by case."""
@@ -124,19 +126,24 @@ class Native:
             if "impersonatedUser" in event
         }
 
-    def _request(self, case: Case, client: Client) -> Answer:
+    def _request(self, case: Case, client: Client, *, rehearsal: bool = False) -> Answer:
         place = self.collection(case.before or case.subject)
         tail = f"/{case.subresource}" if case.subresource else ""
         named = f"{place}/{case.name}{tail}"
+        dry = {} if case.real and not rehearsal else {"dryRun": "All"}
+        if case.verb == "deletecollection":
+            return client.request("DELETE", place, fieldSelector=f"metadata.name={case.name}", **dry)
+        if case.verb == "apply":
+            return client.patch(named, case.subject, "apply", fieldManager=MANAGER, force="true", **dry)
         if case.operation == "DELETE":
-            return client.request("DELETE", named, dryRun="All")
+            return client.request("DELETE", named, **dry)
         if case.operation == "CONNECT":
             return client.request("POST", named, command="ls", stdout="true")
         if case.operation == "UPDATE":
-            return client.put(named, case.subject, dryRun="All")
+            return client.put(named, case.subject, **dry)
         if case.subresource:
-            return client.post(named, case.subject, dryRun="All")
-        return client.post(place, case.subject, dryRun="All")
+            return client.post(named, case.subject, **dry)
+        return client.post(place, case.subject, **dry)
 
     def _client(self, person: Person) -> Client:
         key = json.dumps([person.name, person.groups, {key: list(it) for key, it in person.extra.items()}])

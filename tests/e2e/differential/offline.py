@@ -83,13 +83,14 @@ def review_of(case: Case, subject: Mapping[str, Any] | None, old: Mapping[str, A
         },
         "object": subject,
         "oldObject": old,
-        "dryRun": case.operation != "CONNECT",
+        "dryRun": case.operation != "CONNECT" and not case.real,
     }
     if case.operation in OPTIONS:
         request["options"] = {
             "apiVersion": "meta.k8s.io/v1",
             "kind": OPTIONS[case.operation],
-            "dryRun": ["All"],
+            **({} if case.real else {"dryRun": ["All"]}),
+            **({"fieldManager": "differential", "force": True} if case.verb == "apply" else {}),
         }
     request["userInfo"] = {key: value for key, value in request["userInfo"].items() if value}
     given = {key: value for key, value in request.items() if value not in ("", None)}

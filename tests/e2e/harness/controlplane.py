@@ -44,7 +44,8 @@ class Options:
     """What a test may want otherwise than usual.
 
     `authentication` is an AuthenticationConfiguration (structured authentication, for OIDC); `plugins` are
-    further entries of the AdmissionConfiguration; the `*_arguments` are appended to the command lines.
+    further entries of the AdmissionConfiguration; the `*_arguments` are appended to the command lines. `address` is
+    that of the API server: another one than loopback is for a cluster with real nodes, whose health it then manages.
     """
 
     controllers: bool = True
@@ -55,6 +56,13 @@ class Options:
     apiserver_arguments: Sequence[str] = ()
     controller_arguments: Sequence[str] = ()
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
+    address: str = "127.0.0.1"
+    port: int = 0
+
+    @property
+    def nodes(self) -> bool:
+        """Whether kubelets register."""
+        return self.address != "127.0.0.1"
 
 
 class ControlPlane(Cluster):
@@ -73,8 +81,8 @@ class ControlPlane(Cluster):
         self.controllers = self.options.controllers and "kube-controller-manager" in self.programs
         self.reaper = Reaper()
         self.reaper.tell("directory", directory)
-        self.port = free_port()
-        self.server = f"https://127.0.0.1:{self.port}"
+        self.port = self.options.port or free_port()
+        self.server = f"https://{self.options.address}:{self.port}"
         self.audit_log = directory / "audit.log"
         self._components: dict[str, Component] = {}
         self._make_credentials()
@@ -95,8 +103,11 @@ class ControlPlane(Cluster):
                 "kubernetes",
                 "kubernetes.default",
                 "kubernetes.default.svc",
+                "kubernetes.default.svc.cluster.local",
+                self.options.address,
             ],
         )
+        self._kubelet_client = self._authority.client("kube-apiserver-kubelet-client", ["system:masters"])
         self._proxy_client = self._front_proxy.client("front-proxy-client")
         self._account_key = signing_key(pki / "service-accounts")
         etcd = Authority(pki / "etcd", "etcd-ca")
@@ -235,6 +246,16 @@ class ControlPlane(Cluster):
             "authentication-config": files / "authentication.yaml" if self.options.authentication else "",
         }
         values |= {name: value for name, value in optional.items() if value}
+        if self.options.nodes:
+            values |= {
+                "bind-address": "0.0.0.0",
+                "advertise-address": self.options.address,
+                "endpoint-reconciler-type": "lease",
+                "kubelet-client-certificate": self._kubelet_client.certificate,
+                "kubelet-client-key": self._kubelet_client.key,
+                "kubelet-certificate-authority": self.ca,
+                "kubelet-preferred-address-types": "InternalIP",
+            }
         return [*(f"--{name}={value}" for name, value in values.items()), *self.options.apiserver_arguments]
 
     def _controller_manager_arguments(self) -> list[str]:
@@ -244,7 +265,7 @@ class ControlPlane(Cluster):
             # Each controller acts as the service account it has in any cluster, so that admission sees it.
             "--use-service-account-credentials=true",
             # Nodes that tests make up send no heartbeats.
-            "--controllers=*,-node-lifecycle-controller",
+            f"--controllers=*{'' if self.options.nodes else ',-node-lifecycle-controller'}",
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
             *self.options.controller_arguments,
@@ -316,6 +337,10 @@ class ControlPlane(Cluster):
             yield
         finally:
             self.resume_etcd()
+
+    def server_certificate(self, name: str, hosts: Sequence[str]) -> KeyPair:
+        """A server certificate of the cluster's CA, such as a kubelet's."""
+        return self._authority.server(name, hosts)
 
     def kubeconfig(self, user: str | None = None, groups: Sequence[str] = ()) -> Path:
         """The path of a kubeconfig with a client certificate for `user` in `groups`; else the admin's."""

@@ -16,7 +16,7 @@ import yaml
 
 from harness.cluster import Cluster, run
 from harness.process import remove_directory
-from harness.programs import programs_on_path
+from harness.programs import NoControlPlaneError, programs_on_path, tools
 
 KIND_CONFIG = Path(__file__).resolve().parents[1] / "kind" / "config.yaml"
 KIND_SECONDS = 600.0
@@ -27,7 +27,7 @@ class ExistingCluster(Cluster):
 
     def __init__(self, kubeconfig: Path) -> None:
         directory = Path(tempfile.mkdtemp(prefix="weightlock-e2e-"))
-        super().__init__(directory, programs_on_path())
+        super().__init__(directory, tools())
         view = ["config", "view", "--flatten", "--minify", "--raw"]
         text = run([self.programs["kubectl"], "--kubeconfig", kubeconfig, *view]).ok().stdout
         self._admin: dict[str, Any] = yaml.safe_load(text)
@@ -61,7 +61,9 @@ class KindCluster(ExistingCluster):
 
     def __init__(self, name: str, image: str | None) -> None:
         self.name = name
-        kind = programs_on_path()["kind"]
+        kind = programs_on_path().get("kind")
+        if kind is None:
+            raise NoControlPlaneError("kind is not installed")
         with tempfile.NamedTemporaryFile(suffix=".kubeconfig") as kubeconfig:
             create = ["create", "cluster", "--name", name, "--config", str(KIND_CONFIG), "--wait", "180s"]
             run([kind, *create, "--kubeconfig", kubeconfig.name], seconds=KIND_SECONDS).ok()

@@ -34,6 +34,7 @@ class InClusterWeightlock(Installed):
             "image.pullPolicy": "IfNotPresent",
             "webhook.replicas": "1",
             "webhook.minAvailable": "1",
+            "webhook.acceptUnauthenticatedCallers": "true",
             "controller.replicas": "1",
             "controller.restoreWebhooks": "false",
             "broker.replicas": "1",
@@ -106,9 +107,11 @@ class InClusterWeightlock(Installed):
         for path in WEBHOOK_PATHS:
             answer = self.cluster.client().get(path)
             if answer.status == 200:
+                # With its annotations, by which `helm uninstall` knows it.
                 metadata = {
-                    "name": answer.body["metadata"]["name"],
-                    "labels": answer.body["metadata"]["labels"],
+                    field: answer.body["metadata"][field]
+                    for field in ("name", "labels", "annotations")
+                    if field in answer.body["metadata"]
                 }
                 kept = {field: answer.body[field] for field in ("apiVersion", "kind", "webhooks")}
                 self._taken.append({**kept, "metadata": metadata})

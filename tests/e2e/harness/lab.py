@@ -46,9 +46,29 @@ class Lab:
 
     def build(self) -> "Lab":
         """Make all of it as the admin; `alice` may edit here and use the service account."""
+        self.cluster.apply(
+            *self.storage(),
+            {
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "metadata": {"name": "trainer", "namespace": self.namespace},
+            },
+            self.weights(),
+            *self._rights(),
+        )
+        self.cluster.let_edit("alice", self.namespace)
+        self.cluster.allow("alice", ["use"], ["serviceaccounts"], self.namespace)
+        claim = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims/weights"
+        eventually(
+            lambda: self.cluster.client().get(claim).ok()["status"]["phase"] == "Bound", "the claim is bound"
+        )
+        return self
+
+    def storage(self) -> list[dict[str, Any]]:
+        """The volume of the weights, and the claim that is bound to it."""
         handle = {"driver": "blob.csi.example.com", "volumeHandle": f"{self.model}/1"}
         storage = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
-        self.cluster.apply(
+        return [
             {
                 "apiVersion": "v1",
                 "kind": "PersistentVolume",
@@ -65,21 +85,7 @@ class Lab:
                     "resources": {"requests": {"storage": "1Gi"}},
                 },
             },
-            {
-                "apiVersion": "v1",
-                "kind": "ServiceAccount",
-                "metadata": {"name": "trainer", "namespace": self.namespace},
-            },
-            self.weights(),
-            *self._rights(),
-        )
-        self.cluster.let_edit("alice", self.namespace)
-        self.cluster.allow("alice", ["use"], ["serviceaccounts"], self.namespace)
-        claim = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims/weights"
-        eventually(
-            lambda: self.cluster.client().get(claim).ok()["status"]["phase"] == "Bound", "the claim is bound"
-        )
-        return self
+        ]
 
     def weights(self, **access: Any) -> dict[str, Any]:
         """The ModelWeights."""

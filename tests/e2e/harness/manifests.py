@@ -48,6 +48,7 @@ RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("resource.k8s.io", ("deviceclasses", "resourceclaims", "resourceclaimtemplates"), READ),
     ("snapshot.storage.k8s.io", ("volumesnapshots", "volumesnapshotcontents"), READ),
     ("weightlock.dev", ("modelweights", "weightpolicies", "accessrequests", "accessapprovals"), READ),
+    ("weightlock.dev", ("imagetrusts", "imageverifications"), READ),
     ("authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
     # Owners of pods that operators write.
     ("jobset.x-k8s.io", ("jobsets",), ("get",)),

@@ -39,3 +39,11 @@ def programs_on_path() -> dict[str, Path]:
     """The tools of PATH that the harness uses, by name."""
     places = {name: shutil.which(name) for name in ("kubectl", "helm", "kind", "docker")}
     return {name: Path(place) for name, place in places.items() if place}
+
+
+def tools() -> dict[str, Path]:
+    """kubectl and helm: of PATH, else those of the control plane. Raises NoControlPlaneError without either."""
+    found = programs_on_path()
+    if not {"kubectl", "helm"} <= found.keys():
+        found = programs_in(control_plane_programs()) | found
+    return found

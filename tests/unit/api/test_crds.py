@@ -42,6 +42,8 @@ def test_names_are_those_users_type():
         "WeightPolicy": ("weightpolicies", ["wpol"]),
         "AccessRequest": ("accessrequests", ["areq"]),
         "AccessApproval": ("accessapprovals", ["aapp"]),
+        "ImageTrust": ("imagetrusts", ["itrust"]),
+        "ImageVerification": ("imageverifications", ["iver"]),
     }
 
 

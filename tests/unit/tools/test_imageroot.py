@@ -1,6 +1,7 @@
 """The root file systems of both images, made from the distributions of this environment: size, content, sameness."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -149,6 +150,46 @@ def test_the_program_starts_in_it(image, environment):
     assert ("ModuleNotFoundError" in served.stderr) == (profile == "sidecar")
 
 
+def load_script():
+    spec = importlib.util.spec_from_file_location("scripts_imageroot", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_sidecar_has_every_module_that_it_may_import(image, environment):
+    """Also those that a function imports, such as the unsealing of files."""
+    profile, root = image
+    if profile == "full":
+        return
+    script = load_script()
+    modules = script.closure(ROOT, script.SIDECAR_MODULES)
+    assert "webhook.keys.sealed.unsealing" in modules
+    wanted = {
+        name for module in modules for name in script.imports(script.module_file(ROOT, module))
+    } | modules
+    # Completion of a shell, which the sidecar has not.
+    wanted = {name for name in wanted if name != "argcomplete" and is_module(name)}
+    if os.geteuid() != 0:
+        pytest.skip("only root may change its root directory")
+    program = (
+        f"import importlib; [importlib.import_module(name) for name in {sorted(wanted)!r}]; print('loaded')"
+    )
+    command = [CHROOT, str(root), str(environment / "bin" / "python"), "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env={}, check=False)
+    assert done.stdout == "loaded\n", done.stderr
+
+
+def is_module(name: str) -> bool:
+    """Not a function or class of one."""
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
 CLIENTS = (
     *("aiobotocore.session", "azure.identity.aio", "azure.keyvault.keys.crypto.aio", "google.cloud.kms_v1"),
     *("opentelemetry.exporter.otlp.proto.http.trace_exporter", "pkcs11.mechanisms", "uvloop"),
@@ -181,7 +222,7 @@ def test_its_bill_of_materials_is_valid_cyclonedx_and_complete(image):
     text = (root / "usr/share/sbom/weightlock.cdx.json").read_text()
     document = json.loads(text)
     purls = {component["purl"].partition("?")[0] for component in document["components"]}
-    names = {"cryptography", "cffi", "certifi"} if profile == "sidecar" else set(pinned())
+    names = {"cryptography", "cffi", "certifi", "orjson"} if profile == "sidecar" else set(pinned())
     expected = {f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{version(name)}" for name in names}
     if profile == "sidecar":
         assert {purl for purl in purls if purl.startswith("pkg:pypi/")} == expected

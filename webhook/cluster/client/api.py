@@ -127,6 +127,13 @@ class KubeApi:
     def __init__(self, client: ApiClient, credentials: _Credentials | None = None) -> None:
         self._client = client
         self._credentials = credentials
+        self._headers: dict[str, str] = {}
+
+    def as_user(self, username: str) -> KubeApi:
+        """Return a client that impersonates a user. It shares the connections of this one, which must stay open."""
+        other = KubeApi(self._client, self._credentials)
+        other._headers = {"Impersonate-User": username}
+        return other
 
     @classmethod
     async def connect(cls, settings: Cluster, *, in_cluster: bool | None = None) -> KubeApi:
@@ -263,7 +270,7 @@ class KubeApi:
             path,
             method,
             query_params=list((query or {}).items()),
-            header_params={"Accept": accept, "Content-Type": content_type},
+            header_params={"Accept": accept, "Content-Type": content_type, **self._headers},
             body=body,
             auth_settings=["BearerToken"],
             _preload_content=False,

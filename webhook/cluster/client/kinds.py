@@ -115,6 +115,9 @@ HELD = (
     _kind(API_VERSION, "WeightPolicy"),
     _kind(API_VERSION, "AccessRequest"),
     _kind(API_VERSION, "AccessApproval"),
+    _kind(API_VERSION, "ImageTrust", drop=("status",)),
+    # One object has up to a megabyte.
+    replace(_kind(API_VERSION, "ImageVerification", drop=("status",)), page=20),
     # Finished pods leave the selection, and the API server reports them as deleted.
     ResourceKind(
         "v1",

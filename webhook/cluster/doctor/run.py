@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from webhook.cluster.client.api import ApiError, ClusterError, KubeApi
 from webhook.cluster.doctor import (
+    callers,
     components,
+    egress,
     exceptions,
     installation,
     objects,
@@ -40,6 +42,7 @@ CHECKS: dict[str, Examine] = {
     "snapshot": components.snapshot,
     "leader": components.leader,
     "signing key": secrets.signing_key,
+    "API server identity": callers.callers,
     "broker": components.broker,
     "sidecar image": components.sidecar_image,
     "KMS": components.kms,
@@ -64,8 +67,12 @@ class Row:
     result: CheckResult
 
 
-async def examine(cluster: Cluster, namespace: str, name: str, version: str, seconds: float) -> list[Row]:
+async def examine(
+    cluster: Cluster, namespace: str, name: str, version: str, seconds: float, egress_image: str = ""
+) -> list[Row]:
     """Run all checks of `CHECKS`. ``seconds`` bounds each request.
+
+    With ``egress_image``, also measure the egress limit with two pods of this image.
 
     Raises:
         ClusterError: the API server cannot be reached.
@@ -78,13 +85,23 @@ async def examine(cluster: Cluster, namespace: str, name: str, version: str, sec
             if error.status == 0:
                 raise ClusterError(f"{api.server}: {error}") from None
         view = await Installation.find_release(api, namespace, name, version, seconds)
-        return [
+        rows = [
             Row(check, result)
             for check, examine_one in CHECKS.items()
             for result in await _run_check(examine_one, view)
         ]
+        if egress_image:
+            rows += [Row("egress limit", result) for result in await _measured(api, egress_image, seconds)]
+        return rows
     finally:
         await api.close()
+
+
+async def _measured(api: KubeApi, image: str, seconds: float) -> list[CheckResult]:
+    try:
+        return await egress.measure(api, image, seconds)
+    except ApiError as error:
+        return [CheckResult("fail", f"cannot measure the egress limit: {error}", "")]
 
 
 async def _run_check(examine_one: Examine, view: Installation) -> list[CheckResult]:

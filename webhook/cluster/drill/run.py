@@ -36,6 +36,7 @@ _SETTLE_SECONDS = 30.0
 _SETTLE_EVERY = 0.25
 _CONCURRENT = 4
 _CLEANUP_SECONDS = 30.0
+_ATTACKER = "attacker"
 _CHECKS = {"webhook configurations": installation.configurations, "guard": installation.guard}
 _QUOTA = {
     "pods": "0",
@@ -83,7 +84,7 @@ async def run_with(api: KubeApi, plan: Plan, unique: str) -> Drill:
         SetupError: the drill could not begin.
         ApiError: the API server cannot be reached.
     """
-    return await _Run(api, plan, unique).run()
+    return await _Run(api, plan, unique, api).run()
 
 
 @dataclass(slots=True)
@@ -91,6 +92,7 @@ class _Run:
     api: KubeApi
     plan: Plan
     unique: str
+    attacker: KubeApi
     attempts: list[Attempt] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -130,9 +132,31 @@ class _Run:
             # The API server rejects pods of a missing account, and the controller manager may create it later.
             with contextlib.suppress(SetupError):
                 await self._create(f"/api/v1/namespaces/{name}/serviceaccounts", account)
+            await self._let_attack(name)
             yield name
         finally:
             await self._delete(f"/api/v1/namespaces/{name}", created)
+
+    async def _let_attack(self, namespace: str) -> None:
+        """Create an identity that can create everything in the namespace, and has no exceptions of the caller.
+
+        An admin is allowed to use any exception, so the admin's own attacks would prove nothing.
+        """
+        rbac = "rbac.authorization.k8s.io"
+        base = f"/apis/{rbac}/v1/namespaces/{namespace}"
+        head = {"apiVersion": f"{rbac}/v1", "metadata": {"name": _ATTACKER}}
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": _ATTACKER}}
+        await self._create(f"/api/v1/namespaces/{namespace}/serviceaccounts", account)
+        rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["create"]}]
+        await self._create(f"{base}/roles", {**head, "kind": "Role", "rules": rules})
+        binding = {
+            **head,
+            "kind": "RoleBinding",
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": _ATTACKER},
+            "subjects": [{"kind": "ServiceAccount", "name": _ATTACKER, "namespace": namespace}],
+        }
+        await self._create(f"{base}/rolebindings", binding)
+        self.attacker = self.api.as_user(f"system:serviceaccount:{namespace}:{_ATTACKER}")
 
     @contextlib.asynccontextmanager
     async def _model(self, namespace: str) -> AsyncIterator[None]:
@@ -182,12 +206,14 @@ class _Run:
             self.problems.append(f"no verdict: {errors[0].name}: {errors[0].detail}{more}")
 
     async def _try(self, attack: Attack) -> Attempt:
-        """Send one attack as a dry run."""
+        """Send one attack as a dry run. Attacks outside the namespace need rights that only the caller has."""
+        api = self.attacker if "/namespaces/" in attack.path else self.api
         try:
-            await self.api.request(
+            await api.request(
                 "POST",
                 attack.path,
-                {"dryRun": "All", "fieldValidation": "Ignore"},
+                # Without it, the API server would drop a field that it does not know, and the attack with it.
+                {"dryRun": "All", "fieldValidation": "Strict"},
                 attack.body,
                 seconds=self.plan.request_seconds,
             )

@@ -16,6 +16,7 @@ from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import WeightPolicy
 from webhook.core.policies.compiler import PolicyError, compile_policy
 from webhook.core.policies.policy import Finding
+from webhook.core.provenance.rules import RuleError, compile_rule
 
 if TYPE_CHECKING:
     from webhook.core.kube.review import AdmissionRequest
@@ -37,19 +38,19 @@ def check_definition(request: AdmissionRequest) -> list[Finding]:
 
 
 def _check_asset(request: AdmissionRequest) -> list[Finding]:
+    fix = "correct these fields: `kubectl explain modelweights.spec`"
     try:
-        ModelWeights.model_validate(request.object)
+        weights = ModelWeights.model_validate(request.object)
+        if weights.spec.provenance is not None:
+            compile_rule(weights.spec.provenance.rule)
     except ValidationError as error:
         message = f"this ModelWeights would protect nothing: {describe(error)}"
-        return [
-            Finding(
-                codes.INVALID_MODELWEIGHTS,
-                _OURS,
-                message,
-                "correct these fields: `kubectl explain modelweights.spec`",
-            )
-        ]
-    return []
+    except RuleError as error:
+        message = f"spec.provenance.rule does not compile: {error}"
+        fix = "correct the rule: its variables are object.signature and object.attestations"
+    else:
+        return []
+    return [Finding(codes.INVALID_MODELWEIGHTS, _OURS, message, fix)]
 
 
 def _check_policy(request: AdmissionRequest) -> list[Finding]:

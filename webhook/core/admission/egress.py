@@ -39,7 +39,10 @@ def violations(request: AdmissionRequest, facts: Facts, snapshot: Snapshot) -> l
     budgets = budgets_of(facts, snapshot)
     stamp = egress_stamp.expected(pod, budgets)
     findings = []
-    if not egress_stamp.is_stamped(pod, stamp):
+    stamped = (
+        egress_stamp.is_sufficient(pod, budgets) if request.running else egress_stamp.is_stamped(pod, stamp)
+    )
+    if not stamped:
         findings.append(Finding(codes.EGRESS_LIMIT, _OURS, _unlimited(stamp), _TAMPER_FIX))
     if stamp is None:
         return findings

@@ -17,6 +17,7 @@ from webhook.core.admission.requests import (
     stamp_entries,
 )
 from webhook.core.admission.verdict import Verdict
+from webhook.core.images.describe import pin
 from webhook.core.injection import plan as inject
 from webhook.core.kube.budget import MAX_LOOKUPS, MAX_STEPS, Budget, BudgetExceededError
 from webhook.core.kube.fields import MalformedObjectError
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.review import AdmissionRequest
 
 
-def mutate(
+def mutate(  # noqa: C901 - one step for each kind of addition
     request: AdmissionRequest,
     snapshot: Snapshot,
     fetched: FetchedData,
@@ -55,6 +56,11 @@ def mutate(
     stamps = verifier.stamps if verifier is not None else None
     operations = stamp(request, signer, now, trusted_caller=signer is not None, stamps=stamps)
     injected = False
+    pins = _pins(request, snapshot, fetched)
+    if isinstance(pins, RequiredData):
+        return pins
+    # Before the sidecar: its patch moves the init containers.
+    operations += pins
     if creates_pod(request) or debugs_pod(request):
         # Twice what validation has: whatever is too large here, is so there, and denied there.
         budget = budget or Budget(2 * MAX_STEPS)
@@ -81,6 +87,20 @@ def mutate(
             return Verdict.of(request.uid, ())
         injected = expected.agent is not None
     return replace(Verdict.of(request.uid, ()), patch=tuple(operations), injected=injected)
+
+
+def _pins(
+    request: AdmissionRequest, snapshot: Snapshot, fetched: FetchedData
+) -> tuple[Document, ...] | RequiredData:
+    """Return the patch that adds digests to the images of a pod."""
+    if not snapshot.settings.pin_images or not (creates_pod(request) or debugs_pod(request)):
+        return ()
+    try:
+        operations, missing = pin(object_of(request), request.namespace, fetched.images)
+    except MalformedObjectError:
+        # Validation reports it.
+        return ()
+    return RequiredData(images=frozenset(missing)) if missing else tuple(operations)
 
 
 def _hide_devices_in_ephemeral(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from webhook.cel.authz import AccessCheck, Decision
     from webhook.core.admission.snapshot import Snapshot
+    from webhook.core.images.describe import ImageAnswer, ImageQuery
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
 
@@ -41,9 +42,10 @@ class RequiredData:
 
     questions: frozenset[AccessCheck] = frozenset()
     objects: frozenset[ObjectKey] = frozenset()
+    images: frozenset[ImageQuery] = frozenset()
 
     def __len__(self) -> int:
-        return len(self.questions) + len(self.objects)
+        return len(self.questions) + len(self.objects) + len(self.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,18 @@ class FetchedData:
 
     decisions: Mapping[AccessCheck, Decision] = field(default_factory=dict)
     objects: Mapping[ObjectKey, Document | None] = field(default_factory=dict)
+    images: Mapping[ImageQuery, ImageAnswer] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.decisions) + len(self.objects)
+        return len(self.decisions) + len(self.objects) + len(self.images)
 
     def merge(self, other: FetchedData) -> FetchedData:
         """Return both together."""
-        return FetchedData({**self.decisions, **other.decisions}, {**self.objects, **other.objects})
+        return FetchedData(
+            {**self.decisions, **other.decisions},
+            {**self.objects, **other.objects},
+            {**self.images, **other.images},
+        )
 
 
 class SnapshotProvider(Protocol):

@@ -15,11 +15,13 @@ from pydantic import BaseModel, ValidationError
 from webhook.api.access import AccessApproval, AccessRequest
 from webhook.api.base import GROUP
 from webhook.api.faults import describe
+from webhook.api.images import ImageTrust, ImageVerification
 from webhook.api.modelweights import ModelWeights
 from webhook.api.policy import ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, WeightPolicy
 from webhook.core.access import GrantIndex
 from webhook.core.egress import readers as egress_readers
 from webhook.core.egress.readers import Readers
+from webhook.core.images.index import ImageIndex
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import ObjectKey, ObjectStore, key_of
 from webhook.core.policies.compiler import PolicyError, broken_policy, compile_policy, unreadable_policy
@@ -43,6 +45,8 @@ MODELS = f"ModelWeights.{GROUP}"
 POLICIES = f"WeightPolicy.{GROUP}"
 REQUESTS = f"AccessRequest.{GROUP}"
 APPROVALS = f"AccessApproval.{GROUP}"
+IMAGE_TRUSTS = f"ImageTrust.{GROUP}"
+IMAGE_VERIFICATIONS = f"ImageVerification.{GROUP}"
 NATIVE_POLICIES = "ValidatingAdmissionPolicy.admissionregistration.k8s.io"
 NATIVE_BINDINGS = "ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io"
 
@@ -73,6 +77,7 @@ class Snapshot:
     access: GrantIndex
     workloads: WorkloadTable
     problems: Mapping[ObjectKey, str] = field(default_factory=dict)
+    images: ImageIndex = field(default_factory=ImageIndex)
     readers: Readers = field(default_factory=Readers)
 
 
@@ -102,6 +107,7 @@ class SnapshotBuilder:
         )
         self._written: dict[tuple[str, str], AccessRequest | AccessApproval] = {}
         self._removed: set[tuple[str, str]] = set()
+        self._images = ImageIndex(verifier)
         self._stale = set(_TYPES)
         self._snapshot: Snapshot | None = None
         self._changed_models: set[str] = set()
@@ -121,6 +127,8 @@ class SnapshotBuilder:
         """Add or replace one object. Raises `ValueError` if it is not a Kubernetes object."""
         if document.get("kind") == "CustomResourceDefinition":
             return self._put_schema(document)
+        if document.get("kind") == "ImageVerification" and key_of(document).kind == IMAGE_VERIFICATIONS:
+            return self._put_verification(document)
         if document.get("kind") == "EgressReader":
             key = key_of(document)
             self._readers.put(document)
@@ -130,6 +138,8 @@ class SnapshotBuilder:
             # A state directory contains whole pods.
             self._readers.put(egress_readers.slim(document))
         self._note_volume(key)
+        if key.kind == IMAGE_TRUSTS:
+            self._put_trust(key, document)
         model = _TYPES.get(key.kind)
         if model is not None:
             self._read(key, model, document)
@@ -145,6 +155,12 @@ class SnapshotBuilder:
             self._problems.pop(key, None)
             return
         self._note_volume(key)
+        if key.kind == IMAGE_TRUSTS:
+            self._images.remove_trust(key.name)
+            self._problems.pop(key, None)
+        elif key.kind == IMAGE_VERIFICATIONS:
+            self._images.remove_verification(key.name)
+            self._problems.pop(key, None)
         if key.kind in _TYPES:
             self._renew(key)
             self._typed[key.kind].pop(key.name, None)
@@ -178,10 +194,32 @@ class SnapshotBuilder:
             access=self._book(fresh_models=fresh_models) if fresh_access else before.access,  # type: ignore[union-attr]
             workloads=self._workloads,
             problems=dict(self._problems),
+            images=self._images,
             readers=self._readers,
         )
         self._stale.clear()
         return self._snapshot
+
+    def _put_trust(self, key: ObjectKey, document: Document) -> None:
+        """Take a trust rule. One that becomes invalid keeps its last valid form."""
+        try:
+            self._images.put_trust(ImageTrust.model_validate(document))
+        except ValidationError as error:
+            self._problems[key] = describe(error)
+        else:
+            self._problems.pop(key, None)
+
+    def _put_verification(self, document: Document) -> ObjectKey:
+        """Take statements about images. Their document is not stored: all of them take megabytes."""
+        key = key_of(document)
+        try:
+            self._images.put_verification(ImageVerification.model_validate(document))
+        except ValidationError as error:
+            self._images.remove_verification(key.name)
+            self._problems[key] = describe(error)
+        else:
+            self._problems.pop(key, None)
+        return key
 
     def _put_schema(self, document: Document) -> ObjectKey:
         """Scan a CustomResourceDefinition. On a cluster its document is not stored: all of them take 100 MB."""

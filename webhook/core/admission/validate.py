@@ -7,7 +7,7 @@ here allows a request because of an error: an object that cannot be evaluated is
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from webhook.api import codes
 from webhook.api.base import GROUP
@@ -35,6 +35,7 @@ from webhook.core.admission.requests import (
 from webhook.core.admission.subject import subject_of
 from webhook.core.admission.verdict import Reach, Verdict
 from webhook.core.egress import stamp as egress_stamp
+from webhook.core.images.describe import describe, references_of
 from webhook.core.injection import plan as inject
 from webhook.core.kube.budget import Budget, BudgetExceededError, check_facts, check_lookups
 from webhook.core.kube.fields import MalformedObjectError
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from webhook.core.admission.provider import FetchedData
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.facts import TemplateFacts
+    from webhook.core.images.describe import ImageQuery
     from webhook.core.kube.review import AdmissionRequest, UnsafeReviewError
     from webhook.core.policies.policy import Policy
 
@@ -112,8 +114,10 @@ def validate(
         if not judge.budget.final:
             raise
         return too_large(request.uid, error.part, error.reason)
-    if judge.answers.open or judge.lookup.missing:
-        required = RequiredData(frozenset(judge.answers.open), frozenset(judge.lookup.missing))
+    if judge.answers.open or judge.lookup.missing or judge.unknown_images:
+        required = RequiredData(
+            frozenset(judge.answers.open), frozenset(judge.lookup.missing), frozenset(judge.unknown_images)
+        )
         try:
             check_lookups(len(required) + len(fetched))
         except BudgetExceededError as error:
@@ -178,6 +182,8 @@ class _Validation:
         self.now = now
         self.answers = Answers(fetched.decisions)
         self.lookup = Lookup(snapshot.objects, fetched.objects, budget=self.budget)
+        self.unknown_images: set[ImageQuery] = set()
+        self._answered_images = fetched.images
         self.audit: list[tuple[str, str]] = []
         self.timings: list[tuple[str, str, float | None]] = []
         self._clock = clock
@@ -189,7 +195,7 @@ class _Validation:
         facts = [template.facts for template in self._facts or ()]
         if not any(each.weights or each.escapes for each in facts):
             return Reach()
-        uses = [use for each in facts for use in each.weights if use.model != UNKNOWN]
+        uses = [use for each in facts for use in each.weights if use.model != UNKNOWN.name]
         return Reach(
             tuple(sorted({use.model for use in uses})),
             tuple(sorted({use.via for use in uses})),
@@ -208,7 +214,9 @@ class _Validation:
         findings: list[Finding] = []
         for facts in self._templates():
             self._charge(facts)
-            bindings = self._bindings(facts, matching, whole=candidates.see_managed_fields)
+            bindings = self._bindings(
+                facts, matching, whole=candidates.see_managed_fields, images=candidates.see_images
+            )
             timings, pending = candidates.evaluate_batches(bindings, matching)
             self.timings += timings
             for each in pending:
@@ -429,9 +437,14 @@ class _Validation:
         return self._facts
 
     def _bindings(
-        self, facts: TemplateFacts, matching: Mapping[str, bool] | None = None, *, whole: bool = True
+        self,
+        facts: TemplateFacts,
+        matching: Mapping[str, bool] | None = None,
+        *,
+        whole: bool = True,
+        images: bool = True,
     ) -> Bindings:
-        """Bind the CEL variables. Unless ``whole``, fields that no expression can read are omitted."""
+        """Bind the CEL variables. Unless ``whole`` and ``images``, what no expression can read is omitted."""
         request = self.request
         document, old, pod = request.object, request.old_object, facts.pod
         if not whole:
@@ -468,9 +481,31 @@ class _Validation:
                 "weights": [use.as_cel() for use in facts.facts.weights],
                 "devices": [use.as_cel() for use in facts.facts.devices],
                 "escapes": [escape.as_cel() for escape in facts.facts.escapes],
+                "images": self._images(facts, namespace) if images else [],
                 "subject": subject.as_cel(),
                 "grants": [grant.as_cel() for grant in grants],
             },
             authorizer=self.answers,
             matching=matching,
         )
+
+    def _images(self, facts: TemplateFacts, namespace: str) -> list[dict[str, Any]]:
+        """Return the variable ``images``: those of the template, on an update of a pod only the added ones."""
+        request = self.request
+        if facts.pod is None or facts.unchanged or request.operation not in _WRITES:
+            return []
+        is_pod = request.kind.name == "Pod" and not request.kind.group
+        known: frozenset[str] = frozenset()
+        if is_pod and request.operation == "UPDATE" and request.old_object is not None:
+            known = frozenset(reference for _, reference in references_of(request.old_object))
+        items, missing = describe(
+            facts.pod,
+            namespace,
+            self.snapshot.images,
+            self._answered_images,
+            known=known,
+            pins=self.snapshot.settings.pin_images,
+            pinned_later=not is_pod,
+        )
+        self.unknown_images |= missing
+        return items

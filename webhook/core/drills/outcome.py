@@ -21,8 +21,11 @@ INTEGRITY = "configuration"
 _OWN_FAULT = "WL9"
 # A drill's namespace has this quota, which the API server checks after the webhooks.
 _BY_QUOTA = ("exceeded quota", "status unknown for quota")
+_NO_RIGHT = ("cannot create resource", "cannot impersonate resource")
 _MAX_DETAIL = 300
-FORBIDDEN, INVALID = 403, 422
+FORBIDDEN = 403
+# The API server rejects the object itself: a field that this version does not have, or an invalid value.
+_REJECTED = frozenset({400, 422})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +144,9 @@ def outcome(attack: Attack, status: int, codes: Collection[str], message: str) -
         return attempt("stopped" if not missing else "passed", missing)
     if status == FORBIDDEN and any(words in message for words in _BY_QUOTA):
         return attempt("passed", attack.codes)
-    if len(codes) > len(denied) or status not in (FORBIDDEN, INVALID):
+    if len(codes) > len(denied) or (status != FORBIDDEN and status not in _REJECTED):
         return attempt("error")
-    if status == FORBIDDEN and "cannot create resource" in message:
+    if status == FORBIDDEN and any(words in message for words in _NO_RIGHT):
         return attempt("error")
     return attempt("other")
 

@@ -104,6 +104,25 @@ def is_stamped(pod: Document, stamp: Stamp | None) -> bool:
     return not any(patch_entries(pod, field, wanted[field]) for field in wanted)
 
 
+def is_sufficient(pod: Mapping[str, Any], budgets: Iterable[Budget]) -> bool:
+    """Report whether a running pod's limit and stamp satisfy the budgets of now.
+
+    Budgets may have been removed or relaxed since the pod was admitted: a stamp of more models, or a lower limit, is
+    sufficient. A pod that reads no model with a budget needs none.
+    """
+    budgets = list(budgets)
+    if not budgets:
+        return True
+    stamp = parse(pod)
+    return (
+        stamp is not None
+        and {budget.model for budget in budgets} <= set(stamp.models)
+        and stamp.rate <= min(budget.per_pod for budget in budgets)
+        and limit(pod) == stamp.rate
+        and _entry(pod, "labels", LABEL) == LABEL_VALUE
+    )
+
+
 def is_marked(pod: Mapping[str, Any]) -> bool:
     """Report whether a pod has any part of a stamp."""
     return _entry(pod, "annotations", STAMP) is not None or _entry(pod, "labels", LABEL) is not None

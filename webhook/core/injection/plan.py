@@ -91,7 +91,7 @@ def plan(
             "run the readers of protected weights on Linux nodes",
         )
         return Plan(None, (), {}, hidden, undeliverable=(error,))
-    sealed, undeliverable = _sealed_mounts(spec, names, uses, models)
+    sealed, undeliverable = _sealed_mounts(spec, names, uses, models, named=settings.named_key_only)
     names = [name for name in names if name not in undeliverable]
     if not names:
         return Plan(None, (), {}, hidden, undeliverable=tuple(undeliverable.values()))
@@ -123,16 +123,27 @@ def plan(
 
 
 def _sealed_mounts(
-    spec: Document, names: list[str], uses: list[WeightUse], models: Mapping[str, ModelWeights]
+    spec: Document,
+    names: list[str],
+    uses: list[WeightUse],
+    models: Mapping[str, ModelWeights],
+    *,
+    named: bool,
 ) -> tuple[list[Document], dict[str, UndeliverableError]]:
-    """The sidecar's mounts of sealed files, and the reason for each model without one."""
+    """The sidecar's mounts of sealed files, and the reason for each model that needs one and has none.
+
+    With ``named``, key delivery gets a mount where one is possible. Without a mount it fetches all keys.
+    """
     sealed: list[Document] = []
     undeliverable: dict[str, UndeliverableError] = {}
     for name in names:
-        if models[name].spec.delivery == "plaintext":
-            try:
-                sealed.append(sealed_mount(spec, name, [use for use in uses if use.model == name]))
-            except UndeliverableError as error:
+        needed = models[name].spec.delivery == "plaintext"
+        if not needed and not named:
+            continue
+        try:
+            sealed.append(sealed_mount(spec, name, [use for use in uses if use.model == name]))
+        except UndeliverableError as error:
+            if needed:
                 undeliverable[name] = error
     return sealed, undeliverable
 

@@ -80,7 +80,7 @@ def agent(
     ``authorities`` are the CAs of the broker's certificate. They are arguments, because no user of the namespace can
     change those later.
     """
-    mounts = [{"name": TOKEN_VOLUME, "readOnly": True, "mountPath": TOKEN_PATH}]
+    mounts: list[Document] = [{"name": TOKEN_VOLUME, "readOnly": True, "mountPath": TOKEN_PATH}]
     arguments = ["agent", f"--broker={settings.broker_url}", f"--token={TOKEN_PATH}/token"]
     arguments += [f"{AUTHORITY}{authority}" for authority in authorities]
     if settings.evidence_command:
@@ -90,7 +90,8 @@ def agent(
     for name in names:
         mount = delivery_mount(name, models[name])
         mounts.append({"name": mount["name"], "mountPath": mount["mountPath"]})
-        source = f":{SEALED_PATH}/{name}" if models[name].spec.delivery == "plaintext" else ""
+        place = f"{SEALED_PATH}/{name}"
+        source = f":{place}" if any(mount["mountPath"] == place for mount in sealed) else ""
         arguments.append(f"--{models[name].spec.delivery}={name}:{mount['mountPath']}{source}")
     startup = settings.startup_seconds
     if any(models[name].spec.delivery == "plaintext" for name in names):

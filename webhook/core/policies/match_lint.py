@@ -27,6 +27,8 @@ _CLUSTER_SCOPED = frozenset(
         "weightpolicies",
         "accessrequests",
         "accessapprovals",
+        "imagetrusts",
+        "imageverifications",
     }
 )
 _NAMESPACED = frozenset(

@@ -155,6 +155,10 @@ class Policy:
     param_kind: str
     broken: str = ""
 
+    def sees_images(self) -> bool:
+        """Return whether an expression reads the variable ``images``."""
+        return any("images" in program.references for program in self._programs())
+
     def sees_managed_fields(self) -> bool:
         """Whether any expression can read ``metadata.managedFields``."""
         return any(program.sees_managed_fields for program in self._programs())

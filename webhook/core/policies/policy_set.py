@@ -112,6 +112,7 @@ class Candidates:
     batches: tuple[PolicyBatch, ...]
     alone: tuple[Candidate, ...]
     see_managed_fields: bool
+    see_images: bool
 
     def matching(self, request: AdmissionRequest, kind: RequestKind, lookup: Lookup) -> dict[str, bool]:
         """Return the flags of the matching policies. Raises `MissingObjectError` for a namespace that is not cached."""
@@ -214,6 +215,7 @@ class PolicySet:
             ),
             alone=tuple(alone),
             see_managed_fields=any(candidate.policy.sees_managed_fields() for candidate in matches),
+            see_images=any(candidate.policy.sees_images() for candidate in matches),
         )
 
     def _group(self, cases: Sequence[tuple[int, Candidate, BatchEntry]]) -> PolicyBatch:

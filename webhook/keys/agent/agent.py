@@ -134,7 +134,7 @@ class ModelAgent:
         requested = time.monotonic()
         self._manifest = None
         if self.target.sealed is None:
-            keys, lease = self.broker.release(self.target.model)
+            keys, lease = self.broker.release(self.target.model, self._named_key())
         else:
             from webhook.keys.sealed.directory import require_manifest  # noqa: PLC0415 - as in `_unseal`
 
@@ -153,6 +153,22 @@ class ModelAgent:
         finally:
             for key in keys.values():
                 key.wipe()
+
+    def _named_key(self) -> str:
+        """The id of the key that the sealed files name; empty, so all keys, if it cannot be read."""
+        if self.target.named is None:
+            return ""
+        from webhook.keys.sealed.directory import require_manifest  # noqa: PLC0415 - as in `_unseal`
+
+        try:
+            claims = require_manifest(self.target.named).claims
+        except (KeysError, OSError) as error:
+            self._log(f"fetching all keys: {_sentence(error, self.target)}")
+            return ""
+        if claims.model != self.target.model:
+            self._log(f"fetching all keys: the sealed files are of model {claims.model}")
+            return ""
+        return claims.key.id
 
     def _unseal(self, directory: Path, keys: dict[str, Secret], lease: Lease, requested: float) -> None:
         # Only plaintext delivery needs these modules; key delivery starts faster without them.

@@ -44,11 +44,15 @@ class LeaseNote:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One model's directory. ``sealed`` is the directory of sealed files, or None if only keys are delivered."""
+    """One model's directory. ``sealed`` is the directory of sealed files, or None if only keys are delivered.
+
+    ``named`` is the directory of sealed files whose manifest names the only key to deliver; None: all keys.
+    """
 
     model: str
     directory: Path
     sealed: Path | None = None
+    named: Path | None = None
 
     def mode(self) -> int:
         """Permission bits: 0400, or 0440 if the pod sets ``fsGroup`` (the directory then has the setgid bit)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -50,17 +50,26 @@ _NONCE_MATCHES = ("x-nvidia-gpu-attestation-report-nonce-match", "x-nvidia-attes
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims of verified tokens: those of the platform, and those of each device by its name (``GPU-0``)."""
+    """The claims of verified evidence: of the platform, of each device by its name (``GPU-0``), and of the CPU."""
 
-    overall: dict[str, Any]
-    devices: dict[str, dict[str, Any]]
+    overall: dict[str, Any] = field(default_factory=dict)
+    devices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cpu: dict[str, Any] = field(default_factory=dict)
 
     def as_cel(self) -> dict[str, Any]:
-        """The value of ``object`` in a rule: ``overall``, and ``devices`` as a list with ``name`` in each."""
+        """The value of ``object`` in a rule: ``overall``, ``cpu``, and ``devices`` as a list with ``name`` in each."""
         return {
             "overall": self.overall,
+            "cpu": self.cpu,
             "devices": [{**claims, "name": name} for name, claims in sorted(self.devices.items())],
         }
+
+
+def split(evidence: Any) -> tuple[Any, Any]:
+    """The evidence of the accelerators and that of the CPU: ``{"gpu": …, "cpu": …}``, or the former alone."""
+    if isinstance(evidence, dict) and evidence and evidence.keys() <= {"gpu", "cpu"}:
+        return evidence.get("gpu"), evidence.get("cpu")
+    return evidence, None
 
 
 def verify(evidence: Any, keys: Mapping[str, Any], issuer: str, nonce: str, now: float) -> Claims:

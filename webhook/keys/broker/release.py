@@ -15,6 +15,7 @@ from webhook.api.codes import (
     NOT_ITS_MODEL,
     POLICY_AT_RELEASE,
     RESERVED_NAME,
+    RUNNING_IMAGE,
     SIDECAR_MODIFIED,
 )
 from webhook.core.access import SubjectKey
@@ -22,6 +23,7 @@ from webhook.core.admission.provider import RequiredData
 from webhook.core.admission.replay import creation_of
 from webhook.core.admission.validate import validate
 from webhook.core.facts import gather_request
+from webhook.core.images.running import mismatch
 from webhook.core.kube.objects import Lookup, MissingObjectError
 from webhook.core.workloads.templates import MalformedObjectError
 from webhook.keys.broker.refusal import RefusedError
@@ -88,6 +90,17 @@ def evaluate(
             "`weightlock weights seal`",
         )
     return ends
+
+
+def check_running_images(caller: PodIdentity, pod: Document, snapshot: Snapshot) -> None:
+    """Compare the digests that the kubelet reports with the verified ones.
+
+    Raises:
+        RefusedError: a container runs another image than the one that Weightlock verified.
+    """
+    problem = mismatch(pod, caller.namespace, snapshot.images)
+    if problem:
+        raise RefusedError(RUNNING_IMAGE, f"{caller} runs another image than the verified one: {problem}")
 
 
 def grant_of(caller: PodIdentity, model: str, snapshot: Snapshot, now: datetime) -> Grant | None:

@@ -35,10 +35,11 @@ from webhook.core.admission.provider import NotReadyError, UnresolvedError
 from webhook.core.admission.provider import evaluate as evaluate_with_lookups
 from webhook.core.egress.metering import excess
 from webhook.core.injection.sidecar import AGENT
-from webhook.keys.broker import attestation, caller, challenge
+from webhook.keys.broker import attestation, caller, challenge, cpu_evidence
 from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
+from webhook.keys.broker.provenance import accepted_statement, proven_keys
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
-from webhook.keys.broker.release import admission_of, evaluate, grant_of
+from webhook.keys.broker.release import admission_of, check_running_images, evaluate, grant_of
 from webhook.keys.broker.unwrap_cache import UnwrapCache
 from webhook.keys.envelope import check_public_key, seal_keys
 from webhook.keys.errors import KmsError, KmsUnavailableError
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest, RenewRequest
     from webhook.keys.broker.rate_limits import Limits
     from webhook.keys.kms import ResilientKms
+    from webhook.keys.sealed.statement import Statement
 
 _MAX_CALLS = 8  # concurrent calls to the KMS for one release
 # Shares of a request's time: the whole release, so that it can still respond in time, and one call to a KMS.
@@ -154,7 +156,8 @@ class Broker:
             who, pod, ends = await self._decide(token, request.model, event)
             self._limits.spend(request.nonce, self._clock(), challenge.LIFETIME + challenge.SKEW)
             model = self._model(request.model)
-            wrapped = _requested(model, request.key_id)
+            statement = accepted_statement(model)
+            wrapped = proven_keys(model, statement, _requested(model, request.key_id))
             self._check_egress(who, pod, model, request.sent, event)
             await self._attest(model, request)
             starts, lease_seconds = caller.agent_starts(pod, AGENT), self._settings.lease_seconds
@@ -165,7 +168,7 @@ class Broker:
                 self._limits.not_released(who.uid, request.model)
                 raise
             event["keys"] = [key.id for key in wrapped]
-            lease = self._lease(ends, model)
+            lease = self._lease(ends, model, statement)
             event["until"] = lease.grant_ends
             bound = lease.canonical() if request.protocol > 1 else None
             try:
@@ -192,7 +195,7 @@ class Broker:
             who, pod, ends = await self._decide(token, request.model, event)
             model = self._model(request.model)
             self._check_egress(who, pod, model, request.sent, event)
-            lease = self._lease(ends, model)
+            lease = self._lease(ends, model, accepted_statement(model))
             event["until"] = lease.grant_ends
             event["seconds"] = lease.seconds
             if self._log is not None:
@@ -243,6 +246,7 @@ class Broker:
             )
         document = pod or {}
         ends = await self._evaluate(who, document, model)
+        check_running_images(who, document, self._source.snapshot())
         self._limits.model(model, self._clock())
         grant = grant_of(who, model, self._source.snapshot(), self._now())
         if grant is not None:
@@ -288,14 +292,20 @@ class Broker:
         required = model.spec.attestation
         if not required.required:
             return
-        if not required.issuer:
+        gpu, cpu = attestation.split(request.attestation)
+        nonce, now = challenge.evidence_nonce(request.nonce), self._now().timestamp()
+        claims = attestation.Claims()
+        if required.cpu is not None:
+            # First: it needs no call to the issuer.
+            claims = replace(claims, cpu=cpu_evidence.verify(cpu, required.cpu, nonce, now))
+        elif not required.issuer:
             raise RefusedError(
                 BAD_REQUEST, f'model "{request.model}" requires attestation but names no issuer'
             )
-        url = required.jwks_url or f"{required.issuer.rstrip('/')}/.well-known/jwks.json"
-        keys = await self._issuers.get(url, _key_ids(request.attestation))
-        nonce, now = challenge.evidence_nonce(request.nonce), self._now().timestamp()
-        claims = attestation.verify(request.attestation, keys, required.issuer, nonce, now)
+        if required.issuer:
+            url = required.jwks_url or f"{required.issuer.rstrip('/')}/.well-known/jwks.json"
+            keys = await self._issuers.get(url, _key_ids(gpu))
+            claims = replace(attestation.verify(gpu, keys, required.issuer, nonce, now), cpu=claims.cpu)
         attestation.check_rule(attestation.compile_rule(required.rule), claims)
 
     async def _unwrapped(
@@ -358,7 +368,7 @@ class Broker:
             raise RefusedError(NO_KEY, f'key "{key.id}" of model "{model}" is not a data key')
         return secret
 
-    def _lease(self, ends: datetime, model: ModelWeights) -> Lease:
+    def _lease(self, ends: datetime, model: ModelWeights, statement: Statement | None) -> Lease:
         left = int((ends - self._now()).total_seconds())
         seconds = max(min(self._settings.lease_seconds, left), 1)
         renew = max(min(self._settings.renew_seconds, seconds // 2), 1)
@@ -368,9 +378,10 @@ class Broker:
             renew_after=renew,
             grant_ends=grant_ends,
             authorities=self._authorities(),
-            keys=tuple(key.id for key in model.spec.keys),
+            keys=tuple(key.id for key in proven_keys(model, statement, tuple(model.spec.keys))),
             min_generation=model.spec.min_generation,
-            manifest_digest=model.spec.manifest.digest,
+            # Readers open no other manifest than the one whose provenance was accepted.
+            manifest_digest=statement.manifest if statement is not None else model.spec.manifest.digest,
             signers=tuple(model.spec.manifest.signers),
         )
 

@@ -52,7 +52,8 @@ class AwsKms:
         self._client = None
         await self._stack.aclose()
 
-    async def _call(self, verb: str, context: KeyContext, **fields: bytes) -> dict[str, Any]:
+    async def request(self, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Send any other request about the key, such as ``sign``; raises as `Kms.wrap`."""
         errors = self._exceptions
         try:
             if self._client is None:
@@ -63,9 +64,7 @@ class AwsKms:
                 client = self._session_module.get_session().create_client("kms", self._region, config=config)
                 self._client = await self._stack.enter_async_context(client)
             call = getattr(self._client, verb)
-            answer: dict[str, Any] = await call(
-                KeyId=self._key, EncryptionContext=context.mapping(), **fields
-            )
+            answer: dict[str, Any] = await call(KeyId=self._key, **fields)
         except errors.ClientError as error:
             raise self._failure(error.response) from None
         except (errors.NoCredentialsError, errors.PartialCredentialsError, errors.NoRegionError) as error:
@@ -73,6 +72,9 @@ class AwsKms:
         except (errors.BotoCoreError, OSError) as error:
             raise KmsUnavailableError(f"cannot reach AWS KMS in {self._region}: {error}") from None
         return answer
+
+    async def _call(self, verb: str, context: KeyContext, **fields: bytes) -> dict[str, Any]:
+        return await self.request(verb, {"EncryptionContext": context.mapping(), **fields})
 
     def _failure(self, response: dict[str, Any]) -> Exception:
         code = str(response.get("Error", {}).get("Code", ""))

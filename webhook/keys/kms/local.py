@@ -80,12 +80,12 @@ def load_keyset(path: Path) -> list[tuple[bytes, bytes]]:
     """
     try:
         with path.open("rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
+            status = os.fstat(stream.fileno())
             raw = stream.read(_MAX_BYTES + 1)
     except OSError as error:
         raise KmsConfigError(f"cannot read the keyset {path}: {error.strerror}") from None
-    if mode & 0o077:
-        shown = stat.filemode(mode)
+    if not _is_private(status):
+        shown = stat.filemode(status.st_mode)
         raise KmsConfigError(
             f"the keyset {path} is accessible to other users ({shown}): run chmod 600 {path}"
         )
@@ -102,6 +102,17 @@ def load_keyset(path: Path) -> list[tuple[bytes, bytes]]:
     if not keys or any(len(key_id) != _ID_SIZE or len(key) != 32 for key_id, key in keys):
         raise KmsConfigError(f"{path} is not a keyset of this version")
     return keys
+
+
+def _is_private(status: os.stat_result) -> bool:
+    """Whether only this process's user reads the file, or its group in a mounted Secret.
+
+    The kubelet makes the files of a Secret volume root's, and gives the pod's `fsGroup` the right to read them. No pod
+    that runs as another user can have such a file otherwise.
+    """
+    others = status.st_mode & 0o077
+    mounted = status.st_uid == 0 != os.geteuid() and status.st_gid in {os.getegid(), *os.getgroups()}
+    return others == 0 or (others == 0o040 and mounted)
 
 
 def add_key(path: Path) -> list[tuple[bytes, bytes]]:

@@ -71,6 +71,10 @@ class Pkcs11Kms:
             await self._call(lambda key, parameters: key.decrypt(content, **parameters), nonce, context)
         )
 
+    def use_key(self, kind: Any, call: Callable[[Any], bytes]) -> bytes:
+        """Call ``call`` with the key of another class that has the label, in this thread; raises as `Kms.wrap`."""
+        return self._translated(lambda: call(self._find(kind)))
+
     async def close(self) -> None:
         """See `Kms.close`."""
         if self._session is not None:
@@ -86,14 +90,16 @@ class Pkcs11Kms:
         return await loop.run_in_executor(self._thread, self._run, call, nonce, context.encode())
 
     def _run(self, call: Callable[[Any, dict[str, Any]], bytes], nonce: bytes, bound_to: bytes) -> bytes:
+        mechanism = {
+            "mechanism": self._pkcs11.Mechanism.AES_GCM,
+            "mechanism_param": self._parameters(nonce, bound_to, 128),
+        }
+        return self._translated(lambda: call(self._find(), mechanism))
+
+    def _translated(self, call: Callable[[], bytes]) -> bytes:
         where = f"PKCS#11 token {self._token!r}, key {self._label!r}"
         try:
-            key = self._find()
-            mechanism = {
-                "mechanism": self._pkcs11.Mechanism.AES_GCM,
-                "mechanism_param": self._parameters(nonce, bound_to, 128),
-            }
-            return call(key, mechanism)
+            return call()
         except tuple(getattr(self._exceptions, name) for name in _CONFIG) as error:
             raise KmsConfigError(f"{where}: {_reason(error)}") from None
         except tuple(getattr(self._exceptions, name) for name in _REFUSALS) as error:
@@ -118,8 +124,8 @@ class Pkcs11Kms:
             return False
         return True
 
-    def _find(self) -> Any:
-        attribute, kind = self._pkcs11.Attribute, self._pkcs11.ObjectClass.SECRET_KEY
+    def _find(self, kind: Any = None) -> Any:
+        attribute, kind = self._pkcs11.Attribute, kind or self._pkcs11.ObjectClass.SECRET_KEY
         # Not get_key: python-pkcs11 0.10.1 leaves its search open if there are two, and the next search fails.
         keys = list(self._open().get_objects({attribute.LABEL: self._label, attribute.CLASS: kind}))
         if len(keys) != 1:

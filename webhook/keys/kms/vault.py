@@ -79,6 +79,14 @@ class VaultKms:
         except (KeyError, TypeError, binascii.Error):
             return bytearray(_raise_unexpected(self._address))
 
+    async def read_key(self) -> dict[str, Any]:
+        """Return Transit's description of the key, with its public halves; raises as `Kms.wrap`."""
+        return await self._authorized("GET", f"{self._mount}/keys/{self._key}", None)
+
+    async def sign(self, fields: dict[str, Any], algorithm: str) -> dict[str, Any]:
+        """Sign as Transit's ``sign`` with a hash algorithm; raises as `Kms.wrap`."""
+        return await self._authorized("POST", f"{self._mount}/sign/{self._key}/{algorithm}", fields)
+
     async def close(self) -> None:
         """See `Kms.close`."""
         session, self._session = self._session, None
@@ -86,24 +94,28 @@ class VaultKms:
             await session.close()
 
     async def _call(self, verb: str, fields: dict[str, str]) -> dict[str, Any]:
+        return await self._authorized("POST", f"{self._mount}/{verb}/{self._key}", fields)
+
+    async def _authorized(self, method: str, path: str, fields: dict[str, Any] | None) -> dict[str, Any]:
         role = self._setting("K8S_ROLE")
         if not self._token:
             self._token = await self._log_in(role) if role else self._configured_token()
         try:
-            return await self._post(f"{self._mount}/{verb}/{self._key}", fields)
+            return await self._request(method, path, fields)
         except _ForbiddenError:
             if not role:
                 raise
             self._token = await self._log_in(
                 role
             )  # a login token expires; a configured token is renewed by the admin
-            return await self._post(f"{self._mount}/{verb}/{self._key}", fields)
+            return await self._request(method, path, fields)
 
     async def _log_in(self, role: str) -> str:
         path = Path(self._setting("K8S_TOKEN_FILE") or _SERVICE_ACCOUNT_TOKEN)
         self._token = ""
         mount = self._setting("K8S_MOUNT") or "kubernetes"
-        answer = await self._post(f"auth/{mount}/login", {"role": role, "jwt": _read(path)}, part="auth")
+        login = {"role": role, "jwt": _read(path)}
+        answer = await self._request("POST", f"auth/{mount}/login", login, part="auth")
         return str(answer.get("client_token", ""))
 
     def _configured_token(self) -> str:
@@ -113,7 +125,9 @@ class VaultKms:
             raise KmsConfigError("vault:// needs VAULT_TOKEN, VAULT_TOKEN_FILE or VAULT_K8S_ROLE")
         return token
 
-    async def _post(self, path: str, fields: dict[str, str], part: str = "data") -> dict[str, Any]:
+    async def _request(
+        self, method: str, path: str, fields: dict[str, Any] | None, part: str = "data"
+    ) -> dict[str, Any]:
         headers = {"X-Vault-Request": "true"}
         if self._token:
             headers["X-Vault-Token"] = self._token
@@ -121,8 +135,9 @@ class VaultKms:
             headers["X-Vault-Namespace"] = namespace
         url = f"{self._address}/v1/{path}"
         try:
-            async with self._http().post(
-                url, data=orjson.dumps(fields), headers=headers, allow_redirects=False
+            body_ = None if fields is None else orjson.dumps(fields)
+            async with self._http().request(
+                method, url, data=body_, headers=headers, allow_redirects=False
             ) as response:
                 status, body = response.status, await read_body(response.content, MAX_ANSWER)
         except TooLargeError as error:

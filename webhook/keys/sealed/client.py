@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 KEYS = Path("/var/run/weightlock/keys")
 _CACHED_SEGMENTS = 4
 _MAX_HEADER = 100_000_000  # the limit of the safetensors format
+_REMOTE_THREADS = 16  # requests that wait for a server at the same time
 _PARALLEL = 4 * SEGMENT_SIZE  # smaller reads are faster in one thread
 # CPython documents that a new bytes object may be filled before it is used. A bytearray would have to be copied.
 _new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
@@ -69,10 +70,10 @@ def open_weights(
 ) -> Iterator[Weights]:
     """Open a sealed directory with the key that the sidecar delivered below ``keys``, or with ``key_file``.
 
-    ``sealed`` is a directory or a URL (``https://``, ``s3://``, ``gs://``, ``oci://``, or another that fsspec
-    supports). ``model``, if given, must be the sealed one, and ``generation`` is the oldest accepted one. The pins of
-    the ModelWeights object, which the sidecar delivers beside the key, always apply. ``threads`` decrypt large reads;
-    the default is the number of cores, at most 4.
+    ``sealed`` is a directory or a URL (``https://``, ``s3://``, ``gs://``, ``oci://``, or any that fsspec supports).
+    ``model``, if given, must be the sealed one, and ``generation`` is the oldest accepted one. The pins of the
+    ModelWeights object, which the sidecar delivers beside the key, always apply. ``threads`` decrypt large reads; the
+    default is the number of cores, at most 4, and 16 for a URL.
 
     Raises:
         KeysError: it is not sealed, the key is missing or does not match, the manifest was changed, or it is too old.
@@ -95,8 +96,8 @@ def open_weights(
         with read_key_file(path) as key:
             opened = verified(found, store, key, pins)
             Pins(generation).check(opened.manifest, store.where(""))
-            cores = min(os.cpu_count() or 1, 4)
-            with closing(Weights(opened, cores if threads is None else threads)) as weights:
+            usual = min(os.cpu_count() or 1, 4) if isinstance(store, LocalStore) else _REMOTE_THREADS
+            with closing(Weights(opened, usual if threads is None else threads)) as weights:
                 yield weights
 
 

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from webhook.core.provenance.models import ModelProvenance
 from webhook.keys.errors import BadInputError, SealedDataError, WrongKeyError
 from webhook.keys.sealed.paths import (
     MANIFEST_NAME,
@@ -90,7 +91,7 @@ class Manifest:
     """The content of a sealed directory. ``generation`` grows by one each time content or key changes.
 
     ``digest`` is that of the stored manifest, and ``signer`` the public key of its verified signature. Both are empty
-    for a manifest that was not read from storage.
+    for a manifest that was not read from storage. ``provenance``: the verified signature of the files, if they had one.
     """
 
     model: str
@@ -101,6 +102,7 @@ class Manifest:
     digest: str = ""
     signer: str = ""
     version: int = 2
+    provenance: ModelProvenance | None = None
 
     @property
     def size(self) -> int:
@@ -109,7 +111,7 @@ class Manifest:
 
     def encode(self, key: Secret, signer: Ed25519PrivateKey | None = None) -> bytes:
         """The manifest in its stored form, with its MAC and, if a signer is given, its signature."""
-        head = {
+        head: dict[str, Any] = {
             "format": FORMAT,
             "model": self.model,
             "generation": self.generation,
@@ -120,8 +122,12 @@ class Manifest:
                 "kms": self.key.kms,
                 "wrapped": base64.b64encode(self.key.wrapped).decode(),
             },
-            "files": [],
         }
+        if self.provenance is not None:
+            # Readers before 0.4 ignore the field, and their MAC covers it. Their `rotate` drops it, so that no later
+            # generation states more than was verified.
+            head["provenance"] = self.provenance.document()
+        head["files"] = []
         files = ",\n".join(_line(entry) for entry in self.files)
         body = "\n".join([_dumps(head).removesuffix("]}"), files, ""]).encode()
         mac = hmac.digest(manifest_key(key, self.model), body, "sha256")
@@ -351,7 +357,15 @@ def _head(document: dict[str, Any]) -> Manifest:
         created=printable_text(document["created"]),
         key=KeyRef(check_key_id(_text(key["id"])), printable_text(key["kms"]), wrapped),
         files=(),
+        provenance=_provenance(document),
     )
+
+
+def _provenance(document: dict[str, Any]) -> ModelProvenance | None:
+    # Version 1 is never signed with a statement, and its canonical form would also cover unknown fields.
+    if "provenance" not in document or document["format"] == FORMAT_1:
+        return None
+    return ModelProvenance.parse(document["provenance"])
 
 
 def _entry(item: dict[str, Any]) -> Entry:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from webhook.keys.sealed.journal import Journal
     from webhook.keys.sealed.manifest import Manifest, Unverified
     from webhook.keys.sealed.sealing import Item
+    from webhook.keys.sealed.signed_content import SignedContent
     from webhook.keys.sealed.store import Store
     from webhook.keys.sealed.transfer import Progress
 
@@ -116,11 +117,15 @@ def seal(
     work: Work,
     *,
     update: bool = False,
+    content: SignedContent | None = None,
 ) -> Manifest:
     """Seal ``source`` into ``directory``; with ``update``, as its next generation.
 
     ``key_id`` names the data key; the default is today's date. An update keeps the present key, and rejects another
     ``key_id``: the directory may have been rolled back to a generation with an older key.
+
+    With ``content``, only signed files are sealed. Each is compared with its signed digest in the pass that encrypts
+    it, and the manifest states the verified signature.
 
     Returns the manifest that is then in force. If nothing changed, that is the present one. The same holds for a
     repeated first seal of the same files.
@@ -131,36 +136,50 @@ def seal(
     check_model(model)
     _refuse_overlap(source, directory)
     items = plain_items(source)
+    provenance = None
+    if content is not None:
+        items, excluded = content.admit(items)
+        provenance = content.provenance
+        if excluded:
+            work.notes.append(f"files not sealed, because the signature excludes them: {len(excluded)}")
     make_directory(directory)
     with open_journal(directory) as journal:
         found = read_manifest(directory)
         if found is None:
             key, ref = _data_key(journal, service, model, check_key_id(key_id or work.now[:10]), 1)
             with key:
-                return Sealing(directory, model, key, ref, None, journal, work.signer).run(
-                    items, {}, work.now, work.jobs, work.progress
+                sealing = Sealing(
+                    directory, model, key, ref, None, journal, work.signer, None, content, provenance
                 )
+                return sealing.run(items, {}, work.now, work.jobs, work.progress)
         _check_model_and_key(found, directory, model, key_id)
         with service.unwrap(found.claims.key, model) as key:
             sealed = verified(found, LocalStore(directory), key, NO_PINS)
             before = sealed.manifest
             ended = finish_interrupted_run(directory, before, key, journal)
-            if ended and not update and _sealed_by(journal, before, items):
+            if ended and not update and content is None and _sealed_by(journal, before, items):
                 return before
             _refuse_other_run(journal, before)
-            keep = unchanged(sealed, items, work.jobs, work.progress)
-            if len(keep) == len(items) == len(before.files):
+            keep = unchanged(sealed, items, work.jobs, work.progress, content)
+            same = len(keep) == len(items) == len(before.files)
+            if same and (provenance is None or provenance == before.provenance):
                 work.notes.append("nothing changed: the directory already contains these files")
                 return before
             if not update:
+                what = "without this signature" if same else "with other files"
                 raise BadInputError(
-                    f"{directory} is already sealed (generation {before.generation}) with other files: "
+                    f"{directory} is already sealed (generation {before.generation}) {what}: "
                     "add --update to seal the changes as the next generation"
                 )
             _note_signature(before, work)
-            return Sealing(directory, model, key, before.key, before, journal, work.signer).run(
-                items, keep, work.now, work.jobs, work.progress
+            if before.provenance is not None and content is None:
+                work.notes.append(
+                    "the previous generation had a verified signature, and this one does not: --verify-signature"
+                )
+            sealing = Sealing(
+                directory, model, key, before.key, before, journal, work.signer, None, content, provenance
             )
+            return sealing.run(items, keep, work.now, work.jobs, work.progress)
 
 
 @contextmanager
@@ -268,9 +287,10 @@ def _reencrypt(sealed: Sealed, journal: Journal, new: KeyService, key_id: str, w
         _refuse_same_key(key, sealed.key, journal)
         _note_signature(before, work)
         origin = (sealed.store, sealed.key)
-        return Sealing(directory, before.model, key, ref, before, journal, work.signer, origin).run(
-            sealed_items(before), {}, work.now, work.jobs, work.progress
+        sealing = Sealing(
+            directory, before.model, key, ref, before, journal, work.signer, origin, None, before.provenance
         )
+        return sealing.run(sealed_items(before), {}, work.now, work.jobs, work.progress)
 
 
 def sign(directory: Path, key: KeyService | Secret, signer: Ed25519PrivateKey) -> Manifest:

@@ -28,6 +28,7 @@ from webhook.keys.sealed.paths import (
     sealed_names,
 )
 from webhook.keys.sealed.resume import Planned, compare, record
+from webhook.keys.sealed.signed_content import CheckedSource
 from webhook.keys.sealed.source import SealedSource
 from webhook.keys.sealed.streaming import Fingerprinter, Layout, associated_data
 from webhook.keys.sealed.transfer import Task, transfer
@@ -38,12 +39,15 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from webhook.core.provenance.models import ModelProvenance
     from webhook.keys.sealed.journal import Journal
+    from webhook.keys.sealed.signed_content import SignedContent
     from webhook.keys.sealed.store import Store
     from webhook.keys.sealed.transfer import Progress
     from webhook.keys.secret import Secret
 
 _SEED_SIZE = 16
+_NONCE_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,7 @@ class Sealing:
 
     ``before`` is the verified present manifest, or None for a first seal. ``journal`` is open and locked. ``key`` is a
     new data key, or that of the interrupted run; ``ref`` is that key, wrapped. ``origin`` is the key of sealed items.
+    ``content``: the signed digests that every plain item must have. ``provenance`` becomes a part of the manifest.
     """
 
     directory: Path
@@ -130,6 +135,8 @@ class Sealing:
     journal: Journal
     signer: Ed25519PrivateKey | None = None
     origin: tuple[Store, Secret] | None = None
+    content: SignedContent | None = None
+    provenance: ModelProvenance | None = None
 
     @property
     def generation(self) -> int:
@@ -160,7 +167,7 @@ class Sealing:
             entries = dict(keep)
             for item in items:
                 done = progressed.finished.get(item.path)
-                if done is not None and item.path not in entries:
+                if done is not None and item.path not in entries and self._is_checked(item, done):
                     entries[item.path] = _entry(item, planned[item.path], done)
             todo = [item for item in items if item.path not in entries]
             partial = (partial_name(planned[item.path].final) for item in todo)
@@ -184,7 +191,16 @@ class Sealing:
             )
             self.journal.flush()
             files = tuple(entries[path] for path in sorted(entries))
-            return self._commit(Manifest(self.model, self.generation, created, self.ref, files), tree)
+            manifest = Manifest(
+                self.model, self.generation, created, self.ref, files, provenance=self.provenance
+            )
+            return self._commit(manifest, tree)
+
+    def _is_checked(self, item: Item, done: dict[str, Any]) -> bool:
+        """Whether the file of an interrupted run was compared with the present signature, if there is one."""
+        if self.content is None:
+            return True
+        return bool(done.get("signed") == self.content.of(item.path).fingerprint())
 
     def _resume_or_begin(self) -> None:
         ref = {"id": self.ref.id, "kms": self.ref.kms, "wrapped": self.ref.wrapped.hex()}
@@ -209,19 +225,31 @@ class Sealing:
         entries: dict[str, Entry],
         resume: bool,
     ) -> Task:
+        expected = None if self.content is None else self.content.of(item.path)
+
         def done(record: dict[str, Any]) -> None:
-            self.journal.finish(item.path, record)
+            signed = {} if expected is None else {"signed": expected.fingerprint()}
+            self.journal.finish(item.path, record | signed)
             entries[item.path] = _entry(item, planned, record)
 
         bound_to = associated_data(self.model, item.path)
+        seed = bytes.fromhex(self.journal.head["seed"])
         content: Callable[[], bytes]
+        if expected is not None and not isinstance(item.origin, Entry):
+            # One pass: the content is known only at its end, so the header is derived from random bytes instead, and
+            # a partial file is never reused: no nonce encrypts two contents.
+            checked = CheckedSource(Path(item.origin), Identity(*item.identity), item.path, expected)
+            nonce = os.urandom(_NONCE_SIZE)
+            sink = SealedSink(
+                tree, planned.final, Layout(item.size), self.key, bound_to, seed, lambda: nonce, resume=False
+            )
+            return Task(item.path, checked, sink, done, ordered=checked)
         if isinstance(item.origin, Entry):
             source: PlainSource | SealedSource = self._sealed_source(item.origin)
             content, scan = item.origin.digest.encode, None
         else:
             plain = PlainSource(Path(item.origin), Identity(*item.identity), fingerprinter)
             source, content, scan = plain, plain.content, plain.scan
-        seed = bytes.fromhex(self.journal.head["seed"])
         sink = SealedSink(tree, planned.final, Layout(item.size), self.key, bound_to, seed, content, resume)
         return Task(item.path, source, sink, done, scan)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from webhook.keys.sealed.streaming import Span
 
 _RUN = 16  # segments that a worker takes at once, so that its reads stay sequential
+_ORDERED_WORKERS = 2  # one hashes while the other encrypts; more would only wait for the hash
 
 
 class Progress(Protocol):
@@ -32,6 +33,12 @@ class Progress(Protocol):
 
     def advance(self, size: int) -> None:
         """``size`` more bytes of plaintext are complete."""
+
+
+class Ordered(Protocol):
+    """A source whose `read` waits for the segment before, unless ``stop`` is set."""
+
+    stop: threading.Event | None
 
 
 class NoProgress:
@@ -49,7 +56,7 @@ class Task:
     """One file from ``source`` to ``sink``. ``done`` receives the sink's record once the file is in place.
 
     ``scan``: called for every segment before the sink is opened, if set. ``damaged``: called instead of failing the run
-    if the source is damaged.
+    if the source is damaged. ``ordered``: the source, if its segments must be read in order.
     """
 
     name: str
@@ -58,6 +65,7 @@ class Task:
     done: Callable[[dict[str, Any]], None]
     scan: Callable[[Span, Scratch], None] | None = None
     damaged: Callable[[SealedDataError], None] | None = None
+    ordered: Ordered | None = None
 
     _scanning: bool = False
     _next: int = 0
@@ -93,6 +101,10 @@ class Task:
         self._scanning = False
         self._remaining = self.source.layout.count
         self._next = 0  # last: from here on, workers take segments
+
+    def saturated(self) -> bool:
+        """Whether more workers would not make the task faster."""
+        return self.ordered is not None and self._workers >= _ORDERED_WORKERS
 
     def finish(self) -> None:
         """Check the source, commit the sink and report."""
@@ -146,9 +158,10 @@ class _Run:
             while not self.stop.is_set():
                 for task in self._shared:
                     count = task.source.layout.count
-                    if task._next < count and not task._dead:  # noqa: SLF001
+                    if task._next < count and not task._dead and not task.saturated():  # noqa: SLF001
                         first = task._next  # noqa: SLF001
-                        task._next = min(first + _RUN, count)  # noqa: SLF001
+                        run = _RUN if task.ordered is None else 1
+                        task._next = min(first + run, count)  # noqa: SLF001
                         task._workers += 1  # noqa: SLF001
                         return task, first, task._next  # noqa: SLF001
                 task_ = next(self._tasks, None)
@@ -163,6 +176,8 @@ class _Run:
 
     def _whole(self, task: Task, scratch: Scratch) -> None:
         """Open a task; move it if it is small, otherwise share it."""
+        if task.ordered is not None:
+            task.ordered.stop = self.stop
         try:
             task.begin()
         except BaseException:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.keys.errors import BadInputError, SealedDataError
 from webhook.keys.sealed.files import Identity, PlainSource
+from webhook.keys.sealed.signed_content import CheckedSource
 from webhook.keys.sealed.transfer import Task, transfer
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from webhook.keys.sealed.manifest import Entry
     from webhook.keys.sealed.opening import Sealed
     from webhook.keys.sealed.sealing import Item
+    from webhook.keys.sealed.signed_content import SignedContent
     from webhook.keys.sealed.source import Scratch, SealedSource
     from webhook.keys.sealed.streaming import Span
     from webhook.keys.sealed.transfer import Progress
@@ -66,11 +68,15 @@ class MatchSink:
         self.sealed.close()
 
 
-def unchanged(sealed: Sealed, items: list[Item], jobs: int, progress: Progress) -> dict[str, Entry]:
+def unchanged(
+    sealed: Sealed, items: list[Item], jobs: int, progress: Progress, content: SignedContent | None = None
+) -> dict[str, Entry]:
     """The entries whose sealed files contain exactly the content of ``items``, by path.
 
+    With ``content``, each of these files must also have its signed digest, which the same pass computes.
+
     Raises:
-        KeysError: a plain file changed while it was read.
+        KeysError: a plain file changed while it was read, or is not the signed one.
         StorageError: the system cannot read.
     """
     entries = {entry.path: entry for entry in sealed.manifest.files}
@@ -79,7 +85,7 @@ def unchanged(sealed: Sealed, items: list[Item], jobs: int, progress: Progress) 
         for item in items
         if item.path in entries and entries[item.path].size == item.size
     ]
-    same = _matches(sealed, pairs, jobs, progress)
+    same = _matches(sealed, pairs, jobs, progress, content)
     return {path: entries[path] for path in same}
 
 
@@ -103,7 +109,11 @@ def same_files(
 
 
 def _matches(
-    sealed: Sealed, pairs: list[tuple[Entry, str, Identity]], jobs: int, progress: Progress
+    sealed: Sealed,
+    pairs: list[tuple[Entry, str, Identity]],
+    jobs: int,
+    progress: Progress,
+    content: SignedContent | None = None,
 ) -> set[str]:
     same: set[str] = set()
 
@@ -113,7 +123,10 @@ def _matches(
                 same.add(entry.path)
 
         sink = MatchSink(sealed.source(entry, pinned=False))
-        return Task(entry.path, PlainSource(Path(path), identity), sink, done)
+        if content is None:
+            return Task(entry.path, PlainSource(Path(path), identity), sink, done)
+        source = CheckedSource(Path(path), identity, entry.path, content.of(entry.path))
+        return Task(entry.path, source, sink, done, ordered=source)
 
     progress.start("comparing", sum(entry.size for entry, _, _ in pairs), len(pairs))
     transfer((task(*pair) for pair in pairs), jobs, progress)

@@ -1,8 +1,8 @@
 """A client of the OCI distribution API (v1.1), for reading: manifests, blobs, referrers.
 
 A registry is not trusted. Sizes, redirects, pages, retries and time are bounded; responses are never decompressed;
-content is verified by digest; credentials go to the registry and its token service, never to a redirect. A 404 is an
-answer. Every other failure is `RegistryUnavailableError`, because "no signature" must mean that the registry said so.
+content is verified by digest; credentials go to the registry and its token service, never to a redirect. A 404 is a
+result. Every other failure is `RegistryUnavailableError`, because "no signature" must mean that the registry said so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import orjson
 
 from webhook.core.kube.backoff import Backoff
 from webhook.provenance import documents
-from webhook.provenance.errors import MalformedError, ProvenanceError, RegistryUnavailableError
+from webhook.provenance.errors import MalformedError, RegistryUnavailableError
 from webhook.provenance.registry.auth import Anonymous
 from webhook.provenance.registry.source import (
     ACCEPTED,
@@ -95,15 +95,11 @@ class RegistryClient:
         *,
         seconds: float = 20.0,
     ) -> None:
-        self._keychain = keychain or Anonymous()
+        self.keychain = keychain or Anonymous()
         self._endpoints = endpoints or {}
         self._seconds = seconds
         self._session: aiohttp.ClientSession | None = None
         self._tokens: dict[tuple[str, str, str], tuple[float, str]] = {}
-
-    def with_keychain(self, keychain: Keychain) -> RegistryClient:
-        """Return a client with other credentials, which shares no tokens with this one."""
-        return RegistryClient(keychain, self._endpoints, seconds=self._seconds)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -154,7 +150,7 @@ class RegistryClient:
     async def _get(self, image: Reference, path: str, accept: str, limit: int) -> _Response | None:
         """Return the response of the first base that has the path, or None if the registry does not have it."""
         endpoint = self._endpoints.get(image.registry, Endpoint())
-        problem: ProvenanceError | None = None
+        problem: RegistryUnavailableError | None = None
         bases = [*endpoint.mirrors]
         if not (endpoint.mirrors_only and bases):
             host = _HUB if image.registry == "docker.io" else image.registry
@@ -173,7 +169,8 @@ class RegistryClient:
             else:
                 if response is not None:
                     return response
-        # A mirror that lacks the path proves nothing if the registry itself did not respond.
+                # The registry itself comes last, and its 404 settles the question. That of a mirror does not.
+                problem = problem if endpoint.mirrors_only else None
         if problem is not None:
             raise problem
         return None
@@ -263,7 +260,7 @@ class RegistryClient:
         """Answer the challenge of a 401: Basic, or Bearer with a token from the token service."""
         challenge = response.headers.get("WWW-Authenticate", "")[:4096]
         scheme, _, rest = challenge.partition(" ")
-        credentials = await self._keychain.find(call.image.registry, call.image.repository)
+        credentials = await self.keychain.find(call.image.registry, call.image.repository)
         if scheme.lower() == "basic":
             if credentials is None:
                 raise RegistryUnavailableError(f"the registry {call.image.registry} requires credentials")
@@ -305,7 +302,13 @@ class RegistryClient:
         elif credentials is not None:
             headers["Authorization"] = credentials.basic()
         separator = "&" if urlsplit(realm).query else "?"
-        response = await self._send(f"{realm}{separator}{urlencode(query)}", headers, _MAX_TOKEN, endpoint)
+        try:
+            response = await self._send(
+                f"{realm}{separator}{urlencode(query)}", headers, _MAX_TOKEN, endpoint
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            reason = f"cannot reach the token service of the registry: {_reason(error)}"
+            raise RegistryUnavailableError(reason) from error
         if response.status != 200:
             raise _failure(response, call.image.registry)
         try:

@@ -60,3 +60,27 @@ def test_good_ones_and_other_kinds_go_through(refusals, policy_of):
 
 def test_a_broken_one_can_still_be_deleted(refusals):
     assert refusals(None, "modelweights", operation="DELETE", oldObject={**MODEL, "spec": {}}) == ()
+
+
+def _provenance(rule, **manifest):
+    spec = {**MODEL["spec"], "provenance": {"rule": rule}, "manifest": manifest}
+    return {**MODEL, "spec": spec}
+
+
+SIGNERS = {"signers": ["A" * 43 + "="]}
+
+
+def test_a_provenance_rule_that_does_not_compile_is_denied(refusals):
+    (finding,) = refusals(_provenance("object.signature.", **SIGNERS), "modelweights")
+    assert finding.code == "WL503"
+    assert "spec.provenance.rule does not compile" in finding.message
+
+
+def test_provenance_without_signers_of_the_manifest_is_denied(refusals):
+    (finding,) = refusals(_provenance("true"), "modelweights")
+    assert finding.code == "WL503"
+    assert "manifest.signers" in finding.message
+
+
+def test_a_good_provenance_rule_is_admitted(refusals):
+    assert refusals(_provenance("object.signature.kind == 'key'", **SIGNERS), "modelweights") == ()

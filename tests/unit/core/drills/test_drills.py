@@ -2,14 +2,16 @@
 
 import pytest
 
-from webhook.cli.drill import read_cases, rendered
+from webhook.cli.drill import rendered
 from webhook.cluster.drill.record import parsed
 from webhook.core.audit.entries import envelope, validate_entry
 from webhook.core.drills.attacks import Attack, Contents, chosen, model, own_attacks
 from webhook.core.drills.outcome import Drill, checked, entries, outcome
+from webhook.manifests.shipped import shipped_policies
+from webhook.offline.drill import drill_cases
 from webhook.offline.redteam import corpus_directory
 
-CASES = tuple(read_cases(corpus_directory()))
+CASES = tuple(drill_cases(corpus_directory(), shipped_policies()))
 ATTACK = Attack("a", "/api/v1/namespaces/n/pods", {}, ("WL101", "WL512"))
 
 
@@ -78,6 +80,7 @@ def test_the_model_of_a_drill_matches_only_its_own_claim():
         (403, (), "exceeded quota: nothing-runs", "passed", ("WL101", "WL512")),
         (403, (), "status unknown for quota: nothing-runs", "passed", ("WL101", "WL512")),
         (403, (), 'violates PodSecurity "restricted"', "other", ("WL101", "WL512")),
+        (400, (), "strict decoding error: unknown field", "other", ("WL101", "WL512")),
         (422, (), "is invalid", "other", ("WL101", "WL512")),
         (403, (), 'User "x" cannot create resource "pods"', "error", ("WL101", "WL512")),
         (403, ("WL903",), "not ready", "error", ("WL101", "WL512")),

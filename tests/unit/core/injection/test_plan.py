@@ -180,6 +180,33 @@ def test_the_collector_of_evidence_is_configured_for_the_whole_cluster():
     assert not any(word.startswith("--evidence") for word in after["spec"]["initContainers"][0]["args"])
 
 
+def test_the_sidecar_reads_the_manifest_to_fetch_one_key_only_if_the_cluster_says_so():
+    document = pod(volumes=[{"name": "weights", "persistentVolumeClaim": {"claimName": "w"}}])
+    document["spec"]["containers"][0]["volumeMounts"] = [
+        {"name": "weights", "mountPath": "/w", "subPath": "v1"}
+    ]
+    after, _ = injected(document, Facts((USE,)), Injection(named_key_only=True))
+    sidecar = after["spec"]["initContainers"][0]
+    place = "/var/run/weightlock/sealed/atlas-70b"
+    assert sidecar["volumeMounts"][-1] == {
+        "name": "weights",
+        "readOnly": True,
+        "mountPath": place,
+        "subPath": "v1",
+    }
+    assert f"--key=atlas-70b:/var/run/weightlock/keys/atlas-70b:{place}" in sidecar["args"]
+    after, _ = injected(document, Facts((USE,)))
+    sidecar = after["spec"]["initContainers"][0]
+    assert "--key=atlas-70b:/var/run/weightlock/keys/atlas-70b" in sidecar["args"]
+    assert "weights" not in [mount["name"] for mount in sidecar["volumeMounts"]]
+
+
+def test_a_model_without_a_mountable_volume_gets_all_keys():
+    after, wanted = injected(pod(), Facts((USE,)), Injection(named_key_only=True))
+    assert not wanted.undeliverable
+    assert "--key=atlas-70b:/var/run/weightlock/keys/atlas-70b" in after["spec"]["initContainers"][0]["args"]
+
+
 def test_the_endpoint_for_keys_is_off_by_default_and_serves_delivered_keys_only():
     after, _ = injected(pod(), Facts((USE,)), Injection(cdh_address="127.0.0.1:8006"))
     assert "--cdh=127.0.0.1:8006" in after["spec"]["initContainers"][0]["args"]

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -367,6 +368,39 @@ async def test_an_answer_after_the_leases_end_gives_nothing_back(served, monkeyp
         answer.set()
         stop.set()
         await asyncio.to_thread(thread.join)
+
+
+async def test_key_delivery_fetches_only_the_key_that_the_files_name(served, tree, service, work):
+    sealed = await sealed_for(served, tree, service, work)
+    for key_id in ("k2", "k3"):
+        await served.world.wrap(key_id)
+    served.server._broker._source = served.world.source()
+    target = replace(target_in(served.home), named=sealed)
+    async with keeping(served, target) as lines:
+        await until(lambda: complete(served.home / "run"))
+        assert sorted(path.name for path in target.directory.glob("k*")) == ["k1"]
+        assert served.world.events[-1]["keys"] == ["k1"]
+        with open_weights(sealed, keys=served.home / "run" / "keys") as weights:
+            assert weights.read("config.json") == (tree / "config.json").read_bytes()
+    assert not any("all keys" in line for line in lines)
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"other"])
+async def test_key_delivery_fetches_all_keys_if_no_manifest_names_one(served, service, work, tree, content):
+    await served.world.wrap("k2")
+    served.server._broker._source = served.world.source()
+    sealed = served.home / "files"
+    if content == b"other":
+        await asyncio.to_thread(operations.seal, tree, sealed, service, "beta", "k1", work)
+    else:
+        sealed.mkdir()
+        if content is not None:
+            (sealed / "weightlock.json").write_bytes(content)
+    target = replace(target_in(served.home), named=sealed)
+    async with keeping(served, target) as lines:
+        await until(lambda: complete(served.home / "run"))
+        assert sorted(path.name for path in target.directory.glob("k*")) == ["k1", "k2"]
+        assert "fetching all keys: " in lines[0]
 
 
 async def rotated(served, *key_ids):

@@ -97,6 +97,28 @@ async def test_of_two_pods_admitted_together_the_later_gets_no_key(limited):
     assert "WL527" not in running(first)[1]
 
 
+@pytest.mark.parametrize(
+    ("budget", "sufficient"),
+    [
+        (None, True),
+        ({**BUDGET, "perPod": "4M"}, True),
+        ({**BUDGET, "minimumTime": "1d"}, True),
+        ({**BUDGET, "perPod": "1M"}, False),
+    ],
+)
+async def test_a_running_pod_keeps_its_key_unless_its_budget_became_stricter(limited, budget, sufficient):
+    pod = limited.admitted()
+    if budget is None:
+        del limited.model["spec"]["egress"]
+    else:
+        limited.model["spec"]["egress"] = budget
+    username = "system:serviceaccount:research:trainer"
+    document = {"apiVersion": "v1", "kind": "Pod", "metadata": pod["metadata"], "spec": pod["spec"]}
+    denied, _ = denials(limited, creation_of(document, "pods", "x", username, ["system:serviceaccounts"]))
+    assert ("WL526" not in denied) == sufficient
+    assert "WL525" not in denied
+
+
 @pytest.mark.parametrize("value", ["9M", None])
 async def test_an_update_of_the_limit_is_denied(limited, value):
     old = limited.admitted()

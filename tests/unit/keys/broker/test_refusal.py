@@ -117,6 +117,12 @@ async def replayed(asked):
     await asked.send()
 
 
+def unmetered(asked):
+    asked.world.model["spec"]["egress"] = {"size": "810Gi", "minimumTime": "30d", "perPod": "2M"}
+    asked.world.live = asked.world.admitted()
+    asked.again()
+
+
 def not_ready(asked):
     def snapshot():
         raise NotReadyError("Weightlock has not read modelweights yet")
@@ -183,6 +189,13 @@ CASES = {
     ),
     "WL333": (too_often, "too many requests for this pod: try again in 60 s"),
     "WL334": (replayed, "the nonce was used before: request a new one"),
+    "WL335": (
+        unmetered,
+        (
+            f'{TRAIN} gets no key of model "atlas-70b": its key sidecar reports no egress: set '
+            "settings.injection.image to the image of this version"
+        ),
+    ),
     "WL911": (not_ready, "Weightlock has not read modelweights yet"),
     "WL912": (sealed_vault, "vault://transit/atlas: the vault is sealed"),
     "WL913": (issuer_away, "cannot fetch the attestation issuer's key set: x"),

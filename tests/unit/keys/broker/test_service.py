@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import jwt
 import pytest
+from cpuevidence import MEASUREMENT, Amd
 from cryptography.hazmat.primitives.asymmetric import ec
 from keyworld import serving
 
@@ -407,6 +408,34 @@ async def test_attested_and_released(world):
     assert (await broker.release("good", request)).encrypted
     with pytest.raises(RefusedError, match="was not issued for this release"):
         await release(broker, attestation=evidence)
+
+
+async def test_cpu_evidence_alone_and_composite(world):
+    """Both kinds are bound to the nonce of this release, and a rule sees both."""
+    amd = Amd()
+    cpu = {"kinds": ["sev-snp"], "roots": amd.roots, "measurements": [MEASUREMENT]}
+    rule = "object.cpu.tcb.microcode >= 213 && object.cpu.vmpl == 0"
+    world.model["spec"]["attestation"] = {"required": True, "cpu": cpu, "rule": rule}
+    broker, agent = world.broker(), AgentKey.generate()
+    public_key = base64.b64encode(agent.public).decode()
+
+    async def attested(broker, evidence):
+        nonce = broker.challenge(ChallengeRequest(public_key=public_key)).nonce
+        sent = evidence(evidence_nonce(nonce))
+        request = ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key, attestation=sent)
+        return await broker.release("good", request)
+
+    assert (await attested(broker, lambda nonce: {"cpu": amd.evidence(nonce)})).encrypted
+    with pytest.raises(RefusedError, match="sent no CPU evidence"):
+        await attested(broker, lambda _nonce: {"gpu": [["JWT", "a.b.c"], {"GPU-0": "a.b.c"}]})
+    with pytest.raises(RefusedError, match="was not made for this release"):
+        await attested(broker, lambda _nonce: {"cpu": amd.evidence("00" * 32)})
+    world.model["spec"]["attestation"]["rule"] = "object.cpu.tcb.microcode > 213"
+    with pytest.raises(RefusedError, match="do not meet the rule"):
+        await attested(world.broker(), lambda nonce: {"cpu": amd.evidence(nonce)})
+    world.model["spec"]["attestation"] |= {"rule": "", "issuer": "https://i.example.com"}
+    with pytest.raises(RefusedError, match="requires attested accelerators"):
+        await attested(world.broker(), lambda nonce: {"cpu": amd.evidence(nonce)})
 
 
 async def test_only_the_requested_key_is_unwrapped(world, monkeypatch):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -36,6 +38,32 @@ async def test_a_file_open_to_others_is_refused(tmp_path, data_key, context, mod
     path.chmod(mode)
     with pytest.raises(KmsConfigError, match=f"chmod 600 {path}"):
         await LocalKms(str(path)).wrap(data_key, context)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes owners")
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "accepted"),
+    [
+        (0, 65532, 0o440, True),
+        (0, 65532, 0o640, True),
+        (0, 65532, 0o460, False),
+        (0, 65532, 0o444, False),
+        (0, 65533, 0o440, False),
+        (65532, 65532, 0o440, False),
+        (1000, 65532, 0o440, False),
+    ],
+)
+def test_a_file_of_a_secret_volume_is_private(tmp_path, monkeypatch, owner, group, mode, accepted):
+    """The kubelet gives such a file to root, and lets the pod's fsGroup read it."""
+    path = tmp_path / "keyset.json"
+    add_key(path)
+    os.chown(path, owner, group)
+    path.chmod(mode)
+    monkeypatch.setattr(os, "geteuid", lambda: 65532)
+    monkeypatch.setattr(os, "getegid", lambda: 65534)
+    monkeypatch.setattr(os, "getgroups", lambda: [65532])
+    with contextlib.nullcontext() if accepted else pytest.raises(KmsConfigError, match="chmod 600"):
+        load_keyset(path)
 
 
 async def test_a_new_key_wraps_and_the_old_one_still_unwraps(tmp_path, data_key, context):

@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+"""Build the parts of a real node once, into the cache: programs, Debian packages, images.
+
+kubelet and kube-proxy come from the Go module of the control plane; containerd, the CNI plugins and CoreDNS from the
+modules in tests/e2e/nodeparts; runc, nft, buildah and debootstrap from Debian. debootstrap makes the base image, and
+buildah makes the product's image from the project's own Dockerfile. Nothing is installed on the machine.
+
+    tests/tools/node.py          build if needed; the last line on stdout is a JSON object with all paths
+    tests/tools/node.py --find   the same without a build
+
+Exit status: 0 ready; 3 the machine cannot run a node, or a part is not available (one line on stderr has the reason);
+1 anything else, such as code that does not compile. Environment: WEIGHTLOCK_CACHE.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import fcntl
+import hashlib
+import json
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import controlplane
+import nodeimages
+from debpackages import find_or_fetch, with_dependencies
+from gotoolchain import BrokenError, UnavailableError, find_go, go_environment, last_line
+from nodemachine import require_abilities
+
+TESTS = Path(__file__).resolve().parents[1] / "e2e"
+PARTS, CONTROL_PLANE = TESTS / "nodeparts", TESTS / "controlplane"
+CACHE = controlplane.CACHE
+EXIT_BROKEN, EXIT_UNAVAILABLE = 1, 3
+PLAIN = ("-trimpath", "-buildvcs=false", "-ldflags", "-s -w")
+CONTAINERD = "github.com/containerd/containerd/v2/cmd"
+CNI = "github.com/containernetworking/plugins/plugins"
+DEBIAN = ("runc", "nftables", "buildah", "debootstrap")
+REPORT_SECONDS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Programs of one Go module: the folder with go.mod, and what `go build` gets."""
+
+    name: str
+    module: Path
+    packages: tuple[str, ...]
+    stamped: bool = False
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of `go build`. The kubelet is stamped with the version of the control plane."""
+        return tuple(controlplane.build_flags()) if self.stamped else PLAIN
+
+    @property
+    def target(self) -> Path:
+        """The directory of the programs, named by a digest of everything that decides the build."""
+        digest = hashlib.sha256()
+        for file in sorted(self.module.rglob("*")):
+            if file.suffix in (".go", ".mod", ".sum"):
+                digest.update(file.read_bytes())
+        digest.update("\0".join([*self.flags, *self.packages, platform.machine(), sys.platform]).encode())
+        return CACHE / f"node-{self.name}-{digest.hexdigest()[:12]}"
+
+
+GO_PARTS = (
+    Part(
+        "containerd",
+        PARTS / "containerd",
+        tuple(f"{CONTAINERD}/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
+    ),
+    Part(
+        "cni",
+        PARTS / "cni",
+        (
+            f"{CNI}/main/ptp",
+            f"{CNI}/main/loopback",
+            f"{CNI}/ipam/host-local",
+            f"{CNI}/meta/portmap",
+            "./pause",
+        ),
+    ),
+    Part("coredns", PARTS / "coredns", (".",)),
+    Part(
+        "kubelet",
+        CONTROL_PLANE,
+        ("k8s.io/kubernetes/cmd/kubelet", "k8s.io/kubernetes/cmd/kube-proxy", "./gpuplugin"),
+        stamped=True,
+    ),
+)
+
+
+def say(text: str) -> None:
+    """Print one line of progress."""
+    print(f"node: {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Report every 15 seconds that a step still runs, and its time at the end."""
+    started, done = time.monotonic(), threading.Event()
+
+    def report() -> None:
+        while not done.wait(REPORT_SECONDS):
+            say(f"[{controlplane.elapsed(started)}] {what}")
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    say(f"{what}: {controlplane.elapsed(started)}")
+
+
+def run_go(command: list[str], module: Path) -> None:
+    """Run a `go` command. Raises BrokenError or UnavailableError with its last line."""
+    result = subprocess.run(
+        command, cwd=module, env=go_environment(), capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        text = result.stderr
+        lacks = ("dial tcp", "timeout", "no such host", *controlplane.BUILD_LACKS)
+        kind = UnavailableError if any(lack in text for lack in lacks) else BrokenError
+        raise kind(f"{' '.join(command[:2])} in {module.name}: {last_line(text)}")
+
+
+def build_go(part: Part) -> None:
+    """Build the programs of a part into its target, in one step."""
+    target = part.target
+    if target.exists():
+        return
+    go = find_go(CONTROL_PLANE, CACHE)
+    partial = Path(tempfile.mkdtemp(dir=CACHE, prefix=f"{target.name}.tmp-"))
+    try:
+        with progress(f"building {part.name} from source"):
+            jobs = ["-p", str(controlplane.parallelism())]
+            run_go([go, "build", *jobs, *part.flags, "-o", f"{partial}/", *part.packages], part.module)
+        partial.chmod(0o755)
+        with contextlib.suppress(OSError):
+            partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def debian(*, may_fetch: bool) -> Path:
+    """Return the root with the unpacked Debian packages and those libraries that the machine lacks."""
+    return find_or_fetch(list(DEBIAN), may_fetch=may_fetch, resolve=with_dependencies)
+
+
+def found(part: Part) -> dict[str, str]:
+    """Return the programs of a part by name."""
+    return {file.name: str(file) for file in part.target.iterdir()}
+
+
+def describe(control: Path, root: Path) -> dict[str, object]:
+    """Return all paths. Raises UnavailableError if a part is missing."""
+    missing = [part.name for part in GO_PARTS if not part.target.exists()]
+    archives = nodeimages.product_archives(CACHE)
+    if not archives.exists():
+        missing.append("the product's images")
+    if missing:
+        raise UnavailableError(f"not built yet: {', '.join(missing)} (tests/tools/node.py builds them)")
+    programs: dict[str, str] = {}
+    for part in GO_PARTS:
+        programs |= found(part)
+    return {
+        "controlplane": str(control),
+        "programs": programs,
+        "debian": str(root),
+        "archives": [str(archives / f"{file}.tar") for file in nodeimages.TARGETS],
+        "image": nodeimages.PRODUCT,
+        "sidecar": nodeimages.SIDECAR,
+    }
+
+
+def build() -> dict[str, object]:
+    """Build every part that is missing, and return all paths."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    control = CACHE / f"controlplane-{controlplane.cache_key()}"
+    controlplane.ensure(control, control.with_suffix(".unavailable"))
+    with (CACHE / "node.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        root = debian(may_fetch=True)
+        # Fetching packages leaves the processors idle, which the compiler can use.
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            images = pool.submit(build_images, root)
+            for part in GO_PARTS:
+                build_go(part)
+            images.result()
+    return describe(control, root)
+
+
+def build_images(root: Path) -> None:
+    """Make the images that are missing."""
+    # The base is needed to make the product's images only.
+    if nodeimages.product_archives(CACHE).exists():
+        return
+    for name, make in (("base image", nodeimages.build_base), ("product's images", nodeimages.build_product)):
+        with progress(f"making the {name}"):
+            make(CACHE, root)
+
+
+def interrupted(*_: object) -> None:
+    """Turn a termination signal into an ordinary unwinding."""
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Run the command; see the module's docstring for arguments and exit status."""
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    arguments.add_argument(
+        "--find", action="store_true", help="build nothing; only print where the parts are"
+    )
+    options = arguments.parse_args()
+    signal.signal(signal.SIGTERM, interrupted)
+    try:
+        require_abilities()
+        if options.find:
+            control = CACHE / f"controlplane-{controlplane.cache_key()}"
+            controlplane.find(control, control.with_suffix(".unavailable"))
+            parts = describe(control, debian(may_fetch=False))
+        else:
+            parts = build()
+    except UnavailableError as reason:
+        print(f"no node: {reason}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
+    except BrokenError as reason:
+        print(f"node: {reason}", file=sys.stderr)
+        return EXIT_BROKEN
+    except KeyboardInterrupt:
+        print("node: interrupted", file=sys.stderr)
+        return 130
+    print(json.dumps(parts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""The controller verifies images ahead of time, and a replica reads its statements: no registry for a known digest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tests.support.signed_images import SIGN, SLSA, Store
+from tests.support.sigstore_world import World, new_key, pem
+from webhook.api.config import Images, Settings
+from webhook.cluster.client.api import ApiError
+from webhook.cluster.controller.image_statements import ANNOUNCED, ImageStatements
+from webhook.cluster.images import ImageReader
+from webhook.core.access import Signer, Verifier
+from webhook.core.admission.snapshot import SnapshotBuilder
+from webhook.core.images.describe import describe
+
+REPOSITORY = "registry.example.com/acme/trainer"
+WORLD, KEY = World(), new_key()
+SIGNER = Signer(Ed25519PrivateKey.generate())
+ROOT = "/apis/weightlock.dev/v1alpha1"
+
+
+class Cluster:
+    """The API server and the watches in one: what is written is seen at once."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.builder = SnapshotBuilder(
+            Settings(), complete=False, verifier=Verifier.of([SIGNER.key.public_key()])
+        )
+
+    def snapshot(self):
+        return self.builder.snapshot()
+
+    def put(self, document):
+        return self.builder.put(document)
+
+    async def get(self, path, query=None, *, seconds=0.0):
+        self.calls.append(("GET", path))
+        selector = (query or {}).get("labelSelector", "")
+        items = [item for name, item in self.objects.items() if name.startswith(f"{path}/")]
+        if selector:
+            items = [
+                item for item in items if (item["metadata"].get("labels") or {}).get(ANNOUNCED) == "true"
+            ]
+        return {"metadata": {}, "items": items}
+
+    async def request(self, method, path, query=None, body=None, *, content_type="", accept="", seconds=0.0):
+        self.calls.append((method, path))
+        if method == "PATCH" and not path.endswith("/status") and path not in self.objects:
+            raise ApiError(404, "NotFound", "not found")
+        if method == "DELETE":
+            document = self.objects.pop(path)
+            self.builder.remove(self.builder.put(document))
+            return {}
+        if path.endswith("/status"):
+            self.objects[path] = body
+            return body
+        name = path if method == "PATCH" else f"{path}/{body['metadata']['name']}"
+        self.objects[name] = body
+        self.builder.put(body)
+        return body
+
+
+def trust(name="acme", key=KEY):
+    return {
+        "apiVersion": "weightlock.dev/v1alpha1", "kind": "ImageTrust", "metadata": {"name": name},
+        "spec": {"images": ["registry.example.com/acme/*"], "signers": [{"key": pem(key).decode()}]},
+    }  # fmt: skip
+
+
+def pod_of(reference, name="p"):
+    return {
+        "metadata": {"name": name, "namespace": "research"},
+        "spec": {"containers": [{"name": "main", "image": reference}]},
+    }
+
+
+@pytest.fixture
+async def made(tmp_path):
+    store = Store()
+    signed, unsigned, later = store.image("v1", "one"), store.image("v2", "two"), store.image("v3", "three")
+    for digest in (signed, later):
+        store.sign(WORLD, digest, "bundle", SIGN, key=KEY)
+        store.sign(WORLD, digest, "bundle", SLSA, key=KEY)
+    layout = store.layout(tmp_path / "layout", REPOSITORY)
+    cluster, settings = Cluster(), Images(layout=str(layout))
+    reader = ImageReader(cluster, settings)
+    statements = ImageStatements(cluster, cluster, reader, SIGNER, settings, "weightlock-system")
+    yield cluster, statements, layout, (signed, unsigned, later)
+    await reader.close()
+
+
+def verdicts(cluster, *references):
+    document = {
+        "spec": {"containers": [{"name": str(n), "image": item} for n, item in enumerate(references)]}
+    }
+    items, missing = describe(document, "research", cluster.snapshot().images, {})
+    return [(item["verified"], item["reason"]) for item in items], len(missing)
+
+
+async def test_ahead_of_time(made):
+    cluster, statements, layout, (signed, unsigned, later) = made
+    cluster.put(trust())
+    cluster.objects["/api/v1/pods/research/p"] = pod_of(f"{REPOSITORY}@{signed}")
+    template = {"template": pod_of(f"{REPOSITORY}@{unsigned}")}
+    cluster.objects["/apis/apps/v1/deployments/research/d"] = {
+        "metadata": {"namespace": "research"},
+        "spec": template,
+    }
+    cluster.objects["/api/v1/namespaces/weightlock-system/configmaps/ci"] = {
+        "metadata": {"name": "ci", "labels": {ANNOUNCED: "true"}}, "data": {"images": f"{REPOSITORY}@{later}\n"},
+    }  # fmt: skip
+    await statements.reconcile()
+    references = [f"{REPOSITORY}@{item}" for item in (signed, unsigned, later)]
+    assert verdicts(cluster, *references) == ([(True, ""), (False, "Unsigned"), (True, "")], 0)
+    # The registry disappears: no verdict of a known digest changes, also for a new replica.
+    shutil.rmtree(layout)
+    await statements.reconcile()
+    replica = Cluster()
+    for document in (
+        trust(),
+        *(item for name, item in cluster.objects.items() if "imageverifications" in name),
+    ):
+        replica.put(json.loads(json.dumps(document)))
+    assert verdicts(replica, *references) == ([(True, ""), (False, "Unsigned"), (True, "")], 0)
+    assert cluster.objects[f"{ROOT}/imagetrusts/acme/status"]["status"] == {"verified": 3, "problem": ""}
+
+
+async def test_nothing_is_verified_twice(made):
+    cluster, statements, _, (signed, *_) = made
+    cluster.put(trust())
+    cluster.objects["/api/v1/pods/research/p"] = pod_of(f"{REPOSITORY}@{signed}")
+    await statements.reconcile()
+    written = [call for call in cluster.calls if call[0] in ("PATCH", "POST")]
+    await statements.reconcile()
+    assert [call for call in cluster.calls if call[0] in ("PATCH", "POST")] == written
+    assert statements.verified == 1
+
+
+async def test_a_changed_rule(made):
+    cluster, statements, _, (signed, *_) = made
+    cluster.put(trust())
+    cluster.put(trust("second"))
+    cluster.objects["/api/v1/pods/research/p"] = pod_of(f"{REPOSITORY}@{signed}")
+    await statements.reconcile()
+    before = {name for name in cluster.objects if "imageverifications" in name}
+    # Two rules with the same trust share their statements.
+    assert len(before) == 1
+    cluster.put(trust(key=new_key()))
+    await statements.reconcile()
+    after = {name for name in cluster.objects if "imageverifications" in name}
+    assert before < after
+    assert len(after) == 2
+    cluster.builder.remove(cluster.builder.put(trust()))
+    await statements.reconcile()
+    assert {name for name in cluster.objects if "imageverifications" in name} == before
+
+
+async def test_a_running_tag_counts_by_its_digest(made):
+    cluster, statements, _, (signed, *_) = made
+    cluster.put(trust())
+    document = pod_of(f"{REPOSITORY}:v1")
+    document["status"] = {"containerStatuses": [{"name": "main", "imageID": f"{REPOSITORY}@{signed}"}]}
+    cluster.objects["/api/v1/pods/research/p"] = document
+    await statements.reconcile()
+    assert verdicts(cluster, f"{REPOSITORY}@{signed}") == ([(True, "")], 0)
+
+
+async def test_an_invalid_rule_is_reported(made):
+    cluster, statements, _, (signed, *_) = made
+    document = trust()
+    document["spec"]["signers"] = [{"key": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"}]
+    cluster.put(document)
+    cluster.objects["/api/v1/pods/research/p"] = pod_of(f"{REPOSITORY}@{signed}")
+    await statements.reconcile()
+    assert (
+        "cannot read the public key"
+        in cluster.objects[f"{ROOT}/imagetrusts/acme/status"]["status"]["problem"]
+    )
+    assert verdicts(cluster, f"{REPOSITORY}@{signed}") == ([(False, "Malformed")], 0)
+
+
+async def test_without_rules_nothing_is_read(made):
+    cluster, statements, *_ = made
+    cluster.objects["/api/v1/pods/research/p"] = pod_of(f"{REPOSITORY}@sha256:{'1' * 64}")
+    await statements.reconcile()
+    assert cluster.calls == []

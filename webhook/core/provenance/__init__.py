@@ -1,0 +1,1 @@
+"""Verified signatures as data: what they state, and whether a rule accepts it."""

@@ -1,0 +1,49 @@
+"""Keyless signing with the `sigstore` package: a certificate of Fulcio, an entry in Rekor, timestamps.
+
+This is the only module that talks to a Sigstore instance. Verification needs neither it nor the package.
+"""
+
+from __future__ import annotations
+
+from sigstore import dsse
+from sigstore.errors import Error
+from sigstore.models import ClientTrustConfig
+from sigstore.oidc import IdentityError, IdentityToken, detect_credential
+from sigstore.sign import SigningContext
+
+from webhook.provenance.errors import ProvenanceError, UntrustedError
+from webhook.provenance.keyless import identity
+
+_CLIENT = "sigstore"
+
+
+def sign(statement: bytes, token: str, trust_config: str | None) -> tuple[bytes, str]:
+    """Sign an in-toto statement. Returns the bundle and a name of the signer.
+
+    ``token``: an OpenID Connect token; empty uses the token of the CI job. ``trust_config``: the client trust
+    configuration of a private instance, as JSON; None uses the public-good instance.
+
+    Raises:
+        ValueError: there is no token, or the trust configuration is not valid.
+        ProvenanceError: the instance rejected the request, or failed.
+    """
+    try:
+        config = (
+            ClientTrustConfig.production()
+            if trust_config is None
+            else ClientTrustConfig.from_json(trust_config)
+        )
+        found = token or detect_credential(_CLIENT)
+        if not found:
+            raise ValueError("give --identity-token, since this process has no token of a CI job")
+        with SigningContext.from_trust_config(config).signer(IdentityToken(found, _CLIENT)) as signer:
+            bundle = signer.sign_dsse(dsse.Statement(statement))
+    except IdentityError as error:
+        raise ValueError(f"the identity token is not valid: {error}") from None
+    except Error as error:
+        raise UntrustedError(f"the Sigstore instance failed: {error}") from None
+    try:
+        name = str(identity(bundle.signing_certificate))
+    except ProvenanceError:
+        name = "an unknown identity"
+    return bundle.to_json().encode(), name
