@@ -22,6 +22,7 @@ _DOMAINS = (
     "crio.io",
     "cri-o.io",
     "nri.io",
+    "nri.containerd.io",
     "noderesource.dev",
     "cdi.k8s.io",
     "katacontainers.io",
@@ -37,6 +38,7 @@ _PREFIXES = (
     "io.microsoft.",
     "com.github.containers.",
     "dev.gvisor.",
+    "microsoft.com/hostprocess",
     "run.oci.",
     "org.criu.",
     "org.systemd.",
@@ -62,6 +64,7 @@ _HARMLESS = tuple(
         "io.katacontainers.config.agent.policy",
         "dev.gvisor.spec.mount.*.share",
         "dev.gvisor.spec.mount.*.type",
+        "dev.gvisor.empty-dir.*.force-shared",
     )
 )
 _DEVICES = frozenset(

@@ -33,8 +33,17 @@ _VARIABLE_VENDORS = (
 )
 _DEVICE_SUFFIXES = ("_VISIBLE_DEVICES", "_VISIBLE_CORES")
 _CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
+# These add the devices of the NVSwitch fabric and of RDMA, which no resource of the pod stands for
+# (github.com/NVIDIA/nvidia-container-toolkit, internal/modifier/gated.go).
+_FEATURES = ("NVIDIA_NVSWITCH", "NVIDIA_MOFED")
 _OTHER_DEVICE_VARIABLES = frozenset(
-    {"NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES", "NVIDIA_IMEX_CHANNELS", _CAPABILITIES}
+    {
+        "NVIDIA_MIG_CONFIG_DEVICES",
+        "NVIDIA_MIG_MONITOR_DEVICES",
+        "NVIDIA_IMEX_CHANNELS",
+        _CAPABILITIES,
+        *_FEATURES,
+    }
 )
 # A quick test for a whole list of names: none of the variables lacks both of these.
 DEVICE_VARIABLE_HINTS = ("_VISIBLE_", "NVIDIA_")
@@ -175,6 +184,8 @@ def adds_devices(name: str, value: str) -> bool:
     """Whether a device variable with this value adds anything. Only ``compat`` matters among driver capabilities."""
     if name == _CAPABILITIES:
         return "compat" in value.lower()
+    if name in _FEATURES:
+        return value == "enabled"
     return value not in NO_DEVICES
 
 

@@ -29,7 +29,7 @@ _HARMLESS = (
     ("/usr/lib/os-release", False),
     ("/usr/share/zoneinfo", True),  # rules of all time zones
     ("/etc/ssl/certs", True),  # public CA certificates. /etc/ssl itself also contains private keys
-    ("/etc/pki/ca-trust/extracted", True),
+    ("/etc/pki/ca-trust", True),
     ("/etc/pki/tls/certs", True),
     ("/etc/ca-certificates", True),
     ("/usr/share/ca-certificates", True),
