@@ -47,7 +47,10 @@ bandwidth-plugin: $(READY) ## Build the CNI bandwidth plugin for the tests of eg
 browser: $(READY) ## Find Chromium for the tests of pages; in CI, install it from Debian
 	@$(BIN)/python tests/tools/browser.py > /dev/null || [ $$? -eq 3 ]
 
-test: $(READY) control-plane key-servers prometheus log-verifiers bandwidth-plugin browser node ## All tests, those on the real API server included
+registry: $(READY) ## Fetch a registry from Debian, for the tests of signed images (cached)
+	@$(BIN)/python tests/tools/debpackages.py docker-registry > /dev/null || [ $$? -eq 3 ]
+
+test: $(READY) control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser node ## All tests, those on the real API server included
 	@status=0; \
 	$(PYTEST) tests/unit -n 2 --dist loadfile --cov --cov-report= || status=$$?; \
 	$(PYTEST) tests/e2e --cov --cov-append --cov-report=term:skip-covered || status=$$?; \
@@ -118,4 +121,4 @@ lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newes
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus log-verifiers bandwidth-plugin browser node test unit e2e e2e-long e2e-node loaders e2e-kind chaos lint format generate bench bench-peers playground cluster image image-audit lock clean
+.PHONY: help setup demo control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser node test unit e2e e2e-long e2e-node loaders e2e-kind chaos lint format generate bench bench-peers playground cluster image image-audit lock clean

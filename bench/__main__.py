@@ -14,6 +14,7 @@ NAMES = {
     "reader": "the reader, against safetensors on plain files; many small files, against cp",
     "scan": "the background scan over simulated pods: time and memory as they grow",
     "audit": "the audit log: size, rates, the verdict with it on, a receipt with two witnesses",
+    "detect": "detection rules: entries a second on one core, and the size of the state",
     "broker": "keys released a second, and a sidecar from start to key",
 }
 

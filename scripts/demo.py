@@ -1,8 +1,8 @@
 """Show Weightlock's verdicts without a cluster: send the samples in examples/ as real admission reviews over TLS.
 
 The demo starts the webhook on examples/state. Like an API server, it sends each sample to /mutate and then, with the
-patch applied, to /validate, and prints a table. Then it shows the audit log that the webhook wrote, and its
-verification. It removes everything at the end.
+patch applied, to /validate, and prints a table. Then it shows the audit log that the webhook wrote, its verification,
+and a theft that the detection rules find in a log. It removes everything at the end.
 """
 
 import base64
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ import jsonpatch
 import yaml
 
 from webhook.api.config import Settings
+from webhook.audit.keys import KEYS, generate, signer_of
+from webhook.audit.storage import Directory
+from webhook.audit.writer import LogWriter
 from webhook.core.admission.snapshot import Snapshot, SnapshotBuilder
 from webhook.manifests.reader import read_file
 from webhook.offline.review import Requester, as_review
@@ -64,6 +68,36 @@ def show_log(directory: Path) -> None:
     ):
         print(f"\n{title}", flush=True)
         subprocess.run([WEIGHTLOCK, "audit", *command, directory], check=True)
+
+
+def show_theft(directory: Path) -> None:
+    """Write the log of a theft, and print the alert of the detection rules. Exit if there is none.
+
+    Each entry is built and signed like an entry of a real broker. Two weeks of one team come first, because a rule
+    needs a baseline.
+    """
+    signer = signer_of(generate(), "cluster/broker/demo", "demo")
+    writer = LogWriter(
+        Directory(directory / "broker" / "demo", fsync=False), signer, limit=1_000, interval=0.1
+    )
+    writer.open()
+    (directory / "broker" / "demo" / KEYS).write_text("".join(f"{key.render()}\n" for key in signer.keys))
+    now = datetime.now(UTC)
+    for hours in (*range(15 * 24, 0, -6), 0):
+        account = "trainer" if hours else "backup"
+        data = {
+            "decision": "released",
+            "model": "atlas-70b",
+            "pod": {"namespace": "research", "name": f"job-{hours}", "serviceAccount": account},
+            "subject": "User",
+        }
+        moment = now - timedelta(hours=hours)
+        writer.submit(writer.entry("release", data, identifier=f"release-{hours}", now=moment))
+    writer.close()
+    print("\na theft with a borrowed service account, and its alert (weightlock detections run):", flush=True)
+    done = subprocess.run([WEIGHTLOCK, "detections", "run", directory], check=False)
+    if done.returncode != 1:
+        sys.exit("the theft was not detected")
 
 
 def address(process: subprocess.Popen[bytes], log: Path) -> tuple[str, int]:
@@ -120,6 +154,7 @@ def main() -> int:
         scratch = Path(name)
         send_samples(scratch, samples, snapshot, counts)
         show_log(scratch / "audit")
+        show_theft(scratch / "theft")
     total = counts["allowed"] + counts["denied"]
     parts = ", ".join(f"{count} {what}" for what, count in counts.items())
     print(f"\ndemo: {total} reviews, {parts}")

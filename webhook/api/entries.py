@@ -117,6 +117,7 @@ class Grant(Schema):
     model: Short = ""
     waiver: Short = ""
     subject: Subject
+    requester: User | None = None
     namespaces: list[Short] = Field(default_factory=list)
     begins: Time
     expires: Time
@@ -225,6 +226,7 @@ class Detection(Schema):
         default=0, description="suppressed repetitions of the previous alert with this key"
     )
     reason: Text = Field(default="", description="reason of the silence")
+    since: Time | None = Field(default=None, description="start of the evaluated period (passed)")
     entries: Count = Field(default=0, description="evaluated entries (passed)")
     rules: Count = Field(default=0, description="active rules (passed)")
     digest: Digest | None = Field(default=None, description="digest of the active rules (passed)")

@@ -140,7 +140,7 @@ class Detection:
         self._store, self._outputs, self._now = store, outputs, now
         self._engine: Engine | None = None
         self._follower: Follower | None = None
-        self._raise_since = ""
+        self._raise_since = self._since = ""
         self._saved = self._reported = self._silences_read = 0.0
         self._unsaved = False
         self._counted = 0
@@ -181,8 +181,13 @@ class Detection:
             engine, positions = Engine(self._rules), {}
         if not positions:
             self._raise_since = timestamp(self._now() - _REBUILD)
+        earliest, last = timestamp(self._now() - _REBUILD), ""
         for entry in await asyncio.to_thread(lambda: list(logged_alerts(self._logs))):
             engine.remember(entry)
+            if entry["data"].get("result") == "passed":
+                last = max(last, entry["time"])
+        # The entries since the last statement are evaluated now. After a day without an evaluation, there is a gap.
+        self._since = last if last > earliest else timestamp(self._now())
         self._follower = Follower(
             self._logs, self._keys, [Path(each) for each in self._settings.audit_files], positions
         )
@@ -246,11 +251,14 @@ class Detection:
             "name": "evaluation",
             "result": "failed" if faults else "passed",
             "detail": faults[:1024] or f"{len(self._rules.names)} rules evaluated {entries} entries",
+            "since": self._since,
             "entries": entries,
             "rules": len(self._rules.names),
             "digest": digest_of(self._rules),
         }
         self._outputs.record("detection", data, "detections/evaluation")
+        if not faults:
+            self._since = timestamp(self._now())
 
     async def _read_silences(self) -> None:
         moment = time.monotonic()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from webhook.core.kube.strict_json import DocumentError, check
+from webhook.core.kube.strict_json import DocumentError, Limits, check
 from webhook.core.provenance.models import MAX_ATTESTATIONS, MAX_BYTES, Attestation, ModelProvenance, Signer
 from webhook.provenance.bundle import parse_envelope
 from webhook.provenance.errors import MalformedError, TamperedError, WrongSignerError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from webhook.provenance.models import ModelTrust, SignedModel
 
 MAX_FILE: Final = 16 << 20
+_LIMITS: Final = Limits(depth=100)
 _STATEMENTS: Final = "https://in-toto.io/Statement/"
 _CYCLONEDX: Final = "https://cyclonedx.org/bom"
 _SPDX: Final = "https://spdx.dev/Document"
@@ -48,11 +49,13 @@ def provenance_of(
     for name, raw in files:
         if len(raw) > MAX_FILE:
             raise MalformedError(f"attestation {name} is larger than {MAX_FILE >> 20} MiB")
-        for document in _documents(name, raw):
-            found.append(_attestation(name, document, model, trust, now))
+        for part, document in _documents(name, raw):
+            found.append(_attestation(name, part, document, model, trust, now))
             if not _can_be_evaluated(found[-1].predicate):
                 found[-1] = _without_predicate(found[-1])
-                notes.append(f"{name}: only its type and digest are bound: its lists are too long for a rule")
+                notes.append(
+                    f"{name}: only its type and digest are bound: it is too long or too deep for a rule"
+                )
     if len(found) > MAX_ATTESTATIONS:
         raise MalformedError(f"there are more than {MAX_ATTESTATIONS} attestations")
     while _size(provenance := ModelProvenance(model.signature, tuple(found))) > MAX_BYTES:
@@ -64,23 +67,25 @@ def provenance_of(
     return provenance, notes
 
 
-def _documents(name: str, raw: bytes) -> Iterator[dict[str, Any]]:
+def _documents(name: str, raw: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Return each document with its bytes: the whole file, or its lines."""
+    parts = [raw]
     try:
         documents = [orjson.loads(raw)]
     except orjson.JSONDecodeError:
+        parts = [line for line in raw.splitlines() if line.strip()]
         try:
-            documents = [orjson.loads(line) for line in raw.splitlines() if line.strip()]
+            documents = [orjson.loads(part) for part in parts]
         except orjson.JSONDecodeError:
             raise MalformedError(f"attestation {name} is not JSON") from None
     if not documents or not all(isinstance(document, dict) for document in documents):
         raise MalformedError(f"attestation {name} is not a JSON object")
-    yield from documents
+    yield from zip(parts, documents, strict=True)
 
 
 def _attestation(
-    name: str, document: dict[str, Any], model: SignedModel, trust: ModelTrust, now: datetime
+    name: str, raw: bytes, document: dict[str, Any], model: SignedModel, trust: ModelTrust, now: datetime
 ) -> Attestation:
-    raw = orjson.dumps(document)
     digest = "sha256:" + hashlib.sha256(raw).hexdigest()
     if document.get("bomFormat") == "CycloneDX":
         return Attestation(_CYCLONEDX, digest, (), document)
@@ -142,7 +147,7 @@ def _is_about(subjects: Any, model: SignedModel) -> bool:
 
 def _can_be_evaluated(predicate: Any) -> bool:
     try:
-        check(predicate)
+        check(predicate, _LIMITS)
     except DocumentError:
         return False
     return True

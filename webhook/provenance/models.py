@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -69,6 +69,7 @@ _MEDIA_TYPES: Final = re.compile(
 )
 _SHARD: Final = re.compile(r"(?P<path>.+):(?P<start>0|[1-9][0-9]{0,18}):(?P<end>[1-9][0-9]{0,18})", re.DOTALL)
 _HEX: Final = re.compile(r"([0-9a-f]{2})+")
+_CERTIFICATE_FAULTS: Final = (UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _CURVES: Final[Mapping[str, type[hashes.HashAlgorithm]]] = {
     "secp256r1": hashes.SHA256,
     "secp384r1": hashes.SHA384,
@@ -160,7 +161,7 @@ def verify_envelope(raw: bytes, trust: ModelTrust, now: datetime) -> tuple[bytes
             signer = _verify_chain(envelope, trust, now)
         else:
             signer = _verify_keyless(envelope, trust, now)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValueError, *_CERTIFICATE_FAULTS):
         raise _malformed(f"{present[0]} is not in the expected form") from None
     return envelope.payload, signer
 

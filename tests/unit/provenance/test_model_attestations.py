@@ -106,3 +106,20 @@ def test_large_predicates_are_bound_by_digest():
     provenance, notes = read(large, about(), long)
     assert [item.predicate is None for item in provenance.attestations] == [True, False, True]
     assert len(notes) == 2
+
+
+@pytest.mark.parametrize("depth", [90, 110, 500, 1000, 5000])
+def test_deep_predicates(depth):
+    """Deeper than a rule can read: bound by digest, or not JSON for the parser; never an error of Python."""
+    fields = json.dumps(about(predicate={"x": 0})).replace('{"x": 0}', "[" * depth + "]" * depth)
+    if depth > 1000:
+        with pytest.raises(MalformedError):
+            read(fields.encode())
+        return
+    provenance, notes = read(fields.encode())
+    assert (provenance.attestations[0].predicate is None) == bool(notes) == (depth > 100)
+
+
+def test_the_digest_is_that_of_the_file():
+    raw = json.dumps(about(), indent=3).encode()
+    assert read(raw)[0].attestations[0].digest == "sha256:" + hashlib.sha256(raw).hexdigest()

@@ -395,3 +395,15 @@ def test_signatures_of_earlier_releases():
     for release in ("v1.0.0", "v1.0.1", "v1.1.0"):
         raw = (THEIRS / f"{release}-certificate/model.sig").read_bytes()
         verify(raw, ModelTrust(authorities=tuple(root)), root[0].not_valid_before_utc + timedelta(days=1))
+
+
+@pytest.mark.parametrize("position", range(0, 700, 7))
+def test_damaged_certificates(position):
+    """A certificate with one other byte is rejected with one sentence."""
+    document = json.loads(chain(email="ci@example.com"))
+    listed = document["verificationMaterial"]["x509CertificateChain"]["certificates"]
+    raw = bytearray(base64.b64decode(listed[0]["rawBytes"]))
+    raw[position % len(raw)] ^= 0xFF
+    listed[0]["rawBytes"] = text64(bytes(raw))
+    with pytest.raises(ProvenanceError):
+        verify(json.dumps(document).encode(), trust_in(authorities=[ROOT]), NOW)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from webhook.cluster.cache import ObjectCache
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.client.kinds import ResourceKind
 from webhook.cluster.client.reflector import Reflector, Timing
+from webhook.cluster.controller.exposed_pods import Gap
 from webhook.cluster.controller.reconcile import missing_metadata
 from webhook.cluster.controller.watches import CONFIGURATIONS
 from webhook.core.integrity.drift import (
@@ -47,6 +49,7 @@ DEFINITIONS = ResourceKind(
 _VERSION = "app.kubernetes.io/version"
 # A denied write is retried after this time.
 _RETRY_SECONDS = 10.0
+_MAX_GAPS = 64
 _CHANGED, _LABELS = "ProtectionChanged", "ProtectionLabelsChanged"
 
 log = logging.getLogger(__name__)
@@ -54,13 +57,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The drift of one object; ``keep_off`` says why it is not restored, and is empty if it is."""
+    """The drift of one object; ``keep_off`` says why it is not restored, and is empty if it is.
+
+    ``admits`` is whether requests may have bypassed the webhooks meanwhile.
+    """
 
     key: ObjectKey
     path: str
     what: str
     version: str
     keep_off: str = ""
+    admits: bool = True
 
     @property
     def kind(self) -> str:
@@ -126,6 +133,8 @@ class DriftController:
         self._tried: dict[ObjectKey, float] = {}
         self._labels: dict[str, dict[str, str]] | None = None
         self._intact: dict[ObjectKey, datetime] = {}
+        self._open: dict[ObjectKey, datetime] = {}
+        self._gaps: deque[Gap] = deque(maxlen=_MAX_GAPS)
         self._intact_metadata: dict[ObjectKey, Document] = {}
         self._checked: datetime | None = None
 
@@ -148,8 +157,22 @@ class DriftController:
                 self._reported.pop(key, None)
                 self._tried.pop(key, None)
                 self._remember_metadata(key)
+        self._note_gaps(drifts, now)
         for drift in drifts.values():
             await self._handle(drift)
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The times in which a webhook configuration was changed, as far as this process observed them."""
+        return [*self._gaps, *(Gap(key.name, begin, None) for key, begin in self._open.items())]
+
+    def _note_gaps(self, drifts: Mapping[ObjectKey, Drift], now: datetime) -> None:
+        for key in self._expected:
+            drift = drifts.get(key)
+            if drift is not None and drift.admits:
+                self._open.setdefault(key, self._intact.get(key, now))
+            elif key in self._open:
+                self._gaps.append(Gap(key.name, self._open.pop(key), now))
 
     async def check_labels(self, namespaces: Iterable[Document]) -> None:
         """Report Weightlock labels of a namespace that were removed or changed. Raises `ApiError`.
@@ -193,7 +216,8 @@ class DriftController:
         if not missing:
             return None
         fields = sorted(name for values in missing.values() for name in values)
-        return Drift(key, path, f"lacks {', '.join(fields)[:200]}", _version_of(actual), keep_off)
+        what = f"lacks {', '.join(fields)[:200]}"
+        return Drift(key, path, what, _version_of(actual), keep_off, admits=False)
 
     def _whole(self, key: ObjectKey) -> Document:
         """Return the expected configuration with its observed metadata and the managed caBundles."""

@@ -58,7 +58,7 @@ class PodsWithWeights:
         for _ in range(min(self._again, len(self._queue))):
             key = self._queue.popleft()
             if key in pods:
-                self._evaluated[key] = _Evaluated(pods[key], _evaluate(pods[key], snapshot))
+                self._evaluated[key] = _Evaluated(pods[key], evaluate_pod(pods[key], snapshot))
                 self._queue.append(key)
             else:
                 del self._evaluated[key]
@@ -68,7 +68,7 @@ class PodsWithWeights:
             if evaluated is None:
                 self._queue.append(key)
             if evaluated is None or evaluated.document is not document:
-                evaluated = self._evaluated[key] = _Evaluated(document, _evaluate(document, snapshot))
+                evaluated = self._evaluated[key] = _Evaluated(document, evaluate_pod(document, snapshot))
             if evaluated.pod is not None:
                 result.append(self._with_first_stamp(evaluated.pod))
         self._stamps = {pod.uid: self._stamps[pod.uid] for pod in result}
@@ -80,7 +80,7 @@ class PodsWithWeights:
         return pod if first == pod.stamp else replace(pod, stamp=first)
 
 
-def _evaluate(pod: Document, snapshot: Snapshot) -> PodWithWeights | None:
+def evaluate_pod(pod: Document, snapshot: Snapshot) -> PodWithWeights | None:
     """Return a pod with its models; None if it reads no protected weights or cannot be parsed."""
     metadata = pod["metadata"]
     lookup = Lookup(snapshot.objects, _Absent())

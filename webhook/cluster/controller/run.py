@@ -16,6 +16,7 @@ from webhook.cluster.client.reflector import Reflector, Timing
 from webhook.cluster.controller.certificates import Certificates
 from webhook.cluster.controller.drift_guard import DriftController
 from webhook.cluster.controller.drills import DrillWatch
+from webhook.cluster.controller.exposed_pods import ExposedPods, RecentPods
 from webhook.cluster.controller.image_statements import ImageStatements
 from webhook.cluster.controller.leader_election import LeaderElector
 from webhook.cluster.controller.notify import Notifier
@@ -126,8 +127,10 @@ class Controller:
             if settings.drills.record
             else None
         )
-        pods = self._pods if self.scanner is None else Noticed(self._pods, self.scanner)
-        self._reflectors = [Reflector(source.api, PODS, pods, Timing()), *self.guard.reflectors]
+        recent = RecentPods(self._pods if self.scanner is None else Noticed(self._pods, self.scanner))
+        # The audit log is set later.
+        self.exposed = ExposedPods(recent, lambda kind, data, subject: self.stats.record(kind, data, subject))  # noqa: PLW0108
+        self._reflectors = [Reflector(source.api, PODS, recent, Timing()), *self.guard.reflectors]
         self._well = time.monotonic()
         self.leader = LeaderElector(
             source.api, settings.namespace, settings.lease, settings.identity, owner=settings.keys.record
@@ -230,6 +233,7 @@ class Controller:
         await self.rules.reconcile(self.source.snapshot(), self.guard.configurations)
         await self._sign()
         snapshot = self.source.snapshot()
+        self.exposed.check(self.guard.gaps, snapshot)
         view = View.of(snapshot)
         await self.guard.check_labels(tuple(snapshot.objects.each("Namespace")))
         await self.steps.report_invalid(view)

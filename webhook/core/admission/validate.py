@@ -195,7 +195,7 @@ class _Validation:
         facts = [template.facts for template in self._facts or ()]
         if not any(each.weights or each.escapes for each in facts):
             return Reach()
-        uses = [use for each in facts for use in each.weights if use.model != UNKNOWN]
+        uses = [use for each in facts for use in each.weights if use.model != UNKNOWN.name]
         return Reach(
             tuple(sorted({use.model for use in uses})),
             tuple(sorted({use.via for use in uses})),

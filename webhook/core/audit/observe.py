@@ -64,7 +64,7 @@ class Observer:
             kind, data = self._grants.pop(key)
             yield Change(kind, f"accessrequests/{data['request']}", {**data, "state": "ended"})
         for key, grant in current.items():
-            data = _grant(grant)
+            data = _grant(grant, index.parsed(grant.request))
             if self._grants.get(key) != (key[0], data):
                 self._grants[key] = (key[0], data)
                 yield Change(key[0], f"accessrequests/{grant.request}", data)
@@ -247,8 +247,9 @@ def kind_of_grant(grant: Grant) -> str:
     return "waiver" if grant.waiver is not None else "grant"
 
 
-def _grant(grant: Grant) -> dict[str, Any]:
+def _grant(grant: Grant, parsed: ParsedRequest | None) -> dict[str, Any]:
     return {
+        **({"requester": {"username": parsed.by.username}} if parsed is not None else {}),
         "request": grant.request,
         "requestUid": grant.uid,
         "state": "active",

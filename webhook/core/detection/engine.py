@@ -194,13 +194,16 @@ class Engine:
                 correlation.table.shrink(len(correlation.table) // 2)
             self._raised.shrink(max(len(self._raised) // 2, 100))
 
+    def _states(self) -> dict[str, State | CorrelationState]:
+        return {**self._statistics, **self._correlations}
+
     def _document(self) -> dict[str, Any]:
         return {
             "version": _VERSION,
             "started": self._started,
             "rules": {
                 name: [self.rules.about(name).extension.version, state.dump()]
-                for name, state in (*self._statistics.items(), *self._correlations.items())
+                for name, state in self._states().items()
             },
             "raised": [[key, row] for key, row in self._raised.items()],
             "audit": [key for key, _ in self._audit_ids.items()],

@@ -10,7 +10,7 @@ import re
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
-import re2
+import re2  # type: ignore[import-untyped]  # it has no types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -202,7 +202,7 @@ def _wildcards(pattern: str) -> str:
         parts.append(re2.escape(pattern[position : match.start()]))
         parts.append({"*": "(?s:.*)", "?": "(?s:.)"}.get(match[0]) or re2.escape(match[0][-1]))
         position = match.end()
-    return "".join(parts) + re2.escape(pattern[position:])
+    return "".join((*parts, str(re2.escape(pattern[position:]))))
 
 
 def compile_linear(pattern: str, *, ignore_case: bool = False) -> Any:

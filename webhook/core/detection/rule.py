@@ -64,7 +64,7 @@ class Rate(Schema):
 class Hours(Schema):
     """Report an event at an hour of the working day or of the weekend (UTC) that a group never used.
 
-    ``margin`` hours before and after a used hour count as used.
+    ``margin`` hours before and after a used hour count as used. A group that uses more than ``most`` hours is ignored.
     """
 
     type: Literal["hours"]
@@ -72,6 +72,7 @@ class Hours(Schema):
     learn: Duration = Duration("14d")
     minimum: Positive = 50
     margin: int = Field(default=2, ge=0, le=11)
+    most: int = Field(default=16, ge=1, le=23)
 
 
 class Missing(Schema):

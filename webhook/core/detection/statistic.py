@@ -26,6 +26,7 @@ MAX_VALUES = 256
 MAX_KEYS = 10_000
 MAX_EDGES = 2_000
 MAX_TIMES = 64
+_PRUNE_SECONDS = 3600
 _CLEAR = 64
 
 
@@ -119,10 +120,10 @@ class FirstSeenState(_Grouped):
 
 
 class RateState(_Grouped):
-    """Row: first time, bucket, events in it, the sketch of the past buckets."""
+    """Row: first time, bucket, events in it, the sketch of the past buckets, and its quantile."""
 
     def __init__(self, settings: rules.Rate) -> None:
-        super().__init__(lambda: [0.0, 0, 0, [0]])
+        super().__init__(lambda: [0.0, 0, 0, [0], 0.0])
         self._settings, self._group = settings, grouper(settings.group_by)
         self._bucket = settings.bucket.timedelta.total_seconds()
         self._learn = settings.learn.timedelta.total_seconds()
@@ -138,17 +139,17 @@ class RateState(_Grouped):
             # Empty buckets do not count: a group that is rarely used has its own busy hours as its baseline.
             sketch = Sketch.load(row[3])
             sketch.add(row[2])
-            row[1], row[2], row[3] = number, 0, sketch.dump()
+            row[1:] = [number, 0, sketch.dump(), sketch.quantile(self._settings.quantile)]
         row[2] += 1
         if row[2] < self._settings.minimum or ref.time - row[0] < self._learn:
             return None
-        sketch = Sketch.load(row[3])
-        usual = sketch.quantile(self._settings.quantile)
+        usual = row[4]
         if row[2] <= self._settings.factor * usual:
             return None
+        total = Sketch.load(row[3]).total
         baseline = (
             f"{row[2]} events in {self._settings.bucket}, and {usual:.0f} is the "
-            f"{100 * self._settings.quantile:g}th percentile of {sketch.total} intervals since {day(row[0])}"
+            f"{100 * self._settings.quantile:g}th percentile of {total} intervals since {day(row[0])}"
         )
         return Firing(named(self._settings.group_by, group), (ref,), baseline, event)
 
@@ -168,11 +169,20 @@ class HoursState(_Grouped):
         first, count, slots = row
         moment = datetime.fromtimestamp(ref.time, UTC)
         base = 24 if moment.weekday() >= 5 else 0
-        margin = self._settings.margin
-        near = sum(slots[base + (moment.hour + step) % 24] for step in range(-margin, margin + 1))
+        before = slots[base : base + 24]
         row[0], row[1] = first or ref.time, count + 1
         slots[base + moment.hour] += 1
-        if near or count < self._settings.minimum or ref.time - first < self._learn:
+        if (
+            count < self._settings.minimum
+            or ref.time - first < self._learn
+            or not self._unusual(before, moment.hour)
+        ):
+            return None
+        # Few events of this kind of day are no profile, but none at all is one.
+        if any(before):
+            if sum(before) < self._settings.minimum:
+                return None
+        elif ref.time - first < 2 * self._learn:
             return None
         kind = "weekends" if base else "working days"
         used = [f"{hour:02}" for hour in range(24) if slots[base + hour] and hour != moment.hour]
@@ -181,6 +191,12 @@ class HoursState(_Grouped):
             f"{', '.join(used) or 'other days only'}"
         )
         return Firing(named(self._settings.group_by, group), (ref,), baseline, event)
+
+    def _unusual(self, slots: list[int], hour: int) -> bool:
+        """Return whether an hour is outside the used hours. An account that uses most hours has no usual hours."""
+        margin = range(-self._settings.margin, self._settings.margin + 1)
+        near = [any(slots[(each + step) % 24] for step in margin) for each in range(24)]
+        return not near[hour] and sum(near) <= self._settings.most
 
 
 class MissingState(_Grouped):
@@ -216,6 +232,7 @@ class _Edges(_Grouped):
     def __init__(self, source: str, target: str, within: float) -> None:
         super().__init__(list, MAX_EDGES)
         self._source, self._target, self._within = reader(source), reader(target), within
+        self._pruned = 0.0
 
     def add(self, event: Event, ref: Ref) -> tuple[str, str] | None:
         """Add the edge of an event, and forget old ones."""
@@ -226,13 +243,20 @@ class _Edges(_Grouped):
         times = self.table.get(key_of(edge))
         times.append(ref.time)
         del times[:-MAX_TIMES]
-        since = ref.time - self._within
-        for key, row in list(self.table.items()):
-            if row and row[-1] < since:
-                self.table.drop(key)
-            elif row and row[0] < since:
-                row[:] = [time for time in row if time >= since]
+        if ref.time - self._pruned >= _PRUNE_SECONDS:
+            self._pruned = ref.time
+            self._prune(ref.time - self._within)
         return edge
+
+    def count(self, edge: tuple[str, str]) -> int:
+        """Return the number of events of one edge."""
+        return len(self.table.peek(key_of(edge)) or ())
+
+    def _prune(self, since: float) -> None:
+        for key, row in list(self.table.items()):
+            row[:] = [time for time in row if time >= since]
+            if not row:
+                self.table.drop(key)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Return the number of events of each edge."""
@@ -254,7 +278,7 @@ class PairsState(_Edges):
     def feed(self, event: Event, ref: Ref) -> Firing | None:
         """Learn a pair. Return a firing if it is exclusive."""
         edge = self.add(event, ref)
-        if edge is None:
+        if edge is None or self.count(edge) < self._settings.minimum:
             return None
         counts, (left, right) = self.counts(), edge
         both = counts[edge]
@@ -263,7 +287,7 @@ class PairsState(_Edges):
         others = {each for _, each in counts if each not in (right, left)}
         share = self._settings.share
         exclusive = both >= share * of_left and both >= share * of_right
-        if both < self._settings.minimum or not exclusive or len(others) < self._settings.others:
+        if not exclusive or len(others) < self._settings.others:
             return None
         baseline = (
             f"{both} of {of_left} events of {left} are with {right}, who has {of_right}, in "
@@ -283,7 +307,7 @@ class RingState(_Edges):
     def feed(self, event: Event, ref: Ref) -> Firing | None:
         """Learn an edge. Return a firing if it closes a ring."""
         edge = self.add(event, ref)
-        if edge is None:
+        if edge is None or self.count(edge) < self._settings.minimum:
             return None
         counts = self.counts()
         received: dict[str, int] = {}

@@ -35,7 +35,10 @@ _SECRET = re.compile(r"(?i)token|secret|password|authorization|credential|cookie
 
 def request_of(alert: Alert, entries: Sequence[dict[str, Any]], model: str) -> dict[str, Any]:
     """Return the body of a chat completion."""
-    content = {"alert": alert.data(), "entries": [_without_secrets(entry) for entry in entries]}
+    content: dict[str, Any] = {
+        "alert": alert.data(),
+        "entries": [_without_secrets(entry) for entry in entries],
+    }
     raw = orjson.dumps(content)
     while len(raw) > MAX_PROMPT and content["entries"]:
         content["entries"] = content["entries"][:-1]

@@ -208,6 +208,24 @@ async def test_labels_that_protect_are_missed_and_others_are_not():
     assert bench.api.written() == []
 
 
+async def test_the_time_of_a_change_is_a_gap():
+    bench = Bench()
+    await bench.guard.check()
+    assert bench.guard.gaps == []
+    bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
+    await bench.guard.check()
+    (gap,) = bench.guard.gaps
+    assert (gap.name, gap.end) == ("weightlock", None)
+    bench.configuration["webhooks"][0]["failurePolicy"] = "Fail"
+    bench.show("8")
+    await bench.guard.check()
+    (closed,) = bench.guard.gaps
+    assert closed.begin == gap.begin
+    assert closed.end is not None
+    await bench.guard.check()
+    assert bench.guard.gaps == [closed]
+
+
 async def test_the_metadata_of_helm_is_given_back_to_a_type():
     bench = Bench()
     name = "modelweights.weightlock.dev"

@@ -63,9 +63,9 @@ def kept():
 def looked(monkeypatch):
     """The names of the pods that facts were gathered of."""
     names = []
-    real = module._evaluate
+    real = module.evaluate_pod
     monkeypatch.setattr(
-        module, "_evaluate", lambda pod, world: names.append(pod["metadata"]["name"]) or real(pod, world)
+        module, "evaluate_pod", lambda pod, world: names.append(pod["metadata"]["name"]) or real(pod, world)
     )
     return names
 

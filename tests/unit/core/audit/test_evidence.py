@@ -232,3 +232,47 @@ def test_a_profile_resolves_to_its_controls(profile, tmp_path, monkeypatch):
         tmp_path, str(tmp_path / f"profile-{profile}.json")
     )
     assert {each.id for each in resolved.controls} == {each.id for each in PROFILES[profile].controls}
+
+
+def evaluated(minute, since):
+    data = {"name": "evaluation", "result": "passed", "since": at(since), "entries": 9, "rules": 37}
+    return ("controller", minute, "detection", data)
+
+
+ALERT = ("controller", 20, "detection", {"name": "token-replay", "result": "found", "severity": "critical"})
+
+
+def test_detection_satisfies_the_controls_of_monitoring():
+    found, *_ = states([*STORY[:-3], evaluated(30, -10), evaluated(60, 30), *STORY[-3:]])
+    assert (found["si-4"], found["au-6"]) == ("satisfied", "satisfied")
+
+
+def test_an_alert_is_an_observation_of_its_own():
+    found, *_ = states([*STORY[:-3], ALERT, evaluated(30, -10), evaluated(60, 30), *STORY[-3:]], "sl5")
+    assert found["si-4"] == "satisfied"
+
+
+@pytest.mark.parametrize(
+    ("entries", "state"),
+    [
+        ([], "not-assessed"),
+        ([evaluated(30, -10)], "not-satisfied"),
+        ([evaluated(30, 10), evaluated(60, 30)], "not-satisfied"),
+        (
+            [
+                evaluated(30, -10),
+                (
+                    "controller",
+                    45,
+                    "detection",
+                    {"name": "evaluation", "result": "failed", "detail": "log b"},
+                ),
+                evaluated(60, 30),
+            ],
+            "not-satisfied",
+        ),
+    ],
+)
+def test_a_gap_in_the_evaluation_turns_the_controls(entries, state):
+    found, *_ = states([*STORY[:-3], *entries, *STORY[-3:]], "sl5")
+    assert (found["si-4"], found["au-6"]) == (state, state)

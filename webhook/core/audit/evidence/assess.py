@@ -287,6 +287,29 @@ def _models(timeline: Timeline, scope: Scope) -> Part:
     return part
 
 
+def _detections(timeline: Timeline, scope: Scope) -> Part:
+    """Every interval of the period has a statement that the rules were evaluated. Alerts prove that they work."""
+    part = Part("detection rules were evaluated")
+    covered: list[tuple[str, str]] = []
+    for ref, data in timeline.others.get("detection", ()):
+        result = data.get("result")
+        if data.get("name") == "evaluation" and result == "passed":
+            low, high = max(str(data.get("since", ref.time)), scope.start), min(ref.time, scope.end)
+            if low < high:
+                covered.append((low, high))
+                part.positive.append((str(data.get("detail", "evaluated")), ref))
+        elif not _inside(ref, scope):
+            continue
+        elif result == "failed":
+            part.fail(f"the rules were not evaluated: {data.get('detail', '')}", ref)
+        elif result in ("found", "silenced"):
+            part.positive.append((f"alert of rule {data.get('name')}", ref))
+    if covered:
+        for start, end in gaps(covered, scope.start, scope.end):
+            part.fail(f"no evaluation of the detection rules is observed from {start} to {end}")
+    return part
+
+
 def _drills(timeline: Timeline, scope: Scope) -> Part:
     """A drill passed on each day of the period, and none failed. Without any drill, the criterion is not assessed."""
     part = Part("drills passed")
@@ -371,6 +394,7 @@ _CRITERIA: dict[str, Callable[[Timeline, Scope], Part]] = {
     "log": _log,
     "integrity": _integrity,
     "models": _models,
+    "detections": _detections,
     "drills": _drills,
     "egress": _egress,
 }

@@ -46,12 +46,18 @@ def _ai(name: str, words: str, *criteria: str) -> Control:
 _LOG = {
     "AU-2": "Weightlock logs every verdict, grant, release, change and drift.",
     "AU-3": "Each entry has type, time, source, user, object and outcome.",
-    "AU-6": "The log can be searched, exported and reported.",
+    "AU-6": "Detection rules evaluate the log, and report their alerts.",
     "AU-9": "The log is a signed Merkle tree. Every change of it is detectable.",
     "AU-9(3)": "Checkpoints are signed, and witnesses can cosign them.",
     "AU-10": "A proof of an entry holds for third parties without access to the log.",
     "AU-12": "The webhook, the broker and the controller write entries for their decisions.",
 }
+
+
+def _log_criteria(name: str) -> tuple[str, ...]:
+    """Return the criteria of a control of the log. A review of the log needs the evaluation of its entries."""
+    return ("log", "detections") if name == "AU-6" else ("log",)
+
 
 NIST = Profile(
     "NIST SP 800-53 Rev. 5, selected controls",
@@ -69,7 +75,7 @@ NIST = Profile(
         _nist("AC-5", "Requesters cannot approve their own requests.", "grants"),
         _nist("AC-6", "Grants are limited in time, model and namespace.", "grants"),
         _nist("AC-17", "Interactive access to pods with weights is denied."),
-        *(_nist(name, words, "log") for name, words in _LOG.items()),
+        *(_nist(name, words, *_log_criteria(name)) for name, words in _LOG.items()),
         _nist("CA-8", "Drills attack the cluster, and the log shows what stopped each attack.", "drills"),
         _nist("CM-3", "Changes under change control need approval."),
         _nist("CM-5", "The webhook configurations are guarded and restored.", "integrity"),
@@ -85,6 +91,7 @@ NIST = Profile(
         _nist("SC-12", "Keys are released with a receipt, and their leases end.", "releases"),
         _nist("SC-28", "Sealed weights need a released key.", "releases"),
         _nist("SC-39", "Sandbox escapes are denied."),
+        _nist("SI-4", "Detection rules monitor the log for theft.", "log", "detections"),
         _nist("SI-7", "Modified sidecars and webhook configurations are detected.", "integrity"),
         _nist("SR-3", "Policies restrict the sources of images."),
         _nist("CP-9", "Weightlock makes no backups."),
@@ -110,7 +117,8 @@ SL5 = Profile(
         _nist("SI-7(15)", "Images beside weights are named by digest.", "policies:CM-14"),
         _nist("SC-12", "Keys are released with a receipt, and their leases end.", "releases"),
         _nist("SC-28", "Sealed weights need a released key.", "releases"),
-        *(_nist(name, words, "log") for name, words in _LOG.items()),
+        _nist("SI-4", "Detection rules monitor the log for theft.", "log", "detections"),
+        *(_nist(name, words, *_log_criteria(name)) for name, words in _LOG.items()),
     ),
 )
 
