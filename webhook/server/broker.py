@@ -11,7 +11,7 @@ import logging
 import signal
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import orjson
 from aiohttp import web
@@ -254,7 +254,7 @@ class BrokerServer:
                     request = shape.model_validate(parse_json(call.body))
                     if isinstance(request, (ReleaseRequest, RenewRequest)):
                         sent = sent_bytes(call.request.headers.get(EGRESS_HEADER, ""))
-                        request = request.model_copy(update={"sent": sent})
+                        request = cast("S", request.model_copy(update={"sent": sent}))
                     return _yes(await self._proven(call, answer(_bearer(call.request), request)))
             except ValidationError as error:
                 return self._no(400, BAD_REQUEST, f"the request is malformed: {describe(error)}")
