@@ -21,7 +21,7 @@ COMMON = (
     "--no-strip-extras",
     "--quiet",
 )
-IMAGE_EXTRAS = ("aws", "azure", "gcp", "pkcs11", "tracing")
+IMAGE_EXTRAS = ("aws", "azure", "gcp", "pkcs11", "provenance", "tracing")
 LOCKS = {
     "requirements.lock": ("--all-extras",),
     "requirements.txt": tuple(part for extra in IMAGE_EXTRAS for part in ("--extra", extra)),
