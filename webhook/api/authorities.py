@@ -44,13 +44,13 @@ def parse_authorities(pem: str) -> tuple[Authority, ...]:
         certificates = x509.load_pem_x509_certificates(pem.encode())
     except ValueError:
         raise ValueError("the authorities are not certificates in PEM") from None
-    found: dict[str, Authority] = {}
+    authorities: dict[str, Authority] = {}
     for certificate in certificates:
         word = base64.b64encode(certificate.public_bytes(Encoding.DER)).decode()
-        found[word] = Authority(word, certificate.not_valid_before_utc)
-    if len(found) > MOST:
-        raise ValueError(f"there are {len(found)} authorities; at most {MOST} can be used at once")
-    return tuple(found.values())
+        authorities[word] = Authority(word, certificate.not_valid_before_utc)
+    if len(authorities) > MOST:
+        raise ValueError(f"there are {len(authorities)} authorities; at most {MOST} can be used at once")
+    return tuple(authorities.values())
 
 
 def known(pem: str) -> tuple[str, ...]:

@@ -132,8 +132,8 @@ class Operator(Schema):
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.name not in PRESETS and not (self.namespace and self.accounts and self.owns):
-            known = ", ".join(sorted(PRESETS))
-            raise ValueError(f"{self.name!r:.80} is not a preset ({known}): set namespace, accounts and owns")
+            names = ", ".join(sorted(PRESETS))
+            raise ValueError(f"{self.name!r:.80} is not a preset ({names}): set namespace, accounts and owns")
         return self
 
 

@@ -183,21 +183,21 @@ def _structural(schema: Json, shared: Json) -> Json:
         return _structural(
             {**only, **{key: schema[key] for key in ("description",) if key in schema}}, shared
         )
-    kept = {key: schema[key] for key in _KEPT if key in schema}
-    if "description" in kept:
-        kept["description"] = " ".join(kept["description"].split())
+    fields = {key: schema[key] for key in _KEPT if key in schema}
+    if "description" in fields:
+        fields["description"] = " ".join(fields["description"].split())
     if "const" in schema:
-        kept.update({"type": "string", "enum": [schema["const"]]})
+        fields.update({"type": "string", "enum": [schema["const"]]})
     if "items" in schema:
-        kept["items"] = _structural(schema["items"], shared)
+        fields["items"] = _structural(schema["items"], shared)
     if "properties" in schema:
-        kept["properties"] = {
+        fields["properties"] = {
             name: _structural(value, shared) for name, value in schema["properties"].items()
         }
         if schema.get("required"):
-            kept["required"] = schema["required"]
+            fields["required"] = schema["required"]
     elif isinstance(schema.get("additionalProperties"), dict):
-        kept["additionalProperties"] = _structural(schema["additionalProperties"], shared)
+        fields["additionalProperties"] = _structural(schema["additionalProperties"], shared)
     elif schema.get("additionalProperties") is True:
-        kept["x-kubernetes-preserve-unknown-fields"] = True
-    return kept
+        fields["x-kubernetes-preserve-unknown-fields"] = True
+    return fields

@@ -106,12 +106,12 @@ def _publish_keys(place: Path, keys: list[str]) -> None:
 def log_keys(settings: AuditSettings) -> Callable[[str], Sequence[VerifierKey]]:
     """Return a function that derives the verifier keys of an origin from the private keys of the logs."""
     key = _key_file(settings)
-    known: dict[str, Sequence[VerifierKey]] = {}
+    cache: dict[str, Sequence[VerifierKey]] = {}
 
     def keys(origin: str) -> Sequence[VerifierKey]:
-        if origin not in known:
-            known[origin] = load_signer(key, origin).keys
-        return known[origin]
+        if origin not in cache:
+            cache[origin] = load_signer(key, origin).keys
+        return cache[origin]
 
     return keys
 
@@ -135,16 +135,16 @@ class ControllerLog:
 
         ``issued`` counts the certificates that this replica issued, by name.
         """
-        observer, due, known = Observer(access=True), 0.0, dict(issued)
+        observer, due, logged = Observer(access=True), 0.0, dict(issued)
         while True:
             await asyncio.sleep(_OBSERVE_SECONDS)
             if not leading():
                 observer = Observer(access=True)
                 continue
             try:
-                for name in [name for name, count in issued.items() if count > known.get(name, 0)]:
+                for name in [name for name, count in issued.items() if count > logged.get(name, 0)]:
                     self.record("certificate", {"event": "issued", "name": name}, f"secrets/{name}")
-                known = dict(issued)
+                logged = dict(issued)
                 for change in observer.changes(source.snapshot(), datetime.now(UTC)):
                     self.record(change.kind, change.data, change.subject)
                 if time.monotonic() >= due:

@@ -242,8 +242,8 @@ def _of_egress(controller: Controller) -> list[Gauge]:
 
     def each(value: Callable[[Usage], float | None]) -> Value:
         snapshot = controller.source.snapshot()
-        found = usages(snapshot.models.values(), snapshot.readers, snapshot.settings.exempt_namespaces)
-        values = {usage.budget.model: value(usage) for usage in found}
+        models = usages(snapshot.models.values(), snapshot.readers, snapshot.settings.exempt_namespaces)
+        values = {usage.budget.model: value(usage) for usage in models}
         return {model: number for model, number in values.items() if number is not None}
 
     return [

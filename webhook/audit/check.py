@@ -59,18 +59,18 @@ def verify_directory(
     results = []
     for place in logs_below(root):
         notes = []
-        known = list(keys)
-        if not known:
-            known = list(read_verifier_keys(place / KEYS))
+        log_keys = list(keys)
+        if not log_keys:
+            log_keys = list(read_verifier_keys(place / KEYS))
             notes.append(OWN_KEYS)
         origin = place.relative_to(root).as_posix()
         hook = None if on_entry is None else _bound(on_entry, origin)
         report = verify_log(
-            Directory(place), known, witnesses=witnesses, quorum=quorum, earlier=earlier, on_entry=hook
+            Directory(place), log_keys, witnesses=witnesses, quorum=quorum, earlier=earlier, on_entry=hook
         )
         checked = Checked(place, report, notes)
         if against is not None and report.whole:
-            _compare_copies(checked, against / origin if origin != "." else against, known)
+            _compare_copies(checked, against / origin if origin != "." else against, log_keys)
         results.append(checked)
     stated = _compare_heads(results)
     for checked in results:

@@ -54,9 +54,9 @@ class Follower:
         """Open the file of a position, or the newest file. Raises `AuditError`."""
         path, offset = self._path, 0
         if position is not None:
-            known = self._named(position.inode)
-            if known is not None:
-                path, offset = known, position.offset
+            previous = self._named(position.inode)
+            if previous is not None:
+                path, offset = previous, position.offset
             else:
                 self.missed += 1
         try:

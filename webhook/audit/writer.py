@@ -319,28 +319,28 @@ class LogWriter:
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
         reason = getattr(error, "strerror", None) or str(error)
         log.error("cannot write the audit log", extra={"fields": {"reason": reason, "entries": len(batch)}})
-        kept = []
+        remaining = []
         for item in batch:
             if item.done is not None:
                 # The caller is told that it is not logged, so it must not be logged later.
                 item.done(NotLoggedError(f"cannot write the audit log: {reason}"))
             else:
-                kept.append(item)
-        self._queue.extendleft(reversed(kept))
+                remaining.append(item)
+        self._queue.extendleft(reversed(remaining))
 
     def _settle(self, batch: list[_Waiting], first: int, signed: SignedCheckpoint) -> None:
         waiting = [(first + n, item) for n, item in enumerate(batch) if item.done is not None]
         if not waiting:
             return
-        known = {signature.name for signature in signed.note.signatures} - {self.origin}
+        names = {signature.name for signature in signed.note.signatures} - {self.origin}
         nodes = TileNodes(self._hashes, signed.checkpoint.size)
         for index, item in waiting:
             if item.done is None:
                 continue
-            if len(known) < self._quorum:
+            if len(names) < self._quorum:
                 item.done(
                     NotLoggedError(
-                        f"{len(known)} of {self._quorum} required witnesses cosigned the checkpoint"
+                        f"{len(names)} of {self._quorum} required witnesses cosigned the checkpoint"
                     )
                 )
                 continue

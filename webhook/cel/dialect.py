@@ -173,9 +173,9 @@ class _Validator:
                 yield node.id, f"index {index} out of range"
                 return
             accepted, complaint = _CLAUSES[clause]
-            given = self._type(arguments[index])
-            if given != "dyn" and given.partition("(")[0] not in accepted:
-                yield arguments[index].id, f"error during formatting: {complaint}, was given {given}"
+            actual = self._type(arguments[index])
+            if actual != "dyn" and actual.partition("(")[0] not in accepted:
+                yield arguments[index].id, f"error during formatting: {complaint}, was given {actual}"
         if len(arguments) > len(clauses):
             expected = f"expected {len(clauses)}, got {len(arguments)}"
             yield node.id, f"too many arguments supplied to string.format ({expected})"

@@ -54,18 +54,18 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the usage; 1 if a model does not keep its minimum time. Raises `UsageError` and `IncompleteError`."""
     documents = _from_files(options.state) if options.state else _from_cluster(options)
-    found = usage_of(documents)
+    usages = usage_of(documents)
     if options.model:
-        found = [usage for usage in found if usage.budget.model == options.model]
-        if not found:
+        usages = [usage for usage in usages if usage.budget.model == options.model]
+        if not usages:
             raise UsageError(f'no ModelWeights "{options.model}" with spec.egress')
     if options.output == "json":
-        print(orjson.dumps([usage.as_json() for usage in found], option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps([usage.as_json() for usage in usages], option=orjson.OPT_INDENT_2).decode())
     elif options.model:
-        print(detailed(found[0]))
+        print(detailed(usages[0]))
     else:
-        print(listed(found))
-    return 0 if all(usage.within for usage in found) else 1
+        print(listed(usages))
+    return 0 if all(usage.within for usage in usages) else 1
 
 
 def usage_of(documents: Iterable[Document]) -> list[Usage]:
@@ -85,9 +85,9 @@ def usage_of(documents: Iterable[Document]) -> list[Usage]:
     return list(usages(models, readers))
 
 
-def listed(found: Sequence[Usage]) -> str:
+def listed(usages: Sequence[Usage]) -> str:
     """Render one line for each model."""
-    if not found:
+    if not usages:
         return "No ModelWeights has an egress budget (spec.egress)."
     rows = [
         (
@@ -100,7 +100,7 @@ def listed(found: Sequence[Usage]) -> str:
             "yes" if usage.within else "NO",
             str(usage.more),
         )
-        for usage in found
+        for usage in usages
     ]
     heading = ("MODEL", "SIZE", "READERS", "LIMIT", "TIME", "MINIMUM", "WITHIN", "FURTHER READERS")
     return table(heading, rows)

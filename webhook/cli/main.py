@@ -65,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    asked = next((word for word in words if not word.startswith("-")), "")
+    command = next((word for word in words if not word.startswith("-")), "")
     for name, summary in sorted(_COMMANDS.items()):
-        if name == asked:
+        if name == command:
             importlib.import_module(f"webhook.cli.{_PACKAGES.get(name, name)}").add_parser(commands)
         else:
             commands.add_parser(name, help=summary)
@@ -80,10 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except UsageError as error:
-        print(f"weightlock {asked}: {error}", file=sys.stderr)
+        print(f"weightlock {command}: {error}", file=sys.stderr)
         return ExitCode.USAGE
     except IncompleteError as error:
-        print(f"weightlock {asked}: {error}", file=sys.stderr)
+        print(f"weightlock {command}: {error}", file=sys.stderr)
         return ExitCode.INCOMPLETE
     except KeyboardInterrupt:
         return 130
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 141
     except Exception as error:  # noqa: BLE001 - an internal error must not exit with the code of a verdict
-        return _internal_error(asked, error)
+        return _internal_error(command, error)
 
 
 def _internal_error(command: str, error: Exception) -> int:

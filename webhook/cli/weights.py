@@ -312,8 +312,8 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    found = require_manifest(args.directory)
-    claims, entries = found.claims, list(found.entries())
+    manifest = require_manifest(args.directory)
+    claims, entries = manifest.claims, list(manifest.entries())
     extra = unlisted(args.directory, entries)
     size = sum(entry.size for entry in entries)
     lines = [

@@ -58,11 +58,11 @@ class ImageReader:
             self._checker = ImageChecker(self._source)
         wait = self._settings.wait_seconds if seconds is None else seconds
         checker = self._checker
-        found = await asyncio.gather(
+        results = await asyncio.gather(
             *(checker.answer(query, rules_for(query, index), wait) for query in queries),
             return_exceptions=True,
         )
-        return dict(zip(queries, map(_answer, found), strict=True))
+        return dict(zip(queries, map(_answer, results), strict=True))
 
     async def close(self) -> None:
         """End the verifications and close the connections."""
@@ -132,12 +132,12 @@ class ImageReader:
         for item in (account.get("imagePullSecrets") or ())[:16]:
             if isinstance(item, dict) and isinstance(item.get("name"), str):
                 names[item["name"]] = None
-        found: list[Keychain] = []
+        keychains: list[Keychain] = []
         for name in names:
             keychain = _keychain(await self._get(query.namespace, "secrets", name))
             if keychain is not None:
-                found.append(keychain)
-        return found
+                keychains.append(keychain)
+        return keychains
 
     async def _get(self, namespace: str, resource: str, name: str) -> dict[str, Any]:
         if not namespace or "/" in namespace or not name or "/" in name or name in (".", ".."):

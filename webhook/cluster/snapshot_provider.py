@@ -98,8 +98,8 @@ class ClusterProvider:
         self._authorizer = Authorizer(api)
         self.images = ImageReader(api, config.images)
         self._discovery = Discovery(api)
-        held = [kind.name for kind in HELD]
-        self._params = ParamWatches(api, self._discovery, self, self._timing, held)
+        kinds = [kind.name for kind in HELD]
+        self._params = ParamWatches(api, self._discovery, self, self._timing, kinds)
         self._ready = False
         self._params_deadline = 0.0
         self._reads = asyncio.Semaphore(_MAX_CONCURRENT_READS)
@@ -209,8 +209,8 @@ class ClusterProvider:
 
     def age(self) -> float:
         """Return the seconds since all kinds were current; infinite before all are read."""
-        seen = min([reflector.seen for reflector in self._reflectors])
-        return time.monotonic() - seen if seen else math.inf
+        oldest = min([reflector.seen for reflector in self._reflectors])
+        return time.monotonic() - oldest if oldest else math.inf
 
     async def fetch(self, needs: RequiredData) -> FetchedData:
         """Fetch decisions and objects from the API server.

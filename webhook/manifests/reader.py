@@ -291,9 +291,9 @@ def _has_special_float(document: Document) -> bool:
 def _unrendered_part(document: Document, text: str) -> str:
     """The template in valid YAML: Helm's own words, except in data, or a name that no object can have."""
     if "{{" in text and document.get("kind") not in _MAY_CONTAIN_TEMPLATES:
-        found = _HELM.search(text)
-        if found is not None:
-            return _with_braces(text, found)
+        match = _HELM.search(text)
+        if match is not None:
+            return _with_braces(text, match)
     metadata = document.get("metadata")
     names = [metadata.get(key) for key in _NAMES] if isinstance(metadata, dict) else []
     for name in (*names, document.get("kind")):
@@ -303,9 +303,9 @@ def _unrendered_part(document: Document, text: str) -> str:
     return text[ytt.start() : ytt.end()].strip() if ytt is not None else ""
 
 
-def _with_braces(text: str, found: re.Match[str]) -> str:
-    end = text.find("}}", found.start())
-    return text[found.start() : end + 2 if end >= 0 else found.end()]
+def _with_braces(text: str, match: re.Match[str]) -> str:
+    end = text.find("}}", match.start())
+    return text[match.start() : end + 2 if end >= 0 else match.end()]
 
 
 def _unrendered(template: str, source: str, line: int) -> ManifestError:
@@ -322,12 +322,12 @@ def _syntax_error(error: YamlError, text: str, source: str, offset: int) -> Mani
     number = min(error.line, len(lines) - 1)
     # The parser may notice a template one line late.
     for candidate in (number, number - 1):
-        found = _TEMPLATE.search(lines[candidate][:_MAX_LINE]) if candidate >= 0 else None
-        if found is not None:
-            return _unrendered(found[0], source, offset + candidate + 1)
-    found = _HELM.search(text)
-    if found is not None:
-        return _unrendered(_with_braces(text, found), source, offset + text.count("\n", 0, found.start()) + 1)
+        match = _TEMPLATE.search(lines[candidate][:_MAX_LINE]) if candidate >= 0 else None
+        if match is not None:
+            return _unrendered(match[0], source, offset + candidate + 1)
+    match = _HELM.search(text)
+    if match is not None:
+        return _unrendered(_with_braces(text, match), source, offset + text.count("\n", 0, match.start()) + 1)
     line = offset + error.line + 1
     return ManifestError(f"{source}:{line}: not valid YAML: {error}", source, line)
 

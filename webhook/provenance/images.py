@@ -204,11 +204,11 @@ def _main(problems: Sequence[ProvenanceError]) -> ProvenanceError | None:
 
 
 def _unique(attestations: list[Attestation]) -> tuple[Attestation, ...]:
-    kept: list[Attestation] = []
+    unique: list[Attestation] = []
     for item in attestations:
-        if item not in kept:
-            kept.append(item)
-    return tuple(kept[:32])
+        if item not in unique:
+            unique.append(item)
+    return tuple(unique[:32])
 
 
 def _verify(candidate: _Candidate, digest: str, trust: Trust, now: datetime, findings: _Findings) -> None:

@@ -44,26 +44,30 @@ def provenance_of(
     Raises:
         ProvenanceError: an attestation is malformed, not about the model, or not signed by a trusted signer.
     """
-    found: list[Attestation] = []
+    attestations: list[Attestation] = []
     notes: list[str] = []
     for name, raw in files:
         if len(raw) > MAX_FILE:
             raise MalformedError(f"attestation {name} is larger than {MAX_FILE >> 20} MiB")
         for part, document in _documents(name, raw):
-            found.append(_attestation(name, part, document, model, trust, now))
-            if not _can_be_evaluated(found[-1].predicate):
-                found[-1] = _without_predicate(found[-1])
+            attestations.append(_attestation(name, part, document, model, trust, now))
+            if not _can_be_evaluated(attestations[-1].predicate):
+                attestations[-1] = _without_predicate(attestations[-1])
                 notes.append(
                     f"{name}: only its type and digest are bound: it is too long or too deep for a rule"
                 )
-    if len(found) > MAX_ATTESTATIONS:
+    if len(attestations) > MAX_ATTESTATIONS:
         raise MalformedError(f"there are more than {MAX_ATTESTATIONS} attestations")
-    while _size(provenance := ModelProvenance(model.signature, tuple(found))) > MAX_BYTES:
-        index = max(range(len(found)), key=lambda index: len(json.dumps(found[index].predicate)))
-        if found[index].predicate is None:
+    while _size(provenance := ModelProvenance(model.signature, tuple(attestations))) > MAX_BYTES:
+        index = max(
+            range(len(attestations)), key=lambda index: len(json.dumps(attestations[index].predicate))
+        )
+        if attestations[index].predicate is None:
             raise MalformedError("the attestations are too large")
-        notes.append(f"{found[index].type}: only its type and digest are bound: the predicate is too large")
-        found[index] = _without_predicate(found[index])
+        notes.append(
+            f"{attestations[index].type}: only its type and digest are bound: the predicate is too large"
+        )
+        attestations[index] = _without_predicate(attestations[index])
     return provenance, notes
 
 

@@ -443,7 +443,7 @@ def _signed_model(statement: dict[str, Any], signer: Signer, bundle: str) -> Sig
     files = _shards(names, shard_size) if shard_size else _files(names)
     if SINGLE in files and len(files) > 1:
         raise _malformed("it lists a directory as a file")
-    found = ModelSignature(
+    signature = ModelSignature(
         signer,
         f"sha256:{expected}",
         _printable(subjects[0]["name"]),
@@ -452,7 +452,7 @@ def _signed_model(statement: dict[str, Any], signer: Signer, bundle: str) -> Sig
         len(files),
         bundle,
     )
-    return SignedModel(found, files, hash_type, shard_size, symlinks, _ignored(serialization))
+    return SignedModel(signature, files, hash_type, shard_size, symlinks, _ignored(serialization))
 
 
 def _sharded(hash_type: str, shard_size: int) -> str:

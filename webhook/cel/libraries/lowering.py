@@ -201,10 +201,10 @@ def _element(list_type: str) -> str:
     return list_type[5:-1] if list_type.startswith("list(") else "dyn"
 
 
-def _no_match(node: Any, given: str) -> str:
+def _no_match(node: Any, types: str) -> str:
     for name, spoken in _SPOKEN.items():
-        given = given.replace(name, spoken)
-    return f"found no matching overload for '{node.call_expr.function}' applied to '{given}'"
+        types = types.replace(name, spoken)
+    return f"found no matching overload for '{node.call_expr.function}' applied to '{types}'"
 
 
 def _bad_pattern(node: Any) -> Iterator[tuple[int, str]]:

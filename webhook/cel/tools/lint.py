@@ -152,10 +152,10 @@ class _Linter:
         for side, other in (call.args, reversed(call.args)):
             path = self.path(side)
             field = known_fields.type_of(path) if path and path[0] in _REQUESTED else None
-            given = types.describe(checked.type_of(self._message, other))
-            if field and given in _COMPARABLE and given not in _COMPARABLE[field]:
+            other_type = types.describe(checked.type_of(self._message, other))
+            if field and other_type in _COMPARABLE and other_type not in _COMPARABLE[field]:
                 outcome = "false" if call.function == "_==_" else "true"
-                text = f"{_words(path)} is a {field}: the comparison with a {given} is always {outcome}"
+                text = f"{_words(path)} is a {field}: the comparison with a {other_type} is always {outcome}"
                 yield node, NEVER_EQUAL, text
 
 

@@ -101,9 +101,9 @@ def read(file: str, paths: str, context: str) -> Context:
             continue
         document = _load(path)
         current = current or str(document.get("current-context") or "")
-        for section, known in entries.items():
+        for section, items in entries.items():
             for name, value in _named(document, section, path).items():
-                known.setdefault(name, value)
+                items.setdefault(name, value)
     name = context or current
     if not name:
         raise KubeconfigError(f"{paths}: no current-context is set")

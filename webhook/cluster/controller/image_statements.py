@@ -254,7 +254,7 @@ def _queries(pod: Document, namespace: str) -> list[ImageQuery]:
 def _running(pod: Document, namespace: str) -> list[ImageQuery]:
     """Return queries for the digests that run, with the repository that the pod names."""
     statuses = pod.get("status") or {}
-    found = []
+    queries = []
     try:
         names = {container: reference for container, reference in references_of(pod) if container}
         for field in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
@@ -262,10 +262,10 @@ def _running(pod: Document, namespace: str) -> list[ImageQuery]:
                 reference = names.get(status.get("name"), "")
                 digest = str(status.get("imageID", "")).rpartition("@")[2]
                 if reference and "@" not in reference and digest.startswith("sha256:"):
-                    found.append(query_of(pod, f"{reference}@{digest}", namespace))
+                    queries.append(query_of(pod, f"{reference}@{digest}", namespace))
     except (MalformedObjectError, AttributeError):
         return []
-    return found
+    return queries
 
 
 def _announced(document: Document) -> list[ImageQuery]:
@@ -274,8 +274,8 @@ def _announced(document: Document) -> list[ImageQuery]:
     if labels.get(ANNOUNCED) != "true":
         return []
     namespace = ""
-    found: list[ImageQuery] = []
+    queries: list[ImageQuery] = []
     for text in (document.get("data") or {}).values():
         words = text.split() if isinstance(text, str) else ()
-        found += [ImageQuery(word, namespace, "default") for word in words[:1000] if "@sha256:" in word]
-    return found
+        queries += [ImageQuery(word, namespace, "default") for word in words[:1000] if "@sha256:" in word]
+    return queries

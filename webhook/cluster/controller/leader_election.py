@@ -118,8 +118,8 @@ class LeaderElector:
         version = str(lease["metadata"].get("resourceVersion", ""))
         if version != self._seen[0]:
             self._seen = (version, time.monotonic())
-        held = spec.get("holderIdentity") not in ("", None, self._identity)
-        if held and time.monotonic() - self._seen[1] < float(
+        is_held = spec.get("holderIdentity") not in ("", None, self._identity)
+        if is_held and time.monotonic() - self._seen[1] < float(
             spec.get("leaseDurationSeconds") or LEASE_SECONDS
         ):
             return False

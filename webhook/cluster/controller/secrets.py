@@ -78,7 +78,9 @@ def serving_cert_of(secret: Secret, authorities: Iterable[StoredCA]) -> ServingC
         names = names_of(certificate)
     except (ValueError, TypeError):
         return None
-    signer = next((held.authority.id for held in authorities if _signed(certificate, held)), "")
+    signer = next(
+        (authority.authority.id for authority in authorities if _signed(certificate, authority)), ""
+    )
     return ServingCert(signer, certificate.not_valid_before_utc, certificate.not_valid_after_utc, names)
 
 

@@ -154,11 +154,11 @@ async def mutators_of_access(view: Installation) -> Sequence[CheckResult]:
             # Clusters before 1.36 have no MutatingAdmissionPolicy v1.
             if error.status != 404:
                 raise
-    found = mutators(documents, view.name)
-    if not found:
+    others = mutators(documents, view.name)
+    if not others:
         return [CheckResult("ok", "no other mutating webhook or policy matches access objects")]
-    names = ", ".join(str(item) for item in found[:5]) + (
-        f" and {len(found) - 5} more" if len(found) > 5 else ""
+    names = ", ".join(str(item) for item in others[:5]) + (
+        f" and {len(others) - 5} more" if len(others) > 5 else ""
     )
     fix = "exclude the API group weightlock.dev from their rules"
     return [CheckResult("warn", f"can modify access requests and approvals: {names}", fix)]

@@ -34,11 +34,11 @@ async def contents(api: KubeApi) -> Contents:
 
 async def _kinds(api: KubeApi) -> dict[tuple[str, str], str]:
     """Return the plurals of namespaced custom resources that can be created, by discovery."""
-    found: dict[tuple[str, str], str] = {}
+    kinds: dict[tuple[str, str], str] = {}
     try:
         groups = (await api.get("/apis")).get("groups") or []
     except ApiError:
-        return found
+        return kinds
     versions = [
         version["groupVersion"]
         for group in groups
@@ -56,8 +56,8 @@ async def _kinds(api: KubeApi) -> dict[tuple[str, str], str]:
                 and "/" not in resource["name"]
                 and "create" in (resource.get("verbs") or ())
             ):
-                found[version, resource["kind"]] = resource["name"]
-    return found
+                kinds[version, resource["kind"]] = resource["name"]
+    return kinds
 
 
 async def _items(api: KubeApi, path: str) -> list[Document]:

@@ -191,8 +191,8 @@ class _Run:
             await asyncio.sleep(_SETTLE_EVERY)
 
     async def _attack(self, namespace: str) -> None:
-        found = await contents(self.api)
-        attacks = chosen(self.plan.cases, found, namespace, limit=self.plan.limit, seed=self.plan.seed)
+        present = await contents(self.api)
+        attacks = chosen(self.plan.cases, present, namespace, limit=self.plan.limit, seed=self.plan.seed)
         gate = asyncio.Semaphore(_CONCURRENT)
 
         async def attempt(attack: Attack) -> Attempt:
@@ -237,8 +237,8 @@ class _Run:
             except ApiError as error:
                 self.problems.append(f"cannot check the {name}: {error}")
                 continue
-            found = (checked(name, result.result, result.what) for result in results)
-            self.attempts += [attempt for attempt in found if attempt is not None]
+            checks = (checked(name, result.result, result.what) for result in results)
+            self.attempts += [attempt for attempt in checks if attempt is not None]
 
     async def _create(self, path: str, body: Document) -> Document:
         try:

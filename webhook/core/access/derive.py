@@ -186,14 +186,14 @@ def _count(
 ) -> Outcome:
     """Count the approvals in time order until they suffice."""
     people: list[Identity] = []
-    seen: set[str] = set()
+    voters: set[str] = set()
     begins = parsed.time if suffices((), rules, settings) else None
     for vote in votes if begins is None else ():
         if vote.decision != "Approve" or vote.time > empty.lapses:
             continue
         if is_own(vote.by, parsed) or not may_approve(vote.by, rules, settings):
             continue
-        if is_new(vote.by, seen):
+        if is_new(vote.by, voters):
             people.append(vote.by)
         if suffices(people, rules, settings):
             begins = vote.time

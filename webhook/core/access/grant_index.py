@@ -85,8 +85,10 @@ class GrantIndex:
             (resource.kind, resource.metadata.name): resource for resource in put
         }
         gone = [key for key in remove if key not in written and key in self._seen]
-        seen = {key: _fingerprint(resource) for key, resource in written.items()}
-        changed = {key: resource for key, resource in written.items() if self._seen.get(key) != seen[key]}
+        fingerprints = {key: _fingerprint(resource) for key, resource in written.items()}
+        changed = {
+            key: resource for key, resource in written.items() if self._seen.get(key) != fingerprints[key]
+        }
         if not gone and not changed and models is None:
             return self
         index = GrantIndex(
@@ -111,7 +113,7 @@ class GrantIndex:
             if not index._keep_stop(key):
                 stale |= index._forget(*key, before)
         # A copy is several times as fast as a merge, which inserts every key again.
-        index._seen.update(seen)
+        index._seen.update(fingerprints)
         for key, resource in changed.items():
             stale |= index._forget(*key, before)
             stale |= index._take(resource)
@@ -305,9 +307,9 @@ class GrantIndex:
             elif grant is not None:
                 self._special[name] = grant
         for subject, changed in touched.items():
-            kept = [grant for grant in self._by_subject.get(subject, ()) if grant.request not in changed]
-            kept += [grant for grant in changed.values() if grant is not None]
-            ordered = sorted(kept, key=lambda grant: (grant.expires, grant.request), reverse=True)
+            grants = [grant for grant in self._by_subject.get(subject, ()) if grant.request not in changed]
+            grants += [grant for grant in changed.values() if grant is not None]
+            ordered = sorted(grants, key=lambda grant: (grant.expires, grant.request), reverse=True)
             _set_or_drop(self._by_subject, subject, tuple(ordered))
 
 

@@ -68,10 +68,10 @@ def notice(parsed: ParsedRequest, reason: str, before: Document, after: Document
     command = f"weightlock access approve {parsed.name}"
     event, words = "", ""
     if now == Phase.PENDING and was is None:
-        asked = one_line(reason)[:_MAX_REASON]
+        text = one_line(reason)[:_MAX_REASON]
         event, words = (
             "requested",
-            f'{one_line(parsed.by.username)} asks for {what} for {who}: "{asked}". To approve: {command}',
+            f'{one_line(parsed.by.username)} asks for {what} for {who}: "{text}". To approve: {command}',
         )
     elif now == Phase.PENDING and after.get("approvals") != before.get("approvals"):
         event, words = "approved", f"{parsed.name}: {after.get('approvals')} approvals for {what} for {who}"

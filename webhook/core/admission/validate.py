@@ -345,10 +345,10 @@ class _Validation:
     def _with_open_account(self, facts: TemplateFacts) -> TemplateFacts:
         """Return the facts that do not depend on the unknown service account, and note if it needs a decision."""
         active = self.snapshot.access.active(self.now)
-        kept = open_account.defer(facts, self.request, active)
-        if facts.deferred or kept.facts.weights != facts.facts.weights:
-            self._open_accounts.append(kept)
-        return kept
+        reduced = open_account.defer(facts, self.request, active)
+        if facts.deferred or reduced.facts.weights != facts.facts.weights:
+            self._open_accounts.append(reduced)
+        return reduced
 
     def open_accounts(self) -> list[Finding]:
         """Deny a requester whose pods could run as a granted account that the requester is not allowed to use."""
@@ -495,15 +495,15 @@ class _Validation:
         if facts.pod is None or facts.unchanged or request.operation not in _WRITES:
             return []
         is_pod = request.kind.name == "Pod" and not request.kind.group
-        known: frozenset[str] = frozenset()
+        existing: frozenset[str] = frozenset()
         if is_pod and request.operation == "UPDATE" and request.old_object is not None:
-            known = frozenset(reference for _, reference in references_of(request.old_object))
+            existing = frozenset(reference for _, reference in references_of(request.old_object))
         items, missing = describe(
             facts.pod,
             namespace,
             self.snapshot.images,
             self._answered_images,
-            known=known,
+            known=existing,
             pins=self.snapshot.settings.pin_images,
             pinned_later=not is_pod,
         )

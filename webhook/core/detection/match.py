@@ -51,10 +51,10 @@ def reader(path: str) -> Callable[[Event], list[Any]]:
 
 
 def _read_each(items: list[Any], rest: Sequence[str]) -> list[Any]:
-    found: list[Any] = items
+    values: list[Any] = items
     for part in rest:
-        found = [item[part] for item in found if isinstance(item, dict) and item.get(part) is not None]
-    return [inner for item in found for inner in (item if isinstance(item, list) else [item])]
+        values = [item[part] for item in values if isinstance(item, dict) and item.get(part) is not None]
+    return [inner for item in values for inner in (item if isinstance(item, list) else [item])]
 
 
 def text_of(value: Any) -> str:

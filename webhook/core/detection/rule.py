@@ -195,8 +195,8 @@ class RuleSet:
 
     def about(self, name: str) -> About:
         """Return the description of a rule or correlation."""
-        found = self.rules.get(name) or self.correlations[name]
-        return found.about
+        rule = self.rules.get(name) or self.correlations[name]
+        return rule.about
 
 
 KUBERNETES = "audit.k8s.io"

@@ -38,12 +38,12 @@ class Sketch:
 
     def quantile(self, share: float) -> float:
         """Return the value that ``share`` of all values do not exceed; 0 for an empty sketch."""
-        rank, seen = share * self.total, self.zeros
-        if seen >= rank:
+        rank, count = share * self.total, self.zeros
+        if count >= rank:
             return 0.0
         for index in sorted(self.buckets):
-            seen += self.buckets[index]
-            if seen >= rank:
+            count += self.buckets[index]
+            if count >= rank:
                 return 2 * _GAMMA**index / (_GAMMA + 1)
         return 0.0
 

@@ -42,14 +42,14 @@ def slim(pod: Document) -> Document:
     """Return the part of a pod that the index needs, as an object of `KIND`."""
     metadata = pod.get("metadata") or {}
     status = pod.get("status") or {}
-    kept = {
+    fields = {
         key: metadata[key] for key in ("name", "namespace", "uid", "creationTimestamp") if key in metadata
     }
     noted = stamp.parse(pod)
     return {
         "apiVersion": f"{GROUP}/v1alpha1",
         "kind": "EgressReader",
-        "metadata": kept,
+        "metadata": fields,
         "rate": noted.rate if noted is not None else 0,
         "models": list(noted.models) if noted is not None else [],
         "ended": status.get("phase") in _ENDED,

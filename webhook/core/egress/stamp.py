@@ -100,8 +100,8 @@ def entries(pod: Document, stamp: Stamp | None) -> dict[str, dict[str, str | Non
 
 def is_stamped(pod: Document, stamp: Stamp | None) -> bool:
     """Report whether a pod has the limit and the stamp that it must have, and no other."""
-    wanted = entries(pod, stamp)
-    return not any(patch_entries(pod, field, wanted[field]) for field in wanted)
+    expected = entries(pod, stamp)
+    return not any(patch_entries(pod, field, expected[field]) for field in expected)
 
 
 def is_sufficient(pod: Mapping[str, Any], budgets: Iterable[Budget]) -> bool:

@@ -74,7 +74,7 @@ def is_runtime_annotation(key: str) -> bool:
     return (
         key.startswith(_RUNTIME_PREFIXES)
         or _INJECTION_WORDS.search(key) is not None
-        or any(domain == known or domain.endswith(f".{known}") for known in _RUNTIME_DOMAINS)
+        or any(domain == runtime or domain.endswith(f".{runtime}") for runtime in _RUNTIME_DOMAINS)
     )
 
 

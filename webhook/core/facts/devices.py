@@ -195,15 +195,17 @@ def _claims(pod: PodView, context: Context) -> tuple[set[DeviceUse], set[Escape]
         path = f"{pod.root}.resourceClaims[{index}]"
         name = text_at(reference, "name", path)
         sources = [claim_source(reference, path, context)]
-        made = allotted.pop(name, "")
-        if made:
+        allotment = allotted.pop(name, "")
+        if allotment:
             # A claim made from a template belongs to this pod.
-            sources.append(claim_source({"resourceClaimName": made}, path, context)._replace(shared=False))
+            sources.append(
+                claim_source({"resourceClaimName": allotment}, path, context)._replace(shared=False)
+            )
         for source in sources:
             _claim(source, name, users.get(name) or [""], path, context, devices, escapes)
-    for made in allotted.values():
-        source = claim_source({"resourceClaimName": made}, "status", context)._replace(shared=False)
-        _claim(source, made, [""], "status.extendedResourceClaimStatus", context, devices, escapes)
+    for allotment in allotted.values():
+        source = claim_source({"resourceClaimName": allotment}, "status", context)._replace(shared=False)
+        _claim(source, allotment, [""], "status.extendedResourceClaimStatus", context, devices, escapes)
     return devices, escapes
 
 

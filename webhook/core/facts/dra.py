@@ -125,9 +125,9 @@ def asked(spec: Mapping[str, Any], path: str, context: Context) -> Iterator[Aske
                 continue
             admin = choice.get("adminAccess") is True
             several = shared or admin or choice.get("capacity") is not None or _selects_shared(choice, place)
-            for found in class_devices(device_class, context):
+            for device in class_devices(device_class, context):
                 yield Asked(
-                    found._replace(shared=found.shared or several),
+                    device._replace(shared=device.shared or several),
                     device_class,
                     _number(choice),
                     admin,

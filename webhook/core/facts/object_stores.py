@@ -288,14 +288,14 @@ def _of_locations(
     volumes = context.catalog.backends
     for location in locations:
         for entry, model, relation in context.catalog.of_location(location):
-            known = relation is Relation.SAME
-            detail = text if known else f"{text} may be {entry}"
-            yield _use(model if known else UNKNOWN, "uri", path, detail, containers)
+            certain = relation is Relation.SAME
+            detail = text if certain else f"{text} may be {entry}"
+            yield _use(model if certain else UNKNOWN, "uri", path, detail, containers)
         for match in volumes.at(location) if volumes is not None else ():
-            known = match.relation is Relation.SAME
+            certain = match.relation is Relation.SAME
             detail = f"{text}, the storage of PersistentVolume {match.volume.name}"
             for model in match.volume.models:
-                yield _use(model if known else UNKNOWN, "uri", path, detail, containers)
+                yield _use(model if certain else UNKNOWN, "uri", path, detail, containers)
 
 
 def _pod_identity(pod: PodView, context: Context) -> Iterator[WeightUse]:

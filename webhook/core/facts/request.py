@@ -132,8 +132,8 @@ class _Request:
         uses = self._custom(document)
         if self.kind.endswith(".nvidia.com") and checkpointed(document):
             uses += self._checkpoints(templates)
-        known = {use.model for template in templates for use in template.facts.weights}
-        uses = tuple(use for use in uses if use.via == VIA or use.model not in known)
+        models = {use.model for template in templates for use in template.facts.weights}
+        uses = tuple(use for use in uses if use.via == VIA or use.model not in models)
         if copies_models(self.kind):
             return tuple(templates)
         if uses and templates:

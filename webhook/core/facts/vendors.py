@@ -174,7 +174,7 @@ def variable_vendor(name: str) -> str | None:
     if not name.endswith(_DEVICE_SUFFIXES) and name not in _OTHER_DEVICE_VARIABLES:
         return None
     if name.startswith(_NOT_VARIABLES) or any(
-        name == known or name.endswith(f"_{known}") for known in _PROCESS_VARIABLES
+        name == process or name.endswith(f"_{process}") for process in _PROCESS_VARIABLES
     ):
         return None
     return next((vendor for prefix, vendor in _VARIABLE_VENDORS if name.startswith(prefix)), UNKNOWN_VENDOR)

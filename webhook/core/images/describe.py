@@ -179,10 +179,10 @@ def _held(index: ImageIndex, rules: Sequence[Rule], digest: str) -> list[Stateme
     """Return the statements of the snapshot; None if no rule verifies the image and one has no statement yet."""
     if not digest:
         return None
-    held = [index.statement(rule.hash, digest) for rule in rules]
-    found = [statement for statement in held if statement is not None]
-    if len(found) == len(held) or any(not statement.reason for statement in found):
-        return found
+    candidates = [index.statement(rule.hash, digest) for rule in rules]
+    statements = [statement for statement in candidates if statement is not None]
+    if len(statements) == len(candidates) or any(not statement.reason for statement in statements):
+        return statements
     return None
 
 

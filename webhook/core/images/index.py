@@ -84,13 +84,13 @@ class ImageIndex:
             fault = self._verifier.bytes_fault(signed_bytes(name, spec), spec.signature)
             if fault:
                 return fault
-        found: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for line in spec.statements.split("\n") if spec.statements else ():
             digest, _, text = line.partition(" ")
             if shard_of(digest) == spec.shard:
-                found[digest] = text
+                texts[digest] = text
                 self._lines[spec.rule, digest] = text
-        self._shards[name] = (spec.rule, found)
+        self._shards[name] = (spec.rule, texts)
         return ""
 
     def remove_verification(self, name: str) -> None:
@@ -115,8 +115,8 @@ class ImageIndex:
     def statements(self, rule: str, shard: str) -> dict[str, Statement]:
         """Return the statements of one shard."""
         owner, digests = self._shards.get(object_name(rule, shard), ("", {}))
-        found = {digest: self._parsed(text) for digest, text in digests.items()} if owner == rule else {}
-        return {digest: statement for digest, statement in found.items() if statement is not None}
+        parsed = {digest: self._parsed(text) for digest, text in digests.items()} if owner == rule else {}
+        return {digest: statement for digest, statement in parsed.items() if statement is not None}
 
     def objects(self) -> dict[str, str]:
         """Return the names of the accepted ImageVerifications, with their rules."""

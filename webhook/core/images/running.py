@@ -50,9 +50,9 @@ def mismatch(pod: Document, namespace: str, index: ImageIndex) -> str:
 
 def _allowed(repository: str, namespace: str, digest: str, index: ImageIndex) -> set[str]:
     """Return the digests that a node may report for a verified image; empty if it is not verified."""
-    found: set[str] = set()
+    digests: set[str] = set()
     for rule in index.covering(repository, namespace):
         statement = index.statement(rule.hash, digest)
         if statement is not None and not statement.reason:
-            found |= {digest, *statement.platforms}
-    return found
+            digests |= {digest, *statement.platforms}
+    return digests

@@ -55,19 +55,19 @@ def _inet_aton(host: str) -> str | None:
 
 def hosts(text: str) -> frozenset[str]:
     """Return the addresses in a server field: one, a comma list, or a URL, with or without ports and users."""
-    found: set[str] = set()
+    names: set[str] = set()
     for item in re.split(r"[,;\s]+", text.strip())[:_MAX_HOSTS]:
         host = _without_scheme(item.lower()).partition("/")[0].rpartition("@")[2]
         if host.count(":") == 1 or host.startswith("["):
             port = _PORT.fullmatch(host)
             host = port[1] if port is not None else host.rstrip(":")
         if host:
-            found.add(normal_host(host))
+            names.add(normal_host(host))
             decimal = ".".join(part.lstrip("0") or "0" for part in host.rstrip(".").split("."))
             # Some programs read 010.0.0.9 as decimal.
             if decimal != host.rstrip(".") and host.replace(".", "").isdigit():
-                found.add(normal_host(decimal))
-    return frozenset(found)
+                names.add(normal_host(decimal))
+    return frozenset(names)
 
 
 def _without_scheme(text: str) -> str:

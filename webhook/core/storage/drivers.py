@@ -99,10 +99,10 @@ _SHORT_OPTION = re.compile(r"(?<!-)-*o\s+")
 
 def redirected(volume: CsiVolume, driver: Driver | None) -> bool:
     """Whether a mount option may change the storage in a way that the driver's entry does not read."""
-    known = driver.narrowing if driver is not None else ()
+    narrowing = driver.narrowing if driver is not None else ()
     for option in volume.options:
         key, _ = _key_value(option)
-        if key not in known and _REDIRECTING.fullmatch(key) is not None:
+        if key not in narrowing and _REDIRECTING.fullmatch(key) is not None:
             return True
     return False
 
@@ -119,23 +119,23 @@ def _key_value(option: str) -> tuple[str, str]:
 def nfs(server: str, path: str) -> Iterable[Location]:
     """Return the locations of an NFS export, also under the name that a cloud gives it."""
     addresses = hosts(server)
-    found = list(directory("nfs", path, addresses=addresses))
+    places = list(directory("nfs", path, addresses=addresses))
     # Servers of several protocols ignore case, and some ignore Unicode forms and spaces.
     folded = unicodedata.normalize("NFKC", path).casefold()
-    found += directory(FOLDED_NFS, "/".join(part.strip() for part in folded.split("/")), addresses=addresses)
+    places += directory(FOLDED_NFS, "/".join(part.strip() for part in folded.split("/")), addresses=addresses)
     if "/" in server.partition("://")[2] or ("/" in server and "://" not in server):
         # A server field with a path of its own: where the mount ends is unknown.
-        found.append(Location("nfs", "", "/", addresses, vague=True))
+        places.append(Location("nfs", "", "/", addresses, vague=True))
     for host in addresses:
         efs, azure = _EFS_HOST.fullmatch(host), _AZURE_HOST.fullmatch(host)
         if efs is not None:
-            found += directory("efs", path, name=efs[1])
+            places += directory("efs", path, name=efs[1])
         elif azure is not None:
-            found += directory(_AZURE_SPACE[azure[2]], _below_account(path), name=azure[1], fold=True)
+            places += directory(_AZURE_SPACE[azure[2]], _below_account(path), name=azure[1], fold=True)
         elif _ADDRESS.fullmatch(host) is not None:
             # Only the cloud knows which file system a mount target belongs to.
-            found += [place._replace(vague=True) for place in directory("efs", path)]
-    return found
+            places += [place._replace(vague=True) for place in directory("efs", path)]
+    return places
 
 
 _ADDRESS = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
@@ -166,12 +166,12 @@ def smb(source: str, below: str = "") -> Iterable[Location]:
     """Return the location of ``//server/share/directory``."""
     host, _, share = source.replace("\\", "/").lstrip("/").partition("/")
     addresses = hosts(host)
-    found = list(directory("smb", f"{share}/{below}", addresses=addresses, fold=True))
+    places = list(directory("smb", f"{share}/{below}", addresses=addresses, fold=True))
     for name in addresses:
         azure = _AZURE_HOST.fullmatch(name)
         if azure is not None:
-            found += directory("azfile", f"{share}/{below}", name=azure[1], fold=True)
-    return found if host else ()
+            places += directory("azfile", f"{share}/{below}", name=azure[1], fold=True)
+    return places if host else ()
 
 
 def bucket(space: str, name: str, prefix: str = "", endpoint: str = "") -> Iterable[Location]:
@@ -254,9 +254,9 @@ def _efs(volume: CsiVolume) -> Iterable[Location]:
     if point:
         # The directory of an access point is known to the cloud only.
         return (Location("efs", system, vague=True), Location("efs-access-point", point))
-    found = list(directory("efs", path or volume.get("path"), name=system))
+    places = list(directory("efs", path or volume.get("path"), name=system))
     target = volume.get("mounttargetip")
-    return [*found, *directory("nfs", path, addresses=hosts(target))] if target else found
+    return [*places, *directory("nfs", path, addresses=hosts(target))] if target else places
 
 
 def _fsx_lustre(volume: CsiVolume) -> Iterable[Location]:
@@ -279,10 +279,10 @@ def _azure_names(volume: CsiVolume, *keys: str) -> tuple[str, str]:
 
 def _azure_places(volume: CsiVolume, space: str, path: str, account: str) -> list[Location]:
     """Return the locations of a container or share. The account in a Secret wins over the account of the volume."""
-    found = list(directory(space, path, name=account, fold=True))
+    places = list(directory(space, path, name=account, fold=True))
     if account and (volume.secret or volume.get("secretname")):
-        found += [place._replace(name="", vague=True) for place in directory(space, path, fold=True)]
-    return found
+        places += [place._replace(name="", vague=True) for place in directory(space, path, fold=True)]
+    return places
 
 
 def _azure_blob(volume: CsiVolume) -> Iterable[Location]:
@@ -290,14 +290,14 @@ def _azure_blob(volume: CsiVolume) -> Iterable[Location]:
     if not container and not account:
         return ()
     path = expand(container, volume)
-    found = _azure_places(volume, "azblob", path, account)
+    places = _azure_places(volume, "azblob", path, account)
     server = volume.get("server")
     if server:
-        found += nfs(server, f"{account}/{path}")
+        places += nfs(server, f"{account}/{path}")
         for host in hosts(server):
             match = _AZURE_HOST.fullmatch(host)
-            found += directory("azblob", path, name=match[1] if match is not None else "", fold=True)
-    return found
+            places += directory("azblob", path, name=match[1] if match is not None else "", fold=True)
+    return places
 
 
 def _azure_file(volume: CsiVolume) -> Iterable[Location]:
@@ -305,9 +305,9 @@ def _azure_file(volume: CsiVolume) -> Iterable[Location]:
     if not share:
         return ()
     path = expand(f"{share}/{volume.get('foldername')}", volume)
-    found = _azure_places(volume, "azfile", path, account)
+    places = _azure_places(volume, "azfile", path, account)
     server = volume.get("server")
-    return [*found, *smb(f"//{server}/{path}"), *nfs(server, f"{account}/{path}")] if server else found
+    return [*places, *smb(f"//{server}/{path}"), *nfs(server, f"{account}/{path}")] if server else places
 
 
 def _lustre_gke(volume: CsiVolume) -> Iterable[Location]:
@@ -338,11 +338,11 @@ def _exascaler(volume: CsiVolume) -> Iterable[Location]:
     node = system.partition(":")[2]
     if not path or not below:
         return ()
-    found = [*lustre(f"{node or '0.0.0.0'}:{path}", below)]
+    places = [*lustre(f"{node or '0.0.0.0'}:{path}", below)]
     if volume.get("exafs"):
-        found += lustre(volume.get("exafs"), below)
+        places += lustre(volume.get("exafs"), below)
     # The volume is a bind mount of a directory below the mount point, which another volume may have mounted.
-    return [*found, *directory("exa-mount", f"{volume.get('mountpoint') or point}/{below}")]
+    return [*places, *directory("exa-mount", f"{volume.get('mountpoint') or point}/{below}")]
 
 
 def _weka(volume: CsiVolume) -> Iterable[Location]:
@@ -369,8 +369,8 @@ def _spectrum_scale(volume: CsiVolume) -> Iterable[Location]:
     else:
         return ()
     # The driver follows a symbolic link at this path, so the directory may be any of the file system.
-    found = [*directory("scale", path, name=system.lower()), Location("scale", system.lower(), vague=True)]
-    return [*found, Location("scale-fileset", f"{system.lower()}/{fileset}")] if fileset else found
+    places = [*directory("scale", path, name=system.lower()), Location("scale", system.lower(), vague=True)]
+    return [*places, Location("scale-fileset", f"{system.lower()}/{fileset}")] if fileset else places
 
 
 def _powerscale(volume: CsiVolume) -> Iterable[Location]:
@@ -432,13 +432,13 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 def _cephfs(volume: CsiVolume) -> Iterable[Location]:
     path = volume.get("rootpath", "subvolumepath")
     match = _CEPH_HANDLE.fullmatch(volume.handle)
-    found = [Location("cephfs-uuid", match[2])] if match is not None else []
+    places = [Location("cephfs-uuid", match[2])] if match is not None else []
     if path:
         # Mount options come after the name, and the last one wins.
         for name in {volume.get("fsname"), volume.option("fs", "mds_namespace")} - {""} or {""}:
-            found += directory("cephfs", path, name=name, addresses=_ceph_cluster(volume))
-        found += [Location("cephfs-uuid", uuid) for uuid in _UUID.findall(path)]
-    return found
+            places += directory("cephfs", path, name=name, addresses=_ceph_cluster(volume))
+        places += [Location("cephfs-uuid", uuid) for uuid in _UUID.findall(path)]
+    return places
 
 
 def _nfs_csi(volume: CsiVolume) -> Iterable[Location]:
@@ -455,10 +455,10 @@ def _smb_csi(volume: CsiVolume) -> Iterable[Location]:
 def _filestore(volume: CsiVolume) -> Iterable[Location]:
     host = volume.get("ip")
     parts = volume.handle.split("/")
-    found = list(nfs(host, volume.get("volume"))) if host else []
+    places = list(nfs(host, volume.get("volume"))) if host else []
     if len(parts) >= 4:
-        found += directory("filestore", "/".join(parts[3:]), name="/".join(parts[1:3]))
-    return found
+        places += directory("filestore", "/".join(parts[3:]), name="/".join(parts[1:3]))
+    return places
 
 
 def _alibaba_nas(volume: CsiVolume) -> Iterable[Location]:
@@ -577,28 +577,28 @@ def guess(volume: CsiVolume) -> Iterable[Location]:
         get("server", "nfsserver", "nfs_server", "host"),
         get("share", "path", "export", "exportpath"),
     )
-    found: list[Location] = []
+    places: list[Location] = []
     if server and path:
-        found += nfs(server, f"{path}/{get('subdir')}")
+        places += nfs(server, f"{path}/{get('subdir')}")
     if get("source").replace("\\", "/").startswith("//"):
-        found += smb(get("source"), get("subdir"))
+        places += smb(get("source"), get("subdir"))
     if get("iqn", "targetiqn"):
-        found += iscsi(get("iqn", "targetiqn"), get("lun"))
+        places += iscsi(get("iqn", "targetiqn"), get("lun"))
     if get("dnsname", "mgs") and get("mountname", "fsname", "filesystem"):
-        found += lustre(f"{get('dnsname', 'mgs')}:/{get('mountname', 'fsname', 'filesystem')}")
+        places += lustre(f"{get('dnsname', 'mgs')}:/{get('mountname', 'fsname', 'filesystem')}")
     if "@" in get("mountpoint"):
-        found += lustre(get("mountpoint"))
+        places += lustre(get("mountpoint"))
     if get("rootpath") and get("clusterid", "monitors"):
-        found += directory("cephfs", get("rootpath"), name=get("fsname"))
+        places += directory("cephfs", get("rootpath"), name=get("fsname"))
     if get("pool") and get("imagename", "image"):
-        found.append(Location("rbd", get("pool"), normal_path(get("imagename", "image"))))
+        places.append(Location("rbd", get("pool"), normal_path(get("imagename", "image"))))
     if get("containername", "container"):
         account = get("storageaccount", "storageaccountname")
-        found += directory("azblob", get("containername", "container"), name=account, fold=True)
+        places += directory("azblob", get("containername", "container"), name=account, fold=True)
     name = get("bucket", "bucketname")
     for space in ("s3", "gs", "oss") if name else ():
-        found += bucket(space, name, get("prefix", "objpath"), get("endpoint", "url"))
-    return found
+        places += bucket(space, name, get("prefix", "objpath"), get("endpoint", "url"))
+    return places
 
 
 def _nothing(_: CsiVolume) -> Iterable[Location]:

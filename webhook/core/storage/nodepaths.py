@@ -154,7 +154,7 @@ def is_harmless(path: str, *, writable: bool, creates: bool = False) -> bool:
     """Whether a normalised host path is not an escape. ``creates``: the kubelet makes the path if it is missing."""
     if writable or creates:
         return False
-    return any(path == known or (below and path_within(path, known)) for known, below in _HARMLESS)
+    return any(path == harmless or (below and path_within(path, harmless)) for harmless, below in _HARMLESS)
 
 
 def exposes_pods(path: str) -> bool:

@@ -285,8 +285,8 @@ def _spelled(
     raw: Mapping[str, str], keys: tuple[str, ...], variants: list[dict[str, str]]
 ) -> list[dict[str, str]]:
     """Add the attributes that a driver reads which knows one spelling of each key only."""
-    known = {key.lower() for key in keys}
-    ignored = {key.strip().lower() for key in raw if key not in keys} & known - {
+    names = {key.lower() for key in keys}
+    ignored = {key.strip().lower() for key in raw if key not in keys} & names - {
         key.lower() for key in keys if key in raw
     }
     if not ignored:

@@ -139,8 +139,8 @@ def compact(document: Document) -> Document:
         {"name": name, _COMPACT: [[str(match.part), match.path] for match in matches]}
         for name, matches in schema.versions.items()
     ]
-    kept = {key: spec[key] for key in ("group", "names", "scope") if key in spec}
-    return {**document, "spec": {**kept, "versions": versions}}
+    fields = {key: spec[key] for key in ("group", "names", "scope") if key in spec}
+    return {**document, "spec": {**fields, "versions": versions}}
 
 
 def matches_of(schema: Document, *, pruned: bool = True) -> tuple[Match, ...]:
@@ -357,4 +357,4 @@ def may_hold_pods(group: str) -> bool:
 
 
 def _is_infrastructure(group: str) -> bool:
-    return any(group == known or group.endswith(f".{known}") for known in _INFRASTRUCTURE)
+    return any(group == domain or group.endswith(f".{domain}") for domain in _INFRASTRUCTURE)

@@ -260,12 +260,12 @@ def _check_quoting_enclave(report: bytes, bound: bytes) -> None:
 
 def _pem_chain(pem: bytes) -> tuple[bytes, ...]:
     try:
-        found = x509.load_pem_x509_certificates(pem)
+        certificates = x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise _refused("the TDX quote has no chain of PCK certificates") from None
-    if len(found) > _MAX_CHAIN:
+    if len(certificates) > _MAX_CHAIN:
         raise _refused("the chain of certificates is too long")
-    return tuple(item.public_bytes(Encoding.DER) for item in found)
+    return tuple(item.public_bytes(Encoding.DER) for item in certificates)
 
 
 def _roots(pem: str) -> list[x509.Certificate]:

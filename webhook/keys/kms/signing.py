@@ -59,8 +59,8 @@ def open_signing_key(url: str, *, production: bool = False) -> SigningKey:
     """
     provider, separator, path = url.partition("://")
     if not separator or provider not in _PROVIDERS or not re.fullmatch(r"[^\x00-\x20\x7f]{1,1000}", path):
-        known = ", ".join(f"{name}://" for name in _PROVIDERS)
-        raise KmsConfigError(f"{url[:200]!r} is not a signing key: use a file, or one of {known}")
+        schemes = ", ".join(f"{name}://" for name in _PROVIDERS)
+        raise KmsConfigError(f"{url[:200]!r} is not a signing key: use a file, or one of {schemes}")
     backend = _PROVIDERS[provider](path, production)
     public = backend.public_key()
     if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name not in _HASHES:

@@ -84,8 +84,8 @@ def open_weights(
 
         store = open_store(str(sealed))
     with closing(store):
-        found = require_manifest(Path(sealed) if isinstance(store, LocalStore) else store)
-        claims = found.claims
+        manifest = require_manifest(Path(sealed) if isinstance(store, LocalStore) else store)
+        claims = manifest.claims
         if model and model != claims.model:
             raise BadInputError(f'{store.where("")} contains model "{claims.model}", not "{model}"')
         if key_file is None:
@@ -94,7 +94,7 @@ def open_weights(
         else:
             path, pins = Path(key_file), NO_PINS
         with read_key_file(path) as key:
-            opened = verified(found, store, key, pins)
+            opened = verified(manifest, store, key, pins)
             Pins(generation).check(opened.manifest, store.where(""))
             usual = min(os.cpu_count() or 1, 4) if isinstance(store, LocalStore) else _REMOTE_THREADS
             with closing(Weights(opened, usual if threads is None else threads)) as weights:

@@ -36,8 +36,8 @@ def digests_of(items: list[Item], shard: int, jobs: int, progress: Progress) -> 
             raise BadInputError(f"{item.origin} is a symbolic link: replace it with the file before signing")
     progress.start("hashing", sum(item.size for item in items), len(items))
     with ThreadPoolExecutor(jobs) as pool:
-        for found in pool.map(lambda item: _digests(item, shard, progress), items):
-            yield from found
+        for digests in pool.map(lambda item: _digests(item, shard, progress), items):
+            yield from digests
 
 
 def compare(items: list[Item], content: SignedContent, jobs: int, progress: Progress) -> None:
@@ -61,7 +61,7 @@ def compare(items: list[Item], content: SignedContent, jobs: int, progress: Prog
 def _digests(item: Item, shard: int, progress: Progress) -> list[tuple[str, bytes]]:
     fd = open_regular(str(item.origin))
     buffer = memoryview(bytearray(min(_CHUNK, shard or _CHUNK)))
-    found: list[tuple[str, bytes]] = []
+    digests: list[tuple[str, bytes]] = []
     try:
         for start in range(0, item.size, shard) if shard else (0,):
             stop = min(start + shard, item.size) if shard else item.size
@@ -73,9 +73,9 @@ def _digests(item: Item, shard: int, progress: Progress) -> list[tuple[str, byte
                 digest.update(part)
                 offset += len(part)
                 progress.advance(len(part))
-            found.append((f"{item.path}:{start}:{stop}" if shard else item.path, digest.digest()))
+            digests.append((f"{item.path}:{start}:{stop}" if shard else item.path, digest.digest()))
         if Identity.of(os.fstat(fd)) != Identity(*item.identity):
             raise BadInputError(f"{item.origin} changed while it was read")
     finally:
         os.close(fd)
-    return found
+    return digests

@@ -239,7 +239,7 @@ def _login(registry: str) -> str:
     try:
         with Path(directory, "config.json").open("rb") as stream:
             auths: Any = json.loads(stream.read(_MAX_CONFIG)).get("auths", {})
-        found = auths.get(registry) or auths.get(f"https://{registry}") or {}
-        return str(found.get("auth", ""))
+        entry = auths.get(registry) or auths.get(f"https://{registry}") or {}
+        return str(entry.get("auth", ""))
     except (OSError, ValueError, AttributeError, RecursionError):
         return ""

@@ -144,17 +144,17 @@ def seal(
             work.notes.append(f"files not sealed, because the signature excludes them: {len(excluded)}")
     make_directory(directory)
     with open_journal(directory) as journal:
-        found = read_manifest(directory)
-        if found is None:
+        manifest = read_manifest(directory)
+        if manifest is None:
             key, ref = _data_key(journal, service, model, check_key_id(key_id or work.now[:10]), 1)
             with key:
                 sealing = Sealing(
                     directory, model, key, ref, None, journal, work.signer, None, content, provenance
                 )
                 return sealing.run(items, {}, work.now, work.jobs, work.progress)
-        _check_model_and_key(found, directory, model, key_id)
-        with service.unwrap(found.claims.key, model) as key:
-            sealed = verified(found, LocalStore(directory), key, NO_PINS)
+        _check_model_and_key(manifest, directory, model, key_id)
+        with service.unwrap(manifest.claims.key, model) as key:
+            sealed = verified(manifest, LocalStore(directory), key, NO_PINS)
             before = sealed.manifest
             ended = finish_interrupted_run(directory, before, key, journal)
             if ended and not update and content is None and _sealed_by(journal, before, items):
@@ -200,12 +200,12 @@ def open_sealed(
         KeysError: it is not sealed, another model, too old, does not meet the pins, or the key does not match.
     """
     store: Store = LocalStore(directory) if isinstance(directory, Path) else directory
-    found = require_manifest(directory)
-    claims = found.claims
+    manifest = require_manifest(directory)
+    claims = manifest.claims
     if model and model != claims.model:
         raise BadInputError(f'{store.where("")} contains model "{claims.model}", not "{model}"')
     with key if isinstance(key, Secret) else key.unwrap(claims.key, claims.model) as secret:
-        sealed = verified(found, store, secret, pins)
+        sealed = verified(manifest, store, secret, pins)
         Pins(generation).check(sealed.manifest, store.where(""))
         yield sealed
 
@@ -401,8 +401,8 @@ def _key_of_run(previous_run: dict[str, Any], journal: Journal, model: str, key_
     return ref
 
 
-def _check_model_and_key(found: Unverified, directory: Path, model: str, key_id: str) -> None:
-    claims = found.claims
+def _check_model_and_key(manifest: Unverified, directory: Path, model: str, key_id: str) -> None:
+    claims = manifest.claims
     if claims.model != model:
         raise BadInputError(f'{directory} contains model "{claims.model}", not "{model}"')
     if key_id and claims.key.id != key_id:

@@ -239,10 +239,10 @@ class CheckedSource:
 def _algorithm(name: str) -> Callable[[], Any]:
     if name == "blake3":
         try:
-            found: Callable[[], Any] = importlib.import_module("blake3").blake3
+            constructor: Callable[[], Any] = importlib.import_module("blake3").blake3
         except ImportError:
             raise BadInputError("the signature uses blake3: pip install blake3") from None
-        return found
+        return constructor
     return lambda: hashlib.new(name)
 
 

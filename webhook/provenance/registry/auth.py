@@ -102,20 +102,20 @@ class DockerConfig:
 
     def _entry(self, registry: str, repository: str) -> dict[str, Any] | None:
         best, longest = None, -1
-        wanted = f"{registry}/{repository}"
+        name = f"{registry}/{repository}"
         for key, value in self._auths.items():
             if registry == "docker.io" and key in _DOCKER_HUB:
                 key = "docker.io"  # noqa: PLW2901
             place = re.sub(r"/v[12]/?$", "", key.removeprefix("https://").removeprefix("http://")).rstrip("/")
-            covers = wanted == place or wanted.startswith(f"{place}/") or _wildcard(place, registry)
+            covers = name == place or name.startswith(f"{place}/") or _wildcard(place, registry)
             if covers and len(place) > longest:
                 best, longest = value, len(place)
         return best
 
     async def _from_helper(self, name: str, registry: str) -> Credentials | None:
-        kept = self._kept.get(registry)
-        if kept is not None and time.monotonic() - kept[0] < _KEEP_SECONDS:
-            return kept[1]
+        cached = self._kept.get(registry)
+        if cached is not None and time.monotonic() - cached[0] < _KEEP_SECONDS:
+            return cached[1]
         credentials = await run_helper(name, registry)
         self._kept[registry] = (time.monotonic(), credentials)
         return credentials

@@ -128,7 +128,7 @@ class RegistryClient:
 
     async def referrers(self, image: Reference, digest: str) -> tuple[Descriptor, ...]:
         """Return the referrers of a digest: by the API, or by its fallback tag (distribution-spec 1.1)."""
-        found: list[Descriptor] = []
+        result: list[Descriptor] = []
         path = f"referrers/{digest}"
         for _ in range(_MAX_PAGES):
             response = await self._get(image, path, INDEX, MAX_MANIFEST)
@@ -137,13 +137,13 @@ class RegistryClient:
             page = documents.parse(response.body, "the list of referrers", MAX_MANIFEST)
             if not isinstance(page.get("manifests"), list):
                 break
-            found += descriptors(page["manifests"], "manifests")
+            result += descriptors(page["manifests"], "manifests")
             link = re.fullmatch(r"<([^>]{1,2048})>;\s*rel=\"?next\"?", response.headers.get("Link", ""))
-            if link is None or len(found) >= MAX_REFERRERS:
-                return tuple(found[:MAX_REFERRERS])
+            if link is None or len(result) >= MAX_REFERRERS:
+                return tuple(result[:MAX_REFERRERS])
             path = link[1]
-        if found:
-            return tuple(found[:MAX_REFERRERS])
+        if result:
+            return tuple(result[:MAX_REFERRERS])
         fallback = await self.manifest(image, digest.replace(":", "-", 1))
         return fallback.children[:MAX_REFERRERS] if fallback is not None else ()
 
@@ -240,11 +240,11 @@ class RegistryClient:
                 raise RegistryUnavailableError(
                     "the registry sends compressed content, which was not requested"
                 )
-            wanted = limit if response.status == 200 else _MAX_TOKEN
+            maximum = limit if response.status == 200 else _MAX_TOKEN
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk
-                if len(body) > wanted:
+                if len(body) > maximum:
                     if response.status != 200:
                         break
                     raise MalformedError(f"the registry sends more than {limit} bytes")
@@ -253,8 +253,8 @@ class RegistryClient:
     # Authorization
 
     def _token(self, origin: str, repository: str) -> str:
-        kept = self._tokens.get((origin, repository, ""))
-        return kept[1] if kept is not None and kept[0] > time.monotonic() else ""
+        cached = self._tokens.get((origin, repository, ""))
+        return cached[1] if cached is not None and cached[0] > time.monotonic() else ""
 
     async def _authorize(self, response: _Response, base: str, call: _Call, endpoint: Endpoint) -> str:
         """Answer the challenge of a 401: Basic, or Bearer with a token from the token service."""

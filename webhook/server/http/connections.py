@@ -78,15 +78,15 @@ class Connections:
     def take(self, address: str, close: Callable[[], object]) -> Connection | None:
         """Count a new connection, or return None if the limits are reached. ``close`` closes it."""
         group = address_group(address)
-        known = bool(self.limits.networks) and self.is_listed(address)
-        if self._is_full(group, known=known):
-            self._make_room(group, known=known)
-            if self._is_full(group, known=known):
+        is_known = bool(self.limits.networks) and self.is_listed(address)
+        if self._is_full(group, known=is_known):
+            self._make_room(group, known=is_known)
+            if self._is_full(group, known=is_known):
                 self.rejected += 1
                 return None
-        connection = Connection(group, known, close, monotonic())
+        connection = Connection(group, is_known, close, monotonic())
         self._open += 1
-        if not known:
+        if not is_known:
             self._unknown += 1
             self._by_address[group] += 1
         self._silent.setdefault(group, {})[connection] = None

@@ -141,11 +141,11 @@ class Listener:
     async def _handshake(self, accepted: socket.socket, connection: Connection) -> None:
         """Shake hands; a failure concerns the client only."""
         context = self._context
-        made = False
+        connected = False
 
         def protocol() -> asyncio.Protocol:
-            nonlocal made
-            made = True
+            nonlocal connected
+            connected = True
             return self._server.protocol(connection)
 
         try:

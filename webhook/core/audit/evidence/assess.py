@@ -376,10 +376,10 @@ def _egress(timeline: Timeline, scope: Scope) -> Part:
     """Every model of the highest sensitivity has an egress budget at the end of the period."""
     part = Part("models have an egress budget")
     for name, states in sorted(timeline.models.items()):
-        known = [(ref, data) for ref, data in states if ref.time < scope.end]
-        if not known or known[-1][1].get("change") == "removed":
+        earlier = [(ref, data) for ref, data in states if ref.time < scope.end]
+        if not earlier or earlier[-1][1].get("change") == "removed":
             continue
-        ref, data = known[-1]
+        ref, data = earlier[-1]
         seconds = data.get("egressSeconds", 0)
         if seconds:
             part.positive.append((f"model {name} cannot be sent in less than {seconds} s", ref))
