@@ -98,9 +98,12 @@ class Params:
         """
         places = self._places(request, lookup)
         if self.selector is None:
-            candidates = (lookup.get(self.kind, place, self.ref.name) for place in places)
-            first = next((document for document in candidates if document is not None), None)
-            params = [first] if first is not None else []
+            params = []
+            for place in places:
+                document = lookup.get(self.kind, place, self.ref.name)
+                if document is not None:
+                    params.append(document)
+                    break
         else:
             labels = self.selector
             params = [
@@ -343,6 +346,8 @@ def one_line(text: str) -> str:
 
 def _merge(name: str, evaluations: Sequence[Evaluation]) -> Evaluation:
     """Merge the evaluations of all params. The worst result counts."""
+    if len(evaluations) == 1 and not evaluations[0].findings and not evaluations[0].audit:
+        return evaluations[0]
     order = ("error", "violation", "pass", "skipped")
     results = {evaluation.result for evaluation in evaluations}
     return Evaluation(
