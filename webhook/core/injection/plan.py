@@ -199,7 +199,7 @@ def patch(pod: Document, expected: Plan) -> tuple[Document, ...]:
 def reserved_name_violations(pod: Document, expected: Plan) -> tuple[str, ...]:
     """Return a sentence for each use of Weightlock's names or volumes that is not part of the plan."""
     spec = _spec(pod)
-    ours = {volume["name"] for volume in expected.volumes}
+    ours = {volume["name"] for volume in expected.volumes} if expected.volumes else set()
     violations = [
         f'volume "{volume["name"]}" uses the reserved prefix "{PREFIX}"'
         for volume in list_at(spec, "volumes", "spec")

@@ -132,8 +132,8 @@ class ObjectStore:
         """Return whether a kind is namespaced; None for a kind that is not known here."""
         if kind in self.scopes:
             return self.scopes[kind]
-        for namespace, names in self._kinds.get(kind, {}).items():
-            if names:
+        for namespace, documents in self._kinds.get(kind, {}).items():
+            if documents:
                 return bool(namespace)
         for definition in self.each(_DEFINITION):
             spec = definition.get("spec")

@@ -8,7 +8,7 @@ reported, not only the first. A rule that cannot be evaluated follows failurePol
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from webhook.api import codes
 from webhook.cel import EvaluationError
@@ -52,8 +52,7 @@ class Finding:
     waiver: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """The outcome of one policy on one request. ``result`` is a metric label."""
 
     policy: str
@@ -97,6 +96,7 @@ class Params:
             ParamError: the binding cannot be used for this request.
         """
         places = self._places(request, lookup)
+        params: list[Document]
         if self.selector is None:
             params = []
             for place in places:
