@@ -91,6 +91,38 @@ def test_a_pod_that_was_never_mutated_is_denied(snapshot_of, request_of, pod_of,
     ]
 
 
+@pytest.mark.parametrize("field", ["containers", "initContainers", "ephemeralContainers"])
+def test_a_pod_without_weights_cannot_use_the_names_of_the_sidecar(
+    snapshot_of, request_of, pod_of, now, field
+):
+    """The check of a pod without a sidecar reads the name of every container and volume."""
+    pod = pod_of()
+    pod["spec"][field] = [*pod["spec"].get(field, []), {"name": AGENT, "image": "x"}]
+    assert codes(validate(request_of(pod), snapshot_of(), FetchedData(), now)) == ["WL302"]
+    pod = pod_of()
+    pod["spec"]["volumes"] = [{"name": "weightlock-key", "emptyDir": {}}]
+    assert codes(validate(request_of(pod), snapshot_of(), FetchedData(), now)) == ["WL302"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"os": "windows"},
+        {"nodeSelector": []},
+        {"containers": [{"name": "a", "volumeMounts": {}}]},
+        {"containers": [{"name": 1}]},
+        {"volumes": [{"name": "v"}, {"name": "v"}]},
+        {"serviceAccountName": "{x}"},
+        {"serviceAccount": 1},
+    ],
+)
+def test_a_malformed_pod_without_weights_is_denied(snapshot_of, request_of, pod_of, now, spec):
+    """The shape of a pod is checked also where nothing else applies to it."""
+    pod = pod_of()
+    pod["spec"] |= spec
+    assert codes(validate(request_of(pod), snapshot_of(), FetchedData(), now)) == ["WL502"]
+
+
 def warned(verdict):
     return [finding.code for finding in verdict.warnings]
 

@@ -75,3 +75,17 @@ def test_nor_one_that_was_fetched():
     key = key_of(UNSAFE)
     with pytest.raises(MalformedObjectError, match="NUL"):
         Lookup(ObjectStore(complete=False), {key: UNSAFE}).get(*key)
+
+
+def test_stored_objects_show_the_scope_of_their_kind():
+    """An object with a namespace proves a namespaced kind; a kind without objects falls back to its definition."""
+    store = ObjectStore(complete=True)
+    assert store.is_namespaced("Quota.example.com") is None
+    key = store.put(
+        {"apiVersion": "example.com/v1", "kind": "Quota", "metadata": {"name": "q", "namespace": "n"}}
+    )
+    assert store.is_namespaced("Quota.example.com") is True
+    store.remove(key)
+    assert store.is_namespaced("Quota.example.com") is None
+    store.put({"apiVersion": "example.com/v1", "kind": "Quota", "metadata": {"name": "q"}})
+    assert store.is_namespaced("Quota.example.com") is False

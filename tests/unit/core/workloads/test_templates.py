@@ -60,6 +60,14 @@ def test_an_admin_adds_kinds_and_paths():
     assert paths == ["spec.template", "spec.canary"]
 
 
+def test_an_admin_adds_a_path_to_pods():
+    """A pod is taken as it is only where no other path names a part of it."""
+    document = {**TEMPLATE, "extra": TEMPLATE}
+    assert [template.path for template in TABLE.templates(document, "", "Pod")] == [""]
+    table = WorkloadTable([WorkloadKind(kind="Pod", paths=["extra"])])
+    assert [template.path for template in table.templates(document, "", "Pod")] == ["", "extra"]
+
+
 @pytest.mark.parametrize(
     "path", ["spec..template", "spec.template:Pod", ".spec", "spec.a b", "spec[0]", "spec.*x"]
 )
