@@ -155,7 +155,7 @@ def _entry(item: Manifest | ManifestError, requester: Requester, provider: Manif
         error = item if isinstance(item, ManifestError) else None
         return Entry(item.file, item.line, error=error)
     try:
-        return Entry(item.file, item.line, review(item, requester, provider, apply=True))
+        return Entry(item.file, item.line, review(item, requester, provider, apply=True), manifest=item)
     except ManifestError as error:
         return Entry(item.file, item.line, error=error)
 
