@@ -15,6 +15,7 @@ NAMES = {
     "scan": "the background scan over simulated pods: time and memory as they grow",
     "audit": "the audit log: size, rates, the verdict with it on, a receipt with two witnesses",
     "detect": "detection rules: entries a second on one core, and the size of the state",
+    "images": "statements about images: reading them, and a pod with a known image",
     "broker": "keys released a second, and a sidecar from start to key",
 }
 

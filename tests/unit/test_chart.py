@@ -506,20 +506,22 @@ def test_traces_may_leave(render, endpoint, port):
 
 def test_a_digest_beats_a_tag(render):
     digest = f"sha256:{'0' * 64}"
-    for values, image in (
-        ({"tag": "2"}, "ghcr.io/weightlock/weightlock:2"),
-        ({"tag": "2", "digest": digest}, f"ghcr.io/weightlock/weightlock@{digest}"),
+    pinned = f"ghcr.io/weightlock/weightlock@{digest}"
+    for values, image, sidecar in (
+        ({"tag": "2"}, "ghcr.io/weightlock/weightlock:2", "ghcr.io/weightlock/weightlock-sidecar:2"),
+        # A tag would undo the digest, so the sidecar is that of the pinned image.
+        ({"tag": "2", "digest": digest}, pinned, pinned),
     ):
         objects = render(image=values)
         for deployment in deployments(objects).values():
             assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == image
         config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
-        assert config["settings"]["injection"]["image"] == image
+        assert config["settings"]["injection"]["image"] == sidecar
 
 
 def test_types_stay_when_it_is_uninstalled(render):
     kept = [d for (kind, _), d in render().items() if kind == "CustomResourceDefinition"]
-    assert len(kept) == 4
+    assert len(kept) == 6
     assert {d["metadata"]["annotations"]["helm.sh/resource-policy"] for d in kept} == {"keep"}
     assert not [kind for kind, _ in render(crds={"install": False}) if kind == "CustomResourceDefinition"]
 
@@ -755,7 +757,8 @@ def test_versions_agree_and_annotations_can_be_read():
         key.removeprefix("artifacthub.io/"): yaml.safe_load(text)
         for key, text in chart["annotations"].items()
     }
-    assert {each["image"] for each in notes["images"]} == {Injection().image}
+    sidecar = f"{VALUES['image']['repository']}-sidecar:{version}"
+    assert {each["image"] for each in notes["images"]} == {Injection().image, sidecar}
     assert (notes["category"], notes["license"]) == ("security", "Apache-2.0")
     definitions = [yaml.safe_load(file.read_text()) for file in (CHART / "files" / "crds").glob("*.yaml")]
     assert {(crd["name"], crd["kind"]) for crd in notes["crds"]} == {
@@ -1056,9 +1059,10 @@ def test_a_component_gets_files_and_containers(render, part):
 def test_volumes_and_containers_of_the_chart_are_not_replaced(render, refused):
     audit = {"audit": {"enabled": True, "existingClaim": "logs", "existingSecret": "keys"}}
     client = {"webhook": {"apiServerClient": {"caConfigMap": "client-ca"}}}
+    detection = {"detection": {"enabled": True, "rulesConfigMap": "rules"}}
     names = {
         volume["name"]
-        for deployment in deployments(render(**audit, **client)).values()
+        for deployment in deployments(render(**audit, **client, **detection)).values()
         for volume in deployment["spec"]["template"]["spec"]["volumes"]
     }
     check = (CHART / "templates" / "_check.tpl").read_text()

@@ -19,7 +19,7 @@ from webhook.core.reports.results import Counts
 class Source:
     """A source with an empty snapshot; ``trouble`` makes it not ready."""
 
-    api = None
+    api = images = None
     trouble = ""
 
     def snapshot(self):

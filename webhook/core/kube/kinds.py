@@ -99,5 +99,7 @@ READ_FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
         "ConfigMap": frozenset({"data", "binaryData"}),
         # Which of its kinds contain a pod.
         "CustomResourceDefinition.apiextensions.k8s.io": frozenset({"spec"}),
+        "ImageTrust.weightlock.dev": frozenset({"spec"}),
+        "ImageVerification.weightlock.dev": frozenset({"spec"}),
     }
 )

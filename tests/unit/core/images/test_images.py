@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -214,7 +212,7 @@ def test_running_images():
 
 
 def test_ten_thousand_statements():
-    """Loading takes less than a second, and a lookup does not depend on their number."""
+    """All are in 256 objects of bounded size, and each is found. bench/images.py has the times."""
     predicate = {"runDetails": {"builder": {"id": "https://github.com/actions/runner"}}, "x": "y" * 400}
     statement = Statement(
         1, signers=GOOD.signers, attestations={"https://slsa.dev/provenance/v1": [predicate]}
@@ -227,20 +225,13 @@ def test_ten_thousand_statements():
     assert len(documents) == 256
     assert max(len(orjson.dumps(document)) for document in documents) < 64 * 1024
     builder = SnapshotBuilder(Settings(), complete=True, verifier=VERIFIER)
-    begun = time.process_time()
     builder.put(trust())
     for document in documents:
         builder.put(document)
-    seconds = time.process_time() - begun
-    assert seconds < 1
     index = builder.snapshot().images
     assert index.size() == 10_000
     reference = f"{REPOSITORY}@sha256:07{7:062x}"
     assert described(index, reference)[0][0]["verified"]
-    begun = time.process_time()
-    for _ in range(1000):
-        described(index, reference)
-    assert time.process_time() - begun < 0.1
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,11 @@ from datetime import timedelta
 
 import pytest
 
+from tests.unit.core.images.test_images import GOOD, trust, verification
 from webhook.api import codes
+from webhook.api.images import ImageTrust
 from webhook.core.admission.provider import NotReadyError
+from webhook.core.images.statements import trust_hash
 from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest
 from webhook.keys.broker.rate_limits import Limits, Rate
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
@@ -123,6 +126,25 @@ def unmetered(asked):
     asked.again()
 
 
+def without_statement(asked):
+    key = f"sha256:{'a' * 64}"
+    sealer = base64.b64encode(bytes(32)).decode()
+    spec = {"provenance": {"signers": [{"key": key}]}, "manifest": {"signers": [sealer]}}
+    asked.world.model["spec"] |= spec
+    asked.again()
+
+
+def other_image(asked):
+    digest = asked.world.live["spec"]["containers"][0]["image"].partition("@")[2]
+    rule = trust(images=["registry.example.com/research/*"])
+    rule_hash = trust_hash(ImageTrust.model_validate(rule).spec)
+    asked.world.state += [rule, verification({digest: GOOD}, rule=rule_hash)]
+    name = asked.world.live["spec"]["containers"][0]["name"]
+    running = {"name": name, "imageID": f"registry.example.com/research/train@sha256:{'9' * 64}"}
+    asked.world.live["status"] = {**asked.world.live.get("status", {}), "containerStatuses": [running]}
+    asked.again()
+
+
 def not_ready(asked):
     def snapshot():
         raise NotReadyError("Weightlock has not read modelweights yet")
@@ -194,6 +216,20 @@ CASES = {
         (
             f'{TRAIN} gets no key of model "atlas-70b": its key sidecar reports no egress: set '
             "settings.injection.image to the image of this version"
+        ),
+    ),
+    "WL338": (
+        without_statement,
+        (
+            'the provenance of model "atlas-70b" is not accepted: spec.manifest.statement is empty. Fix: seal the '
+            "model with --verify-signature and --signing-key, and copy the printed statement"
+        ),
+    ),
+    "WL339": (
+        other_image,
+        (
+            f"{TRAIN} runs another image than the verified one: container main runs sha256:{'9' * 64}, "
+            f"the pod names sha256:{'4f' * 32}"
         ),
     ),
     "WL911": (not_ready, "Weightlock has not read modelweights yet"),
