@@ -7,11 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from webhook.cli.progress import byte_size
-from webhook.keys.agent.delivery import RECEIPT
 from webhook.keys.errors import BadInputError, KeysError, StorageError, printable
-from webhook.keys.rawio import storage_error
-from webhook.keys.sealed.client import KEYS, open_weights
+from webhook.keys.sealed.paths import KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "receipt":
         return _receipt(options.keys, options.model_name or options.model)
+    # Ciphers take most of the start-up time, which the help and a wrong argument need not wait for.
+    from webhook.keys.rawio import storage_error  # noqa: PLC0415
+    from webhook.keys.sealed.client import open_weights  # noqa: PLC0415
+
     try:
         with open_weights(
             options.sealed, model=options.model, keys=options.keys, generation=options.generation
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _receipt(keys: Path, model: str) -> int:
     """Print the receipt of one model. `weightlock audit verify FILE --keys KEYS` verifies it."""
+    from webhook.keys.agent.delivery import RECEIPT  # noqa: PLC0415 - only this command needs it
+
     # Files that the sidecar unseals are beside the keys.
     places = [place for name in ("keys", "weights") for place in (keys.parent / name).glob(model or "*")]
     receipts = [
@@ -77,6 +80,8 @@ def _receipt(keys: Path, model: str) -> int:
 
 
 def _list(weights: Weights) -> None:
+    from webhook.cli.progress import byte_size  # noqa: PLC0415 - only this command needs it
+
     for path in weights.files:
         sys.stdout.write(f"{byte_size(weights.size(path)):>10}  {printable(path)}\n")
     sys.stdout.flush()

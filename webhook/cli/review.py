@@ -16,7 +16,7 @@ from webhook.app.errors import UsageError
 from webhook.cli.review_formats import RENDERERS, Entry
 from webhook.cli.state import add_state_arguments, load_source
 from webhook.manifests.reader import Manifest, ManifestError, read_path, scan_bytes, scan_path
-from webhook.offline.review import Requester, review
+from webhook.offline.review import Requester, kinds_of, review
 
 if TYPE_CHECKING:
     import argparse
@@ -79,8 +79,12 @@ def run(options: argparse.Namespace) -> int:
     requester = requester_of(options, documents)
     if not documents:
         raise UsageError("the files contain no objects")
-    has_objects = any(isinstance(item, Manifest) for item in documents)
-    provider = load_source(options, layout_reader(options.registry_layout)) if has_objects else None
+    objects = [item for item in documents if isinstance(item, Manifest)]
+    provider = (
+        load_source(options, layout_reader(options.registry_layout), kinds_of(objects, requester))
+        if objects
+        else None
+    )
     # Policies and documents stay until the end, so that collections need not walk through them.
     gc.freeze()
     entries = [_entry(item, requester, provider) for item in documents]
@@ -155,7 +159,7 @@ def _entry(item: Manifest | ManifestError, requester: Requester, provider: Manif
         error = item if isinstance(item, ManifestError) else None
         return Entry(item.file, item.line, error=error)
     try:
-        return Entry(item.file, item.line, review(item, requester, provider, apply=True))
+        return Entry(item.file, item.line, review(item, requester, provider, apply=True), manifest=item)
     except ManifestError as error:
         return Entry(item.file, item.line, error=error)
 

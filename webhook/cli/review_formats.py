@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from webhook.core.policies.policy import Finding
-    from webhook.manifests.reader import ManifestError
+    from webhook.manifests.reader import Manifest, ManifestError
     from webhook.offline.review import Outcome
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -38,6 +38,19 @@ class Entry:
     line: int
     outcome: Outcome | None = None
     error: ManifestError | None = None
+    manifest: Manifest | None = None
+
+    def line_of(self, finding: Finding) -> int:
+        """Return the line of the field that a finding names; the first line of the document otherwise."""
+        if self.manifest is None or not finding.path:
+            return max(self.line, 1)
+        field = finding.path
+        document = self.manifest.document
+        if document.get("kind") == "AdmissionReview":
+            request = document.get("request")
+            has_object = isinstance(request, dict) and request.get("object") is not None
+            field = f"request.{'object' if has_object else 'oldObject'}.{field}"
+        return max(self.manifest.line_of(field), 1)
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -157,18 +170,12 @@ def _junit_case(suite: Xml.Element, entry: Entry, help_url: str) -> None:
 
 
 def _sarif_results(entry: Entry) -> Iterator[dict[str, Any]]:
-    location = {
-        "physicalLocation": {
-            "artifactLocation": {"uri": _uri(entry.file)},
-            "region": {"startLine": max(entry.line, 1)},
-        }
-    }
     if entry.outcome is None:
         yield {
             "ruleId": UNREADABLE,
             "level": "error",
             "message": {"text": str(entry.error)},
-            "locations": [location],
+            "locations": [_location(entry.file, max(entry.line, 1))],
         }
         return
     resource = entry.outcome.resource
@@ -178,14 +185,23 @@ def _sarif_results(entry: Entry) -> Iterator[dict[str, Any]]:
             "ruleId": finding.code,
             "level": _LEVELS[finding.action],
             "message": {"text": sentence(finding) + (f". Fix: {fix}" if fix else "")},
-            "locations": [location | {"logicalLocations": [{"fullyQualifiedName": resource}]}],
+            "locations": [
+                _location(entry.file, entry.line_of(finding))
+                | {"logicalLocations": [{"fullyQualifiedName": resource}]}
+            ],
             "properties": {"policy": finding.policy},
         }
 
 
+def _location(file: str, line: int) -> dict[str, Any]:
+    region = {"startLine": line}
+    return {"physicalLocation": {"artifactLocation": {"uri": _uri(file)}, "region": region}}
+
+
 def _github_lines(entry: Entry) -> Iterator[str]:
-    place = f"file={_property(entry.file)},line={max(entry.line, 1)}"
+    file = _property(entry.file)
     if entry.outcome is None:
+        place = f"file={file},line={max(entry.line, 1)}"
         yield f"::error {place},title=Unreadable document::{_data(str(entry.error))}"
         return
     for finding in _findings(entry):
@@ -193,6 +209,7 @@ def _github_lines(entry: Entry) -> Iterator[str]:
         title = _property(f"{entry.outcome.resource} [{finding.code}]")
         fix = fix_of(finding)
         text = sentence(finding) + (f"\nFix: {fix}" if fix else "")
+        place = f"file={file},line={entry.line_of(finding)}"
         yield f"::{level} {place},title={title}::{_data(text)}"
 
 

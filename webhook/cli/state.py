@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.api.config import Config, Settings
 from webhook.app.configuration import read_config
 from webhook.app.errors import UsageError
+from webhook.core.admission.snapshot import POLICIES
+from webhook.core.kube.objects import key_of
 from webhook.manifests.foreign import foreign_files, foreign_policies
 from webhook.manifests.reader import ManifestError, read_path
-from webhook.manifests.shipped import shipped_policies
+from webhook.manifests.shipped import is_overridden, shipped_policies
 from webhook.offline.provider import ManifestProvider
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Collection, Iterable
 
+    from webhook.core.policies.match import RequestKind
+    from webhook.manifests.reader import Manifest
     from webhook.offline.provider import ImageReader
 
 
@@ -35,8 +41,15 @@ def add_state_arguments(parser: argparse.ArgumentParser, *, required: bool = Tru
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file with settings")
 
 
-def load_source(options: argparse.Namespace, images: ImageReader | None = None) -> ManifestProvider:
-    """Return the provider of these arguments, and report policies that it does not evaluate. Raises `UsageError`."""
+def load_source(
+    options: argparse.Namespace,
+    images: ImageReader | None = None,
+    kinds: Collection[RequestKind] | None = None,
+) -> ManifestProvider:
+    """Return the provider of these arguments, and report policies that it does not evaluate. Raises `UsageError`.
+
+    ``kinds`` are those of all requests that may follow, if they are known: other shipped policies are not compiled.
+    """
     try:
         directory = options.policies or shipped_policies()
     except FileNotFoundError as error:
@@ -48,17 +61,38 @@ def load_source(options: argparse.Namespace, images: ImageReader | None = None) 
         policies = list(read_path(directory))
         state = list(read_path(options.state)) if options.state else []
         foreign = [*foreign_policies(policies), *foreign_files(directory)]
-        provider = ManifestProvider([*policies, *state], load_settings(options.config), images=images)
+        # Tests compile the shipped policies. Each fault of other policies is to be reported.
+        tested = (
+            _names(policies) - _names(state) if options.policies is None and not is_overridden() else None
+        )
+        provider = ManifestProvider(
+            [*policies, *state],
+            load_settings(options.config),
+            images=images,
+            late=(tested, kinds) if tested is not None and kinds is not None else None,
+        )
     except ManifestError as error:
         raise UsageError(str(error)) from None
     for sentence in foreign:
         print(f"weightlock: warning: {sentence}", file=sys.stderr)
-    if not provider.snapshot().policies:
+    if not provider.snapshot().policies and not _names(policies):
         raise UsageError(
             f"{directory}: no policy to evaluate: Weightlock evaluates WeightPolicy, and "
             "ValidatingAdmissionPolicy with its binding"
         )
     return provider
+
+
+def _names(manifests: Iterable[Manifest]) -> set[str]:
+    """The names of the WeightPolicies among manifests."""
+    names = set()
+    for item in manifests:
+        if item.document.get("kind") == "WeightPolicy":
+            # The provider reports an object without a name.
+            with suppress(ValueError):
+                key = key_of(item.document)
+                names |= {key.name} if key.kind == POLICIES else set()
+    return names
 
 
 def load_settings(path: Path | None) -> Settings:

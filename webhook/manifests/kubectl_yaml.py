@@ -16,12 +16,14 @@ import binascii
 import math
 import re
 import struct
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN = "plain"
@@ -65,13 +67,20 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 def parse(text: str) -> Iterator[tuple[Any, int, tuple[str, ...]]]:
     """Yield the value, the first line (from 0) and the repeated keys of each document in a text. Raises `YamlError`."""
-    loader = _Loader(text)
-    try:
-        _check_depth(text)
+    with _composing(text) as loader:
         while loader.check_node():
             node = loader.get_node()
             builder = _Builder()
             yield builder.value(node), node.start_mark.line, tuple(builder.repeated)
+
+
+@contextmanager
+def _composing(text: str) -> Iterator[Any]:
+    """A composer of a text. Raises `YamlError` for each fault of the text."""
+    loader = _Loader(text)
+    try:
+        _check_depth(text)
+        yield loader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise YamlError(mark.line if mark is not None else 0, error.problem or str(error)) from None
@@ -84,6 +93,66 @@ def parse(text: str) -> Iterator[tuple[Any, int, tuple[str, ...]]]:
         raise YamlError(0, "the document is nested too deep") from None
     finally:
         loader.dispose()
+
+
+def field_lines(text: str, index: int, steps: Sequence[str | int]) -> list[int]:
+    """Return the lines (from 0) of one document of a text and of each field on a path, as far as the path exists.
+
+    It is empty where the text has no such document.
+    """
+    nodes = _nodes(text)
+    if index >= len(nodes):
+        return []
+    node = nodes[index]
+    lines = [node.start_mark.line]
+    try:
+        for step in steps:
+            member = _item(node, step) if isinstance(step, int) else _field(node, step, set())
+            if member is None:
+                break
+            node, line = member
+            lines.append(line)
+    except (YamlError, RecursionError):
+        pass
+    return lines
+
+
+# The findings of one file follow one another.
+@lru_cache(maxsize=1)
+def _nodes(text: str) -> list[Any]:
+    """The nodes of the documents of a text, up to the first fault."""
+    nodes: list[Any] = []
+    try:
+        with _composing(text) as loader:
+            while loader.check_node():
+                nodes.append(loader.get_node())
+    except YamlError:
+        pass
+    return nodes
+
+
+def _item(node: Any, step: int) -> tuple[Any, int] | None:
+    """An item of a sequence and its line."""
+    if type(node) is not yaml.SequenceNode or step >= len(node.value):
+        return None
+    return node.value[step], node.value[step].start_mark.line
+
+
+def _field(node: Any, key: str, visited: set[int]) -> tuple[Any, int] | None:
+    """The value of a key and the line of the key; a key that is written later replaces an earlier or merged one."""
+    if type(node) is not yaml.MappingNode or id(node) in visited:
+        return None
+    visited.add(id(node))
+    for key_node, value_node in reversed(node.value):
+        if _is_merge(key_node):
+            sources = value_node.value if type(value_node) is yaml.SequenceNode else (value_node,)
+            merged = (_field(source, key, visited) for source in sources)
+            match = next((item for item in merged if item is not None), None)
+            if match is not None:
+                return match
+        elif _key(key_node) == key:
+            return value_node, key_node.start_mark.line
+    return None
 
 
 def _check_depth(text: str) -> None:

@@ -17,6 +17,7 @@ import orjson
 
 from webhook.core.kube.strict_json import DocumentError, check
 from webhook.manifests.kubectl_yaml import YamlError, parse
+from webhook.manifests.lines import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +98,13 @@ class Manifest:
     line: int = 0
     unsafe: str = ""
     notes: tuple[str, ...] = ()
+    place: Place | None = None
+
+    def line_of(self, field: str) -> int:
+        """Return the line of a field, or of the nearest parent; the first line of the document if it has neither."""
+        if not field or self.place is None:
+            return self.line
+        return self.place.line(self.document, field) or self.line
 
 
 def read_path(path: Path) -> Iterator[Manifest]:
@@ -194,9 +202,15 @@ def _parts(text: str) -> Iterator[tuple[int, str]]:
 def _scan_part(text: str, source: str, offset: int) -> Iterator[Manifest | ManifestError]:
     try:
         documents = _json(text)
-        for value, line, repeated in parse(text) if documents is None else documents:
+        if documents is not None:
+            for value, line, start, end in documents:
+                place = Place(text[start:end], offset + line)
+                yield from _scan_document(value, source, offset + line + 1, (), text, offset, place)
+            return
+        for index, (value, line, repeated) in enumerate(parse(text)):
             notes = _notes(repeated, offset)
-            yield from _scan_document(value, source, offset + line + 1, notes, text, offset)
+            place = Place(text, offset, index)
+            yield from _scan_document(value, source, offset + line + 1, notes, text, offset, place)
     except YamlError as error:
         yield _syntax_error(error, text, source, offset)
 
@@ -209,22 +223,25 @@ def _notes(repeated: tuple[str, ...], offset: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _json(text: str) -> list[tuple[Any, int, tuple[str, ...]]] | None:
-    """The documents of a JSON stream, or None where the text is not JSON: YAML accepts more than JSON does."""
+def _json(text: str) -> list[tuple[Any, int, int, int]] | None:
+    """The documents of a JSON stream, each with its line, start and end.
+
+    None where the text is not JSON: YAML accepts more than JSON does.
+    """
     body = text.removeprefix("---").lstrip()
     if not body.startswith("{"):
         return None
     start = len(text) - len(body)
     try:
-        return [(orjson.loads(body), text.count("\n", 0, start), ())]
+        return [(orjson.loads(body), text.count("\n", 0, start), start, len(text))]
     except ValueError:
         pass
     decoder = json.JSONDecoder(parse_int=_number, parse_constant=_constant)
-    documents: list[tuple[Any, int, tuple[str, ...]]] = []
+    documents: list[tuple[Any, int, int, int]] = []
     try:
         while start < len(text):
             value, end = decoder.raw_decode(text, start)
-            documents.append((value, text.count("\n", 0, start), ()))
+            documents.append((value, text.count("\n", 0, start), start, end))
             start = end + len(text[end:]) - len(text[end:].lstrip())
     except (ValueError, RecursionError):
         return None
@@ -242,7 +259,13 @@ def _constant(name: str) -> float:
 
 
 def _scan_document(
-    document: Any, source: str, line: int, notes: tuple[str, ...], text: str, offset: int
+    document: Any,
+    source: str,
+    line: int,
+    notes: tuple[str, ...],
+    text: str,
+    offset: int,
+    where: Place,
 ) -> Iterator[Manifest | ManifestError]:
     place = f"{source}:{line}"
     if document is None:
@@ -259,7 +282,7 @@ def _scan_document(
     if problem and document.get("kind") != "AdmissionReview":
         yield ManifestError(f"{place}: {problem}", source, line)
         return
-    yield from _opened(document, Manifest(place, document, source, line, problem, notes))
+    yield from _opened(document, Manifest(place, document, source, line, problem, notes, where))
 
 
 def _problem(document: Document, text: str) -> str:
@@ -368,7 +391,8 @@ def _opened(document: Document, manifest: Manifest) -> Iterator[Manifest | Manif
             untyped = kind != "List" and "kind" not in item and "apiVersion" not in item
             typed = {"apiVersion": version, "kind": kind.removesuffix("List"), **item} if untyped else item
             notes = manifest.notes if not index else ()
-            yield from _opened(typed, Manifest(place, typed, manifest.file, manifest.line, "", notes))
+            where = manifest.place.inside("items", index) if manifest.place is not None else None
+            yield from _opened(typed, Manifest(place, typed, manifest.file, manifest.line, "", notes, where))
         else:
             yield ManifestError(f"{place} is not an object", manifest.file, manifest.line)
 

@@ -20,6 +20,11 @@ def shipped_page(name: str) -> str:
     raise FileNotFoundError(f"this installation has no page {name!r}")
 
 
+def is_overridden() -> bool:
+    """Whether the environment names another directory of policies."""
+    return bool(os.environ.get(_ENVIRONMENT))
+
+
 def shipped_policies() -> Path:
     """Return the directory of the shipped policies. Raises `FileNotFoundError` if it does not exist."""
     checkout = Path(__file__).parents[2] / "policies"

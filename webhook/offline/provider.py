@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from webhook.core.images.describe import ImageQuery
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import ObjectKey
+    from webhook.core.policies.match import RequestKind
 
     # An image and the rules that cover it, by the hash of their trust.
     ImageReader = Callable[[ImageQuery, Mapping[str, ImageTrustSpec]], ImageAnswer]
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 class ManifestProvider:
     """Provides snapshots of manifests. ``like`` lends its compiled policies, ``images`` verifies images.
+
+    ``late`` names policies that are known to compile, and the kinds of all requests that may follow: see
+    `SnapshotBuilder.compile_late`.
 
     Raises `ManifestError`.
     """
@@ -47,6 +51,7 @@ class ManifestProvider:
         now: datetime | None = None,
         like: ManifestProvider | None = None,
         images: ImageReader | None = None,
+        late: tuple[Iterable[str], Iterable[RequestKind]] | None = None,
     ) -> None:
         manifests = list(manifests)
         keys, moment = signing_keys(manifests), now or datetime.now(UTC)
@@ -58,6 +63,8 @@ class ManifestProvider:
                 places[self._builder.put(manifest.document)] = manifest.source
             except ValueError as error:
                 raise ManifestError(f"{manifest.source}: {error}", manifest.file, manifest.line) from None
+        if late is not None:
+            self._builder.compile_late(*late)
         if like is not None:
             like.lend_policies(self._builder)
         snapshot = self._builder.snapshot()

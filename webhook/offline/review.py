@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import jsonpatch
 import orjson
 
 from webhook.core.admission.mutate import mutate
@@ -29,9 +28,12 @@ from webhook.core.kube.review import (
     UnsafeReviewError,
     parse_review,
 )
+from webhook.core.policies.match import RequestKind
 from webhook.manifests.reader import Manifest, ManifestError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from webhook.core.admission.snapshot import Snapshot
     from webhook.core.admission.verdict import Verdict
     from webhook.core.kube.fields import Document
@@ -109,12 +111,41 @@ def request_of(manifest: Manifest, requester: Requester, provider: ManifestProvi
         raise ManifestError(f"{manifest.source}: {error}", manifest.file, manifest.line) from None
 
 
+def kinds_of(manifests: Iterable[Manifest], requester: Requester) -> frozenset[RequestKind] | None:
+    """Return the kinds of the requests that manifests and recorded reviews become; None if one is not known."""
+    kinds: set[RequestKind] = set()
+    for manifest in manifests:
+        fields = _fields_of(manifest.document, requester)
+        if not all(isinstance(field, str) for field in fields):
+            return None
+        kinds |= {RequestKind(*fields, namespaced=namespaced) for namespaced in (True, False)}
+    return frozenset(kinds)
+
+
+def _fields_of(document: Document, requester: Requester) -> tuple[Any, Any, Any, Any, Any]:
+    """Return group, version, resource, subresource and operation, unchecked."""
+    if document.get("kind") == "AdmissionReview":
+        request = document.get("request")
+        resource = request.get("resource") if isinstance(request, dict) else None
+        if not isinstance(request, dict) or not isinstance(resource, dict):
+            return (None,) * 5
+        group, version, name = (resource.get(field) for field in ("group", "version", "resource"))
+        return group or "", version, name, request.get("subResource") or "", request.get("operation")
+    api_version, kind = document.get("apiVersion"), document.get("kind")
+    if not isinstance(api_version, str) or not isinstance(kind, str):
+        return (None,) * 5
+    group, _, version = api_version.rpartition("/")
+    return group, version, plural(group_kind(api_version, kind)), requester.subresource, requester.operation
+
+
 def evaluate(request: AdmissionRequest, provider: ManifestProvider, now: datetime) -> Evaluated:
     """Mutate the object, then validate the mutated object, as the API server calls the webhook."""
     snapshot = provider.snapshot()
     mutated, _ = evaluate_sync(lambda fetched: mutate(request, snapshot, fetched, now), provider.resolve)
     final = request
     if mutated.patch and request.object is not None:
+        import jsonpatch  # noqa: PLC0415 - most requests have no patch
+
         patched = jsonpatch.apply_patch(request.object, list(mutated.patch))
         final = replace(request, object=patched, raw={**request.raw, "object": patched})
     verdict, fetched = evaluate_sync(

@@ -319,6 +319,84 @@ def test_github_annotations(run):
     assert ",line=1,title=Pod/research/bad [WL101]::that name is bad%0AFix: call it good" in out
 
 
+CRON_JOB = """apiVersion: batch/v1
+kind: CronJob
+metadata:
+  name: c
+  namespace: research
+spec:
+  schedule: "* * * * *"
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          containers:
+          - name: main
+            image: bad
+"""
+TEMPLATES = (
+    POLICY.replace("[pods]", "['*']")
+    .replace('[""]', "['*']")
+    .replace(
+        "!object.metadata.name.startsWith('bad')",
+        "pod == null || pod.spec.containers.all(c, c.image != 'bad')",
+    )
+)
+
+
+def _lines(output, text):
+    """The line of each finding in one of the formats that show them in a file."""
+    if output == "github":
+        return [int(line.partition(",line=")[2].partition(",")[0]) for line in text.splitlines()]
+    (log,) = json.loads(text)["runs"]
+    return [item["locations"][0]["physicalLocation"]["region"]["startLine"] for item in log["results"]]
+
+
+@pytest.mark.parametrize("output", ["sarif", "github"])
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (CRON_JOB, [10]),
+        (f"# comment\n---\n{CRON_JOB}---\n{CRON_JOB}", [12, 27]),
+        (json.dumps(yaml.safe_load(CRON_JOB), indent=1), [12]),
+        ("apiVersion: v1\nkind: List\nitems:\n- " + CRON_JOB.replace("\n", "\n  "), [13]),
+        (yaml.safe_dump(pod("p") | {"spec": {"containers": [{"name": "c", "image": "bad"}]}}), [1]),
+    ],
+)
+def test_a_finding_points_to_its_field(run, output, text, lines):
+    (run.directory / "policies" / "policy.yaml").write_text(TEMPLATES)
+    code, out, _ = run(text, arguments=["-o", output])
+    assert (code, _lines(output, out)) == (1, lines)
+
+
+@pytest.mark.parametrize("output", ["sarif", "github"])
+def test_a_malformed_field_has_its_line(run, output):
+    (run.directory / "policies" / "policy.yaml").write_text(TEMPLATES)
+    code, out, _ = run(CRON_JOB.replace("- name: main", "  name: main"), arguments=["-o", output])
+    assert (code, _lines(output, out)) == (1, [12])
+
+
+def test_a_recorded_review_points_into_its_object(run):
+    (run.directory / "policies" / "policy.yaml").write_text(TEMPLATES)
+    request = {
+        "uid": "u-1",
+        "kind": {"group": "batch", "version": "v1", "kind": "CronJob"},
+        "resource": {"group": "batch", "version": "v1", "resource": "cronjobs"},
+        "name": "c",
+        "namespace": "research",
+        "operation": "CREATE",
+        "userInfo": {"username": "alice"},
+        "object": yaml.safe_load(CRON_JOB),
+    }
+    text = json.dumps(
+        {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}, indent=1
+    )
+    _, out, _ = run(text, arguments=["-o", "github"])
+    assert _lines("github", out) == [
+        next(n for n, line in enumerate(text.splitlines(), 1) if '"template"' in line)
+    ]
+
+
 @pytest.mark.parametrize("output", ["junit", "sarif", "github", "json"])
 def test_names_cannot_break_a_format(run, output):
     """A manifest comes from a pull request, and its name is part of the output."""

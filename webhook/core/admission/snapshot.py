@@ -24,7 +24,9 @@ from webhook.core.egress.readers import Readers
 from webhook.core.images.index import ImageIndex
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.objects import ObjectKey, ObjectStore, key_of
+from webhook.core.kube.selectors import SelectorError
 from webhook.core.policies.compiler import PolicyError, broken_policy, compile_policy, unreadable_policy
+from webhook.core.policies.match import Matcher
 from webhook.core.policies.policy_set import PolicySet
 from webhook.core.storage.catalog import Catalog
 from webhook.core.storage.protected import with_volumes
@@ -32,13 +34,14 @@ from webhook.core.workloads.schema import CRD, KindSchema, scan
 from webhook.core.workloads.templates import WorkloadTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from webhook.api.config import Injection, Settings
     from webhook.api.policy import BindingSpec, PolicySpec, WeightPolicySpec
     from webhook.core.access import Verifier
     from webhook.core.kube.fields import Document
+    from webhook.core.policies.match import RequestKind
     from webhook.core.policies.policy import Policy
 
 MODELS = f"ModelWeights.{GROUP}"
@@ -109,6 +112,8 @@ class SnapshotBuilder:
         self._removed: set[tuple[str, str]] = set()
         self._images = ImageIndex(verifier)
         self._stale = set(_TYPES)
+        self._tested: set[str] = set()
+        self._kinds: frozenset[RequestKind] | None = None
         self._snapshot: Snapshot | None = None
         self._changed_models: set[str] = set()
 
@@ -122,6 +127,15 @@ class SnapshotBuilder:
         self._settings = self._settings.model_copy(update={"injection": injection})
         if self._snapshot is not None:
             self._snapshot = replace(self._snapshot, settings=self._settings)
+
+    def compile_late(self, tested: Iterable[str], kinds: Iterable[RequestKind]) -> None:
+        """Compile less of the WeightPolicies ``tested``, which are known to compile: for a process of few requests.
+
+        Their messages are compiled when a violation needs them. Those that match no request of ``kinds`` are not
+        compiled: only such requests may follow. A policy that changes later is compiled as a whole.
+        """
+        self._tested = set(tested)
+        self._kinds = frozenset(kinds)
 
     def put(self, document: Document) -> ObjectKey:
         """Add or replace one object. Raises `ValueError` if it is not a Kubernetes object."""
@@ -266,6 +280,8 @@ class SnapshotBuilder:
     def _renew(self, key: ObjectKey) -> None:
         """Discard the compiled form of an object."""
         self._shared = None
+        if key.kind == POLICIES:
+            self._tested.discard(key.name)
         self._stale.add(key.kind)
         if key.kind == MODELS:
             self._changed_models.add(key.name)
@@ -344,13 +360,26 @@ class SnapshotBuilder:
         """Return the compiled policy. A policy that does not compile denies each request that it matches."""
         if key not in self._compiled:
             self._problems.pop(key, None)
+            tested = key.kind == POLICIES and name in self._tested
+            if tested and not self._matters(spec, binding):
+                return ()
             try:
-                policy = compile_policy(name, spec, binding)
+                policy = compile_policy(name, spec, binding, late_texts=tested)
             except PolicyError as error:
                 self._problems[key] = str(error)
                 policy = broken_policy(name, spec, binding, str(error))
             self._compiled[key] = (policy,)
         return self._compiled[key]
+
+    def _matters(self, spec: PolicySpec, binding: BindingSpec | WeightPolicySpec) -> bool:
+        """Whether the rules of a policy can match a request that may follow. A faulty policy matters."""
+        if self._kinds is None:
+            return True
+        try:
+            matchers = [Matcher.compile(each) for each in (spec.match_constraints, binding.match_resources)]
+        except SelectorError:
+            return True
+        return any(all(matcher.may_match(kind) for matcher in matchers) for kind in self._kinds)
 
     def _book(self, *, fresh_models: bool) -> GrantIndex:
         rules = (

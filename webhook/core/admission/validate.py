@@ -106,7 +106,8 @@ def validate(
         ]
     except MalformedObjectError as error:
         fix = "correct the object: `kubectl explain` shows the fields"
-        findings = [Finding(codes.MALFORMED_OBJECT, _OURS, f"cannot evaluate the object: {error}", fix)]
+        message = f"cannot evaluate the object: {error}"
+        findings = [Finding(codes.MALFORMED_OBJECT, _OURS, message, fix, path=error.path)]
         return Verdict.of(request.uid, findings, timings=judge.timings)
     except MissingObjectError:
         pass

@@ -17,7 +17,7 @@ from webhook.cel import CompileError, Environment, Variables, environment
 from webhook.core.kube.objects import group_kind
 from webhook.core.kube.selectors import SelectorError, compile_selector
 from webhook.core.policies.match import Matcher
-from webhook.core.policies.policy import Params, Policy, Rule, one_line
+from webhook.core.policies.policy import LateText, Params, Policy, Rule, one_line
 
 if TYPE_CHECKING:
     from webhook.api.policy import BindingSpec, ParamRef, PolicySpec, Validation
@@ -35,9 +35,14 @@ class PolicyError(ValueError):
         self.field = field
 
 
-def compile_policy(name: str, spec: PolicySpec, binding: BindingSpec | WeightPolicySpec) -> Policy:
-    """Compile a policy with its binding (a WeightPolicy is both). Raises `PolicyError` with field, place and caret."""
-    compiler = _Compiler(name, spec)
+def compile_policy(
+    name: str, spec: PolicySpec, binding: BindingSpec | WeightPolicySpec, *, late_texts: bool = False
+) -> Policy:
+    """Compile a policy with its binding (a WeightPolicy is both). Raises `PolicyError` with field, place and caret.
+
+    With ``late_texts``, messages and fixes are compiled when a violation needs them.
+    """
+    compiler = _Compiler(name, spec, late_texts=late_texts)
     code = getattr(spec, "code", codes.CUSTOM_POLICY)
     fix = compiler.optional("spec.fix", getattr(spec, "fix", ""))
     ref, kind = binding.param_ref, spec.param_kind
@@ -125,15 +130,22 @@ def _readable_matcher(resources: MatchResources | None) -> Matcher:
 class _Compiler:
     """Compile the expressions of one policy in the environment that each field has in Kubernetes."""
 
-    def __init__(self, name: str, spec: PolicySpec) -> None:
+    def __init__(self, name: str, spec: PolicySpec, *, late_texts: bool = False) -> None:
         self.name = name
+        self._spec = spec
+        self._late = late_texts
         has_params = spec.param_kind is not None
+        self._has_params = has_params
         self._rules = environment(params=has_params)
-        self._texts = environment(params=has_params, authorizer=False)
         self._variables = self._scope(self._rules, spec)
-        self._text_variables = self._scope(self._texts, spec, quiet=True)
+        self._texts: tuple[Environment, Variables] | None = None if late_texts else self._text_scope()
         self._conditions = environment(params=has_params, namespace=False)
         self._none = Variables(self._conditions)
+
+    def _text_scope(self) -> tuple[Environment, Variables]:
+        """Return the environment of texts and its variables: without the authorizer."""
+        env = environment(params=self._has_params, authorizer=False)
+        return env, self._scope(env, self._spec, quiet=True)
 
     def _scope(self, env: Environment, spec: PolicySpec, *, quiet: bool = False) -> Variables:
         scope = Variables(env)
@@ -161,12 +173,22 @@ class _Compiler:
         return self._compile(self._conditions, field, source, "bool", self._none)
 
     def audit(self, field: str, source: str) -> Program:
-        return self._compile(self._texts, field, source, "string or null", self._text_variables)
+        return self._text(field, source, "string or null")
 
-    def optional(self, field: str, source: str) -> Program | None:
-        return self._compile(self._texts, field, source, "string", self._text_variables) if source else None
+    def optional(self, field: str, source: str) -> Program | LateText | None:
+        if not source:
+            return None
+        if self._late:
+            return LateText(lambda: self._text(field, source, "string"))
+        return self._text(field, source, "string")
 
-    def rule(self, index: int, rule: Validation, code: str, fix: Program | None) -> Rule:
+    def _text(self, field: str, source: str, expect: Expectation) -> Program:
+        if self._texts is None:
+            self._texts = self._text_scope()
+        env, variables = self._texts
+        return self._compile(env, field, source, expect, variables)
+
+    def rule(self, index: int, rule: Validation, code: str, fix: Program | LateText | None) -> Rule:
         field = f"spec.validations[{index}]"
         source = getattr(rule, "fix", "")
         return Rule(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from webhook.api.policy import WeightPolicy
     from webhook.cel import Program
     from webhook.core.kube.fields import Document
-    from webhook.core.policies.policy import Policy
+    from webhook.core.policies.policy import LateText, Policy
 
 _API_VERSION = "admissionregistration.k8s.io/v1"
 _OURS = ("code", "fix", "controls", "validationActions", "paramRef", "matchResources")
@@ -59,7 +59,7 @@ def export(policy: WeightPolicy, compiled: Policy) -> Export:
     )
 
 
-def _programs(policy: Policy) -> Iterator[Program]:
+def _programs(policy: Policy) -> Iterator[Program | LateText]:
     """Yield every program that the API server would evaluate. It does not evaluate ``fix``."""
     yield from (program for _, program in policy.conditions)
     for rule in policy.rules:

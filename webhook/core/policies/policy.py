@@ -16,7 +16,7 @@ from webhook.cel.batch import BatchEntry, combinable
 from webhook.core.kube.objects import key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from webhook.api.policy import (
         Action,
@@ -61,6 +61,29 @@ class Evaluation(NamedTuple):
     audit: tuple[tuple[str, str], ...] = ()
 
 
+class LateText:
+    """A message or a fix that is compiled when a violation needs it. Its source must be known to compile."""
+
+    __slots__ = ("_compile", "_program")
+
+    # What the source reads is not known before.
+    references = frozenset({"images"})
+    sees_managed_fields = True
+
+    def __init__(self, compile_text: Callable[[], Program]) -> None:
+        self._compile = compile_text
+        self._program: Program | None = None
+
+    def evaluate(self, bindings: Bindings, params: Any = None) -> Any:
+        """Return the text, as a compiled program does. Raises `EvaluationError`."""
+        if self._program is None:
+            try:
+                self._program = self._compile()
+            except ValueError as error:  # CompileError and PolicyError
+                raise EvaluationError(str(error)) from None
+        return self._program.evaluate(bindings, params)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One validation, compiled."""
@@ -68,8 +91,8 @@ class Rule:
     field: str
     expression: Program
     message: str
-    message_expression: Program | None
-    fix: Program | None
+    message_expression: Program | LateText | None
+    fix: Program | LateText | None
     code: str
     reason: str
 
@@ -166,7 +189,7 @@ class Policy:
         """Whether any expression can read ``metadata.managedFields``."""
         return any(program.sees_managed_fields for program in self._programs())
 
-    def _programs(self) -> Iterator[Program]:
+    def _programs(self) -> Iterator[Program | LateText]:
         for _, program in (*self.conditions, *self.audit):
             yield program
         for rule in self.rules:
@@ -327,7 +350,7 @@ class Policy:
             yield f"{self.name}.{key}"[-63:], value.strip()[:_MAX_AUDIT_ANNOTATION]
 
 
-def _text_of(program: Program | None, bindings: Bindings, params: Document | None) -> str:
+def _text_of(program: Program | LateText | None, bindings: Bindings, params: Document | None) -> str:
     """Return a message, or "" if the expression is absent, fails, or returns an empty, long or multi-line text."""
     if program is None:
         return ""

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Self
 from webhook.keys.errors import BadInputError, SealedDataError
 from webhook.keys.sealed.directory import require_manifest
 from webhook.keys.sealed.opening import Sealed, read_key_file, read_pins, verified
-from webhook.keys.sealed.paths import check_key_id, check_model
+from webhook.keys.sealed.paths import KEYS, check_key_id, check_model
 from webhook.keys.sealed.pins import NO_PINS, Pins
 from webhook.keys.sealed.source import Scratch, SealedSource
 from webhook.keys.sealed.store import LocalStore
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from webhook.keys.sealed.store import Store
     from webhook.keys.sealed.streaming import Span
 
-KEYS = Path("/var/run/weightlock/keys")
 _CACHED_SEGMENTS = 4
 _MAX_HEADER = 100_000_000  # the limit of the safetensors format
 _REMOTE_THREADS = 16  # requests that wait for a server at the same time

@@ -9,6 +9,7 @@ import hashlib
 import re
 import unicodedata
 from itertools import chain, count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.keys.errors import BadInputError
@@ -16,6 +17,8 @@ from webhook.keys.errors import BadInputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+# The directory of the keys that the sidecar delivers to a container.
+KEYS = Path("/var/run/weightlock/keys")
 MANIFEST_NAME = "weightlock.json"
 JOURNAL_NAME = ".weightlock.journal"
 PINS_NAME = ".weightlock-pins"

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from webhook.keys.errors import BadInputError, SealedDataError
-from webhook.keys.sealed.client import KEYS, Tensors, open_weights
-from webhook.keys.sealed.paths import MANIFEST_NAME
+from webhook.keys.sealed.client import Tensors, open_weights
+from webhook.keys.sealed.paths import KEYS, MANIFEST_NAME
 
 if TYPE_CHECKING:
     from types import TracebackType
