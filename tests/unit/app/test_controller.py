@@ -65,6 +65,6 @@ async def test_detection_needs_an_audit_log():
     """The rules read the log, so detection without one is an error, not a silent nothing."""
     enabled = Config.model_validate({"detection": {"enabled": True}})
     async with contextlib.AsyncExitStack() as stack:
-        with pytest.raises(UsageError, match="detection.enabled needs audit.directory"):
+        with pytest.raises(UsageError, match="needs audit"):
             await module._detection(stack, enabled, None, None, None, None)
         assert await module._detection(stack, Config(), None, None, None, None) is None
