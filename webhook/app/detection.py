@@ -219,12 +219,18 @@ class Detection:
         return len(items) >= BATCH
 
     def _evaluate(self, engine: Engine, items: list[tuple[str, str, int, dict[str, Any]]]) -> list[Alert]:
-        alerts = []
+        alerts: list[Alert] = []
         for moment, origin, index, document in items:
             self._recent[origin, index] = document
-            for alert in engine.feed(document, origin, index):
-                if moment >= self._raise_since:
-                    alerts.append(alert)  # noqa: PERF401 - the loop has another effect
+            try:
+                raised = engine.feed(document, origin, index)
+            except Exception:
+                # One event must not hide the alerts of the others: they are read once.
+                self.stats.faults += 1
+                log.exception("internal error")
+                continue
+            if moment >= self._raise_since:
+                alerts += raised
         while len(self._recent) > _REMEMBERED:
             del self._recent[next(iter(self._recent))]
         return alerts

@@ -126,3 +126,26 @@ async def test_the_webhook_backend(tmp_path):
             writer._broken = ""
         assert joiner.rejected == 2
     assert joined(tmp_path / "logs") == ["id-1/ResponseComplete", "id-2/ResponseComplete"]
+
+
+def test_hostile_lines_are_counted_and_hide_nothing(tmp_path, capsys):
+    """Repeated audit IDs are separate events: a client chooses its own."""
+    path, logs = tmp_path / "audit.log", tmp_path / "logs"
+    lines = [
+        b"null", b"[]", b"7", b'"x"', b"{}", b"\xff\xfe", b"[" * 100_000, b"\0", b'{"kind": "Event"}',
+        orjson.dumps(event(1, auditID=["x"])), orjson.dumps(event(1, kind="EventList")),
+        orjson.dumps(event(1, apiVersion="v2")), orjson.dumps(event(1, stage=5)),
+    ]  # fmt: skip
+    good = [
+        event(1), event(1), event(1, requestURI="/other"), event(2, user=[], objectRef="x", sourceIPs={"a": 1}),
+        event(3, responseStatus={"code": 10**15}, requestURI="/" + "u" * 100_000), event(4, auditID="\u2028" * 500),
+    ]  # fmt: skip
+    path.write_bytes(
+        b"\n".join([*lines, *map(orjson.dumps, good), b"x" * (3 << 20), orjson.dumps(event(5))]) + b"\n"
+    )
+    assert main(["audit", "join", "--kubernetes-audit", str(path), "--audit-log", str(logs), "--once"]) == 1
+    assert capsys.readouterr().err == f"lines that are not audit events: {len(lines)}\n"
+    ids = joined(logs)
+    assert ids.count("id-1/ResponseComplete") == 3
+    assert ids[-1] == "id-5/ResponseComplete"
+    assert len(ids) == len(good) + 1

@@ -1,11 +1,13 @@
 """The controller before it leads: the keys that it waits for, and a stop meanwhile."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from webhook.api.config import Config
 from webhook.app import controller as module
+from webhook.app.errors import UsageError
 from webhook.cluster.client import api
 from webhook.cluster.controller import keys
 
@@ -57,3 +59,12 @@ def test_without_keys_to_keep_the_cluster_is_not_asked(nobody):
 
     assert asyncio.run(made()) == (b"", b"")
     assert not nobody.closed
+
+
+async def test_detection_needs_an_audit_log():
+    """The rules read the log, so detection without one is an error, not a silent nothing."""
+    enabled = Config.model_validate({"detection": {"enabled": True}})
+    async with contextlib.AsyncExitStack() as stack:
+        with pytest.raises(UsageError, match="needs audit"):
+            await module._detection(stack, enabled, None, None, None, None)
+        assert await module._detection(stack, Config(), None, None, None, None) is None

@@ -312,3 +312,22 @@ async def test_api_server_audit_events_are_followed(tmp_path):
     alerts = await world.alerts()
     world.close()
     assert [alert["name"] for alert in alerts] == ["exec-by-get"]
+
+
+async def test_an_event_that_cannot_be_evaluated_hides_no_other(world, monkeypatch):
+    await world.detection.start()
+    engine = world.detection._engine
+    real = engine.feed
+
+    def feed(event, origin, index):
+        if event.get("data", {}).get("model") == "poison":
+            raise KeyError("poison")
+        return real(event, origin, index)
+
+    monkeypatch.setattr(engine, "feed", feed)
+    await world.write("release", REPLAY)
+    await world.write("release", REPLAY | {"model": "poison"})
+    await world.write("release", REPLAY | {"model": "other"})
+    await world.detection.step()
+    assert [alert["group"]["data.model"] for alert in await world.alerts()] == ["atlas-70b", "other"]
+    assert world.detection.stats.faults == 1

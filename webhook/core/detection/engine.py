@@ -215,11 +215,8 @@ class Engine:
                 return packed
 
     def _rows(self) -> int:
-        return (
-            sum(len(state.table) for state in self._states().values())
-            + len(self._raised)
-            + len(self._audit_ids)
-        )
+        tables = [state.table for state in self._states().values()]
+        return sum(map(len, tables)) + len(self._raised) + len(self._audit_ids)
 
     def _states(self) -> dict[str, State | CorrelationState]:
         return {**self._statistics, **self._correlations}

@@ -32,7 +32,9 @@ _CLEAR = 64
 
 
 class State(Protocol):
-    """The state of one statistic."""
+    """The state of one statistic. ``table`` contains all of it that grows."""
+
+    table: Table[Any]
 
     def feed(self, event: Event, ref: Ref) -> Firing | None:
         """Learn from an event. Return a firing if it differs from the baseline before it."""

@@ -191,3 +191,79 @@ async def test_without_rules_nothing_is_read(made):
     cluster.objects["/api/v1/pods/research/p"] = pod_of(f"{REPOSITORY}@sha256:{'1' * 64}")
     await statements.reconcile()
     assert cluster.calls == []
+
+
+def put_pods(cluster, *references):
+    for number, reference in enumerate(references):
+        cluster.objects[f"/api/v1/pods/research/{number}"] = pod_of(reference, f"p{number}")
+
+
+def stored(cluster):
+    return {
+        name: item for name, item in cluster.objects.items() if name.startswith(f"{ROOT}/imageverifications/")
+    }
+
+
+async def test_a_changed_rule_invalidates_exactly_its_statements(made):
+    cluster, statements, _, (signed, _, later) = made
+    cluster.put(trust("one"))
+    cluster.put(trust("two", new_key()))
+    put_pods(cluster, f"{REPOSITORY}@{signed}", f"{REPOSITORY}@{later}")
+    await statements.reconcile()
+    before = stored(cluster)
+    rules = {item["spec"]["rule"] for item in before.values()}
+    assert len(rules) == 2
+    cluster.put(trust("two", new_key()))
+    await statements.reconcile()
+    after = stored(cluster)
+    kept = {name for name, item in before.items() if name in after and item["spec"] == after[name]["spec"]}
+    one = next(rule.hash for rule in cluster.snapshot().images.rules if rule.name == "one")
+    assert {before[name]["spec"]["rule"] for name in kept} == {one}
+    assert {item["spec"]["rule"] for item in after.values()} == {
+        rule.hash for rule in cluster.snapshot().images.rules
+    }
+
+
+@pytest.mark.parametrize("part", ["statements", "signature", "rule", "shard", "name"])
+async def test_an_edited_verification_is_ignored_and_replaced(made, part):
+    cluster, statements, _, (_, unsigned, _) = made
+    cluster.put(trust())
+    put_pods(cluster, f"{REPOSITORY}@{unsigned}")
+    await statements.reconcile()
+    (document,) = stored(cluster).values()
+    forged = json.loads(json.dumps(document))
+    spec = forged["spec"]
+    if part == "statements":
+        spec["statements"] = spec["statements"].replace('"Unsigned"', '""')
+    elif part == "signature":
+        spec["signature"] = SIGNER.sign_bytes(b"weightlock.dev/image-verification/v1\n{}")
+    elif part == "name":
+        forged["metadata"]["name"] += "x"
+    else:
+        spec[part] = ("0" * 64) if part == "rule" else "00"
+        forged["metadata"]["name"] = f"{spec['rule'][:40]}-{spec['shard']}"
+    cluster.put(forged)
+    assert forged["metadata"]["name"] not in cluster.snapshot().images.objects()
+    if part in ("statements", "signature"):
+        assert verdicts(cluster, f"{REPOSITORY}@{unsigned}") == ([], 1)
+    await statements.reconcile()
+    assert verdicts(cluster, f"{REPOSITORY}@{unsigned}") == ([(False, "Unsigned")], 0)
+
+
+async def test_a_shard_that_cannot_be_stored_does_not_prevent_the_others(made, monkeypatch):
+    cluster, statements, _, (signed, _, later) = made
+    cluster.put(trust())
+    put_pods(cluster, f"{REPOSITORY}@{signed}", f"{REPOSITORY}@{later}")
+    real, failed = cluster.request, []
+
+    async def request(method, path, *arguments, **options):
+        if "imageverifications" in path and (not failed or path == failed[0]):
+            failed.append(path)
+            raise ApiError(413, "RequestEntityTooLarge", "too large")
+        return await real(method, path, *arguments, **options)
+
+    monkeypatch.setattr(cluster, "request", request)
+    await statements.reconcile()
+    assert len(failed) == 1
+    assert len(stored(cluster)) == 1
+    assert statements.failed == 1
