@@ -109,6 +109,13 @@ EXCUSES: tuple[tuple[str, set[Right], str], ...] = (
     ),
     (
         "controller",
+        rights("create", "weightlock.dev", "imageverifications")
+        | rights("delete", "weightlock.dev", "imageverifications")
+        | rights("patch", "weightlock.dev", "imageverifications", "imagetrusts/status"),
+        "no ImageTrust exists here, and a statement needs a signed image in a registry",
+    ),
+    (
+        "controller",
         rights("weaken", "weightlock.dev", "weightpolicies"),
         "no request has this verb: policies ask whether the controller has it",
     ),

@@ -83,6 +83,7 @@ def parse(pod: Mapping[str, Any]) -> Stamp | None:
         or not isinstance(models, list)
         or not 0 < len(models) <= _MAX_MODELS
         or not all(isinstance(model, str) for model in models)
+        or len(set(models)) != len(models)
     ):
         return None
     return Stamp(rate, tuple(sorted(models)))
