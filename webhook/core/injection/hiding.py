@@ -50,7 +50,7 @@ def patch_variables(container: Document, path: str, variables: tuple[Document, .
     if not present:
         return [{"op": "add", "path": f"{path}/env", "value": list(variables)}] if variables else []
     # The last entry of a name takes precedence (pkg/kubelet/kubelet_pods.go, makeEnvironmentVariables).
-    last = {entry.get("name"): entry for entry in present}
+    last = {name: entry for entry in present if isinstance(name := entry.get("name"), str)}
     where = f"{path}/env/-"
     return [
         {"op": "add", "path": where, "value": variable}

@@ -251,6 +251,15 @@ def test_devices_are_hidden_from_those_who_ask_for_none():
     assert after["spec"]["containers"][1]["env"] == list(ALL[1:])
 
 
+@pytest.mark.parametrize("name", [{}, [], 1, None])
+def test_a_variable_without_a_usable_name_hides_nothing(name):
+    """A name of another type stops no patch; the API server rejects the pod."""
+    document = pod()
+    document["spec"]["containers"][0]["env"] = [{"name": name, "value": "void"}]
+    after, _ = injected(document, Facts())
+    assert after["spec"]["containers"][0]["env"][1:] == list(ALL)
+
+
 @pytest.mark.parametrize("value", ["void", "none", "", "  "])
 def test_a_pod_that_hides_them_itself_is_left_alone(value):
     document = pod()
