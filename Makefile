@@ -52,7 +52,7 @@ registry: $(READY) ## Fetch a registry from Debian, for the tests of signed imag
 
 test: $(READY) control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser node ## All tests, those on the real API server included
 	@status=0; \
-	$(PYTEST) tests/unit -n 2 --dist loadfile --cov --cov-report= || status=$$?; \
+	$(PYTEST) tests/unit tests/redteam -n 2 --dist loadfile --cov --cov-report= || status=$$?; \
 	$(PYTEST) tests/e2e --cov --cov-append --cov-report=term:skip-covered || status=$$?; \
 	exit $$status
 

@@ -36,7 +36,7 @@ from harness.weightlock import Weightlock  # noqa: E402
 REASON = pytest.StashKey[str]()
 
 
-# Files that take minutes each. `make e2e-long` runs them, `make test` skips them.
+# Files that take minutes each. `make test` skips them. `make e2e-node` runs those in node/, `make e2e-long` the others.
 LONG = frozenset(
     {
         "test_forgery.py",
@@ -48,6 +48,7 @@ LONG = frozenset(
     }
 )
 _SKIP_LONG = pytest.mark.skip(reason="takes minutes: make e2e-long")
+_SKIP_LONG_NODE = pytest.mark.skip(reason="takes minutes: make e2e-node")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
             if not long and item.path.name in LONG:
-                item.add_marker(_SKIP_LONG)
+                item.add_marker(_SKIP_LONG_NODE if HERE / "node" in item.path.parents else _SKIP_LONG)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -160,10 +160,10 @@ class Injection(Schema):
     )
     ca_bundle: Authorities = Field(
         default="",
-        description="authorities of the broker's certificate in PEM, at most 8; empty: system roots",
+        description="CAs of the broker's certificate in PEM, at most 8; empty: system roots",
     )
     ca_file: str = Field(
-        default="", description="file that holds them instead; it is read again when it changes"
+        default="", description="file with these CAs instead; it is read again when it changes"
     )
     requests: dict[str, str] = Field(default_factory=lambda: {"cpu": "10m", "memory": "64Mi"})
     limits: dict[str, str] = Field(default_factory=lambda: {"memory": "128Mi"})
@@ -182,7 +182,7 @@ class Injection(Schema):
         default=21_600,
         ge=10,
         le=604_800,
-        description="the same where it unseals files, which takes as long as reading them; what it has by then is lost",
+        description="the same where it unseals files, which takes as long as reading them; a restart begins again",
     )
     evidence_command: Command = Field(
         default="",
@@ -424,7 +424,7 @@ class Callers(Schema):
     )
     allow_unauthenticated: bool = Field(
         default=False,
-        description="answer all other clients, too: any client that reaches the port can query who may do what",
+        description="answer all other clients, too: any client that reaches the port can query permissions",
     )
     requests_per_second: float = Field(
         default=1000, gt=0, description="reviews of each address that is neither listed nor authenticated"
@@ -467,9 +467,11 @@ class Tracing(Schema):
         le=1,
         description="share of the requests to trace that come without a trace; those in one follow it",
     )
-    flush_seconds: float = Field(default=5, gt=0, le=60, description="how often what ended is sent")
+    flush_seconds: float = Field(
+        default=5, gt=0, le=60, description="interval in which finished spans are sent"
+    )
     headers_file: str = Field(default="", description="headers for the collector, one NAME: VALUE a line")
-    ca_file: str = Field(default="", description="authority of the collector's certificate, in PEM")
+    ca_file: str = Field(default="", description="CA of the collector's certificate, in PEM")
 
 
 class Receiver(Schema):
@@ -478,7 +480,9 @@ class Receiver(Schema):
     name: Name
     url: Pattern
     format: Literal["json", "slack"] = "json"
-    secret_file: str = Field(default="", description="the HMAC-SHA256 key that signs what is sent as json")
+    secret_file: str = Field(
+        default="", description="file with the HMAC-SHA256 key that signs JSON notifications"
+    )
 
 
 class ServingPair(Schema):
@@ -496,9 +500,13 @@ class Certificates(Schema):
     )
     pairs: list[ServingPair] = Field(min_length=1, max_length=8)
     authority_seconds: float = Field(default=730 * _DAY, gt=0)
-    authority_renew_seconds: float = Field(default=365 * _DAY, gt=0, description="so long before its end")
+    authority_renew_seconds: float = Field(
+        default=365 * _DAY, gt=0, description="remaining validity at which it is renewed"
+    )
     leaf_seconds: float = Field(default=90 * _DAY, gt=0)
-    leaf_renew_seconds: float = Field(default=30 * _DAY, gt=0, description="so long before its end")
+    leaf_renew_seconds: float = Field(
+        default=30 * _DAY, gt=0, description="remaining validity at which it is renewed"
+    )
     propagation_seconds: float = Field(
         default=3600, gt=0, description="seconds after its publication until a new CA issues certificates"
     )
@@ -538,7 +546,7 @@ class KeySecrets(Schema):
         description="receives the signed record of observed access decisions; empty: no record",
     )
     challenge: str = Field(
-        default="", max_length=253, description="is given key, under which brokers make their nonces"
+        default="", max_length=253, description="receives key, with which brokers sign their nonces"
     )
 
 
@@ -561,7 +569,7 @@ class Controller(Schema):
     identity: str = Field(default="", description="unique among replicas; empty: the host's name")
     webhooks: str = Field(
         default="",
-        description="manifests of the webhook configurations; empty: none is kept and nothing signed",
+        description="manifests of the webhook configurations; empty: none is restored, and no object is signed",
     )
     settle_seconds: float = Field(
         default=30,
@@ -569,9 +577,7 @@ class Controller(Schema):
         description="nothing is signed that was written so soon after a webhook configuration",
     )
     receivers: list[Receiver] = Field(default_factory=list, max_length=16)
-    restore: bool = Field(
-        default=True, description="put a webhook configuration back that was changed or removed"
-    )
+    restore: bool = Field(default=True, description="restore a modified or deleted webhook configuration")
     restore_definitions: bool = Field(
         default=True,
         description="restore a modified CRD of weightlock.dev (a deleted CRD is only reported)",
@@ -608,7 +614,7 @@ class Reports(Schema):
         default=500, ge=1, le=500, description="how many results one report lists; all are counted"
     )
     events: bool = Field(
-        default=True, description="tell the owners of running pods that would be denied by an Event"
+        default=True, description="create an Event for the owner of a running pod that would be denied"
     )
 
 
@@ -679,25 +685,25 @@ class Config(Schema):
         default=64,
         ge=1,
         le=4096,
-        description="how many reviews may at once wait for the API server's answers",
+        description="maximum number of reviews that wait for the API server at the same time",
     )
     max_waiting_reviews: int = Field(
         default=1024,
         ge=0,
         le=65536,
-        description="how many may wait for their turn before others are turned away",
+        description="maximum number of queued reviews; further ones are denied",
     )
     review_timeout_seconds: float = Field(
         default=8,
         gt=0,
         le=29,
-        description="an answer comes within this time; webhook timeouts must be longer",
+        description="timeout of a review; the webhooks' timeouts must be longer",
     )
     drain_seconds: float = Field(
         default=5,
         ge=0,
         le=300,
-        description="how long to serve on after a stop was asked, while callers move away",
+        description="time to serve requests after a stop signal, while clients move to other replicas",
     )
     supervise: bool = Field(
         default=True, description="evaluate in a child process, which is replaced if it hangs or dies"

@@ -6,8 +6,10 @@ The API server renames its file when it is full (``audit.log`` to ``audit-<time>
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
 from contextlib import suppress
+from glob import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = 2 * 1024 * 1024
 _BLOCK = 256 * 1024
+_ATTEMPTS = 3
 
 
 class Position(NamedTuple):
@@ -52,33 +55,55 @@ class Follower:
 
     def _open(self, position: Position | None) -> None:
         """Open the file of a position, or the newest file. Raises `AuditError`."""
-        path, offset = self._path, 0
-        if position is not None:
-            previous = self._named(position.inode)
-            if previous is not None:
-                path, offset = previous, position.offset
-            else:
-                self.missed += 1
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            # The API server has not written yet.
-            return
-        except OSError as error:
-            raise AuditError(f"cannot read {path}: {error.strerror or error}") from None
+        offset = self._reopen(position) if position is not None else 0
+        if self._descriptor < 0:
+            try:
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                # The API server has not written yet.
+                return
+            except OSError as error:
+                raise AuditError(f"cannot read {self._path}: {error.strerror or error}") from None
         status = os.fstat(self._descriptor)
         self._inode = status.st_ino
-        # A shorter file was truncated in place.
-        self._offset = offset if offset <= status.st_size else 0
+        # A shorter file was truncated in place. Without the end of a line, it is another file with the same inode.
+        ends = 0 < offset <= status.st_size and os.pread(self._descriptor, 1, offset - 1) == b"\n"
+        self._offset = offset if ends else 0
         self._rest, self._skipping = b"", False
         os.lseek(self._descriptor, self._offset, os.SEEK_SET)
 
+    def _reopen(self, position: Position) -> int:
+        """Open the file of a position and return the offset; 0 without the file. Raises `AuditError`."""
+        for _ in range(_ATTEMPTS):
+            path = self._named(position.inode)
+            if path is None:
+                break
+            flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NOFOLLOW if path != self._path else 0)
+            try:
+                descriptor = os.open(path, flags)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise AuditError(f"cannot read {path}: {error.strerror or error}") from None
+            # The API server may rename the file between the search and the opening.
+            if os.fstat(descriptor).st_ino == position.inode:
+                self._descriptor = descriptor
+                return position.offset
+            os.close(descriptor)
+        self.missed += 1
+        return 0
+
     def _named(self, inode: int) -> Path | None:
         """Return the file with an inode: the current one, or one that was renamed beside it."""
-        pattern = f"{self._path.stem}*{self._path.suffix}"
-        for path in (self._path, *sorted(self._path.parent.glob(pattern))):
+        with suppress(OSError):
+            if self._path.stat().st_ino == inode:
+                return self._path
+        pattern = f"{escape(self._path.stem)}*{escape(self._path.suffix)}"
+        for path in sorted(self._path.parent.glob(pattern)):
             with suppress(OSError):
-                if path.stat().st_ino == inode:
+                # Rotated files are regular files: a link could lead to any file of the node.
+                status = path.lstat()
+                if status.st_ino == inode and stat.S_ISREG(status.st_mode):
                     return path
         return None
 
@@ -94,15 +119,26 @@ class Follower:
                 self._open(None)
                 if self._descriptor < 0:
                     return
-            try:
-                block = os.read(self._descriptor, _BLOCK)
-            except OSError as error:
-                raise AuditError(f"cannot read {self._path}: {error.strerror or error}") from None
+            block = self._read()
+            if not block and self._is_rotated():
+                # Lines that were written after the last read and before the rotation. Nothing follows them.
+                block = self._read()
             if block:
                 *complete, self._rest = (self._rest + block).split(b"\n")
                 self._lines.extend(complete)
             elif not self._next():
                 return
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._descriptor, _BLOCK)
+        except OSError as error:
+            raise AuditError(f"cannot read {self._path}: {error.strerror or error}") from None
+
+    def _is_rotated(self) -> bool:
+        with suppress(OSError):
+            return self._path.stat().st_ino != self._inode
+        return False
 
     def _pending(self) -> Iterator[bytes]:
         """Yield the lines that were read, and skip a line that is too long."""
@@ -136,9 +172,11 @@ class Follower:
     def _successor(self) -> int | None:
         """Return the inode of the file after this one: rotation may have happened more than once."""
         rotated = []
-        for path in self._path.parent.glob(f"{self._path.stem}-*{self._path.suffix}"):
+        for path in self._path.parent.glob(f"{escape(self._path.stem)}-*{escape(self._path.suffix)}"):
             with suppress(OSError):
-                rotated.append((path.name, path.stat().st_ino))
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    rotated.append((path.name, status.st_ino))
         inodes = [inode for _, inode in sorted(rotated)]
         if self._inode in inodes and inodes[-1] != self._inode:
             return inodes[inodes.index(self._inode) + 1]

@@ -86,13 +86,14 @@ class ImageReader:
         key = (query.namespace, query.account, query.secrets)
         if key in self._clients:
             # Secrets change, so the credentials are read again each time.
-            self._clients[key].keychain = self._keychain(secrets)
-            return self._clients[key]
-        if len(self._clients) >= _MAX_CLIENTS:
-            await self._clients.pop(next(iter(self._clients))).close()
+            client = self._clients[key] = self._clients.pop(key)
+            client.keychain = self._keychain(secrets)
+            return client
         # Connections and tokens are not shared with pods that have other secrets.
-        self._clients[key] = self._client(secrets)
-        return self._clients[key]
+        client = self._clients[key] = self._client(secrets)
+        if len(self._clients) > _MAX_CLIENTS:
+            await self._clients.pop(next(iter(self._clients))).close()
+        return client
 
     def _open(self) -> Source:
         from webhook.provenance.errors import ProvenanceError, RegistryUnavailableError  # noqa: PLC0415

@@ -33,7 +33,8 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
             documents = list(yaml.load_all(stream, Loader=_LOADER))
     except OSError as error:
         raise ManifestError(f"cannot read {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML 6.0 raises the last four for scalars with a wrong tag, such as !!timestamp x.
         raise ManifestError(f"{path}: {' '.join(str(error).split())[:200]}") from None
     if not all(isinstance(document, dict) for document in documents):
         raise ManifestError(f"{path}: a document is not a mapping")

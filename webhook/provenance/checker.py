@@ -7,11 +7,15 @@ continues without it, and the next caller finds the result.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+import orjson
 
 from webhook.core.images.describe import UNAVAILABLE, ImageAnswer
 from webhook.core.images.statements import Statement
@@ -24,7 +28,7 @@ from webhook.provenance.trust import Identity, Trust, TrustedKey
 from webhook.provenance.trusted_root import TrustedRoot
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from webhook.api.images import ImageTrustSpec
     from webhook.core.images.describe import ImageQuery
@@ -39,6 +43,11 @@ _FAILED_SECONDS: Final = 10.0
 _MOST_FAILED_SECONDS: Final = 300.0
 _WHOLE_SECONDS: Final = 120.0
 _CONCURRENT: Final = 8
+_PER_NAMESPACE: Final = 4
+_MAX_PREDICATES: Final = 32 * 1024
+_MAX_WAITING: Final = 1_000
+
+log = logging.getLogger(__name__)
 
 
 def trust_of(spec: ImageTrustSpec) -> Trust:
@@ -60,8 +69,12 @@ def trust_of(spec: ImageTrustSpec) -> Trust:
 def statement_of(result: ImageResult, now: datetime) -> Statement:
     """Return the statement about a result."""
     attestations: dict[str, list[object]] = {}
+    size = 0
     for item in result.attestations:
-        attestations.setdefault(item.type, []).append(item.predicate)
+        size += len(orjson.dumps(item.predicate))
+        # A statement has at most 64 KiB, so later predicates only state that they exist.
+        predicate = item.predicate if size <= _MAX_PREDICATES else {"truncated": True}
+        attestations.setdefault(item.type, []).append(predicate)
     signers = tuple(
         {"key": signer.key} if signer.key else {"issuer": signer.issuer, "subject": signer.subject}
         for signer in result.signers
@@ -124,6 +137,7 @@ class ImageChecker:
     source: Callable[[ImageQuery], Awaitable[Source]]
     _cache: OrderedDict[tuple[ImageQuery, frozenset[str]], _Entry] = field(default_factory=OrderedDict)
     _running: dict[tuple[ImageQuery, frozenset[str]], asyncio.Task[ImageAnswer]] = field(default_factory=dict)
+    _shares: dict[str, tuple[asyncio.Semaphore, int]] = field(default_factory=dict)
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CONCURRENT))
 
     async def answer(
@@ -138,6 +152,9 @@ class ImageChecker:
         if task is None:
             if len(self._running) >= _MAX_CACHED:
                 return ImageAnswer(reason=UNAVAILABLE, message="too many images wait for their registries")
+            if self._shares.get(query.namespace, (None, 0))[1] >= _MAX_WAITING:
+                message = f"too many images of namespace {query.namespace} wait for their registries"
+                return ImageAnswer(reason=UNAVAILABLE, message=message)
             task = asyncio.create_task(self._verify(key, rules), name=f"verify {query.reference[:100]}")
             self._running[key] = task
         try:
@@ -153,13 +170,26 @@ class ImageChecker:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    @contextlib.asynccontextmanager
+    async def _share(self, namespace: str) -> AsyncIterator[None]:
+        """Wait for a slot of a namespace: slow registries of one tenant must leave slots to the others."""
+        slots, users = self._shares.get(namespace, (asyncio.Semaphore(_PER_NAMESPACE), 0))
+        self._shares[namespace] = (slots, users + 1)
+        try:
+            async with slots:
+                yield
+        finally:
+            slots, users = self._shares.pop(namespace)
+            if users > 1:
+                self._shares[namespace] = (slots, users - 1)
+
     async def _verify(
         self, key: tuple[ImageQuery, frozenset[str]], rules: Mapping[str, ImageTrustSpec]
     ) -> ImageAnswer:
         query = key[0]
         retry = 0.0
         try:
-            async with self._slots, asyncio.timeout(_WHOLE_SECONDS):
+            async with self._share(query.namespace), self._slots, asyncio.timeout(_WHOLE_SECONDS):
                 source = await self.source(query)
                 answer = await check(source, query.reference, rules, datetime.now(UTC))
         except (TimeoutError, OSError) as fault:
@@ -168,6 +198,11 @@ class ImageChecker:
             )
         except RegistryUnavailableError as fault:
             answer, retry = ImageAnswer(reason=UNAVAILABLE, message=str(fault)[:256]), fault.retry_after
+        except Exception as fault:
+            # It backs off as well: without an answer, each review would start the verification again.
+            log.exception("internal error")
+            message = f"cannot verify the image: {type(fault).__name__}"
+            answer = ImageAnswer(reason=UNAVAILABLE, message=message)
         finally:
             self._running.pop(key, None)
         self._keep(key, answer, retry)

@@ -8,6 +8,7 @@ image and do not: a scanner that signs its reports does not release images.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
     from webhook.provenance.registry.source import Descriptor, Manifest, Reference, Source
     from webhook.provenance.trust import Signer, Trust
+
+log = logging.getLogger(__name__)
 
 _ARTIFACTS: Final = ("application/vnd.dev.sigstore.bundle", "application/vnd.dev.cosign.artifact.")
 _MAX_CANDIDATES: Final = 128
@@ -184,6 +187,10 @@ def _result(
             _verify(candidate, digest, trust, now, findings)
         except ProvenanceError as error:
             findings.problems.append(error)
+        except Exception:
+            # A parser's own error for hostile content. One bad signature must not hide the others.
+            log.warning("cannot read a signature of %s", digest, exc_info=True)
+            findings.problems.append(MalformedError("a signature of the image cannot be read"))
     attestations = _unique(findings.attestations)
     if findings.signers:
         return ImageResult(digest, tuple(sorted(findings.signers)), attestations, platforms=platforms)

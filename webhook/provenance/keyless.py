@@ -76,7 +76,7 @@ def _issuer(
         try:
             for time in times:
                 built = _build(chain, authority, time)
-        except (VerificationError, ValueError, x509.UnsupportedGeneralNameType):
+        except (VerificationError, ValueError, x509.UnsupportedGeneralNameType, x509.DuplicateExtension):
             continue
         return built[1]
     raise UntrustedError("no CA of the trusted root issued the certificate")
@@ -106,7 +106,12 @@ def _profile(leaf: x509.Certificate) -> None:
     try:
         usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
         extended = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+    except (
+        x509.ExtensionNotFound,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+        ValueError,
+    ) as error:
         raise MalformedError("the certificate has no key usage") from error
     if not usage.digital_signature or ExtendedKeyUsageOID.CODE_SIGNING not in extended:
         raise MalformedError("the certificate is not for code signing")

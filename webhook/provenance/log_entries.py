@@ -22,7 +22,7 @@ from webhook.provenance.errors import MalformedError, TamperedError, UntrustedEr
 from webhook.provenance.signatures import load_public_key, spki, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from webhook.provenance.bundle import Envelope, InclusionProof, LogEntry
     from webhook.provenance.signatures import PublicKey
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _MAX_SIGNATURES: Final = 32
 # Rekor v2 has no integrated time, so its logs are checked against the time of a timestamp authority.
 _NO_TIME: Final = 0
+# 9999-12-31, the last day that a datetime has.
+_LAST_SECOND: Final = 253_402_214_400
 
 
 def verify_entry(
@@ -65,12 +67,19 @@ def verify_entry(
 
 
 def _log(entry: LogEntry, root: TrustedRoot) -> Log:
+    if entry.integrated > _LAST_SECOND:
+        raise MalformedError("the integrated time of the log entry is out of range")
     for log in root.logs:
         if log.id == entry.log_id and (
             entry.integrated == _NO_TIME or log.period.covers(datetime.fromtimestamp(entry.integrated, UTC))
         ):
             return log
     raise UntrustedError("the trusted root does not contain the transparency log of the entry at its time")
+
+
+def is_trusted_at(entry: LogEntry, root: TrustedRoot, times: Sequence[datetime]) -> bool:
+    """Report whether the root trusts the log of an entry at all of these times."""
+    return any(log.id == entry.log_id and all(map(log.period.covers, times)) for log in root.logs)
 
 
 def _verify_promise(entry: LogEntry, log: Log) -> datetime:

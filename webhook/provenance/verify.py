@@ -11,6 +11,7 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from webhook.provenance.bundle import Bundle, Envelope, parse_bundle
@@ -23,7 +24,7 @@ from webhook.provenance.errors import (
     WrongSignerError,
 )
 from webhook.provenance.keyless import verify_certificate
-from webhook.provenance.log_entries import verify_entry
+from webhook.provenance.log_entries import is_trusted_at, verify_entry
 from webhook.provenance.signatures import checked, fingerprint, verify
 from webhook.provenance.timestamps import verify_timestamp
 from webhook.provenance.trust import Signer
@@ -31,7 +32,7 @@ from webhook.provenance.trust import Signer
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from webhook.provenance.bundle import Material
+    from webhook.provenance.bundle import LogEntry, Material
     from webhook.provenance.signatures import PublicKey
     from webhook.provenance.trust import Trust
 
@@ -104,7 +105,7 @@ def _by_certificate(
     leaf = material.chain[0]
     try:
         key = checked(leaf.public_key())
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise MalformedError("cannot read the key of the certificate") from error
     if trust.root is None or not trust.identities:
         raise WrongSignerError("the signature is by a certificate, and no certificate identity is trusted")
@@ -159,6 +160,7 @@ def _times(
     """
     assert trust.root is not None  # noqa: S101
     times: list[datetime] = []
+    untimed: list[LogEntry] = []
     logged = False
     problem: ProvenanceError | None = None
     for entry in material.entries:
@@ -175,14 +177,24 @@ def _times(
         except UntrustedError as error:
             problem = problem or error
             continue
-        logged = True
-        if time is not None:
+        if time is None:
+            untimed.append(entry)
+        else:
+            logged = True
             times.append(time)
     for token in material.timestamps:
         try:
             times.append(verify_timestamp(token, material.stamped or signature, trust.root))
         except ProvenanceError as error:
             problem = problem or error
+    for entry in untimed:
+        # The log signed no time, so its period is checked against the other verified times.
+        if not times or is_trusted_at(entry, trust.root, times):
+            logged = True
+        else:
+            problem = problem or UntrustedError(
+                "the log of the entry was not trusted at the time of the signature"
+            )
     if required and not logged and trust.root.logs:
         raise problem or UntrustedError("the signature has no entry in a transparency log")
     if required and not times and problem is not None:

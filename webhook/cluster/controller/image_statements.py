@@ -109,7 +109,12 @@ class ImageStatements:
                 for rule, statement in answer.statements.items():
                     changes.setdefault((rule, shard_of(answer.digest)), {})[answer.digest] = statement
             for (rule, shard), statements in changes.items():
-                await self._store(rule, shard, statements)
+                try:
+                    await self._store(rule, shard, statements)
+                except ApiError as error:
+                    # One shard that cannot be stored must not prevent the others.
+                    self.failed += len(statements)
+                    log.warning("cannot store statements", extra={"fields": {"why": str(error)}})
 
     def _is_due(self, query: ImageQuery, index: ImageIndex) -> bool:
         """Whether a covering rule lacks a statement about the image, or has one that is old and not positive."""
@@ -170,12 +175,7 @@ class ImageStatements:
         index = self._source.snapshot().images
         name = object_name(rule, shard)
         merged = {**index.statements(rule, shard), **statements}
-        text = lines(merged)
-        while len(text) > _MAX_SHARD:
-            # The oldest go first: they are verified again when they are needed.
-            oldest = min(merged, key=lambda digest: merged[digest].checked)
-            del merged[oldest]
-            text = lines(merged)
+        text = lines(_fitting(merged))
         assert self._signer is not None  # noqa: S101
         spec = ImageVerificationSpec(rule=rule, shard=shard, statements=text)
         signature = self._signer.sign_bytes(signed_bytes(name, spec))
@@ -223,6 +223,19 @@ class ImageStatements:
                 if error.status != 404:
                     raise
             self._written[rule.name] = str(status)
+
+
+def _fitting(statements: dict[str, Statement]) -> dict[str, Statement]:
+    """Return the statements that fit a shard, the latest first: others are verified again when they are needed."""
+    fitting: dict[str, Statement] = {}
+    size = 0
+    for digest in sorted(statements, key=lambda digest: (-statements[digest].checked, digest)):
+        # The API server and etcd count bytes, not characters.
+        size += len(statements[digest].line(digest).encode()) + 1
+        if size > _MAX_SHARD:
+            break
+        fitting[digest] = statements[digest]
+    return fitting
 
 
 def _problem(spec: Any) -> str:

@@ -138,6 +138,8 @@ class GrantIndex:
         keys = {SubjectKey.of_user(username)} if username else set()
         if service_account is not None:
             keys.add(SubjectKey("ServiceAccount", *service_account))
+        if self._by_subject.keys().isdisjoint(keys):
+            return ()
         return tuple(
             grant
             for key in sorted(keys)

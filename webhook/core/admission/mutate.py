@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from webhook.core.access.stamp import stamp
@@ -69,7 +68,7 @@ def mutate(  # noqa: C901 - one step for each kind of addition
             facts = gather(request, snapshot, lookup)
             if debugs_pod(request):
                 operations += _hide_devices_in_ephemeral(request, snapshot, facts)
-                return replace(Verdict.of(request.uid, ()), patch=tuple(operations))
+                return Verdict.of(request.uid, (), patch=tuple(operations))
             expected = injection_plan(request, snapshot, facts, now)
             operations += inject.patch(object_of(request), expected)
             for field, entries in stamp_entries(request, snapshot, facts, lookup, now).items():
@@ -86,7 +85,7 @@ def mutate(  # noqa: C901 - one step for each kind of addition
             # Validation reports it; no safe addition exists.
             return Verdict.of(request.uid, ())
         injected = expected.agent is not None
-    return replace(Verdict.of(request.uid, ()), patch=tuple(operations), injected=injected)
+    return Verdict.of(request.uid, (), patch=tuple(operations), injected=injected)
 
 
 def _pins(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from webhook.core.kube.objects import Lookup
     from webhook.core.kube.review import AdmissionRequest
 
+_NO_BOUNDS = Bounds()
+
 
 def is_exempt(request: AdmissionRequest, snapshot: Snapshot) -> bool:
     """Report whether the namespace of a request is exempt by configuration."""
@@ -35,7 +37,9 @@ def creates_pod(request: AdmissionRequest) -> bool:
     resource = request.resource
     return (
         request.operation == "CREATE"
-        and (resource.group, resource.name, request.subresource) == ("", "pods", "")
+        and resource.name == "pods"
+        and not resource.group
+        and not request.subresource
         and request.object is not None
     )
 
@@ -45,7 +49,8 @@ def updates_pod(request: AdmissionRequest) -> bool:
     resource = request.resource
     return (
         request.operation == "UPDATE"
-        and (resource.group, resource.name) == ("", "pods")
+        and resource.name == "pods"
+        and not resource.group
         and request.subresource != "status"
         and request.kind.name == "Pod"
         and request.object is not None
@@ -74,13 +79,19 @@ def gather(request: AdmissionRequest, snapshot: Snapshot, lookup: Lookup) -> tup
 
 
 def injection_plan(
-    request: AdmissionRequest, snapshot: Snapshot, facts: tuple[TemplateFacts, ...], now: datetime
+    request: AdmissionRequest,
+    snapshot: Snapshot,
+    facts: tuple[TemplateFacts, ...],
+    now: datetime,
+    *,
+    hide: bool = True,
 ) -> inject.Plan:
     """Return the parts that a new pod must carry. Its only template is the pod itself."""
     injection = snapshot.settings.injection
     # The bounds apply when a pod is created; they may have changed since.
-    bounds = Bounds() if request.running else bounds_of(request, snapshot)
-    expected = inject.plan(object_of(request), facts[0].facts, snapshot.models, injection, now, bounds)
+    gathered = facts[0].facts
+    bounds = _NO_BOUNDS if request.running or not gathered.weights else bounds_of(request, snapshot)
+    expected = inject.plan(object_of(request), gathered, snapshot.models, injection, now, bounds, hide=hide)
     if not request.running:
         return expected
     hidden = of_earlier_versions(expected.hidden)

@@ -33,7 +33,7 @@ from webhook.core.admission.requests import (
     updates_pod,
 )
 from webhook.core.admission.subject import subject_of
-from webhook.core.admission.verdict import Reach, Verdict
+from webhook.core.admission.verdict import NOTHING_REACHED, Reach, Verdict
 from webhook.core.egress import stamp as egress_stamp
 from webhook.core.images.describe import describe, references_of
 from webhook.core.injection import plan as inject
@@ -108,7 +108,7 @@ def validate(
         fix = "correct the object: `kubectl explain` shows the fields"
         message = f"cannot evaluate the object: {error}"
         findings = [Finding(codes.MALFORMED_OBJECT, _OURS, message, fix, path=error.path)]
-        return replace(Verdict.of(request.uid, findings), timings=tuple(judge.timings))
+        return Verdict.of(request.uid, findings, timings=judge.timings)
     except MissingObjectError:
         pass
     except BudgetExceededError as error:
@@ -124,8 +124,7 @@ def validate(
         except BudgetExceededError as error:
             return too_large(request.uid, error.part, error.reason)
         return required
-    verdict = Verdict.of(request.uid, findings, judge.audit)
-    return replace(verdict, timings=tuple(judge.timings), reach=judge.reach())
+    return Verdict.of(request.uid, findings, judge.audit, timings=judge.timings, reach=judge.reach())
 
 
 def evaluations(
@@ -193,9 +192,12 @@ class _Validation:
 
     def reach(self) -> Reach:
         """Return the models and escapes that the evaluation gathered; nothing if no policy needed them."""
+        for template in self._facts or ():
+            if template.facts.weights or template.facts.escapes:
+                break
+        else:
+            return NOTHING_REACHED
         facts = [template.facts for template in self._facts or ()]
-        if not any(each.weights or each.escapes for each in facts):
-            return Reach()
         uses = [use for each in facts for use in each.weights if use.model != UNKNOWN.name]
         return Reach(
             tuple(sorted({use.model for use in uses})),
@@ -231,8 +233,11 @@ class _Validation:
         self.budget.charge(
             "pod templates" if facts.pod else "content", 100 + self.request.size // _BYTES_PER_STEP
         )
-        for part in ("weights", "devices", "escapes"):
-            check_facts(part, len(getattr(facts.facts, part)))
+        gathered = facts.facts
+        if gathered.weights or gathered.devices or gathered.escapes:
+            check_facts("weights", len(gathered.weights))
+            check_facts("devices", len(gathered.devices))
+            check_facts("escapes", len(gathered.escapes))
 
     def _evaluate(
         self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, condition_false: bool = False
@@ -271,7 +276,7 @@ class _Validation:
         if not creates_pod(self.request):
             return self._template_warnings()
         pod = object_of(self.request)
-        expected = injection_plan(self.request, self.snapshot, self._templates(), self.now)
+        expected = injection_plan(self.request, self.snapshot, self._templates(), self.now, hide=False)
         fix = 'choose another name: the prefix "weightlock-" is reserved'
         findings = [
             Finding(codes.RESERVED_NAME, _OURS, text, fix)
@@ -452,9 +457,10 @@ class _Validation:
             document, old = managed_fields.without(document), managed_fields.without(old)
             if pod is request.object:
                 pod = document
-        if facts.facts.escapes or facts.facts.devices:
+        gathered = facts.facts
+        if gathered.escapes or gathered.devices:
             self.answers.related = {
-                (GROUP, resource): names for resource, names in facts.facts.exceptions().items()
+                (GROUP, resource): names for resource, names in gathered.exceptions().items()
             }
         # An embedded object may have another namespace than the object that contains it.
         namespace = facts.workload["namespace"] if facts.workload is not None else request.namespace
@@ -479,12 +485,12 @@ class _Validation:
                 # A template to which an update adds nothing is not evaluated again.
                 "pod": None if facts.unchanged else pod,
                 "workload": facts.workload,
-                "weights": [use.as_cel() for use in facts.facts.weights],
-                "devices": [use.as_cel() for use in facts.facts.devices],
-                "escapes": [escape.as_cel() for escape in facts.facts.escapes],
+                "weights": [use.as_cel() for use in gathered.weights] if gathered.weights else [],
+                "devices": [use.as_cel() for use in gathered.devices] if gathered.devices else [],
+                "escapes": [escape.as_cel() for escape in gathered.escapes] if gathered.escapes else [],
                 "images": self._images(facts, namespace) if images else [],
                 "subject": subject.as_cel(),
-                "grants": [grant.as_cel() for grant in grants],
+                "grants": [grant.as_cel() for grant in grants] if grants else [],
             },
             authorizer=self.answers,
             matching=matching,

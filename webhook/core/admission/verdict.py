@@ -15,7 +15,7 @@ from webhook.core.kube.review import AdmissionResponse
 from webhook.core.kube.text import clip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from webhook.core.kube.fields import Document
     from webhook.core.policies.policy import Finding
@@ -29,7 +29,7 @@ class Reach(NamedTuple):
     escapes: tuple[str, ...] = ()
 
 
-_NOTHING = Reach()
+NOTHING_REACHED = Reach()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,30 @@ class Verdict:
     patch: tuple[Document, ...] = ()
     injected: bool = False
     timings: tuple[tuple[str, str, float | None], ...] = ()
-    reach: Reach = _NOTHING
+    reach: Reach = NOTHING_REACHED
 
     @classmethod
     def of(
-        cls, uid: str, findings: Iterable[Finding], audit_annotations: Sequence[tuple[str, str]] = ()
+        cls,
+        uid: str,
+        findings: Collection[Finding],
+        audit_annotations: Sequence[tuple[str, str]] = (),
+        *,
+        patch: tuple[Document, ...] = (),
+        injected: bool = False,
+        timings: Sequence[tuple[str, str, float | None]] = (),
+        reach: Reach = NOTHING_REACHED,
     ) -> Self:
         """Sort findings by their effect. The order is stable: by code, policy, place and message, without repeats."""
-        ordered = sorted(set(findings))
+        denials: tuple[Finding, ...] = ()
+        warnings, audits = denials, denials
+        if findings:
+            ordered = sorted(set(findings))
+            denials = tuple(finding for finding in ordered if finding.action == "Deny")
+            warnings = tuple(finding for finding in ordered if finding.action == "Warn")
+            audits = tuple(finding for finding in ordered if finding.action == "Audit")
         return cls(
-            uid=uid,
-            denials=tuple(finding for finding in ordered if finding.action == "Deny"),
-            warnings=tuple(finding for finding in ordered if finding.action == "Warn"),
-            audits=tuple(finding for finding in ordered if finding.action == "Audit"),
-            audit_annotations=tuple(audit_annotations),
+            uid, denials, warnings, audits, tuple(audit_annotations), patch, injected, tuple(timings), reach
         )
 
     @property
@@ -72,7 +82,11 @@ class Verdict:
 
 def to_response(verdict: Verdict, help_url: str = "") -> AdmissionResponse:
     """Convert a verdict to the response for the API server. ``help_url`` is the page that explains reason codes."""
-    annotations = _joined(verdict.audit_annotations)
+    annotations = _joined(verdict.audit_annotations) if verdict.audit_annotations else {}
+    if not (verdict.denials or verdict.warnings or verdict.audits):
+        return AdmissionResponse(
+            verdict.uid, allowed=True, audit_annotations=annotations, patch=verdict.patch
+        )
     codes = sorted({finding.code for finding in (*verdict.denials, *verdict.warnings, *verdict.audits)})
     if codes:
         annotations["codes"] = ",".join(codes)

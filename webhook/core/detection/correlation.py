@@ -66,9 +66,9 @@ class CorrelationState:
     def _value_count(self, row: list[Any], rule: str, event: Event, ref: Ref) -> tuple[list[Ref], str] | None:  # noqa: ARG002
         limit, window = self.correlation.count, self.correlation.seconds
         assert self._value is not None  # noqa: S101 - the type has a field
-        for value in map(text_of, self._value(event)):
+        for value in (text_of(each)[:128] for each in self._value(event)):
             row[:] = [each for each in row if each[5] != value]
-            row.append([*ref, value[:128]])
+            row.append([*ref, value])
         _drop_old(row, ref.time - window)
         if len(row) > 2 * limit:
             del row[: len(row) - 2 * limit]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -33,6 +34,12 @@ _RAISED = 10_000
 _AUDIT_IDS = 4_096
 _JOINED = f"{TYPE_PREFIX}kubernetes"
 _VERSION = 1
+_MAX_IDENTIFIER = 300
+_LEAST_AUDIT_IDS = 256
+# 9999-12-31, the last day that a datetime has.
+_LAST_SECOND = 253_402_214_400
+# Ends the key of an alert whose event is expected.
+_EXPECTED = "/expected"
 
 
 class StateError(ValueError):
@@ -75,7 +82,12 @@ class Engine:
         event that it contains.
         """
         if event.get("type") == _JOINED:
-            event = {"kind": "Event", "apiVersion": f"{KUBERNETES}/v1", **event["data"]}
+            data = event.get("data")
+            event = {
+                "kind": "Event",
+                "apiVersion": f"{KUBERNETES}/v1",
+                **(data if isinstance(data, dict) else {}),
+            }
         source, identifier, time = self._describe(event)
         if not source:
             return []
@@ -95,13 +107,14 @@ class Engine:
     def _describe(self, event: Event) -> tuple[str, str, float]:
         kind = event.get("type")
         if isinstance(kind, str) and kind.startswith(TYPE_PREFIX):
-            return kind[len(TYPE_PREFIX) :], str(event.get("id", "")), _seconds(event.get("time"))
+            return kind[len(TYPE_PREFIX) :], _identifier(event.get("id")), _seconds(event.get("time"))
         if event.get("kind") == "Event" and str(event.get("apiVersion", "")).startswith("audit.k8s.io/"):
-            identifier = str(event.get("auditID", ""))
-            if event.get("stage") == "RequestReceived" or self._audit_ids.peek(identifier) is not None:
+            request = _request(event)
+            if event.get("stage") == "RequestReceived" or self._audit_ids.peek(request) is not None:
                 # Long requests have an event for their start and one for their end.
                 return "", "", 0.0
-            self._audit_ids.get(identifier)
+            self._audit_ids.get(request)
+            identifier = _identifier(event.get("auditID"))
             return KUBERNETES, identifier, _seconds(event.get("requestReceivedTimestamp"))
         return "", "", 0.0
 
@@ -114,7 +127,9 @@ class Engine:
 
     def remember(self, event: Event) -> None:
         """Remember the entry of an alert, so that a replay does not raise it again."""
-        data, time = event.get("data") or {}, _seconds(event.get("time"))
+        data, time = event.get("data"), _seconds(event.get("time"))
+        if not isinstance(data, dict):
+            return
         if data.get("result") in ("found", "silenced") and data.get("key"):
             row = self._raised.get(str(data["key"]))
             row[0] = max(row[0], time)
@@ -140,13 +155,13 @@ class Engine:
                 inner = Firing(result.group, result.refs, result.baseline, {**result.event, **overlay})
                 self._report(correlation.about, inner, ref, alerts)
         if about.name not in self.rules.inner:
-            alert = self._raise(about, fired, ref)
+            rule = self.rules.rules.get(about.name)
+            expected = rule is not None and rule.expected is not None and rule.expected(fired.event)
+            alert = self._raise(about, fired, ref, expected=expected)
             if alert is not None:
-                rule = self.rules.rules.get(about.name)
-                expected = rule is not None and rule.expected is not None and rule.expected(fired.event)
                 alerts.append(replace(alert, level="informational") if expected else alert)
 
-    def _raise(self, about: About, fired: Firing, ref: Ref) -> Alert | None:
+    def _raise(self, about: About, fired: Firing, ref: Ref, *, expected: bool) -> Alert | None:
         group = fired.group
         if about.extension.key:
             read = self._keys.get(about.name)
@@ -155,9 +170,11 @@ class Engine:
             group = named(about.extension.key, read(fired.event)) or group
         elif not group:
             group = (("subject", str(fired.event.get("subject") or ref.id)),)
-        key = key_for(about.name, group)
+        # An expected event must not suppress the alert of an unexpected one.
+        key = key_for(about.name, group) + (_EXPECTED if expected else "")
         row = self._raised.get(key)
-        if row[0] and ref.time - row[0] < about.extension.dedup.timedelta.total_seconds():
+        # An entry with a time in the future must not suppress its alert forever.
+        if row[0] and abs(ref.time - row[0]) < about.extension.dedup.timedelta.total_seconds():
             row[1] += 1
             return None
         repeats = int(row[1])
@@ -182,17 +199,27 @@ class Engine:
 
         It forgets the groups that were used least recently if it must.
         """
-        share = 1.0
         while True:
-            packed = zlib.compress(orjson.dumps({**self._document(), "positions": dict(positions or {})}), 6)
-            if len(packed) <= limit or share < 0.01:
+            content = orjson.dumps({**self._document(), "positions": dict(positions or {})})
+            packed = zlib.compress(content, 6)
+            if len(packed) <= limit and len(content) <= _MAX_UNPACKED:
                 return packed
-            share /= 2
+            before = self._rows()
             for state in self._statistics.values():
                 state.shrink(0.5)
             for correlation in self._correlations.values():
                 correlation.table.shrink(len(correlation.table) // 2)
-            self._raised.shrink(max(len(self._raised) // 2, 100))
+            self._raised.shrink(len(self._raised) // 2)
+            self._audit_ids.shrink(max(len(self._audit_ids) // 2, _LEAST_AUDIT_IDS))
+            if self._rows() == before:
+                return packed
+
+    def _rows(self) -> int:
+        return (
+            sum(len(state.table) for state in self._states().values())
+            + len(self._raised)
+            + len(self._audit_ids)
+        )
 
     def _states(self) -> dict[str, State | CorrelationState]:
         return {**self._statistics, **self._correlations}
@@ -220,6 +247,8 @@ class Engine:
             raw = unpacker.decompress(packed, _MAX_UNPACKED)
             if unpacker.unconsumed_tail:
                 raise StateError("the state is larger than 64 MiB")
+            if not unpacker.eof:
+                raise StateError("the state is truncated")
             document = orjson.loads(raw)
             if document["version"] != _VERSION:
                 raise StateError(f"version {document['version']} is unknown")
@@ -237,9 +266,29 @@ class Engine:
             raise StateError(f"cannot read the state: {error}") from None
 
 
+def _identifier(value: Any) -> str:
+    return str("" if value is None else value)[:_MAX_IDENTIFIER]
+
+
+def _request(event: Event) -> str:
+    """Return what identifies a request. A client can choose its audit ID, so that alone could hide other requests."""
+    user = event.get("user")
+    parts = (
+        event.get("auditID"),
+        event.get("requestReceivedTimestamp"),
+        event.get("verb"),
+        str(event.get("requestURI", "")).partition("?")[0],
+        user.get("username") if isinstance(user, dict) else "",
+    )
+    return sha256("\x1f".join(map(str, parts)).encode(errors="replace")).hexdigest()[:32]
+
+
 def _seconds(time: Any) -> float:
-    """Return RFC 3339 as Unix seconds; 0 if it is not a time."""
+    """Return RFC 3339 as Unix seconds, without a zone as UTC; 0 if it is not a time since 1970."""
     try:
-        return datetime.fromisoformat(str(time)).timestamp()
-    except ValueError:
+        moment = datetime.fromisoformat(str(time))
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        seconds = moment.timestamp()
+    except (ValueError, OverflowError):
         return 0.0
+    return seconds if 0 <= seconds <= _LAST_SECOND else 0.0

@@ -139,6 +139,8 @@ def _test(key: str, modifiers: Sequence[str], value: Any) -> Test:
     rest = [name for name in modifiers if name != "cased"]
     if value is None:
         return lambda each: each is None
+    if isinstance(value, dict | list | tuple | set):
+        raise RuleError(f"{key:.80}: a value is not a scalar")
     if not rest:
         return _equal(value, cased=cased)
     name = rest[0]
@@ -213,7 +215,7 @@ def compile_linear(pattern: str, *, ignore_case: bool = False) -> Any:
     options.case_sensitive = not ignore_case
     try:
         return re2.compile(pattern, options)
-    except re2.error as error:
+    except (re2.error, UnicodeError) as error:
         raise RuleError(f"invalid pattern {pattern!r:.80}: {error}") from None
 
 

@@ -7,6 +7,7 @@ Sigma cannot express: in a SIEM the rule then finds its events without the compa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -15,16 +16,19 @@ from webhook.api.base import Name, Schema
 from webhook.api.duration import Duration
 from webhook.api.faults import describe
 from webhook.core.detection.condition import all_of, any_of, compile_condition
-from webhook.core.detection.match import RuleError, item, keywords
+from webhook.core.detection.match import RuleError, item, keywords, reader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from webhook.core.detection.match import Predicate
 
 LEVELS = ("informational", "low", "medium", "high", "critical")
 Level = Literal["informational", "low", "medium", "high", "critical"]
 MAX_SELECTIONS = 64
+MAX_NESTED = 8
+MAX_NODES = 10_000
+MAX_DEPTH = 32
 _TIMESPAN = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "M": 2_592_000, "y": 31_536_000}
 
 Path = Annotated[str, Field(min_length=1, max_length=253)]
@@ -216,9 +220,13 @@ def read_rules(documents: list[dict[str, Any]]) -> RuleSet:
         if about.name in identifiers.values() or about.identifier in identifiers:
             raise RuleError(f"rule {about.name}: its name or id is not unique")
         identifiers[about.identifier] = about.name
+        _check_fields(about, (*about.extension.key, *_statistic_fields(about.extension.statistic)))
         try:
             if "correlation" in document:
-                correlations[about.name] = _correlation(about, document["correlation"])
+                correlations[about.name] = correlation = _correlation(about, document["correlation"])
+                for each in correlation.rules:
+                    _check_fields(about, correlation.fields_of(each))
+                _check_fields(about, [correlation.value] if correlation.value else [])
             else:
                 rules[about.name] = _rule(about, document)
         except RuleError as error:
@@ -254,19 +262,44 @@ def _linked(
 
 
 def _check_acyclic(correlations: Mapping[str, Correlation]) -> None:
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            raise RuleError(f"rule {name}: refers to itself")
-        for each in correlations[name].rules if name in correlations else ():
-            visit(each, (*path, name))
+    graph = {name: set(each.rules) for name, each in correlations.items()}
+    try:
+        order = TopologicalSorter(graph).static_order()
+        depths: dict[str, int] = {}
+        for name in order:
+            depths[name] = 1 + max((depths[each] for each in graph.get(name, ())), default=-1)
+            if depths[name] > MAX_NESTED:
+                raise RuleError(f"rule {name}: correlations nest deeper than {MAX_NESTED}")
+    except CycleError as error:
+        raise RuleError(f"rule {error.args[1][0]}: refers to itself") from None
 
-    for name in correlations:
-        visit(name, ())
+
+def _check_fields(about: About, fields: Iterable[str]) -> None:
+    """Check all fields that the engine reads later. Raises `RuleError`."""
+    for each in fields:
+        try:
+            reader(each.partition("|")[0])
+        except RuleError as error:
+            raise RuleError(f"rule {about.name}: {error}") from None
+
+
+def _statistic_fields(statistic: Statistic | None) -> Iterator[str]:
+    if isinstance(statistic, FirstSeen | Rate | Hours):
+        yield from statistic.group_by
+    if isinstance(statistic, FirstSeen):
+        yield from statistic.value
+    elif isinstance(statistic, Missing):
+        yield from (statistic.key, *statistic.seen.values())
+    elif isinstance(statistic, Pairs):
+        yield from (statistic.left, statistic.right)
+    elif isinstance(statistic, Ring):
+        yield from (statistic.source, statistic.target)
 
 
 def _about(document: Any) -> About:
     if not isinstance(document, dict):
         raise RuleError("a rule is not a mapping")
+    _check_size(document)
     identifier, title = str(document.get("id", "")), str(document.get("title", ""))
     name = str(document.get("name") or identifier)
     if not identifier or not title or len(name) > 253 or len(title) > 256:
@@ -284,6 +317,28 @@ def _about(document: Any) -> About:
     return About(name, identifier, title, level, tuple(tags), extension)
 
 
+def _check_size(document: dict[str, Any]) -> None:
+    """Bound the expanded document: aliases of YAML can make a short file enormous, or endless."""
+    level: list[Any] = [document]
+    nodes = 0
+    for _ in range(MAX_DEPTH):
+        deeper: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                deeper += [*each.keys(), *each.values()]
+            elif isinstance(each, list | tuple | set):
+                deeper += each
+            elif isinstance(each, str) and any("\ud800" <= letter <= "\udfff" for letter in each):
+                raise RuleError("a rule contains half of a surrogate pair, which is not text")
+            if nodes + len(deeper) > MAX_NODES:
+                raise RuleError(f"a rule has more than {MAX_NODES} values")
+        nodes += len(deeper)
+        level = deeper
+        if not level:
+            return
+    raise RuleError(f"a rule is nested deeper than {MAX_DEPTH} levels")
+
+
 def _rule(about: About, document: dict[str, Any]) -> Rule:
     detection = document.get("detection")
     if not isinstance(detection, dict) or "condition" not in detection:
@@ -298,6 +353,9 @@ def _rule(about: About, document: dict[str, Any]) -> Rule:
     conditions = detection["condition"]
     conditions = conditions if isinstance(conditions, list) else [conditions]
     matches = any_of([compile_condition(each, selections) for each in conditions])
+    statistic = about.extension.statistic
+    if isinstance(statistic, Rate) and not statistic.bucket.timedelta:
+        raise RuleError("weightlock.statistic.bucket is zero")
     expected = _selection(about.extension.expected) if about.extension.expected else None
     return Rule(about, _source(document.get("logsource")), matches, expected)
 

@@ -26,6 +26,7 @@ MAX_VALUES = 256
 MAX_KEYS = 10_000
 MAX_EDGES = 2_000
 MAX_TIMES = 64
+MAX_TEXT = 253
 _PRUNE_SECONDS = 3600
 _CLEAR = 64
 
@@ -239,7 +240,7 @@ class _Edges(_Grouped):
         source, target = self._source(event), self._target(event)
         if len(source) != 1 or len(target) != 1:
             return None
-        edge = (text_of(source[0]), text_of(target[0]))
+        edge = _edge(key_of([text_of(source[0])[:MAX_TEXT], text_of(target[0])[:MAX_TEXT]]))
         times = self.table.get(key_of(edge))
         times.append(ref.time)
         del times[:-MAX_TIMES]

@@ -76,7 +76,7 @@ class Readers:
             str(metadata.get("creationTimestamp", "")),
             str(metadata.get("uid", "")),
             document["rate"],
-            tuple(document["models"]),
+            tuple(dict.fromkeys(document["models"])),
         )
         self._readers[key] = reader
         for model in reader.models:

@@ -83,6 +83,7 @@ def parse(pod: Mapping[str, Any]) -> Stamp | None:
         or not isinstance(models, list)
         or not 0 < len(models) <= _MAX_MODELS
         or not all(isinstance(model, str) for model in models)
+        or len(set(models)) != len(models)
     ):
         return None
     return Stamp(rate, tuple(sorted(models)))
@@ -125,7 +126,13 @@ def is_sufficient(pod: Mapping[str, Any], budgets: Iterable[Budget]) -> bool:
 
 def is_marked(pod: Mapping[str, Any]) -> bool:
     """Report whether a pod has any part of a stamp."""
-    return _entry(pod, "annotations", STAMP) is not None or _entry(pod, "labels", LABEL) is not None
+    metadata = pod.get("metadata")
+    if not isinstance(metadata, dict):
+        return False
+    annotations, labels = metadata.get("annotations"), metadata.get("labels")
+    return (isinstance(annotations, dict) and annotations.get(STAMP) is not None) or (
+        isinstance(labels, dict) and labels.get(LABEL) is not None
+    )
 
 
 def is_changed(pod: Document, old: Document) -> bool:

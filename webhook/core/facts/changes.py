@@ -11,7 +11,6 @@ nothing, whatever identity Kueue runs as. A changed ``command`` runs other code 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from webhook.cel.libraries.quantity import parse
@@ -58,7 +57,7 @@ _SIDES = ("limits", "requests")
 
 def adds_nothing(new: PodTemplate, old: PodTemplate) -> bool:
     """Whether the pods of the new template can reach and run nothing more than those of the old one."""
-    if replace(new, pod={}) != replace(old, pod={}):
+    if new._replace(pod={}) != old._replace(pod={}):
         return False
     new_pod, old_pod = new.pod, old.pod
     return new_pod == old_pod or (

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.core.facts.vendors import vendors_of
 from webhook.core.storage.claims import Resolver
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from webhook.core.storage.catalog import Catalog
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """One evaluation, in one namespace (empty for cluster-scoped objects). ``writer`` creates the object, if known."""
 
     namespace: str

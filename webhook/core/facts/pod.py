@@ -6,7 +6,6 @@ part of the document is copied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from webhook.core.kube.fields import MalformedObjectError, join, list_at, object_at, text_at
@@ -41,8 +40,7 @@ class HostPath(NamedTuple):
     creates: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PodView:
+class PodView(NamedTuple):
     """The parts of a pod template that facts come from. ``root`` is the path of its spec in the object."""
 
     template: PodTemplate

@@ -127,6 +127,9 @@ class _Request:
                 incomplete = error
         if incomplete is not None:
             raise incomplete
+        if self.kind == "Pod":
+            # No other workload takes parts from a pod, and no operator reads it.
+            return tuple(templates) or (TemplateFacts("", None, workload),)
         if self.catalog:
             templates += self._dependents()
         uses = self._custom(document)
@@ -198,8 +201,8 @@ class _Request:
         self.lookup.charge("pod templates", 50)
         is_pod = self.kind == "Pod"
         if self.request.kind.group not in _TYPED_GROUPS:
-            template = replace(template, pod=without_nulls(template.pod))
-            old = replace(old, pod=without_nulls(old.pod)) if old is not None else None
+            template = template._replace(pod=without_nulls(template.pod))
+            old = old._replace(pod=without_nulls(old.pod)) if old is not None else None
         if old is not None and (_is_unchanged(template, old) if is_pod else adds_nothing(template, old)):
             return TemplateFacts(template.path, template.pod, workload, unchanged=True)
         if template.namespace:
@@ -360,7 +363,8 @@ def _names_account(template: PodTemplate) -> bool:
 
 def _check_account(template: PodTemplate) -> None:
     """Raise `MalformedObjectError` if a pod's service account has a name that no object can have."""
-    if _names_account(template) and not _account(template):
+    spec = object_at(template.pod, "spec", template.path)
+    if (spec.get("serviceAccountName") or spec.get("serviceAccount")) and not _account(template):
         raise MalformedObjectError(f"{template.root}.serviceAccountName", "is not a valid name")
 
 

@@ -6,7 +6,6 @@ an alias is denied before a pod uses it.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from webhook.api.base import GROUP
@@ -62,7 +61,7 @@ def gather_object(
         return Facts()
     here = context(namespace, lookup, catalog, settings)
     # A stored volume keeps the origin that it was admitted with.
-    here = replace(here, writer=(writer or None) if old is None else None)
+    here = here._replace(writer=(writer or None) if old is None else None)
     facts = read(document, here)
     if old is not None:
         before = read(old, here)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from webhook.core.kube.fields import Document
 
 _RUNNING = ("initContainers", "containers")
+_ALL_CONTAINERS = (*_RUNNING, "ephemeralContainers")
 _OS_LABELS = ("kubernetes.io/os", "beta.kubernetes.io/os")
 _NO_BOUNDS = Bounds()
 _NOTHING_HIDDEN: Mapping[str, tuple[Document, ...]] = MappingProxyType({})
@@ -53,10 +54,14 @@ class Plan:
     running: bool = False
 
 
+_NO_PARTS = Plan(None, (), MappingProxyType({}), _NOTHING_HIDDEN)
+
+
 def _spec(pod: Document) -> Document:
-    if not isinstance(pod.get("spec"), dict):
+    spec = pod.get("spec")
+    if not isinstance(spec, dict):
         raise MalformedObjectError("spec", "must be an object")
-    return object_at(pod, "spec", "")
+    return spec
 
 
 def _containers(spec: Document, *fields: str) -> Iterator[tuple[str, int, Document]]:
@@ -73,12 +78,20 @@ def plan(
     settings: Injection,
     now: datetime,
     bounds: Bounds = _NO_BOUNDS,
+    *,
+    hide: bool = True,
 ) -> Plan:
     """Return the parts that the pod must carry. They depend on its facts, not on the current keys.
 
     ``facts`` are all facts of the pod, not only the additions of an update. Unresolved weights get no sidecar: they are
-    denied. ``bounds`` are the LimitRanges and ResourceQuotas of the namespace.
+    denied. ``bounds`` are the LimitRanges and ResourceQuotas of the namespace. Unless ``hide``, the plan of a pod
+    without weights hides no devices: only `patch` reads that part.
     """
+    if not hide and not facts.weights:
+        if settings.hide_devices:
+            # Checks the shape of the fields that it reads.
+            is_windows(_spec(pod))
+        return _NO_PARTS
     uses = [use for use in facts.weights if use.model in models]
     names = sorted({use.model for use in uses})
     hidden = _hidden(pod, facts) if settings.hide_devices else _NOTHING_HIDDEN
@@ -186,14 +199,17 @@ def patch(pod: Document, expected: Plan) -> tuple[Document, ...]:
 def reserved_name_violations(pod: Document, expected: Plan) -> tuple[str, ...]:
     """Return a sentence for each use of Weightlock's names or volumes that is not part of the plan."""
     spec = _spec(pod)
-    ours = {volume["name"] for volume in expected.volumes}
+    ours = {volume["name"] for volume in expected.volumes} if expected.volumes else set()
     violations = [
         f'volume "{volume["name"]}" uses the reserved prefix "{PREFIX}"'
         for volume in list_at(spec, "volumes", "spec")
         if str(volume.get("name", "")).startswith(PREFIX) and volume["name"] not in ours
     ]
-    for field, _, container in _containers(spec, *_RUNNING, "ephemeralContainers"):
-        violations += _container_violations(field, container, expected, ours)
+    for field in _ALL_CONTAINERS:
+        for container in list_at(spec, field, "spec"):
+            # Without volumes of the plan, only the name can violate.
+            if ours or container.get("name") == AGENT:
+                violations += _container_violations(field, container, expected, ours)
     return tuple(violations)
 
 
@@ -272,7 +288,7 @@ def is_windows(spec: Document) -> bool:
     if object_at(spec, "os", "spec").get("name") == "windows":
         return True
     selector = object_at(spec, "nodeSelector", "spec")
-    return any(selector.get(label) == "windows" for label in _OS_LABELS)
+    return bool(selector) and any(selector.get(label) == "windows" for label in _OS_LABELS)
 
 
 def _patch_volumes(spec: Document, expected: tuple[Document, ...]) -> list[Document]:

@@ -132,9 +132,9 @@ class ObjectStore:
         """Return whether a kind is namespaced; None for a kind that is not known here."""
         if kind in self.scopes:
             return self.scopes[kind]
-        first = next(self.each(kind), None)
-        if first is not None:
-            return bool(key_of(first).namespace)
+        for namespace, documents in self._kinds.get(kind, {}).items():
+            if documents:
+                return bool(namespace)
         for definition in self.each(_DEFINITION):
             spec = definition.get("spec")
             names = spec.get("names") if isinstance(spec, dict) else None
@@ -202,13 +202,14 @@ class Lookup:
 
         Raises `MissingObjectError` where that is unknown, and `MalformedObjectError` for one no policy may read.
         """
-        key = ObjectKey(kind, namespace, name)
-        self.charge("references to other objects", 3)
-        uncached = kind in self.uncached and not self.store.complete
-        document = None if uncached else self.store.get(key)
+        key, store = ObjectKey(kind, namespace, name), self.store
+        if self.budget is not None:
+            self.budget.charge("references to other objects", 3)
+        document = None if kind in self.uncached and not store.complete else store.get(key)
         if document is not None:
-            return self.held(key, document)
-        if self.store.complete or key in self.fetched:
+            fault = store.fault(key)
+            return self.sound(key, document, fault) if fault else document
+        if store.complete or key in self.fetched:
             document = self.fetched.get(key)
             return document if document is None else self.sound(key, document, _fault(document))
         self.missing.add(key)

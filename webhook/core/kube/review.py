@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -39,8 +39,7 @@ class UnsafeReviewError(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class GroupVersionName:
+class GroupVersionName(NamedTuple):
     """A group, a version, and the kind or resource in it."""
 
     group: str
@@ -233,10 +232,11 @@ def _gvk(raw: Document, key: str, last: str) -> GroupVersionName:
     value = raw.get(key)
     if not isinstance(value, dict):
         raise BadReviewError(f"request.{key} is missing")
-    parts = (value.get("group", ""), value.get("version", ""), value.get(last, ""))
-    if not all(isinstance(part, str) for part in parts) or not parts[1] or not parts[2]:
+    group, version, name = value.get("group", ""), value.get("version", ""), value.get(last, "")
+    are_texts = isinstance(group, str) and isinstance(version, str) and isinstance(name, str)
+    if not are_texts or not version or not name:
         raise BadReviewError(f"request.{key} must name group, version and {last}")
-    return GroupVersionName(*parts)
+    return GroupVersionName(group, version, name)
 
 
 def _user(raw: Document) -> UserInfo:

@@ -7,7 +7,7 @@ pkg/admission/plugin/policy/matching.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.core.kube.selectors import Selector, compile_selector
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
 
 
-@dataclass(frozen=True, slots=True)
-class RequestKind:
+class RequestKind(NamedTuple):
     """The part of a request that resource rules read. It is the key of a memo."""
 
     group: str

@@ -8,7 +8,7 @@ reported, not only the first. A rule that cannot be evaluated follows failurePol
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from webhook.api import codes
 from webhook.cel import EvaluationError
@@ -52,8 +52,7 @@ class Finding:
     waiver: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """The outcome of one policy on one request. ``result`` is a metric label."""
 
     policy: str
@@ -120,10 +119,14 @@ class Params:
             ParamError: the binding cannot be used for this request.
         """
         places = self._places(request, lookup)
+        params: list[Document]
         if self.selector is None:
-            candidates = (lookup.get(self.kind, place, self.ref.name) for place in places)
-            first = next((document for document in candidates if document is not None), None)
-            params = [first] if first is not None else []
+            params = []
+            for place in places:
+                document = lookup.get(self.kind, place, self.ref.name)
+                if document is not None:
+                    params.append(document)
+                    break
         else:
             labels = self.selector
             params = [
@@ -366,6 +369,8 @@ def one_line(text: str) -> str:
 
 def _merge(name: str, evaluations: Sequence[Evaluation]) -> Evaluation:
     """Merge the evaluations of all params. The worst result counts."""
+    if len(evaluations) == 1 and not evaluations[0].findings and not evaluations[0].audit:
+        return evaluations[0]
     order = ("error", "violation", "pass", "skipped")
     results = {evaluation.result for evaluation in evaluations}
     return Evaluation(

@@ -251,7 +251,7 @@ class Catalog:
     def holds(self, driver: str, spaces: Iterable[str]) -> bool:
         """Whether an entry names storage of this driver or in one of these spaces."""
         return bool(self._held) and (
-            bool(self._held.get(f"csi:{driver}")) or any(self._held.get(space) for space in spaces)
+            bool(self._held.get(f"csi:{driver}")) or any(map(self._held.get, spaces))
         )
 
     @property

@@ -40,6 +40,8 @@ _IMPORTS = frozenset({"blank", "gcs", "http", "imageio", "registry", "s3", "uplo
 def annotated_sources(namespace: str, metadata: Mapping[str, Any]) -> Iterator[ClaimSource]:
     """Yield the sources that a claim's annotations name."""
     annotations = object_at(metadata, "annotations", "metadata")
+    if not annotations:
+        return
     clone = annotations.get(f"{_TRIDENT}cloneFromPVC")
     if isinstance(clone, str) and clone:
         other = annotations.get(f"{_TRIDENT}cloneFromNamespace")

@@ -27,7 +27,7 @@ from webhook.core.kube.names import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -159,7 +159,7 @@ class LocationIndex(Generic[T]):
         self._spaces: dict[str, dict[str, int]] = {}
 
     @property
-    def spaces(self) -> Iterable[str]:
+    def spaces(self) -> Collection[str]:
         """The spaces with at least one value."""
         return self._spaces.keys()
 

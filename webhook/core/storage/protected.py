@@ -114,7 +114,7 @@ class ProtectedBackends:
     def holds(self, driver: str, spaces: Iterable[str]) -> bool:
         """Whether a protected volume is of this driver or in one of these spaces."""
         indexed = self._locations.spaces
-        return driver in self._drivers or any(space in indexed for space in spaces)
+        return driver in self._drivers or any(map(indexed.__contains__, spaces))
 
     @property
     def holds_csi(self) -> bool:

@@ -45,14 +45,16 @@ def backend_of(source: Mapping[str, Any], path: str, *, inline: bool = False) ->
 
     ``source`` is a PersistentVolume's spec or, ``inline``, a pod's volume. Raises `MalformedObjectError`.
     """
-    for via, read in _READERS.items():
-        value = source.get(via)
+    fields = _READERS.keys() & source.keys()
+    # Where several are set, the order of the table decides.
+    for via in fields if len(fields) < 2 else [field for field in _READERS if field in fields]:
+        value = source[via]
         if value is None:
             continue
         if not isinstance(value, dict):
             raise MalformedObjectError(f"{path}.{via}", "must be an object")
         options = () if inline else _options(source.get("mountOptions"), f"{path}.mountOptions")
-        backend = read(_Source(via, value, f"{path}.{via}", options, inline))
+        backend = _READERS[via](_Source(via, value, f"{path}.{via}", options, inline))
         if via in _NODE_FIELDS and source.get("nodeAffinity") is not None:
             return Backend(via, backend.locations, spaces=backend.spaces, nodes=_nodes(source, path))
         return backend

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.core.kube.fields import MalformedObjectError, join, list_at, object_at, text_at
 from webhook.core.workloads.assemble import assemble
@@ -47,8 +47,7 @@ class ClaimTemplate:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class PodTemplate:
+class PodTemplate(NamedTuple):
     """A pod, or the part of a workload that its pods are created from.
 
     ``path`` is its location in the document (empty for the document itself), ``pod`` is ``{metadata, spec}``.
@@ -62,10 +61,10 @@ class PodTemplate:
 
     path: str
     pod: Document
-    extra_claims: Mapping[str, ClaimTemplate] = field(default_factory=lambda: _NO_CLAIMS)
+    extra_claims: Mapping[str, ClaimTemplate] = _NO_CLAIMS
     root: str = "spec"
     opaque: tuple[str, ...] = ()
-    allotted: Mapping[str, str] = field(default_factory=lambda: _NO_ALLOCATIONS)
+    allotted: Mapping[str, str] = _NO_ALLOCATIONS
     partial: bool = False
     shaped: bool = False
     namespace: str = ""
@@ -99,7 +98,7 @@ class WorkloadTable:
     searched by shape. Raises `ValueError` for a malformed path of the settings.
     """
 
-    __slots__ = ("_guess", "_kinds", "_plain", "_readers", "_scanned", "_schemas")
+    __slots__ = ("_guess", "_kinds", "_plain", "_pods", "_readers", "_scanned", "_schemas")
 
     def __init__(
         self,
@@ -141,6 +140,12 @@ class WorkloadTable:
             for kind, entry in self._kinds.items()
             if entry.is_plain and kind not in self._readers
         }
+        # The kinds that are pods themselves, without any other part.
+        self._pods = frozenset(
+            kind
+            for kind, paths in self._plain.items()
+            if paths == (_Path((), Part.TEMPLATE),) and kind not in CLAIM_TEMPLATES
+        )
 
     def __contains__(self, kind: str) -> bool:
         entry = self._kinds.get(kind)
@@ -170,6 +175,8 @@ class WorkloadTable:
         `MalformedObjectError`, and `MissingObjectError` where a referenced object must be fetched first.
         """
         name = f"{kind}.{group}" if group else kind
+        if name in self._pods:
+            return (PodTemplate("", document),)
         plain = self._plain.get(name)
         if plain is not None:
             claims = _claims(document, CLAIM_TEMPLATES[name]) if name in CLAIM_TEMPLATES else _NO_CLAIMS
@@ -268,7 +275,7 @@ class WorkloadTable:
             namespace = metadata.get("namespace") if isinstance(metadata, dict) else None
             if isinstance(namespace, str) and namespace:
                 templates[start:] = [
-                    template if template.namespace else replace(template, namespace=namespace)
+                    template if template.namespace else template._replace(namespace=namespace)
                     for template in templates[start:]
                 ]
 

@@ -22,6 +22,7 @@ import orjson
 from webhook.core.kube.backoff import Backoff
 from webhook.provenance import documents
 from webhook.provenance.errors import MalformedError, RegistryUnavailableError
+from webhook.provenance.registry.addresses import Resolver, host_fault
 from webhook.provenance.registry.auth import Anonymous
 from webhook.provenance.registry.source import (
     ACCEPTED,
@@ -38,7 +39,7 @@ from webhook.provenance.registry.source import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from webhook.provenance.registry.auth import Credentials, Keychain
     from webhook.provenance.registry.source import Reference
@@ -97,6 +98,7 @@ class RegistryClient:
     ) -> None:
         self.keychain = keychain or Anonymous()
         self._endpoints = endpoints or {}
+        self._exempt = frozenset(_hosts(self._endpoints))
         self._seconds = seconds
         self._session: aiohttp.ClientSession | None = None
         self._tokens: dict[tuple[str, str, str], tuple[float, str]] = {}
@@ -232,8 +234,18 @@ class RegistryClient:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self._seconds, connect=_CONNECT_SECONDS)
             self._session = aiohttp.ClientSession(
-                timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+                timeout=timeout,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                connector=aiohttp.TCPConnector(resolver=Resolver(self._exempt)),
             )
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            host = ""
+        fault = "" if host in self._exempt else host_fault(host)
+        if fault or not host:
+            raise RegistryUnavailableError(fault or "the registry links to a URL without a host")
         tls: ssl.SSLContext | bool = endpoint.tls if endpoint.tls is not None else True
         async with self._session.get(url, headers=headers, allow_redirects=False, ssl=tls) as response:
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -321,6 +333,14 @@ class RegistryClient:
             raise RegistryUnavailableError("the token service of the registry sends no token")
         seconds = answer.get("expires_in")
         return token, float(seconds) if isinstance(seconds, int) and seconds > 0 else float(_TOKEN_SECONDS)
+
+
+def _hosts(endpoints: Mapping[str, Endpoint]) -> Iterator[str]:
+    """Yield the hosts that an admin configured: registries and their mirrors."""
+    for registry, endpoint in endpoints.items():
+        yield urlsplit(f"//{registry}").hostname or ""
+        for mirror in endpoint.mirrors:
+            yield urlsplit(mirror).hostname or ""
 
 
 def _origin(url: str) -> str:

@@ -1,0 +1,272 @@
+"""Signatures that are valid, and about something else: another digest, key, identity, entry, time or authority."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tests.support.signed_images import SIGN, Store
+from tests.support.sigstore_world import IN_TOTO, ISSUER, NOW, SUBJECT, World, b64, new_key, pae, pem, sign
+from webhook.provenance import errors
+from webhook.provenance.attestations import PAYLOAD_TYPE, read_statement
+from webhook.provenance.cosign import check_payload, material_of
+from webhook.provenance.images import verify_image
+from webhook.provenance.registry.layout import Layout
+from webhook.provenance.registry.source import Reference
+from webhook.provenance.signatures import load_public_key
+from webhook.provenance.trust import Identity, Signer, Trust, TrustedKey
+from webhook.provenance.trusted_root import TrustedRoot
+from webhook.provenance.verify import verify_bundle
+
+PAYLOAD = json.dumps({"_type": "https://in-toto.io/Statement/v1"}).encode()
+DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+WORLD, FOREIGN = World(), World(name="foreign")
+STAMPED = World(rekor=2, stamped=True)
+REPOSITORY = "registry.example.com/acme/trainer"
+HUGE = 9_000_000_000_000_000_000
+
+
+def trust(world, *identities, root=None):
+    return Trust(
+        identities=identities or (Identity(issuer=ISSUER, subject=SUBJECT),),
+        root=TrustedRoot.from_json(root or world.trusted_root()),
+    )
+
+
+def signed(world, **options):
+    item = world.by_certificate(pae(IN_TOTO, PAYLOAD), PAYLOAD, **options)
+    return item, world.bundle(item)
+
+
+def check(bundle, trusted):
+    return verify_bundle(json.dumps(bundle).encode(), trusted, NOW)
+
+
+# Identities
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        Identity(issuer=ISSUER, subject_pattern=SUBJECT[1:]),
+        Identity(issuer=ISSUER, subject_pattern=SUBJECT[:-1]),
+        Identity(issuer=ISSUER, subject_pattern=f"^{SUBJECT[:-1]}"),
+        Identity(issuer_pattern=ISSUER[:-1], subject=SUBJECT),
+        Identity(issuer_pattern=ISSUER[1:], subject=SUBJECT),
+        Identity(issuer=SUBJECT, subject=ISSUER),
+        Identity(issuer=ISSUER, subject=SUBJECT.upper()),
+        Identity(issuer=ISSUER, subject=f"{SUBJECT}\n"),
+    ],
+)
+def test_an_identity_matches_as_a_whole(identity):
+    with pytest.raises(errors.WrongSignerError):
+        check(signed(WORLD)[1], trust(WORLD, identity))
+
+
+def test_a_pattern_does_not_cross_a_line():
+    identity = Identity(issuer=ISSUER, subject_pattern="https://good/.*|x")
+    assert not identity.matches(Signer(ISSUER, "evil\nhttps://good/a"))
+    assert not identity.matches(Signer(ISSUER, "https://good/a\nevil"))
+    assert not identity.matches(Signer("", "https://good/a"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [x509.DNSName(SUBJECT.removeprefix("https://").partition("/")[0])],
+        [x509.UniformResourceIdentifier(SUBJECT), x509.RFC822Name("eve@example.com")],
+        [x509.UniformResourceIdentifier(SUBJECT), x509.DNSName("example.com")],
+        [x509.OtherName(x509.ObjectIdentifier("1.2.3.4"), b"\x0c\x01a")],
+        [x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.7"), b"\x13\x01a")],
+    ],
+)
+def test_a_certificate_names_exactly_one_subject(names):
+    key = new_key()
+    certificate = WORLD.certificate(key, names=names)
+    item = WORLD.by_certificate(pae(IN_TOTO, PAYLOAD), PAYLOAD)
+    forged = type(item)(sign(key, item.signed), item.signed, certificate, key, PAYLOAD, NOW)
+    with pytest.raises(errors.ProvenanceError):
+        check(WORLD.bundle(forged), trust(WORLD, Identity(issuer_pattern=".*", subject_pattern=".*")))
+
+
+# Logs and times
+
+
+def test_the_entry_of_another_signature():
+    (_, bundle), (_, other) = signed(WORLD), signed(WORLD)
+    bundle["verificationMaterial"]["tlogEntries"] = other["verificationMaterial"]["tlogEntries"]
+    with pytest.raises(errors.TamperedError):
+        check(bundle, trust(WORLD))
+
+
+def test_the_entry_of_another_log():
+    item, bundle = signed(WORLD)
+    bundle["verificationMaterial"]["tlogEntries"] = [FOREIGN.entry(item)]
+    with pytest.raises(errors.UntrustedError):
+        check(bundle, trust(WORLD))
+    forged = copy.deepcopy(bundle)
+    forged["verificationMaterial"]["tlogEntries"][0]["logId"]["keyId"] = b64(WORLD.log_id)
+    with pytest.raises(errors.TamperedError):
+        check(forged, trust(WORLD))
+
+
+@pytest.mark.parametrize("time", [HUGE, 253_402_300_800, 1 << 62])
+def test_an_integrated_time_that_no_calendar_has(time):
+    _, bundle = signed(WORLD)
+    bundle["verificationMaterial"]["tlogEntries"][0]["integratedTime"] = time
+    with pytest.raises(errors.ProvenanceError):
+        check(bundle, trust(WORLD))
+
+
+def test_a_certificate_that_had_ended_at_the_time_of_the_log():
+    with pytest.raises(errors.ExpiredError):
+        check(signed(WORLD, late=11)[1], trust(WORLD))
+
+
+def test_a_certificate_without_its_log():
+    world = World(certificate_log=False)
+    root = json.loads(world.trusted_root())
+    root["ctlogs"] = json.loads(WORLD.trusted_root())["ctlogs"]
+    with pytest.raises(errors.UntrustedError, match="certificate log"):
+        check(signed(world)[1], trust(world, root=json.dumps(root).encode()))
+
+
+def test_a_timestamp_of_another_authority():
+    item, bundle = signed(STAMPED)
+    foreign = World(name="sigstore", rekor=2, stamped=True)
+    stamps = bundle["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"]
+    for token in (foreign.timestamp(item.signature), STAMPED.timestamp(b"another signature")):
+        stamps[0]["signedTimestamp"] = b64(token)
+        with pytest.raises(errors.ProvenanceError):
+            check(bundle, trust(STAMPED))
+
+
+def test_a_log_without_times_is_trusted_in_its_period_only():
+    """An entry of Rekor v2 has no time, so a retired key could log a signature of today."""
+    _, bundle = signed(STAMPED)
+    assert check(bundle, trust(STAMPED)).time == NOW
+    root = json.loads(STAMPED.trusted_root())
+    root["tlogs"][0]["publicKey"]["validFor"]["end"] = (
+        (NOW - timedelta(days=1)).isoformat().replace("+00:00", "Z")
+    )
+    with pytest.raises(errors.UntrustedError, match="not trusted at the time"):
+        check(bundle, trust(STAMPED, root=json.dumps(root).encode()))
+
+
+# Keys
+
+
+def test_a_certificate_does_not_replace_a_trusted_key():
+    key, item = new_key(), signed(WORLD)[0]
+    trusted = Trust(keys=(TrustedKey(load_public_key(pem(key))),))
+    with pytest.raises(errors.WrongSignerError):
+        check(WORLD.bundle(item), trusted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"), [("ecdsa", "ed25519"), ("rsa", "ecdsa"), ("p384", "ecdsa"), ("ed25519", "rsa")]
+)
+def test_a_signature_of_another_algorithm(kind, other):
+    world = World(logged=False)
+    item = world.by_key(new_key(kind), pae(IN_TOTO, PAYLOAD), PAYLOAD)
+    with pytest.raises(errors.WrongSignerError):
+        check(world.bundle(item), Trust(keys=(TrustedKey(load_public_key(pem(new_key(other)))),)))
+
+
+def test_the_type_of_the_payload_is_signed():
+    world, key = World(logged=False), new_key()
+    bundle = world.bundle(world.by_key(key, pae(IN_TOTO, PAYLOAD), PAYLOAD))
+    trusted = Trust(keys=(TrustedKey(load_public_key(pem(key))),))
+    assert check(bundle, trusted).payload == PAYLOAD
+    bundle["dsseEnvelope"]["payloadType"] = "text/plain"
+    with pytest.raises(errors.WrongSignerError):
+        check(bundle, trusted)
+
+
+# Content
+
+
+def simple(digest, kind="cosign container image signature", **extra):
+    critical = {
+        "identity": {"docker-reference": ""},
+        "image": {"docker-manifest-digest": digest},
+        "type": kind,
+    }
+    return json.dumps({"critical": critical | extra, "optional": None}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        simple(OTHER), simple(""), simple(None), simple([DIGEST]), simple(DIGEST.upper()), simple(DIGEST + " "),
+        simple(DIGEST, kind="x"), b"[]", b"{}", b"", b"\xff", simple(DIGEST, image=None),
+        # The last of duplicate keys counts, for each reader of this document alike.
+        simple(DIGEST).replace(b'"image": {', b'"image": {"docker-manifest-digest": "x"}, "image": {"a": 1, ').replace(
+            b'"docker-manifest-digest": "sha256', b'"other": "sha256'),
+    ],
+)  # fmt: skip
+def test_a_payload_about_another_image(content):
+    check_payload(simple(DIGEST), DIGEST)
+    with pytest.raises(errors.ProvenanceError):
+        check_payload(content, DIGEST)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        [], None, [{}], [{"digest": {}}], [{"digest": {"sha256": OTHER[7:]}}], [{"digest": {"sha512": DIGEST[7:]}}],
+        [{"digest": {"sha256": [DIGEST[7:]]}}], [{"digest": DIGEST}], [{"name": DIGEST}], "x",
+        [{"digest": {"sha256": DIGEST}}],
+    ],
+)  # fmt: skip
+def test_a_statement_about_another_image(subject):
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "predicateType": "t",
+        "predicate": {},
+        "subject": subject,
+    }
+    with pytest.raises(errors.ProvenanceError):
+        read_statement(json.dumps(statement).encode(), PAYLOAD_TYPE, DIGEST)
+
+
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        "x", "[]", "{}", '{"Payload": []}', '{"SignedEntryTimestamp": "", "Payload": {"logID": "zz", "body": ""}}',
+        '{"SignedEntryTimestamp": "", "Payload": {"logID": "00", "body": "", "integratedTime": -1}}',
+        '{"SignedEntryTimestamp": "", "Payload": {"logID": "00", "body": "", "integratedTime": 1e30}}',
+        '{"SignedEntryTimestamp": "", "Payload": {"logID": 7}}', "[" * 5000,
+    ],
+)  # fmt: skip
+def test_annotations_of_any_form(bundle):
+    with pytest.raises(errors.MalformedError):
+        material_of({"dev.sigstore.cosign/bundle": bundle})
+
+
+async def test_a_hostile_signature_does_not_hide_a_valid_one(tmp_path):
+    """Each tenant that may push can add a signature."""
+    store, key = Store(), new_key()
+    digest = store.image("v1", "one")
+    entry = {
+        "SignedEntryTimestamp": b64(b"x"),
+        "Payload": {"body": b64(b"{}"), "integratedTime": HUGE, "logIndex": 0, "logID": WORLD.log_id.hex()},
+    }
+    annotations = {
+        "dev.cosignproject.cosign/signature": b64(b"x"),
+        "dev.sigstore.cosign/bundle": json.dumps(entry),
+        "dev.sigstore.cosign/certificate": signed(WORLD)[0].certificate.public_bytes(Encoding.PEM).decode(),
+    }
+    layer = store.blob(simple(digest), "application/vnd.dev.cosign.simplesigning.v1+json", annotations)
+    store.manifest([layer], tag=digest.replace(":", "-") + ".sig")
+    store.sign(WORLD, digest, "bundle", SIGN, key=key)
+    source = Layout(store.layout(tmp_path / "layout", REPOSITORY))
+    trusted = trust(WORLD)
+    trusts = [Trust((TrustedKey(load_public_key(pem(key))),), trusted.identities, trusted.root)]
+    (result,) = await verify_image(source, Reference.parse(f"{REPOSITORY}@{digest}"), trusts, NOW)
+    assert result.verified
