@@ -26,7 +26,7 @@ RIGHTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     *manifests.RIGHTS,
     ("weightlock.dev", ("accessrequests", "accessapprovals"), ("patch",)),
     ("weightlock.dev", ("accessapprovals",), ("create",)),
-    ("", ("secrets",), ("get", "patch")),
+    ("", ("secrets", "configmaps"), ("get", "patch")),
     ("weightlock.dev", ("accessrequests/status", "accessapprovals/status"), ("patch",)),
     ("weightlock.dev", ("imageverifications",), ("create", "patch", "delete")),
     ("weightlock.dev", ("imagetrusts/status",), ("patch",)),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import ssl
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 RULES = ROOT / "charts" / "weightlock" / "files" / "alerts" / "weightlock.yaml"
 PLAIN = examples.SAMPLES / "01-plain-pod.yaml"
 OTHER_TOKEN = "not.a.token"
+DRILL = "weightlock-drill"
 
 
 # A policy that is tried out before it denies.
@@ -74,6 +77,19 @@ def report_types() -> list[Mapping[str, Any]]:
     ]
 
 
+def drill_record() -> Mapping[str, Any]:
+    """The result of a drill, as the Job of the chart leaves it."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    control = {"control": "WL201", "holds": True, "attacks": 3, "stopped": 3}
+    drill = {"started": now, "ended": now, "result": "passed", "controls": [control]}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": DRILL, "namespace": manifests.NAMESPACE},
+        "data": {"drill.json": json.dumps(drill)},
+    }
+
+
 class Monitored:
     """Everything, ``replicas`` of each part as processes of ours; the first webhook and broker are asked."""
 
@@ -114,10 +130,16 @@ class Monitored:
             other.start()
         # What takes long to start starts together.
         self.controllers.prepare()
-        for port in self.controller_ports:
-            listen = {"host": "127.0.0.1", "port": port}
-            reports = {"enabled": True, "settleSeconds": 1, "api": "openreports.io"}
-            self.controllers.start(restore=True, config={"metricsListen": listen, "reports": reports})
+        cluster.apply(drill_record())
+        for number, port in enumerate(self.controller_ports):
+            config = {
+                "metricsListen": {"host": "127.0.0.1", "port": port},
+                "reports": {"enabled": True, "settleSeconds": 1, "api": "openreports.io"},
+                "audit": {**self.weightlock.config["audit"], "instance": f"controller-{number}"},
+                "detection": {"enabled": True, "intervalSeconds": 0.5, "settleSeconds": 1},
+            }
+            drills = {"record": DRILL, "periodSeconds": 3600}
+            self.controllers.start(restore=True, drills=drills, config=config)
         grant_rights(cluster)
         for number in range(len(self.webhooks)):
             home = cluster.directory / f"broker-{number}"
@@ -201,6 +223,18 @@ class Monitored:
         lab = KeyLab(self.cluster, namespace, home, self.brokers[0])
         lab.seal().build()
         lab.granted()
+        return lab
+
+    def budgeted(self) -> KeyLab:
+        """A namespace with a model that has an egress budget, and a running pod that reads it."""
+        namespace = self.cluster.new_namespace("egress")
+        home = self.cluster.directory / namespace
+        home.mkdir()
+        lab = KeyLab(self.cluster, namespace, home, self.brokers[0])
+        lab.spec = {"egress": {"size": "810Gi", "minimumTime": "720h", "perPod": "2M"}}
+        lab.seal().build()
+        lab.granted()
+        lab.running_pod("reader")
         return lab
 
     def use_keys(self, lab: KeyLab, name: str) -> None:
