@@ -33,6 +33,8 @@ def token(tmp_path_factory, prepared):
         command = [tool, *options.split()]
         subprocess.run(command, check=True, capture_output=True)
         library = pkcs11.lib(str(module))
+        # The module reads its configuration once in a process, and another test may have loaded it.
+        library.reinitialize()
         with library.get_token(token_label="hsm").open(user_pin=PIN, rw=True) as session:
             for label in ("atlas", "twice", "twice"):
                 session.generate_key(pkcs11.KeyType.AES, 256, label=label, store=True)
