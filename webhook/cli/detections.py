@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from webhook.app.errors import IncompleteError, UsageError
+from webhook.cli.cluster_options import add_cluster_arguments
 from webhook.manifests.detections import load_rules, rule_files
 from webhook.manifests.reader import ManifestError
 from webhook.manifests.shipped import shipped_detections
@@ -114,8 +115,7 @@ def _add_silence(verbs: Any) -> None:
         metavar="NAME",
         help="ConfigMap with the silences (%(default)s)",
     )
-    parser.add_argument("--kubeconfig", default="", metavar="FILE", help="kubeconfig (default: as kubectl)")
-    parser.add_argument("--context", default="", help="context of the kubeconfig")
+    add_cluster_arguments(parser)
     parser.set_defaults(detections=_silence)
 
 

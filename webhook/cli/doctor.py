@@ -13,6 +13,7 @@ import orjson
 
 from webhook.api.config import Cluster
 from webhook.app.errors import UsageError
+from webhook.cli.cluster_options import add_cluster_arguments
 from webhook.cli.format import table
 from webhook.core.kube.text import one_line
 
@@ -36,13 +37,7 @@ def add_parser(commands: Any) -> None:
         "with --egress-image, which runs two pods in a namespace of their own and deletes it. "
         "Exit code 0: all checks pass, 1: a check fails, 2: the cluster cannot be read.",
     )
-    parser.add_argument(
-        "--kubeconfig",
-        default="",
-        metavar="FILE",
-        help="kubeconfig file (default: $KUBECONFIG or ~/.kube/config)",
-    )
-    parser.add_argument("--context", default="", metavar="NAME", help="kubeconfig context")
+    add_cluster_arguments(parser)
     parser.add_argument(
         "-n", "--namespace", default="weightlock-system", help="namespace of the Helm release (%(default)s)"
     )

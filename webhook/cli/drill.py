@@ -15,6 +15,7 @@ import orjson
 
 from webhook.api.config import Cluster
 from webhook.app.errors import IncompleteError, UsageError
+from webhook.cli.cluster_options import add_cluster_arguments
 from webhook.cli.format import table
 from webhook.manifests.reader import ManifestError
 from webhook.manifests.shipped import shipped_policies
@@ -37,13 +38,7 @@ def add_parser(commands: Any) -> None:
         "ModelWeights of the drill's own, and delete both. No attack is persisted. Exit code 0: every control stopped "
         "its attacks, 1: a control did not hold, 2: bad input, 3: the drill was not completed.",
     )
-    parser.add_argument(
-        "--kubeconfig",
-        default="",
-        metavar="FILE",
-        help="kubeconfig file (default: $KUBECONFIG or ~/.kube/config)",
-    )
-    parser.add_argument("--context", default="", metavar="NAME", help="kubeconfig context")
+    add_cluster_arguments(parser)
     parser.add_argument(
         "--in-cluster", action="store_true", help="use the service account of this pod, as the CronJob does"
     )

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from webhook.api.modelweights import ModelWeights
 from webhook.app.errors import IncompleteError, UsageError
+from webhook.cli.cluster_options import add_cluster_arguments
 from webhook.cli.format import table
 from webhook.core.egress.budget import duration_text, rate_text, size_text
 from webhook.core.egress.readers import KIND, Readers, slim
@@ -40,13 +41,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--state", type=Path, metavar="DIR", help="read manifests in a directory instead of a cluster"
     )
-    parser.add_argument(
-        "--kubeconfig",
-        default="",
-        metavar="FILE",
-        help="kubeconfig file (default: $KUBECONFIG or ~/.kube/config)",
-    )
-    parser.add_argument("--context", default="", metavar="NAME", help="kubeconfig context")
+    add_cluster_arguments(parser)
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table", help="output format")
     parser.set_defaults(run=run)
 

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from webhook.cli.cluster_options import add_cluster_arguments
 from webhook.cli.model_signing import add_signing, is_sealed, refuse_model_options, sign_model
 from webhook.cli.progress import ProgressBar, byte_size, duration
 from webhook.cli.signatures import signed_content, trust_of
@@ -133,8 +134,7 @@ def add_parser(subparsers: _Subparsers) -> None:
     export.add_argument("--output-file", type=Path, metavar="FILE", help="new file for the key")
     export.add_argument("--audit", type=Path, metavar="DIR", help="directory of the audit log of exports")
     export.add_argument("--state", type=Path, metavar="DIR", help="read manifests instead of a cluster")
-    export.add_argument("--kubeconfig", default="", metavar="FILE")
-    export.add_argument("--context", default="", metavar="NAME")
+    add_cluster_arguments(export)
 
     text = "sign plain model files (OpenSSF Model Signing), or the manifest of a sealed directory"
     sign = _command(commands, "sign", _sign, text, key=True)

@@ -26,6 +26,7 @@ from webhook.cli.access.dependents import dependents
 from webhook.cli.access.ledger import Ledger, read_ledger
 from webhook.cli.access.submit import RejectedError, seconds_of, signed, submit
 from webhook.cli.access.suggest import rendered, requests_in, suggest
+from webhook.cli.cluster_options import add_cluster_arguments
 from webhook.core.access import Phase
 from webhook.core.access.change import DELETION, digest_of, kind_of
 from webhook.core.kube.text import one_line
@@ -96,13 +97,7 @@ def add_parser(commands: Any) -> None:
 
 def _add(actions: Any, name: str, summary: str, run: Callable[..., int], *, state: bool = False) -> Any:
     parser = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    parser.add_argument(
-        "--kubeconfig",
-        default="",
-        metavar="FILE",
-        help="kubeconfig file (default: $KUBECONFIG or ~/.kube/config)",
-    )
-    parser.add_argument("--context", default="", metavar="NAME")
+    add_cluster_arguments(parser)
     parser.add_argument("-o", "--output", choices=["table", "json", "yaml"], default="table")
     if state:
         parser.add_argument("--state", type=Path, metavar="DIR", help="read manifests instead of a cluster")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from webhook.app.errors import IncompleteError, UsageError
+from webhook.cli.cluster_options import add_cluster_arguments
 from webhook.cli.report import view
 from webhook.cli.report.view import Filter, Findings, ordered
 from webhook.cli.state import add_state_arguments, load_settings, load_source
@@ -65,13 +66,7 @@ def add_parser(commands: Any) -> None:
         "that running workloads need, and print the roles",
     )
     parser.add_argument("-o", "--output", choices=["table", "wide", "json"], default="table")
-    parser.add_argument(
-        "--kubeconfig",
-        default="",
-        metavar="FILE",
-        help="kubeconfig file (default: $KUBECONFIG or ~/.kube/config)",
-    )
-    parser.add_argument("--context", default="", metavar="NAME")
+    add_cluster_arguments(parser)
     add_state_arguments(parser, required=False)
     parser.set_defaults(run=run)
 
