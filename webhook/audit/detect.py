@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from webhook.audit.errors import AuditError
+from webhook.audit.kubernetes import Follower as FileFollower
 from webhook.audit.storage import Directory, logs_below
 from webhook.core.audit.checkpoint import parse_checkpoint
 from webhook.core.audit.notes import NoteError
@@ -162,6 +163,8 @@ class Follower:
                 self._waiting += tail.read()
             except OSError as error:
                 self.faults[tail.path.name] = error.strerror or str(error)
+            except AuditError as error:
+                self.faults[tail.path.name] = str(error)[:200]
         self._waiting.sort(key=_TIME)
         ready = [item for item in self._waiting if item[0] <= until]
         self._waiting = self._waiting[len(ready) :]
@@ -201,40 +204,29 @@ class Follower:
 
 
 class _Tail:
-    """The new lines of a file that grows, and is replaced when it is rotated."""
+    """The new events of an API server's audit log, from its end on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._inode, self._offset, self._number = 0, -1, 0
-        self._rest = b""
+        self._follower: FileFollower | None = None
+        self._number = 0
 
     def read(self) -> list[Item]:
-        """Return the new events. Raises `OSError`."""
-        status = self.path.stat()
-        if self._offset < 0:
-            self._inode, self._offset = status.st_ino, status.st_size
-        if status.st_ino != self._inode or status.st_size < self._offset:
-            self._inode, self._offset, self._rest = status.st_ino, 0, b""
-        with self.path.open("rb") as stream:
-            stream.seek(self._offset)
-            chunk = stream.read(_CHUNK)
-        self._offset += len(chunk)
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) > MAX_LINE:
-            self._rest = b""
+        """Return the new events, from at most `_CHUNK` bytes of lines. Raises `OSError` and `AuditError`."""
+        self.path.stat()
+        if self._follower is None:
+            self._follower = FileFollower.at_end(self.path)
         items: list[Item] = []
-        for line in lines:
+        size = 0
+        for line in self._follower.lines():
+            size += len(line)
             event = parse_event(line)
             if event is not None:
                 self._number += 1
-                items.append(
-                    (
-                        str(event.get("requestReceivedTimestamp", "")),
-                        self.path.name,
-                        self._number,
-                        event,
-                    )
-                )
+                time = str(event.get("requestReceivedTimestamp", ""))
+                items.append((time, self.path.name, self._number, event))
+            if size >= _CHUNK:
+                break
         return items
 
 

@@ -48,6 +48,16 @@ class Follower:
         self._inode = 0
         self._open(position)
 
+    @classmethod
+    def at_end(cls, path: Path) -> Follower:
+        """Follow a file from its last complete line on. Raises `OSError` and `AuditError`."""
+        with path.open("rb") as stream:
+            status = os.fstat(stream.fileno())
+            start = max(0, status.st_size - MAX_LINE_BYTES)
+            stream.seek(start)
+            end = stream.read(status.st_size - start)
+        return cls(path, Position(status.st_ino, start + end.rfind(b"\n") + 1))
+
     @property
     def position(self) -> Position:
         """The position after the last line that was yielded."""

@@ -39,6 +39,17 @@ def test_a_reader_that_stops_continues_with_the_next_line(tmp_path):
     assert [*map(int, read), *take(follower)] == list(range(50))
 
 
+def test_from_its_end_on_an_unfinished_line_comes_whole(tmp_path):
+    path = tmp_path / "audit.log"
+    append(path, 1, 2)
+    assert take(Follower.at_end(path)) == []
+    with path.open("ab") as stream:
+        stream.write(b"3")
+    follower = Follower.at_end(path)
+    append(path, 4, 5)
+    assert take(follower) == [34, 5]
+
+
 def test_it_follows_several_rotations(tmp_path):
     """The API server renames a full file, perhaps more than once between two looks."""
     path = tmp_path / "audit.log"
