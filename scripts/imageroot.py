@@ -95,7 +95,7 @@ UNUSED_PLACES = re.compile(
     r"|.*_test\.py$|google/protobuf/internal/.*(benchmark|refleaks|pybind11_test)"
     r"|(.*/)?tests?/"
 )
-# Generated code of the cloud providers' clients: its compiled form is enough, since nobody reads a traceback into it.
+# Generated code of the cloud providers' clients: its compiled form is enough, a traceback into it helps no reader.
 SOURCELESS = re.compile(r".*/site-packages/(azure|botocore|google/cloud|google/api_core|msal|opentelemetry)/")
 SIDECAR_DISTRIBUTIONS = frozenset({"weightlock", "cryptography", "cffi", "orjson"})
 # The first one is the entry point of both images.
@@ -124,7 +124,7 @@ class Root:
         place.chmod(0o755 if mode & 0o100 else 0o644)
         strip(place)
 
-    def library(self, source: Path) -> None:
+    def shared_library(self, source: Path) -> None:
         """Copy a shared library by its real path, and link the name by which the loader knows it."""
         real = source.resolve()
         name = real_directory(source) / source.name
@@ -318,7 +318,7 @@ def name_of(distribution: Distribution) -> str:
 def add_libraries(root: Root, program: Path) -> None:
     """Copy the loader and every shared library that the interpreter and the modules need."""
     loader = loader_of(program)
-    root.library(loader)
+    root.shared_library(loader)
     modules = [file for file in sorted(root.sources) if ".so" in file.suffixes or file.name.endswith(".so")]
     own = {file.resolve() for file in modules}
     needed = libraries(loader, [program, *modules])
@@ -327,7 +327,7 @@ def add_libraries(root: Root, program: Path) -> None:
     needed |= {file.parent / "libgcc_s.so.1" for file in needed if (file.parent / "libgcc_s.so.1").exists()}
     for library in sorted(needed):
         if library.resolve() not in own:
-            root.library(library)
+            root.shared_library(library)
     for name in ("lib", "lib64", "bin"):
         directory = Path("/", name)
         link = root.directory / name

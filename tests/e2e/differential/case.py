@@ -54,7 +54,7 @@ class Case:
     """One triple. ``spec`` and ``binding`` are the policy's and its binding's; what matches is added to them.
 
     ``old`` is the object before an UPDATE, or what a DELETE or CONNECT is about; ``subresource`` its subresource.
-    ``verb`` is ``apply`` or ``deletecollection``, where the request is made so; a ``real`` request is no dry run.
+    ``verb`` is ``apply`` or ``deletecollection``, where the request is made so; a ``real`` request changes the cluster.
     """
 
     name: str

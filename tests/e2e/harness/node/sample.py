@@ -90,7 +90,7 @@ def vault(node: Node) -> Kms:
 
 
 def _vault(address: str, ca: str, token: str, path: str, body: Mapping[str, str]) -> bool:
-    """Send a request to Vault; what exists already is no error."""
+    """Send a request to Vault. An object that exists already is accepted."""
     headers = {"X-Vault-Token": token, "Content-Type": "application/json"}
     request = urllib.request.Request(f"{address}/v1/{path}", json.dumps(body).encode(), headers)
     try:
