@@ -16,7 +16,7 @@ from webhook.api.config import Config, Listen, Tls
 from webhook.app.audit import audit_log
 from webhook.app.configuration import parse_config, read_text
 from webhook.app.errors import UsageError
-from webhook.app.options import EMBEDDED_LISTEN
+from webhook.app.options import EMBEDDED_LISTEN, parse_address
 from webhook.app.signing import load_signing
 from webhook.manifests.authorities import with_authorities
 from webhook.manifests.reader import ManifestError
@@ -133,10 +133,8 @@ def _checked(config: Config, source: Path | None) -> Config:
 
 
 def _address(text: str) -> dict[str, Any]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{text}: not an address; use HOST:PORT")
-    return {"host": host.strip("[]") or Listen().host, "port": int(port)}
+    host, port = parse_address(text)
+    return {"host": host or Listen().host, "port": port}
 
 
 def _self_signed(config: Config, write_ca: Path | None, scratch: Path) -> Config:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from webhook.app.errors import UsageError
+from webhook.app.options import parse_address
 from webhook.audit.check import log_nodes, recorded, verify_directory
 from webhook.audit.errors import AuditError
 from webhook.audit.keys import KEYS, read_verifier_keys
@@ -317,8 +318,6 @@ def _export(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from webhook.server.audit_files import serve  # noqa: PLC0415 - for this verb only
 
-    host, colon, port = options.listen.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"--listen {options.listen}: expected HOST:PORT")
+    host, port = parse_address(options.listen)
     logs_below(options.directory)
-    return serve(options.directory, host.strip("[]"), int(port))
+    return serve(options.directory, host, port)

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from webhook.api.config import Config
+from webhook.api.config import Config, Listen
 from webhook.app.configuration import read_config
 from webhook.app.errors import IncompleteError, UsageError
+from webhook.app.options import parse_address
 from webhook.audit.errors import NotLoggedError
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ async def _join(options: argparse.Namespace, settings: AuditSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if options.listen is not None:
-        await audit_join.receive(settings, _address(options.listen), _context(options), stop)
+        host, port = parse_address(options.listen)
+        await audit_join.receive(settings, (host or Listen().host, port), _context(options), stop)
         return 0
     if options.once and not options.kubernetes_audit.is_file():
         raise UsageError(f"{options.kubernetes_audit}: no such file")
@@ -76,13 +78,6 @@ async def _join(options: argparse.Namespace, settings: AuditSettings) -> int:
     if rejected:
         print(f"lines that are not audit events: {rejected}", file=sys.stderr)
     return 1 if rejected and options.once else 0
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{text}: not an address; use HOST:PORT")
-    return host.strip("[]"), int(port)
 
 
 def _context(options: argparse.Namespace) -> ssl.SSLContext:
