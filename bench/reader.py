@@ -36,7 +36,7 @@ with opened as tensors:
         tensors.get_tensor(name)[..., -1:].sum()
 """
 _SLOW = """
-from webhook.keys.sealed import store
+from webhook.keys.sealed.storage import store
 before = store.LocalBlob.read_at
 reads = 0
 def slow(self, buffer, offset):

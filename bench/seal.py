@@ -56,7 +56,7 @@ operations.seal(source, target, service, "bench", "k1", work)
 """
 _SIGNED = """
 from datetime import UTC, datetime
-from webhook.cli.signatures import signed_content
+from webhook.cli.images.signatures import signed_content
 from webhook.provenance.models import ModelTrust
 from webhook.provenance.signatures import load_public_key
 from webhook.provenance.trust import Trust, TrustedKey

@@ -100,7 +100,7 @@ SOURCELESS = re.compile(r".*/site-packages/(azure|botocore|google/cloud|google/a
 SIDECAR_DISTRIBUTIONS = frozenset({"weightlock", "cryptography", "cffi", "orjson"})
 # The first one is the entry point of both images.
 COMMANDS = ("weightlock", "weightlock-key", "kubectl-weightlock")
-SIDECAR_MODULES = ("webhook.cli.main", "webhook.cli.agent")
+SIDECAR_MODULES = ("webhook.cli.main", "webhook.cli.processes.agent")
 _LOADED = re.compile(r"=> (/\S+) \(0x|^\s*(/\S+) \(0x", re.MULTILINE)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.keys.sealed.paths import partial_name
+from webhook.keys.sealed.format.paths import partial_name
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ EXIT_UNAVAILABLE = 3
 INSTALL_SECONDS = 3600
 # vLLM pins torch and transformers. Its wheels of torch are for CUDA, and run without a GPU, too.
 PACKAGES = ("vllm==0.33.0", "pytest>=9", "pytest-asyncio>=1.3")
-TESTS = ("tests/unit/keys/reader", "tests/unit/keys/sealed/test_tensors.py")
+TESTS = ("tests/unit/keys/reader", "tests/unit/keys/sealed/reading/test_tensors.py")
 
 
 def environment() -> Path:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook.keys.errors import BadInputError, KeysError, StorageError, printable
-from webhook.keys.sealed.paths import KEYS
+from webhook.keys.sealed.format.paths import KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from webhook.keys.sealed.client import Weights
+    from webhook.keys.sealed.reading.client import Weights
 
 _CHUNK = 1 << 20
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _receipt(options.keys, options.model_name or options.model)
     # Ciphers take most of the start-up time, which the help and a wrong argument need not wait for.
     from webhook.keys.rawio import storage_error  # noqa: PLC0415
-    from webhook.keys.sealed.client import open_weights  # noqa: PLC0415
+    from webhook.keys.sealed.reading.client import open_weights  # noqa: PLC0415
 
     try:
         with open_weights(

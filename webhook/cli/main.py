@@ -38,7 +38,20 @@ _COMMANDS = {
 }
 
 # The commands that are packages, and the module of each that registers it.
-_PACKAGES = {"audit": "audit.commands", "access": "access.commands", "report": "report.command"}
+_PACKAGES = {
+    "access": "access.commands",
+    "agent": "processes.agent",
+    "audit": "audit.commands",
+    "broker": "processes.broker",
+    "controller": "processes.controller",
+    "explain": "explain.command",
+    "image": "images.commands",
+    "policy": "policy.commands",
+    "report": "report.command",
+    "review": "review.command",
+    "serve": "processes.serve",
+    "weights": "weights.commands",
+}
 
 _PROCESSES = frozenset({"agent", "broker", "controller", "serve"})
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from webhook.keys.errors import SealedDataError
-from webhook.keys.sealed.streaming import KEY_SIZE
+from webhook.keys.sealed.format.streaming import KEY_SIZE
 from webhook.keys.secret import Secret, wipe
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from harness.waiting import eventually
 
-from webhook.cli.agent import collector
+from webhook.cli.processes.agent import collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ import pytest
 from harness.waiting import eventually
 
 from webhook.keys.agent.client import BrokerUnavailableError
-from webhook.keys.sealed.client import open_weights
+from webhook.keys.sealed.reading.client import open_weights
 
 if TYPE_CHECKING:
     from harness.broker import BrokerProcess

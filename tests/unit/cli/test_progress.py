@@ -110,7 +110,7 @@ def test_an_interrupt_stops_the_run_at_the_next_segment():
 
 
 def test_commands_that_print_no_bar_do_not_import_rich():
-    code = "import sys, webhook.cli.main, webhook.cli.weights, webhook.cli.key; print('rich' in sys.modules)"
+    code = "import sys, webhook.cli.main, webhook.cli.weights.commands, webhook.cli.key; print('rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
 

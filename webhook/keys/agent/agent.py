@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from webhook.keys.agent.client import BrokerClient, Lease
     from webhook.keys.agent.delivery import Target
-    from webhook.keys.sealed.manifest import Manifest
+    from webhook.keys.sealed.format.manifest import Manifest
     from webhook.keys.sealed.transfer import Progress
     from webhook.keys.secret import Secret
 
@@ -136,7 +136,7 @@ class ModelAgent:
         if self.target.sealed is None:
             keys, lease = self.broker.release(self.target.model, self._named_key())
         else:
-            from webhook.keys.sealed.directory import require_manifest  # noqa: PLC0415 - as in `_unseal`
+            from webhook.keys.sealed.storage.directory import require_manifest  # noqa: PLC0415 - as in `_unseal`
 
             # The key id is a claim until the manifest is verified: a wrong one gets a key that does not fit.
             key_id = require_manifest(self.target.sealed).claims.key.id
@@ -158,7 +158,7 @@ class ModelAgent:
         """The id of the key that the sealed files name; empty, so all keys, if it cannot be read."""
         if self.target.named is None:
             return ""
-        from webhook.keys.sealed.directory import require_manifest  # noqa: PLC0415 - as in `_unseal`
+        from webhook.keys.sealed.storage.directory import require_manifest  # noqa: PLC0415 - as in `_unseal`
 
         try:
             claims = require_manifest(self.target.named).claims
@@ -173,7 +173,7 @@ class ModelAgent:
     def _unseal(self, directory: Path, keys: dict[str, Secret], lease: Lease, requested: float) -> None:
         # Only plaintext delivery needs these modules; key delivery starts faster without them.
         from webhook.keys.sealed import operations  # noqa: PLC0415
-        from webhook.keys.sealed.directory import require_manifest  # noqa: PLC0415
+        from webhook.keys.sealed.storage.directory import require_manifest  # noqa: PLC0415
 
         claims = require_manifest(directory).claims
         if claims.key.id not in keys:

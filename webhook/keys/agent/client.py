@@ -19,7 +19,7 @@ from webhook.keys.agent.delivery import MAX_LEASE_SECONDS
 from webhook.keys.agent.trust import Trust
 from webhook.keys.envelope import AgentKey
 from webhook.keys.errors import BadInputError, KeysError
-from webhook.keys.sealed.pins import NO_PINS, Pins
+from webhook.keys.sealed.format.pins import NO_PINS, Pins
 
 if TYPE_CHECKING:
     import ssl

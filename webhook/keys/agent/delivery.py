@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from webhook.keys.agent.incarnation import boot_id
 from webhook.keys.rawio import replace_file
-from webhook.keys.sealed.paths import PINS_NAME, check_key_id
+from webhook.keys.sealed.format.paths import PINS_NAME, check_key_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.keys import jwe
 from webhook.keys.errors import BadInputError, KeysError
-from webhook.keys.sealed.opening import read_key_file
+from webhook.keys.sealed.reading.opening import read_key_file
 
 if TYPE_CHECKING:
     import socket

@@ -84,7 +84,8 @@ class Lease(Schema):
 
     ``authorities``: the current CAs of the broker's certificate, base64 DER; empty: unchanged.
     ``keys``: the ids of all keys of the model; the sidecar must wipe all others.
-    ``min_generation``, ``manifest_digest``, ``signers``: the pins of the ModelWeights; see `webhook.keys.sealed.pins`.
+    ``min_generation``, ``manifest_digest``, ``signers``: the pins of the ModelWeights, see
+    `webhook.keys.sealed.format.pins`.
     """
 
     seconds: int

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from webhook.api.codes import PROVENANCE
 from webhook.core.provenance.rules import fault_of
 from webhook.keys.broker.refusal import RefusedError
-from webhook.keys.sealed.statement import Statement, read_statement
+from webhook.keys.sealed.format.statement import Statement, read_statement
 
 if TYPE_CHECKING:
     from webhook.api.modelweights import ModelWeights, WrappedKey

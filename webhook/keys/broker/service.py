@@ -44,7 +44,7 @@ from webhook.keys.broker.unwrap_cache import UnwrapCache
 from webhook.keys.envelope import check_public_key, seal_keys
 from webhook.keys.errors import KmsError, KmsUnavailableError
 from webhook.keys.kms import KeyContext, RetryPolicy, open_kms
-from webhook.keys.sealed.streaming import KEY_SIZE
+from webhook.keys.sealed.format.streaming import KEY_SIZE
 from webhook.keys.secret import Secret
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from webhook.keys.broker.protocol import ChallengeRequest, ReleaseRequest, RenewRequest
     from webhook.keys.broker.rate_limits import Limits
     from webhook.keys.kms import ResilientKms
-    from webhook.keys.sealed.statement import Statement
+    from webhook.keys.sealed.format.statement import Statement
 
 _MAX_CALLS = 8  # concurrent calls to the KMS for one release
 # Shares of a request's time: the whole release, so that it can still respond in time, and one call to a KMS.

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.keys.sealed.manifest import manifest_key
-from webhook.keys.sealed.paths import check_relative, partial_name, tags_name
-from webhook.keys.sealed.tree import Tree
+from webhook.keys.sealed.format.manifest import manifest_key
+from webhook.keys.sealed.format.paths import check_relative, partial_name, tags_name
+from webhook.keys.sealed.storage.tree import Tree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from webhook.keys.sealed.format.manifest import Manifest
     from webhook.keys.sealed.journal import Journal
-    from webhook.keys.sealed.manifest import Manifest
     from webhook.keys.secret import Secret
 
 SEAL, REENCRYPT = "seal", "reencrypt"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from webhook.keys.errors import BadInputError
 from webhook.keys.rawio import open_regular, read_at, write_at
-from webhook.keys.sealed.paths import partial_name, tags_name
-from webhook.keys.sealed.streaming import (
+from webhook.keys.sealed.format.paths import partial_name, tags_name
+from webhook.keys.sealed.format.streaming import (
     HEADER_SIZE,
     TAG_SIZE,
     Fingerprinter,
@@ -27,8 +27,8 @@ from webhook.keys.sealed.streaming import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from webhook.keys.sealed.source import Scratch
-    from webhook.keys.sealed.tree import Tree
+    from webhook.keys.sealed.reading.source import Scratch
+    from webhook.keys.sealed.storage.tree import Tree
     from webhook.keys.secret import Secret
 
 _FINGERPRINT = 16

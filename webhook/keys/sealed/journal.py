@@ -19,7 +19,7 @@ import orjson
 
 from webhook.keys.errors import BadInputError, SealedDataError
 from webhook.keys.rawio import write_at
-from webhook.keys.sealed.paths import JOURNAL_NAME
+from webhook.keys.sealed.format.paths import JOURNAL_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 from webhook.keys import jwe
 from webhook.keys.errors import BadInputError
 from webhook.keys.rawio import make_directory
-from webhook.keys.sealed.client import Weights
-from webhook.keys.sealed.paths import partial_name
+from webhook.keys.sealed.format.paths import partial_name
+from webhook.keys.sealed.reading.client import Weights
 from webhook.keys.sealed.unsealing import select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from webhook.keys.sealed.client import SealedFile
-    from webhook.keys.sealed.manifest import Entry
-    from webhook.keys.sealed.opening import Sealed
+    from webhook.keys.sealed.format.manifest import Entry
+    from webhook.keys.sealed.reading.client import SealedFile
+    from webhook.keys.sealed.reading.opening import Sealed
     from webhook.keys.sealed.transfer import Progress
 
 SUFFIX = ".jwe"

@@ -19,16 +19,16 @@ from webhook.keys.errors import BadInputError, KmsRefusedError, SealedDataError
 from webhook.keys.kms import KeyContext, open_kms
 from webhook.keys.rawio import directory_mode, make_directory, replace_file
 from webhook.keys.sealed.cleanup import REENCRYPT, finish_interrupted_run
-from webhook.keys.sealed.directory import read_manifest, require_manifest
+from webhook.keys.sealed.format.manifest import KeyRef, printable_text
+from webhook.keys.sealed.format.paths import JOURNAL_NAME, MANIFEST_NAME, check_key_id, check_model
+from webhook.keys.sealed.format.pins import NO_PINS, Pins
+from webhook.keys.sealed.format.streaming import KEY_SIZE
 from webhook.keys.sealed.journal import open_journal
-from webhook.keys.sealed.manifest import KeyRef, printable_text
-from webhook.keys.sealed.opening import Sealed, read_key_file, verified
-from webhook.keys.sealed.paths import JOURNAL_NAME, MANIFEST_NAME, check_key_id, check_model
-from webhook.keys.sealed.pins import NO_PINS, Pins
+from webhook.keys.sealed.reading.opening import Sealed, read_key_file, verified
 from webhook.keys.sealed.sealing import Sealing, plain_items, sealed_items, stored
-from webhook.keys.sealed.store import LocalStore
-from webhook.keys.sealed.streaming import KEY_SIZE
-from webhook.keys.sealed.tree import Tree
+from webhook.keys.sealed.storage.directory import read_manifest, require_manifest
+from webhook.keys.sealed.storage.store import LocalStore
+from webhook.keys.sealed.storage.tree import Tree
 from webhook.keys.sealed.unsealing import Unsealing, select
 from webhook.keys.sealed.updating import unchanged
 from webhook.keys.secret import Secret
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from webhook.keys.kms import ResilientKms
+    from webhook.keys.sealed.format.manifest import Manifest, Unverified
     from webhook.keys.sealed.journal import Journal
-    from webhook.keys.sealed.manifest import Manifest, Unverified
     from webhook.keys.sealed.sealing import Item
     from webhook.keys.sealed.signed_content import SignedContent
-    from webhook.keys.sealed.store import Store
+    from webhook.keys.sealed.storage.store import Store
     from webhook.keys.sealed.transfer import Progress
 
 T = TypeVar("T")

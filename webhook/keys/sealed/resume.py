@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from webhook.keys.sealed.journal import Journal
-    from webhook.keys.sealed.tree import Tree
+    from webhook.keys.sealed.storage.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 from webhook.keys.errors import BadInputError
 from webhook.keys.rawio import replace_file
 from webhook.keys.sealed.cleanup import REENCRYPT, SEAL, clean_up
-from webhook.keys.sealed.directory import require_space
 from webhook.keys.sealed.files import Identity, PlainSource, SealedSink
-from webhook.keys.sealed.manifest import Entry, KeyRef, Manifest, manifest_key, signer_id
-from webhook.keys.sealed.paths import (
+from webhook.keys.sealed.format.manifest import Entry, KeyRef, Manifest, manifest_key, signer_id
+from webhook.keys.sealed.format.paths import (
     MANIFEST_NAME,
     check_length,
     check_relative,
@@ -27,12 +26,13 @@ from webhook.keys.sealed.paths import (
     partial_name,
     sealed_names,
 )
+from webhook.keys.sealed.format.streaming import Fingerprinter, Layout, associated_data
+from webhook.keys.sealed.reading.source import SealedSource
 from webhook.keys.sealed.resume import Planned, compare, record
 from webhook.keys.sealed.signed_content import CheckedSource
-from webhook.keys.sealed.source import SealedSource
-from webhook.keys.sealed.streaming import Fingerprinter, Layout, associated_data
+from webhook.keys.sealed.storage.directory import require_space
+from webhook.keys.sealed.storage.tree import Tree
 from webhook.keys.sealed.transfer import Task, transfer
-from webhook.keys.sealed.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from webhook.core.provenance.models import ModelProvenance
     from webhook.keys.sealed.journal import Journal
     from webhook.keys.sealed.signed_content import SignedContent
-    from webhook.keys.sealed.store import Store
+    from webhook.keys.sealed.storage.store import Store
     from webhook.keys.sealed.transfer import Progress
     from webhook.keys.secret import Secret
 

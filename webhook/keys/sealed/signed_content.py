@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 from webhook.keys.errors import BadInputError, SignatureMismatchError
 from webhook.keys.rawio import open_regular, read_at
 from webhook.keys.sealed.files import Identity
-from webhook.keys.sealed.streaming import Layout
+from webhook.keys.sealed.format.streaming import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from webhook.core.provenance.models import ModelProvenance
+    from webhook.keys.sealed.format.streaming import Span
+    from webhook.keys.sealed.reading.source import Scratch
     from webhook.keys.sealed.sealing import Item
-    from webhook.keys.sealed.source import Scratch
-    from webhook.keys.sealed.streaming import Span
 
 _POLL_SECONDS = 0.2
 _MAX_NAMED = 3

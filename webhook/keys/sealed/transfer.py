@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from webhook.keys.errors import KeysError, SealedDataError
 from webhook.keys.rawio import storage_error
-from webhook.keys.sealed.source import Scratch
+from webhook.keys.sealed.reading.source import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from webhook.keys.sealed.files import Sink, Source
-    from webhook.keys.sealed.streaming import Span
+    from webhook.keys.sealed.format.streaming import Span
 
 _RUN = 16  # segments that a worker takes at once, so that its reads stay sequential
 _ORDERED_WORKERS = 2  # one hashes while the other encrypts; more would only wait for the hash

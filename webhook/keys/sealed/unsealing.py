@@ -11,14 +11,14 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from webhook.keys.errors import BadInputError, SealedDataError
-from webhook.keys.sealed.directory import require_space, unlisted
 from webhook.keys.sealed.files import NullSink, PlainSink
-from webhook.keys.sealed.manifest import manifest_key
-from webhook.keys.sealed.paths import partial_name, tags_name
+from webhook.keys.sealed.format.manifest import manifest_key
+from webhook.keys.sealed.format.paths import partial_name, tags_name
+from webhook.keys.sealed.format.streaming import HEADER_SIZE, TAG_SIZE, Layout, associated_data, stream_digest
+from webhook.keys.sealed.reading.source import SealedSource
 from webhook.keys.sealed.resume import Planned, compare, record
-from webhook.keys.sealed.source import SealedSource
-from webhook.keys.sealed.store import LocalStore
-from webhook.keys.sealed.streaming import HEADER_SIZE, TAG_SIZE, Layout, associated_data, stream_digest
+from webhook.keys.sealed.storage.directory import require_space, unlisted
+from webhook.keys.sealed.storage.store import LocalStore
 from webhook.keys.sealed.transfer import Task, transfer
 from webhook.keys.sealed.updating import same_files
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from webhook.keys.sealed.format.manifest import Entry, Manifest
     from webhook.keys.sealed.journal import Journal
-    from webhook.keys.sealed.manifest import Entry, Manifest
-    from webhook.keys.sealed.opening import Sealed
-    from webhook.keys.sealed.store import Store
+    from webhook.keys.sealed.reading.opening import Sealed
+    from webhook.keys.sealed.storage.store import Store
+    from webhook.keys.sealed.storage.tree import Tree
     from webhook.keys.sealed.transfer import Progress
-    from webhook.keys.sealed.tree import Tree
 
 
 def select(manifest: Manifest, patterns: list[str]) -> list[Entry]:

@@ -18,14 +18,14 @@ from webhook.keys.sealed.transfer import Task, transfer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from webhook.keys.sealed.manifest import Entry
-    from webhook.keys.sealed.opening import Sealed
+    from webhook.keys.sealed.format.manifest import Entry
+    from webhook.keys.sealed.format.streaming import Span
+    from webhook.keys.sealed.reading.opening import Sealed
+    from webhook.keys.sealed.reading.source import Scratch, SealedSource
     from webhook.keys.sealed.sealing import Item
     from webhook.keys.sealed.signed_content import SignedContent
-    from webhook.keys.sealed.source import Scratch, SealedSource
-    from webhook.keys.sealed.streaming import Span
+    from webhook.keys.sealed.storage.tree import Tree
     from webhook.keys.sealed.transfer import Progress
-    from webhook.keys.sealed.tree import Tree
 
 
 @dataclass(slots=True)

@@ -9,10 +9,10 @@ The code is in `webhook.keys.sealed`. This package only names its public part; s
 """
 
 from webhook.keys.errors import BadInputError, KeysError, SealedDataError, StorageError, WrongKeyError
-from webhook.keys.sealed.client import SealedFile, Tensors, Weights, open_weights
-from webhook.keys.sealed.paths import KEYS
-from webhook.keys.sealed.small import small_files
-from webhook.keys.sealed.tensors import load_file, safe_open
+from webhook.keys.sealed.format.paths import KEYS
+from webhook.keys.sealed.reading.client import SealedFile, Tensors, Weights, open_weights
+from webhook.keys.sealed.reading.small import small_files
+from webhook.keys.sealed.reading.tensors import load_file, safe_open
 
 __all__ = [
     "KEYS",

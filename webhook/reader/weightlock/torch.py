@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from webhook.keys.sealed import tensors
+from webhook.keys.sealed.reading import tensors
 
 
 def load_file(path: str, device: str | int = "cpu", **options: Any) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import transformers  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from webhook.keys.errors import BadInputError, SealedDataError
-from webhook.keys.sealed import tensors
-from webhook.keys.sealed.client import open_weights
+from webhook.keys.sealed.reading import tensors
+from webhook.keys.sealed.reading.client import open_weights
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webhook.keys.errors import BadInputError
-from webhook.keys.sealed.tensors import safe_open
+from webhook.keys.sealed.reading.tensors import safe_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -144,6 +144,6 @@ def test_a_predicate_that_the_engine_cannot_read(predicate):
 
 
 def test_readers_of_sealed_files_do_not_import_the_engine():
-    code = "import sys, webhook.keys.sealed.manifest; print([name for name in sys.modules if 'cel' in name])"
+    code = "import sys, webhook.keys.sealed.format.manifest; print([name for name in sys.modules if 'cel' in name])"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert loaded == "[]\n"

@@ -17,8 +17,8 @@ from webhook.keys.agent.delivery import LEASE, Target, complete
 from webhook.keys.broker.refusal import UnavailableError
 from webhook.keys.errors import SealedDataError
 from webhook.keys.sealed import operations
-from webhook.keys.sealed.client import open_weights
-from webhook.keys.sealed.paths import PINS_NAME
+from webhook.keys.sealed.format.paths import PINS_NAME
+from webhook.keys.sealed.reading.client import open_weights
 from webhook.keys.sealed.transfer import NoProgress
 from webhook.keys.secret import Secret
 

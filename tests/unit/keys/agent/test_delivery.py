@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from webhook.cli import agent
+from webhook.cli.processes import agent
 from webhook.core.injection.sidecar import KEYS_PATH, WEIGHTS_PATH
 from webhook.keys.agent.delivery import LEASE, MARKER, MAX_LEASE_SECONDS, Target, complete, erase
 from webhook.keys.errors import BadInputError

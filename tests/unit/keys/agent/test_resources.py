@@ -15,8 +15,8 @@ from contextlib import closing
 
 import pytest
 
-from webhook.cli import agent as command
 from webhook.cli.main import main
+from webhook.cli.processes import agent as command
 from webhook.keys import jwe
 from webhook.keys.agent import resources
 from webhook.keys.agent.delivery import Target

@@ -19,10 +19,10 @@ from webhook.keys.broker.refusal import RefusedError
 from webhook.keys.envelope import AgentKey
 from webhook.keys.errors import SealedDataError
 from webhook.keys.sealed import operations
-from webhook.keys.sealed.manifest import KeyRef, Manifest, signer_id
+from webhook.keys.sealed.format.manifest import KeyRef, Manifest, signer_id
+from webhook.keys.sealed.format.statement import sign_statement
 from webhook.keys.sealed.operations import KeyService, Work
 from webhook.keys.sealed.signed_content import SignedContent, whole_file
-from webhook.keys.sealed.statement import sign_statement
 from webhook.keys.sealed.transfer import NoProgress
 
 SEALER = Ed25519PrivateKey.generate()

@@ -8,10 +8,10 @@ from sealedfiles import partial_path
 from webhook.keys.errors import BadInputError
 from webhook.keys.sealed import operations
 from webhook.keys.sealed.cleanup import clean_up, finish_interrupted_run
+from webhook.keys.sealed.format.manifest import manifest_key
+from webhook.keys.sealed.format.paths import JOURNAL_NAME
 from webhook.keys.sealed.journal import open_journal
-from webhook.keys.sealed.manifest import manifest_key
 from webhook.keys.sealed.operations import KeyService
-from webhook.keys.sealed.paths import JOURNAL_NAME
 from webhook.keys.sealed.unsealing import verify
 
 CUT = "from webhook.keys.sealed import sealing\nsealing.clean_up = lambda *_: os._exit(9)\n"

@@ -10,11 +10,11 @@ from sealedfiles import partial_path
 from webhook.keys.errors import BadInputError, SealedDataError
 from webhook.keys.sealed import files as files_module
 from webhook.keys.sealed.files import Identity, NullSink, PlainSink, PlainSource, SealedSink
-from webhook.keys.sealed.manifest import Entry
-from webhook.keys.sealed.source import Scratch, SealedSource
-from webhook.keys.sealed.store import LocalStore
-from webhook.keys.sealed.streaming import HEADER_SIZE, SEGMENT_SIZE, Fingerprinter, Layout
-from webhook.keys.sealed.tree import Tree
+from webhook.keys.sealed.format.manifest import Entry
+from webhook.keys.sealed.format.streaming import HEADER_SIZE, SEGMENT_SIZE, Fingerprinter, Layout
+from webhook.keys.sealed.reading.source import Scratch, SealedSource
+from webhook.keys.sealed.storage.store import LocalStore
+from webhook.keys.sealed.storage.tree import Tree
 from webhook.keys.secret import Secret
 
 KEY = bytes(range(32))
@@ -209,7 +209,7 @@ def test_the_tag_list_is_one_read(tmp_path, sealed, monkeypatch):
     source, reads = opened(tmp_path, entry), []
     read_at = files_module.read_at
     monkeypatch.setattr(
-        "webhook.keys.sealed.store.read_at", lambda *args: (reads.append(args), read_at(*args))[1]
+        "webhook.keys.sealed.storage.store.read_at", lambda *args: (reads.append(args), read_at(*args))[1]
     )
     source.open()
     assert reads == [], "no read of the sealed file itself"

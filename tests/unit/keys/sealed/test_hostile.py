@@ -14,11 +14,11 @@ import pytest
 from webhook.cli.main import main
 from webhook.keys.errors import BadInputError, SealedDataError, WrongKeyError, printable
 from webhook.keys.sealed import operations
-from webhook.keys.sealed import tree as tree_module
-from webhook.keys.sealed.manifest import MAX_BYTES, parse
-from webhook.keys.sealed.paths import JOURNAL_NAME, MANIFEST_NAME
-from webhook.keys.sealed.pins import Pins
-from webhook.keys.sealed.tree import Tree
+from webhook.keys.sealed.format.manifest import MAX_BYTES, parse
+from webhook.keys.sealed.format.paths import JOURNAL_NAME, MANIFEST_NAME
+from webhook.keys.sealed.format.pins import Pins
+from webhook.keys.sealed.storage import tree as tree_module
+from webhook.keys.sealed.storage.tree import Tree
 from webhook.keys.sealed.unsealing import verify
 from webhook.keys.secret import Secret
 
@@ -452,7 +452,7 @@ def version_1(manifest, key):
     import base64
     import hmac
 
-    from webhook.keys.sealed.manifest import manifest_key
+    from webhook.keys.sealed.format.manifest import manifest_key
 
     ref = manifest.key
     document = {

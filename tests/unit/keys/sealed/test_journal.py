@@ -8,8 +8,8 @@ import pytest
 
 from webhook.keys.errors import BadInputError, SealedDataError
 from webhook.keys.sealed import journal as journal_module
+from webhook.keys.sealed.format.paths import JOURNAL_NAME
 from webhook.keys.sealed.journal import open_journal
-from webhook.keys.sealed.paths import JOURNAL_NAME
 
 KEY = b"k" * 32
 HEAD = {"operation": "seal", "generation": 1}

@@ -21,11 +21,11 @@ from webhook.keys.errors import (
 )
 from webhook.keys.sealed import files as files_module
 from webhook.keys.sealed import operations
+from webhook.keys.sealed.format.manifest import KeyRef
+from webhook.keys.sealed.format.paths import JOURNAL_NAME, MANIFEST_NAME, PARTIAL_SUFFIX
+from webhook.keys.sealed.format.streaming import HEADER_SIZE
 from webhook.keys.sealed.journal import open_journal
-from webhook.keys.sealed.manifest import KeyRef
 from webhook.keys.sealed.operations import KeyService
-from webhook.keys.sealed.paths import JOURNAL_NAME, MANIFEST_NAME, PARTIAL_SUFFIX
-from webhook.keys.sealed.streaming import HEADER_SIZE
 from webhook.keys.sealed.unsealing import verify
 from webhook.keys.secret import Secret
 

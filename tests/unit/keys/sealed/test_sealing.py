@@ -13,8 +13,8 @@ from webhook.keys import rawio
 from webhook.keys.errors import BadInputError
 from webhook.keys.sealed import operations
 from webhook.keys.sealed.files import PlainSource
-from webhook.keys.sealed.paths import JOURNAL_NAME
-from webhook.keys.sealed.streaming import HEADER_SIZE
+from webhook.keys.sealed.format.paths import JOURNAL_NAME
+from webhook.keys.sealed.format.streaming import HEADER_SIZE
 from webhook.keys.sealed.unsealing import verify
 
 SEAL = "operations.seal(Path({tree!r}), Path({out!r}), service, 'atlas-70b', 'k1', work, update=True)"

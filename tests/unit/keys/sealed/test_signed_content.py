@@ -14,11 +14,11 @@ from webhook.core.provenance.models import Attestation, ModelProvenance, ModelSi
 from webhook.keys.errors import BadInputError, SignatureMismatchError, StorageError
 from webhook.keys.sealed import files as files_module
 from webhook.keys.sealed import operations, signed_content
-from webhook.keys.sealed.directory import require_manifest
-from webhook.keys.sealed.manifest import signer_id
-from webhook.keys.sealed.paths import JOURNAL_NAME, MANIFEST_NAME
+from webhook.keys.sealed.format.manifest import signer_id
+from webhook.keys.sealed.format.paths import JOURNAL_NAME, MANIFEST_NAME
+from webhook.keys.sealed.format.statement import read_statement, sign_statement
 from webhook.keys.sealed.signed_content import Digester, FileDigests, SignedContent
-from webhook.keys.sealed.statement import read_statement, sign_statement
+from webhook.keys.sealed.storage.directory import require_manifest
 from webhook.keys.sealed.unsealing import verify
 
 PROVENANCE = ModelProvenance(
@@ -262,7 +262,7 @@ def test_readers_of_earlier_versions_ignore_it(tree, tmp_path, service, work, mo
     """They do not know the field, their MAC covers it, and what they write has none."""
     directory = tmp_path / "sealed"
     seal(tree, directory, service, work, content_of(tree))
-    monkeypatch.setattr("webhook.keys.sealed.manifest._provenance", lambda _: None)
+    monkeypatch.setattr("webhook.keys.sealed.format.manifest._provenance", lambda _: None)
     with operations.open_sealed(directory, service) as sealed:
         assert verify(sealed, 2, work.progress) == []
     assert operations.rewrap(directory, service, service, "k2", work).provenance is None

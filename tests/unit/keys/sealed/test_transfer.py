@@ -8,7 +8,7 @@ import pytest
 
 from webhook.keys.errors import SealedDataError, StorageError
 from webhook.keys.sealed import transfer as transfer_module
-from webhook.keys.sealed.streaming import SEGMENT_SIZE, Layout
+from webhook.keys.sealed.format.streaming import SEGMENT_SIZE, Layout
 from webhook.keys.sealed.transfer import NoProgress, Task, transfer
 
 

@@ -1,0 +1,1 @@
+"""The command that explains verdicts, reason codes and kinds."""

@@ -1,0 +1,1 @@
+"""The format of a sealed directory: names, manifest, segments, pins and signed statements."""

@@ -1,0 +1,1 @@
+"""Reading of sealed files, without writing them in plaintext."""
