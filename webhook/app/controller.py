@@ -40,8 +40,8 @@ def run(path: Path) -> int:
     config = read_config(path, Config)
     expected = expected_webhooks(config.controller.webhooks) if config.controller.webhooks else {}
     if not config.controller.identity:
-        named = config.controller.model_copy(update={"identity": socket.gethostname()})
-        config = config.model_copy(update={"controller": named})
+        identified = config.controller.model_copy(update={"identity": socket.gethostname()})
+        config = config.model_copy(update={"controller": identified})
     logs.configure(config.log_level)
     try:
         listening = bind(config.metrics_listen) if config.metrics_listen is not None else None

@@ -145,16 +145,16 @@ def open_index(place: Path, reader: Directory, size: int) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         connection = _connect(path)
-        done = connection.execute("SELECT coalesce(max(entry) + 1, 0) FROM entry").fetchone()[0]
+        next_entry = connection.execute("SELECT coalesce(max(entry) + 1, 0) FROM entry").fetchone()[0]
     except sqlite3.DatabaseError:
         path.unlink(missing_ok=True)
         connection = _connect(path)
-        done = 0
-    if done > size:
+        next_entry = 0
+    if next_entry > size:
         connection.close()
         path.unlink(missing_ok=True)
-        connection, done = _connect(path), 0
-    _fill(connection, reader, size, done)
+        connection, next_entry = _connect(path), 0
+    _fill(connection, reader, size, next_entry)
     return connection
 
 
@@ -169,12 +169,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _fill(connection: sqlite3.Connection, reader: Directory, size: int, done: int) -> None:
-    if done >= size:
+def _fill(connection: sqlite3.Connection, reader: Directory, size: int, next_entry: int) -> None:
+    if next_entry >= size:
         return
     rows: list[tuple[int, str]] = []
     keys: list[tuple[str, str, int]] = []
-    first = done
+    first = next_entry
     while (
         first < size
         and reader.read(Tile(None, first // WIDTH, min(WIDTH, size - first // WIDTH * WIDTH)).path) is None

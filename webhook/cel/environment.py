@@ -114,14 +114,14 @@ class Environment:
         rewritten = rewrite(message, source.prepared)
         if uses_libraries:
             rewritten |= libraries.lower(message)
-        named = {reference.name for reference in message.reference_map.values()}
+        reference_names = {reference.name for reference in message.reference_map.values()}
         return Checked(
             source=source,
             expression=None if rewritten else expression,
             ast=message.SerializeToString(),
             type_name=type_name,
             variables=source.names,
-            references=frozenset(name.partition(".")[0] for name in named & self._declared.keys()),
+            references=frozenset(name.partition(".")[0] for name in reference_names & self._declared.keys()),
             sees_managed_fields=sees_managed_fields,
         )
 
@@ -161,14 +161,14 @@ class Environment:
 
 
 @lru_cache(maxsize=_CACHED)
-def _raw(declared: tuple[tuple[str, str], ...], unusual: tuple[tuple[str, str], ...] = ()) -> Any:
-    """The engine's environment of what is ``declared``, the usual slots and ``unusual`` ones (types in words).
+def _raw(declarations: tuple[tuple[str, str], ...], unusual: tuple[tuple[str, str], ...] = ()) -> Any:
+    """The engine's environment of what is ``declarations``, the usual slots and ``unusual`` ones (types in words).
 
     Equal declarations share one: each takes a megabyte and 15 ms.
     """
     slots = {PREFIX + name: words for name, words in types.usual_slots().items()} | dict(unusual)
     return engine.environment(
-        dict(declared) | {name: types.signature(words) for name, words in slots.items()}
+        dict(declarations) | {name: types.signature(words) for name, words in slots.items()}
     )
 
 

@@ -16,16 +16,18 @@ PODS = ResourceKind("v1", "Pod", "pods", namespaced=True)
 
 
 class ObjectCache:
-    """A sink for the objects that ``wanted`` selects, each reduced by ``slim``; ``changed`` is called after changes."""
+    """A sink for the objects that ``selects`` selects, each reduced by ``slim``. ``changed`` is called after
+    changes.
+    """
 
     def __init__(
         self,
-        wanted: Callable[[Document], bool],
+        selects: Callable[[Document], bool],
         slim: Callable[[Document], Document] = lambda document: document,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.objects: dict[ObjectKey, Document] = {}
-        self._wanted = wanted
+        self._wanted = selects
         self._slim = slim
         self._changed = changed
 

@@ -154,10 +154,10 @@ class ImageReader:
             raise RegistryUnavailableError(f"cannot read {resource} {namespace}/{name}: {error}") from None
 
 
-def _answer(found: ImageAnswer | BaseException) -> ImageAnswer:
-    if isinstance(found, ImageAnswer):
-        return found
-    return ImageAnswer(reason=UNAVAILABLE, message=f"cannot verify the image: {type(found).__name__}")
+def _answer(result: ImageAnswer | BaseException) -> ImageAnswer:
+    if isinstance(result, ImageAnswer):
+        return result
+    return ImageAnswer(reason=UNAVAILABLE, message=f"cannot verify the image: {type(result).__name__}")
 
 
 def _endpoint(settings: Registry) -> Endpoint:

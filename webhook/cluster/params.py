@@ -78,19 +78,19 @@ class ParamWatches:
     """One watch per scope. An object may be in several scopes, and is removed when it is in none."""
 
     def __init__(
-        self, api: KubeApi, discovery: Discovery, sink: Sink, timing: Timing, held: Iterable[str]
+        self, api: KubeApi, discovery: Discovery, sink: Sink, timing: Timing, cached_kinds: Iterable[str]
     ) -> None:
         self._api = api
         self._discovery = discovery
         self._sink = sink
         self._timing = timing
-        self._held = frozenset(held)
+        self._held = frozenset(cached_kinds)
         self._watches: dict[Scope, _Watch] = {}
         self._owners: dict[ObjectKey, set[Scope]] = {}
 
-    def follow(self, wanted: Iterable[Scope]) -> None:
+    def follow(self, scopes: Iterable[Scope]) -> None:
         """Watch these scopes and no others. Kinds that the snapshot already watches need no watch."""
-        needed = {scope for scope in wanted if scope.kind not in self._held}
+        needed = {scope for scope in scopes if scope.kind not in self._held}
         for scope in self._watches.keys() - needed:
             self._watches.pop(scope).stop()
         for scope in needed - self._watches.keys():

@@ -117,8 +117,8 @@ def run_case(path: Path, cases: Cases, case: Case) -> Outcome:
         for alert in {each.rule: each for each in alerts if each.rule not in expected}.values()
     ]
     if case.baseline and not any(case.baseline in alert.baseline for alert in alerts):
-        shown = "; ".join(alert.baseline for alert in alerts) or "no alert"
-        problems.append(f"no baseline contains {case.baseline!r}: {shown}")
+        baselines = "; ".join(alert.baseline for alert in alerts) or "no alert"
+        problems.append(f"no baseline contains {case.baseline!r}: {baselines}")
     return Outcome(path.name, case.name, tuple(problems))
 
 

@@ -42,10 +42,10 @@ def drill_cases(corpus: Path, policies: Path) -> Iterator[Case]:
         metadata = {**(case.document.get("metadata") or {}), "namespace": _NAMESPACE}
         document = {**case.document, "metadata": metadata}
         try:
-            asked = as_review(document, requester, provider.snapshot())
+            dry_run = as_review(document, requester, provider.snapshot())
             # Some decisions are left to the real creation, such as that on an object which does not exist yet.
-            asked["request"]["dryRun"] = True
-            verdict = review(Manifest(case.name, asked), requester, provider).verdict
+            dry_run["request"]["dryRun"] = True
+            verdict = review(Manifest(case.name, dry_run), requester, provider).verdict
         except (ManifestError, ValueError):
             continue
         if case.codes and set(case.codes) <= {finding.code for finding in verdict.denials}:

@@ -33,10 +33,10 @@ def sign(statement: bytes, token: str, trust_config: str | None) -> tuple[bytes,
             if trust_config is None
             else ClientTrustConfig.from_json(trust_config)
         )
-        found = token or detect_credential(_CLIENT)
-        if not found:
+        credential = token or detect_credential(_CLIENT)
+        if not credential:
             raise ValueError("give --identity-token, since this process has no token of a CI job")
-        with SigningContext.from_trust_config(config).signer(IdentityToken(found, _CLIENT)) as signer:
+        with SigningContext.from_trust_config(config).signer(IdentityToken(credential, _CLIENT)) as signer:
             bundle = signer.sign_dsse(dsse.Statement(statement))
     except IdentityError as error:
         raise ValueError(f"the identity token is not valid: {error}") from None

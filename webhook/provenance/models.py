@@ -217,8 +217,8 @@ def statement_of(
 
     Shards have the algorithm name that `model-signing` 1.1 requires, since it rejects the specification's.
     """
-    listed = sorted(resources, key=lambda resource: resource.name)
-    root = hashlib.sha256(b"".join(resource.digest for resource in listed)).hexdigest()
+    listing = sorted(resources, key=lambda resource: resource.name)
+    root = hashlib.sha256(b"".join(resource.digest for resource in listing)).hexdigest()
     serialization: dict[str, Any] = {
         "method": "shards" if shard_size else "files",
         "hash_type": "sha256",
@@ -236,7 +236,7 @@ def statement_of(
             "serialization": serialization,
             "resources": [
                 {"algorithm": algorithm, "digest": resource.digest.hex(), "name": resource.name}
-                for resource in listed
+                for resource in listing
             ],
         },
     }
@@ -307,10 +307,10 @@ def _verify_key(envelope: _Envelope, trust: ModelTrust) -> Signer:
 def _verify_chain(envelope: _Envelope, trust: ModelTrust, now: datetime) -> Signer:
     if not trust.authorities:
         raise WrongSignerError("the model is signed with a certificate, but no CA certificate is trusted")
-    listed = envelope.material["x509CertificateChain"]["certificates"]
-    if not isinstance(listed, list) or not 0 < len(listed) <= MAX_CHAIN:
+    listing = envelope.material["x509CertificateChain"]["certificates"]
+    if not isinstance(listing, list) or not 0 < len(listing) <= MAX_CHAIN:
         raise _malformed(f"the chain must have between 1 and {MAX_CHAIN} certificates")
-    leaf, *between = [_certificate(item["rawBytes"]) for item in listed]
+    leaf, *between = [_certificate(item["rawBytes"]) for item in listing]
     _check_usage(leaf)
     key: Any = leaf.public_key()
     signature_hash(key)
@@ -502,13 +502,13 @@ def _joined(path: str, shards: dict[int, tuple[int, bytes]], shard_size: int) ->
 
 
 def _ignored(serialization: dict[str, Any]) -> tuple[str, ...]:
-    listed = serialization.get("ignore_paths", [])
-    if not isinstance(listed, list) or len(listed) > MAX_IGNORED:
+    listing = serialization.get("ignore_paths", [])
+    if not isinstance(listing, list) or len(listing) > MAX_IGNORED:
         raise _malformed("ignore_paths is not a list, or too long")
-    if not all(isinstance(name, str) for name in listed):
+    if not all(isinstance(name, str) for name in listing):
         raise _malformed("an entry of ignore_paths is not a text")
     # An entry for the model itself excludes nothing: it would otherwise exclude every file.
-    return tuple(sorted({*IGNORED, *(_path(name.rstrip("/")) for name in listed)} - {SINGLE}))
+    return tuple(sorted({*IGNORED, *(_path(name.rstrip("/")) for name in listing)} - {SINGLE}))
 
 
 def _path(name: Any) -> str:

@@ -220,10 +220,10 @@ def _ordered(values: bytes, result: bytes) -> bytes:
 
 
 def _zero_of(value: bytes) -> bytes:
-    chosen = _failure("no such overload: sum(list)")
+    branch = _failure("no such overload: sum(list)")
     for name, zero in _ZEROS.items():
-        chosen = syntax.choose(syntax.has_type(value, name), zero, chosen)
-    return chosen
+        branch = syntax.choose(syntax.has_type(value, name), zero, branch)
+    return branch
 
 
 def _not(value: bytes) -> bytes:

@@ -131,8 +131,8 @@ def function_names() -> frozenset[str]:
 
     ``string`` is left out: it does so for addresses only.
     """
-    called = {overload.function for overload in _OVERLOADS if overload.implementation is not None}
-    return frozenset(called - {"string"})
+    own_functions = {overload.function for overload in _OVERLOADS if overload.implementation is not None}
+    return frozenset(own_functions - {"string"})
 
 
 @cache
@@ -188,10 +188,10 @@ def _callback(overloads: Sequence[Overload]) -> Callable[..., Any]:
     """Return the function that the engine calls for ``overloads``, which differ in the types of messages only."""
     if len(overloads) == 1:
         return _adapted(overloads[0])
-    chosen = {overload.parameters[0].name: _adapted(overload) for overload in overloads}
+    by_type = {overload.parameters[0].name: _adapted(overload) for overload in overloads}
 
     def choose(*arguments: Any) -> Any:
-        callback = chosen.get(arguments[0].DESCRIPTOR.full_name)
+        callback = by_type.get(arguments[0].DESCRIPTOR.full_name)
         if callback is None:
             raise ValueError("no such overload")
         return callback(*arguments)

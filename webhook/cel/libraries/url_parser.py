@@ -125,15 +125,15 @@ def check_request_uri(text: str) -> None:
 def parse(text: str) -> Location:
     """Return what ``url.Parse`` makes of ``text``; raises ValueError in its words."""
     before, _, fragment = text.partition("#")
-    shown = before
+    host_text = before
     try:
         location = _parse(before.encode(), via_request=False)
         if not fragment:
             return location
-        shown = text
+        host_text = text
         return _with_fragment(location, fragment.encode())
     except ValueError as error:
-        raise ValueError(f"parse {quote(shown)}: {error}") from None
+        raise ValueError(f"parse {quote(host_text)}: {error}") from None
 
 
 def _with_fragment(location: Location, raw: bytes) -> Location:

@@ -74,11 +74,11 @@ def signed_content(
     from webhook.provenance.model_attestations import MAX_FILE, provenance_of  # noqa: PLC0415
 
     raw = _read(signature, models.MAX_BUNDLE)
-    given = [(str(path), _read(path, MAX_FILE)) for path in attestations]
+    envelopes = [(str(path), _read(path, MAX_FILE)) for path in attestations]
     now = datetime.now(UTC)
     try:
         model = models.verify(raw, trust, now)
-        provenance, notes = provenance_of(model, given, trust, now)
+        provenance, notes = provenance_of(model, envelopes, trust, now)
     except ProvenanceError as error:
         raise SignatureMismatchError(f"{signature} is not accepted: {error}") from None
     files = {
@@ -87,7 +87,7 @@ def signed_content(
         )
         for path, digests in model.files.items()
     }
-    extra = dict(zip([signature, *attestations], [raw, *(content for _, content in given)], strict=True))
+    extra = dict(zip([signature, *attestations], [raw, *(content for _, content in envelopes)], strict=True))
     for path, content in extra.items():
         name = _relative(path, source)
         if name and name not in files:

@@ -81,18 +81,18 @@ def listing(
     findings: Findings, selection: Filter, now: datetime, *, namespaces: bool, wide: bool = False
 ) -> str:
     """Return the results as a table with a summary."""
-    shown = [item for item in findings.results if selection.takes(item)]
+    rows_shown = [item for item in findings.results if selection.takes(item)]
     lines = []
-    if shown:
+    if rows_shown:
         headings = (*(("NAMESPACE",) if namespaces else ()), *_HEADINGS, *(_WIDE if wide else ()))
-        lines.append(table(headings, [_row(item, namespaces=namespaces, wide=wide) for item in shown]))
+        lines.append(table(headings, [_row(item, namespaces=namespaces, wide=wide) for item in rows_shown]))
     for namespace, counts in sorted(findings.counts.items()):
         if counts.left_out:
             lines.append(
                 f"and {counts.left_out} more in namespace {namespace}: a report lists the most serious"
             )
     lines += [f"{name} cannot be used: {one_line(text)}" for name, text in sorted(findings.problems.items())]
-    return "\n".join([*lines, _sum(findings, shown, selection, now)])
+    return "\n".join([*lines, _sum(findings, rows_shown, selection, now)])
 
 
 def would_deny(findings: Findings, selection: Filter, now: datetime) -> tuple[str, int]:
@@ -168,11 +168,11 @@ def _row(item: Result, *, namespaces: bool, wide: bool) -> list[str]:
     return [*cells, item.severity, one_line(item.fix)] if wide else cells
 
 
-def _sum(findings: Findings, shown: Sequence[Result], selection: Filter, now: datetime) -> str:
+def _sum(findings: Findings, rows_shown: Sequence[Result], selection: Filter, now: datetime) -> str:
     total = findings.total
     evaluated = f"{_many(total.resources, 'resource')} evaluated{_moment(findings, now)}"
     if selection:
-        numbers = _numbers(lambda outcome: sum(item.outcome == outcome for item in shown))
+        numbers = _numbers(lambda outcome: sum(item.outcome == outcome for item in rows_shown))
         return f"{numbers} selected; {evaluated}."
     if not any(total.outcomes.values()):
         return f"No violations: {evaluated}."

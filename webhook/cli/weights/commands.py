@@ -513,10 +513,10 @@ def _service(args: argparse.Namespace) -> KeyService:
         raise BadInputError("name the KMS with --kms URL or WEIGHTLOCK_KMS, or the key with --key-file")
     present = read_manifest(directory) if args.run_name == "seal" else require_manifest(directory)
     path = _default_keyset()
-    url, named = f"local://{path}", "" if present is None else present.claims.key.kms
+    url, kms_name = f"local://{path}", "" if present is None else present.claims.key.kms
     hint = "name the KMS with --kms URL or WEIGHTLOCK_KMS"
-    if named not in {"", url}:
-        raise BadInputError(f"{hint}: the manifest names {named}, so pass that if you trust it")
+    if kms_name not in {"", url}:
+        raise BadInputError(f"{hint}: the manifest names {kms_name}, so pass that if you trust it")
     if args.production:
         raise BadInputError(f"{hint}: the default is a local keyset, which is not allowed in production")
     sys.stderr.write(f"weightlock: no --kms, using the local keyset {url}\n")

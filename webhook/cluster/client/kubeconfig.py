@@ -80,11 +80,11 @@ def locate(file: str, context: str) -> str:
     Raises:
         MissingError: no file exists.
     """
-    named = file or os.environ.get("KUBECONFIG", "")
-    paths = named or _DEFAULT
+    path_list = file or os.environ.get("KUBECONFIG", "")
+    paths = path_list or _DEFAULT
     if any(path.is_file() for path in _files(file, paths)):
         return paths
-    if not named and not context and in_pod():
+    if not path_list and not context and in_pod():
         return ""
     raise MissingError(f"{paths}: no such file")
 
@@ -109,17 +109,17 @@ def read(file: str, paths: str, context: str) -> Context:
         raise KubeconfigError(f"{paths}: no current-context is set")
     if name not in entries["contexts"]:
         raise KubeconfigError(f"{paths}: context {name!r:.100} does not exist")
-    chosen = entries["contexts"][name]
-    cluster = entries["clusters"].get(chosen.get("cluster"))
+    entry = entries["contexts"][name]
+    cluster = entries["clusters"].get(entry.get("cluster"))
     if cluster is None or not cluster.get("server"):
         raise KubeconfigError(f"{paths}: context {name!r:.100} has no cluster with a server")
-    user = entries["users"].get(chosen.get("user"))
-    if user is None and chosen.get("user"):
-        raise KubeconfigError(f"{paths}: user {chosen['user']!r:.100} does not exist")
+    user = entries["users"].get(entry.get("user"))
+    if user is None and entry.get("user"):
+        raise KubeconfigError(f"{paths}: user {entry['user']!r:.100} does not exist")
     proxy = urlsplit(str(cluster.get("proxy-url") or ""))
     if proxy.scheme not in ("", "http", "https"):
         raise KubeconfigError(f"{paths}: proxy-url {proxy.scheme}:// is not supported, use an HTTP proxy")
-    return Context(name, str(chosen.get("namespace") or "default"), cluster, user or {}, paths)
+    return Context(name, str(entry.get("namespace") or "default"), cluster, user or {}, paths)
 
 
 def read_token(file: str) -> str:

@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 class _Read:
     """Everything that was read at one moment."""
 
-    held: tuple[StoredCA, ...]
+    stored_cas: tuple[StoredCA, ...]
     foreign_cas: tuple[StoredCA, ...]
     authority: Secret
     pairs: tuple[Secret, ...]
@@ -165,7 +165,7 @@ class Certificates:
         self.all_trusted |= self.kept.known
         if read.view.bundles and all(read.view.bundles):
             self.kept.since = self.kept.since or time.monotonic()
-        self.kept.trusted = "".join(h.certificate for h in read.held if h.authority.retired is None)
+        self.kept.trusted = "".join(h.certificate for h in read.stored_cas if h.authority.retired is None)
         ends = {
             part: leaf.not_after.timestamp() for part, leaf in read.view.leaves.items() if leaf is not None
         }
@@ -175,17 +175,17 @@ class Certificates:
         authority = await self._secrets.read(self._settings.authority_secret)
         pairs = tuple([await self._secrets.read(pair.secret) for pair in self._settings.pairs])
         configurations = {key: await self._configuration(path) for key, path in self._paths.items()}
-        held = _held(authority)
-        foreign_cas = () if held else self._foreign_cas(pairs)
+        stored_cas = _held(authority)
+        foreign_cas = () if stored_cas else self._foreign_cas(pairs)
         view = State(
-            tuple(h.authority for h in held),
-            {secret.name: serving_cert_of(secret, held) for secret in pairs},
+            tuple(h.authority for h in stored_cas),
+            {secret.name: serving_cert_of(secret, stored_cas) for secret in pairs},
             self._wanted,
-            tuple(self._trusted(key, document, held) for key, document in configurations.items()),
+            tuple(self._trusted(key, document, stored_cas) for key, document in configurations.items()),
             tuple(bundle.ids(secret.text(LIST)) for secret in pairs),
             tuple(h.authority for h in foreign_cas),
         )
-        return _Read(held, foreign_cas, authority, pairs, configurations, view)
+        return _Read(stored_cas, foreign_cas, authority, pairs, configurations, view)
 
     async def _configuration(self, path: str) -> Document | None:
         try:
@@ -210,46 +210,46 @@ class Certificates:
         return tuple(cas.values())
 
     def _trusted(
-        self, key: ObjectKey, document: Document | None, held: tuple[StoredCA, ...]
+        self, key: ObjectKey, document: Document | None, stored_cas: tuple[StoredCA, ...]
     ) -> frozenset[str] | None:
         """Return the CAs in every caBundle of a configuration; None if the drift controller must restore it."""
         webhooks = (document or {}).get("webhooks")
         if not equal(without_bundles(self._expected[key]), webhooks):
             return None
         bundles = [bundle.of_webhook(webhook) for webhook in webhooks or ()]
-        known = {h.authority.id for h in held}
+        known = {h.authority.id for h in stored_cas}
         if all(bundle.is_made_of(one, known) for one in bundles):
             sets = [bundle.ids(one or "") for one in bundles]
             return sets[0] if all(one == sets[0] for one in sets) else frozenset()
         # A caBundle that another client modified is drift, which is reported and restored.
-        in_force = any(h.authority.signs and h.authority.published for h in held)
+        in_force = any(h.authority.signs and h.authority.published for h in stored_cas)
         return None if in_force and (self._guarded or any(bundles)) else frozenset()
 
     async def _do(self, step: Step, read: _Read) -> None:
         match step:
             case Create():
-                await self._save(read, (*read.held, self._authority()))
+                await self._save(read, (*read.stored_cas, self._authority()))
                 self._count("authority")
                 log.info("created a CA")
             case RecordState(authorities=authorities, why=why):
-                by_id = {h.authority.id: h for h in (*read.held, *read.foreign_cas)}
+                by_id = {h.authority.id: h for h in (*read.stored_cas, *read.foreign_cas)}
                 await self._save(read, tuple(by_id[a.id].noted(a) for a in authorities))
                 log.info("changed the state of a CA", extra={"fields": {"why": why}})
             case PublishCAs():
-                cas = "".join(h.certificate for h in read.held).encode()
+                cas = "".join(h.certificate for h in read.stored_cas).encode()
                 for secret in read.pairs:
                     if secret.data.get(LIST) != cas:
                         await self._secrets.write(secret, {LIST: cas})
             case SetCABundle():
-                text = "".join(h.certificate for h in read.held if h.authority.retired is None)
+                text = "".join(h.certificate for h in read.stored_cas if h.authority.retired is None)
                 for key, document in read.configurations.items():
                     if document is not None:
                         await self._set_bundle(key, document, text)
             case Issue(part=part, authority=by, not_after=end):
                 await self._issue(read, part, by, end)
 
-    async def _save(self, read: _Read, held: tuple[StoredCA, ...]) -> None:
-        await self._secrets.write(read.authority, {AUTHORITIES: store.encode(held)})
+    async def _save(self, read: _Read, stored_cas: tuple[StoredCA, ...]) -> None:
+        await self._secrets.write(read.authority, {AUTHORITIES: store.encode(stored_cas)})
 
     def _authority(self) -> StoredCA:
         # A unique name: some verifiers find the issuer by name alone.
@@ -271,11 +271,11 @@ class Certificates:
         log.info("set the caBundle of a webhook configuration", extra={"fields": {"name": key.name}})
 
     async def _issue(self, read: _Read, part: str, by: str, end: datetime) -> None:
-        signer = next(h for h in read.held if h.authority.id == by)
+        signer = next(h for h in read.stored_cas if h.authority.id == by)
         until = max(end, signer.authority.signed_until or end)
         noted = signer.noted(replace(signer.authority, signed_until=until))
         # Store the CA's required lifetime before a certificate depends on it.
-        await self._save(read, tuple(noted if h is signer else h for h in read.held))
+        await self._save(read, tuple(noted if h is signer else h for h in read.stored_cas))
         authority, authority_key = signer.signing()
         key = ec.generate_private_key(ec.SECP256R1())
         begin = max(datetime.now(UTC) - _SLACK, signer.authority.not_before)

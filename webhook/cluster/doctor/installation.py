@@ -60,7 +60,7 @@ async def configurations(view: Installation) -> Sequence[CheckResult]:
     """Check that the webhook configurations exist, match the chart and fail closed."""
     expected = {item.get("kind"): item for item in await view.mounted("webhooks", "webhooks.yaml")}
     # The chart's copy may contain an old caBundle. Another check verifies the trusted CA.
-    kept = await _keeps_certificates(view)
+    is_automatic = await _keeps_certificates(view)
     faults = []
     for kind, name in KINDS.items():
         live = await view.configuration(kind)
@@ -74,7 +74,7 @@ async def configurations(view: Installation) -> Sequence[CheckResult]:
         rendered = expected.get(name)
         other = (
             webhook_difference(
-                without_bundles(rendered) if kept else rendered["webhooks"], live.get("webhooks")
+                without_bundles(rendered) if is_automatic else rendered["webhooks"], live.get("webhooks")
             )
             if rendered is not None
             else next(_loose(live.get("webhooks") or ()), None)
@@ -95,10 +95,10 @@ async def exemptions(view: Installation) -> Sequence[CheckResult]:
     for kind, name in KINDS.items():
         live = await view.configuration(kind)
         for webhook in (live or {}).get("webhooks") or ():
-            chosen = webhook.get("namespaceSelector") or {}
-            expressions = chosen.get("matchExpressions") or ()
+            selector = webhook.get("namespaceSelector") or {}
+            expressions = selector.get("matchExpressions") or ()
             if (
-                chosen.get("matchLabels")
+                selector.get("matchLabels")
                 or webhook.get("objectSelector")
                 or not all(map(_is_by_name, expressions))
             ):

@@ -86,10 +86,10 @@ class Installation:
             )
         except (ApiError, SkippedError):
             return view
-        named = dict(filter(None, map(_names, items)))
-        if view.name not in named:
-            view.name = next((full for full, of in named.items() if of == name), view.name)
-        view.release = named.get(view.name, name)
+        by_name = dict(filter(None, map(_names, items)))
+        if view.name not in by_name:
+            view.name = next((full for full, of in by_name.items() if of == name), view.name)
+        view.release = by_name.get(view.name, name)
         return view
 
     @property

@@ -113,8 +113,8 @@ def _by_file(namespace: str, maps: Iterable[Document]) -> Iterator[tuple[str, st
 
 def _value(environment: Any) -> str:
     """Return the value in an environment. The toolkit's default is to accept."""
-    named = {item.get("name"): item.get("value") for item in environment or () if isinstance(item, dict)}
-    return str(named.get(_UNPRIVILEGED, "true")).lower()
+    variables = {item.get("name"): item.get("value") for item in environment or () if isinstance(item, dict)}
+    return str(variables.get(_UNPRIVILEGED, "true")).lower()
 
 
 def _fix_of(policies: Sequence[Document]) -> str:

@@ -92,8 +92,10 @@ async def _mounted(view: Installation, part: str, volume: str, otherwise: Sequen
     except SkippedError:
         deployment = None
     volumes = deployment["spec"]["template"]["spec"].get("volumes", ()) if deployment is not None else ()
-    named = [item["secret"]["secretName"] for item in volumes if item["name"] == volume and "secret" in item]
-    names = named or list(otherwise)
+    secret_names = [
+        item["secret"]["secretName"] for item in volumes if item["name"] == volume and "secret" in item
+    ]
+    names = secret_names or list(otherwise)
     for name in names:
         secret = await view.own("secrets", name)
         if secret is not None:

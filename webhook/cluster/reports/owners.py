@@ -76,12 +76,12 @@ class Owners:
 
     async def _above(self, path: str, namespace: str) -> Document | None:
         try:
-            found = await self._api.get(path)
+            owner_object = await self._api.get(path)
         except ApiError as error:
             if error.status == 404:
                 return None
             raise
-        owner = _controller(found.get("metadata") or {})
+        owner = _controller(owner_object.get("metadata") or {})
         return None if owner is None else _reference(owner["apiVersion"], owner["kind"], namespace, owner)
 
 

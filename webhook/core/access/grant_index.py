@@ -84,12 +84,12 @@ class GrantIndex:
         written: dict[tuple[str, str], AccessRequest | AccessApproval] = {
             (resource.kind, resource.metadata.name): resource for resource in put
         }
-        gone = [key for key in remove if key not in written and key in self._seen]
+        removals = [key for key in remove if key not in written and key in self._seen]
         fingerprints = {key: _fingerprint(resource) for key, resource in written.items()}
         changed = {
             key: resource for key, resource in written.items() if self._seen.get(key) != fingerprints[key]
         }
-        if not gone and not changed and models is None:
+        if not removals and not changed and models is None:
             return self
         index = GrantIndex(
             models=self.models if models is None else dict(models),
@@ -108,7 +108,7 @@ class GrantIndex:
         stale = _stale(self, index.models) if models is not None else set()
         before: dict[str, SubjectKey] = {}
         # Requests first: a deleted approval of a deleted request is retention, and no loss.
-        for key in sorted(gone, key=lambda key: key[0] != "AccessRequest"):
+        for key in sorted(removals, key=lambda key: key[0] != "AccessRequest"):
             del index._seen[key]
             if not index._keep_stop(key):
                 stale |= index._forget(*key, before)
@@ -118,7 +118,7 @@ class GrantIndex:
             stale |= index._forget(*key, before)
             stale |= index._take(resource)
         if index._lost:
-            stale |= index._purge_lost(gone, before)
+            stale |= index._purge_lost(removals, before)
         index._derive(stale, before)
         return index
 
@@ -251,9 +251,9 @@ class GrantIndex:
         self._lost[name] = vote
         return True
 
-    def _purge_lost(self, gone: Iterable[tuple[str, str]], before: dict[str, SubjectKey]) -> set[str]:
+    def _purge_lost(self, removals: Iterable[tuple[str, str]], before: dict[str, SubjectKey]) -> set[str]:
         """Forget the lost votes of requests that were deleted or replaced."""
-        deleted = {name for kind, name in gone if kind == "AccessRequest"}
+        deleted = {name for kind, name in removals if kind == "AccessRequest"}
         stale: set[str] = set()
         for vote in list(self._lost.values()):
             parsed = self._requests.get(vote.request)

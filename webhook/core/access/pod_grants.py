@@ -36,16 +36,16 @@ def covers(
     models: Iterable[str], grants: Iterable[Grant], account: tuple[str, str] | None
 ) -> dict[str, Cover]:
     """The grant of each model that lasts longest: the service account's if it has one, or else the writer's."""
-    chosen: dict[str, tuple[bool, Any, Grant]] = {}
+    best: dict[str, tuple[bool, Any, Grant]] = {}
     names = set(models)
     for grant in grants:
         if grant.model not in names:
             continue
         subject = grant.subject
         own = subject.kind == "ServiceAccount" and (subject.namespace, subject.name) == account
-        if grant.model not in chosen or (own, grant.expires) > chosen[grant.model][:2]:
-            chosen[grant.model] = (own, grant.expires, grant)
-    return {model: Cover(grant.request, grant.uid, own) for model, (own, _, grant) in chosen.items()}
+        if grant.model not in best or (own, grant.expires) > best[grant.model][:2]:
+            best[grant.model] = (own, grant.expires, grant)
+    return {model: Cover(grant.request, grant.uid, own) for model, (own, _, grant) in best.items()}
 
 
 def is_valid(

@@ -72,17 +72,17 @@ class Observer:
 
 def _difference(
     kind: str,
-    known: dict[str, dict[str, Any]],
+    previous: dict[str, dict[str, Any]],
     current: Mapping[str, dict[str, Any]],
     *,
     only_new: bool = False,
 ) -> list[Change]:
-    """Update ``known`` and return its changes."""
+    """Update ``previous`` and return its changes."""
     changes = []
     plural = {"policy": "weightpolicies", "model": "modelweights", "request": "accessrequests"}
     prefix = plural.get(kind, "accessapprovals")
     for name, data in current.items():
-        before = known.get(name)
+        before = previous.get(name)
         if before != data:
             extra: dict[str, Any] = {}
             if not only_new:
@@ -94,13 +94,13 @@ def _difference(
             Change(
                 kind,
                 f"{prefix}/{name}",
-                {"name": name, "change": "removed", "weakened": weakened(kind, known[name], None)},
+                {"name": name, "change": "removed", "weakened": weakened(kind, previous[name], None)},
             )
-            for name in known
+            for name in previous
             if name not in current
         ]
-    known.clear()
-    known.update(current)
+    previous.clear()
+    previous.update(current)
     return changes
 
 

@@ -60,7 +60,7 @@ def of_webhook(webhook: Any) -> str | None:
         return None
 
 
-def is_made_of(bundle: str | None, known: Iterable[str]) -> bool:
+def is_made_of(bundle: str | None, certificates: Iterable[str]) -> bool:
     """Return whether a bundle consists of one or more CAs with these ids, and nothing else."""
     members = ids(bundle) if bundle else frozenset()
-    return bool(members) and members <= frozenset(known)
+    return bool(members) and members <= frozenset(certificates)

@@ -62,15 +62,15 @@ class Times:
 class State:
     """The whole state at one moment. CAs are in the order of their creation.
 
-    ``leaves`` holds, for each part that serves, its certificate or None where there is none that can be used, and
-    ``wanted`` the names it needs. ``bundles`` are the authorities that each webhook configuration holds, None for one
-    that is missing or not as it should be. ``lists`` are those that brokers and sidecars receive. ``foreign_cas`` are
-    authorities trusted until now that are not ours to renew.
+    ``leaves``: the certificate of each part that serves, None where no usable one exists. ``required_names``: the names
+    that each needs. ``bundles``: the CAs in each webhook configuration, None for one that is missing or changed.
+    ``lists``: the CAs that brokers and sidecars receive. ``foreign_cas``: CAs trusted until now that Weightlock does
+    not renew.
     """
 
     authorities: tuple[CA, ...]
     leaves: Mapping[str, ServingCert | None]
-    wanted: Mapping[str, frozenset[str]]
+    required_names: Mapping[str, frozenset[str]]
     bundles: tuple[frozenset[str] | None, ...]
     lists: tuple[frozenset[str], ...]
     foreign_cas: tuple[CA, ...] = ()

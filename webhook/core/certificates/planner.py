@@ -72,7 +72,7 @@ def _spread(view: State) -> Step | None:
     """Publish the list first, so that its readers know every CA before it is in force."""
     everyone = frozenset(a.id for a in view.authorities)
     trusted = frozenset(a.id for a in view.authorities if a.retired is None)
-    if any(known != everyone for known in view.lists):
+    if any(trusted_list != everyone for trusted_list in view.lists):
         return PublishCAs(everyone)
     if any(bundle is not None and bundle != trusted for bundle in view.bundles):
         return SetCABundle(trusted)
@@ -100,9 +100,9 @@ def _issue(view: State, times: Times, now: datetime) -> Step | None:
     hurried = next((a for a in reversed(_able(view, now)) if a.published is not None), None)
     if not _in_force(view):
         return None
-    for part, wanted in sorted(view.wanted.items()):
+    for part, required_names in sorted(view.required_names.items()):
         leaf = view.leaves.get(part)
-        usable = leaf is not None and _usable(leaf, wanted, view, now)
+        usable = leaf is not None and _usable(leaf, required_names, view, now)
         authority = by or (None if usable else hurried)
         if authority is None:
             continue
@@ -112,9 +112,11 @@ def _issue(view: State, times: Times, now: datetime) -> Step | None:
     return None
 
 
-def _usable(leaf: ServingCert, wanted: frozenset[str], view: State, now: datetime) -> bool:
+def _usable(leaf: ServingCert, required_names: frozenset[str], view: State, now: datetime) -> bool:
     trusted = {a.id for a in view.authorities if a.retired is None and a.valid(now)}
-    return leaf.not_before <= now < leaf.not_after and wanted <= leaf.names and leaf.authority in trusted
+    return (
+        leaf.not_before <= now < leaf.not_after and required_names <= leaf.names and leaf.authority in trusted
+    )
 
 
 def _due(leaf: ServingCert, authority: CA, end: datetime, times: Times, now: datetime) -> bool:
@@ -141,8 +143,8 @@ def _retire(view: State, times: Times, now: datetime) -> Step | None:
             after, why = None, "a retired CA is removed"
         else:
             continue
-        kept = (after if a is old else a for a in view.authorities)
-        return RecordState(tuple(a for a in kept if a is not None), why)
+        remaining = (after if a is old else a for a in view.authorities)
+        return RecordState(tuple(a for a in remaining if a is not None), why)
     return None
 
 

@@ -72,9 +72,9 @@ def create(name: str, key: ec.EllipticCurvePrivateKey, begin: datetime, end: dat
     return StoredCA(_described(text, signs=True), text, pem)
 
 
-def encode(held: Iterable[StoredCA]) -> bytes:
+def encode(stored_cas: Iterable[StoredCA]) -> bytes:
     """Encode all CAs as one text."""
-    return orjson.dumps([_entry(one) for one in held], option=orjson.OPT_INDENT_2)
+    return orjson.dumps([_entry(one) for one in stored_cas], option=orjson.OPT_INDENT_2)
 
 
 def decode(text: bytes) -> tuple[StoredCA, ...]:
@@ -87,21 +87,21 @@ def decode(text: bytes) -> tuple[StoredCA, ...]:
         entries = orjson.loads(text)
         if not isinstance(entries, list) or len(entries) > _MAX_AUTHORITIES:
             raise StoreError("it is not a list of CAs")
-        held = tuple(_read(entry) for entry in entries)
+        stored_cas = tuple(_read(entry) for entry in entries)
     except StoreError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError):
         raise StoreError("it is malformed") from None
-    if len({one.authority.id for one in held}) != len(held):
+    if len({one.authority.id for one in stored_cas}) != len(stored_cas):
         raise StoreError("a CA is listed twice")
-    return held
+    return stored_cas
 
 
 def _entry(one: StoredCA) -> dict[str, Any]:
-    known = one.authority
-    moments = zip(_MOMENTS, (known.published, known.signed_until, known.retired), strict=True)
-    kept = {name: moment.isoformat() for name, moment in moments if moment is not None}
-    return {"certificate": one.certificate, **({"key": one.key} if one.key else {}), **kept}
+    ca = one.authority
+    moments = zip(_MOMENTS, (ca.published, ca.signed_until, ca.retired), strict=True)
+    dates = {name: moment.isoformat() for name, moment in moments if moment is not None}
+    return {"certificate": one.certificate, **({"key": one.key} if one.key else {}), **dates}
 
 
 def _read(entry: dict[str, Any]) -> StoredCA:
@@ -110,8 +110,8 @@ def _read(entry: dict[str, Any]) -> StoredCA:
     if key and _key(key).public_key() != _public(certificate):
         raise StoreError("a key does not belong to its certificate")
     published, signed_until, retired = (_moment(entry.get(name)) for name in _MOMENTS)
-    known = replace(authority, published=published, signed_until=signed_until, retired=retired)
-    return StoredCA(known, certificate, key)
+    ca = replace(authority, published=published, signed_until=signed_until, retired=retired)
+    return StoredCA(ca, certificate, key)
 
 
 def _moment(text: str | None) -> datetime | None:

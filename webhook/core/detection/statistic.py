@@ -91,18 +91,18 @@ class FirstSeenState(_Grouped):
 
     def _one(self, group: tuple[str, ...], value: str, event: Event, ref: Ref) -> Firing | None:
         row = self.table.get(key_of(group))
-        first, count, known, novel = row
+        first, count, last_seen, novel = row
         short = _short(value)
         row[0], row[1] = first or ref.time, count + 1
-        if short in known:
-            known[short] = ref.time
+        if short in last_seen:
+            last_seen[short] = ref.time
             return None
         recent = [time for time in novel if time > ref.time - self._within]
         baseline = self._baseline(row, value)
-        known[short] = ref.time
+        last_seen[short] = ref.time
         row[3] = [*recent, ref.time][-(self._settings.novelties + 2) :]
-        if len(known) > MAX_VALUES:
-            del known[min(known, key=known.__getitem__)]
+        if len(last_seen) > MAX_VALUES:
+            del last_seen[min(last_seen, key=last_seen.__getitem__)]
         if self._settings.history == "log":
             enough = ref.time - self.log_started >= self._learn
         else:
@@ -113,13 +113,13 @@ class FirstSeenState(_Grouped):
         return Firing(named(fields, (*group, value)), (ref,), baseline, event)
 
     def _baseline(self, row: list[Any], value: str) -> str:
-        first, count, known, _ = row
+        first, count, last_seen, _ = row
         if count == 1:
             return f"{value!r} is the first value of its group in the log"
-        shown = sorted(known, key=known.__getitem__, reverse=True)[:5]
-        more = f" and {len(known) - 5} more" if len(known) > 5 else ""
-        names = f": {', '.join(shown)}{more}" if shown else ""
-        return f"{value!r} is new: {count - 1} events since {day(first)} have {len(known)} values{names}"
+        latest = sorted(last_seen, key=last_seen.__getitem__, reverse=True)[:5]
+        more = f" and {len(last_seen) - 5} more" if len(last_seen) > 5 else ""
+        names = f": {', '.join(latest)}{more}" if latest else ""
+        return f"{value!r} is new: {count - 1} events since {day(first)} have {len(last_seen)} values{names}"
 
 
 class RateState(_Grouped):

@@ -227,7 +227,7 @@ def _attack(case: Case, contents: Contents, namespace: str) -> Attack | None:
         return None
     if any(driver not in contents.drivers for driver in _drivers(document)):
         return None
-    named = sum(name.encode() in text for name in contents.drivers | contents.devices)
+    matches = sum(name.encode() in text for name in contents.drivers | contents.devices)
     root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
     metadata = {**(document.get("metadata") or {}), "namespace": namespace}
     return Attack(
@@ -235,7 +235,7 @@ def _attack(case: Case, contents: Contents, namespace: str) -> Attack | None:
         f"{root}/namespaces/{namespace}/{plural}",
         {**document, "metadata": metadata},
         case.codes,
-        relevance=named + (api_version not in _GENERIC),
+        relevance=matches + (api_version not in _GENERIC),
     )
 
 

@@ -70,9 +70,9 @@ def _sum(rates: Sequence[int]) -> str:
     for rate in rates:
         counts[rate] = counts.get(rate, 0) + 1
     terms = [f"{count} x {rate_text(rate)}" for rate, count in sorted(counts.items(), reverse=True)]
-    shown = terms[:3] + ([f"{len(terms) - 3} other rates"] if len(terms) > 3 else [])
+    parts = terms[:3] + ([f"{len(terms) - 3} other rates"] if len(terms) > 3 else [])
     readers = "1 reader" if len(rates) == 1 else f"{len(rates)} readers"
-    return f"{readers} ({' + '.join(shown)} = {rate_text(sum(rates))})"
+    return f"{readers} ({' + '.join(parts)} = {rate_text(sum(rates))})"
 
 
 def rate_text(rate: int) -> str:

@@ -125,7 +125,7 @@ def _resources(parent: Mapping[str, Any], path: str, container: str, context: Co
 
 
 def _class_resource(
-    name: str, count: int, device_class: str, container: str, known: str | None, context: Context
+    name: str, count: int, device_class: str, container: str, vendor_before: str | None, context: Context
 ) -> Iterator[DeviceUse]:
     """The devices of a DeviceClass that an extended resource stands for."""
     if not class_exists(device_class, context):
@@ -133,7 +133,7 @@ def _class_resource(
         yield DeviceUse(UNKNOWN_VENDOR, name, count, "unresolved", container, detail, exceptions=_UNRESOLVED)
         return
     for devices in class_devices(device_class, context):
-        if devices.vendor != known or devices.vendor == UNKNOWN_VENDOR:
+        if devices.vendor != vendor_before or devices.vendor == UNKNOWN_VENDOR:
             yield DeviceUse(
                 devices.vendor,
                 name,
@@ -246,9 +246,9 @@ def _fraction_container(pod: PodView) -> str | None:
     """The container that gets a part of a device by annotation; None where the pod requests none."""
     if not any(key in pod.annotations for key in _FRACTIONS):
         return None
-    named = pod.annotations.get(_FRACTION_CONTAINER)
-    if isinstance(named, str) and named:
-        return named
+    container_name = pod.annotations.get(_FRACTION_CONTAINER)
+    if isinstance(container_name, str) and container_name:
+        return container_name
     return next((name for path, name, _ in pod.containers if ".containers[" in path), "")
 
 

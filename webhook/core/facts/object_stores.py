@@ -161,9 +161,9 @@ def _buckets(value: Document, context: Context) -> Iterator[WeightUse]:
             if name and "://" not in name:
                 prefix = next((item[key] for key in _PREFIX if isinstance(item.get(key), str)), "")
                 kind = path.lower()
-                named = [space for mark, space in _BUCKET_SPACES.items() if mark in kind]
+                spaces = [space for mark, space in _BUCKET_SPACES.items() if mark in kind]
                 context.finder.lookup.charge("buckets", 30)
-                for space in dict.fromkeys(named or _BUCKET_SPACES.values()):
+                for space in dict.fromkeys(spaces or _BUCKET_SPACES.values()):
                     text = f"{space}://{name}/{prefix}"
                     yield from _of_locations(bucket(space, name, prefix), text, path, context, ())
 
@@ -306,8 +306,8 @@ def _pod_identity(pod: PodView, context: Context) -> Iterator[WeightUse]:
         or "default"
     )
     path = f"{pod.root}.serviceAccountName"
-    declared = set(catalog.of_account(namespace, name))
-    for model in sorted(declared):
+    own_models = set(catalog.of_account(namespace, name))
+    for model in sorted(own_models):
         yield _use(model, "identity", path, f"ServiceAccount {namespace}/{name}")
     account = context.finder.get("ServiceAccount", namespace, name)
     roles = _roles(object_at(account or {}, "metadata", ""))
@@ -325,7 +325,7 @@ def _pod_identity(pod: PodView, context: Context) -> Iterator[WeightUse]:
             if any(_same_role(value, known) for _, known in _account_roles(other_namespace, other, context)):
                 detail = f"cloud role {value} ({kind}) of ServiceAccount {other_namespace}/{other}"
                 yield from (
-                    _use(model, "identity", path, detail) for model in models if model not in declared
+                    _use(model, "identity", path, detail) for model in models if model not in own_models
                 )
 
 

@@ -314,10 +314,10 @@ def _modified(document: Document, old: Document, here: Context) -> Iterable[Weig
         return
     name = text_at(object_at(document, "metadata", ""), "name", "metadata")
     labels = object_at(object_at(document, "metadata", ""), "labels", "metadata")
-    declared = set(here.catalog.of_claim(here.namespace, name, labels))
+    models = set(here.catalog.of_claim(here.namespace, name, labels))
     spec = object_at(document, "spec", "")
     reached = {ref.model for ref in here.resolver.claim_spec(here.namespace, spec, "spec")} - {UNKNOWN}
-    for model in declared | reached:
+    for model in models | reached:
         detail = f"the update applies VolumeAttributesClass {classes[1]}"
         yield WeightUse(model.name, model.sensitivity, "", "volumeAttributesClass", detail=detail)
 
@@ -334,8 +334,8 @@ def _declared(kind: str, document: Document, here: Context) -> set[Model]:
     # Without its claim, a volume that was reserved for it becomes available to all claims.
     owner = object_at(object_at(document, "spec", ""), "claimRef", "spec")
     place = (text_at(owner, "namespace", "spec.claimRef"), text_at(owner, "name", "spec.claimRef"))
-    claimed = here.catalog.of_claim(*place, _labels(*place, here)) if all(place) else ()
-    return {*here.catalog.of_volume(name, labels), *claimed}
+    models = here.catalog.of_claim(*place, _labels(*place, here)) if all(place) else ()
+    return {*here.catalog.of_volume(name, labels), *models}
 
 
 def _labels(namespace: str, claim: str, here: Context) -> Document | None:

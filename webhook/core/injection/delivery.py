@@ -70,9 +70,9 @@ def sealed_mount(spec: Document, model: str, uses: Iterable[WeightUse]) -> Docum
         )
     parts = sorted({text_at(mount, "subPath", "volumeMounts") for mount in mounts})
     if len(parts) > 1:
-        listed = ", ".join(part or "the whole" for part in parts)
+        part_names = ", ".join(part or "the whole" for part in parts)
         raise UndeliverableError(
-            f'{what}, but its readers mount several parts of volume "{use.volume}": {listed}',
+            f'{what}, but its readers mount several parts of volume "{use.volume}": {part_names}',
             "mount the directory that contains weightlock.json in all of them",
         )
     return {**mount, "subPath": parts[0]} if parts and parts[0] else mount

@@ -130,8 +130,8 @@ class ModelProvenance:
         try:
             if len(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()) > MAX_BYTES:
                 raise ValueError(f"the provenance is larger than {MAX_BYTES >> 10} KiB")
-            fields, listed = document["signature"], document["attestations"]
-            if len(listed) > MAX_ATTESTATIONS:
+            fields, bindings = document["signature"], document["attestations"]
+            if len(bindings) > MAX_ATTESTATIONS:
                 raise ValueError(f"the provenance has more than {MAX_ATTESTATIONS} attestations")
             files = fields["files"]
             if type(files) is not int or files < 0:
@@ -145,7 +145,7 @@ class ModelProvenance:
                 files,
                 _digest(fields["bundle"]),
             )
-            return cls(signature, tuple(_attestation(item) for item in listed))
+            return cls(signature, tuple(_attestation(item) for item in bindings))
         except (KeyError, TypeError, AttributeError, RecursionError, UnicodeEncodeError):
             raise ValueError("the provenance is not in the expected form") from None
 

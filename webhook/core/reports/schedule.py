@@ -39,12 +39,12 @@ class Agenda:
     def keep(self, namespaces: Iterable[str], now: float) -> set[str]:
         """Set the namespaces; return those that are gone."""
         current = set(namespaces)
-        gone = self._turns.keys() - current
-        for name in gone:
+        stale = self._turns.keys() - current
+        for name in stale:
             del self._turns[name]
         for name in sorted(current - self._turns.keys()):
             self._turns[name] = _Turn(now)
-        return gone
+        return stale
 
     def touch(self, namespace: str, now: float) -> None:
         """Note a change in a namespace; unknown namespaces are ignored."""

@@ -51,8 +51,8 @@ class _Driver:
     __slots__ = ("attributes", "every", "folds", "handles", "patterns")
 
     def __init__(self, driver: str) -> None:
-        listed = driver_of(driver)
-        self.folds = listed is not None and listed.folds_case
+        driver_entry = driver_of(driver)
+        self.folds = driver_entry is not None and driver_entry.folds_case
         self.every: list[Model] = []
         self.handles: GlobIndex[Model] = GlobIndex()
         self.patterns: list[str] = []
@@ -339,9 +339,9 @@ class Catalog:
         if not entry.paths:
             self._csi.setdefault(entry.driver, _Driver(entry.driver)).add(entry, model)
         attributes = entry.attributes
-        named: list[tuple[str, Mapping[str, str]]] = [(handle, {}) for handle in entry.volume_handles]
-        named += [("", attributes)] if attributes else []
-        for handle, values in named:
+        named_volumes: list[tuple[str, Mapping[str, str]]] = [(handle, {}) for handle in entry.volume_handles]
+        named_volumes += [("", attributes)] if attributes else []
+        for handle, values in named_volumes:
             for location in csi_locations(entry.driver, handle, values):
                 places = (normal_path(f"{location.path}/{path}") for path in entry.paths or ("",))
                 self._add_locations((location._replace(path=path) for path in places), model)

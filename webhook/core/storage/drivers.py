@@ -272,9 +272,9 @@ def _fsx_openzfs(volume: CsiVolume) -> Iterable[Location]:
 def _azure_names(volume: CsiVolume, *keys: str) -> tuple[str, str]:
     """Return the account and the container or share; attributes win over the parts of the handle."""
     parts = (*volume.handle.split("#"), "", "", "")
-    named = volume.handle.count("#") >= 2
-    account = volume.get("storageaccount", "storageaccountname") or (parts[1] if named else "")
-    return account, volume.get(*keys) or (parts[2] if named else "")
+    has_parts = volume.handle.count("#") >= 2
+    account = volume.get("storageaccount", "storageaccountname") or (parts[1] if has_parts else "")
+    return account, volume.get(*keys) or (parts[2] if has_parts else "")
 
 
 def _azure_places(volume: CsiVolume, space: str, path: str, account: str) -> list[Location]:

@@ -208,9 +208,9 @@ class PatternIndex(Generic[T]):
 
     def add(self, location: Location, value: T) -> None:
         """Put a value at every location that a pattern stands for."""
-        every, named = self._spaces.setdefault(location.space, (PathIndex(), GlobIndex()))
+        every, globs = self._spaces.setdefault(location.space, (PathIndex(), GlobIndex()))
         paths: PathIndex[tuple[Location, T]] = PathIndex()
-        named.add(location.name or "*", paths)
+        globs.add(location.name or "*", paths)
         for index in (every, paths):
             index.add(location.path, (location, value))
 

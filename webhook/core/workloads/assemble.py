@@ -252,8 +252,8 @@ def _claim(pod: Assembled, template: Document, fallback: str, owner: str) -> Non
     spec, metadata = template.get("spec"), template.get("metadata")
     if not isinstance(spec, dict):
         return
-    given = metadata.get("name") if isinstance(metadata, dict) else None
-    name = given if isinstance(given, str) and given else fallback
+    object_name = metadata.get("name") if isinstance(metadata, dict) else None
+    name = object_name if isinstance(object_name, str) and object_name else fallback
     pod.claims[name] = (spec, f"{name}-{owner}")
 
 

@@ -128,17 +128,17 @@ def _overlaid(base: Document, patch: Document) -> Document:
 
 
 def _merged(base: list[Any], patch: list[Any]) -> list[Any]:
-    named = {
+    by_name = {
         item["name"]: item for item in base if isinstance(item, dict) and isinstance(item.get("name"), str)
     }
     rest = [item for item in base if not (isinstance(item, dict) and isinstance(item.get("name"), str))]
     for item in patch:
         name = item.get("name") if isinstance(item, dict) else None
         if isinstance(name, str):
-            named[name] = {**named.get(name, {}), **item}
+            by_name[name] = {**by_name.get(name, {}), **item}
         else:
             rest.append(item)
-    return [*named.values(), *rest]
+    return [*by_name.values(), *rest]
 
 
 # KServe

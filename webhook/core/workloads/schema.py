@@ -263,12 +263,12 @@ class _Scanner:
         if "image" in names and CONTAINER_FIELDS & names:
             self._report(steps, Part.CONTAINER)
             skipped |= CONTAINER_FIELDS | {"image"}
-        named = _named(name.lower())
+        role = _named(name.lower())
         for child_name, child in _children(properties):
             if child_name in skipped:
                 continue
-            if named is not None and child_name == "name":
-                self._report((*steps, "name"), named)
+            if role is not None and child_name == "name":
+                self._report((*steps, "name"), role)
                 continue
             is_template = child_name == "spec" and "metadata" in names
             self.visit(child, (*steps, child_name), child_name, template=is_template)

@@ -338,7 +338,7 @@ def _distinct(places: Iterable[Place]) -> list[Place]:
         for place in distinct.values()
         if place.part in (Part.TEMPLATE, Part.SPEC)
     }
-    kept = []
+    remaining = []
     for place in distinct.values():
         if (
             place.part is Part.SPEC
@@ -350,8 +350,8 @@ def _distinct(places: Iterable[Place]) -> list[Place]:
             place.steps[: len(pod)] == pod and len(place.steps) > len(pod) for pod in pods
         )
         if not inner:
-            kept.append(place)
-    return kept
+            remaining.append(place)
+    return remaining
 
 
 def _claims(document: Document, path: str) -> Mapping[str, ClaimTemplate]:

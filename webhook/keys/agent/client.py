@@ -220,5 +220,5 @@ def _lease(fields: Any) -> Lease:
         raise BrokerUnavailableError("the broker's response contains no valid lease") from None
     if not isfinite(seconds) or not isfinite(renew_after):
         raise BrokerUnavailableError("the broker's response contains no valid lease")
-    listed = frozenset(map(str, keys)) if isinstance(keys, list) else None
-    return Lease(min(seconds, MAX_LEASE_SECONDS), renew_after, listed, pins)
+    key_ids = frozenset(map(str, keys)) if isinstance(keys, list) else None
+    return Lease(min(seconds, MAX_LEASE_SECONDS), renew_after, key_ids, pins)

@@ -85,10 +85,8 @@ def load_keyset(path: Path) -> list[tuple[bytes, bytes]]:
     except OSError as error:
         raise KmsConfigError(f"cannot read the keyset {path}: {error.strerror}") from None
     if not _is_private(status):
-        shown = stat.filemode(status.st_mode)
-        raise KmsConfigError(
-            f"the keyset {path} is accessible to other users ({shown}): run chmod 600 {path}"
-        )
+        mode = stat.filemode(status.st_mode)
+        raise KmsConfigError(f"the keyset {path} is accessible to other users ({mode}): run chmod 600 {path}")
     try:
         document: Any = orjson.loads(raw)
         if document["format"] != _FORMAT or len(raw) > _MAX_BYTES:

@@ -172,7 +172,7 @@ def _wildcard(place: str, registry: str) -> bool:
         return False
     pattern, name = place.partition("/")[0].split("."), registry.split(".")
     return len(pattern) == len(name) and all(
-        wanted in ("*", label) for wanted, label in zip(pattern, name, strict=True)
+        expected in ("*", label) for expected, label in zip(pattern, name, strict=True)
     )
 
 

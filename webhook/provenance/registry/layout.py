@@ -146,10 +146,10 @@ def _is_named(name: str, image: Reference, tag: str) -> bool:
     if name == tag:
         return True
     try:
-        named = Reference.parse(name)
+        parsed = Reference.parse(name)
     except MalformedError:
         return False
-    return (named.registry, named.repository, named.tag) == (image.registry, image.repository, tag)
+    return (parsed.registry, parsed.repository, parsed.tag) == (image.registry, image.repository, tag)
 
 
 INDEXES: Final = (INDEX, DOCKER_INDEX)

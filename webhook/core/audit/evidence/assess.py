@@ -151,12 +151,12 @@ def _inside(ref: Ref, scope: Scope) -> bool:
 
 def _required(timeline: Timeline, model: str, time: str) -> int:
     """The approvals that a model required at a time. A model without an entry requires one."""
-    known = [
+    fields_known = [
         data
         for ref, data in timeline.models.get(model, ())
         if ref.time <= time and data.get("change") != "removed"
     ]
-    return int(known[-1].get("approvals", 0)) if known else 1
+    return int(fields_known[-1].get("approvals", 0)) if fields_known else 1
 
 
 def _approvals(timeline: Timeline, record: GrantRecord) -> list[str]:
@@ -314,18 +314,18 @@ def _drills(timeline: Timeline, scope: Scope) -> Part:
     """A drill passed on each day of the period, and none failed. Without any drill, the criterion is not assessed."""
     part = Part("drills passed")
     days: set[str] = set()
-    tried = False
+    observed = False
     for ref, data in timeline.others.get("drill", ()):
         if not _inside(ref, scope):
             continue
-        tried = True
+        observed = True
         if data.get("name") == _SUMMARY and data.get("result") == "passed":
             days.add(ref.time[:10])
             what = f"{data.get('stopped', 0)} of {data.get('attacks', 0)} attacks stopped"
             part.positive.append((f"drill at {ref.time}: {what}", ref))
         elif data.get("name") == _SUMMARY and data.get("result") == "failed":
             part.fail(f"drill at {ref.time} failed: a control did not hold", ref)
-    if tried:
+    if observed:
         for day in whole_days(scope.start, scope.end):
             if day not in days:
                 part.fail(f"no drill passed on {day}")
@@ -405,8 +405,8 @@ def sample(records: Sequence[GrantRecord], count: int, seed: int) -> list[GrantR
     ordered = sorted(records, key=lambda record: (record.ref.origin, record.ref.entry))
     if len(ordered) <= count:
         return ordered
-    chosen = random.Random(seed).sample(range(len(ordered)), count)  # noqa: S311 - reproducible, not a secret
-    return [ordered[index] for index in sorted(chosen)]
+    indices = random.Random(seed).sample(range(len(ordered)), count)  # noqa: S311 - reproducible, not a secret
+    return [ordered[index] for index in sorted(indices)]
 
 
 def exceptions(timeline: Timeline, scope: Scope) -> list[tuple[str, str, Ref, dict[str, Any]]]:

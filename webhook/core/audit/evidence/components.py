@@ -73,8 +73,10 @@ def component_definition(serving: Serving, profiles: Mapping[str, Profile], vers
 
 def _requirement(profile: str, control: Control, serving: Serving) -> Json | None:
     """Return what serves a control, or None if Weightlock does not serve it."""
-    named = {each.removeprefix("policies:") for each in control.criteria if each.startswith("policies:")}
-    references = {control.reference, *(f"NIST-800-53/{name}" for name in named)}
+    policy_names = {
+        each.removeprefix("policies:") for each in control.criteria if each.startswith("policies:")
+    }
+    references = {control.reference, *(f"NIST-800-53/{name}" for name in policy_names)}
     policies = [name for name, controls in serving.policies if references & set(controls)]
     values = [
         value for each in control.criteria for value in SETTINGS.get(each, ()) if value in serving.values

@@ -45,13 +45,13 @@ class Sealed:
         return SealedSource(self.store, entry, self.key, bound_to, pinned=pinned)
 
 
-def verified(found: Unverified, store: Store, key: Secret, pins: Pins) -> Sealed:
+def verified(unverified: Unverified, store: Store, key: Secret, pins: Pins) -> Sealed:
     """Verify a manifest with its data key and the pins.
 
     Raises:
         KeysError: the key does not match, the manifest is damaged, or it does not meet the pins.
     """
-    manifest = found.verify(key)
+    manifest = unverified.verify(key)
     pins.check(manifest, store.where(""))
     return Sealed(store, manifest, key)
 

@@ -66,13 +66,13 @@ def require_manifest(directory: Path | Store) -> Unverified:
 
 def unlisted(directory: Path, files: Iterable[Entry]) -> list[str]:
     """Files in a sealed directory that its manifest does not list, in printable form, without journals and partials."""
-    listed = {MANIFEST_NAME, JOURNAL_NAME}
+    expected = {MANIFEST_NAME, JOURNAL_NAME}
     for entry in files:
-        listed.add(entry.file)
+        expected.add(entry.file)
         if entry.tags:
-            listed.add(tags_name(entry.file))
+            expected.add(tags_name(entry.file))
     names = (name for name in _names(directory) if not name.endswith(PARTIAL_SUFFIX))
-    return sorted(printable(name) for name in names if name not in listed)
+    return sorted(printable(name) for name in names if name not in expected)
 
 
 def _names(directory: Path) -> Iterator[str]:
