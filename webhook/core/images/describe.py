@@ -28,7 +28,9 @@ TAG: Final = "Tag"
 UNAVAILABLE: Final = "RegistryUnavailable"
 _CONTAINERS: Final = ("initContainers", "containers", "ephemeralContainers")
 _MAX_SECRETS: Final = 16
-_MAX_IMAGES: Final = 128
+# One review fetches so many images at most, and the lists of larger pods are not cached. No image is left out.
+_MAX_QUERIES: Final = 128
+_TOO_MANY: Final = f"the pod names more than {_MAX_QUERIES} images that are not verified yet"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -112,9 +114,8 @@ def describe(
         return _without_rules(pod), set()
     items: list[dict[str, Any]] = []
     missing: set[ImageQuery] = set()
-    for container, reference in references_of(pod):
-        if reference in known or len(items) >= _MAX_IMAGES:
-            continue
+    queries: set[ImageQuery] = set()
+    for container, reference in (item for item in references_of(pod) if item[1] not in known):
         name = split_reference(reference)
         rules = index.covering(f"{name.registry}/{name.repository}", namespace) if index else ()
         if not rules:
@@ -126,6 +127,10 @@ def describe(
         statements = _held(index, rules, name.digest)
         if statements is None:
             query = query_of(pod, reference, namespace)
+            if query not in queries and len(queries) >= _MAX_QUERIES:
+                items.append(_item(container, reference, name, reason=UNAVAILABLE, message=_TOO_MANY))
+                continue
+            queries.add(query)
             answer = fetched.get(query)
             if answer is None:
                 missing.add(query)
@@ -157,13 +162,13 @@ def _without_rules(pod: Document) -> list[dict[str, Any]]:
         plain = "initContainers" not in spec and "ephemeralContainers" not in spec
         if plain and not any("image" in volume for volume in spec.get("volumes") or ()):
             containers = spec.get("containers") or ()
-            return _unruled(
-                tuple([(item.get("name"), item.get("image")) for item in containers[:_MAX_IMAGES]])
-            )
+            images = tuple([(item.get("name"), item.get("image")) for item in containers])
+            return _unruled(images) if len(images) <= _MAX_QUERIES else _unruled.__wrapped__(images)
     except (AttributeError, KeyError, TypeError):
         # Not the shape of a pod: the readers below report it.
         pass
-    return _unruled(tuple([*references_of(pod)][:_MAX_IMAGES]))
+    images = (*references_of(pod),)
+    return _unruled(images) if len(images) <= _MAX_QUERIES else _unruled.__wrapped__(images)
 
 
 @lru_cache(maxsize=4096)

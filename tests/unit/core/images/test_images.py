@@ -253,3 +253,28 @@ def test_invalid_rules(spec):
     with pytest.raises(ValueError, match=r"."):
         ImageTrust.model_validate(trust(**spec))
     assert ImageVerification.model_validate(verification({digest(1): GOOD}))
+
+
+def test_no_image_of_a_large_pod_is_left_out():
+    """Repeated images must not push an unsigned one out of the list."""
+    index = index_of(trust(), verification({digest(1): GOOD, digest(2): BAD}))
+    good, bad = f"{REPOSITORY}@{digest(1)}", f"{REPOSITORY}@{digest(2)}"
+    items, missing = described(index, *[good] * 300, bad)
+    assert not missing
+    assert [item["reason"] for item in items] == [""] * 300 + ["Unsigned"]
+    for rules in (index_of(), index_of(trust(images=["other.example.com/*"]))):
+        items, _ = described(rules, *[good] * 300, bad)
+        assert (len(items), items[-1]["reference"]) == (301, bad)
+
+
+def test_a_review_fetches_a_bounded_number_of_images():
+    """Images beyond the bound are unavailable, not verified, and the others are fetched first."""
+    index = index_of(trust())
+    references = [f"{REPOSITORY}@{digest(number)}" for number in range(200)]
+    items, missing = described(index, *references, references[0])
+    assert len(missing) == 128
+    assert {item["reason"] for item in items} == {"RegistryUnavailable"}
+    fetched = {query: ImageAnswer(query.reference.partition("@")[2], {RULE: GOOD}) for query in missing}
+    items, missing = described(index, *references, references[0], fetched=fetched)
+    assert not missing
+    assert [item["verified"] for item in items] == [True] * 128 + [False] * 72 + [True]
