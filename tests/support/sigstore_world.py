@@ -165,7 +165,9 @@ class World:
             root[drop] = []
         return json.dumps(root).encode()
 
-    def certificate(self, key, subject=SUBJECT, issuer=ISSUER, time=NOW, minutes=10, names=None):
+    def certificate(
+        self, key, subject=SUBJECT, issuer=ISSUER, time=NOW, minutes=10, names=None, old_issuer=""
+    ):
         """A signing certificate as Fulcio issues it, with the promise (SCT) of the certificate log in it."""
         der_issuer = core.UTF8String(issuer).dump()
         name = x509.RFC822Name(subject) if "@" in subject and "/" not in subject else None
@@ -197,7 +199,8 @@ class World:
             )
         )
         oid = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
-        builder = builder.add_extension(x509.UnrecognizedExtension(oid, issuer.encode()), critical=False)
+        old = x509.UnrecognizedExtension(oid, (old_issuer or issuer).encode())
+        builder = builder.add_extension(old, critical=False)
         if not self.certificate_log:
             return builder.sign(self.sub_key, hashes.SHA256())
         tbs = builder.sign(self.sub_key, hashes.SHA256()).tbs_certificate_bytes

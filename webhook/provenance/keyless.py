@@ -121,7 +121,7 @@ def identity(leaf: x509.Certificate) -> Signer:
     """Return the issuer of the identity and its subject: an email address, a URI or a Fulcio user name.
 
     Raises:
-        MalformedError: The certificate names no issuer, or not exactly one subject.
+        MalformedError: The certificate does not name exactly one issuer and one subject.
     """
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -138,10 +138,13 @@ def identity(leaf: x509.Certificate) -> Signer:
     ]
     if len(subjects) != 1 or len(list(names)) != 1:
         raise MalformedError("the certificate does not name exactly one subject")
-    issuer = _extension(leaf, _ISSUER_V2)
-    text = _utf8(issuer) if issuer else _extension(leaf, _ISSUER_V1).decode("utf-8", "replace")
+    issuer, old = _extension(leaf, _ISSUER_V2), _extension(leaf, _ISSUER_V1).decode("utf-8", "replace")
+    text = _utf8(issuer) if issuer else old
     if not text:
         raise MalformedError("the certificate does not name the issuer of the identity")
+    if old and old != text:
+        # Verifiers that read the older extension would see another identity.
+        raise MalformedError("the certificate names two issuers of the identity")
     return Signer(issuer=text, subject=subjects[0])
 
 

@@ -99,7 +99,7 @@ def _by_certificate(
     signature: bytes,
     material: Material,
     trust: Trust,
-    now: datetime,  # noqa: ARG001 - the signature of `_by_key`
+    now: datetime,
     envelope: Envelope | None,
 ) -> tuple[Signer, datetime]:
     leaf = material.chain[0]
@@ -110,9 +110,8 @@ def _by_certificate(
     if trust.root is None or not trust.identities:
         raise WrongSignerError("the signature is by a certificate, and no certificate identity is trusted")
     verify(key, signature, signed)
-    times = _times(
-        signed, signature, material, trust, key, leaf.public_bytes(Encoding.DER), envelope, required=True
-    )
+    certificate = leaf.public_bytes(Encoding.DER)
+    times = _times(signed, signature, material, trust, now, key, certificate, envelope, required=True)
     signer = verify_certificate(material.chain, times, trust.root)
     trust.identity(signer)
     return signer, min(times)
@@ -135,7 +134,9 @@ def _by_key(
             continue
         time = None
         if trust.root is not None:
-            times = _times(signed, signature, material, trust, item.key, b"", envelope, required=trust.log)
+            times = _times(
+                signed, signature, material, trust, now, item.key, b"", envelope, required=trust.log
+            )
             time = min(times, default=None)
         if item.not_after is not None and (time or now) > item.not_after:
             raise ExpiredError("the key had expired when the signature was made, or the time is not verified")
@@ -148,6 +149,7 @@ def _times(
     signature: bytes,
     material: Material,
     trust: Trust,
+    now: datetime,
     key: PublicKey,
     certificate: bytes,
     envelope: Envelope | None,
@@ -188,8 +190,9 @@ def _times(
         except ProvenanceError as error:
             problem = problem or error
     for entry in untimed:
-        # The log signed no time, so its period is checked against the other verified times.
-        if not times or is_trusted_at(entry, trust.root, times):
+        # The log signed no time, so its period is checked against the other verified times. Without any, the entry may
+        # have been made now.
+        if is_trusted_at(entry, trust.root, times or [now]):
             logged = True
         else:
             problem = problem or UntrustedError(

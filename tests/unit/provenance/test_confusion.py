@@ -94,6 +94,16 @@ def test_a_certificate_names_exactly_one_subject(names):
         check(WORLD.bundle(forged), trust(WORLD, Identity(issuer_pattern=".*", subject_pattern=".*")))
 
 
+def test_a_certificate_names_one_issuer():
+    """Two forms of the issuer that differ are two identities: one for each kind of verifier."""
+    key = new_key()
+    certificate = WORLD.certificate(key, old_issuer="https://accounts.example.com")
+    item = WORLD.by_certificate(pae(IN_TOTO, PAYLOAD), PAYLOAD)
+    forged = type(item)(sign(key, item.signed), item.signed, certificate, key, PAYLOAD, NOW)
+    with pytest.raises(errors.MalformedError, match="two issuers"):
+        check(WORLD.bundle(forged), trust(WORLD))
+
+
 # Logs and times
 
 
@@ -156,6 +166,22 @@ def test_a_log_without_times_is_trusted_in_its_period_only():
     )
     with pytest.raises(errors.UntrustedError, match="not trusted at the time"):
         check(bundle, trust(STAMPED, root=json.dumps(root).encode()))
+
+
+def test_an_entry_without_a_time_is_of_now():
+    """A key's signature with an entry of a retired log: without a timestamp, the entry may have been made today."""
+    world, key = World(rekor=2), new_key()
+    bundle = world.bundle(world.by_key(key, pae(IN_TOTO, PAYLOAD), PAYLOAD))
+
+    def root(end):
+        document = json.loads(world.trusted_root())
+        document["tlogs"][0]["publicKey"]["validFor"]["end"] = end.isoformat().replace("+00:00", "Z")
+        return TrustedRoot.from_json(json.dumps(document).encode())
+
+    keys = (TrustedKey(load_public_key(pem(key))),)
+    assert check(bundle, Trust(keys=keys, root=root(NOW + timedelta(days=1)), log=True)).signer.key
+    with pytest.raises(errors.UntrustedError, match="not trusted at the time"):
+        check(bundle, Trust(keys=keys, root=root(NOW - timedelta(days=1)), log=True))
 
 
 # Keys
