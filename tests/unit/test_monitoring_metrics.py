@@ -21,6 +21,7 @@ from webhook.audit.writer import LogWriter
 from webhook.cluster.controller.run import Controller
 from webhook.core.audit.notes import Signer
 from webhook.core.egress.readers import Readers
+from webhook.core.images.index import ImageIndex
 from webhook.server.metrics import gauges
 from webhook.server.metrics.metrics import AdmissionMetrics, BrokerMetrics
 
@@ -52,6 +53,7 @@ EMPTY = SimpleNamespace(
     models={"atlas": ATLAS},
     readers=READERS,
     settings=Settings(),
+    images=ImageIndex(),
 )
 SOURCE = SimpleNamespace(snapshot=lambda: EMPTY, age=lambda: 1.0, api=None, images=None)
 CERTIFICATE = SimpleNamespace(expiry=lambda: 1.9e9, usable=lambda: 1.0)
@@ -96,7 +98,7 @@ def controller():
     made.leader.leading = True
     made.drills.ended, made.drills.lost, made.drills.complete = 1.7e9, 0, True
     made.stats.drifted = made.stats.drifted_definitions = 0
-    made.stats.last_reconcile = made.scanner.last_complete = 1.7e9
+    made.stats.last_reconcile = made.scanner.last_complete = made.images.last_complete = 1.7e9
     detection = DetectionStats(shipped_or(""))
     detection.last_evaluation, detection.lag = 1.7e9, 0.0
     return controller_metrics.metrics(made, detection)

@@ -145,6 +145,7 @@ def _seen_while_leading(controller: Controller) -> Iterator[Gauge]:
         *_of_scan(controller),
         *_of_certificates(controller),
         *_of_drills(controller),
+        *_of_images(controller),
     ):
         if gauge.kind == "counter":
             yield gauge
@@ -233,6 +234,35 @@ def _of_drills(controller: Controller) -> list[Gauge]:
             "weightlock_drill_period_seconds",
             "Interval of the scheduled drills, in seconds.",
             lambda: drills.period,
+        ),
+    ]
+
+
+def _of_images(controller: Controller) -> list[Gauge]:
+    """Return the metrics of the verification of images ahead of time."""
+    images, source = controller.images, controller.source
+    return [
+        Gauge(
+            "weightlock_image_verifications",
+            "Total images verified ahead of time, by result.",
+            lambda: images.results,
+            "result",
+            kind="counter",
+        ),
+        Gauge(
+            "weightlock_images_waiting",
+            "Number of images that wait for their verification (leader only).",
+            lambda: images.waiting,
+        ),
+        Gauge(
+            "weightlock_images_last_complete_timestamp_seconds",
+            "Time when the queue of images was last empty, in Unix seconds (absent without an ImageTrust).",
+            lambda: images.last_complete,
+        ),
+        Gauge(
+            "weightlock_image_statements",
+            "Number of valid statements about images (leader only).",
+            lambda: float(source.snapshot().images.size()),
         ),
     ]
 

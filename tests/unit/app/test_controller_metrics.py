@@ -116,6 +116,9 @@ OF_THE_LEADER = {
     "weightlock_report_would_deny",
     "weightlock_scan_namespaces_waiting",
     "weightlock_scan_last_complete_timestamp_seconds",
+    "weightlock_images_waiting",
+    "weightlock_images_last_complete_timestamp_seconds",
+    "weightlock_image_statements",
 }
 
 
@@ -129,6 +132,7 @@ def test_who_leads_no_longer_shows_nothing_of_what_it_saw_last_but_goes_on_count
     former.certificates.kept.made = {"authority": 3}
     former.scanner.evaluated, former.scanner.last_complete = 40, 1.7e9
     former.scanner.counts = {"a": Counts(outcomes=Counter(fail=3), broken=Counter({("p", "Audit"): 2}))}
+    former.images.last_complete, former.images.results["failed"] = 1.7e9, 2
     former.leader.leading = True
     leading = shown(former)
     former.leader.leading = False

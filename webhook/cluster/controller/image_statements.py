@@ -2,8 +2,8 @@
 
 The leader lists the images of pods, of workload templates and of announcements, verifies those without a statement, and
 writes one ImageVerification for each trust and shard. A known digest needs no registry afterwards: an image that is
-verified stays verified until its rule changes. A changed rule has another hash, so exactly its statements become
-unused, and the leader deletes them.
+verified stays verified until its rule changes or its key expires. A changed rule has another hash, so exactly its
+statements become unused, and the leader deletes them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from webhook.core.images.statements import Statement, lines, object_name, shard_
 from webhook.core.kube.fields import MalformedObjectError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     from webhook.api.config import Images
+    from webhook.api.images import ImageTrustSpec
     from webhook.cluster.client.api import KubeApi
     from webhook.cluster.images import ImageReader
     from webhook.cluster.snapshot_provider import ClusterProvider
     from webhook.core.access import Signer
+    from webhook.core.images.describe import ImageAnswer
     from webhook.core.images.index import ImageIndex
     from webhook.core.kube.fields import Document
 
@@ -69,8 +71,9 @@ class ImageStatements:
         self._api, self._source, self._reader, self._signer = api, source, reader, signer
         self._settings, self._namespace = settings, namespace
         self._written: dict[str, str] = {}
-        self.verified = 0
-        self.failed = 0
+        self.results = {"verified": 0, "rejected": 0, "failed": 0}
+        self.waiting = 0
+        self.last_complete: float | None = None
 
     async def run(self) -> None:
         """Verify in a loop until cancelled; an error is logged and the next iteration retries."""
@@ -89,44 +92,70 @@ class ImageStatements:
         if self._signer is None:
             return
         if index:
+            # Before its first iteration, a leader has an empty queue.
+            self.last_complete = self.last_complete or time.time()
             queries = [query async for query in self._images() if self._is_due(query, index)]
             await self._verify(queries)
+            if not self.waiting:
+                self.last_complete = time.time()
+        else:
+            self.waiting, self.last_complete = 0, None
         await self._delete_unused()
         await self._write_statuses()
 
     async def _verify(self, queries: Iterable[ImageQuery]) -> None:
         """Verify some images at a time, and store each batch: a long queue loses little if the leader changes."""
         unique = sorted(set(queries))[:_MAX_IMAGES]
+        self.waiting = len(unique)
         for start in range(0, len(unique), _CONCURRENT):
             batch = unique[start : start + _CONCURRENT]
             answers = await self._reader.answers(batch, self._source.snapshot().images, _VERIFY_SECONDS)
             changes: dict[tuple[str, str], dict[str, Statement]] = {}
             for answer in answers.values():
                 if not answer.digest or not answer.statements:
-                    self.failed += 1
+                    # It waits for the next iteration.
+                    self.results["failed"] += 1
                     continue
-                self.verified += 1
-                for rule, statement in answer.statements.items():
+                self.waiting -= 1
+                positive = any(not statement.reason for statement in answer.statements.values())
+                self.results["verified" if positive else "rejected"] += 1
+                for rule, statement in self._open(answer):
                     changes.setdefault((rule, shard_of(answer.digest)), {})[answer.digest] = statement
             for (rule, shard), statements in changes.items():
                 try:
                     await self._store(rule, shard, statements)
                 except ApiError as error:
                     # One shard that cannot be stored must not prevent the others.
-                    self.failed += len(statements)
+                    self.results["failed"] += len(statements)
+                    self.waiting += len(statements)
                     log.warning("cannot store statements", extra={"fields": {"why": str(error)}})
 
+    def _open(self, answer: ImageAnswer) -> Iterator[tuple[str, Statement]]:
+        """Yield the statements that are needed: those of another rule stay as they are."""
+        index, now = self._source.snapshot().images, time.time()
+        for rule in index.rules:
+            statement = answer.statements.get(rule.hash)
+            before = index.statement(rule.hash, answer.digest)
+            if statement is not None and self._is_open(rule.spec, before, now):
+                yield rule.hash, statement
+
     def _is_due(self, query: ImageQuery, index: ImageIndex) -> bool:
-        """Whether a covering rule lacks a statement about the image, or has one that is old and not positive."""
+        """Whether a covering rule lacks a statement about the image, or has one to check again."""
         name = split_reference(query.reference)
-        if not name.digest:
-            return False
-        oldest = time.time() - self._settings.recheck_seconds
-        for rule in index.covering(f"{name.registry}/{name.repository}", query.namespace):
-            statement = index.statement(rule.hash, name.digest)
-            if statement is None or (statement.reason and statement.checked < oldest):
-                return True
-        return False
+        rules = index.covering(f"{name.registry}/{name.repository}", query.namespace) if name.digest else ()
+        return any(
+            self._is_open(rule.spec, index.statement(rule.hash, name.digest), time.time()) for rule in rules
+        )
+
+    def _is_open(self, trust: ImageTrustSpec, statement: Statement | None, now: float) -> bool:
+        """Whether an image needs a new statement. One that is verified stays verified until its key expires."""
+        if statement is None or (
+            statement.reason and statement.checked < now - self._settings.recheck_seconds
+        ):
+            return True
+        # A key has expired since: signatures without a time are invalid from then on.
+        ends = (signer.not_after.timestamp() for signer in trust.signers if signer.not_after)
+        return any(statement.checked <= end < now for end in ends)
 
     async def _images(self) -> AsyncIterator[ImageQuery]:
         """Yield the images of pods, templates and announcements. A pod by tag counts by the digest that it runs."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from datetime import UTC, datetime
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -140,7 +142,7 @@ async def test_nothing_is_verified_twice(made):
     written = [call for call in cluster.calls if call[0] in ("PATCH", "POST")]
     await statements.reconcile()
     assert [call for call in cluster.calls if call[0] in ("PATCH", "POST")] == written
-    assert statements.verified == 1
+    assert statements.results == {"verified": 1, "rejected": 0, "failed": 0}
 
 
 async def test_a_changed_rule(made):
@@ -204,7 +206,7 @@ def stored(cluster):
     }
 
 
-async def test_a_changed_rule_invalidates_exactly_its_statements(made):
+async def test_a_changed_rule_invalidates_exactly_its_statements(made, monkeypatch):
     cluster, statements, _, (signed, _, later) = made
     cluster.put(trust("one"))
     cluster.put(trust("two", new_key()))
@@ -213,6 +215,8 @@ async def test_a_changed_rule_invalidates_exactly_its_statements(made):
     before = stored(cluster)
     rules = {item["spec"]["rule"] for item in before.values()}
     assert len(rules) == 2
+    # The image is verified again under the new rule, at another time.
+    monkeypatch.setattr("webhook.provenance.checker.datetime", Later(time.time() + 5))
     cluster.put(trust("two", new_key()))
     await statements.reconcile()
     after = stored(cluster)
@@ -266,4 +270,60 @@ async def test_a_shard_that_cannot_be_stored_does_not_prevent_the_others(made, m
     await statements.reconcile()
     assert len(failed) == 1
     assert len(stored(cluster)) == 1
-    assert statements.failed == 1
+    assert statements.results["failed"] == statements.waiting == 1
+
+
+async def test_the_queue_is_measured(made, tmp_path):
+    """An image whose registry fails waits, and the queue is complete again when it is verified."""
+    cluster, statements, layout, (signed, unsigned, _) = made
+    await statements.reconcile()
+    assert (statements.waiting, statements.last_complete) == (0, None)
+    cluster.put(trust())
+    cluster.objects["/api/v1/pods/research/p"] = pod_of(f"{REPOSITORY}@{signed}")
+    cluster.objects["/api/v1/pods/research/q"] = pod_of(f"{REPOSITORY}@{unsigned}", "q")
+    away = tmp_path / "away"
+    blob = layout / "blobs" / "sha256" / signed.removeprefix("sha256:")
+    shutil.move(blob, away)
+    await statements.reconcile()
+    before = statements.last_complete
+    assert statements.results == {"verified": 0, "rejected": 1, "failed": 1}
+    assert statements.waiting == 1
+    shutil.move(away, blob)
+    statements._reader._checker._cache.clear()
+    await statements.reconcile()
+    assert statements.results == {"verified": 1, "rejected": 1, "failed": 1}
+    assert statements.waiting == 0
+    assert statements.last_complete > before
+
+
+async def test_a_key_that_expires_ends_untimed_signatures(made, monkeypatch):
+    """A statement from before the end of its key is checked once more after it."""
+    cluster, statements, _, (signed, *_) = made
+    now = time.time()
+    end = datetime.fromtimestamp(now + 3600, UTC).isoformat()
+    document = trust()
+    document["spec"]["signers"][0]["notAfter"] = end
+    cluster.put(document)
+    cluster.objects["/api/v1/pods/research/p"] = pod_of(f"{REPOSITORY}@{signed}")
+    await statements.reconcile()
+    await statements.reconcile()
+    assert statements.results["verified"] == 1
+    assert verdicts(cluster, f"{REPOSITORY}@{signed}") == ([(True, "")], 0)
+    later = now + 7200
+    monkeypatch.setattr("webhook.cluster.controller.image_statements.time.time", lambda: later)
+    monkeypatch.setattr("webhook.provenance.checker.datetime", Later(later))
+    statements._reader._checker._cache.clear()
+    await statements.reconcile()
+    assert verdicts(cluster, f"{REPOSITORY}@{signed}") == ([(False, "Expired")], 0)
+    await statements.reconcile()
+    assert statements.results == {"verified": 1, "rejected": 1, "failed": 0}
+
+
+class Later:
+    """A clock that stands still."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def now(self, zone):
+        return datetime.fromtimestamp(self._seconds, zone)
