@@ -11,5 +11,9 @@ class LockedError(AuditError):
     """Another process writes the log."""
 
 
+class UncertainError(AuditError):
+    """A write has no known result: the storage may have applied it, or may apply it later."""
+
+
 class NotLoggedError(Exception):
     """An event could not be logged: the queue is full, or the storage failed."""

@@ -2,6 +2,9 @@
 
 `LogWriter.submit` never blocks and does no I/O, so it is safe on the event loop. The thread writes entry bundles and
 tiles, makes them durable, and only then signs and writes the checkpoint. A crash loses unsigned entries only.
+
+A signed checkpoint that a witness or a reader may have is never taken back, because another tree of its size would be a
+fork. Before witnesses receive a checkpoint, it is stored as ``.pending``, and a restart continues from it.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from webhook.audit.errors import AuditError, LockedError, NotLoggedError
+from webhook.audit.errors import AuditError, LockedError, NotLoggedError, UncertainError
 from webhook.core.audit.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint
 from webhook.core.audit.entries import canonical, envelope, kind_of, timestamp
-from webhook.core.audit.merkle import Frontier, consistency_proof, fold, inclusion_proof, leaf_hash
+from webhook.core.audit.merkle import Frontier, consistency_proof, fold, inclusion_proof, leaf_hash, root_of
 from webhook.core.audit.notes import NoteError
 from webhook.core.audit.proof import Proof
 from webhook.core.audit.tiles import (
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     Cosign = Callable[[SignedCheckpoint, Callable[[int], Sequence[bytes]]], tuple[Signature, ...]]
 
 
+PENDING = ".pending"
 _RETRY_SECONDS = 1.0
 _LOCK_SECONDS = 0.1
 _COSIGN_SECONDS = 1.0
@@ -128,6 +132,8 @@ class LogWriter:
         # Full tiles whose partial tiles can go, once a checkpoint covers them.
         self._obsolete: list[str] = []
         self._signed: SignedCheckpoint | None = None
+        # Whether others may have the checkpoint of the tree, and whether the storage lacks it.
+        self._exposed = self._unpublished = False
 
     @property
     def size(self) -> int:
@@ -276,13 +282,15 @@ class LogWriter:
             stopping = self._stopping
             batch = self._take()
             if not batch and not stopping:
-                self._cosign_again()
+                self._publish_again()
                 self._prune()
             if batch and not self._write(batch):
                 time.sleep(min(_RETRY_SECONDS, self._interval))
                 if not stopping:
                     continue
             if stopping and not self._queue:
+                if self._unpublished:
+                    self._publish_again()
                 return
             if stopping and self.stats.failures:
                 return
@@ -298,21 +306,25 @@ class LogWriter:
         return batch
 
     def _write(self, batch: list[_Waiting]) -> bool:
-        """Append a batch and sign a checkpoint. On a failure, keep the entries for another attempt."""
+        """Append a batch and publish a checkpoint. On a failure, keep the entries for another attempt."""
         tree, edge, bundle = self._tree.copy(), [list(hashes) for hashes in self._edge], list(self._bundle)
-        first = tree.size
+        first, obsolete = tree.size, list(self._obsolete)
+        self._exposed = False
         try:
             self._integrate([item.raw for item in batch])
             self._storage.sync()
-            signed = self._checkpoint()
+            signed = self._publish(self._sign())
         except (OSError, AuditError, NoteError) as error:
-            self._tree, self._edge, self._bundle, self._obsolete = tree, edge, bundle, []
             self.stats.failures += 1
-            self._fail(batch, error)
+            if self._exposed:
+                # The entries are in a checkpoint that others may have, and only its publication is missing.
+                self.stats.entries += len(batch)
+                self._fail([item for item in batch if item.done is not None], error)
+            else:
+                self._tree, self._edge, self._bundle, self._obsolete = tree, edge, bundle, obsolete
+                self._fail(batch, error)
             return False
-        self.stats.failures = 0
         self.stats.entries += len(batch)
-        self.stats.checkpoint_time = self._clock()
         self._settle(batch, first, signed)
         return True
 
@@ -385,19 +397,38 @@ class LogWriter:
             self._obsolete.append(tile.path)
             self._add(level + 1, fold(self._edge[level]), changed)
 
-    def _checkpoint(self) -> SignedCheckpoint:
+    def _sign(self) -> SignedCheckpoint:
+        """Sign the tree. With witnesses, store the checkpoint first: they remember what they cosigned."""
         checkpoint = Checkpoint(self.origin, self._tree.size, self._tree.root())
         if self._signed is not None and checkpoint.size < self._signed.checkpoint.size:
             raise AuditError("the log would shrink")
         signed = SignedCheckpoint(checkpoint, self._signer.sign(checkpoint.text(), int(self._clock())))
         if self._cosign is not None:
+            self._storage.write(PENDING, signed.note.render().encode())
+            self._storage.sync()
+        return signed
+
+    def _publish(self, signed: SignedCheckpoint) -> SignedCheckpoint:
+        """Collect cosignatures and write the checkpoint."""
+        if self._cosign is not None:
+            self._exposed = self._unpublished = True
             signatures = self._cosign(signed, self._consistency)
             self.stats.cosignatures = len({signature.name for signature in signatures})
             note = signed.note
-            signed = SignedCheckpoint(checkpoint, type(note)(note.text, (*note.signatures, *signatures)))
-        self._storage.write(CHECKPOINT, signed.note.render().encode())
+            signed = SignedCheckpoint(
+                signed.checkpoint, type(note)(note.text, (*note.signatures, *signatures))
+            )
+        try:
+            self._storage.write(CHECKPOINT, signed.note.render().encode())
+        except UncertainError:
+            self._exposed = self._unpublished = True
+            raise
+        self._exposed = self._unpublished = True
         self._storage.sync()
+        self._unpublished = False
         self._signed = signed
+        self.stats.failures = 0
+        self.stats.checkpoint_time = self._clock()
         obsolete, self._obsolete = self._obsolete, []
         for path in obsolete:
             self._storage.delete_partials(path)
@@ -428,16 +459,19 @@ class LogWriter:
         data = self._storage.read(Tile(None, number).path)
         return str(orjson.loads(decode_bundle(data, WIDTH)[-1][1])["time"]) if data is not None else ""
 
-    def _cosign_again(self) -> None:
-        """Ask the witnesses again for an idle log whose last checkpoint lacks cosignatures."""
-        signed = self._signed
-        if self._cosign is None or signed is None or self.stats.cosignatures >= self._wanted:
-            return
-        if self._clock() - self._tried < _COSIGN_SECONDS:
+    def _publish_again(self) -> None:
+        """Publish the last checkpoint of an idle log again, if that failed or cosignatures are missing."""
+        missing = (
+            self._cosign is not None
+            and self._signed is not None
+            and self.stats.cosignatures < self._wanted
+            and self._clock() - self._tried >= _COSIGN_SECONDS
+        )
+        if not missing and not self._unpublished:
             return
         self._tried = self._clock()
         try:
-            self._checkpoint()
+            self._publish(self._sign())
         except (OSError, AuditError, NoteError) as error:
             log.warning("cannot write the audit log", extra={"fields": {"reason": str(error)}})
 
@@ -458,25 +492,20 @@ class LogWriter:
     def _load(self) -> bool:
         """Read the state of an existing log. Return whether its last run ended without a stop entry."""
         raw = self._storage.read(CHECKPOINT)
-        if raw is None:
-            if self._storage.read(Tile(0, 0).path) is not None:
-                raise AuditError("the checkpoint is missing")
+        published = None
+        if raw is not None:
+            published = parse_checkpoint(raw)
+            if published.checkpoint.origin != self.origin:
+                raise AuditError(f"it is the log {published.checkpoint.origin}, not {self.origin}")
+            published.verify(self._signer.keys)
+        elif self._storage.read(Tile(0, 0).path) is not None:
+            raise AuditError("the checkpoint is missing")
+        pending = self._pending(published.checkpoint if published is not None else None)
+        self._signed, self._unpublished = pending or published, pending is not None
+        if self._signed is None:
             return False
-        signed = parse_checkpoint(raw)
-        if signed.checkpoint.origin != self.origin:
-            raise AuditError(f"it is the log {signed.checkpoint.origin}, not {self.origin}")
-        signed.verify(self._signer.keys)
-        size = signed.checkpoint.size
-        self._edge = [[] for _ in range(max(1, (size.bit_length() + 7) // 8))]
-        for level in range(len(self._edge)):
-            count = size >> (8 * level)
-            if count:
-                width = count % WIDTH or WIDTH
-                self._edge[level] = self._tile(Tile(level, (count - 1) // WIDTH, width))
-        self._tree = Frontier() if not size else Frontier.read(TileNodes(self._stored, size), size)
-        if self._tree.root() != signed.checkpoint.root:
-            raise AuditError("the tiles do not match the checkpoint")
-        self._signed = signed
+        self._restore(self._signed.checkpoint)
+        size = self._signed.checkpoint.size
         self._discard_tail(size)
         if not size:
             return False
@@ -488,6 +517,37 @@ class LogWriter:
         if [leaf_hash(entry) for entry in self._bundle] != self._edge[0]:
             raise AuditError("the last entry bundle does not match its hashes")
         return b'"event":"stop"' not in self._bundle[-1]
+
+    def _pending(self, published: Checkpoint | None) -> SignedCheckpoint | None:
+        """Return a checkpoint that witnesses may have and that was not published, if the tiles are its tree."""
+        raw = self._storage.read(PENDING)
+        if raw is None:
+            return None
+        try:
+            signed = parse_checkpoint(raw)
+            signed.verify(self._signer.keys)
+            state = signed.checkpoint
+            if state.origin != self.origin or (published is not None and state.size <= published.size):
+                return None
+            self._restore(state)
+            nodes = TileNodes(self._stored, state.size)
+            continues = published is None or root_of(nodes, published.size) == published.root
+        except (AuditError, TileError, NoteError, ValueError):
+            return None
+        return signed if continues else None
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Read the edge of the tree of a checkpoint."""
+        size = checkpoint.size
+        self._edge = [[] for _ in range(max(1, (size.bit_length() + 7) // 8))]
+        for level in range(len(self._edge)):
+            count = size >> (8 * level)
+            if count:
+                width = count % WIDTH or WIDTH
+                self._edge[level] = self._tile(Tile(level, (count - 1) // WIDTH, width))
+        self._tree = Frontier() if not size else Frontier.read(TileNodes(self._stored, size), size)
+        if self._tree.root() != checkpoint.root:
+            raise AuditError("the tiles do not match the checkpoint")
 
     def _discard_tail(self, size: int) -> None:
         """Delete the files of entries that were never signed."""

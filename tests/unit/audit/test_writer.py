@@ -18,6 +18,8 @@ from webhook.audit.keys import generate, load_signer, signer_of
 from webhook.audit.storage import Directory
 from webhook.audit.writer import LogWriter, new_id
 from webhook.core.audit.checkpoint import parse_checkpoint
+from webhook.core.audit.merkle import verify_consistency
+from webhook.core.audit.notes import Signature
 from webhook.core.audit.proof import ProofError, parse_proof
 from webhook.core.audit.verify import verify_log
 
@@ -308,3 +310,104 @@ def test_an_unsigned_tail_is_discarded(tmp_path):
     assert verify_log(Files(tmp_path), SIGNER.keys).faults == []
     write(tmp_path, 300)
     assert verify_log(Files(tmp_path), SIGNER.keys).faults == []
+
+
+class Notary:
+    """A witness: it cosigns continuations of its last checkpoint only, and counts the others."""
+
+    def __init__(self):
+        self.size, self.root, self.forks = 0, b"", 0
+
+    def cosign(self, signed, consistency):
+        state = signed.checkpoint
+        proof = list(consistency(self.size)) if 0 < self.size < state.size else []
+        continues = (
+            self.size == 0
+            or (self.size == state.size and self.root == state.root)
+            or (
+                self.size < state.size
+                and verify_consistency(self.size, state.size, proof, self.root, state.root)
+            )
+        )
+        if not continues:
+            self.forks += 1
+            return ()
+        self.size, self.root = state.size, state.root
+        return (Signature("notary.example.com/n", bytes(4), bytes(72)),)
+
+
+class Failing(Directory):
+    """Fails to write one path while ``broken``."""
+
+    broken = ""
+
+    def write(self, path, data):
+        if path == self.broken:
+            raise OSError(28, "No space left on device")
+        super().write(path, data)
+
+
+def test_a_checkpoint_that_a_witness_has_is_never_taken_back(tmp_path):
+    """The disk is full between the cosignature and the publication: a later tree continues the cosigned one."""
+    notary, storage = Notary(), Failing(tmp_path, fsync=False)
+    writer = LogWriter(storage, SIGNER, limit=100, interval=0.01, cosign=notary.cosign, quorum=1)
+    writer.open()
+    settle(writer, 1)
+    storage.broken = "checkpoint"
+    with pytest.raises(NotLoggedError, match="No space left"):
+        asyncio.run(writer.append(writer.entry("release", {"decision": "released", "model": "m"}), 5))
+    wait_until(lambda: notary.size == 2)
+    for number in range(3):
+        writer.submit(verdict(writer, number))
+    wait_until(lambda: notary.size == 5)
+    storage.broken = ""
+    wait_until(lambda: writer.size == 5)
+    writer.close()
+    assert notary.forks == 0
+    report = verify_log(Files(tmp_path), SIGNER.keys)
+    assert report.faults == []
+    assert report.size == notary.size == 6
+
+
+def test_a_restart_continues_the_checkpoint_that_a_witness_has(tmp_path):
+    """The process is killed between the cosignature and the publication."""
+    notary, storage = Notary(), Failing(tmp_path, fsync=False)
+    for round_number in range(3):
+        storage.broken = ""
+        writer = LogWriter(storage, SIGNER, limit=100, interval=0.01, cosign=notary.cosign, quorum=1)
+        writer.open()
+        settle(writer, notary.size + 1)
+        storage.broken = "checkpoint"
+        before = notary.size
+        for number in range(200):
+            writer.submit(verdict(writer, number))
+        wait_until(lambda start=before: notary.size >= start + 50)
+        writer._stopping = True
+        writer._wake.set()
+        writer._thread.join(10)
+        storage.unlock()
+        assert notary.forks == 0, round_number
+    storage.broken = ""
+    writer = LogWriter(storage, SIGNER, limit=100, interval=0.01, cosign=notary.cosign, quorum=1)
+    writer.open()
+    settle(writer, notary.size)
+    writer.close()
+    assert notary.forks == 0
+    assert verify_log(Files(tmp_path), SIGNER.keys).faults == []
+
+
+def test_a_pending_checkpoint_of_another_log_is_ignored(tmp_path):
+    """The owner of the volume writes a pending checkpoint that the log never had."""
+    write(tmp_path / "a", 3)
+    write(tmp_path / "b", 9, origin="cluster/webhook/b")
+    for content in (b"", b"\xff", (tmp_path / "b" / "checkpoint").read_bytes()):
+        (tmp_path / "a" / ".pending").write_bytes(content)
+        write(tmp_path / "a", 1)
+        assert verify_log(Files(tmp_path / "a"), SIGNER.keys).faults == []
+
+
+def wait_until(done, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
