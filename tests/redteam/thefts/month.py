@@ -48,6 +48,7 @@ class Month:
         # Each model runs on a pool of 16 nodes.
         self.pools = [[f"gpu-{pool}-{node}" for node in range(16)] for pool in range(4)]
         self.grants = {}
+        self.releases = dict.fromkeys(MODELS, 0)
 
     def _team(self, number):
         pick = self.random
@@ -178,6 +179,7 @@ class Month:
             "images": [f"{image}@sha256:{pick.randrange(9)}"], "subject": self.grants[grant]["subject"]["kind"],
             "credential": f"JTI={self.count}",
         }  # fmt: skip
+        self.releases[model] += 1
         self.add(moment + timedelta(seconds=20), "broker", "release", data)
         for renewal in range(pick.choice([0, 2, 4])):
             self.add(moment + timedelta(minutes=7 * (renewal + 1)), "broker", "renewal",

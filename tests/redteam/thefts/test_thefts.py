@@ -7,6 +7,7 @@ broker, the observer of policies and models, and the heads of logs on disk. The 
 from __future__ import annotations
 
 import base64
+import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,13 +44,20 @@ DAYS, SCALE = 28, 0.02
 THEFT = START + timedelta(days=DAYS + 1, hours=11)
 
 
+def replay(month):
+    """Return the engine and the alerts above ``informational`` after a month."""
+    engine, alerts = Engine(shipped_or("")), []
+    for origin, index, document in month.entries():
+        alerts += engine.feed(document, origin, index)
+    return engine, [alert for alert in alerts if alert.level != "informational"]
+
+
 @pytest.fixture(scope="session")
 def past():
     """The month, and the stored state of an engine that saw it."""
-    month, engine, alerts = Month(seed=1, days=DAYS, plain=SCALE), Engine(shipped_or("")), []
-    for origin, index, document in month.entries():
-        alerts += engine.feed(document, origin, index)
-    return month, engine.dump(), [alert for alert in alerts if alert.level != "informational"]
+    month = Month(seed=1, days=DAYS, plain=SCALE)
+    engine, alerts = replay(month)
+    return month, engine.dump(), alerts
 
 
 class Scene:
@@ -114,10 +122,11 @@ class Scene:
         }  # fmt: skip
         self.log("release", release_data(event))
 
-    def vote(self, requester, approver, seconds=900):
+    def vote(self, requester, approver, seconds=900, request=""):
         self.count += 1
         data = {
-            "name": f"v-{self.count}", "request": f"r-{self.count}", "decision": "Approve", "model": self.model,
+            "name": f"v-{self.count}", "request": request or f"r-{self.count}", "decision": "Approve",
+            "model": self.model,
             "requester": {"username": requester}, "approver": {"username": approver}, "seconds": seconds,
         }  # fmt: skip
         self.log("approval", data, "controller")
@@ -308,30 +317,38 @@ def probing_for_a_gap(scene):
     cloned_volume(scene)
 
 
-def weakened_model(scene):
-    """The real observer of the controller, before and after the change."""
+def observe_model(scene, change, before=lambda spec: None):
+    """The real observer of the controller, before and after a change of a model, and a request for it."""
     observer = Observer(access=False)
-    for approvals in (2, 1):
+    for step in (before, change):
         documents = [each.document for each in read_path(ROOT / "examples" / "state" / "models.yaml")]
-        documents[0]["spec"]["access"]["approvals"] = approvals
+        step(documents[0]["spec"])
         provider = ManifestProvider([Manifest("m", each) for each in documents], Settings())
-        for change in observer.changes(provider.snapshot(), scene.now):
-            scene.log(change.kind, change.data, "controller")
+        for each in observer.changes(provider.snapshot(), scene.now):
+            scene.log(each.kind, each.data, "controller")
     scene.wait(hours=1)
     scene.request("atlas-70b")
 
 
-def weakened_policy(scene):
+def observe_policy(scene, change):
     observer = Observer(access=False)
     file = ROOT / "policies" / "weights-need-grant.yaml"
-    for action in ("Deny", "Warn"):
+    for step in (lambda policy: None, change):
         documents = list(yaml.safe_load_all(file.read_text()))
-        documents[0]["spec"]["validationActions"] = [action]
+        step(documents[0])
         provider = ManifestProvider([Manifest("p", each) for each in documents], Settings())
-        for change in observer.changes(provider.snapshot(), scene.now):
-            scene.log(change.kind, change.data, "webhook")
+        for each in observer.changes(provider.snapshot(), scene.now):
+            scene.log(each.kind, each.data, "webhook")
     scene.wait(minutes=5)
     scene.request("atlas-70b")
+
+
+def weakened_model(scene):
+    observe_model(scene, lambda spec: spec["access"].update(approvals=1))
+
+
+def weakened_policy(scene):
+    observe_policy(scene, lambda policy: policy["spec"].update(validationActions=["Warn"]))
 
 
 def checkpoint_through_the_kubelet(scene):
@@ -369,6 +386,106 @@ def break_glass_without_an_incident(scene):
         "begins": timestamp(scene.now), "expires": timestamp(scene.now + timedelta(hours=1)),
     }  # fmt: skip
     scene.log("breakglass", data, "controller")
+
+
+def drip_over_many_accounts(scene):
+    """A copy in parts, in which each account reads less than ten times."""
+    model = min(scene.month.releases, key=scene.month.releases.__getitem__)
+    usual = scene.month.releases[model] // 4
+    grant = scene.grant(model=model)
+    for number in range(5 * usual):
+        scene.wait(minutes=7 * 24 * 60 // (5 * usual))
+        scene.release(grant, model=model, serviceAccount=f"batch-{number // 8}")
+
+
+def two_colluding_approvers(scene):
+    """Each request needs two approvals, and the same two users give them."""
+    for number in range(7):
+        scene.wait(hours=20)
+        scene.vote("mallory@example.com", "eve@example.com", request=f"c-{number}")
+        scene.vote("mallory@example.com", "dan@example.com", request=f"c-{number}")
+
+
+def ring_of_busy_approvers(scene):
+    """Approvers of the whole cluster who approve each other's requests."""
+    leads = APPROVERS[:3]
+    for lead, approver in zip(leads, [*leads[1:], leads[0]], strict=True):
+        for _ in range(3):
+            scene.wait(hours=2)
+            scene.vote(lead, approver)
+
+
+def plaintext_delivery(scene):
+    observe_model(scene, lambda spec: spec.update(delivery="plaintext"))
+
+
+def second_group_of_approvers(scene):
+    observe_model(scene, lambda spec: spec["access"]["approvers"]["groups"].append("interns"))
+
+
+def larger_egress_budget(scene):
+    observe_model(
+        scene,
+        lambda spec: spec.update(egress={"size": "810Gi", "minimumTime": "1h", "perPod": "1G"}),
+        lambda spec: spec.update(egress={"size": "810Gi", "minimumTime": "30d", "perPod": "2M"}),
+    )
+
+
+def policy_with_an_exception_for_a_namespace(scene):
+    def change(policy):
+        policy["spec"]["matchConditions"] = [
+            {"name": "not-ours", "expression": "request.namespace != 'research'"}
+        ]
+
+    observe_policy(scene, change)
+
+
+def grants_in_reserve(scene):
+    names = [scene.grant() for _ in range(3)]
+    scene.wait(hours=12)
+    for name in names:
+        data = {
+            "request": name, "requestUid": name, "state": "ended", "model": scene.model, "approvers": APPROVERS[:2],
+            "subject": {"kind": "User", "name": "mallory@example.com"}, "begins": timestamp(scene.now),
+            "requester": {"username": "mallory@example.com"}, "expires": timestamp(scene.now),
+        }  # fmt: skip
+        scene.log("grant", data, "controller")
+
+
+def theft_at_the_weekend_night(scene):
+    grant = scene.grant(scene.day_team, scene.day_team.models[0])
+    scene.wait(days=4, hours=14)
+    scene.release(grant, scene.day_team, scene.day_team.models[0])
+
+
+def foreign_token(scene):
+    event = {
+        "event": "key.release", "result": "refused", "model": scene.model, "namespace": "team-0", "pod": "p",
+        "uid": "u", "serviceAccount": "train", "code": "WL323", "message": "the token is not bound to a pod",
+    }  # fmt: skip
+    scene.log("release", release_data(event))
+
+
+def rolled_back_log(scene):
+    """The owner of the volume restores an older copy of a replica's log."""
+    signer = signer_of(generate(), "cluster/broker/b-2", "test")
+    place = scene.home / "logs" / "broker" / "b-2"
+
+    def run():
+        writer = LogWriter(Directory(place, fsync=False), signer, limit=10, interval=0.01, version="test")
+        writer.open()
+        writer.close()
+
+    run()
+    shutil.copytree(place, scene.home / "copy")
+    run()
+    heads = Heads(scene.home / "logs", "cluster/controller/c-1", lambda origin: signer.keys)
+    for data in heads.changes():
+        scene.log("log", data, "controller")
+    shutil.rmtree(place)
+    shutil.copytree(scene.home / "copy", place)
+    for data in heads.changes():
+        scene.log("log", data, "controller")
 
 
 def killed_replica(scene):
@@ -455,6 +572,17 @@ THEFTS = {
     forged_grant: "release-without-grant",
     exception_for_a_host_path: "new-escape-exception",
     key_harvest: "denied-releases",
+    drip_over_many_accounts: "slow-drip-model",
+    two_colluding_approvers: "exclusive-approver",
+    ring_of_busy_approvers: "approval-ring",
+    plaintext_delivery: "weakened-model-requested",
+    second_group_of_approvers: "weakened-model-requested",
+    larger_egress_budget: "weakened-model-requested",
+    policy_with_an_exception_for_a_namespace: "weakened-policy-requested",
+    grants_in_reserve: "unused-grants",
+    theft_at_the_weekend_night: "use-outside-hours",
+    foreign_token: "foreign-token",
+    rolled_back_log: "silent-log",
 }
 
 
@@ -475,6 +603,13 @@ async def test_a_theft_raises_its_alert_within_a_minute(theft, past, tmp_path):
 
 def test_a_benign_month_raises_at_most_one_alert_a_week(past):
     _, _, alerts = past
+    assert len(alerts) <= DAYS / 7, [(alert.rule, alert.baseline) for alert in alerts]
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_benign_month_of_another_cluster_raises_at_most_one_alert_a_week(seed):
+    """The rules are not tuned to one month: other teams have other habits."""
+    _, alerts = replay(Month(seed=seed, days=DAYS, plain=SCALE))
     assert len(alerts) <= DAYS / 7, [(alert.rule, alert.baseline) for alert in alerts]
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from webhook.core.audit.entries import digest, timestamp
+from webhook.core.audit.weaker import weaker_model, weaker_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from webhook.api.modelweights import ModelWeights
@@ -36,6 +37,8 @@ class Observer:
         self._access = access
         self._policies: dict[str, dict[str, Any]] = {}
         self._models: dict[str, dict[str, Any]] = {}
+        # What the policies and models decide by. Entries have its digest only.
+        self._definitions: dict[str, dict[str, dict[str, Any]]] = {}
         self._requests: dict[str, dict[str, Any]] = {}
         self._votes: dict[str, dict[str, Any]] = {}
         self._grants: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
@@ -46,14 +49,34 @@ class Observer:
         changes: list[Change] = []
         if snapshot.policies is not self._seen[0] or snapshot.models is not self._seen[1]:
             self._seen = (snapshot.policies, snapshot.models)
-            changes += _difference("policy", self._policies, policies_of(snapshot.policies.policies))
-            changes += _difference("model", self._models, models_of(snapshot.models))
+            changes += self._protection(snapshot)
         if self._access:
             index = snapshot.access
-            changes += _difference("request", self._requests, requests_of(index), only_new=True)
-            changes += _difference("approval", self._votes, votes_of(index), only_new=True)
+            changes += _difference("request", self._requests, requests_of(index))
+            changes += _difference("approval", self._votes, votes_of(index))
             changes += self._grant_changes(index, now)
         return changes
+
+    def _protection(self, snapshot: Snapshot) -> list[Change]:
+        """Return the changes of policies and models, with the parts that protect less than before."""
+        before, self._definitions = (
+            self._definitions,
+            {
+                "policy": _by_name(snapshot.policies.policies),
+                "model": {name: _spec(model) for name, model in snapshot.models.items()},
+            },
+        )
+
+        def weakened(kind: str, name: str) -> list[str]:
+            old, new = before.get(kind, {}).get(name), self._definitions[kind].get(name)
+            if old is None:
+                return []
+            if new is None:
+                return ["removed"] if kind == "model" or "Deny" in old["actions"] else []
+            return weaker_model(old, new) if kind == "model" else weaker_policy(old, new)
+
+        policies = _difference("policy", self._policies, policies_of(snapshot.policies.policies), weakened)
+        return policies + _difference("model", self._models, models_of(snapshot.models), weakened)
 
     def _grant_changes(self, index: GrantIndex, now: datetime) -> Iterator[Change]:
         current = {
@@ -74,10 +97,9 @@ def _difference(
     kind: str,
     previous: dict[str, dict[str, Any]],
     current: Mapping[str, dict[str, Any]],
-    *,
-    only_new: bool = False,
+    weakened: Callable[[str, str], list[str]] | None = None,
 ) -> list[Change]:
-    """Update ``previous`` and return its changes."""
+    """Update ``previous`` and return its changes. Without ``weakened``, only new objects matter."""
     changes = []
     plural = {"policy": "weightpolicies", "model": "modelweights", "request": "accessrequests"}
     prefix = plural.get(kind, "accessapprovals")
@@ -85,16 +107,16 @@ def _difference(
         before = previous.get(name)
         if before != data:
             extra: dict[str, Any] = {}
-            if not only_new:
+            if weakened is not None:
                 extra["change"] = "added" if before is None else "changed"
-                extra["weakened"] = weakened(kind, before, data)
+                extra["weakened"] = weakened(kind, name)
             changes.append(Change(kind, f"{prefix}/{name}", {**data, **extra}))
-    if not only_new:
+    if weakened is not None:
         changes += [
             Change(
                 kind,
                 f"{prefix}/{name}",
-                {"name": name, "change": "removed", "weakened": weakened(kind, previous[name], None)},
+                {"name": name, "change": "removed", "weakened": weakened(kind, name)},
             )
             for name in previous
             if name not in current
@@ -105,47 +127,29 @@ def _difference(
 
 
 _MAX_VOLUMES = 64
-_SENSITIVITIES = ("public", "internal", "restricted", "frontier")
-
-
-def weakened(kind: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> list[str]:
-    """Return the parts of a change that protect less than before, from the data of a policy or a model."""
-    if before is None:
-        return []
-    if kind == "policy":
-        denied, denies = "Deny" in before["actions"], after is not None and "Deny" in after["actions"]
-        return ["removed" if after is None else "actions"] if denied and not denies else []
-    if kind != "model":
-        return []
-    if after is None:
-        return ["removed"]
-    parts = [] if after["approvals"] >= before["approvals"] else ["approvals"]
-    if not set(before["volumes"]) <= set(after["volumes"]):
-        parts.append("volumes")
-    rank = _SENSITIVITIES.index
-    if rank(after["sensitivity"]) < rank(before["sensitivity"]):
-        parts.append("sensitivity")
-    if before["attested"] and not after["attested"]:
-        parts.append("attestation")
-    if after["maxSeconds"] > before["maxSeconds"]:
-        parts.append("maxDuration")
-    return sorted(parts)
 
 
 def policies_of(policies: tuple[Policy, ...]) -> dict[str, dict[str, Any]]:
     """Return the data of every policy by its name. Policies of one name, such as several bindings, are numbered."""
+    return {
+        name: {
+            "name": name,
+            "digest": digest(definition),
+            "code": definition["code"],
+            "actions": sorted(definition["actions"]) if not definition["broken"] else ["Broken"],
+            "controls": sorted(definition["controls"]),
+        }
+        for name, definition in _by_name(policies).items()
+    }
+
+
+def _by_name(policies: tuple[Policy, ...]) -> dict[str, dict[str, Any]]:
     result: dict[str, dict[str, Any]] = {}
     for policy in policies:
         name, number = policy.name, 2
         while name in result:
             name, number = f"{policy.name}#{number}", number + 1
-        result[name] = {
-            "name": name,
-            "digest": digest(_definition(policy)),
-            "code": policy.code,
-            "actions": sorted(policy.actions) if not policy.broken else ["Broken"],
-            "controls": sorted(policy.controls),
-        }
+        result[name] = _definition(policy)
     return result
 
 
@@ -171,7 +175,7 @@ def models_of(models: Mapping[str, ModelWeights]) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "name": name,
-            "digest": digest(model.spec.model_dump(mode="json", by_alias=True)),
+            "digest": digest(_spec(model)),
             "sensitivity": model.spec.sensitivity,
             "approvals": model.spec.access.approvals,
             "maxSeconds": int(model.spec.access.max_duration.timedelta.total_seconds()),
@@ -188,6 +192,10 @@ def models_of(models: Mapping[str, ModelWeights]) -> dict[str, dict[str, Any]]:
         }
         for name, model in models.items()
     }
+
+
+def _spec(model: ModelWeights) -> dict[str, Any]:
+    return model.spec.model_dump(mode="json", by_alias=True)
 
 
 def requests_of(index: GrantIndex) -> dict[str, dict[str, Any]]:

@@ -54,7 +54,11 @@ class FirstSeen(Schema):
 
 
 class Rate(Schema):
-    """Report more events of a group in one ``bucket`` than ``factor`` times a quantile of its past buckets."""
+    """Report more events of a group in one ``bucket`` than ``factor`` times a quantile of its past buckets.
+
+    The limit is higher by the variation that a count of this size has by chance.
+    Buckets begin at the first event of the group, so that all are complete. A baseline needs ``intervals`` of them.
+    """
 
     type: Literal["rate"]
     group_by: Paths = Field(default_factory=list)
@@ -63,18 +67,20 @@ class Rate(Schema):
     factor: float = Field(default=2, ge=1, le=1000)
     minimum: Positive = 10
     learn: Duration = Duration("7d")
+    intervals: Positive = 3
 
 
 class Hours(Schema):
     """Report an event at an hour of the working day or of the weekend (UTC) that a group never used.
 
     ``margin`` hours before and after a used hour count as used. A group that uses more than ``most`` hours is ignored.
+    ``minimum`` is a number of hours with events, not of events.
     """
 
     type: Literal["hours"]
     group_by: Paths = Field(default_factory=list)
     learn: Duration = Duration("14d")
-    minimum: Positive = 50
+    minimum: Positive = 40
     margin: int = Field(default=2, ge=0, le=11)
     most: int = Field(default=16, ge=1, le=23)
 
@@ -82,21 +88,28 @@ class Hours(Schema):
 class Missing(Schema):
     """Report an event whose key no event of the rules ``seen`` had in the last ``within``.
 
-    ``seen`` maps the name of a rule to the field with the key.
+    ``seen`` maps the name of a rule to the field with the key. With ``streak``, this many events of a group in a row
+    must miss their key.
     """
 
     type: Literal["missing"]
     key: Path
     seen: dict[str, Path] = Field(min_length=1, max_length=8)
     within: Duration = Duration("30d")
+    group_by: Paths = Field(default_factory=list)
+    streak: int = Field(default=1, ge=1, le=16)
 
 
 class Pairs(Schema):
-    """Report two users of whom each has ``share`` of the events with the other, although others are available."""
+    """Report two users of whom each has ``share`` of the events with the other, although others are available.
+
+    Events of ``left`` with the same ``unit`` count once, because a request can have several approvals.
+    """
 
     type: Literal["pairs"]
     left: Path
     right: Path
+    unit: str = Field(default="", max_length=253)
     share: float = Field(default=0.9, gt=0.5, le=1)
     minimum: Positive = 6
     others: Positive = 2
@@ -106,12 +119,15 @@ class Pairs(Schema):
 class Ring(Schema):
     """Report users who approve each other in a circle of at most ``length``.
 
-    An edge counts if it has ``minimum`` events and at least ``share`` of the events that its target received.
+    An edge counts if it has ``minimum`` events and at least ``share`` of the events that its target received, or of the
+    units of its source. The latter needs ``others``: targets outside of the ring.
     """
 
     type: Literal["ring"]
     source: Path
     target: Path
+    unit: str = Field(default="", max_length=253)
+    others: Positive = 2
     minimum: Positive = 3
     share: float = Field(default=0.5, gt=0, le=1)
     length: int = Field(default=4, ge=2, le=8)
@@ -284,16 +300,16 @@ def _check_fields(about: About, fields: Iterable[str]) -> None:
 
 
 def _statistic_fields(statistic: Statistic | None) -> Iterator[str]:
-    if isinstance(statistic, FirstSeen | Rate | Hours):
+    if isinstance(statistic, FirstSeen | Rate | Hours | Missing):
         yield from statistic.group_by
     if isinstance(statistic, FirstSeen):
         yield from statistic.value
     elif isinstance(statistic, Missing):
         yield from (statistic.key, *statistic.seen.values())
     elif isinstance(statistic, Pairs):
-        yield from (statistic.left, statistic.right)
+        yield from (statistic.left, statistic.right, *filter(None, [statistic.unit]))
     elif isinstance(statistic, Ring):
-        yield from (statistic.source, statistic.target)
+        yield from (statistic.source, statistic.target, *filter(None, [statistic.unit]))
 
 
 def _about(document: Any) -> About:

@@ -6,6 +6,7 @@ baseline as a sentence.
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,6 +30,10 @@ MAX_TIMES = 64
 MAX_TEXT = 253
 _PRUNE_SECONDS = 3600
 _CLEAR = 64
+# Standard deviations of a count that are chance.
+_CHANCE = 3
+# Begins the keys of groups in a table that has other keys, too.
+_GROUP = "\x1e"
 
 
 class State(Protocol):
@@ -123,7 +128,7 @@ class FirstSeenState(_Grouped):
 
 
 class RateState(_Grouped):
-    """Row: first time, bucket, events in it, the sketch of the past buckets, and its quantile."""
+    """Row: first time, bucket since then, events in it, the sketch of the past buckets, and its quantile."""
 
     def __init__(self, settings: rules.Rate) -> None:
         super().__init__(lambda: [0.0, 0, 0, [0], 0.0])
@@ -135,9 +140,10 @@ class RateState(_Grouped):
         """Count an event. Return a firing if its bucket exceeds the baseline."""
         group = self._group(event)
         row = self.table.get(key_of(group))
-        number = int(ref.time // self._bucket)
         if row[0] == 0:
-            row[0], row[1] = ref.time, number
+            row[0] = ref.time
+        # Buckets of the clock would begin with a part of one, and a small first bucket makes a low baseline.
+        number = int((ref.time - row[0]) // self._bucket)
         if number > row[1]:
             # Empty buckets do not count: a group that is rarely used has its own busy hours as its baseline.
             sketch = Sketch.load(row[3])
@@ -147,9 +153,13 @@ class RateState(_Grouped):
         if row[2] < self._settings.minimum or ref.time - row[0] < self._learn:
             return None
         usual = row[4]
-        if row[2] <= self._settings.factor * usual:
+        limit = self._settings.factor * usual
+        # A usual count varies by chance by its root (Poisson), which matters where it is small.
+        if row[2] <= limit + _CHANCE * math.sqrt(usual):
             return None
         total = Sketch.load(row[3]).total
+        if total < self._settings.intervals:
+            return None
         baseline = (
             f"{row[2]} events in {self._settings.bucket}, and {usual:.0f} is the "
             f"{100 * self._settings.quantile:g}th percentile of {total} intervals since {day(row[0])}"
@@ -158,10 +168,13 @@ class RateState(_Grouped):
 
 
 class HoursState(_Grouped):
-    """Row: first time, events, and 48 counts: the hours of working days, then those of weekends."""
+    """Row: first time, used hours, 48 counts, the last hour: the hours of working days, then those of weekends.
+
+    An hour of one day counts once: the pods of an array start together and are one observation.
+    """
 
     def __init__(self, settings: rules.Hours) -> None:
-        super().__init__(lambda: [0.0, 0, [0] * 48])
+        super().__init__(lambda: [0.0, 0, [0] * 48, 0])
         self._settings, self._group = settings, grouper(settings.group_by)
         self._learn = settings.learn.timedelta.total_seconds()
 
@@ -169,11 +182,14 @@ class HoursState(_Grouped):
         """Learn an hour. Return a firing if neither it nor the hours beside it were used before."""
         group = self._group(event)
         row = self.table.get(key_of(group))
-        first, count, slots = row
+        first, count, slots, last = row
+        hour = int(ref.time // 3600)
+        if hour == last:
+            return None
         moment = datetime.fromtimestamp(ref.time, UTC)
         base = 24 if moment.weekday() >= 5 else 0
         before = slots[base : base + 24]
-        row[0], row[1] = first or ref.time, count + 1
+        row[0], row[1], row[3] = first or ref.time, count + 1, hour
         slots[base + moment.hour] += 1
         if (
             count < self._settings.minimum
@@ -190,7 +206,7 @@ class HoursState(_Grouped):
         kind = "weekends" if base else "working days"
         used = [f"{hour:02}" for hour in range(24) if slots[base + hour] and hour != moment.hour]
         baseline = (
-            f"{moment.hour:02} h UTC on {kind} is new: {count} events since {day(first)} are at "
+            f"{moment.hour:02} h UTC on {kind} is new: {count} hours with events since {day(first)} are at "
             f"{', '.join(used) or 'other days only'}"
         )
         return Firing(named(self._settings.group_by, group), (ref,), baseline, event)
@@ -203,11 +219,12 @@ class HoursState(_Grouped):
 
 
 class MissingState(_Grouped):
-    """Row by key: the last time that a rule of ``seen`` had it."""
+    """Row by key: the last time that a rule of ``seen`` had it. Row by group: the events of its streak."""
 
     def __init__(self, settings: rules.Missing) -> None:
-        super().__init__(lambda: [0.0], MAX_KEYS)
+        super().__init__(list, MAX_KEYS)
         self._settings, self._key = settings, grouper([settings.key])
+        self._group = grouper(settings.group_by)
         self._seen = {name: grouper([path]) for name, path in settings.seen.items()}
         self._within = settings.within.timedelta.total_seconds()
         self.sources = tuple(settings.seen)
@@ -216,25 +233,48 @@ class MissingState(_Grouped):
         """Learn the key of an event of another rule."""
         (key,) = self._seen[name](event)
         if key:
-            self.table.get(key)[0] = ref.time
+            self.table.get(key)[:] = [ref.time]
 
     def feed(self, event: Event, ref: Ref) -> Firing | None:
-        """Return a firing if the key of the event is unknown."""
+        """Return a firing if the key of the event is unknown, and those of the events before it in its group were."""
         (key,) = self._key(event)
         row = self.table.peek(key)
-        if row is not None and ref.time - row[0] <= self._within:
+        known = row is not None and len(row) > 0 and ref.time - row[0] <= self._within
+        refs = self._streak(event, ref, known=known)
+        if len(refs) < self._settings.streak:
             return None
-        names = ", ".join(self._settings.seen)
-        baseline = f"no event of {names} has {self._settings.key} {key!r} in {self._settings.within}"
-        return Firing(((self._settings.key, key),), (ref,), baseline, event)
+        if self._settings.streak == 1:
+            baseline = (
+                f"no event of {self._names} has {self._settings.key} {key!r} in {self._settings.within}"
+            )
+            return Firing(((self._settings.key, key),), refs, baseline, event)
+        baseline = (
+            f"the last {len(refs)} events of the group have a {self._settings.key} "
+            f"that no event of {self._names} has"
+        )
+        return Firing(named(self._settings.group_by, self._group(event)), refs, baseline, event)
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(self._settings.seen)
+
+    def _streak(self, event: Event, ref: Ref, *, known: bool) -> tuple[Ref, ...]:
+        """Return the last events in a row whose key was unknown."""
+        if self._settings.streak == 1:
+            return () if known else (ref,)
+        row = self.table.get(_GROUP + key_of(self._group(event)))
+        recent = [] if known else [each for each in row if ref.time - each[4] <= self._within]
+        row[:] = [] if known else [*recent, list(ref)][-self._settings.streak :]
+        return tuple(Ref(*each) for each in row)
 
 
 class _Edges(_Grouped):
-    """Row by (from, to): the times of their events."""
+    """Row by (from, to): the times of their events. Row by from: the times and the units of its events."""
 
-    def __init__(self, source: str, target: str, within: float) -> None:
+    def __init__(self, source: str, target: str, unit: str, within: float) -> None:
         super().__init__(list, MAX_EDGES)
         self._source, self._target, self._within = reader(source), reader(target), within
+        self._unit = reader(unit) if unit else None
         self._pruned = 0.0
 
     def add(self, event: Event, ref: Ref) -> tuple[str, str] | None:
@@ -246,24 +286,40 @@ class _Edges(_Grouped):
         times = self.table.get(key_of(edge))
         times.append(ref.time)
         del times[:-MAX_TIMES]
+        if self._unit is not None:
+            self._add_unit(edge[0], event, ref)
         if ref.time - self._pruned >= _PRUNE_SECONDS:
             self._pruned = ref.time
             self._prune(ref.time - self._within)
         return edge
 
+    def _add_unit(self, source: str, event: Event, ref: Ref) -> None:
+        assert self._unit is not None  # noqa: S101 - the caller checks it
+        unit = sha256(",".join(map(text_of, self._unit(event))).encode(errors="replace")).hexdigest()[:16]
+        units = self.table.get(_GROUP + source)
+        if all(each[1] != unit for each in units):
+            units.append([ref.time, unit])
+            del units[:-MAX_TIMES]
+
     def count(self, edge: tuple[str, str]) -> int:
         """Return the number of events of one edge."""
         return len(self.table.peek(key_of(edge)) or ())
 
+    def units(self, source: str, counts: dict[tuple[str, str], int]) -> int:
+        """Return the number of units of a source, or of its events without a unit."""
+        if self._unit is None:
+            return sum(count for (each, _), count in counts.items() if each == source)
+        return len(self.table.peek(_GROUP + source) or ())
+
     def _prune(self, since: float) -> None:
         for key, row in list(self.table.items()):
-            row[:] = [time for time in row if time >= since]
+            row[:] = [each for each in row if (each[0] if isinstance(each, list) else each) >= since]
             if not row:
                 self.table.drop(key)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Return the number of events of each edge."""
-        return {_edge(key): len(times) for key, times in self.table.items()}
+        return {_edge(key): len(times) for key, times in self.table.items() if not key.startswith(_GROUP)}
 
 
 def _edge(key: str) -> tuple[str, str]:
@@ -275,7 +331,8 @@ class PairsState(_Edges):
     """Pairs of users whose events are nearly all with each other."""
 
     def __init__(self, settings: rules.Pairs) -> None:
-        super().__init__(settings.left, settings.right, settings.within.timedelta.total_seconds())
+        within = settings.within.timedelta.total_seconds()
+        super().__init__(settings.left, settings.right, settings.unit, within)
         self._settings = settings
 
     def feed(self, event: Event, ref: Ref) -> Firing | None:
@@ -285,7 +342,7 @@ class PairsState(_Edges):
             return None
         counts, (left, right) = self.counts(), edge
         both = counts[edge]
-        of_left = sum(count for (each, _), count in counts.items() if each == left)
+        of_left = self.units(left, counts)
         of_right = sum(count for (_, each), count in counts.items() if each == right)
         others = {each for _, each in counts if each not in (right, left)}
         share = self._settings.share
@@ -304,7 +361,8 @@ class RingState(_Edges):
     """Circles of users who approve each other."""
 
     def __init__(self, settings: rules.Ring) -> None:
-        super().__init__(settings.source, settings.target, settings.within.timedelta.total_seconds())
+        within = settings.within.timedelta.total_seconds()
+        super().__init__(settings.source, settings.target, settings.unit, within)
         self._settings = settings
 
     def feed(self, event: Event, ref: Ref) -> Firing | None:
@@ -316,20 +374,37 @@ class RingState(_Edges):
         received: dict[str, int] = {}
         for (_, target), count in counts.items():
             received[target] = received.get(target, 0) + count
+        most, all_of = self._strong(counts, received), self._of_source(counts)
+        for strong, others in ((most, 0), (all_of, self._settings.others)):
+            source, target = edge
+            if source == target or target not in strong.get(source, ()):
+                continue
+            path = _path(strong, target, source, self._settings.length - 1)
+            if path is not None and len(received.keys() - set(path)) >= others:
+                return self._firing((source, *path), ref, event)
+        return None
+
+    def _firing(self, path: tuple[str, ...], ref: Ref, event: Event) -> Firing:
+        members = sorted(set(path))
+        circle = " → ".join(path)
+        baseline = f"{circle}, each at least {self._settings.minimum} times in {self._settings.within}"
+        return Firing((("ring", ", ".join(members)),), (ref,), baseline, event)
+
+    def _strong(self, counts: dict[tuple[str, str], int], received: dict[str, int]) -> dict[str, list[str]]:
+        """Return the edges that are most of what their target received."""
         strong: dict[str, list[str]] = {}
         for (source, target), count in sorted(counts.items()):
             if count >= self._settings.minimum and count >= self._settings.share * received[target]:
                 strong.setdefault(source, []).append(target)
-        source, target = edge
-        if source == target or target not in strong.get(source, ()):
-            return None
-        path = _path(strong, target, source, self._settings.length - 1)
-        if path is None:
-            return None
-        members = sorted({source, *path})
-        circle = " → ".join((source, *path))
-        baseline = f"{circle}, each at least {self._settings.minimum} times in {self._settings.within}"
-        return Firing((("ring", ", ".join(members)),), (ref,), baseline, event)
+        return strong
+
+    def _of_source(self, counts: dict[tuple[str, str], int]) -> dict[str, list[str]]:
+        """Return the edges that are most of what their source requested."""
+        strong: dict[str, list[str]] = {}
+        for (source, target), count in sorted(counts.items()):
+            if count >= self._settings.minimum and count >= self._settings.share * self.units(source, counts):
+                strong.setdefault(source, []).append(target)
+        return strong
 
 
 def _path(edges: dict[str, list[str]], start: str, end: str, length: int) -> tuple[str, ...] | None:
