@@ -6,9 +6,8 @@ decisions, and the requester) are here, per thread, while a program runs. Nothin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from threading import local
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from webhook.cel.authz import Answers
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """The requester: ``request.userInfo`` of the AdmissionReview."""
 
     username: str = ""
@@ -42,8 +40,7 @@ class User:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """The decisions of one evaluation, its request and its requester."""
 
     answers: Answers

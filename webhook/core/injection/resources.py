@@ -52,6 +52,8 @@ def fit(
     ``quota_limits`` apply where a ResourceQuota needs a limit and the settings have none.
     """
     shared = _pod_level(spec)
+    if not shared and not bounds.ranges and not bounds.quotas:
+        return Fit({"requests": dict(requests), "limits": dict(limits)})
     own = {name: _Resource(requests.get(name), limits.get(name)) for name in {**requests, **limits}}
     needed = _needed_limits(bounds.quotas)
     for name in needed:

@@ -7,6 +7,7 @@ about a microsecond of CPU. The limits are far above what real workloads need: a
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ class Budget:
         self._steps = self._left = steps
         self._clock, self._seconds = clock, seconds
         self._end = clock() + seconds if clock is not None else 0.0
-        self._used: dict[str, int] = {}
+        self._used: dict[str, int] = defaultdict(int)
 
     def charge(self, part: str, steps: int = 1) -> None:
         """Take steps for a part of the object, named in the plural. Raises `BudgetExceededError` when none are left."""
         self._left -= steps
-        self._used[part] = self._used.get(part, 0) + steps
+        self._used[part] += steps
         if self._left < 0:
             raise BudgetExceededError(
                 self._largest(), f"evaluating them needs more than {self._steps:,} steps"

@@ -126,7 +126,10 @@ class ObjectStore:
 
     def get(self, key: ObjectKey) -> Document | None:
         """The object, or None."""
-        return self._kinds.get(key.kind, {}).get(key.namespace, {}).get(key.name)
+        try:
+            return self._kinds[key.kind][key.namespace][key.name]
+        except KeyError:
+            return None
 
     def is_namespaced(self, kind: str) -> bool | None:
         """Return whether a kind is namespaced; None for a kind that is not known here."""
@@ -146,6 +149,11 @@ class ObjectStore:
         if not group or group in _BUILTIN_GROUPS or group.endswith(_BUILTIN_SUFFIX):
             return is_namespaced(kind)
         return None
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether the engine must not read some stored object."""
+        return bool(self._unsafe)
 
     def fault(self, key: ObjectKey) -> str:
         """Return the reason why the engine must not read a stored object; empty for a safe one."""
@@ -202,13 +210,13 @@ class Lookup:
 
         Raises `MissingObjectError` where that is unknown, and `MalformedObjectError` for one no policy may read.
         """
-        key, store = ObjectKey(kind, namespace, name), self.store
+        store = self.store
         if self.budget is not None:
             self.budget.charge("references to other objects", 3)
+        key = ObjectKey(kind, namespace, name)
         document = None if kind in self.uncached and not store.complete else store.get(key)
         if document is not None:
-            fault = store.fault(key)
-            return self.sound(key, document, fault) if fault else document
+            return self.sound(key, document, store.fault(key)) if store.has_faults else document
         if store.complete or key in self.fetched:
             document = self.fetched.get(key)
             return document if document is None else self.sound(key, document, _fault(document))

@@ -50,12 +50,11 @@ class Backend:
     @property
     def identity(self) -> str:
         """The identity as `weightlock explain` prints it; empty where nothing is known."""
-        names = [
-            str(location)
-            for location in self.locations
-            if not location.space.startswith("csi:") and location.space != FOLDED_NFS
-        ]
-        return (names or [str(location) for location in self.locations] or [""])[0]
+        locations = self.locations
+        for location in locations:
+            if not location.space.startswith("csi:") and location.space != FOLDED_NFS:
+                return str(location)
+        return str(locations[0]) if locations else ""
 
     def named_attributes(self) -> tuple[tuple[str, str, str], ...]:
         """The attributes that may identify the storage of an unlisted driver, as (driver, key, value)."""

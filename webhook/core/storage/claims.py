@@ -156,7 +156,8 @@ class Resolver:
             ProtectedRef(model, "persistentVolume", f"PersistentVolume {name}")
             for model in self._catalog.of_volume(name, object_at(metadata, "labels", "metadata"))
         ]
-        backend = backend_of(spec, "spec")
+        backend = self._backends.backend_of(name, document) if self._backends is not None else None
+        backend = backend or backend_of(spec, "spec")
         if backend is not None:
             self.backend_of_volume[name] = backend
             origin = origin_of(document, backend.driver, self._finder.lookup, writer)

@@ -57,17 +57,18 @@ def origin_of(document: Mapping[str, Any], driver: str, lookup: Lookup | None, w
     metadata, spec = object_at(document, "metadata", ""), object_at(document, "spec", "")
     annotations = object_at(metadata, "annotations", "metadata")
     declared = annotations.get(OTHER_STORAGE) == "true" and writer is None
+    static = Origin(declared=True) if declared else STATIC
     claim = object_at(spec, "claimRef", "spec")
     namespace, name, uid = (text_at(claim, key, "spec.claimRef") for key in ("namespace", "name", "uid"))
     provisioner, storage_class = annotations.get(_PROVISIONED_BY), text_at(spec, "storageClassName", "spec")
     if not driver or provisioner != driver or not storage_class or not namespace or not name:
-        return Origin(declared=declared)
+        return static
     if writer is not None:
         account = writer.removeprefix(_SERVICE_ACCOUNT)
         if account == writer or account.partition(":")[0] == namespace:
-            return Origin(declared=declared)
+            return static
     if lookup is not None and not _consistent(lookup, driver, storage_class, (namespace, name, uid)):
-        return Origin(declared=declared)
+        return static
     names = tuple(part for part in (text_at(metadata, "name", "metadata"), uid) if part)
     return Origin(provisioned=True, declared=declared, names=names)
 

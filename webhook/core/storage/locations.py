@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote
 
@@ -65,10 +66,15 @@ class Location(NamedTuple):
 
     def __str__(self) -> str:
         """Return the identity as `weightlock explain` prints it."""
-        hosts = ",".join(sorted(self.addresses))
-        system = "/".join(part for part in (hosts, self.name) if part)
-        path = "" if self.path == "/" and system else self.path
-        return f"{self.space.rstrip('~')}://{system}{path}{'/…' if self.vague else ''}"
+        return _describe(self)
+
+
+@lru_cache(maxsize=4096)
+def _describe(location: Location) -> str:
+    hosts = ",".join(sorted(location.addresses))
+    system = "/".join(part for part in (hosts, location.name) if part)
+    path = "" if location.path == "/" and system else location.path
+    return f"{location.space.rstrip('~')}://{system}{path}{'/…' if location.vague else ''}"
 
 
 def relation(one: Location, other: Location) -> Relation:

@@ -56,6 +56,9 @@ class VolumeIndex(Protocol):
     def find(self, backend: Backend) -> Iterator[Match]:
         """Yield the protected volumes that are or may be on the same storage; one may come twice."""
 
+    def backend_of(self, name: str, document: Mapping[str, Any]) -> Backend | None:
+        """Return the backend of a stored volume; None for another document of this name, and where it has none."""
+
     def at(self, location: Location) -> Iterator[Match]:
         """Yield the protected volumes that are or may be at a location."""
 

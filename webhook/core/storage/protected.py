@@ -57,6 +57,7 @@ class ProtectedBackends:
         "_claimed",
         "_claims",
         "_dependents",
+        "_documents",
         "_drivers",
         "_locations",
         "_needs",
@@ -78,6 +79,7 @@ class ProtectedBackends:
         self._drivers: dict[str, int] = {}
         # Every volume, protected or not, so that an edited model finds those that it matches now.
         self._backends: dict[str, Backend] = {}
+        self._documents: dict[str, Document] = {}
         self._by_driver: dict[str, dict[str, str]] = {}
         self._by_space: dict[str, set[str]] = {}
         self._by_model: dict[str, set[str]] = {}
@@ -106,6 +108,10 @@ class ProtectedBackends:
             for volume in self._attributes.get(identity, {}).values():
                 if volume.backend is not None and backend.shares_attributes(volume.backend):
                     yield Match(volume, None, Relation.SAME)
+
+    def backend_of(self, name: str, document: Mapping[str, Any]) -> Backend | None:
+        """Return the backend of a stored volume; None for another document of this name, and where it has none."""
+        return self._backends.get(name) if self._documents.get(name) is document else None
 
     def at(self, location: Location) -> Iterator[Match]:
         """Yield the protected volumes that are or may be at a location."""
@@ -203,7 +209,7 @@ class ProtectedBackends:
         """Return the volume if it is declared to hold models, is on such storage, or is bound to such a claim."""
         document = self._store.get(ObjectKey("PersistentVolume", "", name))
         if document is None:
-            self._remember_backend(name, None)
+            self._remember_backend(name, None, None)
             return None
         resolver = Resolver(self._catalog, Finder(Lookup(self._store)), None)
         claim = None
@@ -215,7 +221,7 @@ class ProtectedBackends:
         except MalformedObjectError:
             models = set()
         self._remember(name, resolver)
-        self._remember_backend(name, resolver.backend_of_volume.get(name))
+        self._remember_backend(name, resolver.backend_of_volume.get(name), document)
         models.discard(UNKNOWN)
         if not models:
             return None
@@ -233,14 +239,15 @@ class ProtectedBackends:
                 if ref[0] == "claim":
                     self._claims.setdefault(ref[1], set()).add(ref[2])
 
-    def _remember_backend(self, name: str, backend: Backend | None) -> None:
+    def _remember_backend(self, name: str, backend: Backend | None, document: Document | None) -> None:
         before = self._backends.pop(name, None)
+        self._documents.pop(name, None)
         if before is not None:
             self._by_driver.get(before.driver, {}).pop(name, None)
             for location in before.locations:
                 self._by_space[location.space].discard(name)
-        if backend is not None:
-            self._backends[name] = backend
+        if backend is not None and document is not None:
+            self._backends[name], self._documents[name] = backend, document
             if backend.driver:
                 self._by_driver.setdefault(backend.driver, {})[name] = backend.handle
             for location in backend.locations:

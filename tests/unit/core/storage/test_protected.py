@@ -1,5 +1,7 @@
 """The index of protected storage: kept up to date it is the same as made anew, whatever happens in which order."""
 
+import copy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,6 +123,42 @@ def test_kept_up_to_date_is_the_same_as_made_anew(model_of, happened):
             store.remove(key)
         kept.changed(key)
     assert everything(kept, store) == everything(ProtectedBackends(catalog, store), store)
+
+
+@given(events)
+def test_a_kept_backend_is_that_of_the_stored_document(model_of, happened):
+    """A review takes it instead of reading the volume again, so it must be what reading would give."""
+    store = ObjectStore(complete=True)
+    kept = ProtectedBackends(Catalog([model_of("atlas", *MODELS)]), store)
+    for _, item in happened:
+        kept.changed(store.put(item))
+    for document in store.each("PersistentVolume"):
+        name = document["metadata"]["name"]
+        backend = kept.backend_of(name, document)
+        assert backend is None or backend == backend_of(document["spec"], "spec")
+        assert kept.backend_of(name, copy.deepcopy(document)) is None
+
+
+def test_a_volume_that_changed_is_read_again(model_of):
+    """Between the change of an object and that of the index, the document of the index is another one."""
+    store = ObjectStore(complete=True)
+
+    def volume(handle):
+        spec = {"csi": {"driver": "d", "volumeHandle": handle}}
+        return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}, "spec": spec}
+
+    before, after = volume("h0"), volume("h1")
+    key = store.put(before)
+    kept = ProtectedBackends(Catalog([model_of("atlas", *MODELS)]), store)
+    assert kept.backend_of("v", before).handle == "h0"
+    store.put(after)
+    assert kept.backend_of("v", after) is None
+    kept.changed(key)
+    assert kept.backend_of("v", before) is None
+    assert kept.backend_of("v", after).handle == "h1"
+    store.remove(key)
+    kept.changed(key)
+    assert kept.backend_of("v", after) is None
 
 
 EDITS = [
