@@ -51,10 +51,20 @@ registry: $(READY) ## Fetch a registry from Debian, for the tests of signed imag
 	@$(BIN)/python tests/tools/debpackages.py docker-registry > /dev/null || [ $$? -eq 3 ]
 
 test: $(READY) control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser node ## All tests, those on the real API server included
-	@status=0; \
-	$(PYTEST) tests/unit tests/redteam -n 2 --dist loadfile --cov --cov-report= || status=$$?; \
-	$(PYTEST) tests/e2e --cov --cov-append --cov-report=term:skip-covered || status=$$?; \
-	exit $$status
+	@$(MAKE) --no-print-directory --keep-going -j 2 test-unit test-e2e
+
+# The two parts run at once: one computes, the other mostly waits. The first yields to the second, whose clusters have
+# timeouts, and prints its report at its end.
+test-unit: $(READY)
+	@mkdir -p build; status=0; \
+	nice $(PYTEST) tests/unit tests/redteam -n 2 --dist loadfile > build/test-unit.log 2>&1 || status=$$?; \
+	cat build/test-unit.log; exit $$status
+
+test-e2e: $(READY)
+	@$(PYTEST) tests/e2e -n 3 --dist loadfile
+
+coverage: $(READY) ## The tests that need no API server, and the lines that they do not run
+	@$(PYTEST) tests/unit tests/redteam -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 unit: $(READY) ## Only the tests that need no API server
 	@$(PYTEST) tests/unit
@@ -121,4 +131,4 @@ lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newes
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser node test unit e2e e2e-long e2e-node loaders e2e-kind chaos lint format generate bench bench-peers playground cluster image image-audit lock clean
+.PHONY: help setup test test-unit test-e2e coverage demo control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser node unit e2e e2e-long e2e-node loaders e2e-kind chaos lint format generate bench bench-peers playground cluster image image-audit lock clean

@@ -9,6 +9,12 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
+SUPPORT = Path(__file__).resolve().parent / "support"
+if str(SUPPORT) not in sys.path:
+    sys.path.insert(0, str(SUPPORT))
+
+import compiled_policies  # noqa: E402 -- the path to it is set just above
+import scheduling  # noqa: E402
 
 # No test is timed: a machine may be busy with other things.
 settings.register_profile("weightlock", deadline=None)
@@ -21,6 +27,26 @@ def pytest_addoption(parser):
         action="store_true",
         help="write what the program gives into the golden files; read the diff before you commit it",
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Distribute groups of tests for `--dist loadfile`."""
+    return scheduling.Scheduling(config, log) if config.option.dist == "loadfile" else None
+
+
+def pytest_collection_modifyitems(config, items):
+    """Sort the tests of a process of xdist as its siblings do."""
+    if hasattr(config, "workerinput"):
+        scheduling.sort(items)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_policies():
+    """Compile equal policies once for the whole run."""
+    with pytest.MonkeyPatch.context() as patch:
+        compiled_policies.share(patch)
+        yield
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from harness import manifests
 from harness.cluster import Cluster
 from harness.controlplane import ControlPlane
+from harness.waiting import slowness
 
 from webhook.api.config import Cluster as ClusterConfig
 from webhook.api.config import Config
@@ -67,7 +68,7 @@ def is_ready(source: ClusterProvider) -> bool:
 
 
 async def eventually(look: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * slowness()
     while not look():
         assert time.monotonic() < deadline, f"not within {seconds:g} s"
         await asyncio.sleep(0.002)
@@ -166,13 +167,13 @@ async def test_rights_are_asked_for_and_changes_show(
         "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": namespace}],
     }
     control_plane.apply(role, binding)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 5 * slowness()
     while not await _may(source, question):
         assert time.monotonic() < deadline, "a right that was given does not show"
         await asyncio.sleep(0.1)
     path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings/use"
     control_plane.client().delete(path).ok()
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + 8 * slowness()
     while await _may(source, question):
         assert time.monotonic() < deadline, "a right that was taken away still holds"
         await asyncio.sleep(0.1)

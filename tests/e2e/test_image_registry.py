@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from harness.waiting import slowness
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -47,7 +48,7 @@ def registry(tmp_path_factory):
         [program, "serve", directory / "config.json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 30 * slowness()
         while True:
             try:
                 requests.get(f"http://127.0.0.1:{port}/v2/", timeout=10)

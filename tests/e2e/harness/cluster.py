@@ -17,7 +17,7 @@ import yaml
 
 from harness.programs import ROOT
 from harness.rest import Client
-from harness.waiting import eventually
+from harness.waiting import eventually, slowness
 
 KUBECTL_SECONDS = 60.0
 RBAC_API = "/apis/rbac.authorization.k8s.io/v1"
@@ -57,7 +57,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     seconds: float = KUBECTL_SECONDS,
 ) -> Result:
-    """Run a command and return what it did. Raises AssertionError if it takes longer than `seconds`."""
+    """Run a command and return what it did. Raises AssertionError if it takes longer than `seconds` (`slowness`)."""
     words = tuple(str(part) for part in command)
     try:
         done = subprocess.run(
@@ -66,7 +66,7 @@ def run(
             env=None if environment is None else dict(environment),
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=seconds * slowness(),
             check=False,
         )
     except subprocess.TimeoutExpired as slow:

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.waiting import slowness
+
 UNSHARE = ("unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc")
 INTERFACE = "node0"
 REMOVE_SECONDS = 20.0
@@ -59,7 +61,7 @@ class Keeper:
     def _child(self, parent: int) -> int:
         """Return the only child of a process, once it has its own network."""
         own = Path("/proc/self/ns/net").readlink()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * slowness()
         while time.monotonic() < deadline:
             for child in children(parent):
                 with contextlib.suppress(OSError):
@@ -74,7 +76,7 @@ class Keeper:
             inside = list(children(self.process.pid))
             self.process.kill()
             self.process.wait()
-            deadline = time.monotonic() + REMOVE_SECONDS
+            deadline = time.monotonic() + REMOVE_SECONDS * slowness()
             while any(Path(f"/proc/{pid}").exists() for pid in inside) and time.monotonic() < deadline:
                 time.sleep(0.05)
         # The kernel removes a network later than its last process, sometimes by minutes.
@@ -82,7 +84,7 @@ class Keeper:
         for cgroup in self.cgroups:
             remove_cgroup(cgroup)
         # The removal of the namespaces lags a little behind their last process.
-        deadline = time.monotonic() + REMOVE_SECONDS
+        deadline = time.monotonic() + REMOVE_SECONDS * slowness()
         while self.directory.exists() and time.monotonic() < deadline:
             subprocess.run(["rm", "-rf", str(self.directory)], check=False, stderr=subprocess.DEVNULL)
             if self.directory.exists():
@@ -116,7 +118,7 @@ def make_cgroup(cgroup: Path) -> None:
 
 def remove_cgroup(cgroup: Path) -> None:
     """Remove a cgroup and all below it, the deepest first; kill what still runs in it."""
-    deadline = time.monotonic() + REMOVE_SECONDS
+    deadline = time.monotonic() + REMOVE_SECONDS * slowness()
     while cgroup.exists() and time.monotonic() < deadline:
         for directory in sorted(cgroup.rglob("*"), key=lambda path: -len(path.parts)):
             if directory.is_dir():

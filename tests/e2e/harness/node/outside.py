@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.cluster import Cluster, Result
 from harness.programs import ROOT, programs_in
+from harness.waiting import slowness
 
 TOOL = ROOT / "tests" / "tools" / "node.py"
 START_SECONDS = 420.0
@@ -99,7 +100,7 @@ class Node(Cluster):
         return self
 
     def _wait(self) -> None:
-        result, deadline = self.directory / "result.json", time.monotonic() + START_SECONDS
+        result, deadline = self.directory / "result.json", time.monotonic() + START_SECONDS * slowness()
         while not result.exists():
             assert self._keeper is not None
             assert self._keeper.poll() is None, f"the keeper ended\n{self.log()}"
