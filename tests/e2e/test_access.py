@@ -229,7 +229,7 @@ def test_a_copy_of_a_signed_approval_cannot_stand_for_another(lab: Lab, weightlo
         assert "[WL101]" in lab.try_pod(dry=True).message
 
 
-def test_the_port_signs_for_nobody_but_the_api_server(lab: Lab, own_weightlock: Weightlock) -> None:
+def test_the_port_signs_only_for_the_api_server(lab: Lab, own_weightlock: Weightlock) -> None:
     request = lab.ask()
     user = {"username": "bob", "groups": ["weights-approvers"]}
     document = lab.approval(request, "forged")

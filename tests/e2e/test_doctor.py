@@ -193,7 +193,7 @@ def test_a_healthy_installation_is_all_ok(release: Release) -> None:
     assert said.code == 0, said
 
 
-def test_whoever_may_read_nothing_is_told_which_rights_are_lacking(release: Release) -> None:
+def test_a_user_without_rights_sees_which_rights_are_missing(release: Release) -> None:
     said = command(release, "-o", "json", user="nobody-special")
     found = json.loads(said.stdout)
     assert (said.code, said.stderr) == (0, "")
@@ -275,7 +275,7 @@ PATCHES: dict[str, tuple[str, Patch, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize(("path", "patch", "checks"), PATCHES.values(), ids=PATCHES.keys())
-def test_what_somebody_broke_is_found_by_its_check(
+def test_each_broken_part_is_found_by_its_check(
     release: Release, path: str, patch: Patch, checks: dict[str, str]
 ) -> None:
     client = release.cluster.client()

@@ -41,7 +41,7 @@ def put(lab: Lab, document: dict[str, Any], user: str | None = None) -> Any:
     return client.patch(f"{API}/modelweights/{lab.model}", {"spec": document["spec"]})
 
 
-def test_nobody_weakens_a_model_alone(lab: Lab, tmp_path: Path) -> None:
+def test_no_user_weakens_a_model_alone(lab: Lab, tmp_path: Path) -> None:
     weaker = lab.weights(approvals=1)
     refused = put(lab, weaker)
     assert refused.status == 403
@@ -63,7 +63,7 @@ def test_nobody_weakens_a_model_alone(lab: Lab, tmp_path: Path) -> None:
     assert put(lab, other).status == 403
 
 
-def test_nobody_deletes_a_model_alone_and_gitops_may(lab: Lab) -> None:
+def test_no_user_deletes_a_model_alone_and_gitops_may(lab: Lab) -> None:
     path = f"{API}/modelweights/{lab.model}"
     assert "[WL431]" in lab.cluster.client().delete(path).message
     assert put(lab, lab.weights(maxDuration="30m"), GITOPS).status == 200

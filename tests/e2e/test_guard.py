@@ -123,7 +123,7 @@ def test_nor_are_they_given_an_owner_that_is_gone(cluster: ControlPlane) -> None
     assert WORDS in answer.message
 
 
-def test_everybody_else_and_everything_else_goes_on(cluster: ControlPlane) -> None:
+def test_other_users_and_other_requests_are_not_affected(cluster: ControlPlane) -> None:
     label = {"metadata": {"labels": {"team": "platform"}}}
     client = cluster.client(POWERFUL)
     client.patch(WEBHOOK_PATHS[0], label, dryRun="All").ok()

@@ -83,7 +83,7 @@ def results(weightlock: Weightlock, api: str, namespace: str) -> list[tuple[str,
     return [(item["resources"][0]["name"], item["rule"], item["result"]) for item in found]
 
 
-def test_without_the_types_nothing_is_written_and_everybody_says_so(
+def test_without_the_crds_nothing_is_written_and_each_component_logs_it(
     weightlock: Weightlock, controllers: Controllers
 ) -> None:
     controllers.start(config={"reports": SCAN})

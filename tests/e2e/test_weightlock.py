@@ -47,7 +47,7 @@ def test_it_outlives_a_crash_of_the_api_server(
     assert own_weightlock.pid == process
 
 
-def test_without_its_webhooks_nobody_asks_it(weightlock: Installed, namespace: str) -> None:
+def test_without_its_webhooks_it_receives_no_request(weightlock: Installed, namespace: str) -> None:
     weightlock.remove_webhooks()
     assert not weightlock.webhooks_present()
 

@@ -282,7 +282,7 @@ def test_configurations_are_such_and_know_the_release(render):
     assert VALUES["webhook"]["timeoutSeconds"] > webhook.review_timeout_seconds
 
 
-def test_sidecars_believe_the_brokers_authority_and_nobody_in_a_namespace_chooses_it(render):
+def test_sidecars_trust_the_brokers_ca_and_no_namespace_chooses_it(render):
     for name, deployment in deployments(render()).items():
         volumes = {v["name"]: v for v in deployment["spec"]["template"]["spec"]["volumes"]}
         assert volumes["broker-ca"]["secret"] == {
@@ -526,7 +526,7 @@ def test_types_stay_when_it_is_uninstalled(render):
     assert not [kind for kind, _ in render(crds={"install": False}) if kind == "CustomResourceDefinition"]
 
 
-def test_nobody_may_do_everything_or_read_secrets(render):
+def test_no_role_allows_everything_or_reads_secrets(render):
     for (kind, name), document in render().items():
         for rule in document["rules"] if kind in ("ClusterRole", "Role") else ():
             assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"]), name

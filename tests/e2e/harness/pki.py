@@ -1,7 +1,8 @@
-"""Certificate authorities and certificates for the test cluster: as many, and for whom, as a test wants.
+"""CAs and certificates for the test cluster: as many as a test needs, for any user or host.
 
-Keys live in the cluster's temporary directory only. Authorities are separate on purpose: whoever may sign for
-the API server's clients must not thereby speak to etcd, to the aggregation layer or to a webhook.
+Keys are in the cluster's temporary directory only. CAs are separate on purpose: the CA of the API server's clients must
+not be able to sign for etcd, for the aggregation layer or for a webhook. Most other tests use trustme. A certificate of
+trustme has one organization and is for clients and servers alike. Kubernetes reads a user's groups from several.
 """
 
 import datetime

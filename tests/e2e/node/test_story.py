@@ -105,7 +105,7 @@ def test_a_killed_sidecar_comes_back_and_the_pod_keeps_reading(node: Node, lab: 
     ],
     ids=lambda command: command[0],
 )
-def test_nobody_enters_a_pod_with_weights(node: Node, reading: NodeLab, command: tuple[str, ...]) -> None:
+def test_no_user_enters_a_pod_with_weights(node: Node, reading: NodeLab, command: tuple[str, ...]) -> None:
     """exec, cp, port-forward, attach and debug containers are denied, for the cluster admin as well."""
     places = {"ns": reading.namespace, "home": node.directory, "image": node.image}
     words = [word.format(**places) for word in command]

@@ -31,7 +31,7 @@ def test_no_keys_at_all():
     "case",
     ["other agent", "other nonce", "other model", "other lease", "no lease", "changed", "cut", "empty"],
 )
-def test_nobody_else_and_for_nothing_else(case):
+def test_no_other_key_and_no_other_purpose(case):
     agent = AgentKey.generate()
     sealed = seal_keys({"k1": Secret(bytes(32))}, agent.public, "n", "m", LEASE)
     opener = AgentKey.generate() if case == "other agent" else agent

@@ -29,7 +29,7 @@ def test_no_copy_is_made_on_the_way():
     secret.wipe()
 
 
-def test_it_shows_itself_to_nobody():
+def test_it_is_never_displayed():
     secret = Secret(b"hidden")
     assert "hidden" not in repr(secret)
     assert "hidden" not in f"{secret}"

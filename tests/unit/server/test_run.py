@@ -230,7 +230,7 @@ class TestCaller:
         assert (await client.post("/mutate", review()))[0] == status
         assert seen == [True] * (status == 200)
 
-    async def test_with_a_certificate_of_another_authority_nobody_is_served(self, trusted, pki):
+    async def test_a_client_of_another_ca_is_not_served(self, trusted, pki):
         client, _ = await trusted()
         client.context.load_cert_chain(pki / "stranger.crt", pki / "stranger.key")
         try:

@@ -55,7 +55,7 @@ async def test_a_review_is_a_span_of_the_api_servers_trace(traced, make_source, 
 @pytest.mark.parametrize(
     "parent", [NOT_SAMPLED, "", "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", SAMPLED * 9]
 )
-async def test_what_nobody_sampled_is_no_span(traced, review, parent):
+async def test_an_unsampled_trace_is_not_a_span(traced, review, parent):
     assert await traced(review(), parent) == ()
 
 

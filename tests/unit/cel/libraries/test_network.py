@@ -175,12 +175,12 @@ def test_a_network_contains_itself_and_its_mask(text):
 
 
 @pytest.mark.parametrize("parts", [("01",), ("zz",), ("7f000001", "8")])
-def test_a_message_nobody_made_is_no_address(parts):
+def test_a_message_without_an_origin_is_not_an_address(parts):
     with pytest.raises((TypeError, ValueError)):
         network.IP.of(*parts)
 
 
 @pytest.mark.parametrize("parts", [("7f000001", "33"), ("7f000001", "-1"), ("7f000001", "x")])
-def test_a_message_nobody_made_is_no_network(parts):
+def test_a_message_without_an_origin_is_not_a_network(parts):
     with pytest.raises(ValueError, match=r"."):
         network.CIDR.of(*parts)

@@ -89,7 +89,7 @@ def test_a_sidecar_that_gets_nothing_says_why_and_ends_when_it_is_told(tmp_path)
     assert list((tmp_path / "keys").iterdir()) == []
 
 
-def test_a_fault_that_nobody_expected_ends_the_sidecar_so_that_it_is_started_again(tmp_path):
+def test_an_unexpected_fault_ends_the_sidecar_so_that_it_restarts(tmp_path):
     (tmp_path / "keys").mkdir()
     # A directory where a file of ours should be is none of the failures that are notified apart.
     (tmp_path / "keys" / ".weightlock-lease").mkdir()

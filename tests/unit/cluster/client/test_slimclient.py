@@ -33,7 +33,7 @@ def test_the_client_of_the_cluster_comes_without_the_models() -> None:
         "from kubernetes_asyncio.client.models import V1Pod",
     ],
 )
-def test_whoever_asks_for_more_gets_the_whole_package(asked: str) -> None:
+def test_a_request_for_more_loads_the_whole_package(asked: str) -> None:
     said = run(
         "import webhook.cluster\n"
         "from kubernetes_asyncio.client import ApiClient as slim\n"

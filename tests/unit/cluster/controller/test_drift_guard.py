@@ -184,7 +184,7 @@ async def test_what_the_api_server_refuses_is_told_and_tried_again_after_a_while
     assert bench.stats.restored_definitions == 1
 
 
-async def test_whoever_cannot_be_found_out_keeps_nothing_from_being_put_back():
+async def test_an_unknown_writer_prevents_no_restore():
     bench = Bench()
     bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
     bench.api.refusal = "get"

@@ -86,7 +86,7 @@ def test_only_running_pods_with_the_sidecar_are_kept_and_read(kept):
     assert holders.evaluate(world) == []
 
 
-def test_a_pod_that_makes_no_sense_is_nobodys(kept):
+def test_a_malformed_pod_has_no_owner(kept):
     odd = pod()
     odd["spec"]["volumes"] = "none"
     kept.put(odd)

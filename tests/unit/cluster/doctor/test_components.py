@@ -27,14 +27,14 @@ def lease(seconds_ago, holder="c-1"):
         (None, "fail", "no controller has ever been the leader"),
     ],
 )
-async def test_somebody_leads(view, world, found, result, words):
+async def test_a_replica_leads(view, world, found, result, words):
     if found is not None:
         world.objects[LEASE] = found()
     (check,) = await components.leader(view)
     assert (check.result, words in check.what) == (result, True)
 
 
-async def test_without_a_controller_nobody_need_lead(view, world):
+async def test_without_a_controller_no_leader_is_needed(view, world):
     del world.objects["/apis/apps/v1/namespaces/weightlock-system/deployments/weightlock-controller"]
     with pytest.raises(SkippedError, match="no controller"):
         await components.leader(view)
@@ -67,7 +67,7 @@ async def test_what_replicas_know(view, world, age, problems, result):
     assert [item.result for item in await components.snapshot(view)] == [result]
 
 
-async def test_without_running_pods_nobody_is_asked(view, world):
+async def test_without_running_pods_no_request_is_sent(view, world):
     world.lists[PODS] = []
     with pytest.raises(SkippedError, match="the webhook has no running pods"):
         await components.snapshot(view)

@@ -42,7 +42,7 @@ async def test_a_type_that_is_missing_or_changed(view, world):
     )
 
 
-async def test_a_type_of_another_version_is_no_fault_of_anybody(view, world):
+async def test_a_crd_of_another_version_is_not_a_fault(view, world):
     world.objects[TYPE]["metadata"] = {"labels": {"app.kubernetes.io/version": "2.0.0"}}
     world.objects[TYPE]["spec"]["names"]["categories"] = ["new"]
     (check,) = await installation.types(view)

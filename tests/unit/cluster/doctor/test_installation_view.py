@@ -34,7 +34,7 @@ async def test_a_name_that_the_chart_had_to_cut(world):
     assert await known(world, SHORT) == (SHORT, LONG)
 
 
-async def test_what_nobody_tells_is_as_the_chart_would_name_it(world):
+async def test_unset_names_are_those_of_the_chart(world):
     assert await known(world, LONG) == (SHORT, LONG)
     world.refusals[DEPLOYMENTS] = ApiError(403, "Forbidden", 'cannot list resource "deployments"')
     assert await known(world, "weightlock") == ("weightlock", "weightlock")

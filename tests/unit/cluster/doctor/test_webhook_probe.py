@@ -54,7 +54,7 @@ async def test_everything_else_does_not(view, world, words, result, meaning, fix
     assert (check.result, meaning in check.what, fix in check.fix) == (result, True, True)
 
 
-async def test_whoever_may_not_create_pods_cannot_try(view, world):
+async def test_a_user_who_may_not_create_pods_cannot_try(view, world):
     world.said = [
         'pods is forbidden: User "u" cannot create resource "pods" in API group "" in the namespace "default"'
     ]

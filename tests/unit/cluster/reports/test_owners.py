@@ -44,7 +44,7 @@ async def test_an_owner_that_is_gone_is_told_all_the_same(cluster, make):
     assert await told(cluster, pod(make, owner("Job", "gone"))) == [("Job", "gone")]
 
 
-async def test_what_only_refers_to_another_object_is_nobodys(cluster, make):
+async def test_an_object_that_only_refers_to_another_has_no_owner(cluster, make):
     reference = {**owner("Node", "n", "v1"), "controller": False}
     assert await told(cluster, pod(make, reference)) == [("Pod", "p")]
 

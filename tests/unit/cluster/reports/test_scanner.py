@@ -72,9 +72,7 @@ async def test_unchanged_nothing_is_written_again(cluster, source, make, scannin
         assert cluster.count("PATCH", "/namespaces/research/") == before
 
 
-async def test_a_report_that_somebody_changed_is_put_right_at_the_next_whole_scan(
-    cluster, make, scanning, eventually
-):
+async def test_a_changed_report_is_restored_by_the_next_whole_scan(cluster, make, scanning, eventually):
     cluster.put(make.pod("bad", image="i:latest"))
     async with scanning(interval_seconds=0.3):
         await eventually(cluster.report)
@@ -271,9 +269,7 @@ async def test_the_owner_of_what_would_be_denied_is_told_once(cluster, source, m
 
 
 @pytest.mark.parametrize(("changes", "actions"), [({"events": False}, ["Deny"]), ({}, ["Audit", "Warn"])])
-async def test_nobody_is_told_of_what_would_be_admitted(
-    cluster, source, make, scanning, eventually, changes, actions
-):
+async def test_admitted_pods_cause_no_event(cluster, source, make, scanning, eventually, changes, actions):
     source.builder.put(make.policy(actions=actions))
     cluster.put(make.pod("bad", image="i:latest"))
     async with scanning(**changes):

@@ -49,7 +49,7 @@ def test_a_new_request_carries_the_command_that_approves_it(story):
     }
 
 
-def test_a_reason_cannot_call_everybody_or_hide_a_link(story):
+def test_a_reason_cannot_mention_a_channel_or_hide_a_link(story):
     found = news(
         story,
         {},

@@ -42,7 +42,7 @@ def test_a_trusted_caller_gets_a_signature_that_holds_once_the_object_is_stored(
     [(None, {"trusted_caller": True}, False), (SIGNER, {}, False), (SIGNER, {"trusted_caller": True}, True)],
     ids=["no key", "a caller that may be anybody", "a dry run, whose answer goes to the writer"],
 )
-def test_nobody_else_gets_a_signature_and_a_written_one_is_taken_away(story, signer, options, dry_run):
+def test_no_other_caller_gets_a_signature_and_a_written_one_is_removed(story, signer, options, dry_run):
     written = story.approval("a1").model_dump(mode="json", by_alias=True)
     written["spec"]["signature"] = "forged"
     spec = stamped(story, story.review(written, dry_run=dry_run), signer, **options)["spec"]

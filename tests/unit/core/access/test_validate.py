@@ -191,7 +191,7 @@ def test_the_refusal_names_who_may_approve(cluster, story):
     )
 
 
-def test_nobody_approves_twice_but_may_take_it_back(cluster, story):
+def test_an_approver_cannot_approve_twice_but_can_revoke(cluster, story):
     cluster.requests, cluster.approvals = [story.request()], [story.approval("a1", by="bob", by_uid="7")]
     assert only(cluster.approve(by="bob", name="a2")).code == codes.ALREADY_VOTED
     again = cluster.create(story.approval("a2"), user="robert", uid="7", groups=["approvers"])

@@ -436,7 +436,7 @@ FIELDS = [{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {
         ("object.metadata.name == 'p' && pod.metadata.name == 'p' && object == pod", False),
     ],
 )
-def test_a_policy_that_reads_managed_fields_finds_them_whoever_stands_beside_it(
+def test_a_policy_that_reads_managed_fields_finds_them_beside_any_other_policy(
     snapshot_of, policy_of, request_of, pod_of, now, expression, denied
 ):
     pod = pod_of()

@@ -272,7 +272,7 @@ def test_nothing_is_done_while_nothing_is_due():
     assert actor.look() is None
 
 
-def test_a_new_authority_signs_only_after_everybody_had_time():
+def test_a_new_ca_signs_only_after_all_clients_had_time():
     world, actor = settled()
     (old,) = world.state.value
     world.now = old.not_after - TIMES.authority_renew

@@ -135,5 +135,5 @@ def test_who_may_not_be_let_at_what_the_sidecar_writes(pod, agent, expected):
     assert is_closed_to_some(pod, {"main", "setup"}, agent) is expected
 
 
-def test_containers_that_read_nothing_may_be_anybody():
+def test_containers_that_read_nothing_may_run_as_any_user():
     assert not is_closed_to_some(spec(setup=context(runAsUser=7), **context(runAsUser=1000)), {"main"}, None)

@@ -58,7 +58,7 @@ def test_the_last_writer_is_the_one_of_the_latest_entry():
     assert str(writer) == "kubectl-edit (Update on status) at 2026-11-02T10:00:00Z"
 
 
-def test_whoever_wrote_before_it_changed_did_not_change_it():
+def test_a_write_before_the_change_is_not_the_change():
     document = {"metadata": {"managedFields": [entry("helm", "2026-11-02T09:00:00Z")]}}
     assert last_writer(document, datetime(2026, 11, 2, 9, 0, 0, 900000, tzinfo=UTC)) is not None
     assert last_writer(document, datetime(2026, 11, 2, 9, 0, 1, tzinfo=UTC)) is None

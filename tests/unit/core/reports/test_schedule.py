@@ -38,7 +38,7 @@ def test_touched_while_it_is_looked_at_it_comes_back():
     assert drain(agenda, 10.5) == [("a", False)]
 
 
-def test_a_busy_namespace_takes_nobody_elses_turn():
+def test_a_busy_namespace_takes_no_other_namespaces_turn():
     agenda = Agenda(100, 10)
     agenda.keep([f"n{number}" for number in range(5)], 0)
     seen = []

@@ -167,7 +167,7 @@ def left_by_an_earlier_start(target, seconds):
 
 
 @pytest.mark.parametrize("note", ["ended", "missing", "unreadable"])
-async def test_what_no_lease_vouches_for_is_wiped_before_anybody_is_asked(served, note):
+async def test_keys_without_a_lease_are_wiped_before_the_first_request(served, note):
     target = target_in(served.home)
     left_by_an_earlier_start(target, -1 if note == "ended" else 60)
     if note == "missing":
@@ -287,7 +287,7 @@ async def test_what_was_unsealed_of_another_version_is_wiped_first(served, tree,
         assert not (target.directory / "old.bin").exists()
 
 
-async def test_a_fault_that_nobody_expected_wipes_stops_and_is_told_in_one_line(served, monkeypatch):
+async def test_an_unexpected_fault_wipes_stops_and_is_logged_in_one_line(served, monkeypatch):
     target = target_in(served.home)
     left_by_an_earlier_start(target, 60)
 

@@ -150,7 +150,7 @@ async def test_a_pod_that_runs_keeps_its_keys_through_an_upgrade(world):
     assert (await release(world.broker()))[0]
 
 
-async def test_a_pod_that_believes_somebody_else_gets_nothing(world):
+async def test_a_pod_that_trusts_another_ca_gets_nothing(world):
     ours, other = (self_signed.make(["broker"]).authority.decode() for _ in range(2))
     world.use_authorities(ours)
     world.live = world.admitted()
@@ -241,7 +241,7 @@ async def test_keys_that_cannot_be_had(world):
     assert "not allowed in production" in await refusal(world.broker(production=True))
 
 
-async def test_a_model_without_keys_holds_nobody_up_unless_plaintext_is_wanted(world):
+async def test_a_model_without_keys_delays_no_pod_unless_plaintext_is_requested(world):
     world.model["spec"]["keys"] = []
     keys, lease = await release(world.broker())
     assert (keys, lease.seconds) == ({}, 900)

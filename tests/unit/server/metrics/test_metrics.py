@@ -85,7 +85,7 @@ def test_a_gauge_must_be_known(metrics):
         metrics.gauge("weightlock_invented", lambda: 1.0)
 
 
-def test_resources_that_somebody_makes_up_are_counted_together(metrics, review):
+def test_made_up_resources_are_counted_together(metrics, review):
     verdict = Verdict("u", (), (), ())
     for number in range(1500):
         resource = {"group": "", "version": "v1", "resource": f"r{number}"}
