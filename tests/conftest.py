@@ -9,9 +9,10 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
-SUPPORT = Path(__file__).resolve().parent / "support"
-if str(SUPPORT) not in sys.path:
-    sys.path.insert(0, str(SUPPORT))
+# What tests of several directories import: the support modules, and `harness` of the end-to-end tests.
+for place in ("e2e", "support"):
+    if str(ROOT / "tests" / place) not in sys.path:
+        sys.path.insert(0, str(ROOT / "tests" / place))
 
 import compiled_policies  # noqa: E402 -- the path to it is set just above
 import scheduling  # noqa: E402

@@ -12,6 +12,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.waiting import slowness
+
 from webhook.core.audit.merkle import EMPTY_ROOT
 from webhook.core.audit.notes import COSIGNATURE_ED25519, VerifierKey
 
@@ -76,7 +78,7 @@ def litewitness(programs, directory, signer, port, name="witness.example.com/w")
 
 
 def wait_for(condition, seconds=20):
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * slowness()
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

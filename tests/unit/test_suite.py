@@ -1,12 +1,10 @@
 """The support of the test suite itself: shared compiled policies, and the distribution over processes."""
 
-import sys
-from pathlib import Path
-
 import compiled_policies
 import pytest
 import scheduling
 import yaml
+from harness import waiting
 
 from webhook.api.config import Settings
 from webhook.core.admission import snapshot as snapshots
@@ -14,10 +12,6 @@ from webhook.core.policies.compiler import compile_policy
 from webhook.core.policies.policy_set import PolicySet
 from webhook.manifests.reader import Manifest
 from webhook.offline.provider import ManifestProvider
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "e2e"))
-
-from harness import waiting
 
 POLICY = """
 apiVersion: weightlock.dev/v1alpha1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from harness.waiting import slowness
 
 from webhook.audit.keys import generate, signer_of
 from webhook.audit.storage import Directory
@@ -56,7 +57,7 @@ def verdict(writer, number, kind="verdict"):
 
 def settle(writer, size, seconds=20):
     """Wait until the log has ``size`` signed entries."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * slowness()
     while writer.size < size:
         assert time.monotonic() < deadline, f"{writer.size} of {size} entries are signed"
         writer._wake.set()

@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from harness.waiting import slowness
 
 from tests.unit.audit.conftest import KEY, Clock, Files, settle, verdict, write
 from webhook.audit.errors import AuditError, LockedError, NotLoggedError
@@ -249,7 +250,7 @@ def test_retention_removes_whole_tiles_with_a_statement(tmp_path):
     now = Clock().now + 40 * 86_400
     writer = writer_of(tmp_path, retention_seconds=30 * 86_400, clock=lambda: now)
     writer.open()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * slowness()
     while Directory(tmp_path).read("tile/entries/001") is not None:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import aiohttp
 import pytest
+from harness.waiting import slowness
 
 from webhook.api.config import Images, Registry
 from webhook.api.images import ImageTrustSpec
@@ -286,7 +287,7 @@ async def test_a_caller_that_leaves_does_not_end_the_verification():
     caller = asyncio.create_task(checker.answer(query(), {}, 5))
     await asyncio.sleep(0.005)
     caller.cancel()
-    await asyncio.wait_for(done.wait(), 1)
+    await asyncio.wait_for(done.wait(), 1 * slowness())
     assert (await checker.answer(query(), {}, 1)).message == "no"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from harness.waiting import slowness
 
 from webhook.server import admission_queue as module
 from webhook.server.admission_queue import AdmissionQueue, OverloadedError
@@ -66,7 +67,7 @@ async def test_who_left_the_line_does_not_hold_it_up(gate):
     first = asyncio.ensure_future(gate.wait(later()))
     second = asyncio.ensure_future(gate.wait(later()))
     first.cancel()
-    await asyncio.wait_for(second, 1)
+    await asyncio.wait_for(second, 1 * slowness())
     assert gate.waiting == 0
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from harness.waiting import slowness
 
 from webhook.cli.main import main
 from webhook.cli.processes.agent import collector
@@ -84,7 +85,7 @@ def test_a_sidecar_that_gets_nothing_says_why_and_ends_when_it_is_told(tmp_path)
         line = process.stderr.readline()
         assert "Z model atlas: cannot reach the broker at https://127.0.0.1:1: " in line
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(60 * slowness()) == 0
         assert process.stderr.read().endswith("Z everything wiped\n")
     assert list((tmp_path / "keys").iterdir()) == []
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from harness.waiting import slowness
 
 from webhook.app import webhook as serving
 from webhook.app.errors import UsageError
@@ -190,7 +191,7 @@ class Running:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def wait_ready(self):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 20 * slowness()
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
             ready = [line for line in self.log.read_text().splitlines() if '"ready"' in line]
@@ -202,7 +203,9 @@ class Running:
 
     def request(self, method, path, body=None):
         context = ssl.create_default_context(cafile=self.ca)
-        connection = http.client.HTTPSConnection("localhost", self.port, context=context, timeout=5)
+        connection = http.client.HTTPSConnection(
+            "localhost", self.port, context=context, timeout=5 * slowness()
+        )
         connection.request(method, path, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         found = response.status, response.read().decode()
@@ -211,7 +214,7 @@ class Running:
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        return self.process.wait(10)
+        return self.process.wait(10 * slowness())
 
 
 @pytest.fixture
@@ -274,7 +277,7 @@ def test_it_serves_on_while_its_endpoint_is_withdrawn(place, running):
     while webhook.request("GET", "/readyz") != (503, "not ready: stopping\n"):
         assert time.monotonic() < deadline
     assert webhook.request("GET", "/healthz") == (200, "ok\n")
-    assert webhook.process.wait(10) == 0
+    assert webhook.process.wait(10 * slowness()) == 0
 
 
 class TestSupervision:
@@ -347,7 +350,7 @@ class TestSupervision:
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=30 * slowness(),
         )
         assert (found.returncode, found.stderr.count("\n")) == (2, 1)
         assert found.stderr.startswith("weightlock serve: ")
@@ -370,7 +373,7 @@ class TestSupervision:
         listen = f"127.0.0.1:{webhook.port}"
         successor = running("--config", str(file), "--listen", listen, "--write-ca", str(place / "ca.crt"))
         assert self.review(successor).startswith("never [WL500]")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * slowness()
         while any(Path(f"/proc/{pid}").exists() for pid in pids):
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -380,7 +383,7 @@ def test_a_cluster_that_cannot_be_found_is_one_line(place):
     text = f"tls: {{certificate: {place}/tls.crt, key: {place}/tls.key}}\ncluster: {{kubeconfig: {place}/none}}\n"
     command = [sys.executable, "-m", "webhook.cli.main", "serve", "--config", str(written(place, text))]
     command += ["--listen", "127.0.0.1:0"]
-    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30 * slowness())
     assert found.returncode == 2
     assert found.stderr == f"weightlock serve: {place}/none: no such file\n"
     assert found.stderr.count("\n") == 1

@@ -11,6 +11,7 @@ import time
 
 import orjson
 import pytest
+from harness.waiting import slowness
 
 from webhook.cli.weights import commands as weights
 
@@ -275,7 +276,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, kms, number, run):
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=30 * slowness())
     assert process.returncode == 3
     assert err == "weightlock: interrupted: complete files stay, run the same command again to resume\n"
     assert not (tmp_path / "s/weightlock.json").exists()

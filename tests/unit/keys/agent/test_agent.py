@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from harness.waiting import slowness
 from keyworld import serving
 
 from webhook.keys.agent.agent import ModelAgent, Pauses
@@ -39,7 +40,7 @@ async def keeping(served, target, progress=None, jobs=2, **pauses):
 
 
 async def until(probe):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * slowness()
     while not probe():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)

@@ -7,6 +7,7 @@ import base64
 import time
 
 import pytest
+from harness.waiting import slowness
 from keyworld import serving
 
 from tests.unit.audit.conftest import Files
@@ -74,7 +75,7 @@ async def test_a_release_has_a_receipt(world, settings, tmp_path):
 async def test_without_a_log_entry_no_key_leaves(world, settings, monkeypatch):
     """A full disk denies the release with a code, and a full queue denies the renewal."""
     with audit_log(settings, "broker") as writer:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 20 * slowness()
         while writer.size < 1:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import orjson
 import pytest
+from harness.waiting import slowness
 
 from webhook.core.kube.review import BadReviewError
 from webhook.server.http.callers import Caller
@@ -163,7 +164,7 @@ async def test_a_worker_that_is_replaced_answers_what_it_has_and_is_retired(worl
     assert not first.end.retired.is_set()
     released.set()
     assert await sent == b"old"
-    await asyncio.wait_for(first.end.retired.wait(), 5)
+    await asyncio.wait_for(first.end.retired.wait(), 5 * slowness())
     assert not second.end.retired.is_set()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
+from harness.waiting import slowness
 
 from webhook.server.process import heartbeat
 
@@ -66,7 +67,7 @@ async def test_counts_are_saved_again_and_again(monkeypatch):
             enough.set()
 
     task = asyncio.create_task(heartbeat.save_counters(save))
-    await asyncio.wait_for(enough.wait(), 10)
+    await asyncio.wait_for(enough.wait(), 10 * slowness())
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -12,6 +12,7 @@ import textwrap
 import time
 
 import pytest
+from harness.waiting import slowness
 
 HEAD = """
 import logging, os, select, signal, socket, sys, time
@@ -90,7 +91,7 @@ class Program:
 
     def end(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        return self.process.communicate(timeout=20)
+        return self.process.communicate(timeout=20 * slowness())
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def program(tmp_path):
 
 def is_gone(pid, seconds=10.0):
     """Whether a process that is no child of ours ends."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * slowness()
     while time.monotonic() < deadline:
         try:
             os.kill(pid, 0)
@@ -181,7 +182,7 @@ def test_a_child_that_starts_slowly_is_not_taken_for_hung(program):
 
 def test_bad_input_ends_everything(program):
     parent = program("supervise(worker=lambda pipe: 2)")
-    parent.process.wait(10)
+    parent.process.wait(10 * slowness())
     assert parent.process.returncode == 2
 
 
