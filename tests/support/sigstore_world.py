@@ -269,7 +269,12 @@ class World:
         return kind, version, orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
 
     def entry(self, item: Signed, *, proof: bool = True) -> dict:
-        kind, version, body = self.body(item)
+        return self.entry_of(*self.body(item), item.time, proof=proof)
+
+    def entry_of(
+        self, kind: str, version: str, body: bytes, time: datetime = NOW, *, proof: bool = True
+    ) -> dict:
+        """The entry with this body, the second of its log."""
         other = leaf_hash(b"another entry")
         index = 1
         tree = Frontier()
@@ -284,7 +289,7 @@ class World:
             "canonicalizedBody": b64(body),
         }
         if self.rekor == 1:
-            when = int(item.time.timestamp())
+            when = int(time.timestamp())
             promised = {
                 "body": b64(body),
                 "integratedTime": when,
@@ -326,13 +331,14 @@ class World:
             .sign(self.ca_key, hashes.SHA256())
         )
 
-    def timestamp(self, message: bytes, time: datetime = NOW) -> bytes:
-        """A TimeStampResp (RFC 3161) over a message."""
+    def timestamp(self, message: bytes, time: datetime = NOW, digest: bytes = b"") -> bytes:
+        """A TimeStampResp (RFC 3161) over a message, or over its digest."""
         sha256 = algos.DigestAlgorithm({"algorithm": "sha256"})
+        imprint = digest or hashlib.sha256(message).digest()
         info = tsp.TSTInfo(
             {
                 "version": "v1", "policy": "1.2.3.4",
-                "message_imprint": {"hash_algorithm": sha256, "hashed_message": hashlib.sha256(message).digest()},
+                "message_imprint": {"hash_algorithm": sha256, "hashed_message": imprint},
                 "serial_number": 7, "gen_time": time,
             }
         )  # fmt: skip

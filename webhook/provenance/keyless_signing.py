@@ -36,12 +36,19 @@ def sign(statement: bytes, token: str, trust_config: str | None) -> tuple[bytes,
         credential = token or detect_credential(_CLIENT)
         if not credential:
             raise ValueError("give --identity-token, since this process has no token of a CI job")
-        with SigningContext.from_trust_config(config).signer(IdentityToken(credential, _CLIENT)) as signer:
-            bundle = signer.sign_dsse(dsse.Statement(statement))
+        identity_token = IdentityToken(credential, _CLIENT)
+        context = SigningContext.from_trust_config(config)
     except IdentityError as error:
         raise ValueError(f"the identity token is not valid: {error}") from None
     except Error as error:
         raise UntrustedError(f"the Sigstore instance failed: {error}") from None
+    try:
+        with context.signer(identity_token) as signer:
+            bundle = signer.sign_dsse(dsse.Statement(statement))
+    except Exception as error:  # noqa: BLE001
+        # The clients of Fulcio and Rekor (sigstore 4.5) have no common class of errors, also for hostile responses.
+        reason = str(error)[:200] or type(error).__name__
+        raise UntrustedError(f"the Sigstore instance failed: {reason}") from None
     try:
         name = str(identity(bundle.signing_certificate))
     except ProvenanceError:
