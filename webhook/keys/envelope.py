@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from webhook.keys.errors import SealedDataError
-from webhook.keys.sealed.format.streaming import KEY_SIZE
-from webhook.keys.secret import Secret, wipe
+from webhook.keys.secret import unpack_keys, wipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from webhook.keys.secret import Secret
 
 PUBLIC_KEY_SIZE = 32
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -42,7 +42,7 @@ class AgentKey:
     @property
     def public(self) -> bytes:
         """The 32 bytes that are sent to the broker."""
-        return self.private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return self.private.public_key().public_bytes_raw()
 
     def open(self, encrypted: bytes, nonce: str, model: str, lease: bytes | None) -> dict[str, Secret]:
         """Decrypt the keys of a response, by key id. ``lease`` are the canonical bytes of its lease.
@@ -50,14 +50,21 @@ class AgentKey:
         Raises:
             SealedDataError: the response was not made for this key, nonce, model and lease.
         """
+        packed = self.open_packed(encrypted, nonce, model, lease)
         try:
-            packed = bytearray(_SUITE.decrypt(encrypted, self.private, info=_info(nonce, model, lease)))
-        except (InvalidTag, ValueError):
-            raise SealedDataError("the broker's response does not belong to this request") from None
-        try:
-            return _unpack(packed)
+            return unpack_keys(packed)
         finally:
             wipe(packed)
+
+    def open_packed(self, encrypted: bytes, nonce: str, model: str, lease: bytes | None) -> bytearray:
+        """Decrypt a response as `open` does, but leave its keys packed: see `webhook.keys.secret.unpack_keys`."""
+        try:
+            return bytearray(_SUITE.decrypt(encrypted, self.private, info=_info(nonce, model, lease)))
+        except (InvalidTag, ValueError):
+            raise SealedDataError("the broker's response does not belong to this request") from None
+
+    def close(self) -> None:
+        """Do nothing: the key pair leaves with the object. `ExchangeProcess` has a process to end."""
 
 
 def check_public_key(public_key: bytes) -> None:
@@ -87,19 +94,6 @@ def seal_keys(
         return _SUITE.encrypt(packed, recipient, info=_info(nonce, model, lease))
     finally:
         wipe(packed)
-
-
-def _unpack(packed: bytearray) -> dict[str, Secret]:
-    keys: dict[str, Secret] = {}
-    position = 0
-    while position < len(packed):
-        start = position + 1
-        end = start + packed[position]
-        position = end + KEY_SIZE
-        if position > len(packed):
-            raise SealedDataError("the broker's response is truncated")
-        keys[packed[start:end].decode()] = Secret(packed[end:position])
-    return keys
 
 
 def _info(nonce: str, model: str, lease: bytes | None) -> bytes:

@@ -10,15 +10,38 @@ import ctypes
 import mmap
 from typing import TYPE_CHECKING, NoReturn, Self
 
+from webhook.keys.errors import SealedDataError
+
 if TYPE_CHECKING:
     from types import TracebackType
 
+# The bytes of a data key.
+KEY_SIZE = 32
 _MADV_DONTDUMP = getattr(mmap, "MADV_DONTDUMP", None)
 
 
 def wipe(buffer: bytearray | memoryview) -> None:
     """Overwrite ``buffer`` with zeros in place."""
     buffer[:] = bytes(len(buffer))
+
+
+def unpack_keys(packed: bytearray) -> dict[str, Secret]:
+    """Read packed keys, by key id: for each key the length of its id, the id, and the key.
+
+    Raises:
+        SealedDataError: the content ends within a key.
+    """
+    keys: dict[str, Secret] = {}
+    position = 0
+    while position < len(packed):
+        start = position + 1
+        end = start + packed[position]
+        position = end + KEY_SIZE
+        if position > len(packed):
+            raise SealedDataError("the broker's response is truncated")
+        with memoryview(packed) as view:
+            keys[bytes(view[start:end]).decode()] = Secret(view[end:position])
+    return keys
 
 
 class Secret:

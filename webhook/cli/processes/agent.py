@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import shlex
 import signal
-import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from webhook.keys.agent.agent import ModelAgent
+    from webhook.keys.agent.exchange import Exchanges
     from webhook.keys.agent.resources import ResourceServer
     from webhook.keys.agent.trust import Trust
 
@@ -118,10 +118,26 @@ def run(options: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    # The first import, so that the exchanges load while the sidecar itself does.
+    from webhook.keys.agent.exchange import Exchanges  # noqa: PLC0415 - as below
+
+    exchanges = Exchanges(stop, ahead=any(map(_only_keys, targets)))
+    with contextlib.closing(exchanges):
+        return _serve(options, targets, exchanges, stop)
+
+
+def _only_keys(target: Target) -> bool:
+    """Whether the sidecar needs the cryptographic library for nothing but the exchange."""
+    return target.sealed is None and target.named is None
+
+
+def _serve(
+    options: argparse.Namespace, targets: list[Target], exchanges: Exchanges, stop: threading.Event
+) -> int:
     from webhook.keys.agent.trust import Trust  # noqa: PLC0415 - as below
 
     trust = Trust(tuple(options.authority), targets[0].directory / CAS)
-    agents = [_model_agent(target, options, trust, stop) for target in targets]
+    agents = [_model_agent(target, options, trust, stop, exchanges) for target in targets]
     try:
         resources = _resources(options, targets)
     except BadInputError as error:
@@ -169,13 +185,19 @@ def say(line: str) -> None:
 
 
 def _model_agent(
-    target: Target, options: argparse.Namespace, trust: Trust, stop: threading.Event
+    target: Target,
+    options: argparse.Namespace,
+    trust: Trust,
+    stop: threading.Event,
+    exchanges: Exchanges,
 ) -> ModelAgent:
     from webhook.keys.agent.agent import ModelAgent  # noqa: PLC0415 - the probe runs every second without these
     from webhook.keys.agent.client import BrokerClient  # noqa: PLC0415
 
     collect = collector(options.evidence_command) if options.evidence_command else None
     client = BrokerClient(options.broker, options.token, trust, collect)
+    if _only_keys(target):
+        client = replace(client, exchange=exchanges)
     return ModelAgent(target, client, stop, say, _LogProgress(target.model), once=options.once)
 
 
@@ -205,6 +227,10 @@ def _target(text: str, parts: int) -> Target | None:
 
 def collector(command: str) -> Callable[[str], Any]:
     """A collector of attestation evidence: ``command`` with the nonce as last argument and JSON on its stdout."""
+    # Most pods have no such command.
+    import shlex  # noqa: PLC0415
+    import subprocess  # noqa: PLC0415
+
     from webhook.keys.broker.challenge import evidence_nonce  # noqa: PLC0415
     from webhook.keys.errors import SealedDataError  # noqa: PLC0415
 

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from webhook.keys.agent import meter
 from webhook.keys.agent.delivery import MAX_LEASE_SECONDS
+from webhook.keys.agent.exchange import ExchangeError
 from webhook.keys.agent.trust import Trust
-from webhook.keys.envelope import AgentKey
 from webhook.keys.errors import BadInputError, KeysError
 from webhook.keys.sealed.format.pins import NO_PINS, Pins
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from webhook.keys.agent.exchange import ExchangeProcess
+    from webhook.keys.envelope import AgentKey
     from webhook.keys.secret import Secret
 
 PROTOCOL = 2  # the broker binds the lease to the encrypted keys
@@ -59,12 +61,19 @@ class Lease:
     receipt: str = ""
 
 
+def _own_key() -> AgentKey:
+    """Return a key pair in this process, which then loads the cryptographic library."""
+    from webhook.keys.envelope import AgentKey  # noqa: PLC0415 - the sidecar uses `Exchanges` instead
+
+    return AgentKey.generate()
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerClient:
     """Talks to the broker at ``url`` as the pod whose token is in ``token_file``.
 
     ``trust`` has the broker's CAs; ``collect`` produces attestation evidence for a nonce; ``sent`` counts the bytes
-    that the pod sent.
+    that the pod sent; ``exchange`` makes the key pair of each release.
     """
 
     url: str
@@ -72,6 +81,7 @@ class BrokerClient:
     trust: Trust = field(default_factory=Trust)
     collect: Callable[[str], Any] | None = None
     sent: Callable[[], int | None] = meter.sent_bytes
+    exchange: Callable[[], AgentKey | ExchangeProcess] = _own_key
 
     def release(self, model: str, key_id: str = "") -> tuple[dict[str, Secret], Lease]:
         """Request the model's keys, by id, and a lease. With ``key_id``, request only that key.
@@ -81,10 +91,21 @@ class BrokerClient:
             BrokerUnavailableError: the request may succeed later.
             SealedDataError: the response does not belong to this request.
         """
-        agent = AgentKey.generate()
-        public_key = base64.b64encode(agent.public).decode()
+        try:
+            exchange = self.exchange()
+            try:
+                return self._exchange(exchange, model, key_id)
+            finally:
+                exchange.close()
+        except ExchangeError as error:
+            raise BrokerUnavailableError(str(error)) from None
+
+    def _exchange(
+        self, exchange: AgentKey | ExchangeProcess, model: str, key_id: str
+    ) -> tuple[dict[str, Secret], Lease]:
         connection = self._connect()
         try:
+            public_key = base64.b64encode(exchange.public).decode()
             challenge = self._post(connection, "/v1/challenge", {"publicKey": public_key})
             nonce = str(challenge.get("nonce", ""))
             fields: dict[str, Any] = {
@@ -105,7 +126,7 @@ class BrokerClient:
         except (KeyError, TypeError, binascii.Error):
             raise BrokerUnavailableError(f"{self.url} sent a response that is not a broker's") from None
         lease = response.get("lease")
-        keys = agent.open(encrypted, nonce, model, lease_bytes(lease))
+        keys = exchange.open(encrypted, nonce, model, lease_bytes(lease))
         try:
             return keys, replace(self._lease(lease), receipt=str(response.get(_RECEIPT, "")))
         except BaseException:

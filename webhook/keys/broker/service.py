@@ -44,8 +44,7 @@ from webhook.keys.broker.unwrap_cache import UnwrapCache
 from webhook.keys.envelope import check_public_key, seal_keys
 from webhook.keys.errors import KmsError, KmsUnavailableError
 from webhook.keys.kms import KeyContext, RetryPolicy, open_kms
-from webhook.keys.sealed.format.streaming import KEY_SIZE
-from webhook.keys.secret import Secret
+from webhook.keys.secret import KEY_SIZE, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -22,7 +22,6 @@ from webhook.keys.sealed.cleanup import REENCRYPT, finish_interrupted_run
 from webhook.keys.sealed.format.manifest import KeyRef, printable_text
 from webhook.keys.sealed.format.paths import JOURNAL_NAME, MANIFEST_NAME, check_key_id, check_model
 from webhook.keys.sealed.format.pins import NO_PINS, Pins
-from webhook.keys.sealed.format.streaming import KEY_SIZE
 from webhook.keys.sealed.journal import open_journal
 from webhook.keys.sealed.reading.opening import Sealed, read_key_file, verified
 from webhook.keys.sealed.sealing import Sealing, plain_items, sealed_items, stored
@@ -31,7 +30,7 @@ from webhook.keys.sealed.storage.store import LocalStore
 from webhook.keys.sealed.storage.tree import Tree
 from webhook.keys.sealed.unsealing import Unsealing, select
 from webhook.keys.sealed.updating import unchanged
-from webhook.keys.secret import Secret
+from webhook.keys.secret import KEY_SIZE, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

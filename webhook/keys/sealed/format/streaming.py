@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from webhook.keys.errors import BadInputError
+from webhook.keys.secret import KEY_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from webhook.keys.secret import Secret
 
-KEY_SIZE = 32
 SEGMENT_SIZE = 1 << 20
 TAG_SIZE = 16
 HEADER_SIZE = 40

@@ -11,10 +11,10 @@ from webhook.keys.errors import BadInputError, SealedDataError
 from webhook.keys.rawio import open_regular, read_at
 from webhook.keys.sealed.format.paths import PINS_NAME
 from webhook.keys.sealed.format.pins import Pins
-from webhook.keys.sealed.format.streaming import KEY_SIZE, associated_data
+from webhook.keys.sealed.format.streaming import associated_data
 from webhook.keys.sealed.reading.source import SealedSource
 from webhook.keys.sealed.storage.store import LocalStore, Store
-from webhook.keys.secret import Secret
+from webhook.keys.secret import KEY_SIZE, Secret
 
 if TYPE_CHECKING:
     from pathlib import Path
