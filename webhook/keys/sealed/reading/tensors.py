@@ -28,6 +28,7 @@ INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _MAX_INDEX = 64 << 20
 _MAX_PARENTS = 32
+_FORBIDDEN = 403
 # Element types of the safetensors format: bytes, NumPy's name (ml_dtypes has the last ones), and torch's name.
 _TYPES = {
     "BOOL": (1, "bool", "bool"),
@@ -258,7 +259,7 @@ def _locate(filename: str) -> tuple[str, str]:
 
 def _locate_url(filename: str) -> tuple[str, str]:
     from webhook.keys.sealed.storage.directory import read_manifest  # noqa: PLC0415
-    from webhook.keys.sealed.storage.remote import open_store  # noqa: PLC0415 - only URLs need it
+    from webhook.keys.sealed.storage.remote import StatusError, open_store  # noqa: PLC0415 - only URLs need it
 
     if filename.startswith("oci://"):
         from webhook.keys.sealed.storage.oci import split  # noqa: PLC0415 - only this kind of URL needs it
@@ -266,14 +267,22 @@ def _locate_url(filename: str) -> tuple[str, str]:
         return split(filename)
     root, path = filename.rstrip("/"), ""
     base = root.index("://") + 3
+    denied: StatusError | None = None
     for _ in range(_MAX_PARENTS):
-        with closing(open_store(root)) as store:
-            if read_manifest(store) is not None:
-                return root, path
+        try:
+            with closing(open_store(root)) as store:
+                if read_manifest(store) is not None:
+                    return root, path
+        except StatusError as error:
+            if error.status != _FORBIDDEN:
+                raise
+            denied = denied or error  # a bucket without the right to list responds so for each missing object
         if "/" not in root[base:]:
             break
         root, _, name = root.rpartition("/")
         path = f"{name}/{path}" if path else name
+    if denied is not None:
+        raise denied
     raise BadInputError(
         f"{filename} is not in a sealed directory: no directory above it has a {MANIFEST_NAME}"
     )

@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from webhook.keys.errors import BadInputError, SealedDataError, StorageError
-from webhook.keys.sealed.storage.remote import RangeClient, RemoteBlob, StatusError
+from webhook.keys.sealed.storage.remote import (
+    RangeClient,
+    RemoteBlob,
+    StatusError,
+    connect,
+    request,
+    split_url,
+)
 
 _MANIFESTS = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.artifact.manifest.v1+json"
 _TITLE = "org.opencontainers.image.title"
@@ -32,7 +39,6 @@ _REFERENCE = re.compile(
 _MAX_MANIFEST = 16 << 20
 _MAX_ANSWER = 64 * 1024
 _MAX_CONFIG = 1 << 20
-_SECONDS = 30.0
 _MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -48,7 +54,7 @@ class OciStore:
     """The files of one artifact. The manifest is read once, so a tag that moves later changes nothing."""
 
     def __init__(self, url: str) -> None:
-        parts = urllib.parse.urlsplit(url)
+        parts = split_url(url)
         match = _REFERENCE.fullmatch(parts.path.strip("/"))
         if match is None or not parts.hostname or parts.username or parts.query or parts.fragment:
             raise BadInputError(
@@ -154,7 +160,7 @@ class OciStore:
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
         if scheme.lower() != "bearer" or "realm" not in fields:
             raise StorageError(f"{self._url}: the registry needs an authentication that is not supported")
-        realm = urllib.parse.urlsplit(fields["realm"])
+        realm = split_url(fields["realm"])
         if realm.scheme != "https" and not (realm.scheme == "http" and realm.hostname in _LOCAL):
             raise StorageError(f"{self._url}: the registry names a token service without TLS")
         query = {"scope": fields.get("scope") or f"repository:{self._name}:pull"}
@@ -185,18 +191,10 @@ class _Blob:
 
 def _request(origin: str, path: str, headers: dict[str, str], limit: int) -> tuple[int, bytes, str]:
     """One GET request: status, body and challenge."""
-    parts = urllib.parse.urlsplit(origin)
-    host, port = parts.hostname or "", parts.port
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        connection = http.client.HTTPSConnection(
-            host, port, timeout=_SECONDS, context=ssl.create_default_context()
-        )
-    else:
-        connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
+    context = ssl.create_default_context() if origin.startswith("https:") else None
+    connection = connect(origin, context)
     try:
-        connection.request("GET", path, headers=headers)
-        response = connection.getresponse()
+        response = request(connection, path, headers, limit)
         body = response.read(limit + 1)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise StorageError(f"cannot reach {origin}: {error}") from None
@@ -223,7 +221,10 @@ def _layers(raw: bytes, url: str) -> dict[str, str]:
 
 def _resolve(origin: str, location: str) -> tuple[str, str]:
     """The origin and the path of a redirect; from TLS only to TLS."""
-    parts = urllib.parse.urlsplit(urllib.parse.urljoin(f"{origin}/", location))
+    try:
+        parts = split_url(urllib.parse.urljoin(f"{origin}/", location))
+    except (ValueError, BadInputError):
+        raise StorageError(f"{origin} redirects to something that is not a URL") from None
     if parts.scheme not in {"https", "http"} or (origin.startswith("https:") and parts.scheme != "https"):
         raise StorageError(f"{origin} redirects to a place without TLS")
     path = parts.path or "/"

@@ -8,9 +8,11 @@ reader asks for, and no more.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import hmac
 import http.client
+import io
 import os
 import random
 import ssl
@@ -22,16 +24,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from webhook.keys.errors import BadInputError, SealedDataError, StorageError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from webhook.keys.sealed.storage.oci import OciStore
 
 _TIMEOUT = 30.0
+_SLOWEST = 16 << 10  # bytes a second: a server that sends less on average is not waited for
 _ATTEMPTS = 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CONNECTIONS = 16
 _TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
 _MAX_PART = 16 << 20
+_MAX_DIGITS = 19
 _EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -39,18 +44,19 @@ class RangeClient:
     """Range requests to one origin over kept connections. Safe for several threads."""
 
     def __init__(self, url: str, sign: Callable[[str, str], dict[str, str]] | None = None) -> None:
-        parts = urllib.parse.urlsplit(url)
+        parts = split_url(url)
         if parts.scheme not in {"https", "http"} or not parts.hostname or parts.username or parts.query:
             raise BadInputError(f"{url[:200]} is not the URL of a directory")
         self.origin = f"{parts.scheme}://{parts.netloc}"
-        self._host, self._port, self._tls = parts.hostname, parts.port, parts.scheme == "https"
-        self._context = ssl.create_default_context() if self._tls else None
+        self._context = ssl.create_default_context() if parts.scheme == "https" else None
         self._sign = sign
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
 
     def get(self, path: str, start: int, buffer: memoryview) -> tuple[int, int]:
         """Read ``path`` from ``start`` into ``buffer``. Returns the bytes read and the size of the file.
+
+        A server may return fewer bytes than requested (RFC 9110, section 15.3.7).
 
         Raises:
             FileNotFoundError: the file does not exist.
@@ -75,19 +81,40 @@ class RangeClient:
             connection.close()
 
     def _once(self, path: str, start: int, buffer: memoryview) -> tuple[int, int]:
+        with self._lock:
+            kept = self._idle.pop() if self._idle else None
+        if kept is not None:
+            try:
+                return self._exchange(kept, path, start, buffer)
+            except _ClosedError:
+                self.close()  # the server closes all idle connections at about the same time
+        return self._exchange(connect(self.origin, self._context), path, start, buffer)
+
+    def _exchange(
+        self, connection: http.client.HTTPConnection, path: str, start: int, buffer: memoryview
+    ) -> tuple[int, int]:
         headers = {"Range": f"bytes={start}-{start + len(buffer) - 1}", "Accept-Encoding": "identity"}
         if self._sign is not None:
             headers |= self._sign("GET", path)
-        connection = self._connection()
         try:
-            connection.request("GET", path, headers=headers)
-            response = connection.getresponse()
-            result = self._read(response, path, start, buffer)
+            response = request(connection, path, headers, len(buffer))
+            try:
+                result = self._read(response, path, start, buffer)
+            except BaseException:
+                response.close()
+                raise
+        except FileNotFoundError:
+            connection.close()
+            raise
+        except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            connection.close()
+            raise _ClosedError(str(error) or type(error).__name__) from None
         except (http.client.HTTPException, OSError) as error:
             connection.close()
-            if isinstance(error, FileNotFoundError):
-                raise
             raise _TemporaryError(str(error) or type(error).__name__) from None
+        except ValueError as error:  # a header or a name that cannot be sent
+            connection.close()
+            raise StorageError(f"cannot send a request to {self.origin}: {error}") from None
         except BaseException:
             connection.close()
             raise
@@ -102,15 +129,14 @@ class RangeClient:
             raise _TemporaryError(f"status {status}")
         if status == 404:
             raise FileNotFoundError(path)
-        if status == 416:
-            return 0, _size(response.headers.get("Content-Range", ""), start)
-        if status == 200 and start == 0 and int(response.headers.get("Content-Length") or -1) <= len(buffer):
-            size = int(response.headers.get("Content-Length") or 0)
-        elif status == 206:
-            size = _size(response.headers.get("Content-Range", ""), start)
+        whole = _number(response.headers.get("Content-Length", ""))
+        if status in {206, 416}:
+            stop, size = _range(response.headers.get("Content-Range", ""), start)
+        elif status == 200 and start == 0 and whole is not None and whole <= len(buffer):
+            stop = size = whole
         else:
             raise StatusError(self.origin, path, response)
-        expected = min(len(buffer), max(size - start, 0))
+        expected = min(len(buffer), max(stop - start, 0)) if status != 416 else 0
         done = 0
         while done < expected:
             count = response.readinto(buffer[done:expected])
@@ -119,22 +145,80 @@ class RangeClient:
             done += count
         return done, size
 
-    def _connection(self) -> http.client.HTTPConnection:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        if self._context is not None:
-            return http.client.HTTPSConnection(
-                self._host, self._port, timeout=_TIMEOUT, context=self._context
-            )
-        return http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT)
-
     def _keep(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
         with self._lock:
             if response.isclosed() and not response.will_close and len(self._idle) < _CONNECTIONS:
                 self._idle.append(connection)
                 return
+        response.close()
         connection.close()
+
+
+def split_url(url: str) -> urllib.parse.SplitResult:
+    """The parts of a URL whose host and port can be used.
+
+    Raises:
+        BadInputError: they cannot.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port
+        (parts.hostname or "").encode("idna")
+        url.encode()
+    except ValueError as error:
+        raise BadInputError(f"{url[:200]} is not a URL: {error}") from None
+    if any(char.isspace() for char in parts.netloc):
+        raise BadInputError(f"{url[:200]} is not a URL: its host contains a space")
+    return parts
+
+
+def connect(origin: str, context: ssl.SSLContext | None) -> http.client.HTTPConnection:
+    """A new connection to an origin; with a context, by TLS."""
+    parts = urllib.parse.urlsplit(origin)
+    host = parts.hostname or ""
+    if context is None:
+        return http.client.HTTPConnection(host, parts.port, timeout=_TIMEOUT)
+    return http.client.HTTPSConnection(host, parts.port, timeout=_TIMEOUT, context=context)
+
+
+def request(
+    connection: http.client.HTTPConnection, path: str, headers: dict[str, str], size: int
+) -> http.client.HTTPResponse:
+    """Send a GET request. The response, headers included, must arrive in the time for ``size`` bytes."""
+    # Each read has a timeout, but a server that sends a byte now and then would never reach it.
+    until = time.monotonic() + _TIMEOUT + size / _SLOWEST
+    connection.response_class = functools.partial(_Response, until)  # type: ignore[assignment]
+    connection.request("GET", path, headers=headers)
+    return connection.getresponse()
+
+
+class _Response(http.client.HTTPResponse):
+    """A response that must be complete at a given time of the monotonic clock."""
+
+    def __init__(self, until: float, sock: socket.socket, *rest: Any, **named: Any) -> None:
+        super().__init__(sock, *rest, **named)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Timed(sock, until))
+
+
+class _Timed(io.RawIOBase):
+    def __init__(self, sock: socket.socket, until: float) -> None:
+        self._sock, self._until = sock, until
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the server sends too slowly")
+        self._sock.settimeout(min(_TIMEOUT, left))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 class StatusError(StorageError):
@@ -150,6 +234,10 @@ class StatusError(StorageError):
 
 class _TemporaryError(Exception):
     """A failure that a retry may fix."""
+
+
+class _ClosedError(_TemporaryError):
+    """The server closed the connection."""
 
 
 class Ranges(Protocol):
@@ -180,7 +268,7 @@ class RemoteBlob:
             except FileNotFoundError:
                 raise SealedDataError(f"{self._where} is missing") from None
             done += count
-            if count < len(part):
+            if not count or offset + done >= self.size:
                 break
         return done
 
@@ -228,7 +316,7 @@ class RemoteStore:
 
 
 class FsspecStore:
-    """A directory of a file system that fsspec supports, such as ``gs://`` with gcsfs."""
+    """A directory of a file system that fsspec supports, such as ``sftp://`` with paramiko."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -240,8 +328,8 @@ class FsspecStore:
         self._url = url.rstrip("/")
         try:
             self._system, self._base = fsspec.core.url_to_fs(self._url)
-        except (ValueError, ImportError) as error:
-            raise BadInputError(f"cannot open {url[:200]}: {error}") from None
+        except Exception as error:  # noqa: BLE001 - each package raises errors of its own
+            raise BadInputError(f"cannot open {url[:200]}: {_first_line(error)}") from None
 
     def where(self, name: str) -> str:
         """See `Store.where`."""
@@ -250,14 +338,14 @@ class FsspecStore:
     def open(self, name: str) -> FsspecBlob:
         """See `Store.open`."""
         try:
-            return FsspecBlob(self._system, f"{self._base}/{name}")
+            return FsspecBlob(self._system, f"{self._base}/{name}", self.where(name))
         except FileNotFoundError:
             raise SealedDataError(f"{self.where(name)} is missing") from None
 
     def read(self, name: str, limit: int) -> bytes | None:
         """See `Store.read`."""
         try:
-            blob = FsspecBlob(self._system, f"{self._base}/{name}")
+            blob = FsspecBlob(self._system, f"{self._base}/{name}", self.where(name))
         except FileNotFoundError:
             return None
         content = bytearray(min(blob.size, limit + 1))
@@ -271,18 +359,38 @@ class FsspecStore:
 class FsspecBlob:
     """One file of an fsspec file system."""
 
-    def __init__(self, system: Any, path: str) -> None:
-        self._system, self._path = system, path
-        self.size = int(system.info(path)["size"] or 0)
+    def __init__(self, system: Any, path: str, where: str) -> None:
+        self._system, self._path, self._where = system, path, where
+        try:
+            self.size = int(system.info(path)["size"] or 0)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # noqa: BLE001 - each package raises errors of its own
+            raise StorageError(f"cannot read {where}: {_first_line(error)}") from None
 
     def read_at(self, buffer: memoryview, offset: int) -> int:
         """See `Blob.read_at`."""
-        content = self._system.cat_file(self._path, start=offset, end=min(offset + len(buffer), self.size))
-        buffer[: len(content)] = content
-        return len(content)
+        done, stop = 0, min(len(buffer), max(self.size - offset, 0))
+        while done < stop:
+            try:
+                part = self._system.cat_file(self._path, start=offset + done, end=offset + stop)
+            except FileNotFoundError:
+                raise SealedDataError(f"{self._where} is missing") from None
+            except Exception as error:  # noqa: BLE001 - each package raises errors of its own
+                raise StorageError(f"cannot read {self._where}: {_first_line(error)}") from None
+            count = min(len(part), stop - done)
+            if not count:
+                break
+            buffer[done : done + count] = memoryview(part)[:count]
+            done += count
+        return done
 
     def close(self) -> None:
         """See `Blob.close`."""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).partition("\n")[0][:300]
 
 
 def open_store(url: str) -> RemoteStore | OciStore | FsspecStore:
@@ -291,9 +399,13 @@ def open_store(url: str) -> RemoteStore | OciStore | FsspecStore:
     Raises:
         BadInputError: it is not a URL that can be opened.
     """
-    parts = urllib.parse.urlsplit(url)
+    parts = split_url(url)
     if parts.scheme in {"https", "http"}:
         return RemoteStore(url, RangeClient(url), urllib.parse.quote(parts.path, safe="/%"))
+    if parts.scheme in {"s3", "gs"} and (parts.query or parts.fragment):
+        raise BadInputError(
+            f"{url[:200]} contains '?' or '#', which are not supported in the name of a prefix"
+        )
     if parts.scheme == "s3":
         return _s3(url, parts.netloc, parts.path.strip("/"))
     if parts.scheme == "gs":
@@ -351,10 +463,19 @@ def s3_headers(
     return {**headers, "Authorization": credential}
 
 
-def _size(content_range: str, start: int) -> int:
-    """The size of the file from ``Content-Range`` (RFC 9110, section 14.4)."""
+def _range(content_range: str, start: int) -> tuple[int, int]:
+    """Where the response ends, and the size of the file, from ``Content-Range`` (RFC 9110, section 14.4)."""
     unit, _, rest = content_range.partition(" ")
-    span, _, size = rest.partition("/")
-    if unit != "bytes" or not size.isdigit() or (span != "*" and not span.startswith(f"{start}-")):
-        raise _TemporaryError("the response has no valid Content-Range")
-    return int(size)
+    span, _, length = rest.partition("/")
+    first, _, last = span.partition("-")
+    size, stop = _number(length), _number(last)
+    if unit == "bytes" and size is not None:
+        if span == "*":
+            return start, size
+        if stop is not None and first == str(start):
+            return stop + 1, size
+    raise _TemporaryError("the response has no valid Content-Range")
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < _MAX_DIGITS else None
