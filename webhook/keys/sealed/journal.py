@@ -13,7 +13,8 @@ import stat
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -22,20 +23,23 @@ from webhook.keys.rawio import write_at
 from webhook.keys.sealed.format.paths import JOURNAL_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+T = TypeVar("T")
 
 MAX_BYTES = 1 << 30
 _MAX_HEAD = 1 << 20
 _BATCH, _BATCH_SECONDS = 256, 0.5
+_LINES = 1024
 
 
 class Journal:
     """One run in one output directory, from `open_journal`.
 
     ``head`` describes the run. ``planned`` maps each file that it writes to the identity of its source. ``done`` has
-    the records of complete files, and ``dropped`` the files to delete once the manifest is in force. All of them
-    contain only lines with a valid MAC.
+    the records of complete files, and ``dropped`` the files to delete once the manifest is in force. `resume` sets all
+    of them from lines with a valid MAC. `plan` and `finish` only write, because a run may have a million files.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
@@ -91,18 +95,28 @@ class Journal:
         """Start a new run; durable on return."""
         os.ftruncate(self._fd, 0)
         self._reset(key)
-        self._append([{"head": head}])
+        document = {"head": head}
+        self._append([document])
+        self._apply(document)
 
-    def plan(self, identities: dict[str, Any]) -> None:
+    def plan(self, identities: Iterable[tuple[str, Any]]) -> None:
         """Record the files that the run will write, before the first byte is written; durable on return.
 
-        ``identities`` maps each file's name to a value that shows whether its source is unchanged.
+        ``identities`` are pairs of a file's name and a value that shows whether its source is unchanged.
         """
-        self._append([{"plan": name, "identity": identity} for name, identity in identities.items()])
+        lines = ({"plan": name, "identity": identity} for name, identity in identities)
+        written = False
+        for part in _batched(lines, _LINES):
+            self._append(part, durable=False)
+            written = True
+        if written:
+            os.fsync(self._fd)
 
     def drop(self, names: list[str]) -> None:
         """Record the files to delete once the run's manifest is in force; durable on return."""
-        self._append([{"drop": names}])
+        document = {"drop": names}
+        self._append([document])
+        self._apply(document)
 
     def finish(self, name: str, record: dict[str, Any]) -> None:
         """Record that file ``name`` is in place. A resumed run gets ``record`` back.
@@ -139,7 +153,7 @@ class Journal:
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._key, b"weightlock journal v1\n" + self._chain + body, "sha256")
 
-    def _append(self, documents: list[dict[str, Any]], *, durable: bool = True) -> None:
+    def _append(self, documents: Sequence[dict[str, Any]], *, durable: bool = True) -> None:
         with self._lock:
             before, lines = self._chain, []
             for document in documents:
@@ -155,8 +169,6 @@ class Journal:
                 os.ftruncate(self._fd, end)
                 self._chain = before
                 raise
-            for document in documents:
-                self._apply(document)
 
 
 @contextmanager
@@ -178,6 +190,13 @@ def open_journal(directory: Path) -> Iterator[Journal]:
             if os.fstat(fd).st_size == 0:
                 path.unlink(missing_ok=True)
             os.close(fd)
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """``items`` in lists of at most ``size``."""
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
 
 
 def _locked(path: Path) -> int:

@@ -205,6 +205,7 @@ def open_sealed(
         raise BadInputError(f'{store.where("")} contains model "{claims.model}", not "{model}"')
     with key if isinstance(key, Secret) else key.unwrap(claims.key, claims.model) as secret:
         sealed = verified(manifest, store, secret, pins)
+        del manifest  # the stored form, as large as all entries together
         Pins(generation).check(sealed.manifest, store.where(""))
         yield sealed
 

@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from webhook.keys.sealed.journal import Journal
     from webhook.keys.sealed.storage.tree import Tree
 
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A file that a run will write: its name in the output, and the identity of its source."""
-
-    final: str
-    identity: Any
+# A file that a run will write: its name, its path in the output, and the identity of its source.
+Planned = tuple[str, str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +30,23 @@ class Progressed:
     existing: frozenset[str]
 
 
-def compare(journal: Journal, tree: Tree, planned: dict[str, Planned]) -> Progressed:
+def compare(journal: Journal, tree: Tree, planned: Iterable[Planned]) -> Progressed:
     """Compare the plan with the journal and the output. The journal is unchanged; see `record`."""
     finished, resumable, existing = {}, set(), set()
-    for name, plan in planned.items():
-        if name not in journal.planned or journal.planned[name] != plan.identity:
-            if name not in journal.planned and tree.stat(plan.final) is not None:
+    for name, final, identity in planned:
+        if name not in journal.planned or journal.planned[name] != identity:
+            if name not in journal.planned and tree.stat(final) is not None:
                 existing.add(name)
-        elif (done := journal.done.get(name)) is not None and in_place(tree, plan.final, done):
+        elif (done := journal.done.get(name)) is not None and in_place(tree, final, done):
             finished[name] = done
         else:
             resumable.add(name)
     return Progressed(finished, frozenset(resumable), frozenset(existing))
 
 
-def record(journal: Journal, planned: dict[str, Planned]) -> None:
+def record(journal: Journal, planned: Iterable[Planned]) -> None:
     """Record in the journal what is new in the plan."""
-    fresh = {
-        name: plan.identity for name, plan in planned.items() if journal.planned.get(name) != plan.identity
-    }
-    if fresh:
-        journal.plan(fresh)
+    journal.plan((name, identity) for name, _, identity in planned if journal.planned.get(name) != identity)
 
 
 def in_place(tree: Tree, final: str, done: dict[str, Any]) -> bool:

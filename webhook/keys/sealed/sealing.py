@@ -28,7 +28,7 @@ from webhook.keys.sealed.format.paths import (
 )
 from webhook.keys.sealed.format.streaming import Fingerprinter, Layout, associated_data
 from webhook.keys.sealed.reading.source import SealedSource
-from webhook.keys.sealed.resume import Planned, compare, record
+from webhook.keys.sealed.resume import compare, record
 from webhook.keys.sealed.signed_content import CheckedSource
 from webhook.keys.sealed.storage.directory import require_space
 from webhook.keys.sealed.storage.tree import Tree
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from webhook.core.provenance.models import ModelProvenance
     from webhook.keys.sealed.journal import Journal
+    from webhook.keys.sealed.resume import Planned
     from webhook.keys.sealed.signed_content import SignedContent
     from webhook.keys.sealed.storage.store import Store
     from webhook.keys.sealed.transfer import Progress
@@ -151,26 +152,24 @@ class Sealing:
         Raises:
             KeysError: as `transfer`; the directory still contains the previous generation.
         """
-        planned = self._plan(items)
+        finals = self._finals(items)
         with Tree(self.directory) as tree:
-            tree.refuse_ambiguous(
-                [*(plan.final for plan in planned.values()), *(entry.file for entry in keep.values())]
-            )
+            tree.refuse_ambiguous([*finals.values(), *(entry.file for entry in keep.values())])
             self._resume_or_begin()
-            progressed = compare(self.journal, tree, planned)
+            progressed = compare(self.journal, tree, _planned(items, finals))
             if progressed.existing:
                 name = min(progressed.existing)
                 raise BadInputError(
-                    f"{self.directory}/{planned[name].final} exists, but this run did not write it: remove it"
+                    f"{self.directory}/{finals[name]} exists, but this run did not write it: remove it"
                 )
-            record(self.journal, planned)
+            record(self.journal, _planned(items, finals))
             entries = dict(keep)
             for item in items:
                 done = progressed.finished.get(item.path)
                 if done is not None and item.path not in entries and self._is_checked(item, done):
-                    entries[item.path] = _entry(item, planned[item.path], done)
+                    entries[item.path] = _entry(item, finals[item.path], done)
             todo = [item for item in items if item.path not in entries]
-            partial = (partial_name(planned[item.path].final) for item in todo)
+            partial = (partial_name(finals[item.path]) for item in todo)
             require_space(self.directory, sum(Layout(item.size).sealed_size for item in todo), partial)
             progress.start("sealing", sum(item.size for item in todo), len(todo))
             fingerprinter = Fingerprinter(self.key)
@@ -178,7 +177,7 @@ class Sealing:
                 (
                     self._task(
                         item,
-                        planned[item.path],
+                        finals[item.path],
                         tree,
                         fingerprinter,
                         entries,
@@ -194,7 +193,7 @@ class Sealing:
             manifest = Manifest(
                 self.model, self.generation, created, self.ref, files, provenance=self.provenance
             )
-            return self._commit(manifest, tree)
+            return self._commit(manifest, tree, finals)
 
     def _is_checked(self, item: Item, done: dict[str, Any]) -> bool:
         """Whether the file of an interrupted run was compared with the present signature, if there is one."""
@@ -211,15 +210,15 @@ class Sealing:
         if not self.journal.resume(mac_key) or {**self.journal.head, "seed": ""} != {**head, "seed": ""}:
             self.journal.begin(mac_key, {**head, "seed": os.urandom(_SEED_SIZE).hex()})
 
-    def _plan(self, items: list[Item]) -> dict[str, Planned]:
+    def _finals(self, items: list[Item]) -> dict[str, str]:
+        """The name of the sealed file of each item, by its path."""
         taken: set[str] = set() if self.before is None else {entry.file for entry in self.before.files}
-        names = sealed_names([item.path for item in items], self.generation, taken)
-        return {item.path: Planned(names[item.path], [*item.identity, names[item.path]]) for item in items}
+        return sealed_names([item.path for item in items], self.generation, taken)
 
     def _task(
         self,
         item: Item,
-        planned: Planned,
+        final: str,
         tree: Tree,
         fingerprinter: Fingerprinter,
         entries: dict[str, Entry],
@@ -230,7 +229,7 @@ class Sealing:
         def done(record: dict[str, Any]) -> None:
             signed = {} if expected is None else {"signed": expected.fingerprint()}
             self.journal.finish(item.path, record | signed)
-            entries[item.path] = _entry(item, planned, record)
+            entries[item.path] = _entry(item, final, record)
 
         bound_to = associated_data(self.model, item.path)
         seed = bytes.fromhex(self.journal.head["seed"])
@@ -241,7 +240,7 @@ class Sealing:
             checked = CheckedSource(Path(item.origin), Identity(*item.identity), item.path, expected)
             nonce = os.urandom(_NONCE_SIZE)
             sink = SealedSink(
-                tree, planned.final, Layout(item.size), self.key, bound_to, seed, lambda: nonce, resume=False
+                tree, final, Layout(item.size), self.key, bound_to, seed, lambda: nonce, resume=False
             )
             return Task(item.path, checked, sink, done, ordered=checked)
         if isinstance(item.origin, Entry):
@@ -250,7 +249,7 @@ class Sealing:
         else:
             plain = PlainSource(Path(item.origin), Identity(*item.identity), fingerprinter)
             source, content, scan = plain, plain.content, plain.scan
-        sink = SealedSink(tree, planned.final, Layout(item.size), self.key, bound_to, seed, content, resume)
+        sink = SealedSink(tree, final, Layout(item.size), self.key, bound_to, seed, content, resume)
         return Task(item.path, source, sink, done, scan)
 
     def _sealed_source(self, entry: Entry) -> SealedSource:
@@ -260,9 +259,9 @@ class Sealing:
         # Pinned: the new header is derived from the entry's digest, so no other content may be encrypted under it.
         return SealedSource(store, entry, key, associated_data(self.model, entry.path), pinned=True)
 
-    def _commit(self, manifest: Manifest, tree: Tree) -> Manifest:
+    def _commit(self, manifest: Manifest, tree: Tree, finals: dict[str, str]) -> Manifest:
         tree.sync({entry.file.rpartition("/")[0] for entry in manifest.files})
-        written = {plan[-1] for plan in self.journal.planned.values() if plan}
+        written = {plan[-1] for plan in self.journal.planned.values() if plan} | set(finals.values())
         before = set() if self.before is None else {entry.file for entry in self.before.files}
         current = {entry.file for entry in manifest.files}
         self.journal.drop(sorted((written | before) - current))
@@ -278,5 +277,9 @@ def stored(manifest: Manifest, raw: bytes, signer: Ed25519PrivateKey | None) -> 
     return replace(manifest, digest=digest, signer="" if signer is None else signer_id(signer))
 
 
-def _entry(item: Item, planned: Planned, record: dict[str, Any]) -> Entry:
-    return Entry(item.path, item.size, planned.final, record["digest"], bool(record.get("tags")))
+def _planned(items: list[Item], finals: dict[str, str]) -> Iterator[Planned]:
+    return ((item.path, finals[item.path], [*item.identity, finals[item.path]]) for item in items)
+
+
+def _entry(item: Item, final: str, record: dict[str, Any]) -> Entry:
+    return Entry(item.path, item.size, final, record["digest"], bool(record.get("tags")))

@@ -16,19 +16,20 @@ from webhook.keys.sealed.format.manifest import manifest_key
 from webhook.keys.sealed.format.paths import partial_name, tags_name
 from webhook.keys.sealed.format.streaming import HEADER_SIZE, TAG_SIZE, Layout, associated_data, stream_digest
 from webhook.keys.sealed.reading.source import SealedSource
-from webhook.keys.sealed.resume import Planned, compare, record
+from webhook.keys.sealed.resume import compare, record
 from webhook.keys.sealed.storage.directory import require_space, unlisted
 from webhook.keys.sealed.storage.store import LocalStore
 from webhook.keys.sealed.transfer import Task, transfer
 from webhook.keys.sealed.updating import same_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from webhook.keys.sealed.format.manifest import Entry, Manifest
     from webhook.keys.sealed.journal import Journal
     from webhook.keys.sealed.reading.opening import Sealed
+    from webhook.keys.sealed.resume import Planned
     from webhook.keys.sealed.storage.store import Store
     from webhook.keys.sealed.storage.tree import Tree
     from webhook.keys.sealed.transfer import Progress
@@ -70,12 +71,9 @@ class Unsealing:
         """
         tree.refuse_ambiguous(entry.path for entry in entries)
         self._resume_or_begin()
-        planned = {
-            entry.path: Planned(entry.path, [entry.size, entry.file, entry.digest]) for entry in entries
-        }
-        progressed = compare(self.journal, tree, planned)
+        progressed = compare(self.journal, tree, _planned(entries))
         present = self._present(entries, progressed.existing, tree, jobs, progress)
-        record(self.journal, planned)
+        record(self.journal, _planned(entries))
         todo = [
             entry for entry in entries if entry.path not in progressed.finished and entry.path not in present
         ]
@@ -125,6 +123,10 @@ class Unsealing:
 
         sink = PlainSink(tree, entry.path, entry.size, self.mode, resume=resume)
         return Task(entry.path, self.sealed.source(entry, pinned=False), sink, done)
+
+
+def _planned(entries: list[Entry]) -> Iterator[Planned]:
+    return ((entry.path, entry.path, [entry.size, entry.file, entry.digest]) for entry in entries)
 
 
 def verify(sealed: Sealed, jobs: int, progress: Progress, *, quick: bool = False) -> list[str]:

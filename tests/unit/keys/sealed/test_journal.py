@@ -18,7 +18,7 @@ HEAD = {"operation": "seal", "generation": 1}
 def begun(directory):
     with open_journal(directory) as journal:
         journal.begin(KEY, HEAD)
-        journal.plan({"a": {"size": 1}, "b": {"size": 2}})
+        journal.plan([("a", {"size": 1}), ("b", {"size": 2})])
         journal.finish("a", {"digest": "x"})
 
 
@@ -47,7 +47,8 @@ def test_planning_a_file_anew_forgets_that_it_was_done(tmp_path):
     begun(tmp_path)
     with open_journal(tmp_path) as journal:
         journal.resume(KEY)
-        journal.plan({"a": {"size": 5}})
+        journal.plan([("a", {"size": 5})])
+        assert journal.resume(KEY)
         assert journal.done == {}
 
 

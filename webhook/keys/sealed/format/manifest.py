@@ -19,7 +19,9 @@ import binascii
 import hashlib
 import hmac
 import json
+import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidSignature
@@ -32,6 +34,7 @@ from webhook.core.provenance.models import ModelProvenance
 from webhook.keys.errors import BadInputError, SealedDataError, WrongKeyError
 from webhook.keys.sealed.format.paths import (
     MANIFEST_NAME,
+    SEALED_SUFFIX,
     check_key_id,
     check_model,
     check_relative,
@@ -42,7 +45,7 @@ from webhook.keys.sealed.format.pins import MAX_GENERATION, public_key
 from webhook.keys.sealed.format.streaming import SEGMENT_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from webhook.keys.secret import Secret
 
@@ -57,6 +60,7 @@ _MAX_V1_STRUCTURE = 3_000_000
 _MAX_HEAD = 256 << 10
 _MAX_LINE = 32 << 10
 _MAX_TEXT = 2048
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TAIL = b'],"mac":"'
 _STRUCTURE = (b",", b"[", b"{")
 _HEAD = ("format", "model", "generation", "created", "segmentSize", "key")
@@ -72,18 +76,41 @@ class KeyRef:
     wrapped: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class Entry:
     """One file: its path and plaintext size, the name of its sealed file, and the digest of the sealed stream.
 
-    ``tags``: whether the sealed file has a tag list beside it.
+    ``tags``: whether the sealed file has a tag list beside it. A directory may have a million of these, so the usual
+    name and the usual digest are stored in the fewest bytes.
     """
 
-    path: str
-    size: int
-    file: str
-    digest: str
-    tags: bool = False
+    __slots__ = ("_digest", "_file", "path", "size", "tags")
+
+    def __init__(self, path: str, size: int, file: str, digest: str, tags: bool = False) -> None:
+        self.path, self.size, self.tags = path, size, tags
+        self._file = None if file == path + SEALED_SUFFIX else file
+        self._digest = bytes.fromhex(digest[7:]) if _DIGEST.fullmatch(digest) else digest
+
+    @property
+    def file(self) -> str:
+        """The name of the sealed file."""
+        return self.path + SEALED_SUFFIX if self._file is None else self._file
+
+    @property
+    def digest(self) -> str:
+        """The digest of the sealed stream, ``sha256:<hex>``."""
+        return self._digest if isinstance(self._digest, str) else f"sha256:{self._digest.hex()}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entry) and self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def __repr__(self) -> str:
+        return f"Entry({self.path!r}, {self.size}, {self.file!r}, {self.digest!r}, tags={self.tags})"
+
+    def _fields(self) -> tuple[str, int, str | None, bytes | str, bool]:
+        return self.path, self.size, self._file, self._digest, self.tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,19 +406,40 @@ def _entry(item: dict[str, Any]) -> Entry:
 
 
 def _refuse_clashes(files: tuple[Entry, ...]) -> None:
-    stored = [entry.file for entry in files] + [tags_name(entry.file) for entry in files if entry.tags]
-    for names in ([entry.path for entry in files], [*stored, MANIFEST_NAME]):
-        unique = set(names)
-        if len(unique) != len(names):
+    for names in (_paths, _stored_names):
+        if _has_duplicates(names, files):
             raise ValueError("two files have the same name")
         parents: set[str] = set()
-        for name in names:
+        for name in names(files):
             parent = name.rpartition("/")[0]
             while parent and parent not in parents:
                 parents.add(parent)
                 parent = parent.rpartition("/")[0]
-        for parent in parents & unique:
-            raise ValueError(f"{parent[:200]!r} is both a file and a directory")
+        for name in names(files):
+            if name in parents:
+                raise ValueError(f"{name[:200]!r} is both a file and a directory")
+
+
+def _paths(files: tuple[Entry, ...]) -> Iterator[str]:
+    return (entry.path for entry in files)
+
+
+def _stored_names(files: tuple[Entry, ...]) -> Iterator[str]:
+    yield MANIFEST_NAME
+    for entry in files:
+        file = entry.file
+        yield file
+        if entry.tags:
+            yield tags_name(file)
+
+
+def _has_duplicates(names: Callable[[tuple[Entry, ...]], Iterator[str]], files: tuple[Entry, ...]) -> bool:
+    # Names with different hashes differ, and the hashes of a million names need less memory than the names.
+    hashes = sorted(map(hash, names(files)))
+    if all(one != other for one, other in pairwise(hashes)):
+        return False
+    listed = list(names(files))
+    return len(set(listed)) != len(listed)
 
 
 def _text(value: Any) -> str:

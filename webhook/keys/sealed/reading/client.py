@@ -94,6 +94,7 @@ def open_weights(
             path, pins = Path(key_file), NO_PINS
         with read_key_file(path) as key:
             opened = verified(manifest, store, key, pins)
+            del manifest  # the stored form, as large as all entries together
             Pins(generation).check(opened.manifest, store.where(""))
             usual = min(os.cpu_count() or 1, 4) if isinstance(store, LocalStore) else _REMOTE_THREADS
             with closing(Weights(opened, usual if threads is None else threads)) as weights:

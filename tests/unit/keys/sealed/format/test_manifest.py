@@ -7,6 +7,7 @@ import copy
 import hashlib
 import hmac
 import os
+import tracemalloc
 from dataclasses import replace
 
 import orjson
@@ -154,3 +155,39 @@ def test_rewrapping_changes_key_and_generation_only():
 
 def test_manifest_keys_differ_by_model():
     assert manifest_key(Secret(KEY), "a") != manifest_key(Secret(KEY), "b")
+
+
+@pytest.mark.parametrize("file", ["a/w.bin.sealed", "a/w.bin.3.sealed", "other"])
+@pytest.mark.parametrize("digest", [f"sha256:{'0f' * 32}", f"sha256:{'0F' * 32}", "sha256:aa", ""])
+def test_an_entry_keeps_its_names_and_its_digest(file, digest):
+    entry = Entry("a/w.bin", 10, file, digest, tags=True)
+    assert (entry.file, entry.digest) == (file, digest)
+    assert entry == Entry("a/w.bin", 10, file, digest, tags=True)
+    assert hash(entry) == hash(Entry("a/w.bin", 10, file, digest, tags=True))
+    assert entry != Entry("a/w.bin", 10, file, digest)
+    assert file in repr(entry)
+
+
+def test_a_file_costs_little_memory():
+    """100,000 files must fit into 100 MiB, with the interpreter and the threads of a run."""
+    count = 20_000
+    files = tuple(
+        Entry(
+            f"d{number // 100}/{number}.bin",
+            4096,
+            f"d{number // 100}/{number}.bin.sealed",
+            f"sha256:{number:064x}",
+        )
+        for number in range(count)
+    )
+    with Secret(KEY) as key:
+        found = parse(replace(MANIFEST, files=files).encode(key))
+        tracemalloc.start()
+        try:
+            opened = found.verify(key)
+            kept, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert opened.files == files
+    assert kept / count < 350
+    assert peak / count < 500
