@@ -96,11 +96,13 @@ def make_directory(path: Path, mode: int | None = None) -> None:
     A set-group-ID bit that the system passed on is preserved: a volume's group reaches the files below by it.
 
     Raises:
-        BadInputError: the path is too deep.
-        OSError: the system cannot create it, or a file is in the way.
+        BadInputError: the path is too deep, or a file is in the way.
+        OSError: the system cannot create it.
     """
     missing = []
     while not path.is_dir():
+        if os.path.lexists(path):
+            raise BadInputError(f"{path} is not a directory")
         missing.append(path)
         if len(missing) > 256:
             raise BadInputError("the directory's path is too deep")

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from webhook.keys import rawio
+from webhook.keys.errors import BadInputError
 from webhook.keys.rawio import (
     create_file,
     make_directory,
@@ -92,10 +93,11 @@ def test_a_directory_is_made_with_all_above_it(tmp_path, monkeypatch):
     make_directory(tmp_path / "a/b", 0o700)
     assert (tmp_path / "a/b").stat().st_mode & 0o777 == 0o750, "one that was there is left as it is"
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(FileExistsError):
-        make_directory(tmp_path / "file")
-    with pytest.raises(FileExistsError):
-        make_directory(tmp_path / "file/below")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("file", "file/below", "link", "link/below"):
+        with pytest.raises(BadInputError, match=f"{name.partition('/')[0]} is not a directory$"):
+            make_directory(tmp_path / name)
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_parent_that_may_not_be_read_does_not_stop_it(tmp_path, monkeypatch):

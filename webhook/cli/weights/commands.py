@@ -24,7 +24,13 @@ from webhook.cli.cluster_options import add_cluster_arguments
 from webhook.cli.images.signatures import signed_content, trust_of
 from webhook.cli.images.trust_options import add_trust
 from webhook.cli.progress import ProgressBar, byte_size, duration
-from webhook.cli.weights.model_signing import add_signing, is_sealed, refuse_model_options, sign_model
+from webhook.cli.weights.model_signing import (
+    add_signing,
+    is_sealed,
+    refuse_model_options,
+    sign_model,
+    whole_number,
+)
 from webhook.keys.errors import (
     BadInputError,
     KeysError,
@@ -662,24 +668,15 @@ def _fail(sentence: str, code: int) -> int:
 
 
 def _jobs(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 256:
-        raise argparse.ArgumentTypeError("must be between 1 and 256")
-    return number
+    return whole_number(text, 1, 256, "must be a number between 1 and 256")
 
 
 def _mebibytes(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 1 << 20:
-        raise argparse.ArgumentTypeError("must be between 1 and 1048576")
-    return number
+    return whole_number(text, 1, 1 << 20, "must be a number between 1 and 1048576")
 
 
 def _mode(text: str) -> int:
-    mode = int(text, 8)
-    if not 0o400 <= mode <= 0o777:
-        raise argparse.ArgumentTypeError("must be an octal mode such as 600 or 440")
-    return mode
+    return whole_number(text, 0o400, 0o777, "must be an octal mode such as 600 or 440", base=8)
 
 
 def _signer(text: str) -> str:

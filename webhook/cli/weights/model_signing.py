@@ -244,8 +244,16 @@ def _ignored(path: str) -> str:
     return name
 
 
+def whole_number(text: str, least: int, most: int, fault: str, base: int = 10) -> int:
+    """The value of an option. Raises `argparse.ArgumentTypeError` with the sentence ``fault``."""
+    try:
+        number = int(text, base)
+    except ValueError:
+        raise argparse.ArgumentTypeError(fault) from None
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(fault)
+    return number
+
+
 def _shard_size(text: str) -> int:
-    size = int(text)
-    if not 1 << 10 <= size <= 1 << 50:
-        raise argparse.ArgumentTypeError("must be between 1024 bytes and 1 PiB")
-    return size
+    return whole_number(text, 1 << 10, 1 << 50, "must be a number between 1024 bytes and 1 PiB")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
+import signal
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,25 @@ class KeyService:
             finally:
                 await kms.close()
 
-        return asyncio.run(run())
+        # An interrupt in the middle of these two steps would leave a loop that is neither open nor closed.
+        runner = asyncio.Runner()
+        try:
+            with _uninterrupted():
+                runner.get_loop()
+            return runner.run(run())
+        finally:
+            with _uninterrupted():
+                runner.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Deliver signals to this thread only at the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
+import signal
 import threading
 from dataclasses import replace
 
@@ -686,3 +688,25 @@ def test_an_update_says_under_which_key_it_would_go_on(tree, sealed, service, wo
 def test_a_data_key_without_a_name_has_the_days(tree, tmp_path, service, work):
     manifest = operations.seal(tree, tmp_path / "s", service, "m", "", work)
     assert manifest.key.id == work.now[:10]
+
+
+def test_an_interrupt_while_the_loop_of_a_call_is_made_leaves_nothing_half_made(service, monkeypatch):
+    """The signal arrives in the middle of the loop's construction, and is delivered after it."""
+    made, before = [], asyncio.new_event_loop
+
+    def interrupted():
+        os.kill(os.getpid(), signal.SIGTERM)
+        made.append(before())
+        return made[-1]
+
+    def stop(_number, _frame):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asyncio.events, "new_event_loop", interrupted)
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt), Secret(bytes(32)) as key:
+            service.wrap(key, "atlas-70b", "k1")
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert [loop.is_closed() for loop in made] == [True]
