@@ -33,11 +33,10 @@ def environment() -> Path:
     if not done.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         print("loaders: installing vLLM, torch and transformers, about 11 GB", file=sys.stderr, flush=True)
-        uv = [sys.executable, "-m", "uv"]
-        subprocess.run(
-            [*uv, "venv", "-q", "--clear", "-p", sys.executable, directory], check=True, timeout=60
-        )
-        words = [*uv, "pip", "install", "-q", "--python", python, *PACKAGES]
+        subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True, timeout=120)
+        # pip resolves these packages for minutes, and uv for seconds.
+        subprocess.run([python, "-m", "pip", "install", "-q", "uv"], check=True, timeout=INSTALL_SECONDS)
+        words = [python, "-m", "uv", "pip", "install", "-q", "--python", python, *PACKAGES]
         subprocess.run(words, check=True, timeout=INSTALL_SECONDS)
         done.touch()
     paths = [sysconfig.get_path("purelib"), str(ROOT), str(ROOT / "webhook" / "reader")]
