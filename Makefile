@@ -53,6 +53,8 @@ registry: $(READY) ## Fetch a registry from Debian, for the tests of signed imag
 test: $(READY) control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser node ## All tests, those on the real API server included
 	@$(MAKE) --no-print-directory --keep-going -j 2 test-unit test-e2e
 
+# Each has a control plane of its own, of about 1 GiB.
+E2E_PROCESSES ?= 3
 # The two parts run at once: one computes, the other mostly waits. The first yields to the second, whose clusters have
 # timeouts, and prints its report at its end.
 test-unit: $(READY)
@@ -61,7 +63,7 @@ test-unit: $(READY)
 	cat build/test-unit.log; exit $$status
 
 test-e2e: $(READY)
-	@$(PYTEST) tests/e2e -n 3 --dist loadfile
+	@$(PYTEST) tests/e2e -n $(E2E_PROCESSES) --dist loadfile
 
 coverage: $(READY) ## The tests that need no API server, and the lines that they do not run
 	@$(PYTEST) tests/unit tests/redteam -n 2 --dist loadfile --cov --cov-report=term:skip-covered

@@ -4,6 +4,7 @@ import asyncio
 from datetime import datetime, timedelta
 
 import pytest
+from harness.waiting import slowness
 
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.controller import leader_election as module
@@ -58,7 +59,7 @@ def leader(leases, name):
 
 
 async def until(condition):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(5 * slowness()):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.005)
 

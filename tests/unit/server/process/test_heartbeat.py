@@ -8,13 +8,18 @@ from harness.waiting import slowness
 
 from webhook.server.process import heartbeat
 
+BEATS = 10
+
 
 class Pipe:
     def __init__(self):
         self.messages = []
+        self.enough = asyncio.Event()
 
     def beat(self):
         self.messages.append("beat")
+        if self.messages.count("beat") > BEATS:
+            self.enough.set()
 
     def request_replacement(self):
         self.messages.append("replace")
@@ -29,7 +34,7 @@ async def messages(monkeypatch):
         monkeypatch.setattr(heartbeat, "memory_mib", lambda: memory)
         pipe = Pipe()
         task = asyncio.create_task(heartbeat.beat(pipe, lambda: limit))
-        await asyncio.sleep(0.2)
+        await asyncio.wait_for(pipe.enough.wait(), 10 * slowness())
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -41,7 +46,7 @@ async def messages(monkeypatch):
 @pytest.mark.parametrize(("limit", "requests"), [(0, False), (200, False), (50, True)])
 async def test_it_requests_a_successor_when_it_is_too_large(messages, limit, requests):
     words = await messages(limit)
-    assert words.count("beat") > 10
+    assert words.count("beat") > BEATS
     assert ("replace" in words) is requests
     if requests:
         assert words.count("beat") > 3 * words.count("replace")
