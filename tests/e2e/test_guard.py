@@ -154,11 +154,12 @@ def test_another_mutator_of_access_objects_is_denied(cluster: ControlPlane) -> N
     client = cluster.client(POWERFUL)
     eventually(
         lambda: (
-            "its rules name weightlock.dev"
+            "its rules name weightlock.dev or access objects"
             in client.post(collection, webhook("weightlock.dev"), dryRun="All").message
         ),
         "it is denied",
     )
+    assert "access objects" in client.post(collection, webhook("*"), dryRun="All").message
     client.post(collection, webhook("apps"), dryRun="All").ok()
     cluster.client(ADMIN).post(collection, webhook("weightlock.dev"), dryRun="All").ok()
 

@@ -572,9 +572,9 @@ class Controller(Schema):
         description="manifests of the webhook configurations; empty: none is restored, and no object is signed",
     )
     settle_seconds: float = Field(
-        default=30,
+        default=40,
         ge=0,
-        description="nothing is signed that was written so soon after a webhook configuration",
+        description="an object is not signed if it is created so soon after a change of a webhook configuration",
     )
     receivers: list[Receiver] = Field(default_factory=list, max_length=16)
     restore: bool = Field(default=True, description="restore a modified or deleted webhook configuration")

@@ -46,6 +46,7 @@ _OPTIONALS_ALLOWED: Final = frozenset(
         "size",
         "type",
         "optional.of",
+        "optional.unwrap",
         "orValue",
         "or",
     }

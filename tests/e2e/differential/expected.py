@@ -6,9 +6,7 @@ that is named must differ.
 
 FRACTIONS = "Fractions of seconds are printed in groups of three digits"
 PRECISION = "The precision of %e is honoured"
-OFFSET = "An offset beyond the end of a string is an error"
 OPTIONAL_FORMAT = "A literal with optional entries can be formatted"
-UNWRAP = "unwrapOpt and optional.unwrap are not supported"
 INCLUDES = "includes is available at once"
 EQUALITY = "Authorizers can be compared"
 EARLY = "The authorizer in an audit annotation is rejected at compile time"
@@ -25,10 +23,8 @@ DIFFERENCES: dict[str, str] = {
     "strings-text-value-26": FRACTIONS,
     "strings-text-value-27": FRACTIONS,
     "strings-text-value-30": PRECISION,
-    "strings-4": OFFSET,
     "optionals-value-13": OPTIONAL_FORMAT,
     "optionals-value-14": OPTIONAL_FORMAT,
-    "optionals-8": UNWRAP,
     "lists-value-22": INCLUDES,
     "authorizer-wrong-5": EQUALITY,
     "authorizer-in-audit": EARLY,

@@ -117,6 +117,15 @@ STRING_CHECKS = (
     "base64.encode(b'a') == 'YQ=='",
     "cel.bind(x, 1, x == 1)",
     f"{D}.text.join() == ''",
+    f"{D}.text.indexOf('', 99) == 99",
+    f"{D}.text.indexOf('t', 7) == -1",
+    f"{D}.text.indexOf('t', 6) == 6",
+    f"{D}.text.lastIndexOf('a', 99) == -1",
+    f"{D}.text.lastIndexOf('t', 6) == 6",
+    f"{D}.text.lastIndexOf('Tacocat-and-more', 1) == -1",
+    f"{D}.unicode.indexOf('x', 99) == -1",
+    f"{D}.text.indexOf('a', -1) == 1",
+    f"{D}.text.lastIndexOf('a', -1) == 1",
 )
 SET_CHECKS = (
     "sets.contains([1, 2, 3], [2, 3])",
@@ -162,6 +171,11 @@ OPTIONAL_CHECKS = (
     "optional.of(optional.of(1)).value().value() == 1",
     "[optional.of(1), optional.none()].unwrapOpt() == [1]",
     "[1, 2].first().value() == 1",
+    "optional.unwrap([optional.of('a'), optional.none()]) == ['a']",
+    "['text', 'gone'].map(k, object.data[?k]).unwrapOpt() == ['Tacocat']",
+    "[object.?data.?gone].unwrapOpt().size() == 0",
+    "[optional.of(optional.of(2)), optional.none()].unwrapOpt().unwrapOpt() == [2]",
+    "object.data.text.unwrapOpt().size() == 0",
 )
 TWO_VARIABLE_VALUES = (
     "[4, 5, 6].transformList(i, v, i * v)",

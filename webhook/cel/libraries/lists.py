@@ -27,6 +27,7 @@ from webhook.cel.libraries.declarations import (
     Overload,
     list_of,
     method,
+    optional_of,
 )
 from webhook.cel.libraries.syntax import INDEX, ITEM, RESULT
 
@@ -63,6 +64,9 @@ OVERLOADS: Final = (
     *(method("min", f"list_{it.name}_min_{it.name}", (list_of(it),), it) for it in _COMPARABLE),
     *(method("max", f"list_{it.name}_max_{it.name}", (list_of(it),), it) for it in _COMPARABLE),
     method("includes", "list_includes_dyn_dyn", (DYN, DYN), BOOL),
+    # cel-go ``cel/library.go``, optional types version 2.
+    method("unwrapOpt", "optional_unwrapOpt", (list_of(optional_of(ANY_TYPE)),), list_of(ANY_TYPE)),
+    Overload("optional.unwrap", "optional_unwrap", (list_of(optional_of(ANY_TYPE)),), list_of(ANY_TYPE)),
 )
 # These share their names with functions of strings, which only an extension can add to.
 SEARCHES: Final = (
@@ -136,7 +140,43 @@ def _sum(call: _Call) -> bytes:
     return call.on_list(body, _no_overload)
 
 
+def unwrapped(optionals: bytes) -> bytes:
+    """Return the values of a list of optionals, without the optionals that have none."""
+    value = checked.Expr(list_expr={}).list_expr
+    value.elements.add().ParseFromString(checked.call("value", target=ITEM))
+    longer = checked.call("_+_", RESULT, bytes(checked.Expr(list_expr=value).SerializeToString()))
+    step = syntax.choose(checked.call("hasValue", target=ITEM), longer, RESULT)
+    return syntax.loop(optionals, bytes(checked.Expr(list_expr={}).SerializeToString()), step)
+
+
+def _unwrap(call: _Call) -> bytes:
+    return call.on_list(unwrapped, _no_overload)
+
+
+def _search_from(call: _Call) -> bytes:
+    """Search a text from an offset: one beyond its end is an error in cel-cpp, and no match in the API server."""
+    expected, offset = call.arguments
+
+    def body(text: bytes, part: bytes, start: bytes) -> bytes:
+        match = checked.call(call.function, part, start, target=text)
+        is_beyond = checked.call("_>=_", start, syntax.size(text))
+        result = syntax.choose(is_beyond, syntax.constant(-1), match)
+        return syntax.choose(syntax.equal(part, syntax.constant("")), start, result)
+
+    return syntax.bound(
+        call.receiver,
+        "@text",
+        lambda text: syntax.bound(
+            expected,
+            "@part",
+            lambda part: syntax.bound(offset, "@start", lambda start: body(text, part, start)),
+        ),
+    )
+
+
 def _search(call: _Call) -> bytes:
+    if len(call.arguments) > 1:
+        return _search_from(call)
     missing = syntax.constant(-1)
     going = syntax.equal(RESULT, missing) if call.function == "indexOf" else None
 
@@ -259,9 +299,11 @@ _LOWERINGS: Final[dict[str, Callable[[_Call], bytes | None]]] = {
     "sort": _sort,
     "@sortByAssociatedKeys": _sort_by,
     "distinct": _distinct,
+    "unwrapOpt": _unwrap,
 }
 FUNCTIONS: Final = frozenset(_LOWERINGS)
 # cel-cpp's overloads that cannot stay as they are; a dynamic list is checked against all overloads of a function.
 NATIVE: Final = frozenset(
     {"list_range", "list_distinct", "list_double_sort", "list_double_sortByAssociatedKeys"}
+    | {"string_index_of_string_int", "string_last_index_of_string_int"}
 )

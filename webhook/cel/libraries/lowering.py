@@ -104,9 +104,14 @@ class _Expression:
     def list_range(self, node: Any) -> bytes:
         return lists.lowered_range(node.call_expr.args[0].SerializeToString())
 
+    def unwrap(self, node: Any) -> bytes:
+        return lists.unwrapped(node.call_expr.args[0].SerializeToString())
+
     def list_call(self, node: Any) -> bytes | None:
         call = node.call_expr
-        if not call.HasField("target") or (call.function in _SEARCHES and not self._may_search_list(node)):
+        if not call.HasField("target"):
+            return None
+        if call.function in _SEARCHES and len(call.args) == 1 and not self._may_search_list(node):
             return None
         keys = call.args[0] if call.function == "@sortByAssociatedKeys" else call.target
         arguments = [argument.SerializeToString() for argument in call.args]
@@ -174,6 +179,7 @@ _FORMAT_RULES: Final[dict[str, Rule]] = {
 }
 _RULES: Final[dict[str, Rule]] = {
     "lists.range": _Expression.list_range,
+    "optional.unwrap": _Expression.unwrap,
     "_==_": _Expression.equality,
     "_!=_": _Expression.equality,
     "@in": _Expression.membership,

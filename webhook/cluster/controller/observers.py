@@ -60,7 +60,7 @@ def _number(revision: str) -> int:
 
 
 class ChangeObserver:
-    """Observes the watch of one kind for the last change of each object."""
+    """Observes the watch of one kind for the changes of its objects."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
@@ -71,5 +71,5 @@ class ChangeObserver:
 
     def event(self, kind: ResourceKind, event: str, document: Document) -> None:  # noqa: ARG002
         """Record a watch event."""
-        if event != "DELETED":
-            self._changes.changed(document, time.monotonic())
+        note = self._changes.deleted if event == "DELETED" else self._changes.changed
+        note(document, time.monotonic())

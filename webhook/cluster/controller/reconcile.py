@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -112,12 +113,12 @@ class Reconciler:
         arrivals: Arrivals,
         integrity: WebhookIntegrity,
         candidates: Collection[str],
-        own: Collection[str] = (),
+        own: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Decision]:
         """Decide on the ``candidates``, by uid: sign what this process saw arrive through admission, reject the rest.
 
-        ``own`` are the uids of the suspensions that this process created. An object with a status was rejected
-        before. An object that is being deleted is left alone: it is never signed, and grants nothing.
+        ``own`` are the suspensions that this process created, as resource versions by uid. An object with a status was
+        rejected before. An object that is being deleted is left alone: it is never signed, and grants nothing.
         """
         verifier = view.index.parser.verifier
         if self._signer is None or verifier is None:
@@ -133,7 +134,7 @@ class Reconciler:
                 if arrival is not None
                 else "the controller did not observe its creation, or it changed since"
             )
-            if metadata["uid"] in own and _is_suspension(document):
+            if own.get(metadata["uid"]) == metadata["resourceVersion"] and _is_suspension(document):
                 objection = ""
             patch = () if objection else _signature(self._signer, verifier, document)
             if isinstance(patch, str):

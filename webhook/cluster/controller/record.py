@@ -1,26 +1,29 @@
 """Store the record of observed access, signed, in a Secret, and suspend requests whose state was tampered with.
 
-The leader calls `reconcile` before it restores anything. The record in memory takes precedence over the stored one, so
-deleting the Secret hides nothing from a running leader.
+The leader calls `reconcile` before it restores anything. The record in memory takes precedence over an older stored
+one, so deleting the Secret or restoring an older copy hides nothing from a running leader.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from webhook.api.access import AccessApproval
 from webhook.api.base import API_VERSION
+from webhook.cluster.client.api import ApiError
 from webhook.cluster.events import access_reference
 from webhook.core.access.notices import Notice
-from webhook.core.access.record import Record, RecordError, compare
+from webhook.core.access.record import Record, RecordError, compare, without
 from webhook.core.kube.time import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from datetime import datetime
 
+    from webhook.api.modelweights import AccessRules
     from webhook.cluster.client.api import KubeApi
     from webhook.cluster.controller.secrets import Secret, Secrets
     from webhook.cluster.events import Events
@@ -38,7 +41,8 @@ log = logging.getLogger(__name__)
 class AccessRecord:
     """``name`` is the Secret; without a name or a private key nothing is recorded.
 
-    ``own`` collects the uids of the suspensions that this process created: it signs them without further evidence.
+    ``own`` collects the suspensions that this process created, as resource versions by uid: it signs them without
+    further evidence as long as they are as they were created.
     """
 
     def __init__(
@@ -51,40 +55,68 @@ class AccessRecord:
         username: str,
         notify: Callable[[Notice], None],
     ) -> None:
-        self.own: set[str] = set()
+        self.own: dict[str, str] = {}
         self.suspended = 0
         self._api, self._secrets, self._events = api, secrets_of, events
         self._signer, self._name, self._username, self._notify = signer, name, username, notify
         self._record: Record | None = None
+        self._is_fresh = False
+
+    def begin(self) -> None:
+        """Read the stored record again: another leader may have written it since."""
+        self._is_fresh = False
 
     async def reconcile(
-        self, index: GrantIndex, verifier: Verifier | None, now: datetime, covered: Callable[[str], bool]
+        self,
+        index: GrantIndex,
+        verifier: Verifier | None,
+        now: datetime,
+        covered: Callable[[str, AccessRules], bool],
+        existing: Collection[str],
     ) -> None:
-        """Compare the cluster with the record, suspend, and store the new record. Raises `ApiError`."""
+        """Compare the cluster with the record, suspend, and store the new record.
+
+        ``index`` and ``existing`` are of one moment. Raises `ApiError`, also if a suspension could not be created. Then
+        the record keeps what led to it, and the next call tries again.
+        """
         if self._signer is None or not self._name or verifier is None:
             return
-        secret = await self._secrets.read(self._name) if self._record is None else None
-        before = self._record if self._record is not None else self._load(secret, verifier)
-        after, suspensions = compare(before, index, now, covered)
+        stored = None if self._is_fresh else self._load(await self._secrets.read(self._name), verifier)
+        before = stored if stored is not None else self._record or Record()
+        after, suspensions = compare(before, index, now, covered, existing)
+        failure: ApiError | None = None
         for suspension in suspensions:
-            await self._suspend(suspension, now, self._signer)
-        if after != before or self._record is None:
+            try:
+                await self._suspend(suspension, now, self._signer)
+            except ApiError as error:
+                failure = error
+                after = without(after, before, suspension)
+        if after != before or not self._is_fresh:
+            after = replace(after, number=before.number + 1)
             await self._store(after, self._signer)
-        self._record = after
+        self._record, self._is_fresh = after, True
+        if failure is not None:
+            raise failure
 
-    def _load(self, secret: Secret | None, verifier: Verifier) -> Record:
+    def _load(self, secret: Secret | None, verifier: Verifier) -> Record | None:
+        """Return the stored record; None if there is none, or if it is invalid or older than the one in memory."""
         if secret is None or not secret.data.get(_FILE):
             log.warning("no record of earlier access decisions: recording from now on")
-            return Record()
+            return None
         stored, signature = secret.data[_FILE], secret.text(_SIGNATURE)
+        newest = self._record.number if self._record is not None else 0
         fault = verifier.bytes_fault(_CONTEXT + stored, signature)
-        try:
-            if not fault:
-                return Record.decode(stored)
-        except RecordError as error:
-            fault = str(error)
+        if not fault:
+            try:
+                record = Record.decode(stored)
+            except RecordError as error:
+                fault = str(error)
+            else:
+                if record.number >= newest:
+                    return record
+                fault = f"it is older than the last one: {record.number} of {newest}"
         log.error("the record of access decisions is invalid", extra={"fields": {"why": fault}})
-        return Record()
+        return None
 
     async def _store(self, record: Record, signer: Signer) -> None:
         stored = record.encode()
@@ -102,7 +134,11 @@ class AccessRecord:
         )
         document = self._document(suspension, now, signer)
         created = await self._api.request("POST", _APPROVALS, body=document)
-        self.own.add(str(created["metadata"].get("uid", "")))
+        if not _is_same(created, document):
+            problem = f"another admission webhook modified the suspension of {suspension.request}"
+            raise ApiError(0, "Modified", problem)
+        metadata = created["metadata"]
+        self.own[str(metadata.get("uid", ""))] = str(metadata.get("resourceVersion", ""))
         self.suspended += 1
         await self._events.record(
             reference, "AccessSuspended", f"{message}; {confirm}", once=format_time(now), warning=True
@@ -130,3 +166,13 @@ class AccessRecord:
         }
         spec["signature"] = signer.sign(AccessApproval.model_validate(document))
         return document
+
+
+def _is_same(created: Document, sent: Document) -> bool:
+    """Return whether a created suspension has the content that was sent; admission sets the other fields."""
+    stored, spec = created.get("spec") or {}, sent["spec"]
+    fields = ("request", "decision", "comment", "confirmers")
+    approver = (stored.get("approver") or {}).get("username")
+    return [stored.get(field) for field in fields] == [spec.get(field) for field in fields] and (
+        approver == spec["approver"]["username"]
+    )

@@ -7,6 +7,7 @@ import logging
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +34,7 @@ from webhook.cluster.events import Events
 from webhook.cluster.reports.notice import Noticed
 from webhook.cluster.reports.scanner import Scanner
 from webhook.cluster.snapshot_provider import ClusterProvider
+from webhook.core.access.record import is_state_stricter
 from webhook.core.admission.provider import NotReadyError
 from webhook.core.admission.snapshot import APPROVALS, MODELS, REQUESTS
 from webhook.core.integrity.arrivals import Arrivals, Changes
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from webhook.api.config import Config
+    from webhook.api.modelweights import AccessRules
     from webhook.core.access import Signer, Verifier
     from webhook.core.integrity.history import WebhookIntegrity
     from webhook.core.kube.fields import Document
@@ -51,6 +54,8 @@ RECONCILE_SECONDS = 1.0
 _BACKOFF_SECONDS = 5.0
 # A leader without a successful reconcile for this time is not ready.
 _STUCK_SECONDS = 60.0
+# Configurations that change all the time delay the comparison of access with its record by this time.
+_OUTDATED_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +100,7 @@ class Controller:
             next(iter(config.settings.access.controllers), ""),
             self.notifier.send,
         )
-        self._observed = observed or Observed(Arrivals(), Changes())
+        self._observed = observed or Observed(Arrivals(), Changes(_access_rules))
         own = settings.certificates is not None
         self._history = WebhookHistory(expected, settings.settle_seconds, separate_bundles=own)
         paths = {key: _path(key) for key in expected}
@@ -131,7 +136,7 @@ class Controller:
         # The audit log is set later.
         self.exposed = ExposedPods(recent, lambda kind, data, subject: self.stats.record(kind, data, subject))  # noqa: PLW0108
         self._reflectors = [Reflector(source.api, PODS, recent, Timing()), *self.guard.reflectors]
-        self._well = time.monotonic()
+        self._well = self._current = time.monotonic()
         self.leader = LeaderElector(
             source.api, settings.namespace, settings.lease, settings.identity, owner=settings.keys.record
         )
@@ -147,7 +152,7 @@ class Controller:
     ) -> AsyncIterator[Controller]:
         """Run a controller that watches and takes part in the election while the context is open."""
         async with AsyncExitStack() as stack:
-            observed = Observed(Arrivals(), Changes())
+            observed = Observed(Arrivals(), Changes(_access_rules))
             observer = ArrivalObserver(observed.arrivals)
             # With selfManaged the controller itself creates the CAs.
             source = await stack.enter_async_context(
@@ -197,6 +202,8 @@ class Controller:
         last_logged = ""
         self._well = time.monotonic()
         self.stats.begin()
+        self.record.begin()
+        self._current = time.monotonic()
         while True:
             try:
                 await self.reconcile_once(datetime.now(UTC))
@@ -228,8 +235,15 @@ class Controller:
         if unread is not None:
             raise NotReadyError(unread)
         # Without a snapshot, which does not exist while a CRD is not served.
-        await self._compare(now)
+        failure: ApiError | None = None
+        try:
+            await self._compare(now)
+        except ApiError as error:
+            failure = error
         await self.guard.check()
+        if failure is not None:
+            # Nothing is signed before the comparison.
+            raise failure
         await self.rules.reconcile(self.source.snapshot(), self.guard.configurations)
         await self._sign()
         snapshot = self.source.snapshot()
@@ -245,17 +259,21 @@ class Controller:
 
     async def _compare(self, now: datetime) -> None:
         """Compare access with the record of what was observed, before anything is restored or signed."""
-        changes = self._observed.changes
-        if changes.pending and not await self._is_current():
-            return
-        changes.pending = False
+        changes, is_current = self._observed.changes, True
+        if changes.pending:
+            is_current = await self._is_current()
+            if not is_current and time.monotonic() - self._current < _OUTDATED_SECONDS:
+                return
+        changes.pending, self._current = False, time.monotonic()
         snapshot, integrity = self.source.snapshot(), self.integrity()
 
-        def covered(model: str) -> bool:
-            change = changes.of(model)
-            return change is not None and not integrity.objection(change)
+        def covered(model: str, recorded: AccessRules) -> bool:
+            begins = partial(is_state_stricter, recorded=recorded)
+            return is_current and changes.are_covered(model, begins, integrity.objection)
 
-        await self.record.reconcile(snapshot.access, snapshot.access.parser.verifier, now, covered)
+        existing = {document["metadata"].get("uid") for document in snapshot.objects.each(REQUESTS)}
+        verifier = snapshot.access.parser.verifier
+        await self.record.reconcile(snapshot.access, verifier, now, covered, existing)
 
     async def _sign(self) -> None:
         """Decide on the unsigned objects.
@@ -277,9 +295,7 @@ class Controller:
             for document in view.undecided()
             if candidates.get(document["metadata"]["uid"]) == document["metadata"]["resourceVersion"]
         }
-        decisions = self.steps.decide(
-            view, self._observed.arrivals, integrity, unchanged, frozenset(self.record.own)
-        )
+        decisions = self.steps.decide(view, self._observed.arrivals, integrity, unchanged, self.record.own)
         await self.steps.apply(decisions, integrity.remaining(time.monotonic()))
 
     def integrity(self) -> WebhookIntegrity:
@@ -300,6 +316,11 @@ class Controller:
             if self._history.versions.get(key, "") != latest:
                 return False
         return True
+
+
+def _access_rules(model: Document) -> object:
+    """The observed field of a ModelWeights; without rules, an empty one."""
+    return (model.get("spec") or {}).get("access") or {}
 
 
 def _path(key: ObjectKey) -> str:

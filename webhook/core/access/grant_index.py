@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from webhook.core.access.signing import Verifier
 
 _STICKY = (*STOPS, "Suspend")
+# A signature is valid for a few minutes only, so older marks are not needed.
+_MAX_RETIRED = 4096
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -51,6 +53,7 @@ class GrantIndex:
     _invalid: dict[tuple[str, str], InvalidObject] = field(default_factory=dict)
     _seen: dict[tuple[str, str], bytes] = field(default_factory=dict)
     _lost: dict[str, Vote] = field(default_factory=dict)
+    _retired: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -104,6 +107,7 @@ class GrantIndex:
             _invalid=self._invalid.copy(),
             _seen=self._seen.copy(),
             _lost=self._lost.copy(),
+            _retired=self._retired.copy(),
         )
         stale = _stale(self, index.models) if models is not None else set()
         before: dict[str, SubjectKey] = {}
@@ -115,8 +119,11 @@ class GrantIndex:
         # A copy is several times as fast as a merge, which inserts every key again.
         index._seen.update(fingerprints)
         for key, resource in changed.items():
+            stop = index._stop_of(key)
             stale |= index._forget(*key, before)
             stale |= index._take(resource)
+            if stop is not None:
+                index._keep_replaced(stop)
         if index._lost:
             stale |= index._purge_lost(removals, before)
         index._derive(stale, before)
@@ -238,27 +245,52 @@ class GrantIndex:
         """Stops that were deleted although their request exists. They still count, by name."""
         return tuple(self._lost[name] for name in sorted(self._lost))
 
-    def _keep_stop(self, key: tuple[str, str]) -> bool:
-        """Return whether a deleted vote still counts: deleting a Deny, Revoke or Suspend never revives a grant."""
+    def _stop_of(self, key: tuple[str, str]) -> Vote | None:
+        """Return the Deny, Revoke or Suspend of this key, or None."""
         kind, name = key
         vote = self._votes.get(self._vote_homes.get(name, ""), {}).get(name)
-        if kind != "AccessApproval" or vote is None or vote.decision not in _STICKY:
-            return False
-        # An invalid request may become valid again, so only its deletion ends this.
+        return vote if kind == "AccessApproval" and vote is not None and vote.decision in _STICKY else None
+
+    def _is_open(self, vote: Vote) -> bool:
+        """Return whether the request of a vote exists. One that is invalid may become valid again."""
         parsed = self._requests.get(vote.request)
-        if ("AccessRequest", vote.request) not in self._seen or (parsed and parsed.uid != vote.request_uid):
+        return ("AccessRequest", vote.request) in self._seen and (
+            parsed is None or parsed.uid == vote.request_uid
+        )
+
+    def _keep_stop(self, key: tuple[str, str]) -> bool:
+        """Return whether a deleted vote still counts: deleting a Deny, Revoke or Suspend never revives a grant."""
+        vote = self._stop_of(key)
+        if vote is None or not self._is_open(vote):
             return False
-        self._lost[name] = vote
+        self._lost[vote.name] = vote
         return True
+
+    def _keep_replaced(self, vote: Vote) -> None:
+        """Keep a Deny, Revoke or Suspend that was modified, or deleted and created again as another vote."""
+        new = self._votes.get(self._vote_homes.get(vote.name, ""), {}).get(vote.name)
+        same = (
+            new is not None
+            and (new.request, new.request_uid, new.decision)
+            == (vote.request, vote.request_uid, vote.decision)
+            and new.confirmers == vote.confirmers
+        )
+        if same or not self._is_open(vote):
+            return
+        # No object has such a name, so the new vote keeps its own.
+        key = f"{vote.name}/{vote.decision}"
+        self._lost[key] = vote
+        self._votes[vote.request] = {**self._votes.get(vote.request, {}), key: vote}
+        self._vote_homes[key] = vote.request
 
     def _purge_lost(self, removals: Iterable[tuple[str, str]], before: dict[str, SubjectKey]) -> set[str]:
         """Forget the lost votes of requests that were deleted or replaced."""
         deleted = {name for kind, name in removals if kind == "AccessRequest"}
         stale: set[str] = set()
-        for vote in list(self._lost.values()):
+        for key, vote in list(self._lost.items()):
             parsed = self._requests.get(vote.request)
             if vote.request in deleted or (parsed is not None and parsed.uid != vote.request_uid):
-                stale |= self._forget("AccessApproval", vote.name, before)
+                stale |= self._forget("AccessApproval", key, before)
         return stale
 
     def _forget(self, kind: str, name: str, before: dict[str, SubjectKey]) -> set[str]:
@@ -267,6 +299,7 @@ class GrantIndex:
             parsed = self._requests.pop(name, None)
             if parsed is not None:
                 before.setdefault(name, parsed.subject)
+                self._retire(parsed)
             return {name}
         self._lost.pop(name, None)
         home = self._vote_homes.pop(name, None)
@@ -277,12 +310,24 @@ class GrantIndex:
         _set_or_drop(self._votes, home, votes)
         return {home}
 
+    def _retire(self, parsed: ParsedRequest) -> None:
+        """Remember the signature of a request that is removed: the signature does not cover the uid."""
+        if parsed.mark:
+            self._retired[parsed.mark] = parsed.uid
+            if len(self._retired) > _MAX_RETIRED:
+                del self._retired[next(iter(self._retired))]
+
     def _take(self, resource: AccessRequest | AccessApproval) -> set[str]:
         read = self.parser.parse(resource)
         if isinstance(read, InvalidObject):
             self._invalid[read.kind, read.name] = read
             return set()
         if isinstance(read, ParsedRequest):
+            if self._retired.get(read.mark, read.uid) != read.uid:
+                self._invalid["AccessRequest", read.name] = InvalidObject(
+                    "AccessRequest", read.name, "it is a copy of an earlier request, which had another uid"
+                )
+                return {read.name}
             self._requests[read.name] = read
             return {read.name}
         self._votes[read.request] = {**self._votes.get(read.request, {}), read.name: read}

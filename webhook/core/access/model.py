@@ -89,7 +89,10 @@ class Vote(NamedTuple):
 
 
 class ParsedRequest(NamedTuple):
-    """One valid AccessRequest, reduced to the fields that decide."""
+    """One valid AccessRequest, reduced to the fields that decide.
+
+    ``mark`` identifies its signature, so that a copy with another uid is noticed; empty without a signature.
+    """
 
     name: str
     uid: str
@@ -102,6 +105,7 @@ class ParsedRequest(NamedTuple):
     change: Change | None
     waiver: Waiver | None
     break_glass: bool
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ the reason.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from webhook.api.access import AccessRequest
@@ -83,6 +84,7 @@ class Parser:
             change=spec.change,
             waiver=spec.waiver,
             break_glass=spec.break_glass,
+            mark=_mark(spec.signature),
         )
 
     def _identity(self, person: Person) -> Identity:
@@ -90,3 +92,7 @@ class Parser:
         if len(self._groups) > _MAX_SHARED:
             self._groups.clear()
         return identity._replace(groups=self._groups.setdefault(identity.groups, identity.groups))
+
+
+def _mark(signature: str) -> str:
+    return blake2b(signature.encode(), digest_size=12).hexdigest() if signature else ""

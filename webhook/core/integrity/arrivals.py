@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from webhook.core.kube.fields import Document
 
@@ -70,31 +70,73 @@ def _metadata(document: Document) -> Document:
     return metadata if isinstance(metadata, dict) else {}
 
 
-class Changes:
-    """The last observed change of each object of one kind, by name."""
+# A change that was not observed: no integrity covers it.
+UNOBSERVED = Arrival(0, float("-inf"))
+# Older states are dropped; what led from them to the present is unknown.
+_MAX_STATES = 32
 
-    def __init__(self) -> None:
-        self._changes: dict[str, Arrival] = {}
+
+class Changes:
+    """The states of one field of each object of a kind, by name, with the change that led to each.
+
+    Example: a rule has the state R, becomes W while no admission is intact, and later its object gets a label. The
+    states are R and W, so the label does not hide how W came about.
+    """
+
+    def __init__(self, field: Callable[[Document], object]) -> None:
+        self._field = field
+        self._states: dict[str, list[tuple[object, Arrival]]] = {}
+        self._versions: dict[str, str] = {}
         self.pending = False
 
     def changed(self, document: Document, at: float) -> None:
         """Record an ADDED or MODIFIED event."""
-        metadata = _metadata(document)
-        version = str(metadata.get("resourceVersion"))
-        if version.isdecimal():
-            self._changes[str(metadata.get("name"))] = Arrival(int(version), at)
-        self.pending = True
+        name, version, arrival = _named_arrival(document, at)
+        self._versions[name] = version
+        self._add(name, self._field(document), arrival)
+
+    def deleted(self, document: Document, at: float) -> None:
+        """Record a DELETED event."""
+        name, _, arrival = _named_arrival(document, at)
+        self._versions.pop(name, None)
+        self._add(name, None, arrival)
 
     def listed(self, documents: Iterable[Document]) -> None:
-        """Record a new list: what it brings in another version changed unobserved."""
-        versions = {_metadata(one).get("name"): _metadata(one).get("resourceVersion") for one in documents}
-        self._changes = {
-            name: change
-            for name, change in self._changes.items()
-            if versions.get(name) == str(change.revision)
-        }
+        """Record a new list: an object with another version changed unobserved."""
+        before, self._versions = self._versions, {}
+        for document in documents:
+            name, version, _ = _named_arrival(document, 0.0)
+            self._versions[name] = version
+            if before.get(name) != version:
+                self._add(name, self._field(document), UNOBSERVED)
+        for name in before.keys() - self._versions.keys():
+            self._add(name, None, UNOBSERVED)
         self.pending = True
 
-    def of(self, name: str) -> Arrival | None:
-        """Return the last change of an object, or None if it was not observed."""
-        return self._changes.get(name)
+    def are_covered(
+        self, name: str, begins: Callable[[object], bool], objection: Callable[[Arrival], str]
+    ) -> bool:
+        """Return whether changes without an objection led from a state that ``begins`` accepts to the present one.
+
+        The state of a deleted object is None.
+        """
+        for state, arrival in reversed(self._states.get(name, ())):
+            if state is not None and begins(state):
+                return True
+            if objection(arrival):
+                return False
+        return False
+
+    def _add(self, name: str, state: object, arrival: Arrival) -> None:
+        states = self._states.setdefault(name, [])
+        if not states or states[-1][0] != state:
+            states.append((state, arrival))
+            del states[:-_MAX_STATES]
+        self.pending = True
+
+
+def _named_arrival(document: Document, at: float) -> tuple[str, str, Arrival]:
+    metadata = _metadata(document)
+    version = str(metadata.get("resourceVersion"))
+    arrival = Arrival(int(version), at) if version.isdecimal() else UNOBSERVED
+    return str(metadata.get("name")), version, arrival

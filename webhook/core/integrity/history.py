@@ -5,9 +5,9 @@ is the order of watch events, the resource versions that the API server assigns,
 process received them. Resource versions of one etcd are ordered (KEP-5504).
 
 Example: a configuration was modified at revision 90 and restored at 94, and the process received the second event at
-12.0 s. With 30 s of settling, an object that arrives at revision 93 is never signed, because no admission covered it.
+12.0 s. With 40 s of settling, an object that arrives at revision 93 is never signed, because no admission covered it.
 An object that arrives at revision 97 and 20.0 s is not signed either: an API server may still have used the modified
-configuration. An object that arrives at 43.0 s is signed.
+configuration. An object that arrives at 53.0 s is signed.
 """
 
 from __future__ import annotations

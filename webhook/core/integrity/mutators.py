@@ -18,7 +18,7 @@ _RESOURCES = ("accessrequests", "accessapprovals")
 
 
 class Mutator(NamedTuple):
-    """``narrow``: a rule names weightlock.dev, and not only ``*``."""
+    """``narrow``: a rule names weightlock.dev or a kind of access object, and not only ``*``."""
 
     kind: str
     name: str
@@ -40,8 +40,7 @@ def mutators(documents: Iterable[Document], own: str) -> tuple[Mutator, ...]:
             continue
         rules = [rule for rule in _rules(document) if _matches(rule)]
         if rules:
-            narrow = any(GROUP in (rule.get("apiGroups") or ()) for rule in rules)
-            matches.append(Mutator(kind, name, narrow))
+            matches.append(Mutator(kind, name, any(map(_is_narrow, rules))))
     return tuple(sorted(matches, key=lambda item: (not item.narrow, item)))
 
 
@@ -53,14 +52,22 @@ def _rules(document: Document) -> Iterator[dict[str, Any]]:
         yield from hook.get("rules") or ()
 
 
+def _is_narrow(rule: dict[str, Any]) -> bool:
+    return GROUP in (rule.get("apiGroups") or ()) or not _resources(rule).isdisjoint(_RESOURCES)
+
+
+def _resources(rule: dict[str, Any]) -> set[str]:
+    """The resources of a rule without their subresources."""
+    return {str(value).partition("/")[0] for value in rule.get("resources") or ()}
+
+
 def _matches(rule: dict[str, Any]) -> bool:
     def listed(field: str, *values: str) -> bool:
         return any(value in ("*", *values) for value in rule.get(field) or ())
 
-    resources = {str(value).partition("/")[0] for value in rule.get("resources") or ()}
     return (
         listed("apiGroups", GROUP)
         and listed("operations", "CREATE")
-        and bool(resources & {"*", *_RESOURCES})
+        and bool(_resources(rule) & {"*", *_RESOURCES})
         and rule.get("scope", "*") in ("*", "Cluster")
     )

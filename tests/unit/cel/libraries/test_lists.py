@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webhook.cel import CompileError, EvaluationError
+
 VALUES = [
     ("[1, 2, 3].isSorted()", True),
     ("['a', 'b', 'b', 'c'].isSorted()", True),
@@ -229,3 +231,56 @@ def test_searching_and_summing(engine, items, wanted):
     assert engine.evaluate("data.includes(other)", items, wanted)
     assert engine.evaluate("data.sum()", items) == sum(items)
     assert engine.evaluate("data.distinct()", items) == list(dict.fromkeys(items))
+
+
+# cel-go ``ext/strings.go``, indexOfOffset and lastIndexOfOffset.
+OFFSETS = [
+    ("'text'.indexOf('t', 99)", -1),
+    ("'text'.indexOf('t', 4)", -1),
+    ("'text'.indexOf('t', 3)", 3),
+    ("'text'.indexOf('t', 1)", 3),
+    ("'text'.indexOf('', 99)", 99),
+    ("'text'.lastIndexOf('t', 99)", -1),
+    ("'text'.lastIndexOf('t', 3)", 3),
+    ("'text'.lastIndexOf('t', 2)", 0),
+    ("'text'.lastIndexOf('xt', 3)", 2),
+    ("'te'.lastIndexOf('text', 0)", -1),
+    ("'été'.indexOf('é', 1)", 2),
+    ("object.text.indexOf('t', 99)", -1),
+    ("dyn('text').lastIndexOf('t', 99)", -1),
+    ("('te' + 'xt').indexOf('x' + '', 1 + 1)", 2),
+]
+
+
+@pytest.mark.parametrize(("source", "expected"), OFFSETS)
+def test_a_search_from_an_offset_beyond_the_end_has_no_match(value, source, expected):
+    assert value(source, object={"text": "text"}) == expected
+
+
+@pytest.mark.parametrize("source", ["'text'.indexOf('t', -1)", "'text'.lastIndexOf('t', -1)"])
+def test_a_negative_offset_is_an_error(value, source):
+    with pytest.raises(EvaluationError, match="index out of range: -1"):
+        value(source)
+
+
+UNWRAPPED = [
+    ("[optional.of(1), optional.none()].unwrapOpt()", [1]),
+    ("optional.unwrap([optional.of('a'), optional.none()])", ["a"]),
+    ("['a', 'b'].map(key, object.?labels[?key]).unwrapOpt()", ["1"]),
+    ("optional.unwrap([object.?gone])", []),
+    ("[optional.of(1)].unwrapOpt().map(x, x + 1)", [2]),
+    ("[optional.of(optional.of(2)), optional.none()].unwrapOpt().unwrapOpt()", [2]),
+]
+
+
+@pytest.mark.parametrize(("source", "expected"), UNWRAPPED)
+def test_optionals_are_unwrapped(value, source, expected):
+    assert value(source, object={"labels": {"a": "1"}}) == expected
+
+
+def test_only_optionals_are_unwrapped(env, value):
+    with pytest.raises(CompileError, match="no matching overload"):
+        env.compile("[1].unwrapOpt()", expect="any")
+    for source in ("object.labels.unwrapOpt()", "object.words.unwrapOpt()", "optional.unwrap(object.words)"):
+        with pytest.raises(EvaluationError, match="no such overload"):
+            value(source, object={"labels": {"a": "1"}, "words": ["x"]})

@@ -22,6 +22,7 @@ KUBERNETES = {
     *("format.qualifiedName", "format.dns1123LabelPrefix", "format.dns1123SubdomainPrefix"),
     *("format.dns1035LabelPrefix", "format.labelValue", "format.uri", "format.uuid", "format.byte"),
     *("format.date", "format.datetime"),
+    *("optional.unwrap", "unwrapOpt"),
 }
 
 

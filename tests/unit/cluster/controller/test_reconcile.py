@@ -351,3 +351,24 @@ async def test_helms_ownership_annotations_are_restored_and_other_metadata_is_no
     owned = {**EXPECTED, "metadata": {"annotations": {"x": "y"}, "labels": {"a": "another"}}}
     await steps(api).restore(path, EXPECTED, owned)
     assert api.requests[0][2] == {"metadata": {"annotations": HELM}}
+
+
+def suspension(version="20"):
+    created = format_time(NOW - timedelta(minutes=60))
+    spec = {
+        "request": {"name": "r", "uid": "uid-r"},
+        "decision": "Suspend",
+        "approver": {"username": "the controller"},
+        "stampedAt": created,
+    }
+    metadata = {"name": "s", "uid": "uid-s", "creationTimestamp": created, "resourceVersion": version}
+    return {"apiVersion": API, "kind": "AccessApproval", "metadata": metadata, "spec": spec}
+
+
+@pytest.mark.parametrize(("version", "is_signed"), [("20", True), ("21", False)])
+def test_a_suspension_of_this_process_is_signed_only_as_it_was_created(api, version, is_signed):
+    document = suspension(version)
+    (decision,) = steps(api).decide(
+        view(document), Arrivals(), INTACT, {"uid-s"}, {document["metadata"]["uid"]: "20"}
+    )
+    assert bool(decision.patch) is is_signed

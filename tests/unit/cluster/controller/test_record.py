@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from webhook.api.access import AccessApproval, AccessRequest, AccessSettings
 from webhook.api.modelweights import ModelWeights
+from webhook.cluster.client.api import ApiError
 from webhook.cluster.controller.record import AccessRecord
 from webhook.cluster.controller.secrets import Secret
 from webhook.cluster.events import Events
@@ -36,12 +37,16 @@ class Api:
     """Records created objects."""
 
     def __init__(self):
-        self.created = []
+        self.created, self.modify, self.error = [], {}, None
 
     async def request(self, method, path, query=None, body=None, *, content_type=""):
         if path.endswith("accessapprovals"):
+            if self.error is not None:
+                raise self.error
             self.created.append(body)
-        return {**body, "metadata": {**body.get("metadata", {}), "uid": f"uid-{len(self.created)}"}}
+            body = {**body, "spec": {**body["spec"], **self.modify}}
+        metadata = {"uid": f"uid-{len(self.created)}", "resourceVersion": str(len(self.created))}
+        return {**body, "metadata": {**body.get("metadata", {}), **metadata}}
 
 
 class Stored:
@@ -105,7 +110,7 @@ def record(place, signer=SIGNER, name="record"):
 
 async def reconcile(record, *votes, minutes=5, covered=True):
     now = NOW + timedelta(minutes=minutes)
-    await record.reconcile(index(*votes), VERIFIER, now, lambda _: covered)
+    await record.reconcile(index(*votes), VERIFIER, now, lambda *_: covered, {"uid-r"})
 
 
 async def test_a_revocation_that_was_deleted_between_two_processes_suspends_the_request(place):
@@ -140,6 +145,66 @@ async def test_deleting_the_stored_record_hides_nothing_from_a_running_leader(pl
     stored.data.clear()
     await reconcile(keeper, APPROVAL)
     assert len(api.created) == 1
+
+
+async def test_a_suspension_that_cannot_be_created_is_tried_again(place):
+    api, stored, _ = place
+    keeper = record(place)
+    await reconcile(keeper, APPROVAL, REVOCATION)
+    api.error = ApiError(403, "Forbidden", "another webhook denied it")
+    for _ in range(2):
+        with pytest.raises(ApiError, match="another webhook denied it"):
+            await reconcile(keeper, APPROVAL)
+    api.error = None
+    await reconcile(keeper, APPROVAL)
+    await reconcile(keeper, APPROVAL)
+    assert len(api.created) == 1
+    assert keeper.own == {"uid-1": "1"}
+
+
+@pytest.mark.parametrize(
+    "modify",
+    [{"confirmers": {"groups": ["everyone"]}}, {"request": {"name": "other", "uid": "x"}}, {"comment": "x"}],
+    ids=lambda modify: next(iter(modify)),
+)
+async def test_a_suspension_that_another_webhook_modified_is_never_signed(place, modify):
+    api, _, _ = place
+    keeper = record(place)
+    await reconcile(keeper, APPROVAL, REVOCATION)
+    api.modify = modify
+    with pytest.raises(ApiError, match="another admission webhook modified"):
+        await reconcile(keeper, APPROVAL)
+    assert keeper.own == {}
+    # The stamps of admission are no modification.
+    api.modify = {"approver": {"username": CONTROLLER, "groups": ["g"]}, "signature": "", "stampedAt": "x"}
+    await reconcile(keeper, APPROVAL)
+    assert len(keeper.own) == 1
+
+
+async def test_a_leader_reads_the_record_of_the_leader_before_it(place):
+    api, _, _ = place
+    first, second = record(place), record(place)
+    await reconcile(first, APPROVAL)
+    second.begin()
+    await reconcile(second, APPROVAL, REVOCATION)
+    # The first one leads again, and the vote has disappeared meanwhile.
+    first.begin()
+    await reconcile(first, APPROVAL)
+    assert [one["spec"]["decision"] for one in api.created] == ["Suspend"]
+
+
+async def test_a_restored_older_record_does_not_replace_the_one_in_memory(place, caplog):
+    api, stored, _ = place
+    keeper = record(place)
+    await reconcile(keeper, APPROVAL)
+    before = dict(stored.data)
+    await reconcile(keeper, APPROVAL, REVOCATION)
+    stored.data = before
+    keeper.begin()
+    await reconcile(keeper, APPROVAL)
+    assert len(api.created) == 1
+    reasons = [getattr(entry, "fields", {}).get("why") for entry in caplog.records]
+    assert "it is older than the last one: 1 of 2" in reasons
 
 
 @pytest.mark.parametrize("change", ["content", "signature", "key"])

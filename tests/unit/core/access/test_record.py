@@ -1,11 +1,13 @@
 """The record of observed access: lost votes and weakened rules suspend requests until an approver confirms."""
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from webhook.api.modelweights import AccessRules, Approvers
-from webhook.core.access import GrantIndex, Phase
+from webhook.core.access import GrantIndex, Phase, Signer, Verifier
 from webhook.core.access.record import MAX_STORED_BYTES, Record, RecordError, compare, is_stricter
 
+EXISTING = {"uid-r1"}
 CONTROLLER = "system:serviceaccount:weightlock-system:weightlock-controller"
 
 
@@ -18,11 +20,13 @@ def index_of(story, *approvals, **access):
 
 
 def recorded(story, index):
-    return compare(Record(), index, story.at(5), lambda _: True)[0]
+    return compare(Record(), index, story.at(5), lambda *_: True, EXISTING)[0]
 
 
 def test_a_first_observation_suspends_nothing(story):
-    record, suspensions = compare(Record(), index_of(story, *votes(story)), story.at(5), lambda _: False)
+    record, suspensions = compare(
+        Record(), index_of(story, *votes(story)), story.at(5), lambda *_: False, EXISTING
+    )
     assert suspensions == []
     assert Record.decode(record.encode()) == record
 
@@ -32,7 +36,7 @@ def test_a_revocation_that_disappears_suspends_the_request(story):
     record = recorded(story, index_of(story, *votes(story, revoke)))
     revived = index_of(story, *votes(story))
     assert len(revived.active(story.at(5))) == 1
-    _, (suspension,) = compare(record, revived, story.at(5), lambda _: True)
+    _, (suspension,) = compare(record, revived, story.at(5), lambda *_: True, EXISTING)
     assert suspension.request == "r1"
     assert "Revoke stop" in suspension.reason
 
@@ -105,6 +109,100 @@ def test_a_vote_that_hides_behind_an_invalid_request_still_counts(story):
     assert index.active(story.at(5)) == ()
 
 
+REPLACEMENTS = {
+    "broken": {"decision": "Revoke", "broken": True},
+    "an approval": {"decision": "Approve"},
+    "of another request": {"decision": "Revoke", "request": "r2"},
+}
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["modified", "deleted and created again"])
+@pytest.mark.parametrize("replacement", REPLACEMENTS.values(), ids=REPLACEMENTS.keys())
+def test_a_stop_that_is_replaced_by_another_vote_still_counts(story, replacement, deleted):
+    fields = dict(replacement)
+    is_broken = fields.pop("broken", False)
+    new = story.approval("stop", by="dave", at=3, **fields)
+    if is_broken:
+        new = new.model_copy(update={"spec": new.spec.model_copy(update={"approver": None})})
+    index = index_of(story, *votes(story, story.approval("stop", by="dave", at=3, decision="Revoke")))
+    record = recorded(story, index)
+    if deleted:
+        index = index.with_changes(remove=[("AccessApproval", "stop")])
+    index = index.with_changes([new])
+    assert index.active(story.at(5)) == ()
+    assert index.state("r1", story.at(5)).phase is Phase.REVOKED
+    assert [vote.name for vote in index.lost] == ["stop"]
+    # A process that starts now does not know the vote, so the controller suspends the request.
+    (suspension,) = compare(record, index, story.at(5), lambda *_: True, EXISTING)[1]
+    assert suspension.reason == "votes were deleted or replaced: Revoke stop"
+    index = index.with_changes(remove=[("AccessRequest", "r1")])
+    assert index.lost == ()
+
+
+def test_the_same_stop_again_is_not_lost(story):
+    revoke = story.approval("stop", by="dave", at=3, decision="Revoke")
+    index = index_of(story, *votes(story, revoke)).with_changes(remove=[("AccessApproval", "stop")])
+    index = index.with_changes([story.approval("stop", by="dave", at=4, decision="Revoke")])
+    assert index.lost == ()
+    assert index.active(story.at(5)) == ()
+
+
+@pytest.mark.parametrize("hidden", ["by its ModelWeights", "by its content"])
+def test_the_votes_of_a_request_that_is_made_invalid_stay_recorded(story, hidden):
+    revoke = story.approval("stop", by="dave", at=3, decision="Revoke")
+    record = recorded(story, index_of(story, *votes(story, revoke)))
+    if hidden == "by its content":
+        invalid = GrantIndex.build([broken(story)], votes(story, revoke), [story.model()])
+    else:
+        invalid = GrantIndex.build([story.request()], votes(story, revoke), [])
+    record, suspensions = compare(record, invalid, story.at(5), lambda *_: True, EXISTING)
+    assert suspensions == []
+    (suspension,) = compare(record, index_of(story, *votes(story)), story.at(5), lambda *_: True, EXISTING)[1]
+    assert "Revoke stop" in suspension.reason
+    # With the request, its votes are forgotten.
+    assert compare(record, GrantIndex.build(), story.at(5), lambda *_: True, ())[0].requests == {}
+
+
+def copies(story):
+    """A signed request, and the same with another uid."""
+    signer = Signer(Ed25519PrivateKey.generate())
+    request = story.request()
+    spec = request.spec.model_copy(update={"stamped_at": request.metadata.creation_timestamp})
+    request = request.model_copy(update={"spec": spec})
+    signed = request.model_copy(update={"spec": spec.model_copy(update={"signature": signer.sign(request)})})
+    metadata = signed.metadata.model_copy(update={"uid": "another"})
+    verifier = Verifier.of([signer.key.public_key()])
+    return signed, signed.model_copy(update={"metadata": metadata}), verifier
+
+
+def test_a_copy_of_a_signed_request_is_invalid_after_the_deletion_of_the_first(story):
+    signed, copy, verifier = copies(story)
+    index = GrantIndex.build([signed], [], [story.model(approvals=0)], verifier=verifier)
+    assert len(index.active(story.at(1))) == 1
+    for changed in (
+        index.with_changes(remove=[("AccessRequest", "r1")]).with_changes([copy]),
+        index.with_changes([copy]),
+    ):
+        assert changed.active(story.at(1)) == ()
+        assert "copy of an earlier request" in changed.problems[0].reason
+        # The first one is valid again, with its own uid.
+        assert len(changed.with_changes([signed]).active(story.at(1))) == 1
+
+
+def test_a_copy_of_a_signed_request_is_suspended_by_a_controller_that_only_has_the_record(story):
+    signed, copy, verifier = copies(story)
+    models = [story.model(approvals=0)]
+    index = GrantIndex.build([signed], [], models, verifier=verifier)
+    record = compare(Record(), index, story.at(1), lambda *_: True, EXISTING)[0]
+    record = Record.decode(record.encode())
+    index = GrantIndex.build([copy], [], models, verifier=verifier)
+    record, (suspension,) = compare(record, index, story.at(2), lambda *_: True, {"another"})
+    assert (suspension.request, suspension.uid) == ("r1", "another")
+    assert compare(record, index, story.at(2), lambda *_: True, {"another"})[1] == []
+    # A copy that is created later is invalid by its time, so its mark is not needed.
+    assert compare(record, index, story.at(30), lambda *_: True, {"another"})[0].copies == {}
+
+
 def test_a_lost_approval_is_lost_at_once(story):
     index = index_of(story, *votes(story)).with_changes(remove=[("AccessApproval", "a2")])
     assert index.active(story.at(5)) == ()
@@ -115,10 +213,10 @@ def test_rules_that_became_weaker_without_admission_suspend_open_requests(story)
     record = recorded(story, index_of(story, story.approval("a1")))
     weaker = index_of(story, story.approval("a1"), approvals=1)
     assert len(weaker.active(story.at(5))) == 1
-    after, (suspension,) = compare(record, weaker, story.at(5), lambda _: False)
+    after, (suspension,) = compare(record, weaker, story.at(5), lambda *_: False, EXISTING)
     assert suspension.confirmers == {"groups": ["approvers"], "users": ["root-cat"]}
-    assert compare(after, weaker, story.at(5), lambda _: False)[1] == []
-    assert compare(record, weaker, story.at(5), lambda _: True)[1] == []
+    assert compare(after, weaker, story.at(5), lambda *_: False, EXISTING)[1] == []
+    assert compare(record, weaker, story.at(5), lambda *_: True, EXISTING)[1] == []
 
 
 def test_who_became_an_approver_meanwhile_cannot_confirm(story):
@@ -162,7 +260,14 @@ def test_a_record_that_is_too_large_drops_its_oldest_requests():
     requests = {f"uid-{number:06}": {f"vote-{number * 7919 % 999983}": "Approve"} for number in range(60_000)}
     stored = Record(requests).encode()
     assert len(stored) <= MAX_STORED_BYTES
-    assert "uid-059999" in Record.decode(stored).requests
+    kept = Record.decode(stored).requests
+    assert "uid-059999" in kept
+    # Also after it was read again, the oldest ones come first.
+    assert list(kept) == sorted(kept)
+
+
+def test_requests_without_votes_take_no_room_in_the_record(story):
+    assert recorded(story, index_of(story)).requests == {}
 
 
 @pytest.mark.parametrize("stored", [b"", b"nonsense", Record().encode()[:-4] + b"xxxx"])

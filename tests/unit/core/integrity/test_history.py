@@ -4,7 +4,8 @@ from copy import deepcopy
 
 import pytest
 
-from webhook.core.integrity.arrivals import Arrival, Arrivals
+from webhook.api.config import Controller
+from webhook.core.integrity.arrivals import Arrival, Arrivals, Changes
 from webhook.core.integrity.history import WebhookHistory
 from webhook.core.kube.objects import ObjectKey
 
@@ -102,6 +103,11 @@ def test_a_version_that_is_not_a_number_is_later_than_everything(history):
     assert "before the webhook configurations" in objection(history, 10**9, 1000.0)
 
 
+def test_the_settling_time_exceeds_the_longest_request():
+    # k8s.io/apiserver pkg/endpoints/handlers/rest.go: requestTimeoutUpperBound is 34 s.
+    assert Controller().settle_seconds > 34
+
+
 def access(uid="u", revision=20, **metadata):
     return {
         "kind": "AccessRequest",
@@ -154,3 +160,50 @@ def test_a_malformed_object_does_not_arrive(field):
         broken["metadata"][field] = value
         arrivals.added(broken, 7.0)
         assert field == "uid" or arrivals.of(broken) is None
+
+
+def rule(state, revision, name="m"):
+    return {"metadata": {"name": name, "resourceVersion": str(revision)}, "spec": state}
+
+
+@pytest.fixture
+def changes():
+    changes = Changes(lambda document: document["spec"])
+    changes.listed([rule("strict", 5)])
+    return changes
+
+
+def covered(changes, history):
+    objection = history.integrity(None).objection
+    return changes.are_covered("m", lambda state: state == "strict", objection)
+
+
+def test_changes_that_intact_admission_covered(history, changes):
+    assert covered(changes, history)
+    changes.changed(rule("weak", 97), 43.0)
+    assert covered(changes, history)
+    changes.deleted(rule("weak", 98), 44.0)
+    changes.changed(rule("weaker", 99), 45.0)
+    assert covered(changes, history)
+
+
+UNCOVERED = {
+    "changed": lambda changes: changes.changed(rule("weak", 6), 43.0),
+    "deleted and created": lambda changes: changes.deleted(rule("strict", 6), 43.0),
+    "changed during a gap": lambda changes: changes.listed([rule("weak", 98)]),
+    "deleted during a gap": lambda changes: changes.listed([]),
+}
+
+
+@pytest.mark.parametrize("change", UNCOVERED.values(), ids=UNCOVERED.keys())
+def test_a_later_change_does_not_hide_one_that_admission_did_not_cover(history, changes, change):
+    change(changes)
+    for number in range(3):
+        changes.changed(rule("weak" if number < 2 else "weaker", 100 + number), 60.0)
+    assert not covered(changes, history)
+    changes.changed(rule("strict", 110), 70.0)
+    assert covered(changes, history)
+
+
+def test_an_object_that_was_never_observed_is_not_covered(history):
+    assert not covered(Changes(lambda document: document["spec"]), history)

@@ -45,3 +45,10 @@ def test_other_rules_do_not_match(change):
 def test_subresources_and_wildcards_match():
     assert mutators([hook("a", {**RULE, "resources": ["accessrequests/*"]})], "weightlock")
     assert mutators([hook("a", {**RULE, "resources": ["*/*"]})], "weightlock")
+
+
+def test_a_rule_for_access_objects_in_all_groups_is_narrow():
+    (match,) = mutators(
+        [hook("a", {**RULE, "apiGroups": ["*"], "resources": ["accessapprovals/*"]})], "weightlock"
+    )
+    assert match.narrow
