@@ -230,11 +230,13 @@ async def _frontend(config: Config, sockets: Sockets, pipe: SupervisorPipe) -> N
                 await dispatcher.connect(peer.end, peer.slot)
 
     webhook.worker_gauges = dispatcher.gauges
+    ready_mib = heartbeat.memory_mib()
     async with AsyncExitStack() as stack:
         stack.callback(webhook.metrics.save)
         for task in (
             _follow(pipe, connect, stop, webhook),
-            heartbeat.beat(pipe, lambda: 0),
+            # Bodies arrive here. A frontend is not replaced for its size: it has the connections.
+            heartbeat.beat(pipe, lambda: 0.0, lambda: ready_mib),
             heartbeat.save_counters(webhook.metrics.save),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(task))
@@ -271,7 +273,8 @@ async def _worker(
     async with AsyncExitStack() as stack:
         # A saved count is exposed by the frontend, also after this process.
         stack.callback(metrics.save)
-        for task in (heartbeat.beat(pipe, limit_mib), heartbeat.save_counters(metrics.save)):
+        beat = heartbeat.beat(pipe, limit_mib, lambda: ready_mib)
+        for task in (beat, heartbeat.save_counters(metrics.save)):
             stack.push_async_callback(_cancel, asyncio.create_task(task))
         writer = stack.enter_context(open_log())
         provider = await stack.enter_async_context(open_provider(config, pipe.slot.index))

@@ -25,19 +25,31 @@ _CHECK_EVERY = 20
 SAVE_SECONDS = 1.0
 # Without a limit of its own, a worker is replaced at twice its size when it became ready, and so much more.
 _GROWTH_MIB = 128
+# Free memory is returned to the system when a process has grown by so much.
+_SPARE_MIB = 48
 
 log = logging.getLogger(__name__)
 
 
-async def beat(pipe: SupervisorPipe, limit_mib: Callable[[], float]) -> None:
-    """Report until cancelled; request a successor while the process holds more than ``limit_mib`` (0: any amount)."""
-    count = 0
+async def beat(
+    pipe: SupervisorPipe, limit_mib: Callable[[], float], ready_mib: Callable[[], float] = lambda: 0.0
+) -> None:
+    """Report until cancelled, and return free memory that large bodies used.
+
+    Request a successor while the process holds more than ``limit_mib`` (0: any amount). ``ready_mib`` is what it held
+    when it became ready, and 0 before.
+    """
+    # ``floor`` is what memory in use amounts to: returning memory takes time, so it is not tried again for nothing.
+    count, floor = 0, 0.0
     while True:
         pipe.beat()
-        limit = limit_mib() if count % _CHECK_EVERY == 0 else 0
-        if limit and memory_mib() > limit:
-            release_memory()
-            if memory_mib() > limit:
+        if count % _CHECK_EVERY == 0:
+            limit, ready, size = limit_mib(), ready_mib(), memory_mib()
+            floor = max(ready, min(floor, size))
+            if (ready and size > floor + _SPARE_MIB) or (limit and size > limit):
+                release_memory()
+                floor = max(ready, memory_mib())
+            if limit and memory_mib() > limit:
                 fields = {"mib": round(memory_mib()), "limit": round(limit)}
                 log.warning("the worker is too large", extra={"fields": fields})
                 pipe.request_replacement()

@@ -148,7 +148,7 @@ async def test_deleting_the_stored_record_hides_nothing_from_a_running_leader(pl
 
 
 async def test_a_suspension_that_cannot_be_created_is_tried_again(place):
-    api, stored, _ = place
+    api, _, _ = place
     keeper = record(place)
     await reconcile(keeper, APPROVAL, REVOCATION)
     api.error = ApiError(403, "Forbidden", "another webhook denied it")
