@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 import pytest
 from harness.cluster import Cluster
 from harness.installed import Installed
-from harness.lab import API, Lab
+from harness.lab import API, APPROVERS, Lab
 from harness.rest import Client
+from harness.stranger import ACCESS_RULE, StrangerWebhook
 from harness.waiting import eventually
 from harness.weightlock import Weightlock
 
@@ -250,6 +251,36 @@ def test_the_port_signs_only_for_the_api_server(lab: Lab, own_weightlock: Weight
     assert _mutate(own_weightlock, review) == (403, "only the API server may send reviews\n")
     genuine = lab.vote(request, "bob").ok()
     assert re.fullmatch(r"[0-9a-f]{16}:[A-Za-z0-9+/]{86}==", genuine["spec"]["signature"])
+
+
+def test_what_the_webhook_signs_at_admission_cannot_be_rewritten_afterwards(
+    lab: Lab, own_weightlock: Weightlock
+) -> None:
+    """The API server authenticates itself by a certificate, so objects are signed when they are stored."""
+    request = lab.ask()
+    assert request["spec"]["signature"]
+
+    def rewrite(review: dict) -> list[dict]:
+        if review["object"]["spec"].get("comment") != "as sent":
+            return []
+        return [{"op": "replace", "path": "/spec/comment", "value": "rewritten"}]
+
+    document = lab.approval(request, "bob-approve", comment="as sent")
+    client = lab.cluster.client("bob", APPROVERS)
+    path = f"{API}/accessapprovals"
+    with StrangerWebhook(own_weightlock.control_plane, "zz-after", rewrite, rule=ACCESS_RULE) as stranger:
+
+        def denial() -> str:
+            # A dry run is never signed, so only the real request shows the difference.
+            if not stranger.requests:
+                client.post(path, lab.approval(request, "probe"), dryRun="All")
+                return ""
+            return str(client.post(path, document).message)
+
+        message = eventually(denial, "the API server calls the other webhook", seconds=20, every=0.2)
+    assert "WL402" in message
+    assert "does not match" in message
+    assert client.post(path, document).ok()["spec"]["comment"] == "as sent"
 
 
 def _mutate(weightlock: Weightlock, review: dict) -> tuple[int, str]:

@@ -13,25 +13,22 @@ from collections.abc import Iterator
 from contextlib import closing
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import manifests
+from harness.broker import BrokerProcess, grant_rights
 from harness.controller import Controllers, public_half
 from harness.controlplane import ControlPlane
 from harness.installed import WEBHOOK_PATHS
+from harness.keylab import KeyLab
 from harness.lab import API, APPROVERS, Lab
-from harness.stranger import StrangerWebhook
+from harness.stranger import ACCESS_RULE, StrangerWebhook
 from harness.waiting import eventually
 from harness.weightlock import Weightlock
 
 SETTLE_SECONDS = 40.0
-ACCESS_RULE = {
-    "apiGroups": ["weightlock.dev"],
-    "apiVersions": ["v1alpha1"],
-    "resources": ["accessrequests", "accessapprovals"],
-    "operations": ["CREATE"],
-}
 LONG_AGO = "2020-01-01T00:00:00Z"
 
 
@@ -128,14 +125,54 @@ def rejected(lab: Lab, *documents: dict[str, Any]) -> None:
     assert not lab.is_admitted()
 
 
-def granted(lab: Lab) -> None:
-    """Request and approve with the commands as users do; each waits for its signature."""
+def granted(lab: Lab) -> str:
+    """Request and approve with the commands as users do; each waits for its signature. Return the request's name."""
     name = f"good-{lab.namespace}"
     arguments = ("--service-account", f"{lab.namespace}/trainer", "--reason", "tests", "--for", "10m")
     said = lab.weightlock("request", lab.model, *arguments, "--name", name, user="alice").ok().stdout
     name = next(word for word in said.split() if word.startswith(name)).rstrip(".")
     lab.weightlock("approve", name, user="carol", groups=APPROVERS).ok()
     eventually(lab.is_admitted, "the grant is active", seconds=10)
+    return name
+
+
+@pytest.fixture
+def keys(
+    signing: Controllers, own_control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> Iterator[KeyLab]:
+    """A lab whose weights are sealed, with a broker of its own."""
+    grant_rights(own_control_plane)
+    directory = tmp_path / "broker"
+    directory.mkdir()
+    broker = BrokerProcess(signing.weightlock, directory, name=f"broker-{namespace}")
+    broker.start()
+    lab = KeyLab(own_control_plane, namespace, tmp_path, broker).seal()
+    lab.build()
+    yield lab
+    broker.stop()
+
+
+def test_a_forged_grant_gets_no_key(keys: KeyLab) -> None:
+    lab, admin = keys, keys.cluster.client()
+    request = granted(lab)
+    pod = lab.running_pod("train")
+    own_token = lab.token(pod)
+    lab.client(own_token).release(lab.model)
+    lab.weightlock("revoke", request, "--comment", "the end", user="carol", groups=APPROVERS).ok()
+    eventually(lambda: not lab.is_admitted(), "the grant is revoked", seconds=20)
+    pods = f"/api/v1/namespaces/{lab.namespace}/pods"
+    copied = {key: pod["metadata"].get(key) for key in ("labels", "annotations") if pod["metadata"].get(key)}
+    spec = {key: value for key, value in pod["spec"].items() if key != "nodeName"}
+    with Window(lab):
+        forged = forge(lab, "keys")
+        # A pod with the sidecar as admission would inject it, and its token.
+        admin.post(pods, {**lab.pod("thief"), "metadata": {"name": "thief", **copied}, "spec": spec}).ok()
+        lab.bind("thief")
+        token = lab.token(dict(admin.get(f"{pods}/thief").ok()))
+        assert lab.refusal(token).endswith("[WL328]")
+    rejected(lab, *forged)
+    for stolen in (token, own_token):
+        assert lab.refusal(stolen).endswith("[WL326]")
 
 
 def test_objects_of_a_window_without_admission_are_never_signed(lab: Lab, signing: Controllers) -> None:

@@ -106,6 +106,8 @@ def rbac() -> list[dict[str, Any]]:
     ]
     resources += ["namespaces", "pods/exec", "pods/status", "deployments/scale", "pods/ephemeralcontainers"]
     roles = {"apiGroups": [RBAC], "resources": ["clusterroles"], "verbs": ["create"]}
+    things = {"apiGroups": ["differential.example.com"], "resources": ["things"], "verbs": ["*"]}
+    others = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch", "deletecollection"]}
     readers = [
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["update"], "resourceNames": ["shared"]},
@@ -126,7 +128,7 @@ def rbac() -> list[dict[str, Any]]:
         *_pair(
             "Cluster",
             "writers",
-            [{**everything, "resources": resources}, roles],
+            [{**everything, "resources": resources}, roles, things, others],
             _subject("Group", "system:authenticated"),
         ),
         *_pair("", "readers", readers, _subject("User", "alice")),

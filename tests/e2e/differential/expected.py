@@ -29,13 +29,14 @@ DIFFERENCES: dict[str, str] = {
     "authorizer-wrong-5": EQUALITY,
     "authorizer-in-audit": EARLY,
     **dict.fromkeys(("strings-1", "strings-2", "strings-3", "strings-5", "strings-10", "strings-11"), WORDS),
-    **dict.fromkeys(("strings-22", "sets-13", "two-variables-1"), WORDS),
+    **dict.fromkeys(("strings-22", "sets-13", "two-variables-1", "optionals-14"), WORDS),
     **dict.fromkeys(
         ("condition-namespace-read-fail", "params-kind-without-reference-read", "delete-4"), NULL
     ),
     "variable-reached": VARIABLE,
     "failure-fail-budget": BUDGET,
     "match-policy-equivalent-unknown-version": VERSIONS,
+    **dict.fromkeys(("version-converted-5", "version-converted-6"), VERSIONS),
     **dict.fromkeys(("params-not-in-namespace", "params-missing-deny"), PARAMS),
     **dict.fromkeys(("params-by-selector-none", "params-unknown-kind"), PARAMS),
     **dict.fromkeys((f"params-namespace-of-cluster-kind-fail-{end}" for end in ("deny", "allow")), PARAMS),

@@ -140,10 +140,19 @@ class Native:
         if case.operation == "CONNECT":
             return client.request("POST", named, command="ls", stdout="true")
         if case.operation == "UPDATE":
-            return client.put(named, case.subject, **dry)
+            return client.put(named, self._current(case), **dry)
         if case.subresource:
             return client.post(named, case.subject, **dry)
         return client.post(place, case.subject, **dry)
+
+    def _current(self, case: Case) -> dict[str, Any]:
+        """The object of an UPDATE. Custom resources need the version that they replace."""
+        subject = case.subject
+        if subject["kind"] != "Thing":
+            return subject
+        stored = self._admin.get(f"{self.collection(subject)}/{case.name}").ok()["metadata"]
+        version = {"resourceVersion": stored["resourceVersion"]}
+        return {**subject, "metadata": {**subject["metadata"], **version}}
 
     def _client(self, person: Person) -> Client:
         key = json.dumps([person.name, person.groups, {key: list(it) for key, it in person.extra.items()}])

@@ -72,7 +72,8 @@ def review_of(case: Case, subject: Mapping[str, Any] | None, old: Mapping[str, A
         "requestResource": gvr,
         "subResource": case.subresource,
         "requestSubResource": case.subresource,
-        "name": case.name,
+        # The deletion of a collection names no object.
+        "name": "" if case.verb == "deletecollection" else case.name,
         # A request for a Namespace has its own name here, one for another cluster-scoped object has none.
         "namespace": case.name if kind == "Namespace" else place["metadata"].get("namespace", ""),
         "operation": case.operation,
@@ -90,7 +91,8 @@ def review_of(case: Case, subject: Mapping[str, Any] | None, old: Mapping[str, A
             "apiVersion": "meta.k8s.io/v1",
             "kind": OPTIONS[case.operation],
             **({} if case.real else {"dryRun": ["All"]}),
-            **({"fieldManager": "differential", "force": True} if case.verb == "apply" else {}),
+            # An apply becomes a CREATE or an UPDATE, whose options have no ``force``.
+            **({"fieldManager": "differential"} if case.verb == "apply" else {}),
         }
     request["userInfo"] = {key: value for key, value in request["userInfo"].items() if value}
     given = {key: value for key, value in request.items() if value not in ("", None)}

@@ -82,25 +82,31 @@ def versions() -> Iterator[Case]:
             yield Case(name, spec, document=thing(sent), operation="UPDATE", old=thing(sent, "before"))
 
 
+def collections() -> Iterator[Case]:
+    """Deletions of collections: each object is evaluated without a name, so a label tells which policy is meant."""
+    expressions = (
+        "object == null && oldObject.data.text == 'Tacocat'",
+        "oldObject.data.text == 'other'",
+        "request.operation == 'DELETE'",
+        "request.name == oldObject.metadata.name",
+        "request.name == ''",
+        "request.dryRun",
+        "has(request.options.propagationPolicy)",
+        "request.options.kind == 'DeleteOptions'",
+    )
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["configmaps"]}
+    for number, expression in enumerate(expressions, start=1):
+        name = f"collection-{number}"
+        constraints = {"resourceRules": [rule], "objectSelector": {"matchLabels": {"case": name}}}
+        spec = {"matchConstraints": constraints, **rules(expression)}
+        old = configmap(labels={"case": name})
+        yield Case(name, spec, operation="DELETE", old=old, verb="deletecollection")
+
+
 def cases() -> Iterator[Case]:
     """All of them."""
     yield from versions()
-    yield from checks(
-        "collection",
-        (
-            "object == null && oldObject.data.text == 'Tacocat'",
-            "oldObject.data.text == 'other'",
-            "request.operation == 'DELETE'",
-            "request.name == oldObject.metadata.name",
-            "request.name == ''",
-            "request.dryRun",
-            "has(request.options.propagationPolicy)",
-            "request.options.kind == 'DeleteOptions'",
-        ),
-        operation="DELETE",
-        old=configmap(),
-        verb="deletecollection",
-    )
+    yield from collections()
     common = (
         "object.data.text == 'Tacocat'",
         "object.data.text == 'other'",

@@ -24,7 +24,7 @@ from harness.process import Component, Reaper, free_port, remove_directory
 from harness.programs import programs_in
 from harness.waiting import eventually
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 ISSUER = "https://kubernetes.default.svc"
 SERVICE_RANGE = "10.96.0.0/16"
 WEBHOOK_PLUGINS = ("ValidatingAdmissionWebhook", "MutatingAdmissionWebhook")

@@ -83,7 +83,9 @@ class Client:
     ) -> Answer:
         """One request. `body` is a JSON value; query parameters are keywords, as `dryRun="All"`."""
         target = f"{path}?{urlencode(query, doseq=True)}" if query else path
-        data = None if body is None else json.dumps(body).encode()
+        # An apply is read as YAML, which has no escapes for surrogates.
+        text = json.dumps(body, ensure_ascii="yaml" not in content_type)
+        data = None if body is None else text.encode()
         reused = self._connection.sock is not None
         try:
             response, raw = self._exchange(method, target, data, content_type)

@@ -20,6 +20,13 @@ from harness.pki import Authority
 
 Request = dict[str, Any]
 Patch = list[dict[str, Any]]
+# The creation of access objects.
+ACCESS_RULE = {
+    "apiGroups": ["weightlock.dev"],
+    "apiVersions": ["v1alpha1"],
+    "resources": ["accessrequests", "accessapprovals"],
+    "operations": ["CREATE"],
+}
 
 
 def allow(_: Request) -> Patch:

@@ -158,10 +158,12 @@ def _search_from(call: _Call) -> bytes:
     expected, offset = call.arguments
 
     def body(text: bytes, part: bytes, start: bytes) -> bytes:
-        match = checked.call(call.function, part, start, target=text)
         is_beyond = checked.call("_>=_", start, syntax.size(text))
-        result = syntax.choose(is_beyond, syntax.constant(-1), match)
-        return syntax.choose(syntax.equal(part, syntax.constant("")), start, result)
+        # The empty text matches at the end.
+        at_end = syntax.choose(
+            syntax.equal(part, syntax.constant("")), syntax.size(text), syntax.constant(-1)
+        )
+        return syntax.choose(is_beyond, at_end, checked.call(call.function, part, start, target=text))
 
     return syntax.bound(
         call.receiver,
