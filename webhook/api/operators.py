@@ -226,7 +226,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "kaito": Preset(
             "kaito-project/kaito",
             "kaito-workspace",
-            ("kaito-workspace-sa", "kaito-workspace"),
+            ("kaito-workspace-sa",),
             ("Workspace.kaito.sh", "InferenceSet.kaito.sh"),
         ),
         "kubeai": Preset("substratusai/kubeai", "kubeai", ("kubeai",), ("Model.kubeai.org",)),

@@ -58,15 +58,30 @@ def _running(deployments: Sequence[Document]) -> Iterator[tuple[str, str, str]]:
         pod = (spec.get("template") or {}).get("spec") or {}
         account = pod.get("serviceAccountName") or pod.get("serviceAccount") or "default"
         namespace = (deployment.get("metadata") or {}).get("namespace", "")
-        for name, preset in PRESETS.items():
-            if account in preset.accounts and (namespace == preset.namespace or account not in _COMMON):
-                yield name, namespace, account
-                break
+        name = _preset_of(namespace, account)
+        if name:
+            yield name, namespace, account
+
+
+def _preset_of(namespace: str, account: str) -> str:
+    """The preset whose account this is; empty where there is none.
+
+    A chart puts the name of its release before the account if the release has another name than the chart.
+    """
+    for name, preset in PRESETS.items():
+        if account in preset.accounts and (namespace == preset.namespace or account not in _COMMON):
+            return name
+    for name, preset in PRESETS.items():
+        if any(account.endswith(f"-{suffix}") for suffix in preset.accounts if suffix not in _COMMON):
+            return name
+    return ""
 
 
 def _unlisted(view: Installation, name: str, namespace: str, account: str) -> CheckResult:
     preset = PRESETS[name]
-    entry = name if namespace == preset.namespace else f"{{name: {name}, namespace: {namespace}}}"
+    fields = [] if namespace == preset.namespace else [f"namespace: {namespace}"]
+    fields += [] if account in preset.accounts else [f"accounts: [{account}]"]
+    entry = f"{{{', '.join([f'name: {name}', *fields])}}}" if fields else name
     what = (
         f"operator {namespace}/{account} is not listed: pods that it writes for "
         f"{', '.join(kind.partition('.')[0] for kind in preset.owns[:3])} are decided by its own access"

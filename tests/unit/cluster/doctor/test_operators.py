@@ -42,6 +42,20 @@ async def test_a_running_operator_that_is_not_listed_is_reported(view, world, co
     assert "{name: kuberay, namespace: ray}" in results[1].fix
 
 
+async def test_an_operator_of_a_release_with_another_name_is_reported_with_its_account(
+    view, world, configured
+):
+    world.lists[DEPLOYMENTS] = [
+        deployment("kuberay", "ray-kuberay-operator"),
+        deployment("aibrix-system", "aibrix-kuberay-operator"),
+        deployment("web", "my-controller"),
+    ]
+    fixes = [result.fix for result in await module.operators(view)]
+    assert len(fixes) == 2
+    assert "{name: kuberay, namespace: aibrix-system, accounts: [aibrix-kuberay-operator]}" in fixes[0]
+    assert "{name: kuberay, accounts: [ray-kuberay-operator]}" in fixes[1]
+
+
 async def test_listed_operators_are_fine(view, world, configured):
     configured(operators=["jobset"], controllers=["system:serviceaccount:ray:kuberay-operator"])
     world.lists[DEPLOYMENTS] = [
