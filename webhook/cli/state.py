@@ -14,13 +14,14 @@ from webhook.core.admission.snapshot import POLICIES
 from webhook.core.kube.objects import key_of
 from webhook.manifests.foreign import foreign_files, foreign_policies
 from webhook.manifests.reader import ManifestError, read_path
-from webhook.manifests.shipped import is_overridden, shipped_policies
+from webhook.manifests.shipped import shipped_policies, tested_policies
 from webhook.offline.provider import ManifestProvider
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Collection, Iterable
 
+    from webhook.core.kube.fields import Document
     from webhook.core.policies.match import RequestKind
     from webhook.manifests.reader import Manifest
     from webhook.offline.provider import ImageReader
@@ -61,21 +62,18 @@ def load_source(
         policies = list(read_path(directory))
         state = list(read_path(options.state)) if options.state else []
         foreign = [*foreign_policies(policies), *foreign_files(directory)]
-        # Tests compile the shipped policies. Each fault of other policies is to be reported.
-        tested = (
-            _names(policies) - _names(state) if options.policies is None and not is_overridden() else None
-        )
+        tested = _tested(directory, policies, state) if kinds is not None else frozenset()
         provider = ManifestProvider(
             [*policies, *state],
             load_settings(options.config),
             images=images,
-            late=(tested, kinds) if tested is not None and kinds is not None else None,
+            late=(tested, kinds) if kinds is not None else None,
         )
     except ManifestError as error:
         raise UsageError(str(error)) from None
     for sentence in foreign:
         print(f"weightlock: warning: {sentence}", file=sys.stderr)
-    if not provider.snapshot().policies and not _names(policies):
+    if not provider.snapshot().policies and not _policies_of(policies):
         raise UsageError(
             f"{directory}: no policy to evaluate: Weightlock evaluates WeightPolicy, and "
             "ValidatingAdmissionPolicy with its binding"
@@ -83,16 +81,32 @@ def load_source(
     return provider
 
 
-def _names(manifests: Iterable[Manifest]) -> set[str]:
-    """The names of the WeightPolicies among manifests."""
-    names = set()
+def _tested(directory: Path, policies: list[Manifest], state: list[Manifest]) -> frozenset[str]:
+    """The names of the policies that equal the shipped ones, which tests compile.
+
+    Each fault of other policies is to be reported, so they are compiled as a whole.
+    """
+    own = _policies_of(policies)
+    try:
+        shipped = tested_policies()
+        originals = own if directory.samefile(shipped) else _policies_of(read_path(shipped))
+    except (FileNotFoundError, ManifestError):
+        return frozenset()
+    overrides = _policies_of(state).keys()
+    return frozenset(name for name, item in own.items() if originals.get(name) == item) - overrides
+
+
+def _policies_of(manifests: Iterable[Manifest]) -> dict[str, Document]:
+    """The WeightPolicies among manifests, by name."""
+    result = {}
     for item in manifests:
         if item.document.get("kind") == "WeightPolicy":
             # The provider reports an object without a name.
             with suppress(ValueError):
                 key = key_of(item.document)
-                names |= {key.name} if key.kind == POLICIES else set()
-    return names
+                if key.kind == POLICIES:
+                    result[key.name] = item.document
+    return result
 
 
 def load_settings(path: Path | None) -> Settings:

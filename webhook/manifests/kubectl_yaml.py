@@ -280,6 +280,8 @@ def _scalar(node: Any) -> Any:
     return value
 
 
+# Manifests repeat their keys and words.
+@lru_cache(maxsize=4096)
 def _resolved(text: str) -> Any:
     """A plain scalar by the rules of go-yaml v2; base 60 numbers and times stay text."""
     if text in _WORDS:

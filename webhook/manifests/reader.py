@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from webhook.core.kube.strict_json import DocumentError, check
+from webhook.core.kube.strict_json import DocumentError, check_parsed
 from webhook.manifests.kubectl_yaml import YamlError, parse
 from webhook.manifests.lines import Place
 
@@ -290,7 +290,7 @@ def _problem(document: Document, text: str) -> str:
     if "&" in text and _entries(document) > MAX_ENTRIES:
         return f"more than {MAX_ENTRIES} values, with its aliases expanded"
     try:
-        check(document)
+        check_parsed(document)
     except DocumentError as error:
         return str(error)
     if _SPECIAL_FLOAT.search(text) is not None and _has_special_float(document):

@@ -20,19 +20,26 @@ def shipped_page(name: str) -> str:
     raise FileNotFoundError(f"this installation has no page {name!r}")
 
 
-def is_overridden() -> bool:
-    """Whether the environment names another directory of policies."""
-    return bool(os.environ.get(_ENVIRONMENT))
+def tested_policies() -> Path:
+    """Return the directory of the policies that belong to this version. Raises `FileNotFoundError`."""
+    checkout = Path(__file__).parents[2] / "policies"
+    installed = Path(sys.prefix) / "share" / "weightlock" / "policies"
+    for place in (checkout, installed):
+        if place.is_dir():
+            return place
+    raise FileNotFoundError(f"cannot find the shipped policies: set {_ENVIRONMENT} or pass --policies DIR")
 
 
 def shipped_policies() -> Path:
-    """Return the directory of the shipped policies. Raises `FileNotFoundError` if it does not exist."""
-    checkout = Path(__file__).parents[2] / "policies"
-    installed = Path(sys.prefix) / "share" / "weightlock" / "policies"
+    """Return the directory of the shipped policies, or the one that the environment names.
+
+    Raises `FileNotFoundError` if it does not exist.
+    """
     override = os.environ.get(_ENVIRONMENT)
-    for place in (Path(override),) if override else (checkout, installed):
-        if place.is_dir():
-            return place
+    if not override:
+        return tested_policies()
+    if Path(override).is_dir():
+        return Path(override)
     raise FileNotFoundError(f"cannot find the shipped policies: set {_ENVIRONMENT} or pass --policies DIR")
 
 

@@ -178,14 +178,15 @@ def as_review(document: Document, requester: Requester, snapshot: Snapshot) -> D
     except ValueError:
         key = _generated_key(document)
     namespace = (key.namespace or requester.namespace) if _is_namespaced(key.kind, snapshot) else ""
-    subject: Document = without_nulls(document)
+    content = orjson.dumps(document)
+    subject: Document = without_nulls(document) if b"null" in content else document
     if namespace:
         subject = {**subject, "metadata": {**subject["metadata"], "namespace": namespace}}
     kind, _, group = key.kind.partition(".")
     version = document["apiVersion"].rpartition("/")[2]
     username, groups = _identity(requester, subject, group, kind, namespace, snapshot)
     request: Document = {
-        "uid": hashlib.sha256(orjson.dumps([document, requester.operation, username])).hexdigest()[:32],
+        "uid": hashlib.sha256(content + orjson.dumps([requester.operation, username])).hexdigest()[:32],
         "kind": {"group": group, "version": version, "kind": kind},
         "resource": {"group": group, "version": version, "resource": plural(key.kind)},
         "subResource": requester.subresource,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from webhook.api.base import GROUP
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.kube.kinds import is_namespaced
-from webhook.core.kube.strict_json import DocumentError, check
+from webhook.core.kube.strict_json import DocumentError, check_parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,7 +57,7 @@ def key_of(document: Mapping[str, Any]) -> ObjectKey:
 
 def _fault(document: Document) -> str:
     try:
-        check(document)
+        check_parsed(document)
     except DocumentError as error:
         return str(error)
     return ""

@@ -97,6 +97,22 @@ def check(document: Any, limits: Limits = DEFAULT_LIMITS) -> None:
             )
 
 
+def check_parsed(document: Any) -> None:
+    """Check a document of a parser's own types, such as YAML or JSON; raises DocumentError.
+
+    The result is that of `check`, which takes ten times as long. The encoder rejects integers beyond 64 bits, lone
+    surrogates and more than 254 levels, and `check` then names the fault.
+    """
+    try:
+        body = orjson.dumps(document)
+    except TypeError:
+        check(document)
+        return
+    # Every entry but the first takes a comma, and a NUL is always written as this escape.
+    if b"\\u0000" in body or body.count(b",") >= DEFAULT_LIMITS.length:
+        check(document)
+
+
 def _check_lengths(document: Any, length: int) -> None:
     pending = [document] if type(document) is dict or type(document) is list else []
     while pending:

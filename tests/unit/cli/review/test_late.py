@@ -1,11 +1,13 @@
 """``weightlock review`` compiles only what its documents need: the verdicts are those of whole policies."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from webhook.api.config import Settings
+from webhook.cli import state
 from webhook.cli.main import main
 from webhook.cli.review.formats import as_json
 from webhook.core.policies.match import RequestKind
@@ -136,3 +138,27 @@ def test_a_shipped_policy_that_changes_is_compiled_as_a_whole(tmp_path):
     assert [(item["policy"], "does not compile" in item["message"]) for item in reasons] == [
         ("provenance", True)
     ]
+
+
+def test_a_copy_of_the_shipped_policies_is_compiled_late(tmp_path, capsys, monkeypatch):
+    """Users name the directory in their pipelines; only a policy that they changed is compiled as a whole."""
+    copy = tmp_path / "policies"
+    shutil.copytree(shipped_policies(), copy)
+    file = tmp_path / "x.yaml"
+    file.write_text(yaml.safe_dump(DOCUMENTS[2].document))
+    late, provider = [], state.ManifestProvider
+
+    def recorded(*args, **options):
+        late.append(options["late"])
+        return provider(*args, **options)
+
+    monkeypatch.setattr(state, "ManifestProvider", recorded)
+    assert main(["review", str(file), "--policies", str(copy)]) == 0
+    assert late.pop()[0] == set(NAMES)
+    path = copy / "provenance.yaml"
+    changed, *rest = yaml.safe_load_all(path.read_text())
+    changed["spec"]["fix"] = "nonsense +"
+    path.write_text(yaml.safe_dump_all([changed, *rest]))
+    assert main(["review", str(file), "--policies", str(copy)]) == 2
+    assert late.pop()[0] == set(NAMES) - {changed["metadata"]["name"]}
+    assert "nonsense" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from webhook.core.kube.strict_json import DocumentError, Limits, check, parse
+from webhook.core.kube.strict_json import DocumentError, Limits, check, check_parsed, parse
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=10)
 SCALARS = (
@@ -27,6 +27,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_sound_documents_pass_unchanged(document):
     check(document)
+    check_parsed(document)
     assert parse(json.dumps(document).encode()) == document
 
 
@@ -93,6 +94,40 @@ def test_parsed_documents_are_checked_alike(document, reason):
     with pytest.raises(DocumentError) as refused:
         check(document)
     assert refused.value.reason == reason
+
+
+def nested(levels):
+    document = 1
+    for _ in range(levels):
+        document = [document]
+    return document
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"a": "x\0y"},
+        {"a\0": 1},
+        {"a": "\ud800"},
+        {"a": [2**64]},
+        {"a": -(2**63) - 1},
+        {1: "a"},
+        {"a": {1, 2}},
+        [0] * 2001,
+        nested(1001),
+    ],
+)
+def test_the_fast_check_reports_the_same_faults(document):
+    with pytest.raises(DocumentError) as slow:
+        check(document)
+    with pytest.raises(DocumentError) as fast:
+        check_parsed(document)
+    assert (fast.value.reason, str(fast.value)) == (slow.value.reason, str(slow.value))
+
+
+@pytest.mark.parametrize("document", [nested(300), ["a,b"] * 1500, {"a": "\\u0000"}])
+def test_the_fast_check_admits_documents_that_only_look_large(document):
+    check_parsed(document)
 
 
 def test_depth_of_a_parsed_document():
