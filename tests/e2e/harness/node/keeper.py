@@ -22,6 +22,8 @@ from harness.waiting import slowness
 UNSHARE = ("unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc")
 INTERFACE = "node0"
 REMOVE_SECONDS = 20.0
+# A cgroup has the share of one process, and a node is dozens. On a busy machine its probes would fail.
+SHARES = {"cpu.shares": "8192", "cpu.weight": "800"}
 
 
 class Keeper:
@@ -114,6 +116,9 @@ def make_cgroup(cgroup: Path) -> None:
             for place in (parent, cgroup):
                 with contextlib.suppress(OSError):
                     (place / "cgroup.subtree_control").write_text(f"+{name}")
+    for file, value in SHARES.items():
+        if (cgroup / file).exists():
+            (cgroup / file).write_text(value)
 
 
 def remove_cgroup(cgroup: Path) -> None:
