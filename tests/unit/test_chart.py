@@ -626,7 +626,18 @@ def test_the_scan_follows_the_values(render):
             "set exemptNamespaces, which applies to both",
         ),
         ({"config": {"listen": {"port": 9443}}}, "config.listen is set by the chart"),
-        ({"audit": {"enabled": True}}, "audit.existingClaim is required"),
+        ({"audit": {"enabled": True}}, "audit.existingClaim or audit.bucket is required"),
+        (
+            {
+                "audit": {
+                    "enabled": True,
+                    "existingClaim": "logs",
+                    "bucket": "s3://logs/prod",
+                    "existingSecret": "k",
+                }
+            },
+            "audit.existingClaim and audit.bucket exclude each other",
+        ),
         ({"audit": {"enabled": True, "existingClaim": "logs"}}, "audit.existingSecret is required"),
         ({"detection": {"enabled": True}}, "detection.enabled needs audit.enabled"),
         ({"config": {"audit": {"directory": "/x"}}}, "config.audit.directory is set by the chart"),
@@ -698,6 +709,26 @@ def test_the_audit_log_is_on_a_claim_with_a_key_from_a_secret(render):
         assert (settings["quorum"], settings["cluster"]) == (1, "cluster")
         egress = rendered["NetworkPolicy", f"weightlock-{component}"]["spec"]["egress"]
         assert 7380 in {port["port"] for rule in egress for port in rule.get("ports", ())}
+
+
+def test_the_audit_log_is_in_a_bucket_without_a_claim(render):
+    audit = {
+        "enabled": True,
+        "bucket": "s3://logs/prod",
+        "bucketSecret": "bucket",
+        "existingSecret": "log-key",
+        "witnessPorts": [443],
+    }
+    rendered = render(audit=audit)
+    for component in ("webhook", "broker", "controller"):
+        pod = rendered["Deployment", f"weightlock-{component}"]["spec"]["template"]["spec"]
+        assert "audit" not in {each["name"] for each in pod["volumes"]}
+        assert "audit" not in {each["name"] for each in pod["containers"][0]["volumeMounts"]}
+        assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "bucket"}}]
+        text = rendered["ConfigMap", "weightlock-config"]["data"][f"{component}.yaml"]
+        assert yaml.safe_load(text)["audit"]["directory"] == "s3://logs/prod"
+        egress = rendered["NetworkPolicy", f"weightlock-{component}"]["spec"]["egress"]
+        assert 443 in {port["port"] for rule in egress for port in rule.get("ports", ())}
 
 
 def test_what_the_program_takes_helm_takes(render):

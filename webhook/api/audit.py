@@ -32,7 +32,8 @@ class AuditSettings(Schema):
     """The tamper-evident audit log. Off while ``directory`` is empty."""
 
     directory: str = Field(
-        default="", description="parent directory of the logs; the log is in COMPONENT/INSTANCE below it"
+        default="",
+        description="parent directory of the logs, or s3://BUCKET/PREFIX; the log is in COMPONENT/INSTANCE below it",
     )
     cluster: OriginPart = Field(default="cluster", description="first part of the log's origin")
     instance: OriginPart = Field(default="", description="last part of the origin (empty: the host name)")

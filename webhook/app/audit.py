@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import socket
+import tempfile
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from webhook.api.codes import RELEASE_NOT_LOGGED
 from webhook.app.errors import UsageError
+from webhook.audit.bucket import Bucket, copy_logs, is_bucket
 from webhook.audit.errors import AuditError, NotLoggedError
 from webhook.audit.heads import Heads
 from webhook.audit.keys import KEYS, load_signer
@@ -68,13 +70,20 @@ def audit_log(settings: AuditSettings, component: str) -> Iterator[LogWriter | N
 
 def _open(settings: AuditSettings, component: str) -> LogWriter:
     origin = origin_of(settings, component)
-    place = Path(settings.directory).joinpath(*origin.split("/")[1:])
     signer = load_signer(_key_file(settings), origin, create=not settings.key)
+    public = "".join(f"{each.render()}\n" for each in signer.keys).encode()
+    storage: Directory | Bucket
+    if is_bucket(settings.directory):
+        path = "/".join(origin.split("/")[1:])
+        storage = Bucket(f"{settings.directory.rstrip('/')}/{path}", {KEYS: public})
+    else:
+        place = Path(settings.directory).joinpath(*origin.split("/")[1:])
+        storage = Directory(place, fsync=settings.fsync)
     witnesses = (
         Witnesses(settings.witnesses, settings.witness_timeout_seconds) if settings.witnesses else None
     )
     writer = LogWriter(
-        Directory(place, fsync=settings.fsync),
+        storage,
         signer,
         limit=settings.queue_limit,
         interval=settings.interval_seconds,
@@ -86,19 +95,22 @@ def _open(settings: AuditSettings, component: str) -> LogWriter:
         version=version("weightlock"),
     )
     writer.open()
-    _publish_keys(place, [each.render() for each in signer.keys])
+    if isinstance(storage, Directory):
+        _publish_keys(storage.root, public)
     return writer
 
 
 def _key_file(settings: AuditSettings) -> Path:
+    if is_bucket(settings.directory) and not settings.key:
+        raise AuditError("audit.key is required if audit.directory is a bucket")
     parent = Path(settings.directory)
     return Path(settings.key) if settings.key else parent.with_name(f"{parent.name}.key")
 
 
-def _publish_keys(place: Path, keys: list[str]) -> None:
+def _publish_keys(place: Path, keys: bytes) -> None:
     """Write the public keys beside the log. They help a reader, and prove nothing by themselves."""
     try:
-        (place / KEYS).write_text("".join(f"{key}\n" for key in keys))
+        (place / KEYS).write_bytes(keys)
     except OSError as error:
         raise AuditError(f"cannot write {place / KEYS}: {error.strerror or error}") from None
 
@@ -116,17 +128,35 @@ def log_keys(settings: AuditSettings) -> Callable[[str], Sequence[VerifierKey]]:
     return keys
 
 
+class LogsDirectory:
+    """The directory with all logs. For a bucket, a copy of it in a temporary directory."""
+
+    def __init__(self, directory: str) -> None:
+        self._url = directory if is_bucket(directory) else ""
+        self.path = Path(tempfile.mkdtemp(prefix="weightlock-logs-")) if self._url else Path(directory)
+
+    def refresh(self) -> None:
+        """Copy what is new in the bucket. Raises `AuditError`."""
+        if self._url:
+            copy_logs(self._url, self.path)
+
+
 class ControllerLog:
     """The controller's log: what its leader observes, and the heads of all other logs."""
 
     def __init__(self, writer: LogWriter, settings: AuditSettings) -> None:
         self._writer = writer
         self._seconds = settings.heads_seconds
-        self._heads = Heads(Path(settings.directory), writer.origin, log_keys(settings))
+        self._logs = LogsDirectory(settings.directory)
+        self._heads = Heads(self._logs.path, writer.origin, log_keys(settings))
 
     def record(self, kind: str, data: Mapping[str, Any], subject: str = "") -> None:
         """Queue one entry."""
         self._writer.submit(self._writer.entry(kind, data, subject=subject))
+
+    def _changes(self) -> list[dict[str, Any]]:
+        self._logs.refresh()
+        return list(self._heads.changes())
 
     async def run(
         self, source: SnapshotProvider, leading: Callable[[], bool], issued: Mapping[str, int]
@@ -149,10 +179,12 @@ class ControllerLog:
                     self.record(change.kind, change.data, change.subject)
                 if time.monotonic() >= due:
                     due = time.monotonic() + self._seconds
-                    for data in await asyncio.to_thread(lambda: list(self._heads.changes())):
+                    for data in await asyncio.to_thread(self._changes):
                         self.record("log", data)
             except NotReadyError:
                 continue
+            except AuditError as error:
+                log.warning("cannot read the audit logs", extra={"fields": {"reason": str(error)}})
             except Exception:
                 log.exception("internal error")
 

@@ -76,6 +76,10 @@ async def follow(settings: AuditSettings, path: Path, stop: asyncio.Event, *, on
     with audit_log(settings, COMPONENT) as writer:
         if writer is None:
             raise UsageError("audit.directory is required")
+        if isinstance(writer.place, str):
+            raise UsageError(
+                "audit join --kubernetes-audit needs a directory: it stores its position beside the log"
+            )
         joiner, state = Joiner(writer), writer.place / "index" / "kubernetes.json"
         follower, missed = Follower(path, load_position(state)), 0
         try:

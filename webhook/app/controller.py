@@ -7,12 +7,11 @@ import logging
 import signal
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.config import Config
 from webhook.app import controller_metrics
-from webhook.app.audit import ControllerLog, audit_log, log_keys
+from webhook.app.audit import ControllerLog, LogsDirectory, audit_log, log_keys
 from webhook.app.configuration import read_config
 from webhook.app.errors import UsageError
 from webhook.app.expected import expected_webhooks
@@ -23,6 +22,7 @@ from webhook.server.metrics.endpoint import metrics_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
     from webhook.app.detection import DetectionStats
     from webhook.audit.writer import LogWriter
@@ -124,13 +124,15 @@ async def _detection(
     def record(kind: str, data: Mapping[str, Any], subject: str) -> None:
         log_writer.submit(log_writer.entry(kind, data, subject=subject))
 
+    logs = LogsDirectory(config.audit.directory)
     detection = parts.Detection(
         settings,
         parts.shipped_or(settings.rules),
-        Path(config.audit.directory),
+        logs.path,
         log_keys(config.audit),
         cluster.StateStore(api, namespace, settings.state, signer, verifier),
         parts.Outputs(record, event, controller.notifier.send, silences),
+        refresh=logs.refresh,
     )
     stack.push_async_callback(detection.close)
     stack.callback(asyncio.create_task(detection.run(lambda: controller.leader.leading)).cancel)

@@ -134,7 +134,10 @@ class Detection:
         outputs: Outputs,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        refresh: Callable[[], None] | None = None,
     ) -> None:
+        """``refresh`` brings the directory of the logs up to date, if it is a copy."""
+        self._refresh = refresh
         self.stats = DetectionStats(rules)
         self._settings, self._rules, self._logs, self._keys = settings, rules, logs, keys
         self._store, self._outputs, self._now = store, outputs, now
@@ -159,6 +162,8 @@ class Detection:
                 self.stats.last_evaluation = self.stats.lag = None
                 continue
             try:
+                if self._refresh is not None:
+                    await asyncio.to_thread(self._refresh)
                 if self._engine is None:
                     await self.start()
                 while await self.step() and leading():

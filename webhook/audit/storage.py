@@ -43,7 +43,7 @@ class Directory:
             raise AuditError(f"cannot read {place}: {error.strerror or error}") from None
         try:
             packed = _read(place.with_name(f"{place.name}.gz"))
-            return _gunzip(packed)
+            return gunzip(packed)
         except FileNotFoundError:
             return None
         except (OSError, EOFError, zlib.error):
@@ -151,8 +151,8 @@ def _read(place: Path) -> bytes:
         return stream.read(MAX_FILE_BYTES)
 
 
-def _gunzip(packed: bytes) -> bytes:
-    """Decompress with a bound. Raises `zlib.error`."""
+def gunzip(packed: bytes) -> bytes:
+    """Decompress a sealed bundle with a bound. Raises `zlib.error`."""
     engine = zlib.decompressobj(wbits=31)
     data = engine.decompress(packed, MAX_FILE_BYTES)
     if not engine.eof or engine.unused_data:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from webhook.audit.bucket import Bucket
     from webhook.audit.storage import Directory
     from webhook.core.audit.notes import Signature, Signer
 
@@ -98,7 +99,7 @@ class LogWriter:
 
     def __init__(
         self,
-        storage: Directory,
+        storage: Directory | Bucket,
         signer: Signer,
         *,
         limit: int,
@@ -146,8 +147,8 @@ class LogWriter:
         return len(self._queue)
 
     @property
-    def place(self) -> Path:
-        """The directory of the log."""
+    def place(self) -> Path | str:
+        """The directory of the log, or its URL."""
         return self._storage.root
 
     def gauges(self) -> dict[str, float | None]:

@@ -105,11 +105,12 @@ releases of earlier charts have neither.
 
 {{- define "weightlock.checkAudit" -}}
 {{- with .Values.audit -}}
-{{- if and .enabled (not .existingClaim) -}}{{- fail "audit.existingClaim is required if audit.enabled: the logs must outlive the pods" -}}{{- end -}}
+{{- if and .enabled (not .existingClaim) (not .bucket) -}}{{- fail "audit.existingClaim or audit.bucket is required if audit.enabled: the logs must outlive the pods" -}}{{- end -}}
+{{- if and .enabled .existingClaim .bucket -}}{{- fail "audit.existingClaim and audit.bucket exclude each other" -}}{{- end -}}
 {{- if and .enabled (not .existingSecret) -}}{{- fail "audit.existingSecret is required if audit.enabled: create it with `weightlock audit key`" -}}{{- end -}}
 {{- end -}}
 {{- range list "directory" "key" -}}
-{{- if get ($.Values.config.audit | default dict) . -}}{{- fail (printf "config.audit.%s is set by the chart: set audit.existingClaim and audit.existingSecret instead" .) -}}{{- end -}}
+{{- if get ($.Values.config.audit | default dict) . -}}{{- fail (printf "config.audit.%s is set by the chart: set audit.existingClaim or audit.bucket, and audit.existingSecret instead" .) -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 

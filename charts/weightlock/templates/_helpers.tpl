@@ -197,7 +197,7 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- $_ := set $config "images" (dict "pullSecrets" true) -}}
 {{- end -}}
 {{- if $root.Values.audit.enabled -}}
-{{- $_ := set $config "audit" (dict "directory" "/var/lib/weightlock/audit/logs" "key" "/etc/weightlock/audit/log.key" "cluster" $root.Values.audit.cluster) -}}
+{{- $_ := set $config "audit" (dict "directory" ($root.Values.audit.bucket | default "/var/lib/weightlock/audit/logs") "key" "/etc/weightlock/audit/log.key" "cluster" $root.Values.audit.cluster) -}}
 {{- end -}}
 {{- if and $root.Values.detection.enabled (eq .component "controller") -}}
 {{- with $root.Values.detection -}}
@@ -374,6 +374,9 @@ spec:
         {{- with $values.env }}
         env: {{ toJson . }}
         {{- end }}
+        {{- if and $root.Values.audit.enabled $root.Values.audit.bucketSecret }}
+        envFrom: [{secretRef: {name: {{ $root.Values.audit.bucketSecret | quote }}}}]
+        {{- end }}
         securityContext:
           allowPrivilegeEscalation: false
           readOnlyRootFilesystem: true
@@ -428,7 +431,9 @@ spec:
         - {name: detections, mountPath: /etc/weightlock/detections, readOnly: true}
         {{- end }}
         {{- if $root.Values.audit.enabled }}
+        {{- if $root.Values.audit.existingClaim }}
         - {name: audit, mountPath: /var/lib/weightlock/audit}
+        {{- end }}
         - {name: audit-key, mountPath: /etc/weightlock/audit, readOnly: true}
         {{- end }}
         - {name: scratch, mountPath: /tmp}
@@ -499,8 +504,10 @@ spec:
         configMap: {name: {{ $root.Values.detection.rulesConfigMap | quote }}}
       {{- end }}
       {{- if $root.Values.audit.enabled }}
+      {{- if $root.Values.audit.existingClaim }}
       - name: audit
         persistentVolumeClaim: {claimName: {{ $root.Values.audit.existingClaim | quote }}}
+      {{- end }}
       - name: audit-key
         secret:
           secretName: {{ $root.Values.audit.existingSecret | quote }}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+import tempfile
 import time
 from operator import itemgetter
 from pathlib import Path
@@ -12,6 +14,7 @@ import orjson
 
 from webhook.app.errors import UsageError
 from webhook.app.options import parse_address
+from webhook.audit.bucket import copy_logs, is_bucket
 from webhook.audit.check import log_nodes, recorded, verify_directory
 from webhook.audit.errors import AuditError
 from webhook.audit.keys import KEYS, read_verifier_keys
@@ -26,7 +29,6 @@ from webhook.core.audit.tiles import CHECKPOINT, TileError
 from webhook.core.audit.verify import entries_of
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
     from webhook.core.audit.notes import VerifierKey
@@ -57,14 +59,43 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run one verb. Raises `UsageError`."""
     try:
+        if is_bucket(getattr(options, "bucket", "")):
+            return _run_on_copy(options)
         code: int = options.audit(options)
     except (AuditError, TileError, NoteError) as error:
         raise UsageError(str(error)) from None
     return code
 
 
+def _run_on_copy(options: argparse.Namespace) -> int:
+    """Run one verb on a copy of a bucket."""
+    with tempfile.TemporaryDirectory(prefix="weightlock-logs-") as scratch:
+        options.directory = Path(scratch)
+        copy_logs(options.bucket, options.directory)
+        code: int = options.audit(options)
+        return code
+
+
+class _Place(argparse.Action):
+    """Store a directory, or the URL of a bucket as ``bucket``."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        del parser, option_string
+        if is_bucket(values):
+            namespace.bucket = values
+        namespace.directory = Path(values)
+
+
 def _directory(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, metavar="DIR", help="a log, or a directory of logs")
+    parser.add_argument(
+        "directory", action=_Place, metavar="DIR", help="a log, a directory of logs, or s3://BUCKET/PREFIX"
+    )
 
 
 def _keys(parser: argparse.ArgumentParser) -> None:

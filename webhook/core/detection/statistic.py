@@ -239,8 +239,8 @@ class MissingState(_Grouped):
         """Return a firing if the key of the event is unknown, and those of the events before it in its group were."""
         (key,) = self._key(event)
         row = self.table.peek(key)
-        known = row is not None and len(row) > 0 and ref.time - row[0] <= self._within
-        refs = self._streak(event, ref, known=known)
+        logged = row is not None and len(row) > 0 and ref.time - row[0] <= self._within
+        refs = self._streak(event, ref, logged=logged)
         if len(refs) < self._settings.streak:
             return None
         if self._settings.streak == 1:
@@ -258,13 +258,13 @@ class MissingState(_Grouped):
     def _names(self) -> str:
         return ", ".join(self._settings.seen)
 
-    def _streak(self, event: Event, ref: Ref, *, known: bool) -> tuple[Ref, ...]:
+    def _streak(self, event: Event, ref: Ref, *, logged: bool) -> tuple[Ref, ...]:
         """Return the last events in a row whose key was unknown."""
         if self._settings.streak == 1:
-            return () if known else (ref,)
+            return () if logged else (ref,)
         row = self.table.get(_GROUP + key_of(self._group(event)))
-        recent = [] if known else [each for each in row if ref.time - each[4] <= self._within]
-        row[:] = [] if known else [*recent, list(ref)][-self._settings.streak :]
+        recent = [] if logged else [each for each in row if ref.time - each[4] <= self._within]
+        row[:] = [] if logged else [*recent, list(ref)][-self._settings.streak :]
         return tuple(Ref(*each) for each in row)
 
 
