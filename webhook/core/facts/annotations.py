@@ -65,6 +65,9 @@ _HARMLESS = tuple(
         "dev.gvisor.spec.mount.*.share",
         "dev.gvisor.spec.mount.*.type",
         "dev.gvisor.empty-dir.*.force-shared",
+        # Placement on processors and memory (containers/nri-plugins, cmd/plugins/topology-aware and balloons).
+        "*.resource-policy.nri.io",
+        "*.resource-policy.nri.io/*",
     )
 )
 _DEVICES = frozenset(

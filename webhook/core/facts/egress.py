@@ -134,11 +134,34 @@ def _cilium_subject(selector: dict[str, Any]) -> Callable[[Mapping[str, Any]], b
     for key, value in _dict(selector.get("matchLabels")).items():
         if _CILIUM_NAMESPACE.fullmatch(key):
             return lambda labels: labels[_NAME] == value
+    by_labels = _cilium_labels(selector)
+    if by_labels is not None:
+        return by_labels
     for expression in _dicts(selector.get("matchExpressions")):
         names, operator = _strings(expression.get("values")), expression.get("operator")
         if _CILIUM_NAMESPACE.fullmatch(str(expression.get("key"))) and operator in ("In", "NotIn"):
             return lambda labels: (labels[_NAME] in names) is (operator == "In")
     return _everything
+
+
+_CILIUM_LABEL = re.compile(r"(?:k8s[:.])?io\.cilium\.k8s\.namespace\.labels\.(.+)")
+
+
+def _cilium_labels(selector: dict[str, Any]) -> Callable[[Mapping[str, Any]], bool] | None:
+    """Return the test for the labels of a namespace that a selector contains; None where it contains none."""
+    labels = {
+        match[1]: value
+        for key, value in _dict(selector.get("matchLabels")).items()
+        if (match := _CILIUM_LABEL.fullmatch(key)) is not None
+    }
+    expressions = [
+        expression | {"key": match[1]}
+        for expression in _dicts(selector.get("matchExpressions"))
+        if (match := _CILIUM_LABEL.fullmatch(str(expression.get("key")))) is not None
+    ]
+    if not labels and not expressions:
+        return None
+    return _by_selector({"matchLabels": labels, "matchExpressions": expressions})
 
 
 def _cilium_peers(rule: Mapping[str, Any]) -> Iterator[str]:
@@ -181,7 +204,8 @@ def _calico(document: Document) -> Iterator[_Rule]:
     spec = _dict(document.get("spec"))
     selects = _calico_subject(spec.get("namespaceSelector"))
     for index, rule in enumerate(_dicts(spec.get("egress"))):
-        if rule.get("action") != "Allow":
+        # The stored form of the kind does not limit the spelling.
+        if str(rule.get("action")).lower() in ("deny", "pass", "log"):
             continue
         target = _dict(rule.get("destination"))
         peers = [f"cidr {network}" for network in _strings(target.get("nets"))]

@@ -78,6 +78,10 @@ def _of_pod(pod: PodView) -> Iterator[Escape]:
         yield Escape("nodeName", f"{root}.nodeName", node)
     if spec.get("securityContext") is not None:
         yield from _of_security_context(spec, root, spec)
+    for name, volume in pod.volumes.items():
+        if "gitRepo" in volume:
+            # The kubelet runs git on the node, with the hooks of the repository (CVE-2024-10220).
+            yield Escape("gitRepo", f"{root}.volumes[{name}].gitRepo")
     for path in pod.template.opaque:
         yield Escape("opaquePatch", path, "changes the pod in ways that are not visible here")
 

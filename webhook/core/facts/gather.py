@@ -64,6 +64,10 @@ def _host_paths(pod: PodView, here: Context) -> Iterator[HostPath]:
         where = f"{pod.root}.volumes[{name}]"
         if volume.get("hostPath") is not None:
             yield from _declared(pod, name, volume, where)
+        elif volume.get("csi") is not None:
+            backend = backend_of(volume, where, inline=True)
+            for path in backend.exposed_paths if backend is not None else ():
+                yield HostPath(f"{where}.csi", path, declared=True, writable=_is_writable(pod, name))
         if volume.get("persistentVolumeClaim") is not None:
             claim = object_at(volume, "persistentVolumeClaim", where)
             place = f"{where}.persistentVolumeClaim"

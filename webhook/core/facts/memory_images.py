@@ -86,6 +86,69 @@ def gather_memory_image(
         yield _unknown("spec", "the memory of a pod that the object does not name")
 
 
+def gather_named_pods(
+    kind: str, document: Document, context: Context, weights_of: Callable[[Document], tuple[WeightUse, ...]]
+) -> Iterator[WeightUse]:
+    """Yield the models in the memory of the pods that a custom resource names, if its kind may take images of pods.
+
+    The kinds of CRIU operators have no common form. Where the pod does not exist, nothing is known to be in it.
+    """
+    if not context.catalog or _MAYBE_IMAGE.search(kind.partition(".")[0]) is None or kind in _MOVES:
+        return
+    selects = _takes_memory(kind) and any(
+        key in _dict(document.get("spec")) for key in ("selector", "podSelector")
+    )
+    if selects:
+        yield _unknown(
+            "spec.selector", f"every pod of namespace {context.namespace} that the selector matches"
+        )
+    for path, name in _named_pods(document.get("spec")):
+        pod = context.finder.get("Pod", context.namespace, name)
+        for use in weights_of(pod) if pod is not None else ():
+            detail = f"the memory of Pod {context.namespace}/{name}"
+            forbidden = use.model in context.catalog.no_memory_images
+            yield replace(
+                use, volume=path, via=VIA, read_only=True, containers=(), detail=detail, forbidden=forbidden
+            )
+
+
+_MAYBE_IMAGE = re.compile(r"checkpoint|snapshot|migrat|hibernat|dump|criu|suspen|freez|clone", re.IGNORECASE)
+# Kinds that evict a pod and start a new one (koordinator-sh/koordinator apis/scheduling/v1alpha1).
+_MOVES = frozenset({"PodMigrationJob.scheduling.koordinator.sh"})
+_POD_KEYS = frozenset(
+    {"pod", "podname", "podref", "sourcepod", "sourcepodname", "targetpod", "targetpodname"}
+)
+_MAX_PODS = 16
+
+
+def _takes_memory(kind: str) -> bool:
+    return re.match(r"(?:\w*criu|(?:container|pod|gpu)\w*checkpoint)", kind, re.IGNORECASE) is not None
+
+
+def _named_pods(spec: Any) -> list[tuple[str, str]]:
+    """Return the names of pods in fields such as ``podName``, ``podRef.name`` and ``source.pod.name``."""
+    names: dict[str, str] = {}
+    stack: list[tuple[Any, str]] = [(spec, "spec")]
+    while stack and len(names) < _MAX_PODS:
+        item, path = stack.pop()
+        if isinstance(item, list):
+            stack.extend((member, f"{path}[{index}]") for index, member in enumerate(item))
+        elif isinstance(item, dict):
+            if item.get("kind") == "Pod" and isinstance(item.get("name"), str):
+                names.setdefault(item["name"], f"{path}.name")
+            for key, member in item.items():
+                if key.lower() in _POD_KEYS:
+                    value = member.get("name") if isinstance(member, dict) else member
+                    if isinstance(value, str) and value:
+                        names.setdefault(value, f"{path}.{key}")
+                stack.append((member, f"{path}.{key}"))
+    return [(path, name) for name, path in names.items()]
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def gather_restore(pod: PodView) -> Iterator[WeightUse]:
     """Yield a fact if the pod is restored from a memory image, which contains whatever the frozen pod had read."""
     if pod.spec.get("restoreFrom") is not None:

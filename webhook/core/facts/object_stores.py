@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from webhook.core.facts.model import WeightUse
 from webhook.core.kube.fields import list_at, object_at, text_at
+from webhook.core.kube.names import is_qualified
 from webhook.core.kube.objects import ObjectKey
 from webhook.core.storage.drivers import bucket, hub
 from webhook.core.storage.identity import image_detail
 from webhook.core.storage.locations import Relation
 from webhook.core.storage.model import UNKNOWN, Model
 from webhook.core.storage.sources import backend_of
-from webhook.core.storage.uris import parse_uri, uris_in
+from webhook.core.storage.uris import https_image, parse_bare, parse_uri, uris_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -52,7 +53,7 @@ _REFERENCE = re.compile(r"\$\(([A-Za-z_][\w.-]*)\)")
 _MAX_EXPANDED = 4096
 _MAX_REPOSITORY = 512
 _WORDS = re.compile(r"[\s=,;|&()\"'`]+")
-_REPOSITORY = re.compile(r"(?:(?:datasets|spaces)/)?[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_REPOSITORY = re.compile(r"(?:(?:datasets|spaces)/)?[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(?:/|\Z)")
 # Values of Secrets below this length are names and numbers, not credentials.
 _MIN_CREDENTIAL = 16
 _PLAIN_HOST = re.compile(r"(?:https?://)?[a-z0-9-]+(?:\.[a-z0-9-]+)+\.?(?::\d+)?(?:/[\w./-]*)?", re.ASCII)
@@ -141,11 +142,75 @@ def _config_values(
 def gather_custom(document: Document, context: Context) -> Iterator[WeightUse]:
     """Yield the object stores that a custom resource names, or reads by Secret or service account."""
     names_stores = _names_stores(context)
+    yield from _named_credentials(document, context)
     for key, value in document.items():
         if key not in ("apiVersion", "kind", "metadata", "status"):
             yield from _uses({key: value}, "", context, custom=True)
             if names_stores:
                 yield from _buckets({key: value}, context)
+
+
+# secretgen-controller shares the Secret of the same name with other namespaces.
+_SHARING = frozenset({"SecretExport", "SecretImport"})
+
+
+def _named_credentials(document: Document, context: Context) -> Iterator[WeightUse]:
+    """Yield the declared Secrets and cloud roles that a custom resource reads, copies or assigns by reference."""
+    catalog, namespace = context.catalog, context.namespace
+    spec = document.get("spec")
+    if catalog.has_secrets:
+        for place, name, path in (*_shared_secret(document, namespace), *_secret_references(document)):
+            for model in catalog.of_secret(place, name):
+                yield _use(model, "secret", path, f"Secret {place or namespace}/{name}")
+    if catalog.has_accounts:
+        roles: dict[str, list[tuple[str, Model]]] | None = None
+        for leaf in _leaves(spec, "spec"):
+            if leaf.text.startswith("arn:") or "@" in leaf.text:
+                roles = _declared_roles(context) if roles is None else roles
+                for account, model in roles.get(leaf.text.strip(), ()):
+                    detail = f"cloud role {leaf.text} of ServiceAccount {account}"
+                    yield _use(model, "identity", leaf.path, detail)
+
+
+def _shared_secret(document: Document, namespace: str) -> Iterator[tuple[str | None, str, str]]:
+    if document.get("kind") in _SHARING:
+        spec = document.get("spec")
+        place = spec.get("fromNamespace") if isinstance(spec, dict) else None
+        name = text_at(object_at(document, "metadata", ""), "name", "metadata")
+        yield place if isinstance(place, str) else namespace, name, "metadata.name"
+
+
+def _secret_references(document: Document) -> Iterator[tuple[str | None, str, str]]:
+    """Yield (namespace, name, path) of references by kind, and of keys in a store of Secrets.
+
+    A store of the provider ``kubernetes`` reads Secrets of the cluster (external-secrets/external-secrets).
+    """
+    from_store = "Secret" in str(document.get("kind"))
+    stack: list[tuple[Any, str, bool]] = [(document.get("spec"), "spec", False)]
+    while stack:
+        item, path, remote = stack.pop()
+        if isinstance(item, list):
+            stack.extend((member, f"{path}[{index}]", remote) for index, member in enumerate(item))
+        elif isinstance(item, dict):
+            name, key, place = item.get("name"), item.get("key"), item.get("namespace")
+            if item.get("kind") == "Secret" and isinstance(name, str):
+                yield place if isinstance(place, str) else None, name, path
+            if remote and from_store and isinstance(key, str):
+                yield None, key.rpartition("/")[2], f"{path}.key"
+            stack.extend(
+                (member, f"{path}.{field}", field in _REMOTE_FIELDS) for field, member in item.items()
+            )
+
+
+_REMOTE_FIELDS = frozenset({"remoteRef", "extract"})
+
+
+def _declared_roles(context: Context) -> dict[str, list[tuple[str, Model]]]:
+    roles: dict[str, list[tuple[str, Model]]] = {}
+    for namespace, name, models in _accounts(context):
+        for _, role in _account_roles(namespace, name, context):
+            roles.setdefault(role, []).extend((f"{namespace}/{name}", model) for model in models)
+    return roles
 
 
 def _buckets(value: Document, context: Context) -> Iterator[WeightUse]:
@@ -177,6 +242,7 @@ def gather_secret(document: Document, context: Context) -> Iterator[WeightUse]:
     """Yield the models whose credentials a Secret of another name would hold a copy of."""
     metadata = object_at(document, "metadata", "")
     name = text_at(metadata, "name", "metadata")
+    yield from _annotated_secret(document, metadata, context)
     values = set(_credentials(document))
     if not values or not context.catalog.has_secrets:
         return
@@ -187,6 +253,38 @@ def gather_secret(document: Document, context: Context) -> Iterator[WeightUse]:
         if original is not None and _share(values, set(_credentials(original))):
             detail = f"a copy of Secret {namespace}/{other}"
             yield from (_use(model, "secret", "data", detail) for model in models)
+
+
+_TOKEN_TYPE = "kubernetes.io/service-account-token"  # noqa: S105 - a type of Secret
+_TOKEN_ACCOUNT = "kubernetes.io/service-account.name"  # noqa: S105 - an annotation
+
+
+def _annotated_secret(
+    document: Document, metadata: Mapping[str, Any], context: Context
+) -> Iterator[WeightUse]:
+    """Yield the models whose Secret a controller would copy into this one, or whose service account's token it holds.
+
+    Replicators name the original as ``namespace/name`` (emberstack/kubernetes-reflector,
+    mittwald/kubernetes-replicator).
+    """
+    annotations = object_at(metadata, "annotations", "metadata")
+    if document.get("type") == _TOKEN_TYPE and context.catalog.has_accounts:
+        account = annotations.get(_TOKEN_ACCOUNT)
+        for model in (
+            context.catalog.of_account(context.namespace, account) if isinstance(account, str) else ()
+        ):
+            detail = f"a token of ServiceAccount {context.namespace}/{account}"
+            yield _use(model, "identity", "metadata.annotations", detail)
+    if not context.catalog.has_secrets:
+        return
+    own = text_at(metadata, "name", "metadata")
+    for key, value in annotations.items():
+        if isinstance(value, str) and value.count("/") == 1:
+            namespace, _, name = value.strip().partition("/")
+            if (namespace, name) != (context.namespace, own):
+                for model in context.catalog.of_secret(namespace, name):
+                    detail = f"a copy of Secret {namespace}/{name} by annotation {key}"
+                    yield _use(model, "secret", "metadata.annotations", detail)
 
 
 def gather_account(document: Document, context: Context) -> Iterator[WeightUse]:
@@ -227,7 +325,7 @@ def _uses(
             yield from _of_uri(uri, leaf.path, context, containers)
             if custom:
                 yield from _of_reference(uri, leaf.path, context)
-        if "/" in leaf.text and not leaf.key.startswith("image"):
+        if ("/" in leaf.text or ":" in leaf.text) and not leaf.key.startswith("image"):
             yield from _of_repository(leaf, context, containers, custom=custom)
         if leaf.in_secret and catalog.has_secrets:
             # A driver or an operator may read Secrets of any namespace.
@@ -243,8 +341,9 @@ def _uses(
 
 def _of_uri(uri: str, path: str, context: Context, containers: tuple[str, ...]) -> Iterator[WeightUse]:
     target = parse_uri(uri)
-    for model in context.catalog.of_image(target.image) if target.image else ():
-        yield _use(model, "uri", path, image_detail(target.image), containers)
+    image = target.image or https_image(uri)
+    for model in context.catalog.of_image(image) if image else ():
+        yield _use(model, "uri", path, image_detail(image), containers)
     yield from _of_locations(target.locations, uri, path, context, containers)
 
 
@@ -272,14 +371,19 @@ def _of_repository(
     """Yield the hub repositories that are named without a scheme, as vLLM and transformers accept them."""
     words = {leaf.text.strip()} if custom else dict.fromkeys(_WORDS.split(leaf.text))
     for word in words:
-        if "/" not in word or len(word) > _MAX_REPOSITORY:
+        if not ("/" in word or ":" in word) or len(word) > _MAX_REPOSITORY or "://" in word:
             continue
         context.finder.lookup.charge("names of repositories", 10)
         name = word.partition("@")[0].partition(":")[0]
-        if _REPOSITORY.fullmatch(name) is not None:
+        repository = _REPOSITORY.match(name)
+        if repository is not None:
             for location in hub(name):
                 if location.name:
                     yield from _of_locations((location,), f"hf://{name}", leaf.path, context, containers)
+        yield from _of_locations(parse_bare(word).locations, word, leaf.path, context, containers)
+        if context.catalog.has_images and is_qualified(word):
+            for model in context.catalog.of_image(word):
+                yield _use(model, "uri", leaf.path, image_detail(word), containers)
 
 
 def _of_locations(

@@ -12,7 +12,7 @@ from webhook.api.base import GROUP
 from webhook.core.facts.context import Context, context
 from webhook.core.facts.dra import CLAIM, CLASS, CLUSTER_TEMPLATE, TEMPLATE, asked
 from webhook.core.facts.egress import KINDS, gather_egress
-from webhook.core.facts.memory_images import gather_memory_image, is_memory_image
+from webhook.core.facts.memory_images import gather_memory_image, gather_named_pods, is_memory_image
 from webhook.core.facts.model import DeviceUse, Escape, Facts, WeightUse
 from webhook.core.facts.object_stores import gather_account, gather_custom, gather_secret
 from webhook.core.facts.pod import view
@@ -84,7 +84,7 @@ def _reader(kind: str) -> Callable[[Document, Context], Facts] | None:
         return lambda document, here: _memory_image(kind, document, here)
     group = kind.partition(".")[2]
     if is_custom(group):
-        return _custom
+        return lambda document, here: _custom(kind, document, here)
     return None
 
 
@@ -104,10 +104,8 @@ def is_custom(group: str) -> bool:
 
 
 def _memory_image(kind: str, document: Document, here: Context) -> Facts:
-    def weights_of(pod: Document) -> tuple[WeightUse, ...]:
-        return gather_weights(view(PodTemplate("", pod)), here)
-
-    return Facts(tuple(sorted(set(gather_memory_image(kind, document, here, weights_of)))))
+    uses = gather_memory_image(kind, document, here, lambda pod: _weights_of(pod, here))
+    return Facts(tuple(sorted(set(uses))))
 
 
 def _secret(document: Document, here: Context) -> Facts:
@@ -118,9 +116,18 @@ def _account(document: Document, here: Context) -> Facts:
     return Facts(tuple(sorted(set(gather_account(document, here)))))
 
 
-def _custom(document: Document, here: Context) -> Facts:
-    """The object stores and the claims that a custom resource without pods names: its operator copies or moves them."""
-    return Facts(tuple(sorted({*gather_custom(document, here), *_named_claims(document, here)})))
+def _custom(kind: str, document: Document, here: Context) -> Facts:
+    """The object stores, claims and pods that a custom resource names: its operator copies or moves them."""
+    uses = {
+        *gather_custom(document, here),
+        *_named_claims(document, here),
+        *gather_named_pods(kind, document, here, lambda pod: _weights_of(pod, here)),
+    }
+    return Facts(tuple(sorted(uses)))
+
+
+def _weights_of(pod: Document, here: Context) -> tuple[WeightUse, ...]:
+    return gather_weights(view(PodTemplate("", pod)), here)
 
 
 def _named_claims(document: Document, here: Context) -> Iterator[WeightUse]:
@@ -204,7 +211,7 @@ def _volume(document: Document, here: Context) -> Facts:
     if backend is None:
         return Facts(weights)
     where = f"spec.{backend.via}"
-    paths = list(backend.node_paths)
+    paths = list(backend.exposed_paths)
     devices = {
         DeviceUse(vendor, path, 1, "hostPath", "", where, exceptions=(HOST_PATH,))
         for path in paths

@@ -127,8 +127,16 @@ HARMLESS_RESOURCES = (
     "squat.ai/tun",
     "squat.ai/kvm",
 )
-# These plugins hand out the device file that the resource is named after, so the file decides.
+# These plugins hand out the device file that the resource is named after, with ``_`` for ``/``
+# (smarter-project/smarter-device-manager).
 _DEVICE_FILE_RESOURCES = ("smarter-devices/",)
+# Device files that show neither an accelerator nor the node's memory and disks. Every other file is of vendor ``?``.
+_HARMLESS_DEVICE_FILES = re.compile(
+    r"/dev/(?:fuse|kvm|net/tun|tun|vhost-(?:net|vsock)|rtc\d*|random|urandom|hwrng|watchdog\d*|ptp\d+|pps\d+|"
+    r"tty(?:USB|ACM|AMA|S|mxc)\d+|serial(?:/.*|\d+)|snd(?:/.*)?|video\d+|media\d+|v4l-subdev\d+|i2c-\d+|"
+    r"spidev\d+\.\d+|gpiochip\d+|gpiomem|vchiq|vcio|input(?:/.*)?|uinput|hidraw\d+|bus/usb(?:/.*)?|iio:device\d+|"
+    r"can\d+|cec\d+|lirc\d+|dvb(?:/.*)?|tpmrm\d+)"
+)
 
 # DRA drivers whose devices are no accelerators. `settings.harmlessDrivers` adds to them.
 HARMLESS_DRIVERS = (
@@ -182,10 +190,11 @@ def variable_vendor(name: str) -> str | None:
 
 def adds_devices(name: str, value: str) -> bool:
     """Whether a device variable with this value adds anything. Only ``compat`` matters among driver capabilities."""
+    # The kubelet expands $(NAME), so such a value may be any.
     if name == _CAPABILITIES:
-        return "compat" in value.lower()
+        return "compat" in value.lower() or "$(" in value
     if name in _FEATURES:
-        return value == "enabled"
+        return value == "enabled" or "$(" in value
     return value not in NO_DEVICES
 
 
@@ -241,7 +250,7 @@ class Vendors:
             return None
         for prefix in _DEVICE_FILE_RESOURCES:
             if name.startswith(prefix):
-                return next(iter(devices_at(f"/dev/{name.removeprefix(prefix).replace('_', '/')}")), None)
+                return _vendor_of_file(f"/dev/{name.removeprefix(prefix).replace('_', '/')}")
         return self.of_domain(name.partition("/")[0]) or UNKNOWN_VENDOR
 
     def is_shared(self, resource: str) -> bool:
@@ -263,6 +272,14 @@ class Vendors:
                 return vendor
             name = name.partition(".")[2]
         return None
+
+
+def _vendor_of_file(path: str) -> str | None:
+    """Return the vendor of a device file; None where the file is harmless."""
+    vendor = next(iter(devices_at(path)), None)
+    if vendor is None and _HARMLESS_DEVICE_FILES.fullmatch(path) is None:
+        return UNKNOWN_VENDOR
+    return vendor
 
 
 _last: list[Vendors] = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from webhook.core.kube.names import normal_path, paths_touch
+from webhook.core.kube.names import normal_path, path_within, paths_touch
 from webhook.core.storage.locations import FOLDED_NFS, NODE, Location
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Backend:
     ``driver``, ``handle`` and ``attributes`` (keys in lower case) are those of CSI, or the CSI
     translation of an in-tree type. ``listed`` is false for a driver without an entry, ``certain`` is false where there
     may be more locations. ``images`` are OCI references that the driver mounts. ``nodes`` are the only nodes of a
-    node's path, or None for any.
+    node's path, or None for any. ``own_directory`` is a directory of the node that only the driver's volumes are in.
     """
 
     via: str
@@ -41,11 +41,18 @@ class Backend:
     inline: bool = False
     listed: bool = True
     certain: bool = True
+    own_directory: str = ""
 
     @property
     def node_paths(self) -> Iterator[str]:
         """The paths of the node that the volume mounts."""
         return (location.path for location in self.locations if location.space == NODE)
+
+    @property
+    def exposed_paths(self) -> Iterator[str]:
+        """The paths of the node that the volume mounts, except those that belong to volumes of its driver."""
+        own = self.own_directory
+        return (path for path in self.node_paths if not own or path == own or not path_within(path, own))
 
     @property
     def identity(self) -> str:

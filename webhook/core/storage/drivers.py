@@ -57,7 +57,8 @@ class Driver:
     """One CSI driver: where its source is, the fields that identify a volume, and how they are read.
 
     ``spaces`` are the spaces that it can reach. ``narrowing`` are mount options that ``read`` understands. With
-    ``images`` set, it returns the OCI references that the volume mounts.
+    ``images`` set, it returns the OCI references that the volume mounts. ``own_directory`` is the directory of the node
+    in which the driver keeps its volumes.
     """
 
     source: str
@@ -68,6 +69,7 @@ class Driver:
     folds_case: bool = False
     images: Callable[[CsiVolume], str] | None = None
     keys: tuple[str, ...] = ()
+    own_directory: str = ""
 
 
 def driver_of(name: str, attributes: Mapping[str, str] | None = None) -> Driver | None:
@@ -84,13 +86,32 @@ def driver_of(name: str, attributes: Mapping[str, str] | None = None) -> Driver 
     return None
 
 
-# Mount options that could send a driver to other storage than its handle and attributes name.
+# Keys of mount options that could send a driver to other storage than its handle and attributes name, whatever the
+# value is. Any other key is harmless without a value, and with a short number, a size or a switch.
 _REDIRECTING = re.compile(
     r"-*(?:o\s*)?(?:addr|mountaddr|account(?:-?name)?|bind|bucket(?:-?name)?|conf(?:ig)?(?:-?file)?|container-?name|device|"
-    r"(?:custom-?)?endpoint(?:-?url)?|fs|loop|lowerdir|mds_namespace|metaurl|mon(?:_addr|itors)?|only.?dir|passwd_file|prefix|rbind|"
-    r"remote|root|server|source|sub-?dir|subpath|target|upperdir|ur[il]|host|"
+    r"(?:custom-?)?endpoint(?:-?url)?|fs|loop|lowerdir|mds_namespace|metaurl|mon(?:_addr|itors)?|only.?dir|"
+    r"passwd_file|prefix|rbind|"
+    r"remote|root|server|source|sub-?dir|subpath|subvol(?:id)?|target|upperdir|ur[il]|host|mounthost|remoteports|"
     r"client_?(?:fs|mds_?namespace|mountpoint|root)|ip|prefix_?path|unc|r|vol(?:ume)?)",
     re.IGNORECASE,
+)
+_PLAIN_VALUE = re.compile(
+    r"|-?\d{1,7}(?:\.\d{1,3})?|\d{1,9}(?:[KMGT]i?B?|ms|us|ns|[smhd%])|true|false|yes|no|on|off|none",
+    re.IGNORECASE,
+)
+# Keys whose values are text and name no storage: of mount(8), nfs(5), mount.cifs(8), mount.lustre(8), mount.ceph(8)
+# and of the clients of object stores.
+_TEXT_OPTION = re.compile(
+    r"acl|allow-other|allow_other|app-name|awscredsuri|awsprofile|az|billing-project|cache|cache-dir"
+    r"|cache-eviction|cache_dir|cachedir|client-protocol|clientaddr|comment|context|credentials|crush_location"
+    r"|data|defcontext|dir-mode|dir_mode|dmask|dom|domain|errors|expected-bucket-owner|file-cache|file-mode"
+    r"|file-system|file_mode|fmask|fscontext|gcs-retries|gid|group|iam|iocharset|key-file|list|local_lock|log"
+    r"|log-directory|log-format|log-level|log-severity|log_level|logging|lookupcache|metadata-cache|minorversion"
+    r"|mountproto|mp_umask|ms_mode|name|network|nfsvers|owner|pass|password|profile|proto|read_from_replica"
+    r"|recover_session|region|reparse|rolearn|rootcontext|rsize|sec|secret|secretfile|sigv4|sse|sse-kms-key-id"
+    r"|storage-class|storage_class|symlink|temp-dir|tls|tmp-dir|tmp-path|uid|umask|upload-checksums|use_cache|user"
+    r"|user-agent-prefix|username|vers|workgroup|write|wsize|xprtsec"
 )
 
 
@@ -101,8 +122,10 @@ def redirected(volume: CsiVolume, driver: Driver | None) -> bool:
     """Whether a mount option may change the storage in a way that the driver's entry does not read."""
     narrowing = driver.narrowing if driver is not None else ()
     for option in volume.options:
-        key, _ = _key_value(option)
-        if key not in narrowing and _REDIRECTING.fullmatch(key) is not None:
+        key, value = _key_value(option)
+        if key in narrowing or _TEXT_OPTION.fullmatch(key) is not None or key.startswith("x-"):
+            continue
+        if _REDIRECTING.fullmatch(key) is not None or _PLAIN_VALUE.fullmatch(value) is None:
             return True
     return False
 
@@ -183,7 +206,8 @@ def bucket(space: str, name: str, prefix: str = "", endpoint: str = "") -> Itera
     name = name.strip().strip("/").lower()
     if not name:
         return ()
-    vague = name.startswith("arn:") or name.endswith(("-s3alias", "--op-s3", ".mrap"))
+    # An access point, of S3, S3 Express, S3 on Outposts or Object Lambda, has a name of its own.
+    vague = name.startswith("arn:") or name.endswith(("-s3alias", "--op-s3", "--ol-s3", "--xa-s3", ".mrap"))
     places = directory(space, prefix, name="" if vague else name, addresses=frozenset([host] if host else []))
     return [place._replace(vague=True, name="") for place in places] if vague else places
 
@@ -222,6 +246,24 @@ def _handle(space: str) -> Callable[[CsiVolume], Iterable[Location]]:
     return read
 
 
+def _portworx(volume: CsiVolume) -> Iterable[Location]:
+    return portworx(volume.handle)
+
+
+def portworx(handle: str) -> Iterable[Location]:
+    """Return the locations of a Portworx volume, which has an ID of digits and a name. Either opens it."""
+    name = handle.strip().lower()
+    if not name:
+        return ()
+    return (Location("portworx", name), *(() if name.isdecimal() else (Location("portworx", vague=True),)))
+
+
+def _vsphere(volume: CsiVolume) -> Iterable[Location]:
+    # The same disk has an ID and a path in a datastore, and only vSphere knows which belong together.
+    name = volume.handle.rpartition("/")[2].lower()
+    return (Location("vsphere", name), Location("vsphere-path", vague=True)) if name else ()
+
+
 # One reader a driver, in the order of the table.
 
 
@@ -255,7 +297,8 @@ def _efs(volume: CsiVolume) -> Iterable[Location]:
         # The directory of an access point is known to the cloud only.
         return (Location("efs", system, vague=True), Location("efs-access-point", point))
     places = list(directory("efs", path or volume.get("path"), name=system))
-    target = volume.get("mounttargetip")
+    # The address of a mount target decides, whatever the file system is called (aws/efs-utils, mount_efs).
+    target = volume.get("mounttargetip") or volume.option("mounttargetip")
     return [*places, *directory("nfs", path, addresses=hosts(target))] if target else places
 
 
@@ -562,7 +605,7 @@ def hub(name: str, *, bucket: bool = False, endpoint: str = "") -> Iterable[Loca
     if parts[:1] == ["models"]:
         parts = parts[1:]
     width = 3 if parts[:1] in (["datasets"], ["spaces"]) else 2
-    repository = "/".join(parts[:width]).partition("@")[0].partition(":")[0]
+    repository = "/".join(parts[:width]).partition("@")[0].partition(":")[0].removesuffix(".git")
     host = next(iter(hosts(endpoint)), "") if endpoint else ""
     addresses = frozenset([host]) if host and not host.endswith(("huggingface.co", "hf.co")) else frozenset()
     return directory(
@@ -571,34 +614,87 @@ def hub(name: str, *, bucket: bool = False, endpoint: str = "") -> Iterable[Loca
 
 
 def guess(volume: CsiVolume) -> Iterable[Location]:
-    """Return the locations that the attributes of a driver without an entry seem to name."""
+    """Return the locations that the handle, attributes and options of a driver without an entry seem to name.
+
+    Names of fields are only hints, so every value that looks like an export, a share or a target counts as one.
+    """
     get = volume.get
-    server, path = (
-        get("server", "nfsserver", "nfs_server", "host"),
-        get("share", "path", "export", "exportpath"),
-    )
+    texts = [volume.handle, *volume.attributes.values(), *(_key_value(item)[1] for item in volume.options)]
     places: list[Location] = []
-    if server and path:
-        places += nfs(server, f"{path}/{get('subdir')}")
-    if get("source").replace("\\", "/").startswith("//"):
-        places += smb(get("source"), get("subdir"))
-    if get("iqn", "targetiqn"):
-        places += iscsi(get("iqn", "targetiqn"), get("lun"))
-    if get("dnsname", "mgs") and get("mountname", "fsname", "filesystem"):
-        places += lustre(f"{get('dnsname', 'mgs')}:/{get('mountname', 'fsname', 'filesystem')}")
-    if "@" in get("mountpoint"):
-        places += lustre(get("mountpoint"))
+    for text in dict.fromkeys(item for item in texts[:_MAX_GUESSES] if 0 < len(item) <= _MAX_GUESS):
+        places += _guess_value(text, volume)
+    places += _guess_exports(volume)
+    for name in _guess_buckets(volume):
+        for space in ("s3", "gs", "oss"):
+            places += bucket(space, name, get("prefix", "objpath"), get("endpoint", "url"))
+    return [*places, *_guess_names(volume)]
+
+
+def _guess_value(text: str, volume: CsiVolume) -> Iterable[Location]:
+    """Return the locations that a value names by its form: a share, an export or a target."""
+    places: list[Location] = []
+    below = volume.get("subdir")
+    if text.replace("\\", "/").startswith("//"):
+        places += smb(text, below)
+    export = _EXPORT.search(text)
+    if export is not None:
+        places += lustre(export[0]) if "@" in export[1] else nfs(export[1], f"{export[2]}/{below}")
+    target = _TARGET.search(text.lower())
+    if target is not None:
+        places += iscsi(target[0], volume.get("lun", "lunid", "targetlun"))
+    return places
+
+
+def _guess_names(volume: CsiVolume) -> Iterable[Location]:
+    """Return the locations that pairs of attributes name together."""
+    get = volume.get
+    host, system = get("dnsname", "mgs"), get("mountname", "fsname", "filesystem")
+    if host and system:
+        yield from lustre(f"{host}:/{system}")
     if get("rootpath") and get("clusterid", "monitors"):
-        places += directory("cephfs", get("rootpath"), name=get("fsname"))
+        yield from directory("cephfs", get("rootpath"), name=get("fsname"))
     if get("pool") and get("imagename", "image"):
-        places.append(Location("rbd", get("pool"), normal_path(get("imagename", "image"))))
+        yield Location("rbd", get("pool"), normal_path(get("imagename", "image")))
     if get("containername", "container"):
         account = get("storageaccount", "storageaccountname")
-        places += directory("azblob", get("containername", "container"), name=account, fold=True)
-    name = get("bucket", "bucketname")
-    for space in ("s3", "gs", "oss") if name else ():
-        places += bucket(space, name, get("prefix", "objpath"), get("endpoint", "url"))
-    return places
+        yield from directory("azblob", get("containername", "container"), name=account, fold=True)
+
+
+_MAX_GUESSES = 64
+_MAX_GUESS = 1024
+# server:/path, also inside a longer handle, and with the address of a Lustre network.
+_EXPORT = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z][0-9A-Za-z.@_-]{0,253}):(/[^\s;|#]*)")
+_TARGET = re.compile(r"(?:iqn|nqn)\.[0-9]{4}-[0-9]{2}[^\s,;|#/]{1,220}|(?:naa|eui)\.[0-9a-f]{16,32}")
+_SERVER_KEY = re.compile(r"server|host|addr|endpoint|portal|mgs|gateway|dns|(?:^|[^a-z])ips?(?:$|[^a-z])|ip$")
+_BUCKET_KEY = re.compile(r"bucket(?:[._-]?name)?$")
+_DIRECTORY_KEY = re.compile(r"path|dir|share|export|folder|root")
+
+
+def _guess_exports(volume: CsiVolume) -> Iterable[Location]:
+    """Return every server of a volume with every path. A server without a path may export any directory."""
+    servers = [value for key, value in volume.attributes.items() if value and _SERVER_KEY.search(key)]
+    parts = re.split(r"[#;|,]", volume.handle)[:_MAX_PARTS]
+    servers += [part for part in parts if _ADDRESS.fullmatch(part.strip()) and any(map(part.count, ".:"))]
+    if not servers:
+        return
+    paths = [value for key, value in volume.attributes.items() if _DIRECTORY_KEY.search(key) and value]
+    paths = [path for path in paths if path.startswith("/") or path not in servers]
+    paths += [part for part in parts if part.startswith("/")]
+    below = volume.get("subdir")
+    for server in servers[:_MAX_PARTS]:
+        for path in paths[:_MAX_PARTS]:
+            yield from nfs(server, f"{path}/{below}" if path != below else path)
+        if not paths:
+            yield from (place._replace(vague=True) for place in nfs(server, "/"))
+
+
+_MAX_PARTS = 4
+
+
+def _guess_buckets(volume: CsiVolume) -> list[str]:
+    names = [value for key, value in volume.attributes.items() if _BUCKET_KEY.search(key) and value]
+    names += [value for key, value in map(_key_value, volume.options) if _BUCKET_KEY.search(key) and value]
+    return names[:_MAX_PARTS]
 
 
 def _nothing(_: CsiVolume) -> Iterable[Location]:
@@ -630,6 +726,10 @@ def _rclone(volume: CsiVolume) -> Iterable[Location]:
     remote, path = volume.get("remote"), volume.get("remotepath") + volume.get("remotepathsuffix")
     if not remote or not volume.get("remotepath") or volume.get("configdata"):
         return (Location("rclone", vague=True),)
+    if remote.startswith(":"):
+        # A remote that is written out, such as :local or :s3,provider=AWS.
+        local = remote[1:].partition(",")[0].strip().lower() == "local"
+        return (Location("rclone", vague=True), *((Location(NODE, "", normal_path(path)),) if local else ()))
     return directory("rclone", path, addresses=_one(remote))
 
 
@@ -683,10 +783,10 @@ DRIVERS: dict[str, Driver] = {
     ),
     "efs.csi.aws.com": Driver(
         "kubernetes-sigs/aws-efs-csi-driver pkg/driver/node.go parseVolumeId",
-        "volumeHandle as [type:]file system[:path[:access point]]",
-        ("efs",),
+        "volumeHandle as [type:]file system[:path[:access point]], mounttargetip",
+        ("efs", "nfs"),
         _efs,
-        narrowing=("accesspoint",),
+        narrowing=("accesspoint", "mounttargetip"),
     ),
     "fsx.csi.aws.com": Driver(
         "kubernetes-sigs/aws-fsx-csi-driver pkg/driver/node.go NodePublishVolume",
@@ -860,6 +960,8 @@ DRIVERS: dict[str, Driver] = {
         ("fluid", NODE),
         _fluid,
         keys=("fluid_path", "fluid_sub_path"),
+        # The default of MOUNT_ROOT (pkg/utils/mount.go, GetMountRoot).
+        own_directory="/runtime-mnt",
     ),
     "hf.csi.huggingface.co": Driver(
         "huggingface/hf-csi-driver pkg/driver/node.go NodePublishVolume",
@@ -898,7 +1000,7 @@ DRIVERS: dict[str, Driver] = {
     "csi-rclone": Driver(
         "wunderio/csi-rclone pkg/rclone/nodeserver.go NodePublishVolume",
         "remote, remotePath and remotePathSuffix, a volume with configData is unknown",
-        ("rclone",),
+        ("rclone", NODE),
         _rclone,
     ),
     "driver.longhorn.io": Driver(
@@ -946,15 +1048,15 @@ DRIVERS: dict[str, Driver] = {
     ),
     "pxd.portworx.com": Driver(
         "libopenstorage/openstorage csi/node.go NodePublishVolume",
-        "volumeHandle",
+        "volumeHandle as ID or name, one may be the other's",
         ("portworx",),
-        _handle("portworx"),
+        _portworx,
     ),
     "csi.vsphere.vmware.com": Driver(
         "kubernetes-sigs/vsphere-csi-driver pkg/csi/service/node.go NodeStageVolume",
-        "volumeHandle",
-        ("vsphere",),
-        _handle("vsphere"),
+        "volumeHandle, a path in a datastore may be the same disk",
+        ("vsphere", "vsphere-path"),
+        _vsphere,
     ),
     "blockvolume.csi.oraclecloud.com": Driver(
         "oracle/oci-cloud-controller-manager pkg/csi/driver/bv_node.go NodeStageVolume",

@@ -254,16 +254,20 @@ def directory(
     return (location, Location(space, name, decoded.rpartition("/")[0] or "/", addresses, vague=True))
 
 
+# Spaces in which a nameless location says only that the volume may also have a name there.
+_DOUBTED = frozenset({"efs", "fc", "fc-wwid", "vsphere", "vsphere-path"})
+
+
 def is_evidence(location: Location) -> bool:
     """Whether a protected volume's location says that another volume may be the same.
 
     An NFS server by address may be a mount target of EFS. That makes the NFS volume a possible alias of a protected
     file system. A protected NFS volume does not make every EFS volume one.
     """
-    return bool(location.name) or not location.vague or location.space != "efs"
+    return bool(location.name) or not location.vague or location.space not in _DOUBTED
 
 
 def related(one: Iterable[Location], others: Iterable[Location]) -> Relation:
-    """Return the closest relation of any two locations."""
-    relations = {relation(first, second) for first in one for second in others}
+    """Return the closest relation of a protected volume's locations to those of another volume."""
+    relations = {relation(first, second) for first in filter(is_evidence, one) for second in others}
     return next((kind for kind in (Relation.SAME, Relation.POSSIBLE) if kind in relations), Relation.OTHER)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from webhook.cel.libraries import quantity
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
 from webhook.core.storage.binding import claim_classes, fits, is_available, offered_class
+from webhook.core.storage.drivers import driver_of
+from webhook.core.storage.locations import NODE
 from webhook.core.storage.sources import backend_of
 
 if TYPE_CHECKING:
@@ -77,13 +79,22 @@ class NodeVolumes:
 def volume_paths(document: Mapping[str, Any]) -> tuple[str, ...]:
     """The paths of the node that a PersistentVolume stands for."""
     spec = document.get("spec")
-    if not isinstance(spec, dict) or _SOURCES.isdisjoint(spec):
+    if not isinstance(spec, dict) or (_SOURCES.isdisjoint(spec) and not _mounts_node_paths(spec.get("csi"))):
         return ()
     try:
         backend = backend_of(spec, "spec")
     except MalformedObjectError:
         return ()
-    return tuple(backend.node_paths) if backend is not None else ()
+    return tuple(backend.exposed_paths) if backend is not None else ()
+
+
+def _mounts_node_paths(source: Any) -> bool:
+    """Whether a CSI driver can mount paths of the node, so that the volume has to be read."""
+    if not isinstance(source, dict) or not isinstance(source.get("driver"), str):
+        return False
+    attributes = source.get("volumeAttributes")
+    driver = driver_of(source["driver"], attributes if isinstance(attributes, dict) else None)
+    return driver is not None and NODE in driver.spaces
 
 
 def volumes_of_claim(namespace: str, name: str, finder: Finder) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -20,9 +20,11 @@ from webhook.core.storage.drivers import (
     image_locations,
     iscsi,
     nfs,
+    portworx,
     redirected,
 )
 from webhook.core.storage.locations import NODE, Location, directory
+from webhook.core.storage.uris import parse_uri, uris_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -163,9 +165,26 @@ def _fc(source: _Source) -> Backend:
     if not isinstance(names, list) or not isinstance(ids, list):
         raise MalformedObjectError(source.path, "targetWWNs and wwids must be lists")
     lun = _plain(source.value.get("lun"), f"{source.path}.lun") or "0"
-    places = [Location("fc", _plain(name, source.path).lower(), f"/{lun}") for name in names]
-    places += [Location("fc-wwid", _plain(name, source.path).lower()) for name in ids]
+    ports = [_plain(name, source.path).lower().replace(":", "").removeprefix("0x") for name in names]
+    disks = [_plain(name, source.path).lower() for name in ids]
+    places = [Location("fc", port, f"/{lun}") for port in ports]
+    places += [Location("fc-wwid", disk) for disk in disks]
+    # An array has several ports, and a disk behind a port has an identifier of its own. Only the array knows which.
+    places.append(Location("fc", "", f"/{lun}" if ports else "/", vague=True))
+    if not disks:
+        places.append(Location("fc-wwid", vague=True))
     return _backend(source, "fc", places)
+
+
+def _vsphere(source: _Source) -> Backend:
+    path = text_at(source.value, "volumePath", source.path)
+    places = [Location("vsphere-path", path.strip().lower()), Location("vsphere", vague=True)] if path else []
+    return _backend(source, "vsphere", places, driver="csi.vsphere.vmware.com", handle=path)
+
+
+def _portworx(source: _Source) -> Backend:
+    name = _plain(source.value.get("volumeID"), f"{source.path}.volumeID")
+    return _backend(source, "portworx", portworx(name), driver="pxd.portworx.com", handle=name)
 
 
 def _azure_file(source: _Source) -> Backend:
@@ -180,7 +199,7 @@ def _azure_file(source: _Source) -> Backend:
 def _flex(source: _Source) -> Backend:
     driver = f"flex:{text_at(source.value, 'driver', source.path)}"
     options = _attributes(object_at(source.value, "options", source.path), f"{source.path}.options")[0]
-    places = guess(CsiVolume(driver, "", options))
+    places = tuple(_guess(CsiVolume(driver, "", options)))
     return _backend(source, driver, places, driver=driver, attributes=options, listed=False, certain=False)
 
 
@@ -229,6 +248,7 @@ def _csi(source: _Source) -> Backend:
         inline=source.inline,
         listed=entry is not None,
         certain=certain,
+        own_directory=entry.own_directory if entry is not None else "",
     )
 
 
@@ -256,9 +276,16 @@ _OPTION_ATTRIBUTES = frozenset(
 
 def _locations(volumes: list[CsiVolume], entry: Driver | None) -> Iterator[Location]:
     for volume in volumes:
-        yield from entry.read(volume) if entry is not None else guess(volume)
+        yield from entry.read(volume) if entry is not None else _guess(volume)
         for reference in _images(volume, entry):
             yield from image_locations(reference)
+
+
+def _guess(volume: CsiVolume) -> Iterator[Location]:
+    yield from guess(volume)
+    for text in (volume.handle, *volume.attributes.values()):
+        for uri in uris_in(text):
+            yield from parse_uri(uri).locations
 
 
 def _images(volume: CsiVolume, entry: Driver | None) -> Iterator[str]:
@@ -317,8 +344,8 @@ _READERS: dict[str, Callable[[_Source], Backend]] = {
     "azureDisk": _disk("disk.csi.azure.com", "azuredisk", "diskURI"),
     "azureFile": _azure_file,
     "cinder": _disk("cinder.csi.openstack.org", "cinder", "volumeID"),
-    "portworxVolume": _disk("pxd.portworx.com", "portworx", "volumeID"),
-    "vsphereVolume": _disk("csi.vsphere.vmware.com", "vsphere", "volumePath"),
+    "portworxVolume": _portworx,
+    "vsphereVolume": _vsphere,
     "iscsi": _iscsi,
     "rbd": _rbd,
     "fc": _fc,

@@ -44,16 +44,62 @@ def parse_uri(uri: str) -> Target:
     if match is None:
         return Target()
     scheme, rest = match[1].lower(), match[2]
-    if scheme in _IMAGES:
+    first, _, last = scheme.partition("+")
+    if first in _IMAGES:
         return Target((), rest.removeprefix("//"))
-    if scheme.rpartition("+")[2] in ("http", "https"):
+    if last in ("http", "https") or first in ("http", "https"):
         rest = rest.partition("?")[0]
     host, _, path = rest.partition("/")
     path = _directory(path.partition("#")[0])
-    read = _SCHEMES.get(scheme) or _SCHEMES.get(scheme.rpartition("+")[2])
+    read = _SCHEMES.get(scheme) or _SCHEMES.get(last) or _SCHEMES.get(first)
     if read is not None:
         return Target(tuple(read(host, path)))
-    return Target(directory(f"uri:{scheme}", path, name=_host(host)))
+    places = directory(f"uri:{scheme}", path, name=_host(host))
+    if _NO_STORE.fullmatch(first) is not None:
+        return Target(places)
+    # A scheme that some client knows: any store or registry may be behind it.
+    return Target((*places, *_any_store(host, path)), rest)
+
+
+def parse_bare(text: str) -> Target:
+    """Return what an address without a scheme names: a host of a hub or store, a repository by SSH, or a remote.
+
+    Ollama takes ``hf.co/org/model``, git takes ``git@hf.co:org/model``, and rclone and s3fs take ``remote:bucket/path``
+    and ``bucket:/path``.
+    """
+    head, slash, rest = text.partition("/")
+    host = _host(head.rpartition("@")[2].partition(":")[0])
+    if _is_hub(host):
+        return Target(tuple(_https(host, f"{head.partition(':')[2]}/{rest}" if ":" in head else rest)))
+    if slash and _STORE_HOST.search(host) is not None:
+        return Target(tuple(_https(head, rest)))
+    left, colon, right = text.rpartition(":")
+    name, below, path = right.partition("/")
+    if colon and below and not name:
+        name = left
+    remote = left.lstrip(":").partition(",")[0].lower()
+    if colon and name and (below or remote in _REMOTES) and _BUCKET.fullmatch(name) is not None:
+        return Target(tuple(_any_store(name, path)))
+    return Target()
+
+
+_STORE_HOST = re.compile(
+    r"\.(?:amazonaws\.com(?:\.cn)?|googleapis\.com|aliyuncs\.com|core\.windows\.net|storage\.azure\.net)$"
+)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+# Common names of remotes, for which a bucket without a path counts.
+_REMOTES = frozenset({"s3", "aws", "minio", "gcs", "gs", "google", "azure", "azureblob", "oss", "r2"})
+
+
+def _any_store(host: str, path: str) -> Iterator[Location]:
+    """Yield a bucket or container of this name in every space."""
+    name = host.rpartition("@")[2].partition(":")[0].lower()
+    if name:
+        yield from _s3(name, path)
+        yield from _gs(name, path)
+        yield from _oss(name, path)
+        yield from _azure(host, path)
+        yield from _hf(name, path)
 
 
 def _directory(path: str) -> str:
@@ -69,11 +115,14 @@ def _host(host: str) -> str:
 
 
 def _s3(host: str, path: str) -> Iterable[Location]:
-    return bucket("s3", host, path)
+    if host.lower().startswith("arn:"):
+        # s3://arn:…:accesspoint/NAME/key
+        return bucket("s3", host, path.partition("/")[2])
+    return bucket("s3", host.rpartition("@")[2].partition(":")[0], path)
 
 
 def _gs(host: str, path: str) -> Iterable[Location]:
-    return directory("gs", path, name=host.lower())
+    return directory("gs", path, name=host.rpartition("@")[2].partition(":")[0].lower())
 
 
 def _oss(host: str, path: str) -> Iterable[Location]:
@@ -84,6 +133,8 @@ def _oss(host: str, path: str) -> Iterable[Location]:
 def _hf(host: str, path: str) -> Iterable[Location]:
     if host == "buckets":
         return hub(path, bucket=True)
+    if host in ("model", "repos"):
+        return hub(path)
     return hub(f"{host}/{path}")
 
 
@@ -95,44 +146,85 @@ def _azure(host: str, path: str) -> Iterable[Location]:
     account = _AZURE_HOST.fullmatch(_host(host))
     if account is not None:
         return directory("azblob", path, name=account[1], fold=True)
-    return directory("azblob", f"{host}/{path}", fold=True)
+    # Clients differ: container/path, and account/container/path.
+    return (
+        *directory("azblob", f"{host}/{path}", fold=True),
+        *directory("azblob", path, name=host.lower(), fold=True),
+    )
 
 
+# Hosts of a bucket, of all buckets, of a private endpoint, and of access points, whose bucket only AWS knows.
 _S3_HOST = re.compile(r"(?:(.+)\.)?s3(?:express)?[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?")
-_AZURE_HOST = re.compile(r"([a-z0-9]+)\.(?:privatelink\.)?(blob|dfs|file)\.(?:core|storage)\..+")
-_GOOGLE_HOSTS = frozenset({"storage.googleapis.com", "storage.cloud.google.com", "www.googleapis.com"})
-# The JSON API: /storage/v1/b/BUCKET/o/OBJECT, with the object's slashes escaped.
-_GOOGLE_API = re.compile(r"(?:download/|upload/)?storage/v1/b/([^/]+)(?:/o/?)?")
-_HUBS = frozenset(
-    {"hf-mirror.com", "huggingface.co", "hf.co", "www.huggingface.co", "cdn-lfs.huggingface.co"}
+_S3_PRIVATE = re.compile(r"(?:^|\.)bucket\.vpce-[a-z0-9-]+$")
+_S3_POINT = re.compile(r"\.(?:s3-accesspoint|s3-object-lambda|accesspoint|s3-outposts)[a-z-]*\.")
+_AZURE_HOST = re.compile(
+    r"([a-z0-9]+)(?:-secondary)?\.(?:z\d+\.|privatelink\.)?(blob|dfs|file)\.(?:core|storage)\..+"
 )
+_GOOGLE_HOST = re.compile(
+    r"(?:(.+)\.)?(?:[a-z]+-)?(?:commondata)?storage(?:-[a-z]+)?(?:\.[a-z0-9-]+)*\.googleapis\.com|"
+    r"storage\.cloud\.google\.com|www\.googleapis\.com"
+)
+# The JSON API: /storage/v1/b/BUCKET/o/OBJECT, with the object's slashes escaped.
+_GOOGLE_API = re.compile(r"(?:download/|upload/)?storage/v1/b/([^/?]+)(?:/o/?)?")
+_HUBS = ("huggingface.co", "hf.co", "hf-mirror.com")
+
+
+def _is_hub(host: str) -> bool:
+    return host.endswith(_HUBS) and any(host == hub_ or host.endswith(f".{hub_}") for hub_ in _HUBS)
+
+
+# RFC 1035, section 2.3.4.
+_MAX_HOST = 253
 
 
 def _https(host: str, path: str) -> Iterable[Location]:
-    name = _host(host)
-    s3, azure = _S3_HOST.fullmatch(name), _AZURE_HOST.fullmatch(name)
+    name, path = _host(host)[:_MAX_HOST], path.lstrip("/")
+    s3, azure, google = (pattern.fullmatch(name) for pattern in (_S3_HOST, _AZURE_HOST, _GOOGLE_HOST))
     first, _, rest = path.partition("/")
+    if _S3_POINT.search(name) is not None and name.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        return bucket("s3", "arn:", path)
     if s3 is not None:
-        return bucket("s3", s3[1], path) if s3[1] else bucket("s3", first, rest)
+        named = _S3_PRIVATE.sub("", s3[1] or "")
+        return bucket("s3", named, path) if named else bucket("s3", first, rest)
     if azure is not None:
         space = "azfile" if azure[2] == "file" else "azblob"
         return directory(space, path, name=azure[1], fold=True)
-    if name in _GOOGLE_HOSTS:
+    if google is not None:
         api = _GOOGLE_API.match(path)
         if api is not None:
             return directory("gs", unquote(path[api.end() :]), name=api[1].lower())
-        return directory("gs", rest, name=first.lower())
-    if name.endswith(".storage.googleapis.com"):
-        return directory("gs", path, name=name.removesuffix(".storage.googleapis.com"))
-    if name.endswith(".aliyuncs.com") and ".oss-" in name:
+        return (
+            directory("gs", path, name=google[1]) if google[1] else directory("gs", rest, name=first.lower())
+        )
+    if name.endswith(".aliyuncs.com") and "oss-" in name:
+        if name.startswith("oss-"):
+            return directory("oss", rest, name=first.lower())
         return directory("oss", path, name=name.partition(".")[0])
-    if name in _HUBS:
-        parts = [part for part in path.split("/") if part not in ("api", "models")]
+    if _is_hub(name):
+        parts = [part for part in unquote(path).split("/") if part not in ("api", "models")]
         return hub("/".join(parts))
     return directory("uri:https", path, name=name)
 
 
-_IMAGES = frozenset({"oci", "docker", "oci+native", "image"})
+def https_image(uri: str) -> str:
+    """Return the repository that an address of a registry's API names; empty for any other address."""
+    match = _REGISTRY_API.fullmatch(uri)
+    return f"{match[1]}/{match[2]}" if match is not None else ""
+
+
+# /v2/NAME/manifests/REFERENCE and /v2/NAME/blobs/DIGEST (opencontainers/distribution-spec).
+_REGISTRY_API = re.compile(r"https?://([^/\s]+)/v2/([^\s?]+?)/(?:manifests|blobs|tags)/[^/\s]*")
+
+
+_IMAGES = frozenset(
+    {"oci", "docker", "image", "oras", "modelpack", "kitops", "modelkit", "containerd", "containers-storage"}
+)
+# Schemes of protocols that read no object store.
+_NO_STORE = re.compile(
+    r"amqp|amqps|bolt|cassandra|consul|dataset|dns|etcd|file|ftp|ftps|grpc|grpcs|hostpath|http2|jdbc|kafka|ldap"
+    r"|ldaps|local|mariadb|memcached|mongodb|mqtt|mqtts|mysql|nats|neo4j|nfs|otlp|postgres|postgresql|pvc|redis"
+    r"|rediss|rtsp|sip|smb|smtp|smtps|sqlite|sqlserver|ssh|tcp|tls|udp|unix|vault|ws|wss|zipkin|zookeeper"
+)
 _SCHEMES: dict[str, Callable[[str, str], Iterable[Location]]] = {
     "s3": _s3,
     "s3a": _s3,
@@ -149,7 +241,11 @@ _SCHEMES: dict[str, Callable[[str, str], Iterable[Location]]] = {
     "wasbs": _azure,
     "az": _azure,
     "azure": _azure,
+    "azblob": _azure,
     "azureblob": _azure,
+    "as": _azure,
+    "git": _https,
+    "ssh": _https,
     "http": _https,
     "https": _https,
 }

@@ -471,6 +471,31 @@ DECOYS = {
         csi("driver.longhorn.io", "pvc-1"),
         nfs("10.43.0.7", "/pvc-1"),
     ),
+    "efs by the option mounttargetip": (
+        "aws/efs-utils src/mount_efs/__init__.py get_dns_name_and_fallback_mount_target_ip_address",
+        nfs("10.0.0.9", "/atlas"),
+        csi("efs.csi.aws.com", "fs-0a2:/atlas", options=["mounttargetip=10.0.0.9"]),
+    ),
+    "portworx by its name": (
+        "libopenstorage/openstorage csi/node.go NodePublishVolume",
+        csi("pxd.portworx.com", "123456789"),
+        csi("pxd.portworx.com", "atlas"),
+    ),
+    "vsphere by its path": (
+        "kubernetes-sigs/vsphere-csi-driver pkg/csi/service/node.go NodeStageVolume",
+        csi("csi.vsphere.vmware.com", UUID),
+        {"vsphereVolume": {"volumePath": "[datastore] kubevols/atlas.vmdk"}},
+    ),
+    "mountpoint by an object lambda": (
+        "awslabs/mountpoint-s3-csi-driver pkg/driver/node/node.go NodePublishVolume",
+        csi("s3.csi.aws.com", "a", bucketName="atlas"),
+        csi("s3.csi.aws.com", "b", bucketName="point-abc--ol-s3"),
+    ),
+    "rclone on the fly": (
+        "wunderio/csi-rclone pkg/rclone/nodeserver.go NodePublishVolume",
+        csi("csi-rclone", "a", remote="s3", remotePath="atlas"),
+        csi("csi-rclone", "b", remote=":alias,remote=s3:", remotePath="x"),
+    ),
     "trident by the export": (
         "NetApp/trident storage_drivers/ontap/ontap_nas.go",
         csi("csi.trident.netapp.io", "pvc-1", internalName="trident_pvc_1"),
@@ -485,6 +510,102 @@ def test_a_decoy_is_never_proven_to_be_other_storage(source, declared, decoy):
     assert source
     one, other = backend_of(declared, "spec"), backend_of(decoy, "spec")
     assert related(one.locations, other.locations) is not Relation.OTHER or not other.certain
+
+
+UNLISTED = {
+    "server and directory": (
+        nfs("10.0.0.9", "/export/atlas"),
+        csi("x.io", serverAddress="10.9", exportDir="/export/atlas"),
+    ),
+    "export": (
+        nfs("10.0.0.9", "/export/atlas"),
+        csi("x.io", **{"everest.io/share-export-location": "10.0.0.9:/export"}),
+    ),
+    "handle": (nfs("10.0.0.9", "/export/atlas"), csi("x.io", "v1:10.0.0.9:/export/atlas//x")),
+    "server in the handle": (nfs("10.0.0.9", "/export/atlas"), csi("x.io", "10.0.0.9#export/atlas#x")),
+    "lustre": (
+        csi("fsx.csi.aws.com", "a", dnsname="10.0.0.1", mountname="fs"),
+        csi("x.io", "10.0.0.1@tcp:/fs"),
+    ),
+    "target": (
+        {"iscsi": {"targetPortal": "a", "iqn": "iqn.2001-04.com.x:a", "lun": 1}},
+        csi("x.io", target="iqn.2001-04.com.x:a", lun="1"),
+    ),
+    "bucket": (csi("s3.csi.aws.com", "a", bucketName="atlas"), csi("x.io", **{"s3.bucket": "atlas"})),
+    "bucket of an option": (
+        csi("s3.csi.aws.com", "a", bucketName="atlas"),
+        csi("x.io", options=["--bucket atlas"]),
+    ),
+    "address": (csi("s3.csi.aws.com", "a", bucketName="atlas"), csi("x.io", "s3://atlas/x")),
+}
+
+
+@pytest.mark.parametrize(("declared", "alias"), UNLISTED.values(), ids=UNLISTED)
+def test_values_of_an_unlisted_driver_name_storage_by_their_form(declared, alias):
+    one, other = backend_of(declared, "spec"), backend_of(alias, "spec")
+    assert related(one.locations, other.locations) is not Relation.OTHER
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        csi("x.io", "pvc-1", pool="p", type="ssd", zone="a"),
+        csi("x.io", "zone-a/disk-1"),
+        csi("x.io", server="10.0.0.10", share="/other"),
+    ],
+)
+def test_other_values_of_an_unlisted_driver_name_other_storage(volume):
+    one = backend_of(nfs("10.0.0.9", "/export/atlas"), "spec")
+    assert related(one.locations, backend_of(volume, "spec").locations) is Relation.OTHER
+
+
+def test_a_fibre_channel_disk_is_possibly_the_same_behind_another_port():
+    one = backend_of({"fc": {"targetWWNs": ["50:06:0e:80:10:49:cf:d1"], "lun": 0}}, "spec").locations
+    relations = [
+        related(one, backend_of({"fc": source}, "spec").locations)
+        for source in (
+            {"targetWWNs": ["50060E801049CFD1"], "lun": 0},
+            {"targetWWNs": ["50060e801049cfd2"], "lun": 0},
+            {"wwids": ["3600508b400105e210000900000490000"]},
+            {"targetWWNs": ["50060e801049cfd1"], "lun": 1},
+        )
+    ]
+    assert relations == [Relation.SAME, Relation.POSSIBLE, Relation.POSSIBLE, Relation.OTHER]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "hard",
+        "nfsvers=4.1",
+        "rsize=1048576",
+        "actimeo=30",
+        "timeo=600",
+        "sec=krb5p",
+        "cache=strict",
+        "file_mode=0777",
+    ],
+)
+def test_options_that_name_no_storage_are_harmless(option):
+    assert backend_of(nfs("10.0.0.9", "/x") | {"mountOptions": [option]}, "spec").certain
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["addr=10.0.0.8", "mounthost=10.0.0.8", "remoteports=10.0.0.8-10.0.0.9", "newoption=10.0.0.8", "bind"],
+)
+def test_options_that_may_name_storage_make_a_volume_uncertain(option):
+    assert not backend_of(nfs("10.0.0.9", "/x") | {"mountOptions": [option]}, "spec").certain
+
+
+def test_paths_of_the_node_that_belong_to_a_driver_are_not_exposed():
+    fluid = "fuse.csi.fluid.io"
+    own = backend_of(csi(fluid, fluid_path="/runtime-mnt/juicefs/ml/data"), "spec")
+    other = backend_of(csi(fluid, fluid_path="/runtime-mnt/../etc"), "spec")
+    local = backend_of(csi("csi-rclone", remote=":local", remotePath="/etc"), "spec")
+    assert list(own.node_paths) == ["/runtime-mnt/juicefs/ml/data"]
+    assert list(own.exposed_paths) == []
+    assert list(other.exposed_paths) == list(local.exposed_paths) == ["/etc"]
 
 
 def test_driver_names_carry_prefixes():

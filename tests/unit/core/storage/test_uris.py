@@ -1,11 +1,13 @@
 """Addresses of object stores, and what they name."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from webhook.core.storage.locations import Relation, related
-from webhook.core.storage.uris import parse_uri, uris_in
+from webhook.core.storage.uris import https_image, parse_bare, parse_uri, uris_in
 
 DECLARED = "s3://weights/atlas/*"
 
@@ -43,14 +45,80 @@ def test_other_buckets(uri):
         ("abfss://c@acct.dfs.core.windows.net/p", "https://acct.blob.core.windows.net/c/p/q"),
         ("oss://b/x", "https://b.oss-cn-hangzhou-internal.aliyuncs.com/x"),
         ("https://files.example.com/w", "https://FILES.example.com.:443/w/x"),
+        ("gs://b/x", "https://commondatastorage.googleapis.com/b/x"),
+        ("gs://b/x", "https://b.storage-download.googleapis.com/x"),
+        ("gs://b/x", "https://storage.us-central1.rep.googleapis.com/b/x"),
+        ("s3://b/x", "https://bucket.vpce-1a2b-5e6f.s3.us-east-1.vpce.amazonaws.com/b/x"),
+        ("s3://b/x", "https://b.bucket.vpce-1a2b-5e6f.s3.us-east-1.vpce.amazonaws.com/x"),
+        ("s3://b/x", "s3://user:key@b:443/x"),
+        ("abfss://c@acct.dfs.core.windows.net/p", "https://acct-secondary.blob.core.windows.net/c/p"),
+        ("abfss://c@acct.dfs.core.windows.net/p", "https://acct.z13.blob.storage.azure.net/c/p"),
+        ("abfss://c@acct.dfs.core.windows.net/p", "as://acct/c/p"),
+        ("oss://b/x", "https://oss-cn-hangzhou.aliyuncs.com/b/x"),
+        ("hf://org/atlas", "https://hub-ci.huggingface.co/org%2Fatlas"),
+        ("hf://org/atlas", "ssh://git@hf.co/org/atlas.git"),
+        ("s3://b/x", "newclient://b/x"),
     ],
 )
 def test_one_store_by_two_addresses(one, other):
     assert related(parse_uri(one).locations, parse_uri(other).locations) is Relation.SAME
 
 
+@pytest.mark.parametrize(
+    ("declared", "address"),
+    [
+        ("s3://b/x", "s3://arn:aws:s3:us-east-1:1:accesspoint/point/x"),
+        ("s3://b/x", "https://point-1.s3-accesspoint.us-west-2.amazonaws.com/x"),
+        ("s3://b/x", "https://mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com/x"),
+    ],
+)
+def test_the_bucket_of_an_access_point_is_unknown(declared, address):
+    assert related(parse_uri(declared).locations, parse_uri(address).locations) is Relation.POSSIBLE
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        ("hf://org/atlas", "hf.co/org/atlas:Q4_K_M"),
+        ("hf://org/atlas", "git@hf.co:org/atlas"),
+        ("s3://bkt/x", "remote:bkt/x/y"),
+        ("s3://bkt/x", ":s3,provider=AWS:bkt/x"),
+        ("s3://bkt/x", "bkt:/x"),
+        ("s3://bkt/x", "s3:bkt"),
+    ],
+)
+def test_addresses_without_a_scheme(declared, text):
+    assert related(parse_uri(declared).locations, parse_bare(text).locations) is Relation.SAME
+
+
+@pytest.mark.parametrize(
+    "text", ["redis:6379/0", "application/json", "localhost:8080/bkt", "a:bkt", "list", "C:/bkt"]
+)
+def test_other_texts_name_no_store(text):
+    assert related(parse_uri("s3://bkt/x").locations, parse_bare(text).locations) is Relation.OTHER
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "redis", "kafka", "grpc", "unix"])
+def test_protocols_without_objects_name_no_bucket(scheme):
+    assert related(parse_uri("s3://b/x").locations, parse_uri(f"{scheme}://b/x").locations) is Relation.OTHER
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["s3-" + "a-" * 900, "storage." * 200 + "googleapis.com", "a." * 900 + "amazonaws.com", "-" * 1900],
+)
+def test_hosts_are_read_in_linear_time(host):
+    started = time.process_time()
+    for _ in range(100):
+        parse_uri(f"https://{host}/x")
+    assert time.process_time() - started < 1
+
+
 def test_registries_are_compared_as_images():
     assert parse_uri("oci://r.example.com/a:1").image == "r.example.com/a:1"
+    assert parse_uri("oras://r.example.com/a:1").image == "r.example.com/a:1"
+    assert https_image("https://r.example.com/v2/a/b/blobs/sha256:1") == "r.example.com/a/b"
+    assert https_image("https://r.example.com/v3/a/b/blobs/sha256:1") == ""
 
 
 def test_addresses_inside_texts():
