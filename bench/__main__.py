@@ -22,8 +22,8 @@ NAMES = {
 
 def main():
     """Run what is asked for; returns the exit code."""
-    asked = [name for name in sys.argv[1:] if not name.startswith("--")] or list(NAMES)
-    for name in asked:
+    queries = [name for name in sys.argv[1:] if not name.startswith("--")] or list(NAMES)
+    for name in queries:
         if name not in NAMES:
             sys.exit(f"no bench {name}; there are {', '.join(NAMES)}")
         print(f"\n== {name}: {NAMES[name]}", flush=True)

@@ -89,11 +89,11 @@ def main():
         megabytes = tracemalloc.get_traced_memory()[0] / 1e6
         tracemalloc.stop()
         account = ("ns7", "sa7")
-        found = len(index.for_subject("", account, "ns7", now))
+        matches = len(index.for_subject("", account, "ns7", now))
         look = best(lambda: index.for_subject("", account, "ns7", now), 2000, 5)  # noqa: B023
         extra = approval(10**6, 10**9)
         change = best(lambda: index.with_changes([extra]), 20, 5)  # noqa: B023
-        print(f"{size:8}  {3 * size:9}   {look:5.1f} µs ({found})   {change:9.0f} µs   {megabytes:8.1f} MB")
+        print(f"{size:8}  {3 * size:9}   {look:5.1f} µs ({matches})   {change:9.0f} µs   {megabytes:8.1f} MB")
     key = Ed25519PrivateKey.generate()
     signer, verifier = Signer(key), Verifier.of([key.public_key()])
     unsigned = approval(1, 10)

@@ -146,17 +146,17 @@ async def _starts(
     broker: Broker, source: ManifestProvider, home: Path, count: int
 ) -> list[tuple[float, int]]:
     """(seconds from process start to key on tmpfs, resident KiB) of a sidecar, several times, over TLS."""
-    made = self_signed.make(["127.0.0.1"])
-    (authority,) = known(made.authority.decode())
+    produced = self_signed.make(["127.0.0.1"])
+    (authority,) = known(produced.authority.decode())
     for name, content in (
-        ("crt", made.certificate),
-        ("key", made.key),
+        ("crt", produced.certificate),
+        ("key", produced.key),
         ("token", b"good"),
     ):
         (home / name).write_bytes(content)
     tls = {"certificate": str(home / "crt"), "key": str(home / "key")}
     config = BrokerConfig.model_validate({"listen": {"host": "127.0.0.1", "port": 0}, "tls": tls})
-    found = []
+    matches = []
     server = BrokerServer(config, broker, source)
     async with server.running():
         for number in range(count):
@@ -172,8 +172,8 @@ async def _starts(
             )
             output, _ = await process.communicate()
             took, memory = output.decode().split()
-            found.append((float(took), int(memory)))
-    return found
+            matches.append((float(took), int(memory)))
+    return matches
 
 
 async def _main(seconds: float, starts: int, pods: int) -> None:

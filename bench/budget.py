@@ -45,10 +45,10 @@ SLACK = {"instructions": (0.01, 20), "calls": (0.01, 5), "bytes": (0.03, 512), "
 
 def settled(step, body, source_answer, state):
     """A function that does one whole phase, with all that the evaluation has to ask for known."""
-    _, fetched = evaluate_sync(lambda fetched: step(parse_review(body), state, fetched, NOW), source_answer)
+    _, content = evaluate_sync(lambda content: step(parse_review(body), state, content, NOW), source_answer)
 
     def run():
-        return render_review(to_response(step(parse_review(body), state, fetched, NOW)))
+        return render_review(to_response(step(parse_review(body), state, content, NOW)))
 
     return run
 

@@ -98,13 +98,13 @@ def send(connection, body):
 def measured(port, ca, others):
     """Seconds of each small review, while each of ``others`` is sent again and again; how many of them were."""
     context = ssl.create_default_context(cafile=str(ca))
-    stop, sent = threading.Event(), [0]
+    stop, requests = threading.Event(), [0]
 
     def flood(body):
         connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=30)
         while not stop.is_set():
             send(connection, body)
-            sent[0] += 1
+            requests[0] += 1
 
     threads = [threading.Thread(target=flood, args=(body,)) for body in others for _ in range(SENDERS)]
     for thread in threads:
@@ -119,7 +119,7 @@ def measured(port, ca, others):
     stop.set()
     for thread in threads:
         thread.join()
-    return times, sent[0]
+    return times, requests[0]
 
 
 def main():

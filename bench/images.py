@@ -57,9 +57,9 @@ def measured(count):
     """Seconds of CPU to read the statements, and microseconds to describe a pod with a known image."""
     signer = Signer(Ed25519PrivateKey.generate())
     builder = SnapshotBuilder(Settings(), complete=True, verifier=Verifier.of([signer.key.public_key()]))
-    written = list(documents(count, signer))
+    output = list(documents(count, signer))
     begun = time.process_time()
-    for document in written:
+    for document in output:
         builder.put(document)
     index = builder.snapshot().images
     seconds = time.process_time() - begun

@@ -55,8 +55,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data):
         """Take an answer, which must be a 200 that allows."""
         self.buffer += data
-        head, found, body = self.buffer.partition(b"\r\n\r\n")
-        if not found:
+        head, matches, body = self.buffer.partition(b"\r\n\r\n")
+        if not matches:
             return
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
         if len(body) < length:
@@ -143,8 +143,12 @@ def prepare(directory, policies):
         (directory / name).mkdir()
         for number, document in enumerate(documents):
             (directory / name / f"{number:03}.json").write_bytes(orjson.dumps(document))
-    made = self_signed.make(["localhost", "127.0.0.1"])
-    for name, content in (("ca.crt", made.authority), ("tls.crt", made.certificate), ("tls.key", made.key)):
+    produced = self_signed.make(["localhost", "127.0.0.1"])
+    for name, content in (
+        ("ca.crt", produced.authority),
+        ("tls.crt", produced.certificate),
+        ("tls.key", produced.key),
+    ):
         (directory / name).write_bytes(content)
     ports = free_port(), free_port()
     config = {

@@ -157,9 +157,9 @@ def main(arguments: list[str] | None = None) -> int:
         home = Path(name)
         _make(home, options.size, options.files)
         size = (home / "plain/model.safetensors").stat().st_size
-        found = _best(home, options.jobs, options.rounds, READER)
+        matches = _best(home, options.jobs, options.rounds, READER)
         print(f"{options.size:g} GiB in one file, {options.jobs} threads, best of {options.rounds}")
-        for what, result in found.items():
+        for what, result in matches.items():
             speed = size / GIB / result["seconds"]
             rate = "" if "first" in what else f"{speed:5.2f} GiB/s"
             cpu, memory = result["cpu"], result["rss"] / size
@@ -169,11 +169,11 @@ def main(arguments: list[str] | None = None) -> int:
             ("weightlock.safe_open", "safetensors, plain file"),
             ("weights.read()", "plain file, read()"),
         ):
-            print(f"{ours} against {peer}: {found[peer]['seconds'] / found[ours]['seconds']:.2f}")
-        found = _best(home, options.jobs, options.rounds, FILES)
+            print(f"{ours} against {peer}: {matches[peer]['seconds'] / matches[ours]['seconds']:.2f}")
+        matches = _best(home, options.jobs, options.rounds, FILES)
         print(f"{options.files} files of 4 KiB")
-        for what, result in found.items():
-            against = found["cp"]["seconds"] / result["seconds"]
+        for what, result in matches.items():
+            against = matches["cp"]["seconds"] / result["seconds"]
             memory = result["rss"] / MIB
             print(
                 f"{what:8} {result['seconds']:6.2f} s {against:6.2f} of cp {result['cpu']:6.2f} CPU s {memory:6.0f} MiB"

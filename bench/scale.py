@@ -174,28 +174,28 @@ def taken(builder, kind, lines, first=False):
 
 def held():
     """For each kind: bytes an object, microseconds to take one from a list, and from a watch."""
-    found = {}
+    result = {}
     for name, (key, make, count) in HELD.items():
         kind = KNOWN[key]
         head = {"apiVersion": kind.api_version, "kind": kind.kind}
         lines = [orjson.dumps({"type": "ADDED", "object": {**head, **make(n)}}) for n in range(count)]
         builder = builder_of_shipped()
         before = resident()
-        listed = taken(builder, kind, lines, first=True)
+        listing = taken(builder, kind, lines, first=True)
         size = resident() - before
         again = lines[: min(EVENTS, count)]
-        found[name] = {
+        result[name] = {
             "count": count,
             "bytes": size / count,
-            "listed": listed / count * 1e6,
+            "listed": listing / count * 1e6,
             "followed": taken(builder, kind, again) / len(again) * 1e6,
         }
-    return found
+    return result
 
 
 def edited():
     """Milliseconds that nothing else is done while a ModelWeights that was edited is taken in, by what is held."""
-    found = {}
+    result = {}
     kinds = KNOWN["PersistentVolume"], KNOWN["ModelWeights.weightlock.dev"]
     for models, volumes in ((100, 1_000), (1_000, MANY)):
         builder = builder_of_shipped()
@@ -211,16 +211,16 @@ def edited():
             builder.put(document)
             builder.snapshot()
             times.append((time.process_time() - begun) * 1e3)
-        found[f"{models:,} ModelWeights and {volumes:,} volumes"] = statistics.median(times)
-    return found
+        result[f"{models:,} ModelWeights and {volumes:,} volumes"] = statistics.median(times)
+    return result
 
 
 def rounds(count=10_000):
     """The controller's round, in milliseconds: so many requests and twice as many approvals, all of them ended."""
     builder = builder_of_shipped()
     now = START + timedelta(days=30)
-    written = [*(request(n, count) for n in range(count)), *(approval(n, count) for n in range(2 * count))]
-    for resource in written:
+    output = [*(request(n, count) for n in range(count)), *(approval(n, count) for n in range(2 * count))]
+    for resource in output:
         builder.put(resource.model_dump(by_alias=True, exclude_none=True))
     state = builder.snapshot()
     for document in list(state.objects.each(REQUESTS)):
@@ -238,7 +238,7 @@ def rounds(count=10_000):
 
 def decisions():
     """Microseconds of CPU for the two reviews of a pod, under the shipped policies."""
-    found = {}
+    result = {}
     ask, state = ask_directory()
     for name, document in (
         ("a pod of 2 KB", pod(2_000)),
@@ -253,15 +253,15 @@ def decisions():
                 for run in runs:
                     run()
             rounds.append((time.process_time() - begun) / 100 * 1e6)
-        found[name] = statistics.median(rounds)
-    return found
+        result[name] = statistics.median(rounds)
+    return result
 
 
 def controller(pods=20_000, share=0.05):
     """The controller's part: a change of a pod, a pod that is held, one look at those that hold weights."""
     ask, state = ask_directory()
     del ask
-    kept = ObjectCache(holds_weights, slim_pod)
+    remaining = ObjectCache(holds_weights, slim_pod)
     agent = {"name": "weightlock-agent", "image": "weightlock", "restartPolicy": "Always"}
     head = {"apiVersion": "v1", "kind": "Pod"}
     lines = []
@@ -273,18 +273,18 @@ def controller(pods=20_000, share=0.05):
         lines.append(orjson.dumps({"type": "MODIFIED", "object": document}))
     before, begun = resident(), time.process_time()
     for line in lines:
-        kept.put(PODS.stripped(parse(line)["object"]))
+        remaining.put(PODS.stripped(parse(line)["object"]))
     followed = (time.process_time() - begun) / pods * 1e6
-    size = (resident() - before) / len(kept.objects)
-    found, looks = PodsWithWeights(kept), []
+    size = (resident() - before) / len(remaining.objects)
+    result, looks = PodsWithWeights(remaining), []
     for _ in range(6):
         begun = time.process_time()
-        found.evaluate(state)
+        result.evaluate(state)
         looks.append((time.process_time() - begun) * 1e3)
     return {
         "followed": followed,
         "bytes": size,
-        "holders": len(kept.objects),
+        "holders": len(remaining.objects),
         "first": looks[0],
         "later": statistics.median(looks[1:]),
     }
@@ -305,7 +305,7 @@ def table(figures):
     lines += [f"| {name} | {value:.0f} µs |" for name, value in figures["decisions"].items()]
     lines += ["", "| an edit of a ModelWeights holds up all else | for |", "| --- | ---: |"]
     lines += [f"| with {name} | {value:.0f} ms |" for name, value in figures["edited"].items()]
-    item, told = figures["controller"], figures["rounds"]
+    item, messages = figures["controller"], figures["rounds"]
     lines += [
         "",
         "| of the controller | |",
@@ -314,8 +314,8 @@ def table(figures):
         f"| memory of a pod that holds weights | {item['bytes'] / 1024:.1f} KiB |",
         f"| a round (each second), {item['holders']:,} pods that hold weights: the first | {item['first']:.0f} ms |",
         f"| later ones | {item['later']:.1f} ms |",
-        f"| a round, 10,000 requests and 20,000 approvals that have ended: the first | {told['first']:.0f} ms |",
-        f"| later ones | {told['later']:.1f} ms |",
+        f"| a round, 10,000 requests and 20,000 approvals that have ended: the first | {messages['first']:.0f} ms |",
+        f"| later ones | {messages['later']:.1f} ms |",
         "",
         f"Python {platform.python_version()}, {platform.machine()}; `python -m bench scale --write`.",
     ]
@@ -326,7 +326,7 @@ def plan(figures):
     """What a cluster of `CLUSTER` needs, from the figures; Markdown."""
     items = figures["held"]
     memory = sum(items[name]["bytes"] * count for name, count in CLUSTER["held"].items()) / 2**20
-    listed = sum(items[name]["listed"] * count for name, count in CLUSTER["held"].items()) / 1e6
+    listing = sum(items[name]["listed"] * count for name, count in CLUSTER["held"].items()) / 1e6
     pod_cpu = figures["decisions"]["a pod of 2 KB"] + 2 * figures["transport"]
     item, rate = figures["controller"], CLUSTER["creates"]
     pods = rate * CLUSTER["changes"] * item["followed"] / 1e6
@@ -337,7 +337,7 @@ def plan(figures):
         f"| cores of all webhook replicas together, at {rate:,} pods a second | {rate * pod_cpu / 1e6:.2f} |",
         f"| replicas, each at half of a core | {math.ceil(2 * rate * pod_cpu / 1e6)} |",
         f"| memory of each replica, over {figures['base'] / 2**20:.0f} MiB for the program | {memory:.0f} MiB |",
-        f"| CPU time until a new replica is ready | {listed:.1f} s |",
+        f"| CPU time until a new replica is ready | {listing:.1f} s |",
         f"| core share of the controller for the changes of pods, {CLUSTER['changes']} a pod | {pods:.2f} |",
     ]
     return "\n".join(lines)
@@ -357,8 +357,8 @@ def main():
     text, needs = table(figures), plan(figures)
     print(text, needs, sep="\n\n")
     if "--write" in sys.argv:
-        page = TABLE.sub(lambda found: f"{found[1]}{text}\n{found[2]}", PAGE.read_text())
-        PAGE.write_text(PLAN.sub(lambda found: f"{found[1]}{needs}\n{found[2]}", page))
+        page = TABLE.sub(lambda result: f"{result[1]}{text}\n{result[2]}", PAGE.read_text())
+        PAGE.write_text(PLAN.sub(lambda result: f"{result[1]}{needs}\n{result[2]}", page))
     if "--json" in sys.argv:
         print(json.dumps(figures))
     return figures

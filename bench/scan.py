@@ -142,7 +142,7 @@ async def scan(pods):
         await asyncio.sleep(0.05)
         if task.done():
             task.result()
-    found = {
+    matches = {
         "pods": scanner.evaluated,
         "seconds": time.perf_counter() - began,
         "cpu": time.process_time() - cpu,
@@ -155,7 +155,7 @@ async def scan(pods):
     }
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    return found
+    return matches
 
 
 def main():
@@ -165,12 +165,13 @@ def main():
         return
     for pods in SIZES:
         command = [sys.executable, "-m", "bench.scan", "--one", str(pods)]
-        found = orjson.loads(subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout)
+        matches = orjson.loads(subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout)
         print(
-            f"{found['pods']:7,} pods: {found['seconds']:6.1f} s, {found['cpu'] / found['pods'] * 1e6:5.0f} µs of CPU"
-            f" each; peak {found['peak']:4.0f} MiB ({found['peak'] - found['before']:+.0f} by scanning);"
-            f" {found['reports']:3} reports, the largest {found['largest'] / 1024:.0f} KiB;"
-            f" {found['failing']:,} results fail, {found['events']} Events",
+            f"{matches['pods']:7,} pods: {matches['seconds']:6.1f} s,"
+            f" {matches['cpu'] / matches['pods'] * 1e6:5.0f} µs of CPU each;"
+            f" peak {matches['peak']:4.0f} MiB ({matches['peak'] - matches['before']:+.0f} by scanning);"
+            f" {matches['reports']:3} reports, the largest {matches['largest'] / 1024:.0f} KiB;"
+            f" {matches['failing']:,} results fail, {matches['events']} Events",
             flush=True,
         )
 

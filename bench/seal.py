@@ -120,7 +120,7 @@ subprocess.run(["cp", "-r", str(source), str(target)], check=True)
 
 def _contenders(jobs: int) -> dict[str, tuple[str, str, str]]:
     """Name to set-up code, sealing code, unsealing code."""
-    found = {
+    matches = {
         "cp": (_CP, _CP_RUN, _CP_RUN),
         f"weightlock, {jobs} threads": (_OURS.replace("JOBS", str(jobs)), _SEAL, _UNSEAL),
         f"signed, {jobs} threads": (_OURS.replace("JOBS", str(jobs)), _SIGNED, _UNSEAL),
@@ -128,10 +128,10 @@ def _contenders(jobs: int) -> dict[str, tuple[str, str, str]]:
         "signed, 1 thread": (_OURS.replace("JOBS", "1"), _SIGNED, _UNSEAL),
     }
     if importlib.util.find_spec("tink"):
-        found["tink"] = (_TINK, _TINK_SEAL, _TINK_UNSEAL)
+        matches["tink"] = (_TINK, _TINK_SEAL, _TINK_UNSEAL)
     if importlib.util.find_spec("pyrage"):
-        found["pyrage (age)"] = (_AGE, _AGE_SEAL, _AGE_UNSEAL)
-    return found
+        matches["pyrage (age)"] = (_AGE, _AGE_SEAL, _AGE_UNSEAL)
+    return matches
 
 
 def _timed(setup: str, code: str, *paths: Path) -> dict[str, float]:
@@ -187,8 +187,10 @@ def _ratios(best: dict[tuple[str, str], dict[str, float]], what: str, label: str
     """How often as fast as each of the others, by name; a dash where that one is not installed."""
     seconds = best[what, label]["seconds"]
     peers = {peer: best.get((what, name)) for peer, name in PEERS.items()}
-    known = (f"{found['seconds'] / seconds:5.2f}x" if found else "    - " for found in peers.values())
-    return "".join(f"   {ratio} {peer}" for ratio, peer in zip(known, peers, strict=True))
+    existing = (
+        f"{matches['seconds'] / seconds:5.2f}x" if matches else "    - " for matches in peers.values()
+    )
+    return "".join(f"   {ratio} {peer}" for ratio, peer in zip(existing, peers, strict=True))
 
 
 def main(arguments: list[str] | None = None) -> int:

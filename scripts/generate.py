@@ -151,8 +151,8 @@ def readme() -> dict[Path, str]:
             path = parents[depth] + value[2]
             parents[depth + 1 :] = [f"{path}."]
             if description:
-                shown = f"`{default}`" if default else "see `values.yaml`"
-                rows.append(f"| `{path}` | {shown} | {description} |")
+                display = f"`{default}`" if default else "see `values.yaml`"
+                rows.append(f"| `{path}` | {display} | {description} |")
             description = ""
     table = "\n".join(["| value | default | meaning |", "| --- | --- | --- |", *rows])
     place = CHART / "README.md"
@@ -165,16 +165,16 @@ def main() -> int:
     """Write or check the files. Return the exit code."""
     files = rendered()
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
-    gone = sorted({path for place in GENERATED for path in (FILES / place).glob("*")} - set(files))
+    absent = sorted({path for place in GENERATED for path in (FILES / place).glob("*")} - set(files))
     if "--check" in sys.argv[1:]:
-        for path in stale + gone:
+        for path in stale + absent:
             print(f"{path} is stale: run make generate", file=sys.stderr)
-        return 1 if stale or gone else 0
+        return 1 if stale or absent else 0
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(files[path])
         print(f"wrote {path.relative_to(Path.cwd())}")
-    for path in gone:
+    for path in absent:
         path.unlink()
         print(f"removed {path.relative_to(Path.cwd())}")
     return 0

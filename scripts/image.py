@@ -111,9 +111,9 @@ def git(*arguments: str) -> str:
 
 def builder() -> list[str]:
     """The command of the builder. Raises `BuildError` if there is none."""
-    chosen = os.environ.get("WEIGHTLOCK_BUILDER")
-    if chosen:
-        return shlex.split(chosen)
+    selection = os.environ.get("WEIGHTLOCK_BUILDER")
+    if selection:
+        return shlex.split(selection)
     for name in ("docker", "podman", "buildah"):
         if shutil.which(name):
             return [name]

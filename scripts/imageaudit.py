@@ -17,15 +17,15 @@ VULNERABLE, CANNOT_COMPLETE = 1, 3
 
 def summary(report: dict[str, Any]) -> tuple[list[str], list[str]]:
     """The vulnerabilities of a report, and the distributions that could not be looked up."""
-    found, skipped = [], []
+    matches, skipped = [], []
     for dependency in report.get("dependencies", ()):
         name = f"{dependency['name']} {dependency.get('version', '')}".strip()
         if "skip_reason" in dependency:
             skipped.append(name)
         for vulnerability in dependency.get("vulns", ()):
             fixed = ", ".join(vulnerability.get("fix_versions") or ()) or "no version"
-            found.append(f"{name}: {vulnerability['id']}, fixed in {fixed}")
-    return found, skipped
+            matches.append(f"{name}: {vulnerability['id']}, fixed in {fixed}")
+    return matches, skipped
 
 
 def main() -> int:
@@ -34,12 +34,12 @@ def main() -> int:
     command = [sys.executable, "-m", "pip_audit", "--disable-pip", "--require-hashes", "--format", "json"]
     done = subprocess.run([*command, "--requirement", pins], capture_output=True, text=True, check=False)
     try:
-        found, skipped = summary(json.loads(done.stdout))
+        matches, skipped = summary(json.loads(done.stdout))
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["pip-audit wrote no report"])[-1]
         print(f"image-audit: cannot look up vulnerabilities: {last}", file=sys.stderr)
         return CANNOT_COMPLETE
-    for line in found:
+    for line in matches:
         print(line)
     if skipped:
         print(
@@ -47,7 +47,7 @@ def main() -> int:
             f" about them: {', '.join(skipped[:5])}",
             file=sys.stderr,
         )
-    if found:
+    if matches:
         return VULNERABLE
     return CANNOT_COMPLETE if skipped else 0
 

@@ -183,14 +183,14 @@ def loader_of(program: Path) -> Path:
 
 def libraries(loader: Path, files: Iterable[Path]) -> set[Path]:
     """The shared libraries that these files need, by the names under which the loader finds them."""
-    found: set[Path] = set()
+    matches: set[Path] = set()
     for file in files:
         done = subprocess.run([loader, "--list", file], capture_output=True, text=True, check=False)
         missing = [line.strip() for line in done.stdout.splitlines() if "not found" in line]
         if missing:
             raise SystemExit(f"{file}: {'; '.join(missing)}")
-        found |= {Path(first or second) for first, second in _LOADED.findall(done.stdout)}
-    return {path for path in found if path.name != loader.name}
+        matches |= {Path(first or second) for first, second in _LOADED.findall(done.stdout)}
+    return {path for path in matches if path.name != loader.name}
 
 
 def add_interpreter(root: Root, *, sidecar: bool) -> Path:
@@ -217,16 +217,16 @@ def add_interpreter(root: Root, *, sidecar: bool) -> Path:
 
 def closure(site: Path, names: Iterable[str]) -> set[str]:
     """The modules of the package `webhook` that these import, also inside functions."""
-    found: set[str] = set()
+    matches: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         file = module_file(site, name)
-        if name in found or file is None:
+        if name in matches or file is None:
             continue
-        found.add(name)
+        matches.add(name)
         waiting += [name.rpartition(".")[0], *imports(file)] if "." in name else imports(file)
-    return found
+    return matches
 
 
 def module_file(site: Path, name: str) -> Path | None:
@@ -263,11 +263,11 @@ def add_environment(root: Root, environment: Path, *, sidecar: bool) -> Path:
     modules = closure(site, SIDECAR_MODULES) if sidecar else set()
     for distribution in sorted(distributions(path=[str(site)]), key=name_of):
         name = name_of(distribution)
-        wanted = name in SIDECAR_DISTRIBUTIONS if sidecar else name not in TOOLS
+        expected = name in SIDECAR_DISTRIBUTIONS if sidecar else name not in TOOLS
         # Of certifi the sidecar has the certificates only: see `add_system`.
-        if wanted or name == "certifi":
+        if expected or name == "certifi":
             root.distributions.append(distribution)
-        for relative, path in code_of(distribution) if wanted else ():
+        for relative, path in code_of(distribution) if expected else ():
             if not (sidecar and name == "weightlock") or is_wanted(relative, modules):
                 root.copy(path)
     interpreter = environment / "bin" / "python"
@@ -367,12 +367,12 @@ def compile_modules(root: Root) -> None:
     """Compile every module; a cache that is checked by no time, since the sources of an image never change."""
     for file in sorted(root.directory.rglob("*.py")):
         target = Path(cache_from_source(str(file)))
-        shown = f"/{file.relative_to(root.directory)}"
+        display = f"/{file.relative_to(root.directory)}"
         try:
             py_compile.compile(
                 str(file),
                 str(target),
-                shown,
+                display,
                 doraise=True,
                 invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
             )
@@ -380,7 +380,7 @@ def compile_modules(root: Root) -> None:
             # Templates of the standard library that are no modules.
             target.unlink(missing_ok=True)
             continue
-        if SOURCELESS.match(shown):
+        if SOURCELESS.match(display):
             target.rename(file.with_suffix(".pyc"))
             file.unlink()
 
@@ -388,19 +388,19 @@ def compile_modules(root: Root) -> None:
 def packages_of(sources: Iterable[Path]) -> list[dict[str, str]]:
     """The Debian packages to which files belong, from the database of dpkg; none on other systems."""
     info = Path("/var/lib/dpkg/info")
-    wanted = {str(path) for path in sources}
-    wanted |= {path.removeprefix("/usr") for path in wanted}
+    expected = {str(path) for path in sources}
+    expected |= {path.removeprefix("/usr") for path in expected}
     names = set()
     for listing in sorted(info.glob("*.list")) if info.is_dir() else ():
-        if wanted & set(listing.read_text(errors="replace").splitlines()):
+        if expected & set(listing.read_text(errors="replace").splitlines()):
             names.add(listing.stem.partition(":")[0])
     status = Path("/var/lib/dpkg/status")
-    found = []
+    matches = []
     for block in status.read_text(errors="replace").split("\n\n") if status.exists() else ():
         fields = dict(re.findall(r"^(Package|Version|Architecture|Source): (.+)$", block, re.MULTILINE))
         if fields.get("Package") in names:
-            found.append(fields)
-    return sorted(found, key=lambda fields: fields["Package"])
+            matches.append(fields)
+    return sorted(matches, key=lambda fields: fields["Package"])
 
 
 def bill_of_materials(root: Root, name: str, epoch: int) -> dict[str, Any]:

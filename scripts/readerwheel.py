@@ -50,16 +50,16 @@ package-data = {{ weightlock = ["py.typed"], webhook = ["py.typed"] }}
 def modules() -> list[Path]:
     """The modules of `webhook` that the reader imports, directly or not, with their packages."""
     pending = [*ROOTS, *(name for path in PUBLIC.glob("*.py") for name in imports(path))]
-    found: set[Path] = set()
+    matches: set[Path] = set()
     while pending:
         name = pending.pop()
         path = source(name)
-        if path is None or path in found:
+        if path is None or path in matches:
             continue
-        found.add(path)
+        matches.add(path)
         pending += imports(path)
         pending += [name.rpartition(".")[0]]
-    return sorted(found)
+    return sorted(matches)
 
 
 def imports(path: Path) -> list[str]:

@@ -35,8 +35,8 @@ def with_configuration(text: str) -> str:
     for path, model in _PLACES:
         whole = model.model_json_schema(by_alias=True)
         shared = whole.get("$defs", {})
-        listed = _listed(whole, shared)
-        definitions |= {name: _draft7(node, whole=name in listed) for name, node in shared.items()}
+        listing = _listed(whole, shared)
+        definitions |= {name: _draft7(node, whole=name in listing) for name, node in shared.items()}
         *parents, last = path
         place = schema
         for step in parents:

@@ -56,8 +56,8 @@ class Bench:
         self.missing = {
             name: self.programs[name]["reason"] for name in PEERS if "program" not in self.programs[name]
         }
-        chosen = [engine for engine in ENGINES if engine.name not in self.missing]
-        self._chosen = [engine for engine in chosen if not only or engine.name in {Weightlock.name, *only}]
+        selection = [engine for engine in ENGINES if engine.name not in self.missing]
+        self._chosen = [engine for engine in selection if not only or engine.name in {Weightlock.name, *only}]
 
     def __enter__(self):
         self.cluster.start()
@@ -68,11 +68,11 @@ class Bench:
         self.load = Load(self.programs["load"]["program"], self.cluster.directory)
         self.cluster.kubeconfig()
         pair = next((self.cluster.directory / "pki" / "cluster").glob("user-*.crt"))
-        asked, self.unasked = (
+        queries, self.unasked = (
             f"{self.cluster.server}/api/v1/namespaces/{name}/pods?dryRun=All" for name in (NAMESPACE, UNASKED)
         )
         self.api = Target(
-            asked,
+            queries,
             self.cluster.ca,
             pair,
             pair.with_suffix(".key"),

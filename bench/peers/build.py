@@ -68,10 +68,12 @@ def place(name: str) -> Path:
 
 def version(name: str) -> str:
     """The version that go.mod names; empty for a program of ours."""
-    wanted = PROGRAMS[name][1]
+    expected = PROGRAMS[name][1]
     text = (MODULES / name / "go.mod").read_text()
-    found = re.search(rf"^\s*(?:require )?{re.escape(wanted)} (v\S+)", text, re.MULTILINE) if wanted else None
-    return found[1] if found else ""
+    matches = (
+        re.search(rf"^\s*(?:require )?{re.escape(expected)} (v\S+)", text, re.MULTILINE) if expected else None
+    )
+    return matches[1] if matches else ""
 
 
 def build(name: str, go: str, target: Path) -> None:
@@ -82,7 +84,7 @@ def build(name: str, go: str, target: Path) -> None:
         partial = Path(directory, "partial")
         partial.mkdir()
         compile_program(name, [go, "build", "-v", *FLAGS, "-o", str(partial / name), package])
-        for wanted in definitions:
+        for expected in definitions:
             where = [go, "list", "-m", "-f", "{{.Dir}}", module]
             answer = subprocess.run(
                 where,
@@ -93,7 +95,7 @@ def build(name: str, go: str, target: Path) -> None:
                 check=True,
             )
             shutil.copytree(
-                Path(answer.stdout.strip(), wanted),
+                Path(answer.stdout.strip(), expected),
                 partial / "crds",
                 copy_function=shutil.copyfile,
                 dirs_exist_ok=True,
@@ -103,7 +105,7 @@ def build(name: str, go: str, target: Path) -> None:
 
 def compile_program(name: str, command: list[str]) -> None:
     """Run ``go build -v``, telling every 15 seconds how many packages are done. Raises UnavailableError."""
-    started = told = time.monotonic()
+    started = messages = time.monotonic()
     compiled, errors = 0, []
     with subprocess.Popen(
         command, cwd=MODULES / name, env=go_environment(), text=True, stderr=subprocess.PIPE
@@ -112,34 +114,34 @@ def compile_program(name: str, command: list[str]) -> None:
             if " " in line and not line.startswith("go: downloading"):
                 errors.append(line)
             compiled += " " not in line
-            if time.monotonic() - told > REPORT_SECONDS:
-                told = time.monotonic()
-                say(f"[{told - started:.0f} s] {name}: {compiled} packages compiled")
+            if time.monotonic() - messages > REPORT_SECONDS:
+                messages = time.monotonic()
+                say(f"[{messages - started:.0f} s] {name}: {compiled} packages compiled")
     if process.returncode:
         raise UnavailableError(last_line("".join(errors)))
 
 
 def ensure(name: str, *, may_build: bool) -> dict[str, str]:
     """A program's place and version, or the reason why there is none."""
-    target, told = place(name), {"version": version(name)}
+    target, messages = place(name), {"version": version(name)}
     if not target.exists() and not may_build:
-        return {**told, "reason": "not built yet: bench/peers/build.py builds it"}
+        return {**messages, "reason": "not built yet: bench/peers/build.py builds it"}
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         try:
             build(name, find_go(TOOLCHAIN, CACHE), target)
         except (UnavailableError, BrokenError) as error:
             say(f"{name} cannot be had here: {error}")
-            return {**told, "reason": str(error)}
+            return {**messages, "reason": str(error)}
     crds = {"crds": str(target / "crds")} if PROGRAMS[name][2] else {}
-    return {**told, **crds, "program": str(target / name)}
+    return {**messages, **crds, "program": str(target / name)}
 
 
 def main() -> int:
     """Find or build them all; print what there is."""
-    found = {name: ensure(name, may_build="--find" not in sys.argv[1:]) for name in PROGRAMS}
-    print(json.dumps(found))
-    return 0 if "program" in found["load"] else 1
+    matches = {name: ensure(name, may_build="--find" not in sys.argv[1:]) for name in PROGRAMS}
+    print(json.dumps(matches))
+    return 0 if "program" in matches["load"] else 1
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ def add_weights(bench, models, grants):
     signer = Signer(key)
     writing = _Writers(bench)
     writing.all(f"{API}/modelweights", (_model(number) for number in range(models)))
-    asked = writing.all(
+    queries = writing.all(
         f"{API}/accessrequests", (_request(signer, number, models) for number in range(grants))
     )
-    writing.all(f"{API}/accessapprovals", (_approval(signer, request) for request in asked))
+    writing.all(f"{API}/accessapprovals", (_approval(signer, request) for request in queries))
     file = bench.cluster.directory / "signing.key"
     file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return file

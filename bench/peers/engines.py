@@ -131,8 +131,8 @@ class AdmissionPolicy(Engine):
         )
 
     def _version(self):
-        served = self.cluster.client().get(API).ok()["resources"]
-        return "v1" if any(one["name"] == "mutatingadmissionpolicies" for one in served) else "v1beta1"
+        endpoint = self.cluster.client().get(API).ok()["resources"]
+        return "v1" if any(one["name"] == "mutatingadmissionpolicies" for one in endpoint) else "v1beta1"
 
     def unregister(self):
         """Take the mutating policy away."""
@@ -328,14 +328,16 @@ def wait_until_established(cluster, names=()):
     """Wait until all types that the cluster was given, and those of ``names``, are served."""
 
     def are_served():
-        found = cluster.client().get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").ok()["items"]
-        served = {
+        matches = (
+            cluster.client().get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").ok()["items"]
+        )
+        endpoint = {
             one["metadata"]["name"]
-            for one in found
+            for one in matches
             for condition in one.get("status", {}).get("conditions") or ()
             if (condition["type"], condition["status"]) == ("Established", "True")
         }
-        return served.issuperset(names) and len(served) == len(found)
+        return endpoint.issuperset(names) and len(endpoint) == len(matches)
 
     eventually(are_served, "the types are served", seconds=READY_SECONDS)
 

@@ -158,8 +158,8 @@ class Figures:
         for text, stage in steps.items():
             if stage in stages:
                 ratios = {
-                    shown: _beside(stages[stage], figure) / _beside(stages[before], figure)
-                    for shown, figure in (("CPU", "cpuPer10000"), ("p50", "p50"))
+                    display: _beside(stages[stage], figure) / _beside(stages[before], figure)
+                    for display, figure in (("CPU", "cpuPer10000"), ("p50", "p50"))
                 }
                 found.append(Goal(f"a review with {text}, of one without them", FLAT, ratios))
                 before = stage

@@ -21,12 +21,12 @@ def tree(pid):
             fields = _stat(entry.name)
             if fields:
                 parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, todo = [], [pid]
+    matches, todo = [], [pid]
     while todo:
         one = todo.pop()
-        found.append(one)
+        matches.append(one)
         todo += parents.get(one, [])
-    return found
+    return matches
 
 
 def _stat(pid):

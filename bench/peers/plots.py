@@ -56,7 +56,7 @@ def _latency(figures):
 
 
 def _straight(figures):
-    asked = [engine for engine in figures.engines if figures.direct(engine, "2KB/8", "perSecond")]
+    queries = [engine for engine in figures.engines if figures.direct(engine, "2KB/8", "perSecond")]
     figure, places = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for place, (name, title) in zip(
         places,
@@ -66,9 +66,9 @@ def _straight(figures):
         ),
         strict=True,
     ):
-        values = [statistics.median(figures.direct(engine, "2KB/8", name)) for engine in asked]
-        labels = [figures.labels[engine] for engine in asked]
-        place.barh(labels, values, color=[_COLOURS[engine] for engine in asked])
+        values = [statistics.median(figures.direct(engine, "2KB/8", name)) for engine in queries]
+        labels = [figures.labels[engine] for engine in queries]
+        place.barh(labels, values, color=[_COLOURS[engine] for engine in queries])
         place.bar_label(place.containers[0], fmt="%.3g", padding=3)
         place.set_title(title)
         place.margins(x=0.15)
@@ -85,9 +85,9 @@ def _memory(figures):
         "+ weights,\ngrants": ("weights", "after"),
     }
     figure, place = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    for engine, found in figures.growth.items():
-        names = [name for name, (stage, _) in stages.items() if stage in found]
-        values = [found[stages[name][0]][stages[name][1]]["once"] for name in names]
+    for engine, matches in figures.growth.items():
+        names = [name for name, (stage, _) in stages.items() if stage in matches]
+        values = [matches[stages[name][0]][stages[name][1]]["once"] for name in names]
         place.plot(names, values, marker="o", label=figures.labels[engine], color=_COLOURS[engine])
     place.set(ylabel="MiB", title="resident memory", ylim=(0, None))
     place.grid(alpha=0.3)

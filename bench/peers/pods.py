@@ -138,8 +138,8 @@ def encoded(pod):
     return json.dumps(pod, separators=(",", ":")).encode()
 
 
-def review(pod, stored=None):
-    """The bytes an API server sends for a dry-run creation of ``pod``; ``stored`` is what it made of it."""
+def review(pod, saved=None):
+    """The bytes an API server sends for a dry-run creation of ``pod``; ``saved`` is what it made of it."""
     kind = {"group": "", "version": "v1", "kind": "Pod"}
     resource = {"group": "", "version": "v1", "resource": "pods"}
     request = {
@@ -152,7 +152,7 @@ def review(pod, stored=None):
         "namespace": NAMESPACE,
         "operation": "CREATE",
         "userInfo": {"username": "admin", "groups": ["system:masters", "system:authenticated"]},
-        "object": stored or pod,
+        "object": saved or pod,
         "oldObject": None,
         "dryRun": True,
         "options": {"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "dryRun": ["All"]},

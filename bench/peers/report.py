@@ -87,13 +87,13 @@ def _goals(figures):
     rows = []
     for goal in figures.goals():
         worst = max(goal.ratios, key=goal.ratios.get, default="")
-        shown = words(worst) if "/" in worst else worst
+        display = words(worst) if "/" in worst else worst
         rows.append(
             [
                 goal.text,
                 f"≤ {goal.most:g} x",
                 f"{goal.mean:.2f} x" if goal.ratios else _NOTHING,
-                f"{goal.ratios[worst]:.2f} x ({shown})" if worst else _NOTHING,
+                f"{goal.ratios[worst]:.2f} x ({display})" if worst else _NOTHING,
                 goal.verdict,
             ]
         )

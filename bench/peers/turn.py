@@ -10,27 +10,27 @@ from bench.peers.policies import VARIABLE
 
 def take(engine, effort):
     """The figures of one turn."""
-    found = {"start": engine.start()}
+    matches = {"start": engine.start()}
     try:
         if engine.pid:
             time.sleep(1.0)
-            found["idle"] = machine.memory(engine.pid)
+            matches["idle"] = machine.memory(engine.pid)
         engine.register(mutating=False)
         verdicts.wait_until_asked(engine, mutating=False)
-        found["verdicts"] = verdicts.settle(engine)
-        found["api"] = _through_the_api(engine, effort, ("allowed", "denied"))
+        matches["verdicts"] = verdicts.settle(engine)
+        matches["api"] = _through_the_api(engine, effort, ("allowed", "denied"))
         if engine.mutates:
             engine.register(mutating=True)
             verdicts.wait_until_asked(engine, mutating=True)
-            found["api"] |= _through_the_api(engine, effort, ("mutated",))
+            matches["api"] |= _through_the_api(engine, effort, ("mutated",))
         engine.unregister()
         if engine.pid:
-            found["direct"] = straight(engine, effort)
-            found["after"] = machine.memory(engine.pid)
+            matches["direct"] = straight(engine, effort)
+            matches["after"] = machine.memory(engine.pid)
     finally:
         engine.unregister()
         engine.stop()
-    return found
+    return matches
 
 
 def _through_the_api(engine, effort, kinds):
@@ -38,7 +38,7 @@ def _through_the_api(engine, effort, kinds):
 
     In turns with each, the same pod goes where the engine is not asked: what it adds is the difference.
     """
-    bench, found = engine.bench, {}
+    bench, matches = engine.bench, {}
     for kind, size in itertools.product(kinds, pods.SIZES):
         make = pods.bad if kind == "denied" else pods.good
         denied = kind == "denied" and engine.name != "noop"
@@ -56,13 +56,13 @@ def _through_the_api(engine, effort, kinds):
             figures = bench.load.run(bench.api, body, clients=clients, seconds=effort.cell, **expected)
             # Those of the clients themselves do not count.
             figures["opened"] = machine.connections_accepted() - before - clients
-            found[cell_name(clients, kind, size)] = figures
-    return found
+            matches[cell_name(clients, kind, size)] = figures
+    return matches
 
 
 def straight(engine, effort, sizes=tuple(pods.SIZES), clients=DIRECT_CLIENTS):
     """Reviews at the engine's own port: it on one processor, the load on the others. CPU is per 10,000 reviews."""
-    bench, found = engine.bench, {}
+    bench, matches = engine.bench, {}
     cores = machine.cores()
     machine.pin(engine.pid, {cores[0]})
     try:
@@ -74,10 +74,10 @@ def straight(engine, effort, sizes=tuple(pods.SIZES), clients=DIRECT_CLIENTS):
             for number in clients:
                 before = machine.cpu_seconds(engine.pid)
                 figures = bench.load.run(target, body, clients=number, seconds=effort.direct, **ask)
-                spent = machine.cpu_seconds(engine.pid) - before
+                elapsed = machine.cpu_seconds(engine.pid) - before
                 # The first answer on each connection is not among those counted, but it was worked for.
-                figures["cpuPer10000"] = spent / (figures["count"] + number) * 10_000
-                found[f"{size}/{number}"] = figures
+                figures["cpuPer10000"] = elapsed / (figures["count"] + number) * 10_000
+                matches[f"{size}/{number}"] = figures
     finally:
         machine.pin(engine.pid, set(cores))
-    return found
+    return matches

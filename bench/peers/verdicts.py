@@ -61,16 +61,16 @@ def check(engine):
     for name, pod, by in pods.faulty():
         answer = _try(bench, pod)
         _expect(engine, f"the pod that breaks {name}", answer, allowed=False)
-        said = {policy for policy, text in messages.items() if text in answer.message}
-        if not said or not said <= by:
-            raise DifferentVerdictError(f"{engine.label}: {name} was denied by {said or answer.message}")
+        output = {policy for policy, text in messages.items() if text in answer.message}
+        if not output or not output <= by:
+            raise DifferentVerdictError(f"{engine.label}: {name} was denied by {output or answer.message}")
         count += 1
     return count
 
 
 def _expect(engine, what, answer, *, allowed):
     if (answer.status == 201) != allowed:
-        wanted = "allowed" if allowed else "denied"
+        expected = "allowed" if allowed else "denied"
         raise DifferentVerdictError(
-            f"{engine.label}: {what} should be {wanted}: {answer.status} {answer.message}"[:2000]
+            f"{engine.label}: {what} should be {expected}: {answer.status} {answer.message}"[:2000]
         )

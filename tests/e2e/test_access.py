@@ -41,11 +41,11 @@ def test_from_a_denied_pod_to_a_grant_and_its_end(lab: Lab) -> None:
     assert command is not None, denied
 
     words = command[1].replace("--for 8h", "--for 6s").split()
-    asked = (
+    queries = (
         lab.weightlock(*words, "--reason", "evals", "--name", f"r-{lab.namespace}", user="alice").ok().stdout
     )
     name = f"r-{lab.namespace}"
-    assert f"weightlock access approve {name}" in asked
+    assert f"weightlock access approve {name}" in queries
     first = lab.weightlock("approve", name, user="bob", groups=["weights-approvers"]).ok().stdout
     assert "1 of 2 approvals" in first
     assert kubectl("apply", "-f", "-", stdin=lab.pod(), user="alice").failed()
@@ -59,8 +59,8 @@ def test_from_a_denied_pod_to_a_grant_and_its_end(lab: Lab) -> None:
     assert name in lab.weightlock("list", user="alice").ok().stdout
 
     eventually(lambda: not lab.is_admitted(), "the grant has ended", seconds=10, every=0.2)
-    refused = kubectl("create", "-f", "-", stdin=lab.pod("late"), user="alice").failed()
-    assert "[WL101]" in refused
+    rejection = kubectl("create", "-f", "-", stdin=lab.pod("late"), user="alice").failed()
+    assert "[WL101]" in rejection
     assert "expired" in lab.weightlock("show", name, user="alice").ok().stdout
 
 
@@ -79,11 +79,11 @@ def test_who_wrote_it_is_who_signed_in_whatever_was_written(lab: Lab) -> None:
     assert request["spec"]["requester"]["username"] == "alice"
     assert request["spec"]["stampedAt"] != "2020-01-01T00:00:00Z"
     document = lab.approval(request, "m", approver=forged)
-    said = lab.cluster.client("mallory").post(f"{API}/accessapprovals", document)
-    assert (said.status, "WL424" in said.message) == (403, True)
-    stored = lab.vote(request, "bob").ok()
-    assert stored["spec"]["approver"]["username"] == "bob"
-    assert "weights-approvers" in stored["spec"]["approver"]["groups"]
+    output = lab.cluster.client("mallory").post(f"{API}/accessapprovals", document)
+    assert (output.status, "WL424" in output.message) == (403, True)
+    saved = lab.vote(request, "bob").ok()
+    assert saved["spec"]["approver"]["username"] == "bob"
+    assert "weights-approvers" in saved["spec"]["approver"]["groups"]
 
 
 REFUSED = {
@@ -140,10 +140,10 @@ def _ask(lab: Lab, **spec):
 
 @pytest.mark.parametrize(("code", "attempt"), REFUSED.values(), ids=REFUSED.keys())
 def test_refused_with_its_code_and_a_way_on(lab: Lab, code: str, attempt) -> None:
-    said = attempt(lab, lab.ask())
-    assert said.status == 403, said
-    assert f"[{code}]" in said.message
-    assert "Fix: " in said.message
+    output = attempt(lab, lab.ask())
+    assert output.status == 403, output
+    assert f"[{code}]" in output.message
+    assert "Fix: " in output.message
 
 
 def test_an_approval_can_be_neither_changed_nor_deleted_nor_given_twice(lab: Lab) -> None:
@@ -154,8 +154,8 @@ def test_an_approval_can_be_neither_changed_nor_deleted_nor_given_twice(lab: Lab
     assert "WL404" in admin.patch(path, {"spec": {"decision": "Deny"}}).message
     assert "WL405" in admin.delete(path).message
     assert "WL423" in lab.vote(request, "bob", name="again").message
-    gone = admin.delete(f"{API}/accessapprovals", labelSelector="")
-    assert "WL405" in gone.message
+    absent = admin.delete(f"{API}/accessapprovals", labelSelector="")
+    assert "WL405" in absent.message
 
 
 def test_approvals_at_the_same_instant_count_once_each(lab: Lab) -> None:
@@ -207,8 +207,8 @@ def test_what_is_written_while_the_webhook_is_away_counts_for_nothing(
     weightlock.add_webhooks()
     for _ in range(5):
         assert "[WL101]" in lab.try_pod(dry=True).message
-    told = lab.vote(request, "erin")
-    assert "is invalid" in told.message
+    messages = lab.vote(request, "erin")
+    assert "is invalid" in messages.message
 
 
 def test_a_copy_of_a_signed_approval_cannot_stand_for_another(lab: Lab, weightlock: Installed) -> None:
@@ -301,10 +301,10 @@ def test_how_soon_an_approval_and_a_revocation_are_felt(lab: Lab) -> None:
     lags = []
     for number in range(15):
         request = lab.ask(f"r{number}")
-        for decision, wanted in (("Approve", True), ("Revoke", False)):
+        for decision, expected in (("Approve", True), ("Revoke", False)):
             lab.vote(request, "bob", decision).ok()
             begun = time.monotonic()
-            eventually(lambda wanted=wanted: lab.is_admitted() is wanted, decision, seconds=5, every=0)
+            eventually(lambda expected=expected: lab.is_admitted() is expected, decision, seconds=5, every=0)
             lags.append(time.monotonic() - begun)
     lags.sort()
     print(

@@ -21,9 +21,9 @@ def lab(own_weightlock: Weightlock, own_control_plane: ControlPlane, namespace: 
 @pytest.fixture
 def controllers(own_weightlock: Weightlock) -> Iterator[Controllers]:
     """Controllers that do not sign: the webhook does, because it knows the API server by its certificate."""
-    found = Controllers(own_weightlock).prepare()
-    yield found
-    found.stop()
+    matches = Controllers(own_weightlock).prepare()
+    yield matches
+    matches.stop()
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def signing_controllers(own_weightlock: Weightlock) -> Iterator[Controllers]:
     signing = own_weightlock.config["signing"]
     own_weightlock.config["signing"] = {"keys": str(public_half(own_weightlock.signing_key))}
     own_weightlock.restart()
-    found = Controllers(own_weightlock, signs=True).prepare()
-    yield found
-    found.stop()
+    matches = Controllers(own_weightlock, signs=True).prepare()
+    yield matches
+    matches.stop()
     own_weightlock.config["signing"] = signing
     own_weightlock.restart()
 
@@ -67,9 +67,9 @@ def test_people_read_where_a_request_stands_in_kubectl(lab: Lab, controllers: Co
     status = stored(lab, request)["status"]
     assert status["approvers"] == ["bob", "carol"]
     assert [item["status"] for item in status["conditions"]] == ["True"]
-    shown = lab.cluster.kubectl("get", "areq", request["metadata"]["name"], user="alice").ok().stdout
-    assert "2/2" in shown
-    assert "Active" in shown
+    display = lab.cluster.kubectl("get", "areq", request["metadata"]["name"], user="alice").ok().stdout
+    assert "2/2" in display
+    assert "Active" in display
     lab.vote(request, "dave", "Revoke").ok()
     eventually(lambda: stored(lab, request)["status"].get("by") == "dave", "revoked", seconds=10)
     assert '"status":403' not in controllers.log()

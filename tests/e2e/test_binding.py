@@ -74,8 +74,8 @@ def test_a_claim_that_is_swapped_while_its_pod_waits(weightlock: Installed, name
     status = {"status": {"resourceClaimStatuses": [{"name": "c", "resourceClaimName": "made"}]}}
 
     def allotted() -> list[dict[str, str]]:
-        found = admin.get(f"{pods}/templated").ok()["status"]
-        return found.get("resourceClaimStatuses", [])  # type: ignore[no-any-return]
+        matches = admin.get(f"{pods}/templated").ok()["status"]
+        return matches.get("resourceClaimStatuses", [])  # type: ignore[no-any-return]
 
     # The controller writes the claim that it makes from the template; the attack replaces that.
     eventually(allotted, "the pod has a claim of the template")

@@ -103,6 +103,6 @@ def test_a_broker_that_is_killed_takes_only_what_it_was_answering(
         eventually(lambda: sidecars.renewed > so_far + 2 * CLIENTS, "both again", seconds=60)
     assert len(sidecars.lost) <= CLIENTS, sidecars.lost
     # To a sidecar that is no refusal: it keeps its keys, and asks again.
-    assert all(lost.startswith("BrokerUnavailableError: ") for lost in sidecars.lost), sidecars.lost
+    assert all(losses.startswith("BrokerUnavailableError: ") for losses in sidecars.lost), sidecars.lost
     renewed = {broker.port: len(broker.events(event="key.renewal", result="released")) for broker in brokers}
     assert all(count > CLIENTS for count in renewed.values()), renewed

@@ -36,9 +36,9 @@ FORMER_VALUES = ("certificates.selfManaged.leafDays=80", "networkPolicy.keyServi
 @pytest.fixture
 def release(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Release]:
     cluster = new_control_plane(Options())
-    found = Release(cluster)
-    yield found
-    found.stop()
+    matches = Release(cluster)
+    yield matches
+    matches.stop()
     cluster.stop()
 
 
@@ -137,8 +137,8 @@ PROVIDED = (
 def test_the_api_server_accepts_what_is_rendered(
     own_control_plane: ControlPlane, namespace: str, arguments: tuple[str, ...]
 ) -> None:
-    given = [argument.replace("{ca}", str(own_control_plane.ca)) for argument in arguments]
-    rendered = render(own_control_plane, namespace, "--set", f"fullnameOverride=chart-{namespace}", *given)
+    inputs = [argument.replace("{ca}", str(own_control_plane.ca)) for argument in arguments]
+    rendered = render(own_control_plane, namespace, "--set", f"fullnameOverride=chart-{namespace}", *inputs)
     documents = [document for document in yaml.safe_load_all(rendered) if document]
     for document in documents:
         if document["kind"] == "Pod":
@@ -152,8 +152,8 @@ def test_the_api_server_accepts_what_is_rendered(
 
 
 def test_it_refuses_the_system_namespace(control_plane: Cluster) -> None:
-    said = control_plane.helm("install", NAME, str(CHART), "-n", "kube-system").failed()
-    assert "cannot install Weightlock into kube-system" in said
+    output = control_plane.helm("install", NAME, str(CHART), "-n", "kube-system").failed()
+    assert "cannot install Weightlock into kube-system" in output
     assert control_plane.helm("list", "-n", "kube-system", "-q").ok().stdout.strip() == ""
 
 
@@ -225,8 +225,8 @@ def watched_since(name: str) -> list[dict[str, Any]]:
 
 def agent_of(lab: Lab, name: str) -> bool:
     """Whether a pod that was just created has the key sidecar."""
-    made = lab.try_pod(name).ok()
-    return [each["name"] for each in made["spec"].get("initContainers", ())] == ["weightlock-agent"]
+    produced = lab.try_pod(name).ok()
+    return [each["name"] for each in produced["spec"].get("initContainers", ())] == ["weightlock-agent"]
 
 
 def keeps_and_signs(release: Release, lab: Lab) -> None:
@@ -262,8 +262,8 @@ def injection(release: Release, part: str) -> dict[str, Any]:
     """The settings of the sidecar in a part's configuration."""
     path = f"/api/v1/namespaces/{NAMESPACE}/configmaps/{NAME}-config"
     data = release.cluster.client().get(path).ok()["data"]
-    found: dict[str, Any] = yaml.safe_load(data[f"{part}.yaml"])["settings"]["injection"]
-    return found
+    matches: dict[str, Any] = yaml.safe_load(data[f"{part}.yaml"])["settings"]["injection"]
+    return matches
 
 
 def has_crds(release: Release, definitions: Sequence[dict[str, Any]]) -> bool:
@@ -287,8 +287,8 @@ def keys_of(release: Release) -> dict[str, dict[str, bytes]]:
     """The keys in the Secrets of the release that exist and are filled."""
     path = f"/api/v1/namespaces/{NAMESPACE}/secrets"
     names = {item["metadata"]["name"] for item in release.cluster.client().get(path).ok()["items"]}
-    found = {name: release.filled(name) for name in SECRETS.values() if name in names}
-    return {name: files for name, files in found.items() if files}
+    matches = {name: release.filled(name) for name in SECRETS.values() if name in names}
+    return {name: files for name, files in matches.items() if files}
 
 
 def upgraded(release: Release, lab: Lab, previous: Path, former: Sequence[str]) -> None:
@@ -298,19 +298,19 @@ def upgraded(release: Release, lab: Lab, previous: Path, former: Sequence[str]) 
     before = keys_of(release)
     # As docs/install.md says it: the values that were given, and the defaults of the new chart.
     documented = ["upgrade", NAME, str(CHART), "-n", NAMESPACE, "--dry-run=server"]
-    said = release.cluster.helm(*documented, "--reset-then-reuse-values").ok().stdout
+    output = release.cluster.helm(*documented, "--reset-then-reuse-values").ok().stdout
     for value in former:
-        assert f"the value {value.partition('=')[0]} is renamed to " in said
+        assert f"the value {value.partition('=')[0]} is renamed to " in output
     # Without the defaults of the new chart: a name that is gone, or a value that is missing.
-    said = release.cluster.helm(*documented, "--reuse-values").failed()
-    assert "additional properties" in said or "nil pointer" in said
-    said = release.helm(
+    output = release.cluster.helm(*documented, "--reuse-values").failed()
+    assert "additional properties" in output or "nil pointer" in output
+    output = release.helm(
         "upgrade",
         "policies.gpus-need-entitlement.enabled=false",
         "exemptNamespaces={kube-system,gpu-operator}",
         *former,
     )
-    assert "OFF          gpus-need-entitlement" in said
+    assert "OFF          gpus-need-entitlement" in output
     assert has_crds(release, manifests.crds())
     assert all("gpu-operator" in names for names in release.exempt())
     assert {name: keys_of(release).get(name) for name in before} == before
@@ -332,9 +332,9 @@ def upgraded(release: Release, lab: Lab, previous: Path, former: Sequence[str]) 
 
 def restored(release: Release) -> float:
     """How many webhook configurations the controller says it put back."""
-    shown = release.controller_says("/metrics")[1]
-    found = re.search(r"^weightlock_webhook_configurations_restored_total (\S+)$", shown, re.MULTILINE)
-    return float(found[1]) if found else 0
+    display = release.controller_says("/metrics")[1]
+    matches = re.search(r"^weightlock_webhook_configurations_restored_total (\S+)$", display, re.MULTILINE)
+    return float(matches[1]) if matches else 0
 
 
 def rolled_back(release: Release, lab: Lab, previous: Path) -> None:
@@ -368,8 +368,10 @@ def uninstalled(release: Release, lab: Lab) -> None:
     eventually(lambda: "forbidden" in controller.log.read_text().lower(), "the controller may do no more")
     assert release.webhooks() == [404, 404], controller.log.read_text()
     assert release.create(lab.namespace, pod("after"))[0] == 201
-    kept = release.cluster.kubectl("get", "modelweights,accessrequests,accessapprovals", "-o", "name").ok()
-    kinds = {line.partition(".")[0] for line in kept.stdout.split()}
+    remaining = release.cluster.kubectl(
+        "get", "modelweights,accessrequests,accessapprovals", "-o", "name"
+    ).ok()
+    kinds = {line.partition(".")[0] for line in remaining.stdout.split()}
     assert kinds == {"modelweights", "accessrequest", "accessapproval"}
     # A controller of this installation would be gone before the next one.
     controller.stop(grace=10.0)
@@ -377,8 +379,8 @@ def uninstalled(release: Release, lab: Lab) -> None:
 
 def installed_again(release: Release, lab: Lab) -> None:
     """A second installation takes over what was kept: the grant that the first one signed still counts."""
-    said = release.helm("install")
-    assert f"1: {lab.model} (frontier)" in said
+    output = release.helm("install")
+    assert f"1: {lab.model} (frontier)" in output
     assert release.webhooks() == [200, 200]
     release.start("controller")
     release.start("webhook")
@@ -396,8 +398,8 @@ EVERYTHING = (
 
 def everything(cluster: Cluster) -> set[str]:
     """Every object of the kinds that a release has, by kind and name."""
-    found = cluster.kubectl("get", EVERYTHING, "-A", "-o", "json", "--ignore-not-found").ok().stdout
-    items = json.loads(found)["items"] if found else []
+    matches = cluster.kubectl("get", EVERYTHING, "-A", "-o", "json", "--ignore-not-found").ok().stdout
+    items = json.loads(matches)["items"] if matches else []
     return {f"{item['kind']} {item['metadata']['name']}" for item in items}
 
 
@@ -433,27 +435,27 @@ def test_an_uninstall_after_a_restore_leaves_only_what_it_lists(release: Release
     for path in WEBHOOK_PATHS:
         client.delete(path).ok()
     eventually(lambda: all(map(restored, WEBHOOK_PATHS)), "the configurations are as Helm installed them")
-    lost = {
+    losses = {
         field: dict.fromkeys(
             name for name in installed[paths[-1]][field] if "helm" in name or "managed-by" in name
         )
         for field in ("labels", "annotations")
     }
-    lost["labels"].pop("helm.sh/chart", None)
-    lost["annotations"].pop("helm.sh/resource-policy", None)
+    losses["labels"].pop("helm.sh/chart", None)
+    losses["annotations"].pop("helm.sh/resource-policy", None)
     for path in paths:
-        client.patch(path, {"metadata": lost}).ok()
+        client.patch(path, {"metadata": losses}).ok()
     eventually(lambda: all(map(restored, paths)), "their metadata is back, that of a CRD too")
     lease = client.get(f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{NAME}-controller").ok()
     assert [owner["name"] for owner in lease["metadata"]["ownerReferences"]] == [f"{NAME}-record"]
 
     controller.stop(grace=10.0)
-    said = release.uninstall().stdout
+    output = release.uninstall().stdout
     definitions = {f"CustomResourceDefinition {each['metadata']['name']}" for each in manifests.crds()}
-    kept = {*definitions, f"Secret {SECRETS['signing']}"}
-    for each in kept:
-        assert f"[{each.partition(' ')[0]}] {each.partition(' ')[2]}" in said, said
-    eventually(lambda: everything(cluster) - before == kept, "nothing else is left", seconds=60)
+    remaining = {*definitions, f"Secret {SECRETS['signing']}"}
+    for each in remaining:
+        assert f"[{each.partition(' ')[0]}] {each.partition(' ')[2]}" in output, output
+    eventually(lambda: everything(cluster) - before == remaining, "nothing else is left", seconds=60)
 
 
 def chart_version() -> str:
@@ -465,32 +467,32 @@ def test_keys_are_made_once_and_are_in_no_manifest(release: Release) -> None:
     """Helm installs their Secrets empty, and no upgrade or rollback takes away what the controller put there."""
     release.helm("install")
     release.start("controller")
-    made = {name: eventually(lambda name=name: release.filled(name), name) for name in SECRETS.values()}  # type: ignore[misc]
+    produced = {name: eventually(lambda name=name: release.filled(name), name) for name in SECRETS.values()}  # type: ignore[misc]
     # No webhook answers here, and it is asked about the types.
     release.helm("upgrade", "crds.install=false")
-    assert {name: release.data("secrets", name) for name in SECRETS.values()} == made
+    assert {name: release.data("secrets", name) for name in SECRETS.values()} == produced
     release.helm("upgrade", "crds.install=false", "controller.replicas=3")
     release.rollback(2)
-    assert {name: release.data("secrets", name) for name in SECRETS.values()} == made
+    assert {name: release.data("secrets", name) for name in SECRETS.values()} == produced
     for revision in ("1", "2", "3", "4"):
-        shown = release.cluster.helm("get", "manifest", NAME, "-n", NAMESPACE, "--revision", revision).ok()
-        secrets = [d for d in yaml.safe_load_all(shown.stdout) if d and d["kind"] == "Secret"]
+        display = release.cluster.helm("get", "manifest", NAME, "-n", NAMESPACE, "--revision", revision).ok()
+        secrets = [d for d in yaml.safe_load_all(display.stdout) if d and d["kind"] == "Secret"]
         assert {each["metadata"]["name"] for each in secrets if not each.get("data")} >= set(SECRETS.values())
     # The signing key stays for the installation to come, which leaves it as it is.
     release.uninstall()
     release.helm("install")
-    assert release.data("secrets", SECRETS["signing"]) == made[SECRETS["signing"]]
+    assert release.data("secrets", SECRETS["signing"]) == produced[SECRETS["signing"]]
 
 
 def test_notes_are_as_the_documents_show_them(release: Release, update_golden: bool) -> None:
     """What a newcomer sees on a cluster that is new, too."""
     command = ["install", NAME, str(CHART), "-n", NAMESPACE, "--create-namespace", "--dry-run=server"]
-    said = release.cluster.helm(*command).ok().stdout
+    output = release.cluster.helm(*command).ok().stdout
     page = CHART.parents[1] / "docs" / "install.md"
-    shown = f"```text\n{said.partition('NOTES:')[2].strip()}\n```\n"
+    display = f"```text\n{output.partition('NOTES:')[2].strip()}\n```\n"
     before, _, rest = page.read_text().partition("<!-- notes -->\n")
-    found, _, after = rest.partition("<!-- /notes -->")
+    matches, _, after = rest.partition("<!-- /notes -->")
     if update_golden:
-        page.write_text(f"{before}<!-- notes -->\n{shown}<!-- /notes -->{after}")
+        page.write_text(f"{before}<!-- notes -->\n{display}<!-- /notes -->{after}")
         return
-    assert found == shown
+    assert matches == display

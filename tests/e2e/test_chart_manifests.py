@@ -34,7 +34,7 @@ def release(new_control_plane: Callable[[Options], ControlPlane], tmp_path: Path
         (tmp_path / kind).mkdir()
     plugins = [plugin(name, tmp_path / kind) for kind, name in PLUGINS.items()]
     cluster = new_control_plane(Options(webhook_client_certificate=False, plugins=plugins))
-    found = Release(cluster)
+    matches = Release(cluster)
     authority = Authority(tmp_path / "pki", "weightlock-ca")
     serving = authority.server("webhook", ["127.0.0.1"])
     metadata = {"name": f"{NAME}-webhook-tls", "namespace": NAMESPACE}
@@ -51,16 +51,16 @@ def release(new_control_plane: Callable[[Options], ControlPlane], tmp_path: Path
         },
     )
     try:
-        found.helm(
+        matches.helm(
             "install",
             f"certificates.mode=provided,certificates.provided.webhookSecret={NAME}-webhook-tls",
-            f"apiServerManifests.url={found.url},broker.enabled=false,controller.enabled=false",
+            f"apiServerManifests.url={matches.url},broker.enabled=false,controller.enabled=false",
             files={"certificates.provided.caBundle": authority.certificate},
         )
-        found.start("webhook")
-        yield found
+        matches.start("webhook")
+        yield matches
     finally:
-        found.stop()
+        matches.stop()
         cluster.stop()
 
 
@@ -85,8 +85,10 @@ def test_taking_the_webhooks_away_opens_nothing(release: Release, tmp_path: Path
     assert cluster.kubectl("get", "validatingwebhookconfigurations", "-o", "name").ok().stdout == ""
     metadata = {"name": "weightlock.static.k8s.io"}
     kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
-    refused = admin.post(WEBHOOK_PATHS[0].rpartition("/")[0], {**kind, "metadata": metadata, "webhooks": []})
-    assert refused.status == 422
+    rejection = admin.post(
+        WEBHOOK_PATHS[0].rpartition("/")[0], {**kind, "metadata": metadata, "webhooks": []}
+    )
+    assert rejection.status == 422
 
     release.parts["webhook"].kill()
     status, message = release.create(namespace, pod("later"))

@@ -137,17 +137,17 @@ EXCUSES: tuple[tuple[str, set[Right], str], ...] = (
 def release(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Release]:
     """The chart, after a day in the life of a cluster."""
     cluster = new_control_plane(Options())
-    found = Release(cluster)
+    matches = Release(cluster)
     try:
-        found.helm("install", *VALUES)
+        matches.helm("install", *VALUES)
         # The controller first: it makes the certificates of the others.
         for part in ("controller", "webhook", "broker"):
-            found.start(part)
-        eventually(lambda: found.status("broker") == 200, "the broker is ready")
-        live(found)
-        yield found
+            matches.start(part)
+        eventually(lambda: matches.status("broker") == 200, "the broker is ready")
+        live(matches)
+        yield matches
     finally:
-        found.stop()
+        matches.stop()
         cluster.stop()
 
 
@@ -222,12 +222,12 @@ def report(release: Release) -> None:
             lambda path=path: client.get(path).status == 200, "and of the cluster", seconds=60, every=0.5
         )
     events = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
-    told = {
+    messages = {
         item["regarding"]["kind"]
         for item in client.get(events).ok()["items"]
         if item["reason"] == "WouldBeDenied"
     }
-    assert told == {"Deployment", "Job"}
+    assert messages == {"Deployment", "Job"}
     client.delete(f"{POLICIES}/{namespace}").ok()
 
 
@@ -345,10 +345,10 @@ def test_a_part_never_tries_what_it_may_not(release: Release, part: str) -> None
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_may_do_no_more_than_it_does(release: Release, part: str) -> None:
     may = granted(release.cluster, NAMESPACE, f"{NAME}-{part}")
-    excused = set().union(*(listed for who, listed, _ in EXCUSES if who == part))
+    excused = set().union(*(listing for who, listing, _ in EXCUSES if who == part))
     # Of the operators' kinds, those in groups that this API server does serve need an excuse of their own.
-    served = {group["name"] for group in release.cluster.client().get("/apis").ok()["groups"]}
-    excused |= {right for right in OPERATED if right.group not in served}
+    endpoint = {group["name"] for group in release.cluster.client().get("/apis").ok()["groups"]}
+    excused |= {right for right in OPERATED if right.group not in endpoint}
     unused = never_used(may, used(release.cluster, account(part)))
     needless = {right for right in unused if right.any not in excused}
     assert not needless, "\n".join(map(str, sorted(needless)))
@@ -394,7 +394,7 @@ def test_the_test_of_the_chart_examines_the_cluster_with_the_rights_it_is_given(
     # Pods, Services and nodes are not there, which it finds; that it could look at everything else counts here.
     assert examined.code == 1
     # Keys are kept from it, and the right to create pods.
-    kept = {Right("get", "", "secrets"), Right("create", "", "pods")}
-    assert {right.any for right in refused(cluster, user)} <= kept
+    remaining = {Right("get", "", "secrets"), Right("create", "", "pods")}
+    assert {right.any for right in refused(cluster, user)} <= remaining
     may = granted(cluster, NAMESPACE, f"{NAME}-test")
-    assert {right.any for right in beyond(used(cluster, user), may)} <= kept
+    assert {right.any for right in beyond(used(cluster, user), may)} <= remaining

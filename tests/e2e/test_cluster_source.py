@@ -84,15 +84,15 @@ async def test_the_snapshot_follows_the_cluster(
     place = ObjectKey("WeightPolicy.weightlock.dev", "", name)
     lags = []
     for number in range(30):
-        shown = policy(name, fix=f"'{number}'")
+        display = policy(name, fix=f"'{number}'")
         if number:
-            shown = client.get(f"{POLICIES}/{name}").ok()
-            shown["spec"]["fix"] = f"'{number}'"
+            display = client.get(f"{POLICIES}/{name}").ok()
+            display["spec"]["fix"] = f"'{number}'"
         begun = time.monotonic()
         if number:
-            await asyncio.to_thread(lambda now=shown: client.put(f"{POLICIES}/{name}", now).ok())
+            await asyncio.to_thread(lambda now=display: client.put(f"{POLICIES}/{name}", now).ok())
         else:
-            await asyncio.to_thread(lambda now=shown: client.post(POLICIES, now).ok())
+            await asyncio.to_thread(lambda now=display: client.post(POLICIES, now).ok())
         await eventually(lambda want=f"'{number}'": _fix(source, place) == want, seconds=5)
         lags.append(time.monotonic() - begun)
     client.delete(f"{POLICIES}/{name}").ok()
@@ -119,12 +119,12 @@ async def test_objects_that_are_not_held_are_fetched(
     )
     there = ObjectKey("ConfigMap", namespace, "settings")
     account = ObjectKey("ServiceAccount", namespace, "default")
-    gone = ObjectKey("Pod", namespace, "gone")
+    absent = ObjectKey("Pod", namespace, "gone")
     unknown = ObjectKey("Invention.example.com", namespace, "x")
-    objects = (await source.fetch(RequiredData(objects=frozenset({there, account, gone, unknown})))).objects
+    objects = (await source.fetch(RequiredData(objects=frozenset({there, account, absent, unknown})))).objects
     assert objects[there]["data"] == {"a": "1"}
     assert objects[account]["metadata"]["name"] == "default"
-    assert objects[gone] is None
+    assert objects[absent] is None
     assert objects[unknown] is None
 
 

@@ -32,8 +32,8 @@ def test_it_is_the_release_that_the_go_module_names(own_control_plane: ControlPl
 
 
 def test_a_user_without_rights_is_forbidden(control_plane: Cluster, namespace: str) -> None:
-    said = control_plane.kubectl("get", "pods", "-n", namespace, user="alice").failed()
-    assert 'User "alice" cannot list resource "pods"' in said
+    output = control_plane.kubectl("get", "pods", "-n", namespace, user="alice").failed()
+    assert 'User "alice" cannot list resource "pods"' in output
 
 
 def test_rbac_gives_a_user_what_it_says_and_no_more(control_plane: Cluster, namespace: str) -> None:
@@ -48,9 +48,9 @@ def test_rbac_gives_a_user_what_it_says_and_no_more(control_plane: Cluster, name
 
 
 def test_groups_of_a_user_count(control_plane: Cluster) -> None:
-    said = control_plane.kubectl("auth", "whoami", "-o", "json", user="carol", groups=["team-atlas"]).json()
-    assert said["status"]["userInfo"]["username"] == "carol"
-    assert "team-atlas" in said["status"]["userInfo"]["groups"]
+    output = control_plane.kubectl("auth", "whoami", "-o", "json", user="carol", groups=["team-atlas"]).json()
+    assert output["status"]["userInfo"]["username"] == "carol"
+    assert "team-atlas" in output["status"]["userInfo"]["groups"]
 
 
 @pytest.mark.usefixtures("controllers")
@@ -139,8 +139,8 @@ def test_a_service_account_token_is_issued_and_accepted(control_plane: Cluster, 
 @pytest.mark.parametrize("crash", [False, True], ids=["orderly", "killed"])
 def test_state_outlives_an_api_server(own_control_plane: ControlPlane, namespace: str, crash: bool) -> None:
     path = f"/api/v1/namespaces/{namespace}/configmaps"
-    kept = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}, "data": {"a": "b"}}
-    before = own_control_plane.client().post(path, kept).ok()
+    remaining = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}, "data": {"a": "b"}}
+    before = own_control_plane.client().post(path, remaining).ok()
     own_control_plane.restart_apiserver(crash=crash)
     after = own_control_plane.client().get(f"{path}/kept").ok()
     assert after["metadata"]["uid"] == before["metadata"]["uid"]

@@ -108,11 +108,11 @@ def test_both_judge_alike(asked: Asked, capsys: pytest.CaptureFixture[str]) -> N
     for name, case in CASES.items():
         theirs = asked.said[name]
         own = ours(asked, case)
-        found = difference(theirs, own)
-        agreed += not found
-        if bool(found) != (name in DIFFERENCES):
+        matches = difference(theirs, own)
+        agreed += not matches
+        if bool(matches) != (name in DIFFERENCES):
             wrong.append(
-                f"{name}: {found or 'no difference'}\n  {case.spec}\n  there: {theirs}\n  here:  {own}"
+                f"{name}: {matches or 'no difference'}\n  {case.spec}\n  there: {theirs}\n  here:  {own}"
             )
     with capsys.disabled():
         print(f"\ndifferential: {len(CASES)} triples, {agreed} agree, {len(DIFFERENCES)} listed differences")
@@ -141,14 +141,14 @@ def compare(cluster: ControlPlane, native: Native) -> tuple[int, list[str], int]
     own = [
         document for name in (*shipped.EXPORTED, *shipped.REWORDED) for document in shipped.documents(name)
     ]
-    given = [
+    inputs = [
         shipped.reworded(document) if document["metadata"]["name"] in shipped.REWORDED else document
         for document in own
         if document["kind"] == "WeightPolicy"
     ]
     objects = [native.create(document).ok() for document in (*shipped.pods(), *shipped.NETWORK_POLICIES)]
     cluster.apply(*(document for document in own if document["kind"] != "WeightPolicy"))
-    cluster.apply(*(manifest for policy in given for manifest in shipped.native(policy)))
+    cluster.apply(*(manifest for policy in inputs for manifest in shipped.native(policy)))
     native.install((), "sentinel-of-shipped")
     source = offline.source_of([*shipped.STATE, *own])
     wrong: list[str] = []

@@ -40,23 +40,23 @@ BAD = {"warn", "fail"}
 def release(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Release]:
     """The chart installed and running; the controller reports what is broken and leaves it so."""
     cluster = new_control_plane(Options(controllers=False))
-    found = Release(cluster)
+    matches = Release(cluster)
     idle = ("controller.restoreWebhooks=false", "controller.restoreDefinitions=false")
     # With selfManaged the controller would mend the authority.
-    found.helm("install", "certificates.mode=selfSigned", *idle)
+    matches.helm("install", "certificates.mode=selfSigned", *idle)
     with contextlib.ExitStack() as stack:
         # The controller first: it makes the keys of the others.
         for part in ("controller", "webhook", "broker"):
-            found.start(part)
+            matches.start(part)
         stack.callback(cluster.stop)
-        stack.callback(found.stop)
+        stack.callback(matches.stop)
         for part in ("controller", "broker"):
             ready(cluster, part, 2)
         if (address := outward()) is not None:
-            lead_to_processes(found, stack, address)
+            lead_to_processes(matches, stack, address)
         cluster.apply(*protected("atlas"))
-        expect(found)
-        yield found
+        expect(matches)
+        yield matches
 
 
 def outward() -> str | None:
@@ -117,7 +117,7 @@ def lead_to_processes(release: Release, stack: contextlib.ExitStack, address: st
 
 def protected(name: str) -> list[dict[str, Any]]:
     """A model and the claim that it is."""
-    known = [{"persistentVolumeClaim": {"namespaces": ["default"], "names": [name]}}]
+    existing = [{"persistentVolumeClaim": {"namespaces": ["default"], "names": [name]}}]
     claim = {
         "accessModes": ["ReadOnlyMany"],
         "storageClassName": "",
@@ -134,7 +134,7 @@ def protected(name: str) -> list[dict[str, Any]]:
             "apiVersion": "weightlock.dev/v1alpha1",
             "kind": "ModelWeights",
             "metadata": {"name": name},
-            "spec": {"sensitivity": "frontier", "volumes": known},
+            "spec": {"sensitivity": "frontier", "volumes": existing},
         },
     ]
 
@@ -160,14 +160,14 @@ def expect(release: Release, **checks: str) -> None:
 
     So each test also sees that what the one before it broke is well again.
     """
-    wanted = {name.replace("_", " "): words for name, words in checks.items()}
+    expectation = {name.replace("_", " "): words for name, words in checks.items()}
     if outward() is None:
-        wanted = {name: words for name, words in wanted.items() if name not in REMOTE}
+        expectation = {name: words for name, words in expectation.items() if name not in REMOTE}
 
     def as_expected() -> bool:
-        found = wrong(release)
-        assert found.keys() == wanted.keys(), found
-        assert all(words in found[name] for name, words in wanted.items()), found
+        matches = wrong(release)
+        assert matches.keys() == expectation.keys(), matches
+        assert all(words in matches[name] for name, words in expectation.items()), matches
         return True
 
     eventually(as_expected, "only what was broken is told", seconds=60, every=1.0)
@@ -180,27 +180,27 @@ def command(release: Release, *arguments: str, user: str | None = None) -> Any:
 
 
 def test_a_healthy_installation_is_all_ok(release: Release) -> None:
-    found = rows(release)
-    assert {row.check for row in found} == set(CHECKS)
+    matches = rows(release)
+    assert {row.check for row in matches} == set(CHECKS)
     if outward() is not None:
         # This release writes no audit log, and the cluster has neither sidecars nor operators.
-        others = {row.check: row.result.result for row in found if row.result.result != "ok"}
+        others = {row.check: row.result.result for row in matches if row.result.result != "ok"}
         expected = {"audit log": "warn", "API server identity": "warn"}
         assert others == {**expected, "sidecar image": "skipped", "operators": "skipped"}, others
-    said = command(release)
-    assert said.stdout.startswith("CHECK "), said
-    assert "\033" not in said.stdout
-    assert said.code == 0, said
+    output = command(release)
+    assert output.stdout.startswith("CHECK "), output
+    assert "\033" not in output.stdout
+    assert output.code == 0, output
 
 
 def test_a_user_without_rights_sees_which_rights_are_missing(release: Release) -> None:
-    said = command(release, "-o", "json", user="nobody-special")
-    found = json.loads(said.stdout)
-    assert (said.code, said.stderr) == (0, "")
-    assert {item["result"] for item in found} == {"ok", "skipped"}
-    assert all(item["what"].startswith("not allowed to ") for item in found if item["result"] == "skipped"), (
-        found
-    )
+    output = command(release, "-o", "json", user="nobody-special")
+    matches = json.loads(output.stdout)
+    assert (output.code, output.stderr) == (0, "")
+    assert {item["result"] for item in matches} == {"ok", "skipped"}
+    assert all(
+        item["what"].startswith("not allowed to ") for item in matches if item["result"] == "skipped"
+    ), matches
 
 
 def test_a_cluster_that_is_not_there_is_one_line(release: Release) -> None:
@@ -208,10 +208,12 @@ def test_a_cluster_that_is_not_there_is_one_line(release: Release) -> None:
     kubeconfig["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     path = release.cluster.directory / "nowhere.kubeconfig"
     path.write_text(yaml.safe_dump(kubeconfig))
-    said = run([COMMAND, "doctor", "--kubeconfig", path], environment=os.environ)
-    assert said.code == 2
-    assert said.stderr.startswith("weightlock doctor: https://127.0.0.1:1: the API server cannot be reached")
-    assert len(said.stderr.splitlines()) == 1
+    output = run([COMMAND, "doctor", "--kubeconfig", path], environment=os.environ)
+    assert output.code == 2
+    assert output.stderr.startswith(
+        "weightlock doctor: https://127.0.0.1:1: the API server cannot be reached"
+    )
+    assert len(output.stderr.splitlines()) == 1
 
 
 Patch = list[dict[str, Any]]
@@ -317,8 +319,8 @@ def test_a_policy_that_does_not_compile_written_past_admission(release: Release)
     }
     policy = {"apiVersion": "weightlock.dev/v1alpha1", "kind": "WeightPolicy", "metadata": {"name": "bad"}}
     path = "/apis/weightlock.dev/v1alpha1/weightpolicies"
-    refused = release.cluster.client().post(path, {**policy, "spec": spec})
-    assert "[WL504]" in refused.message
+    rejection = release.cluster.client().post(path, {**policy, "spec": spec})
+    assert "[WL504]" in rejection.message
     key = "/registry/weightlock.dev/weightpolicies/bad"
     metadata = {
         "name": "bad",

@@ -65,8 +65,8 @@ def control(document: dict[str, Any], code: str) -> dict[str, Any]:
 
 
 def test_every_control_holds_and_then_a_rule_is_removed(weightlock: Installed) -> None:
-    code, document, said = drill(weightlock)
-    assert (code, document["result"]) == (0, "passed"), f"{said} {json.dumps(document)[:3000]}"
+    code, document, output = drill(weightlock)
+    assert (code, document["result"]) == (0, "passed"), f"{output} {json.dumps(document)[:3000]}"
     assert {"WL101", "WL113", "WL201", "WL202", "WL311", "WL525"} <= {
         item["code"] for item in document["controls"]
     }

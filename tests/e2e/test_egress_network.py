@@ -102,9 +102,11 @@ def namespaces() -> Iterator[tuple[str, str]]:
     node, pod = f"wl-node-{os.getpid()}", f"wl-pod-{os.getpid()}"
     with contextlib.ExitStack() as stack:
         for name in (node, pod):
-            made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
-            if made.returncode:
-                pytest.skip(f"no network namespaces: {made.stderr.strip()}")
+            produced = subprocess.run(
+                ["ip", "netns", "add", name], capture_output=True, text=True, check=False
+            )
+            if produced.returncode:
+                pytest.skip(f"no network namespaces: {produced.stderr.strip()}")
             stack.callback(subprocess.run, ["ip", "netns", "delete", name], check=False)
         probe = subprocess.run(
             inside(node, "ip", "link", "add", "probe0", "type", "ifb"),
@@ -191,16 +193,16 @@ def test_a_pod_cannot_send_faster_than_its_budget(
 
     # The sidecar's meter saw the unlimited attempt as well, and the broker ends the lease for it.
     (tmp_path / "dev").write_text(counters)
-    sent = sent_bytes(tmp_path / "dev")
-    assert sent is not None
-    assert sent > total
+    requests = sent_bytes(tmp_path / "dev")
+    assert requests is not None
+    assert requests > total
     live = {
         "metadata": {"annotations": {stamp.STAMP: str(annotations[stamp.STAMP])}},
         "status": {"startTime": begun.strftime("%Y-%m-%dT%H:%M:%SZ")},
     }
     settings = EgressSettings(burst_bytes=BURST)
     now = begun + timedelta(seconds=SECONDS + 2)
-    assert "it sent" in excess(live, sent, now, settings)
+    assert "it sent" in excess(live, requests, now, settings)
     assert excess(live, total, now, settings) == ""
 
 

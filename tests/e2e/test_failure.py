@@ -121,8 +121,8 @@ def test_a_replica_that_is_stopped_in_order_loses_nothing(replicas: Replicas, na
 @pytest.fixture
 def wire(own_control_plane: ControlPlane) -> Iterator[Forwarder]:
     """The way to the API server, to be cut or frozen."""
-    with Forwarder([own_control_plane.port]) as found:
-        yield found
+    with Forwarder([own_control_plane.port]) as matches:
+        yield matches
 
 
 def rewired(cluster: ControlPlane, kubeconfig: Path, wire: Forwarder) -> Path:
@@ -202,8 +202,8 @@ async def test_what_was_missed_while_the_api_server_forgot_is_listed_again(
     await asyncio.to_thread(wire.mend)
     await soon(lambda: why_not(source) == "" and policy_of(source, name), "what was made is seen")
     assert policy_of(source, other) is None
-    said = [getattr(record, "fields", {}).get("why", "") for record in caplog.records]
-    assert any("too old resource version" in why for why in said), said
+    output = [getattr(record, "fields", {}).get("why", "") for record in caplog.records]
+    assert any("too old resource version" in why for why in output), output
     await asyncio.to_thread(lambda: client.delete(f"{path}/{name}").ok())
 
 
@@ -232,16 +232,16 @@ def asking(own_weightlock: Weightlock, wire: Forwarder) -> Iterator[Weightlock]:
     """Weightlock on the wire, which may ask the API server two things at a time."""
     cluster = own_weightlock.control_plane
     config = {"maxConcurrentReviews": 2, "reviewTimeoutSeconds": 4}
-    found = Weightlock(cluster, name="asking", config=config)
-    found.config["cluster"] = {
-        "kubeconfig": str(rewired(cluster, Path(found.config["cluster"]["kubeconfig"]), wire))
+    matches = Weightlock(cluster, name="asking", config=config)
+    matches.config["cluster"] = {
+        "kubeconfig": str(rewired(cluster, Path(matches.config["cluster"]["kubeconfig"]), wire))
     }
-    found.start()
-    found.add_webhooks()
-    yield found
+    matches.start()
+    matches.add_webhooks()
+    yield matches
     wire.thaw()
     own_weightlock.add_webhooks()
-    found.stop()
+    matches.stop()
 
 
 def test_too_much_to_do_is_denied_at_once_and_says_so(
@@ -282,9 +282,9 @@ def signing_controllers(own_weightlock: Weightlock) -> Iterator[Controllers]:
         "stampKey": str(stamp),
     }
     own_weightlock.restart()
-    found = Controllers(own_weightlock, signs=True, stamp=stamp).prepare()
-    yield found
-    found.stop()
+    matches = Controllers(own_weightlock, signs=True, stamp=stamp).prepare()
+    yield matches
+    matches.stop()
     own_weightlock.config["signing"] = signing
     own_weightlock.restart()
 
@@ -300,8 +300,8 @@ def test_a_leader_that_is_killed_is_followed_and_nothing_is_signed_twice(
     follower = signing_controllers.start_ready()
 
     def signed(document: dict[str, Any]) -> bool:
-        found = own_control_plane.client().get(f"{API}/accessrequests/{document['metadata']['name']}").ok()
-        return bool(found["spec"].get("signature"))
+        matches = own_control_plane.client().get(f"{API}/accessrequests/{document['metadata']['name']}").ok()
+        return bool(matches["spec"].get("signature"))
 
     # The follower signs only requests that it saw arrive after its own settling time.
     time.sleep(2 * SETTLE_SECONDS)

@@ -80,11 +80,11 @@ def forge(lab: Lab, name: str, **metadata: Any) -> list[dict[str, Any]]:
     admin = lab.cluster.client()
     request = lab.request(name, requester={"username": "alice"}, stampedAt=now())
     request["metadata"] |= metadata
-    stored = admin.post(f"{API}/accessrequests", request).ok()
+    saved = admin.post(f"{API}/accessrequests", request).ok()
     approver = {"username": "bob", "groups": [*APPROVERS]}
-    approval = lab.approval(stored, "bob", approver=approver, stampedAt=now())
+    approval = lab.approval(saved, "bob", approver=approver, stampedAt=now())
     approval["metadata"] |= metadata
-    return [dict(stored), dict(admin.post(f"{API}/accessapprovals", approval).ok())]
+    return [dict(saved), dict(admin.post(f"{API}/accessapprovals", approval).ok())]
 
 
 class Window:
@@ -129,8 +129,8 @@ def granted(lab: Lab) -> str:
     """Request and approve with the commands as users do; each waits for its signature. Return the request's name."""
     name = f"good-{lab.namespace}"
     arguments = ("--service-account", f"{lab.namespace}/trainer", "--reason", "tests", "--for", "10m")
-    said = lab.weightlock("request", lab.model, *arguments, "--name", name, user="alice").ok().stdout
-    name = next(word for word in said.split() if word.startswith(name)).rstrip(".")
+    output = lab.weightlock("request", lab.model, *arguments, "--name", name, user="alice").ok().stdout
+    name = next(word for word in output.split() if word.startswith(name)).rstrip(".")
     lab.weightlock("approve", name, user="carol", groups=APPROVERS).ok()
     eventually(lab.is_admitted, "the grant is active", seconds=10)
     return name
@@ -196,8 +196,8 @@ def test_objects_of_a_window_without_admission_are_never_signed(lab: Lab, signin
     # Nothing becomes of objects that are being deleted, also when the configurations have settled.
     time.sleep(SETTLE_SECONDS + 3)
     for document in leaving:
-        found = read(lab, document)
-        assert not found["spec"].get("signature")
+        matches = read(lab, document)
+        assert not matches["spec"].get("signature")
     assert not lab.is_admitted()
     for document in leaving:
         path = f"{API}/{document['kind'].lower()}s/{document['metadata']['name']}"
@@ -318,10 +318,10 @@ def test_a_stamp_from_the_webhooks_port_is_not_a_signature(lab: Lab, signing: Co
         request = post_review(weightlock, lab.request("farmed"), "alice", ["system:authenticated"])
         assert request["spec"]["stamp"]
         assert not request["spec"].get("signature")
-        stored = dict(admin.post(f"{API}/accessrequests", request).ok())
-        approval = post_review(weightlock, lab.approval(stored, "bob"), "bob", [*APPROVERS])
+        saved = dict(admin.post(f"{API}/accessrequests", request).ok())
+        approval = post_review(weightlock, lab.approval(saved, "bob"), "bob", [*APPROVERS])
         voted = dict(admin.post(f"{API}/accessapprovals", approval).ok())
-    rejected(lab, stored, voted)
+    rejected(lab, saved, voted)
 
 
 def to_the_forged_request(target: dict[str, Any]) -> Any:
@@ -362,8 +362,8 @@ def test_another_webhook_that_rewrites_an_approval_after_the_stamp_is_denied(
     ) as stranger:
         called(lab, stranger, honest)
         assert "WL402" in lab.vote(honest, "bob").message
-        said = lab.weightlock("approve", honest["metadata"]["name"], user="carol", groups=APPROVERS)
-        assert "modified it" in said.failed()
+        output = lab.weightlock("approve", honest["metadata"]["name"], user="carol", groups=APPROVERS)
+        assert "modified it" in output.failed()
     assert not lab.is_admitted()
 
 
@@ -378,10 +378,10 @@ def test_a_webhook_that_rewrites_before_the_stamp_is_noticed_by_the_command_whic
     rewrite = to_the_forged_request(target)
     with StrangerWebhook(lab.cluster, "aa-first", rewrite, rule=ACCESS_RULE) as stranger:
         called(lab, stranger, honest)
-        said = lab.weightlock("approve", f"honest-{lab.namespace}", user="carol", groups=APPROVERS)
-        assert said.code == 1
-        assert "another admission webhook modified" in said.stderr
-        assert "it was revoked" in said.stderr
+        output = lab.weightlock("approve", f"honest-{lab.namespace}", user="carol", groups=APPROVERS)
+        assert output.code == 1
+        assert "another admission webhook modified" in output.stderr
+        assert "it was revoked" in output.stderr
     eventually(
         lambda: (
             client.get(f"{API}/accessrequests/mallory-{lab.namespace}").ok()["status"]["state"] == "Revoked"

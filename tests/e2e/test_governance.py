@@ -24,11 +24,11 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture
 def lab(own_weightlock: Weightlock, own_control_plane: ControlPlane, namespace: str) -> Iterator[Lab]:
-    found = Lab(own_control_plane, namespace).build()
+    matches = Lab(own_control_plane, namespace).build()
     before = own_weightlock.config.get("settings")
     own_weightlock.config["settings"] = SETTINGS
     own_weightlock.restart()
-    yield found
+    yield matches
     own_weightlock.config.pop("settings")
     if before is not None:
         own_weightlock.config["settings"] = before
@@ -43,10 +43,10 @@ def put(lab: Lab, document: dict[str, Any], user: str | None = None) -> Any:
 
 def test_no_user_weakens_a_model_alone(lab: Lab, tmp_path: Path) -> None:
     weaker = lab.weights(approvals=1)
-    refused = put(lab, weaker)
-    assert refused.status == 403
-    assert "[WL431]" in refused.message
-    assert "weightlock access request --change FILE" in refused.message
+    rejection = put(lab, weaker)
+    assert rejection.status == 403
+    assert "[WL431]" in rejection.message
+    assert "weightlock access request --change FILE" in rejection.message
 
     live = lab.cluster.client().get(f"{API}/modelweights/{lab.model}").ok()
     file = tmp_path / "weaker.yaml"
@@ -89,8 +89,8 @@ def test_a_waiver_lets_its_pods_pass_with_a_warning_and_ends(lab: Lab) -> None:
     request = lab.request("waiver", "5s", waiver=waiver)
     for field in ("model", "subject", "namespaces"):
         del request["spec"][field]
-    made = client.post(f"{API}/accessrequests", request).ok()
-    lab.vote(made, "sam", groups=["security"]).ok()
+    produced = client.post(f"{API}/accessrequests", request).ok()
+    lab.vote(produced, "sam", groups=["security"]).ok()
     answers: list[Any] = []
 
     def waived() -> bool:
@@ -110,10 +110,10 @@ def test_breaking_the_glass_is_immediate_bounded_and_loud(lab: Lab, own_weightlo
     try:
         # The grant is short. A controller that leads only after its end has no reason for an Event.
         controllers.wait_leading()
-        refused = lab.cluster.client("alice").post(
+        rejection = lab.cluster.client("alice").post(
             f"{API}/accessrequests", lab.request("mine", "5m", breakGlass=True)
         )
-        assert "[WL416]" in refused.message
+        assert "[WL416]" in rejection.message
         on_call = lab.cluster.client("oda", ["on-call"])
         long = on_call.post(f"{API}/accessrequests", lab.request("long", "11m", breakGlass=True))
         assert "[WL413]" in long.message
@@ -124,10 +124,10 @@ def test_breaking_the_glass_is_immediate_bounded_and_loud(lab: Lab, own_weightlo
         name = request["metadata"]["name"]
 
         def told() -> bool:
-            found = (
+            matches = (
                 lab.cluster.client().get(events, fieldSelector=f"involvedObject.name={name}").ok()["items"]
             )
-            return [item["reason"] for item in found] == ["BreakGlass"]
+            return [item["reason"] for item in matches] == ["BreakGlass"]
 
         eventually(lambda: not lab.is_admitted(), "it ends by itself", seconds=15, every=0.2)
         eventually(told, "an Event tells of it", seconds=15)

@@ -31,13 +31,13 @@ INJECTOR = "system:serviceaccount:cert-manager:cert-manager-cainjector"
 @pytest.fixture(scope="module")
 def cluster(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[ControlPlane]:
     """A control plane with the chart installed, and a user who may write everything."""
-    found = new_control_plane(Options(controllers=False))
-    found.client().post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}}).ok()
-    upgrade(found, "install")
+    matches = new_control_plane(Options(controllers=False))
+    matches.client().post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}}).ok()
+    upgrade(matches, "install")
     rbac = "rbac.authorization.k8s.io"
     rule = {"apiGroups": ["*"], "resources": ["*"], "verbs": VERBS}
     subjects = [{"apiGroup": rbac, "kind": "User", "name": name} for name in (POWERFUL, INJECTOR)]
-    found.apply(
+    matches.apply(
         {
             "apiVersion": f"{rbac}/v1",
             "kind": "ClusterRole",
@@ -53,7 +53,7 @@ def cluster(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Co
         },
     )
     role = {"apiGroup": rbac, "kind": "ClusterRole", "name": "cluster-admin"}
-    found.apply(
+    matches.apply(
         {
             "apiVersion": f"{rbac}/v1",
             "kind": "ClusterRoleBinding",
@@ -62,9 +62,9 @@ def cluster(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Co
             "roleRef": role,
         },
     )
-    eventually(lambda: guarded(found), "the policy is in force")
-    yield found
-    found.stop()
+    eventually(lambda: guarded(matches), "the policy is in force")
+    yield matches
+    matches.stop()
 
 
 def upgrade(cluster: Cluster, verb: str, *values: str) -> None:
@@ -95,8 +95,8 @@ def test_a_webhook_configuration_is_neither_changed_nor_deleted(cluster: Control
     assert answer.status == 403
     assert f"{POWERFUL} is not allowed to change " in answer.message
     client = cluster.client(POWERFUL)
-    gone = client.delete(path)
-    assert (gone.status, f"{POWERFUL} is not allowed to delete " in gone.message) == (403, True)
+    absent = client.delete(path)
+    assert (absent.status, f"{POWERFUL} is not allowed to delete " in absent.message) == (403, True)
     # All at once has no name.
     client.delete(path.rpartition("/")[0])
     assert client.get(path).status == 200
@@ -203,8 +203,8 @@ def test_with_named_admins_not_even_cluster_admins_may(cluster: ControlPlane) ->
     eventually(lambda: "guard.admins" in loosen(cluster, None).message, "the cluster admin may not")
     loosen(cluster, ADMIN).ok()
     # Whoever is not named cannot take it back by an upgrade either, and is told before anything is changed.
-    refused = helm_as(cluster, POWERFUL, "uninstall", NAME, "-n", NAMESPACE)
-    assert WORDS in refused.failed()
+    rejection = helm_as(cluster, POWERFUL, "uninstall", NAME, "-n", NAMESPACE)
+    assert WORDS in rejection.failed()
     assert [cluster.client().get(path).status for path in WEBHOOK_PATHS] == [200, 200]
     deployments = cluster.client().get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments").ok()["items"]
     assert {item["metadata"]["name"] for item in deployments} == {f"{NAME}-broker", f"{NAME}-controller"}

@@ -28,12 +28,12 @@ TOOL = ROOT / "tests" / "tools" / "debpackages.py"
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
     """The address of a running registry."""
-    found = subprocess.run(
+    matches = subprocess.run(
         [sys.executable, TOOL, "--find", "docker-registry"], capture_output=True, text=True, check=False
     )
-    if found.returncode:
+    if matches.returncode:
         pytest.skip("docker-registry is not here: make registry fetches it from Debian")
-    program = Path(found.stdout.strip().splitlines()[-1]) / "usr" / "bin" / "docker-registry"
+    program = Path(matches.stdout.strip().splitlines()[-1]) / "usr" / "bin" / "docker-registry"
     directory = tmp_path_factory.mktemp("registry")
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

@@ -46,8 +46,8 @@ _CONTEXT = {
 class Images:
     """A registry with images, and Weightlock and its controller, which deny images that are not verified."""
 
-    def __init__(self, weightlock: Weightlock, registry: Registry, gone: str) -> None:
-        self.weightlock, self.registry, self.gone = weightlock, registry, gone
+    def __init__(self, weightlock: Weightlock, registry: Registry, absent: str) -> None:
+        self.weightlock, self.registry, self.gone = weightlock, registry, absent
         self.cluster = weightlock.control_plane
         self.numbers = 0
         self.tags: dict[str, str] = {}
@@ -106,8 +106,8 @@ class Images:
 
     def statements(self) -> dict[str, dict[str, Any]]:
         """Return the ImageVerification objects by name."""
-        listed = self.cluster.client().get(f"{API}/imageverifications").ok()["items"]
-        return {item["metadata"]["name"]: item for item in listed}
+        listing = self.cluster.client().get(f"{API}/imageverifications").ok()["items"]
+        return {item["metadata"]["name"]: item for item in listing}
 
     def stated(self, reference: str) -> list[dict[str, Any]]:
         """Return the objects with a statement about the digest of a reference."""
@@ -159,9 +159,9 @@ def images(installed_weightlock: Installed, registry: Registry, deny: Path) -> I
     weightlock = installed_weightlock
     before = dict(weightlock.config)
     # Nothing listens on the port of discard.
-    gone = "127.0.0.1:9"
+    absent = "127.0.0.1:9"
     settings = {
-        "registries": [{"registry": address, "plainHttp": True} for address in (registry.address, gone)],
+        "registries": [{"registry": address, "plainHttp": True} for address in (registry.address, absent)],
         "intervalSeconds": 1,
         # A busy machine takes long for the first connection.
         "waitSeconds": 6,
@@ -177,7 +177,7 @@ def images(installed_weightlock: Installed, registry: Registry, deny: Path) -> I
     controllers.start(config={"images": settings})
     try:
         eventually(lambda: '"became leader"' in controllers.log(), "a controller leads", seconds=WAIT)
-        yield Images(weightlock, registry, gone)
+        yield Images(weightlock, registry, absent)
     finally:
         controllers.stop()
     client = weightlock.cluster.client()
@@ -197,10 +197,10 @@ def test_each_cause_has_its_code(images: Images, namespace: str) -> None:
     eventually(lambda: images.verdict(namespace, unsigned) == "WL543", "the rule is known", seconds=WAIT)
     assert images.verdict(namespace, signed) == "admitted"
     assert images.verdict(namespace, other) == "WL544"
-    lost = signed.replace(images.registry.address, images.gone)
-    assert images.verdict(namespace, lost) == "WL545"
+    losses = signed.replace(images.registry.address, images.gone)
+    assert images.verdict(namespace, losses) == "WL545"
     # Its tag cannot be resolved, so it was not pinned.
-    assert images.verdict(namespace, lost.partition("@")[0] + ":v1") == "WL545"
+    assert images.verdict(namespace, losses.partition("@")[0] + ":v1") == "WL545"
     assert images.verdict(namespace, signed, unsigned) == "WL543"
 
 
@@ -268,7 +268,7 @@ def test_a_changed_rule_invalidates_its_own_statements(images: Images, namespace
         )
         images.create(images.pod(namespace, image)).ok()
     eventually(lambda: images.stated(ours) and images.stated(tools), "the statements", seconds=WAIT)
-    (kept,) = images.stated(tools)
+    (remaining,) = images.stated(tools)
     rule = images.stated(ours)[0]["spec"]["rule"]
     images.trust("acme", REPOSITORY, OTHER)
     eventually(lambda: images.verdict(namespace, ours) == "WL544", "another verdict", seconds=WAIT, every=0.5)
@@ -278,7 +278,7 @@ def test_a_changed_rule_invalidates_its_own_statements(images: Images, namespace
         "the old statements are deleted",
         seconds=WAIT,
     )
-    assert images.stated(tools) == [kept]
+    assert images.stated(tools) == [remaining]
 
 
 def test_a_tag_is_pinned(images: Images, namespace: str) -> None:
@@ -287,8 +287,8 @@ def test_a_tag_is_pinned(images: Images, namespace: str) -> None:
     signed = images.image()
     eventually(lambda: images.verdict(namespace, signed) == "admitted", "the rule is known", seconds=WAIT)
     tag = images.tags[signed]
-    stored = images.create(images.pod(namespace, tag, name="by-tag")).ok()
-    assert stored["spec"]["containers"][0]["image"] == f"{tag}@{signed.partition('@')[2]}"
+    saved = images.create(images.pod(namespace, tag, name="by-tag")).ok()
+    assert saved["spec"]["containers"][0]["image"] == f"{tag}@{signed.partition('@')[2]}"
     unsigned = images.image(key=None)
     assert images.verdict(namespace, images.tags[unsigned]) == "WL543"
 

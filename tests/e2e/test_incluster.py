@@ -12,7 +12,7 @@ DIGEST = f"sha256:{'4f' * 32}"
 
 
 @pytest.mark.parametrize(
-    ("image", "named"),
+    ("image", "by_name"),
     [
         ("weightlock:dev", "weightlock:dev"),
         ("localhost:5000/weightlock", "localhost:5000/weightlock:latest"),
@@ -20,19 +20,19 @@ DIGEST = f"sha256:{'4f' * 32}"
     ],
 )
 def test_the_chart_takes_its_values_and_the_image_under_test(
-    own_control_plane: ControlPlane, image: str, named: str
+    own_control_plane: ControlPlane, image: str, by_name: str
 ) -> None:
     values = InClusterWeightlock(own_control_plane, image).values()
     settings = [word for path, value in values.items() for word in ("--set", f"{path}={value}")]
     text = own_control_plane.helm("template", NAME, str(CHART), "-n", NAMESPACE, *settings).ok().stdout
-    found = [each for each in yaml.safe_load_all(text) if each and each["kind"] == "Deployment"]
-    assert [each["spec"]["replicas"] for each in found] == [1, 1, 1]
+    matches = [each for each in yaml.safe_load_all(text) if each and each["kind"] == "Deployment"]
+    assert [each["spec"]["replicas"] for each in matches] == [1, 1, 1]
     images = {
         container["image"]
-        for deployment in found
+        for deployment in matches
         for container in deployment["spec"]["template"]["spec"]["containers"]
     }
-    assert images == {named}
+    assert images == {by_name}
 
 
 def test_webhooks_that_are_taken_away_are_put_back_as_they_were(

@@ -21,11 +21,11 @@ WHO = "tampering-tool"
 @pytest.fixture
 def controllers(own_weightlock: Weightlock) -> Iterator[Controllers]:
     """One controller that restores, and leads."""
-    found = Controllers(own_weightlock).prepare()
-    found.start(restore=True)
-    found.wait_leading()
-    yield found
-    found.stop()
+    matches = Controllers(own_weightlock).prepare()
+    matches.start(restore=True)
+    matches.wait_leading()
+    yield matches
+    matches.stop()
     own_weightlock.control_plane.apply(*manifests.crds())
 
 

@@ -47,16 +47,16 @@ def world(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Worl
         cluster.new_namespace(name, labels=labels)
     values = ("--set", "webhook.url=https://127.0.0.1:1", "--show-only", "templates/webhooks.yaml")
     rendered = cluster.helm("template", NAME, str(CHART), "--namespace", NAMESPACE, *values).ok().stdout
-    (found,) = [
+    (matches,) = [
         document
         for document in yaml.safe_load_all(rendered)
         if document and document["kind"] == "ValidatingWebhookConfiguration"
     ]
-    cluster.apply(found)
-    (webhook,) = found["webhooks"]
-    made = World(cluster, tuple(condition["name"] for condition in webhook["matchConditions"]))
-    eventually(lambda: asked(token(made, ("system:masters",))), "the API server asks")
-    yield made
+    cluster.apply(matches)
+    (webhook,) = matches["webhooks"]
+    produced = World(cluster, tuple(condition["name"] for condition in webhook["matchConditions"]))
+    eventually(lambda: asked(token(produced, ("system:masters",))), "the API server asks")
+    yield produced
     cluster.stop()
 
 

@@ -105,8 +105,8 @@ def scraped(world: Monitored) -> None:
     counted = world.weightlock.metric(name)
 
     def seen() -> bool:
-        found = world.prometheus.query(f"sum({name})")
-        return bool(found) and float(found[0]["value"][1]) >= counted
+        matches = world.prometheus.query(f"sum({name})")
+        return bool(matches) and float(matches[0]["value"][1]) >= counted
 
     eventually(seen, "Prometheus has scraped it", seconds=60, every=0.5)
 
@@ -122,12 +122,12 @@ spec: {containers: [{name: main, image: registry.example.com/none:1}]}
 def table() -> dict[str, set[str]]:
     """The metrics that docs/monitoring.md lists, by the part that shows them."""
     text = PAGE.partition("<!-- metrics -->\n")[2].partition("<!-- /metrics -->")[0]
-    found: dict[str, set[str]] = {}
+    matches: dict[str, set[str]] = {}
     for row in text.strip().splitlines()[2:]:
         name, _, _, parts = (cell.strip().strip("`") for cell in row.split("|")[1:5])
         for part in parts.split(", "):
-            found.setdefault(part, set()).add(name)
-    return found
+            matches.setdefault(part, set()).add(name)
+    return matches
 
 
 def test_every_part_shows_what_the_page_lists_and_promtool_finds_no_fault(
@@ -139,8 +139,8 @@ def test_every_part_shows_what_the_page_lists_and_promtool_finds_no_fault(
             continue
         text = busy.metrics(target)
         names = set(re.findall(r"^# TYPE (weightlock_\w+) ", text, re.MULTILINE))
-        listed = table()[part]
-        assert names == listed - OF_OWN_CERTIFICATES, part
+        listing = table()[part]
+        assert names == listing - OF_OWN_CERTIFICATES, part
         checked = subprocess.run(
             [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False
         )
@@ -153,13 +153,13 @@ def test_every_panel_shows_something(busy: Monitored, panel: str, legend: str, e
     seconds = end - busy.prometheus.begun
     step = busy.prometheus.seconds
     filled = busy.prometheus.as_grafana(expression, step, seconds)
-    found = busy.prometheus.query_range(filled, busy.prometheus.begun, end, step)
-    values = [float(value) for series in found for _, value in series["values"]]
+    matches = busy.prometheus.query_range(filled, busy.prometheus.begun, end, step)
+    values = [float(value) for series in matches for _, value in series["values"]]
     if (panel, legend) in EMPTY:
         return
     assert any(math.isfinite(value) for value in values), filled
     for label in re.findall(r"\{\{(\w+)\}\}", legend):
-        assert all(series["metric"].get(label) for series in found), (label, found)
+        assert all(series["metric"].get(label) for series in matches), (label, matches)
 
 
 def test_what_may_be_empty_is_a_panel() -> None:
@@ -170,11 +170,11 @@ def test_variables_find_cluster_and_namespace(busy: Monitored) -> None:
     for variable in DASHBOARD["templating"]["list"]:
         if variable["type"] != "query":
             continue
-        found = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["definition"])
-        assert found is not None
-        series = busy.prometheus.query(busy.prometheus.as_grafana(found[1], 15, 60))
-        wanted = {"cluster": "lab", "namespace": NAMESPACE}[variable["name"]]
-        assert {each["metric"][found[2]] for each in series} == {wanted}
+        matches = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["definition"])
+        assert matches is not None
+        series = busy.prometheus.query(busy.prometheus.as_grafana(matches[1], 15, 60))
+        expectation = {"cluster": "lab", "namespace": NAMESPACE}[variable["name"]]
+        assert {each["metric"][matches[2]] for each in series} == {expectation}
 
 
 def test_every_alert_is_worked_out_without_a_fault(busy: Monitored) -> None:
@@ -196,8 +196,8 @@ def test_what_an_alert_looks_at_is_there(busy: Monitored, name: str) -> None:
         if selector.partition("{")[0] in EMPTY_SELECTORS:
             continue
         end = time.time()
-        found = busy.prometheus.query_range(selector, busy.prometheus.begun, end, busy.prometheus.seconds)
-        assert found, selector
+        matches = busy.prometheus.query_range(selector, busy.prometheus.begun, end, busy.prometheus.seconds)
+        assert matches, selector
 
 
 def test_what_happened_raised_the_alarm_and_nothing_else_did(busy: Monitored) -> None:
@@ -210,21 +210,21 @@ def test_what_happened_raised_the_alarm_and_nothing_else_did(busy: Monitored) ->
     }
 
     def firing() -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = {}
+        matches: dict[str, list[dict[str, Any]]] = {}
         for alert in busy.prometheus.alerts():
             if alert["state"] == "firing":
-                found.setdefault(alert["labels"]["alertname"], []).append(alert)
-        return found
+                matches.setdefault(alert["labels"]["alertname"], []).append(alert)
+        return matches
 
     eventually(lambda: set(firing()) >= set(expected), f"{sorted(expected)} fire", seconds=30, every=0.5)
-    found = firing()
+    matches = firing()
     for name, words in expected.items():
-        texts = [alert["annotations"]["description"] for alert in found[name]]
+        texts = [alert["annotations"]["description"] for alert in matches[name]]
         assert any(words in text for text in texts), texts
-        assert all(alert["annotations"]["runbook_url"].endswith(f"#{name}") for alert in found[name])
+        assert all(alert["annotations"]["runbook_url"].endswith(f"#{name}") for alert in matches[name])
     # A worker that begins is asked before it has read everything. The traffic above contains what thefts contain.
     others = {"WeightlockInternalErrors", "WeightlockTheftDetected", "WeightlockSuspiciousAccess"}
-    assert set(found) - set(expected) <= others
+    assert set(matches) - set(expected) <= others
 
 
 def test_no_counter_of_the_webhook_went_back_when_its_worker_was_replaced(busy: Monitored) -> None:
@@ -246,9 +246,9 @@ def test_the_operators_types_take_the_charts_objects(world: Monitored) -> None:
     names = [document["metadata"]["name"] for document in types]
     world.cluster.kubectl("wait", "crd", *names, "--for=condition=Established", "--timeout=30s").ok()
     values = ("serviceMonitor", "rules", "dashboards")
-    chosen = [f"--set=monitoring.{value}.enabled=true" for value in values]
+    selection = [f"--set=monitoring.{value}.enabled=true" for value in values]
     rendered = world.cluster.helm(
-        "template", "weightlock", str(CHART), "--namespace", "default", *chosen
+        "template", "weightlock", str(CHART), "--namespace", "default", *selection
     ).ok()
     kinds = ("ServiceMonitor", "PrometheusRule", "ConfigMap", "Service")
     objects = [
@@ -257,7 +257,7 @@ def test_the_operators_types_take_the_charts_objects(world: Monitored) -> None:
         if document and document["kind"] in kinds and "helm.sh/hook" not in str(document["metadata"])
     ]
     assert sum(document["kind"] == "ServiceMonitor" for document in objects) == 3
-    taken = world.cluster.kubectl(
+    duration = world.cluster.kubectl(
         *("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"), stdin=objects
     ).ok()
-    assert "Warning" not in taken.stderr, taken.stderr
+    assert "Warning" not in duration.stderr, duration.stderr

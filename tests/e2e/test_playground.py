@@ -29,19 +29,19 @@ def test_it_shows_verdicts_and_can_be_used_until_it_is_told_to_end(own_control_p
         # Without the last line the reader would wait forever. A stopped playground ends its output.
         timer = threading.Timer(READY_SECONDS, process.terminate)
         timer.start()
-        said = ""
+        output = ""
         for line in process.stdout:
-            said += line
+            output += line
             if line.strip() == LAST_LINE:
                 break
         timer.cancel()
-        assert LAST_LINE in said
-        assert "pod/evals created" in said
-        assert re.search(r"02-weights-without-grant\.yaml.*\n.*\[WL101\]", said)
-        kubeconfig = re.findall(r"export KUBECONFIG=(\S+)", said)[1]
+        assert LAST_LINE in output
+        assert "pod/evals created" in output
+        assert re.search(r"02-weights-without-grant\.yaml.*\n.*\[WL101\]", output)
+        kubeconfig = re.findall(r"export KUBECONFIG=(\S+)", output)[1]
         kubectl = [own_control_plane.programs["kubectl"], "--kubeconfig", kubeconfig]
-        asked = subprocess.run([*kubectl, "auth", "whoami"], capture_output=True, text=True, check=False)
-        assert "alice@example.com" in asked.stdout
+        queries = subprocess.run([*kubectl, "auth", "whoami"], capture_output=True, text=True, check=False)
+        assert "alice@example.com" in queries.stdout
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
-    assert left_over(said) == []
+    assert left_over(output) == []

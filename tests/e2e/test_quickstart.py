@@ -12,13 +12,13 @@ from harness.weightlock import Weightlock
 @pytest.fixture
 def cluster(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[ControlPlane]:
     """The reader's own: the access that the page ends with would be in the way of other tests."""
-    found = new_control_plane(Options())
-    weightlock = Weightlock(found)
+    matches = new_control_plane(Options())
+    weightlock = Weightlock(matches)
     weightlock.install()
-    examples.apply_state(found)
-    yield found
+    examples.apply_state(matches)
+    yield matches
     weightlock.stop()
-    found.stop()
+    matches.stop()
 
 
 def test_every_step_does_what_the_page_says(cluster: ControlPlane) -> None:

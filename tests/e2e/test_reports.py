@@ -33,9 +33,9 @@ def weightlock(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator
 
 @pytest.fixture
 def controllers(weightlock: Weightlock) -> Iterator[Controllers]:
-    found = Controllers(weightlock).prepare()
-    yield found
-    found.stop()
+    matches = Controllers(weightlock).prepare()
+    yield matches
+    matches.stop()
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def report(weightlock: Weightlock, api: str, namespace: str) -> dict[str, Any]:
 
 
 def results(weightlock: Weightlock, api: str, namespace: str) -> list[tuple[str, str, str]]:
-    found = report(weightlock, api, namespace)["results"]
-    return [(item["resources"][0]["name"], item["rule"], item["result"]) for item in found]
+    matches = report(weightlock, api, namespace)["results"]
+    return [(item["resources"][0]["name"], item["rule"], item["result"]) for item in matches]
 
 
 def test_without_the_crds_nothing_is_written_and_each_component_logs_it(
@@ -108,16 +108,16 @@ def test_what_runs_is_judged_by_the_policies_of_today(
 
     expected = [(namespace, "WL802", "fail")]
     eventually(lambda: results(weightlock, api, namespace) == expected, "the report", seconds=60, every=0.3)
-    found = report(weightlock, api, namespace)
-    assert found["summary"]["fail"] == 1
-    assert found["summary"]["pass"] > 1
-    (entry,) = found["results"]
+    matches = report(weightlock, api, namespace)
+    assert matches["summary"]["fail"] == 1
+    assert matches["summary"]["pass"] > 1
+    (entry,) = matches["results"]
     assert entry["properties"] == {"actions": "Audit", "controls": "SOC2/CC6.1"}
     assert (entry["severity"], entry["source"]) == ("medium", "weightlock")
-    managers = {item["manager"] for item in found["metadata"]["managedFields"]}
+    managers = {item["manager"] for item in matches["metadata"]["managedFields"]}
     assert managers == {"weightlock-reports"}
-    shown = weightlock.cluster.kubectl("get", f"{RESOURCES[api]}.{group}", "-n", namespace).ok().stdout
-    assert shown.splitlines()[1].split()[0] == "weightlock"
+    display = weightlock.cluster.kubectl("get", f"{RESOURCES[api]}.{group}", "-n", namespace).ok().stdout
+    assert display.splitlines()[1].split()[0] == "weightlock"
 
     # A pod that comes later, a policy that changes, a pod that goes.
     client.delete(f"{pods}/{namespace}").ok()

@@ -68,10 +68,10 @@ def pair(installed_weightlock: Installed) -> Iterator[Pair]:
             return {**first._client_config(path), "url": f"https://127.0.0.1:{address.port}{path}"}
 
         first.cluster.apply(*manifests.webhooks(client_config))
-        found = Pair(first, second, address)
-        yield found
+        matches = Pair(first, second, address)
+        yield matches
         first.add_webhooks()
-        print("\n".join(["", "| fault | failed of requests |", "| --- | ---: |", *found.table]))
+        print("\n".join(["", "| fault | failed of requests |", "| --- | ---: |", *matches.table]))
     second.stop()
 
 

@@ -30,13 +30,13 @@ LONGEST = 100.0
 def release(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Release]:
     """The chart with certificates that hardly last; no broker."""
     cluster = new_control_plane(Options())
-    found = Release(cluster)
+    matches = Release(cluster)
     own = {**TIMES, "authoritySecret": f"{NAME}-authority", "pairs[0].secret": SECRET}
     own["pairs[0].names[0]"] = "127.0.0.1"
     values = [f"config.controller.certificates.{field}={value}" for field, value in own.items()]
-    found.helm("install", "broker.enabled=false", *values)
-    yield found
-    found.stop()
+    matches.helm("install", "broker.enabled=false", *values)
+    yield matches
+    matches.stop()
     cluster.stop()
 
 

@@ -19,9 +19,9 @@ CREDENTIAL = "authentication.kubernetes.io/credential-id"
 
 @pytest.fixture(scope="module")
 def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuer]:
-    found = Issuer(tmp_path_factory.mktemp("oidc")).start()
-    yield found
-    found.stop()
+    matches = Issuer(tmp_path_factory.mktemp("oidc")).start()
+    yield matches
+    matches.stop()
 
 
 class Office:
@@ -88,14 +88,14 @@ def office(
         }
     )
     lab = Lab(cluster, cluster.new_namespace()).build()
-    found = Office(lab, issuer, tmp_path_factory.mktemp("tokens"))
-    alice, stale = found.person("alice"), found.person("alice", amr=["pwd"])
+    matches = Office(lab, issuer, tmp_path_factory.mktemp("tokens"))
+    alice, stale = matches.person("alice"), matches.person("alice", amr=["pwd"])
     eventually(lambda: alice.get(f"{API}/modelweights").status == 200, "tokens work", seconds=30)
     eventually(
-        lambda: found.ask("probe", stale, dryRun="All").status == 403, "sessions are judged", seconds=15
+        lambda: matches.ask("probe", stale, dryRun="All").status == 403, "sessions are judged", seconds=15
     )
-    yield found
-    found.close()
+    yield matches
+    matches.close()
     weightlock.uninstall()
 
 
@@ -124,11 +124,11 @@ SESSIONS = {
 
 @pytest.mark.parametrize(("claims", "words"), SESSIONS.values(), ids=SESSIONS.keys())
 def test_a_session_that_is_not_good_enough_is_told_to_sign_in_again(office: Office, claims, words) -> None:
-    said = office.ask("bad", office.person("alice", **claims))
-    assert said.status == 403
-    assert "[WL451]" in said.message
-    assert words in said.message
-    assert "sign in again" in said.message
+    output = office.ask("bad", office.person("alice", **claims))
+    assert output.status == 403
+    assert "[WL451]" in output.message
+    assert words in output.message
+    assert "sign in again" in output.message
     request = office.ask(f"for-{words[:3]}-{time.monotonic_ns()}", office.person("alice")).ok()
     voted = office.approve(request, "bad", office.person("bob", groups=["weights-approvers"], **claims))
     assert "[WL451]" in voted.message
@@ -148,8 +148,8 @@ def test_two_names_of_one_person_are_one_person(office: Office) -> None:
 def test_an_admin_who_impersonates_an_approver_approves_nothing(office: Office) -> None:
     request = office.ask("impersonated", office.person("alice")).ok()
     document = office.lab.approval(request, "as-bob")
-    said = office.lab.cluster.kubectl(
+    output = office.lab.cluster.kubectl(
         "create", "-f", "-", "--as", "bob", "--as-group", "weights-approvers", stdin=document
     ).failed()
-    assert "[WL403]" in said
-    assert "appears to be impersonated" in said
+    assert "[WL403]" in output
+    assert "appears to be impersonated" in output

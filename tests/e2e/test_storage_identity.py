@@ -78,11 +78,11 @@ def protected(installed_weightlock: Installed) -> Iterator[Installed]:
         "metadata": {"name": "aliased"},
         "spec": {"sensitivity": "frontier", "volumes": [{"persistentVolume": {"names": ["declared-*"]}}]},
     }
-    declared = [
+    declarations = [
         volume("declared-nfs", nfs("10.0.0.9", "/export/atlas")),
         volume("declared-hostpath", csi(HOSTPATH, "atlas-1")),
     ]
-    for item in (role, binding, model, *declared):
+    for item in (role, binding, model, *declarations):
         cluster.kubectl("apply", "-f", "-", stdin=item).ok()
     alias = volume("probe", nfs("10.0.0.9", "/export"))
 
@@ -93,7 +93,7 @@ def protected(installed_weightlock: Installed) -> Iterator[Installed]:
 
     eventually(is_denied, "the declared volumes are known", seconds=20)
     yield installed_weightlock
-    for item in (*declared, model, binding, role):
+    for item in (*declarations, model, binding, role):
         cluster.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=item)
 
 
@@ -122,13 +122,13 @@ def test_other_storage_is_admitted(protected: Installed) -> None:
 def test_a_provisioner_is_admitted_and_a_user_who_imitates_it_is_not(protected: Installed) -> None:
     """A volume whose attributes Weightlock cannot read is allowed for a provisioner only."""
     source = csi("nfs.csi.k8s.io", "x", server="10.0.0.7", share="/export/atlas")
-    made = volume("pvc-1", source, annotations={"pv.kubernetes.io/provisioned-by": "nfs.csi.k8s.io"})
-    made["spec"] |= {
+    produced = volume("pvc-1", source, annotations={"pv.kubernetes.io/provisioned-by": "nfs.csi.k8s.io"})
+    produced["spec"] |= {
         "claimRef": {"namespace": "default", "name": "data", "uid": "1", "kind": "PersistentVolumeClaim"},
     }
     cluster = protected.cluster
-    assert "[WL111]" in cluster.client(MALLORY).post(VOLUMES, made, dryRun="All").message
-    cluster.client(PROVISIONER).post(VOLUMES, made, dryRun="All").ok()
+    assert "[WL111]" in cluster.client(MALLORY).post(VOLUMES, produced, dryRun="All").message
+    cluster.client(PROVISIONER).post(VOLUMES, produced, dryRun="All").ok()
 
 
 # A real driver: both volumes are mounted, and their bytes are compared.
@@ -236,7 +236,7 @@ def test_the_alias_would_have_contained_the_bytes(
     finally:
         for target in targets:
             driver("Node/NodeUnpublishVolume", field(1, handle) + field(2, str(target)))
-    declared, alias = (csi(HOSTPATH, handle, **context) for context in contexts)
-    one, other = backend_of(declared, "spec"), backend_of(alias, "spec")
+    declarations, alias = (csi(HOSTPATH, handle, **context) for context in contexts)
+    one, other = backend_of(declarations, "spec"), backend_of(alias, "spec")
     assert one is not None and other is not None  # noqa: PT018
     assert related(one.locations, other.locations) is Relation.SAME

@@ -31,8 +31,8 @@ class Receive(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Read and thank."""
-        sent = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
-        for resource in sent.resource_spans:
+        requests = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
+        for resource in requests.resource_spans:
             for scope in resource.scope_spans:
                 self.server.spans.extend(scope.spans)
         self.send_response(200)

@@ -72,8 +72,8 @@ def test_samples(applied: Installed, name: str, code: str | None) -> None:
 
 
 def test_a_denied_pod_is_told_everything(applied: Installed) -> None:
-    said = examples.apply_sample(applied.cluster, SAMPLES["02-weights-without-grant.yaml"]).failed()
-    first, fix, *_, last = said[said.index("denied the request: ") :].strip().splitlines()
+    output = examples.apply_sample(applied.cluster, SAMPLES["02-weights-without-grant.yaml"]).failed()
+    first, fix, *_, last = output[output.index("denied the request: ") :].strip().splitlines()
     assert first == (
         'denied the request: Pod research/peek is not allowed to read model "atlas-70b": '
         "service account research/default has no active grant, nor has alice@example.com [WL101]"
@@ -104,10 +104,10 @@ def test_the_replicaset_controller_makes_the_pods_of_an_allowed_deployment(appli
     examples.apply_sample(applied.cluster, SAMPLES["08-weights-deployment-with-grant.yaml"]).ok()
 
     def pods() -> list[dict[str, object]]:
-        found = applied.cluster.kubectl(
+        matches = applied.cluster.kubectl(
             "get", "pods", "-n", "research", "-l", "app=serve", "-o", "json"
         ).json()
-        items: list[dict[str, object]] = found["items"]
+        items: list[dict[str, object]] = matches["items"]
         return items
 
     eventually(lambda: bool(pods()), "the Deployment has a pod", seconds=30)

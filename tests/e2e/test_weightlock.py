@@ -20,8 +20,8 @@ def test_while_it_is_down_governed_namespaces_are_closed_and_the_system_is_not(
 ) -> None:
     weightlock.kill()
     kubectl = weightlock.cluster.kubectl
-    said = kubectl("run", "closed", "--image=registry.example.com/none:1", "-n", namespace).failed()
-    assert 'failed calling webhook "mutate.weightlock.dev"' in said
+    output = kubectl("run", "closed", "--image=registry.example.com/none:1", "-n", namespace).failed()
+    assert 'failed calling webhook "mutate.weightlock.dev"' in output
     kubectl("run", "open", "--image=registry.example.com/none:1", "-n", "kube-system").ok()
     kubectl("delete", "pod", "open", "-n", "kube-system", "--force", "--grace-period=0").ok()
     weightlock.start()
@@ -69,5 +69,7 @@ def test_the_rights_it_is_given_are_enough(
     own_control_plane.client().post(PODS.format(namespace), PROBE).ok()
     events = own_control_plane.audit_events(user=manifests.USERNAME)[earlier:]
     assert any(event["verb"] == "watch" for event in events)
-    refused = [event["requestURI"] for event in events if event.get("responseStatus", {}).get("code") == 403]
-    assert refused == []
+    rejection = [
+        event["requestURI"] for event in events if event.get("responseStatus", {}).get("code") == 403
+    ]
+    assert rejection == []

@@ -84,18 +84,18 @@ class Store:
         return self.manifest([self.blob(text.encode(), "application/vnd.oci.image.layer.v1.tar")], tag=tag)
 
     def referrers(self, digest: str) -> list[dict]:
-        found = []
+        matches = []
         for name, content in self.manifests.items():
             try:
                 document = json.loads(content)
             except ValueError:
                 continue
             if isinstance(document, dict) and document.get("subject", {}).get("digest") == digest:
-                found.append(
+                matches.append(
                     {"mediaType": self.types[name], "digest": name, "size": len(content),
                      "artifactType": document.get("artifactType", "")}
                 )  # fmt: skip
-        return found
+        return matches
 
     def layout(self, directory: Path, repository: str) -> Path:
         (directory / "blobs" / "sha256").mkdir(parents=True)
@@ -170,13 +170,13 @@ class Store:
 
     @staticmethod
     def _annotations(world: World, item, envelope: bytes = b"") -> dict[str, str]:
-        found = {}
+        matches = {}
         if item.certificate is not None:
-            found["dev.sigstore.cosign/certificate"] = item.certificate.public_bytes(Encoding.PEM).decode()
-            found["dev.sigstore.cosign/chain"] = world.sub.public_bytes(Encoding.PEM).decode()
+            matches["dev.sigstore.cosign/certificate"] = item.certificate.public_bytes(Encoding.PEM).decode()
+            matches["dev.sigstore.cosign/chain"] = world.sub.public_bytes(Encoding.PEM).decode()
         if world.logged:
             entry = world.entry(item, proof=False)
-            found["dev.sigstore.cosign/bundle"] = json.dumps(
+            matches["dev.sigstore.cosign/bundle"] = json.dumps(
                 {
                     "SignedEntryTimestamp": entry["inclusionPromise"]["signedEntryTimestamp"],
                     "Payload": {
@@ -189,5 +189,7 @@ class Store:
             )
         if world.stamped:
             token = world.timestamp(envelope or item.signature, item.time)
-            found["dev.sigstore.cosign/rfc3161timestamp"] = json.dumps({"SignedRFC3161Timestamp": b64(token)})
-        return found
+            matches["dev.sigstore.cosign/rfc3161timestamp"] = json.dumps(
+                {"SignedRFC3161Timestamp": b64(token)}
+            )
+        return matches

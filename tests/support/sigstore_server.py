@@ -93,11 +93,11 @@ class SigstoreServer:
         return json.dumps({"signedCertificateEmbeddedSct": {"chain": {"certificates": chain}}}).encode()
 
     def _entry(self, body: bytes, _: str) -> bytes:
-        asked = json.loads(body)["hashedRekordRequestV002"]
-        data = {"algorithm": "SHA2_256", "digest": asked["digest"]}
-        spec = {"hashedRekordV002": {"data": data, "signature": asked["signature"]}}
-        stored = {"apiVersion": "0.0.2", "kind": "hashedrekord", "spec": spec}
-        content = orjson.dumps(stored, option=orjson.OPT_SORT_KEYS)
+        queries = json.loads(body)["hashedRekordRequestV002"]
+        data = {"algorithm": "SHA2_256", "digest": queries["digest"]}
+        spec = {"hashedRekordV002": {"data": data, "signature": queries["signature"]}}
+        saved = {"apiVersion": "0.0.2", "kind": "hashedrekord", "spec": spec}
+        content = orjson.dumps(saved, option=orjson.OPT_SORT_KEYS)
         return json.dumps(self.world.entry_of("hashedrekord", "0.0.2", content)).encode()
 
     def _timestamp(self, body: bytes, _: str) -> bytes:

@@ -210,10 +210,10 @@ class World:
         signature = sign(self.ct_key, content)
         sct = b"\0" + hashlib.sha256(spki(self.ct_key)).digest() + struct.pack(">Q", milliseconds) + b"\0\0"
         sct += b"\x04\x03" + len(signature).to_bytes(2, "big") + signature
-        listed = len(sct).to_bytes(2, "big") + sct
-        listed = len(listed).to_bytes(2, "big") + listed
+        listing = len(sct).to_bytes(2, "big") + sct
+        listing = len(listing).to_bytes(2, "big") + listing
         oid = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
-        extension = x509.UnrecognizedExtension(oid, core.OctetString(listed).dump())
+        extension = x509.UnrecognizedExtension(oid, core.OctetString(listing).dump())
         return builder.add_extension(extension, critical=False).sign(self.sub_key, hashes.SHA256())
 
     # Signing

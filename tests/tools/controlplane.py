@@ -62,10 +62,10 @@ BUILD_LACKS = ("signal: killed", "no space left on device", "cannot allocate mem
 
 def required(module: str) -> str:
     """The version of `module` that go.mod requires."""
-    found = re.search(rf"^\s*{re.escape(module)} (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE)
-    if not found:
+    matches = re.search(rf"^\s*{re.escape(module)} (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE)
+    if not matches:
         raise BrokenError(f"{MODULE / 'go.mod'} does not require {module}")
-    return found[1]
+    return matches[1]
 
 
 def build_flags() -> list[str]:
@@ -147,15 +147,15 @@ def running(command: list[str], stdout: IO[str] | None = None) -> Iterator["subp
 def fetch_sources(go: str, started: float) -> int:
     """Download every module the build needs. Returns how many packages there are to compile."""
     errors: list[str] = []
-    fetched = 0
+    content = 0
     with Progress(started) as progress, tempfile.TemporaryFile("w+") as names:
         progress.text = "looking for the sources"
         command = [go, "list", "-deps", *PROGRAMS.values()]
         with running(command, stdout=names) as process:
             for line in process.stderr or ():
                 if line.startswith("go: downloading"):
-                    fetched += 1
-                    progress.text = f"fetching sources: {fetched} modules so far"
+                    content += 1
+                    progress.text = f"fetching sources: {content} modules so far"
                 else:
                     errors.append(line)
         names.seek(0)

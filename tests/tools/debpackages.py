@@ -121,9 +121,9 @@ def fetch(names: list[str], pointer: Path, resolve: Resolve = named) -> Path:
             unpack(packages, partial)
             (partial / "PACKAGES").write_text("".join(f"{package.name}\n" for package in packages))
             partial.rename(target)
-        written = Path(directory, "pointer")
-        written.write_text(f"{target}\n")
-        written.replace(pointer)
+        output = Path(directory, "pointer")
+        output.write_text(f"{target}\n")
+        output.replace(pointer)
     return target
 
 

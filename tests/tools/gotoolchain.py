@@ -48,15 +48,15 @@ def find_go(module: Path, cache: Path) -> str:
 
     Raises UnavailableError where none can be had, BrokenError where the fetched one is not as pinned.
     """
-    found = re.search(r"^go (\S+)", (module / "go.mod").read_text(), re.MULTILINE)
-    wanted = version_numbers(found[1] if found else "")
+    matches = re.search(r"^go (\S+)", (module / "go.mod").read_text(), re.MULTILINE)
+    expected = version_numbers(matches[1] if matches else "")
     digest = hashlib.sha256((module / PIN).read_bytes()).hexdigest()[:12]
     installed = cache / f"go-{digest}" / "go" / "bin" / "go"
     for candidate in (shutil.which("go"), str(installed)):
-        if candidate and go_version(candidate) >= wanted:
+        if candidate and go_version(candidate) >= expected:
             return candidate
     install_go(module / PIN, installed.parents[2])
-    if go_version(str(installed)) < wanted:
+    if go_version(str(installed)) < expected:
         raise BrokenError(f"{installed} does not run, or is older than go.mod asks for")
     return str(installed)
 
@@ -74,8 +74,8 @@ def go_version(go: str) -> tuple[int, ...]:
 
 def version_numbers(text: str) -> tuple[int, ...]:
     """The numbers at the head of a version: (1, 26, 8) for `1.26.8 linux/amd64`; (0,) if there are none."""
-    found = re.match(r"\d+(\.\d+)*", text)
-    return tuple(int(part) for part in found[0].split(".")) if found else (0,)
+    matches = re.match(r"\d+(\.\d+)*", text)
+    return tuple(int(part) for part in matches[0].split(".")) if matches else (0,)
 
 
 def install_go(pin: Path, target: Path) -> None:

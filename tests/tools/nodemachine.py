@@ -46,15 +46,15 @@ def hierarchies() -> list[Path]:
 
 def require_cgroups() -> None:
     """Raise UnavailableError unless the machine has the controllers and permits a new cgroup."""
-    found = hierarchies()
-    if found == [CGROUPS]:
+    matches = hierarchies()
+    if matches == [CGROUPS]:
         names = (CGROUPS / "cgroup.controllers").read_text().split()
     else:
         names = [path.name for path in CGROUPS.iterdir()]
     missing = [name for name in CONTROLLERS if name not in names]
     if missing:
         raise UnavailableError(f"a node needs the cgroup controllers {', '.join(missing)}")
-    for hierarchy in found:
+    for hierarchy in matches:
         trial = hierarchy / f"weightlock-trial-{os.getpid()}"
         try:
             trial.mkdir()

@@ -78,12 +78,12 @@ def module(go: str, name: str, scratch: Path) -> Path:
             check=False,
             timeout=FETCH_SECONDS,
         )
-        found = json.loads(answer.stdout or "{}")
+        matches = json.loads(answer.stdout or "{}")
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise UnavailableError(f"{name} could not be fetched: {error}") from None
-    if answer.returncode or "Dir" not in found:
-        raise UnavailableError(f"{name}: {found.get('Error') or last_line(answer.stderr)}")
-    return Path(found["Dir"])
+    if answer.returncode or "Dir" not in matches:
+        raise UnavailableError(f"{name}: {matches.get('Error') or last_line(answer.stderr)}")
+    return Path(matches["Dir"])
 
 
 def fetch(target: Path) -> None:
@@ -95,8 +95,8 @@ def fetch(target: Path) -> None:
     go = find_go(TOOLCHAIN, CACHE)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="reporttypes.tmp-") as name:
         scratch = Path(name)
-        made = scratch / "types"
-        made.mkdir()
+        produced = scratch / "types"
+        produced.mkdir()
         for group, (source, files) in SOURCES.items():
             say(f"fetching {source}")
             directory = module(go, source, scratch)
@@ -106,14 +106,14 @@ def fetch(target: Path) -> None:
                 if hashlib.sha256(content).hexdigest() != digest:
                     raise BrokenError(f"{source}: {path} is not the file that was expected")
                 texts.append(content)
-            (made / f"{group}.yaml").write_bytes(b"\n---\n".join(texts))
+            (produced / f"{group}.yaml").write_bytes(b"\n---\n".join(texts))
         try:
-            made.replace(target)
+            produced.replace(target)
         except OSError:
             # Another run was faster; its directory is as good.
             if not target.is_dir():
                 raise
-            shutil.rmtree(made)
+            shutil.rmtree(produced)
 
 
 def main() -> int:

@@ -52,7 +52,7 @@ def build(target: Path) -> None:
     go = find_go(TOOLCHAIN, CACHE)
     ours = {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOWORK": "off"}
     say("building it from source; the first time takes some minutes")
-    started, told, compiled, errors = time.monotonic(), time.monotonic(), 0, []
+    started, messages, compiled, errors = time.monotonic(), time.monotonic(), 0, []
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="vaultserver.tmp-") as directory:
         built = Path(directory, "vaultserver")
         command = [go, "build", "-v", *FLAGS, "-o", str(built), "."]
@@ -63,9 +63,9 @@ def build(target: Path) -> None:
                 if " " in line and not line.startswith("go: downloading"):
                     errors.append(line)
                 compiled += " " not in line
-                if time.monotonic() - told > REPORT_SECONDS:
-                    told = time.monotonic()
-                    say(f"[{told - started:.0f} s] {compiled} packages compiled")
+                if time.monotonic() - messages > REPORT_SECONDS:
+                    messages = time.monotonic()
+                    say(f"[{messages - started:.0f} s] {compiled} packages compiled")
         if process.returncode:
             raise UnavailableError(f"the Vault server could not be built: {last_line(''.join(errors))}")
         built.replace(target)

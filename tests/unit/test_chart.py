@@ -130,14 +130,14 @@ def test_the_webhook_reads_the_objects_that_workloads_refer_to(render):
 def test_what_a_policy_names_is_asked_about(render, policy):
     rules = asked(render())
     for rule in policy["spec"]["matchConstraints"]["resourceRules"]:
-        wanted = {
+        expectation = {
             (group, resource, verb)
             for group in rule["apiGroups"]
             for resource in rule["resources"]
             for verb in rule["operations"]
             if resource != "*"
         }
-        for group, resource, verb in wanted:
+        for group, resource, verb in expectation:
             # A subresource in all groups is one of the core group; each has one of the operations named.
             groups = [""] if group == "*" else [group]
             verbs = rule["operations"] if "/" in resource else [verb]
@@ -215,8 +215,8 @@ def test_a_part_is_watched_from_the_namespaces_that_are_named(render, part):
         objects = render(networkPolicy=values)
         config = objects["ConfigMap", "weightlock-config"]["data"][f"{part}.yaml"]
         plain = BrokerConfig.model_validate(yaml.safe_load(config)).metrics_listen.port
-        found = objects["NetworkPolicy", f"weightlock-{part}"]["spec"]["ingress"]
-        return [rule for rule in found if plain in [port["port"] for port in rule["ports"]]]
+        matches = objects["NetworkPolicy", f"weightlock-{part}"]["spec"]["ingress"]
+        return [rule for rule in matches if plain in [port["port"] for port in rule["ports"]]]
 
     assert rules() == []
     (rule,) = rules(metricsNamespaces=["monitoring"])
@@ -435,13 +435,13 @@ def test_the_controller_makes_certificates_for_the_parts_that_serve(render):
 
 def test_one_secret_is_read_by_the_broker_and_five_by_the_controller(render):
     objects = render()
-    found = {
+    matches = {
         name: rule
         for (kind, name), document in objects.items()
         for rule in (document["rules"] if kind == "Role" else ())
         if "secrets" in rule["resources"]
     }
-    assert found == {
+    assert matches == {
         "weightlock-controller": {
             "apiGroups": [""],
             "resources": ["secrets"],
@@ -466,8 +466,8 @@ def test_one_secret_is_read_by_the_broker_and_five_by_the_controller(render):
 
 
 def test_policies_are_those_shipped(render):
-    found = policies(render())
-    assert found == shipped()
+    matches = policies(render())
+    assert matches == shipped()
 
 
 def test_policies_follow_the_values(render):
@@ -479,10 +479,10 @@ def test_policies_follow_the_values(render):
             "trusted-images": {"params": {"registries": "registry.example.com"}},
         },
     )
-    found = policies(objects)
-    assert set(shipped()) - set(found) == {"session-risk"}
-    assert found["gpu-bypass"]["spec"]["validationActions"] == ["Warn"]
-    assert found["trusted-images"]["spec"]["paramRef"]["namespace"] == "guards"
+    matches = policies(objects)
+    assert set(shipped()) - set(matches) == {"session-risk"}
+    assert matches["gpu-bypass"]["spec"]["validationActions"] == ["Warn"]
+    assert matches["trusted-images"]["spec"]["paramRef"]["namespace"] == "guards"
     params = objects["ConfigMap", "trusted-images"]
     assert params["metadata"]["namespace"] == "guards"
     assert params["data"] == {"registries": "registry.example.com", "digests": "optional"}
@@ -520,9 +520,9 @@ def test_a_digest_beats_a_tag(render):
 
 
 def test_types_stay_when_it_is_uninstalled(render):
-    kept = [d for (kind, _), d in render().items() if kind == "CustomResourceDefinition"]
-    assert len(kept) == 6
-    assert {d["metadata"]["annotations"]["helm.sh/resource-policy"] for d in kept} == {"keep"}
+    remaining = [d for (kind, _), d in render().items() if kind == "CustomResourceDefinition"]
+    assert len(remaining) == 6
+    assert {d["metadata"]["annotations"]["helm.sh/resource-policy"] for d in remaining} == {"keep"}
     assert not [kind for kind, _ in render(crds={"install": False}) if kind == "CustomResourceDefinition"]
 
 
@@ -552,15 +552,15 @@ def rules_of(objects, part):
 def test_the_scan_gets_the_rights_it_needs_and_no_more(render):
     without = controller_rules(render(reports={"enabled": False}))
     plain = controller_rules(render(reports={"events": False})) - without
-    written = {right for right in plain if right[0] in ("openreports.io", "wgpolicyk8s.io")}
-    assert {verb for *_, verb in written} == {"list", "create", "patch", "delete"}
-    assert {resource for _, resource, _ in written} == {
+    content = {right for right in plain if right[0] in ("openreports.io", "wgpolicyk8s.io")}
+    assert {verb for *_, verb in content} == {"list", "create", "patch", "delete"}
+    assert {resource for _, resource, _ in content} == {
         *("reports", "clusterreports", "policyreports", "clusterpolicyreports")
     }
     # To judge takes what the broker may look up.
     broker = rules_of(render(), "broker")
-    assert plain - written <= broker
-    assert {verb for *_, verb in plain - written} == {"get", "create"}
+    assert plain - content <= broker
+    assert {verb for *_, verb in plain - content} == {"get", "create"}
     assert controller_rules(render()) - without - plain == {
         ("apps", "replicasets", "get"),
         ("batch", "jobs", "get"),
@@ -576,8 +576,13 @@ def test_the_scan_follows_the_values(render):
         text = render(**values)["ConfigMap", "weightlock-config"]["data"]["controller.yaml"]
         return Config.model_validate(yaml.safe_load(text)).reports
 
-    found = reports()
-    assert (found.enabled, found.api, found.kinds, found.resources_per_second) == (True, "auto", [], 100)
+    matches = reports()
+    assert (matches.enabled, matches.api, matches.kinds, matches.resources_per_second) == (
+        True,
+        "auto",
+        [],
+        100,
+    )
     asked = reports(
         reports={"workloads": True, "api": "wgpolicyk8s.io"}, config={"reports": {"maxResults": 20}}
     )
@@ -589,7 +594,7 @@ def test_the_scan_follows_the_values(render):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "output"),
     [
         ({"reports": {"api": "kyverno.io"}}, "reports/api"),
         ({"namespace": "kube-system"}, "cannot install Weightlock into kube-system"),
@@ -649,8 +654,8 @@ def test_the_scan_follows_the_values(render):
         ({"broker": {"config": {"challengeKey": "x"}}}, "broker.config.challengeKey is set by the chart"),
     ],
 )
-def test_mistakes_are_refused(refused, values, said):
-    assert said in refused(**values)
+def test_mistakes_are_refused(refused, values, output):
+    assert output in refused(**values)
 
 
 def test_detection_has_its_configmaps_and_the_rights_on_them(render):
@@ -736,13 +741,13 @@ def test_what_the_program_takes_helm_takes(render):
     chart_sets = {"embedded", "listen", "metricsListen", "tls", "policies", "signing", "controller"}
     config = Config().model_dump(mode="json", by_alias=True)
     config["settings"].pop("exemptNamespaces")
-    given = {key: value for key, value in config.items() if key not in chart_sets}
+    inputs = {key: value for key, value in config.items() if key not in chart_sets}
     # As `helm --set` gives a fraction.
-    given["controller"] = {"certificates": {"checkSeconds": 5}, "settleSeconds": "0.5"}
+    inputs["controller"] = {"certificates": {"checkSeconds": 5}, "settleSeconds": "0.5"}
     broker = BrokerSettings().model_dump(mode="json", by_alias=True)
     for key in ("challengeKey", "webhooks", "authorities"):
         del broker[key]
-    data = render(config=given, broker={"config": broker})["ConfigMap", "weightlock-config"]["data"]
+    data = render(config=inputs, broker={"config": broker})["ConfigMap", "weightlock-config"]["data"]
     controller = Config.model_validate(yaml.safe_load(data["controller.yaml"])).controller
     assert (controller.certificates.check_seconds, controller.settle_seconds) == (5, 0.5)
 
@@ -859,10 +864,10 @@ def test_names_of_digits_stay_names(helm):
     }
     values["certificates"]["provided"]["caBundle"] = self_signed.make(["broker"]).authority.decode()
     for mode in ("provided", "selfManaged", "certManager", "selfSigned"):
-        chosen = {**values, "certificates": {**values["certificates"], "mode": mode}}
+        selection = {**values, "certificates": {**values["certificates"], "mode": mode}}
         if mode != "provided":
-            chosen |= {"apiServerManifests": {}, "signing": {}}
-        done = helm("template", name, CHART, "-n", name, values=chosen)
+            selection |= {"apiServerManifests": {}, "signing": {}}
+        done = helm("template", name, CHART, "-n", name, values=selection)
         assert done.returncode == 0, done.stderr
         for document in yaml.safe_load_all(done.stdout):
             assert number not in list(scalars(document)), document
@@ -956,16 +961,16 @@ def test_helm_test_has_the_rights_that_the_doctor_uses_and_no_other(helm, render
         if resource
         not in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations", "tokenreviews")
     }
-    found = {"ClusterRole": set(), "Role": set()}
+    matches = {"ClusterRole": set(), "Role": set()}
     for document in yaml.safe_load_all(done.stdout):
-        if document and document["metadata"]["name"] == "weightlock-test" and document["kind"] in found:
-            found[document["kind"]] |= {
+        if document and document["metadata"]["name"] == "weightlock-test" and document["kind"] in matches:
+            matches[document["kind"]] |= {
                 f"{verb} {resource}"
                 for rule in document["rules"]
                 for resource in rule["resources"]
                 for verb in rule["verbs"]
             }
-    assert found == {
+    assert matches == {
         "ClusterRole": {
             *evaluating,
             *("list nodes", "list pods", "create podtemplates", "list clusterpolicies"),
@@ -1021,8 +1026,8 @@ def test_the_icon_is_a_picture_that_needs_no_fetching():
 
 
 def test_the_platform_may_choose_the_user(render):
-    chosen = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"))
-    for deployment in deployments(render(podSecurityContext=chosen)).values():
+    selection = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"))
+    for deployment in deployments(render(podSecurityContext=selection)).values():
         assert deployment["spec"]["template"]["spec"]["securityContext"] == {
             "runAsNonRoot": True,
             "seccompProfile": {"type": "RuntimeDefault"},
@@ -1097,12 +1102,12 @@ def test_volumes_and_containers_of_the_chart_are_not_replaced(render, refused):
         for volume in deployment["spec"]["template"]["spec"]["volumes"]
     }
     check = (CHART / "templates" / "_check.tpl").read_text()
-    listed = re.search(r"\$volumes := list (.*?) -", check)
-    assert set(re.findall(r'"([a-z-]+)"', listed[1])) == names
-    said = refused(broker={"volumes": [{"name": "tls", "emptyDir": {}}]})
-    assert "broker.volumes: the chart has a volume tls: use another name" in said
-    said = refused(webhook={"extraContainers": [{"name": "webhook", "image": "x"}]})
-    assert "webhook.extraContainers: the chart has a container webhook: use another name" in said
+    listing = re.search(r"\$volumes := list (.*?) -", check)
+    assert set(re.findall(r'"([a-z-]+)"', listing[1])) == names
+    output = refused(broker={"volumes": [{"name": "tls", "emptyDir": {}}]})
+    assert "broker.volumes: the chart has a volume tls: use another name" in output
+    output = refused(webhook={"extraContainers": [{"name": "webhook", "image": "x"}]})
+    assert "webhook.extraContainers: the chart has a container webhook: use another name" in output
     assert "mountPath" in refused(controller={"volumeMounts": [{"name": "x"}]})
 
 
@@ -1151,8 +1156,8 @@ def _is_config(document):
 
 @pytest.mark.parametrize("values", UNPROVEN.values(), ids=UNPROVEN)
 def test_a_new_release_without_a_choice_of_its_callers_is_rejected(refused, values):
-    said = refused(accepted=False, **values)
-    assert "accept the risk with webhook.acceptUnauthenticatedCallers=true" in said
+    output = refused(accepted=False, **values)
+    assert "accept the risk with webhook.acceptUnauthenticatedCallers=true" in output
 
 
 def test_an_upgrade_without_a_choice_only_warns(helm):

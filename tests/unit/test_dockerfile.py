@@ -19,6 +19,6 @@ def test_a_copied_path_is_not_ignored(source):
     """.dockerignore excludes everything but what it lists."""
     lines = (ROOT / ".dockerignore").read_text().split()
     assert lines[0] == "*"
-    listed = [line[1:] for line in lines if line.startswith("!")]
+    listing = [line[1:] for line in lines if line.startswith("!")]
     assert (ROOT / source).exists()
-    assert any(fnmatch(source, pattern) for pattern in listed), f"add !{source} to .dockerignore"
+    assert any(fnmatch(source, pattern) for pattern in listing), f"add !{source} to .dockerignore"

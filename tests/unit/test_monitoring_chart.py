@@ -16,7 +16,7 @@ NAMESPACE = "weightlock-system"
 
 
 def of_kind(objects, kind):
-    return {name: document for (found, name), document in objects.items() if found == kind}
+    return {name: document for (matches, name), document in objects.items() if matches == kind}
 
 
 def monitors(render, **values):
@@ -41,12 +41,12 @@ def test_nothing_is_made_unasked(render):
 def test_every_part_is_scraped_by_a_service_that_is_there_and_a_port_that_it_has(render):
     objects = monitors(render)
     services, deployments = of_kind(objects, "Service"), of_kind(objects, "Deployment")
-    found = of_kind(objects, "ServiceMonitor")
-    assert set(found) == {"weightlock-webhook", "weightlock-broker", "weightlock-controller"}
-    for name, monitor in found.items():
+    matches = of_kind(objects, "ServiceMonitor")
+    assert set(matches) == {"weightlock-webhook", "weightlock-broker", "weightlock-controller"}
+    for name, monitor in matches.items():
         service = services[name]
-        wanted = monitor["spec"]["selector"]["matchLabels"].items()
-        assert [n for n, each in services.items() if wanted <= each["metadata"]["labels"].items()] == [name]
+        expected = monitor["spec"]["selector"]["matchLabels"].items()
+        assert [n for n, each in services.items() if expected <= each["metadata"]["labels"].items()] == [name]
         assert monitor["spec"]["namespaceSelector"] == {"matchNames": [NAMESPACE]}
         (endpoint,) = monitor["spec"]["endpoints"]
         (port,) = [port for port in service["spec"]["ports"] if port["name"] == endpoint["port"]]
@@ -72,8 +72,8 @@ def test_servers_are_scraped_under_their_name_and_authority(render, part):
     tls = endpoint["tlsConfig"]
     assert tls["serverName"] == f"weightlock-{part}.guards.svc"
     volumes = of_kind(objects, "Deployment")[f"weightlock-{part}"]["spec"]["template"]["spec"]["volumes"]
-    served = [v["secret"]["secretName"] for v in volumes if v["name"] == "tls"]
-    assert [tls["ca"]["secret"]["name"]] == served
+    running = [v["secret"]["secretName"] for v in volumes if v["name"] == "tls"]
+    assert [tls["ca"]["secret"]["name"]] == running
     assert tls["ca"]["secret"]["key"] == "ca.crt"
 
 
@@ -92,7 +92,7 @@ def test_where_the_plain_port_can_be_reached_a_bad_certificate_hides_no_metric(r
 
 
 def test_monitors_follow_the_values(render):
-    chosen = {
+    selection = {
         "labels": {"release": "prometheus"},
         "annotations": {"a": "b"},
         "interval": "30s",
@@ -101,10 +101,10 @@ def test_monitors_follow_the_values(render):
         "relabelings": [{"targetLabel": "cluster", "replacement": "lab"}],
     }
     parts = {"broker": {"enabled": False}, "controller": {"enabled": False}}
-    objects = monitors(render, monitor=chosen, certificates={"mode": "selfSigned"}, **parts)
-    found = of_kind(objects, "ServiceMonitor")
-    assert set(found) == {"weightlock-webhook"}
-    monitor = found["weightlock-webhook"]
+    objects = monitors(render, monitor=selection, certificates={"mode": "selfSigned"}, **parts)
+    matches = of_kind(objects, "ServiceMonitor")
+    assert set(matches) == {"weightlock-webhook"}
+    monitor = matches["weightlock-webhook"]
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     assert monitor["metadata"]["annotations"] == {"a": "b"}
     (endpoint,) = monitor["spec"]["endpoints"]
@@ -157,7 +157,7 @@ def test_the_dashboard_is_where_grafanas_sidecar_looks(render):
     assert json.loads(config["data"]["weightlock.json"]) == json.loads(
         (FILES / "dashboards" / "weightlock.json").read_text()
     )
-    chosen = {"enabled": True, "namespace": "monitoring", "annotations": {"grafana_folder": "Security"}}
-    moved = render(monitoring={"dashboards": chosen})["ConfigMap", "weightlock-dashboard-weightlock"]
-    assert moved["metadata"]["namespace"] == "monitoring"
-    assert moved["metadata"]["annotations"] == {"grafana_folder": "Security"}
+    selection = {"enabled": True, "namespace": "monitoring", "annotations": {"grafana_folder": "Security"}}
+    moves = render(monitoring={"dashboards": selection})["ConfigMap", "weightlock-dashboard-weightlock"]
+    assert moves["metadata"]["namespace"] == "monitoring"
+    assert moves["metadata"]["annotations"] == {"grafana_folder": "Security"}

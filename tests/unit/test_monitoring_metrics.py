@@ -93,15 +93,15 @@ def controller():
         "controller": {"certificates": own, "drills": {"record": "drill"}},
         "reports": {"enabled": True},
     }
-    made = Controller(SOURCE, Config.model_validate(settings), None, {})
-    made.certificates.kept.known = frozenset()
-    made.leader.leading = True
-    made.drills.ended, made.drills.lost, made.drills.complete = 1.7e9, 0, True
-    made.stats.drifted = made.stats.drifted_definitions = 0
-    made.stats.last_reconcile = made.scanner.last_complete = made.images.last_complete = 1.7e9
+    produced = Controller(SOURCE, Config.model_validate(settings), None, {})
+    produced.certificates.kept.known = frozenset()
+    produced.leader.leading = True
+    produced.drills.ended, produced.drills.lost, produced.drills.complete = 1.7e9, 0, True
+    produced.stats.drifted = produced.stats.drifted_definitions = 0
+    produced.stats.last_reconcile = produced.scanner.last_complete = produced.images.last_complete = 1.7e9
     detection = DetectionStats(shipped_or(""))
     detection.last_evaluation, detection.lag = 1.7e9, 0.0
-    return controller_metrics.metrics(made, detection)
+    return controller_metrics.metrics(produced, detection)
 
 
 PARTS = {"webhook": webhook, "broker": broker, "controller": controller}
@@ -116,15 +116,17 @@ def table(name):
 
 def exposed():
     """Every metric: its name as Prometheus stores it, type, labels, parts that show it, and its help."""
-    found = {}
+    matches = {}
     for part, make in PARTS.items():
         for family in make().collect():
             kind = TYPES[type(family)]
             name = f"{family.name}_total" if kind == "counter" else family.name
-            parts = found.setdefault(name, [kind, ", ".join(family._labelnames), [], family.documentation])[2]
+            parts = matches.setdefault(name, [kind, ", ".join(family._labelnames), [], family.documentation])[
+                2
+            ]
             parts.append(part)
     return [
-        [name, kind, labels, ", ".join(parts), text] for name, (kind, labels, parts, text) in found.items()
+        [name, kind, labels, ", ".join(parts), text] for name, (kind, labels, parts, text) in matches.items()
     ]
 
 
@@ -178,7 +180,7 @@ def test_only_what_is_exposed_is_asked_for():
 
 
 def test_labels_that_are_chosen_by_exist():
-    labels = {name: set(listed.split(", ")) for name, _, listed, *_ in exposed()}
+    labels = {name: set(listing.split(", ")) for name, _, listing, *_ in exposed()}
     of_targets = {"cluster", "namespace", "pod", "job", "instance", "le"}
     for place, query in asked_for():
         for name, selection in re.findall(r"(weightlock_\w+?)(?:_bucket)?\{([^}]*)\}", query):
@@ -213,7 +215,7 @@ class TestDashboard:
 
     def test_panels_are_known_apart_and_do_not_overlap(self):
         assert len({panel["id"] for panel in self.PANELS}) == len(self.PANELS)
-        taken = set()
+        duration = set()
         for panel in self.PANELS:
             place = panel["gridPos"]
             assert place["x"] + place["w"] <= 24
@@ -222,8 +224,8 @@ class TestDashboard:
                 for x in range(place["x"], place["x"] + place["w"])
                 for y in range(place["y"], place["y"] + place["h"])
             }
-            assert not cells & taken, panel["title"]
-            taken |= cells
+            assert not cells & duration, panel["title"]
+            duration |= cells
 
     def test_rates_are_over_the_interval_that_grafana_chooses(self):
         for panel in self.PANELS:

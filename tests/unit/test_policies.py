@@ -161,8 +161,8 @@ def expressions(suite, case):
     judged = evaluate(request_of(suite.review_of(case), Requester(), source), source, NOW)
     lookup = Lookup(source.snapshot().objects)
     for policy, _, bindings in evaluations(judged.request, source.snapshot(), judged.fetched, NOW):
-        found = [None] if policy.params is None else policy.params.find(judged.request, lookup) or []
-        for params in found:
+        matches = [None] if policy.params is None else policy.params.find(judged.request, lookup) or []
+        for params in matches:
             yield from evaluated(policy.name, bindings, params)
 
 

@@ -142,12 +142,12 @@ def _subject(kind: str, name: str) -> dict[str, str]:
 
 
 def _pair(
-    scope: str, name: str, given: list[dict[str, Any]], subject: dict[str, str]
+    scope: str, name: str, inputs: list[dict[str, Any]], subject: dict[str, str]
 ) -> list[dict[str, Any]]:
     metadata = {"name": name} if scope else {"name": name, "namespace": NAMESPACE}
     common = {"apiVersion": f"{RBAC}/v1", "metadata": metadata}
     reference = {"apiGroup": RBAC, "kind": f"{scope}Role", "name": name}
     return [
-        {**common, "kind": f"{scope}Role", "rules": given},
+        {**common, "kind": f"{scope}Role", "rules": inputs},
         {**common, "kind": f"{scope}RoleBinding", "subjects": [subject], "roleRef": reference},
     ]

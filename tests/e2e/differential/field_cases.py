@@ -145,7 +145,7 @@ def _params() -> Iterator[Case]:
 def _param_scopes() -> Iterator[Case]:
     """Params whose scope does not fit the reference or the request, under all policies for failures and absence."""
     namespaces = {"apiVersion": "v1", "kind": "Namespace"}
-    gone = {"apiVersion": "x.example.com/v1", "kind": "Gone"}
+    missing = {"apiVersion": "x.example.com/v1", "kind": "Gone"}
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "rules": []}
     selector = {"matchLabels": {"role": "limit"}}
     for failure in ("Fail", "Ignore"):
@@ -162,7 +162,7 @@ def _param_scopes() -> Iterator[Case]:
                 {"paramKind": namespaces, **spec},
                 reference(absent, name="gone"),
             )
-            yield Case(f"params-unknown-{end}", {"paramKind": gone, **spec}, reference(absent, name="x"))
+            yield Case(f"params-unknown-{end}", {"paramKind": missing, **spec}, reference(absent, name="x"))
             for label, fields in (("name", {"name": "limits"}), ("selector", {"selector": selector})):
                 name = f"params-for-cluster-object-{label}-{end}"
                 yield Case(name, {"paramKind": KIND, **spec}, reference(absent, **fields), document=role)
@@ -191,8 +191,8 @@ def _variables() -> Iterator[Case]:
         ("duration", {"d": "duration('1h')"}, "variables.d > duration('2h')"),
         ("bad-name", {"not-a-name": "1"}, "true"),
     )
-    for label, given, expression in tables:
-        yield Case(f"variable-{label}", {"variables": variables(**given), **rules(expression)})
+    for label, inputs, expression in tables:
+        yield Case(f"variable-{label}", {"variables": variables(**inputs), **rules(expression)})
     spec = {
         "variables": variables(who="request.userInfo.username"),
         **rules("false", messageExpression="'no, ' + variables.who"),

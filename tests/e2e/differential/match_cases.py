@@ -55,9 +55,9 @@ def rule(name: str, **fields: Any) -> dict[str, Any]:
     return {**whole, **fields}
 
 
-def matching(name: str, *given: Mapping[str, Any], **constraints: Any) -> dict[str, Any]:
+def matching(name: str, *inputs: Mapping[str, Any], **constraints: Any) -> dict[str, Any]:
     """A spec that denies what these rules, and the rest of ``constraints``, match."""
-    return {**DENY, "matchConstraints": {"resourceRules": list(given) or [rule(name)], **constraints}}
+    return {**DENY, "matchConstraints": {"resourceRules": list(inputs) or [rule(name)], **constraints}}
 
 
 RULES: Sequence[tuple[str, Mapping[str, Any]]] = (

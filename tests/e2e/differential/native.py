@@ -129,20 +129,20 @@ class Native:
     def _request(self, case: Case, client: Client, *, rehearsal: bool = False) -> Answer:
         place = self.collection(case.before or case.subject)
         tail = f"/{case.subresource}" if case.subresource else ""
-        named = f"{place}/{case.name}{tail}"
+        by_name = f"{place}/{case.name}{tail}"
         dry = {} if case.real and not rehearsal else {"dryRun": "All"}
         if case.verb == "deletecollection":
             return client.request("DELETE", place, fieldSelector=f"metadata.name={case.name}", **dry)
         if case.verb == "apply":
-            return client.patch(named, case.subject, "apply", fieldManager=MANAGER, force="true", **dry)
+            return client.patch(by_name, case.subject, "apply", fieldManager=MANAGER, force="true", **dry)
         if case.operation == "DELETE":
-            return client.request("DELETE", named, **dry)
+            return client.request("DELETE", by_name, **dry)
         if case.operation == "CONNECT":
-            return client.request("POST", named, command="ls", stdout="true")
+            return client.request("POST", by_name, command="ls", stdout="true")
         if case.operation == "UPDATE":
-            return client.put(named, self._current(case), **dry)
+            return client.put(by_name, self._current(case), **dry)
         if case.subresource:
-            return client.post(named, case.subject, **dry)
+            return client.post(by_name, case.subject, **dry)
         return client.post(place, case.subject, **dry)
 
     def _current(self, case: Case) -> dict[str, Any]:
@@ -150,8 +150,8 @@ class Native:
         subject = case.subject
         if subject["kind"] != "Thing":
             return subject
-        stored = self._admin.get(f"{self.collection(subject)}/{case.name}").ok()["metadata"]
-        version = {"resourceVersion": stored["resourceVersion"]}
+        saved = self._admin.get(f"{self.collection(subject)}/{case.name}").ok()["metadata"]
+        version = {"resourceVersion": saved["resourceVersion"]}
         return {**subject, "metadata": {**subject["metadata"], **version}}
 
     def _client(self, person: Person) -> Client:
@@ -177,9 +177,9 @@ class Native:
 def read(answer: Answer, case: Case) -> Said:
     """One answer of the API server. Raises AssertionError where something other than a policy refused."""
     warnings = frozenset(
-        cause(found["text"].replace('\\"', '"').replace("\\\\", "\\"))
+        cause(matches["text"].replace('\\"', '"').replace("\\\\", "\\"))
         for text in answer.warnings
-        if (found := WARNING.fullmatch(text)) is not None
+        if (matches := WARNING.fullmatch(text)) is not None
     )
     denial = DENIAL.search(answer.message) if answer.status >= 400 else None
     if denial is None:
@@ -195,11 +195,11 @@ def read(answer: Answer, case: Case) -> Said:
 def cause(message: str) -> str:
     """What went wrong in a rule that could not be evaluated, without which rule it was; other messages as they are."""
     return next(
-        (found["cause"] for form in ERRORS if (found := form.fullmatch(message)) is not None), message
+        (matches["cause"] for form in ERRORS if (matches := form.fullmatch(message)) is not None), message
     )
 
 
-def with_audit(said: Said, case: Case, annotations: Mapping[str, str]) -> Said:
+def with_audit(output: Said, case: Case, annotations: Mapping[str, str]) -> Said:
     """An answer with what the API server noted of it in its audit log."""
     notes = tuple(
         (key.removeprefix(f"{case.name}/"), text)
@@ -207,7 +207,7 @@ def with_audit(said: Said, case: Case, annotations: Mapping[str, str]) -> Said:
         if key.startswith(f"{case.name}/")
     )
     failures = json.loads(annotations.get(FAILURES, "[]"))
-    return replace(said, audit=notes, audited=frozenset(cause(failure["message"]) for failure in failures))
+    return replace(output, audit=notes, audited=frozenset(cause(failure["message"]) for failure in failures))
 
 
 def denial_of(answer: Answer) -> tuple[str, str] | None:

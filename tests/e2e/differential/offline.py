@@ -57,9 +57,9 @@ def denials(source: ManifestProvider, subject: Mapping[str, Any]) -> set[tuple[s
 def review_of(case: Case, subject: Mapping[str, Any] | None, old: Mapping[str, Any] | None) -> dict[str, Any]:
     """The AdmissionReview the API server would send for a case."""
     place = case.before or case.subject
-    named = group_kind(place["apiVersion"], place["kind"])
-    resource, version = plural(named), place["apiVersion"].rpartition("/")[2]
-    kind, _, group = named.partition(".")
+    by_name = group_kind(place["apiVersion"], place["kind"])
+    resource, version = plural(by_name), place["apiVersion"].rpartition("/")[2]
+    kind, _, group = by_name.partition(".")
     if case.operation == "CONNECT" and subject is not None:
         kind = subject["kind"]
     gvk = {"group": group, "version": version, "kind": kind}
@@ -95,8 +95,8 @@ def review_of(case: Case, subject: Mapping[str, Any] | None, old: Mapping[str, A
             **({"fieldManager": "differential"} if case.verb == "apply" else {}),
         }
     request["userInfo"] = {key: value for key, value in request["userInfo"].items() if value}
-    given = {key: value for key, value in request.items() if value not in ("", None)}
-    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": given}
+    inputs = {key: value for key, value in request.items() if value not in ("", None)}
+    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": inputs}
 
 
 def source_of(documents: Sequence[Mapping[str, Any]]) -> ManifestProvider:
@@ -119,5 +119,5 @@ def _read(verdict: Verdict, case: Case) -> Said:
 
 def _cause(finding: Finding) -> str:
     """The message, or what went wrong in a rule that could not be evaluated, without which rule it was."""
-    found = ERROR.fullmatch(finding.message) if finding.unevaluable else None
-    return finding.message if found is None else found["cause"]
+    matches = ERROR.fullmatch(finding.message) if finding.unevaluable else None
+    return finding.message if matches is None else matches["cause"]

@@ -51,12 +51,12 @@ def matching(versions: list[str], match: str, name: str, expression: str) -> dic
 
 def versions() -> Iterator[Case]:
     """Objects of each version, under rules for each version, exactly and by equivalence."""
-    for sent in ("v1", "v1beta1"):
+    for requests in ("v1", "v1beta1"):
         for rule in ("v1", "v1beta1", "*"):
             for match in ("Exact", "Equivalent"):
-                name = f"version-{sent}-{rule.replace('*', 'any')}-{match.lower()}"
+                name = f"version-{requests}-{rule.replace('*', 'any')}-{match.lower()}"
                 spec = matching([rule], match, name, "object.spec.text == 'other'")
-                yield Case(name, spec, document=thing(sent))
+                yield Case(name, spec, document=thing(requests))
     expressions = (
         "object.spec.size == 3",
         f"request.requestKind.version == 'v1beta1' && request.requestKind.group == '{GROUP}'",
@@ -76,10 +76,12 @@ def versions() -> Iterator[Case]:
         ),
         start=1,
     ):
-        for sent in ("v1", "v1beta1"):
-            name = f"version-update-{sent}-{number}"
+        for requests in ("v1", "v1beta1"):
+            name = f"version-update-{requests}-{number}"
             spec = matching(["*"], "Equivalent", name, expression)
-            yield Case(name, spec, document=thing(sent), operation="UPDATE", old=thing(sent, "before"))
+            yield Case(
+                name, spec, document=thing(requests), operation="UPDATE", old=thing(requests, "before")
+            )
 
 
 def collections() -> Iterator[Case]:

@@ -103,7 +103,7 @@ def pods() -> Iterator[Document]:
 def _in_native_words(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            key: _OURS.sub(lambda found: STAND_INS[found[0]], it)
+            key: _OURS.sub(lambda matches: STAND_INS[matches[0]], it)
             if isinstance(it, str) and key.lower().endswith(("expression", "fix"))
             else _in_native_words(it)
             for key, it in value.items()

@@ -50,6 +50,6 @@ def difference(theirs: Said, ours: Said) -> str:
     return "" if _notes(theirs) == _notes(ours) else "other audit annotations"
 
 
-def _notes(said: Said) -> dict[str, list[str]]:
+def _notes(output: Said) -> dict[str, list[str]]:
     """The audit annotations, where the values of several params come in no order."""
-    return {key: sorted(text.split(", ")) for key, text in said.audit}
+    return {key: sorted(text.split(", ")) for key, text in output.audit}

@@ -92,10 +92,10 @@ class BrokerProcess:
     def certificate(self, name: str) -> Any:
         return self._authority.server(name, ["127.0.0.1"])
 
-    def events(self, **wanted: str) -> list[dict[str, Any]]:
+    def events(self, **expectation: str) -> list[dict[str, Any]]:
         """The audit events in its log that carry these values."""
-        found = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
-        return [event for event in found if wanted.items() <= event.items()]
+        matches = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [event for event in matches if expectation.items() <= event.items()]
 
     def post(self, path: str, body: Any, token: str = "") -> tuple[int, dict[str, Any]]:
         context = ssl.create_default_context(cafile=str(self.ca))

@@ -80,9 +80,9 @@ class Controllers:
         )
         expected = []
         for path in WEBHOOK_PATHS:
-            found = self.cluster.client().get(path).ok()
-            kept = {field: found[field] for field in ("apiVersion", "kind", "webhooks")}
-            expected.append({**kept, "metadata": {"name": found["metadata"]["name"]}})
+            matches = self.cluster.client().get(path).ok()
+            remaining = {field: matches[field] for field in ("apiVersion", "kind", "webhooks")}
+            expected.append({**remaining, "metadata": {"name": matches["metadata"]["name"]}})
         self._webhooks.write_text(yaml.safe_dump_all(expected))
         return self
 

@@ -187,8 +187,8 @@ class ControlPlane(Cluster):
             "kind": "WebhookAdmissionConfiguration",
             "kubeConfigFile": str(kubeconfig),
         }
-        shown = WEBHOOK_PLUGINS if self.options.webhook_client_certificate else ()
-        plugins = [{"name": plugin, "configuration": client} for plugin in shown]
+        display = WEBHOOK_PLUGINS if self.options.webhook_client_certificate else ()
+        plugins = [{"name": plugin, "configuration": client} for plugin in display]
         self._write(
             "admission.yaml",
             {
@@ -374,12 +374,12 @@ class ControlPlane(Cluster):
         }
         self._write(path.name, content)
 
-    def audit_events(self, **wanted: str) -> list[dict[str, Any]]:
+    def audit_events(self, **expected: str) -> list[dict[str, Any]]:
         """The API server's audit events, oldest first; `user="alice"` and `verb="create"` narrow them."""
         lines = self.audit_log.read_text().splitlines() if self.audit_log.exists() else []
         events = [json.loads(line) for line in lines if line.endswith("}")]
         facts = {"user": lambda event: event["user"].get("username"), "verb": lambda event: event["verb"]}
-        return [e for e in events if all(facts[name](e) == value for name, value in wanted.items())]
+        return [e for e in events if all(facts[name](e) == value for name, value in expected.items())]
 
 
 def serving_certificate(server: str) -> str:

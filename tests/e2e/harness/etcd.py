@@ -61,16 +61,16 @@ class Etcd:
 
         Custom resources are stored as JSON; built-in kinds are stored as protobuf and cannot be read so.
         """
-        found = self._request("POST", "/v3/kv/range", {"key": _encode(key)}).get("kvs", [])
-        value: dict[str, Any] | None = json.loads(base64.b64decode(found[0]["value"])) if found else None
+        matches = self._request("POST", "/v3/kv/range", {"key": _encode(key)}).get("kvs", [])
+        value: dict[str, Any] | None = json.loads(base64.b64decode(matches[0]["value"])) if matches else None
         return value
 
     def keys(self, prefix: str) -> list[str]:
         """All keys that begin with `prefix`."""
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         body = {"key": _encode(prefix), "range_end": _encode(end), "keys_only": True}
-        found = self._request("POST", "/v3/kv/range", body).get("kvs", [])
-        return [base64.b64decode(entry["key"]).decode() for entry in found]
+        matches = self._request("POST", "/v3/kv/range", body).get("kvs", [])
+        return [base64.b64decode(entry["key"]).decode() for entry in matches]
 
     def put(self, key: str, value: Mapping[str, Any]) -> None:
         """Write an object as JSON, unseen by the API server's admission."""

@@ -70,8 +70,8 @@ def grant_access(cluster: Cluster) -> None:
     """Make the access requests and approvals of the examples, each as the person it names."""
     uids: dict[str, str] = {}
     for document in _access("AccessRequest"):
-        made = _create(cluster, "accessrequests", document, "requester")
-        uids[made["metadata"]["name"]] = made["metadata"]["uid"]
+        produced = _create(cluster, "accessrequests", document, "requester")
+        uids[produced["metadata"]["name"]] = produced["metadata"]["uid"]
     for document in _access("AccessApproval"):
         request = document["spec"]["request"]
         request["uid"] = uids[request["name"]]
@@ -93,8 +93,8 @@ def _create(cluster: Cluster, plural: str, document: Mapping[str, Any], by: str)
     spec = {name: value for name, value in document["spec"].items() if name != by}
     body = {**document, "metadata": {"name": document["metadata"]["name"]}, "spec": spec}
     client = cluster.client(person["username"], person.get("groups", ()))
-    made: dict[str, Any] = client.post(f"/apis/weightlock.dev/v1alpha1/{plural}", body).ok()
-    return made
+    produced: dict[str, Any] = client.post(f"/apis/weightlock.dev/v1alpha1/{plural}", body).ok()
+    return produced
 
 
 def _people(users: Iterable[str]) -> list[manifests.Manifest]:
@@ -102,7 +102,7 @@ def _people(users: Iterable[str]) -> list[manifests.Manifest]:
     api = "rbac.authorization.k8s.io"
     everybody = {"kind": "Group", "name": "system:authenticated", "apiGroup": api}
     role = {"kind": "ClusterRole", "name": "weightlock-people"}
-    named = [{"kind": "User", "name": user, "apiGroup": api} for user in sorted(users)]
+    by_name = [{"kind": "User", "name": user, "apiGroup": api} for user in sorted(users)]
     return [
         {"apiVersion": f"{api}/v1", **_named(role), "rules": PEOPLE_RULES},
         {
@@ -117,7 +117,7 @@ def _people(users: Iterable[str]) -> list[manifests.Manifest]:
                 "apiVersion": f"{api}/v1",
                 "kind": "RoleBinding",
                 "metadata": {"name": "people-edit", "namespace": namespace},
-                "subjects": named,
+                "subjects": by_name,
                 "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": "edit"},
             }
             for namespace in NAMESPACES

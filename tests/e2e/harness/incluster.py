@@ -30,7 +30,7 @@ class InClusterWeightlock(Installed):
     def values(self) -> dict[str, str]:
         """The values of the release, by path."""
         repository, _, tag = self.image.rpartition(":")
-        found = {
+        matches = {
             "image.pullPolicy": "IfNotPresent",
             "webhook.replicas": "1",
             "webhook.minAvailable": "1",
@@ -42,11 +42,11 @@ class InClusterWeightlock(Installed):
         }
         if "@" in self.image:
             repository, _, digest = self.image.partition("@")
-            return {**found, "image.repository": repository, "image.digest": digest}
+            return {**matches, "image.repository": repository, "image.digest": digest}
         # Without a tag the colon, if there is one, belongs to the registry's port.
         if not repository or "/" in tag:
             repository, tag = self.image, "latest"
-        return {**found, "image.repository": repository, "image.tag": tag}
+        return {**matches, "image.repository": repository, "image.tag": tag}
 
     def install(self) -> None:
         """`helm install`, and wait until the pods are ready and the API server asks."""
@@ -113,8 +113,8 @@ class InClusterWeightlock(Installed):
                     for field in ("name", "labels", "annotations")
                     if field in answer.body["metadata"]
                 }
-                kept = {field: answer.body[field] for field in ("apiVersion", "kind", "webhooks")}
-                self._taken.append({**kept, "metadata": metadata})
+                remaining = {field: answer.body[field] for field in ("apiVersion", "kind", "webhooks")}
+                self._taken.append({**remaining, "metadata": metadata})
         super().remove_webhooks()
 
     def _client_config(self, path: str) -> Mapping[str, Any]:
@@ -132,5 +132,5 @@ class InClusterWeightlock(Installed):
 
     def _pods(self) -> list[Any]:
         path = f"/api/v1/namespaces/{manifests.NAMESPACE}/pods"
-        found: list[Any] = self.cluster.client().get(path, labelSelector=SELECTOR).ok()["items"]
-        return found
+        matches: list[Any] = self.cluster.client().get(path, labelSelector=SELECTOR).ok()["items"]
+        return matches

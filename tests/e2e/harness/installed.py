@@ -104,7 +104,7 @@ class Installed(abc.ABC):
         total = 0.0
         for line in self.get("/metrics")[1].splitlines():
             series, _, value = line.rpartition(" ")
-            wanted = [f'{label}="{text}"' for label, text in labels.items()]
-            if series.partition("{")[0] == name and all(label in series for label in wanted):
+            expected = [f'{label}="{text}"' for label, text in labels.items()]
+            if series.partition("{")[0] == name and all(label in series for label in expected):
                 total += float(value)
         return total

@@ -102,10 +102,10 @@ class KeyLab(Lab):
 
     def refusal(self, token: str, **options: Any) -> str:
         """The sentence with which a release is refused."""
-        with pytest.raises(BrokerRefusedError) as refused:
+        with pytest.raises(BrokerRefusedError) as rejection:
             self.client(token, **options).release(self.model)
-        print(refused.value)
-        return str(refused.value)
+        print(rejection.value)
+        return str(rejection.value)
 
 
 class Sidecar:

@@ -143,10 +143,10 @@ class Lab:
 
     def ask(self, name: str = "r", duration: str = "10m", user: str = "alice", **spec: Any) -> dict[str, Any]:
         """Create the request and return it as stored."""
-        made = (
+        produced = (
             self.cluster.client(user).post(f"{API}/accessrequests", self.request(name, duration, **spec)).ok()
         )
-        return dict(made)
+        return dict(produced)
 
     def approval(
         self, request: Mapping[str, Any], name: str, decision: str = "Approve", **spec: Any

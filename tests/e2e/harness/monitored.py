@@ -165,7 +165,7 @@ class Monitored:
             *(("controller", port, None) for port in self.controller_ports),
         ]
         numbers: dict[str, itertools.count[int]] = {}
-        found = []
+        matches = []
         for part, port, tls in parts:
             number = next(numbers.setdefault(part, itertools.count()))
             labels = {
@@ -174,10 +174,10 @@ class Monitored:
                 "job": f"weightlock-{part}",
                 "pod": f"{part}-{number}",
             }
-            found.append(Target(f"127.0.0.1:{port}", labels, tls))
+            matches.append(Target(f"127.0.0.1:{port}", labels, tls))
         address = self.cluster.server.removeprefix("https://")
         labels = {"cluster": "lab", "job": "apiserver"}
-        return [*found, Target(address, labels, {"ca_file": str(self.cluster.ca), **client})]
+        return [*matches, Target(address, labels, {"ca_file": str(self.cluster.ca), **client})]
 
     def metrics(self, target: Target) -> str:
         """What a part of Weightlock shows at /metrics."""

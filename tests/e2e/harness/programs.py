@@ -31,8 +31,8 @@ def control_plane_programs() -> Path:
 
 def programs_in(directory: Path) -> dict[str, Path]:
     """The programs of a directory by name, and kubectl and helm of PATH where it lacks them."""
-    found = {file.name: file for file in directory.iterdir() if os.access(file, os.X_OK) and file.is_file()}
-    return programs_on_path() | found
+    matches = {file.name: file for file in directory.iterdir() if os.access(file, os.X_OK) and file.is_file()}
+    return programs_on_path() | matches
 
 
 def programs_on_path() -> dict[str, Path]:
@@ -43,7 +43,7 @@ def programs_on_path() -> dict[str, Path]:
 
 def tools() -> dict[str, Path]:
     """kubectl and helm: of PATH, else those of the control plane. Raises NoControlPlaneError without either."""
-    found = programs_on_path()
-    if not {"kubectl", "helm"} <= found.keys():
-        found = programs_in(control_plane_programs()) | found
-    return found
+    matches = programs_on_path()
+    if not {"kubectl", "helm"} <= matches.keys():
+        matches = programs_in(control_plane_programs()) | matches
+    return matches

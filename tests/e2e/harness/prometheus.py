@@ -79,8 +79,8 @@ class Prometheus:
 
     def targets(self) -> list[dict[str, Any]]:
         """The targets as Prometheus sees them, with the error of the last scrape."""
-        found: list[dict[str, Any]] = self._api("targets")["activeTargets"]
-        return found
+        matches: list[dict[str, Any]] = self._api("targets")["activeTargets"]
+        return matches
 
     def rules(self) -> list[dict[str, Any]]:
         """Every rule, with its state, health and last error."""
@@ -88,20 +88,20 @@ class Prometheus:
 
     def alerts(self) -> list[dict[str, Any]]:
         """The alerts that are pending or firing now, with their labels and annotations."""
-        found: list[dict[str, Any]] = self._api("alerts")["alerts"]
-        return found
+        matches: list[dict[str, Any]] = self._api("alerts")["alerts"]
+        return matches
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The series that an expression gives now. Raises AssertionError with Prometheus' words where it is none."""
-        found: list[dict[str, Any]] = self._api("query", query=expression)["result"]
-        return found
+        matches: list[dict[str, Any]] = self._api("query", query=expression)["result"]
+        return matches
 
     def query_range(self, expression: str, begin: float, end: float, step: float) -> list[dict[str, Any]]:
         """The series that an expression gives between two moments in Unix time, every so many seconds."""
-        found: list[dict[str, Any]] = self._api(
+        matches: list[dict[str, Any]] = self._api(
             "query_range", query=expression, start=begin, end=end, step=step
         )["result"]
-        return found
+        return matches
 
     def as_grafana(self, expression: str, step: float, seconds: float) -> str:
         """A query of a dashboard with its variables filled in, All being chosen, for a graph of so many seconds."""
@@ -113,7 +113,7 @@ class Prometheus:
             "__rate_interval": f"{interval:.0f}s",
             "__range": f"{seconds:.0f}s",
         }
-        filled = re.sub(r"\$(\w+)", lambda found: values[found[1]], expression)
+        filled = re.sub(r"\$(\w+)", lambda matches: values[matches[1]], expression)
         assert "$" not in filled, filled
         return filled
 
@@ -128,9 +128,9 @@ class Prometheus:
         request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}")
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                found: bytes = response.read()
+                matches: bytes = response.read()
         except urllib.error.HTTPError as error:
             if error.headers.get_content_type() != "application/json":
                 raise
-            found = error.read()
-        return found
+            matches = error.read()
+        return matches

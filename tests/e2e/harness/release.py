@@ -59,9 +59,9 @@ class Release:
             command += ["--set", value]
         for name, file in (files or {}).items():
             command += ["--set-file", f"{name}={file}"]
-        said = self.cluster.helm(*command).ok().stdout
+        output = self.cluster.helm(*command).ok().stdout
         self.cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=30s").ok()
-        return said
+        return output
 
     def rollback(self, revision: int) -> None:
         """`helm rollback` to a revision; 1 is what was installed first."""
@@ -73,9 +73,9 @@ class Release:
 
     def data(self, kind: str, name: str) -> dict[str, bytes]:
         """The files in a Secret or ConfigMap of the release."""
-        found = self.cluster.client().get(f"/api/v1/namespaces/{NAMESPACE}/{kind}/{name}").ok()["data"]
+        matches = self.cluster.client().get(f"/api/v1/namespaces/{NAMESPACE}/{kind}/{name}").ok()["data"]
         decode = base64.b64decode if kind == "secrets" else str.encode
-        return {key: decode(text) for key, text in found.items()}
+        return {key: decode(text) for key, text in matches.items()}
 
     def filled(self, secret: str) -> dict[str, bytes]:
         """The files of a Secret, which the controller may have to fill yet."""
@@ -91,8 +91,8 @@ class Release:
             path = f"/api/v1/namespaces/{NAMESPACE}/secrets/{NAME}-{part}-{kind}"
             answer = self.cluster.client().get(path)
             if answer.status == 200:
-                found = {key: base64.b64decode(text) for key, text in answer.body.get("data", {}).items()}
-                return found if {"tls.crt", "tls.key", "ca.crt"} <= set(found) else {}
+                matches = {key: base64.b64decode(text) for key, text in answer.body.get("data", {}).items()}
+                return matches if {"tls.crt", "tls.key", "ca.crt"} <= set(matches) else {}
         return {}
 
     def start(self, part: str) -> Component:
@@ -187,8 +187,8 @@ class Release:
 
     def exempt(self) -> list[list[str]]:
         """The namespaces that each webhook configuration leaves out."""
-        found = [self.cluster.client().get(path).ok()["webhooks"][0] for path in WEBHOOK_PATHS]
-        return [webhook["namespaceSelector"]["matchExpressions"][0]["values"] for webhook in found]
+        matches = [self.cluster.client().get(path).ok()["webhooks"][0] for path in WEBHOOK_PATHS]
+        return [webhook["namespaceSelector"]["matchExpressions"][0]["values"] for webhook in matches]
 
     def stop(self) -> None:
         """Stop the processes, and show what they wrote where a test fails."""
@@ -209,8 +209,8 @@ def signed_request(lab: Lab, duration: str) -> dict[str, Any]:
     def ask() -> dict[str, Any]:
         path = f"{API}/accessrequests/{lab.ask(next(names), duration)['metadata']['name']}"
         eventually(lambda: client.get(path).ok().get("status"), "the controller decides")
-        stored: dict[str, Any] = client.get(path).ok()
-        return stored if stored["spec"].get("signature") else {}
+        saved: dict[str, Any] = client.get(path).ok()
+        return saved if saved["spec"].get("signature") else {}
 
     return eventually(ask, "a request is signed", seconds=60, every=1)
 

@@ -28,7 +28,7 @@ def install(cluster: Cluster, group: str) -> None:
         pytest.skip(answer.stderr.strip())
     assert answer.returncode == 0, answer.stderr
     directory = Path(answer.stdout.strip())
-    found = list(manifests.documents(directory / f"{group}.yaml"))
-    cluster.apply(*found)
-    names = [f"crd/{document['metadata']['name']}" for document in found]
+    matches = list(manifests.documents(directory / f"{group}.yaml"))
+    cluster.apply(*matches)
+    names = [f"crd/{document['metadata']['name']}" for document in matches]
     cluster.kubectl("wait", *names, "--for=condition=Established", "--timeout=30s").ok()

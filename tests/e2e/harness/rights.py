@@ -51,14 +51,14 @@ def _right(event: dict[str, Any]) -> Right:
 def granted(cluster: Cluster, namespace: str, account: str) -> set[Right]:
     """What the roles bound to a service account by name let it do; rights of all accounts are left out."""
     client = cluster.client()
-    found: set[Right] = set()
+    matches: set[Right] = set()
     for kind in ("clusterrolebindings", "rolebindings"):
         for binding in client.get(f"{RBAC_API}/{kind}").ok()["items"]:
             if {"kind": "ServiceAccount", "name": account, "namespace": namespace} in binding.get(
                 "subjects", ()
             ):
-                found |= _of_role(cluster, binding)
-    return found
+                matches |= _of_role(cluster, binding)
+    return matches
 
 
 def _of_role(cluster: Cluster, binding: dict[str, Any]) -> set[Right]:

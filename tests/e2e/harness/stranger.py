@@ -130,8 +130,8 @@ def _response(uid: str, patch: Patch) -> Mapping[str, Any]:
 
 
 def _common_name(connection: object) -> str:
-    shown = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLSocket) else None
-    if shown is None:
+    certificate = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLSocket) else None
+    if certificate is None:
         return ""
-    names = x509.load_der_x509_certificate(shown).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    names = x509.load_der_x509_certificate(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value)

@@ -109,7 +109,7 @@ def test_attestation(lab: KeyLab, issuer: Any, sidecar: Any) -> None:
     pod = lab.running_pod()
     token = lab.token(pod)
     assert lab.refusal(token).endswith("the sidecar sent no evidence [WL329]")
-    for claims, said in (
+    for claims, output in (
         ({"measres": "fail"}, "the measurements of GPU-0 do not match (measres)"),
         ({"secboot": None}, "secboot of the token of GPU-0 is null"),
         ({"dbgstat": "enabled"}, "runs without secure boot or with debugging enabled"),
@@ -122,7 +122,7 @@ def test_attestation(lab: KeyLab, issuer: Any, sidecar: Any) -> None:
         ({"iss": "https://evil.example.com"}, "the token of GPU-0 is not signed by the issuer"),
     ):
         refusal = lab.refusal(token, collect=collector(issuer.command(**claims)))
-        assert said in refusal
+        assert output in refusal
         assert refusal.endswith("[WL330]")
     agent = sidecar(lab, pod, token)
     eventually(lambda: "[WL329]" in agent.log.read_text(), "without evidence it waits", seconds=20)

@@ -34,8 +34,8 @@ class Mesh:
         names = [container["name"] for container in spec.get("initContainers", [])]
         patch: Patch = []
         if "mesh-proxy" in names:
-            wanted = names[0 if self.place == "first" else -1] == "mesh-proxy"
-            if wanted or not self.stubborn:
+            expected = names[0 if self.place == "first" else -1] == "mesh-proxy"
+            if expected or not self.stubborn:
                 return []
             patch.append({"op": "remove", "path": f"/spec/initContainers/{names.index('mesh-proxy')}"})
         else:

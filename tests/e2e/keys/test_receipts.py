@@ -146,9 +146,9 @@ def test_the_whole_story(
             bundle.write_bytes(data.replace(b'"username":"bob"', b'"username":"eve"'))
             edited += 1
     assert edited
-    found = weightlock("audit", "verify", copy)
-    assert found.returncode == 1
-    assert "first fault: tile/entries/" in found.stdout
+    matches = weightlock("audit", "verify", copy)
+    assert matches.returncode == 1
+    assert "first fault: tile/entries/" in matches.stdout
     assert weightlock("evidence", "verify", results, "--log", copy).returncode == 1
 
 

@@ -25,20 +25,20 @@ CONFIGURATIONS = {
 
 def refused_in_time(lab: KeyLab, token: str) -> str:
     """The sentence of a refused renewal, once the broker knows why."""
-    said = ""
+    output = ""
 
     def refused() -> bool:
-        nonlocal said
+        nonlocal output
         try:
             lab.client(token).renew(lab.model)
         except BrokerRefusedError as error:
-            said = str(error)
-        return bool(said)
+            output = str(error)
+        return bool(output)
 
     # Not so often that the broker refuses it for that.
     eventually(refused, "the broker refuses", seconds=60, every=1)
-    print(said)
-    return said
+    print(output)
+    return output
 
 
 def test_a_grant_of_the_person_who_made_the_pod_is_none_of_its_service_account(lab: KeyLab) -> None:
@@ -59,13 +59,13 @@ def test_a_grant_that_is_over(lab: KeyLab, how: str) -> None:
     lab.client(token).release(lab.model)
     if how == "revoked":
         lab.vote(request, "dave", "Revoke").ok()
-    said = refused_in_time(lab, token)
-    assert said.startswith(
+    output = refused_in_time(lab, token)
+    assert output.startswith(
         f'service account {lab.namespace}/trainer has no active grant for model "{lab.model}": the grant from '
         f"{request['metadata']['name']} expired at "
     )
-    assert "Fix: weightlock access request" in said
-    assert said.endswith("[WL326]")
+    assert "Fix: weightlock access request" in output
+    assert output.endswith("[WL326]")
 
 
 def test_a_pod_that_went_round_admission_gets_nothing(lab: KeyLab, weightlock: Installed) -> None:
@@ -73,8 +73,8 @@ def test_a_pod_that_went_round_admission_gets_nothing(lab: KeyLab, weightlock: I
     pods = f"/api/v1/namespaces/{lab.namespace}/pods"
 
     def unasked() -> bool:
-        tried = lab.cluster.client().post(pods, lab.pod("tried"), dryRun="All")
-        return tried.status == 201 and "initContainers" not in tried.ok()["spec"]
+        attempts = lab.cluster.client().post(pods, lab.pod("tried"), dryRun="All")
+        return attempts.status == 201 and "initContainers" not in attempts.ok()["spec"]
 
     eventually(unasked, "nobody asks the webhook", seconds=15)
     lab.cluster.client().post(pods, lab.pod("round")).ok()
@@ -104,16 +104,16 @@ def test_a_pod_that_went_round_admission_gets_nothing(lab: KeyLab, weightlock: I
         return bool(token)
 
     eventually(given, "an attacker without webhooks gets a token", seconds=15)
-    said = lab.refusal(token)
-    assert said.startswith("keys are not released because webhook configurations are missing or modified:")
-    assert said.endswith("[WL328]")
+    output = lab.refusal(token)
+    assert output.startswith("keys are not released because webhook configurations are missing or modified:")
+    assert output.endswith("[WL328]")
     weightlock.add_webhooks()
     assert lab.refusal(token).endswith("[WL326]")
     lab.granted()
-    said = lab.refusal(token)
-    assert "was not admitted in its present form" in said
-    assert "its key sidecar is missing or modified" in said
-    assert said.endswith("[WL327]")
+    output = lab.refusal(token)
+    assert "was not admitted in its present form" in output
+    assert "its key sidecar is missing or modified" in output
+    assert output.endswith("[WL327]")
 
 
 @pytest.mark.parametrize("kind", CONFIGURATIONS)
@@ -191,14 +191,14 @@ def test_the_token_of_another_pod_that_has_a_sidecar_of_its_own(lab: KeyLab) -> 
     pods = f"/api/v1/namespaces/{lab.namespace}/pods"
 
     def injected() -> bool:
-        tried = lab.cluster.client("alice").post(pods, document, dryRun="All")
-        return tried.status == 201 and "initContainers" in tried.ok()["spec"]
+        attempts = lab.cluster.client("alice").post(pods, document, dryRun="All")
+        return attempts.status == 201 and "initContainers" in attempts.ok()["spec"]
 
     eventually(injected, "the other model is known", seconds=15)
     token = lab.token(lab.running_pod("other", document))
     # Of the same service account, which has the grant; but what a pod does not read it does not get.
-    said = lab.refusal(token)
-    assert said == f'pod {lab.namespace}/other does not mount model "{lab.model}" [WL325]'
+    output = lab.refusal(token)
+    assert output == f'pod {lab.namespace}/other does not mount model "{lab.model}" [WL325]'
     with pytest.raises(BrokerRefusedError, match="WL325"):
         lab.client(token).renew(lab.model)
     refused = lab.broker.events(event="key.release", namespace=lab.namespace, code="WL325")
@@ -253,9 +253,9 @@ def test_a_token_plays_once_a_start_of_the_sidecar(lab: KeyLab) -> None:
     token = lab.token(pod)
     lab.client(token).release(lab.model)
     lab.client(token).release(lab.model)
-    said = lab.refusal(token)
-    assert "another client may be using its token" in said
-    assert said.endswith("[WL334]")
+    output = lab.refusal(token)
+    assert "another client may be using its token" in output
+    assert output.endswith("[WL334]")
 
 
 def test_a_key_that_the_service_refuses(lab: KeyLab) -> None:
@@ -263,9 +263,9 @@ def test_a_key_that_the_service_refuses(lab: KeyLab) -> None:
     lab.cluster.apply(lab.weights())
     lab.granted()
     pod = lab.running_pod()
-    said = lab.refusal(lab.token(pod))
-    assert "it was wrapped for another model or key id" in said
-    assert said.endswith("[WL332]")
+    output = lab.refusal(lab.token(pod))
+    assert "it was wrapped for another model or key id" in output
+    assert output.endswith("[WL332]")
 
 
 def test_a_model_for_plaintext_without_keys(lab: KeyLab) -> None:
@@ -273,6 +273,6 @@ def test_a_model_for_plaintext_without_keys(lab: KeyLab) -> None:
     lab.cluster.apply(lab.weights())
     lab.granted()
     pod = lab.running_pod()
-    said = lab.refusal(lab.token(pod))
-    assert "has no keys: add the entry printed by `weightlock weights seal`" in said
-    assert said.endswith("[WL331]")
+    output = lab.refusal(lab.token(pod))
+    assert "has no keys: add the entry printed by `weightlock weights seal`" in output
+    assert output.endswith("[WL331]")

@@ -53,14 +53,14 @@ def node() -> Node:
 @pytest.fixture
 def lab(node: Node) -> Iterator[Callable[..., NodeLab]]:
     """A function that makes a namespace with sealed weights."""
-    made: list[str] = []
+    produced: list[str] = []
 
     def make(**options: Any) -> NodeLab:
-        made.append(node.new_namespace(labels={"pod-security.kubernetes.io/enforce": "restricted"}))
-        found = NodeLab(node, made[-1], **options)
-        found.build()
-        return found
+        produced.append(node.new_namespace(labels={"pod-security.kubernetes.io/enforce": "restricted"}))
+        matches = NodeLab(node, produced[-1], **options)
+        matches.build()
+        return matches
 
     yield make
-    for name in made:
+    for name in produced:
         node.delete_namespace(name)

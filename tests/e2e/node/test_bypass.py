@@ -32,16 +32,16 @@ def bare(pod: dict[str, Any], namespace: str, name: str) -> dict[str, Any]:
 
 def test_a_pod_in_an_exempt_namespace_gets_no_key(node: Node, lab: Make) -> None:
     """The same volume and the same sidecar in kube-system, where admission does not look."""
-    made = lab()
-    made.grant()
-    made.start(script=READ_FOREVER)
-    made.wait_log("READING")
-    original = node.client().get(f"/api/v1/namespaces/{made.namespace}/pods/train").ok()
-    copied = bare(original, "kube-system", f"thief-{made.namespace}")
+    produced = lab()
+    produced.grant()
+    produced.start(script=READ_FOREVER)
+    produced.wait_log("READING")
+    original = node.client().get(f"/api/v1/namespaces/{produced.namespace}/pods/train").ok()
+    copied = bare(original, "kube-system", f"thief-{produced.namespace}")
     copied["spec"]["serviceAccountName"] = "default"
     volumes = copied["spec"]["volumes"]
     copied["spec"]["volumes"] = [
-        {"name": volume["name"], "hostPath": {"path": str(made.sealed)}}
+        {"name": volume["name"], "hostPath": {"path": str(produced.sealed)}}
         if "persistentVolumeClaim" in volume
         else volume
         for volume in volumes

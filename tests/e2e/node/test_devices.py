@@ -20,8 +20,8 @@ def gpus(node: Node) -> None:
     node.control("spawn", "gpuplugin", [node.parts["programs"]["gpuplugin"]])
 
     def offered() -> bool:
-        found = node.client().get(f"/api/v1/nodes/{node.name}").ok()
-        return bool(found["status"]["allocatable"].get(GPU) == "2")
+        matches = node.client().get(f"/api/v1/nodes/{node.name}").ok()
+        return bool(matches["status"]["allocatable"].get(GPU) == "2")
 
     eventually(offered, "the node offers two GPUs", seconds=30, every=0.3)
 

@@ -95,14 +95,14 @@ def test_an_upgrade_and_a_rollback_disturb_no_pod(node: Node, lab: Make) -> None
     namespace = node.new_namespace()
     release = json.loads(node.helm("-n", SYSTEM, "history", "weightlock", "-o", "json").ok().stdout)[-1]
     changed = [value for value in VALUES if "settleSeconds" not in value]
-    with load(node, namespace).running() as tried:
+    with load(node, namespace).running() as attempts:
         sample.install(node, *changed, "config.controller.settleSeconds=2", verb="upgrade")
-        after_upgrade = len(tried.refused)
+        after_upgrade = len(attempts.refused)
         back = ["rollback", "weightlock", str(release["revision"]), "--wait", "--timeout=300s"]
         node.helm("-n", SYSTEM, *back, seconds=330).ok()
     node.delete_namespace(namespace)
-    assert tried.refused == [], f"{after_upgrade} during the upgrade"
-    assert tried.admitted > 100
+    assert attempts.refused == [], f"{after_upgrade} during the upgrade"
+    assert attempts.admitted > 100
     # The next renewal is that of the replaced broker.
     time.sleep(RENEW_SECONDS + 2)
     assert "WIPED" not in made.logs()
@@ -124,17 +124,19 @@ def test_a_killed_container_costs_no_key(node: Node, lab: Make, part: str) -> No
         and each["status"]["phase"] == "Running"
     )
     namespace = node.new_namespace()
-    with load(node, namespace).running() as tried:
+    with load(node, namespace).running() as attempts:
         time.sleep(2)
         for process in node.control("processes", pod["metadata"]["uid"]):
             if "pause" not in process["command"]:
                 node.control("signal", process["pid"], int(signal.SIGKILL))
         node.rolled_out(SYSTEM, f"weightlock-{part}")
     node.delete_namespace(namespace)
-    print(f"\nkill -9 of the {part}: {len(tried.refused)} of {tried.admitted + len(tried.refused)} denied")
+    print(
+        f"\nkill -9 of the {part}: {len(attempts.refused)} of {attempts.admitted + len(attempts.refused)} denied"
+    )
     # Never an admission without a review: each is answered, or denied by the failure policy.
-    assert all("failed calling webhook" in message for message in tried.refused), tried.refused
-    assert part == "webhook" or tried.refused == []
+    assert all("failed calling webhook" in message for message in attempts.refused), attempts.refused
+    assert part == "webhook" or attempts.refused == []
     time.sleep(RENEW_SECONDS + 2)
     assert "WIPED" not in made.logs()
 
@@ -200,8 +202,8 @@ def test_an_uninstall_opens_the_cluster(node: Node, lab: Make) -> None:
     try:
         other = made.pod("other", "print('open')")
         path = f"/api/v1/namespaces/{made.namespace}/pods"
-        stored = node.client("alice").post(path, other).ok()
-        assert not stored["spec"].get("initContainers")
+        saved = node.client("alice").post(path, other).ok()
+        assert not saved["spec"].get("initContainers")
         made.wait_phase("Succeeded", "other")
         if time.monotonic() - began < LEASE_SECONDS - RENEW_SECONDS:
             assert "WIPED" not in made.logs()

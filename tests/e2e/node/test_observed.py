@@ -21,12 +21,12 @@ FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], t
 @pytest.fixture(scope="module")
 def program() -> Path:
     """Prometheus as Debian packages it."""
-    found = subprocess.run(
+    matches = subprocess.run(
         [sys.executable, TOOL, "--find", "prometheus"], capture_output=True, text=True, check=False
     )
-    if found.returncode == 3:
-        pytest.skip(found.stderr.strip())
-    return Path(found.stdout.strip(), "usr/bin/prometheus")
+    if matches.returncode == 3:
+        pytest.skip(matches.stderr.strip())
+    return Path(matches.stdout.strip(), "usr/bin/prometheus")
 
 
 def test_prometheus_scrapes_every_pod(node: Node, program: Path) -> None:

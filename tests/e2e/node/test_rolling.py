@@ -10,9 +10,9 @@ SYSTEM = manifests.NAMESPACE
 def test_a_rolling_restart_of_the_webhook_fails_no_review(node: Node) -> None:
     """With two replicas, each review is answered while both are replaced."""
     namespace = node.new_namespace()
-    with load(node, namespace).running() as tried:
+    with load(node, namespace).running() as attempts:
         node.kubectl("-n", SYSTEM, "rollout", "restart", "deployment/weightlock-webhook").ok()
         node.rolled_out(SYSTEM, "weightlock-webhook")
-    assert tried.refused == []
-    assert tried.admitted > 100
+    assert attempts.refused == []
+    assert attempts.admitted > 100
     node.delete_namespace(namespace)

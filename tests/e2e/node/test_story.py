@@ -17,58 +17,63 @@ Make = Callable[..., NodeLab]
 
 def wiped_after(log: str, since: float) -> float:
     """The seconds from `since` until the pod found its key gone."""
-    found = re.search(r"WIPED (\S+) after [1-9]", log)
-    assert found, log
-    return float(found[1]) - since
+    matches = re.search(r"WIPED (\S+) after [1-9]", log)
+    assert matches, log
+    return float(matches[1]) - since
 
 
 def test_a_job_reads_sealed_weights_after_two_approvals(node: Node, lab: Make) -> None:
     """Denied, requested, approved twice, admitted; the sidecar fetches; the script reads; the Job completes."""
-    made = lab()
-    jobs = f"/apis/batch/v1/namespaces/{made.namespace}/jobs"
+    produced = lab()
+    jobs = f"/apis/batch/v1/namespaces/{produced.namespace}/jobs"
     alice = node.client("alice")
-    answer = alice.post(jobs, made.job("train"))
+    answer = alice.post(jobs, produced.job("train"))
     assert answer.status == 403
     assert "WL101" in answer.message or "is not allowed to read" in answer.message, answer.message
-    request = made.ask()
-    made.decide(request, "bob")
-    assert alice.post(jobs, made.job("train"), dryRun="All").status == 403
-    made.decide(request, "carol")
-    eventually(lambda: alice.post(jobs, made.job("train"), dryRun="All").ok(), "the Job is admitted")
-    alice.post(jobs, made.job("train")).ok()
-    node.kubectl("-n", made.namespace, "wait", "job/train", "--for=condition=Complete", "--timeout=60s").ok()
-    assert node.kubectl("-n", made.namespace, "logs", "job/train", "-c", "main").ok().stdout.strip() == DIGEST
+    request = produced.ask()
+    produced.decide(request, "bob")
+    assert alice.post(jobs, produced.job("train"), dryRun="All").status == 403
+    produced.decide(request, "carol")
+    eventually(lambda: alice.post(jobs, produced.job("train"), dryRun="All").ok(), "the Job is admitted")
+    alice.post(jobs, produced.job("train")).ok()
+    node.kubectl(
+        "-n", produced.namespace, "wait", "job/train", "--for=condition=Complete", "--timeout=60s"
+    ).ok()
+    assert (
+        node.kubectl("-n", produced.namespace, "logs", "job/train", "-c", "main").ok().stdout.strip()
+        == DIGEST
+    )
 
 
 def test_plaintext_is_delivered_into_memory(lab: Make) -> None:
     """With `delivery: plaintext`, a program that knows nothing of sealing reads the files."""
-    made = lab(spec={"delivery": "plaintext"})
-    made.grant()
-    made.start(script=READ_PLAIN)
-    made.wait_phase("Succeeded")
-    assert made.logs().strip() == DIGEST
+    produced = lab(spec={"delivery": "plaintext"})
+    produced.grant()
+    produced.start(script=READ_PLAIN)
+    produced.wait_phase("Succeeded")
+    assert produced.logs().strip() == DIGEST
 
 
 def test_a_revoked_grant_wipes_the_key_while_the_pod_reads(lab: Make) -> None:
     """The key is gone at the next renewal of the lease."""
-    made = lab(onExpiry="wipe")
-    request = made.grant()
-    made.start(script=READ_UNTIL_WIPED)
-    made.wait_log("READING")
+    produced = lab(onExpiry="wipe")
+    request = produced.grant()
+    produced.start(script=READ_UNTIL_WIPED)
+    produced.wait_log("READING")
     began = time.time()
-    made.weightlock("revoke", request["metadata"]["name"], user="alice").ok()
-    log = made.wait_log("WIPED", seconds=3 * RENEW_SECONDS)
+    produced.weightlock("revoke", request["metadata"]["name"], user="alice").ok()
+    log = produced.wait_log("WIPED", seconds=3 * RENEW_SECONDS)
     assert wiped_after(log, began) <= RENEW_SECONDS + 4
 
 
 def test_a_revoked_grant_evicts_the_pod(node: Node, lab: Make) -> None:
     """With `onExpiry: evict`, the pod does not outlive its grant."""
-    made = lab(onExpiry="evict")
-    request = made.grant()
-    made.start(script=READ_UNTIL_WIPED)
-    made.wait_log("READING")
-    made.weightlock("revoke", request["metadata"]["name"], user="alice").ok()
-    path = f"/api/v1/namespaces/{made.namespace}/pods/train"
+    produced = lab(onExpiry="evict")
+    request = produced.grant()
+    produced.start(script=READ_UNTIL_WIPED)
+    produced.wait_log("READING")
+    produced.weightlock("revoke", request["metadata"]["name"], user="alice").ok()
+    path = f"/api/v1/namespaces/{produced.namespace}/pods/train"
 
     def ends() -> bool:
         answer = node.client().get(path)
@@ -79,19 +84,19 @@ def test_a_revoked_grant_evicts_the_pod(node: Node, lab: Make) -> None:
 
 def test_a_killed_sidecar_comes_back_and_the_pod_keeps_reading(node: Node, lab: Make) -> None:
     """kill -9 of the sidecar restarts only the sidecar."""
-    made = lab()
-    made.grant()
-    made.start(script=READ_FOREVER)
-    made.wait_log("READING")
-    (process,) = made.processes("train", "weightlock agent")
+    produced = lab()
+    produced.grant()
+    produced.start(script=READ_FOREVER)
+    produced.wait_log("READING")
+    (process,) = produced.processes("train", "weightlock agent")
     node.control("signal", process, int(signal.SIGKILL))
 
     def restarted() -> bool:
-        (sidecar,) = [entry for entry in made.status()["initContainerStatuses"] if entry["name"] == AGENT]
+        (sidecar,) = [entry for entry in produced.status()["initContainerStatuses"] if entry["name"] == AGENT]
         return bool(sidecar["restartCount"] == 1 and sidecar["ready"])
 
     eventually(restarted, "the sidecar is ready again", seconds=40, every=0.3)
-    assert "WIPED" not in made.logs()
+    assert "WIPED" not in produced.logs()
 
 
 @pytest.mark.parametrize(
@@ -111,17 +116,17 @@ def test_no_user_enters_a_pod_with_weights(node: Node, reading: NodeLab, command
     words = [word.format(**places) for word in command]
     # RBAC keeps debug containers from alice already.
     for user in (None,) if words[0] == "debug" else ("alice", None):
-        said = node.kubectl("-n", reading.namespace, *words, user=user).failed()
-        assert "WL121" in said, said
+        output = node.kubectl("-n", reading.namespace, *words, user=user).failed()
+        assert "WL121" in output, output
 
 
 @pytest.fixture(scope="module")
 def reading(node: Node) -> Any:
     """A pod that reads weights as long as the tests of this module run."""
-    made = NodeLab(node, node.new_namespace())
-    made.build()
-    made.grant()
-    made.start(script=READ_FOREVER)
-    made.wait_log("READING")
-    yield made
-    node.delete_namespace(made.namespace)
+    produced = NodeLab(node, node.new_namespace())
+    produced.build()
+    produced.grant()
+    produced.start(script=READ_FOREVER)
+    produced.wait_log("READING")
+    yield produced
+    node.delete_namespace(produced.namespace)

@@ -23,11 +23,11 @@ def vault(node: Node) -> Iterator[sample.Kms]:
 
 def test_a_key_wrapped_by_vault_reaches_the_pod(lab: Make, vault: sample.Kms) -> None:
     """The KMS is reached with its own CA and a token file, both from a Secret."""
-    made = lab(kms=vault)
-    made.grant()
-    made.start()
-    made.wait_phase("Succeeded")
-    assert made.logs().strip() == DIGEST
+    produced = lab(kms=vault)
+    produced.grant()
+    produced.start()
+    produced.wait_phase("Succeeded")
+    assert produced.logs().strip() == DIGEST
     keyset = lab()
     keyset.grant()
     keyset.start()

@@ -31,9 +31,9 @@ START_SECONDS = 60.0
 @pytest.fixture(scope="session")
 def programs() -> Path:
     """The directory of the built operators. Without it the tests are skipped."""
-    given = os.environ.get("WEIGHTLOCK_OPERATORS")
-    if given:
-        return Path(given)
+    inputs = os.environ.get("WEIGHTLOCK_OPERATORS")
+    if inputs:
+        return Path(inputs)
     done = subprocess.run([sys.executable, TOOL, "--find"], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(done.stderr.strip() or "the operators are not built")

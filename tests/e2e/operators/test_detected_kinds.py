@@ -89,8 +89,8 @@ def test_removed_rules_are_written_again(
     try:
         eventually(lambda: rules(own_weightlock), "the rules contain the kind", seconds=SECONDS)
         live = client.get(VALIDATING).ok()
-        kept = [rule for rule in live["webhooks"][0]["rules"] if rule["apiGroups"] != [GROUP]]
-        patch = [{"op": "replace", "path": "/webhooks/0/rules", "value": kept}]
+        remaining = [rule for rule in live["webhooks"][0]["rules"] if rule["apiGroups"] != [GROUP]]
+        patch = [{"op": "replace", "path": "/webhooks/0/rules", "value": remaining}]
         client.patch(VALIDATING, patch, "json").ok()
         eventually(lambda: rules(own_weightlock), "the rules contain the kind again", seconds=SECONDS)
     finally:

@@ -311,8 +311,8 @@ def probing_for_a_gap(scene):
     for name in sorted(path.name for path in samples.glob("*.yaml")):
         for document in yaml.safe_load_all((samples / name).read_text()):
             scene.wait(minutes=1)
-            refused = scene.review(document, "mallory@example.com")
-            codes |= {finding.code for finding in refused.denials}
+            rejection = scene.review(document, "mallory@example.com")
+            codes |= {finding.code for finding in rejection.denials}
     assert len(codes) >= 5
     cloned_volume(scene)
 
@@ -592,9 +592,9 @@ async def test_a_theft_raises_its_alert_within_a_minute(theft, past, tmp_path):
     done = theft(scene)
     if done is not None:
         await done
-    named = [(alert, seen) for alert, seen in scene.alerts if alert.rule == THEFTS[theft]]
-    assert named, [alert.rule for alert, _ in scene.alerts]
-    alert, seen = named[0]
+    by_name = [(alert, seen) for alert, seen in scene.alerts if alert.rule == THEFTS[theft]]
+    assert by_name, [alert.rule for alert, _ in scene.alerts]
+    alert, seen = by_name[0]
     assert alert.level != "informational"
     assert seen.timestamp() - max(ref.time for ref in alert.refs) <= 60
     assert alert.baseline

@@ -35,7 +35,7 @@ def test_only_settled_ones_are_given_unless_there_is_no_other():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         ("junk", "not certificates in PEM"),
         (self_signed.make(["x"]).key.decode(), "not certificates in PEM"),
@@ -43,10 +43,10 @@ def test_only_settled_ones_are_given_unless_there_is_no_other():
         ("x" * 40_000, "more than 32 KiB"),
     ],
 )
-def test_what_is_none_is_refused_where_it_is_configured(text, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_is_none_is_refused_where_it_is_configured(text, output):
+    with pytest.raises(ValueError, match=output):
         parse_authorities(text)
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=output):
         Injection(ca_bundle=text)
 
 

@@ -12,11 +12,11 @@ def test_a_command_that_collects_evidence(command):
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "output"),
     [("a 'b", "No closing quotation"), ("  ", "names no program"), ("''", "names no program")],
 )
-def test_a_command_that_no_sidecar_could_run(command, said):
-    with pytest.raises(ValidationError, match=said):
+def test_a_command_that_no_sidecar_could_run(command, output):
+    with pytest.raises(ValidationError, match=output):
         Injection(evidence_command=command)
 
 

@@ -47,7 +47,7 @@ def test_a_whole_configuration(config):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "output"),
     [
         ({"tls": {}}, "tls.certificate is needed by the broker"),
         ({"tls": {"certificate": "/c"}}, "tls.key is needed by the broker"),
@@ -59,8 +59,8 @@ def test_a_whole_configuration(config):
         ({"webhooks": "/nonexistent"}, "/nonexistent"),
     ],
 )
-def test_what_is_missing_or_wrong(config, change, said):
-    with pytest.raises(UsageError, match=said):
+def test_what_is_missing_or_wrong(config, change, output):
+    with pytest.raises(UsageError, match=output):
         broker.run(config(**change))
 
 
@@ -71,7 +71,7 @@ def test_a_challenge_key_that_is_too_short(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("documents", "said"),
+    ("documents", "output"),
     [
         (
             [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}],
@@ -81,9 +81,9 @@ def test_a_challenge_key_that_is_too_short(config, tmp_path):
         ([MUTATING], "no ValidatingWebhookConfiguration"),
     ],
 )
-def test_both_kinds_of_webhook_configuration_are_expected(config, tmp_path, documents, said):
+def test_both_kinds_of_webhook_configuration_are_expected(config, tmp_path, documents, output):
     (tmp_path / "webhooks.yaml").write_text(yaml.safe_dump_all(documents))
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=output):
         broker.run(config())
 
 

@@ -27,14 +27,14 @@ class Nobody:
 
 @pytest.fixture
 def nobody(monkeypatch):
-    found = Nobody()
+    matches = Nobody()
 
     async def connect(settings):
-        return found
+        return matches
 
     monkeypatch.setattr(api.KubeApi, "connect", connect)
     monkeypatch.setattr(keys, "_FIRST_SECONDS", 0.01)
-    return found
+    return matches
 
 
 def config(**controller):
@@ -54,8 +54,8 @@ def test_a_stop_does_not_wait_for_keys_that_do_not_come(nobody):
 
 def test_without_keys_to_keep_the_cluster_is_not_asked(nobody):
     async def made():
-        async with module._shared_keys(config(), asyncio.Event()) as found:
-            return found
+        async with module._shared_keys(config(), asyncio.Event()) as matches:
+            return matches
 
     assert asyncio.run(made()) == (b"", b"")
     assert not nobody.closed

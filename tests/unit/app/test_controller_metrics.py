@@ -33,9 +33,9 @@ class Source:
 
 @pytest.fixture
 def controller():
-    made = Controller(Source(), Config(), None, {})
-    made._reflectors = [SimpleNamespace(synced=True, kind=None, last_error="")]
-    return made
+    produced = Controller(Source(), Config(), None, {})
+    produced._reflectors = [SimpleNamespace(synced=True, kind=None, last_error="")]
+    return produced
 
 
 def shown(controller):
@@ -49,9 +49,9 @@ def shown(controller):
 
 
 def test_a_replica_that_waits_has_no_round_yet(controller):
-    found = shown(controller)
-    assert found["weightlock_controller_leader",] == 0.0
-    assert ("weightlock_controller_last_reconcile_timestamp_seconds",) not in found
+    matches = shown(controller)
+    assert matches["weightlock_controller_leader",] == 0.0
+    assert ("weightlock_controller_last_reconcile_timestamp_seconds",) not in matches
     assert controller_metrics.health(controller).trouble() is None
 
 
@@ -61,16 +61,16 @@ def test_what_was_done_is_counted(controller):
     progress.reconciles, progress.failed_reconciles, progress.last_reconcile = 7, 2, 1.7e9
     progress.restored, progress.drifted, progress.labels_changed = 3, 1, 2
     controller.internal_error()
-    found = shown(controller)
-    assert found["weightlock_controller_leader",] == 1.0
-    assert found["weightlock_controller_reconcile_total", "ok"] == 7
-    assert found["weightlock_controller_reconcile_total", "failed"] == 2
-    assert found["weightlock_controller_last_reconcile_timestamp_seconds",] == 1.7e9
-    assert found["weightlock_webhook_configurations_restored_total",] == 3
-    assert found["weightlock_webhook_configurations_drifted",] == 1
-    assert found["weightlock_protection_labels_changed_total",] == 2
-    assert found["weightlock_internal_errors_total", "WL902"] == 1
-    assert found["weightlock_snapshot_age_seconds",] == 1.5
+    matches = shown(controller)
+    assert matches["weightlock_controller_leader",] == 1.0
+    assert matches["weightlock_controller_reconcile_total", "ok"] == 7
+    assert matches["weightlock_controller_reconcile_total", "failed"] == 2
+    assert matches["weightlock_controller_last_reconcile_timestamp_seconds",] == 1.7e9
+    assert matches["weightlock_webhook_configurations_restored_total",] == 3
+    assert matches["weightlock_webhook_configurations_drifted",] == 1
+    assert matches["weightlock_protection_labels_changed_total",] == 2
+    assert matches["weightlock_internal_errors_total", "WL902"] == 1
+    assert matches["weightlock_snapshot_age_seconds",] == 1.5
 
 
 def test_a_leader_whose_rounds_fail_is_not_ready(controller):
@@ -98,13 +98,13 @@ def test_the_scan_is_counted_where_there_is_one(controller):
     scanner.evaluated, scanner.last_complete = 40, 1.7e9
     counts = Counts(outcomes=Counter(fail=3), broken=Counter({("p", "Audit"): 2, ("q", "Deny"): 1}))
     scanner.counts = {"a": counts, "b": counts}
-    found = shown(scanning)
-    assert found["weightlock_scan_resources_total",] == 40
-    assert found["weightlock_scan_namespaces_waiting",] == 0
-    assert found["weightlock_scan_last_complete_timestamp_seconds",] == 1.7e9
-    assert found["weightlock_report_results", "fail"] == 6
-    assert found["weightlock_report_would_deny", "p"] == 4
-    assert ("weightlock_report_would_deny", "q") not in found
+    matches = shown(scanning)
+    assert matches["weightlock_scan_resources_total",] == 40
+    assert matches["weightlock_scan_namespaces_waiting",] == 0
+    assert matches["weightlock_scan_last_complete_timestamp_seconds",] == 1.7e9
+    assert matches["weightlock_report_results", "fail"] == 6
+    assert matches["weightlock_report_would_deny", "p"] == 4
+    assert ("weightlock_report_would_deny", "q") not in matches
 
 
 OF_THE_LEADER = {

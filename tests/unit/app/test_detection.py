@@ -104,9 +104,9 @@ class World:
 
 @pytest.fixture
 def world(tmp_path):
-    made = World(tmp_path)
-    yield made
-    made.close()
+    produced = World(tmp_path)
+    yield produced
+    produced.close()
 
 
 async def test_an_alert_is_an_entry_an_event_a_notification_and_a_metric(world):

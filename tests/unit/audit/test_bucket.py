@@ -128,10 +128,10 @@ def test_a_name_in_the_bucket_cannot_leave_the_directory(store, tmp_path):
 @pytest.mark.parametrize("fault", [500, 503, "drop", "late"])
 def test_random_failures_never_harm_the_log(store, fault):
     """A third of the requests fail, lose their response, or are applied later: the log stays whole."""
-    chance, broken = random.Random(7), [True]
+    chance, invalid = random.Random(7), [True]
 
     def fail(method, key):
-        if not broken[0] or key.endswith(".lock") or (method != "PUT" and not isinstance(fault, int)):
+        if not invalid[0] or key.endswith(".lock") or (method != "PUT" and not isinstance(fault, int)):
             return None
         return fault if chance.random() < 0.33 else None
 
@@ -144,7 +144,7 @@ def test_random_failures_never_harm_the_log(store, fault):
         if number % 20 == 0:
             time.sleep(0.01)
             assert set(store.apply_late()) <= {200, 404, 412}
-    broken[0] = False
+    invalid[0] = False
     settle(writer, 281)
     assert set(store.apply_late()) <= {404, 412}
     writer.close(60)

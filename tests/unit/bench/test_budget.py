@@ -10,11 +10,11 @@ from bench import budget
 def test_the_hot_path_stays_within_its_budget():
     planned = budget.recorded()
     if not planned:
-        known = ", ".join(json.loads(budget.BUDGET.read_text()))
-        pytest.skip(f"the budget was counted on Python {known}; this is {budget.VERSION}")
-    found = budget.counted()
-    assert set(found) == set(planned), "record the cases again: python -m bench budget --record"
-    over = budget.excesses(found, planned)
+        existing = ", ".join(json.loads(budget.BUDGET.read_text()))
+        pytest.skip(f"the budget was counted on Python {existing}; this is {budget.VERSION}")
+    matches = budget.counted()
+    assert set(matches) == set(planned), "record the cases again: python -m bench budget --record"
+    over = budget.excesses(matches, planned)
     hint = "make it cheaper, or, where it is worth that, agree to it: python -m bench budget --record"
     assert not over, "\n".join([*over, hint])
 
@@ -55,5 +55,5 @@ def test_more_work_is_counted_as_more():
     small, large = budget.count(little), budget.count(more)
     for unit in ("instructions", "calls", "bytes"):
         assert large[unit] > small[unit]
-    kept = []
-    assert budget.count(lambda: kept.append(object()))["kept"] >= 1
+    remaining = []
+    assert budget.count(lambda: remaining.append(object()))["kept"] >= 1

@@ -27,10 +27,10 @@ from webhook.cel import CompileError
     ],
 )
 def test_refusals(env, source, column, message):
-    with pytest.raises(CompileError) as refused:
+    with pytest.raises(CompileError) as rejection:
         env.compile(source)
-    assert message in refused.value.message
-    assert refused.value.column == column
+    assert message in rejection.value.message
+    assert rejection.value.column == column
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,9 @@ def test_fault_1_strings_are_cut_at_nul(raw):
 
 @pytest.mark.parametrize("body", [rb'{"a": "allowed\u0000evil"}', b'{"a\\u0000": 1}', b'"\\\\\\u0000"'])
 def test_guard_1_a_document_with_nul_is_refused(body):
-    with pytest.raises(DocumentError) as refused:
+    with pytest.raises(DocumentError) as rejection:
         parse(body)
-    assert refused.value.reason == "nul"
+    assert rejection.value.reason == "nul"
 
 
 def test_guard_1_an_escaped_backslash_before_u0000_is_no_nul():
@@ -172,9 +172,9 @@ def test_fault_8_map_takes_quadratic_time(raw):
 
 
 def test_guard_8_long_lists_and_maps_are_refused():
-    with pytest.raises(DocumentError) as refused:
+    with pytest.raises(DocumentError) as rejection:
         parse(b'{"l": [' + b"1," * 2000 + b"1]}")
-    assert refused.value.reason == "length"
+    assert rejection.value.reason == "length"
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ def test_fault_9_values_that_spoil_a_whole_variable(raw, data, reason):
     except RuntimeError:
         spoiled = True
     assert spoiled, f"mended upstream: the {reason} check of document.py can go"
-    with pytest.raises(DocumentError) as refused:
+    with pytest.raises(DocumentError) as rejection:
         check(data)
-    assert refused.value.reason == reason
+    assert rejection.value.reason == reason
 
 
 def test_fault_9_deep_nesting_crashes(isolated):

@@ -44,17 +44,17 @@ def test_types_are_those_of_the_api_server(env, source, type_name):
     ],
 )
 def test_an_unknown_field_or_a_wrong_type_is_a_compile_error(env, source, column, message):
-    with pytest.raises(CompileError) as refused:
+    with pytest.raises(CompileError) as rejection:
         env.compile(source)
-    assert (refused.value.line, refused.value.column) == (1, column)
-    assert message in refused.value.message
-    assert refused.value.caret == f" | {source}\n | {'.' * (column - 1)}^"
+    assert (rejection.value.line, rejection.value.column) == (1, column)
+    assert message in rejection.value.message
+    assert rejection.value.caret == f" | {source}\n | {'.' * (column - 1)}^"
 
 
 def test_every_issue_is_reported(env):
-    with pytest.raises(CompileError) as refused:
+    with pytest.raises(CompileError) as rejection:
         env.compile("foo == 1 &&\n  bar == 2")
-    assert [(issue.line, issue.column) for issue in refused.value.issues] == [(1, 1), (2, 3)]
+    assert [(issue.line, issue.column) for issue in rejection.value.issues] == [(1, 1), (2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,16 @@ def test_reaching_what_only_the_variables_environment_has_is_an_error(env):
 
 def test_policies_share_one_environment_whatever_their_variables_are_called(env, monkeypatch):
     import_module("webhook.cel.environment")._raw.cache_clear()
-    made, real = [], engine.environment
-    monkeypatch.setattr(engine, "environment", lambda variables: made.append(variables) or real(variables))
+    produced, real = [], engine.environment
+    monkeypatch.setattr(
+        engine, "environment", lambda variables: produced.append(variables) or real(variables)
+    )
     for policy in range(5):
         scope = env.variables()
         for number in range(30):
             scope.define(f"p{policy}_{number}", str(number))
         assert env.compile(f"variables.p{policy}_29 == 29", variables=scope).evaluate(Bindings({})) is True
-    assert 0 < len(made) <= 6, "only what goes beyond the usual slots needs another"
+    assert 0 < len(produced) <= 6, "only what goes beyond the usual slots needs another"
 
 
 def test_a_slot_cannot_be_named(env):

@@ -57,9 +57,9 @@ def test_insertions_keep_the_way_back():
 
 
 def test_an_undefined_variable_is_refused_with_its_place():
-    with pytest.raises(CompileError) as refused:
+    with pytest.raises(CompileError) as rejection:
         prepare("1 == 1 &&\n  variables.nope", SLOTS)
-    assert (refused.value.line, refused.value.column) == (2, 3)
+    assert (rejection.value.line, rejection.value.column) == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from webhook.cel.ast.checked import CheckedExpr
 def test_a_type_survives_being_declared(env, source, words):
     first = env.check(source, env.variables())
     assert first.type_name == words
-    declared = engine.environment({"again": types.signature(words)})
-    message = checked.load(declared.compile("again").serialize())
+    declarations = engine.environment({"again": types.signature(words)})
+    message = checked.load(declarations.compile("again").serialize())
     assert types.describe(checked.type_of(message, message.expr)) == words
 
 

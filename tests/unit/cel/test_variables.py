@@ -104,10 +104,10 @@ def test_variables_may_use_params(value):
 def test_the_place_of_an_error_is_that_of_the_source_as_written(env):
     scope = env.variables().define("x", "1")
     source = "has(variables.x) && variables.?x.orValue(1) == 1 && nope"
-    with pytest.raises(CompileError) as refused:
+    with pytest.raises(CompileError) as rejection:
         env.compile(source, variables=scope)
-    assert refused.value.column == source.index("nope") + 1
-    assert refused.value.caret.startswith(f" | {source}\n")
+    assert rejection.value.column == source.index("nope") + 1
+    assert rejection.value.caret.startswith(f" | {source}\n")
 
 
 def test_evaluating_is_counted_once(env, monkeypatch):

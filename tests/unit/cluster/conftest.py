@@ -113,10 +113,10 @@ class FakeApiServer:
             return web.json_response({**review, "status": self.decide(review["spec"])})
         if path in self.discovery:
             return web.json_response(self.discovery[path])
-        found = self._find(path)
-        if found is None:
+        matches = self._find(path)
+        if matches is None:
             return _status(404, "the server could not find the requested resource")
-        listed, namespace, name = found
+        listed, namespace, name = matches
         if name:
             document = self.objects[listed].get((namespace, name))
             return web.json_response(document) if document else _status(404, f'"{name}" not found')
@@ -142,11 +142,11 @@ class FakeApiServer:
 
     def _chosen(self, request: web.Request, document: Document, namespace: str) -> bool:
         metadata = document["metadata"]
-        wanted = request.query.get("fieldSelector", "").removeprefix("metadata.name=")
+        expected = request.query.get("fieldSelector", "").removeprefix("metadata.name=")
         labels = request.query.get("labelSelector", "")
         return (
             (not namespace or metadata.get("namespace") == namespace)
-            and (not wanted or metadata["name"] == wanted)
+            and (not expected or metadata["name"] == expected)
             and all(
                 metadata.get("labels", {}).get(key) == value
                 for key, value in (item.split("=") for item in labels.split(",") if item)
@@ -169,8 +169,13 @@ class FakeApiServer:
         response = web.StreamResponse()
         await response.prepare(request)
         if position < self.oldest:
-            gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
-            await response.write(_line("ERROR", gone))
+            absent = {
+                "kind": "Status",
+                "code": 410,
+                "reason": "Expired",
+                "message": "too old resource version",
+            }
+            await response.write(_line("ERROR", absent))
             return response
         self._streams.add(response)
         with contextlib.suppress(TimeoutError, ConnectionError):

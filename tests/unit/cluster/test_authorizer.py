@@ -26,8 +26,8 @@ async def test_asks_as_kubernetes_spells_it(server, api):
     decisions = await Authorizer(api).decide([QUESTION])
     assert decisions[QUESTION].allowed
     assert decisions[QUESTION].reason == "RBAC"
-    (sent,) = server.reviews
-    assert sent["spec"] == {
+    (requests,) = server.reviews
+    assert requests["spec"] == {
         "user": "system:serviceaccount:research:trainer",
         "groups": ["system:serviceaccounts"],
         "uid": "u-1",

@@ -39,10 +39,10 @@ DOWN = ApiError(0, "Unreachable", "the API server cannot be reached")
 
 
 def live(**changes):
-    stored = {"resourceVersion": "5", "creationTimestamp": "2026-11-23T00:00:00Z"}
-    stored["managedFields"] = [{"time": "2026-11-23T00:00:00Z"}]
+    saved = {"resourceVersion": "5", "creationTimestamp": "2026-11-23T00:00:00Z"}
+    saved["managedFields"] = [{"time": "2026-11-23T00:00:00Z"}]
     webhook = {**CONFIGURATION["webhooks"][0], "matchPolicy": "Equivalent", **changes}
-    return {**CONFIGURATION, "metadata": {"name": "weightlock", **stored}, "webhooks": [webhook]}
+    return {**CONFIGURATION, "metadata": {"name": "weightlock", **saved}, "webhooks": [webhook]}
 
 
 async def test_a_token_is_sent_for_review():

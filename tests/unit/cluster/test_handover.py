@@ -49,8 +49,8 @@ def test_what_one_worker_knew_the_next_one_knows(files):
     put(journal, document("a", "new"))
     finish(journal)
     states = replay(files, KINDS, 110.0)
-    (found,) = states["ConfigMap"].documents.values()
-    assert found == document("a", "new")
+    (matches,) = states["ConfigMap"].documents.values()
+    assert matches == document("a", "new")
     assert (states["Secret"].version, states["Secret"].seen) == ("7", 100.0)
 
 
@@ -105,18 +105,18 @@ def test_a_replay_is_what_was_kept_however_often_the_file_is_rewritten(steps):
     files = memory_files(1)
     least, handover._LEAST_BYTES = handover._LEAST_BYTES, 500
     try:
-        journal, kept = Journal(files[0], KINDS), {}
+        journal, remaining = Journal(files[0], KINDS), {}
         finish(journal)
         for step, name, size in steps:
             if step == "put":
-                kept[name] = document(name, "x" * size)
-                put(journal, kept[name])
-            elif name in kept:
-                del kept[name]
+                remaining[name] = document(name, "x" * size)
+                put(journal, remaining[name])
+            elif name in remaining:
+                del remaining[name]
                 journal.remove("ConfigMap", key_of(document(name)))
         states = replay(files, KINDS, 110.0)
-        assert {key.name: value for key, value in states["ConfigMap"].documents.items()} == kept
-        used = sum(len(str(value)) for value in kept.values())
+        assert {key.name: value for key, value in states["ConfigMap"].documents.items()} == remaining
+        used = sum(len(str(value)) for value in remaining.values())
         assert max(os.fstat(half).st_size for half in files[0]) < 4 * used + 4000
     finally:
         handover._LEAST_BYTES = least

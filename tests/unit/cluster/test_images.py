@@ -59,8 +59,8 @@ def reader_of(objects):
 
 
 async def user_of(client):
-    found = await client.keychain.find("registry.example.com", "acme/trainer")
-    return found.user if found is not None else None
+    matches = await client.keychain.find("registry.example.com", "acme/trainer")
+    return matches.user if matches is not None else None
 
 
 # Pull secrets
@@ -184,12 +184,12 @@ async def test_a_redirect_to_a_local_host(monkeypatch, location):
         status, body = 302, b""
         headers = {"Location": location}  # noqa: RUF012
 
-    client, sent = RegistryClient(seconds=1), []
+    client, requests = RegistryClient(seconds=1), []
     real = RegistryClient._send
 
     async def send(self, url, headers, limit, endpoint):
-        sent.append(url)
-        return Answer if len(sent) == 1 else await real(self, url, headers, limit, endpoint)
+        requests.append(url)
+        return Answer if len(requests) == 1 else await real(self, url, headers, limit, endpoint)
 
     monkeypatch.setattr(RegistryClient, "_send", send)
     with pytest.raises(RegistryUnavailableError, match=r"local|without a host"):

@@ -39,8 +39,8 @@ async def connect(config, fast):
     async with AsyncExitStack() as stack:
 
         async def open_source(authorities_later=False, **changes):
-            wanted = config.model_copy(update=changes)
-            source = ClusterProvider.connect(wanted, timing=fast, authorities_later=authorities_later)
+            expected = config.model_copy(update=changes)
+            source = ClusterProvider.connect(expected, timing=fast, authorities_later=authorities_later)
             return await stack.enter_async_context(source)
 
         yield open_source
@@ -161,8 +161,12 @@ async def test_policies_from_a_directory_stay_whatever_the_cluster_says(
 async def test_a_policy_file_that_does_not_compile_denies_and_does_not_prevent_the_start(
     connect, eventually, tmp_path, caplog
 ):
-    broken = {"apiVersion": "weightlock.dev/v1alpha1", "kind": "WeightPolicy", "metadata": {"name": "broken"}}
-    (tmp_path / "broken.yaml").write_text(yaml.safe_dump({**broken, **policy("object.")}))
+    invalid = {
+        "apiVersion": "weightlock.dev/v1alpha1",
+        "kind": "WeightPolicy",
+        "metadata": {"name": "broken"},
+    }
+    (tmp_path / "broken.yaml").write_text(yaml.safe_dump({**invalid, **policy("object.")}))
     source = await connect(policies=str(tmp_path))
     await eventually(lambda: ready(source))
     (loaded,) = source.snapshot().policies.policies
@@ -221,14 +225,14 @@ async def test_missing_objects_are_fetched(server, connect, eventually):
     dots = ObjectKey("Pod", "..", "train")
     no_namespace, extra = ObjectKey("Pod", "", "train"), ObjectKey("Namespace", "research", "research")
     unknown = ObjectKey("Invention.example.com", "research", "x")
-    wanted = frozenset({there, not_there, no_name, dots, no_namespace, extra, unknown})
-    found = (await source.fetch(RequiredData(objects=wanted))).objects
-    assert found.keys() == wanted
-    document = found.pop(there)
+    expected = frozenset({there, not_there, no_name, dots, no_namespace, extra, unknown})
+    matches = (await source.fetch(RequiredData(objects=expected))).objects
+    assert matches.keys() == expected
+    document = matches.pop(there)
     assert document["spec"] == {"nodeName": "n"}
     assert document["kind"] == "Pod"
     assert document["status"] == {"phase": "Running"}
-    assert set(found.values()) == {None}
+    assert set(matches.values()) == {None}
 
 
 async def test_an_object_that_cannot_be_read_is_no_absence(server, connect):
@@ -263,8 +267,8 @@ class TestParams:
         server.objects[CONFIG_MAPS] = {}
 
     def held(self, source):
-        found = source.snapshot().objects.each("ConfigMap")
-        return sorted((item["metadata"].get("namespace"), item["metadata"]["name"]) for item in found)
+        matches = source.snapshot().objects.each("ConfigMap")
+        return sorted((item["metadata"].get("namespace"), item["metadata"]["name"]) for item in matches)
 
     async def test_only_what_a_policy_names_is_held(self, server, connect, eventually):
         for name in ("limits", "other"):

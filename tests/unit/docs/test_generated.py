@@ -25,7 +25,7 @@ def test_no_generated_block_is_empty(document, name, content):
 
 
 def test_the_scaling_page_has_both_of_its_tables():
-    found = {name: content for document, name, content in BLOCKS if document.name == "scaling.md"}
-    assert set(found) == {"planned", "measured"}
-    assert "replicas, each at half of a core" in found["planned"]
-    assert found["measured"].count("\n| --- |") == 4
+    matches = {name: content for document, name, content in BLOCKS if document.name == "scaling.md"}
+    assert set(matches) == {"planned", "measured"}
+    assert "replicas, each at half of a core" in matches["planned"]
+    assert matches["measured"].count("\n| --- |") == 4

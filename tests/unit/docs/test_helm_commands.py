@@ -10,14 +10,14 @@ PAGES = [ROOT / "README.md", ROOT / "charts" / "weightlock" / "README.md", *(ROO
 def commands():
     """Every helm command that stands at the beginning of a line or between backticks, by page."""
     for page in PAGES:
-        for found in re.finditer(
+        for matches in re.finditer(
             r"(?:^|`|\$ )helm (upgrade|rollback) [^`\n]*", page.read_text(), re.MULTILINE
         ):
-            yield page.name, found[0]
+            yield page.name, matches[0]
 
 
 def test_no_upgrade_keeps_the_defaults_of_the_older_chart():
-    assert not [found for found in commands() if " --reuse-values" in found[1]]
+    assert not [matches for matches in commands() if " --reuse-values" in matches[1]]
 
 
 def test_what_only_helm_4_knows_is_told_with_the_version_that_is_needed():

@@ -23,25 +23,25 @@ def test_links(document):
 def anchors(document):
     """The anchors of a document as GitHub makes them of its headings, and those it names itself."""
     text = CODE.sub("", document.read_text())
-    found = set(re.findall(r'<a (?:id|name)="([^"]+)">', text))
+    matches = set(re.findall(r'<a (?:id|name)="([^"]+)">', text))
     for heading in HEADING.findall(text):
         words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
         slug = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
         again = (f"{slug}-{number}" for number in range(1, 100))
-        found.add(slug if slug not in found else next(name for name in again if name not in found))
-    return found
+        matches.add(slug if slug not in matches else next(name for name in again if name not in matches))
+    return matches
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_anchors_of_links(document):
-    lost = []
+    losses = []
     for target, anchor in ANCHORED.findall(CODE.sub("", document.read_text())):
         if "://" in target:
             continue
         there = document.parent / target if target else document
         if there.suffix == ".md" and there.exists() and anchor not in anchors(there):
-            lost.append(f"{target}#{anchor}")
-    assert lost == []
+            losses.append(f"{target}#{anchor}")
+    assert losses == []
 
 
 # Where a program sends whoever reads what it says.
@@ -50,13 +50,13 @@ SOURCES = [*(ROOT / "webhook").rglob("*.py"), *(ROOT / "charts" / "weightlock" /
 
 
 def test_anchors_that_programs_print():
-    lost = [
+    losses = [
         f"{source.name}: {path}#{anchor}"
         for source in SOURCES
         for path, anchor in SAID.findall(source.read_text())
         if not (ROOT / path).exists() or anchor not in anchors(ROOT / path)
     ]
-    assert lost == []
+    assert losses == []
 
 
 def test_every_document_can_be_reached_from_the_readme():
@@ -77,9 +77,9 @@ def test_every_document_can_be_reached_from_the_readme():
 
 
 def test_readme_shows_every_sample():
-    shown = re.search(r"<!-- demo -->(.*)<!-- /demo -->", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert shown is not None
+    display = re.search(r"<!-- demo -->(.*)<!-- /demo -->", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert display is not None
     samples = yaml.safe_load((ROOT / "examples" / "samples.yaml").read_text())
     for sample in samples:
-        assert f"\n{sample['file'].removesuffix('.yaml')} " in shown[1]
-    assert f"demo: {len(samples)} reviews" in shown[1]
+        assert f"\n{sample['file'].removesuffix('.yaml')} " in display[1]
+    assert f"demo: {len(samples)} reviews" in display[1]

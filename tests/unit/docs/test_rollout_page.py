@@ -26,11 +26,11 @@ VALUES = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 @pytest.mark.parametrize("text", VALUES)
 def test_values_are_values_of_the_chart(text):
     schema = json.loads((CHART / "values.schema.json").read_text())
-    known = schema["properties"]["policies"]["additionalProperties"]["properties"]
-    for name, chosen in yaml.safe_load(text)["policies"].items():
+    existing = schema["properties"]["policies"]["additionalProperties"]["properties"]
+    for name, selection in yaml.safe_load(text)["policies"].items():
         assert (CHART / "files" / "policies" / f"{name}.yaml").exists()
-        assert set(chosen) <= set(known)
-        assert set(chosen["actions"]) <= set(known["actions"]["items"]["enum"])
+        assert set(selection) <= set(existing)
+        assert set(selection["actions"]) <= set(existing["actions"]["items"]["enum"])
 
 
 def test_every_value_it_names_is_one():
@@ -66,7 +66,7 @@ def test_the_policy_of_the_example_is_sound():
 
 def test_the_command_without_a_cluster_prints_what_it_says(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = re.search(r"^\$ weightlock (report --state .*)\n((?:.+\n)+?)```", PAGE, re.MULTILINE)
-    assert found is not None
-    assert main(shlex.split(found[1])) == 1
-    assert capsys.readouterr().out == found[2]
+    matches = re.search(r"^\$ weightlock (report --state .*)\n((?:.+\n)+?)```", PAGE, re.MULTILINE)
+    assert matches is not None
+    assert main(shlex.split(matches[1])) == 1
+    assert capsys.readouterr().out == matches[2]

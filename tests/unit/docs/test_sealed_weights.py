@@ -24,8 +24,8 @@ SIZES = {"config.json": 17, "empty": 0, "shards/w.bin": 3_000_000, "shards/exact
 
 
 def block(language, word):
-    (found,) = (text for text in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) if word in text)
-    return found
+    (matches,) = (text for text in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) if word in text)
+    return matches
 
 
 def seal(directory, kms):
@@ -86,11 +86,11 @@ def test_the_commands_for_openssl_decrypt_each_file(tmp_path):
 def vault():
     """A real Vault server with Transit: the environment of its client. Skips where none is built."""
     find = [sys.executable, ROOT / "tests/tools/vaultserver.py", "--find"]
-    found = subprocess.run(find, capture_output=True, text=True, check=False)
-    if found.returncode or not all(map(shutil.which, ("curl", "jq", "base64"))):
-        pytest.skip(f"{found.stderr.strip() or 'curl, jq or base64 is missing'} (make key-servers)")
+    matches = subprocess.run(find, capture_output=True, text=True, check=False)
+    if matches.returncode or not all(map(shutil.which, ("curl", "jq", "base64"))):
+        pytest.skip(f"{matches.stderr.strip() or 'curl, jq or base64 is missing'} (make key-servers)")
     with subprocess.Popen(
-        [found.stdout.strip(), "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
+        [matches.stdout.strip(), "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
     ) as process:
         server = json.loads(process.stdout.readline())
         for path, body in (("sys/mounts/transit", b'{"type": "transit"}'), ("transit/keys/atlas", b"{}")):

@@ -28,6 +28,6 @@ def names_in(file):
 def test_a_threat_has_a_mitigation_and_a_test(row):
     _threat, mitigation, proof = row
     assert mitigation
-    found = PROOF.fullmatch(proof)
-    assert found is not None, proof
-    assert found[2] in names_in(found[1])
+    matches = PROOF.fullmatch(proof)
+    assert matches is not None, proof
+    assert matches[2] in names_in(matches[1])

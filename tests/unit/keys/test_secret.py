@@ -10,19 +10,19 @@ from webhook.keys.secret import Secret, wipe
 
 
 def test_it_takes_the_bytes_over_and_wipes_what_it_was_given():
-    given = bytearray(b"0123456789abcdef")
-    secret = Secret(given)
-    assert given == bytes(16)
+    inputs = bytearray(b"0123456789abcdef")
+    secret = Secret(inputs)
+    assert inputs == bytes(16)
     with secret.view() as view:
         assert bytes(view) == b"0123456789abcdef"
     assert len(secret) == 16
 
 
 def test_no_copy_is_made_on_the_way():
-    given = memoryview(bytearray(4 << 20))
+    inputs = memoryview(bytearray(4 << 20))
     tracemalloc.start()
     try:
-        secret = Secret(given)
+        secret = Secret(inputs)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()

@@ -109,11 +109,11 @@ async def test_all_kinds_of_attestations(tmp_path):
     (result,) = await verify_image(
         layout, Reference.parse(f"{REPOSITORY}@{digest}"), [trust_of("key", "")], LATER
     )
-    found = {item.type: item.predicate for item in result.attestations}
-    assert set(found) == {SLSA, SPDX, CYCLONEDX, VEX}
-    assert found[SLSA]["runDetails"]["builder"]["id"].endswith("github-hosted")
-    assert found[SPDX]["truncated"] is True
-    assert len(found[SPDX]["packages"]) <= 16
+    matches = {item.type: item.predicate for item in result.attestations}
+    assert set(matches) == {SLSA, SPDX, CYCLONEDX, VEX}
+    assert matches[SLSA]["runDetails"]["builder"]["id"].endswith("github-hosted")
+    assert matches[SPDX]["truncated"] is True
+    assert len(matches[SPDX]["packages"]) <= 16
 
 
 @pytest.mark.parametrize("form", FORMS)

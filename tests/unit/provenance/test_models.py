@@ -401,9 +401,9 @@ def test_signatures_of_earlier_releases():
 def test_damaged_certificates(position):
     """A certificate with one other byte is rejected with one sentence."""
     document = json.loads(chain(email="ci@example.com"))
-    listed = document["verificationMaterial"]["x509CertificateChain"]["certificates"]
-    raw = bytearray(base64.b64decode(listed[0]["rawBytes"]))
+    listing = document["verificationMaterial"]["x509CertificateChain"]["certificates"]
+    raw = bytearray(base64.b64decode(listing[0]["rawBytes"]))
     raw[position % len(raw)] ^= 0xFF
-    listed[0]["rawBytes"] = text64(bytes(raw))
+    listing[0]["rawBytes"] = text64(bytes(raw))
     with pytest.raises(ProvenanceError):
         verify(json.dumps(document).encode(), trust_in(authorities=[ROOT]), NOW)

@@ -121,9 +121,9 @@ class Client:
             return response.status, await response.text()
 
     async def post(self, path: str, body: bytes, **headers: str) -> tuple[int, str]:
-        given = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        inputs = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
         url = f"https://localhost:{self.port}{path}"
-        async with self.session.post(url, data=io.BytesIO(body), headers=given) as response:
+        async with self.session.post(url, data=io.BytesIO(body), headers=inputs) as response:
             return response.status, await response.text()
 
     async def ask(self, body: bytes, path: str = "/validate") -> dict[str, Any]:
@@ -136,15 +136,15 @@ class Client:
         """Send bytes as they are, and return whatever comes back until the connection ends or nothing more comes."""
         reader, writer = await asyncio.open_connection("localhost", self.port, ssl=self.context)
         writer.write(data)
-        found = b""
+        matches = b""
         try:
             async with asyncio.timeout(seconds):
                 while chunk := await reader.read(65536):
-                    found += chunk
+                    matches += chunk
         except TimeoutError:
             pass
         writer.close()
-        return found
+        return matches
 
 
 @pytest.fixture
@@ -156,11 +156,11 @@ async def serve(
     async with AsyncExitStack() as stack:
 
         async def start(source: Any = None, *, signer: Any = None, **changes: Any) -> Client:
-            made = self_signed.make(["localhost", "127.0.0.1"])
+            produced = self_signed.make(["localhost", "127.0.0.1"])
             for name, content in (
-                ("ca.crt", made.authority),
-                ("tls.crt", made.certificate),
-                ("tls.key", made.key),
+                ("ca.crt", produced.authority),
+                ("tls.crt", produced.certificate),
+                ("tls.key", produced.key),
             ):
                 (tmp_path / name).write_bytes(content)
             tls = {

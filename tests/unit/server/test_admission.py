@@ -84,18 +84,18 @@ async def test_what_cannot_be_judged_safely_is_denied(serve, review):
 async def test_what_is_missing_is_asked_for_and_then_judged(serve, make_source, make_policy, review):
     rule = "authorizer.group('weightlock.dev').resource('accelerators').check('use').allowed()"
     source = make_source(make_policy(rule), complete=False)
-    asked = []
+    queries = []
 
     async def answers(needs):
-        asked.append(needs)
+        queries.append(needs)
         await asyncio.sleep(0)
         return FetchedData({question: module_decision(allowed=True) for question in needs.questions})
 
     source.answers = answers
     service, _ = serve(source)
     assert (await ask(service, review()))["allowed"]
-    assert len(asked) == 1
-    (question,) = asked[0].questions
+    assert len(queries) == 1
+    (question,) = queries[0].questions
     assert question.verb == "use"
 
 
@@ -201,9 +201,9 @@ async def test_too_many_questions_at_once_are_turned_away(serve, needy, review):
     service, _ = serve(needy, queue=AdmissionQueue(max_queued=10, max_lookups=2))
     first = [asyncio.create_task(ask(service, review())) for _ in range(2)]
     await asyncio.sleep(0.01)
-    refused = await ask(service, review())
-    assert "[WL904]" in refused["status"]["message"]
-    assert "retry" in refused["status"]["message"]
+    rejection = await ask(service, review())
+    assert "[WL904]" in rejection["status"]["message"]
+    assert "retry" in rejection["status"]["message"]
     waiting.set()
     assert all(answer["allowed"] for answer in await asyncio.gather(*first))
 

@@ -105,20 +105,20 @@ async def test_a_cluster_that_does_not_answer_in_time(world, tmp_path):
 
 async def test_more_than_it_can_do_at_once(world, tmp_path):
     async with serving(world, tmp_path, maxConcurrentRequests=1) as served:
-        held, entered = asyncio.Event(), asyncio.Event()
-        known = world.review_token
+        stored, entered = asyncio.Event(), asyncio.Event()
+        existing = world.review_token
 
         async def slow(question):
             entered.set()
-            await held.wait()
-            return await known(question)
+            await stored.wait()
+            return await existing(question)
 
         world.review_token = slow
         first = asyncio.create_task(served.release())
         await entered.wait()
         status, answer, headers = await served.raw("POST", "/v1/renew", b'{"model": "m"}')
         assert (status, json.loads(answer)["code"], headers["Retry-After"]) == (503, "WL904", "5")
-        held.set()
+        stored.set()
         assert (await first)[0]
 
 

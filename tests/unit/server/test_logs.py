@@ -20,10 +20,10 @@ def line_of(record):
 
 
 def record(message="hello %s", arguments=("you",), **extra):
-    made = logging.getLogger("webhook.x").makeRecord(
+    produced = logging.getLogger("webhook.x").makeRecord(
         "webhook.x", logging.WARNING, "f.py", 1, message, arguments, extra.pop("exc_info", None), extra=extra
     )
-    return line_of(made)
+    return line_of(produced)
 
 
 def test_a_line_says_when_how_bad_where_and_what():
@@ -80,8 +80,8 @@ async def test_reviews_of_one_turn_are_written_at_once(monkeypatch):
     assert {line["logger"] for line in lines} == {"webhook.y"}
 
 
-@pytest.mark.parametrize(("level", "wanted"), [("info", True), ("warning", False)])
-async def test_reviews_are_of_level_info(level, wanted):
+@pytest.mark.parametrize(("level", "expected"), [("info", True), ("warning", False)])
+async def test_reviews_are_of_level_info(level, expected):
     logger = logging.getLogger(f"webhook.level.{level}")
     logger.setLevel(level.upper())
-    assert ReviewLog(logger, asyncio.get_running_loop()).wanted() is wanted
+    assert ReviewLog(logger, asyncio.get_running_loop()).wanted() is expected

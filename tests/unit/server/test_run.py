@@ -82,9 +82,9 @@ class TestCertificate:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         _, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=context)
-        found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        matches = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         writer.close()
-        return found
+        return matches
 
     async def replaced(self, client, before):
         for _ in range(100):
@@ -254,20 +254,20 @@ async def test_a_name_that_does_not_exist_is_one_line():
 async def test_what_is_under_way_is_finished(serve, make_source, make_policy, review):
     rule = "authorizer.group('x.example.com').resource('y').check('use').allowed()"
     source = make_source(make_policy(rule), complete=False)
-    asked, leave = asyncio.Event(), asyncio.Event()
+    queries, leave = asyncio.Event(), asyncio.Event()
 
     async def slow(needs):
         from webhook.cel.authz import Decision
         from webhook.core.admission.provider import FetchedData
 
-        asked.set()
+        queries.set()
         await leave.wait()
         return FetchedData({question: Decision(allowed=True) for question in needs.questions})
 
     source.answers = slow
     client = await serve(source)
     asking = asyncio.create_task(client.ask(review()))
-    await asked.wait()
+    await queries.wait()
     client.webhook.begin_stop()
     closing = [asyncio.create_task(listener.close(5)) for listener in client.webhook.listeners]
     await asyncio.sleep(0.05)

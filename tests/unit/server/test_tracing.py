@@ -124,8 +124,8 @@ class Collector:
 
     async def receive(self, request):
         self.headers.append(request.headers.copy())
-        sent = ExportTraceServiceRequest.FromString(await request.read())
-        for resource in sent.resource_spans:
+        requests = ExportTraceServiceRequest.FromString(await request.read())
+        for resource in requests.resource_spans:
             names = {item.key: item.value.string_value for item in resource.resource.attributes}
             self.spans += [
                 (names["service.name"], span) for scope in resource.scope_spans for span in scope.spans
@@ -136,15 +136,15 @@ class Collector:
 
 @pytest.fixture
 async def collector():
-    found = Collector()
+    matches = Collector()
     application = web.Application()
-    application.router.add_post("/v1/traces", found.receive)
+    application.router.add_post("/v1/traces", matches.receive)
     runner = web.AppRunner(application)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    found.endpoint = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1/traces"
-    yield found
+    matches.endpoint = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1/traces"
+    yield matches
     await runner.cleanup()
 
 

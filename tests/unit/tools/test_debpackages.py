@@ -62,12 +62,12 @@ def run(tmp_path):
 
 
 def test_it_fetches_once_and_prints_the_root_last(run):
-    first, second, found = run("tool"), run("tool"), run("--find", "tool")
+    first, second, matches = run("tool"), run("tool"), run("--find", "tool")
     root = Path(first.stdout.splitlines()[-1])
     assert (root / "usr" / "bin" / "tool_1.2-1_amd64.deb").exists()
     assert (root / "PACKAGES").read_text() == "tool_1.2-1_amd64.deb\n"
-    assert first.stdout == second.stdout == found.stdout
-    assert [done.returncode for done in (first, second, found)] == [0, 0, 0]
+    assert first.stdout == second.stdout == matches.stdout
+    assert [done.returncode for done in (first, second, matches)] == [0, 0, 0]
     assert len(run.calls) == 1
     assert not list(run.cache.glob("*tmp*"))
 
@@ -98,7 +98,7 @@ def test_what_is_installed_will_do_where_nothing_can_be_fetched(run):
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "output"),
     [
         (
             {"APT_ERROR": "Unable to locate package tool"},
@@ -110,10 +110,10 @@ def test_what_is_installed_will_do_where_nothing_can_be_fetched(run):
         ),
     ],
 )
-def test_what_cannot_be_had_is_one_line_and_leaves_nothing(run, environment, said):
+def test_what_cannot_be_had_is_one_line_and_leaves_nothing(run, environment, output):
     done = run("tool", **environment)
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr.splitlines()[-1].startswith(said)
+    assert done.stderr.splitlines()[-1].startswith(output)
     assert not list(run.cache.glob("deb-tool*"))
     assert not list(run.cache.glob("*tmp*"))
 

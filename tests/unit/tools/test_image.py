@@ -49,8 +49,8 @@ def oci(layers, *, nested=False):
         return {"digest": f"sha256:{digest}", "size": len(content)}
 
     config = put(json.dumps({"config": {"User": "65532:65532"}}).encode())
-    stored = [put(gzip.compress(layer) if number else layer) for number, layer in enumerate(layers)]
-    manifest = put(json.dumps({"config": config, "layers": stored}).encode())
+    saved = [put(gzip.compress(layer) if number else layer) for number, layer in enumerate(layers)]
+    manifest = put(json.dumps({"config": config, "layers": saved}).encode())
     top = put(json.dumps({"manifests": [manifest]}).encode()) if nested else manifest
     index = json.dumps({"manifests": [top]}).encode()
     return tarred({"index.json": index, **blobs}), manifest["digest"]

@@ -31,8 +31,8 @@ pytestmark = pytest.mark.skipif(
 def pinned() -> list[str]:
     """The distributions of the image, but those for other platforms."""
     text = (ROOT / "requirements.txt").read_text()
-    found = re.findall(r"^([A-Za-z0-9_.-]+)(?:\[[\w,]+\])?==[^\s;]+ *;? *([^\\\n]*)", text, re.MULTILINE)
-    names = [name for name, marker in found if not marker.strip() or Marker(marker.strip()).evaluate()]
+    matches = re.findall(r"^([A-Za-z0-9_.-]+)(?:\[[\w,]+\])?==[^\s;]+ *;? *([^\\\n]*)", text, re.MULTILINE)
+    names = [name for name, marker in matches if not marker.strip() or Marker(marker.strip()).evaluate()]
     return list(dict.fromkeys(names))
 
 
@@ -146,8 +146,8 @@ def test_the_program_starts_in_it(image, environment):
     assert run("--version").stdout.startswith("weightlock ")
     # The startup probe of the sidecar: nothing is delivered yet.
     assert run("agent", "--check").returncode == 1
-    served = run("serve", "--config", "/none.yaml")
-    assert ("ModuleNotFoundError" in served.stderr) == (profile == "sidecar")
+    endpoint = run("serve", "--config", "/none.yaml")
+    assert ("ModuleNotFoundError" in endpoint.stderr) == (profile == "sidecar")
 
 
 def load_script():
@@ -166,16 +166,14 @@ def test_the_sidecar_has_every_module_that_it_may_import(image, environment):
     script = load_script()
     modules = script.closure(ROOT, script.SIDECAR_MODULES)
     assert "webhook.keys.sealed.unsealing" in modules
-    wanted = {
+    expectation = {
         name for module in modules for name in script.imports(script.module_file(ROOT, module))
     } | modules
     # Completion of a shell, which the sidecar has not.
-    wanted = {name for name in wanted if name != "argcomplete" and is_module(name)}
+    expectation = {name for name in expectation if name != "argcomplete" and is_module(name)}
     if os.geteuid() != 0:
         pytest.skip("only root may change its root directory")
-    program = (
-        f"import importlib; [importlib.import_module(name) for name in {sorted(wanted)!r}]; print('loaded')"
-    )
+    program = f"import importlib; [importlib.import_module(name) for name in {sorted(expectation)!r}]; print('loaded')"
     command = [CHROOT, str(root), str(environment / "bin" / "python"), "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, env={}, check=False)
     assert done.stdout == "loaded\n", done.stderr
@@ -245,7 +243,7 @@ def test_it_is_the_same_when_it_is_made_again(image, environment, tmp_path):
         return  # The same program made both.
 
     def digest(root: Path) -> str:
-        found = hashlib.sha256()
+        matches = hashlib.sha256()
         for name, file in sorted(files_of(root).items()):
             status = file.lstat()
             content = (
@@ -255,8 +253,8 @@ def test_it_is_the_same_when_it_is_made_again(image, environment, tmp_path):
                 if file.is_file()
                 else b""
             )
-            found.update(f"{name}\0{status.st_mode}\0{int(status.st_mtime)}\0".encode() + content)
-        return found.hexdigest()
+            matches.update(f"{name}\0{status.st_mode}\0{int(status.st_mtime)}\0".encode() + content)
+        return matches.hexdigest()
 
     second = build(environment, "sidecar", tmp_path / "again")
     assert digest(first) == digest(second)

@@ -33,8 +33,8 @@ def test_its_modules_import_the_standard_library_and_cryptography_only():
                 names = [node.module]
             for name in names:
                 top = name.partition(".")[0]
-                known = top in sys.stdlib_module_names or top in {"webhook", "cryptography"} | OPTIONAL
-                assert known, f"{path} imports {name}"
+                existing = top in sys.stdlib_module_names or top in {"webhook", "cryptography"} | OPTIONAL
+                assert existing, f"{path} imports {name}"
 
 
 def test_the_wheel_reads_sealed_weights_in_an_environment_with_cryptography_only(tmp_path):

@@ -47,14 +47,14 @@ class Spec:
     @classmethod
     def read(cls, file: Path) -> "Spec":
         """Read the file that the keeper wrote."""
-        found = json.loads(file.read_text())
+        matches = json.loads(file.read_text())
         return cls(
-            Path(found["directory"]),
-            found["name"],
-            found["address"],
-            found["gateway"],
-            tuple(found["hierarchies"]),
-            found["parts"],
+            Path(matches["directory"]),
+            matches["name"],
+            matches["address"],
+            matches["gateway"],
+            tuple(matches["hierarchies"]),
+            matches["parts"],
         )
 
 
@@ -270,22 +270,22 @@ class Node:
 
     def processes(self, uid: str) -> list[dict[str, Any]]:
         """Return the processes of a pod: id and command line."""
-        found = []
+        matches = []
         for process in sorted(self.container_processes()):
             with contextlib.suppress(OSError):
                 if uid in Path(f"/proc/{process}/cgroup").read_text():
                     command = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
-                    found.append({"pid": process, "command": command.replace("\0", " ")})
-        return found
+                    matches.append({"pid": process, "command": command.replace("\0", " ")})
+        return matches
 
     def container_processes(self) -> set[int]:
         """Return the process ids below the node's cgroups."""
-        found: set[int] = set()
+        matches: set[int] = set()
         for hierarchy in self.spec.hierarchies:
             for file in Path(hierarchy, self.spec.name).rglob("cgroup.procs"):
                 with contextlib.suppress(OSError, ValueError):
-                    found |= {int(line) for line in file.read_text().split()}
-        return found - {0}
+                    matches |= {int(line) for line in file.read_text().split()}
+        return matches - {0}
 
     def kill_containers(self) -> int:
         """Kill every process of every container, as a crash of all of them would."""

@@ -67,10 +67,10 @@ class Node(Cluster):
     def attach(cls, directory: Path) -> "Node":
         """Return a node that runs already, such as that of `make cluster`. `stop` leaves it running."""
         spec = json.loads((directory / "spec.json").read_text())
-        found = cls(spec["parts"], directory)
-        found.gateway, found.address = spec["gateway"], spec["address"]
-        found.own = False
-        return found
+        matches = cls(spec["parts"], directory)
+        matches.gateway, matches.address = spec["gateway"], spec["address"]
+        matches.own = False
+        return matches
 
     def start(self) -> "Node":
         """Start everything and wait until the node is ready. Raises AssertionError with the end of the log."""
@@ -146,11 +146,11 @@ class Node(Cluster):
 
     def _keep_logs(self) -> None:
         """Copy the logs of all programs to the directory that WEIGHTLOCK_NODE_LOGS names."""
-        kept = os.environ.get("WEIGHTLOCK_NODE_LOGS")
-        if kept and self.directory.exists():
-            Path(kept).mkdir(parents=True, exist_ok=True)
+        remaining = os.environ.get("WEIGHTLOCK_NODE_LOGS")
+        if remaining and self.directory.exists():
+            Path(remaining).mkdir(parents=True, exist_ok=True)
             for log in [*self.directory.glob("*.log"), *self.directory.glob("weightlock-e2e-*/*.log")]:
-                shutil.copy(log, Path(kept) / log.name)
+                shutil.copy(log, Path(remaining) / log.name)
 
     def stop(self) -> None:
         """End the node and remove everything. Does nothing the second time."""

@@ -204,7 +204,7 @@ def install(node: Node, *values: str, kms: Kms | None = None, verb: str = "insta
     }
     node.apply(namespace)
     node.apply(secret, callers)
-    chosen = {
+    selection = {
         "config": {"settings": {"nodePaths": [weights_path(node)]}},
         "webhook": {"apiServerClient": {"caConfigMap": CALLERS, "names": [WEBHOOK_CLIENT]}},
         "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
@@ -216,7 +216,7 @@ def install(node: Node, *values: str, kms: Kms | None = None, verb: str = "insta
         },
     }
     file = node.directory / "values.yaml"
-    file.write_text(yaml.safe_dump(chosen))
+    file.write_text(yaml.safe_dump(selection))
     helm = [node.programs["helm"], "--kubeconfig", node.kubeconfig()]
     command = [
         *helm,

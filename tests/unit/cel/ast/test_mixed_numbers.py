@@ -24,6 +24,6 @@ def test_numbers_compare_across_types(value, source, expected):
 
 @pytest.mark.parametrize(("source", "column"), [("1 < 'x'", 3), ("1 < 1.5 && 1 == 'x'", 3), ("1 == 1.0", 3)])
 def test_other_mismatches_stay_compile_errors(env, source, column):
-    with pytest.raises(CompileError) as refused:
+    with pytest.raises(CompileError) as rejection:
         env.compile(source)
-    assert refused.value.column == column
+    assert rejection.value.column == column

@@ -11,14 +11,14 @@ def calls(engine, source):
     """Return the calls that are left of ``source``: names, and what @library is given besides its plan."""
     message = engine.check(source)
     libraries.lower(message)
-    found = []
+    matches = []
     for node in checked.walk(message.expr):
         call = node.call_expr
         if call.function == fusion.FUNCTION:
-            found.append((call.function, len(call.args) - 1))
+            matches.append((call.function, len(call.args) - 1))
         elif call.function:
-            found.append(call.function)
-    return found
+            matches.append(call.function)
+    return matches
 
 
 @pytest.mark.parametrize(

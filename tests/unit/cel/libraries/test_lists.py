@@ -222,13 +222,13 @@ def test_sorting(engine, items):
 
 
 @given(numbers, st.integers(-(2**31), 2**31))
-def test_searching_and_summing(engine, items, wanted):
-    items = [*items, wanted, *items]
-    assert engine.evaluate("data.indexOf(other)", items, wanted) == items.index(wanted)
-    assert engine.evaluate("data.lastIndexOf(other)", items, wanted) == len(items) - 1 - items[::-1].index(
-        wanted
-    )
-    assert engine.evaluate("data.includes(other)", items, wanted)
+def test_searching_and_summing(engine, items, expectation):
+    items = [*items, expectation, *items]
+    assert engine.evaluate("data.indexOf(other)", items, expectation) == items.index(expectation)
+    assert engine.evaluate("data.lastIndexOf(other)", items, expectation) == len(items) - 1 - items[
+        ::-1
+    ].index(expectation)
+    assert engine.evaluate("data.includes(other)", items, expectation)
     assert engine.evaluate("data.sum()", items) == sum(items)
     assert engine.evaluate("data.distinct()", items) == list(dict.fromkeys(items))
 

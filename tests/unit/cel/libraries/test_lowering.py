@@ -80,8 +80,8 @@ def test_replaced_nodes_keep_their_ids(engine, source, fuse):
     changed, message = lowered(engine, source, fuse=fuse)
     assert changed
     assert message.expr.id == before.expr.id
-    known = {node.id for node in checked.walk(before.expr)}
-    assert {node.id for node in checked.walk(message.expr)} <= known | {0}
+    existing = {node.id for node in checked.walk(before.expr)}
+    assert {node.id for node in checked.walk(message.expr)} <= existing | {0}
 
 
 def test_nothing_is_bound_to_the_variables_of_the_libraries(engine):

@@ -98,5 +98,5 @@ def test_long_patterns_are_not_kept():
 
 @given(st.text(max_size=20), st.integers(-1, 5))
 def test_the_matches_of_anything_make_up_the_text(text, limit):
-    found = regex.find_all(text, "(?s).", limit)
-    assert found == list(text if limit < 0 else text[:limit])
+    matches = regex.find_all(text, "(?s).", limit)
+    assert matches == list(text if limit < 0 else text[:limit])

@@ -44,8 +44,8 @@ def test_no_callback_takes_what_the_engine_cannot_convert_safely():
     for overloads in declared().values():
         for overload in overloads:
             if overload["id"] in libraries.implementations():
-                given = [overload.get("target"), *overload.get("args", [])]
-                names = {type_["type_name"] for type_ in given if type_}
+                inputs = [overload.get("target"), *overload.get("args", [])]
+                names = {type_["type_name"] for type_ in inputs if type_}
                 assert not names & {"dyn", "list", "map", "optional_type"}, overload["id"]
 
 

@@ -29,7 +29,7 @@ def test_escaping_is_undone_by_parsing(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "written"),
+    ("text", "output"),
     [
         ("HTTP://U:p%40ss@Host/a b?q#f g", "http://U:p%40ss@Host/a%20b?q#f%20g"),
         ("http://host?", "http://host?"),
@@ -46,8 +46,8 @@ def test_escaping_is_undone_by_parsing(text):
         ("http://[fe80::1%25e%20x]:8/", "http://[fe80::1%25e%20x]:8/"),
     ],
 )
-def test_written_as_go_writes(text, written):
-    assert bytes(url_parser.parse(text)).decode() == written
+def test_written_as_go_writes(text, output):
+    assert bytes(url_parser.parse(text)).decode() == output
 
 
 @pytest.mark.parametrize(

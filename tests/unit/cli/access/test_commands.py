@@ -66,7 +66,7 @@ class Remembering:
             raise self.refusal
         role = "requester" if document["kind"] == "AccessRequest" else "approver"
         person = {"username": self.user, "groups": ["weights-approvers"]}
-        stored = {
+        saved = {
             **document,
             "metadata": {
                 **document["metadata"],
@@ -75,8 +75,8 @@ class Remembering:
             },
             "spec": {**document["spec"], role: person, "signature": "k:s"},
         }
-        self.stored.append(stored)
-        return stored
+        self.stored.append(saved)
+        return saved
 
 
 @pytest.fixture

@@ -22,15 +22,15 @@ class Cluster:
         self.created, self.modify, self.decide = [], modify, decide
 
     async def create(self, document):
-        stored = self.modify({**document, "spec": {**document["spec"], "approver": {"username": "bob"}}})
-        if isinstance(stored, Exception):
-            raise stored
-        self.created.append(stored)
-        return stored
+        saved = self.modify({**document, "spec": {**document["spec"], "approver": {"username": "bob"}}})
+        if isinstance(saved, Exception):
+            raise saved
+        self.created.append(saved)
+        return saved
 
     async def read(self, kind, name):
-        stored = next(item for item in self.created if item["metadata"]["name"] == name)
-        return {**stored, **self.decide(stored, len(self.created))}
+        saved = next(item for item in self.created if item["metadata"]["name"] == name)
+        return {**saved, **self.decide(saved, len(self.created))}
 
 
 def sign(document, _=0):
@@ -49,8 +49,8 @@ def fast(monkeypatch):
 
 
 async def test_a_signed_object_is_returned():
-    stored = await submit(Cluster(decide=sign), APPROVAL, 30)
-    assert stored["spec"]["signature"] == "k:s"
+    saved = await submit(Cluster(decide=sign), APPROVAL, 30)
+    assert saved["spec"]["signature"] == "k:s"
 
 
 async def test_without_a_signature_in_time_the_command_is_incomplete(monkeypatch):
@@ -70,8 +70,8 @@ async def test_an_object_that_can_be_signed_later_is_created_again(fast, capsys)
         return retry if created == 1 else sign(document)
 
     cluster = Cluster(decide=decide)
-    stored = await submit(cluster, APPROVAL, 60)
-    assert stored["metadata"]["name"].startswith("a1-")
+    saved = await submit(cluster, APPROVAL, 60)
+    assert saved["metadata"]["name"].startswith("a1-")
     assert fast == [12]
     assert "too soon; retrying in 12 s" in capsys.readouterr().err
 

@@ -40,8 +40,8 @@ def test_verify_exits_0_1_and_2(place, tmp_path, capsys):
 def test_search_tail_and_export(place, capsys):
     """A search finds by user and code, its index can be rebuilt, and nothing found is exit code 1."""
     assert main(["audit", "search", str(place), "--user", "user-2", "-o", "json"]) == 0
-    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [entry["data"]["name"] for entry in found] == ["train-2", "train-7", "train-12", "train-17"]
+    matches = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [entry["data"]["name"] for entry in matches] == ["train-2", "train-7", "train-12", "train-17"]
     index = place / "webhook/a/index/search.sqlite"
     index.write_bytes(b"x" * 5000)
     assert main(["audit", "search", str(place), "--code", "WL101", "--user", "user-2"]) == 0

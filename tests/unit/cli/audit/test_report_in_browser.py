@@ -63,9 +63,9 @@ async def test_it_is_accessible(report, tmp_path):
         assert levels[0] == 1
         assert levels.count(1) == 1
         assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
-        named = [node["name"]["value"] for node in tree if node.get("role", {}).get("value") == "table"]
-        assert named
-        assert all(named)
+        by_name = [node["name"]["value"] for node in tree if node.get("role", {}).get("value") == "table"]
+        assert by_name
+        assert all(by_name)
         assert await tab.evaluate("[...document.querySelectorAll('th')].every(cell => cell.scope)")
         links = await tab.evaluate("[...document.querySelectorAll('a')].map(a => a.innerText.trim())")
         assert links

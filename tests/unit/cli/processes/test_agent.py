@@ -104,8 +104,8 @@ def test_an_unexpected_fault_ends_the_sidecar_so_that_it_restarts(tmp_path):
     assert "everything wiped" not in done.stderr
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(1.5, False), (60, True)], ids=["lease", "stop"])
-def test_nothing_outlives_lease_or_stop_while_the_broker_keeps_silent(tmp_path, seconds, told):
+@pytest.mark.parametrize(("seconds", "messages"), [(1.5, False), (60, True)], ids=["lease", "stop"])
+def test_nothing_outlives_lease_or_stop_while_the_broker_keeps_silent(tmp_path, seconds, messages):
     target = Target("atlas", tmp_path / "keys")
     target.directory.mkdir()
     (target.directory / "k1").write_bytes(b"k" * 32)
@@ -120,7 +120,7 @@ def test_nothing_outlives_lease_or_stop_while_the_broker_keeps_silent(tmp_path, 
             subprocess.Popen([program, "agent", *words], stderr=subprocess.DEVNULL) as process,
             silent.accept()[0],
         ):
-            if told:
+            if messages:
                 process.send_signal(signal.SIGTERM)
             deadline = time.monotonic() + 15
             while (target.directory / "k1").exists() and time.monotonic() < deadline:

@@ -44,9 +44,9 @@ def place(tmp_path):
     for name, document in (("state", NAMESPACE), ("policies", POLICY)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "one.json").write_text(json.dumps(document))
-    made = self_signed.make(["localhost"])
-    (tmp_path / "tls.crt").write_bytes(made.certificate)
-    (tmp_path / "tls.key").write_bytes(made.key)
+    produced = self_signed.make(["localhost"])
+    (tmp_path / "tls.crt").write_bytes(produced.certificate)
+    (tmp_path / "tls.key").write_bytes(produced.key)
     return tmp_path
 
 
@@ -60,8 +60,8 @@ def _logging_as_it_was():
     root.setLevel(level)
 
 
-def options(**given):
-    wanted = {
+def options(**inputs):
+    expected = {
         "config": None,
         "state_dir": None,
         "policies": None,
@@ -69,16 +69,16 @@ def options(**given):
         "write_ca": None,
         "audit_log": None,
     }
-    return argparse.Namespace(**{**wanted, **given})
+    return argparse.Namespace(**{**expected, **inputs})
 
 
-def load(given):
-    return serving.load_config(serve.read(given))
+def load(inputs):
+    return serving.load_config(serve.read(inputs))
 
 
-def work(place, **given):
+def work(place, **inputs):
     """The exit code of the command, for input that it does not get far with."""
-    return serving.run(serve.read(options(**given)), place)
+    return serving.run(serve.read(options(**inputs)), place)
 
 
 def written(place, text):
@@ -167,12 +167,12 @@ class TestConfiguration:
     def test_an_address_that_is_taken(self, place, capsys, monkeypatch):
         import socket
 
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            listen = f"127.0.0.1:{taken.getsockname()[1]}"
-            given = {"state_dir": place / "state", "policies": place / "policies"}
-            assert work(place, **given, listen=listen) == 2
+        with socket.socket() as duration:
+            duration.bind(("127.0.0.1", 0))
+            duration.listen()
+            listen = f"127.0.0.1:{duration.getsockname()[1]}"
+            inputs = {"state_dir": place / "state", "policies": place / "policies"}
+            assert work(place, **inputs, listen=listen) == 2
         assert f"cannot listen on {listen}: Address already in use" in capsys.readouterr().err
 
 
@@ -208,9 +208,9 @@ class Running:
         )
         connection.request(method, path, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
-        found = response.status, response.read().decode()
+        matches = response.status, response.read().decode()
         connection.close()
-        return found
+        return matches
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
@@ -264,8 +264,8 @@ def test_embedded_from_start_to_stop(place, running, number):
     messages = [line["message"] for line in lines]
     assert [message for message in messages if message.startswith("stop")] == ["stopping", "stopped"]
     assert "a process ended; starting another" not in messages
-    (told,) = [line for line in lines if line["message"] == "review"]
-    assert (told["uid"], told["decision"], told["codes"]) == ("u-1", "denied", ["WL500"])
+    (reports,) = [line for line in lines if line["message"] == "review"]
+    assert (reports["uid"], reports["decision"], reports["codes"]) == ("u-1", "denied", ["WL500"])
 
 
 def test_it_serves_on_while_its_endpoint_is_withdrawn(place, running):
@@ -345,15 +345,15 @@ class TestSupervision:
 
     def test_a_supervised_fault_of_the_input_ends_everything(self, place):
         command = [sys.executable, "-m", "webhook.cli.main", "serve", "--config"]
-        found = subprocess.run(
+        matches = subprocess.run(
             [*command, str(written(place, "misspelt: 1"))],
             capture_output=True,
             text=True,
             check=False,
             timeout=30 * slowness(),
         )
-        assert (found.returncode, found.stderr.count("\n")) == (2, 1)
-        assert found.stderr.startswith("weightlock serve: ")
+        assert (matches.returncode, matches.stderr.count("\n")) == (2, 1)
+        assert matches.stderr.startswith("weightlock serve: ")
 
     @pytest.mark.parametrize("role", ["worker", "frontend"])
     def test_what_it_counted_outlives_it(self, webhook, role):
@@ -383,7 +383,7 @@ def test_a_cluster_that_cannot_be_found_is_one_line(place):
     text = f"tls: {{certificate: {place}/tls.crt, key: {place}/tls.key}}\ncluster: {{kubeconfig: {place}/none}}\n"
     command = [sys.executable, "-m", "webhook.cli.main", "serve", "--config", str(written(place, text))]
     command += ["--listen", "127.0.0.1:0"]
-    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30 * slowness())
-    assert found.returncode == 2
-    assert found.stderr == f"weightlock serve: {place}/none: no such file\n"
-    assert found.stderr.count("\n") == 1
+    matches = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30 * slowness())
+    assert matches.returncode == 2
+    assert matches.stderr == f"weightlock serve: {place}/none: no such file\n"
+    assert matches.stderr.count("\n") == 1

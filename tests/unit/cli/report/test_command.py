@@ -59,9 +59,9 @@ def state(tmp_path):
                 "validationActions": list(actions),
             },
         }
-        for place, found in (("state", documents), ("policies", [policy])):
+        for place, matches in (("state", documents), ("policies", [policy])):
             (tmp_path / place).mkdir(exist_ok=True)
-            (tmp_path / place / "all.yaml").write_text(yaml.safe_dump_all(found))
+            (tmp_path / place / "all.yaml").write_text(yaml.safe_dump_all(matches))
         return ["--state", str(tmp_path / "state"), "--policies", str(tmp_path / "policies")]
 
     return write
@@ -83,10 +83,10 @@ def test_files_are_judged_as_admission_would(capsys):
 def test_exit_code_and_json_follow_what_is_asked_for(state, capsys):
     arguments = state(NAMESPACE, pod("bad", spec=BAD), pod("good"))
     assert main(["report", *arguments, "-o", "json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    (item,) = found["results"]
+    matches = json.loads(capsys.readouterr().out)
+    (item,) = matches["results"]
     assert (item["name"], item["actions"], item["result"]) == ("bad", ["Audit"], "fail")
-    assert (found["summary"]["pass"], found["summary"]["resources"]) == (1, 2)
+    assert (matches["summary"]["pass"], matches["summary"]["resources"]) == (1, 2)
     assert main(["report", *arguments, "--action", "Deny"]) == 0
     assert main(["report", *arguments, "--policy", "other"]) == 0
     assert main(["report", *arguments, "-n", "research", "-o", "wide"]) == 1
@@ -105,7 +105,7 @@ def test_what_would_be_denied_is_counted(state, capsys):
 
 def test_what_is_over_or_made_by_another_or_exempt_is_not_judged(state, capsys):
     owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": "d", "controller": True}
-    made = {
+    produced = {
         "apiVersion": "apps/v1",
         "kind": "ReplicaSet",
         "metadata": {"name": "made", "namespace": "research", "ownerReferences": [owner]},
@@ -114,7 +114,7 @@ def test_what_is_over_or_made_by_another_or_exempt_is_not_judged(state, capsys):
     system = pod("dns", spec=BAD, metadata={"namespace": "kube-system"})
     done = pod("done", spec=BAD, status={"phase": "Succeeded"})
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}}
-    assert main(["report", *state(NAMESPACE, made, system, done, service, pod("good"))]) == 0
+    assert main(["report", *state(NAMESPACE, produced, system, done, service, pod("good"))]) == 0
     assert "No violations: 1 resource evaluated" in capsys.readouterr().out
     assert main(["report", *state(NAMESPACE, system)]) == 2
     assert "no pods and no workloads that are covered" in capsys.readouterr().err
@@ -150,7 +150,7 @@ def test_odd_manifests_are_findings_or_bad_input_and_never_a_traceback(state, tm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (["pod.yaml"], "require --state DIR"),
         (["--policies", "p"], "require --state DIR"),
@@ -160,9 +160,9 @@ def test_odd_manifests_are_findings_or_bad_input_and_never_a_traceback(state, tm
         (["--kubeconfig", "nowhere"], "no such file"),
     ],
 )
-def test_bad_input(capsys, arguments, said):
+def test_bad_input(capsys, arguments, output):
     assert main(["report", *arguments]) == 2
-    assert said in capsys.readouterr().err
+    assert output in capsys.readouterr().err
 
 
 class Remembering:
@@ -232,23 +232,23 @@ def test_reports_are_found_in_whichever_types_they_are(cluster):
 
 
 @pytest.mark.parametrize(
-    ("kinds", "said"), [((), "no types for reports"), ((OPEN,), "no reports of Weightlock exist yet")]
+    ("kinds", "output"), [((), "no types for reports"), ((OPEN,), "no reports of Weightlock exist yet")]
 )
-def test_nothing_to_read_is_said(cluster, capsys, kinds, said):
+def test_nothing_to_read_is_said(cluster, capsys, kinds, output):
     cluster.kinds = kinds
     assert main(["report"]) == 2
-    assert said in capsys.readouterr().err
+    assert output in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("refusal", "code", "said"),
+    ("refusal", "code", "output"),
     [
         (ApiError(403, "Forbidden", "alice cannot list"), 3, "alice cannot list"),
         (ApiError(0, "Unreachable", "gone away"), 3, "gone away"),
     ],
 )
-def test_a_report_that_cannot_be_read_is_not_a_finding(cluster, capsys, refusal, code, said):
+def test_a_report_that_cannot_be_read_is_not_a_finding(cluster, capsys, refusal, code, output):
     cluster.refusal = refusal
     assert main(["report"]) == code
-    assert said in capsys.readouterr().err
+    assert output in capsys.readouterr().err
     assert main(["report", "--context", "gone"]) == 2

@@ -42,21 +42,21 @@ def test_a_table_with_what_it_comes_to():
 
 
 def test_wide_has_everything_and_one_namespace_no_column_for_it():
-    found = Findings([result(message="m" * 90, fix="ask\x1b[2J", severity="high")], COUNTS)
-    narrow = listing(found, NONE, NOW, namespaces=False)
-    wide = listing(found, NONE, NOW, namespaces=False, wide=True)
+    matches = Findings([result(message="m" * 90, fix="ask\x1b[2J", severity="high")], COUNTS)
+    narrow = listing(matches, NONE, NOW, namespaces=False)
+    wide = listing(matches, NONE, NOW, namespaces=False, wide=True)
     assert f"   {'m' * 79}…\n" in narrow
     assert "NAMESPACE" not in narrow
     assert wide.splitlines()[1].endswith(f"{'m' * 90}   high       ask [2J")
 
 
 def test_a_waived_result_says_so():
-    found = Findings([result(outcome="warn", actions=("Warn",), waiver="w-1")], COUNTS)
-    assert "   waived   warn" in listing(found, NONE, NOW, namespaces=False)
+    matches = Findings([result(outcome="warn", actions=("Warn",), waiver="w-1")], COUNTS)
+    assert "   waived   warn" in listing(matches, NONE, NOW, namespaces=False)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "names"),
+    ("expected", "names"),
     [
         (Filter(policy="q"), ["serve"]),
         (Filter(code="WL101"), ["train"]),
@@ -64,17 +64,17 @@ def test_a_waived_result_says_so():
         (Filter(policy="q", code="WL101"), []),
     ],
 )
-def test_only_what_is_asked_for_is_shown_and_counted(wanted, names):
-    text = listing(ALL, wanted, NOW, namespaces=True)
+def test_only_what_is_asked_for_is_shown_and_counted(expected, names):
+    text = listing(ALL, expected, NOW, namespaces=True)
     assert [name for name in ("warm", "serve", "train") if name in text] == names
     assert " selected; 13 resources evaluated" in text
-    assert [item["name"] for item in data(ALL, wanted)["results"]] == names
+    assert [item["name"] for item in data(ALL, expected)["results"]] == names
 
 
 def test_nothing_breaks_a_rule():
-    found = Findings([], {"research": Counts(1, 5)}, SCANNED)
-    assert listing(found, NONE, NOW, namespaces=True) == "No violations: 1 resource evaluated 3 min ago."
-    assert not failing(found, NONE)
+    matches = Findings([], {"research": Counts(1, 5)}, SCANNED)
+    assert listing(matches, NONE, NOW, namespaces=True) == "No violations: 1 resource evaluated 3 min ago."
+    assert not failing(matches, NONE)
 
 
 def test_what_is_not_listed_and_what_cannot_be_used_is_said():
@@ -88,7 +88,7 @@ def test_what_is_not_listed_and_what_cannot_be_used_is_said():
 
 
 @pytest.mark.parametrize(
-    ("results", "wanted", "fails"),
+    ("results", "expected", "fails"),
     [
         ([DENIED], NONE, True),
         ([WARNED], NONE, False),
@@ -98,12 +98,12 @@ def test_what_is_not_listed_and_what_cannot_be_used_is_said():
         ([], NONE, False),
     ],
 )
-def test_what_fails(results, wanted, fails):
-    assert failing(Findings(results, {}), wanted) is fails
+def test_what_fails(results, expected, fails):
+    assert failing(Findings(results, {}), expected) is fails
 
 
 @pytest.mark.parametrize(
-    ("broken", "wanted", "fails"),
+    ("broken", "expected", "fails"),
     [
         (("p", "Deny"), NONE, True),
         (("p", "Audit"), NONE, True),
@@ -112,14 +112,14 @@ def test_what_fails(results, wanted, fails):
         (("p", "Warn"), NONE, False),
     ],
 )
-def test_what_is_counted_and_not_listed_fails_all_the_same(broken, wanted, fails):
+def test_what_is_counted_and_not_listed_fails_all_the_same(broken, expected, fails):
     counts = {"a": Counts(broken=Counter({broken: 3}), left_out=1)}
-    assert failing(Findings([], counts), wanted) is fails
+    assert failing(Findings([], counts), expected) is fails
 
 
 def test_what_would_be_denied_and_what_is_ready():
-    found = Findings([], COUNTS, SCANNED, {"a": ("Deny",), "b": ("Audit",), "c": ("Warn", "Audit")})
-    text, rows = would_deny(found, NONE, NOW)
+    matches = Findings([], COUNTS, SCANNED, {"a": ("Deny",), "b": ("Audit",), "c": ("Warn", "Audit")})
+    text, rows = would_deny(matches, NONE, NOW)
     assert text.splitlines() == [
         "POLICY   ACTION   NAMESPACE   WOULD BE DENIED",
         "q        Audit    research    1",
@@ -128,13 +128,13 @@ def test_what_would_be_denied_and_what_is_ready():
         "With these policies set to Deny, 2 more of 13 resources evaluated 3 min ago would be denied.",
     ]
     assert rows == 2
-    assert [row["policy"] for row in refusals(found, Filter(policy="r"))] == ["r"]
-    text, _ = would_deny(found, Filter(policy="b"), NOW)
+    assert [row["policy"] for row in refusals(matches, Filter(policy="r"))] == ["r"]
+    text, _ = would_deny(matches, Filter(policy="b"), NOW)
     assert text.splitlines() == [
         "Nothing breaks b: ready for Deny.",
         "No other resource would be denied: 13 resources evaluated 3 min ago.",
     ]
-    assert would_deny(found, Filter(policy="q"), NOW)[0].endswith("\n13 resources evaluated 3 min ago.")
+    assert would_deny(matches, Filter(policy="q"), NOW)[0].endswith("\n13 resources evaluated 3 min ago.")
 
 
 def test_rows_come_with_the_largest_first():

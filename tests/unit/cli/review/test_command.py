@@ -176,7 +176,7 @@ def test_a_deletion_and_a_dry_run_store_what_they_store_on_a_cluster(run):
 
     def recorded(document, uid, operation="CREATE", **fields):
         plural = "pods" if document["kind"] == "Pod" else "persistentvolumeclaims"
-        gone = operation == "DELETE"
+        absent = operation == "DELETE"
         return {
             "apiVersion": "admission.k8s.io/v1",
             "kind": "AdmissionReview",
@@ -188,8 +188,8 @@ def test_a_deletion_and_a_dry_run_store_what_they_store_on_a_cluster(run):
                 "name": document["metadata"]["name"],
                 "namespace": "research",
                 "userInfo": {"username": "alice"},
-                "object": None if gone else document,
-                "oldObject": document if gone else None,
+                "object": None if absent else document,
+                "oldObject": document if absent else None,
                 **fields,
             },
         }

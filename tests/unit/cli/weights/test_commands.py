@@ -100,13 +100,13 @@ def test_without_a_key_service_a_keyset_of_ones_own_is_used_and_said(run, tree, 
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     base = tmp_path / "xdg" if place == "XDG_CONFIG_HOME" else tmp_path / "home" / ".config"
     keyset, out = base / "weightlock" / "keyset.json", tmp_path / "s"
-    said = f"weightlock: no --kms, using the local keyset local://{keyset}\n"
+    output = f"weightlock: no --kms, using the local keyset local://{keyset}\n"
     code, _, err = run("seal", tree, out, "--model", "atlas-70b")
-    assert (code, err) == (0, said)
+    assert (code, err) == (0, output)
     assert keyset.stat().st_mode & 0o777 == 0o600
     assert keyset.parent.stat().st_mode & 0o777 == 0o700
     code, _, err = run("unseal", out, tmp_path / "back")
-    assert (code, err) == (0, said)
+    assert (code, err) == (0, output)
     assert run("rotate", out, "--key-id", "k2")[0] == 0
     code, _, err = run("verify", out, "--production")
     assert code == 2

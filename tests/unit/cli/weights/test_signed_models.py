@@ -58,10 +58,10 @@ def test_seal_prints_a_statement(world, capsys):
     words = ["--verify-signature", "--public-key", "key.pub", "--attestation", "slsa.json"]
     assert seal(*words, "--signing-key", "sealer.pem", "-o", "json") == 0
     printed = json.loads(capsys.readouterr().out)
-    found = read_statement(printed["statement"], (printed["signer"],))
-    assert found.manifest == printed["digest"]
-    assert found.provenance.document() == printed["provenance"]
-    assert found.provenance.attestations[0].predicate == {"builder": "ci"}
+    matches = read_statement(printed["statement"], (printed["signer"],))
+    assert matches.manifest == printed["digest"]
+    assert matches.provenance.document() == printed["provenance"]
+    assert matches.provenance.attestations[0].predicate == {"builder": "ci"}
     assert main(["weights", "inspect", "sealed"]) == 0
     assert "attestation https://slsa.dev/provenance/v1" in capsys.readouterr().out
 

@@ -154,8 +154,12 @@ async def test_impersonation_reaches_the_api_server(server, tmp_path):
     with pytest.raises(ApiError):
         await client.get("/api/v1/namespaces/nothing")
     await client.close()
-    sent = [pair for pair in server.headers[-1] if pair[0].startswith("Impersonate")]
-    assert sent == [("Impersonate-User", "bob"), ("Impersonate-Group", "sec"), ("Impersonate-Group", "ops")]
+    requests = [pair for pair in server.headers[-1] if pair[0].startswith("Impersonate")]
+    assert requests == [
+        ("Impersonate-User", "bob"),
+        ("Impersonate-Group", "sec"),
+        ("Impersonate-Group", "ops"),
+    ]
 
 
 async def test_a_token_file_that_rotates_is_read_again(server, tmp_path, monkeypatch):

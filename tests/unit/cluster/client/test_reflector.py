@@ -77,11 +77,11 @@ async def test_keeps_only_what_verdicts_need(server, watch, eventually):
     await server.put(PATH, "one", "research", metadata=metadata, status={"phase": "Bound"})
     reflector, sink = watch()
     await eventually(lambda: reflector.synced)
-    (held,) = sink.each(CLAIMS.name)
-    assert (held["apiVersion"], held["kind"]) == ("v1", "PersistentVolumeClaim")
-    assert held["metadata"]["annotations"] == {"team": "atlas"}
-    assert "managedFields" not in held["metadata"]
-    assert "status" not in held
+    (stored,) = sink.each(CLAIMS.name)
+    assert (stored["apiVersion"], stored["kind"]) == ("v1", "PersistentVolumeClaim")
+    assert stored["metadata"]["annotations"] == {"team": "atlas"}
+    assert "managedFields" not in stored["metadata"]
+    assert "status" not in stored
 
 
 async def test_goes_on_after_a_broken_connection_without_a_new_list(server, watch, eventually):
@@ -194,8 +194,8 @@ async def test_replaces_nul_characters(server, watch, eventually):
     await server.put(PATH, "one", "research", metadata={"annotations": {"a": "x\0y", "b": "x\\u0000y"}})
     reflector, sink = watch()
     await eventually(lambda: reflector.synced)
-    (held,) = sink.each(CLAIMS.name)
-    assert held["metadata"]["annotations"] == {"a": "x\ufffdy", "b": "x\\u0000y"}
+    (stored,) = sink.each(CLAIMS.name)
+    assert stored["metadata"]["annotations"] == {"a": "x\ufffdy", "b": "x\\u0000y"}
 
 
 async def test_a_silent_connection_ends(server, watch, eventually, monkeypatch):

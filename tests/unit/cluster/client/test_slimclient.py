@@ -15,13 +15,13 @@ def run(program: str) -> str:
 
 
 def test_the_client_of_the_cluster_comes_without_the_models() -> None:
-    said = run(
+    output = run(
         "import sys, webhook.cluster.client.api\n"
         "from kubernetes_asyncio.client import ApiClient, Configuration\n"
         "from kubernetes_asyncio.config import load_kube_config\n"
         "print(sum(name.startswith('kubernetes_asyncio.client.models.') for name in sys.modules))"
     )
-    assert said == "0"
+    assert output == "0"
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_the_client_of_the_cluster_comes_without_the_models() -> None:
     ],
 )
 def test_a_request_for_more_loads_the_whole_package(asked: str) -> None:
-    said = run(
+    output = run(
         "import webhook.cluster\n"
         "from kubernetes_asyncio.client import ApiClient as slim\n"
         f"{asked}\n"
@@ -42,22 +42,22 @@ def test_a_request_for_more_loads_the_whole_package(asked: str) -> None:
         "from kubernetes_asyncio import watch\n"
         "print(client.ApiClient is slim, client.V1Pod(metadata=client.V1ObjectMeta(name='a')).metadata.name)"
     )
-    assert said == "True a"
+    assert output == "True a"
 
 
 def test_a_package_in_use_is_left_alone() -> None:
-    said = run(
+    output = run(
         "import kubernetes_asyncio.client as before\n"
         "import webhook.cluster\n"
         "import kubernetes_asyncio.client as after\n"
         "print(before is after, after.V1Pod.__name__)"
     )
-    assert said == "True V1Pod"
+    assert output == "True V1Pod"
 
 
 def test_what_neither_has_is_an_error_as_ever() -> None:
-    said = run(
+    output = run(
         "import webhook.cluster, kubernetes_asyncio.client as client\n"
         "print(hasattr(client, 'NoSuchThing'), hasattr(client, '__no_such_thing__'))"
     )
-    assert said == "False False"
+    assert output == "False False"

@@ -89,8 +89,8 @@ async def test_a_changed_configuration_is_put_back_and_told_once():
     for _ in range(3):
         await bench.guard.check()
     assert bench.api.written() == [("PATCH", "weightlock")]
-    (said,) = bench.api.told()
-    assert said == (
+    (output,) = bench.api.told()
+    assert output == (
         "ValidatingWebhookConfiguration weightlock was modified: webhooks[0].failurePolicy is Ignore, expected Fail; "
         "last writer: kubectl-edit (Update) at 2026-11-02T10:00:00Z; restored"
     )
@@ -163,7 +163,7 @@ async def test_where_restoring_is_off_it_is_only_told():
     bench.types["modelweights.weightlock.dev"]["spec"]["names"]["categories"] = []
     await bench.guard.check()
     assert bench.api.written() == []
-    assert [said.rpartition("; ")[2] for said in bench.api.told()] == [
+    assert [output.rpartition("; ")[2] for output in bench.api.told()] == [
         "not restored: controller.restore is off",
         "not restored: controller.restoreDefinitions is off",
     ]
@@ -201,7 +201,7 @@ async def test_labels_that_protect_are_missed_and_others_are_not():
     bench, ours = Bench(), {"weightlock.dev/holds-weights": "true", "pool.weightlock.dev/x": "1"}
     await bench.guard.check_labels([namespace("a", **ours, team="x"), namespace("b", **ours)])
     await bench.guard.check_labels([namespace("a", **{"weightlock.dev/holds-weights": "true"})])
-    assert [said.partition(";")[0] for said in bench.api.told()] == [
+    assert [output.partition(";")[0] for output in bench.api.told()] == [
         "Namespace a protection label pool.weightlock.dev/x removed or changed"
     ]
     assert bench.stats.labels_changed == 1

@@ -139,9 +139,9 @@ async def test_nothing_is_verified_twice(made):
     cluster.put(trust())
     cluster.objects["/api/v1/pods/research/p"] = pod_of(f"{REPOSITORY}@{signed}")
     await statements.reconcile()
-    written = [call for call in cluster.calls if call[0] in ("PATCH", "POST")]
+    output = [call for call in cluster.calls if call[0] in ("PATCH", "POST")]
     await statements.reconcile()
-    assert [call for call in cluster.calls if call[0] in ("PATCH", "POST")] == written
+    assert [call for call in cluster.calls if call[0] in ("PATCH", "POST")] == output
     assert statements.results == {"verified": 1, "rejected": 0, "failed": 0}
 
 
@@ -220,9 +220,11 @@ async def test_a_changed_rule_invalidates_exactly_its_statements(made, monkeypat
     cluster.put(trust("two", new_key()))
     await statements.reconcile()
     after = stored(cluster)
-    kept = {name for name, item in before.items() if name in after and item["spec"] == after[name]["spec"]}
+    remaining = {
+        name for name, item in before.items() if name in after and item["spec"] == after[name]["spec"]
+    }
     one = next(rule.hash for rule in cluster.snapshot().images.rules if rule.name == "one")
-    assert {before[name]["spec"]["rule"] for name in kept} == {one}
+    assert {before[name]["spec"]["rule"] for name in remaining} == {one}
     assert {item["spec"]["rule"] for item in after.values()} == {
         rule.hash for rule in cluster.snapshot().images.rules
     }

@@ -49,23 +49,23 @@ def keys(store, settings=SETTINGS):
 
 def test_empty_secrets_are_filled_once():
     store = Store(signing={}, challenge={})
-    found = keys(store)
-    asyncio.run(found.filled())
+    matches = keys(store)
+    asyncio.run(matches.filled())
     files = store.secrets["signing"]
-    assert found.signing == files["signing.key"]
+    assert matches.signing == files["signing.key"]
     signer = Signer.from_pem(files["signing.key"])
     public = load_pem_public_key(files["signing.pub"])
     assert public.public_bytes_raw() == signer.key.public_key().public_bytes_raw()
     assert len(store.secrets["challenge"]["key"]) == 32
-    assert asyncio.run(found.check())
+    assert asyncio.run(matches.check())
     assert store.writes == ["signing", "challenge"]
 
 
 def test_a_key_that_is_there_is_never_replaced():
     store = Store(signing={"signing.key": b"theirs", "signing.pub": b"half"}, challenge={"key": b"k" * 32})
-    found = keys(store)
-    asyncio.run(found.filled())
-    assert found.signing == b"theirs"
+    matches = keys(store)
+    asyncio.run(matches.filled())
+    assert matches.signing == b"theirs"
     assert store.writes == []
 
 
@@ -85,12 +85,12 @@ def test_of_two_that_come_at_once_both_work_with_the_same_key(monkeypatch):
 def test_what_was_lost_is_put_back_as_it_was(monkeypatch):
     monkeypatch.setattr(module, "_CHECK_SECONDS", 0.01)
     store = Store(signing={}, challenge={})
-    found = keys(store)
+    matches = keys(store)
 
     async def lose():
-        await found.filled()
+        await matches.filled()
         before = {name: dict(files) for name, files in store.secrets.items()}
-        keeping = asyncio.create_task(found.watch())
+        keeping = asyncio.create_task(matches.watch())
         del store.secrets["signing"]
         await asyncio.sleep(0.05)
         store.secrets |= {"signing": {}, "challenge": {}}
@@ -105,27 +105,27 @@ def test_what_was_lost_is_put_back_as_it_was(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("secrets", "said"),
+    ("secrets", "output"),
     [
         ({"challenge": {}}, "secrets signing not found"),
         ({"signing": {"signing.pub": b"half"}, "challenge": {}}, "Secret signing has no signing.key"),
     ],
     ids=["no Secret", "half a key"],
 )
-def test_what_is_in_the_way_is_said_once_and_without_any_key(caplog, secrets, said):
+def test_what_is_in_the_way_is_said_once_and_without_any_key(caplog, secrets, output):
     store = Store(**secrets)
-    found = keys(store)
+    matches = keys(store)
     for _ in range(2):
-        assert not asyncio.run(found.check())
+        assert not asyncio.run(matches.check())
     (record,) = caplog.records
-    assert said in record.fields["why"]
+    assert output in record.fields["why"]
     assert "half" not in str(record.__dict__)
-    assert found.signing == b""
+    assert matches.signing == b""
     assert store.writes == []
 
 
 def test_only_what_is_named_is_looked_at():
     store = Store(challenge={})
-    found = keys(store, KeySecrets(challenge="challenge"))
-    asyncio.run(found.filled())
-    assert (found.signing, store.writes) == (b"", ["challenge"])
+    matches = keys(store, KeySecrets(challenge="challenge"))
+    asyncio.run(matches.filled())
+    assert (matches.signing, store.writes) == (b"", ["challenge"])

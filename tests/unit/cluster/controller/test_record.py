@@ -104,8 +104,8 @@ def place():
 
 
 def record(place, signer=SIGNER, name="record"):
-    api, stored, sent = place
-    return AccessRecord(api, stored, Events(api), signer, name, CONTROLLER, sent.append)
+    api, saved, requests = place
+    return AccessRecord(api, saved, Events(api), signer, name, CONTROLLER, requests.append)
 
 
 async def reconcile(record, *votes, minutes=5, covered=True):
@@ -114,13 +114,13 @@ async def reconcile(record, *votes, minutes=5, covered=True):
 
 
 async def test_a_revocation_that_was_deleted_between_two_processes_suspends_the_request(place):
-    api, _, sent = place
+    api, _, requests = place
     await reconcile(record(place), APPROVAL, REVOCATION)
     assert api.created == []
     await reconcile(record(place), APPROVAL)
     (suspension,) = api.created
     assert suspension["spec"]["decision"] == "Suspend"
-    assert [notice.event for notice in sent] == ["suspended"]
+    assert [notice.event for notice in requests] == ["suspended"]
     # It is valid without admission, which may be missing at this time.
     suspension["metadata"] |= {"uid": "uid-s", "creationTimestamp": suspension["spec"]["stampedAt"]}
     after = index(APPROVAL, AccessApproval.model_validate(suspension))
@@ -139,10 +139,10 @@ async def test_an_unchanged_state_is_not_written_again(place):
 
 
 async def test_deleting_the_stored_record_hides_nothing_from_a_running_leader(place):
-    api, stored, _ = place
+    api, saved, _ = place
     keeper = record(place)
     await reconcile(keeper, APPROVAL, REVOCATION)
-    stored.data.clear()
+    saved.data.clear()
     await reconcile(keeper, APPROVAL)
     assert len(api.created) == 1
 
@@ -194,12 +194,12 @@ async def test_a_leader_reads_the_record_of_the_leader_before_it(place):
 
 
 async def test_a_restored_older_record_does_not_replace_the_one_in_memory(place, caplog):
-    api, stored, _ = place
+    api, saved, _ = place
     keeper = record(place)
     await reconcile(keeper, APPROVAL)
-    before = dict(stored.data)
+    before = dict(saved.data)
     await reconcile(keeper, APPROVAL, REVOCATION)
-    stored.data = before
+    saved.data = before
     keeper.begin()
     await reconcile(keeper, APPROVAL)
     assert len(api.created) == 1
@@ -209,16 +209,16 @@ async def test_a_restored_older_record_does_not_replace_the_one_in_memory(place,
 
 @pytest.mark.parametrize("change", ["content", "signature", "key"])
 async def test_a_record_that_was_tampered_with_is_reported_and_not_used(place, caplog, change):
-    api, stored, _ = place
+    api, saved, _ = place
     await reconcile(record(place), APPROVAL, REVOCATION)
     if change == "content":
-        stored.data["record.json.z"] = stored.data["record.json.z"][:-1] + b"x"
+        saved.data["record.json.z"] = saved.data["record.json.z"][:-1] + b"x"
     elif change == "signature":
-        stored.data["record.sig"] = b""
+        saved.data["record.sig"] = b""
     else:
         other = Signer(Ed25519PrivateKey.generate())
-        content = b"weightlock.dev/record/v1\n" + stored.data["record.json.z"]
-        stored.data["record.sig"] = other.sign_bytes(content).encode()
+        content = b"weightlock.dev/record/v1\n" + saved.data["record.json.z"]
+        saved.data["record.sig"] = other.sign_bytes(content).encode()
     await reconcile(record(place), APPROVAL)
     assert api.created == []
     assert "the record of access decisions is invalid" in caplog.text

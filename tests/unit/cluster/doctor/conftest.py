@@ -42,10 +42,10 @@ class World:
         assert query == {"dryRun": "All"}
         self.tried.append((path, body))
         self._refuse(path)
-        said = self.said.pop(0)
-        if said:
-            causes = tuple(Cause(code, "a sentence") for code in re.findall(r"\[(WL\d{3})\]", said))
-            raise ApiError(500 if "failed calling" in said else 403, "Forbidden", said, causes=causes)
+        output = self.said.pop(0)
+        if output:
+            causes = tuple(Cause(code, "a sentence") for code in re.findall(r"\[(WL\d{3})\]", output))
+            raise ApiError(500 if "failed calling" in output else 403, "Forbidden", output, causes=causes)
         return body
 
     def _refuse(self, path):
@@ -86,26 +86,26 @@ def pair():
 
 @pytest.fixture
 def world(pair):
-    found = World()
-    found.objects["/version"] = {"gitVersion": "v1.37.2"}
+    matches = World()
+    matches.objects["/version"] = {"gitVersion": "v1.37.2"}
     for kind in KINDS:
-        found.objects[f"{REGISTRATION}/{kind}webhookconfigurations/weightlock"] = webhook(kind, pair)
+        matches.objects[f"{REGISTRATION}/{kind}webhookconfigurations/weightlock"] = webhook(kind, pair)
     for document in definitions():
         path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{document['metadata']['name']}"
-        found.objects[path] = document
+        matches.objects[path] = document
     for part in ("webhook", "controller", "broker"):
         path = f"/apis/apps/v1/namespaces/{SYSTEM}/deployments/weightlock-{part}"
-        found.objects[path] = deployment("weightlock", part)
+        matches.objects[path] = deployment("weightlock", part)
     secret = {"tls.crt": base64.b64encode(pair.certificate).decode()}
-    found.objects[f"/api/v1/namespaces/{SYSTEM}/secrets/weightlock-webhook-tls"] = {
+    matches.objects[f"/api/v1/namespaces/{SYSTEM}/secrets/weightlock-webhook-tls"] = {
         "metadata": {"name": "weightlock-webhook-tls"},
         "data": secret,
     }
-    found.lists["/api/v1/namespaces"] = [
+    matches.lists["/api/v1/namespaces"] = [
         {"metadata": {"name": n}} for n in ("default", "kube-system", SYSTEM)
     ]
-    found.lists["/api/v1/nodes"] = []
-    return found
+    matches.lists["/api/v1/nodes"] = []
+    return matches
 
 
 @pytest.fixture

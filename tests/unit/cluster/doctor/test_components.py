@@ -88,7 +88,7 @@ async def test_the_key_service_as_brokers_see_it(view, world, line, result):
 
 
 @pytest.mark.parametrize(
-    ("age", "queued", "lost", "quorum", "result"),
+    ("age", "queued", "losses", "quorum", "result"),
     [
         (1, 0, 0, 0, "ok"),
         (900, 0, 0, 0, "ok"),
@@ -97,13 +97,13 @@ async def test_the_key_service_as_brokers_see_it(view, world, line, result):
         (1, 0, 0, 1, "fail"),
     ],
 )
-async def test_the_audit_log(view, world, age, queued, lost, quorum, result):
+async def test_the_audit_log(view, world, age, queued, losses, quorum, result):
     """A log that is stuck or lacks witnesses fails, and losses are a warning."""
-    written = datetime.now(UTC).timestamp() - age
+    output = datetime.now(UTC).timestamp() - age
     running(
         world,
-        f"weightlock_audit_checkpoint_timestamp_seconds {written}\nweightlock_audit_queue_entries {queued}\n"
-        f"weightlock_audit_lost_entries {lost}\nweightlock_audit_witness_quorum {quorum}\n",
+        f"weightlock_audit_checkpoint_timestamp_seconds {output}\nweightlock_audit_queue_entries {queued}\n"
+        f"weightlock_audit_lost_entries {losses}\nweightlock_audit_witness_quorum {quorum}\n",
     )
     assert {item.result for item in await components.audit_log(view)} == {result}
 

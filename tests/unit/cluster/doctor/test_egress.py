@@ -79,15 +79,15 @@ async def measured(server, tmp_path):
 )
 async def test_a_measurement(message, result, words, tmp_path):
     server = Server(message)
-    found = await measured(server, tmp_path)
-    assert found.result == result
-    assert words in found.what
+    matches = await measured(server, tmp_path)
+    assert matches.result == result
+    assert words in matches.what
     assert len(server.deleted) == 1
     assert server.deleted[0].startswith("/api/v1/namespaces/weightlock-doctor-")
 
 
 async def test_a_pod_that_does_not_run_is_reported(tmp_path):
     server = Server(starts=False)
-    found = await measured(server, tmp_path)
-    assert (found.result, "did not run" in found.what) == ("warn", True)
+    matches = await measured(server, tmp_path)
+    assert (matches.result, "did not run" in matches.what) == ("warn", True)
     assert len(server.deleted) == 1

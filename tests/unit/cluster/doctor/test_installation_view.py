@@ -44,13 +44,13 @@ async def test_pods_and_commands_go_by_the_release(world, monkeypatch):
     installed(world, "guarding", "research")
     view = await Installation.find_release(world, "weightlock-system", "guarding", "1.0.0", 5.0)
     assert view.upgrade.startswith("helm upgrade research ")
-    asked = []
+    queries = []
 
     async def items(self, path, **query):
-        asked.append(query["labelSelector"])
+        queries.append(query["labelSelector"])
         return [{"metadata": {"name": "p"}, "spec": {"containers": []}}]
 
     monkeypatch.setattr(Installation, "items", items)
     with pytest.raises(Exception, match="no running pods"):
         await view.metrics("webhook")
-    assert asked == ["app.kubernetes.io/instance=research,app.kubernetes.io/component=webhook"]
+    assert queries == ["app.kubernetes.io/instance=research,app.kubernetes.io/component=webhook"]

@@ -51,10 +51,10 @@ class Server:
         if method == "GET":
             if path in self.objects:
                 return web.json_response(self.objects[path])
-            listed = (
+            listing = (
                 {"items": [], "metadata": {}} if path.rpartition("/")[2] in ("csidrivers", "nodes") else None
             )
-            return web.json_response(listed) if listed else _status(404, "not found")
+            return web.json_response(listing) if listing else _status(404, "not found")
         body = await request.json()
         if request.query.get("dryRun") == "All":
             self.tried.append(path)
@@ -64,11 +64,11 @@ class Server:
         if method == "DELETE":
             if path in self.refuse:
                 return _status(403, self.refuse[path])
-            found = self.objects.get(path)
-            assert body["preconditions"]["uid"] == found["metadata"]["uid"]
+            matches = self.objects.get(path)
+            assert body["preconditions"]["uid"] == matches["metadata"]["uid"]
             inside = f"/namespaces/{path.rpartition('/')[2]}/"
-            for stored in [key for key in self.objects if key == path or inside in key]:
-                self._forget(self.objects.pop(stored))
+            for saved in [key for key in self.objects if key == path or inside in key]:
+                self._forget(self.objects.pop(saved))
             return web.json_response({})
         if method == "PATCH":
             self.objects[path] = {
@@ -185,18 +185,18 @@ async def test_the_whole_corpus_is_stopped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("server", "lost"),
+    ("server", "losses"),
     [
         (Server(actions={"weights-need-grant": ["Warn"]}), {"WL101"}),
         (Server(actions={"broker-token-guard": ["Audit"]}), {"WL311"}),
     ],
     ids=["weights", "tokens"],
 )
-async def test_a_policy_that_does_not_deny_turns_the_drill_red(server, lost, tmp_path, monkeypatch):
+async def test_a_policy_that_does_not_deny_turns_the_drill_red(server, losses, tmp_path, monkeypatch):
     monkeypatch.setattr("webhook.cluster.drill.run._SETTLE_SECONDS", 0.2)
     drill = await drilled(server, tmp_path)
     assert drill.result == "failed"
-    assert lost <= {control.code for control in drill.lost}
+    assert losses <= {control.code for control in drill.lost}
     assert "WL525" not in {control.code for control in drill.lost}
     assert server.objects == {}
 

@@ -92,13 +92,13 @@ class FakeCluster:
         if method == "GET":
             assert "PartialObjectMetadataList" in accept
             cluster = path.endswith(api.cluster_resource)
-            found = [
+            matches = [
                 {"metadata": document["metadata"]}
                 for place, document in self.reports.items()
                 if place.startswith(f"/apis/{api.group}/")
                 and (f"/{api.cluster_resource}/" in place) == cluster
             ]
-            return {"metadata": {}, "items": found}
+            return {"metadata": {}, "items": matches}
         if method == "DELETE":
             if path not in self.reports:
                 raise ApiError(404, "NotFound", "no such report")
@@ -141,17 +141,17 @@ class FakeSource:
 
 @pytest.fixture
 def cluster():
-    found = FakeCluster()
-    found.put()
-    return found
+    matches = FakeCluster()
+    matches.put()
+    return matches
 
 
 @pytest.fixture
 def source(cluster):
-    found = FakeSource(cluster)
-    found.namespace("research")
-    found.builder.put(policy())
-    return found
+    matches = FakeSource(cluster)
+    matches.namespace("research")
+    matches.builder.put(policy())
+    return matches
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ class Item(dict):
 @pytest.fixture
 def alive(cluster):
     """A function that fills namespace research with so many pods; the set of those that a user still holds."""
-    found = weakref.WeakSet()
+    matches = weakref.WeakSet()
 
     def build(count):
         class Made:
@@ -195,12 +195,12 @@ def alive(cluster):
             def __getitem__(self, part):
                 items = [Item(pod(f"pod-{n:06}")) for n in range(*part.indices(count))]
                 for item in items:
-                    found.add(item)
+                    matches.add(item)
                 return items
 
         made = Made()
         cluster._list = lambda path, query: _page(made, query)
-        return found
+        return matches
 
     return build
 

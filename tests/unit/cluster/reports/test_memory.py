@@ -34,11 +34,11 @@ def source(cluster, make):
     documents += [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in cluster.names
     ]
-    found = ManifestProvider(
+    matches = ManifestProvider(
         [Manifest("test", document) for document in documents], Settings(), now=datetime.now(UTC)
     )
-    found.api = cluster
-    return found
+    matches.api = cluster
+    return matches
 
 
 def resident():

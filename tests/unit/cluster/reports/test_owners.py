@@ -36,8 +36,8 @@ async def test_a_job_without_owner_and_other_kinds_are_told_themselves(cluster, 
     cluster.things["/apis/batch/v1/namespaces/research/jobs/train"] = {"metadata": {}}
     assert await told(cluster, pod(make, owner("Job", "train"))) == [("Job", "train")]
     cluster.events.clear()
-    found = await told(cluster, pod(make, owner("PyTorchJob", "t", "kubeflow.org/v1")))
-    assert found == [("PyTorchJob", "t")]
+    matches = await told(cluster, pod(make, owner("PyTorchJob", "t", "kubeflow.org/v1")))
+    assert matches == [("PyTorchJob", "t")]
 
 
 async def test_an_owner_that_is_gone_is_told_all_the_same(cluster, make):

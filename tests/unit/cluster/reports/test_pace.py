@@ -19,10 +19,10 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    found = Clock()
-    monkeypatch.setattr("webhook.cluster.reports.pace.asyncio.sleep", found.sleep)
-    monkeypatch.setattr("webhook.cluster.reports.pace.time.monotonic", lambda: found.now)
-    return found
+    matches = Clock()
+    monkeypatch.setattr("webhook.cluster.reports.pace.asyncio.sleep", matches.sleep)
+    monkeypatch.setattr("webhook.cluster.reports.pace.time.monotonic", lambda: matches.now)
+    return matches
 
 
 async def test_steps_take_their_time(clock):

@@ -24,13 +24,13 @@ async def test_all_pages_in_order_with_the_selectors(cluster, make):
 
 
 async def test_a_page_at_most_is_held_however_many_there_are(cluster, alive):
-    held = alive(50 * PAGE)
+    stored = alive(50 * PAGE)
     most = count = 0
     async for _ in each(cluster, PODS, "research"):
         count += 1
         if count % 37 == 0:
             gc.collect(0)
-            most = max(most, len(held))
+            most = max(most, len(stored))
     assert count == 50 * PAGE
     assert most <= PAGE + 1
 

@@ -31,14 +31,14 @@ def reader(cluster):
 
 
 async def test_all_of_ours_page_by_page(reader, cluster):
-    found = await reader.namespaced(OPEN, None)
-    assert [document["metadata"]["namespace"] for document in found] == ["a", "b"]
+    matches = await reader.namespaced(OPEN, None)
+    assert [document["metadata"]["namespace"] for document in matches] == ["a", "b"]
     assert all("labelSelector" in query for *_, query in cluster.requests)
 
 
 async def test_one_namespace_is_one_request(reader, cluster):
-    (found,) = await reader.namespaced(OPEN, "a/../b")
-    assert found["path"] == "/apis/openreports.io/v1alpha1/namespaces/a%2F..%2Fb/reports/weightlock"
+    (matches,) = await reader.namespaced(OPEN, "a/../b")
+    assert matches["path"] == "/apis/openreports.io/v1alpha1/namespaces/a%2F..%2Fb/reports/weightlock"
     cluster.refuse["GET", "/reports/"] = 404
     assert await reader.namespaced(OPEN, "a") == []
 
@@ -55,5 +55,5 @@ async def test_the_cluster_report_is_for_those_who_may_read_it(reader, cluster):
 
 
 async def test_connecting_takes_the_namespace_of_the_context(config):
-    async with ReportReader.connect(config.cluster.kubeconfig) as found:
-        assert found.namespace == "default"
+    async with ReportReader.connect(config.cluster.kubeconfig) as matches:
+        assert matches.namespace == "default"

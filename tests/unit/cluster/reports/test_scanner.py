@@ -161,17 +161,17 @@ async def test_without_the_types_nothing_is_scanned_and_it_says_so(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "api"), [("auto", OPEN), ("wgpolicyk8s.io", OLD), ("openreports.io", OPEN)]
+    ("expected", "api"), [("auto", OPEN), ("wgpolicyk8s.io", OLD), ("openreports.io", OPEN)]
 )
 async def test_which_types_are_used_and_the_others_are_cleaned(
-    cluster, make, scanning, eventually, wanted, api
+    cluster, make, scanning, eventually, expected, api
 ):
     cluster.apis = [OPEN, OLD]
     other = OLD if api is OPEN else OPEN
     ours = {"name": "weightlock", "namespace": "research"}
     cluster.reports[f"{other.path('research')}/weightlock"] = {"metadata": ours}
     cluster.put(make.pod("bad", image="i:latest"))
-    async with scanning(api=wanted):
+    async with scanning(api=expected):
         await eventually(lambda: cluster.report("", api))
         assert cluster.report(api=api)
         assert cluster.report(api=other) is None
@@ -223,8 +223,8 @@ async def test_a_fault_of_ours_with_one_object_is_its_result_alone(
     cluster.put(make.pod("odd-1"), make.pod("odd-2"), nameless, make.pod("bad", image="i:latest"))
     async with scanning():
         await eventually(cluster.report)
-    found = {entry["resources"][0]["name"]: entry["result"] for entry in cluster.report()["results"]}
-    assert found == {"odd-1": "error", "odd-2": "error", "{}": "error", "bad": "fail"}
+    matches = {entry["resources"][0]["name"]: entry["result"] for entry in cluster.report()["results"]}
+    assert matches == {"odd-1": "error", "odd-2": "error", "{}": "error", "bad": "fail"}
     assert [record.message for record in caplog.records] == ["internal error"]
 
 
@@ -261,8 +261,10 @@ async def test_the_owner_of_what_would_be_denied_is_told_once(cluster, source, m
         await eventually(lambda: cluster.report(""))
         source.namespace("research", labels={"a": "b"})
         await eventually(lambda: cluster.count("GET", "/research/pods") == 2)
-    told = {(event["involvedObject"]["kind"], event["involvedObject"]["name"]) for event in cluster.events}
-    assert (told, len(cluster.events)) == ({("Deployment", "web"), ("Pod", "alone")}, 2)
+    messages = {
+        (event["involvedObject"]["kind"], event["involvedObject"]["name"]) for event in cluster.events
+    }
+    assert (messages, len(cluster.events)) == ({("Deployment", "web"), ("Pod", "alone")}, 2)
     message = cluster.events[0]["message"]
     assert message.startswith("Pod/web-0 runs and would be denied now: no latest [WL501]. Fix: ")
     assert cluster.count("GET", "/replicasets/") == 1
@@ -307,20 +309,20 @@ async def test_what_cannot_be_judged_is_an_error_in_the_report(cluster, source, 
     cluster.put(make.pod("one"))
     async with scanning():
         await eventually(lambda: cluster.report(""))
-        found = {entry["policy"]: entry["result"] for entry in cluster.report()["results"]}
-        assert found == {"no-latest": "fail", "broken": "error"}
+        matches = {entry["policy"]: entry["result"] for entry in cluster.report()["results"]}
+        assert matches == {"no-latest": "fail", "broken": "error"}
         assert source.asked > 0
 
 
 async def test_no_more_than_a_page_is_held_however_many_fail(
     cluster, scanning, eventually, alive, monkeypatch
 ):
-    held, most = alive(60 * PAGE), [0]
+    stored, most = alive(60 * PAGE), [0]
 
     def judge(request, resource, *_):
         if request.name.endswith("00"):
             gc.collect(0)
-            most[0] = max(most[0], len(held))
+            most[0] = max(most[0], len(stored))
         verdict = internal_error(request.uid, "WL902", "no")
         return verdict, results_of(resource, verdict)
 

@@ -31,13 +31,13 @@ def refused(story, request, *objects, settings=SETTINGS, at=5):
 
 
 def change(story, request, digest=None, kind="ModelWeights", name="atlas", namespace="", duration="1h"):
-    wanted = {
+    expected = {
         "kind": kind,
         "namespace": namespace,
         "name": name,
         "digest": digest or digest_of(request.object),
     }
-    return story.request(change=wanted, duration=duration)
+    return story.request(change=expected, duration=duration)
 
 
 def votes(story):
@@ -57,10 +57,10 @@ def weaker(story):
 
 def test_one_person_cannot_weaken_the_rules_of_a_model(story, weaker):
     assert refused(story, weaker) == [CHANGE_NEEDS_APPROVAL]
-    asked = change(story, weaker)
-    assert refused(story, weaker, asked, votes(story)[0]) == [CHANGE_NEEDS_APPROVAL]
-    assert refused(story, weaker, asked, *votes(story)) == []
-    assert refused(story, weaker, asked, *votes(story), at=62) == [CHANGE_NEEDS_APPROVAL]
+    queries = change(story, weaker)
+    assert refused(story, weaker, queries, votes(story)[0]) == [CHANGE_NEEDS_APPROVAL]
+    assert refused(story, weaker, queries, *votes(story)) == []
+    assert refused(story, weaker, queries, *votes(story), at=62) == [CHANGE_NEEDS_APPROVAL]
 
 
 def test_the_approvers_of_a_model_are_those_it_names_now_not_those_it_would_name(story):
@@ -114,11 +114,11 @@ def test_a_config_map_has_content_too_and_creating_one_is_a_change(story):
     }
     request = story.review(data)
     assert refused(story, request) == [CHANGE_NEEDS_APPROVAL]
-    asked = change(story, request, kind="ConfigMap", name="exempt", namespace="ops")
+    queries = change(story, request, kind="ConfigMap", name="exempt", namespace="ops")
     one = story.approval("a1", by_groups=("sec",))
-    assert refused(story, request, asked, one) == []
-    moved = story.review({**data, "metadata": {"name": "exempt", "namespace": "prod"}})
-    assert refused(story, moved, asked, one) == [CHANGE_NEEDS_APPROVAL]
+    assert refused(story, request, queries, one) == []
+    moves = story.review({**data, "metadata": {"name": "exempt", "namespace": "prod"}})
+    assert refused(story, moves, queries, one) == [CHANGE_NEEDS_APPROVAL]
 
 
 def test_exempt_identities_and_clusters_without_change_control_pass(story, weaker):
@@ -132,9 +132,9 @@ def test_exempt_identities_and_clusters_without_change_control_pass(story, weake
 
 
 def test_an_object_that_does_not_fit_its_type_still_has_a_digest(story):
-    broken = {**document(story), "spec": {"sensitivity": "none"}}
-    assert digest_of(broken).startswith("sha256:")
-    assert digest_of(broken) != digest_of(document(story))
+    invalid = {**document(story), "spec": {"sensitivity": "none"}}
+    assert digest_of(invalid).startswith("sha256:")
+    assert digest_of(invalid) != digest_of(document(story))
 
 
 def test_a_waiver_covers_its_policy_its_pods_and_its_time(story):
@@ -142,8 +142,8 @@ def test_a_waiver_covers_its_policy_its_pods_and_its_time(story):
         waivers={"rules": {"approvals": 1, "approvers": {"groups": ["sec"]}, "maxDuration": "2h"}}
     )
     waiver = {"code": "WL201", "namespace": "research", "podSelector": {"matchLabels": {"app": "a"}}}
-    asked = story.request(waiver=waiver, duration="1h")
-    index = GrantIndex.build([asked], [story.approval("a1", by_groups=("sec",))], [], settings)
+    queries = story.request(waiver=waiver, duration="1h")
+    index = GrantIndex.build([queries], [story.approval("a1", by_groups=("sec",))], [], settings)
 
     def covers(code="WL201", namespace="research", labels=None, at=5):
         return (
@@ -157,9 +157,9 @@ def test_a_waiver_covers_its_policy_its_pods_and_its_time(story):
     assert not covers(labels={"app": "b"})
     assert not covers(at=61.1)
     assert index.active(story.at(5)) == ()
-    broken = {**waiver, "podSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": []}]}}
+    invalid = {**waiver, "podSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": []}]}}
     odd = GrantIndex.build(
-        [story.request(waiver=broken, duration="1h")],
+        [story.request(waiver=invalid, duration="1h")],
         [story.approval("a1", by_groups=("sec",))],
         [],
         settings,

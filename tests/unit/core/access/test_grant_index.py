@@ -119,11 +119,11 @@ def test_a_person_taken_out_of_the_rules_before_the_count_completes_has_no_vote(
 
 
 def test_a_person_taken_out_of_the_listed_group_has_no_vote_whatever_the_token_said(story):
-    listed = AccessSettings(members={"approvers": ["carol", "dave"]})
+    listing = AccessSettings(members={"approvers": ["carol", "dave"]})
     votes = [story.approval("a1", by="bob"), story.approval("a2", by="carol", at=2)]
-    assert book_of(story, *votes, settings=listed).active(story.at(5)) == ()
+    assert book_of(story, *votes, settings=listing).active(story.at(5)) == ()
     more = [*votes, story.approval("a3", by="dave", at=3)]
-    assert len(book_of(story, *more, settings=listed).active(story.at(5))) == 1
+    assert len(book_of(story, *more, settings=listing).active(story.at(5))) == 1
 
 
 def test_rules_that_became_stricter_end_a_grant(story):
@@ -180,16 +180,16 @@ def test_the_user_it_is_for_has_no_vote_however_the_name_is_written(story):
 
 def test_breaking_the_glass_needs_the_group_and_ends_by_itself(story):
     emergency = AccessSettings(break_glass={"groups": ["sre"], "maxDuration": "1h"})
-    asked = {"break_glass": True, "duration": "1h"}
-    allowed = book_of(story, request=story.request(by_groups=("sre",), **asked), settings=emergency)
+    queries = {"break_glass": True, "duration": "1h"}
+    allowed = book_of(story, request=story.request(by_groups=("sre",), **queries), settings=emergency)
     (grant,) = allowed.active(story.at(59))
     assert grant.break_glass
     assert allowed.active(story.at(60)) == ()
-    outsider = story.request(by_groups=("dev",), **asked)
+    outsider = story.request(by_groups=("dev",), **queries)
     assert book_of(story, request=outsider, settings=emergency).active(story.at(1)) == ()
     long = story.request(by_groups=("sre",), break_glass=True, duration="2h")
     assert book_of(story, request=long, settings=emergency).active(story.at(1)) == ()
-    nobody = book_of(story, request=story.request(by_groups=("sre",), **asked))
+    nobody = book_of(story, request=story.request(by_groups=("sre",), **queries))
     assert nobody.active(story.at(1)) == ()
 
 
@@ -239,8 +239,8 @@ def test_what_a_policy_sees(story):
 
 def test_replacing_a_request_moves_its_grant_to_the_new_subject(story):
     index = book_of(story, model=story.model(approvals=0))
-    moved = story.request(subject={"kind": "User", "name": "zoe"})
-    after = index.with_changes([moved])
+    moves = story.request(subject={"kind": "User", "name": "zoe"})
+    after = index.with_changes([moves])
     assert granted(after, story.at(1)) == []
     assert [grant.request for grant in after.for_subject("zoe", None, "research", story.at(1))] == ["r1"]
     assert granted(index, story.at(1)) == ["r1"]
@@ -282,7 +282,7 @@ def test_a_new_status_or_label_changes_nothing_and_is_not_read_again(story, monk
 
 def test_what_is_gone_and_comes_back_is_read_again(story):
     index = GrantIndex.build([story.request()], [], [story.model(approvals=0)])
-    gone = index.with_changes(remove=[("AccessRequest", "r1")])
-    assert gone.active(story.at(1)) == ()
-    assert gone.with_changes([story.request()]).active(story.at(1)) == index.active(story.at(1))
+    absent = index.with_changes(remove=[("AccessRequest", "r1")])
+    assert absent.active(story.at(1)) == ()
+    assert absent.with_changes([story.request()]).active(story.at(1)) == index.active(story.at(1))
     assert index.with_changes([story.request(uid="another")]).active(story.at(1))[0].uid == "another"

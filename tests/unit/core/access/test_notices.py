@@ -26,17 +26,17 @@ CHANGES = [
 
 @pytest.mark.parametrize(("before", "after", "event"), CHANGES)
 def test_every_change_that_people_wait_for(story, before, after, event):
-    found = news(story, before, after)
-    assert (found.event if found else None) == event
+    matches = news(story, before, after)
+    assert (matches.event if matches else None) == event
 
 
 def test_a_new_request_carries_the_command_that_approves_it(story):
-    found = news(story, {}, {"state": "Pending", "approvals": "0/2"})
-    assert found.message == (
+    matches = news(story, {}, {"state": "Pending", "approvals": "0/2"})
+    assert matches.message == (
         'alice asks for model atlas for system:serviceaccount:research:trainer: "evals". '
         "To approve: weightlock access approve r1"
     )
-    assert found.as_json(story.at(0)) == {
+    assert matches.as_json(story.at(0)) == {
         "version": 1,
         "time": "2026-11-02T09:00:00Z",
         "event": "requested",
@@ -45,18 +45,18 @@ def test_a_new_request_carries_the_command_that_approves_it(story):
         "requester": "alice",
         "approvals": "0/2",
         "ends": "",
-        "message": found.message,
+        "message": matches.message,
     }
 
 
 def test_a_reason_cannot_mention_a_channel_or_hide_a_link(story):
-    found = news(
+    matches = news(
         story,
         {},
         {"state": "Pending"},
         reason="<!channel> <https://evil.example.com|look>\n& more" + "x" * 500,
     )
-    text = found.as_slack()["text"]
+    text = matches.as_slack()["text"]
     assert "&lt;!channel&gt; &lt;https://evil.example.com|look&gt; &amp; more" in text
     assert "<" not in text
     assert "\n" not in text
@@ -64,12 +64,12 @@ def test_a_reason_cannot_mention_a_channel_or_hide_a_link(story):
 
 
 def test_an_emergency_is_told_as_one(story):
-    found = news(
+    matches = news(
         story, {}, {"state": Phase.ACTIVE, "ends": "soon"}, reason="the cluster burns", breakGlass=True
     )
-    assert found.event == "break-glass"
-    assert found.message.startswith("BREAK-GLASS by alice: ")
-    assert found.message.endswith("Reason: the cluster burns")
+    assert matches.event == "break-glass"
+    assert matches.message.startswith("BREAK-GLASS by alice: ")
+    assert matches.message.endswith("Reason: the cluster burns")
 
 
 @pytest.mark.parametrize(

@@ -61,16 +61,16 @@ class Oracle:
         name = person["username"]
         if name.startswith("system:") or same_person(person, request["by"]) or name.lower() == "alice":
             return False  # alice is the User subject of every request of this machine
-        wanted = {*self.rules["approvers"]["groups"], *(entry["group"] for entry in self.rules["rules"])}
-        return name in self.rules["approvers"]["users"] or bool(wanted & set(person["groups"]))
+        expectation = {*self.rules["approvers"]["groups"], *(entry["group"] for entry in self.rules["rules"])}
+        return name in self.rules["approvers"]["users"] or bool(expectation & set(person["groups"]))
 
     def enough(self, people):
         places = [entry["group"] for entry in self.rules["rules"] for _ in range(entry["count"])]
         if len(people) < max(self.rules["approvals"], len(places)):
             return False
         return any(
-            all(group in person["groups"] for group, person in zip(places, chosen, strict=True))
-            for chosen in permutations(people, len(places))
+            all(group in person["groups"] for group, person in zip(places, selection, strict=True))
+            for selection in permutations(people, len(places))
         )
 
     def interval(self, request):

@@ -258,19 +258,19 @@ def test_rules_are_stricter_only_if_they_allow_no_more(change, stricter):
 
 def test_a_record_that_is_too_large_drops_its_oldest_requests():
     requests = {f"uid-{number:06}": {f"vote-{number * 7919 % 999983}": "Approve"} for number in range(60_000)}
-    stored = Record(requests).encode()
-    assert len(stored) <= MAX_STORED_BYTES
-    kept = Record.decode(stored).requests
-    assert "uid-059999" in kept
+    saved = Record(requests).encode()
+    assert len(saved) <= MAX_STORED_BYTES
+    remaining = Record.decode(saved).requests
+    assert "uid-059999" in remaining
     # Also after it was read again, the oldest ones come first.
-    assert list(kept) == sorted(kept)
+    assert list(remaining) == sorted(remaining)
 
 
 def test_requests_without_votes_take_no_room_in_the_record(story):
     assert recorded(story, index_of(story)).requests == {}
 
 
-@pytest.mark.parametrize("stored", [b"", b"nonsense", Record().encode()[:-4] + b"xxxx"])
-def test_a_damaged_record_is_an_error(stored):
+@pytest.mark.parametrize("saved", [b"", b"nonsense", Record().encode()[:-4] + b"xxxx"])
+def test_a_damaged_record_is_an_error(saved):
     with pytest.raises(RecordError):
-        Record.decode(stored)
+        Record.decode(saved)

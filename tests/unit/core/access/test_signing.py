@@ -45,9 +45,9 @@ def test_a_signed_object_holds_and_names_its_key(story, signer, verifier):
 
 def test_reading_the_stored_object_back_does_not_change_what_was_signed(story, signer, verifier):
     approval = signed(story.approval("a1"), signer)
-    stored = approval.model_dump(mode="json", by_alias=True) | {"status": None}
-    stored["metadata"] |= {"resourceVersion": "7", "labels": {"team": "a"}, "managedFields": []}
-    assert verifier.fault(AccessApproval.model_validate(stored)) == ""
+    saved = approval.model_dump(mode="json", by_alias=True) | {"status": None}
+    saved["metadata"] |= {"resourceVersion": "7", "labels": {"team": "a"}, "managedFields": []}
+    assert verifier.fault(AccessApproval.model_validate(saved)) == ""
 
 
 ALTERED = {

@@ -16,8 +16,8 @@ def stamped(story, request, signer=None, **options):
 
 
 def test_the_identity_is_the_authenticated_one_whatever_was_written(story):
-    written = story.approval("a1", by="root", by_groups=("system:masters",))
-    request = story.review(written, user="mallory", uid="9", groups=["dev"], extra={"amr": ["otp"]})
+    output = story.approval("a1", by="root", by_groups=("system:masters",))
+    request = story.review(output, user="mallory", uid="9", groups=["dev"], extra={"amr": ["otp"]})
     spec = stamped(story, request)["spec"]
     assert spec["approver"] == {
         "username": "mallory",
@@ -43,19 +43,19 @@ def test_a_trusted_caller_gets_a_signature_that_holds_once_the_object_is_stored(
     ids=["no key", "a caller that may be anybody", "a dry run, whose answer goes to the writer"],
 )
 def test_no_other_caller_gets_a_signature_and_a_written_one_is_removed(story, signer, options, dry_run):
-    written = story.approval("a1").model_dump(mode="json", by_alias=True)
-    written["spec"]["signature"] = "forged"
-    spec = stamped(story, story.review(written, dry_run=dry_run), signer, **options)["spec"]
+    output = story.approval("a1").model_dump(mode="json", by_alias=True)
+    output["spec"]["signature"] = "forged"
+    spec = stamped(story, story.review(output, dry_run=dry_run), signer, **options)["spec"]
     assert spec["signature"] == ""
 
 
 def test_a_generated_name_is_given_here_so_that_it_can_be_signed(story):
-    written = story.approval("x").model_dump(mode="json", by_alias=True)
-    written["metadata"] = {"generateName": "approve-r1-"}
-    document = stamped(story, story.review(written), SIGNER, trusted_caller=True)
+    output = story.approval("x").model_dump(mode="json", by_alias=True)
+    output["metadata"] = {"generateName": "approve-r1-"}
+    document = stamped(story, story.review(output), SIGNER, trusted_caller=True)
     assert document["metadata"]["name"].startswith("approve-r1-")
     assert VERIFIER.mismatch(AccessApproval.model_validate(document)) == ""
-    assert stamped(story, story.review(written))["metadata"]["name"] == document["metadata"]["name"]
+    assert stamped(story, story.review(output))["metadata"]["name"] == document["metadata"]["name"]
 
 
 def test_stamping_again_changes_nothing(story):
@@ -89,8 +89,8 @@ def test_an_object_without_the_right_shape_is_left_to_validation(story, document
 
 
 def test_an_object_that_does_not_fit_its_type_is_stamped_and_not_signed(story):
-    written = story.approval("a1").model_dump(mode="json", by_alias=True)
-    written["spec"]["decision"] = "Perhaps"
-    spec = stamped(story, story.review(written), SIGNER, trusted_caller=True)["spec"]
+    output = story.approval("a1").model_dump(mode="json", by_alias=True)
+    output["spec"]["decision"] = "Perhaps"
+    spec = stamped(story, story.review(output), SIGNER, trusted_caller=True)["spec"]
     assert spec["approver"] == {"username": "alice"}
     assert not spec.get("signature")

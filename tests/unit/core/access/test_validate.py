@@ -143,8 +143,8 @@ def test_a_misspelt_model_is_answered_with_the_likely_one(cluster, story):
 
 def test_several_faults_are_told_at_once(cluster, story):
     subject = {"kind": "ServiceAccount", "namespace": "research", "name": "ghost"}
-    given = cluster.codes(story.request(reason=" ", duration="13h", subject=subject))
-    assert sorted(given) == [codes.UNKNOWN_SUBJECT, codes.DURATION, codes.REASON]
+    inputs = cluster.codes(story.request(reason=" ", duration="13h", subject=subject))
+    assert sorted(inputs) == [codes.UNKNOWN_SUBJECT, codes.DURATION, codes.REASON]
 
 
 def test_the_default_service_account_and_users_need_no_object(cluster, story):
@@ -382,11 +382,11 @@ def test_waivers_follow_their_own_rules(cluster, story):
 
 def test_breaking_the_glass_is_for_people_of_the_group(cluster, story):
     cluster.settings = AccessSettings(break_glass={"groups": ["sre"], "maxDuration": "1h"})
-    asked = story.request(breakGlass=True, duration="1h")
-    assert cluster.create(asked, groups=["sre"]) == ()
-    assert cluster.codes(asked, groups=["dev"]) == [codes.BREAK_GLASS]
+    queries = story.request(breakGlass=True, duration="1h")
+    assert cluster.create(queries, groups=["sre"]) == ()
+    assert cluster.codes(queries, groups=["dev"]) == [codes.BREAK_GLASS]
     bot = "system:serviceaccount:ci:bot"
-    assert cluster.codes(asked, groups=["sre"], user=bot) == [
+    assert cluster.codes(queries, groups=["sre"], user=bot) == [
         codes.SERVICE_ACCOUNT_REQUEST,
         codes.BREAK_GLASS,
     ]

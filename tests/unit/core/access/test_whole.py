@@ -62,7 +62,7 @@ def test_a_waiver_warns_where_the_policy_would_deny(
 
 
 def test_a_policy_that_cannot_be_evaluated_is_not_waived(snapshot_of, policy_of, request_of, pod_of, now):
-    broken = {"code": "WL201", "validations": [{"expression": "object.spec.nothing.here == 1"}]}
+    invalid = {"code": "WL201", "validations": [{"expression": "object.spec.nothing.here == 1"}]}
     waiver = {"code": "WL901", "namespace": "research", "podSelector": {}}
     every = SETTINGS.model_copy(
         update={
@@ -71,7 +71,7 @@ def test_a_policy_that_cannot_be_evaluated_is_not_waived(snapshot_of, policy_of,
             )
         }
     )
-    snapshot = snapshot_of(policy_of(**broken), *access({"waiver": waiver}), settings=every)
+    snapshot = snapshot_of(policy_of(**invalid), *access({"waiver": waiver}), settings=every)
     assert not validate(request_of(pod_of()), snapshot, FetchedData(), now).allowed
 
 
@@ -80,8 +80,8 @@ def test_a_model_is_weakened_only_with_approval(snapshot_of, request_of, atlas, 
     new = {**old, "spec": {**old["spec"], "access": {"approvals": 0}}}
     change = {"kind": "ModelWeights", "name": "atlas-70b", "digest": digest_of(new)}
     request = request_of(new, oldObject=old, operation="UPDATE", resource="modelweights")
-    refused = validate(request, snapshot_of(atlas, settings=SETTINGS), FetchedData(), now)
-    assert [finding.code for finding in refused.denials] == ["WL431"]
-    assert "--change" in refused.denials[0].fix
+    rejection = validate(request, snapshot_of(atlas, settings=SETTINGS), FetchedData(), now)
+    assert [finding.code for finding in rejection.denials] == ["WL431"]
+    assert "--change" in rejection.denials[0].fix
     approved = snapshot_of(atlas, *access({"change": change}), settings=SETTINGS)
     assert validate(request, approved, FetchedData(), now).allowed

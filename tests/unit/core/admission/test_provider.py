@@ -40,9 +40,9 @@ async def fetch_async(required):
 
 async def both(step_of, first=None):
     """Run both forms; they must agree."""
-    found = evaluate_sync(step_of(), fetch)
-    assert await evaluate(step_of(), fetch_async) == found
-    return found
+    matches = evaluate_sync(step_of(), fetch)
+    assert await evaluate(step_of(), fetch_async) == matches
+    return matches
 
 
 async def test_data_is_merged_until_there_is_a_result():

@@ -197,7 +197,7 @@ def test_however_many_are_read_at_once_the_grants_are_the_same(builder, now, mon
     waiting = []
     note = builder._note_access
     monkeypatch.setattr(
-        builder, "_note_access", lambda *given: (note(*given), waiting.append(len(builder._written)))
+        builder, "_note_access", lambda *inputs: (note(*inputs), waiting.append(len(builder._written)))
     )
     access = [REQUEST, *(approval(f"a-{number}", f"person-{number}") for number in range(8))]
     rules = {"approvals": 2, "approvers": {"groups": ["weights-approvers"]}}
@@ -213,5 +213,5 @@ def test_however_many_are_read_at_once_the_grants_are_the_same(builder, now, mon
 def test_access_objects_are_held_as_documents_and_not_as_types_besides(builder):
     for document in (MODEL, REQUEST, approval("a", "bob")):
         builder.put(document)
-    assert [kind for kind, held in builder._typed.items() if held] == [MODELS]
+    assert [kind for kind, stored in builder._typed.items() if stored] == [MODELS]
     assert builder.snapshot().access.requests == ("r",)

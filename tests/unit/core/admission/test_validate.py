@@ -243,8 +243,8 @@ def test_what_is_not_known_is_asked_for_and_then_decides(
         "serviceaccounts",
         "trainer",
     )
-    known = FetchedData(decisions={question: Decision(allowed)})
-    assert codes(validate(request, snapshot, known, now)) == expected
+    existing = FetchedData(decisions={question: Decision(allowed)})
+    assert codes(validate(request, snapshot, existing, now)) == expected
 
 
 def test_objects_the_cache_does_not_hold_are_asked_for(snapshot_of, request_of, pod_of, atlas, now):

@@ -36,9 +36,9 @@ def test_a_denial_reads_as_documented():
 def test_other_violations_follow_as_far_as_they_fit():
     others = [Finding("WL201", "gpus", f"no GPU for {number} " + "x" * 80) for number in range(20)]
     message = denial([FIRST, *others], "1f0c")
-    shown = message.count("Also: ")
-    assert 0 < shown < 20
-    assert f"and {20 - shown} more" in message
+    display = message.count("Also: ")
+    assert 0 < display < 20
+    assert f"and {20 - display} more" in message
 
 
 def test_our_own_fault_is_not_the_readers():
@@ -58,9 +58,9 @@ def test_no_denial_is_too_long_or_loses_its_code(found, uid):
 
 @given(st.lists(findings, max_size=40))
 def test_warnings_are_short_and_none_is_lost_silently(found):
-    said = list(warnings(found))
-    assert all(len(text) <= MAX_WARNING_LENGTH for text in said)
-    assert len(said) == min(len(found), 17)
+    output = list(warnings(found))
+    assert all(len(text) <= MAX_WARNING_LENGTH for text in output)
+    assert len(output) == min(len(found), 17)
 
 
 @given(st.lists(findings, max_size=12))

@@ -8,11 +8,11 @@ SCOPE = Scope("2026-11-20T00:00:00.000000Z", "2026-11-23T00:00:00.000000Z")
 
 
 def timeline(*events):
-    made = Timeline()
+    produced = Timeline()
     for index, (time, kind, data) in enumerate(events):
-        made.add("c/webhook/a", index, {"time": time, "type": f"dev.weightlock.{kind}", "data": data})
-    made.finish()
-    return made
+        produced.add("c/webhook/a", index, {"time": time, "type": f"dev.weightlock.{kind}", "data": data})
+    produced.finish()
+    return produced
 
 
 def drill(day, result="passed", name="drill"):
@@ -24,12 +24,12 @@ def drill(day, result="passed", name="drill"):
 
 
 def state(control, *events, profile=SL5):
-    (found,) = [
+    (matches,) = [
         item
         for item in assess(timeline(*events), profile, SCOPE)
         if item.control.reference.endswith(f"/{control}")
     ]
-    return found.state, [reason for part in found.parts for reason, _ in part.against]
+    return matches.state, [reason for part in matches.parts for reason, _ in part.against]
 
 
 def test_a_drill_on_every_day_satisfies_ca_8():

@@ -212,13 +212,13 @@ def test_the_component_definition_is_valid_and_names_what_serves_a_control(tmp_p
         for each in document["component-definition"]["components"][0]["control-implementations"]
         if each["source"] == "profile-nist-800-53.json"
     )
-    served = {each["control-id"]: each.get("props", []) for each in nist["implemented-requirements"]}
-    assert [each["value"] for each in served["ac-4"]] == ["own"]
-    assert {each["name"]: each["value"] for each in served["au-9"]} == {
+    endpoint = {each["control-id"]: each.get("props", []) for each in nist["implemented-requirements"]}
+    assert [each["value"] for each in endpoint["ac-4"]] == ["own"]
+    assert {each["name"]: each["value"] for each in endpoint["au-9"]} == {
         "chart-value": "audit.enabled",
         "test": "tests/x.py: test_y",
     }
-    assert "pe-3" not in served
+    assert "pe-3" not in endpoint
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -243,13 +243,13 @@ ALERT = ("controller", 20, "detection", {"name": "token-replay", "result": "foun
 
 
 def test_detection_satisfies_the_controls_of_monitoring():
-    found, *_ = states([*STORY[:-3], evaluated(30, -10), evaluated(60, 30), *STORY[-3:]])
-    assert (found["si-4"], found["au-6"]) == ("satisfied", "satisfied")
+    matches, *_ = states([*STORY[:-3], evaluated(30, -10), evaluated(60, 30), *STORY[-3:]])
+    assert (matches["si-4"], matches["au-6"]) == ("satisfied", "satisfied")
 
 
 def test_an_alert_is_an_observation_of_its_own():
-    found, *_ = states([*STORY[:-3], ALERT, evaluated(30, -10), evaluated(60, 30), *STORY[-3:]], "sl5")
-    assert found["si-4"] == "satisfied"
+    matches, *_ = states([*STORY[:-3], ALERT, evaluated(30, -10), evaluated(60, 30), *STORY[-3:]], "sl5")
+    assert matches["si-4"] == "satisfied"
 
 
 @pytest.mark.parametrize(
@@ -274,5 +274,5 @@ def test_an_alert_is_an_observation_of_its_own():
     ],
 )
 def test_a_gap_in_the_evaluation_turns_the_controls(entries, state):
-    found, *_ = states([*STORY[:-3], *entries, *STORY[-3:]], "sl5")
-    assert (found["si-4"], found["au-6"]) == (state, state)
+    matches, *_ = states([*STORY[:-3], *entries, *STORY[-3:]], "sl5")
+    assert (matches["si-4"], matches["au-6"]) == (state, state)

@@ -56,8 +56,8 @@ def test_ocsf_is_valid(entry):
     """The base event of OCSF accepts every entry, and the type follows from class and activity."""
     event = json.loads(FORMATS["ocsf"](entry))
     assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
-    known = {name: event[name] for name in BaseEvent.model_fields if name in event}
-    BaseEvent.model_validate(known)
+    existing = {name: event[name] for name in BaseEvent.model_fields if name in event}
+    BaseEvent.model_validate(existing)
 
 
 def test_csv_has_no_formulas():

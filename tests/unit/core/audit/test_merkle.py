@@ -76,9 +76,9 @@ def test_consistency(one, two, data):
     if 0 < old < new:
         assert not verify_consistency(old, new, proof, bytes(32), new_root)
         assert not verify_consistency(old, new, proof, old_root, bytes(32))
-        broken = list(proof)
-        broken[data.draw(st.integers(0, len(proof) - 1))] = bytes(32)
-        assert not verify_consistency(old, new, broken, old_root, new_root)
+        invalid = list(proof)
+        invalid[data.draw(st.integers(0, len(proof) - 1))] = bytes(32)
+        assert not verify_consistency(old, new, invalid, old_root, new_root)
         assert not verify_consistency(old, new, proof[:-1], old_root, new_root)
 
 

@@ -54,12 +54,12 @@ class Stored:
 
     def lately(self, since):
         """Every value it had after ``since``."""
-        found = []
+        matches = []
         for moment, value in reversed(self.history):
-            found.append(value)
+            matches.append(value)
             if moment <= since:
                 break
-        return found
+        return matches
 
 
 class World:
@@ -87,20 +87,20 @@ class World:
         for leaf in {leaf for leaf in self.served.values() if leaf is not None}:
             if not leaf.not_before <= self.now < leaf.not_after:
                 continue
-            told = [stored.value[1] for stored in self.leaves.values()]
-            trusted = [stored.value for stored in self.bundles]
+            messages = [saved.value[1] for saved in self.leaves.values()]
+            trusted = [saved.value for saved in self.bundles]
             if leaf not in self.hurried:
-                told += [value for stored in self.leaves.values() for _, value in stored.lately(since)]
-                trusted += [value for stored in self.bundles for value in stored.lately(since)]
-            assert all(leaf.authority in one for one in (*told, *trusted)), leaf
+                messages += [value for saved in self.leaves.values() for _, value in saved.lately(since)]
+                trusted += [value for saved in self.bundles for value in saved.lately(since)]
+            assert all(leaf.authority in one for one in (*messages, *trusted)), leaf
 
     def view(self):
         return State(
             self.state.value,
-            {part: stored.value[0] for part, stored in self.leaves.items()},
+            {part: saved.value[0] for part, saved in self.leaves.items()},
             NAMES,
-            tuple(stored.value for stored in self.bundles),
-            tuple(stored.value[1] for stored in self.leaves.values()),
+            tuple(saved.value for saved in self.bundles),
+            tuple(saved.value[1] for saved in self.leaves.values()),
         )
 
 
@@ -113,7 +113,7 @@ class Actor:
     def look(self):
         world = self.world
         view, now = world.view(), world.now
-        versions = {id(stored): stored.version for stored in self._all()}
+        versions = {id(saved): saved.version for saved in self._all()}
         step = next_step(view, TIMES, now)
         self.pending = list(self._writes(step, view, now))
         self.versions = versions
@@ -123,14 +123,14 @@ class Actor:
         """The next write of what was decided; what was overtaken is given up."""
         if not self.pending:
             return
-        stored, change, after = self.pending.pop(0)
-        version = self.versions[id(stored)]
+        saved, change, after = self.pending.pop(0)
+        version = self.versions[id(saved)]
         try:
-            stored.write(change(stored.value), version, self.world.now)
+            saved.write(change(saved.value), version, self.world.now)
         except ConflictError:
             self.pending = []
             return
-        self.versions[id(stored)] = version + 1
+        self.versions[id(saved)] = version + 1
         after()
 
     def run(self, most=40):
@@ -157,11 +157,11 @@ class Actor:
             case RecordState(authorities=authorities):
                 yield world.state, lambda _: authorities, _nothing
             case PublishCAs(authorities=known):
-                late = [stored for stored in secrets if stored.value[1] != known]
-                yield from ((stored, lambda old: (old[0], known), _nothing) for stored in late)
+                late = [saved for saved in secrets if saved.value[1] != known]
+                yield from ((saved, lambda old: (old[0], known), _nothing) for saved in late)
             case SetCABundle(authorities=trusted):
-                late = [stored for stored in world.bundles if stored.value != trusted]
-                yield from ((stored, lambda _: trusted, _nothing) for stored in late)
+                late = [saved for saved in world.bundles if saved.value != trusted]
+                yield from ((saved, lambda _: trusted, _nothing) for saved in late)
             case Issue(part=part, authority=by, not_after=end):
                 yield world.state, lambda old: _signs_until(old, by, end), _nothing
                 leaf = ServingCert(by, now - SLACK, end, NAMES[part])
@@ -279,11 +279,11 @@ def test_a_new_ca_signs_only_after_all_clients_had_time():
     assert isinstance(actor.look(), Create)
     actor.run()
     _, new = world.state.value
-    assert all(stored.value == {old.id, new.id} for stored in world.bundles)
+    assert all(saved.value == {old.id, new.id} for saved in world.bundles)
     assert world.leaves["webhook"].value[0].authority == old.id
     world.now += TIMES.propagation
     actor.run()
-    assert {stored.value[0].authority for stored in world.leaves.values()} == {new.id}
+    assert {saved.value[0].authority for saved in world.leaves.values()} == {new.id}
     first, _ = world.state.value
     assert (first.signs, first.retired) == (False, None)
 
@@ -298,18 +298,18 @@ def test_an_authority_stays_until_all_that_it_signed_has_ended():
     end = world.state.value[0].signed_until
     world.now = end - timedelta(seconds=1)
     actor.run()
-    assert all(old.id in stored.value for stored in world.bundles)
+    assert all(old.id in saved.value for saved in world.bundles)
     world.now = end
     actor.run()
-    assert not any(old.id in stored.value for stored in world.bundles)
+    assert not any(old.id in saved.value for saved in world.bundles)
     # And so do pods that were given it, until it ends.
     world.now = old.not_after - timedelta(seconds=1)
     actor.run()
-    assert all(old.id in stored.value[1] for stored in world.leaves.values())
+    assert all(old.id in saved.value[1] for saved in world.leaves.values())
     world.now = old.not_after
     actor.run()
     assert old.id not in {a.id for a in world.state.value}
-    assert not any(old.id in stored.value[1] for stored in world.leaves.values())
+    assert not any(old.id in saved.value[1] for saved in world.leaves.values())
 
 
 @pytest.mark.parametrize(
@@ -324,9 +324,9 @@ def test_an_authority_stays_until_all_that_it_signed_has_ended():
 )
 def test_what_cannot_be_served_is_made_anew_at_once(spoiled):
     world, actor = settled()
-    stored = world.leaves["webhook"]
-    leaf = None if spoiled is None else replace(stored.value[0], **spoiled)
-    stored.write((leaf, stored.value[1]), stored.version, world.now)
+    saved = world.leaves["webhook"]
+    leaf = None if spoiled is None else replace(saved.value[0], **spoiled)
+    saved.write((leaf, saved.value[1]), saved.version, world.now)
     step = actor.look()
     assert isinstance(step, Issue)
     assert (step.part, step.authority) == ("webhook", "authority-1")
@@ -342,14 +342,14 @@ def test_after_all_has_expired_it_begins_anew():
     world, actor = settled()
     world.now += timedelta(days=400)
     actor.run()
-    assert {stored.value[0].authority for stored in world.leaves.values()} == {"authority-2"}
+    assert {saved.value[0].authority for saved in world.leaves.values()} == {"authority-2"}
 
 
 def test_an_authority_from_the_future_is_followed_by_another():
     world, actor = settled()
     world.now += timedelta(seconds=-3600)
     actor.run()
-    assert {stored.value[0].authority for stored in world.leaves.values()} == {"authority-2"}
+    assert {saved.value[0].authority for saved in world.leaves.values()} == {"authority-2"}
 
 
 def test_strangers_stay_for_a_while():
@@ -357,12 +357,12 @@ def test_strangers_stay_for_a_while():
     stranger = CA("stranger", BEGIN, BEGIN + timedelta(days=3650), signs=False)
     step = next_step(replace(world.view(), foreign_cas=(stranger,)), TIMES, world.now)
     assert isinstance(step, RecordState)
-    (kept,) = step.authorities
-    assert (kept.published, kept.signed_until) == (BEGIN, BEGIN + 3 * TIMES.propagation)
+    (remaining,) = step.authorities
+    assert (remaining.published, remaining.signed_until) == (BEGIN, BEGIN + 3 * TIMES.propagation)
     world.state.write(step.authorities, 0, world.now)
     actor = Actor(world)
     actor.run()
     assert world.bundles[0].value == {"stranger", "authority-1"}
-    world.now = kept.signed_until
+    world.now = remaining.signed_until
     actor.run()
     assert world.bundles[0].value == {"authority-1"}

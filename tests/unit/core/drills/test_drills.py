@@ -127,12 +127,12 @@ def test_a_control_holds_only_if_every_attack_was_stopped_by_it():
 
 def test_the_entries_are_valid_and_survive_a_forged_record():
     drill = Drill("2026-11-23T00:00:00Z", "2026-11-23T00:01:00Z", (outcome(ATTACK, 201, (), ""),))
-    made = list(entries(drill.as_json()))
-    assert [data["name"] for _, data in made] == ["WL101", "WL512", "drill"]
-    assert {data["result"] for _, data in made} == {"failed"}
+    produced = list(entries(drill.as_json()))
+    assert [data["name"] for _, data in produced] == ["WL101", "WL512", "drill"]
+    assert {data["result"] for _, data in produced} == {"failed"}
     forged = {"controls": [1, {"code": 5}, {"code": "x" * 999, "holds": 1, "attacks": -3, "stopped": "9"}],
               "result": [], "problems": {}}  # fmt: skip
-    for subject, data in (*made, *entries(forged)):
+    for subject, data in (*produced, *entries(forged)):
         entry = envelope("drill", "cluster/controller/a", "id", "2026-11-23T00:01:00.000000Z", data, subject)
         validate_entry(entry)
     assert [data["result"] for _, data in entries(forged)] == ["failed", "incomplete"]

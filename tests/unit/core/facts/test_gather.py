@@ -247,8 +247,8 @@ def test_no_pod_does_worse_than_malformed_or_missing(pod, complete):
         return
     finally:
         assert pod == before
-    for found in (facts.weights, facts.devices, facts.escapes):
-        assert list(found) == sorted(set(found))
+    for matches in (facts.weights, facts.devices, facts.escapes):
+        assert list(matches) == sorted(set(matches))
 
 
 SPEC = {

@@ -87,8 +87,8 @@ def test_golden(path, update_golden):
     case = yaml.safe_load(text)
     facts = [readable(found) for found in judge(case)]
     if update_golden:
-        written = yaml.safe_dump({"facts": facts}, sort_keys=False, width=110)
-        path.write_text(text[: text.index("\nfacts:") + 1] + written)
+        output = yaml.safe_dump({"facts": facts}, sort_keys=False, width=110)
+        path.write_text(text[: text.index("\nfacts:") + 1] + output)
     assert case.get("facts") == facts or update_golden
 
 

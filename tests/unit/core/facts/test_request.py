@@ -23,8 +23,8 @@ def judge(request_of, snapshot_of, atlas):
 
     def gather(document, lookup=None, **fields):
         snapshot = snapshot_of(atlas)
-        found = Lookup(snapshot.objects) if lookup is None else lookup
-        return gather_request(request_of(document, **fields), found, snapshot.catalog, SETTINGS, WORKLOADS)
+        matches = Lookup(snapshot.objects) if lookup is None else lookup
+        return gather_request(request_of(document, **fields), matches, snapshot.catalog, SETTINGS, WORKLOADS)
 
     return gather
 
@@ -78,9 +78,9 @@ def test_the_owner_that_controls_is_the_controller(judge, pod_of):
 
 
 def test_a_workload_without_templates_is_still_one_entry(judge):
-    (found,) = judge(ray_cluster())
-    assert found.pod is None
-    assert found.workload["kind"] == "RayCluster"
+    (matches,) = judge(ray_cluster())
+    assert matches.pod is None
+    assert matches.workload["kind"] == "RayCluster"
 
 
 @pytest.mark.parametrize("subresource", ["exec", "attach", "portforward", "proxy"])
@@ -93,9 +93,9 @@ def test_a_connection_is_judged_by_the_live_pod(judge, request_of, snapshot_of, 
         "object": {"kind": "PodExecOptions"},
     }
     request = request_of(None, **{**fields, "name": "train-7", "namespace": "research"})
-    (found,) = gather_request(request, Lookup(snapshot.objects), snapshot.catalog, SETTINGS, WORKLOADS)
-    assert [use.model for use in found.facts.weights] == ["atlas-70b"]
-    assert found.workload["kind"] == "Pod"
+    (matches,) = gather_request(request, Lookup(snapshot.objects), snapshot.catalog, SETTINGS, WORKLOADS)
+    assert [use.model for use in matches.facts.weights] == ["atlas-70b"]
+    assert matches.workload["kind"] == "Pod"
     lookup = Lookup(ObjectStore(complete=False))
     with pytest.raises(MissingObjectError):
         gather_request(request, lookup, snapshot.catalog, SETTINGS, WORKLOADS)
@@ -107,8 +107,8 @@ def test_without_models_an_unknown_pod_holds_none(request_of):
         None, operation="CONNECT", resource="pods", subResource="exec", name="p", namespace="n"
     )
     lookup = Lookup(ObjectStore(complete=True))
-    (found,) = gather_request(request, lookup, Catalog([]), SETTINGS, WORKLOADS)
-    assert found.facts.weights == ()
+    (matches,) = gather_request(request, lookup, Catalog([]), SETTINGS, WORKLOADS)
+    assert matches.facts.weights == ()
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_binding_reads_the_claims_of_its_pod_again(judge):
             "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}],
         },
     }
-    fetched = {ObjectKey("Pod", "n", "p"): pod}
+    content = {ObjectKey("Pod", "n", "p"): pod}
     body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"name": "node-1"}}
     where = {
         "resource": {"group": "", "version": "v1", "resource": "pods"},
@@ -172,7 +172,7 @@ def test_a_binding_reads_the_claims_of_its_pod_again(judge):
         "name": "p",
     }
 
-    lookup = Lookup(store, fetched)
+    lookup = Lookup(store, content)
     with pytest.raises(MissingObjectError):
         judge(body, lookup, **where)
     claims = {ObjectKey(DRA_CLAIM, "n", "mine"), ObjectKey("PersistentVolumeClaim", "n", "data")}
@@ -181,13 +181,13 @@ def test_a_binding_reads_the_claims_of_its_pod_again(judge):
     # The facts are those of the claims that were read, not of those in the cache.
     exactly = {"deviceClassName": "gpu.nvidia.com"}
     swapped = {**cached, "spec": {"devices": {"requests": [{"name": "r", "exactly": exactly}]}}}
-    fetched |= {
+    content |= {
         ObjectKey(DRA_CLAIM, "n", "mine"): swapped,
         ObjectKey("PersistentVolumeClaim", "n", "data"): None,
     }
-    fetched |= dict.fromkeys(lookup.missing - claims)
+    content |= dict.fromkeys(lookup.missing - claims)
     for name in ("nic", "gpu.nvidia.com"):
-        fetched[ObjectKey("DeviceClass.resource.k8s.io", "", name)] = None
-    (found,) = judge(body, Lookup(store, fetched), **where)
-    assert "gpu.nvidia.com" in str(found.facts.devices)
-    assert "data does not exist" in str(found.facts.weights)
+        content[ObjectKey("DeviceClass.resource.k8s.io", "", name)] = None
+    (matches,) = judge(body, Lookup(store, content), **where)
+    assert "gpu.nvidia.com" in str(matches.facts.devices)
+    assert "data does not exist" in str(matches.facts.weights)

@@ -47,7 +47,7 @@ def test_the_part_of_the_volume_that_the_readers_mount(pod, part):
 
 
 @pytest.mark.parametrize(
-    ("pod", "said"),
+    ("pod", "output"),
     [
         (spec(mounts("a", "b")), 'several parts of volume "w": a, b'),
         (spec(mounts("a"), mounts("")), 'several parts of volume "w": the whole, a'),
@@ -55,8 +55,8 @@ def test_the_part_of_the_volume_that_the_readers_mount(pod, part):
         (spec({"volumeDevices": [{"name": "w", "devicePath": "/dev/w"}]}), "as a block device"),
     ],
 )
-def test_readers_of_no_one_part(pod, said):
-    with pytest.raises(UndeliverableError, match=said):
+def test_readers_of_no_one_part(pod, output):
+    with pytest.raises(UndeliverableError, match=output):
         sealed_mount(pod, "beta", [USE])
 
 
@@ -85,8 +85,8 @@ def plan(document, use):
 
 def test_the_sidecar_is_injected_with_that_part_once_and_for_all():
     document = {"metadata": {}, "spec": spec(mounts("v2"))}
-    wanted = plan(document, USE)
-    after = jsonpatch.apply_patch(document, list(inject.patch(document, wanted)))
+    expectation = plan(document, USE)
+    after = jsonpatch.apply_patch(document, list(inject.patch(document, expectation)))
     agent = after["spec"]["initContainers"][0]
     assert agent["name"] == AGENT
     assert {**PLAIN, "subPath": "v2"} in agent["volumeMounts"]
@@ -97,10 +97,10 @@ def test_the_sidecar_is_injected_with_that_part_once_and_for_all():
 
 
 def test_what_cannot_be_delivered_adds_nothing_and_says_why():
-    wanted = plan({"metadata": {}, "spec": spec(mounts("a", "b"))}, USE)
-    assert wanted.agent is None
-    assert not wanted.mounts
-    assert "several parts" in str(wanted.undeliverable[0])
+    expectation = plan({"metadata": {}, "spec": spec(mounts("a", "b"))}, USE)
+    assert expectation.agent is None
+    assert not expectation.mounts
+    assert "several parts" in str(expectation.undeliverable[0])
 
 
 def context(**fields):

@@ -43,14 +43,14 @@ USE = WeightUse("atlas-70b", "frontier", "weights", "persistentVolumeClaim", Tru
 
 
 def pod(*containers, **spec):
-    named = [{"name": name, "image": "x"} for name in containers or ("main",)]
-    return {"metadata": {"name": "p"}, "spec": {"containers": named, **spec}}
+    by_name = [{"name": name, "image": "x"} for name in containers or ("main",)]
+    return {"metadata": {"name": "p"}, "spec": {"containers": by_name, **spec}}
 
 
 def injected(document, facts, settings=None, models=MODELS, now=NOW):
     """The pod after its patch, and the plan."""
-    wanted = plan.plan(document, facts, models, settings or Injection(), now)
-    return jsonpatch.apply_patch(document, list(plan.patch(document, wanted))), wanted
+    expectation = plan.plan(document, facts, models, settings or Injection(), now)
+    return jsonpatch.apply_patch(document, list(plan.patch(document, expectation))), expectation
 
 
 def test_the_agent_comes_first_and_only_readers_get_the_key():
@@ -133,7 +133,7 @@ def test_files_in_memory_are_not_bounded_by_what_the_sidecar_itself_needs():
     use = WeightUse("beta", "frontier", "sealed", "csi", True, ("main",))
     limits = {"cpu": "1", "memory": "128Mi"}
     volumes = [{"name": "sealed", "csi": {}}]
-    after, wanted = injected(pod(volumes=volumes), Facts((use,)), Injection(limits=limits))
+    after, expectation = injected(pod(volumes=volumes), Facts((use,)), Injection(limits=limits))
     resources = after["spec"]["initContainers"][0]["resources"]
     assert resources["limits"] == {"cpu": "1"}
     assert resources["requests"]["memory"] == "64Mi"
@@ -144,7 +144,7 @@ def test_files_in_memory_are_not_bounded_by_what_the_sidecar_itself_needs():
         == limits
     )
     resources["limits"]["memory"] = "200Gi"
-    assert plan.patch(after, wanted) == (), "a namespace's LimitRange may set one"
+    assert plan.patch(after, expectation) == (), "a namespace's LimitRange may set one"
 
 
 def startup(document):
@@ -163,14 +163,14 @@ def test_unsealing_has_the_time_that_it_takes():
 
 def test_a_pod_from_before_the_time_was_configured_is_as_it_should_be():
     before, _ = injected(pod(), Facts((USE,)))
-    wanted = plan.plan(pod(), Facts((USE,)), MODELS, Injection(startup_seconds=60), NOW)
-    assert plan.patch(before, wanted) == ()
+    expectation = plan.plan(pod(), Facts((USE,)), MODELS, Injection(startup_seconds=60), NOW)
+    assert plan.patch(before, expectation) == ()
     for change in ({"periodSeconds": 60}, {"exec": {"command": ["sh"]}}, {"httpGet": {"port": 1}}):
         forged = deepcopy(before)
         forged["spec"]["initContainers"][0]["startupProbe"].update(change)
-        assert plan.patch(forged, wanted)
+        assert plan.patch(forged, expectation)
     forged["spec"]["initContainers"][0].pop("startupProbe")
-    assert plan.patch(forged, wanted)
+    assert plan.patch(forged, expectation)
 
 
 def test_the_collector_of_evidence_is_configured_for_the_whole_cluster():
@@ -202,8 +202,8 @@ def test_the_sidecar_reads_the_manifest_to_fetch_one_key_only_if_the_cluster_say
 
 
 def test_a_model_without_a_mountable_volume_gets_all_keys():
-    after, wanted = injected(pod(), Facts((USE,)), Injection(named_key_only=True))
-    assert not wanted.undeliverable
+    after, expectation = injected(pod(), Facts((USE,)), Injection(named_key_only=True))
+    assert not expectation.undeliverable
     assert "--key=atlas-70b:/var/run/weightlock/keys/atlas-70b" in after["spec"]["initContainers"][0]["args"]
 
 
@@ -231,8 +231,8 @@ def test_the_users_container_stays_the_first_and_the_default_one():
 
 
 def test_a_pod_that_reads_nothing_gets_no_sidecar():
-    after, wanted = injected(pod(), Facts(), Injection(hide_devices=False))
-    assert wanted.agent is None
+    after, expectation = injected(pod(), Facts(), Injection(hide_devices=False))
+    assert expectation.agent is None
     assert after == pod()
 
 
@@ -293,16 +293,16 @@ TAMPERINGS = {
 
 @pytest.mark.parametrize("change", TAMPERINGS.values(), ids=TAMPERINGS)
 def test_a_sidecar_that_was_tampered_with_is_put_right(change):
-    after, wanted = injected(pod(), Facts((USE,)))
+    after, expectation = injected(pod(), Facts((USE,)))
     tampered = deepcopy(after)
     change(tampered["spec"]["initContainers"][0])
-    operations = plan.patch(tampered, wanted)
+    operations = plan.patch(tampered, expectation)
     assert operations
     assert jsonpatch.apply_patch(tampered, list(operations)) == after
 
 
 def test_what_the_api_server_adds_is_tolerated():
-    after, wanted = injected(pod(), Facts((USE,)))
+    after, expectation = injected(pod(), Facts((USE,)))
     agent = after["spec"]["initContainers"][0]
     agent["volumeMounts"].append(
         {
@@ -312,17 +312,17 @@ def test_what_the_api_server_adds_is_tolerated():
         }
     )
     agent["resources"]["limits"]["ephemeral-storage"] = "1Gi"
-    assert plan.patch(after, wanted) == ()
+    assert plan.patch(after, expectation) == ()
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_agents_in_the_wrong_place_are_replaced(place):
-    after, wanted = injected(
+    after, expectation = injected(
         pod(initContainers=[{"name": "a", "image": "x"}, {"name": "b", "image": "x"}]), Facts((USE,))
     )
     forged = deepcopy(after)
     forged["spec"]["initContainers"].insert(place, {"name": "weightlock-agent", "image": "evil"})
-    mended = jsonpatch.apply_patch(forged, list(plan.patch(forged, wanted)))
+    mended = jsonpatch.apply_patch(forged, list(plan.patch(forged, expectation)))
     assert mended == after
 
 
@@ -332,13 +332,13 @@ def test_another_injector_may_come_before_the_agent_but_no_reader(place):
     mesh = {"name": "mesh", "image": "x", "restartPolicy": "Always"}
     document = pod(initContainers=[{"name": "setup", "image": "x"}])
     uses = replace(USE, containers=("main", "setup"))
-    after, wanted = injected(document, Facts((uses,)))
+    after, expectation = injected(document, Facts((uses,)))
     containers = after["spec"]["initContainers"]
     containers.insert(0 if place == "first" else len(containers), mesh)
-    assert plan.patch(after, wanted) == ()
-    assert plan.reserved_name_violations(after, wanted) == ()
+    assert plan.patch(after, expectation) == ()
+    assert plan.reserved_name_violations(after, expectation) == ()
     containers.sort(key=lambda container: container["name"] == AGENT)
-    (mended,) = [jsonpatch.apply_patch(after, list(plan.patch(after, wanted)))]
+    (mended,) = [jsonpatch.apply_patch(after, list(plan.patch(after, expectation)))]
     names = [container["name"] for container in mended["spec"]["initContainers"]]
     assert names[0] == AGENT
     assert sorted(names) == sorted(["mesh", "setup", AGENT])
@@ -356,10 +356,10 @@ def test_authorities_stand_in_the_arguments_and_only_those_of_the_broker():
     arguments = before["spec"]["initContainers"][0]["args"]
     assert [word for word in arguments if word.startswith("--authority")] == [old_word]
     both = Injection(ca_bundle=old + new)
-    after, wanted = injected(pod(), Facts((USE,)), both)
+    after, expectation = injected(pod(), Facts((USE,)), both)
     assert old_word in after["spec"]["initContainers"][0]["args"]
     assert new_word in after["spec"]["initContainers"][0]["args"]
-    assert plan.patch(before, wanted) == (), "a pod from before the rotation is as it should be"
+    assert plan.patch(before, expectation) == (), "a pod from before the rotation is as it should be"
     only_new = plan.plan(pod(), Facts((USE,)), MODELS, Injection(ca_bundle=new), NOW)
     assert plan.patch(before, only_new), "an authority that is taken out is out"
     assert plan.patch(after, only_new)
@@ -372,7 +372,7 @@ def test_authorities_stand_in_the_arguments_and_only_those_of_the_broker():
     ):
         forged = deepcopy(before)
         change(forged["spec"]["initContainers"][0]["args"])
-        assert plan.patch(forged, wanted)
+        assert plan.patch(forged, expectation)
 
 
 def test_an_authority_is_given_out_when_every_replica_has_had_time_to_learn_of_it():
@@ -425,10 +425,10 @@ STRAYS = {
 
 @pytest.mark.parametrize("change", STRAYS.values(), ids=STRAYS)
 def test_strays_are_named(change):
-    after, wanted = injected(pod("main", "other"), Facts((USE,)))
-    assert plan.reserved_name_violations(after, wanted) == ()
+    after, expectation = injected(pod("main", "other"), Facts((USE,)))
+    assert plan.reserved_name_violations(after, expectation) == ()
     change(after)
-    assert len(plan.reserved_name_violations(after, wanted)) == 1
+    assert len(plan.reserved_name_violations(after, expectation)) == 1
 
 
 NAMES = ("main", "other", "third")
@@ -472,9 +472,9 @@ uses = st.lists(
 @given(pods, uses)
 def test_injection_is_idempotent_and_changes_no_input(document, weights):
     before = deepcopy(document)
-    after, wanted = injected(document, Facts(tuple(weights)))
+    after, expectation = injected(document, Facts(tuple(weights)))
     assert document == before
-    assert plan.patch(after, wanted) == ()
+    assert plan.patch(after, expectation) == ()
     again, _ = injected(after, Facts(tuple(weights)))
     assert again == after
 
@@ -482,9 +482,9 @@ def test_injection_is_idempotent_and_changes_no_input(document, weights):
 def test_a_pod_that_runs_may_have_the_sidecar_of_an_earlier_version_and_a_new_one_may_not():
     old, new = "registry.example.com/weightlock:1", "registry.example.com/weightlock:2"
     running = injected(pod(), Facts((USE,)), Injection(image=old))[0]
-    wanted = plan.plan(pod(), Facts((USE,)), MODELS, Injection(image=new, previous_images=[old]), NOW)
-    assert plan.patch(running, wanted), "whoever creates a pod does not choose the version"
-    judged_again = replace(wanted, images=frozenset({old}))
+    expectation = plan.plan(pod(), Facts((USE,)), MODELS, Injection(image=new, previous_images=[old]), NOW)
+    assert plan.patch(running, expectation), "whoever creates a pod does not choose the version"
+    judged_again = replace(expectation, images=frozenset({old}))
     assert plan.patch(running, judged_again) == ()
     for change in (
         lambda agent: agent.update(image="registry.example.com/other:1"),

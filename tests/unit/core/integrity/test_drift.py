@@ -31,8 +31,8 @@ def test_the_first_difference_is_named(found, words):
 
 
 def test_a_definition_that_was_loosened_deep_inside_is_found():
-    for wanted in definitions():
-        spec = wanted["spec"]
+    for expected in definitions():
+        spec = expected["spec"]
         assert difference(spec, {**spec, "conversion": {"strategy": "None"}}, DEFINITION_DEFAULTS) is None
         (version,) = spec["versions"]
         schema = {**version["schema"]["openAPIV3Schema"], "x-kubernetes-preserve-unknown-fields": True}

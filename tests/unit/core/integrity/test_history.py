@@ -26,10 +26,10 @@ def document(revision, **webhook):
 @pytest.fixture
 def history():
     """Both configurations listed intact at revision 10, at second 0."""
-    made = WebhookHistory(EXPECTED, SETTLING, separate_bundles=False)
+    produced = WebhookHistory(EXPECTED, SETTLING, separate_bundles=False)
     for key in EXPECTED:
-        made.listed(key.kind, {key: document(5)}, 10, 0.0)
-    return made
+        produced.listed(key.kind, {key: document(5)}, 10, 0.0)
+    return produced
 
 
 def objection(history, revision, at):
@@ -156,10 +156,10 @@ def test_after_a_gap_only_unchanged_objects_count_as_arrived(listed):
 def test_a_malformed_object_does_not_arrive(field):
     arrivals = Arrivals()
     for value in (None, 1, "x"):
-        broken = access()
-        broken["metadata"][field] = value
-        arrivals.added(broken, 7.0)
-        assert field == "uid" or arrivals.of(broken) is None
+        invalid = access()
+        invalid["metadata"][field] = value
+        arrivals.added(invalid, 7.0)
+        assert field == "uid" or arrivals.of(invalid) is None
 
 
 def rule(state, revision, name="m"):

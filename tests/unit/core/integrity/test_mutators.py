@@ -19,12 +19,14 @@ def policy(name, *rules):
 
 def test_matching_objects_are_named_narrow_ones_first():
     everything = {"apiGroups": ["*"], "resources": ["*"], "operations": ["*"]}
-    found = mutators([hook("wide", everything), policy("map", RULE), hook("weightlock", RULE)], "weightlock")
-    assert [str(item) for item in found] == [
+    matches = mutators(
+        [hook("wide", everything), policy("map", RULE), hook("weightlock", RULE)], "weightlock"
+    )
+    assert [str(item) for item in matches] == [
         "MutatingAdmissionPolicy map",
         "MutatingWebhookConfiguration wide",
     ]
-    assert [item.narrow for item in found] == [True, False]
+    assert [item.narrow for item in matches] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,9 @@ def test_sound_documents_pass_unchanged(document):
     ],
 )
 def test_what_is_refused_and_why(body, reason):
-    with pytest.raises(DocumentError) as refused:
+    with pytest.raises(DocumentError) as rejection:
         parse(body)
-    assert refused.value.reason == reason
+    assert rejection.value.reason == reason
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_what_only_looks_dangerous_passes(body):
 
 
 def test_size_is_limited_before_parsing():
-    with pytest.raises(DocumentError) as refused:
+    with pytest.raises(DocumentError) as rejection:
         parse(b"[1, 2]", Limits(size=5))
-    assert refused.value.reason == "size"
+    assert rejection.value.reason == "size"
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_size_is_limited_before_parsing():
     ],
 )
 def test_parsed_documents_are_checked_alike(document, reason):
-    with pytest.raises(DocumentError) as refused:
+    with pytest.raises(DocumentError) as rejection:
         check(document)
-    assert refused.value.reason == reason
+    assert rejection.value.reason == reason
 
 
 def nested(levels):
@@ -135,12 +135,12 @@ def test_depth_of_a_parsed_document():
     for _ in range(50):
         document = [document]
     check(document, Limits(depth=50))
-    with pytest.raises(DocumentError) as refused:
+    with pytest.raises(DocumentError) as rejection:
         check(document, Limits(depth=49))
-    assert refused.value.reason == "depth"
+    assert rejection.value.reason == "depth"
 
 
 def test_a_message_never_quotes_the_document():
-    with pytest.raises(DocumentError) as refused:
+    with pytest.raises(DocumentError) as rejection:
         check({"password": "hunter2\0"})
-    assert "hunter2" not in str(refused.value)
+    assert "hunter2" not in str(rejection.value)

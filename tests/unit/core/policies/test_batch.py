@@ -108,17 +108,19 @@ def specs():
 def both_ways(request, snapshot, now):
     """The verdict of the policies together, and of each by itself; timings without seconds, in one order."""
     ticks = count()
-    found = []
+    matches = []
     for clock in (None, lambda: float(next(ticks))):
-        fetched = FetchedData()
-        while isinstance(verdict := validate(request, snapshot, fetched, now, clock=clock), RequiredData):
+        fetched_items = FetchedData()
+        while isinstance(
+            verdict := validate(request, snapshot, fetched_items, now, clock=clock), RequiredData
+        ):
             decisions = dict.fromkeys(verdict.questions, Decision(allowed=True))
-            fetched = fetched.merge(FetchedData(decisions, dict.fromkeys(verdict.objects)))
+            fetched_items = fetched_items.merge(FetchedData(decisions, dict.fromkeys(verdict.objects)))
         timings = getattr(verdict, "timings", ())
         outcomes = sorted((policy, result) for policy, result, _ in timings)
         content = {name: getattr(verdict, name) for name in verdict.__slots__ if name != "timings"}
-        found.append((type(verdict), content, outcomes))
-    return found
+        matches.append((type(verdict), content, outcomes))
+    return matches
 
 
 @given(documents=st.lists(specs(), min_size=1, max_size=8), labels=st.sampled_from([{}, {"color": "red"}]))
@@ -240,14 +242,14 @@ def test_a_request_waits_for_one_batch_to_be_made(snapshot_of, policy_of, reques
     policies = [policy_of(f"p{n:03}", validations=[{"expression": "true"}]) for n in range(_BATCH_SIZE * 2)]
     snapshot = snapshot_of(*policies)
     request = request_of(pod_of())
-    made = []
+    produced = []
     for _ in range(3):
         verdict = validate(request, snapshot, FetchedData(), now)
         assert sorted(policy for policy, result, _ in verdict.timings if result == "pass") == [
             policy["metadata"]["name"] for policy in policies
         ]
-        made.append(sum(group.ready for group in snapshot.policies._groups.values()))
-    assert made == [1, 2, 2]
+        produced.append(sum(group.ready for group in snapshot.policies._groups.values()))
+    assert produced == [1, 2, 2]
 
 
 def test_what_is_nested_too_deeply_together_is_evaluated_alone(

@@ -25,7 +25,7 @@ def exported(**spec):
 
 
 def test_policy_and_binding():
-    found = exported(
+    matches = exported(
         code="WL101",
         controls=["SOC2/CC6.1"],
         fix="'do'",
@@ -35,8 +35,8 @@ def test_policy_and_binding():
         matchResources={"namespaceSelector": {"matchLabels": {"a": "b"}}},
         validations=[{"expression": "params != null", "message": "no", "code": "WL102", "fix": "'do this'"}],
     )
-    policy, binding = found.manifests
-    assert found.reason == ""
+    policy, binding = matches.manifests
+    assert matches.reason == ""
     assert policy["metadata"]["annotations"] == {
         "weightlock.dev/code": "WL101",
         "weightlock.dev/controls": "SOC2/CC6.1",
@@ -78,9 +78,9 @@ def test_what_is_left_out_stays_out():
     ],
 )
 def test_what_only_weightlock_knows_is_the_reason(spec, read):
-    found = exported(**spec)
-    assert found.manifests == ()
-    assert found.reason == f"it reads {read}, which only Weightlock provides"
+    matches = exported(**spec)
+    assert matches.manifests == ()
+    assert matches.reason == f"it reads {read}, which only Weightlock provides"
 
 
 def test_a_fix_would_not_be_evaluated_there():

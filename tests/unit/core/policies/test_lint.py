@@ -31,9 +31,9 @@ def test_unknown_fields():
 
 
 def test_an_object_without_metadata():
-    found = lint_policy({"kind": "WeightPolicy", "metadata": "x"})
-    assert found
-    assert all(remark.level == "error" and remark.policy == "?" for remark in found)
+    matches = lint_policy({"kind": "WeightPolicy", "metadata": "x"})
+    assert matches
+    assert all(remark.level == "error" and remark.policy == "?" for remark in matches)
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_expressions_that_do_not_compile(spec, field):
 
 
 def test_all_mistakes_are_named_but_not_what_follows_from_them():
-    found = remarks(
+    matches = remarks(
         variables=[
             {"name": "bad", "expression": "nothing"},
             {"name": "worse", "expression": "variables.bad.filter(x, true)"},
         ],
         validations=[{"expression": "variables.worse == 1"}, {"expression": "1"}],
     )
-    assert [remark.field for remark in found] == [
+    assert [remark.field for remark in matches] == [
         "spec.variables[0].expression",
         "spec.validations[1].expression",
     ]

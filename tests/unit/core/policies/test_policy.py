@@ -311,9 +311,9 @@ def test_what_does_not_compile_names_its_field(policy_of, spec, field):
 def test_one_that_does_not_compile_denies_what_it_matches_and_harms_no_other(
     snapshot_of, policy_of, request_of, pod_of, now
 ):
-    broken = policy_of("broken", validations=rule("nope"))
-    broken["spec"]["matchConstraints"]["resourceRules"][0]["resources"] = ["secrets"]
-    snapshot = snapshot_of(broken, policy_of("fine", validations=rule("true")))
+    invalid = policy_of("broken", validations=rule("nope"))
+    invalid["spec"]["matchConstraints"]["resourceRules"][0]["resources"] = ["secrets"]
+    snapshot = snapshot_of(invalid, policy_of("fine", validations=rule("true")))
     assert "undeclared reference" in next(iter(snapshot.problems.values()))
     assert validate(request_of(pod_of()), snapshot, FetchedData(), now).allowed
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "research"}}

@@ -16,8 +16,8 @@ def test_only_policies_that_can_match_are_looked_at(snapshot_of, policy_of, requ
 
 
 def test_the_order_is_by_code_and_name(snapshot_of, policy_of):
-    named = {"b": "WL101", "a": "WL101", "c": "WL100"}
-    documents = [policy_of(name, code=code, validations=TRUE) for name, code in named.items()]
+    by_name = {"b": "WL101", "a": "WL101", "c": "WL100"}
+    documents = [policy_of(name, code=code, validations=TRUE) for name, code in by_name.items()]
     assert [policy.name for policy in snapshot_of(*documents).policies.policies] == ["c", "a", "b"]
 
 

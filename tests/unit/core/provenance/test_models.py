@@ -106,10 +106,10 @@ def test_a_rule_that_does_not_compile():
 
 
 def test_there_and_back():
-    given = provenance(
+    inputs = provenance(
         SIGSTORE, Attestation("t", A, (KEY,), {"x": [1, None, {"y": "é"}]}), Attestation("u", B)
     )
-    assert ModelProvenance.parse(given.document()) == given
+    assert ModelProvenance.parse(inputs.document()) == inputs
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_other_forms(change):
 
 @pytest.mark.parametrize("predicate", ["\0", [0] * 3000])
 def test_a_predicate_that_the_engine_cannot_read(predicate):
-    given = provenance(KEY, Attestation("t", A, (), predicate))
-    assert "cannot be evaluated" in fault_of(ModelProvenance.parse(given.document()), required("true"))
+    inputs = provenance(KEY, Attestation("t", A, (), predicate))
+    assert "cannot be evaluated" in fault_of(ModelProvenance.parse(inputs.document()), required("true"))
 
 
 def test_readers_of_sealed_files_do_not_import_the_engine():

@@ -51,13 +51,13 @@ FOR_MODEL = {
 
 @pytest.fixture
 def builder(now, policy_of):
-    found = SnapshotBuilder(Settings(), complete=False, assumed_time=now)
-    found.put(policy_of(validations=[{"expression": "true"}]))
+    matches = SnapshotBuilder(Settings(), complete=False, assumed_time=now)
+    matches.put(policy_of(validations=[{"expression": "true"}]))
     for name in ("research", "other", "kube-system"):
-        found.put(namespace(name))
-    found.put(MODEL)
-    found.put(params("1"))
-    return found
+        matches.put(namespace(name))
+    matches.put(MODEL)
+    matches.put(params("1"))
+    return matches
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ def test_nothing_changed(change):
 
 def test_policies_models_and_params_concern_all(change, policy_of):
     param = {"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}, "paramRef": {"name": "trusted"}}
-    found, marks = change(policy_of(validations=[{"expression": "true"}], **param))
-    assert found is None
+    matches, marks = change(policy_of(validations=[{"expression": "true"}], **param))
+    assert matches is None
     assert change(params("2"), since=marks)[0] is None
     _, marks = change()
     assert change({**MODEL, "metadata": {"name": "beta"}}, since=marks)[0] is None
@@ -98,8 +98,8 @@ def test_a_label_concerns_its_namespace(change):
 
 
 def test_a_grant_concerns_its_namespaces_when_it_begins_and_when_it_ends(change, now):
-    found, marks = change(request(now - timedelta(minutes=30), **FOR_MODEL))
-    assert found == {"research"}
+    matches, marks = change(request(now - timedelta(minutes=30), **FOR_MODEL))
+    assert matches == {"research"}
     assert change(since=marks)[0] == set()
     assert change(since=marks, later=timedelta(hours=1))[0] == {"research"}
 

@@ -122,13 +122,13 @@ def test_the_largest_report_fits_into_etcd_and_its_annotations_into_an_object():
     worst = Result(
         pod, name, "WL" * 60, "fail", "ü" * 256, "ü" * 100, ACTIONS, "critical", ("c" * 60,) * 8, name
     )
-    broken = Counter({(f"{number:0253}", "Audit"): 100_000 for number in range(MAX_POLICIES * 4)})
-    counts = Counts(100_000, 10**7, 10**7, Counter(fail=10**6), broken)
+    invalid = Counter({(f"{number:0253}", "Audit"): 100_000 for number in range(MAX_POLICIES * 4)})
+    counts = Counts(100_000, 10**7, 10**7, Counter(fail=10**6), invalid)
     report = namespace_report(OPEN, "n" * 63, [worst] * MAX_RESULTS, counts, NOW)
     assert len(orjson.dumps(report)) < 1.5 * 2**20
     assert sum(len(key) + len(text) for key, text in report["metadata"]["annotations"].items()) < 256 * 2**10
     summary = cluster_report(
-        OPEN, dict.fromkeys((policy for policy, _ in broken), ACTIONS), {"n": counts}, {}, NOW
+        OPEN, dict.fromkeys((policy for policy, _ in invalid), ACTIONS), {"n": counts}, {}, NOW
     )
     assert len(summary["results"]) == MAX_POLICIES
     assert len(orjson.dumps(summary)) < 1.5 * 2**20

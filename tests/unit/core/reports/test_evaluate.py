@@ -48,14 +48,14 @@ def test_what_breaks_no_rule_has_no_results(snapshot_of, policy_of, now):
 
 
 def test_a_broken_rule_is_a_result_with_the_severity_of_the_weights(snapshot_of, policy_of, now):
-    broken = policy_of(
+    invalid = policy_of(
         validations=[{"expression": "false", "message": "no"}], code="WL501", validationActions=["Audit"]
     )
-    _, results = judged(pod(**READS), snapshot_of(NAMESPACE, MODEL, broken), now)
-    found = {item.code: (item.outcome, item.severity, item.actions) for item in results}
-    assert found["WL501"] == ("fail", "critical", ("Audit",))
+    _, results = judged(pod(**READS), snapshot_of(NAMESPACE, MODEL, invalid), now)
+    matches = {item.code: (item.outcome, item.severity, item.actions) for item in results}
+    assert matches["WL501"] == ("fail", "critical", ("Audit",))
     # It never came through admission, or the sidecar would be there.
-    assert found["WL301"] == ("fail", "critical", ("Deny",))
+    assert matches["WL301"] == ("fail", "critical", ("Deny",))
 
 
 def test_what_is_missing_is_asked_for(snapshot_of, policy_of, now):

@@ -12,8 +12,8 @@ def finding(code="WL101", policy="p", action="Deny", message="no", **fields):
 
 
 def verdict(*findings, timings=()):
-    found = Verdict.of("u", findings)
-    return type(found)(found.uid, found.denials, found.warnings, found.audits, timings=timings)
+    matches = Verdict.of("u", findings)
+    return type(matches)(matches.uid, matches.denials, matches.warnings, matches.audits, timings=timings)
 
 
 def only(*findings, reads=()):
@@ -58,13 +58,13 @@ def test_texts_are_one_line_and_bounded():
 
 def test_a_resource_counts_once_for_each_policy_by_its_strongest_action():
     gathering = Gathering()
-    found = verdict(
+    matches = verdict(
         finding(message="one"),
         finding(message="two", action="Audit"),
         finding("WL201", "q", "Warn", waiver="w-1"),
         timings=(("p", "violation", None), ("r", "pass", None), ("s", "skipped", None)),
     )
-    gathering.add(found, results_of(POD, found))
+    gathering.add(matches, results_of(POD, matches))
     counts = gathering.counts
     assert counts.broken == {("p", "Deny"): 1, ("q", WAIVED): 1}
     assert (counts.resources, counts.passed, counts.skipped) == (1, 1, 1)
@@ -80,13 +80,13 @@ def test_the_most_serious_are_listed_and_all_are_counted():
     for number in range(50):
         pod = Resource("research", f"pod-{number:02}", "Pod")
         action = "Deny" if number == 49 else "Audit"
-        found = verdict(finding("WL101" if number == 48 else "WL501", action=action))
-        gathering.add(found, results_of(pod, found))
+        matches = verdict(finding("WL101" if number == 48 else "WL501", action=action))
+        gathering.add(matches, results_of(pod, matches))
         assert len(gathering._results) <= 6
-    listed = [item.resource.name for item in gathering.results()]
-    assert listed == ["pod-00", "pod-48", "pod-49"]
+    listing = [item.resource.name for item in gathering.results()]
+    assert listing == ["pod-00", "pod-48", "pod-49"]
     assert (gathering.counts.outcomes["fail"], gathering.counts.left_out) == (50, 47)
-    assert [item.resource.name for item in gathering.results()] == listed
+    assert [item.resource.name for item in gathering.results()] == listing
 
 
 def test_what_only_audit_and_warn_let_pass_is_counted_once():
@@ -97,8 +97,8 @@ def test_what_only_audit_and_warn_let_pass_is_counted_once():
         [finding(action="Warn", waiver="w-1")],
         [],
     ):
-        found = verdict(*findings)
-        gathering.add(found, results_of(POD, found))
+        matches = verdict(*findings)
+        gathering.add(matches, results_of(POD, matches))
     assert gathering.counts.newly == 1
     assert gathering.counts.would_deny() == {"p": 2, "q": 1}
 

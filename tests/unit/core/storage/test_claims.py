@@ -40,9 +40,9 @@ def test_no_order_of_asking_hides_what_a_circle_holds(store_of, resolver_of, mod
     store = store_of(claim_of("a", **clone_of("b")), claim_of("b", **clone_of("a")))
     for order in (["a", "b"], ["b", "a"]):
         resolver, _ = resolver_of(store, atlas)
-        found = {name: resolver.claim("research", name) for name in order}
-        assert all(found.values())
-        assert {reach.model.name for reach in found["a"]} == {"atlas"}
+        matches = {name: resolver.claim("research", name) for name in order}
+        assert all(matches.values())
+        assert {reach.model.name for reach in matches["a"]} == {"atlas"}
 
 
 def test_everything_missing_is_asked_for_in_one_round(store_of, resolver_of, model_of):

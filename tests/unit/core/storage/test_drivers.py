@@ -303,11 +303,11 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize(("source", "declared", "alias"), SAME.values(), ids=SAME)
-def test_an_alias_is_the_same_storage(source, declared, alias):
+@pytest.mark.parametrize(("source", "declarations", "alias"), SAME.values(), ids=SAME)
+def test_an_alias_is_the_same_storage(source, declarations, alias):
     """Both volumes mount the same files, according to the driver's source."""
     assert source
-    one, other = (backend_of(volume, "spec", inline="name" in volume) for volume in (declared, alias))
+    one, other = (backend_of(volume, "spec", inline="name" in volume) for volume in (declarations, alias))
     assert related(one.locations, other.locations) is Relation.SAME
     assert other.certain
 
@@ -355,9 +355,9 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize(("declared", "candidate"), OTHER.values(), ids=OTHER)
-def test_other_storage_of_the_same_driver_is_proven(declared, candidate):
-    one, other = backend_of(declared, "spec"), backend_of(candidate, "spec")
+@pytest.mark.parametrize(("declarations", "candidate"), OTHER.values(), ids=OTHER)
+def test_other_storage_of_the_same_driver_is_proven(declarations, candidate):
+    one, other = backend_of(declarations, "spec"), backend_of(candidate, "spec")
     assert related(one.locations, other.locations) is Relation.OTHER
     assert other.certain
 
@@ -504,11 +504,11 @@ DECOYS = {
 }
 
 
-@pytest.mark.parametrize(("source", "declared", "decoy"), DECOYS.values(), ids=DECOYS)
-def test_a_decoy_is_never_proven_to_be_other_storage(source, declared, decoy):
+@pytest.mark.parametrize(("source", "declarations", "decoy"), DECOYS.values(), ids=DECOYS)
+def test_a_decoy_is_never_proven_to_be_other_storage(source, declarations, decoy):
     """The driver's source mounts the declared storage, whatever the decoy's other fields say."""
     assert source
-    one, other = backend_of(declared, "spec"), backend_of(decoy, "spec")
+    one, other = backend_of(declarations, "spec"), backend_of(decoy, "spec")
     assert related(one.locations, other.locations) is not Relation.OTHER or not other.certain
 
 
@@ -540,9 +540,9 @@ UNLISTED = {
 }
 
 
-@pytest.mark.parametrize(("declared", "alias"), UNLISTED.values(), ids=UNLISTED)
-def test_values_of_an_unlisted_driver_name_storage_by_their_form(declared, alias):
-    one, other = backend_of(declared, "spec"), backend_of(alias, "spec")
+@pytest.mark.parametrize(("declarations", "alias"), UNLISTED.values(), ids=UNLISTED)
+def test_values_of_an_unlisted_driver_name_storage_by_their_form(declarations, alias):
+    one, other = backend_of(declarations, "spec"), backend_of(alias, "spec")
     assert related(one.locations, other.locations) is not Relation.OTHER
 
 

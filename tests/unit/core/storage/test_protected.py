@@ -107,36 +107,36 @@ events = st.lists(st.tuples(st.booleans(), documents()), max_size=14)
 
 def everything(backends, store):
     queries = [backend_of({"csi": {"driver": "d", "volumeHandle": f"h{number}"}}, "") for number in range(2)]
-    found = [names(backends.find(backend)) for backend in queries]
+    matches = [names(backends.find(backend)) for backend in queries]
     waiting = [names(backends.bindable("n", f"c{number}", {}, {}, Lookup(store))) for number in range(4)]
-    return [*found, *waiting]
+    return [*matches, *waiting]
 
 
 @given(events)
 def test_kept_up_to_date_is_the_same_as_made_anew(model_of, happened):
     store = ObjectStore(complete=True)
     catalog = Catalog([model_of("atlas", *MODELS)])
-    kept = ProtectedBackends(catalog, store)
+    remaining = ProtectedBackends(catalog, store)
     for removed, item in happened:
         key = store.put(item)
         if removed:
             store.remove(key)
-        kept.changed(key)
-    assert everything(kept, store) == everything(ProtectedBackends(catalog, store), store)
+        remaining.changed(key)
+    assert everything(remaining, store) == everything(ProtectedBackends(catalog, store), store)
 
 
 @given(events)
 def test_a_kept_backend_is_that_of_the_stored_document(model_of, happened):
     """A review takes it instead of reading the volume again, so it must be what reading would give."""
     store = ObjectStore(complete=True)
-    kept = ProtectedBackends(Catalog([model_of("atlas", *MODELS)]), store)
+    remaining = ProtectedBackends(Catalog([model_of("atlas", *MODELS)]), store)
     for _, item in happened:
-        kept.changed(store.put(item))
+        remaining.changed(store.put(item))
     for document in store.each("PersistentVolume"):
         name = document["metadata"]["name"]
-        backend = kept.backend_of(name, document)
+        backend = remaining.backend_of(name, document)
         assert backend is None or backend == backend_of(document["spec"], "spec")
-        assert kept.backend_of(name, copy.deepcopy(document)) is None
+        assert remaining.backend_of(name, copy.deepcopy(document)) is None
 
 
 def test_a_volume_that_changed_is_read_again(model_of):
@@ -149,16 +149,16 @@ def test_a_volume_that_changed_is_read_again(model_of):
 
     before, after = volume("h0"), volume("h1")
     key = store.put(before)
-    kept = ProtectedBackends(Catalog([model_of("atlas", *MODELS)]), store)
-    assert kept.backend_of("v", before).handle == "h0"
+    remaining = ProtectedBackends(Catalog([model_of("atlas", *MODELS)]), store)
+    assert remaining.backend_of("v", before).handle == "h0"
     store.put(after)
-    assert kept.backend_of("v", after) is None
-    kept.changed(key)
-    assert kept.backend_of("v", before) is None
-    assert kept.backend_of("v", after).handle == "h1"
+    assert remaining.backend_of("v", after) is None
+    remaining.changed(key)
+    assert remaining.backend_of("v", before) is None
+    assert remaining.backend_of("v", after).handle == "h1"
     store.remove(key)
-    kept.changed(key)
-    assert kept.backend_of("v", after) is None
+    remaining.changed(key)
+    assert remaining.backend_of("v", after) is None
 
 
 EDITS = [
@@ -179,9 +179,9 @@ def test_an_edited_model_gives_the_same_index_as_a_new_one(model_of, happened, e
     """An edit touches only the volumes that the old or the new form matches."""
     store = ObjectStore(complete=True)
     catalog = Catalog([model_of("other", *MODELS[2:3])])
-    kept = ProtectedBackends(catalog, store)
+    remaining = ProtectedBackends(catalog, store)
     for _, item in happened:
-        kept.changed(store.put(item))
+        remaining.changed(store.put(item))
     models = {"other": model_of("other", *MODELS[2:3])}
     for name, entries in edits:
         if entries:
@@ -190,9 +190,9 @@ def test_an_edited_model_gives_the_same_index_as_a_new_one(model_of, happened, e
         else:
             models.pop(name, None)
             catalog.discard(name)
-        kept.model_changed(name, Catalog([models[name]] if name in models else []))
+        remaining.model_changed(name, Catalog([models[name]] if name in models else []))
     fresh = ProtectedBackends(Catalog(models.values()), store)
-    assert everything(kept, store) == everything(fresh, store)
-    assert {v.name: v.models for v in kept._volumes.values()} == {
+    assert everything(remaining, store) == everything(fresh, store)
+    assert {v.name: v.models for v in remaining._volumes.values()} == {
         v.name: v.models for v in fresh._volumes.values()
     }

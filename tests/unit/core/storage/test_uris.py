@@ -65,19 +65,19 @@ def test_one_store_by_two_addresses(one, other):
 
 
 @pytest.mark.parametrize(
-    ("declared", "address"),
+    ("declarations", "address"),
     [
         ("s3://b/x", "s3://arn:aws:s3:us-east-1:1:accesspoint/point/x"),
         ("s3://b/x", "https://point-1.s3-accesspoint.us-west-2.amazonaws.com/x"),
         ("s3://b/x", "https://mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com/x"),
     ],
 )
-def test_the_bucket_of_an_access_point_is_unknown(declared, address):
-    assert related(parse_uri(declared).locations, parse_uri(address).locations) is Relation.POSSIBLE
+def test_the_bucket_of_an_access_point_is_unknown(declarations, address):
+    assert related(parse_uri(declarations).locations, parse_uri(address).locations) is Relation.POSSIBLE
 
 
 @pytest.mark.parametrize(
-    ("declared", "text"),
+    ("declarations", "text"),
     [
         ("hf://org/atlas", "hf.co/org/atlas:Q4_K_M"),
         ("hf://org/atlas", "git@hf.co:org/atlas"),
@@ -87,8 +87,8 @@ def test_the_bucket_of_an_access_point_is_unknown(declared, address):
         ("s3://bkt/x", "s3:bkt"),
     ],
 )
-def test_addresses_without_a_scheme(declared, text):
-    assert related(parse_uri(declared).locations, parse_bare(text).locations) is Relation.SAME
+def test_addresses_without_a_scheme(declarations, text):
+    assert related(parse_uri(declarations).locations, parse_bare(text).locations) is Relation.SAME
 
 
 @pytest.mark.parametrize(

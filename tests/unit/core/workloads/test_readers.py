@@ -118,5 +118,5 @@ def test_templates_that_call_each_other_end():
         }
 
     a, b = template("a", "b"), template("b", "a")
-    found = templates({"object": a, "references": [a, b]})
-    assert {t.pod["spec"]["containers"][0]["image"] for t in found} == {"a", "b"}
+    matches = templates({"object": a, "references": [a, b]})
+    assert {t.pod["spec"]["containers"][0]["image"] for t in matches} == {"a", "b"}

@@ -149,7 +149,7 @@ anything = st.recursive(
 @given(anything)
 def test_no_value_does_worse_than_malformed(value):
     try:
-        found = templates(work(value))
+        matches = templates(work(value))
     except MalformedObjectError:
         return
-    assert all(isinstance(template.pod.get("spec") or {}, dict) for template in found)
+    assert all(isinstance(template.pod.get("spec") or {}, dict) for template in matches)

@@ -15,12 +15,12 @@ TEMPLATE = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name":
 
 def test_a_pod_is_its_own_template_and_no_part_is_copied():
     pod = {"apiVersion": "v1", "kind": "Pod", **TEMPLATE}
-    (found,) = TABLE.templates(pod, "", "Pod")
-    assert found == PodTemplate("", pod)
-    assert found.pod is pod
-    (found,) = TABLE.templates({"spec": {"template": TEMPLATE}}, "apps", "Deployment")
-    assert (found.path, found.root) == ("spec.template", "spec.template.spec")
-    assert found.pod is TEMPLATE
+    (matches,) = TABLE.templates(pod, "", "Pod")
+    assert matches == PodTemplate("", pod)
+    assert matches.pod is pod
+    (matches,) = TABLE.templates({"spec": {"template": TEMPLATE}}, "apps", "Deployment")
+    assert (matches.path, matches.root) == ("spec.template", "spec.template.spec")
+    assert matches.pod is TEMPLATE
 
 
 def test_a_kind_is_known_with_its_group():
@@ -33,14 +33,14 @@ def test_a_kind_is_known_with_its_group():
 
 def test_an_asterisk_is_every_item_or_value():
     specs = {"pytorchReplicaSpecs": {"Master": {"template": TEMPLATE}, "Worker": {"template": TEMPLATE}}}
-    found = TABLE.templates({"spec": specs}, "kubeflow.org", "PyTorchJob")
-    assert [template.path for template in found] == [
+    matches = TABLE.templates({"spec": specs}, "kubeflow.org", "PyTorchJob")
+    assert [template.path for template in matches] == [
         "spec.pytorchReplicaSpecs.Master.template",
         "spec.pytorchReplicaSpecs.Worker.template",
     ]
     ray = {"workerGroupSpecs": [{"template": TEMPLATE}, {}, {"template": None}]}
-    (found,) = TABLE.templates({"spec": ray}, "ray.io", "RayCluster")
-    assert found.path == "spec.workerGroupSpecs[0].template"
+    (matches,) = TABLE.templates({"spec": ray}, "ray.io", "RayCluster")
+    assert matches.path == "spec.workerGroupSpecs[0].template"
 
 
 def test_an_admin_adds_kinds_and_paths():
@@ -50,12 +50,12 @@ def test_an_admin_adds_kinds_and_paths():
     ]
     table = WorkloadTable(kinds)
     spec = {"template": TEMPLATE, "pods": {"a": TEMPLATE["spec"]}, "canary": TEMPLATE}
-    found = table.templates({"spec": spec}, "example.com", "Widget")
-    assert [(template.path, template.root) for template in found] == [
+    matches = table.templates({"spec": spec}, "example.com", "Widget")
+    assert [(template.path, template.root) for template in matches] == [
         ("spec.template", "spec.template.spec"),
         ("spec.pods.a", "spec.pods.a"),
     ]
-    assert found[1].pod == {"metadata": {}, "spec": TEMPLATE["spec"]}
+    assert matches[1].pod == {"metadata": {}, "spec": TEMPLATE["spec"]}
     paths = [template.path for template in table.templates({"spec": spec}, "apps", "Deployment")]
     assert paths == ["spec.template", "spec.canary"]
 
@@ -78,8 +78,8 @@ def test_a_path_that_is_none_is_refused(path):
 
 def test_claim_templates_are_named_after_the_workload():
     spec = {"template": TEMPLATE, "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"a": 1}}]}
-    (found,) = TABLE.templates({"metadata": {"name": "db"}, "spec": spec}, "apps", "StatefulSet")
-    claim = found.extra_claims["data"]
+    (matches,) = TABLE.templates({"metadata": {"name": "db"}, "spec": spec}, "apps", "StatefulSet")
+    claim = matches.extra_claims["data"]
     assert (claim.name, claim.spec) == ("data-db", {"a": 1})
 
 

@@ -47,8 +47,8 @@ async def until(probe):
 
 
 def leases_of(served, seconds, renew_after):
-    released = served.server._broker._lease
-    served.server._broker._lease = lambda *told: released(*told).model_copy(
+    releases = served.server._broker._lease
+    served.server._broker._lease = lambda *messages: releases(*messages).model_copy(
         update={"seconds": seconds, "renew_after": renew_after}
     )
 
@@ -346,12 +346,12 @@ async def test_what_outlives_its_lease_is_wiped_while_the_storage_hangs(served, 
 async def test_an_answer_after_the_leases_end_gives_nothing_back(served, monkeypatch):
     target = target_in(served.home)
     leases_of(served, 2, 1)
-    client, asked, answer = served.client(), threading.Event(), threading.Event()
+    client, queries, answer = served.client(), threading.Event(), threading.Event()
     renew = type(client).renew
 
     def late(self, model):
         lease = renew(self, model)
-        asked.set()
+        queries.set()
         answer.wait(10)
         return lease
 
@@ -361,7 +361,7 @@ async def test_an_answer_after_the_leases_end_gives_nothing_back(served, monkeyp
     thread = threading.Thread(target=agent.run)
     thread.start()
     try:
-        await until(asked.is_set)
+        await until(queries.is_set)
         await until(lambda: not agent._lease.left())
         agent.enforce()
         assert files_in(target) == []

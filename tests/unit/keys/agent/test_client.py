@@ -50,16 +50,16 @@ async def test_a_broker_of_another_authority_is_not_spoken_to(served):
 
 
 async def test_a_name_that_ends_in_a_dot_is_looked_up_as_it_is_and_checked_without(served, monkeypatch):
-    asked, connect = [], socket.create_connection
+    queries, connect = [], socket.create_connection
 
     def look_up(address, *arguments):
-        asked.append(address[0])
+        queries.append(address[0])
         return connect(("127.0.0.1", address[1]), *arguments)
 
     monkeypatch.setattr(socket, "create_connection", look_up)
     port = served.url.rpartition(":")[2]
     keys, _ = await served.release(url=f"https://localhost.:{port}")
-    assert (list(keys), asked) == (["k1"], ["localhost."])
+    assert (list(keys), queries) == (["k1"], ["localhost."])
     with pytest.raises(BrokerUnavailableError, match=r"Hostname mismatch.*'broker.research.svc'"):
         await served.release(url=f"https://broker.research.svc.:{port}")
 

@@ -32,7 +32,7 @@ def test_what_was_given_counts_until_the_broker_tells_other_ones(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "told",
+    "messages",
     [
         None,
         [],
@@ -47,10 +47,10 @@ def test_what_was_given_counts_until_the_broker_tells_other_ones(tmp_path):
         [None],
     ],
 )
-def test_what_are_no_authorities_is_passed_over(tmp_path, told):
+def test_what_are_no_authorities_is_passed_over(tmp_path, messages):
     trust = Trust((FIRST,), tmp_path / "kept")
     context = trust.context()
-    trust.learn(told)
+    trust.learn(messages)
     assert trust.context() is context
     assert not (tmp_path / "kept").exists()
 

@@ -109,8 +109,8 @@ def check(issuer, evidence, *, nonce=NONCE, now=NOW, keys=None):
     return verify(evidence, issuer.keys if keys is None else keys, ISSUER, nonce, now)
 
 
-def refused(issuer, evidence, said, **options):
-    with pytest.raises(RefusedError, match=said) as error:
+def refused(issuer, evidence, output, **options):
+    with pytest.raises(RefusedError, match=output) as error:
         check(issuer, evidence, **options)
     assert error.value.code == EVIDENCE
 
@@ -357,11 +357,11 @@ def test_a_rule_over_the_claims(issuer):
     claims = check(issuer, issuer.bundle())
     check_rule(compile_rule(RULE), claims)
     check_rule(compile_rule(""), claims)
-    for rule, said in (
+    for rule, output in (
         ("object.devices.size() == 8", "do not meet the rule"),
         ("object.devices.all(d, d.nothing == 1)", "cannot evaluate"),
     ):
-        with pytest.raises(RefusedError, match=said):
+        with pytest.raises(RefusedError, match=output):
             check_rule(compile_rule(rule), claims)
 
 

@@ -75,9 +75,9 @@ def test_a_bound_token_names_its_pod():
     ],
 )
 def test_what_is_not_a_pods_token(path, value, code):
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(RefusedError) as rejection:
         identity_of(changed(REVIEW, path, value))
-    assert refused.value.code == code
+    assert rejection.value.code == code
 
 
 def test_the_living_pod():
@@ -87,7 +87,7 @@ def test_the_living_pod():
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "said"),
+    ("path", "value", "output"),
     [
         (("metadata", "uid"), "u2", "another pod has the same name"),
         (("metadata", "deletionTimestamp"), "2026-11-23T00:00:00Z", "is being deleted"),
@@ -100,10 +100,10 @@ def test_the_living_pod():
         (("status",), None, "has terminated"),
     ],
 )
-def test_a_pod_that_is_not_the_one(path, value, said):
-    with pytest.raises(RefusedError, match=said) as refused:
+def test_a_pod_that_is_not_the_one(path, value, output):
+    with pytest.raises(RefusedError, match=output) as rejection:
         check_pod(CALLER, changed(POD, path, value))
-    assert refused.value.code == POD_GONE
+    assert rejection.value.code == POD_GONE
 
 
 def test_no_pod_at_all():

@@ -52,14 +52,14 @@ async def test_a_pod_gets_its_limit(limited):
     assert annotations["weightlock.dev/egress"] == '{"bitsPerSecond":2000000,"models":["atlas-70b"]}'
     assert "weightlock.dev/grants" in annotations
     assert pod["metadata"]["labels"] == {"weightlock.dev/egress": "limited"}
-    stored = {key: value for key, value in pod.items() if key != "status"}
-    stored["metadata"] = {key: pod["metadata"][key] for key in ("annotations", "labels", "name", "namespace")}
-    stored["spec"] = {key: value for key, value in pod["spec"].items() if key != "nodeName"}
-    denied, warned = denials(limited, review(stored))
+    saved = {key: value for key, value in pod.items() if key != "status"}
+    saved["metadata"] = {key: pod["metadata"][key] for key in ("annotations", "labels", "name", "namespace")}
+    saved["spec"] = {key: value for key, value in pod["spec"].items() if key != "nodeName"}
+    denied, warned = denials(limited, review(saved))
     assert "WL525" not in denied
     assert "WL526" not in denied
     assert "WL527" in warned
-    assert mutate(review(stored), limited.source().snapshot(), FetchedData(), limited.now).patch == ()
+    assert mutate(review(saved), limited.source().snapshot(), FetchedData(), limited.now).patch == ()
 
 
 async def test_the_pod_that_would_go_below_the_minimum_time_is_denied(limited):
@@ -159,7 +159,7 @@ async def test_replicas_of_a_workload_are_warned_about(limited):
     )
     source = limited.source()
     verdict, _ = evaluate_sync(
-        lambda fetched: validate(parsed, source.snapshot(), fetched, limited.now), source.resolve
+        lambda content: validate(parsed, source.snapshot(), content, limited.now), source.resolve
     )
     assert [finding.message for finding in verdict.warnings if finding.code == "WL525"] == [
         'pods will be denied: at most 1 of 3 fit the egress budget of model "atlas-70b"'
@@ -174,9 +174,9 @@ async def test_the_broker_ends_the_lease_over_budget(limited):
         return await broker.renew("good", RenewRequest(model="atlas-70b", sent=sent))
 
     assert (await renew(earned + BURST)).seconds > 0
-    with pytest.raises(RefusedError, match=r"it sent .* and its limit of 2 Mbit/s allows") as refused:
+    with pytest.raises(RefusedError, match=r"it sent .* and its limit of 2 Mbit/s allows") as rejection:
         await renew(earned + BURST + 1)
-    assert refused.value.code == "WL335"
+    assert rejection.value.code == "WL335"
     with pytest.raises(RefusedError, match="reports no egress"):
         await renew(None)
     assert limited.events[-2]["sent"] == earned + BURST + 1
@@ -195,11 +195,11 @@ async def test_the_sidecar_reports_over_the_wire(limited, tmp_path):
         None,
         None,
     ]
-    async with serving(limited, tmp_path) as served:
-        client = dataclasses.replace(served.client(), sent=lambda: 7)
+    async with serving(limited, tmp_path) as endpoint:
+        client = dataclasses.replace(endpoint.client(), sent=lambda: 7)
         lease = await asyncio.to_thread(client.renew, "atlas-70b")
         assert lease.seconds > 0
-        assert served.world.events[-1]["sent"] == 7
+        assert endpoint.world.events[-1]["sent"] == 7
         silent = dataclasses.replace(client, sent=lambda: None)
         with pytest.raises(BrokerRefusedError, match="WL335"):
             await asyncio.to_thread(silent.renew, "atlas-70b")

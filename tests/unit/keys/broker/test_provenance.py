@@ -67,9 +67,9 @@ async def release(world, key_id="k1"):
     public_key = base64.b64encode(agent.public).decode()
     nonce = broker.challenge(ChallengeRequest(public_key=public_key)).nonce
     request = ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key, protocol=2, key_id=key_id)
-    released = await broker.release("good", request)
-    lease = lease_bytes(json.loads(released.lease.model_dump_json(by_alias=True)))
-    return set(agent.open(base64.b64decode(released.encrypted), nonce, "atlas-70b", lease)), released.lease
+    releases = await broker.release("good", request)
+    lease = lease_bytes(json.loads(releases.lease.model_dump_json(by_alias=True)))
+    return set(agent.open(base64.b64decode(releases.encrypted), nonce, "atlas-70b", lease)), releases.lease
 
 
 async def refused(world, key_id="k1"):
@@ -179,15 +179,15 @@ async def test_from_the_signed_model_to_its_reader(world, tmp_path):
     require(world, manifest)
     wrapped = base64.b64encode(manifest.key.wrapped).decode()
     world.model["spec"]["keys"] = [{"id": "k9", "kms": manifest.key.kms, "wrapped": wrapped}]
-    async with serving(world, tmp_path) as served:
-        keys, lease = await asyncio.to_thread(served.client().release, "atlas-70b", "k9")
+    async with serving(world, tmp_path) as endpoint:
+        keys, lease = await asyncio.to_thread(endpoint.client().release, "atlas-70b", "k9")
         with operations.open_sealed(directory, keys["k9"], pins=lease.pins) as sealed:
             assert sealed.manifest.provenance == PROVENANCE
         (source / "w.bin").write_bytes(b"other weights")
         await asyncio.to_thread(
             operations.seal, source, directory, service, "atlas-70b", "", work, update=True
         )
-        keys, lease = await asyncio.to_thread(served.client().release, "atlas-70b", "k9")
+        keys, lease = await asyncio.to_thread(endpoint.client().release, "atlas-70b", "k9")
         with (
             pytest.raises(SealedDataError, match="does not contain the manifest that the ModelWeights pins"),
             operations.open_sealed(directory, keys["k9"], pins=lease.pins),

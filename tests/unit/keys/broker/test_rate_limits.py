@@ -44,9 +44,9 @@ def test_what_is_given_back_does_not_count_and_never_exceeds_the_burst():
 def test_a_refusal_says_when_to_come_again():
     limits = Limits(pods=Rate(6, 1), models=Rate(600, 2))
     limits.pod("pod-1", 0)
-    with pytest.raises(RefusedError, match="too many requests for this pod: try again in 10 s") as refused:
+    with pytest.raises(RefusedError, match="too many requests for this pod: try again in 10 s") as rejection:
         limits.pod("pod-1", 0)
-    assert refused.value.code == RATE_LIMIT
+    assert rejection.value.code == RATE_LIMIT
     limits.pod("pod-2", 0)
     for _ in range(2):
         limits.model("m", 0)
@@ -67,9 +67,9 @@ def test_a_large_request_costs_more():
 def test_a_nonce_is_spent_once_while_it_lives():
     limits = Limits()
     limits.spend("n", 0, 120)
-    with pytest.raises(RefusedError, match="was used before") as refused:
+    with pytest.raises(RefusedError, match="was used before") as rejection:
         limits.spend("n", 100, 120)
-    assert refused.value.code == REPLAYED
+    assert rejection.value.code == REPLAYED
     limits.spend("other", 130, 120)
     assert set(limits._nonces) == {"other"}, "what has expired is refused by its time, and forgotten here"
 

@@ -45,14 +45,14 @@ async def test_a_release_has_a_receipt(world, settings, tmp_path):
     with audit_log(settings, "broker") as writer:
         broker = world.broker()
         broker._log = BrokerLog(writer, settings)
-        released = await release(broker)
+        releases = await release(broker)
         await broker.renew("good", RenewRequest(model="atlas-70b"))
         with pytest.raises(RefusedError):
             await broker.renew("good", RenewRequest(model="other"))
         await broker.close()
     place = tmp_path / "logs" / "broker" / "b-1"
     keys = read_verifier_keys(place / "keys.txt")
-    proof = parse_proof(released.receipt.encode())
+    proof = parse_proof(releases.receipt.encode())
     assert proof.verify(keys) == ()
     entry = parse_entry(proof.entry)
     validate_entry(entry)
@@ -61,7 +61,7 @@ async def test_a_release_has_a_receipt(world, settings, tmp_path):
     assert entry["data"]["model"] == "atlas-70b"
     assert entry["data"]["pod"]["name"] == "train"
     assert entry["data"]["grant"]
-    assert "receipt" not in released.model_dump(by_alias=True)
+    assert "receipt" not in releases.model_dump(by_alias=True)
     seen = []
     report = verify_log(Files(place), keys, on_entry=lambda _, document: seen.append(document))
     assert report.faults == []
@@ -114,9 +114,9 @@ async def test_the_receipt_reaches_the_pod(world, settings, tmp_path, capsys):
     home = tmp_path / "home"
     home.mkdir()
     with audit_log(settings, "broker") as writer:
-        async with serving(world, home) as served:
-            served.server._broker._log = BrokerLog(writer, settings)
-            _, lease = await served.release()
+        async with serving(world, home) as endpoint:
+            endpoint.server._broker._log = BrokerLog(writer, settings)
+            _, lease = await endpoint.release()
     keys = read_verifier_keys(tmp_path / "logs" / "broker" / "b-1" / "keys.txt")
     assert parse_proof(lease.receipt.encode()).verify(keys) == ()
     directory = tmp_path / "pod" / "keys" / "atlas-70b"

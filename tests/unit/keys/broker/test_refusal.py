@@ -250,12 +250,12 @@ async def test_a_refusal_is_one_sentence_that_says_why(world, code):
     pending = spoil(asked)
     if pending is not None:
         await pending
-    with pytest.raises((RefusedError, UnavailableError)) as refused:
+    with pytest.raises((RefusedError, UnavailableError)) as rejection:
         await asked.send()
-    assert (refused.value.code, str(refused.value)) == (
+    assert (rejection.value.code, str(rejection.value)) == (
         code,
         sentence.replace("KEYSET", f"{world.home}/keyset.json"),
     )
-    assert isinstance(refused.value, UnavailableError) is code.startswith("WL9")
+    assert isinstance(rejection.value, UnavailableError) is code.startswith("WL9")
     assert world.events[-1]["code"] == code
-    assert world.events[-1]["message"] == str(refused.value)
+    assert world.events[-1]["message"] == str(rejection.value)

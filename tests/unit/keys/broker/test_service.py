@@ -37,16 +37,16 @@ async def release(broker, *, token="good", model="atlas-70b", attestation=None, 
     request = ReleaseRequest(
         model=model, nonce=nonce, public_key=public_key, attestation=attestation, protocol=2, key_id=key_id
     )
-    released = await broker.release(token, request)
-    lease = lease_bytes(json.loads(released.lease.model_dump_json(by_alias=True)))
-    opened = agent.open(base64.b64decode(released.encrypted), nonce, model, lease)
-    return {name: bytes(key.view()) for name, key in opened.items()}, released.lease
+    releases = await broker.release(token, request)
+    lease = lease_bytes(json.loads(releases.lease.model_dump_json(by_alias=True)))
+    opened = agent.open(base64.b64decode(releases.encrypted), nonce, model, lease)
+    return {name: bytes(key.view()) for name, key in opened.items()}, releases.lease
 
 
 async def refusal(broker, **options):
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(RefusedError) as rejection:
         await release(broker, **options)
-    return f"{refused.value} [{refused.value.code}]"
+    return f"{rejection.value} [{rejection.value.code}]"
 
 
 async def test_a_pod_that_holds_everything_gets_every_key(world):
@@ -76,13 +76,13 @@ async def test_the_lease_never_outlasts_the_grant(world):
 
 async def test_no_grant(world):
     world.state = [document for document in world.state if document["kind"] != "AccessApproval"]
-    said = await refusal(world.broker())
-    assert said == (
+    output = await refusal(world.broker())
+    assert output == (
         'service account research/trainer has no active grant for model "atlas-70b". '
         "Fix: weightlock access request atlas-70b --for 8h --service-account research/trainer [WL326]"
     )
     assert world.events[0]["code"] == "WL326"
-    assert world.events[0]["message"] + " [WL326]" == said
+    assert world.events[0]["message"] + " [WL326]" == output
 
 
 async def test_what_is_public_needs_no_grant(world):
@@ -94,7 +94,7 @@ async def test_what_is_public_needs_no_grant(world):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "output"),
     [
         (
             lambda pod: pod["spec"].pop("initContainers"),
@@ -133,12 +133,12 @@ async def test_what_is_public_needs_no_grant(world):
     ],
     ids=["no sidecar", "other image", "hostPID", "privileged", "a spy mounts the key", "ephemeral container"],
 )
-async def test_a_pod_that_admission_would_not_let_through(world, change, said):
+async def test_a_pod_that_admission_would_not_let_through(world, change, output):
     world.live = world.admitted()
     change(world.live)
-    found = await refusal(world.broker())
-    assert said in found
-    assert found.endswith("[WL327]")
+    matches = await refusal(world.broker())
+    assert output in matches
+    assert matches.endswith("[WL327]")
 
 
 async def test_a_pod_that_runs_keeps_its_keys_through_an_upgrade(world):
@@ -222,9 +222,9 @@ async def test_too_many_requests(world):
     broker = world.broker()
     for _ in range(12):
         await broker.renew("good", RenewRequest(model="atlas-70b"))
-    with pytest.raises(RefusedError, match="too many requests for this pod") as refused:
+    with pytest.raises(RefusedError, match="too many requests for this pod") as rejection:
         await broker.renew("good", RenewRequest(model="atlas-70b"))
-    assert refused.value.code == "WL333"
+    assert rejection.value.code == "WL333"
 
 
 async def test_keys_that_cannot_be_had(world):
@@ -248,11 +248,12 @@ async def test_a_model_without_keys_delays_no_pod_unless_plaintext_is_requested(
     assert world.events[-1]["keys"] == []
     world.model["spec"]["delivery"] = "plaintext"
     world.live = world.admitted()
-    said = await refusal(world.broker())
+    output = await refusal(world.broker())
     assert (
-        "uses delivery: plaintext but has no keys: add the entry printed by `weightlock weights seal`" in said
+        "uses delivery: plaintext but has no keys: add the entry printed by `weightlock weights seal`"
+        in output
     )
-    assert said.endswith("[WL331]")
+    assert output.endswith("[WL331]")
 
 
 async def test_something_unwrapped_that_is_no_data_key(world):
@@ -303,9 +304,9 @@ async def test_a_key_service_that_takes_too_long_is_told_as_its_fault(
         return bytearray(32)
 
     monkeypatch.setattr(LocalKms, "unwrap", slow)
-    async with serving(world, tmp_path, request_timeout_seconds=seconds) as served:
+    async with serving(world, tmp_path, request_timeout_seconds=seconds) as endpoint:
         with pytest.raises(BrokerUnavailableError, match=r"^local://.* timed out .* \[WL912\]$"):
-            await served.release()
+            await endpoint.release()
     assert world.events[0]["code"] == "WL912"
 
 
@@ -421,8 +422,8 @@ async def test_cpu_evidence_alone_and_composite(world):
 
     async def attested(broker, evidence):
         nonce = broker.challenge(ChallengeRequest(public_key=public_key)).nonce
-        sent = evidence(evidence_nonce(nonce))
-        request = ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key, attestation=sent)
+        requests = evidence(evidence_nonce(nonce))
+        request = ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key, attestation=requests)
         return await broker.release("good", request)
 
     assert (await attested(broker, lambda nonce: {"cpu": amd.evidence(nonce)})).encrypted
@@ -441,15 +442,15 @@ async def test_cpu_evidence_alone_and_composite(world):
 async def test_only_the_requested_key_is_unwrapped(world, monkeypatch):
     for key_id in ("k2", "k3"):
         await world.wrap(key_id)
-    asked, unwrap = [], LocalKms.unwrap
+    queries, unwrap = [], LocalKms.unwrap
 
     async def spy(self, wrapped, context):
-        asked.append(context.key_id)
+        queries.append(context.key_id)
         return await unwrap(self, wrapped, context)
 
     monkeypatch.setattr(LocalKms, "unwrap", spy)
     keys, lease = await release(world.broker(), key_id="k2")
-    assert list(keys) == asked == ["k2"]
+    assert list(keys) == queries == ["k2"]
     assert lease.keys == ("k1", "k2", "k3")
     assert world.events[-1]["keys"] == ["k2"]
     assert "has no key" in await refusal(world.broker(), key_id="k9")
@@ -482,10 +483,10 @@ async def test_a_pod_that_may_not_read_a_model_does_not_use_its_rate(world):
 
 @pytest.mark.parametrize(("scope", "calls"), [("model", 1), ("node", 1)])
 async def test_cached_keys_are_used_by_the_next_release(world, monkeypatch, scope, calls):
-    asked, unwrap = [], LocalKms.unwrap
+    queries, unwrap = [], LocalKms.unwrap
 
     async def spy(self, wrapped, context):
-        asked.append(context.key_id)
+        queries.append(context.key_id)
         return await unwrap(self, wrapped, context)
 
     monkeypatch.setattr(LocalKms, "unwrap", spy)
@@ -493,7 +494,7 @@ async def test_cached_keys_are_used_by_the_next_release(world, monkeypatch, scop
     first, _ = await release(broker)
     second, _ = await release(broker)
     assert first == second
-    assert len(asked) == calls
+    assert len(queries) == calls
     await broker.close()
 
 
@@ -503,8 +504,8 @@ async def test_an_agent_of_version_0_2_still_gets_its_keys(world):
     broker = world.broker()
     nonce = broker.challenge(ChallengeRequest(public_key=public_key)).nonce
     request = ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key)
-    released = await broker.release("good", request)
-    assert agent.open(base64.b64decode(released.encrypted), nonce, "atlas-70b", None)
+    releases = await broker.release("good", request)
+    assert agent.open(base64.b64decode(releases.encrypted), nonce, "atlas-70b", None)
 
 
 async def test_a_lease_that_a_proxy_extends_opens_no_key(world):
@@ -513,7 +514,7 @@ async def test_a_lease_that_a_proxy_extends_opens_no_key(world):
     broker = world.broker()
     nonce = broker.challenge(ChallengeRequest(public_key=public_key)).nonce
     request = ReleaseRequest(model="atlas-70b", nonce=nonce, public_key=public_key, protocol=2)
-    released = await broker.release("good", request)
-    longer = released.lease.model_copy(update={"seconds": 86_400})
+    releases = await broker.release("good", request)
+    longer = releases.lease.model_copy(update={"seconds": 86_400})
     with pytest.raises(SealedDataError, match="does not belong to this request"):
-        agent.open(base64.b64decode(released.encrypted), nonce, "atlas-70b", longer.canonical())
+        agent.open(base64.b64decode(releases.encrypted), nonce, "atlas-70b", longer.canonical())

@@ -153,11 +153,11 @@ async def test_contract(vault, keeps_the_contract):
 
 async def test_what_is_stored_cannot_lead_to_another_vault_or_key(vault, data_key, context):
     kms = kms_of(vault)
-    stored = orjson.loads(await kms.wrap(data_key, context))
+    saved = orjson.loads(await kms.wrap(data_key, context))
     for kid in ("https://evil.example/keys/atlas/v1", f"https://{vault.host}/keys/atlas2/v1", ""):
         calls = vault.calls
         with pytest.raises(KmsRefusedError, match="was not wrapped by"):
-            await kms.unwrap(orjson.dumps(stored | {"kid": kid}), context)
+            await kms.unwrap(orjson.dumps(saved | {"kid": kid}), context)
         assert vault.calls == calls, "nobody was asked"
     await kms.close()
 

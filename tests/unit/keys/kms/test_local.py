@@ -83,9 +83,9 @@ async def test_two_first_wraps_at_once_share_one_key(tmp_path, data_key, context
     path, both = tmp_path / "keyset.json", threading.Barrier(2)
     write = local_module.create_file
 
-    def together(*given):
+    def together(*inputs):
         both.wait(5)
-        return write(*given)
+        return write(*inputs)
 
     monkeypatch.setattr(local_module, "create_file", together)
     wrapped = await asyncio.gather(

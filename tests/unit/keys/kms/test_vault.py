@@ -64,13 +64,13 @@ async def test_real_refusals(transit, server, data_key, context):
         session.post("/v1/auth/token/create", json={"policies": ["default"]}) as response,
     ):
         weak = (await response.json())["auth"]["client_token"]
-    for environment, path, said in (
+    for environment, path, output in (
         (transit | {"VAULT_TOKEN": weak}, "transit/atlas", "the token is not allowed to use this key"),
         (transit | {"VAULT_TOKEN": "nonsense"}, "transit/atlas", "the token is not allowed to use this key"),
         (transit, "nowhere/atlas", "rejects the request"),
     ):
         kms = VaultKms(path, environment)
-        with pytest.raises(KmsRefusedError, match=said):
+        with pytest.raises(KmsRefusedError, match=output):
             await kms.wrap(data_key, context)
         await kms.close()
     kms = VaultKms("transit/missing", transit)
@@ -242,7 +242,7 @@ async def test_a_server_that_is_not_there_may_come_back(context):
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "output"),
     [
         ({}, "needs VAULT_ADDR"),
         ({"VAULT_ADDR": "vault.example.com"}, "needs VAULT_ADDR"),
@@ -254,6 +254,6 @@ async def test_a_server_that_is_not_there_may_come_back(context):
         ),
     ],
 )
-async def test_what_is_missing_is_said(environment, said, context):
-    with pytest.raises(KmsConfigError, match=said):
+async def test_what_is_missing_is_said(environment, output, context):
+    with pytest.raises(KmsConfigError, match=output):
         await VaultKms("transit/atlas", environment).unwrap(b"w", context)

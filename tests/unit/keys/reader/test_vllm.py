@@ -10,10 +10,10 @@ from webhook.keys.errors import BadInputError, KeysError
 
 
 def test_the_distribution_has_the_entry_point():
-    found = [
+    matches = [
         point.value for point in entry_points(group="vllm.general_plugins") if point.name == "weightlock"
     ]
-    assert found == ["weightlock.vllm:register"]
+    assert matches == ["weightlock.vllm:register"]
 
 
 @pytest.fixture(scope="module")

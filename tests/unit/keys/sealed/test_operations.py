@@ -98,8 +98,8 @@ def test_what_is_no_file_is_refused(tree, tmp_path, service, work, make):
 
 def test_nothing_to_seal(tmp_path, service, work):
     (tmp_path / "empty").mkdir()
-    for source, said in (("empty", "contains no files"), ("missing", "does not exist")):
-        with pytest.raises(BadInputError, match=said):
+    for source, output in (("empty", "contains no files"), ("missing", "does not exist")):
+        with pytest.raises(BadInputError, match=output):
             operations.seal(tmp_path / source, tmp_path / "s", service, "m", "k1", work)
 
 
@@ -177,14 +177,14 @@ def _damages():
 
 
 @pytest.mark.parametrize(
-    ("damage", "said", "quickly"), [pytest.param(*rest, id=name) for name, *rest in _damages()]
+    ("damage", "output", "quickly"), [pytest.param(*rest, id=name) for name, *rest in _damages()]
 )
-def test_verify_finds_it(sealed, service, work, damage, said, quickly):
+def test_verify_finds_it(sealed, service, work, damage, output, quickly):
     damage(sealed)
-    found = faults(sealed, service, work)
-    assert len(found) == 1
-    assert said in found[0]
-    if said != "segment 2 of 4":  # a quick look reads no content
+    matches = faults(sealed, service, work)
+    assert len(matches) == 1
+    assert output in matches[0]
+    if output != "segment 2 of 4":  # a quick look reads no content
         assert quickly in faults(sealed, service, work, quick=True)[0]
 
 
@@ -310,8 +310,8 @@ def test_an_update_seals_only_what_changed(tree, sealed, tmp_path, service, work
     assert (manifest.generation, manifest.key.id) == (2, "k1")
     assert "config.json.2.sealed" in names(sealed)
     assert not {"config.json.sealed", "empty.txt.sealed"} & set(names(sealed))
-    kept = "shards/deep/three.bin.sealed"
-    assert (sealed / kept).stat().st_ino == before[kept]
+    remaining = "shards/deep/three.bin.sealed"
+    assert (sealed / remaining).stat().st_ino == before[remaining]
     unseal(sealed, tmp_path / "back", service, work)
     assert same(tree, tmp_path / "back")
     assert faults(sealed, service, work) == []
@@ -558,12 +558,12 @@ def test_an_update_does_not_run_over_an_unfinished_reencryption(tree, sealed, se
 def test_a_directory_that_is_not_there_is_said_to_be_missing(tmp_path, service, work, rotate):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "plain").mkdir()
-    for name, said in (
+    for name, output in (
         ("missing", "missing does not exist"),
         ("file", "file is not a directory"),
         ("plain", "is not a sealed directory"),
     ):
-        with pytest.raises(BadInputError, match=said):
+        with pytest.raises(BadInputError, match=output):
             rotate(tmp_path / name, service, work)
     assert names(tmp_path / "plain") == []
 
@@ -692,12 +692,12 @@ def test_a_data_key_without_a_name_has_the_days(tree, tmp_path, service, work):
 
 def test_an_interrupt_while_the_loop_of_a_call_is_made_leaves_nothing_half_made(service, monkeypatch):
     """The signal arrives in the middle of the loop's construction, and is delivered after it."""
-    made, before = [], asyncio.new_event_loop
+    produced, before = [], asyncio.new_event_loop
 
     def interrupted():
         os.kill(os.getpid(), signal.SIGTERM)
-        made.append(before())
-        return made[-1]
+        produced.append(before())
+        return produced[-1]
 
     def stop(_number, _frame):
         raise KeyboardInterrupt
@@ -709,4 +709,4 @@ def test_an_interrupt_while_the_loop_of_a_call_is_made_leaves_nothing_half_made(
             service.wrap(key, "atlas-70b", "k1")
     finally:
         signal.signal(signal.SIGTERM, previous)
-    assert [loop.is_closed() for loop in made] == [True]
+    assert [loop.is_closed() for loop in produced] == [True]

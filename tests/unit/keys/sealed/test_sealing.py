@@ -144,7 +144,7 @@ def test_every_directory_is_on_disk_before_the_manifest_is(tree, tmp_path, servi
         os, "fsync", lambda fd: (synced.append(Path(f"/proc/self/fd/{fd}").resolve()), fsync(fd))
     )
     monkeypatch.setattr(
-        "webhook.keys.sealed.sealing.replace_file", lambda *given: (seen.extend(synced), replace(*given))
+        "webhook.keys.sealed.sealing.replace_file", lambda *inputs: (seen.extend(synced), replace(*inputs))
     )
     out = tmp_path / "new" / "sealed"
     operations.seal(tree, out, service, "atlas-70b", "k1", work)

@@ -22,11 +22,11 @@ MIB = 1024 * 1024
 )
 async def test_what_is_not_there(serve, method, path, status, line):
     client = await serve()
-    found, text = await client.get(path, method)
+    matches, text = await client.get(path, method)
     if method == "POST" and ".." in path:
-        assert found in (400, 404, 415)
+        assert matches in (400, 404, 415)
         return
-    assert (found, text.count("\n")) == (status, 1)
+    assert (matches, text.count("\n")) == (status, 1)
     assert text.startswith(line)
 
 
@@ -94,11 +94,11 @@ async def test_a_review_of_almost_the_limit_is_taken_and_one_beyond_is_not(serve
 
 async def test_a_body_without_a_length_is_bounded_while_it_comes(serve):
     client = await serve()
-    sent = []
+    requests = []
 
     async def endless():
         for _ in range(64):
-            sent.append(1)
+            requests.append(1)
             yield b"x" * MIB
 
     headers = {"Content-Type": "application/json"}
@@ -108,7 +108,7 @@ async def test_a_body_without_a_length_is_bounded_while_it_comes(serve):
             assert response.status == 413
     except ConnectionError:
         pass
-    assert len(sent) < 40
+    assert len(requests) < 40
 
 
 async def test_a_body_in_chunks(serve, review):

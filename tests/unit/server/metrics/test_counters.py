@@ -36,10 +36,10 @@ def test_labels_beyond_the_limit_are_counted_together():
 def test_a_value_is_in_every_bucket_that_does_not_end_below_it(value, buckets):
     tally = Histogram("seconds", "Seconds.", (0.1, 1.0))
     tally.observe(value)
-    found = samples(tally.collect())
-    assert [found["seconds_bucket", (end,)] for end in ("0.1", "1.0", "+Inf")] == buckets
-    assert found["seconds_count", ()] == 1
-    assert found["seconds_sum", ()] == value
+    matches = samples(tally.collect())
+    assert [matches["seconds_bucket", (end,)] for end in ("0.1", "1.0", "+Inf")] == buckets
+    assert matches["seconds_count", ()] == 1
+    assert matches["seconds_sum", ()] == value
 
 
 def test_outcomes_are_counted_by_result_and_timed_by_thing():
@@ -52,10 +52,10 @@ def test_outcomes_are_counted_by_result_and_timed_by_thing():
         ("evaluations_total", ("a", "violation")): 1,
         ("evaluations_total", ("b", "pass")): 1,
     }
-    found = samples([histogram])
-    assert [found["seconds_bucket", ("a", end)] for end in ("0.1", "1.0", "+Inf")] == [2, 3, 3]
-    assert found["seconds_sum", ("a",)] == pytest.approx(0.6)
-    assert found["seconds_count", ("b",)] == 1
+    matches = samples([histogram])
+    assert [matches["seconds_bucket", ("a", end)] for end in ("0.1", "1.0", "+Inf")] == [2, 3, 3]
+    assert matches["seconds_sum", ("a",)] == pytest.approx(0.6)
+    assert matches["seconds_count", ("b",)] == 1
 
 
 def test_outcomes_beyond_the_limit_are_counted_together():
@@ -75,8 +75,8 @@ def test_known_labels_are_there_from_the_beginning():
 def test_a_histogram_with_labels_knows_them_beforehand():
     tally = Histogram("seconds", "Seconds.", (1.0,), ("call",), [("a",), ("b",)])
     tally.observe(0.5, ("a",))
-    found = samples(tally.collect())
-    assert (found["seconds_count", ("a",)], found["seconds_count", ("b",)]) == (1, 0)
+    matches = samples(tally.collect())
+    assert (matches["seconds_count", ("a",)], matches["seconds_count", ("b",)]) == (1, 0)
     with pytest.raises(KeyError):
         tally.observe(0.5, ("c",))
 

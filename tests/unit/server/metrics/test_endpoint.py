@@ -33,13 +33,13 @@ def registry():
 def test_readings_are_read_at_the_scrape_and_a_fault_of_one_hides_no_other():
     text, content_type = registry().render("")
     assert content_type.startswith("text/plain")
-    found = {
+    matches = {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in parse(text.decode())
         for sample in family.samples
         if sample.name.startswith("weightlock_")
     }
-    assert found == {
+    assert matches == {
         ("weightlock_build_info", "part", version("weightlock")): 1.0,
         ("weightlock_a",): 3.0,
         ("weightlock_b_total", "ok"): 2.0,
@@ -49,7 +49,7 @@ def test_readings_are_read_at_the_scrape_and_a_fault_of_one_hides_no_other():
 
 
 @pytest.mark.parametrize(
-    ("trouble", "path", "status", "said"),
+    ("trouble", "path", "status", "output"),
     [
         (None, "/readyz", 200, "ready"),
         ("pods were not read yet", "/readyz", 503, "not ready: pods were not read yet"),
@@ -58,7 +58,7 @@ def test_readings_are_read_at_the_scrape_and_a_fault_of_one_hides_no_other():
         (None, "/", 404, "unknown path; the paths are"),
     ],
 )
-async def test_it_answers_over_plain_http(trouble, path, status, said):
+async def test_it_answers_over_plain_http(trouble, path, status, output):
     health = Health()
     health.add(lambda: trouble)
     listening = bind(Listen(host="127.0.0.1", port=0))
@@ -68,4 +68,4 @@ async def test_it_answers_over_plain_http(trouble, path, status, said):
         session.get(f"{address}{path}") as answer,
     ):
         assert answer.status == status
-        assert said in await answer.text()
+        assert output in await answer.text()

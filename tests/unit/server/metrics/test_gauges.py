@@ -15,8 +15,8 @@ def grant(minutes, break_glass=False):
 def test_grants_are_told_apart():
     grants = [grant(10), grant(60), grant(61), grant(600, break_glass=True)]
     access = SimpleNamespace(active=lambda now: grants if now == NOW else [], problems=["p", "q"])
-    found = of_access(SimpleNamespace(access=access, problems=["r"]), NOW)
-    assert found == {
+    matches = of_access(SimpleNamespace(access=access, problems=["r"]), NOW)
+    assert matches == {
         "weightlock_grants_active": 4,
         "weightlock_grants_expiring_soon": 2,
         "weightlock_break_glass_grants_active": 1,

@@ -31,13 +31,13 @@ CONTRACT = {
 
 @pytest.fixture
 def metrics(review):
-    made = AdmissionMetrics()
+    produced = AdmissionMetrics()
     verdict = Verdict("u", (), (), (), injected=True, timings=(("p", "pass", 0.001),))
-    made.answered(parse_review(review(subResource="status")), verdict, "allowed", 0.002)
-    made.internal_error()
+    produced.answered(parse_review(review(subResource="status")), verdict, "allowed", 0.002)
+    produced.internal_error()
     for name in ("grants_active", "certificate_expiry_timestamp_seconds", "snapshot_age_seconds"):
-        made.gauge(f"weightlock_{name}", lambda: 7.0)
-    return made
+        produced.gauge(f"weightlock_{name}", lambda: 7.0)
+    return produced
 
 
 def test_names_types_and_labels_are_those_of_the_contract(metrics):

@@ -86,12 +86,12 @@ async def test_a_review_goes_to_the_worker_and_back(world):
 
 
 async def test_a_review_waits_for_a_worker(world):
-    sent = world.send()
+    requests = world.send()
     await asyncio.sleep(0.05)
-    assert not sent.done()
+    assert not requests.done()
     assert world.dispatcher.trouble() == "the worker is starting"
     await world.add()
-    assert (await sent).startswith(b"response to ")
+    assert (await requests).startswith(b"response to ")
     assert world.dispatcher.trouble() is None
 
 
@@ -109,12 +109,12 @@ async def test_a_worker_that_hangs_is_a_denial_at_the_deadline(world):
 
 async def test_reviews_of_a_worker_that_crashed_go_to_the_next(world):
     first = await world.add(hang)
-    sent = [world.send() for _ in range(5)]
+    requests = [world.send() for _ in range(5)]
     await asyncio.sleep(0.05)
     first.crash()
     await asyncio.sleep(0.05)
     await world.add(slot=1)
-    assert all(response.startswith(b"response to ") for response in await asyncio.gather(*sent))
+    assert all(response.startswith(b"response to ") for response in await asyncio.gather(*requests))
 
 
 async def test_a_review_that_ends_two_workers_is_denied_and_the_others_are_not(world, review):
@@ -128,7 +128,7 @@ async def test_a_review_that_ends_two_workers_is_denied_and_the_others_are_not(w
         return b"response to " + body
 
     await world.add(behave)
-    sent = [world.send() for _ in range(3)]
+    requests = [world.send() for _ in range(3)]
     bad = world.send(poison)
     await asyncio.sleep(0.05)
     await world.add(behave, slot=1)
@@ -136,34 +136,34 @@ async def test_a_review_that_ends_two_workers_is_denied_and_the_others_are_not(w
     await world.add(behave, slot=2)
     response = orjson.loads(await bad)["response"]
     assert "ended two workers [WL902]" in response["status"]["message"]
-    assert all(each.startswith(b"response to ") for each in await asyncio.gather(*sent))
+    assert all(each.startswith(b"response to ") for each in await asyncio.gather(*requests))
 
 
 async def test_a_successor_takes_over_from_a_worker_that_is_silent(world, monkeypatch):
     monkeypatch.setattr(module, "SILENCE_SECONDS", 0.1)
     await world.add(hang)
-    sent = world.send()
+    requests = world.send()
     await asyncio.sleep(0.2)
     assert "has not responded" in world.dispatcher.trouble()
     await world.add(slot=1)
-    assert (await sent).startswith(b"response to ")
+    assert (await requests).startswith(b"response to ")
 
 
 async def test_a_worker_that_is_replaced_answers_what_it_has_and_is_retired(world):
-    released = asyncio.Event()
+    releases = asyncio.Event()
 
     async def slow(worker, body, number):
-        await released.wait()
+        await releases.wait()
         return b"old"
 
     first = await world.add(slow)
-    sent = world.send()
+    requests = world.send()
     await asyncio.sleep(0.05)
     second = await world.add(slot=1)
     assert (await world.send()).startswith(b"response to ")
     assert not first.end.retired.is_set()
-    released.set()
-    assert await sent == b"old"
+    releases.set()
+    assert await requests == b"old"
     await asyncio.wait_for(first.end.retired.wait(), 5 * slowness())
     assert not second.end.retired.is_set()
 

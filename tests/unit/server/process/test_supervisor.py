@@ -204,12 +204,12 @@ def test_children_notice_that_the_parent_was_killed(program):
     parent = program()
     parent.next("worker", "heard")
     parent.process.kill()
-    said = {
+    text = {
         parent.next()[0]: None,
     }
     lines = [parent.process.stdout.readline().split()[:2] for _ in range(3)]
     assert {("frontend", "down"), ("worker", "down")} <= {tuple(line) for line in lines} | {
-        (name, "orphan") for name in said
+        (name, "orphan") for name in text
     }
 
 

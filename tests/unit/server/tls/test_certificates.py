@@ -25,26 +25,26 @@ def tls(tmp_path):
 
 
 def write(directory, names=("webhook.example.com", "127.0.0.1"), **changes):
-    made = self_signed.make(names, **changes)
-    (directory / "tls.crt").write_bytes(changes.get("certificate", made.certificate))
-    (directory / "tls.key").write_bytes(made.key)
-    (directory / "ca.crt").write_bytes(made.authority)
-    return made
+    produced = self_signed.make(names, **changes)
+    (directory / "tls.crt").write_bytes(changes.get("certificate", produced.certificate))
+    (directory / "tls.key").write_bytes(produced.key)
+    (directory / "ca.crt").write_bytes(produced.authority)
+    return produced
 
 
 def test_a_good_pair_is_served_with_tls_1_2_at_least(tls):
-    found = load(tls)
-    assert found.context.minimum_version == ssl.TLSVersion.TLSv1_2
-    names = [suite["name"] for suite in found.context.get_ciphers() if suite["protocol"] == "TLSv1.2"]
+    matches = load(tls)
+    assert matches.context.minimum_version == ssl.TLSVersion.TLSv1_2
+    names = [suite["name"] for suite in matches.context.get_ciphers() if suite["protocol"] == "TLSv1.2"]
     assert names
     assert all(name.startswith("ECDHE-") and ("GCM" in name or "POLY1305" in name) for name in names)
-    assert found.context.verify_mode == ssl.CERT_NONE
-    assert found.names == {"webhook.example.com", "127.0.0.1"}
+    assert matches.context.verify_mode == ssl.CERT_NONE
+    assert matches.names == {"webhook.example.com", "127.0.0.1"}
 
 
 def test_a_client_authority_makes_it_ask_and_not_insist(tls, tmp_path):
-    found = load(tls.model_copy(update={"client_ca": str(tmp_path / "ca.crt")}))
-    assert found.context.verify_mode == ssl.CERT_OPTIONAL
+    matches = load(tls.model_copy(update={"client_ca": str(tmp_path / "ca.crt")}))
+    assert matches.context.verify_mode == ssl.CERT_OPTIONAL
 
 
 @pytest.mark.parametrize(
@@ -60,16 +60,16 @@ def test_a_client_authority_makes_it_ask_and_not_insist(tls, tmp_path):
     ],
 )
 def test_what_must_not_be_served_now(tls, shift, names, fault):
-    found = load(tls).fault(at(shift), names)
-    assert (found is None) if fault is None else (fault in (found or ""))
+    matches = load(tls).fault(at(shift), names)
+    assert (matches is None) if fault is None else (fault in (matches or ""))
 
 
 def test_a_wildcard_stands_for_one_label(tmp_path, tls):
     write(tmp_path, ["*.example.com"])
-    found = load(tls)
-    assert found.fault(at(), ["a.example.com"]) is None
-    assert found.fault(at(), ["a.b.example.com"]) is not None
-    assert found.fault(at(), ["example.com"]) is not None
+    matches = load(tls)
+    assert matches.fault(at(), ["a.example.com"]) is None
+    assert matches.fault(at(), ["a.b.example.com"]) is not None
+    assert matches.fault(at(), ["example.com"]) is not None
 
 
 def damaged(directory, name, content):
@@ -143,14 +143,14 @@ class TestKeeper:
     def test_a_half_written_pair_never_replaces_a_good_one(self, tls, tmp_path):
         keeper = CertificateManager(tls)
         keeper.refresh()
-        served = keeper.current
+        endpoint = keeper.current
         key = (tmp_path / "tls.key").read_bytes()
         new = self_signed.make(["webhook.example.com"])
         (tmp_path / "tls.crt").write_bytes(new.certificate)
         assert not keeper.refresh()
         assert keeper.fault() is None
         assert not keeper.refresh()
-        assert keeper.current is served
+        assert keeper.current is endpoint
         assert "does not belong" in (keeper.fault() or "")
         (tmp_path / "tls.key").write_bytes(new.key)
         assert keeper.refresh()
@@ -169,12 +169,12 @@ class TestKeeper:
         tls = tls.model_copy(update={"server_names": ["webhook.example.com"]})
         keeper = CertificateManager(tls)
         keeper.refresh()
-        served = keeper.current
+        endpoint = keeper.current
         good = {name: (tmp_path / name).read_bytes() for name in ("tls.crt", "tls.key")}
         write(tmp_path, names, now=at(shift))
         for _ in range(2):
             assert not keeper.refresh()
-        assert keeper.current is served
+        assert keeper.current is endpoint
         assert words in (keeper.fault() or "")
         assert keeper.usable() == 0.0
         for name, content in good.items():

@@ -41,9 +41,9 @@ def signed_again(document):
 
 
 def test_round_trip():
-    stored = parse(STORED).verify(Secret(KEY))
-    assert replace(stored, digest="") == MANIFEST
-    assert stored.digest == "sha256:" + hashlib.sha256(STORED).hexdigest()
+    saved = parse(STORED).verify(Secret(KEY))
+    assert replace(saved, digest="") == MANIFEST
+    assert saved.digest == "sha256:" + hashlib.sha256(STORED).hexdigest()
     assert MANIFEST.size == 10
 
 
@@ -181,13 +181,13 @@ def test_a_file_costs_little_memory():
         for number in range(count)
     )
     with Secret(KEY) as key:
-        found = parse(replace(MANIFEST, files=files).encode(key))
+        matches = parse(replace(MANIFEST, files=files).encode(key))
         tracemalloc.start()
         try:
-            opened = found.verify(key)
-            kept, peak = tracemalloc.get_traced_memory()
+            opened = matches.verify(key)
+            remaining, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
     assert opened.files == files
-    assert kept / count < 350
+    assert remaining / count < 350
     assert peak / count < 500

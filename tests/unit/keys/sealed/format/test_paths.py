@@ -52,10 +52,10 @@ def test_good_names():
 
 
 def test_sealed_names_never_take_one_in_use():
-    taken = {"x.sealed", "x.2.sealed", "y.sealed"}
-    names = sealed_names(["x", "y", "z"], 2, taken)
+    duration = {"x.sealed", "x.2.sealed", "y.sealed"}
+    names = sealed_names(["x", "y", "z"], 2, duration)
     assert names == {"x": "x.2-1.sealed", "y": "y.2.sealed", "z": "z.sealed"}
-    assert sealed_names(["x", "y", "z"], 2, taken) == names
+    assert sealed_names(["x", "y", "z"], 2, duration) == names
 
 
 def test_two_files_never_share_a_sealed_name():

@@ -191,7 +191,7 @@ def test_tink_reads_what_we_write(tink_primitive, size):
 
 @pytest.mark.parametrize("size", BOUNDARIES)
 def test_we_read_what_tink_writes(tink_primitive, size):
-    key, plain, kept = os.urandom(32), os.urandom(size), _Kept()
-    with tink_primitive(key).new_encrypting_stream(kept, BOUND) as stream:
+    key, plain, remaining = os.urandom(32), os.urandom(size), _Kept()
+    with tink_primitive(key).new_encrypting_stream(remaining, BOUND) as stream:
         stream.write(plain)
-    assert unseal(key, kept.content, size) == plain
+    assert unseal(key, remaining.content, size) == plain

@@ -203,8 +203,8 @@ def test_the_example_trains_from_sealed_tensors_and_writes_nothing(tree, tmp_pat
     ]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.stderr == ""
-    told = re.fullmatch(r"head.safetensors: 2 tensors\nloss (\S+) -> (\S+) in 100 steps\n", done.stdout)
-    assert float(told[2]) < float(told[1]) / 100
+    messages = re.fullmatch(r"head.safetensors: 2 tensors\nloss (\S+) -> (\S+) in 100 steps\n", done.stdout)
+    assert float(messages[2]) < float(messages[1]) / 100
 
 
 class _Slow:
@@ -231,8 +231,8 @@ def test_threads_share_one_file_and_each_gets_its_own_tensor(tree, tmp_path, key
         ThreadPoolExecutor(8) as pool,
     ):
         opened._stream._cache._lock = _Slow()
-        asked = [*tensors] * 2
-        for name, content in zip(asked, pool.map(opened.bytes, asked), strict=True):
+        queries = [*tensors] * 2
+        for name, content in zip(queries, pool.map(opened.bytes, queries), strict=True):
             assert content == tensors[name][2]
 
 
@@ -268,9 +268,9 @@ class _Plain(io.BytesIO):
         return len(self.getbuffer())
 
     def read_at(self, offset, buffer):
-        found = self.getvalue()[offset : offset + len(buffer)]
-        buffer[: len(found)] = found
-        return len(found)
+        matches = self.getvalue()[offset : offset + len(buffer)]
+        buffer[: len(matches)] = matches
+        return len(matches)
 
 
 def _tensors(**changes):
@@ -284,7 +284,7 @@ def _tensors(**changes):
 
 
 @pytest.mark.parametrize(
-    ("offsets", "said"),
+    ("offsets", "output"),
     [
         ([-4, 0], "its header is damaged"),
         ([4], "its header is damaged"),
@@ -299,9 +299,9 @@ def _tensors(**changes):
         ([2**62, 2**63], "exceeds the file or overlaps"),
     ],
 )
-def test_tensors_that_lie_nowhere_or_on_one_another(offsets, said):
+def test_tensors_that_lie_nowhere_or_on_one_another(offsets, output):
     assert list(_tensors()) == ["a", "b", "c"]
-    with pytest.raises(SealedDataError, match=said):
+    with pytest.raises(SealedDataError, match=output):
         _tensors(data_offsets=offsets)
 
 

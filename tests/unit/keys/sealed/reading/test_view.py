@@ -119,12 +119,12 @@ def test_a_damaged_segment_is_an_input_output_error_and_is_reported(files, seale
 
 def test_a_wiped_key_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(view, "_POLL_SECONDS", 0.01)
-    key, gone, stop = tmp_path / "key", threading.Event(), threading.Event()
+    key, absent, stop = tmp_path / "key", threading.Event(), threading.Event()
     key.write_bytes(bytes(32))
-    thread = view.watch(key, stop, gone.set)
-    assert not gone.wait(0.1)
+    thread = view.watch(key, stop, absent.set)
+    assert not absent.wait(0.1)
     key.unlink()
-    assert gone.wait(5)
+    assert absent.wait(5)
     thread.join(5)
     assert not thread.is_alive()
 
@@ -190,12 +190,12 @@ def library():
         pytest.skip("mounting without fusermount3 needs root")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("this machine has no /dev/fuse")
-    found = subprocess.run(
+    matches = subprocess.run(
         [sys.executable, str(TOOL), "--find", "libfuse3-3"], capture_output=True, text=True, check=False
     )
-    if found.returncode:
-        pytest.skip(f"libfuse is not prepared: {found.stderr.strip()}")
-    root = Path(found.stdout.strip().splitlines()[-1])
+    if matches.returncode:
+        pytest.skip(f"libfuse is not prepared: {matches.stderr.strip()}")
+    root = Path(matches.stdout.strip().splitlines()[-1])
     return next(root.glob("**/libfuse3.so.3"))
 
 

@@ -31,8 +31,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.requests.append((self.path, dict(self.headers)))
         status, body, headers = self.server.respond(self.path, self.headers)
-        if status == 200 and (asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))):
-            start, stop = int(asked[1]), int(asked[2])
+        if status == 200 and (queries := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))):
+            start, stop = int(queries[1]), int(queries[2])
             whole, body = body, body[start : stop + 1]
             status = 206 if body else 416
             span = f"{start}-{start + len(body) - 1}" if body else "*"
@@ -123,10 +123,10 @@ def test_a_token_is_replaced_before_it_expires(monkeypatch):
     monkeypatch.delenv("GOOGLE_OAUTH_ACCESS_TOKEN", raising=False)
     with serving(respond) as metadata:
         monkeypatch.setenv("GCE_METADATA_HOST", metadata.host)
-        found = gcs.Tokens()
-        assert found.headers() == found.headers() == {"Authorization": "Bearer one"}
+        matches = gcs.Tokens()
+        assert matches.headers() == matches.headers() == {"Authorization": "Bearer one"}
         moment[0] += 2
-        assert found.headers() == {"Authorization": "Bearer two"}
+        assert matches.headers() == {"Authorization": "Bearer two"}
 
 
 @pytest.mark.parametrize(
@@ -293,10 +293,10 @@ def test_a_registry_that_does_not_serve_is_one_sentence(registry, tmp_path, chan
 
 def test_a_manifest_that_does_not_match_its_digest(registry, tmp_path):
     url = f"oci://{registry.server.host}/models/atlas@{registry.digest(registry.manifest)}"
-    known = registry.manifest
+    existing = registry.manifest
     respond = registry.server.respond
     registry.server.respond = lambda path, headers: (
-        (200, known + b" ", {}) if "/manifests/" in path else respond(path, headers)
+        (200, existing + b" ", {}) if "/manifests/" in path else respond(path, headers)
     )
     with pytest.raises(SealedDataError, match="returned another manifest"), weightlock.open_weights(url):
         pass
