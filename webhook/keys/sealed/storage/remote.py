@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import hashlib
-import hmac
 import http.client
 import io
 import os
@@ -21,6 +19,7 @@ import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Protocol
 
+from webhook.core.sigv4 import s3_headers
 from webhook.keys.errors import BadInputError, SealedDataError, StorageError
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ _CONNECTIONS = 16
 _TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
 _MAX_PART = 16 << 20
 _MAX_DIGITS = 19
-_EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 class RangeClient:
@@ -435,32 +433,6 @@ def _s3(url: str, bucket: str, prefix: str) -> RemoteStore:
 
     base = urllib.parse.quote(f"/{bucket}/{prefix}" if prefix else f"/{bucket}", safe="/")
     return RemoteStore(url, RangeClient(endpoint, sign if access else None), base)
-
-
-def s3_headers(
-    method: str, host: str, path: str, region: str, keys: tuple[str, str, str], now: datetime.datetime
-) -> dict[str, str]:
-    """Headers that authenticate a request without a body to S3 (AWS Signature Version 4).
-
-    ``path`` is percent-encoded. ``keys``: access key id, secret access key and session token, which may be empty.
-    """
-    access, secret, token = keys
-    stamp, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
-    headers = {"host": host, "x-amz-content-sha256": _EMPTY, "x-amz-date": stamp}
-    if token:
-        headers["x-amz-security-token"] = token
-    names = ";".join(sorted(headers))
-    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
-    request = f"{method}\n{path}\n\n{lines}\n{names}\n{_EMPTY}"
-    scope = f"{day}/{region}/s3/aws4_request"
-    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-    key = f"AWS4{secret}".encode()
-    for part in (day, region, "s3", "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    signature = hmac.digest(key, text.encode(), "sha256").hex()
-    credential = f"AWS4-HMAC-SHA256 Credential={access}/{scope}, SignedHeaders={names}, Signature={signature}"
-    del headers["host"]
-    return {**headers, "Authorization": credential}
 
 
 def _range(content_range: str, start: int) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import http.server
 import socketserver
 import threading
@@ -12,9 +11,6 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import boto3
-import botocore.auth
-import botocore.awsrequest
-import botocore.credentials
 import pytest
 import weightlock
 from moto.server import ThreadedMotoServer
@@ -22,7 +18,7 @@ from moto.server import ThreadedMotoServer
 from webhook.keys.errors import BadInputError, KeysError, SealedDataError, StorageError
 from webhook.keys.sealed import operations
 from webhook.keys.sealed.storage import remote
-from webhook.keys.sealed.storage.remote import open_store, s3_headers
+from webhook.keys.sealed.storage.remote import open_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,29 +154,6 @@ def test_urls_that_are_not_directories(url):
     with pytest.raises(BadInputError) as raised:
         open_store(url)
     assert "secret" not in str(raised.value) or "user" in url
-
-
-def test_the_signature_is_that_of_botocore(monkeypatch):
-    class Frozen(datetime.datetime):
-        @classmethod
-        def utcnow(cls):
-            return cls(2026, 11, 29, 10, 0, 0)
-
-        @classmethod
-        def now(cls, tz=None):
-            return cls(2026, 11, 29, 10, 0, 0, tzinfo=tz)
-
-    now = Frozen.now(datetime.UTC)
-    keys = ("AKID", "secret", "token")
-    mine = s3_headers("GET", "s3.eu-west-1.amazonaws.com", "/bucket/a%20b/c", "eu-west-1", keys, now)
-    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_, **__: now, raising=False)
-    monkeypatch.setattr(botocore.auth.datetime, "datetime", Frozen, raising=False)
-    request = botocore.awsrequest.AWSRequest("GET", "https://s3.eu-west-1.amazonaws.com/bucket/a%20b/c")
-    request.headers["X-Amz-Content-SHA256"] = mine["x-amz-content-sha256"]
-    credentials = botocore.credentials.Credentials(*keys)
-    signer = botocore.auth.S3SigV4Auth(credentials, "s3", "eu-west-1")
-    signer.add_auth(request)
-    assert request.headers["Authorization"] == mine["Authorization"]
 
 
 @pytest.fixture(scope="module")
