@@ -65,11 +65,13 @@ def busy(world: Monitored) -> Monitored:
     """The same after some traffic, a worker that was killed, a webhook that was removed, and a moment of silence."""
     lab = world.lab()
     world.budgeted()
+    world.trust_images()
     known(world, "weightlock_egress_readers > 0")
     known(world, "weightlock_drill_complete == 1")
     for number in range(3):
         world.try_samples()
         world.try_plain_pods(10)
+        world.try_unverified_image()
         world.use_keys(lab, f"train-{number}")
         scraped(world)
     world.kill_a_worker()
@@ -82,6 +84,7 @@ def busy(world: Monitored) -> Monitored:
     world.try_samples()
     scraped(world)
     known(world, "weightlock_report_would_deny > 0")
+    known(world, "weightlock_images_last_complete_timestamp_seconds")
     return world
 
 
@@ -204,6 +207,7 @@ def test_what_happened_raised_the_alarm_and_nothing_else_did(busy: Monitored) ->
     """Those with a waiting time are not waited for."""
     expected = {
         "WeightlockTokenMisused": "Key requests denied with WL334 in the last ten minutes: ",
+        "WeightlockUnverifiedImages": "Reviews admitted with an unverified image in the last hour: ",
         "WeightlockUnreachable": "Denied requests for mutate.weightlock.dev in the last ten minutes: ",
         "WeightlockWebhooksRestored": "Restored by the controller in the last hour: ",
         "WeightlockWorkerRestarts": "Replacements in the last fifteen minutes: ",

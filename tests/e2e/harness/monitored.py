@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from harness import examples, manifests
 from harness.broker import BrokerProcess, grant_rights
@@ -33,6 +35,8 @@ RULES = ROOT / "charts" / "weightlock" / "files" / "alerts" / "weightlock.yaml"
 PLAIN = examples.SAMPLES / "01-plain-pod.yaml"
 OTHER_TOKEN = "not.a.token"
 DRILL = "weightlock-drill"
+# Names below .invalid never resolve (RFC 2606).
+UNKNOWN_REGISTRY = "registry.invalid/acme"
 
 
 # A policy that is tried out before it denies.
@@ -214,6 +218,27 @@ class Monitored:
         (document,) = manifests.documents(PLAIN)
         for _ in range(times):
             self.try_object(document, "alice@example.com")
+
+    def trust_images(self) -> None:
+        """Create a trust rule for a registry that does not exist, so that its images are not verified."""
+        key = Ed25519PrivateKey.generate().public_key()
+        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        self.cluster.apply(
+            {
+                "apiVersion": "weightlock.dev/v1alpha1",
+                "kind": "ImageTrust",
+                "metadata": {"name": "acme"},
+                "spec": {"images": [f"{UNKNOWN_REGISTRY}/*"], "signers": [{"key": pem.decode()}]},
+            }
+        )
+
+    def try_unverified_image(self) -> None:
+        """Try a pod with an image of that registry, as a dry run. The shipped policy warns."""
+        (document,) = manifests.documents(PLAIN)
+        image = f"{UNKNOWN_REGISTRY}/trainer@sha256:{'0' * 64}"
+        for container in document["spec"]["containers"]:
+            container["image"] = image
+        self.try_object(document, "alice@example.com")
 
     def lab(self) -> KeyLab:
         """A namespace with sealed weights, and a grant that ends within the hour."""

@@ -144,6 +144,10 @@ class Signer:
         """Return the value of ``spec.signature``: ``<key id>:<base64>``."""
         return self.sign_bytes(signed_bytes(resource))
 
+    def has_signed(self, resource: AccessRequest | AccessApproval, signature: str) -> bool:
+        """Return whether the signature is this key's for this content. Ed25519 signatures are deterministic."""
+        return hmac.compare_digest(self.sign(resource).encode(), signature.encode())
+
     def sign_bytes(self, content: bytes) -> str:
         """Sign any content, which must begin with a context of its own."""
         return f"{self.id}:{base64.b64encode(self.key.sign(content)).decode('ascii')}"

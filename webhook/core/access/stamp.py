@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from webhook.api.access import AccessApproval, AccessRequest
 from webhook.api.base import GROUP
-from webhook.core.kube.time import format_time
+from webhook.core.access.signing import STAMP_TOLERANCE
+from webhook.core.kube.time import format_time, parse_time
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -59,7 +60,8 @@ def stamp(
 
     A name from ``generateName`` is assigned here, because the signature covers the name. A dry run is never signed or
     stamped with ``stamps``: its result goes back to the client. If the API server calls the webhook again after
-    another webhook modified a stamped object, the object keeps its stamp, so that validation detects the change.
+    another webhook modified a signed or stamped object, the object stays as it is, so that validation detects the
+    change.
     """
     if not is_access(request) or request.operation != "CREATE" or request.subresource:
         return ()
@@ -68,6 +70,8 @@ def stamp(
     if not isinstance(metadata, dict) or not isinstance(spec, dict):
         return ()
     if stamps is not None and stamps.issued(spec.get("stamp")):
+        return ()
+    if signer is not None and trusted_caller and _is_rewritten(request, document, spec, signer, now):
         return ()
     fields: Document = {STAMPS[request.resource.name]: person(request.user), "stampedAt": format_time(now)}
     patch: list[Document] = []
@@ -90,6 +94,21 @@ def stamp(
         if spec.get(field) != value
     ]
     return tuple(patch)
+
+
+def _is_rewritten(
+    request: AdmissionRequest, document: Document, spec: Document, signer: Signer, now: datetime
+) -> bool:
+    """Return whether this review's object was signed a moment ago for this user, and has other content now."""
+    signature, at = spec.get("signature"), parse_time(spec.get("stampedAt"))
+    if request.dry_run or not isinstance(signature, str) or not signature.startswith(f"{signer.id}:"):
+        return False
+    if spec.get(STAMPS[request.resource.name]) != person(request.user):
+        return False
+    if at is None or abs(now - at) > STAMP_TOLERANCE:
+        return False
+    typed = _typed(request.resource.name, document, spec, (document.get("metadata") or {}).get("name"))
+    return typed is None or not signer.has_signed(typed, signature)
 
 
 def _generated(metadata: Document, uid: str) -> str:

@@ -35,14 +35,15 @@ class UnwrapCache:
         """
         if self.seconds <= 0:
             return await unwrap()
-        if (cached := self._keys.get(name)) is not None:
-            return _copy(cached)
-        call = self._calls.get(name)
-        if call is None:
-            call = self._calls[name] = asyncio.create_task(self._fill(name, unwrap))
-            call.add_done_callback(_retrieve)
-        # One request that is cancelled must not cancel the call that the others wait for.
-        return _copy(await asyncio.shield(call))
+        while (cached := self._keys.get(name)) is None:
+            call = self._calls.get(name)
+            if call is None:
+                call = self._calls[name] = asyncio.create_task(self._fill(name, unwrap))
+                call.add_done_callback(_retrieve)
+            # One request that is cancelled must not cancel the call that the others wait for. The key may be dropped
+            # before this request continues. Then it is unwrapped again.
+            await asyncio.shield(call)
+        return _copy(cached)
 
     async def _fill(self, name: Hashable, unwrap: Callable[[], Awaitable[Secret]]) -> Secret:
         try:

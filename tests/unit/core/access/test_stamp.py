@@ -37,6 +37,30 @@ def test_a_trusted_caller_gets_a_signature_that_holds_once_the_object_is_stored(
     assert VERIFIER.fault(AccessApproval.model_validate(document)) == ""
 
 
+def test_a_signed_object_that_another_webhook_rewrote_keeps_its_signature(story):
+    """The API server calls the webhook again after such a change. A new signature would hide it."""
+    document = stamped(story, story.review(story.approval("a1")), SIGNER, trusted_caller=True)
+    again = story.review(document)
+    assert stamped(story, again, SIGNER, trusted_caller=True) == document
+    document["spec"]["comment"] = "rewritten"
+    again = story.review(document)
+    assert stamp(again, SIGNER, story.at(1), trusted_caller=True) == ()
+    assert "does not match" in VERIFIER.mismatch(AccessApproval.model_validate(document))
+
+
+@pytest.mark.parametrize("change", ["user", "age", "key"])
+def test_a_copy_of_a_signed_object_is_signed_as_a_new_one(story, change):
+    document = stamped(story, story.review(story.approval("a1")), SIGNER, trusted_caller=True)
+    document["spec"]["comment"] = "another vote"
+    user = "mallory" if change == "user" else "bob"
+    if change == "age":
+        document["spec"]["stampedAt"] = "2026-11-01T09:01:00Z"
+    signer = Signer(Ed25519PrivateKey.generate()) if change == "key" else SIGNER
+    copy = stamped(story, story.review(document, user=user), signer, trusted_caller=True)
+    verifier = Verifier.of([signer.key.public_key()])
+    assert verifier.mismatch(AccessApproval.model_validate(copy)) == ""
+
+
 @pytest.mark.parametrize(
     ("signer", "options", "dry_run"),
     [(None, {"trusted_caller": True}, False), (SIGNER, {}, False), (SIGNER, {"trusted_caller": True}, True)],
