@@ -231,10 +231,16 @@ def test_a_killed_writer_loses_no_signed_entry(tmp_path):
     chance, signed = random.Random(3), 0
     for _ in range(8):
         with subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(tmp_path / "log"), str(key)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", CHILD, str(tmp_path / "log"), str(key)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         ) as process:
-            for _ in range(chance.randrange(2, 40)):
-                signed = int(process.stdout.readline() or signed)
+            lines = chance.randrange(2, 40)
+            # Before the first checkpoint there is no log to verify.
+            while lines > 0 or not signed:
+                signed = int(process.stdout.readline())
+                lines -= 1
             os.kill(process.pid, signal.SIGKILL)
             rest = process.stdout.read().split()
             signed = max([signed, *map(int, rest[:-1])])
