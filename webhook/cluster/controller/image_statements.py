@@ -19,6 +19,7 @@ from webhook.api.images import ImageVerificationSpec
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.client.kinds import ResourceKind
 from webhook.cluster.client.pages import pages
+from webhook.core.admission.provider import NotReadyError
 from webhook.core.images.describe import ImageQuery, query_of, references_of, split_reference
 from webhook.core.images.statements import Statement, lines, object_name, shard_of, signed_bytes
 from webhook.core.kube.fields import MalformedObjectError
@@ -80,7 +81,8 @@ class ImageStatements:
         while True:
             try:
                 await self.reconcile()
-            except ApiError as error:
+            except (ApiError, NotReadyError) as error:
+                # The API server is away, or one kind is read again. The next iteration has both.
                 log.warning("cannot verify images", extra={"fields": {"why": str(error)}})
             except Exception:
                 log.exception("internal error")

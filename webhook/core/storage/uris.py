@@ -153,17 +153,27 @@ def _azure(host: str, path: str) -> Iterable[Location]:
     )
 
 
-# Hosts of a bucket, of all buckets, of a private endpoint, and of access points, whose bucket only AWS knows.
-_S3_HOST = re.compile(r"(?:(.+)\.)?s3(?:express)?[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?")
+# The label of the service in hosts of a bucket and of all buckets. The bucket is before it.
+_S3_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn")
+
+
+def _is_s3_label(label: str) -> bool:
+    return label.partition("-")[0] in ("s3", "s3express")
+
+
+def _is_google_label(label: str) -> bool:
+    # storage, commondatastorage, us-storage, storage-download
+    parts = label.split("-", 3)
+    return len(parts) < 4 and not {"storage", "commondatastorage"}.isdisjoint(parts[:2])
+
+
+# Hosts of a private endpoint, and of access points, whose bucket only AWS knows.
 _S3_PRIVATE = re.compile(r"(?:^|\.)bucket\.vpce-[a-z0-9-]+$")
 _S3_POINT = re.compile(r"\.(?:s3-accesspoint|s3-object-lambda|accesspoint|s3-outposts)[a-z-]*\.")
 _AZURE_HOST = re.compile(
     r"([a-z0-9]+)(?:-secondary)?\.(?:z\d+\.|privatelink\.)?(blob|dfs|file)\.(?:core|storage)\..+"
 )
-_GOOGLE_HOST = re.compile(
-    r"(?:(.+)\.)?(?:[a-z]+-)?(?:commondata)?storage(?:-[a-z]+)?(?:\.[a-z0-9-]+)*\.googleapis\.com|"
-    r"storage\.cloud\.google\.com|www\.googleapis\.com"
-)
+_GOOGLE_HOSTS = frozenset({"storage.cloud.google.com", "www.googleapis.com"})
 # The JSON API: /storage/v1/b/BUCKET/o/OBJECT, with the object's slashes escaped.
 _GOOGLE_API = re.compile(r"(?:download/|upload/)?storage/v1/b/([^/?]+)(?:/o/?)?")
 _HUBS = ("huggingface.co", "hf.co", "hf-mirror.com")
@@ -177,15 +187,28 @@ def _is_hub(host: str) -> bool:
 _MAX_HOST = 253
 
 
+def _before_label(host: str, domains: tuple[str, ...], is_label: Callable[[str], bool]) -> str | None:
+    """Return the labels before the service's last one, in a host below ``domains``; None without one."""
+    domain = next((domain for domain in domains if host.endswith(domain)), None)
+    if domain is None:
+        return None
+    labels = host.removesuffix(domain).split(".")
+    for index in reversed(range(len(labels))):
+        if is_label(labels[index]):
+            return ".".join(labels[:index])
+    return None
+
+
 def _https(host: str, path: str) -> Iterable[Location]:
     name, path = _host(host)[:_MAX_HOST], path.lstrip("/")
-    s3, azure, google = (pattern.fullmatch(name) for pattern in (_S3_HOST, _AZURE_HOST, _GOOGLE_HOST))
+    s3, azure = _before_label(name, _S3_DOMAINS, _is_s3_label), _AZURE_HOST.fullmatch(name)
+    google = "" if name in _GOOGLE_HOSTS else _before_label(name, (".googleapis.com",), _is_google_label)
     first, _, rest = path.partition("/")
-    if _S3_POINT.search(name) is not None and name.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+    if _S3_POINT.search(name) is not None and name.endswith(_S3_DOMAINS):
         return bucket("s3", "arn:", path)
     if s3 is not None:
-        named = _S3_PRIVATE.sub("", s3[1] or "")
-        return bucket("s3", named, path) if named else bucket("s3", first, rest)
+        name = _S3_PRIVATE.sub("", s3)
+        return bucket("s3", name, path) if name else bucket("s3", first, rest)
     if azure is not None:
         space = "azfile" if azure[2] == "file" else "azblob"
         return directory(space, path, name=azure[1], fold=True)
@@ -193,9 +216,7 @@ def _https(host: str, path: str) -> Iterable[Location]:
         api = _GOOGLE_API.match(path)
         if api is not None:
             return directory("gs", unquote(path[api.end() :]), name=api[1].lower())
-        return (
-            directory("gs", path, name=google[1]) if google[1] else directory("gs", rest, name=first.lower())
-        )
+        return directory("gs", path, name=google) if google else directory("gs", rest, name=first.lower())
     if name.endswith(".aliyuncs.com") and "oss-" in name:
         if name.startswith("oss-"):
             return directory("oss", rest, name=first.lower())

@@ -28,13 +28,13 @@ async def in_pieces(request, body):
 
 @pytest.fixture
 async def issuer(tmp_path):
-    """An issuer over TLS: ``answer`` is what it gives, ``queries`` how often it was asked."""
-    produced = self_signed.make(["127.0.0.1"])
-    for name, content in (("ca", produced.authority), ("crt", produced.certificate), ("key", produced.key)):
+    """An issuer over TLS: ``answer`` is what it gives, ``asked`` how often it was asked."""
+    made = self_signed.make(["127.0.0.1"])
+    for name, content in (("ca", made.authority), ("crt", made.certificate), ("key", made.key)):
         (tmp_path / name).write_bytes(content)
 
     class Issuer:
-        answer, queries, pieces = web.json_response, 0, False
+        answer, asked, pieces = web.json_response, 0, False
         trust = ssl.create_default_context(cafile=str(tmp_path / "ca"))
 
     async def handle(request):
