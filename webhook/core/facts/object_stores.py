@@ -381,7 +381,8 @@ def _of_repository(
                 if location.name:
                     yield from _of_locations((location,), f"hf://{name}", leaf.path, context, containers)
         yield from _of_locations(parse_bare(word).locations, word, leaf.path, context, containers)
-        if context.catalog.has_images and is_qualified(word):
+        # An image volume is a use of its own.
+        if context.catalog.has_images and is_qualified(word) and not leaf.path.endswith(".image.reference"):
             for model in context.catalog.of_image(word):
                 yield _use(model, "uri", leaf.path, image_detail(word), containers)
 

@@ -695,7 +695,8 @@ def test_an_interrupt_while_the_loop_of_a_call_is_made_leaves_nothing_half_made(
     produced, before = [], asyncio.new_event_loop
 
     def interrupted():
-        os.kill(os.getpid(), signal.SIGTERM)
+        # Another thread of the test's process would receive a signal to the process.
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         produced.append(before())
         return produced[-1]
 
