@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import requests
-from harness.waiting import slowness
+from harness.registry import running_registry
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -27,59 +23,8 @@ TOOL = ROOT / "tests" / "tools" / "debpackages.py"
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
-    """The address of a running registry."""
-    matches = subprocess.run(
-        [sys.executable, TOOL, "--find", "docker-registry"], capture_output=True, text=True, check=False
-    )
-    if matches.returncode:
-        pytest.skip("docker-registry is not here: make registry fetches it from Debian")
-    program = Path(matches.stdout.strip().splitlines()[-1]) / "usr" / "bin" / "docker-registry"
-    directory = tmp_path_factory.mktemp("registry")
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-    config = {
-        "version": 0.1,
-        "storage": {"filesystem": {"rootdirectory": str(directory)}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-    }
-    (directory / "config.json").write_text(json.dumps(config))
-    process = subprocess.Popen(
-        [program, "serve", directory / "config.json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 30 * slowness()
-        while True:
-            try:
-                requests.get(f"http://127.0.0.1:{port}/v2/", timeout=10)
-                break
-            except requests.ConnectionError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
-
-
-def push(address: str, store: Store) -> None:
-    """Push everything, as a client of the distribution API does."""
-    base = f"http://{address}/v2/acme/trainer"
-    for digest, content in store.blobs.items():
-        begun = requests.post(f"{base}/blobs/uploads/", timeout=30)
-        place = begun.headers["Location"]
-        done = requests.put(place, params={"digest": digest}, data=content, timeout=30)
-        assert done.status_code == 201
-    for digest, content in store.manifests.items():
-        headers = {"Content-Type": store.types[digest]}
-        done = requests.put(f"{base}/manifests/{digest}", data=content, headers=headers, timeout=30)
-        assert done.status_code == 201
-    for tag, digest in store.tags.items():
-        headers = {"Content-Type": store.types[digest]}
-        content = store.manifests[digest]
-        done = requests.put(f"{base}/manifests/{tag}", data=content, headers=headers, timeout=30)
-        assert done.status_code == 201
+    with running_registry(tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
 
 
 def verify(reference: str, key: Path, *options: str) -> tuple[int, dict]:
@@ -105,11 +50,11 @@ def test_real_registry(registry, tmp_path):
     store.sign(WORLD, bundled, "bundle", SLSA, key=KEY)
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": store.referrers(bundled)}
     store.put(json.dumps(index).encode(), bundled.replace(":", "-"), INDEX)
-    push(registry, store)
+    registry.push_store("acme/trainer", store)
     key, other = tmp_path / "key.pem", tmp_path / "other.pem"
     key.write_bytes(pem(KEY))
     other.write_bytes(pem(new_key()))
-    image = f"{registry}/acme/trainer"
+    image = f"{registry.address}/acme/trainer"
     for tag, digest in (("v1", annotated), ("v2", bundled)):
         code, result = verify(f"{image}:{tag}", key, "--attestation", "slsa")
         assert (code, result.get("digest"), result.get("verified")) == (0, digest, True), result

@@ -12,9 +12,8 @@ import pytest
 import yaml
 from harness.controller import Controllers
 from harness.controlplane import ControlPlane
-from harness.lab import API
-from harness.process import Reaper
-from harness.registry import Registry, registry_program
+from harness.lab import API, RESTRICTED
+from harness.registry import Registry, running_registry
 from harness.waiting import eventually
 from harness.weightlock import POLICIES, Weightlock
 
@@ -34,13 +33,6 @@ if TYPE_CHECKING:
 REPOSITORY = "acme/trainer"
 WAIT = 180.0
 WORLD, KEY, OTHER, THIRD = World(logged=False), new_key(), new_key(), new_key()
-_CONTEXT = {
-    "runAsNonRoot": True,
-    "runAsUser": 1000,
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 
 
 class Images:
@@ -53,7 +45,7 @@ class Images:
         self.tags: dict[str, str] = {}
 
     def image(self, *, key: Any = KEY, repository: str = REPOSITORY) -> str:
-        """Push an image that ``key`` signed, or nobody for None, and return its reference by digest."""
+        """Push an image and return its reference by digest. ``key`` signs it, and None leaves it unsigned."""
         self.numbers += 1
         store = Store()
         digest = store.image(f"v{self.numbers}", f"{repository} {self.numbers}")
@@ -85,7 +77,7 @@ class Images:
         """Return a harmless pod with these images."""
         self.numbers += 1
         containers = [
-            {"name": f"c{number}", "image": image, "securityContext": _CONTEXT}
+            {"name": f"c{number}", "image": image, "securityContext": RESTRICTED}
             for number, image in enumerate(images)
         ]
         return {
@@ -126,15 +118,8 @@ def code_of(answer: Any) -> str:
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    program = registry_program()
-    if program is None:
-        pytest.skip("no registry is here: make registry fetches one")
-    reaper = Reaper()
-    registry = Registry(program, tmp_path_factory.mktemp("registry"), reaper)
-    registry.start()
-    yield registry
-    registry.stop()
-    reaper.close()
+    with running_registry(tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +194,7 @@ def test_no_place_in_a_pod_is_left_out(images: Images, namespace: str) -> None:
     images.trust("acme", REPOSITORY, KEY)
     signed, unsigned = images.image(), images.image(key=None)
     eventually(lambda: images.verdict(namespace, unsigned) == "WL543", "the rule is known", seconds=WAIT)
-    container = {"name": "i", "image": unsigned, "securityContext": _CONTEXT}
+    container = {"name": "i", "image": unsigned, "securityContext": RESTRICTED}
     assert images.verdict(namespace, signed, initContainers=[container]) == "WL543"
     volume = {"name": "v", "image": {"reference": unsigned}}
     assert images.verdict(namespace, signed, volumes=[volume]) == "WL543"

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.audit.errors import AuditError, LockedError, UncertainError
 from webhook.audit.storage import LOCK, MAX_FILE_BYTES, Directory, gunzip
-from webhook.core.sigv4 import query_of, s3_headers
+from webhook.core.sigv4 import Account, query_of, s3_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,10 +54,8 @@ class Client:
     """Requests to one bucket. Credentials, region and endpoint come from the usual variables of the environment."""
 
     def __init__(self, bucket: str) -> None:
-        environment = os.environ.get
-        self._region = environment("AWS_REGION") or environment("AWS_DEFAULT_REGION") or "us-east-1"
-        endpoint = environment("AWS_ENDPOINT_URL_S3") or environment("AWS_ENDPOINT_URL") or ""
-        self._url = urllib.parse.urlsplit(endpoint or f"https://s3.{self._region}.amazonaws.com")
+        self._account = Account.of(os.environ)
+        self._url = urllib.parse.urlsplit(self._account.endpoint)
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
             raise AuditError("AWS_ENDPOINT_URL is not a URL")
         self._bucket = bucket
@@ -75,17 +73,12 @@ class Client:
         """Send one request, without a retry. Raises `OSError` and `http.client.HTTPException`."""
         path = urllib.parse.quote(f"/{self._bucket}/{key}" if key else f"/{self._bucket}", safe="/-_.~")
         headers = dict(condition or {})
-        access = os.environ.get("AWS_ACCESS_KEY_ID", "")
-        if access:
-            keys = (
-                access,
-                os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-                os.environ.get("AWS_SESSION_TOKEN", ""),
-            )
+        region, _, keys = self._account
+        if keys[0]:
             now = datetime.datetime.now(datetime.UTC)
             digest = hashlib.sha256(body).hexdigest()
             headers |= s3_headers(
-                method, self._url.netloc, path, self._region, keys, now, query=query, payload=digest
+                method, self._url.netloc, path, region, keys, now, query=query, payload=digest
             )
         host, port = self._url.hostname or "", self._url.port
         connection: http.client.HTTPConnection

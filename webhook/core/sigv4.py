@@ -5,13 +5,33 @@ from __future__ import annotations
 import hashlib
 import hmac
 import urllib.parse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import datetime
     from collections.abc import Mapping
 
 EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+class Account(NamedTuple):
+    """The endpoint of S3 and the credentials. ``keys`` are as in `s3_headers`. Without the first, nothing is signed."""
+
+    region: str
+    endpoint: str
+    keys: tuple[str, str, str]
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Account:
+        """Read the usual variables of AWS's tools."""
+        get = environment.get
+        region = get("AWS_REGION") or get("AWS_DEFAULT_REGION") or "us-east-1"
+        endpoint = (
+            get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL") or f"https://s3.{region}.amazonaws.com"
+        )
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+        access, secret, token = (get(name, "") for name in names)
+        return cls(region, endpoint, (access, secret, token))
 
 
 def s3_headers(

@@ -11,7 +11,8 @@ from harness.waiting import eventually
 API = "/apis/weightlock.dev/v1alpha1"
 COMMAND = Path(sys.executable).parent / "weightlock"
 APPROVERS = ("weights-approvers",)
-_CONTEXT = {
+# The security context that the Pod Security level "restricted" requires.
+RESTRICTED = {
     "runAsNonRoot": True,
     "runAsUser": 1000,
     "allowPrivilegeEscalation": False,
@@ -104,7 +105,7 @@ class Lab:
     def pod(self, name: str = "train") -> dict[str, Any]:
         """A pod of ``trainer`` that reads the weights."""
         mount = {"name": "weights", "mountPath": "/weights", "readOnly": True}
-        container = {"name": "main", "image": _IMAGE, "securityContext": _CONTEXT, "volumeMounts": [mount]}
+        container = {"name": "main", "image": _IMAGE, "securityContext": RESTRICTED, "volumeMounts": [mount]}
         volume = {"name": "weights", "persistentVolumeClaim": {"claimName": "weights", "readOnly": True}}
         spec = {
             "serviceAccountName": "trainer",

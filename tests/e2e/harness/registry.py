@@ -5,10 +5,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
 from harness.process import Component, Reaper, free_port
@@ -30,6 +32,20 @@ def registry_program() -> Path | None:
     if answer.returncode:
         return None
     return Path(answer.stdout.strip().splitlines()[-1]) / "usr" / "bin" / "docker-registry"
+
+
+@contextmanager
+def running_registry(directory: Path) -> Iterator["Registry"]:
+    """Run a registry. Skips the test where the program is absent."""
+    program = registry_program()
+    if program is None:
+        pytest.skip("docker-registry is not here: make registry fetches it from Debian")
+    with closing(Reaper()) as reaper:
+        registry = Registry(program, directory, reaper).start()
+        try:
+            yield registry
+        finally:
+            registry.stop()
 
 
 class Registry:

@@ -95,14 +95,12 @@ def gather_named_pods(
     """
     if not context.catalog or _MAYBE_IMAGE.search(kind.partition(".")[0]) is None or kind in _MOVES:
         return
-    selects = _takes_memory(kind) and any(
-        key in _dict(document.get("spec")) for key in ("selector", "podSelector")
-    )
-    if selects:
+    spec = document.get("spec")
+    if _takes_memory(kind) and isinstance(spec, dict) and not spec.keys().isdisjoint(_SELECTORS):
         yield _unknown(
             "spec.selector", f"every pod of namespace {context.namespace} that the selector matches"
         )
-    for path, name in _named_pods(document.get("spec")):
+    for path, name in _named_pods(spec):
         pod = context.finder.get("Pod", context.namespace, name)
         for use in weights_of(pod) if pod is not None else ():
             detail = f"the memory of Pod {context.namespace}/{name}"
@@ -118,6 +116,7 @@ _MOVES = frozenset({"PodMigrationJob.scheduling.koordinator.sh"})
 _POD_KEYS = frozenset(
     {"pod", "podname", "podref", "sourcepod", "sourcepodname", "targetpod", "targetpodname"}
 )
+_SELECTORS = frozenset({"selector", "podSelector"})
 _MAX_PODS = 16
 
 
@@ -143,10 +142,6 @@ def _named_pods(spec: Any) -> list[tuple[str, str]]:
                         names.setdefault(value, f"{path}.{key}")
                 stack.append((member, f"{path}.{key}"))
     return [(path, name) for name, path in names.items()]
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def gather_restore(pod: PodView) -> Iterator[WeightUse]:

@@ -19,7 +19,7 @@ import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Protocol
 
-from webhook.core.sigv4 import s3_headers
+from webhook.core.sigv4 import Account, s3_headers
 from webhook.keys.errors import BadInputError, SealedDataError, StorageError
 
 if TYPE_CHECKING:
@@ -420,19 +420,15 @@ def open_store(url: str) -> RemoteStore | OciStore | FsspecStore:
 def _s3(url: str, bucket: str, prefix: str) -> RemoteStore:
     if not bucket:
         raise BadInputError(f"{url[:200]} names no bucket: use s3://BUCKET/PREFIX")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    endpoint = endpoint or f"https://s3.{region}.amazonaws.com"
-    host = urllib.parse.urlsplit(endpoint).netloc
-    access, secret = os.environ.get("AWS_ACCESS_KEY_ID", ""), os.environ.get("AWS_SECRET_ACCESS_KEY", "")
-    token = os.environ.get("AWS_SESSION_TOKEN", "")
+    account = Account.of(os.environ)
+    host = urllib.parse.urlsplit(account.endpoint).netloc
 
     def sign(method: str, path: str) -> dict[str, str]:
         now = datetime.datetime.now(datetime.UTC)
-        return s3_headers(method, host, path, region, (access, secret, token), now)
+        return s3_headers(method, host, path, account.region, account.keys, now)
 
     base = urllib.parse.quote(f"/{bucket}/{prefix}" if prefix else f"/{bucket}", safe="/")
-    return RemoteStore(url, RangeClient(endpoint, sign if access else None), base)
+    return RemoteStore(url, RangeClient(account.endpoint, sign if account.keys[0] else None), base)
 
 
 def _range(content_range: str, start: int) -> tuple[int, int]:
