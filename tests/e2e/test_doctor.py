@@ -194,7 +194,7 @@ def test_a_healthy_installation_is_all_ok(release: Release) -> None:
 
 
 def test_a_user_without_rights_sees_which_rights_are_missing(release: Release) -> None:
-    output = command(release, "-o", "json", user="nobody-special")
+    output = command(release, "-o", "json", user="unprivileged")
     matches = json.loads(output.stdout)
     assert (output.code, output.stderr) == (0, "")
     assert {item["result"] for item in matches} == {"ok", "skipped"}

@@ -12,36 +12,36 @@ from webhook.cluster.client import api
 from webhook.cluster.controller import keys
 
 
-class Nobody:
+class UnreachableApi:
     """An API server that cannot be reached; whether its client was closed."""
 
     def __init__(self):
         self.closed = False
 
     async def get(self, path):
-        raise api.ApiError(0, "Unreachable", "nobody answers")
+        raise api.ApiError(0, "Unreachable", "the API server does not answer")
 
     async def close(self):
         self.closed = True
 
 
 @pytest.fixture
-def nobody(monkeypatch):
-    matches = Nobody()
+def unreachable(monkeypatch):
+    client = UnreachableApi()
 
     async def connect(settings):
-        return matches
+        return client
 
     monkeypatch.setattr(api.KubeApi, "connect", connect)
     monkeypatch.setattr(keys, "_FIRST_SECONDS", 0.01)
-    return matches
+    return client
 
 
 def config(**controller):
     return Config.model_validate({"controller": controller})
 
 
-def test_a_stop_does_not_wait_for_keys_that_do_not_come(nobody):
+def test_a_stop_does_not_wait_for_keys_that_do_not_come(unreachable):
     async def stopped():
         stop = asyncio.Event()
         asyncio.get_running_loop().call_later(0.05, stop.set)
@@ -49,16 +49,16 @@ def test_a_stop_does_not_wait_for_keys_that_do_not_come(nobody):
             return shared, stop.is_set()
 
     assert asyncio.run(stopped()) == ((b"", b""), True)
-    assert nobody.closed
+    assert unreachable.closed
 
 
-def test_without_keys_to_keep_the_cluster_is_not_asked(nobody):
+def test_without_keys_to_keep_the_cluster_is_not_asked(unreachable):
     async def made():
-        async with module._shared_keys(config(), asyncio.Event()) as matches:
-            return matches
+        async with module._shared_keys(config(), asyncio.Event()) as shared:
+            return shared
 
     assert asyncio.run(made()) == (b"", b"")
-    assert not nobody.closed
+    assert not unreachable.closed
 
 
 async def test_detection_needs_an_audit_log():

@@ -237,7 +237,7 @@ def test_a_killed_writer_loses_no_signed_entry(tmp_path):
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         ) as process:
             lines = chance.randrange(2, 40)
-            # Before the first checkpoint there is no log to verify.
+            # A log without a checkpoint cannot be verified.
             while lines > 0 or not signed:
                 signed = int(process.stdout.readline())
                 lines -= 1

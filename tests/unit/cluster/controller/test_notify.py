@@ -87,6 +87,6 @@ async def test_nothing_waits_for_ever(monkeypatch):
     for _ in range(9):
         notifier.send(NEWS)
     assert notifier._queue.qsize() == 2
-    nobody = Notifier([])
-    nobody.send(NEWS)
-    assert nobody._queue.empty()
+    silent = Notifier([])
+    silent.send(NEWS)
+    assert silent._queue.empty()

@@ -189,8 +189,8 @@ def test_breaking_the_glass_needs_the_group_and_ends_by_itself(story):
     assert book_of(story, request=outsider, settings=emergency).active(story.at(1)) == ()
     long = story.request(by_groups=("sre",), break_glass=True, duration="2h")
     assert book_of(story, request=long, settings=emergency).active(story.at(1)) == ()
-    nobody = book_of(story, request=story.request(by_groups=("sre",), **queries))
-    assert nobody.active(story.at(1)) == ()
+    without_rule = book_of(story, request=story.request(by_groups=("sre",), **queries))
+    assert without_rule.active(story.at(1)) == ()
 
 
 def test_objects_that_were_never_stamped_or_dated_count_for_nothing_and_are_named(story):

@@ -322,8 +322,8 @@ def test_agents_in_the_wrong_place_are_replaced(place):
     )
     forged = deepcopy(after)
     forged["spec"]["initContainers"].insert(place, {"name": "weightlock-agent", "image": "evil"})
-    mended = jsonpatch.apply_patch(forged, list(plan.patch(forged, expectation)))
-    assert mended == after
+    restored = jsonpatch.apply_patch(forged, list(plan.patch(forged, expectation)))
+    assert restored == after
 
 
 @pytest.mark.parametrize("place", ["first", "last"])
@@ -338,8 +338,8 @@ def test_another_injector_may_come_before_the_agent_but_no_reader(place):
     assert plan.patch(after, expectation) == ()
     assert plan.reserved_name_violations(after, expectation) == ()
     containers.sort(key=lambda container: container["name"] == AGENT)
-    (mended,) = [jsonpatch.apply_patch(after, list(plan.patch(after, expectation)))]
-    names = [container["name"] for container in mended["spec"]["initContainers"]]
+    (restored,) = [jsonpatch.apply_patch(after, list(plan.patch(after, expectation)))]
+    names = [container["name"] for container in restored["spec"]["initContainers"]]
     assert names[0] == AGENT
     assert sorted(names) == sorted(["mesh", "setup", AGENT])
 
@@ -483,7 +483,7 @@ def test_a_pod_that_runs_may_have_the_sidecar_of_an_earlier_version_and_a_new_on
     old, new = "registry.example.com/weightlock:1", "registry.example.com/weightlock:2"
     running = injected(pod(), Facts((USE,)), Injection(image=old))[0]
     expectation = plan.plan(pod(), Facts((USE,)), MODELS, Injection(image=new, previous_images=[old]), NOW)
-    assert plan.patch(running, expectation), "whoever creates a pod does not choose the version"
+    assert plan.patch(running, expectation), "the creator of a pod does not choose the version"
     judged_again = replace(expectation, images=frozenset({old}))
     assert plan.patch(running, judged_again) == ()
     for change in (

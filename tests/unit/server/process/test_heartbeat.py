@@ -24,7 +24,7 @@ async def beats(pipe, number):
     """Wait for so many more beats."""
     end = pipe.messages.count("beat") + number
     async with asyncio.timeout(20 * slowness()):
-        while pipe.messages.count("beat") < end:  # noqa: ASYNC110 - there is no event
+        while pipe.messages.count("beat") < end:  # noqa: ASYNC110 - a pipe has no event
             await asyncio.sleep(0.001)
 
 
