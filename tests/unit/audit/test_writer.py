@@ -382,8 +382,9 @@ def test_a_restart_continues_the_checkpoint_that_a_witness_has(tmp_path):
     for round_number in range(3):
         storage.broken = ""
         writer = LogWriter(storage, SIGNER, limit=100, interval=0.01, cosign=notary.cosign, quorum=1)
+        started = notary.size + 1
         writer.open()
-        settle(writer, notary.size + 1)
+        settle(writer, started)
         storage.broken = "checkpoint"
         before = notary.size
         for number in range(200):
@@ -414,7 +415,7 @@ def test_a_pending_checkpoint_of_another_log_is_ignored(tmp_path):
 
 
 def wait_until(done, seconds=20):
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * slowness()
     while not done():
         assert time.monotonic() < deadline
         time.sleep(0.002)
