@@ -147,7 +147,7 @@ class Injection(Schema):
 
     renamed: ClassVar[Mapping[str, str]] = {"formerImages": "previousImages"}
 
-    image: Name = "ghcr.io/weightlock/weightlock:0.2.0"
+    image: Name = "ghcr.io/weightlock/weightlock-sidecar:0.3.0"
     previous_images: list[Name] = Field(
         default_factory=list,
         max_length=16,
