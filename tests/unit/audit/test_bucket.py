@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from harness.waiting import slowness
 
 from tests.support.bucket import bucket_server
 from tests.unit.audit.conftest import KEY, settle, verdict
@@ -160,7 +161,7 @@ def test_a_delayed_checkpoint_never_replaces_a_newer_one(store):
         "late" if (method, key.rpartition("/")[2]) == ("PUT", "checkpoint") else None
     )
     assert writer.submit(verdict(writer, 1))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * slowness()
     while not store.late:
         assert time.monotonic() < deadline
         time.sleep(0.002)

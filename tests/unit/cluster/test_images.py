@@ -309,9 +309,9 @@ def test_a_shard_is_bounded_in_bytes_and_the_oldest_leave_it():
         f"sha256:{n:064x}": Statement(n, message="界" * 256, attestations={"t": [{"x": "界" * 900}]})
         for n in range(600)
     }
-    begun = time.monotonic()
+    begun = time.process_time()
     fitting = image_statements._fitting(statements)
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
     text = image_statements.lines(fitting)
     assert 990_000 < len(text.encode()) <= image_statements._MAX_SHARD
     assert min(item.checked for item in fitting.values()) == 600 - len(fitting)

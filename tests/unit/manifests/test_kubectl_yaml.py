@@ -61,9 +61,9 @@ def test_a_bomb_of_aliases_takes_no_time():
     bomb = "a: &a [x]\n" + "\n".join(
         f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]" for old, new in pairwise(names)
     )
-    begun = time.perf_counter()
+    begun = time.process_time()
     values(bomb)
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 @given(st.text(max_size=200))

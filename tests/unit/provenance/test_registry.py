@@ -12,6 +12,7 @@ import time
 
 import pytest
 from aiohttp import web
+from harness.waiting import slowness
 
 from tests.support.signed_images import INDEX, MANIFEST, SIGN, Store
 from tests.support.sigstore_world import NOW, World, new_key, pem
@@ -140,7 +141,7 @@ async def test_rate_limit(registry):
     with pytest.raises(errors.RegistryUnavailableError, match="429") as caught:
         await verify(registry)
     assert caught.value.retry_after == 120
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 2 * slowness()
     assert len(registry.seen) == 1
 
 
@@ -168,7 +169,7 @@ async def test_slow_registry(registry, part):
     begun = time.monotonic()
     with pytest.raises(errors.RegistryUnavailableError):
         await verify(registry, seconds=0.4)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 2 * slowness()
 
 
 async def test_absent_registry(registry):

@@ -155,10 +155,10 @@ async def test_bodies_of_short_messages_are_limited_to_4_kib(served, path):
 
 async def test_fields_are_counted_before_the_body_is_parsed(served):
     body = json.dumps({f"f{number}": 1 for number in range(40_000)}).encode()
-    started = time.perf_counter()
+    started = time.process_time()
     status, answer, _ = await served.raw("POST", "/v1/release", body)
     assert (status, "too many fields" in json.loads(answer)["message"]) == (400, True)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 async def test_a_large_body_costs_its_address_more(world, tmp_path):

@@ -269,11 +269,12 @@ def test_embedded_from_start_to_stop(place, running, number):
 
 
 def test_it_serves_on_while_its_endpoint_is_withdrawn(place, running):
-    file = written(place, f"embedded: {place}/state\npolicies: {place}/policies\ndrainSeconds: 1.5\n")
+    drain = round(1.5 * slowness(), 1)
+    file = written(place, f"embedded: {place}/state\npolicies: {place}/policies\ndrainSeconds: {drain}\n")
     arguments = ("--config", str(file), "--listen", "127.0.0.1:0", "--write-ca", str(place / "ca.crt"))
     webhook = running(*arguments)
     webhook.process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + 1.2
+    deadline = time.monotonic() + 0.8 * drain
     while webhook.request("GET", "/readyz") != (503, "not ready: stopping\n"):
         assert time.monotonic() < deadline
     assert webhook.request("GET", "/healthz") == (200, "ok\n")

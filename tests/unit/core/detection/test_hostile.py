@@ -90,11 +90,11 @@ def test_correlations_that_share_rules_are_read_in_linear_time():
         documents += [
             correlation(f"l{level}-{side}", f"l{level - 1}-0", f"l{level - 1}-1") for side in (0, 1)
         ]
-    begun = time.monotonic()
+    begun = time.process_time()
     rules = read_rules(documents)
     assert len(rules.correlations) == 14
     assert Engine(rules).feed(event(), "o", 0)
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 def test_correlations_do_not_nest_without_end():
@@ -111,13 +111,13 @@ def test_aliases_do_not_expand_without_end(tmp_path):
     path.write_text(
         f"title: t\nid: i\nlevels:\n  - &l0 [x]\n{levels}level: *l39\ndetection: {{a: *l39, condition: a}}\n"
     )
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(RuleError, match="values"):
         read_rules(read_documents(path))
     path.write_text("title: t\nid: &loop [*loop]\n")
     with pytest.raises(RuleError, match="deeper"):
         read_rules(read_documents(path))
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize(
@@ -180,10 +180,10 @@ def test_any_document_is_a_rule_or_an_error(changes, values):
 
 
 def test_a_pattern_takes_linear_time():
-    begun = time.monotonic()
+    begun = time.process_time()
     for pattern in ("(a+)+$", "(a|aa)+$", "(.*)*x", "a?" * 200 + "a" * 200):
         assert compile_linear(pattern).search("a" * 20_000 + "b") is None or "a?" in pattern
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 # Events

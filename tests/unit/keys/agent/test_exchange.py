@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness.waiting import eventually
+from harness.waiting import eventually, slowness
 
 from webhook.keys.agent import exchange
 from webhook.keys.agent.client import BrokerClient, BrokerUnavailableError
@@ -83,7 +83,7 @@ def test_it_ends_with_the_sidecar():
         "e.public; print(e._pid, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    place, deadline = Path("/proc", done.stdout.strip()), time.monotonic() + 20
+    place, deadline = Path("/proc", done.stdout.strip()), time.monotonic() + 20 * slowness()
     assert done.returncode == -9
     # An orphan that has ended may wait for process 1 to collect it.
     while place.exists() and "(zombie)" not in (place / "status").read_text():

@@ -40,10 +40,10 @@ def test_broker_and_agent_agree_on_the_bytes_of_a_lease(lease):
     ],
 )
 def test_a_body_with_too_many_fields_is_not_parsed(body):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ValueError, match="too many fields"):
         parse_json(body)
-    assert time.perf_counter() - started < 0.05
+    assert time.process_time() - started < 0.2
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"nope"])

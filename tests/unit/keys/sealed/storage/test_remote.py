@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 import weightlock
+from harness.waiting import slowness
 from moto.server import ThreadedMotoServer
 
 from webhook.keys.errors import BadInputError, KeysError, SealedDataError, StorageError
@@ -294,7 +295,7 @@ def test_connections_that_the_server_closed_meanwhile_cost_no_attempt(sealed, tr
             reader.join()
         monkeypatch.setattr(remote.RangeClient, "_exchange", exchange)
         assert len(client._idle) == 8
-        until = time.monotonic() + 10
+        until = time.monotonic() + 10 * slowness()
         while len(opened) < 8 and time.monotonic() < until:
             time.sleep(0.01)
         assert weights.read("config.json") == (tree / "config.json").read_bytes()
