@@ -47,9 +47,17 @@ class ImageReader:
         self._clients: dict[tuple[str, str, tuple[str, ...]], RegistryClient] = {}
 
     async def answers(
-        self, queries: Collection[ImageQuery], index: ImageIndex, seconds: float | None = None
+        self,
+        queries: Collection[ImageQuery],
+        index: ImageIndex,
+        seconds: float | None = None,
+        *,
+        fresh: bool = False,
     ) -> dict[ImageQuery, ImageAnswer]:
-        """Return an answer to each query, within the configured time. Never raises for an image or a registry."""
+        """Return an answer to each query, within the configured time. Never raises for an image or a registry.
+
+        ``fresh``: report a registry that is down, also if an earlier result is known.
+        """
         if not queries:
             return {}
         if self._checker is None:
@@ -59,7 +67,7 @@ class ImageReader:
         wait = self._settings.wait_seconds if seconds is None else seconds
         checker = self._checker
         results = await asyncio.gather(
-            *(checker.answer(query, rules_for(query, index), wait) for query in queries),
+            *(checker.answer(query, rules_for(query, index), wait, fresh=fresh) for query in queries),
             return_exceptions=True,
         )
         return dict(zip(queries, map(_answer, results), strict=True))

@@ -54,7 +54,7 @@ def read_statement(payload: bytes, payload_type: str, digest: str) -> Attestatio
     """
     if payload_type != PAYLOAD_TYPE:
         raise MalformedError("the attestation is not an in-toto statement")
-    statement = documents.parse(payload, "the attestation")
+    statement = documents.parse_strictly(payload, "the attestation")
     if statement.get("_type") not in _STATEMENTS:
         raise MalformedError("the attestation has an unknown type of statement")
     algorithm, _, value = digest.partition(":")

@@ -23,6 +23,7 @@ MEDIA_TYPES: Final = (
     "application/vnd.dev.sigstore.bundle+json;version=0.2",
     "application/vnd.dev.sigstore.bundle+json;version=0.1",
 )
+_FIRST: Final = "application/vnd.dev.sigstore.bundle+json;version=0.1"
 _MAX_ITEMS: Final = 32
 _MAX_PROOF: Final = 64
 
@@ -92,11 +93,18 @@ class Bundle:
 
 def parse_bundle(data: bytes) -> Bundle:
     """Parse a bundle. Raises `MalformedError`."""
-    document = documents.parse(data, "the bundle")
+    document = documents.parse_strictly(data, "the bundle")
     media_type = documents.text(document.get("mediaType"), "mediaType")
     if media_type not in MEDIA_TYPES:
         raise MalformedError(f"the bundle version {media_type[:100]} is not supported")
     material = _material(documents.fields(document.get("verificationMaterial"), "verificationMaterial"))
+    # protobuf-specs, TransparencyLogEntry: version 0.1 needs the promise, later versions the proof.
+    if media_type != _FIRST and any(entry.proof is None for entry in material.entries):
+        raise MalformedError("a log entry of the bundle has no inclusion proof")
+    if media_type == _FIRST and not all(entry.promise for entry in material.entries):
+        raise MalformedError("a log entry of the bundle has no inclusion promise")
+    if "dsseEnvelope" in document and "messageSignature" in document:
+        raise MalformedError("the bundle has two contents: an envelope and a message")
     if "dsseEnvelope" in document:
         envelope = parse_envelope(documents.fields(document["dsseEnvelope"], "dsseEnvelope"))
         if len(envelope.signatures) != 1:

@@ -1,7 +1,8 @@
 """Verify images under the trust rules of a snapshot: rules to trust, results to statements, work to bounds.
 
 One image is verified once at a time, for all callers. A caller waits as long as it can afford. The verification
-continues without it, and the next caller finds the result.
+continues without it, and the next caller finds the result. What was verified about a digest stays true while its
+registry is down, so the last result remains until the registry responds, the rule changes or its key expires.
 """
 
 from __future__ import annotations
@@ -128,6 +129,8 @@ class _Entry:
     answer: ImageAnswer
     until: float
     failures: int = 0
+    # The last answer of the registry about a digest: it outlasts a registry that is down.
+    last: ImageAnswer | None = None
 
 
 @dataclass(slots=True)
@@ -141,9 +144,28 @@ class ImageChecker:
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CONCURRENT))
 
     async def answer(
+        self, query: ImageQuery, rules: Mapping[str, ImageTrustSpec], seconds: float, *, fresh: bool = False
+    ) -> ImageAnswer:
+        """Return what is known about an image within ``seconds``; the verification continues after them.
+
+        ``fresh``: report a registry that is down, also if an earlier result is known.
+        """
+        last = None if fresh else self._last(query, rules)
+        if last is not None and any(not statement.reason for statement in last.statements.values()):
+            # A verified digest stays verified: the review need not wait for the registry.
+            seconds = 0.0
+        answer = await self._answer(query, rules, seconds)
+        return last if answer.reason == UNAVAILABLE and last is not None else answer
+
+    def _last(self, query: ImageQuery, rules: Mapping[str, ImageTrustSpec]) -> ImageAnswer | None:
+        """Return the last result about a digest, unless a key has expired since."""
+        entry = self._cache.get((query, frozenset(rules)))
+        last = entry.last if entry is not None else None
+        return last if last is not None and not _has_expired(last, rules) else None
+
+    async def _answer(
         self, query: ImageQuery, rules: Mapping[str, ImageTrustSpec], seconds: float
     ) -> ImageAnswer:
-        """Return what is known about an image within ``seconds``; the verification continues after them."""
         key = (query, frozenset(rules))
         entry = self._cache.get(key)
         if entry is not None and entry.until > time.monotonic():
@@ -211,6 +233,7 @@ class ImageChecker:
     def _keep(self, key: tuple[ImageQuery, frozenset[str]], answer: ImageAnswer, retry: float) -> None:
         before = self._cache.get(key)
         failures = 0
+        last = before.last if before is not None else None
         if answer.reason == UNAVAILABLE:
             failures = min((before.failures if before is not None else 0) + 1, 8)
             seconds = max(jittered(min(_FAILED_SECONDS * 2 ** (failures - 1), _MOST_FAILED_SECONDS)), retry)
@@ -220,7 +243,17 @@ class ImageChecker:
             seconds = _REJECTED_SECONDS
         if "@" not in key[0].reference:
             seconds = min(seconds, _TAG_SECONDS)
-        self._cache[key] = _Entry(answer, time.monotonic() + seconds, failures)
+        elif answer.statements:
+            last = answer
+        self._cache[key] = _Entry(answer, time.monotonic() + seconds, failures, last)
         self._cache.move_to_end(key)
         if len(self._cache) > _MAX_CACHED:
             self._cache.popitem(last=False)
+
+
+def _has_expired(answer: ImageAnswer, rules: Mapping[str, ImageTrustSpec]) -> bool:
+    """Whether a key has expired since an answer: its signatures without a time are invalid from then on."""
+    now = time.time()
+    checked = min((item.checked for item in answer.statements.values()), default=0)
+    ends = (signer.not_after for spec in rules.values() for signer in spec.signers if signer.not_after)
+    return any(checked <= end.timestamp() < now for end in ends)

@@ -41,7 +41,7 @@ def check_payload(content: bytes, digest: str) -> None:
         TamperedError: It is about another image.
         MalformedError: It is not a simple-signing payload.
     """
-    payload = documents.parse(content, "the signed payload", _MAX_PAYLOAD)
+    payload = documents.parse_strictly(content, "the signed payload", _MAX_PAYLOAD)
     critical = documents.fields(payload.get("critical"), "critical")
     if critical.get("type") not in _TYPES:
         raise MalformedError("the signed payload is not a container image signature")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from typing import Any, Final
 
 import orjson
@@ -24,6 +25,36 @@ def parse(data: bytes, what: str, limit: int = MAX_DOCUMENT) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise MalformedError(f"{what} is not a JSON object")
     return document
+
+
+def parse_strictly(data: bytes, what: str, limit: int = MAX_DOCUMENT) -> dict[str, Any]:
+    """Parse a JSON object without duplicate names: two readers of a duplicate would see two documents.
+
+    The parsers of protobuf reject duplicates as well, and other tools of Sigstore use them.
+
+    Raises:
+        MalformedError: The data is too large, not a JSON object, or has a duplicate name.
+    """
+    document = parse(data, what, limit)
+    try:
+        json.loads(data, object_pairs_hook=_unique)
+    except _DuplicateError as error:
+        raise MalformedError(f"{what} has the field {str(error)[:64]!r} twice") from None
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"{what} is not valid JSON") from error
+    return document
+
+
+class _DuplicateError(Exception):
+    """A JSON object has one name twice."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    names = set()
+    for name, _ in pairs:
+        if name in names:
+            raise _DuplicateError(name)
+        names.add(name)
 
 
 def fields(value: Any, what: str) -> dict[str, Any]:

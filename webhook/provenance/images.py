@@ -8,6 +8,7 @@ image and do not: a scanner that signs its reports does not release images.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -98,7 +99,7 @@ async def verify_image(
     manifest = await resolve(source, image)
     platforms = _platforms(manifest)
     candidates = [candidate async for candidate in _candidates(source, image, manifest.digest)]
-    return [_result(manifest.digest, platforms, candidates, trust, now) for trust in trusts]
+    return [await _result(manifest.digest, platforms, candidates, trust, now) for trust in trusts]
 
 
 def _platforms(manifest: Manifest) -> tuple[str, ...]:
@@ -144,11 +145,7 @@ async def _manifests(
 
     Nothing of a referrer is followed but its own layers, so referrers of referrers cannot form a loop.
     """
-    names = [
-        entry.digest
-        for entry in await source.referrers(image, digest)
-        if not entry.artifact_type or entry.artifact_type.startswith(_ARTIFACTS)
-    ]
+    names = [entry.digest for entry in await source.referrers(image, digest, _ARTIFACTS)]
     tag = digest.replace(":", "-", 1)
     for name in (*names, f"{tag}.sig", f"{tag}.att"):
         manifest = await _safely(source.manifest(image, name))
@@ -178,11 +175,13 @@ async def _candidate(source: Source, image: Reference, layer: Descriptor) -> _Ca
         return _Candidate(problem=error)
 
 
-def _result(
+async def _result(
     digest: str, platforms: tuple[str, ...], candidates: Sequence[_Candidate], trust: Trust, now: datetime
 ) -> ImageResult:
     findings = _Findings()
     for candidate in candidates:
+        # A hostile registry sends many signatures, and other requests of this process must not wait for all of them.
+        await asyncio.sleep(0)
         try:
             _verify(candidate, digest, trust, now, findings)
         except ProvenanceError as error:
@@ -230,7 +229,7 @@ def _verify(candidate: _Candidate, digest: str, trust: Trust, now: datetime, fin
         return
     assert candidate.layer is not None  # noqa: S101
     if candidate.layer.media_type == DSSE_LAYER:
-        envelope = parse_envelope(documents.parse(candidate.content, "the attestation"))
+        envelope = parse_envelope(documents.parse_strictly(candidate.content, "the attestation"))
         material = material_of(candidate.layer.annotations, candidate.content)
         problem: ProvenanceError = WrongSignerError("the attestation has no signature of a trusted signer")
         for signature in envelope.signatures[:8]:

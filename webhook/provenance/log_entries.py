@@ -19,7 +19,7 @@ from webhook.core.audit.merkle import leaf_hash, verify_inclusion
 from webhook.core.audit.notes import NoteError, b64decode, parse_note
 from webhook.provenance import documents
 from webhook.provenance.errors import MalformedError, TamperedError, UntrustedError
-from webhook.provenance.signatures import load_public_key, spki, verify
+from webhook.provenance.signatures import certificate_key, load_public_key, spki, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -245,6 +245,9 @@ class _Body:
         certificate = documents.fields(verifier.get("x509Certificate") or {}, "x509Certificate")
         public = documents.fields(verifier.get("publicKey") or {}, "publicKey")
         raw = documents.binary((certificate or public).get("rawBytes"), "rawBytes")
+        if certificate and not self._certificate:
+            # The signature is by a trusted key, and the entry names it by a certificate of this key.
+            raw = spki(certificate_key(raw))
         self._same_signer(raw)
 
     def _same_signer(self, content: bytes) -> None:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from webhook.provenance import ed25519ph
 from webhook.provenance.errors import MalformedError, TamperedError
 
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | Ed25519PublicKey | rsa.RSAPublicKey
@@ -53,6 +54,14 @@ def load_public_key(data: bytes) -> PublicKey:
     except (ValueError, UnsupportedAlgorithm) as error:
         raise MalformedError(f"cannot read the public key: {error}") from error
     return checked(key)
+
+
+def certificate_key(data: bytes) -> PublicKey:
+    """Return the key of a DER certificate. Raises `MalformedError`."""
+    try:
+        return checked(x509.load_der_x509_certificate(data).public_key())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise MalformedError(f"cannot read the certificate: {error}") from error
 
 
 def checked(key: object) -> PublicKey:
@@ -101,6 +110,22 @@ def verify(key: PublicKey, signature: bytes, message: bytes) -> None:
         if _matches(key, signature, digest.finalize(), algorithm):
             return
     raise TamperedError("the signature does not match the content")
+
+
+def verify_signer(key: PublicKey, signature: bytes, message: bytes) -> None:
+    """Verify a signature by a signer's key: as `verify`, and for Ed25519 keys also Ed25519ph, which cosign uses.
+
+    Raises:
+        TamperedError: The signature does not match.
+    """
+    try:
+        verify(key, signature, message)
+    except TamperedError:
+        if not isinstance(key, Ed25519PublicKey):
+            raise
+        raw = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+        if not ed25519ph.verifies(raw, signature, message):
+            raise
 
 
 def verify_sha256(key: PublicKey, signature: bytes, digest: bytes) -> None:

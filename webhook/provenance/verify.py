@@ -25,7 +25,7 @@ from webhook.provenance.errors import (
 )
 from webhook.provenance.keyless import verify_certificate
 from webhook.provenance.log_entries import is_trusted_at, verify_entry
-from webhook.provenance.signatures import checked, fingerprint, verify
+from webhook.provenance.signatures import checked, fingerprint, verify, verify_signer
 from webhook.provenance.timestamps import verify_timestamp
 from webhook.provenance.trust import Signer
 
@@ -87,9 +87,20 @@ def verify_signature(
     Raises:
         ProvenanceError: The signature is not valid or its signer not trusted; the class is the cause.
     """
-    # A certificate may hold a trusted key: without trusted identities, the key is what is trusted.
-    verifier = _by_certificate if material.chain and (trust.identities or not trust.keys) else _by_key
-    signer, time = verifier(signed, signature, material, trust, now, envelope)
+    arguments = (signed, signature, material, trust, now, envelope)
+    signer: Signer
+    time: datetime | None
+    if not material.chain:
+        signer, time = _by_key(*arguments)
+    else:
+        try:
+            signer, time = _by_certificate(*arguments)
+        except ProvenanceError as error:
+            # A certificate may hold a trusted key, and then the key is what is trusted.
+            try:
+                signer, time = _by_key(*arguments)
+            except ProvenanceError as fault:
+                raise (error if trust.identities or not trust.keys else fault) from None
     kind, payload = (envelope.payload_type, envelope.payload) if envelope is not None else ("", b"")
     return Verified(signer, kind, payload, time)
 
@@ -129,7 +140,7 @@ def _by_key(
         raise WrongSignerError("the signature is by a key, and no key is trusted")
     for item in trust.keys:
         try:
-            verify(item.key, signature, signed)
+            verify_signer(item.key, signature, signed)
         except TamperedError:
             continue
         time = None

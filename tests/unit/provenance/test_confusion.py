@@ -10,8 +10,20 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.support.signed_images import SIGN, Store
-from tests.support.sigstore_world import IN_TOTO, ISSUER, NOW, SUBJECT, World, b64, new_key, pae, pem, sign
+from tests.support.signed_images import INDEX, MANIFEST, SIGN, Store
+from tests.support.sigstore_world import (
+    BUNDLE,
+    IN_TOTO,
+    ISSUER,
+    NOW,
+    SUBJECT,
+    World,
+    b64,
+    new_key,
+    pae,
+    pem,
+    sign,
+)
 from webhook.provenance import errors
 from webhook.provenance.attestations import PAYLOAD_TYPE, read_statement
 from webhook.provenance.cosign import check_payload, material_of
@@ -184,7 +196,59 @@ def test_an_entry_without_a_time_is_of_now():
         check(bundle, Trust(keys=keys, root=root(NOW - timedelta(days=1)), log=True))
 
 
+def test_a_promise_without_a_proof():
+    """A bundle of version 0.2 or later needs the proof: the promise alone does not show that the entry was logged."""
+    _, bundle = signed(WORLD)
+    (entry,) = bundle["verificationMaterial"]["tlogEntries"]
+    proof = entry.pop("inclusionProof")
+    with pytest.raises(errors.MalformedError, match="inclusion proof"):
+        check(bundle, trust(WORLD))
+    first = bundle | {"mediaType": "application/vnd.dev.sigstore.bundle+json;version=0.1"}
+    assert check(first, trust(WORLD)).signer.subject == SUBJECT
+    entry["inclusionProof"] = proof
+    del entry["inclusionPromise"]
+    with pytest.raises(errors.MalformedError, match="inclusion promise"):
+        check(first, trust(WORLD))
+
+
+def test_a_proof_without_a_promise_has_no_time():
+    """The integrated time of Rekor v1 is signed by the promise only."""
+    _, bundle = signed(WORLD)
+    (entry,) = bundle["verificationMaterial"]["tlogEntries"]
+    del entry["inclusionPromise"]
+    with pytest.raises(errors.ExpiredError, match="time of the signature is not verified"):
+        check(bundle, trust(WORLD))
+
+
+@pytest.mark.parametrize("minutes", [-2, 11, 60 * 24])
+def test_one_of_two_times_is_outside_the_certificate(minutes):
+    """Each verified time has to be within the certificate's validity, not only the best of them."""
+    world = World(stamped=True)
+    item, bundle = signed(world)
+    assert check(bundle, trust(world)).time == NOW
+    token = world.timestamp(item.signature, NOW + timedelta(minutes=minutes))
+    stamps = bundle["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"]
+    for listed in ([{"signedTimestamp": b64(token)}], [*stamps, {"signedTimestamp": b64(token)}]):
+        bundle["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"] = listed
+        with pytest.raises(errors.ExpiredError):
+            check(bundle, trust(world))
+
+
 # Keys
+
+
+@pytest.mark.parametrize("world", [WORLD, STAMPED], ids=["rekor v1", "rekor v2"])
+def test_a_rule_with_the_key_of_a_certificate_and_with_identities(world):
+    """A certificate of another CA holds a trusted key. The identities of the same rule do not hide the key."""
+    item, bundle = signed(world)
+    key = TrustedKey(load_public_key(pem(item.key)))
+    other = Identity(issuer=ISSUER, subject="https://github.com/acme/other")
+    root = TrustedRoot.from_json(world.trusted_root())
+    assert check(bundle, Trust((key,), (other,), root)).signer.key
+    assert check(bundle, Trust((key,), (other,), root, log=True)).signer.key
+    stranger = TrustedKey(load_public_key(pem(new_key())))
+    with pytest.raises(errors.WrongSignerError, match="is not trusted"):
+        check(bundle, Trust((stranger,), (other,), root))
 
 
 def test_a_certificate_does_not_replace_a_trusted_key():
@@ -231,7 +295,7 @@ def simple(digest, kind="cosign container image signature", **extra):
     [
         simple(OTHER), simple(""), simple(None), simple([DIGEST]), simple(DIGEST.upper()), simple(DIGEST + " "),
         simple(DIGEST, kind="x"), b"[]", b"{}", b"", b"\xff", simple(DIGEST, image=None),
-        # The last of duplicate keys counts, for each reader of this document alike.
+        # Readers of duplicate keys may see different documents.
         simple(DIGEST).replace(b'"image": {', b'"image": {"docker-manifest-digest": "x"}, "image": {"a": 1, ').replace(
             b'"docker-manifest-digest": "sha256', b'"other": "sha256'),
     ],
@@ -240,6 +304,130 @@ def test_a_payload_about_another_image(content):
     check_payload(simple(DIGEST), DIGEST)
     with pytest.raises(errors.ProvenanceError):
         check_payload(content, DIGEST)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"mediaType":', '"mediaType": "application/x", "mediaType":', 1),
+        lambda text: text.replace('"payload":', '"payload": "e30=", "payload":', 1),
+        lambda text: text.replace('"sig":', '"sig": "AA==", "sig":', 1),
+        lambda text: text.replace('"rawBytes":', '"rawBytes": "AA==", "rawBytes":', 1),
+    ],
+)
+def test_a_bundle_with_a_field_twice(change):
+    _, bundle = signed(WORLD)
+    data = change(json.dumps(bundle)).encode()
+    with pytest.raises(errors.MalformedError, match="twice"):
+        verify_bundle(data, trust(WORLD), NOW)
+
+
+@pytest.mark.parametrize("field", ["subject", "predicateType", "_type"])
+def test_a_statement_with_a_field_twice(field):
+    statement = Store.statement(DIGEST, "https://slsa.dev/provenance/v1")
+    assert read_statement(statement, PAYLOAD_TYPE, DIGEST).type == "https://slsa.dev/provenance/v1"
+    twice = statement.replace(f'"{field}":'.encode(), f'"{field}": [], "{field}":'.encode())
+    with pytest.raises(errors.MalformedError, match="twice"):
+        read_statement(twice, PAYLOAD_TYPE, DIGEST)
+
+
+def test_a_bundle_with_two_contents():
+    _, bundle = signed(WORLD)
+    bundle["messageSignature"] = WORLD.bundle(WORLD.by_certificate(b"content"))["messageSignature"]
+    with pytest.raises(errors.MalformedError, match="two contents"):
+        check(bundle, trust(WORLD))
+
+
+async def verified(store, tmp_path, reference, *keys):
+    source = Layout(store.layout(tmp_path / "layout", REPOSITORY))
+    trusts = [Trust(tuple(TrustedKey(load_public_key(pem(key))) for key in keys))]
+    (result,) = await verify_image(source, Reference.parse(f"{REPOSITORY}@{reference}"), trusts, NOW)
+    return result
+
+
+@pytest.mark.parametrize("kind", [SIGN, "https://slsa.dev/provenance/v1"])
+@pytest.mark.parametrize("form", ["annotations", "bundle"])
+async def test_an_index_and_its_platforms(tmp_path, form, kind):
+    """A signature of an index is about the index: its platforms are known, and none of them is verified by itself."""
+    store, key = Store(), new_key()
+    platform, second = store.image("amd64", "amd64"), store.image("arm64", "arm64")
+    entries = [
+        {"mediaType": MANIFEST, "digest": digest, "size": len(store.manifests[digest])}
+        for digest in (platform, second)
+    ]
+    document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+    index = store.put(json.dumps(document).encode(), "v1", INDEX)
+    store.sign(WORLD, index, form, kind, key=key)
+    result = await verified(store, tmp_path / "a", index, key)
+    assert (result.verified, result.platforms) == (True, (platform, second))
+    result = await verified(store, tmp_path / "b", platform, key)
+    assert (result.verified, result.reason) == (False, "Unsigned")
+    # The other direction: the signature of a platform does not verify an index that names it.
+    store, key = Store(), new_key()
+    platform = store.image("amd64", "amd64")
+    entries = [{"mediaType": MANIFEST, "digest": platform, "size": len(store.manifests[platform])}]
+    document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+    index = store.put(json.dumps(document).encode(), "v1", INDEX)
+    store.sign(WORLD, platform, form, kind, key=key)
+    assert (await verified(store, tmp_path / "c", index, key)).reason == "Unsigned"
+
+
+async def test_a_signature_that_claims_another_place(tmp_path):
+    """As in cosign, the claimed reference is not compared: copies of an image keep their signature."""
+    store, key = Store(), new_key()
+    digest = store.image("v1", "one")
+    content = simple(digest, identity={"docker-reference": "registry.example.com/other/place"})
+    annotations = {
+        "dev.cosignproject.cosign/signature": b64(sign(key, content)),
+        # Annotations are not signed. Claims in them change nothing.
+        "critical": simple(OTHER).decode(),
+        "critical.identity": "registry.example.com/acme/trainer",
+    }
+    layer = store.blob(content, "application/vnd.dev.cosign.simplesigning.v1+json", annotations)
+    store.manifest([layer], tag=digest.replace(":", "-") + ".sig")
+    assert (await verified(store, tmp_path / "a", digest, key)).verified
+    # An unsigned annotation cannot move the signature either.
+    other = store.image("v2", "two")
+    annotations["critical"] = simple(other).decode()
+    layer = store.blob(content, "application/vnd.dev.cosign.simplesigning.v1+json", annotations)
+    store.manifest([layer], tag=other.replace(":", "-") + ".sig")
+    assert (await verified(store, tmp_path / "b", other, key)).reason == "Tampered"
+
+
+async def test_a_signed_payload_in_the_place_of_another(tmp_path):
+    """A statement as a simple-signing payload, and a payload as a statement: the form is part of what is signed."""
+    store, key = Store(), new_key()
+    digest = store.image("v1", "one")
+    statement = store.statement(digest, SIGN)
+    annotations = {"dev.cosignproject.cosign/signature": b64(sign(key, statement))}
+    layer = store.blob(statement, "application/vnd.dev.cosign.simplesigning.v1+json", annotations)
+    store.manifest([layer], tag=digest.replace(":", "-") + ".sig")
+    result = await verified(store, tmp_path / "a", digest, key)
+    assert (result.verified, result.reason) == (False, "Malformed")
+    store = Store()
+    digest = store.image("v1", "one")
+    world = World(logged=False)
+    for number, kind in enumerate((IN_TOTO, "application/vnd.dev.cosign.simplesigning.v1+json")):
+        payload = simple(digest) if kind == IN_TOTO else store.statement(digest, SIGN)
+        bundle = world.bundle(world.by_key(key, pae(kind, payload), payload), kind=kind)
+        layer = store.blob(json.dumps(bundle).encode(), BUNDLE)
+        store.manifest([layer], subject=digest, artifact=BUNDLE)
+        result = await verified(store, tmp_path / f"b{number}", digest, key)
+        assert (result.verified, result.reason) == (False, "Malformed")
+
+
+async def test_the_key_of_another_rule(tmp_path):
+    """One fetch serves several rules, and each rule sees only its own signers."""
+    store, first, second = Store(), new_key(), new_key("ed25519")
+    digest = store.image("v1", "one")
+    store.sign(World(logged=False), digest, "bundle", SIGN, key=first)
+    store.sign(World(logged=False), digest, "bundle", "https://slsa.dev/provenance/v1", key=second)
+    source = Layout(store.layout(tmp_path / "layout", REPOSITORY))
+    trusts = [Trust((TrustedKey(load_public_key(pem(key))),)) for key in (first, second, new_key())]
+    results = await verify_image(source, Reference.parse(f"{REPOSITORY}@{digest}"), trusts, NOW)
+    assert [len(item.signers) for item in results] == [1, 1, 0]
+    assert [len(item.attestations) for item in results] == [0, 1, 0]
+    assert results[0].signers != results[1].signers
 
 
 @pytest.mark.parametrize(

@@ -280,6 +280,20 @@ async def test_loop_of_referrers(registry):
     assert len(registry.seen) < 20
 
 
+@pytest.mark.parametrize("api", [True, False])
+async def test_many_other_referrers(registry, api):
+    """Scan reports and SBOMs of other forms are referrers too. They do not crowd out a signature."""
+    digest = registry.store.image()
+    for number in range(300):
+        content = registry.store.blob(b"report %d" % number, "application/json")
+        registry.store.manifest([content], subject=digest, artifact="application/vnd.example.report")
+    registry.store.sign(WORLD, digest, "bundle", SIGN, key=KEY)
+    registry.referrers_api = api
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": registry.store.referrers(digest)}
+    registry.store.put(json.dumps(index).encode(), digest.replace(":", "-"), INDEX)
+    assert (await verify(registry)).verified
+
+
 async def test_endless_referrers(registry):
     """Pages and items are bounded."""
     registry.store.image()

@@ -111,7 +111,9 @@ class ImageStatements:
         self.waiting = len(unique)
         for start in range(0, len(unique), _CONCURRENT):
             batch = unique[start : start + _CONCURRENT]
-            answers = await self._reader.answers(batch, self._source.snapshot().images, _VERIFY_SECONDS)
+            # The statements themselves outlast a registry that is down, and the metrics have to show that it is.
+            index = self._source.snapshot().images
+            answers = await self._reader.answers(batch, index, _VERIFY_SECONDS, fresh=True)
             changes: dict[tuple[str, str], dict[str, Statement]] = {}
             for answer in answers.values():
                 if not answer.digest or not answer.statements:

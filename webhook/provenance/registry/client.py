@@ -33,6 +33,7 @@ from webhook.provenance.registry.source import (
     Descriptor,
     Manifest,
     check_digest,
+    chosen,
     descriptors,
     is_digest,
     read_manifest,
@@ -128,7 +129,9 @@ class RegistryClient:
         check_digest(response.body, descriptor.digest, "the blob")
         return response.body
 
-    async def referrers(self, image: Reference, digest: str) -> tuple[Descriptor, ...]:
+    async def referrers(
+        self, image: Reference, digest: str, artifacts: tuple[str, ...] = ("",)
+    ) -> tuple[Descriptor, ...]:
         """Return the referrers of a digest: by the API, or by its fallback tag (distribution-spec 1.1)."""
         result: list[Descriptor] = []
         path = f"referrers/{digest}"
@@ -141,13 +144,13 @@ class RegistryClient:
                 break
             result += descriptors(page["manifests"], "manifests")
             link = re.fullmatch(r"<([^>]{1,2048})>;\s*rel=\"?next\"?", response.headers.get("Link", ""))
-            if link is None or len(result) >= MAX_REFERRERS:
-                return tuple(result[:MAX_REFERRERS])
+            if link is None or len(chosen(result, artifacts)) >= MAX_REFERRERS:
+                return chosen(result, artifacts)
             path = link[1]
         if result:
-            return tuple(result[:MAX_REFERRERS])
+            return chosen(result, artifacts)
         fallback = await self.manifest(image, digest.replace(":", "-", 1))
-        return fallback.children[:MAX_REFERRERS] if fallback is not None else ()
+        return chosen(fallback.children, artifacts) if fallback is not None else ()
 
     async def _get(self, image: Reference, path: str, accept: str, limit: int) -> _Response | None:
         """Return the response of the first base that has the path, or None if the registry does not have it."""

@@ -16,11 +16,11 @@ from webhook.provenance.registry.source import (
     INDEX,
     MAX_BLOB,
     MAX_MANIFEST,
-    MAX_REFERRERS,
     Descriptor,
     Manifest,
     Reference,
     check_digest,
+    chosen,
     descriptors,
     is_digest,
     read_manifest,
@@ -64,7 +64,12 @@ class Layout:
         check_digest(content, descriptor.digest, "the blob")
         return content
 
-    async def referrers(self, image: Reference, digest: str) -> tuple[Descriptor, ...]:  # noqa: ARG002
+    async def referrers(
+        self,
+        image: Reference,  # noqa: ARG002
+        digest: str,
+        artifacts: tuple[str, ...] = ("",),
+    ) -> tuple[Descriptor, ...]:
         """Return the manifests of the layout whose subject is the digest."""
         if self._referrers is None:
             self._referrers = {}
@@ -72,7 +77,7 @@ class Layout:
                 subject = self._subject(entry)
                 if subject:
                     self._referrers.setdefault(subject, []).append(entry)
-        return tuple(self._referrers.get(digest, ())[:MAX_REFERRERS])
+        return chosen(self._referrers.get(digest, ()), artifacts)
 
     def _all(self) -> Iterator[Descriptor]:
         """Every manifest that the index names, and every small blob that is a manifest with a subject."""

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from webhook.core.kube.names import image_reference
@@ -13,7 +14,7 @@ from webhook.provenance import documents
 from webhook.provenance.errors import MalformedError, TamperedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 MAX_MANIFEST: Final = 4 * 1024 * 1024
 MAX_BLOB: Final = 16 * 1024 * 1024
@@ -103,8 +104,19 @@ class Source(Protocol):
     async def blob(self, image: Reference, descriptor: Descriptor) -> bytes:
         """Return a blob of at most `MAX_BLOB` bytes."""
 
-    async def referrers(self, image: Reference, digest: str) -> tuple[Descriptor, ...]:
-        """Return the manifests whose subject is the digest, at most `MAX_REFERRERS`."""
+    async def referrers(
+        self, image: Reference, digest: str, artifacts: tuple[str, ...] = ("",)
+    ) -> tuple[Descriptor, ...]:
+        """Return the manifests whose subject is the digest, at most `MAX_REFERRERS`.
+
+        ``artifacts`` are the first characters of the accepted artifact types. An absent type is accepted.
+        """
+
+
+def chosen(entries: Iterable[Descriptor], artifacts: tuple[str, ...]) -> tuple[Descriptor, ...]:
+    """Return the first `MAX_REFERRERS` entries of these artifact types: scan reports must not crowd out signatures."""
+    matches = (item for item in entries if not item.artifact_type or item.artifact_type.startswith(artifacts))
+    return tuple(islice(matches, MAX_REFERRERS))
 
 
 def is_digest(text: str) -> bool:
