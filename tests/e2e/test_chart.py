@@ -163,8 +163,9 @@ def test_its_life(release: Release, before: str) -> None:
     cluster = release.cluster
     previous = previous_chart(before)
     former = FORMER_VALUES if before == "0.2.0" else ()
+    # The older webhook configuration covers CRDs, and its webhook does not run yet.
+    cluster.apply(*watched_since(NAME, previous))
     assert f"Weightlock {before} is installed" in release.helm("install", *former, chart=previous)
-    cluster.apply(*watched_since(NAME))
     namespace = cluster.new_namespace()
 
     # Nobody answers yet: governed namespaces are closed.
@@ -199,8 +200,20 @@ def denied_reader(lab: Lab) -> bool:
     return "[WL101]" in message and f'model "{lab.model}"' in message
 
 
-def watched_since(name: str) -> list[dict[str, Any]]:
-    """The rights of the webhook for kinds that the current program watches and the older chart does not know."""
+def watched_since(name: str, previous: Path) -> list[dict[str, Any]]:
+    """The CRDs that the current program watches and the older chart lacks, and the rights to watch them.
+
+    An upgrade by Helm creates CRDs before it replaces pods. Here, the current program runs before the upgrade.
+    """
+    older = {each["metadata"]["name"] for each in crds_in(previous)}
+    definitions = [each for each in manifests.crds() if each["metadata"]["name"] not in older]
+    for each in definitions:
+        # Helm takes over no object of another owner.
+        each["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "Helm"}
+        each["metadata"]["annotations"] = {
+            "meta.helm.sh/release-name": name,
+            "meta.helm.sh/release-namespace": NAMESPACE,
+        }
     rbac = "rbac.authorization.k8s.io"
     rules = [
         {
@@ -213,13 +226,22 @@ def watched_since(name: str) -> list[dict[str, Any]]:
             "resources": ["customresourcedefinitions"],
             "verbs": ["list", "watch"],
         },
+        {
+            "apiGroups": ["weightlock.dev"],
+            "resources": [each["spec"]["names"]["plural"] for each in definitions],
+            "verbs": ["list", "watch"],
+        },
     ]
     head = {"apiVersion": f"{rbac}/v1", "metadata": {"name": f"{name}-webhook-since"}}
-    subject = {"kind": "ServiceAccount", "name": f"{name}-webhook", "namespace": NAMESPACE}
+    subjects = [
+        {"kind": "ServiceAccount", "name": f"{name}-{part}", "namespace": NAMESPACE}
+        for part in ("webhook", "controller")
+    ]
     role = {"apiGroup": rbac, "kind": "ClusterRole", "name": f"{name}-webhook-since"}
     return [
+        *definitions,
         {**head, "kind": "ClusterRole", "rules": rules},
-        {**head, "kind": "ClusterRoleBinding", "subjects": [subject], "roleRef": role},
+        {**head, "kind": "ClusterRoleBinding", "subjects": subjects, "roleRef": role},
     ]
 
 

@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack
 import pytest
 import yaml
 
+from webhook.api.base import API_VERSION
 from webhook.api.config import Injection, Settings
-from webhook.cluster.client.kinds import KNOWN
+from webhook.cluster.client.kinds import HELD, KNOWN
 from webhook.cluster.snapshot_provider import ClusterProvider
 from webhook.core.admission.provider import NotReadyError, RequiredData
 from webhook.core.kube.objects import ObjectKey
@@ -139,6 +140,23 @@ async def test_without_one_of_its_types_it_is_refused_at_once(server, connect, e
     assert "the cluster no longer has weightpolicies" in _why(source)
     del server.refuse[POLICIES]
     await eventually(lambda: ready(source))
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in HELD if kind.api_version == API_VERSION], ids=lambda kind: str(kind.resource)
+)
+async def test_a_missing_crd_is_never_an_empty_list(server, connect, eventually, kind):
+    """A replica of a new version that starts before its CRDs is not ready, names the kind, and recovers with them."""
+    server.refuse[kind.path()] = 404
+    source = await connect()
+    missing = f"{kind.resource} not read yet (the cluster does not serve {kind.resource} of {API_VERSION})"
+    await eventually(lambda: missing in _why(source))
+    del server.refuse[kind.path()]
+    await eventually(lambda: ready(source))
+    server.refuse[kind.path()] = 404
+    server.drop()
+    await eventually(lambda: not ready(source))
+    assert f"the cluster no longer has {kind.resource}" in _why(source)
 
 
 async def test_policies_from_a_directory_stay_whatever_the_cluster_says(

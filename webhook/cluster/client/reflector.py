@@ -140,6 +140,9 @@ class Reflector:
                 if error.status == _NOT_FOUND:
                     # The objects of a CRD are deleted before the CRD, so the mirror may be incomplete.
                     self.seen, self._version = 0.0, None
+                    missing = f"the cluster does not serve {self.kind.resource} of {self.kind.api_version}"
+                    await self._rest(missing, backoff)
+                    continue
                 await self._rest(str(error), backoff)
             except Exception as error:  # a stopped watch would be noticed only by its age
                 log.exception("internal error", extra={"fields": {"kind": self.kind.name}})

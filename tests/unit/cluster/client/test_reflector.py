@@ -230,7 +230,9 @@ async def test_an_optional_kind_may_be_absent_and_come_and_go(server, watch, eve
 async def test_another_kind_may_not(server, watch, eventually):
     server.refuse[PATH] = 404
     reflector, _ = watch()
-    await eventually(lambda: "no /api/v1" in reflector.last_error)
+    await eventually(
+        lambda: "the cluster does not serve persistentvolumeclaims of v1" in reflector.last_error
+    )
     assert not reflector.synced
     del server.refuse[PATH]
     await eventually(lambda: reflector.synced)
