@@ -100,7 +100,7 @@ SOURCELESS = re.compile(r".*/site-packages/(azure|botocore|google/cloud|google/a
 SIDECAR_DISTRIBUTIONS = frozenset({"weightlock", "cryptography", "cffi", "orjson"})
 # The first one is the entry point of both images.
 COMMANDS = ("weightlock", "weightlock-key", "kubectl-weightlock")
-SIDECAR_MODULES = ("webhook.cli.main", "webhook.cli.processes.agent")
+SIDECAR_MODULES = ("webhook.cli.start", "webhook.cli.processes.agent")
 _LOADED = re.compile(r"=> (/\S+) \(0x|^\s*(/\S+) \(0x", re.MULTILINE)
 
 
@@ -275,7 +275,9 @@ def add_environment(root: Root, environment: Path, *, sidecar: bool) -> Path:
         command = environment / "bin" / name
         if command.exists():
             lines = command.read_text().splitlines(keepends=True)
-            root.write(str(command).lstrip("/"), f"#!{interpreter}\n{''.join(lines[1:])}", 0o755)
+            # The script of pip loads regular expressions for the names of commands on Windows.
+            content = [line for line in lines[1:] if line != "import re\n" and "re.sub(" not in line]
+            root.write(str(command).lstrip("/"), f"#!{interpreter}\n{''.join(content)}", 0o755)
     link = root.directory / str(interpreter).lstrip("/")
     link.symlink_to(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
     home = Path(getattr(sys, "_base_executable", sys.executable)).resolve().parent

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from webhook.cli.images.trust_options import add_trust
-from webhook.keys.agent.delivery import CAS, Target, complete
+from webhook.keys.agent.delivery import CAS, Target
+from webhook.keys.agent.marks import wait_complete
 from webhook.keys.errors import BadInputError, printable
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``agent`` to the commands."""
     parser = subparsers.add_parser("agent", help="run the key sidecar of a pod (admission injects it)")
     parser.add_argument(
-        "--check", action="store_true", help="exit with 0 if all models are delivered, else with 1"
+        "--check",
+        action="store_true",
+        help="wait up to a second, and exit with 0 if all models are delivered, else with 1",
     )
     parser.add_argument("--root", type=Path, default=ROOT, help="directory that --check reads")
     parser.add_argument("--broker", default="", metavar="URL", help="URL of the key broker, https://")
@@ -105,7 +108,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(options: argparse.Namespace) -> int:
     """Deliver until a signal arrives; with ``--once``, until all models are delivered; with ``--check``, only check."""
     if options.check:
-        return 0 if complete(options.root) else 1
+        return 0 if wait_complete(options.root) else 1
     if options.verify_model:
         code = _verify_models(options)
         if code or not (options.key or options.plaintext):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from webhook.keys.agent import meter
-from webhook.keys.agent.delivery import MAX_LEASE_SECONDS
 from webhook.keys.agent.exchange import ExchangeError
+from webhook.keys.agent.marks import MAX_LEASE_SECONDS
 from webhook.keys.agent.trust import Trust
 from webhook.keys.errors import BadInputError, KeysError
 from webhook.keys.sealed.format.pins import NO_PINS, Pins

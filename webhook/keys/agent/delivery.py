@@ -1,7 +1,8 @@
 """Delivery of keys and files to a tmpfs, and wiping them. Each file is complete or absent.
 
 A lease note records until when a model's directory may contain files. A marker records that delivery is complete. The
-startup probe reads these two files and no others. Files without an active lease must be wiped.
+startup probe reads these two files and no others (`webhook.keys.agent.marks`). Files without an active lease must be
+wiped.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from webhook.keys.agent.incarnation import boot_id
+from webhook.keys.agent import marks
+from webhook.keys.agent.marks import LEASE, MARKER, boot_id
 from webhook.keys.rawio import replace_file
 from webhook.keys.sealed.format.paths import PINS_NAME, check_key_id
 
@@ -23,13 +24,9 @@ if TYPE_CHECKING:
 
     from webhook.keys.secret import Secret
 
-MARKER = ".weightlock-ready"
-LEASE = ".weightlock-lease"
 CAS = ".weightlock-authorities"
 RECEIPT = ".weightlock-receipt"
-MAX_LEASE_SECONDS = 86_400.0
 _KEY_BYTES = 4096
-_MAX_NOTE = 256
 # These are not delivered files. The broker's CAs outlive these, so that the sidecar can fetch the keys again.
 _OURS = frozenset({MARKER, LEASE, CAS, PINS_NAME, RECEIPT})
 
@@ -91,7 +88,8 @@ class Target:
 
     def lease_note(self, now: float) -> LeaseNote | None:
         """The recorded lease if it is active at ``now``; None if it expired or cannot be read."""
-        return _lease_note(self.directory, now)
+        note = marks.lease_note(str(self.directory), now)
+        return None if note is None else LeaseNote(*note)
 
     def put_receipt(self, receipt: str) -> None:
         """Store the proof that the release is in the audit log. It is not secret and outlives the keys."""
@@ -139,28 +137,3 @@ def erase(path: Path) -> None:
         finally:
             os.close(fd)
     path.unlink(missing_ok=True)
-
-
-def complete(root: Path) -> bool:
-    """Whether every model's directory below ``root``/keys and ``root``/weights is complete and has an active lease.
-
-    There must be at least one directory.
-    """
-    now = time.monotonic()
-    directories = [path for base in ("keys", "weights") for path in (root / base).glob("*") if path.is_dir()]
-    return bool(directories) and all(
-        (path / MARKER).is_file() and _lease_note(path, now) is not None for path in directories
-    )
-
-
-def _lease_note(directory: Path, now: float) -> LeaseNote | None:
-    try:
-        with (directory / LEASE).open("rb") as stream:
-            expires, boot, version = [*stream.read(_MAX_NOTE).decode().split(" ", 2), "", ""][:3]
-        if boot != boot_id():
-            return None  # a restored image: the clock of another boot means nothing here
-        note = LeaseNote(float(expires), version)
-    except (OSError, ValueError):
-        return None
-    # A later expiry comes from another machine's clock, or the sidecar did not write the note.
-    return note if now < note.expires <= now + MAX_LEASE_SECONDS else None

@@ -6,32 +6,25 @@ The sidecar then wipes its files and requests a new lease.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+from webhook.keys.agent.marks import boot_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 # Steps of the wall clock below this are corrections, and pauses of the process below this are load.
 _MAX_STEP_SECONDS = 60.0
 _MAX_TOKEN = 65_536
 
 
-def boot_id() -> str:
-    """Return the identifier of the kernel's boot; ``-`` if the system has none."""
-    try:
-        return _BOOT_ID.read_text().strip() or "-"
-    except OSError:
-        return "-"
-
-
 def pod_uid(token: Path | None) -> str:
     """Return the UID of the pod that a projected token is bound to; empty if it cannot be read."""
-    # The startup probe imports this module every second and needs none of these.
-    import base64  # noqa: PLC0415
-    import json  # noqa: PLC0415
-
     if token is None:
         return ""
     with contextlib.suppress(OSError, ValueError, IndexError, AttributeError):

@@ -14,7 +14,8 @@ from harness.waiting import slowness
 from keyworld import serving
 
 from webhook.keys.agent.agent import ModelAgent, Pauses
-from webhook.keys.agent.delivery import LEASE, Target, complete
+from webhook.keys.agent.delivery import Target
+from webhook.keys.agent.marks import LEASE, complete
 from webhook.keys.broker.refusal import UnavailableError
 from webhook.keys.errors import SealedDataError
 from webhook.keys.sealed import operations

@@ -8,7 +8,8 @@ import pytest
 
 from webhook.cli.processes import agent
 from webhook.core.injection.sidecar import KEYS_PATH, WEIGHTS_PATH
-from webhook.keys.agent.delivery import LEASE, MARKER, MAX_LEASE_SECONDS, Target, complete, erase
+from webhook.keys.agent.delivery import Target, erase
+from webhook.keys.agent.marks import LEASE, MARKER, MAX_LEASE_SECONDS, complete
 from webhook.keys.errors import BadInputError
 from webhook.keys.secret import Secret
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from webhook.keys.agent import incarnation
+from webhook.keys.agent import incarnation, marks
 from webhook.keys.agent.incarnation import RestoreWatch, pod_uid
 from webhook.keys.agent.lease import LeaseManager, RestoredError
 
@@ -28,7 +28,7 @@ def clocks(monkeypatch, tmp_path):
 
     Clocks.boot.write_text("boot-1\n")
     Clocks.token.write_text(token("pod-1"))
-    monkeypatch.setattr(incarnation, "_BOOT_ID", Clocks.boot)
+    monkeypatch.setattr(marks, "_BOOT_ID", str(Clocks.boot))
     monkeypatch.setattr(incarnation.time, "monotonic", lambda: Clocks.monotonic)
     monkeypatch.setattr(incarnation.time, "time", lambda: Clocks.wall)
     return Clocks
