@@ -12,7 +12,7 @@ import pytest
 from harness import manifests
 from harness.cluster import run
 from harness.lab import API
-from harness.load import load
+from harness.load import CLIENTS, load
 from harness.node import sample
 from harness.node.conditions import LEASE_SECONDS, RENEW_SECONDS, VALUES
 from harness.node.lab import AGENT, DIGEST, READ_FOREVER, READ_UNTIL_WIPED, NodeLab
@@ -25,6 +25,8 @@ SYSTEM = manifests.NAMESPACE
 REFUSED_SECONDS = 25
 MOST_MEMORY = 30 * 1024
 STARTS = 5
+# How a connection to a killed container ends, or does not begin.
+BROKEN = re.compile(r"EOF|connection reset by peer|connection refused|broken pipe|http2: client connection lost")
 # A line for each change: which key the manifest names, and whether the pod can read with it.
 READ_KEYS = """
 import json, pathlib, time, weightlock
@@ -134,8 +136,13 @@ def test_a_killed_container_costs_no_key(node: Node, lab: Make, part: str) -> No
     print(
         f"\nkill -9 of the {part}: {len(attempts.refused)} of {attempts.admitted + len(attempts.refused)} denied"
     )
-    # Never an admission without a review: each is answered, or denied by the failure policy.
-    assert all("failed calling webhook" in message for message in attempts.refused), attempts.refused
+    # Never an admission without a review: each is answered, or denied by the failure policy. client-go repeats no POST
+    # after a broken connection (rest/request.go), so the review that was being answered is denied.
+    for message in attempts.refused:
+        assert "failed calling webhook" in message
+        assert BROKEN.search(message), message
+    cut = [message for message in attempts.refused if "connection refused" not in message]
+    assert len(cut) <= CLIENTS, cut
     assert part == "webhook" or attempts.refused == []
     time.sleep(RENEW_SECONDS + 2)
     assert "WIPED" not in made.logs()
