@@ -77,6 +77,7 @@ e2e-long: $(READY) control-plane ## The end-to-end tests that take minutes each:
 	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_forgery.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_differential.py
 
 e2e-node: $(READY) node ## Only the tests on a real node, those that take minutes included
+	@$(BIN)/python tests/tools/node.py --previous 0.2.0 > /dev/null || [ $$? -eq 3 ]
 	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/node
 
 loaders: $(READY) ## The tests of torch, transformers and vLLM, in an environment of their own (about 11 GB)

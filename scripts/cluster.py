@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 ALTERNATIVE = "Use a cluster with kind instead: docs/quickstart.md"
-EXIT_UNAVAILABLE = 3
+EXIT_NOT_OFFERED, EXIT_UNAVAILABLE = 2, 3
+# Parts of a cluster that this command does not offer, and why.
+NOT_OFFERED = {
+    "--network-policy": "its CNI plugin (ptp) enforces no NetworkPolicy, and no policy engine is built for it",
+    "--gvisor": "no runsc is built for its containerd",
+    "--two-nodes": "one set of namespaces has one kubelet, and pods of two sets have no route to each other",
+    "--csi": "no CSI driver is built for it, and its volumes are directories of the node",
+}
 
 
 def interrupt(*_: object) -> None:
@@ -34,13 +41,23 @@ def interrupt(*_: object) -> None:
 
 
 def main() -> int:
-    """Run the command. Return 0 after a stop, 1 if a part did not start, 3 if this machine cannot run a node."""
+    """Run the command.
+
+    Return 0 after a stop, 1 if a part did not start, 2 for a part that is not offered, 3 if this machine cannot run a
+    node.
+    """
     arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     arguments.add_argument("--empty", action="store_true", help="do not install Weightlock")
     arguments.add_argument(
         "--vault", action="store_true", help="wrap keys with a Vault over https, in production mode"
     )
+    for flag, reason in NOT_OFFERED.items():
+        arguments.add_argument(flag, action="store_true", help=f"not offered: {reason}")
     options = arguments.parse_args()
+    for flag, reason in NOT_OFFERED.items():
+        if getattr(options, flag[2:].replace("-", "_")):
+            print(f"cluster: {flag} is not offered: {reason}. {ALTERNATIVE}", file=sys.stderr)
+            return EXIT_NOT_OFFERED
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     try:

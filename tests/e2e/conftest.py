@@ -45,6 +45,7 @@ LONG = frozenset(
         "test_outages.py",
         "test_redteam.py",
         "test_storage_identity.py",
+        "test_upgrade.py",
         "test_vault.py",
     }
 )

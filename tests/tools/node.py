@@ -7,6 +7,7 @@ buildah makes the product's image from the project's own Dockerfile. Nothing is 
 
     tests/tools/node.py          build if needed; the last line on stdout is a JSON object with all paths
     tests/tools/node.py --find   the same without a build
+    tests/tools/node.py --previous 0.2.0   build or, with --find, find the image of a former version; print its path
 
 Exit status: 0 ready; 3 the machine cannot run a node, or a part is not available (one line on stderr has the reason);
 1 anything else, such as code that does not compile. Environment: WEIGHTLOCK_CACHE.
@@ -211,6 +212,24 @@ def build_images(root: Path) -> None:
             make(CACHE, root)
 
 
+def previous(version: str, *, may_build: bool) -> Path:
+    """Return the archive with the image of a former version. Raises UnavailableError if it is not available."""
+    archive = nodeimages.previous_archive(CACHE, version)
+    if not archive.exists() and not may_build:
+        raise UnavailableError(
+            f"the image of {version} is not built yet (tests/tools/node.py --previous {version})"
+        )
+    if not archive.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with (CACHE / "node.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            root = debian(may_fetch=True)
+            nodeimages.build_base(CACHE, root)
+            with progress(f"making the image of {version}"):
+                nodeimages.build_previous(CACHE, root, version)
+    return archive
+
+
 def interrupted(*_: object) -> None:
     """Turn a termination signal into an ordinary unwinding."""
     raise KeyboardInterrupt
@@ -222,10 +241,16 @@ def main() -> int:
     arguments.add_argument(
         "--find", action="store_true", help="build nothing; only print where the parts are"
     )
+    arguments.add_argument(
+        "--previous", choices=sorted(nodeimages.PREVIOUS), help="only the image of a former version"
+    )
     options = arguments.parse_args()
     signal.signal(signal.SIGTERM, interrupted)
     try:
         require_abilities()
+        if options.previous:
+            print(previous(options.previous, may_build=not options.find))
+            return 0
         if options.find:
             control = CACHE / f"controlplane-{controlplane.cache_key()}"
             controlplane.find(control, control.with_suffix(".unavailable"))

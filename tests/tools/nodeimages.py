@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from gotoolchain import BrokenError, UnavailableError, last_line
@@ -29,6 +30,8 @@ CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundl
 COPY = re.compile(r"^(?:COPY|ADD) (?!--from)(?:--\S+ )*(.+)$", re.MULTILINE)
 # The images of other branches stay.
 KEPT = 6
+# The commits from which tests/e2e/fixtures has the charts of former versions.
+PREVIOUS = {"0.2.0": "63374dc63543d67b4c7667716a887b2954d98280"}
 # What a container does not need from a minimal Debian.
 REMOVED = (
     "usr/share/doc",
@@ -49,26 +52,41 @@ def base_archive(cache: Path) -> Path:
     return cache / f"node-base-{key}.tar"
 
 
-def product_archives(cache: Path) -> Path:
-    """Return the directory of the product's images, named by all files that the Dockerfile copies."""
+def product_archives(cache: Path, tree: Path = ROOT) -> Path:
+    """Return the directory of the product's images, named by all files that the Dockerfile of a tree copies."""
     digest = hashlib.sha256(base_archive(cache).name.encode())
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    digest.update(dockerfile.encode())
-    for copied in COPY.findall(dockerfile):
-        for source in copied.split()[:-1]:
-            for file in _files(ROOT / source):
-                digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    digest.update((tree / "Dockerfile").read_bytes())
+    for file in _copied(tree):
+        digest.update(f"{file.relative_to(tree)}\0".encode() + file.read_bytes())
     return cache / f"node-images-{digest.hexdigest()[:12]}"
 
 
-def _files(source: Path) -> list[Path]:
+def _copied(tree: Path) -> list[Path]:
+    """Return the files of a tree that its Dockerfile copies, in their order there."""
+    sources = [
+        tree / source
+        for copied in COPY.findall((tree / "Dockerfile").read_text())
+        for source in copied.split()[:-1]
+    ]
+    return [file for source in sources for file in _files(source, tree)]
+
+
+def _files(source: Path, tree: Path) -> list[Path]:
     if source.is_file():
         return [source]
     return sorted(
         file
         for file in source.rglob("*")
-        if file.is_file() and "__pycache__" not in file.relative_to(ROOT).parts
+        if file.is_file() and "__pycache__" not in file.relative_to(tree).parts
     )
+
+
+def copy_context(tree: Path, target: Path) -> None:
+    """Copy what the Dockerfile of a tree needs, so that an edit during the build changes no image."""
+    for file in (tree / "Dockerfile", *_copied(tree)):
+        place = target / file.relative_to(tree)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, place)
 
 
 def with_debian(root: Path, script: str, what: str) -> None:
@@ -107,22 +125,61 @@ tar -C {directory}/root --exclude=./dev --exclude=./proc --exclude=./sys --numer
 
 
 def build_product(cache: Path, root: Path) -> None:
-    """Make the product's images from the project's Dockerfile, on the base image."""
-    target = product_archives(cache)
-    if target.exists():
+    """Make the product's images from this tree, on the base image."""
+    if product_archives(cache).exists():
         return
     with tempfile.TemporaryDirectory(dir=cache, prefix="node-image.tmp-") as directory:
-        settings = Path(directory)
-        (settings / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-        (settings / "registries.conf").write_text("")
-        (settings / "pip.conf").write_text(_pip_configuration())
-        store = cache / "node-buildah"
-        bundle = next((path for path in CA_BUNDLES if Path(path).is_file()), None)
-        volumes = [f"--volume {settings}/pip.conf:/etc/pip.conf:ro"]
-        if bundle:
-            volumes.append(f"--volume {bundle}:/etc/ssl/certs/ca-certificates.crt:ro")
-        base = base_archive(cache)
-        script = f"""
+        context = Path(directory, "context")
+        copy_context(ROOT, context)
+        target = product_archives(cache, context)
+        images = _build(cache, root, Path(directory), context, TARGETS)
+        with contextlib.suppress(OSError):
+            images.rename(target)
+        for old in sorted(cache.glob("node-images-*"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def previous_name(version: str) -> str:
+    """Return the name of the image of a former version, as the chart of that version has it."""
+    return f"ghcr.io/weightlock/weightlock:{version}"
+
+
+def previous_archive(cache: Path, version: str) -> Path:
+    """Return the file of the image of a former version."""
+    return cache / f"node-previous-{version}-{PREVIOUS[version][:12]}-{base_archive(cache).stem}.tar"
+
+
+def build_previous(cache: Path, root: Path, version: str) -> None:
+    """Make the image of a former version from the commit of its chart. Raises UnavailableError without its history."""
+    target = previous_archive(cache, version)
+    if target.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=cache, prefix="node-previous.tmp-") as directory:
+        context = Path(directory, "context")
+        context.mkdir()
+        archive = ["git", "-C", ROOT, "archive", "--format=tar", PREVIOUS[version]]
+        done = subprocess.run(archive, capture_output=True, check=False)
+        if done.returncode:
+            raise UnavailableError(f"this clone has no commit of version {version}")
+        subprocess.run(["tar", "-C", context, "-xf", "-"], input=done.stdout, check=True)
+        images = _build(cache, root, Path(directory), context, {"weightlock": (previous_name(version), "")})
+        (images / "weightlock.tar").rename(target)
+
+
+def _build(
+    cache: Path, root: Path, settings: Path, context: Path, targets: Mapping[str, tuple[str, str]]
+) -> Path:
+    """Build images from a context, and return the directory of their archives, in the directory of the build."""
+    (settings / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    (settings / "registries.conf").write_text("")
+    (settings / "pip.conf").write_text(_pip_configuration())
+    store = cache / "node-buildah"
+    bundle = next((path for path in CA_BUNDLES if Path(path).is_file()), None)
+    volumes = [f"--volume {settings}/pip.conf:/etc/pip.conf:ro"]
+    if bundle:
+        volumes.append(f"--volume {bundle}:/etc/ssl/certs/ca-certificates.crt:ro")
+    base = base_archive(cache)
+    script = f"""
 export CONTAINERS_REGISTRIES_CONF={settings}/registries.conf BUILDAH_ISOLATION=chroot
 export STORAGE_DRIVER=overlay TMPDIR={settings} HOME={settings}
 buildah() {{
@@ -137,19 +194,17 @@ if ! buildah inspect --type image {BASE}-{base.stem} > /dev/null 2>&1; then
 fi
 mkdir {settings}/images
 """
-        for file, (name, stage) in TARGETS.items():
-            script += f"""
+    for file, (name, stage) in targets.items():
+        script += f"""
 buildah build --signature-policy {settings}/policy.json --pull-never --layers --isolation chroot --network host \
-  {" ".join(volumes)} --build-arg PYTHON_IMAGE={BASE}-{base.stem} {stage} --tag {name} {ROOT}
+  {" ".join(volumes)} --build-arg PYTHON_IMAGE={BASE}-{base.stem} {stage} --tag {name} {context}
 buildah push --disable-compression --signature-policy {settings}/policy.json {name} \
   oci-archive:{settings}/images/{file}.tar:{name}
 """
-        with_debian(root, script, "the product's images")
-        (settings / "images").rename(target)
-        for old in sorted(cache.glob("node-images-*"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            shutil.rmtree(settings / "run")
+    with_debian(root, script, "the images")
+    with contextlib.suppress(OSError):
+        shutil.rmtree(settings / "run")
+    return settings / "images"
 
 
 def _pip_configuration() -> str:

@@ -60,25 +60,45 @@ def keyset(node: Node) -> Kms:
     )
 
 
-def vault(node: Node) -> Kms:
-    """Start a Vault in memory on the node, over https, with a Transit key; return it as the broker's KMS."""
+def plain_vault(node: Node) -> Kms:
+    """Start a Vault in memory on the node, over http, with a Transit key, for a broker that receives no files."""
+    token = _start_vault(node, f"{node.address}:{VAULT_PORT}")
+    address = f"http://{node.address}:{VAULT_PORT}"
+    _transit(address, None, token)
+    environment = {"VAULT_ADDR": address, "VAULT_TOKEN": token}
+    return Kms("vault://transit/atlas", "vault://transit/atlas", environment, {}, {})
+
+
+def _start_vault(node: Node, listen: str) -> str:
+    """Start a Vault in memory and return its root token."""
     tool = ROOT / "tests" / "tools" / "vaultserver.py"
     program = run([sys.executable, tool], seconds=900).ok().stdout.strip()
-    node.control("spawn", "vault", [program, f"127.0.0.1:{VAULT_PORT}"])
+    node.control("spawn", "vault", [program, listen])
     # Its first line has the root token.
     started = json.loads(eventually(lambda: node.control("log", "vault"), "Vault starts").splitlines()[0])
+    return str(started["token"])
+
+
+def _transit(address: str, ca: str | None, token: str) -> None:
+    """Create the Transit engine and its key, as soon as Vault answers."""
+    for path, body in (("sys/mounts/transit", {"type": "transit"}), ("transit/keys/atlas", {})):
+        eventually(lambda path=path, body=body: _vault(address, ca, token, path, body), path)  # type: ignore[misc]
+
+
+def vault(node: Node) -> Kms:
+    """Start a Vault in memory on the node, over https, with a Transit key; return it as the broker's KMS."""
+    token = _start_vault(node, f"127.0.0.1:{VAULT_PORT}")
     certificate, key, ca = node.control("certificate", "vault", [node.address])
     proxy = [sys.executable, "-m", "harness.node.tlsproxy", f"{node.address}:{VAULT_PORT}"]
     search = f"PYTHONPATH={ROOT / 'tests' / 'e2e'}"
     node.control("spawn", "vault-tls", ["env", search, *proxy, str(VAULT_PORT), certificate, key])
     address = f"https://{node.address}:{VAULT_PORT}"
-    for path, body in (("sys/mounts/transit", {"type": "transit"}), ("transit/keys/atlas", {})):
-        eventually(lambda path=path, body=body: _vault(address, ca, started["token"], path, body), path)  # type: ignore[misc]
+    _transit(address, ca, token)
     return Kms(
         "vault://transit/atlas",
         "vault://transit/atlas",
-        {"VAULT_ADDR": address, "VAULT_TOKEN": started["token"], "VAULT_CACERT": ca},
-        {"token": started["token"].encode(), "ca.crt": Path(ca).read_bytes()},
+        {"VAULT_ADDR": address, "VAULT_TOKEN": token, "VAULT_CACERT": ca},
+        {"token": token.encode(), "ca.crt": Path(ca).read_bytes()},
         {
             "env": [
                 {"name": "VAULT_ADDR", "value": address},
@@ -89,12 +109,13 @@ def vault(node: Node) -> Kms:
     )
 
 
-def _vault(address: str, ca: str, token: str, path: str, body: Mapping[str, str]) -> bool:
+def _vault(address: str, ca: str | None, token: str, path: str, body: Mapping[str, str]) -> bool:
     """Send a request to Vault. An object that exists already is accepted."""
     headers = {"X-Vault-Token": token, "Content-Type": "application/json"}
     request = urllib.request.Request(f"{address}/v1/{path}", json.dumps(body).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=5, context=ssl.create_default_context(cafile=ca)):
+        context = ssl.create_default_context(cafile=ca) if ca else None
+        with urllib.request.urlopen(request, timeout=5, context=context):
             return True
     except urllib.error.HTTPError as error:
         return error.code == 400
