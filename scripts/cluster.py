@@ -41,23 +41,8 @@ def interrupt(*_: object) -> None:
 
 
 def main() -> int:
-    """Run the command.
-
-    Return 0 after a stop, 1 if a part did not start, 2 for a part that is not offered, 3 if this machine cannot run a
-    node.
-    """
-    arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    arguments.add_argument("--empty", action="store_true", help="do not install Weightlock")
-    arguments.add_argument(
-        "--vault", action="store_true", help="wrap keys with a Vault over https, in production mode"
-    )
-    for flag, reason in NOT_OFFERED.items():
-        arguments.add_argument(flag, action="store_true", help=f"not offered: {reason}")
-    options = arguments.parse_args()
-    for flag, reason in NOT_OFFERED.items():
-        if getattr(options, flag[2:].replace("-", "_")):
-            print(f"cluster: {flag} is not offered: {reason}. {ALTERNATIVE}", file=sys.stderr)
-            return EXIT_NOT_OFFERED
+    """Run the command. Return 0 after a stop, 1 if a part did not start, 3 if this machine cannot run a node."""
+    options = parse()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     try:
@@ -83,6 +68,23 @@ def main() -> int:
             signal.signal(number, signal.SIG_IGN)
         node.stop()
     return 0
+
+
+def parse() -> argparse.Namespace:
+    """Parse the arguments. Exit with code 2 and one line for a part that is not offered."""
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    arguments.add_argument("--empty", action="store_true", help="do not install Weightlock")
+    arguments.add_argument(
+        "--vault", action="store_true", help="wrap keys with a Vault over https, in production mode"
+    )
+    for flag, reason in NOT_OFFERED.items():
+        arguments.add_argument(flag, action="store_true", help=f"not offered: {reason}")
+    options = arguments.parse_args()
+    for flag, reason in NOT_OFFERED.items():
+        if getattr(options, flag[2:].replace("-", "_")):
+            print(f"cluster: {flag} is not offered: {reason}. {ALTERNATIVE}", file=sys.stderr)
+            sys.exit(EXIT_NOT_OFFERED)
+    return options
 
 
 def prepare(node: Node, options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """What expiry, rotation, upgrades, faults and removal of Weightlock mean for running pods: `make e2e-node`."""
 
 import json
+import operator
 import re
 import signal
 import statistics
@@ -26,7 +27,9 @@ REFUSED_SECONDS = 25
 MOST_MEMORY = 30 * 1024
 STARTS = 5
 # How a connection to a killed container ends, or does not begin.
-BROKEN = re.compile(r"EOF|connection reset by peer|connection refused|broken pipe|http2: client connection lost")
+BROKEN = re.compile(
+    r"EOF|connection reset by peer|connection refused|broken pipe|http2: client connection lost"
+)
 # A line for each change: which key the manifest names, and whether the pod can read with it.
 READ_KEYS = """
 import json, pathlib, time, weightlock
@@ -180,7 +183,7 @@ def ready_seconds(node: Node, made: NodeLab, document: dict[str, Any]) -> float:
 
 
 def test_how_much_later_a_pod_with_a_sidecar_is_ready(node: Node, lab: Make) -> None:
-    """The same pod with and without weights, in turn: the ratio of the medians is printed."""
+    """The same pod with and without weights, in turn: the median of the ratios of all pairs is printed."""
     made = lab()
     made.grant()
     seconds: dict[str, list[float]] = {"with": [], "without": []}
@@ -191,11 +194,11 @@ def test_how_much_later_a_pod_with_a_sidecar_is_ready(node: Node, lab: Make) -> 
                 document["spec"]["volumes"] = [{"name": "weights", "emptyDir": {}}]
             times.append(ready_seconds(node, made, document))
     medians = {kind: statistics.median(times) for kind, times in seconds.items()}
-    ratio = medians["with"] / medians["without"]
+    ratio = statistics.median(map(operator.truediv, seconds["with"], seconds["without"]))
     print(
         f"\ncreate to ready: {medians['with']:.2f} s with the sidecar, {medians['without']:.2f} s without: {ratio:.2f}"
     )
-    assert ratio < 4
+    assert ratio < 3
 
 
 def test_an_uninstall_opens_the_cluster(node: Node, lab: Make) -> None:

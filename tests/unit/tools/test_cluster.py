@@ -23,7 +23,9 @@ def script(monkeypatch):
 def test_a_part_that_is_not_offered_ends_the_command_at_once(script, monkeypatch, capsys, flag):
     monkeypatch.setattr(script, "find_parts", lambda **_: pytest.fail("it builds the parts"))
     monkeypatch.setattr(sys, "argv", ["cluster.py", flag])
-    assert script.main() == 2
+    with pytest.raises(SystemExit) as end:
+        script.main()
+    assert end.value.code == 2
     message = capsys.readouterr().err
     assert message.startswith(f"cluster: {flag} is not offered: ")
     assert message.count("\n") == 1
