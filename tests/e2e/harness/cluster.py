@@ -78,11 +78,13 @@ class Cluster(abc.ABC):
     """A running Kubernetes cluster.
 
     `own` tells whether its processes are ours to stop, pause and restart; `controllers` whether the workload
-    controllers run, which ready-made programs may lack.
+    controllers run, which ready-made programs may lack. With `controller_signs`, the API server of the cluster proves
+    nothing to the webhook, and the controller signs requests and approvals a moment later.
     """
 
     own = False
     controllers = True
+    controller_signs = False
 
     def __init__(self, directory: Path, programs: Mapping[str, Path]) -> None:
         self.directory = directory
@@ -139,6 +141,19 @@ class Cluster(abc.ABC):
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Apply objects as the cluster admin (server-side, so that large CRDs fit). Raises AssertionError."""
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=objects).ok()
+
+    def signed(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an access object that was just created. If the controller signs here, wait for the signature."""
+        if not self.controller_signs:
+            return dict(document)
+        plural, name = f"{document['kind'].lower()}s", document["metadata"]["name"]
+        path = f"/apis/weightlock.dev/v1alpha1/{plural}/{name}"
+
+        def read() -> dict[str, Any]:
+            saved: dict[str, Any] = self.client().get(path).ok()
+            return saved if saved["spec"].get("signature") else {}
+
+        return eventually(read, f"{name} is signed", seconds=60, every=0.3)
 
     def new_namespace(self, prefix: str = "test", labels: Mapping[str, str] | None = None) -> str:
         """Create a namespace of a new name, wait for its default service account, return the name."""

@@ -94,7 +94,7 @@ def _create(cluster: Cluster, plural: str, document: Mapping[str, Any], by: str)
     body = {**document, "metadata": {"name": document["metadata"]["name"]}, "spec": spec}
     client = cluster.client(person["username"], person.get("groups", ()))
     produced: dict[str, Any] = client.post(f"/apis/weightlock.dev/v1alpha1/{plural}", body).ok()
-    return produced
+    return cluster.signed(produced)
 
 
 def _people(users: Iterable[str]) -> list[manifests.Manifest]:

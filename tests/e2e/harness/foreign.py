@@ -25,6 +25,8 @@ KIND_SECONDS = 600.0
 class ExistingCluster(Cluster):
     """The cluster that a kubeconfig's current context names."""
 
+    controller_signs = True
+
     def __init__(self, kubeconfig: Path) -> None:
         directory = Path(tempfile.mkdtemp(prefix="weightlock-e2e-"))
         super().__init__(directory, tools())

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import manifests
 from harness.cluster import Cluster
-from harness.installed import WEBHOOK_PATHS, Installed
+from harness.installed import PROBE, WEBHOOK_PATHS, Installed
 from harness.programs import ROOT
 from harness.waiting import eventually
 
@@ -80,9 +80,18 @@ class InClusterWeightlock(Installed):
         eventually(lambda: not self._pods(), "Weightlock's pod is gone", seconds=60, every=0.5)
 
     def kill(self) -> None:
-        """Scale the webhook to nothing and end its pod without grace."""
+        """Scale the webhook to nothing and end its pod without grace, until no review is answered.
+
+        The container outlives its forcibly deleted pod by some seconds, and open connections lead to it.
+        """
         self._kubectl("scale", DEPLOYMENT, "--replicas=0")
         self._kubectl("delete", "pods", "-l", SELECTOR, "--force", "--grace-period=0")
+        eventually(self._is_unanswered, "the webhook answers no more", seconds=60, every=0.5)
+
+    def _is_unanswered(self) -> bool:
+        """Whether the API server reaches no webhook."""
+        answer = self.cluster.client().post("/api/v1/namespaces/default/pods", dict(PROBE), dryRun="All")
+        return "failed calling webhook" in answer.message
 
     def logs(self) -> str:
         """What the webhook's pod wrote to its log."""

@@ -147,7 +147,7 @@ class Lab:
         produced = (
             self.cluster.client(user).post(f"{API}/accessrequests", self.request(name, duration, **spec)).ok()
         )
-        return dict(produced)
+        return self.cluster.signed(produced)
 
     def approval(
         self, request: Mapping[str, Any], name: str, decision: str = "Approve", **spec: Any
