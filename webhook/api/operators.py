@@ -177,6 +177,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "VirtualMachineInstance.kubevirt.io",
                 "VirtualMachineInstanceReplicaSet.kubevirt.io",
                 "VirtualMachineExport.export.kubevirt.io",
+                "VirtualMachinePool.pool.kubevirt.io",
             ),
         ),
         "slinky": Preset(
@@ -215,7 +216,11 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "kubernetes-sigs/agent-sandbox",
             "agent-sandbox-system",
             ("agent-sandbox-controller",),
-            ("Sandbox.agents.x-k8s.io",),
+            (
+                "Sandbox.agents.x-k8s.io",
+                "SandboxClaim.extensions.agents.x-k8s.io",
+                "SandboxWarmPool.extensions.agents.x-k8s.io",
+            ),
         ),
         "flink": Preset(
             "apache/flink-kubernetes-operator",
@@ -235,6 +240,39 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "production-stack-system",
             ("production-stack-controller-manager",),
             ("VLLMRuntime.production-stack.vllm.ai", "CacheServer.production-stack.vllm.ai"),
+        ),
+        "kthena": Preset(
+            "volcano-sh/kthena",
+            "kthena-system",
+            ("kthena-controller-manager",),
+            ("ModelServing.workload.serving.volcano.sh", "ModelBooster.workload.serving.volcano.sh"),
+        ),
+        "rbg": Preset(
+            "sgl-project/rbg",
+            "rbgs-system",
+            ("rbgs-controller-sa",),
+            tuple(
+                f"{kind}.workloads.x-k8s.io"
+                for kind in (
+                    "RoleBasedGroup",
+                    "RoleBasedGroupSet",
+                    "RoleInstance",
+                    "RoleInstanceSet",
+                    "Warmup",
+                )
+            ),
+        ),
+        "ome": Preset(
+            "sgl-project/ome",
+            "ome",
+            ("ome-controller-manager",),
+            ("InferenceService.ome.io", "BenchmarkJob.ome.io"),
+        ),
+        "seldon": Preset(
+            "SeldonIO/seldon-core",
+            "seldon-mesh",
+            ("seldon-v2-controller-manager",),
+            ("Server.mlops.seldon.io", "SeldonRuntime.mlops.seldon.io"),
         ),
         "aibrix": Preset(
             "vllm-project/aibrix",

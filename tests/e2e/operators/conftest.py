@@ -16,6 +16,7 @@ from harness.manifests import documents
 from harness.pki import Authority
 from harness.process import Component, free_port
 from harness.programs import ROOT
+from harness.rest import Client
 from harness.waiting import eventually
 from harness.weightlock import Weightlock
 
@@ -53,6 +54,7 @@ class RunningOperator:
         self.crds = list(documents(programs / f"{name}-crds"))
         self.component: Component = cluster.component(f"operator-{name}")
         self._directory = cluster.directory / f"operator-{name}"
+        self.groups = ["system:serviceaccounts", f"system:serviceaccounts:{self.namespace}"]
 
     def install(self) -> None:
         """Apply the CRDs, the namespace and the rights."""
@@ -96,16 +98,19 @@ class RunningOperator:
         certificates.mkdir(parents=True, exist_ok=True)
         shutil.copy(serving.certificate, certificates / "tls.crt")
         shutil.copy(serving.key, certificates / "tls.key")
-        groups = ["system:serviceaccounts", f"system:serviceaccounts:{self.namespace}"]
         environment = {
             **os.environ,
-            "KUBECONFIG": str(self.cluster.kubeconfig(self.username, groups)),
+            "KUBECONFIG": str(self.cluster.kubeconfig(self.username, self.groups)),
             "TMPDIR": str(self._directory),
             "ENABLE_WEBHOOKS": "false",
             "POD_NAMESPACE": self.namespace,
         }
         self.component.start([self.program, *self._arguments()], environment)
         self.component.wait_ready(lambda: "Starting workers" in self.component.log.read_text(), START_SECONDS)
+
+    def client(self) -> Client:
+        """A client of the API with the identity of the operator."""
+        return self.cluster.client(self.username, self.groups)
 
     def stop(self) -> None:
         """Stop the program and delete the CRDs with their objects."""

@@ -1,6 +1,7 @@
 """Real operators on a real API server with Weightlock in front, from the custom resource to the pods."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 from harness.controller import Controllers
@@ -109,7 +110,7 @@ def check(
     running = operator(preset)
     eventually(lambda: covers(weightlock, group), "the rules contain the kind", seconds=SECONDS)
     for user in ("alice", "mallory"):
-        cluster.allow(user, ["create", "get", "delete"], [plural], namespace, group)
+        cluster.allow(user, ["create", "get", "update", "delete"], [plural], namespace, group)
     path = f"/apis/{api_version}/namespaces/{namespace}/{plural}"
     # A user without the right to use the account is denied at apply.
     denied = cluster.client("mallory").post(path, document(lab), dryRun="All")
@@ -132,7 +133,61 @@ def check(
     (pod, *_) = pods(lab)
     assert pod["spec"]["serviceAccountName"] == "trainer"
     assert any(c["name"] == "weightlock-agent" for c in pod["spec"]["initContainers"])
+    attack(kind, document(lab), cluster, running, pod)
     assert running.component.running
+
+
+def attack(
+    kind: tuple[str, str, str],
+    document: dict[str, Any],
+    cluster: Any,
+    running: Any,
+    pod: dict[str, Any],
+) -> None:
+    """Deny another container in the admitted object, and pods of the operator under another service account."""
+    _, api_version, plural = kind
+    namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
+    path = f"/apis/{api_version}/namespaces/{namespace}/{plural}"
+    pods_path = f"/api/v1/namespaces/{namespace}/pods"
+    # Mallory may update the custom resource, but not use its service account.
+    live = cluster.client().get(f"{path}/{name}").ok()
+    changed = deepcopy(live)
+    template = pod_spec_in(changed["spec"])
+    template["containers"][0]["command"] = ["cat", "/weights/model"]
+    denied = cluster.client("mallory").put(f"{path}/{name}", changed, dryRun="All")
+    assert denied.status in (403, 422), denied.message
+    assert "[WL103]" in denied.message, denied.message
+    # The operator's own identity gets no account that the owner of the pod does not name.
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "other", "namespace": namespace}}
+    )
+    controller = next(one for one in pod["metadata"]["ownerReferences"] if one.get("controller"))
+    metadata = {"name": "forged", "namespace": namespace, "ownerReferences": [controller]}
+    for account, owned in (("other", True), ("trainer", False)):
+        forged = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": metadata if owned else {"name": "forged", "namespace": namespace},
+            "spec": {**Lab(cluster, namespace).pod()["spec"], "serviceAccountName": account},
+        }
+        denied = running.client().post(pods_path, forged, dryRun="All")
+        assert denied.status == 403, denied.message
+        assert "[WL10" in denied.message, denied.message
+
+
+def pod_spec_in(value: Any) -> dict[str, Any]:
+    """The first pod spec in an object."""
+    if isinstance(value, dict):
+        if isinstance(value.get("containers"), list):
+            return value
+        children = list(value.values())
+    else:
+        children = value if isinstance(value, list) else []
+    for child in children:
+        inner = pod_spec_in(child)
+        if inner:
+            return inner
+    return {}
 
 
 def test_jobset(

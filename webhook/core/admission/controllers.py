@@ -30,8 +30,8 @@ _KUBE_SYSTEM = f"{_PREFIX}kube-system:"
 _TEMPLATE_KINDS = frozenset({
     "ClusterServingRuntime.serving.kserve.io", "ClusterTask.tekton.dev", "ClusterTrainingRuntime.trainer.kubeflow.org",
     "ClusterWorkflowTemplate.argoproj.io", "LLMInferenceServiceConfig.serving.kserve.io", "Pipeline.tekton.dev",
-    "ServingRuntime.serving.kserve.io", "StepAction.tekton.dev", "Task.tekton.dev",
-    "TrainingRuntime.trainer.kubeflow.org", "WorkflowTemplate.argoproj.io",
+    "SandboxTemplate.extensions.agents.x-k8s.io", "ServingRuntime.serving.kserve.io", "StepAction.tekton.dev",
+    "Task.tekton.dev", "TrainingRuntime.trainer.kubeflow.org", "WorkflowTemplate.argoproj.io",
 })  # fmt: skip
 
 

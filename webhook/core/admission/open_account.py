@@ -17,6 +17,7 @@ from webhook.api import codes
 from webhook.cel.authz import AccessCheck
 from webhook.core.facts.model import Deferred, Facts
 from webhook.core.policies.policy import Finding
+from webhook.core.workloads.parts import SELECTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -96,6 +97,15 @@ def violations(
 def _finding(facts: TemplateFacts, username: str, account: str) -> Finding:
     workload = facts.workload or {}
     place = f"{workload.get('namespace')}/"
+    if ((facts.pod or {}).get("spec") or {}).get("serviceAccountName") == SELECTED:
+        return Finding(
+            codes.SERVICE_ACCOUNT_USE,
+            _OURS,
+            f"{workload.get('kind')} {place}{workload.get('name')} is not allowed to change pods of other service "
+            f"accounts: {place}{account} has a grant, but {username} is not allowed to use that service account",
+            f'request the RBAC verb "use" on serviceaccounts/{account}',
+            path=facts.path,
+        )
     return Finding(
         codes.SERVICE_ACCOUNT_USE,
         _OURS,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MAX_USERS = 200
 _FINISHED = frozenset({"Succeeded", "Failed", "Error"})
 _MAX_DEPTH = 40
+# References to objects that may refer to further ones.
+_CALLS = frozenset({"templateRef", "workflowTemplateRef", "pipelineRef", "taskRef", "warmPoolRef"})
 
 
 class Dependent(NamedTuple):
@@ -62,11 +64,13 @@ def _changed(
     if after.replaced not in _referenced(document, name, group, after, workloads):
         return
     try:
-        old = [template.pod for template in workloads.templates(document, group, name, before)]
+        old = [
+            (template.pod, template.opaque) for template in workloads.templates(document, group, name, before)
+        ]
     except MalformedObjectError:
         old = []
     for template in workloads.templates(document, group, name, after):
-        if template.pod not in old:
+        if (template.pod, template.opaque) not in old:
             yield Dependent(user, document, template)
 
 
@@ -111,10 +115,7 @@ def _may_refer(value: Any, name: str, depth: int = 0) -> bool:
     if depth > _MAX_DEPTH:
         return True
     if isinstance(value, dict):
-        return any(
-            key in ("templateRef", "workflowTemplateRef", "pipelineRef") or _may_refer(item, name, depth + 1)
-            for key, item in value.items()
-        )
+        return any(key in _CALLS or _may_refer(item, name, depth + 1) for key, item in value.items())
     if isinstance(value, list):
         return any(_may_refer(item, name, depth + 1) for item in value)
     return bool(value == name)

@@ -77,7 +77,17 @@ def assemble(places: Iterable[Place], owner: str) -> list[Assembled]:
     assembled = [*whole, *partial.values()]
     for target in assembled:
         _set_account(target, accounts)
-    return assembled
+    return [*assembled, *_further_accounts(assembled, accounts)]
+
+
+def _further_accounts(assembled: list[Assembled], accounts: list[Place]) -> Iterator[Assembled]:
+    """A partial pod for each service account that no pod above has: its controller uses it in another way."""
+    used = {(pod.pod.get("spec") or {}).get("serviceAccountName") for pod in assembled}
+    for place in accounts:
+        if isinstance(place.value, str) and place.value and place.value not in used:
+            used.add(place.value)
+            pod: Document = {"metadata": {}, "spec": {"serviceAccountName": place.value}}
+            yield Assembled(place.steps, written(place.steps), pod, partial=True, shaped=place.shaped)
 
 
 def _under_nearest(steps: Steps, pods: list[Assembled]) -> list[Assembled]:

@@ -84,7 +84,8 @@ BUILT_IN: dict[str, tuple[str, ...]] = {
         "spec.template.jobTemplate:freeForm",
         "spec.template.broadcastJobTemplate:freeForm",
     ),
-    "UnitedDeployment.apps.kruise.io": ("spec.template:freeForm",),
+    # The patches of its subsets change the pods.
+    "UnitedDeployment.apps.kruise.io": ("spec.template:freeForm", "spec.topology:freeForm"),
     # Slurm on Kubernetes: the containers of the daemons join the pod of the template.
     "NodeSet.slinky.slurm.net": (*_SLINKY, "spec.slurmd:container"),
     "LoginSet.slinky.slurm.net": (*_SLINKY, "spec.login:container"),

@@ -15,7 +15,7 @@ from webhook.core.workloads.assemble import as_container
 from webhook.core.workloads.parts import AssembledPod, member, pod_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from webhook.core.kube.fields import Document
     from webhook.core.workloads.references import References
@@ -165,7 +165,18 @@ def _only(source: Document, *keys: str) -> Document:
 _SPARK_VOLUME = re.compile(
     r"spark\.kubernetes\.(driver|executor)\.volumes\.([A-Za-z]+)\.([-A-Za-z0-9.]+)\.options\.([A-Za-z]+)"
 )
-_SPARK_ACCOUNT = "spark.kubernetes.authenticate.{}.serviceAccountName"
+# The executors run as the driver unless they have an account of their own.
+_SPARK_ACCOUNTS = {
+    "driver": (
+        "spark.kubernetes.authenticate.driver.serviceAccountName",
+        "spark.kubernetes.authenticate.serviceAccountName",
+    ),
+    "executor": (
+        "spark.kubernetes.authenticate.executor.serviceAccountName",
+        "spark.kubernetes.authenticate.driver.serviceAccountName",
+        "spark.kubernetes.authenticate.serviceAccountName",
+    ),
+}
 
 
 def _spark_application(document: Document, references: References | None) -> Iterator[AssembledPod]:
@@ -191,10 +202,13 @@ def _spark(spec: Document, path: str, roles: tuple[str, str]) -> Iterator[Assemb
         template = object_at(part, "template", place)
         base = object_at(template, "spec", f"{place}.template")
         containers = [*list_at(base, "containers", f"{place}.template.spec")]
-        main = _container(f"spark-{role}", part, place, text_at(part, "image", place) or image)
+        own_image = text_at(part, "image", place) or image or _first_text(settings, _spark_images(conf_role))
+        main = _container(f"spark-{role}", part, place, own_image)
+        limits = _spark_devices(settings, conf_role)
         device = object_at(part, "gpu", place)
         if device:
-            limits = {text_at(device, "name", f"{place}.gpu"): device.get("quantity", 1)}
+            limits[text_at(device, "name", f"{place}.gpu")] = device.get("quantity", 1)
+        if limits:
             main["resources"] = {"limits": {**member(member(main, "resources"), "limits"), **limits}}
         volumes = {
             text_at(item, "name", place): item
@@ -209,18 +223,46 @@ def _spark(spec: Document, path: str, roles: tuple[str, str]) -> Iterator[Assemb
             ],
             "volumes": list(volumes.values()),
         }
-        account = text_at(part, "serviceAccount", place) or settings.get(_SPARK_ACCOUNT.format(conf_role))
-        if isinstance(account, str) and account:
+        account = text_at(part, "serviceAccount", place) or _first_text(settings, _SPARK_ACCOUNTS[conf_role])
+        if not account and role == "executor":
+            account = text_at(object_at(spec, roles[0], path), "serviceAccount", f"{path}.{roles[0]}")
+        if account:
             pod["serviceAccountName"] = account
         for source, target in (("podSecurityContext", "securityContext"), ("hostNetwork", "hostNetwork")):
             if part.get(source) is not None:
                 pod[target] = part[source]
         annotations = {
             **object_at(object_at(template, "metadata", place), "annotations", place),
+            **_with_prefix(settings, f"spark.kubernetes.{conf_role}.annotation."),
             **object_at(part, "annotations", place),
         }
         opaque = tuple(f"{path}.sparkConf.{key}" for key in settings if "podTemplateFile" in key)
         yield AssembledPod(place, pod_of(pod, annotations), opaque=opaque, partial=True)
+
+
+def _first_text(settings: Document, keys: Iterable[str]) -> str:
+    values = (settings.get(key) for key in keys)
+    return next((value for value in values if isinstance(value, str) and value), "")
+
+
+def _with_prefix(settings: Document, prefix: str) -> Document:
+    return {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
+
+
+def _spark_images(role: str) -> tuple[str, str]:
+    return f"spark.kubernetes.{role}.container.image", "spark.kubernetes.container.image"
+
+
+def _spark_devices(settings: Document, role: str) -> Document:
+    """``spark.executor.resource.gpu.{amount,vendor}`` as the limit that Spark sets: ``nvidia.com/gpu``."""
+    prefix = f"spark.{role}.resource."
+    limits: Document = {}
+    for key, amount in settings.items():
+        name = key.removeprefix(prefix).removesuffix(".amount")
+        if key == f"{prefix}{name}.amount":
+            vendor = settings.get(f"{prefix}{name}.vendor")
+            limits[f"{vendor}/{name}" if isinstance(vendor, str) and vendor else name] = amount
+    return limits
 
 
 def _spark_volumes(settings: Document, role: str) -> list[Document]:
@@ -240,6 +282,8 @@ def _task_run(document: Document, references: References | None) -> Iterator[Ass
     spec = object_at(document, "spec", "")
     namespace = text_at(object_at(document, "metadata", ""), "namespace", "metadata")
     task, unresolved = _task_spec(spec, "spec", namespace, references)
+    task, missing = _with_step_actions(task, "spec.taskSpec", namespace, references)
+    unresolved = (*unresolved, *missing)
     yield AssembledPod(
         "spec",
         _task_pod(
@@ -273,16 +317,28 @@ def _pipeline_run(document: Document, references: References | None) -> Iterator
     count = 0
     for path, task in _pipeline_tasks(pipeline, "spec.pipelineSpec"):
         count += 1
-        body, missing = _task_spec(task, path, namespace, references)
+        body, unknown = _task_spec(task, path, namespace, references)
+        body, missing = _with_step_actions(body, path, namespace, references)
+        missing = (*unknown, *missing)
         own = overrides.get(text_at(task, "name", path), {})
         own_account = text_at(own, "serviceAccountName", path) or text_at(own, "taskServiceAccountName", path)
         own_pod = object_at(own, "podTemplate", path) or object_at(own, "taskPodTemplate", path)
         assembled = _task_pod(body, {**pod, **own_pod}, workspaces, own_account or account, path)
         yield AssembledPod(path, assembled, partial=True, unresolved=(*unresolved, *missing))
-    if not count:
-        yield AssembledPod(
-            "spec", _task_pod({}, pod, workspaces, account, "spec"), partial=True, unresolved=unresolved
+    if count:
+        return
+    # The tasks are not known here; the accounts and volumes of the run are.
+    yield AssembledPod(
+        "spec", _task_pod({}, pod, workspaces, account, "spec"), partial=True, unresolved=unresolved
+    )
+    for number, item in enumerate(list_at(spec, "taskRunSpecs", "spec")):
+        path = f"spec.taskRunSpecs[{number}]"
+        own_account = text_at(item, "serviceAccountName", path) or text_at(
+            item, "taskServiceAccountName", path
         )
+        own_pod = object_at(item, "podTemplate", path) or object_at(item, "taskPodTemplate", path)
+        assembled = _task_pod({}, {**pod, **own_pod}, workspaces, own_account or account, path)
+        yield AssembledPod(path, assembled, partial=True, unresolved=unresolved)
 
 
 def _task(document: Document, references: References | None) -> Iterator[AssembledPod]:
@@ -377,6 +433,24 @@ def _resources(step: Document) -> Document:
     """A step; Tekton calls its resources computeResources since v1."""
     compute = step.get("computeResources")
     return {**step, "resources": compute} if compute is not None else step
+
+
+def _with_step_actions(
+    task: Document, path: str, namespace: str, references: References | None
+) -> tuple[Document, tuple[str, ...]]:
+    """A task with the StepActions that its steps name; a remote resolver's are not known here."""
+    if references is None:
+        return task, ()
+    steps: list[Document] = []
+    missing: list[str] = []
+    for number, step in enumerate(list_at(task, "steps", path)):
+        place = f"{path}.steps[{number}].ref"
+        name = text_at(object_at(step, "ref", f"{path}.steps[{number}]"), "name", place)
+        action = references.get("StepAction.tekton.dev", namespace, name) if name else {}
+        if action is None:
+            missing.append(f"StepAction {name}")
+        steps.append({**object_at(action or {}, "spec", place), **step})
+    return ({**task, "steps": steps} if steps else task), tuple(missing)
 
 
 # KubeVirt (kubevirt.io, cdi.kubevirt.io).

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
     from webhook.core.kube.fields import Document
 
+# The account of a partial pod that stands for pods of other users. No object has such a name.
+SELECTED = "{{selected pods}}"
+
 
 @dataclass(frozen=True, slots=True)
 class AssembledPod:
@@ -37,3 +40,28 @@ def member(parent: Mapping[str, Any], key: str) -> Document:
     """A member that is an object, or an empty one."""
     value = parent.get(key)
     return value if isinstance(value, dict) else {}
+
+
+def overlaid(base: Document, patch: Document) -> Document:
+    """Return a pod spec under another one: lists are merged by name, other fields replaced."""
+    merged = {**base}
+    for key, value in patch.items():
+        if isinstance(value, list) and isinstance(merged.get(key), list):
+            merged[key] = _merged(merged[key], value)
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def _merged(base: list[Any], patch: list[Any]) -> list[Any]:
+    by_name = {
+        item["name"]: item for item in base if isinstance(item, dict) and isinstance(item.get("name"), str)
+    }
+    rest = [item for item in base if not (isinstance(item, dict) and isinstance(item.get("name"), str))]
+    for item in patch:
+        name = item.get("name") if isinstance(item, dict) else None
+        if isinstance(name, str):
+            by_name[name] = {**by_name.get(name, {}), **item}
+        else:
+            rest.append(item)
+    return [*by_name.values(), *rest]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.kube.fields import MalformedObjectError, join, list_at, object_at, text_at
 from webhook.core.workloads.addresses import volumes_of
+from webhook.core.workloads.composed_readers import COMPOSED_READERS
 from webhook.core.workloads.operator_readers import OPERATOR_READERS
-from webhook.core.workloads.parts import AssembledPod, member, pod_of
+from webhook.core.workloads.parts import AssembledPod, member, overlaid, pod_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ def _train_job(document: Document, references: References | None) -> Iterator[As
     for path, template in runtime:
         pod_spec = object_at(template, "spec", path)
         for _, patch in patches:
-            pod_spec = _overlaid(pod_spec, patch)
+            pod_spec = overlaid(pod_spec, patch)
         containers = [
             {**part, **{key: value for key, value in container.items() if value is not None}}
             if part.get("name") in _TRAINER_CONTAINERS
@@ -116,31 +117,6 @@ def _replicated_jobs(runtime: Document, path: str) -> Iterator[tuple[str, Docume
             yield f"{place}.template.spec.template", template
 
 
-def _overlaid(base: Document, patch: Document) -> Document:
-    """A pod spec under another one: lists are merged by name, other fields replaced."""
-    merged = {**base}
-    for key, value in patch.items():
-        if isinstance(value, list) and isinstance(merged.get(key), list):
-            merged[key] = _merged(merged[key], value)
-        elif value is not None:
-            merged[key] = value
-    return merged
-
-
-def _merged(base: list[Any], patch: list[Any]) -> list[Any]:
-    by_name = {
-        item["name"]: item for item in base if isinstance(item, dict) and isinstance(item.get("name"), str)
-    }
-    rest = [item for item in base if not (isinstance(item, dict) and isinstance(item.get("name"), str))]
-    for item in patch:
-        name = item.get("name") if isinstance(item, dict) else None
-        if isinstance(name, str):
-            by_name[name] = {**by_name.get(name, {}), **item}
-        else:
-            rest.append(item)
-    return [*by_name.values(), *rest]
-
-
 # KServe
 
 _FRAMEWORKS = (
@@ -188,9 +164,10 @@ def _inference_service(document: Document, references: References | None) -> Ite
                 partial = not runtime
         volumes = [*list_at(component, "volumes", path), *volumes_of(addresses)]
         annotations = {**inherited, **object_at(component, "annotations", path)}
-        pod = {**component, "containers": containers, "volumes": volumes}
+        pod = {key: value for key, value in component.items() if key not in _SCALING}
+        pod |= {"containers": containers, "volumes": volumes}
         if runtime:
-            pod = _overlaid(_only(runtime, *_RUNTIME_FIELDS), pod)
+            pod = overlaid(_only(runtime, *_RUNTIME_FIELDS), pod)
         # KServe leaves the field empty where the component does, and the API server fills in "default".
         pod.setdefault("serviceAccountName", "default")
         yield AssembledPod(path, pod_of(pod, annotations), partial=partial, unresolved=unresolved)
@@ -199,6 +176,11 @@ def _inference_service(document: Document, references: References | None) -> Ite
             yield AssembledPod(f"{path}.workerSpec", pod_of(worker, annotations), partial=partial)
 
 
+# Fields of a component that scale and route, and reach no pod.
+_SCALING = frozenset({
+    "autoScaling", "canaryTrafficPercent", "containerConcurrency", "maxReplicas", "minReplicas", "scaleMetric",
+    "scaleMetricType", "scaleTarget", "timeout",
+})  # fmt: skip
 _RUNTIME_FIELDS = (
     "containers", "volumes", "nodeSelector", "affinity", "tolerations", "imagePullSecrets", "hostIPC",
 )  # fmt: skip
@@ -245,7 +227,7 @@ def _llm_inference_service(document: Document, references: References | None) ->
         path = ".".join(("spec", *role))
         pod: Document = {}
         for spec in specs:
-            pod = _overlaid(pod, _nested(spec, role))
+            pod = overlaid(pod, _nested(spec, role))
         if not pod:
             continue
         if role in _LLM_MODEL_ROLES and volumes:
@@ -299,12 +281,12 @@ def _ray_selected(
     spec: Document, path: str, document: Document, references: References | None
 ) -> Iterator[AssembledPod]:
     selector, place = object_at(spec, "clusterSelector", path), f"{path}.clusterSelector"
-    name = text_at(selector, "ray.io/cluster", place) if selector else ""
-    if not name or references is None:
+    if not selector or references is None:
         return
-    cluster = references.get("RayCluster.ray.io", _metadata(document, "namespace"), name)
+    name = text_at(selector, "ray.io/cluster", place)
+    cluster = references.get("RayCluster.ray.io", _metadata(document, "namespace"), name) if name else None
     if cluster is None:
-        yield AssembledPod(place, pod_of({}), partial=True, unresolved=(f"RayCluster {name}",))
+        yield AssembledPod(place, pod_of({}), partial=True, unresolved=(f"RayCluster {name}".strip(),))
         return
     body = object_at(cluster, "spec", "")
     groups = [object_at(body, "headGroupSpec", "spec"), *list_at(body, "workerGroupSpecs", "spec")]
@@ -367,10 +349,34 @@ def _workflow_spec(
             partial,
             unresolved=missing,
         )
+    yield from _workflow_helpers(spec, path, templates)
     if not count and (missing or partial):
         # The templates are unknown; the account and the volumes are not.
         pod = {"metadata": object_at(spec, "podMetadata", path), "spec": _workflow_pod(spec, {}, path, path)}
         yield AssembledPod(path, pod, claims, partial=True, unresolved=missing)
+
+
+def _workflow_helpers(
+    spec: Document, path: str, templates: list[tuple[str, Document]]
+) -> Iterator[AssembledPod]:
+    """The accounts of the executor and of the pods that delete artifacts."""
+    holders: list[tuple[str, Document, str]] = []
+    for place, owner in ((path, spec), *templates):
+        holders.append((place, owner, "executor"))
+        artifacts = list_at(object_at(owner, "outputs", place), "artifacts", f"{place}.outputs")
+        holders += [
+            (f"{place}.outputs.artifacts[{number}]", artifact, "artifactGC")
+            for number, artifact in enumerate(artifacts)
+        ]
+    holders.append((path, spec, "artifactGC"))
+    for place, owner, key in holders:
+        where = f"{place}.{key}"
+        settings = object_at(owner, key, place)
+        account = text_at(settings, "serviceAccountName", where)
+        opaque = (f"{where}.podSpecPatch",) if text_at(settings, "podSpecPatch", where) else ()
+        account = account or (text_at(spec, "serviceAccountName", path) if opaque else "")
+        if account or opaque:
+            yield AssembledPod(where, pod_of(_with_account({}, account)), opaque=opaque, partial=True)
 
 
 def _with_workflow_template(
@@ -384,7 +390,7 @@ def _with_workflow_template(
     document = _workflow_template_object(reference, name, namespace, references)
     if document is None:
         return spec, (f"WorkflowTemplate {name}",)
-    return _overlaid(object_at(document, "spec", ""), spec), ()
+    return overlaid(object_at(document, "spec", ""), spec), ()
 
 
 def _workflow_template_object(
@@ -541,4 +547,5 @@ READERS: dict[str, Callable[[Document, References | None], Iterator[AssembledPod
     "ClusterWorkflowTemplate.argoproj.io": _workflow_template,
     "CronWorkflow.argoproj.io": _cron_workflow,
     **OPERATOR_READERS,
+    **COMPOSED_READERS,
 }

@@ -21,11 +21,14 @@ MAX_REFERENCES = 64
 # The kinds that readers look up. The webhook's ClusterRole allows reading them; a test compares both.
 REFERENCED = frozenset({
     "ClusterServingRuntime.serving.kserve.io", "ClusterTask.tekton.dev", "ClusterTrainingRuntime.trainer.kubeflow.org",
-    "ClusterWorkflowTemplate.argoproj.io", "LLMInferenceServiceConfig.serving.kserve.io", "NIMCache.apps.nvidia.com",
-    "Pipeline.tekton.dev", "RayCluster.ray.io", "ServingRuntime.serving.kserve.io", "Task.tekton.dev",
+    "ClusterWorkflowTemplate.argoproj.io", "FlinkDeployment.flink.apache.org", "JobTemplate.flow.volcano.sh",
+    "LLMInferenceServiceConfig.serving.kserve.io", "NIMCache.apps.nvidia.com", "Pipeline.tekton.dev",
+    "RayCluster.ray.io", "SandboxTemplate.extensions.agents.x-k8s.io", "SandboxWarmPool.extensions.agents.x-k8s.io",
+    "ServingRuntime.serving.kserve.io", "StepAction.tekton.dev", "Task.tekton.dev",
     "TrainingRuntime.trainer.kubeflow.org", "VirtualMachine.kubevirt.io", "WorkflowTemplate.argoproj.io",
 })  # fmt: skip
 
+_SANDBOXES = ("SandboxClaim.extensions.agents.x-k8s.io", "SandboxWarmPool.extensions.agents.x-k8s.io")
 _WORKFLOWS = ("Workflow.argoproj.io", "CronWorkflow.argoproj.io")
 # The kinds whose pods come in part from an object of the kind. The webhook's ClusterRole allows listing them.
 USERS: Mapping[str, tuple[str, ...]] = MappingProxyType({
@@ -39,6 +42,10 @@ USERS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "Task.tekton.dev": ("TaskRun.tekton.dev", "PipelineRun.tekton.dev"),
     "ClusterTask.tekton.dev": ("TaskRun.tekton.dev", "PipelineRun.tekton.dev"),
     "Pipeline.tekton.dev": ("PipelineRun.tekton.dev",),
+    "StepAction.tekton.dev": ("TaskRun.tekton.dev", "PipelineRun.tekton.dev"),
+    "JobTemplate.flow.volcano.sh": ("JobFlow.flow.volcano.sh",),
+    "SandboxTemplate.extensions.agents.x-k8s.io": _SANDBOXES,
+    "SandboxWarmPool.extensions.agents.x-k8s.io": _SANDBOXES[:1],
 })  # fmt: skip
 
 
