@@ -110,8 +110,9 @@ def change_of_namespace(world: World, prefix: str) -> Answer:
     return world.client().patch(f"/api/v1/namespaces/{name}", change, dryRun="All")
 
 
-def secret(world: World, kind: str) -> Answer:
-    metadata = {"name": "s", "annotations": {"kubernetes.io/service-account.name": "default"}}
+def secret(world: World, kind: str, **annotations: str) -> Answer:
+    annotations = annotations or {"kubernetes.io/service-account.name": "default"}
+    metadata = {"name": "s", "annotations": annotations}
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind}
     return world.client().post(SECRETS, body, dryRun="All")
 
@@ -137,8 +138,10 @@ CASES: dict[str, dict[str, tuple[Callable[[World], Answer], bool]]] = {
         "a label of ours that goes": (lambda world: change_of_namespace(world, "ours"), True),
         "a label below ours that goes": (lambda world: change_of_namespace(world, "below"), True),
     },
-    "secrets-for-tokens": {
+    "secrets-for-tokens-and-copies": {
         "a Secret": (lambda world: secret(world, "Opaque"), False),
+        "a Secret with a path": (lambda world: secret(world, "Opaque", note='{"a": "b/c"}'), False),
+        "a Secret that a controller fills": (lambda world: secret(world, "Opaque", of="ml/keys"), True),
         "a Secret for a token": (lambda world: secret(world, "kubernetes.io/service-account-token"), True),
     },
     "definitions-of-weightlock": {

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from webhook.api.broker import BrokerConfig, BrokerSettings
 from webhook.api.config import Config, Injection
 from webhook.api.operators import PRESETS
+from webhook.core.admission.rules import MUTATED, validated, workloads
 from webhook.core.kube.kinds import plural
 from webhook.core.workloads.kinds import BUILT_IN
 from webhook.core.workloads.readers import READERS
@@ -112,6 +113,49 @@ def test_every_workload_kind_is_asked_about(render):
     for kind in {*BUILT_IN, *READERS}:
         group = kind.partition(".")[2]
         assert {(group, plural(kind), verb) for verb in ("CREATE", "UPDATE")} <= rules, kind
+
+
+def test_the_rules_are_those_of_the_code(render):
+    """As installed, and as controller and broker expect them."""
+    objects = render()
+    rules = {
+        (rule.group, resource, verb)
+        for rule in validated()
+        for resource in rule.resources
+        for verb in rule.operations
+    }
+    rules |= {
+        (g, r, verb) for g, names in workloads().items() for r in names for verb in ("CREATE", "UPDATE")
+    }
+    assert asked(objects) == rules
+    assert asked(objects, "MutatingWebhookConfiguration") == {
+        (rule.group, resource, verb)
+        for rule in MUTATED
+        for resource in rule.resources
+        for verb in rule.operations
+    }
+    text = objects["ConfigMap", "weightlock-webhooks"]["data"]["webhooks.yaml"]
+    expected = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(text)}
+    for kind in ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"):
+        assert asked(expected, kind) == asked(objects, kind)
+
+
+def test_comparing_secrets_sends_and_reads_them(render):
+    """Without the setting, the webhook receives no Secret but those for tokens and copies, and reads none."""
+    plain, objects = render(), render(config={"settings": {"storage": {"compareSecrets": True}}})
+    more = {("", "configmaps", "CREATE"), ("", "configmaps", "UPDATE")}
+    assert asked(objects) - asked(plain) == more
+    assert not more & asked(plain)
+
+    def conditions(rendered):
+        (webhook,) = rendered["ValidatingWebhookConfiguration", "weightlock"]["webhooks"]
+        return {condition["name"] for condition in webhook["matchConditions"]}
+
+    assert conditions(plain) - conditions(objects) == {"secrets-for-tokens-and-copies"}
+    for component in ("webhook", "broker", "controller"):
+        assert rules_of(objects, component) - rules_of(plain, component) == {("", "secrets", "get")}
+    without = render(config={"settings": {"storage": {"compareSecrets": True}}}, reports={"enabled": False})
+    assert ("", "secrets", "get") not in rules_of(without, "controller")
 
 
 def test_the_webhook_reads_the_objects_that_workloads_refer_to(render):

@@ -1,4 +1,4 @@
-"""Extends the validating webhook's rules by the kinds whose CRDs show a pod.
+"""Extends the validating webhook's rules by the kinds whose CRDs show a pod or a reference that is decided.
 
 The leader calls `reconcile` in its loop, once the snapshot includes a new or deleted CRD. A change replaces all
 rules of one webhook in one write, so admission has no gap. All other fields belong to the drift controller.
@@ -55,9 +55,7 @@ class WorkloadRules:
 
         Raises `ApiError`.
         """
-        self._resources = tuple(
-            sorted((schema.group, schema.plural) for schema in snapshot.workloads.detected.values())
-        )
+        self._resources = snapshot.workloads.decided
         if not self._enabled:
             return
         for key, base in self._expected.items():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.facts.model import WeightUse
 from webhook.core.kube.fields import object_at, text_at
+from webhook.core.workloads.outside import MAY_TAKE_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,7 +94,7 @@ def gather_named_pods(
 
     The kinds of CRIU operators have no common form. Where the pod does not exist, nothing is known to be in it.
     """
-    if not context.catalog or _MAYBE_IMAGE.search(kind.partition(".")[0]) is None or kind in _MOVES:
+    if not context.catalog or MAY_TAKE_IMAGES.search(kind.partition(".")[0]) is None or kind in _MOVES:
         return
     spec = document.get("spec")
     if _takes_memory(kind) and isinstance(spec, dict) and not spec.keys().isdisjoint(_SELECTORS):
@@ -110,7 +111,6 @@ def gather_named_pods(
             )
 
 
-_MAYBE_IMAGE = re.compile(r"checkpoint|snapshot|migrat|hibernat|dump|criu|suspen|freez|clone", re.IGNORECASE)
 # Kinds that evict a pod and start a new one (koordinator-sh/koordinator apis/scheduling/v1alpha1).
 _MOVES = frozenset({"PodMigrationJob.scheduling.koordinator.sh"})
 _POD_KEYS = frozenset(

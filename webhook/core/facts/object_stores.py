@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from webhook.core.storage.locations import Location
 
 # The spaces that an address can name, whether a ModelWeights or a protected volume holds storage in them.
-_SPACES = ("s3", "gs", "oss", "azblob", "azfile", "hf", "hf-bucket", "uri:https")
+_SPACES = ("s3", "gs", "oss", "obs", "azblob", "azfile", "hf", "hf-bucket", "uri:https")
 # Annotations of a service account, or of a pod, that give it a cloud role.
 ROLE_ANNOTATIONS = (
     "eks.amazonaws.com/role-arn",
@@ -79,6 +79,13 @@ def gather_pod_stores(pod: PodView, context: Context) -> Iterator[WeightUse]:
             yield from _uses(container, container_path, context, containers=(name,), variables=variables)
             for config_map, key in _config_maps(container, container_path):
                 yield from _config_values(config_map, key, container_path, name, context)
+            if catalog.has_secrets and _compares(context):
+                values = (digest for value in variables.values() for digest in _credentials_in(value))
+                yield from _copies(values, f"{container_path}.env", context, containers=(name,))
+        if catalog.has_secrets and _compares(context):
+            for config_map, path in _config_volumes(pod):
+                document = context.finder.get("ConfigMap", context.namespace, config_map)
+                yield from _copies(_config_credentials(document or {}), path, context)
         yield from _metadata_values(pod, context)
         rest = {key: value for key, value in pod.spec.items() if not key.lower().endswith("containers")}
         yield from _uses(rest, pod.root, context)
@@ -128,15 +135,31 @@ def _config_maps(container: Mapping[str, Any], path: str) -> Iterator[tuple[str,
             yield name, text_at(reference, "key", path)
 
 
+def _config_volumes(pod: PodView) -> Iterator[tuple[str, str]]:
+    """Yield the ConfigMaps that a pod mounts, each with its place."""
+    for name_of, volume in pod.volumes.items():
+        place = f"{pod.root}.volumes[{name_of}]"
+        sources = [volume, *list_at(object_at(volume, "projected", place), "sources", f"{place}.projected")]
+        for source in sources:
+            name = text_at(object_at(source, "configMap", place), "name", place)
+            if name:
+                yield name, f"{place} of ConfigMap {name}"
+
+
 def _config_values(
     config_map: str, key: str, path: str, container: str, context: Context
 ) -> Iterator[WeightUse]:
-    if not _names_stores(context):
+    names_stores, compares = _names_stores(context), context.catalog.has_secrets and _compares(context)
+    if not names_stores and not compares:
         return
     document = context.finder.get("ConfigMap", context.namespace, config_map)
     data = object_at(document or {}, "data", "")
     values = {name: value for name, value in data.items() if key in ("", name)}
-    yield from _uses(values, f"{path}.env of ConfigMap {config_map}", context, containers=(container,))
+    place = f"{path}.env of ConfigMap {config_map}"
+    if names_stores:
+        yield from _uses(values, place, context, containers=(container,))
+    if compares:
+        yield from _copies(_config_credentials({"data": values}), place, context, containers=(container,))
 
 
 def gather_custom(document: Document, context: Context) -> Iterator[WeightUse]:
@@ -235,7 +258,7 @@ def _buckets(value: Document, context: Context) -> Iterator[WeightUse]:
 
 _BUCKET = ("bucket", "bucketName", "bucket_name")
 _PREFIX = ("key", "prefix", "path", "keyPrefix", "object", "objectKey")
-_BUCKET_SPACES = {"s3": "s3", "gcs": "gs", "gs": "gs", "oss": "oss"}
+_BUCKET_SPACES = {"s3": "s3", "gcs": "gs", "gs": "gs", "oss": "oss", "obs": "obs"}
 
 
 def gather_secret(document: Document, context: Context) -> Iterator[WeightUse]:
@@ -243,16 +266,33 @@ def gather_secret(document: Document, context: Context) -> Iterator[WeightUse]:
     metadata = object_at(document, "metadata", "")
     name = text_at(metadata, "name", "metadata")
     yield from _annotated_secret(document, metadata, context)
-    values = set(_credentials(document))
-    if not values or not context.catalog.has_secrets:
+    yield from _copies(_credentials(document), "data", context, own=(context.namespace, name))
+
+
+def gather_config_map(document: Document, context: Context) -> Iterator[WeightUse]:
+    """Yield the models whose credentials a ConfigMap would hold a copy of."""
+    yield from _copies(_config_credentials(document), "data", context)
+
+
+def _copies(
+    credentials: Iterable[bytes],
+    path: str,
+    context: Context,
+    *,
+    own: tuple[str, str] | None = None,
+    containers: tuple[str, ...] = (),
+) -> Iterator[WeightUse]:
+    """Yield the models whose Secrets share a credential, given as digests; ``own`` is a Secret that may."""
+    values = set(credentials) if context.catalog.has_secrets else set()
+    if not values:
         return
     for namespace, other, models in _secrets(context):
-        if (namespace, other) == (context.namespace, name):
+        if (namespace, other) == own:
             continue
         original = _readable_secret(namespace, other, context)
         if original is not None and _share(values, set(_credentials(original))):
             detail = f"a copy of Secret {namespace}/{other}"
-            yield from (_use(model, "secret", "data", detail) for model in models)
+            yield from (_use(model, "secret", path, detail, containers) for model in models)
 
 
 _TOKEN_TYPE = "kubernetes.io/service-account-token"  # noqa: S105 - a type of Secret
@@ -285,6 +325,12 @@ def _annotated_secret(
                 for model in context.catalog.of_secret(namespace, name):
                     detail = f"a copy of Secret {namespace}/{name} by annotation {key}"
                     yield _use(model, "secret", "metadata.annotations", detail)
+
+
+def gather_token(account: str, context: Context) -> Iterator[WeightUse]:
+    """Yield the models that a token of a service account gives access to: a cloud exchanges it for the role."""
+    for model in context.catalog.of_account(context.namespace, account):
+        yield _use(model, "identity", "", f"a token of ServiceAccount {context.namespace}/{account}")
 
 
 def gather_account(document: Document, context: Context) -> Iterator[WeightUse]:
@@ -474,36 +520,57 @@ def _secrets(context: Context) -> Iterator[tuple[str, str, tuple[Model, ...]]]:
             yield namespace, name, models
 
 
+def _compares(context: Context) -> bool:
+    """Whether values are compared with those of the declared Secrets."""
+    return context.settings.storage.compare_secrets or context.finder.lookup.store.complete
+
+
 def _readable_secret(namespace: str, name: str, context: Context) -> Document | None:
     """Return a declared Secret; only if the setting allows reads are Secrets fetched from a cluster."""
     lookup = context.finder.lookup
-    if context.settings.storage.compare_secrets or lookup.store.complete:
+    if _compares(context):
         return context.finder.get("Secret", namespace, name)
     return lookup.store.get(ObjectKey("Secret", namespace, name))
 
 
 def _credentials(document: Mapping[str, Any]) -> Iterator[bytes]:
     """Yield the digests of a Secret's values that may be credentials."""
-    for field in ("data", "stringData"):
-        for value in object_at(document, field, "").values():
-            if not isinstance(value, str):
-                continue
-            raw = value.encode()
-            if field == "data":
-                try:
-                    raw = base64.b64decode(raw, validate=True)
-                except (binascii.Error, ValueError):
-                    continue
-            raw = raw.strip()
-            if raw.startswith(b"-----BEGIN CERTIFICATE"):
-                # A CA certificate is public.
-                continue
-            if len(raw) >= _MIN_CREDENTIAL and _PLAIN_HOST.fullmatch(raw.decode("latin-1")) is None:
-                yield hashlib.sha256(raw).digest()
-            # A configuration file can hold the credential.
-            for word in _WORD.findall(raw[:_MAX_CREDENTIAL_FILE])[:_MAX_WORDS]:
-                if word != raw and all(part.search(word) is not None for part in _MIXED):
-                    yield hashlib.sha256(word).digest()
+    for value in object_at(document, "stringData", "").values():
+        yield from _credentials_in(value)
+    for value in object_at(document, "data", "").values():
+        yield from _credentials_in(_decoded(value))
+
+
+def _config_credentials(document: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield the digests of a ConfigMap's values that may be credentials, also in base64 as in a Secret's manifest."""
+    for value in object_at(document, "data", "").values():
+        yield from _credentials_in(value)
+        yield from _credentials_in(_decoded(value))
+    for value in object_at(document, "binaryData", "").values():
+        yield from _credentials_in(_decoded(value))
+
+
+def _decoded(value: Any) -> bytes | None:
+    try:
+        return base64.b64decode("".join(value.split()), validate=True) if isinstance(value, str) else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _credentials_in(value: Any) -> Iterator[bytes]:
+    """Yield the digests of a value and of the words in it that may be credentials."""
+    if not isinstance(value, (str, bytes)):
+        return
+    raw = (value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value).strip()
+    if raw.startswith(b"-----BEGIN CERTIFICATE"):
+        # A CA certificate is public.
+        return
+    if len(raw) >= _MIN_CREDENTIAL and _PLAIN_HOST.fullmatch(raw.decode("latin-1")) is None:
+        yield hashlib.sha256(raw).digest()
+    # A configuration file can hold the credential.
+    for word in _WORD.findall(raw[:_MAX_CREDENTIAL_FILE])[:_MAX_WORDS]:
+        if word != raw and all(part.search(word) is not None for part in _MIXED):
+            yield hashlib.sha256(word).digest()
 
 
 _WORD = re.compile(rb"[A-Za-z0-9+/_.~-]{20,}={0,2}")

@@ -20,15 +20,17 @@ from webhook.core.facts.memory_images import VIA, checkpointed
 from webhook.core.facts.model import Deferred, Escape, Facts, TemplateFacts, WeightUse
 from webhook.core.facts.object_stores import gather_custom
 from webhook.core.facts.pod import CONTAINER_FIELDS
-from webhook.core.facts.storage import copies_models, gather_object, is_custom, reads
+from webhook.core.facts.storage import copies_models, gather_object, gather_token_request, reads
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at, without_nulls
 from webhook.core.kube.objects import MissingObjectError
 from webhook.core.workloads.executable import changes_execution
+from webhook.core.workloads.outside import is_custom
 from webhook.core.workloads.templates import PodTemplate
 
 # Kinds of these groups are decoded into types, which drops nulls.
 _TYPED_GROUPS = frozenset({"", "apps", "batch"})
 _UNRESOLVED = "unresolved"
+_TOKEN = ("", "serviceaccounts", "token")
 _LATER = "decided when pods are created"
 _IF_REAL = "denied unless this is a dry run"
 _MAX_DETAIL = 68
@@ -85,6 +87,11 @@ class _Request:
             return (TemplateFacts("", None, None),)
         if (request.resource.name, request.subresource) in (("pods", "binding"), ("bindings", "")):
             return (self._binding(request.object),)
+        if (request.resource.group, request.resource.name, request.subresource) == _TOKEN:
+            facts = gather_token_request(
+                request.name, request.namespace, self.lookup, self.catalog, self.settings
+            )
+            return (TemplateFacts("", None, None, facts),)
         if self.kind in self.workloads:
             templates = self._templates(request.object)
             # A copy of a model needs `store` from its writer, also if pods of its own make it.
@@ -110,6 +117,9 @@ class _Request:
             request.user.username,
         )
         result = TemplateFacts("", None, None, facts)
+        if self.kind == "PersistentVolumeClaim":
+            # The writer of the volume is decided when it is created, and the pod when it mounts the claim.
+            result = _without_missing(result, _LATER, "PersistentVolume ")
         return _without_missing(result, _IF_REAL) if request.dry_run else result
 
     def _templates(self, document: Document) -> tuple[TemplateFacts, ...]:
@@ -323,9 +333,12 @@ def _deferred(result: TemplateFacts, template: PodTemplate) -> TemplateFacts:
     return _without_missing(replace(result, deferred=tuple(deferred), has_account=has_account), _LATER)
 
 
-def _without_missing(result: TemplateFacts, follows: str) -> TemplateFacts:
-    """Move references to objects that do not exist from the facts to the deferred decisions."""
-    weights = [use for use in result.facts.weights if use.missing]
+def _without_missing(result: TemplateFacts, follows: str, kind: str = "") -> TemplateFacts:
+    """Move references to objects that do not exist from the facts to the deferred decisions.
+
+    ``kind`` limits them to objects whose description starts with it.
+    """
+    weights = [use for use in result.facts.weights if use.missing and use.detail.startswith(kind)]
     devices = [use for use in result.facts.devices if use.via == _UNRESOLVED]
     if not weights and not devices:
         return result
@@ -335,7 +348,7 @@ def _without_missing(result: TemplateFacts, follows: str) -> TemplateFacts:
         *(Deferred(codes.UNRESOLVED_CLAIM, f"{_short(use.detail)} yet; {follows}") for use in devices),
     }
     facts = Facts(
-        tuple(use for use in result.facts.weights if not use.missing),
+        tuple(use for use in result.facts.weights if use not in weights),
         tuple(use for use in result.facts.devices if use.via != _UNRESOLVED),
         result.facts.escapes,
     )

@@ -6,15 +6,21 @@ an alias is denied before a pod uses it.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from webhook.api.base import GROUP
 from webhook.core.facts.context import Context, context
 from webhook.core.facts.dra import CLAIM, CLASS, CLUSTER_TEMPLATE, TEMPLATE, asked
 from webhook.core.facts.egress import KINDS, gather_egress
 from webhook.core.facts.memory_images import gather_memory_image, gather_named_pods, is_memory_image
 from webhook.core.facts.model import DeviceUse, Escape, Facts, WeightUse
-from webhook.core.facts.object_stores import gather_account, gather_custom, gather_secret
+from webhook.core.facts.object_stores import (
+    gather_account,
+    gather_config_map,
+    gather_custom,
+    gather_secret,
+    gather_token,
+)
 from webhook.core.facts.pod import view
 from webhook.core.facts.weights import gather_weights, weight_use
 from webhook.core.kube.fields import object_at, text_at
@@ -23,11 +29,12 @@ from webhook.core.storage.nodepaths import HOST_PATH, devices_at, escapes_at, no
 from webhook.core.storage.refs import UNPROVEN
 from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, GROUP_SNAPSHOT, SNAPSHOT
 from webhook.core.storage.sources import backend_of
+from webhook.core.workloads.outside import is_custom
 from webhook.core.workloads.schema import is_claim_name
 from webhook.core.workloads.templates import PodTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from webhook.api.config import Settings
     from webhook.core.kube.fields import Document
@@ -35,6 +42,16 @@ if TYPE_CHECKING:
     from webhook.core.storage.catalog import Catalog
     from webhook.core.storage.model import Model
     from webhook.core.storage.refs import ProtectedRef
+
+
+def gather_token_request(
+    account: str, namespace: str, lookup: Lookup, catalog: Catalog, settings: Settings
+) -> Facts:
+    """Gather the models that the token of a service account gives access to, with its cloud role."""
+    if not catalog.has_accounts:
+        return Facts()
+    here = context(namespace, lookup, catalog, settings)
+    return Facts(tuple(sorted(set(gather_token(account, here)))))
 
 
 def gather_object(
@@ -78,6 +95,8 @@ def _reader(kind: str) -> Callable[[Document, Context], Facts] | None:
     """Return the reader of a kind; custom resources are read for the object stores and claims that they name."""
     if kind in _READERS:
         return _READERS[kind]
+    if kind in COMPARED:
+        return COMPARED[kind]
     if kind in KINDS:
         return lambda document, here: Facts(escapes=gather_egress(kind, document, here))
     if is_memory_image(kind):
@@ -98,11 +117,6 @@ def copies_models(kind: str) -> bool:
     return kind in _READERS or kind in _CACHES
 
 
-def is_custom(group: str) -> bool:
-    """Whether a group's kinds are custom resources, whose fields only their operator knows."""
-    return ("." in group and not group.endswith(".k8s.io") and group != GROUP) or group.endswith(".x-k8s.io")
-
-
 def _memory_image(kind: str, document: Document, here: Context) -> Facts:
     uses = gather_memory_image(kind, document, here, lambda pod: _weights_of(pod, here))
     return Facts(tuple(sorted(set(uses))))
@@ -110,6 +124,10 @@ def _memory_image(kind: str, document: Document, here: Context) -> Facts:
 
 def _secret(document: Document, here: Context) -> Facts:
     return Facts(tuple(sorted(set(gather_secret(document, here)))))
+
+
+def _config_map(document: Document, here: Context) -> Facts:
+    return Facts(tuple(sorted(set(gather_config_map(document, here)))))
 
 
 def _account(document: Document, here: Context) -> Facts:
@@ -374,6 +392,11 @@ _READERS: dict[str, Callable[[Document, Context], Facts]] = {
     CLUSTER_TEMPLATE: _resource_claim_template,
 }
 
+# Kinds that only the setting ``storage.compareSecrets`` has the webhook receive.
+COMPARED: Final[Mapping[str, Callable[[Document, Context], Facts]]] = MappingProxyType(
+    {"ConfigMap": _config_map}
+)
+
 # Kinds with facts other than weights.
 _WITHOUT_MODELS = frozenset({CLAIM, TEMPLATE, CLUSTER_TEMPLATE, "PersistentVolume", *KINDS})
 # Caches of models: KServe, NVIDIA NIM, Fluid.
@@ -386,3 +409,5 @@ _CACHES: Final = frozenset(
         "DataLoad.data.fluid.io",
     }
 )
+# Every kind with a reader of its own: the webhook's rules contain them.
+DECIDED: Final = frozenset({*_READERS, *KINDS, *_CACHES})

@@ -217,6 +217,9 @@ _CLOUDS = (
     (".amazonaws.com.cn", "s3"),
     ("storage.googleapis.com", "gs"),
     (".aliyuncs.com", "oss"),
+    (".myhuaweicloud.com", "obs"),
+    (".myhuaweicloud.eu", "obs"),
+    (".otc.t-systems.com", "obs"),
 )
 
 
@@ -429,6 +432,21 @@ def _powerscale(volume: CsiVolume) -> Iterable[Location]:
 
 
 def _juicefs(volume: CsiVolume) -> Iterable[Location]:
+    yield from _juicefs_node_paths(volume)
+    yield from _juicefs_files(volume)
+
+
+def _juicefs_node_paths(volume: CsiVolume) -> Iterable[Location]:
+    """Yield the paths of the node that the volume's mount pod gets (pkg/config/config.go, NewMountPodSetting)."""
+    for path in volume.get("juicefs/host-path").split(","):
+        if path.strip():
+            yield Location(NODE, "", normal_path(path.strip()))
+    if volume.get("juicefs/mount-image"):
+        # The mount pod is privileged, and this image runs in it.
+        yield Location(NODE, "", "/")
+
+
+def _juicefs_files(volume: CsiVolume) -> Iterable[Location]:
     # The Secret holds the address of the metadata, so another Secret may be a copy.
     below = volume.option("subdir") or volume.get("subpath")
     if volume.get("subpath") and not volume.option("subdir"):
@@ -517,6 +535,11 @@ def _alibaba_oss(volume: CsiVolume) -> Iterable[Location]:
     if volume.get("containernetworkfilesystem", "agenticbucket", "bucketspace"):
         return ()
     return bucket("oss", volume.get("bucket"), volume.get("path"))
+
+
+def _huawei_obs(volume: CsiVolume) -> Iterable[Location]:
+    # The node asks for the bucket of the handle and reads no attribute.
+    return bucket("obs", volume.handle)
 
 
 def _oci_fss(volume: CsiVolume) -> Iterable[Location]:
@@ -625,7 +648,7 @@ def guess(volume: CsiVolume) -> Iterable[Location]:
         places += _guess_value(text, volume)
     places += _guess_exports(volume)
     for name in _guess_buckets(volume):
-        for space in ("s3", "gs", "oss"):
+        for space in ("s3", "gs", "oss", "obs"):
             places += bucket(space, name, get("prefix", "objpath"), get("endpoint", "url"))
     return [*places, *_guess_names(volume)]
 
@@ -758,7 +781,7 @@ DRIVERS: dict[str, Driver] = {
     "s3.csi.aws.com": Driver(
         "awslabs/mountpoint-s3-csi-driver pkg/driver/node/node.go NodePublishVolume",
         "bucketName, options prefix and endpoint-url",
-        ("s3", "gs", "oss"),
+        ("s3", "gs", "oss", "obs"),
         _mountpoint,
         narrowing=("prefix", "endpoint-url"),
     ),
@@ -866,8 +889,8 @@ DRIVERS: dict[str, Driver] = {
     ),
     "csi.juicefs.com": Driver(
         "juicedata/juicefs-csi-driver pkg/driver/node.go NodePublishVolume",
-        "nodePublishSecretRef, option subdir, another Secret may be a copy",
-        ("juicefs",),
+        "nodePublishSecretRef, option subdir, another Secret may be a copy, host-path and mount-image",
+        ("juicefs", NODE),
         _juicefs,
         narrowing=("subdir",),
     ),
@@ -921,6 +944,18 @@ DRIVERS: dict[str, Driver] = {
         "bucket and path, every endpoint reaches the same bucket",
         ("oss",),
         _alibaba_oss,
+    ),
+    "obs.csi.huaweicloud.com": Driver(
+        "huaweicloud/huaweicloud-csi-driver pkg/obs/nodeserver.go NodePublishVolume",
+        "volumeHandle as bucket",
+        ("obs",),
+        _huawei_obs,
+    ),
+    "obs.csi.everest.io": Driver(
+        "opentelekomcloud-docs/cloud-container-engine umn/source/storage/object_storage_service",
+        "volumeHandle as bucket",
+        ("obs",),
+        _huawei_obs,
     ),
     "fss.csi.oraclecloud.com": Driver(
         "oracle/oci-cloud-controller-manager pkg/csi-util/utils.go ValidateFssId",

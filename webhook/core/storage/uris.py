@@ -84,11 +84,12 @@ def parse_bare(text: str) -> Target:
 
 
 _STORE_HOST = re.compile(
-    r"\.(?:amazonaws\.com(?:\.cn)?|googleapis\.com|aliyuncs\.com|core\.windows\.net|storage\.azure\.net)$"
+    r"\.(?:amazonaws\.com(?:\.cn)?|googleapis\.com|aliyuncs\.com|core\.windows\.net|storage\.azure\.net"
+    r"|myhuaweicloud\.(?:com|eu)|otc\.t-systems\.com)$"
 )
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 # Common names of remotes, for which a bucket without a path counts.
-_REMOTES = frozenset({"s3", "aws", "minio", "gcs", "gs", "google", "azure", "azureblob", "oss", "r2"})
+_REMOTES = frozenset({"s3", "aws", "minio", "gcs", "gs", "google", "azure", "azureblob", "oss", "obs", "r2"})
 
 
 def _any_store(host: str, path: str) -> Iterator[Location]:
@@ -98,6 +99,7 @@ def _any_store(host: str, path: str) -> Iterator[Location]:
         yield from _s3(name, path)
         yield from _gs(name, path)
         yield from _oss(name, path)
+        yield from _obs(name, path)
         yield from _azure(host, path)
         yield from _hf(name, path)
 
@@ -130,6 +132,11 @@ def _oss(host: str, path: str) -> Iterable[Location]:
     return directory("oss", path, name=host.lower().partition(".")[0])
 
 
+def _obs(host: str, path: str) -> Iterable[Location]:
+    # obs://bucket/path, and obs://bucket.obs.region.myhuaweicloud.com/path.
+    return directory("obs", path, name=host.lower().partition(".obs.")[0])
+
+
 def _hf(host: str, path: str) -> Iterable[Location]:
     if host == "buckets":
         return hub(path, bucket=True)
@@ -155,6 +162,7 @@ def _azure(host: str, path: str) -> Iterable[Location]:
 
 # The label of the service in hosts of a bucket and of all buckets. The bucket is before it.
 _S3_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn")
+_OBS_DOMAINS = (".myhuaweicloud.com", ".myhuaweicloud.eu", ".otc.t-systems.com")
 
 
 def _is_s3_label(label: str) -> bool:
@@ -221,6 +229,9 @@ def _https(host: str, path: str) -> Iterable[Location]:
         if name.startswith("oss-"):
             return directory("oss", rest, name=first.lower())
         return directory("oss", path, name=name.partition(".")[0])
+    obs = _before_label(name, _OBS_DOMAINS, lambda label: label == "obs")
+    if obs is not None:
+        return directory("obs", path, name=obs) if obs else directory("obs", rest, name=first.lower())
     if _is_hub(name):
         parts = [part for part in unquote(path).split("/") if part not in ("api", "models")]
         return hub("/".join(parts))
@@ -254,6 +265,7 @@ _SCHEMES: dict[str, Callable[[str, str], Iterable[Location]]] = {
     "gs": _gs,
     "gcs": _gs,
     "oss": _oss,
+    "obs": _obs,
     "hf": _hf,
     "huggingface": _hf,
     "abfs": _azure,

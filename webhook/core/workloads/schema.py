@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.api.base import GROUP
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
+from webhook.core.workloads.outside import may_refer, refers, refers_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ CRD = "CustomResourceDefinition.apiextensions.k8s.io"
 _MAX_DEPTH = 48
 # A member of a version in the compact form. The API server stores no such field.
 _COMPACT = "weightlock.dev/matches"
+_REFERS = "weightlock.dev/refers"
 _MAX_NODES = 200_000
 
 
@@ -72,13 +74,17 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class KindSchema:
-    """What the scan of one CustomResourceDefinition found. ``versions`` holds the matches by version name."""
+    """What the scan of one CustomResourceDefinition found. ``versions`` holds the matches by version name.
+
+    ``refers``: objects of this kind may refer to a Secret, an account, a pod or a store, and are decided for that.
+    """
 
     kind: str
     group: str
     plural: str
     namespaced: bool
     versions: Mapping[str, tuple[Match, ...]]
+    refers: bool = False
 
     @property
     def matches(self) -> tuple[Match, ...]:
@@ -109,6 +115,8 @@ def scan(document: Document) -> KindSchema:
         raise MalformedObjectError("spec", "must have group, names.kind and names.plural")
     shared = object_at(object_at(spec, "validation", "spec"), "openAPIV3Schema", "spec.validation")
     pruned = spec.get("preserveUnknownFields") is not True
+    named = f"{kind}.{group}"
+    references = refers_by_name(named)
     versions: dict[str, tuple[Match, ...]] = {}
     for index, version in enumerate(list_at(spec, "versions", "spec")):
         path = f"spec.versions[{index}]"
@@ -117,12 +125,15 @@ def scan(document: Document) -> KindSchema:
         if isinstance(version.get(_COMPACT), list):
             matches = (Match(place, Part(part)) for part, place in version[_COMPACT])
             versions[text_at(version, "name", path)] = tuple(matches)
+            references |= version.get(_REFERS) is True
             continue
         schema = object_at(object_at(version, "schema", path), "openAPIV3Schema", f"{path}.schema") or shared
         versions[text_at(version, "name", path)] = matches_of(schema, pruned=pruned)
+        references = references or (may_refer(named) and refers(schema))
     if not versions and text_at(spec, "version", "spec"):
         versions[spec["version"]] = matches_of(shared, pruned=pruned)
-    return KindSchema(f"{kind}.{group}", group, plural, spec.get("scope") != "Cluster", versions)
+        references = references or (may_refer(named) and refers(shared))
+    return KindSchema(named, group, plural, spec.get("scope") != "Cluster", versions, references)
 
 
 def compact(document: Document) -> Document:
@@ -136,7 +147,7 @@ def compact(document: Document) -> Document:
         return document
     spec = document["spec"]
     versions = [
-        {"name": name, _COMPACT: [[str(match.part), match.path] for match in matches]}
+        {"name": name, _COMPACT: [[str(match.part), match.path] for match in matches], _REFERS: schema.refers}
         for name, matches in schema.versions.items()
     ]
     fields = {key: spec[key] for key in ("group", "names", "scope") if key in spec}

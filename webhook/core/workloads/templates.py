@@ -98,7 +98,7 @@ class WorkloadTable:
     searched by shape. Raises `ValueError` for a malformed path of the settings.
     """
 
-    __slots__ = ("_guess", "_kinds", "_plain", "_pods", "_readers", "_scanned", "_schemas")
+    __slots__ = ("_guess", "_kinds", "_plain", "_pods", "_readers", "_referring", "_scanned", "_schemas")
 
     def __init__(
         self,
@@ -122,6 +122,7 @@ class WorkloadTable:
         self._schemas = {
             schema.kind: schema for schema in schemas if schema.is_workload and schema.kind not in overridden
         }
+        self._referring = {schema.kind: schema for schema in schemas if schema.refers}
         for schema in self._schemas.values():
             before = self._kinds.get(schema.kind, _Kind())
             versions = {
@@ -165,6 +166,15 @@ class WorkloadTable:
     def detected(self) -> Mapping[str, KindSchema]:
         """The kinds that the schemas of the cluster show to contain pods, by kind."""
         return self._schemas
+
+    @property
+    def decided(self) -> tuple[tuple[str, str], ...]:
+        """The custom resources that the webhook must receive, as sorted (API group, plural).
+
+        They contain pods, or refer to a Secret, an account, a pod or a store.
+        """
+        schemas = self._schemas | self._referring
+        return tuple(sorted((schema.group, schema.plural) for schema in schemas.values()))
 
     def templates(
         self, document: Document, group: str, kind: str, references: References | None = None

@@ -38,6 +38,21 @@ CLUSTER = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 
 # (source in the driver's repository, declared volume, alias)
 SAME = {
+    "obs of two drivers": (
+        "huaweicloud/huaweicloud-csi-driver pkg/obs/nodeserver.go NodePublishVolume",
+        csi("obs.csi.huaweicloud.com", "atlas"),
+        csi("obs.csi.everest.io", "atlas", **{"everest.io/region": "cn-north-4"}),
+    ),
+    "obs by another driver": (
+        "awslabs/mountpoint-s3-csi-driver pkg/driver/node/node.go NodePublishVolume",
+        csi("obs.csi.huaweicloud.com", "atlas"),
+        csi(
+            "s3.csi.aws.com",
+            "x",
+            bucketName="atlas",
+            options=["endpoint-url=https://obs.cn-north-4.myhuaweicloud.com"],
+        ),
+    ),
     "gcsfuse suffix": (
         "GoogleCloudPlatform/gcs-fuse-csi-driver pkg/util/util.go ParseVolumeID",
         csi(GCS, "atlas"),
@@ -638,3 +653,17 @@ def test_every_driver_cites_its_source():
         assert repository.count("/") == 1, name
         assert "/" in file or file.startswith("README"), name
         assert entry.spaces, name
+
+
+def test_the_mount_pod_of_juicefs_gets_paths_of_the_node():
+    """juicedata/juicefs-csi-driver pkg/config/config.go: host-path is a list, and mount-image runs privileged."""
+    plain = backend_of(csi("csi.juicefs.com", "a", secret="fs"), "spec")
+    assert list(plain.exposed_paths) == []
+    paths = backend_of(
+        csi("csi.juicefs.com", "a", secret="fs", **{"juicefs/host-path": "/data, /etc/../root"}), "spec"
+    )
+    assert list(paths.exposed_paths) == ["/data", "/root"]
+    image = backend_of(csi("csi.juicefs.com", "a", secret="fs", **{"juicefs/mount-image": "x"}), "spec")
+    assert list(image.exposed_paths) == ["/"]
+    resources = {"juicefs/mount-cpu-limit": "1", "juicefs/mount-cache-pvc": "cache"}
+    assert list(backend_of(csi("csi.juicefs.com", "a", secret="fs", **resources), "spec").exposed_paths) == []
