@@ -419,3 +419,39 @@ def wait_until(done, seconds=20):
     while not done():
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+FULL_QUEUE = """
+import resource, sys
+from pathlib import Path
+from tests.unit.audit.conftest import verdict
+from webhook.audit.keys import generate, signer_of
+from webhook.audit.storage import Directory
+from webhook.audit.writer import LogWriter
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+storage = Directory(Path(sys.argv[1]), fsync=False)
+writer = LogWriter(storage, signer_of(generate(), "cluster/webhook/a", "test"), limit=10_000, interval=60)
+storage.lock()  # Another process writes: nothing is taken from the queue.
+writer.open()
+writer.submit(verdict(writer, 0))
+before = peak()
+for number in range(1, 10_000):
+    assert writer.submit(verdict(writer, number))
+print(peak() - before)
+"""
+
+
+def test_a_full_queue_is_small(tmp_path):
+    """10,000 waiting entries take less than 15 MiB."""
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_QUEUE, tmp_path / "log"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=60 * slowness(),
+    )
+    assert int(result.stdout or 99) < 15, result.stderr
