@@ -27,7 +27,13 @@ from harness.weightlock import COMMAND
 CHART = ROOT / "charts" / "weightlock"
 NAME = "weightlock"
 NAMESPACE = "weightlock-system"
-SECRETS = {"signing": f"{NAME}-signing", "challenge": f"{NAME}-challenge", "stamp": f"{NAME}-stamp"}
+SECRETS = {
+    "signing": f"{NAME}-signing",
+    "challenge": f"{NAME}-challenge",
+    "stamp": f"{NAME}-stamp",
+    # The keys of the audit log, which the admin creates.
+    "audit": f"{NAME}-audit-key",
+}
 CONFIG_MAPS = {"policies": f"{NAME}-policies", "expected": f"{NAME}-webhooks"}
 
 
@@ -106,7 +112,7 @@ class Release:
                 f"there are keys in {source}",
             )
             for name, source in SECRETS.items()
-            if f"/{name}/" in text
+            if f"/etc/weightlock/{name}/" in text
         }
         if part in self.ports:
             files["tls"] = self.pair(part)
@@ -118,6 +124,8 @@ class Release:
             (place / directory).mkdir(parents=True, exist_ok=True)
             for key, data in content.items():
                 (place / directory / key).write_bytes(data)
+        # The volume of the logs, which all parts share.
+        text = text.replace("/var/lib/weightlock/audit/", f"{self.cluster.directory}/")
         config = yaml.safe_load(text.replace("/etc/weightlock/", f"{place}/"))
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}"]
         config["cluster"] = {"kubeconfig": str(self.cluster.kubeconfig(account(part), groups))}
