@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from webhook.api.codes import RELEASE_NOT_LOGGED
 from webhook.app.errors import UsageError
-from webhook.audit.bucket import Bucket, copy_logs, is_bucket
+from webhook.audit.bucket import Bucket, copy_logs, is_bucket, is_free
 from webhook.audit.errors import AuditError, NotLoggedError
 from webhook.audit.heads import Heads
 from webhook.audit.keys import KEYS, load_signer
@@ -132,13 +132,18 @@ class LogsDirectory:
     """The directory with all logs. For a bucket, a copy of it in a temporary directory."""
 
     def __init__(self, directory: str) -> None:
-        self._url = directory if is_bucket(directory) else ""
+        self._url = directory.rstrip("/") if is_bucket(directory) else ""
         self.path = Path(tempfile.mkdtemp(prefix="weightlock-logs-")) if self._url else Path(directory)
 
     def refresh(self) -> None:
         """Copy what is new in the bucket. Raises `AuditError`."""
         if self._url:
             copy_logs(self._url, self.path)
+
+    @property
+    def is_free(self) -> Callable[[str, bytes], bool] | None:
+        """Return the check of a writer's lease in the bucket. None for a directory, whose locks decide."""
+        return (lambda path, raw: is_free(f"{self._url}/{path}", raw)) if self._url else None
 
 
 class ControllerLog:
@@ -148,7 +153,7 @@ class ControllerLog:
         self._writer = writer
         self._seconds = settings.heads_seconds
         self._logs = LogsDirectory(settings.directory)
-        self._heads = Heads(self._logs.path, writer.origin, log_keys(settings))
+        self._heads = Heads(self._logs.path, writer.origin, log_keys(settings), self._logs.is_free)
 
     def record(self, kind: str, data: Mapping[str, Any], subject: str = "") -> None:
         """Queue one entry."""

@@ -16,23 +16,26 @@ import json
 import os
 import re
 import ssl
+import tempfile
 import threading
 import time
 import urllib.parse
 import uuid
 import xml.etree.ElementTree as ET
 import zlib
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.audit.errors import AuditError, LockedError, UncertainError
 from webhook.audit.storage import LOCK, MAX_FILE_BYTES, Directory, gunzip
+from webhook.core.audit.tiles import CHECKPOINT
 from webhook.core.sigv4 import Account, query_of, s3_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from email.message import Message
-    from pathlib import Path
 
 SCHEME = "s3://"
 LEASE_SECONDS = 30.0
@@ -41,6 +44,8 @@ _TIMEOUT = 5.0
 _ATTEMPTS = 3
 _PAUSE = 0.2
 _TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
+# A page has up to 1,000 keys. The owner of the server chooses how many pages there are.
+_MAX_PAGES = 100_000
 _PUBLIC = re.compile(r"(?:[A-Za-z0-9._-]{1,80}/){0,2}(?:checkpoint|keys\.txt|tile/[0-9a-z/.]{1,80})")
 
 
@@ -120,7 +125,7 @@ class Client:
     def keys(self, prefix: str) -> Iterator[tuple[str, str]]:
         """Yield the keys and ETags below a prefix. Raises `AuditError`."""
         query = {"list-type": "2", "prefix": prefix}
-        while True:
+        for _ in range(_MAX_PAGES):
             answer = self.retried("GET", "", query=query)
             if answer.status != http.client.OK:
                 raise AuditError(f"cannot list the bucket {self._bucket}: status {answer.status}")
@@ -133,7 +138,10 @@ class Client:
             token = document.findtext("{*}NextContinuationToken")
             if not token:
                 return
+            if token == query.get("continuation-token"):
+                break
             query["continuation-token"] = token
+        raise AuditError(f"cannot list the bucket {self._bucket}: the server's pages do not end")
 
 
 class Bucket:
@@ -222,7 +230,7 @@ class Bucket:
         answer = self._client.retried("GET", self._key(LOCK))
         condition = {"If-None-Match": "*"}
         if answer.status == http.client.OK:
-            if not self._is_free(answer):
+            if not _is_expired(answer):
                 raise LockedError(f"cannot open the log {self.root}: another process writes it")
             condition = {"If-Match": answer.headers["ETag"]}
         elif answer.status != http.client.NOT_FOUND:
@@ -261,18 +269,6 @@ class Bucket:
                 )
             except (OSError, http.client.HTTPException):
                 return
-
-    def _is_free(self, answer: _Answer) -> bool:
-        """Return whether a lease was released or has expired, by the server's clock."""
-        try:
-            if not json.loads(answer.body).get("holder"):
-                return True
-            age = parsedate_to_datetime(answer.headers["Date"]) - parsedate_to_datetime(
-                answer.headers["Last-Modified"]
-            )
-        except (ValueError, TypeError, AttributeError, KeyError):
-            return False
-        return age.total_seconds() > LEASE_SECONDS
 
     def _claim(self, condition: Mapping[str, str]) -> str:
         """Write the lease, and return its ETag."""
@@ -338,6 +334,32 @@ class Bucket:
         raise UncertainError(f"cannot write {self.root}/{path}: its content changes")
 
 
+def _is_expired(answer: _Answer) -> bool:
+    """Return whether a lease was released or has expired, by the server's clock."""
+    try:
+        if not json.loads(answer.body).get("holder"):
+            return True
+        age = parsedate_to_datetime(answer.headers["Date"]) - parsedate_to_datetime(
+            answer.headers["Last-Modified"]
+        )
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return False
+    return age.total_seconds() > LEASE_SECONDS
+
+
+def is_free(url: str, checkpoint: bytes) -> bool:
+    """Return whether no process writes a log, and its checkpoint is the given one. Raises `AuditError`."""
+    name, prefix = split(url)
+    client = Client(name)
+    lease = client.retried("GET", f"{prefix}/{LOCK}")
+    # A writer that stopped since the checkpoint was read wrote its stop entry.
+    return (
+        lease.status == http.client.OK
+        and _is_expired(lease)
+        and _object(client, f"{prefix}/{CHECKPOINT}") == checkpoint
+    )
+
+
 def is_bucket(directory: str) -> bool:
     """Return whether a directory of the configuration is a bucket."""
     return directory.startswith(SCHEME)
@@ -349,6 +371,21 @@ def split(url: str) -> tuple[str, str]:
     if not url.startswith(SCHEME) or not bucket or not prefix:
         raise AuditError(f"{url[:200]} is not s3://BUCKET/PREFIX")
     return bucket, prefix
+
+
+@contextmanager
+def local(directory: str) -> Iterator[Path]:
+    """Yield a directory of logs: for a bucket a temporary copy, for any other name the directory itself.
+
+    Raises:
+        AuditError: the bucket cannot be read.
+    """
+    if not is_bucket(directory):
+        yield Path(directory)
+        return
+    with tempfile.TemporaryDirectory(prefix="weightlock-logs-") as scratch:
+        copy_logs(directory, Path(scratch))
+        yield Path(scratch)
 
 
 def copy_logs(url: str, target: Path) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from webhook.audit.errors import AuditError
-from webhook.audit.keys import KEYS, read_verifier_keys
+from webhook.audit.keys import KEYS, verifier_keys
 from webhook.audit.storage import Directory, logs_below
 from webhook.core.audit.checkpoint import Checkpoint, parse_checkpoint
 from webhook.core.audit.notes import NoteError
@@ -61,7 +61,7 @@ def verify_directory(
         notes = []
         log_keys = list(keys)
         if not log_keys:
-            log_keys = list(read_verifier_keys(place / KEYS))
+            log_keys = list(verifier_keys(place / KEYS, Directory(place).read(KEYS)))
             notes.append(OWN_KEYS)
         origin = place.relative_to(root).as_posix()
         hook = None if on_entry is None else _bound(on_entry, origin)

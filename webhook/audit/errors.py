@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from webhook.core.kube.text import one_line
+
 
 class AuditError(Exception):
     """A log cannot be read or written: the input is bad."""
+
+    def __init__(self, message: str) -> None:
+        """The owner of a volume chooses the names of files, so the message is printable."""
+        super().__init__(one_line(message))
 
 
 class LockedError(AuditError):

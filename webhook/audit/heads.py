@@ -29,10 +29,21 @@ _STOP = b'"event":"stop"'
 
 
 class Heads:
-    """The state of one observer. ``keys`` returns the verifier keys of an origin."""
+    """The state of one observer. ``keys`` returns the verifier keys of an origin.
 
-    def __init__(self, root: Path, own: str, keys: Callable[[str], Sequence[VerifierKey]]) -> None:
+    ``is_free`` returns whether no process writes the log at a path below ``root``, and its checkpoint is the given one.
+    Without it, the locks of the directories decide.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        own: str,
+        keys: Callable[[str], Sequence[VerifierKey]],
+        is_free: Callable[[str, bytes], bool] | None = None,
+    ) -> None:
         self._root, self._own, self._keys = root, own, keys
+        self._is_free = is_free or self._is_unlocked
         self._started: set[Path] = set()
         self._known: dict[str, Checkpoint] = {}
         self._silent: dict[str, int] = {}
@@ -69,9 +80,26 @@ class Heads:
                 raise AuditError(f"log {state.origin} is not a continuation of its recorded checkpoint")
             self._known[state.origin] = state
             yield {"event": "head", "head": head}
-        if self._silent.get(state.origin) != state.size and _is_abandoned(place, reader, state.size):
+        if self._silent.get(state.origin) == state.size or not _is_running(reader, state.size):
+            return
+        if self._is_free(place.relative_to(self._root).as_posix(), raw):
             self._silent[state.origin] = state.size
             yield {"event": "silent", "head": head, "detail": "the writer is gone and left no stop entry"}
+
+    def _is_unlocked(self, path: str, raw: bytes) -> bool:
+        place = self._root / path
+        try:
+            descriptor = os.open(place / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        # A writer that stopped since then wrote its stop entry.
+        return Directory(place).read(CHECKPOINT) == raw
 
 
 def _contains(reader: Directory, state: Checkpoint, before: Checkpoint) -> bool:
@@ -84,16 +112,6 @@ def _contains(reader: Directory, state: Checkpoint, before: Checkpoint) -> bool:
     return before.size <= state.size and root_of(TileNodes(read, state.size), before.size) == before.root
 
 
-def _is_abandoned(place: Path, reader: Directory, size: int) -> bool:
-    """Return whether no process writes the log and its last entry is not a stop entry."""
-    try:
-        descriptor = os.open(place / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
+def _is_running(reader: Directory, size: int) -> bool:
+    """Return whether the last entry is not a stop entry."""
     return size > 0 and all(_STOP not in entry for _, entry in entries_of(reader, size, size - 1))

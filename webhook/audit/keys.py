@@ -83,8 +83,17 @@ def read_verifier_keys(path: Path) -> tuple[VerifierKey, ...]:
     """Read a file of verifier keys, one a line. Raises `AuditError`."""
     try:
         with path.open("rb") as stream:
-            return parse_keys(stream.read(_MAX_BYTES).decode())
+            raw = stream.read(_MAX_BYTES)
     except OSError as error:
         raise AuditError(f"cannot read {path}: {error.strerror or error}") from None
+    return verifier_keys(path, raw)
+
+
+def verifier_keys(path: Path, raw: bytes | None) -> tuple[VerifierKey, ...]:
+    """Return the verifier keys in the content of a file. Raises `AuditError`."""
+    if raw is None:
+        raise AuditError(f"cannot read {path}: No such file or directory")
+    try:
+        return parse_keys(raw[:_MAX_BYTES].decode())
     except (NoteError, UnicodeDecodeError) as error:
         raise AuditError(f"{path}: {error}") from None

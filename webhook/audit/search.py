@@ -1,15 +1,16 @@
 """Search entries by user, model, object, code and time. The index is a SQLite file that can be rebuilt at any time.
 
-The index is not signed and decides nothing: it names entries, and every match is read from the log.
+The index is not signed and decides nothing: it names entries, and every match is read from the log. Another user could
+hide entries by an index, or lead its file elsewhere by a link, so an index of another user is never opened.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import tempfile
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -20,11 +21,12 @@ from webhook.core.audit.checkpoint import parse_checkpoint
 from webhook.core.audit.entries import kind_of
 from webhook.core.audit.export import codes_of, user_of
 from webhook.core.audit.notes import NoteError
-from webhook.core.audit.tiles import CHECKPOINT, WIDTH, Tile, TileError, decode_bundle
+from webhook.core.audit.tiles import CHECKPOINT, WIDTH, Tile, TileError, entry_in
 from webhook.core.audit.verify import entries_of, read_tile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 _NAME = "index/search.sqlite"
 _BATCH = 50_000
@@ -88,12 +90,12 @@ def search(root: Path, conditions: Filter) -> Iterator[tuple[str, int, dict[str,
             raise AuditError(f"{place} has no checkpoint")
         try:
             state = parse_checkpoint(raw).checkpoint
-            number, bundle = -1, []
+            number, bundle = -1, b""
             for index in _candidates(place, reader, state.size, conditions):
                 if index // WIDTH != number:
                     number = index // WIDTH
                     bundle = _bundle(reader, state.size, number)
-                document = orjson.loads(bundle[index % WIDTH][1])
+                document = orjson.loads(entry_in(bundle, index % WIDTH))
                 if conditions.matches(document):
                     yield state.origin, index, document
         except (NoteError, TileError, orjson.JSONDecodeError, KeyError) as error:
@@ -127,22 +129,21 @@ def _candidates(place: Path, reader: Directory, size: int, conditions: Filter) -
         with_index.close()
 
 
-def _bundle(reader: Directory, size: int, number: int) -> list[tuple[int, bytes]]:
-    data, path, width = read_tile(reader, Tile(None, number, min(WIDTH, size - number * WIDTH)))
+def _bundle(reader: Directory, size: int, number: int) -> bytes:
+    data, path, _ = read_tile(reader, Tile(None, number, min(WIDTH, size - number * WIDTH)))
     if data is None:
         raise TileError(f"{path} is missing")
-    return decode_bundle(data, width)
+    return data
 
 
 def open_index(place: Path, reader: Directory, size: int) -> sqlite3.Connection:
-    """Open the index of a log and bring it up to date. A damaged or foreign index is built again.
+    """Open the index of a log and bring it up to date. A damaged index is built again.
 
-    A read-only log gets an index in a temporary directory.
+    The index of a log that is read-only or belongs to another user is in a temporary file.
     """
-    path = place / _NAME
-    if not os.access(place, os.W_OK):
-        path = Path(tempfile.mkdtemp(prefix="weightlock-index-")) / "search.sqlite"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _own(place / _NAME)
+    if path is None:
+        return _temporary(reader, size)
     try:
         connection = _connect(path)
         next_entry = connection.execute("SELECT coalesce(max(entry) + 1, 0) FROM entry").fetchone()[0]
@@ -158,7 +159,37 @@ def open_index(place: Path, reader: Directory, size: int) -> sqlite3.Connection:
     return connection
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _own(path: Path) -> Path | None:
+    """Return the path if its directories and files belong to this user, and no link leads elsewhere."""
+    folder = path.parent
+    files = [path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]
+    try:
+        if folder.parent.stat().st_uid != os.geteuid() or not os.access(folder.parent, os.W_OK):
+            return None
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o755)
+        owned = _is_own(folder, stat.S_ISDIR) and all(
+            _is_own(each, stat.S_ISREG) for each in files if os.path.lexists(each)
+        )
+    except OSError:
+        return None
+    return path if owned else None
+
+
+def _is_own(path: Path, kind: Callable[[int], bool]) -> bool:
+    about = os.lstat(path)
+    others = stat.S_IWGRP | stat.S_IWOTH
+    return kind(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & others
+
+
+def _temporary(reader: Directory, size: int) -> sqlite3.Connection:
+    """Build an index in a temporary file without a name, which SQLite deletes."""
+    connection = _connect("")
+    _fill(connection, reader, size, 0)
+    return connection
+
+
+def _connect(path: Path | str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=30)
     connection.executescript(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;"

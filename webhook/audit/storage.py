@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gzip
 import os
+import stat
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 LOCK = ".lock"
 MAX_FILE_BYTES = 32 * 1024 * 1024
+# The path is a link, a directory or a socket, or leads through a link or a file.
+_IRREGULAR = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO})
 
 
 class Directory:
@@ -31,29 +35,49 @@ class Directory:
     def read(self, path: str) -> bytes | None:
         """Return a file, or None if it does not exist. A sealed bundle may be compressed (``.gz``).
 
+        A link, a FIFO or a directory counts as an empty file, so it is a fault of the log: only regular files are read.
+
         Raises:
             AuditError: the file cannot be read.
         """
-        place = self.root / path
         try:
-            return _read(place)
-        except FileNotFoundError:
-            pass
+            data = self._read(path)
+            if data is not None:
+                return data
+            packed = self._read(f"{path}.gz")
+            return None if packed is None else gunzip(packed)
+        except (EOFError, zlib.error):
+            return b""
         except OSError as error:
-            raise AuditError(f"cannot read {place}: {error.strerror or error}") from None
+            if error.errno in _IRREGULAR:
+                return b""
+            raise AuditError(f"cannot read {self.root / path}: {error.strerror or error}") from None
+
+    def _read(self, path: str) -> bytes | None:
+        """Return a regular file, or None if it does not exist. No link below the root is followed."""
+        *folders, name = path.split("/")
+        flags = os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            packed = _read(place.with_name(f"{place.name}.gz"))
-            return gunzip(packed)
+            descriptor = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            for folder in folders:
+                descriptor = _below(descriptor, folder, flags | os.O_PATH | os.O_DIRECTORY)
+            # O_NONBLOCK: the opening of a FIFO would wait for a writer.
+            descriptor = _below(descriptor, name, flags | os.O_RDONLY | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
-        except (OSError, EOFError, zlib.error):
-            return b""
+        with os.fdopen(descriptor, "rb") as stream:
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
+                return b""
+            # A read allocates all that it may return.
+            return stream.read(min(about.st_size + 1, MAX_FILE_BYTES))
 
     def paths(self) -> Iterator[str]:
         """Yield the paths of all files except the lock."""
         for directory, folders, files in os.walk(self.root):
             folders.sort()
-            for name in sorted(files):
+            links = [name for name in folders if Path(directory, name).is_symlink()]
+            for name in sorted([*files, *links]):
                 path = Path(directory, name).relative_to(self.root).as_posix()
                 if not name.startswith("."):
                     yield path.removesuffix(".gz")
@@ -145,10 +169,12 @@ class Directory:
         return place == self.root or self.root in place.parents
 
 
-def _read(place: Path) -> bytes:
-    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
-        return stream.read(MAX_FILE_BYTES)
+def _below(directory: int, name: str, flags: int) -> int:
+    """Open a name in a directory, and close the directory."""
+    try:
+        return os.open(name, flags, dir_fd=directory)
+    finally:
+        os.close(directory)
 
 
 def gunzip(packed: bytes) -> bytes:
@@ -177,4 +203,4 @@ def logs_below(root: Path) -> list[Path]:
 
 
 def _is_log(place: Path) -> bool:
-    return (place / "checkpoint").is_file() or (place / "tile").is_dir()
+    return any(os.path.lexists(place / name) for name in ("checkpoint", "tile"))

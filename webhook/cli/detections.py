@@ -79,7 +79,7 @@ def _add_run(verbs: Any) -> None:
         description="Evaluate the rules on all entries of a log or a directory of logs. API server audit events "
         "are evaluated with them. Exit code 1 if an alert above the level informational was raised.",
     )
-    parser.add_argument("log", type=Path, metavar="LOG", help="a log, or a directory of logs")
+    parser.add_argument("log", metavar="LOG", help="a log, a directory of logs, or s3://BUCKET/PREFIX")
     parser.add_argument(
         "--audit-events",
         action="append",
@@ -183,12 +183,14 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from webhook.audit.detect import evaluate_logs  # noqa: PLC0415 - for this verb only
+    from webhook.audit.bucket import local  # noqa: PLC0415 - for this verb only
+    from webhook.audit.detect import evaluate_logs  # noqa: PLC0415
     from webhook.audit.errors import AuditError  # noqa: PLC0415
 
     rules = load_rules(rule_files(_directory(options.rules)))
     try:
-        alerts = list(evaluate_logs(rules, options.log, options.audit_events))
+        with local(options.log) as logs:
+            alerts = list(evaluate_logs(rules, logs, options.audit_events))
     except AuditError as error:
         raise UsageError(str(error)) from None
     if options.output == "json":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from webhook.app.errors import UsageError
+from webhook.audit.bucket import local
 from webhook.audit.check import log_nodes, verify_directory
 from webhook.audit.errors import AuditError
 from webhook.audit.keys import read_verifier_keys
@@ -60,7 +61,9 @@ def add_parser(commands: Any) -> None:
         "results", nargs="?", type=Path, metavar="RESULTS", help="assessment results to recompute"
     )
     parser.add_argument(
-        "--log", type=Path, metavar="DIR", help="a log, or a directory of logs (required for results)"
+        "--log",
+        metavar="DIR",
+        help="a log, a directory of logs, or s3://BUCKET/PREFIX (required for results)",
     )
     parser.add_argument(
         "--keys", type=Path, metavar="FILE", help="verifier keys of the logs (default: in each log)"
@@ -102,7 +105,8 @@ def run(options: argparse.Namespace) -> int:
     if options.log is None:
         raise UsageError("--log DIR is required")
     try:
-        return _verify(options) if options.verb else _write(options)
+        with local(options.log) as options.log:
+            return _verify(options) if options.verb else _write(options)
     except AuditError as error:
         raise UsageError(str(error)) from None
 

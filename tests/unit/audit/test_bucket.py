@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -286,3 +287,15 @@ def test_kills_lose_no_signed_entry(store, tmp_path):
         assert report.faults == []
         assert report.size >= size
         signed = report.size
+
+
+def test_a_server_whose_pages_do_not_end_is_an_error(store, monkeypatch):
+    """The owner of the server chooses the pages."""
+    write(1)
+    answer = b"<ListBucketResult><NextContinuationToken>%d</NextContinuationToken></ListBucketResult>"
+    monkeypatch.setattr(bucket, "_MAX_PAGES", 50)
+    for tokens in (itertools.repeat(1), itertools.count()):
+        pages = (bucket._Answer(200, None, answer % token) for token in tokens)
+        monkeypatch.setattr(bucket.Client, "retried", lambda *_, pages=pages, **__: next(pages))
+        with pytest.raises(AuditError, match="pages do not end"):
+            list(bucket.Client("logs").keys("prod/"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
+from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import orjson
 
 from webhook.app.errors import UsageError
 from webhook.app.options import parse_address
-from webhook.audit.bucket import copy_logs, is_bucket
+from webhook.audit.bucket import copy_logs, is_bucket, local
 from webhook.audit.check import log_nodes, recorded, verify_directory
 from webhook.audit.errors import AuditError
 from webhook.audit.keys import KEYS, read_verifier_keys
@@ -53,27 +53,21 @@ def add_parser(commands: Any) -> None:
     _add_serve(verbs)
     _add_key(verbs)
     join.add_parser(verbs)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, bucket="")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run one verb. Raises `UsageError`."""
     try:
-        if is_bucket(getattr(options, "bucket", "")):
-            return _run_on_copy(options)
-        code: int = options.audit(options)
+        with ExitStack() as stack:
+            if options.bucket:
+                options.directory = stack.enter_context(local(options.bucket))
+            if getattr(options, "against", None):
+                options.against = stack.enter_context(local(options.against))
+            code: int = options.audit(options)
     except (AuditError, TileError, NoteError) as error:
         raise UsageError(str(error)) from None
     return code
-
-
-def _run_on_copy(options: argparse.Namespace) -> int:
-    """Run one verb on a copy of a bucket."""
-    with tempfile.TemporaryDirectory(prefix="weightlock-logs-") as scratch:
-        options.directory = Path(scratch)
-        copy_logs(options.bucket, options.directory)
-        code: int = options.audit(options)
-        return code
 
 
 class _Place(argparse.Action):
@@ -189,9 +183,7 @@ def _add_verify(verbs: Any) -> None:
         metavar="FILE",
         help="an earlier checkpoint or receipt that the log must contain (repeatable)",
     )
-    parser.add_argument(
-        "--against", type=Path, metavar="DIR", help="another copy, to detect forks and truncation"
-    )
+    parser.add_argument("--against", metavar="DIR", help="another copy, to detect forks and truncation")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="output format")
     parser.set_defaults(audit=_verify)
 
@@ -314,6 +306,8 @@ def _tail(options: argparse.Namespace) -> int:
             return 0
         options.lines = -1
         time.sleep(_FOLLOW_SECONDS)
+        if options.bucket:
+            copy_logs(options.bucket, options.directory)
 
 
 def _prove(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import orjson
 from webhook.audit.storage import Directory
 from webhook.core.audit.entries import kind_of
 from webhook.core.audit.tiles import WIDTH, Tile
+from webhook.core.kube.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,16 @@ _MAX_LISTED = 10
 
 
 def report(checked: Checked) -> Iterator[str]:
-    """Yield the lines for one log. The first fault comes first."""
+    """Yield the lines for one log. The first fault comes first.
+
+    The owner of the volume chooses the names of files, so each line is printable.
+    """
+    for line in _report(checked):
+        indent = line[: len(line) - len(line.lstrip(" "))]
+        yield f"{indent}{one_line(line)}"
+
+
+def _report(checked: Checked) -> Iterator[str]:
     result = checked.report
     name = result.origin or str(checked.place)
     if result.whole:
@@ -46,7 +56,7 @@ def as_json(checked: Checked) -> dict[str, Any]:
     result = checked.report
     return {
         "log": result.origin,
-        "directory": str(checked.place),
+        "directory": one_line(str(checked.place)),
         "whole": result.whole,
         "size": result.size,
         "root": f"sha256:{result.root.hex()}",
@@ -54,10 +64,15 @@ def as_json(checked: Checked) -> dict[str, Any]:
         "pruned": result.pruned,
         "types": result.types,
         "faults": [
-            {"path": each.path, "message": each.message, "offset": each.offset, "entry": each.index}
+            {
+                "path": one_line(each.path),
+                "message": one_line(each.message),
+                "offset": each.offset,
+                "entry": each.index,
+            }
             for each in result.faults
         ],
-        "notes": [*checked.notes, *result.notes],
+        "notes": [one_line(note) for note in (*checked.notes, *result.notes)],
     }
 
 

@@ -113,6 +113,26 @@ def decode_bundle(data: bytes, count: int) -> list[tuple[int, bytes]]:
     return entries
 
 
+def entry_in(data: bytes, position: int) -> bytes:
+    """Return one entry of a bundle, without the check of the others.
+
+    Raises:
+        TileError: the bundle has no such entry.
+    """
+    offset, end = 0, len(data)
+    for _ in range(position):
+        if offset + 2 > end:
+            break
+        offset += 2 + (data[offset] << 8 | data[offset + 1])
+    if offset + 2 > end:
+        raise TileError(f"the bundle has no entry {position}", end)
+    start = offset + 2
+    stop = start + (data[offset] << 8 | data[offset + 1])
+    if stop > end:
+        raise TileError(f"entry {position} of the bundle is incomplete", offset)
+    return data[start:stop]
+
+
 def split_hashes(data: bytes, width: int) -> list[bytes]:
     """Decode a tile of ``width`` hashes.
 

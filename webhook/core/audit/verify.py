@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     OnEntry = Callable[[int, dict[str, Any]], None]
 
 MAX_FAULTS = 100
+_MAX_FOREIGN = 100
 _PATH = re.compile(
     r"tile/(entries|[0-9]|[1-5][0-9]|6[0-3])/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?"
 )
@@ -247,12 +248,14 @@ class _Walk:
         return self._levels[(tile.level or 1) - 1][tile.number * WIDTH : tile.number * WIDTH + tile.width]
 
     def _index_paths(self, size: int) -> None:
-        tail = 0
+        tail, foreign = 0, 0
         for path in self._reader.paths():
             match = _PATH.fullmatch(path)
             if match is None:
                 if path not in (CHECKPOINT, "keys.txt") and not path.startswith("index/"):
-                    self._report.notes.append(f"{path} is not part of the log")
+                    foreign += 1
+                    if foreign <= _MAX_FOREIGN:
+                        self._report.notes.append(f"{path} is not part of the log")
                 continue
             index = int(match[2].replace("x", "").replace("/", ""))
             width = int(match[3] or WIDTH)
@@ -263,6 +266,8 @@ class _Walk:
                 tail += 1
             elif width < WIDTH:
                 self._partials.setdefault((match[1], index), []).append(width)
+        if foreign > _MAX_FOREIGN:
+            self._report.notes.append(f"{foreign - _MAX_FOREIGN} more files are not part of the log")
         if tail:
             self._report.notes.append(f"{tail} files beyond the checkpoint: entries that were not signed yet")
 
