@@ -710,6 +710,7 @@ def test_detection_has_its_configmaps_and_the_rights_on_them(render):
             "rulesConfigMap": "own-rules",
             "triageUrl": "http://llm.internal:8000/v1",
             "triageModel": "small",
+            "triageSecret": "llm-key",
         },
     }
     rendered = render(**values)
@@ -722,6 +723,10 @@ def test_detection_has_its_configmaps_and_the_rights_on_them(render):
     pod = rendered["Deployment", "weightlock-controller"]["spec"]["template"]["spec"]
     mounts = {mount["name"]: mount for mount in pod["containers"][0]["volumeMounts"]}
     assert mounts["detections"]["mountPath"] == settings.rules
+    assert settings.triage.key_file == f"{mounts['triage']['mountPath']}/key"
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    secret = {"secretName": "llm-key", "items": [{"key": "key", "path": "key"}]}
+    assert volumes["triage"]["secret"] == secret
     rights = {
         (name, verb)
         for rule in rendered["Role", "weightlock-controller"]["rules"]
@@ -1140,7 +1145,7 @@ def test_a_component_gets_files_and_containers(render, part):
 def test_volumes_and_containers_of_the_chart_are_not_replaced(render, refused):
     audit = {"audit": {"enabled": True, "existingClaim": "logs", "existingSecret": "keys"}}
     client = {"webhook": {"apiServerClient": {"caConfigMap": "client-ca"}}}
-    detection = {"detection": {"enabled": True, "rulesConfigMap": "rules"}}
+    detection = {"detection": {"enabled": True, "rulesConfigMap": "rules", "triageSecret": "llm-key"}}
     names = {
         volume["name"]
         for deployment in deployments(render(**audit, **client, **detection)).values()

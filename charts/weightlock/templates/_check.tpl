@@ -64,7 +64,7 @@ releases of earlier charts have neither.
 
 {{/* The API server would reject a second volume or container of the same name, and not name the value. */}}
 {{- define "weightlock.checkVolumes" -}}
-{{- $volumes := list "audit" "audit-key" "broker-ca" "challenge" "client-ca" "config" "detections" "expected" "policies" "scratch" "signing" "stamp" "tls" -}}
+{{- $volumes := list "audit" "audit-key" "broker-ca" "challenge" "client-ca" "config" "detections" "triage" "expected" "policies" "scratch" "signing" "stamp" "tls" -}}
 {{- range $part := include "weightlock.parts" . | fromJsonArray -}}
 {{- $values := get $.Values $part -}}
 {{- range $values.volumes -}}

@@ -202,7 +202,7 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- if and $root.Values.detection.enabled (eq .component "controller") -}}
 {{- with $root.Values.detection -}}
 {{- $rules := ternary "/etc/weightlock/detections" "" (not (empty .rulesConfigMap)) -}}
-{{- $triage := dict "url" .triageUrl "model" .triageModel -}}
+{{- $triage := dict "url" .triageUrl "model" .triageModel "keyFile" (ternary "/etc/weightlock/triage/key" "" (not (empty .triageSecret))) -}}
 {{- $_ := set $config "detection" (dict "enabled" true "rules" $rules "state" (printf "%s-detection-state" $name) "silences" (printf "%s-detection-silences" $name) "triage" $triage) -}}
 {{- end -}}
 {{- end -}}
@@ -430,6 +430,9 @@ spec:
         {{- if and (eq .component "controller") $root.Values.detection.enabled $root.Values.detection.rulesConfigMap }}
         - {name: detections, mountPath: /etc/weightlock/detections, readOnly: true}
         {{- end }}
+        {{- if and (eq .component "controller") $root.Values.detection.enabled $root.Values.detection.triageSecret }}
+        - {name: triage, mountPath: /etc/weightlock/triage, readOnly: true}
+        {{- end }}
         {{- if $root.Values.audit.enabled }}
         {{- if $root.Values.audit.existingClaim }}
         - {name: audit, mountPath: /var/lib/weightlock/audit}
@@ -502,6 +505,12 @@ spec:
       {{- if and (eq .component "controller") $root.Values.detection.enabled $root.Values.detection.rulesConfigMap }}
       - name: detections
         configMap: {name: {{ $root.Values.detection.rulesConfigMap | quote }}}
+      {{- end }}
+      {{- if and (eq .component "controller") $root.Values.detection.enabled $root.Values.detection.triageSecret }}
+      - name: triage
+        secret:
+          secretName: {{ $root.Values.detection.triageSecret | quote }}
+          items: [{key: key, path: key}]
       {{- end }}
       {{- if $root.Values.audit.enabled }}
       {{- if $root.Values.audit.existingClaim }}
