@@ -114,9 +114,21 @@ class Store:
     # Signatures
 
     def sign(
-        self, world: World, digest: str, form: str, kind: str, *, key=None, tamper: bool = False, **signer
+        self,
+        world: World,
+        digest: str,
+        form: str,
+        kind: str,
+        *,
+        key=None,
+        tamper: bool = False,
+        cosign: int = 2,
+        **signer,
     ) -> None:
-        """Sign an image. ``form``: annotations or bundle; ``kind``: SIGN or the type of an attestation."""
+        """Sign an image. ``form``: annotations or bundle; ``kind``: SIGN or the type of an attestation.
+
+        In the form of annotations, ``cosign`` 2 timestamps the envelope of an attestation, and 3 its signature.
+        """
         if form == "annotations" and kind == SIGN:
             content = dump(
                 {
@@ -147,7 +159,7 @@ class Store:
             return
         envelope = dump(bundle["dsseEnvelope"])
         annotations = {"dev.cosignproject.cosign/signature": "", "predicateType": kind}
-        annotations |= self._annotations(world, item, envelope)
+        annotations |= self._annotations(world, item, envelope if cosign == 2 else b"")
         layer = self.blob(envelope, "application/vnd.dsse.envelope.v1+json", annotations)
         self.manifest([layer], tag=f"{digest.replace(':', '-')}.att")
 

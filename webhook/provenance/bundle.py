@@ -76,7 +76,7 @@ class Material:
     entries: tuple[LogEntry, ...] = ()
     timestamps: tuple[bytes, ...] = ()
     key_hint: str = ""
-    # The timestamped content if it is not the signature: cosign 2 timestamps the whole envelope of an attestation.
+    # The other content that a timestamp may be of: cosign 2 timestamps the whole envelope of an attestation.
     stamped: bytes = b""
 
 

@@ -5,6 +5,7 @@ This is the only module that talks to a Sigstore instance. Verification needs ne
 
 from __future__ import annotations
 
+from pydantic import ValidationError
 from sigstore import dsse
 from sigstore.errors import Error
 from sigstore.models import ClientTrustConfig
@@ -28,11 +29,7 @@ def sign(statement: bytes, token: str, trust_config: str | None) -> tuple[bytes,
         ProvenanceError: the instance rejected the request, or failed.
     """
     try:
-        config = (
-            ClientTrustConfig.production()
-            if trust_config is None
-            else ClientTrustConfig.from_json(trust_config)
-        )
+        config = ClientTrustConfig.production() if trust_config is None else _private(trust_config)
         credential = token or detect_credential(_CLIENT)
         if not credential:
             raise ValueError("give --identity-token, since this process has no token of a CI job")
@@ -54,3 +51,15 @@ def sign(statement: bytes, token: str, trust_config: str | None) -> tuple[bytes,
     except ProvenanceError:
         name = "an unknown identity"
     return bundle.to_json().encode(), name
+
+
+def _private(trust_config: str) -> ClientTrustConfig:
+    """Return the configuration of a private instance. Raises `ValueError` with one sentence."""
+    try:
+        return ClientTrustConfig.from_json(trust_config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])[:200] or "the document"
+        raise ValueError(
+            f"the trust configuration is not valid: {place}: {first['msg'][:200].rstrip('.')}"
+        ) from None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from webhook.provenance.bundle import LogEntry, Material
     from webhook.provenance.signatures import PublicKey
     from webhook.provenance.trust import Trust
+    from webhook.provenance.trusted_root import TrustedRoot
 
 _ALGORITHMS: Final = {"SHA2_256": "sha256", "SHA2_384": "sha384", "SHA2_512": "sha512"}
 
@@ -155,6 +156,17 @@ def _by_key(
     raise WrongSignerError("the signature is by none of the trusted keys, or does not match its content")
 
 
+def _timestamp(token: bytes, signature: bytes, material: Material, root: TrustedRoot) -> datetime:
+    """Return the time of a timestamp over the signature, or over the envelope that contains it."""
+    if material.stamped:
+        try:
+            return verify_timestamp(token, material.stamped, root)
+        except UntrustedError:
+            # cosign 3 writes the older form with a timestamp of the signature.
+            pass
+    return verify_timestamp(token, signature, root)
+
+
 def _times(
     signed: bytes,
     signature: bytes,
@@ -197,7 +209,7 @@ def _times(
             times.append(time)
     for token in material.timestamps:
         try:
-            times.append(verify_timestamp(token, material.stamped or signature, trust.root))
+            times.append(_timestamp(token, signature, material, trust.root))
         except ProvenanceError as error:
             problem = problem or error
     for entry in untimed:

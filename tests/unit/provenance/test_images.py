@@ -100,6 +100,18 @@ async def test_matrix(tmp_path, form, signer, kind, state):
     assert [item.type for item in result.attestations] == ([] if kind == "signature" else [KINDS[kind]])
 
 
+@pytest.mark.parametrize("cosign", [2, 3])
+async def test_the_timestamp_of_an_attestation(tmp_path, cosign):
+    """cosign 2 timestamps the envelope, and cosign 3 the signature in it, also in the form of annotations."""
+    store = Store()
+    digest = store.image()
+    store.sign(PRIVATE, digest, "annotations", SLSA, cosign=cosign)
+    layout = Layout(store.layout(tmp_path / "layout", REPOSITORY))
+    image = Reference.parse(f"{REPOSITORY}@{digest}")
+    (result,) = await verify_image(layout, image, [trust_of("private", "good")], LATER)
+    assert result.verified, result
+
+
 async def test_all_kinds_of_attestations(tmp_path):
     store = Store()
     digest = store.image()

@@ -72,6 +72,27 @@ def test_a_token_that_cannot_be_used(server, claims):
     assert server.calls == []
 
 
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (
+            lambda config: config["trustedRoot"]["certificateAuthorities"][0]["subject"].pop("organization"),
+            "trustedRoot.certificateAuthorities.0.subject.organization",
+        ),
+        (lambda config: config.pop("signingConfig"), "signingConfig"),
+        (lambda config: config["trustedRoot"].update(tlogs=3), "trustedRoot.tlogs"),
+    ],
+)
+def test_a_trust_configuration_that_is_not_valid(server, change, place):
+    """The error is one line that names the field."""
+    config = json.loads(server.trust_config())
+    change(config)
+    with pytest.raises(ValueError, match="trust configuration is not valid") as raised:
+        sign(STATEMENT, token(), json.dumps(config))
+    assert place in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
 def test_an_instance_whose_log_is_another_one(server):
     """The certificate of an instance that the trust configuration does not describe is rejected."""
     config = json.loads(server.trust_config())
