@@ -54,6 +54,11 @@ class Issuer:
         self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.url = f"https://127.0.0.1:{self._server.server_port}"
 
+    @property
+    def certificate(self) -> Path:
+        """The PEM file of the CA that issued its serving certificate."""
+        return self._authority.certificate
+
     def start(self) -> "Issuer":
         """Answer from now on."""
         threading.Thread(target=self._server.serve_forever, name="oidc", daemon=True).start()
@@ -128,6 +133,8 @@ class Issuer:
         return {
             "issuer": self.url,
             "jwks_uri": f"{self.url}/keys",
+            "authorization_endpoint": f"{self.url}/authorize",
+            "token_endpoint": f"{self.url}/token",
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["RS256"],
