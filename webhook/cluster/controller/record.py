@@ -20,7 +20,7 @@ from webhook.core.access.record import Record, RecordError, compare, without
 from webhook.core.kube.time import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from webhook.api.modelweights import AccessRules
@@ -72,7 +72,7 @@ class AccessRecord:
         verifier: Verifier | None,
         now: datetime,
         covered: Callable[[str, AccessRules], bool],
-        existing: Collection[str],
+        existing: Mapping[str, str],
     ) -> None:
         """Compare the cluster with the record, suspend, and store the new record.
 

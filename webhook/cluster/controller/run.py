@@ -54,8 +54,10 @@ RECONCILE_SECONDS = 1.0
 _BACKOFF_SECONDS = 5.0
 # A leader without a successful reconcile for this time is not ready.
 _STUCK_SECONDS = 60.0
-# Configurations that change all the time delay the comparison of access with its record by this time.
+# A watch that lags behind delays the comparison of access with its record by this time, and by so many checks: a
+# process that was paused reads its pending events between them.
 _OUTDATED_SECONDS = 10.0
+_OUTDATED_CHECKS = 5
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +138,8 @@ class Controller:
         # The audit log is set later.
         self.exposed = ExposedPods(recent, lambda kind, data, subject: self.stats.record(kind, data, subject))  # noqa: PLW0108
         self._reflectors = [Reflector(source.api, PODS, recent, Timing()), *self.guard.reflectors]
-        self._well = self._current = time.monotonic()
+        self._well = time.monotonic()
+        self._outdated: list[float] = []
         self.leader = LeaderElector(
             source.api, settings.namespace, settings.lease, settings.identity, owner=settings.keys.record
         )
@@ -203,7 +206,7 @@ class Controller:
         self._well = time.monotonic()
         self.stats.begin()
         self.record.begin()
-        self._current = time.monotonic()
+        self._outdated = []
         while True:
             try:
                 await self.reconcile_once(datetime.now(UTC))
@@ -261,32 +264,43 @@ class Controller:
         """Compare access with the record of what was observed, before anything is restored or signed."""
         changes, is_current = self._observed.changes, True
         if changes.pending:
-            is_current = await self._is_current()
-            if not is_current and time.monotonic() - self._current < _OUTDATED_SECONDS:
+            revision = changes.revision
+            # A change that arrives during the read is not covered by it.
+            is_current = await self._is_current(revision) and changes.revision == revision
+            if not is_current and self._may_catch_up():
                 return
-        changes.pending, self._current = False, time.monotonic()
+        changes.pending, self._outdated = False, []
         snapshot, integrity = self.source.snapshot(), self.integrity()
 
         def covered(model: str, recorded: AccessRules) -> bool:
             begins = partial(is_state_stricter, recorded=recorded)
             return is_current and changes.are_covered(model, begins, integrity.objection)
 
-        existing = {document["metadata"].get("uid") for document in snapshot.objects.each(REQUESTS)}
+        metadata = [document["metadata"] for document in snapshot.objects.each(REQUESTS)]
+        existing = {str(each.get("uid")): str(each.get("name")) for each in metadata}
         verifier = snapshot.access.parser.verifier
         await self.record.reconcile(snapshot.access, verifier, now, covered, existing)
+
+    def _may_catch_up(self) -> bool:
+        """Return whether a watch of the configurations that lags behind still has time."""
+        self._outdated.append(time.monotonic())
+        return (
+            len(self._outdated) <= _OUTDATED_CHECKS
+            or self._outdated[-1] - self._outdated[0] < _OUTDATED_SECONDS
+        )
 
     async def _sign(self) -> None:
         """Decide on the unsigned objects.
 
-        The watch of the configurations may lag behind the watch of the objects. So their resource versions are read
-        after the objects arrived: if they equal those of the last watch events, the history is complete up to a
-        revision after every candidate. Objects that arrive during the read wait for the next reconcile.
+        The watch of the configurations may lag behind the watch of the objects, so `_is_current` reads their resource
+        versions after the objects arrived. Objects that arrive during the read wait for the next reconcile.
         """
         candidates = {
             document["metadata"]["uid"]: document["metadata"]["resourceVersion"]
             for document in View.of(self.source.snapshot()).undecided()
         }
-        if not candidates or not await self._is_current():
+        revisions = [int(version) for version in candidates.values() if version.isdecimal()]
+        if not candidates or not await self._is_current(max(revisions, default=0)):
             return
         integrity = self.integrity()
         view = View.of(self.source.snapshot())
@@ -303,9 +317,15 @@ class Controller:
         own = self.certificates
         return self._history.integrity(own.all_trusted if own is not None else None)
 
-    async def _is_current(self) -> bool:
-        """Return whether the watches of the configurations have delivered their latest versions."""
+    async def _is_current(self, revision: int) -> bool:
+        """Return whether the history of the configurations is complete up to a revision after this one.
+
+        That is so if the last event of a configuration is later, or if its resource version, read now, is that of the
+        last event. Configurations that change all the time thus delay nothing.
+        """
         for key in self._expected:
+            if self._is_later(key, revision):
+                continue
             try:
                 document = await self.source.api.get(_path(key))
                 latest = str(document["metadata"].get("resourceVersion", ""))
@@ -313,9 +333,14 @@ class Controller:
                 if error.status != 404:
                     raise
                 latest = ""
-            if self._history.versions.get(key, "") != latest:
+            if self._history.versions.get(key, "") != latest and not self._is_later(key, revision):
                 return False
         return True
+
+    def _is_later(self, key: ObjectKey, revision: int) -> bool:
+        """Return whether the last event of a configuration is later than a known revision."""
+        version = self._history.versions.get(key, "")
+        return revision > 0 and version.isdecimal() and int(version) > revision
 
 
 def _access_rules(model: Document) -> object:

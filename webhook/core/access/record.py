@@ -26,7 +26,7 @@ from webhook.core.access.model import Phase
 from webhook.core.access.rules import needed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from webhook.core.access import GrantIndex
@@ -40,7 +40,8 @@ MAX_STORED_BYTES = 700_000
 _COPY_LIFETIME = timedelta(minutes=15)
 _MAX_COPIES = 4096
 _LIVE = (Phase.PENDING, Phase.ACTIVE, Phase.SUSPENDED, Phase.DENIED, Phase.REVOKED)
-_OPEN = (Phase.PENDING, Phase.ACTIVE)
+# Weaker rules suspend these, too: an invalid request may become valid later, and others may confirm a suspended one.
+_NOT_ENDED = (Phase.PENDING, Phase.ACTIVE, Phase.SUSPENDED, Phase.INVALID)
 
 
 class RecordError(ValueError):
@@ -109,12 +110,12 @@ def compare(
     index: GrantIndex,
     now: datetime,
     covered: Callable[[str, AccessRules], bool],
-    existing: Collection[str],
+    existing: Mapping[str, str],
 ) -> tuple[Record, list[Suspension]]:
     """Return the next record and the requests to suspend.
 
     ``covered`` returns whether the rules of a ModelWeights, by name, came from the recorded ones by changes that were
-    observed while admission was intact. ``existing`` are the uids of all AccessRequests, invalid ones included.
+    observed while admission was intact. ``existing`` are the names of all AccessRequests by uid, invalid ones included.
     """
     weakened = {
         name: recorded
@@ -139,14 +140,17 @@ def compare(
             if (vote.request_uid, vote.name) not in lost
         }
         if state.phase is Phase.INVALID:
-            # It grants nothing now, and is compared when it is valid again.
+            # It grants nothing now, and its votes are compared when it is valid again.
             votes = {**record.requests.get(parsed.uid, {}), **votes}
-        else:
-            suspensions += _suspensions(parsed, state, record, votes, weakened)
+        suspensions += _suspensions(parsed, state, record, votes, weakened)
         if votes:
             requests[parsed.uid] = votes
         else:
             requests.pop(parsed.uid, None)
+    readable = {parsed.uid for parsed in map(index.parsed, index.requests) if parsed is not None}
+    for uid in record.requests.keys() & existing.keys() - readable:
+        # Its content was modified, so its model is unknown. It may be restored after the rules are recorded.
+        suspensions += [_of_weaker_rules(existing[uid], uid, name, weakened[name]) for name in weakened]
     models = {name: rules.model_dump(mode="json", by_alias=True) for name, rules in index.models.items()}
     # The rules of a deleted ModelWeights are kept: it may come back weaker.
     models = {name: dict(rules) for name, rules in record.models.items()} | models
@@ -174,18 +178,23 @@ def _suspensions(
     recorded = record.requests.get(parsed.uid, {})
     missing = [f"{decision} {vote}" for vote, decision in recorded.items() if votes.get(vote) != decision]
     target = parsed.change.name if parsed.change is not None else parsed.model
+    is_invalid = state.phase is Phase.INVALID
     if missing:
         reason = f"votes were deleted or replaced: {', '.join(sorted(missing))[:400]}"
         yield Suspension(parsed.name, parsed.uid, reason)
-    elif record.copies.get(parsed.mark, (parsed.uid, 0))[0] != parsed.uid:
+    elif not is_invalid and record.copies.get(parsed.mark, (parsed.uid, 0))[0] != parsed.uid:
         reason = "it is a copy of an earlier request, which had another uid"
         yield Suspension(parsed.name, parsed.uid, reason)
-    elif target in weakened and state.phase in _OPEN:
-        approvers = weakened[target].approvers.model_dump(mode="json")
-        groups = sorted({*approvers["groups"], *(rule.group for rule in weakened[target].rules)})
-        reason = f"the access rules of ModelWeights {target} became weaker while admission was not intact"
-        confirmers = {"groups": groups, "users": approvers["users"]}
-        yield Suspension(parsed.name, parsed.uid, reason, confirmers, target)
+    # In addition: only the recorded approvers can confirm it.
+    if target in weakened and state.phase in _NOT_ENDED:
+        yield _of_weaker_rules(parsed.name, parsed.uid, target, weakened[target])
+
+
+def _of_weaker_rules(request: str, uid: str, model: str, rules: AccessRules) -> Suspension:
+    approvers = rules.approvers.model_dump(mode="json")
+    groups = sorted({*approvers["groups"], *(rule.group for rule in rules.rules)})
+    reason = f"the access rules of ModelWeights {model} became weaker while admission was not intact"
+    return Suspension(request, uid, reason, {"groups": groups, "users": approvers["users"]}, model)
 
 
 def _recent(record: Record, index: GrantIndex, now: datetime) -> Mapping[str, tuple[str, int]]:
@@ -210,6 +219,7 @@ def is_stricter(new: AccessRules, old: AccessRules) -> bool:
         and set(counts) <= {rule.group for rule in old.rules} | set(old.approvers.groups)
         and new.max_duration.timedelta <= old.max_duration.timedelta
         and (old.on_expiry == "wipe" or new.on_expiry == "evict")
+        and (old.memory_images == "storeOnly" or new.memory_images == "forbidden")
     )
 
 

@@ -32,6 +32,10 @@ _OPEN = (Phase.PENDING, Phase.ACTIVE, Phase.SUSPENDED)
 
 def approval_problems(review: AccessReview, typed: AccessApproval) -> Iterator[AccessProblem]:
     """Return every rule that a new approval violates."""
+    if typed.spec.decision == "Suspend":
+        # Of any request: one that is invalid now may become valid again.
+        yield from _controller(review)
+        return
     reference = typed.spec.request
     index = _with_request(review, reference.name)
     parsed = index.parsed(reference.name)
@@ -46,9 +50,6 @@ def approval_problems(review: AccessReview, typed: AccessApproval) -> Iterator[A
             f"request {parsed.name} is {state.phase.lower()}{why}",
             "request access again: weightlock access request",
         )
-    if typed.spec.decision == "Suspend":
-        yield from _controller(review)
-        return
     if (typed.spec.decision == "Confirm") != (state.phase is Phase.SUSPENDED) and typed.spec.decision in _YES:
         yield AccessProblem(
             codes.REQUEST_CLOSED,

@@ -88,6 +88,8 @@ class Changes:
         self._states: dict[str, list[tuple[object, Arrival]]] = {}
         self._versions: dict[str, str] = {}
         self.pending = False
+        # The latest revision of an event.
+        self.revision = 0
 
     def changed(self, document: Document, at: float) -> None:
         """Record an ADDED or MODIFIED event."""
@@ -128,6 +130,7 @@ class Changes:
         return False
 
     def _add(self, name: str, state: object, arrival: Arrival) -> None:
+        self.revision = max(self.revision, arrival.revision)
         states = self._states.setdefault(name, [])
         if not states or states[-1][0] != state:
             states.append((state, arrival))

@@ -7,7 +7,7 @@ from webhook.api.modelweights import AccessRules, Approvers
 from webhook.core.access import GrantIndex, Phase, Signer, Verifier
 from webhook.core.access.record import MAX_STORED_BYTES, Record, RecordError, compare, is_stricter
 
-EXISTING = {"uid-r1"}
+EXISTING = {"uid-r1": "r1"}
 CONTROLLER = "system:serviceaccount:weightlock-system:weightlock-controller"
 
 
@@ -160,7 +160,7 @@ def test_the_votes_of_a_request_that_is_made_invalid_stay_recorded(story, hidden
     (suspension,) = compare(record, index_of(story, *votes(story)), story.at(5), lambda *_: True, EXISTING)[1]
     assert "Revoke stop" in suspension.reason
     # With the request, its votes are forgotten.
-    assert compare(record, GrantIndex.build(), story.at(5), lambda *_: True, ())[0].requests == {}
+    assert compare(record, GrantIndex.build(), story.at(5), lambda *_: True, {})[0].requests == {}
 
 
 def copies(story):
@@ -196,11 +196,11 @@ def test_a_copy_of_a_signed_request_is_suspended_by_a_controller_that_only_has_t
     record = compare(Record(), index, story.at(1), lambda *_: True, EXISTING)[0]
     record = Record.decode(record.encode())
     index = GrantIndex.build([copy], [], models, verifier=verifier)
-    record, (suspension,) = compare(record, index, story.at(2), lambda *_: True, {"another"})
+    record, (suspension,) = compare(record, index, story.at(2), lambda *_: True, {"another": "r1"})
     assert (suspension.request, suspension.uid) == ("r1", "another")
-    assert compare(record, index, story.at(2), lambda *_: True, {"another"})[1] == []
+    assert compare(record, index, story.at(2), lambda *_: True, {"another": "r1"})[1] == []
     # A copy that is created later is invalid by its time, so its mark is not needed.
-    assert compare(record, index, story.at(30), lambda *_: True, {"another"})[0].copies == {}
+    assert compare(record, index, story.at(30), lambda *_: True, {"another": "r1"})[0].copies == {}
 
 
 def test_a_lost_approval_is_lost_at_once(story):
@@ -219,6 +219,40 @@ def test_rules_that_became_weaker_without_admission_suspend_open_requests(story)
     assert compare(record, weaker, story.at(5), lambda *_: True, EXISTING)[1] == []
 
 
+def test_a_vote_that_disappears_too_does_not_let_new_approvers_confirm(story):
+    """The weaker rules suspend a second time, with the recorded approvers."""
+    record = recorded(story, index_of(story, story.approval("a1")))
+    weaker = index_of(story, approvals=1, users=("mallory",))
+    _, suspensions = compare(record, weaker, story.at(5), lambda *_: False, EXISTING)
+    assert [item.confirmers for item in suspensions] == [
+        None,
+        {"groups": ["approvers"], "users": ["root-cat"]},
+    ]
+    assert "Approve a1" in suspensions[0].reason
+
+
+def test_a_suspended_request_is_suspended_again_by_weaker_rules(story):
+    record = recorded(story, suspended(story))
+    weaker = suspended(story, users=("mallory",))
+    (suspension,) = compare(record, weaker, story.at(5), lambda *_: False, EXISTING)[1]
+    assert suspension.confirmers == {"groups": ["approvers"], "users": ["root-cat"]}
+
+
+@pytest.mark.parametrize("hidden", ["by its ModelWeights", "by its content"])
+def test_a_request_that_is_invalid_while_the_rules_become_weaker_is_suspended(story, hidden):
+    """It would be active by the weaker rules as soon as it is valid again, and these are recorded then."""
+    record = recorded(story, index_of(story, story.approval("a1")))
+    if hidden == "by its content":
+        weaker = GrantIndex.build([broken(story)], [story.approval("a1")], [story.model(approvals=1)])
+    else:
+        weaker = index_of(story, story.approval("a1"), approvals=1, maxDuration="1m")
+    assert weaker.state("r1", story.at(5)).phase is Phase.INVALID
+    after, (suspension,) = compare(record, weaker, story.at(5), lambda *_: False, EXISTING)
+    assert (suspension.request, suspension.uid) == ("r1", "uid-r1")
+    assert suspension.confirmers == {"groups": ["approvers"], "users": ["root-cat"]}
+    assert compare(after, weaker, story.at(5), lambda *_: False, EXISTING)[1] == []
+
+
 def test_who_became_an_approver_meanwhile_cannot_confirm(story):
     confirmers = Approvers(groups=["approvers"])
     index = suspended(
@@ -232,7 +266,13 @@ def test_who_became_an_approver_meanwhile_cannot_confirm(story):
     assert len(index.active(story.at(7))) == 1
 
 
-STRICT = {"approvals": 2, "approvers": {"groups": ["a"]}, "maxDuration": "8h", "onExpiry": "evict"}
+STRICT = {
+    "approvals": 2,
+    "approvers": {"groups": ["a"]},
+    "maxDuration": "8h",
+    "onExpiry": "evict",
+    "memoryImages": "forbidden",
+}
 
 
 @pytest.mark.parametrize(
@@ -249,6 +289,7 @@ STRICT = {"approvals": 2, "approvers": {"groups": ["a"]}, "maxDuration": "8h", "
         ({"rules": [{"group": "a", "count": 1}]}, True),
         ({"rules": [{"group": "b", "count": 1}]}, False),
         ({"onExpiry": "wipe"}, False),
+        ({"memoryImages": "storeOnly"}, False),
     ],
 )
 def test_rules_are_stricter_only_if_they_allow_no_more(change, stricter):
