@@ -39,7 +39,7 @@ from webhook.keys.broker.rate_limits import Rate
 from webhook.keys.broker.refusal import UNPROVEN, RefusedError, UnavailableError
 from webhook.server import logs
 from webhook.server.http import routes
-from webhook.server.http.connections import Limits, fit_descriptors
+from webhook.server.http.connections import WATCH_LIMITS, Limits, fit_descriptors
 from webhook.server.http.health import Health, snapshot_check
 from webhook.server.http.listener import Listener, bind
 from webhook.server.http.server import HttpError, Route, Router, Server, json_body, require_json
@@ -129,10 +129,11 @@ class BrokerServer:
         async with AsyncExitStack() as stack:
             if self._tracer is not None:
                 stack.push_async_callback(asyncio.to_thread, self._tracer.close)
-            listener = self._listener(stack, self._config.listen, {**self._routes(), **watch})
+            limits = fit_descriptors(Limits())
+            listener = self._listener(stack, self._config.listen, {**self._routes(), **watch}, limits)
             self.address = f"https://{listener.address}"
             if self._config.metrics_listen is not None:
-                plain = self._listener(stack, self._config.metrics_listen, watch)
+                plain = self._listener(stack, self._config.metrics_listen, watch, WATCH_LIMITS)
                 self.watch_address = f"http://{plain.address}"
                 plain.serve(None)
             reload.check(self._certificate, listener, self.metrics.internal_error)
@@ -143,9 +144,11 @@ class BrokerServer:
     async def _render(self, accept: str) -> tuple[bytes, str]:
         return self.metrics.render(accept)
 
-    def _listener(self, stack: AsyncExitStack, listen: Listen, table: Mapping[str, Route]) -> Listener:
+    def _listener(
+        self, stack: AsyncExitStack, listen: Listen, table: Mapping[str, Route], limits: Limits
+    ) -> Listener:
         router = Router(table, self.metrics.internal_error)
-        router.connections.limits = fit_descriptors(Limits())
+        router.connections.limits = limits
         listener = Listener(bind(listen), Server(router))
         stack.push_async_callback(listener.close, self._config.broker.request_timeout_seconds)
         return listener

@@ -22,7 +22,7 @@ from webhook.server.admission_queue import AdmissionQueue
 from webhook.server.audit import VerdictLog, observe
 from webhook.server.http import routes
 from webhook.server.http.callers import Callers
-from webhook.server.http.connections import Limits, fit_descriptors
+from webhook.server.http.connections import WATCH_LIMITS, Limits, fit_descriptors
 from webhook.server.http.health import Health, snapshot_check
 from webhook.server.http.listener import Listener, bind
 from webhook.server.http.routes import UnauthenticatedError
@@ -392,7 +392,9 @@ class Webhook:
             listener = self._listen(stack, sockets.review, router)
             self.address = f"https://{listener.address}"
             if sockets.watch is not None:
-                plain = self._listen(stack, sockets.watch, Router(watch, metrics.internal_error))
+                watch_router = Router(watch, metrics.internal_error)
+                watch_router.connections.limits = WATCH_LIMITS
+                plain = self._listen(stack, sockets.watch, watch_router)
                 self.watch_address = f"http://{plain.address}"
                 plain.serve(None)
             reload.check(self._certificate, listener, metrics.internal_error)

@@ -27,7 +27,7 @@ _MANY_SILENT: Final = 64
 # A connection that was silent for less may still be in its handshake.
 _HANDSHAKE_SECONDS: Final = 0.5
 _MAX_ADDRESSES: Final = 65536
-# Descriptors for files, the API server and the other processes.
+# Descriptors for files, the API server and the other processes, and for the connections of `WATCH_LIMITS`.
 _OTHER_DESCRIPTORS: Final = 256
 
 
@@ -39,6 +39,10 @@ class Limits:
     per_address: int = 512
     reserved: int = 1024
     networks: tuple[Network, ...] = ()
+
+
+# For a listener of health and metrics: few clients, and no descriptor of the other listener.
+WATCH_LIMITS: Final = Limits(total=128, per_address=64, reserved=0)
 
 
 @dataclass(slots=True, eq=False)

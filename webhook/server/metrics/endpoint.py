@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from webhook.server.http import routes
+from webhook.server.http.connections import WATCH_LIMITS
 from webhook.server.http.listener import Listener
 from webhook.server.http.server import Router, Server
 
@@ -29,6 +30,7 @@ async def metrics_endpoint(
         return metrics.render(accept)
 
     router = Router(routes.watch_routes(health, render), internal_error)
+    router.connections.limits = WATCH_LIMITS
     listener = Listener(listening, Server(router))
     listener.serve(None)
     try:
