@@ -126,7 +126,7 @@ class World:
         }
         self.state, self.settings = list(yaml.safe_load_all(STATE)), Settings()
         self.live, self.reviewed, self.faults, self.events = None, None, (), []
-        self.key_sets, self._built = {}, None
+        self.key_sets, self._built, self.record = {}, None, None
         self.limits = Limits(pods=Rate(60_000, 60_000), spare_releases=1)
 
     async def wrap(self, key_id="k1"):
@@ -212,6 +212,9 @@ class World:
 
     async def webhook_faults(self):
         return self.faults
+
+    async def access_record(self):
+        return self.record
 
     async def get(self, url, key_ids):
         if isinstance(self.key_sets, Exception):

@@ -458,6 +458,9 @@ def test_the_controller_makes_certificates_for_the_parts_that_serve(render):
         assert "data" not in objects["Secret", secret]
     broker = BrokerConfig.model_validate(yaml.safe_load(data["broker.yaml"]))
     assert broker.broker.authorities == "guards/weightlock-broker-serving"
+    assert broker.broker.record == "guards/weightlock-record"
+    (rule,) = objects["Role", "weightlock-broker"]["rules"]
+    assert rule["resourceNames"] == ["weightlock-broker-serving", "weightlock-record"]
     for part, deployment in deployments(objects).items():
         volumes = {v["name"]: v for v in deployment["spec"]["template"]["spec"]["volumes"]}
         mounted = [v["secret"]["secretName"] for v in volumes.values() if "secret" in v]
@@ -477,7 +480,7 @@ def test_the_controller_makes_certificates_for_the_parts_that_serve(render):
         assert "caBundle" not in objects[kind, "weightlock"]["webhooks"][0]["clientConfig"]
 
 
-def test_one_secret_is_read_by_the_broker_and_five_by_the_controller(render):
+def test_two_secrets_are_read_by_the_broker_and_seven_by_the_controller(render):
     objects = render()
     matches = {
         name: rule
@@ -503,7 +506,7 @@ def test_one_secret_is_read_by_the_broker_and_five_by_the_controller(render):
         "weightlock-broker": {
             "apiGroups": [""],
             "resources": ["secrets"],
-            "resourceNames": ["weightlock-broker-serving"],
+            "resourceNames": ["weightlock-broker-serving", "weightlock-record"],
             "verbs": ["get"],
         },
     }
@@ -794,7 +797,7 @@ def test_what_the_program_takes_helm_takes(render):
     # As `helm --set` gives a fraction.
     inputs["controller"] = {"certificates": {"checkSeconds": 5}, "settleSeconds": "0.5"}
     broker = BrokerSettings().model_dump(mode="json", by_alias=True)
-    for key in ("challengeKey", "webhooks", "authorities"):
+    for key in ("challengeKey", "webhooks", "authorities", "record"):
         del broker[key]
     data = render(config=inputs, broker={"config": broker})["ConfigMap", "weightlock-config"]["data"]
     controller = Config.model_validate(yaml.safe_load(data["controller.yaml"])).controller

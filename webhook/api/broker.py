@@ -24,6 +24,11 @@ class BrokerSettings(Schema):
         description="NAMESPACE/NAME of the Secret whose ca.crt lists the CAs that webhook configurations may contain; "
         "empty: the CAs in the manifests, or any CA if they contain none",
     )
+    record: str = Field(
+        default="",
+        description="NAMESPACE/NAME of the Secret with the controller's record of access rules: no key is released for "
+        "rules that became weaker than the recorded ones; empty: they are not compared",
+    )
     production: bool = Field(default=True, description="reject KMS providers that are only for evaluation")
     lease_seconds: int = Field(
         default=900, ge=60, le=86400, description="how long keys may be kept without a renewal"

@@ -76,7 +76,7 @@ async def _open(
         source = await stack.enter_async_context(ClusterProvider.connect(config, verifier=verifier))
         issuers = KeySets()
         stack.push_async_callback(issuers.close)
-        view = LiveCluster(source.api, expected, settings.authorities)
+        view = LiveCluster(source.api, expected, settings.authorities, settings.record)
         writer = stack.enter_context(audit_log(config.audit, "broker"))
         release_log = BrokerLog(writer, config.audit) if writer is not None else None
         broker = Broker(

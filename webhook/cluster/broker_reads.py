@@ -7,9 +7,10 @@ import base64
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from webhook.api.codes import CLUSTER_UNAVAILABLE, POD_GONE
+from webhook.api.codes import CLUSTER_UNAVAILABLE, INTEGRITY, POD_GONE
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.client.kinds import ResourceKind
+from webhook.core.access.record import FILE, SIGNATURE
 from webhook.core.certificates import bundle
 from webhook.core.integrity.protection import webhook_faults
 from webhook.core.kube.kinds import plural
@@ -30,15 +31,22 @@ _SECONDS = 5.0
 class LiveCluster:
     """A `webhook.keys.broker.service.ClusterView`. ``expected`` are the expected webhook configurations.
 
-    ``authorities`` names (NAMESPACE/NAME) the Secret with the CAs that their caBundles may contain.
+    ``authorities`` names (NAMESPACE/NAME) the Secret with the CAs that their caBundles may contain, ``record`` that of
+    the controller's record of access.
     """
 
-    def __init__(self, api: KubeApi, expected: Mapping[ObjectKey, Document], authorities: str = "") -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        expected: Mapping[ObjectKey, Document],
+        authorities: str = "",
+        record: str = "",
+    ) -> None:
         self._api = api
         self._expected = expected
-        namespace, _, name = authorities.partition("/")
-        self._authorities = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
+        self._authorities = _secret_path(authorities)
         self._listed = bool(authorities)
+        self._record = _secret_path(record) if record else ""
 
     async def review_token(self, question: Document) -> Document:
         """Send a TokenReview."""
@@ -62,6 +70,18 @@ class LiveCluster:
         authorities = await self._list() if self._listed else None
         return webhook_faults(self._expected, live, authorities=authorities)
 
+    async def access_record(self) -> tuple[bytes, str] | None:
+        """Read the controller's record; None without one. Its signature is not verified here."""
+        if not self._record:
+            return None
+        data = (await self._get(self._record) or {}).get("data") or {}
+        try:
+            stored = base64.b64decode(data.get(FILE) or "", validate=True)
+            signature = base64.b64decode(data.get(SIGNATURE) or "", validate=True).decode("ascii")
+        except ValueError:
+            raise UnavailableError(INTEGRITY, "the record of access rules is not readable") from None
+        return (stored, signature) if stored else None
+
     async def _list(self) -> frozenset[str]:
         secret = await self._get(self._authorities) or {}
         try:
@@ -79,6 +99,11 @@ class LiveCluster:
             if error.status == 404:
                 return None
             raise _unavailable(error) from None
+
+
+def _secret_path(name: str) -> str:
+    namespace, _, secret = name.partition("/")
+    return f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(secret, safe='')}"
 
 
 def _path(key: ObjectKey) -> str:

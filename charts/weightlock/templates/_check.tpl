@@ -96,7 +96,7 @@ releases of earlier charts have neither.
 -}}
 {{- if hasKey $config $key -}}{{- fail (printf "config.%s is set by the chart: %s" $key $reason) -}}{{- end -}}
 {{- end -}}
-{{- $fixed := list "challengeKey" "webhooks" -}}
+{{- $fixed := list "challengeKey" "webhooks" "record" -}}
 {{- if eq .Values.certificates.mode "selfManaged" -}}{{- $fixed = append $fixed "authorities" -}}{{- end -}}
 {{- range $fixed -}}
 {{- if hasKey $.Values.broker.config . -}}{{- fail (printf "broker.config.%s is set by the chart" .) -}}{{- end -}}

@@ -217,6 +217,9 @@ earlier chart created the keys, and Helm would delete them if they were not rend
 {{- if eq $root.Values.certificates.mode "selfManaged" -}}
 {{- $_ := set $fixed "authorities" (printf "%s/%s" $namespace (include "weightlock.tlsSecret" .)) -}}
 {{- end -}}
+{{- if $root.Values.controller.enabled -}}
+{{- $_ := set $fixed "record" (printf "%s/%s-record" $namespace $name) -}}
+{{- end -}}
 {{- $_ := set $config "broker" (merge $fixed (deepCopy $root.Values.broker.config)) -}}
 {{- end -}}
 {{- toYaml $config -}}

@@ -89,6 +89,29 @@ async def test_without_expectations_there_is_no_protection():
     assert await LiveCluster(Api(), {}).webhook_faults() != ()
 
 
+RECORD = "/api/v1/namespaces/guards/secrets/record"
+
+
+@pytest.mark.parametrize(
+    ("secret", "expected"),
+    [
+        ({"data": {"record.json.z": "QUI=", "record.sig": "aWQ6eA=="}}, (b"AB", "id:x")),
+        ({"data": {"record.json.z": "QUI="}}, (b"AB", "")),
+        ({}, None),
+        (ApiError(404, "NotFound", "gone"), None),
+    ],
+)
+async def test_the_controllers_record(secret, expected):
+    assert await LiveCluster(Api(**{RECORD: secret}), {}, record="guards/record").access_record() == expected
+    assert await LiveCluster(Api(), {}).access_record() is None
+
+
+@pytest.mark.parametrize("data", [{"record.json.z": "?"}, {"record.json.z": "QUI=", "record.sig": "/w=="}])
+async def test_a_record_that_is_not_readable_is_temporary(data):
+    with pytest.raises(UnavailableError, match="not readable"):
+        await LiveCluster(Api(**{RECORD: {"data": data}}), {}, record="guards/record").access_record()
+
+
 async def test_an_api_server_that_is_away_is_no_answer():
     api = Api(**{PODS: DOWN, WEBHOOKS: DOWN, "/apis/authentication.k8s.io/v1/tokenreviews": DOWN})
     view = LiveCluster(api, EXPECTED)

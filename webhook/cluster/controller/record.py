@@ -16,11 +16,11 @@ from webhook.api.base import API_VERSION
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.events import access_reference
 from webhook.core.access.notices import Notice
-from webhook.core.access.record import Record, RecordError, compare, without
+from webhook.core.access.record import FILE, SIGNATURE, Record, RecordError, compare, sign, without
 from webhook.core.kube.time import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
 
     from webhook.api.modelweights import AccessRules
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from webhook.core.access.record import Suspension
     from webhook.core.kube.fields import Document
 
-_FILE, _SIGNATURE = "record.json.z", "record.sig"
-_CONTEXT = b"weightlock.dev/record/v1\n"
 _APPROVALS = f"/apis/{API_VERSION}/accessapprovals"
 
 log = logging.getLogger(__name__)
@@ -56,6 +54,8 @@ class AccessRecord:
         notify: Callable[[Notice], None],
     ) -> None:
         self.own: dict[str, str] = {}
+        # ModelWeights whose weaker rules are not accepted.
+        self.weaker: set[str] = set()
         self.suspended = 0
         self._api, self._secrets, self._events = api, secrets_of, events
         self._signer, self._name, self._username, self._notify = signer, name, username, notify
@@ -71,8 +71,9 @@ class AccessRecord:
         index: GrantIndex,
         verifier: Verifier | None,
         now: datetime,
-        covered: Callable[[str, AccessRules], bool],
-        existing: Mapping[str, str],
+        covered: Callable[[str, AccessRules, str], bool],
+        existing: Collection[str],
+        sensitivities: Mapping[str, str],
     ) -> None:
         """Compare the cluster with the record, suspend, and store the new record.
 
@@ -83,7 +84,8 @@ class AccessRecord:
             return
         stored = None if self._is_fresh else self._load(await self._secrets.read(self._name), verifier)
         before = stored if stored is not None else self._record or Record()
-        after, suspensions = compare(before, index, now, covered, existing)
+        after, suspensions = compare(before, index, now, covered, existing, sensitivities)
+        self._report_weaker(after, index, sensitivities)
         failure: ApiError | None = None
         for suspension in suspensions:
             try:
@@ -98,29 +100,41 @@ class AccessRecord:
         if failure is not None:
             raise failure
 
+    def _report_weaker(self, record: Record, index: GrantIndex, sensitivities: Mapping[str, str]) -> None:
+        """Log each ModelWeights whose weaker rules were not accepted, once."""
+        weaker = {
+            name
+            for name, rules in index.models.items()
+            if record.became_weaker(name, rules, sensitivities.get(name, ""))
+        }
+        for name in sorted(weaker - self.weaker):
+            fix = "apply the earlier rules, and then the new ones again"
+            log.error(
+                "access rules became weaker without admission", extra={"fields": {"model": name, "fix": fix}}
+            )
+        self.weaker = weaker
+
     def _load(self, secret: Secret | None, verifier: Verifier) -> Record | None:
         """Return the stored record; None if there is none, or if it is invalid or older than the one in memory."""
-        if secret is None or not secret.data.get(_FILE):
+        if secret is None or not secret.data.get(FILE):
             log.warning("no record of earlier access decisions: recording from now on")
             return None
-        stored, signature = secret.data[_FILE], secret.text(_SIGNATURE)
+        stored, signature = secret.data[FILE], secret.text(SIGNATURE)
         newest = self._record.number if self._record is not None else 0
-        fault = verifier.bytes_fault(_CONTEXT + stored, signature)
-        if not fault:
-            try:
-                record = Record.decode(stored)
-            except RecordError as error:
-                fault = str(error)
-            else:
-                if record.number >= newest:
-                    return record
-                fault = f"it is older than the last one: {record.number} of {newest}"
+        try:
+            record = Record.verified(stored, signature, verifier)
+        except RecordError as error:
+            fault = str(error)
+        else:
+            if record.number >= newest:
+                return record
+            fault = f"it is older than the last one: {record.number} of {newest}"
         log.error("the record of access decisions is invalid", extra={"fields": {"why": fault}})
         return None
 
     async def _store(self, record: Record, signer: Signer) -> None:
         stored = record.encode()
-        files = {_FILE: stored, _SIGNATURE: signer.sign_bytes(_CONTEXT + stored).encode()}
+        files = {FILE: stored, SIGNATURE: sign(stored, signer).encode()}
         # Another leader may have written it; this process is the leader now.
         await self._secrets.write(await self._secrets.read(self._name), files)
 

@@ -102,7 +102,7 @@ class Controller:
             next(iter(config.settings.access.controllers), ""),
             self.notifier.send,
         )
-        self._observed = observed or Observed(Arrivals(), Changes(_access_rules))
+        self._observed = observed or Observed(Arrivals(), Changes(_protection))
         own = settings.certificates is not None
         self._history = WebhookHistory(expected, settings.settle_seconds, separate_bundles=own)
         paths = {key: _path(key) for key in expected}
@@ -155,7 +155,7 @@ class Controller:
     ) -> AsyncIterator[Controller]:
         """Run a controller that watches and takes part in the election while the context is open."""
         async with AsyncExitStack() as stack:
-            observed = Observed(Arrivals(), Changes(_access_rules))
+            observed = Observed(Arrivals(), Changes(_protection))
             observer = ArrivalObserver(observed.arrivals)
             # With selfManaged the controller itself creates the CAs.
             source = await stack.enter_async_context(
@@ -272,14 +272,14 @@ class Controller:
         changes.pending, self._outdated = False, []
         snapshot, integrity = self.source.snapshot(), self.integrity()
 
-        def covered(model: str, recorded: AccessRules) -> bool:
-            begins = partial(is_state_stricter, recorded=recorded)
+        def covered(model: str, recorded: AccessRules, sensitivity: str) -> bool:
+            begins = partial(is_state_stricter, recorded=recorded, sensitivity=sensitivity)
             return is_current and changes.are_covered(model, begins, integrity.objection)
 
-        metadata = [document["metadata"] for document in snapshot.objects.each(REQUESTS)]
-        existing = {str(each.get("uid")): str(each.get("name")) for each in metadata}
+        existing = {document["metadata"].get("uid") for document in snapshot.objects.each(REQUESTS)}
         verifier = snapshot.access.parser.verifier
-        await self.record.reconcile(snapshot.access, verifier, now, covered, existing)
+        sensitivities = {name: model.spec.sensitivity for name, model in snapshot.models.items()}
+        await self.record.reconcile(snapshot.access, verifier, now, covered, existing, sensitivities)
 
     def _may_catch_up(self) -> bool:
         """Return whether a watch of the configurations that lags behind still has time."""
@@ -343,9 +343,10 @@ class Controller:
         return revision > 0 and version.isdecimal() and int(version) > revision
 
 
-def _access_rules(model: Document) -> object:
-    """The observed field of a ModelWeights; without rules, an empty one."""
-    return (model.get("spec") or {}).get("access") or {}
+def _protection(model: Document) -> Document:
+    """The observed fields of a ModelWeights."""
+    spec = model.get("spec") or {}
+    return {"access": spec.get("access") or {}, "sensitivity": spec.get("sensitivity")}
 
 
 def _path(key: ObjectKey) -> str:

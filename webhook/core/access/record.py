@@ -1,8 +1,9 @@
 """The state of access that this process observed, so that a lost vote or a weakened rule is noticed later.
 
-The controller stores the record, signed, outside of the access objects. After a restart it compares the record with the
-cluster: a vote that disappeared although its request exists, or an access rule that became weaker without proof that
-admission was intact, suspends the affected requests until an approver confirms them.
+The controller stores the record, signed, outside of the access objects. After a restart it compares the record with
+the cluster: a vote that disappeared although its request exists suspends the request until an approver confirms it. An
+access rule that became weaker without proof that admission was intact is not recorded. Each request that is active by
+the weaker rules only is suspended, also one that is created later. The broker releases no key for it.
 
 A recorded vote is kept while its request exists, also while the request is invalid. Otherwise a request could be made
 invalid for a moment, so that its votes are forgotten.
@@ -13,9 +14,11 @@ vote and restores the webhooks. The record still contains the vote, so r1 is sus
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -26,13 +29,17 @@ from webhook.core.access.model import Phase
 from webhook.core.access.rules import needed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from webhook.core.access import GrantIndex
-    from webhook.core.access.model import ParsedRequest, RequestState
+    from webhook.core.access import GrantIndex, Signer, Verifier
+    from webhook.core.access.model import Grant, ParsedRequest
 
+PUBLIC = "public"
+# The fields of the Secret.
+FILE, SIGNATURE = "record.json.z", "record.sig"
 _VERSION = 1
+_CONTEXT = b"weightlock.dev/record/v1\n"
 _MAX_BYTES = 64 * 1024 * 1024
 # A Secret holds 1 MiB; the oldest requests are dropped first.
 MAX_STORED_BYTES = 700_000
@@ -40,8 +47,6 @@ MAX_STORED_BYTES = 700_000
 _COPY_LIFETIME = timedelta(minutes=15)
 _MAX_COPIES = 4096
 _LIVE = (Phase.PENDING, Phase.ACTIVE, Phase.SUSPENDED, Phase.DENIED, Phase.REVOKED)
-# Weaker rules suspend these, too: an invalid request may become valid later, and others may confirm a suspended one.
-_NOT_ENDED = (Phase.PENDING, Phase.ACTIVE, Phase.SUSPENDED, Phase.INVALID)
 
 
 class RecordError(ValueError):
@@ -59,13 +64,13 @@ class Suspension:
     uid: str
     reason: str
     confirmers: Mapping[str, Any] | None = None
-    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """``requests``: names of the votes by request uid. ``models``: access rules by the name of the ModelWeights.
 
+    ``sensitivities``: by the name of the ModelWeights. A public model needs no grant.
     ``copies``: uid and time by the mark of each recent request, because its signature does not cover the uid.
     ``number`` counts the stored records, so that an older one is recognized.
     """
@@ -74,6 +79,7 @@ class Record:
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     copies: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     number: int = 0
+    sensitivities: Mapping[str, str] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Return the compressed record, at most `MAX_STORED_BYTES` long."""
@@ -85,6 +91,7 @@ class Record:
                 "models": dict(self.models),
                 "copies": dict(self.copies),
                 "number": self.number,
+                "sensitivities": dict(self.sensitivities),
             }
             stored = zlib.compress(orjson.dumps(body), 6)
             if len(stored) <= MAX_STORED_BYTES or not requests:
@@ -100,29 +107,60 @@ class Record:
             if body["version"] != _VERSION:
                 raise RecordError("its version is unknown")
             copies = {mark: (str(uid), int(time)) for mark, (uid, time) in body.get("copies", {}).items()}
-            return cls(body["requests"], body["models"], copies, int(body.get("number", 0)))
+            number, sensitivities = int(body.get("number", 0)), dict(body.get("sensitivities", {}))
+            return cls(body["requests"], body["models"], copies, number, sensitivities)
         except (zlib.error, ValueError, TypeError, KeyError):
             raise RecordError("it cannot be parsed") from None
+
+    @classmethod
+    def verified(cls, stored: bytes, signature: str, verifier: Verifier) -> Record:
+        """Parse a signed record. Raises `RecordError` also if the signature is invalid."""
+        fault = verifier.bytes_fault(_CONTEXT + stored, signature)
+        if fault:
+            raise RecordError(fault)
+        return cls.decode(stored)
+
+    def became_weaker(self, name: str, rules: AccessRules, sensitivity: str) -> bool:
+        """Return whether a ModelWeights allows access that it did not allow when it was recorded."""
+        recorded = self.rules(name)
+        if recorded is None:
+            return False
+        opened = sensitivity == PUBLIC and self.sensitivities.get(name, PUBLIC) != PUBLIC
+        return opened or not is_stricter(rules, recorded)
+
+    def rules(self, name: str) -> AccessRules | None:
+        """Return the recorded access rules of a ModelWeights, or None."""
+        try:
+            return AccessRules.model_validate(self.models[name])
+        except (KeyError, ValidationError):
+            return None
+
+
+def sign(stored: bytes, signer: Signer) -> str:
+    """Return the signature of an encoded record."""
+    return signer.sign_bytes(_CONTEXT + stored)
 
 
 def compare(
     record: Record,
     index: GrantIndex,
     now: datetime,
-    covered: Callable[[str, AccessRules], bool],
-    existing: Mapping[str, str],
+    covered: Callable[[str, AccessRules, str], bool],
+    existing: Collection[str],
+    sensitivities: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Record, list[Suspension]]:
     """Return the next record and the requests to suspend.
 
-    ``covered`` returns whether the rules of a ModelWeights, by name, came from the recorded ones by changes that were
-    observed while admission was intact. ``existing`` are the names of all AccessRequests by uid, invalid ones included.
+    ``covered`` returns whether the state of a ModelWeights, by name, came from the recorded rules and sensitivity by
+    changes that were observed while admission was intact. ``existing`` are the uids of all AccessRequests, invalid ones
+    included. ``sensitivities`` are those of all ModelWeights by name.
     """
     weakened = {
         name: recorded
         for name, rules in index.models.items()
-        if (recorded := _recorded(record, name)) is not None
-        and not is_stricter(rules, recorded)
-        and not covered(name, recorded)
+        if (recorded := record.rules(name)) is not None
+        and record.became_weaker(name, rules, sensitivities.get(name, ""))
+        and not covered(name, recorded, record.sensitivities.get(name, PUBLIC))
     }
     suspensions: list[Suspension] = []
     requests = {uid: votes for uid, votes in record.requests.items() if uid in existing}
@@ -140,61 +178,116 @@ def compare(
             if (vote.request_uid, vote.name) not in lost
         }
         if state.phase is Phase.INVALID:
-            # It grants nothing now, and its votes are compared when it is valid again.
+            # It grants nothing now, and is compared when it is valid again.
             votes = {**record.requests.get(parsed.uid, {}), **votes}
-        suspensions += _suspensions(parsed, state, record, votes, weakened)
+        else:
+            suspensions += _suspensions(parsed, record, votes)
         if votes:
             requests[parsed.uid] = votes
         else:
             requests.pop(parsed.uid, None)
-    readable = {parsed.uid for parsed in map(index.parsed, index.requests) if parsed is not None}
-    for uid in record.requests.keys() & existing.keys() - readable:
-        # Its content was modified, so its model is unknown. It may be restored after the rules are recorded.
-        suspensions += [_of_weaker_rules(existing[uid], uid, name, weakened[name]) for name in weakened]
-    models = {name: rules.model_dump(mode="json", by_alias=True) for name, rules in index.models.items()}
+    suspensions += unconfirmed(index, weakened, now)
+    models = {
+        name: rules.model_dump(mode="json", by_alias=True)
+        for name, rules in index.models.items()
+        if name not in weakened
+    }
     # The rules of a deleted ModelWeights are kept: it may come back weaker.
     models = {name: dict(rules) for name, rules in record.models.items()} | models
-    copies = _recent(record, index, now)
-    return replace(record, requests=requests, models=models, copies=copies), suspensions
+    accepted = {name: value for name, value in sensitivities.items() if name not in weakened}
+    after = replace(
+        record,
+        requests=requests,
+        models=models,
+        copies=_recent(record, index, now),
+        sensitivities={**record.sensitivities, **accepted},
+    )
+    return after, suspensions
 
 
 def without(after: Record, before: Record, suspension: Suspension) -> Record:
     """Return ``after`` without what led to a suspension that could not be created, so that it is noticed again."""
-    requests, models = dict(after.requests), dict(after.models)
+    requests = dict(after.requests)
     if suspension.uid in before.requests:
         requests[suspension.uid] = before.requests[suspension.uid]
-    if suspension.model:
-        models[suspension.model] = before.models[suspension.model]
-    return replace(after, requests=requests, models=models, copies={**after.copies, **before.copies})
+    return replace(after, requests=requests, copies={**after.copies, **before.copies})
 
 
-def _suspensions(
-    parsed: ParsedRequest,
-    state: RequestState,
-    record: Record,
-    votes: Mapping[str, str],
-    weakened: Mapping[str, AccessRules],
-) -> Iterator[Suspension]:
+def _suspensions(parsed: ParsedRequest, record: Record, votes: Mapping[str, str]) -> Iterator[Suspension]:
     recorded = record.requests.get(parsed.uid, {})
     missing = [f"{decision} {vote}" for vote, decision in recorded.items() if votes.get(vote) != decision]
-    target = parsed.change.name if parsed.change is not None else parsed.model
-    is_invalid = state.phase is Phase.INVALID
     if missing:
         reason = f"votes were deleted or replaced: {', '.join(sorted(missing))[:400]}"
         yield Suspension(parsed.name, parsed.uid, reason)
-    elif not is_invalid and record.copies.get(parsed.mark, (parsed.uid, 0))[0] != parsed.uid:
+    elif record.copies.get(parsed.mark, (parsed.uid, 0))[0] != parsed.uid:
         reason = "it is a copy of an earlier request, which had another uid"
         yield Suspension(parsed.name, parsed.uid, reason)
-    # In addition: only the recorded approvers can confirm it.
-    if target in weakened and state.phase in _NOT_ENDED:
-        yield _of_weaker_rules(parsed.name, parsed.uid, target, weakened[target])
 
 
-def _of_weaker_rules(request: str, uid: str, model: str, rules: AccessRules) -> Suspension:
-    approvers = rules.approvers.model_dump(mode="json")
-    groups = sorted({*approvers["groups"], *(rule.group for rule in rules.rules)})
-    reason = f"the access rules of ModelWeights {model} became weaker while admission was not intact"
-    return Suspension(request, uid, reason, {"groups": groups, "users": approvers["users"]}, model)
+def unconfirmed(index: GrantIndex, recorded: Mapping[str, AccessRules], now: datetime) -> list[Suspension]:
+    """Return the suspensions of requests that are active by the present rules and not by the ``recorded`` ones.
+
+    ``recorded`` are the rules of the ModelWeights that became weaker, by name. A request that was suspended for these
+    rules, and is active because a recorded approver confirmed it, is left out.
+    """
+    if not recorded:
+        return []
+    strict = index.with_changes(models={**index.models, **recorded})
+    suspensions = []
+    for name in index.requests:
+        parsed = index.parsed(name)
+        if parsed is None:
+            continue
+        target = parsed.change.name if parsed.change is not None else parsed.model
+        if target not in recorded or index.state(name, now).phase is not Phase.ACTIVE:
+            continue
+        if strict.state(name, now).phase is Phase.ACTIVE:
+            continue
+        suspension = _of_weaker_rules(parsed, target, index.models.get(target), recorded[target])
+        if not _exists(suspension, index):
+            suspensions.append(suspension)
+    return suspensions
+
+
+def withheld(
+    record: Record, index: GrantIndex, model: str, sensitivity: str, grants: Iterable[Grant], now: datetime
+) -> bool:
+    """Return whether access to a ModelWeights follows only from rules that the controller has not accepted.
+
+    ``grants`` are the caller's active grants for the model. One that the recorded rules give too, or that an approver
+    confirmed, suffices. A public model needs no grant, so it must have been public when it was recorded.
+    """
+    rules, recorded = index.models.get(model), record.rules(model)
+    if rules is None or recorded is None or not record.became_weaker(model, rules, sensitivity):
+        return False
+    suspended = {item.request for item in unconfirmed(index, {model: recorded}, now)}
+    return all(grant.request in suspended for grant in grants)
+
+
+def _of_weaker_rules(
+    parsed: ParsedRequest, model: str, rules: AccessRules | None, recorded: AccessRules
+) -> Suspension:
+    approvers = recorded.approvers.model_dump(mode="json")
+    groups = sorted({*approvers["groups"], *(rule.group for rule in recorded.rules)})
+    # A confirmation covers these rules only.
+    digest = hashlib.sha256(rules.model_dump_json().encode()).hexdigest()[:12] if rules is not None else ""
+    reason = (
+        f"the access rules of ModelWeights {model} became weaker while admission was not intact "
+        f"(rules {digest})"
+    )
+    return Suspension(parsed.name, parsed.uid, reason, {"groups": groups, "users": approvers["users"]})
+
+
+def _exists(suspension: Suspension, index: GrantIndex) -> bool:
+    """Return whether a request was suspended for the same weaker rules already."""
+    confirmers = suspension.confirmers or {"groups": (), "users": ()}
+    expected = (frozenset(confirmers["groups"]), frozenset(confirmers["users"]))
+    return any(
+        vote.decision == "Suspend"
+        and (vote.request_uid, vote.comment, vote.confirmers) == (suspension.uid, suspension.reason, expected)
+        and vote.by.username in index.settings.controllers
+        for vote in index.votes(suspension.request)
+    )
 
 
 def _recent(record: Record, index: GrantIndex, now: datetime) -> Mapping[str, tuple[str, int]]:
@@ -223,17 +316,12 @@ def is_stricter(new: AccessRules, old: AccessRules) -> bool:
     )
 
 
-def _recorded(record: Record, name: str) -> AccessRules | None:
+def is_state_stricter(state: Mapping[str, Any], recorded: AccessRules, sensitivity: str) -> bool:
+    """Return whether ``access`` and ``sensitivity`` of a ModelWeights allow no more than the recorded ones."""
+    if state.get("sensitivity") == PUBLIC and sensitivity != PUBLIC:
+        return False
     try:
-        return AccessRules.model_validate(record.models[name])
-    except (KeyError, ValidationError):
-        return None
-
-
-def is_state_stricter(access: object, recorded: AccessRules) -> bool:
-    """Return whether the field ``spec.access`` of a ModelWeights allows no access that ``recorded`` would not allow."""
-    try:
-        return is_stricter(AccessRules.model_validate(access), recorded)
+        return is_stricter(AccessRules.model_validate(state.get("access") or {}), recorded)
     except ValidationError:
         return False
 

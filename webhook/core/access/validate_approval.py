@@ -33,7 +33,7 @@ _OPEN = (Phase.PENDING, Phase.ACTIVE, Phase.SUSPENDED)
 def approval_problems(review: AccessReview, typed: AccessApproval) -> Iterator[AccessProblem]:
     """Return every rule that a new approval violates."""
     if typed.spec.decision == "Suspend":
-        # Of any request: one that is invalid now may become valid again.
+        # In any state: an invalid request may become valid again.
         yield from _controller(review)
         return
     reference = typed.spec.request

@@ -77,15 +77,15 @@ _MAX_STATES = 32
 
 
 class Changes:
-    """The states of one field of each object of a kind, by name, with the change that led to each.
+    """The states of some fields of each object of a kind, by name, with the change that led to each.
 
     Example: a rule has the state R, becomes W while no admission is intact, and later its object gets a label. The
     states are R and W, so the label does not hide how W came about.
     """
 
-    def __init__(self, field: Callable[[Document], object]) -> None:
+    def __init__(self, field: Callable[[Document], Document]) -> None:
         self._field = field
-        self._states: dict[str, list[tuple[object, Arrival]]] = {}
+        self._states: dict[str, list[tuple[Document | None, Arrival]]] = {}
         self._versions: dict[str, str] = {}
         self.pending = False
         # The latest revision of an event.
@@ -116,7 +116,7 @@ class Changes:
         self.pending = True
 
     def are_covered(
-        self, name: str, begins: Callable[[object], bool], objection: Callable[[Arrival], str]
+        self, name: str, begins: Callable[[Document], bool], objection: Callable[[Arrival], str]
     ) -> bool:
         """Return whether changes without an objection led from a state that ``begins`` accepts to the present one.
 
@@ -129,7 +129,7 @@ class Changes:
                 return False
         return False
 
-    def _add(self, name: str, state: object, arrival: Arrival) -> None:
+    def _add(self, name: str, state: Document | None, arrival: Arrival) -> None:
         self.revision = max(self.revision, arrival.revision)
         states = self._states.setdefault(name, [])
         if not states or states[-1][0] != state:

@@ -105,11 +105,14 @@ def check_running_images(caller: PodIdentity, pod: Document, snapshot: Snapshot)
 
 def grant_of(caller: PodIdentity, model: str, snapshot: Snapshot, now: datetime) -> Grant | None:
     """Return the service account's active grant that expires last."""
+    return max(grants_of(caller, model, snapshot, now), key=lambda grant: grant.expires, default=None)
+
+
+def grants_of(caller: PodIdentity, model: str, snapshot: Snapshot, now: datetime) -> tuple[Grant, ...]:
+    """Return the service account's active grants for a model."""
     account = (caller.namespace, caller.service_account)
     grants = snapshot.access.for_subject(caller.username, account, caller.namespace, now)
-    return max(
-        (grant for grant in grants if grant.model == model), key=lambda grant: grant.expires, default=None
-    )
+    return tuple(grant for grant in grants if grant.model == model)
 
 
 def grant_expiry(

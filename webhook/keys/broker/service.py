@@ -31,6 +31,7 @@ from webhook.api.codes import (
     OVER_EGRESS,
     TOKEN,
 )
+from webhook.core.access.record import Record, RecordError, withheld
 from webhook.core.admission.provider import NotReadyError, UnresolvedError
 from webhook.core.admission.provider import evaluate as evaluate_with_lookups
 from webhook.core.egress.metering import excess
@@ -39,7 +40,7 @@ from webhook.keys.broker import attestation, caller, challenge, cpu_evidence
 from webhook.keys.broker.protocol import MAX_TOKEN, Challenge, Lease, Released
 from webhook.keys.broker.provenance import accepted_statement, proven_keys
 from webhook.keys.broker.refusal import RefusedError, UnavailableError
-from webhook.keys.broker.release import admission_of, check_running_images, evaluate, grant_of
+from webhook.keys.broker.release import admission_of, check_running_images, evaluate, grant_of, grants_of
 from webhook.keys.broker.unwrap_cache import UnwrapCache
 from webhook.keys.envelope import check_public_key, seal_keys
 from webhook.keys.errors import KmsError, KmsUnavailableError
@@ -76,6 +77,9 @@ class ClusterView(Protocol):
 
     async def webhook_faults(self) -> tuple[str, ...]:
         """How the webhook configurations differ from the expected ones; empty if they are intact."""
+
+    async def access_record(self) -> tuple[bytes, str] | None:
+        """The controller's record of access rules with its signature, or None if there is none."""
 
 
 class ReleaseLog(Protocol):
@@ -122,6 +126,7 @@ class Broker:
         self._challenges, self._limits, self._settings = challenges, limits, settings
         self._audit, self._now, self._clock = audit, now, clock
         self._log = release_log
+        self._record: tuple[tuple[bytes, str], Record] | None = None
         self._services: dict[str, ResilientKms] = {}
         self._cache = UnwrapCache(settings.unwrap_cache_seconds)
 
@@ -246,11 +251,37 @@ class Broker:
         document = pod or {}
         ends = await self._evaluate(who, document, model)
         check_running_images(who, document, self._source.snapshot())
+        await self._check_record(who, model)
         self._limits.model(model, self._clock())
         grant = grant_of(who, model, self._source.snapshot(), self._now())
         if grant is not None:
             event["grant"], event["subject"] = grant.request, grant.subject.kind
         return who, document, ends
+
+    async def _check_record(self, who: PodIdentity, model: str) -> None:
+        """Raise `UnavailableError` if access follows from rules that became weaker and are not accepted yet.
+
+        Without it, a pod could receive a key after the rules were weakened without admission, and before the controller
+        suspends its request.
+        """
+        stored = await self._cluster.access_record()
+        snapshot = self._source.snapshot()
+        verifier = snapshot.access.parser.verifier
+        if stored is None or verifier is None or model not in snapshot.models:
+            return
+        try:
+            if self._record is None or self._record[0] != stored:
+                self._record = stored, Record.verified(*stored, verifier)
+        except RecordError as error:
+            raise UnavailableError(INTEGRITY, f"the record of access rules is invalid: {error}") from None
+        grants = grants_of(who, model, snapshot, self._now())
+        sensitivity = snapshot.models[model].spec.sensitivity
+        if withheld(self._record[1], snapshot.access, model, sensitivity, grants, self._now()):
+            raise UnavailableError(
+                INTEGRITY,
+                f'the access rules of model "{model}" became weaker, and the controller has not accepted them: if this '
+                "persists, apply the earlier rules and then the new ones again, or confirm the request",
+            )
 
     async def _evaluate(self, who: PodIdentity, pod: Document, model: str) -> datetime:
         request = admission_of(who, pod)

@@ -110,7 +110,7 @@ def record(place, signer=SIGNER, name="record"):
 
 async def reconcile(record, *votes, minutes=5, covered=True):
     now = NOW + timedelta(minutes=minutes)
-    await record.reconcile(index(*votes), VERIFIER, now, lambda *_: covered, {"uid-r": "r"})
+    await record.reconcile(index(*votes), VERIFIER, now, lambda *_: covered, {"uid-r"}, {})
 
 
 async def test_a_revocation_that_was_deleted_between_two_processes_suspends_the_request(place):

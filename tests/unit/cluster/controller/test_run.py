@@ -9,7 +9,6 @@ from webhook.api.modelweights import AccessRules
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.controller import run as module
 from webhook.cluster.controller.run import Controller, Observed
-from webhook.core.access.record import is_state_stricter
 from webhook.core.integrity.arrivals import Arrivals, Changes
 from webhook.core.kube.objects import ObjectKey
 
@@ -25,11 +24,11 @@ def configuration(version, **fields):
     return {"metadata": metadata, "webhooks": [{**HOOKS[0], **fields}]}
 
 
-def model(version, access):
+def model(version, access, sensitivity="frontier"):
     return {
         "kind": "ModelWeights",
         "metadata": {"name": "m", "uid": "u", "resourceVersion": str(version)},
-        "spec": {"access": access},
+        "spec": {"access": access, "sensitivity": sensitivity},
     }
 
 
@@ -61,6 +60,7 @@ class Source:
         self.objects = Objects()
         self.access = self.parser = self
         self.verifier = None
+        self.models = {}
 
     def snapshot(self):
         return self
@@ -72,8 +72,8 @@ class Comparisons:
     def __init__(self):
         self.covered = []
 
-    async def reconcile(self, index, verifier, now, covered, existing):
-        self.covered.append(covered("m", AccessRules.model_validate(STRICT)))
+    async def reconcile(self, index, verifier, now, covered, existing, sensitivities):
+        self.covered.append(covered("m", AccessRules.model_validate(STRICT), "frontier"))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def controller(clock):
     """A controller whose configurations have been intact since revision 10, longer than the settling time."""
-    observed = Observed(Arrivals(), Changes(module._access_rules))
+    observed = Observed(Arrivals(), Changes(module._protection))
     expected = {KEY: configuration(1)}
     config = Config.model_validate({"controller": {"settleSeconds": SETTLE_SECONDS}})
     controller = Controller(Source(), config, None, expected, observed)
@@ -176,4 +176,12 @@ async def test_a_missing_configuration_covers_nothing(controller, clock):
     weaken(controller, clock)
     await controller._compare(None)
     assert controller.record.covered == [False]
-    assert not is_state_stricter(WEAK, AccessRules.model_validate(STRICT))
+
+
+async def test_a_model_that_became_public_needs_the_same_evidence(controller, clock):
+    for version, policy in ((15, "Ignore"), (25, "Fail")):
+        controller._history.put(KEY, configuration(version, failurePolicy=policy), clock[0])
+    controller.source.api.latest = 25
+    controller._observed.changes.changed(model(20, STRICT, "public"), clock[0])
+    await controller._compare(None)
+    assert controller.record.covered == [False]

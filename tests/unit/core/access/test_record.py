@@ -7,7 +7,7 @@ from webhook.api.modelweights import AccessRules, Approvers
 from webhook.core.access import GrantIndex, Phase, Signer, Verifier
 from webhook.core.access.record import MAX_STORED_BYTES, Record, RecordError, compare, is_stricter
 
-EXISTING = {"uid-r1": "r1"}
+EXISTING = {"uid-r1"}
 CONTROLLER = "system:serviceaccount:weightlock-system:weightlock-controller"
 
 
@@ -160,7 +160,7 @@ def test_the_votes_of_a_request_that_is_made_invalid_stay_recorded(story, hidden
     (suspension,) = compare(record, index_of(story, *votes(story)), story.at(5), lambda *_: True, EXISTING)[1]
     assert "Revoke stop" in suspension.reason
     # With the request, its votes are forgotten.
-    assert compare(record, GrantIndex.build(), story.at(5), lambda *_: True, {})[0].requests == {}
+    assert compare(record, GrantIndex.build(), story.at(5), lambda *_: True, ())[0].requests == {}
 
 
 def copies(story):
@@ -196,11 +196,11 @@ def test_a_copy_of_a_signed_request_is_suspended_by_a_controller_that_only_has_t
     record = compare(Record(), index, story.at(1), lambda *_: True, EXISTING)[0]
     record = Record.decode(record.encode())
     index = GrantIndex.build([copy], [], models, verifier=verifier)
-    record, (suspension,) = compare(record, index, story.at(2), lambda *_: True, {"another": "r1"})
+    record, (suspension,) = compare(record, index, story.at(2), lambda *_: True, {"another"})
     assert (suspension.request, suspension.uid) == ("r1", "another")
-    assert compare(record, index, story.at(2), lambda *_: True, {"another": "r1"})[1] == []
+    assert compare(record, index, story.at(2), lambda *_: True, {"another"})[1] == []
     # A copy that is created later is invalid by its time, so its mark is not needed.
-    assert compare(record, index, story.at(30), lambda *_: True, {"another": "r1"})[0].copies == {}
+    assert compare(record, index, story.at(30), lambda *_: True, {"another"})[0].copies == {}
 
 
 def test_a_lost_approval_is_lost_at_once(story):
@@ -209,48 +209,103 @@ def test_a_lost_approval_is_lost_at_once(story):
     assert index.lost == ()
 
 
+CONFIRMERS = {"groups": ["approvers"], "users": ["root-cat"]}
+
+
+def uncovered(record, index, story, at=5):
+    return compare(record, index, story.at(at), lambda *_: False, EXISTING)
+
+
+def stored(story, suspension, at=5):
+    """The suspension as the controller creates it."""
+    vote = story.approval("weaker", by=CONTROLLER, by_groups=(), at=at, decision="Suspend")
+    fields = {
+        "confirmers": Approvers.model_validate(suspension.confirmers),
+        "comment": suspension.reason,
+    }
+    return vote.model_copy(update={"spec": vote.spec.model_copy(update=fields)})
+
+
 def test_rules_that_became_weaker_without_admission_suspend_open_requests(story):
     record = recorded(story, index_of(story, story.approval("a1")))
     weaker = index_of(story, story.approval("a1"), approvals=1)
     assert len(weaker.active(story.at(5))) == 1
-    after, (suspension,) = compare(record, weaker, story.at(5), lambda *_: False, EXISTING)
-    assert suspension.confirmers == {"groups": ["approvers"], "users": ["root-cat"]}
-    assert compare(after, weaker, story.at(5), lambda *_: False, EXISTING)[1] == []
+    after, (suspension,) = uncovered(record, weaker, story)
+    assert suspension.confirmers == CONFIRMERS
     assert compare(record, weaker, story.at(5), lambda *_: True, EXISTING)[1] == []
+    # Once only, and a confirmation counts.
+    suspended = weaker.with_changes([stored(story, suspension)])
+    assert suspended.active(story.at(6)) == ()
+    assert uncovered(after, suspended, story, 6)[1] == []
+    confirmed = suspended.with_changes([story.approval("c", by="dave", at=6, decision="Confirm")])
+    assert len(confirmed.active(story.at(7))) == 1
+    assert uncovered(after, confirmed, story, 7)[1] == []
+
+
+def test_weaker_rules_without_admission_are_not_recorded(story):
+    record = recorded(story, index_of(story))
+    after, suspensions = uncovered(record, index_of(story, approvals=1), story)
+    assert suspensions == []
+    assert after.rules("atlas").approvals == 2
+    # So a request that is approved by the weaker rules later is suspended, too.
+    (suspension,) = uncovered(after, index_of(story, story.approval("a1"), approvals=1), story)[1]
+    assert suspension.confirmers == CONFIRMERS
+    # The same rules again, through admission, are recorded.
+    after = compare(after, index_of(story, approvals=1), story.at(5), lambda *_: True, EXISTING)[0]
+    assert after.rules("atlas").approvals == 1
+
+
+def test_a_grant_that_the_recorded_rules_give_too_is_not_suspended(story):
+    """Lower approvals do not concern a request that has all of the earlier ones."""
+    record = recorded(story, index_of(story, *votes(story)))
+    assert uncovered(record, index_of(story, *votes(story), approvals=1), story)[1] == []
+
+
+def test_another_weaker_rule_needs_another_confirmation(story):
+    record = recorded(story, index_of(story, story.approval("a1")))
+    weaker = index_of(story, story.approval("a1"), approvals=1)
+    suspension = uncovered(record, weaker, story)[1][0]
+    confirmed = [stored(story, suspension), story.approval("c", by="dave", at=6, decision="Confirm")]
+    weakest = index_of(story, story.approval("a1"), *confirmed, approvals=0)
+    assert len(uncovered(record, weakest, story, 7)[1]) == 1
 
 
 def test_a_vote_that_disappears_too_does_not_let_new_approvers_confirm(story):
-    """The weaker rules suspend a second time, with the recorded approvers."""
     record = recorded(story, index_of(story, story.approval("a1")))
-    weaker = index_of(story, approvals=1, users=("mallory",))
-    _, suspensions = compare(record, weaker, story.at(5), lambda *_: False, EXISTING)
-    assert [item.confirmers for item in suspensions] == [
-        None,
-        {"groups": ["approvers"], "users": ["root-cat"]},
-    ]
+    weaker = index_of(story, approvals=0, users=("mallory",))
+    after, suspensions = uncovered(record, weaker, story)
     assert "Approve a1" in suspensions[0].reason
-
-
-def test_a_suspended_request_is_suspended_again_by_weaker_rules(story):
-    record = recorded(story, suspended(story))
-    weaker = suspended(story, users=("mallory",))
-    (suspension,) = compare(record, weaker, story.at(5), lambda *_: False, EXISTING)[1]
-    assert suspension.confirmers == {"groups": ["approvers"], "users": ["root-cat"]}
+    suspend = story.approval("s", by=CONTROLLER, by_groups=(), at=5, decision="Suspend")
+    confirm = story.approval("c", by="mallory", by_groups=(), at=6, decision="Confirm")
+    confirmed = weaker.with_changes([suspend, confirm])
+    assert len(confirmed.active(story.at(7))) == 1
+    (suspension,) = uncovered(after, confirmed, story, 7)[1]
+    assert suspension.confirmers == CONFIRMERS
 
 
 @pytest.mark.parametrize("hidden", ["by its ModelWeights", "by its content"])
-def test_a_request_that_is_invalid_while_the_rules_become_weaker_is_suspended(story, hidden):
-    """It would be active by the weaker rules as soon as it is valid again, and these are recorded then."""
+def test_a_request_that_is_invalid_while_the_rules_become_weaker_is_suspended_later(story, hidden):
     record = recorded(story, index_of(story, story.approval("a1")))
     if hidden == "by its content":
         weaker = GrantIndex.build([broken(story)], [story.approval("a1")], [story.model(approvals=1)])
     else:
         weaker = index_of(story, story.approval("a1"), approvals=1, maxDuration="1m")
     assert weaker.state("r1", story.at(5)).phase is Phase.INVALID
-    after, (suspension,) = compare(record, weaker, story.at(5), lambda *_: False, EXISTING)
-    assert (suspension.request, suspension.uid) == ("r1", "uid-r1")
-    assert suspension.confirmers == {"groups": ["approvers"], "users": ["root-cat"]}
-    assert compare(after, weaker, story.at(5), lambda *_: False, EXISTING)[1] == []
+    after, suspensions = uncovered(record, weaker, story)
+    assert suspensions == []
+    (suspension,) = uncovered(after, index_of(story, story.approval("a1"), approvals=1), story)[1]
+    assert suspension.confirmers == CONFIRMERS
+
+
+def test_a_model_that_became_public_without_admission_stays_recorded(story):
+    index = index_of(story)
+    record = compare(Record(), index, story.at(5), lambda *_: True, EXISTING, {"atlas": "frontier"})[0]
+    record = Record.decode(record.encode())
+    for covered, weaker in ((False, True), (True, False)):
+        after = compare(
+            record, index, story.at(5), lambda *_, covered=covered: covered, EXISTING, {"atlas": "public"}
+        )[0]
+        assert after.became_weaker("atlas", index.models["atlas"], "public") is weaker
 
 
 def test_who_became_an_approver_meanwhile_cannot_confirm(story):

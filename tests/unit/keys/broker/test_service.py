@@ -14,9 +14,14 @@ import jwt
 import pytest
 from cpuevidence import MEASUREMENT, Amd
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from keyworld import serving
 
 from webhook.api.authorities import known
+from webhook.api.modelweights import AccessRules
+from webhook.core.access import Signer, Verifier
+from webhook.core.access.parse import Parser
+from webhook.core.access.record import Record, sign
 from webhook.core.admission.provider import NotReadyError
 from webhook.keys.agent.client import BrokerUnavailableError, lease_bytes
 from webhook.keys.broker.challenge import evidence_nonce
@@ -188,6 +193,69 @@ async def test_webhooks_that_are_not_as_they_should_be(world):
     assert (await refusal(world.broker())).endswith(
         "ValidatingWebhookConfiguration weightlock is missing [WL328]"
     )
+
+
+SIGNER = Signer(Ed25519PrivateKey.generate())
+
+
+def recorded(world, sensitivity="frontier", signer=SIGNER, **access):
+    """A broker before the world, with a record of other access rules than those of the world's model."""
+    rules = AccessRules.model_validate(world.model["spec"]["access"] | access)
+    models = {"atlas-70b": rules.model_dump(mode="json", by_alias=True)}
+    encoded = Record(models=models, sensitivities={"atlas-70b": sensitivity}).encode()
+    world.record = encoded, sign(encoded, signer)
+    broker = world.broker()
+    snapshot = broker._source.snapshot()
+    verifier = Verifier.of([SIGNER.key.public_key()])
+    access = dataclasses.replace(snapshot.access, parser=Parser(verifier))
+    snapshot = dataclasses.replace(snapshot, access=access)
+
+    class Source:
+        fetch = staticmethod(broker._source.fetch)
+        snapshot = staticmethod(lambda: snapshot)
+
+    broker._source = Source
+    return broker
+
+
+async def unavailable(broker):
+    with pytest.raises(UnavailableError) as error:
+        await release(broker)
+    return f"{error.value} [{error.value.code}]"
+
+
+async def test_rules_that_became_weaker_release_no_key_before_the_controller_accepted_them(world):
+    """The time from weaker rules to the suspension of the request is long enough for a release."""
+    message = await unavailable(recorded(world, approvals=2))
+    assert message.startswith('the access rules of model "atlas-70b" became weaker, and the controller has')
+    assert message.endswith("[WL328]")
+
+
+@pytest.mark.parametrize(
+    "access",
+    [{}, {"approvals": 0}, {"maxDuration": "24h"}, {"approvers": {"groups": ["weights-approvers", "b"]}}],
+)
+async def test_rules_that_are_as_recorded_or_stricter_release_keys(world, access):
+    assert (await release(recorded(world, **access)))[0]
+
+
+async def test_a_grant_that_the_recorded_rules_give_too_is_not_withheld(world):
+    broker = recorded(world, maxDuration="1h")
+    assert broker._source.snapshot().access.models["atlas-70b"].max_duration == "12h"
+    assert (await release(broker))[0]
+
+
+async def test_a_model_that_became_public_releases_no_key(world):
+    world.model["spec"]["sensitivity"] = "public"
+    world.state = [item for item in world.state if item["kind"] not in ("AccessRequest", "AccessApproval")]
+    world.live = world.admitted()
+    assert (await unavailable(recorded(world))).endswith("[WL328]")
+    assert (await release(recorded(world, "public")))[0]
+
+
+async def test_a_record_of_another_signer_releases_no_key(world):
+    message = await unavailable(recorded(world, signer=Signer(Ed25519PrivateKey.generate())))
+    assert message == "the record of access rules is invalid: its signature refers to an unknown key [WL328]"
 
 
 async def test_a_nonce_is_for_one_key_and_one_use(world):
