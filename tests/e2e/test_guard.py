@@ -164,6 +164,26 @@ def test_another_mutator_of_access_objects_is_denied(cluster: ControlPlane) -> N
     cluster.client(ADMIN).post(collection, webhook("weightlock.dev"), dryRun="All").ok()
 
 
+def test_a_backend_for_access_objects_is_denied(cluster: ControlPlane) -> None:
+    """It would respond to all requests for weightlock.dev, also to those of webhook, controller and broker."""
+    collection = "/apis/apiregistration.k8s.io/v1/apiservices"
+    backend = {"service": {"name": "backend", "namespace": "default"}, "insecureSkipTLSVerify": True}
+
+    def api_service(group: str, **fields: Any) -> dict[str, Any]:
+        spec = {"group": group, "version": "v9", "groupPriorityMinimum": 1, "versionPriority": 1, **fields}
+        kind = {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService"}
+        return {**kind, "metadata": {"name": f"v9.{group}"}, "spec": spec}
+
+    client, denial = cluster.client(POWERFUL), "its backend would respond to all requests"
+    document = api_service("weightlock.dev", **backend)
+    eventually(lambda: denial in client.post(collection, document, dryRun="All").message, "it is denied")
+    own = client.patch(f"{collection}/v1alpha1.weightlock.dev", {"spec": backend}, dryRun="All")
+    assert denial in own.message
+    client.post(collection, api_service("metrics.example.com", **backend), dryRun="All").ok()
+    client.post(collection, api_service("weightlock.dev"), dryRun="All").ok()
+    cluster.client(ADMIN).post(collection, document, dryRun="All").ok()
+
+
 def test_cert_manager_may_change_the_authority_and_nothing_else(cluster: ControlPlane) -> None:
     def render(*values: str) -> str:
         template = ["template", NAME, str(CHART), "-n", NAMESPACE, "-s", "templates/guard.yaml"]
