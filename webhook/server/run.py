@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import signal
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.server import logs
@@ -37,7 +37,7 @@ from webhook.server.tls.certificates import CertificateManager
 from webhook.server.tracing import Tracer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from socket import socket
 
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     Verifier = Callable[[SnapshotProvider], VerifyToken]
 
 READY_POLL_SECONDS = 0.02
+# Objects between two runs of the garbage collector while a worker loads its snapshot.
+_LOADING_THRESHOLD = 200_000
 # All reviews without a response, in bytes.
 _MAX_PENDING_BYTES = 128 * 1024 * 1024
 
@@ -271,6 +273,7 @@ async def _worker(
         return own or (heartbeat.default_limit(ready_mib) if ready_mib else 0)
 
     async with AsyncExitStack() as stack:
+        collector = stack.enter_context(rare_collections())
         # A saved count is exposed by the frontend, also after this process.
         stack.callback(metrics.save)
         beat = heartbeat.beat(pipe, limit_mib, lambda: ready_mib)
@@ -304,6 +307,7 @@ async def _worker(
         # What is loaded stays: the collector need not walk over it during a request.
         gc.collect()
         gc.freeze()
+        collector.close()
         ready_mib = heartbeat.memory_mib()
         pipe.ready()
         await end.retired.wait()
@@ -323,6 +327,20 @@ async def _follow(
         )
         webhook.share_ports()
         stop.set()
+
+
+@contextmanager
+def rare_collections() -> Iterator[ExitStack]:
+    """Let the collector run rarely until the yielded stack is closed.
+
+    Nothing that is loaded at the start is garbage, and walking over it took half of the CPU time. The collector still
+    runs, because a worker may wait long for the API server.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(_LOADING_THRESHOLD, *before[1:])
+    with ExitStack() as stack:
+        stack.callback(gc.set_threshold, *before)
+        yield stack
 
 
 async def _follow_as_worker(

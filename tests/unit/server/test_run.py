@@ -1,6 +1,7 @@
 """The webhook as a whole: ready when it should be, another certificate without a broken connection, an orderly end."""
 
 import asyncio
+import gc
 import ssl
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from webhook.api.config import Callers, Listen
 from webhook.server.admission import AdmissionService
 from webhook.server.http.listener import ListenError, bind
+from webhook.server.run import rare_collections
 from webhook.server.tls import reload, self_signed
 
 
@@ -326,3 +328,14 @@ async def test_an_idle_connection_does_not_hold_up_the_end(serve, monkeypatch):
     begun = asyncio.get_running_loop().time()
     await asyncio.gather(*(listener.close(5) for listener in client.webhook.listeners))
     assert asyncio.get_running_loop().time() - begun < 2
+
+
+def test_the_collector_runs_rarely_only_while_a_worker_loads():
+    before = gc.get_threshold()
+    with rare_collections() as collector:
+        assert gc.get_threshold()[0] > 100 * before[0]
+        collector.close()
+        assert gc.get_threshold() == before
+    with pytest.raises(OSError, match="no"), rare_collections():
+        raise OSError("no")
+    assert gc.get_threshold() == before
