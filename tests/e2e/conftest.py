@@ -39,6 +39,7 @@ REASON = pytest.StashKey[str]()
 # Files that take minutes each. `make test` skips them. `make e2e-node` runs those in node/, `make e2e-long` the others.
 LONG = frozenset(
     {
+        "test_api_server_token.py",
         "test_cosign.py",
         "test_detection.py",
         "test_forgery.py",
