@@ -45,6 +45,7 @@ LONG = frozenset(
         "test_forgery.py",
         "test_gitops.py",
         "test_life.py",
+        "test_operators.py",
         "test_outages.py",
         "test_redteam.py",
         "test_storage_identity.py",
