@@ -25,6 +25,7 @@ from webhook.core.facts.pod import view
 from webhook.core.facts.weights import gather_weights, weight_use
 from webhook.core.kube.fields import object_at, text_at
 from webhook.core.storage.model import UNKNOWN
+from webhook.core.storage.node_volumes import written_paths
 from webhook.core.storage.nodepaths import HOST_PATH, devices_at, escapes_at, node_paths_of
 from webhook.core.storage.refs import UNPROVEN
 from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, GROUP_SNAPSHOT, SNAPSHOT
@@ -229,7 +230,7 @@ def _volume(document: Document, here: Context) -> Facts:
     if backend is None:
         return Facts(weights)
     where = f"spec.{backend.via}"
-    paths = list(backend.exposed_paths)
+    paths = written_paths(document, backend, here.finder.lookup, here.writer)
     devices = {
         DeviceUse(vendor, path, 1, "hostPath", "", where, exceptions=(HOST_PATH,))
         for path in paths

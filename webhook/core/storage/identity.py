@@ -90,7 +90,8 @@ def references(
     backend: Backend, catalog: Catalog, volumes: VolumeIndex | None, origin: Origin
 ) -> Iterator[ProtectedRef]:
     """Yield the models on a backend. Without ``volumes``, only what the ModelWeights declare."""
-    for path in backend.node_paths:
+    # The node paths of a provisioned CSI volume are decided when it is written (`node_volumes.written_paths`).
+    for path in () if backend.driver and origin.provisioned else backend.node_paths:
         if exposes_pods(path):
             yield ProtectedRef(UNKNOWN, backend.via, f"{path} exposes the volumes of other pods")
     proven = False

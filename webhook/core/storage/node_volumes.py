@@ -12,6 +12,7 @@ from webhook.cel.libraries import quantity
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
 from webhook.core.storage.binding import claim_classes, fits, is_available, offered_class
 from webhook.core.storage.drivers import driver_of
+from webhook.core.storage.identity import origin_of
 from webhook.core.storage.locations import NODE
 from webhook.core.storage.sources import backend_of
 
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import Lookup
+    from webhook.core.storage.backends import Backend
     from webhook.core.storage.finder import Finder
 
 _ORDINALS = re.compile(r"(?:-[0-9]+){0,2}")
 VOLUME = "PersistentVolume"
+STORAGE_CLASS = "StorageClass.storage.k8s.io"
 # The volume sources that name a path of the node.
 _SOURCES = frozenset({"hostPath", "local"})
 CLAIM = "PersistentVolumeClaim"
@@ -77,15 +80,44 @@ class NodeVolumes:
 
 
 def volume_paths(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """The paths of the node that a PersistentVolume stands for."""
+    """The paths of the node that a stored PersistentVolume stands for.
+
+    Those of a volume that its driver's provisioner made are none: they were decided when it was written.
+    """
     spec = document.get("spec")
     if not isinstance(spec, dict) or (_SOURCES.isdisjoint(spec) and not _mounts_node_paths(spec.get("csi"))):
         return ()
     try:
         backend = backend_of(spec, "spec")
+        if backend is None or (
+            backend.driver and origin_of(document, backend.driver, None, None).provisioned
+        ):
+            return ()
     except MalformedObjectError:
         return ()
-    return tuple(backend.exposed_paths) if backend is not None else ()
+    return tuple(backend.exposed_paths)
+
+
+def written_paths(
+    document: Mapping[str, Any], backend: Backend, lookup: Lookup, writer: str | None
+) -> list[str]:
+    """The paths of the node that a PersistentVolume adds, which ``writer`` creates or changes.
+
+    A provisioner copies the parameters of the StorageClass, which cluster admins write, to the volume.
+    """
+    paths = list(backend.exposed_paths)
+    if not paths or not backend.driver or not origin_of(document, backend.driver, lookup, writer).provisioned:
+        return paths
+    spec = object_at(document, "spec", "")
+    source = object_at(spec, "csi", "spec")
+    parameters: Mapping[str, Any] = {}
+    for storage_class in lookup.each(STORAGE_CLASS):
+        if storage_class["metadata"].get("name") == spec["storageClassName"]:
+            parameters = object_at(storage_class, "parameters", "")
+    attributes = object_at(source, "volumeAttributes", "spec.csi")
+    added = {key: value for key, value in attributes.items() if parameters.get(key) != value}
+    rest = backend_of({**spec, "csi": {**source, "volumeAttributes": added}}, "spec")
+    return list(rest.exposed_paths) if rest is not None else []
 
 
 def _mounts_node_paths(source: Any) -> bool:
