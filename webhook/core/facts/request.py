@@ -93,14 +93,26 @@ class _Request:
             )
             return (TemplateFacts("", None, None, facts),)
         if self.kind in self.workloads:
-            templates = self._templates(request.object)
-            # A copy of a model needs `store` from its writer, also if pods of its own make it.
-            return (*templates, self._object(request.object)) if copies_models(self.kind) else templates
+            return self._with_object(self._templates(request.object), request.object)
         if self.workloads.is_unknown(self.kind) and not reads(self.kind):
             # A custom resource whose schema is absent. Its pods are found by shape.
             templates = tuple(item for item in self._templates(request.object) if item.pod is not None)
-            return templates or (self._object(request.object),)
+            return self._with_object(templates, request.object) or (self._object(request.object),)
         return (self._object(request.object),)
+
+    def _with_object(
+        self, templates: tuple[TemplateFacts, ...], document: Document
+    ) -> tuple[TemplateFacts, ...]:
+        """Return the templates, and the facts of the object itself if its writer needs `store`.
+
+        A copy of a model does, also if pods of its own make it. An object with accounts and without pods does too: its
+        controller gives the account a role, a token or a Secret.
+        """
+        if copies_models(self.kind):
+            return (*templates, self._object(document))
+        if templates and all(_is_account(item) for item in templates):
+            return (*(replace(item, facts=Facts()) for item in templates), self._object(document))
+        return templates
 
     def _object(self, document: Document) -> TemplateFacts:
         """Return the facts of an object beside any pod: what it exposes to others."""
@@ -287,6 +299,12 @@ class _Request:
             live = {**live, "metadata": {**metadata, "annotations": merged}}
         facts = self._gather(PodTemplate("", live, allotted=allotted), lookup)
         return TemplateFacts("", live, workload_of(live, "", "Pod", namespace), facts)
+
+
+def _is_account(facts: TemplateFacts) -> bool:
+    """Whether a partial pod states a service account and no container."""
+    spec = (facts.pod or {}).get("spec")
+    return isinstance(spec, dict) and spec.keys() == {"serviceAccountName"}
 
 
 def workload_of(document: Document, group: str, kind: str, namespace: str) -> dict[str, Any]:
