@@ -63,7 +63,7 @@ test: $(READY) control-plane key-servers prometheus registry log-verifiers bandw
 	@$(MAKE) --no-print-directory --keep-going test-unit test-e2e
 
 # Each has a control plane of its own, of about 1 GiB and a fifth of a core.
-E2E_PROCESSES ?= 2
+E2E_PROCESSES ?= 3
 test-unit: $(READY)
 	@$(PYTEST) tests/unit tests/redteam -n 2 --dist loadfile
 
