@@ -27,13 +27,9 @@ from harness.weightlock import COMMAND
 CHART = ROOT / "charts" / "weightlock"
 NAME = "weightlock"
 NAMESPACE = "weightlock-system"
-SECRETS = {
-    "signing": f"{NAME}-signing",
-    "challenge": f"{NAME}-challenge",
-    "stamp": f"{NAME}-stamp",
-    # The keys of the audit log, which the admin creates.
-    "audit": f"{NAME}-audit-key",
-}
+# The keys that the controller makes, and those of the audit log, which an admin creates.
+SECRETS = {"signing": f"{NAME}-signing", "challenge": f"{NAME}-challenge", "stamp": f"{NAME}-stamp"}
+ADMIN_SECRETS = {"audit": f"{NAME}-audit-key"}
 CONFIG_MAPS = {"policies": f"{NAME}-policies", "expected": f"{NAME}-webhooks"}
 
 
@@ -111,7 +107,7 @@ class Release:
                 lambda source=source: self.filled(source),  # type: ignore[misc]
                 f"there are keys in {source}",
             )
-            for name, source in SECRETS.items()
+            for name, source in (SECRETS | ADMIN_SECRETS).items()
             if f"/etc/weightlock/{name}/" in text
         }
         if part in self.ports:

@@ -37,7 +37,7 @@ def eventually(
     An AssertionError or OSError from `look` counts as not yet. `give_up` may return a reason to stop early.
     Raises AssertionError naming `what`, the seconds waited and what was seen last.
     """
-    begun, slow = time.monotonic(), 1.0
+    begun, load, looks = time.monotonic(), 0.0, 0
     while True:
         try:
             seen: object = look()
@@ -46,7 +46,8 @@ def eventually(
         except (AssertionError, OSError) as problem:
             seen = problem
         reason, waited = give_up(), time.monotonic() - begun
-        slow = max(slow, slowness())
+        load, looks = load + slowness(), looks + 1
+        slow = load / looks
         if reason is None and waited >= seconds * slow:
             reason = f"not within {waited:.0f} s ({seconds:g} s, and {slow:.1f} processes on a core)"
         if reason is not None:
