@@ -14,9 +14,9 @@ PROBE = ["agent", "--check"]
 def main() -> int:
     """Run the command in ``sys.argv``, and return its exit code."""
     if sys.argv[1:] == PROBE:
-        from webhook.keys.agent.marks import wait_complete  # noqa: PLC0415 - the other commands need it later or never
+        from webhook.keys.agent.marks import ROOT, wait_complete  # noqa: PLC0415
 
-        return 0 if wait_complete("/var/run/weightlock") else 1
+        return 0 if wait_complete(ROOT) else 1
     from webhook.cli import main as command_line  # noqa: PLC0415 - the probe must not load it
 
     return command_line.main()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.cli.images.trust_options import add_trust
 from webhook.keys.agent.delivery import CAS, Target
-from webhook.keys.agent.marks import wait_complete
+from webhook.keys.agent.marks import ROOT, wait_complete
 from webhook.keys.errors import BadInputError, printable
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from webhook.keys.agent.resources import ResourceServer
     from webhook.keys.agent.trust import Trust
 
-ROOT = Path("/var/run/weightlock")
 _EVIDENCE_SECONDS = 60
 _ENFORCE_SECONDS = 1
 _MAX_EVIDENCE = 256 * 1024
@@ -41,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="wait up to a second, and exit with 0 if all models are delivered, else with 1",
     )
-    parser.add_argument("--root", type=Path, default=ROOT, help="directory that --check reads")
+    parser.add_argument("--root", type=Path, default=Path(ROOT), help="directory that --check reads")
     parser.add_argument("--broker", default="", metavar="URL", help="URL of the key broker, https://")
     parser.add_argument("--token", type=Path, metavar="FILE", help="file with the pod's token for the broker")
     parser.add_argument(

@@ -158,8 +158,8 @@ def compare(
     weakened = {
         name: recorded
         for name, rules in index.models.items()
-        if (recorded := record.rules(name)) is not None
-        and record.became_weaker(name, rules, sensitivities.get(name, ""))
+        if record.became_weaker(name, rules, sensitivities.get(name, ""))
+        and (recorded := record.rules(name)) is not None
         and not covered(name, recorded, record.sensitivities.get(name, PUBLIC))
     }
     suspensions: list[Suspension] = []

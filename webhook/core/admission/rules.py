@@ -119,7 +119,6 @@ _DATA = frozenset({
     "Backup.velero.io",
     "BackupStorageLocation.velero.io",
     "BaseModel.ome.io",
-    "Checkpoint.kaito.sh",
     "ClusterBaseModel.ome.io",
     "DataBackup.data.fluid.io",
     "DataLoad.data.fluid.io",
@@ -135,7 +134,6 @@ _DATA = frozenset({
     "Restore.velero.io",
     "Schedule.k8up.io",
     "StormService.orchestration.aibrix.ai",
-    "VirtualMachinePool.pool.kubevirt.io",
     "VolumeReplication.replication.storage.openshift.io",
     "Workspace.kaito.sh",
 })  # fmt: skip

@@ -13,8 +13,10 @@ from webhook.core.kube.selectors import SelectorError, compile_selector
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import Lookup
 
+STORAGE_CLASS = "StorageClass.storage.k8s.io"
 _CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
 _DEFAULT_ANNOTATIONS = (
     "storageclass.kubernetes.io/is-default-class",
@@ -64,14 +66,19 @@ def _annotated_class(metadata: Mapping[str, Any]) -> str:
     return _text(annotations.get(_CLASS_ANNOTATION)) if isinstance(annotations, dict) else ""
 
 
+def storage_class(lookup: Lookup, name: str) -> Document | None:
+    """Return a StorageClass by its name, or None."""
+    return next((each for each in lookup.each(STORAGE_CLASS) if each["metadata"].get("name") == name), None)
+
+
 def _default_classes(lookup: Lookup) -> set[str]:
     names = set()
-    for storage_class in lookup.each("StorageClass.storage.k8s.io"):
-        annotations = storage_class["metadata"].get("annotations")
+    for document in lookup.each(STORAGE_CLASS):
+        annotations = document["metadata"].get("annotations")
         if isinstance(annotations, dict) and any(
             annotations.get(key) == "true" for key in _DEFAULT_ANNOTATIONS
         ):
-            names.add(storage_class["metadata"]["name"])
+            names.add(document["metadata"]["name"])
     return names
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from webhook.core.kube.fields import object_at, text_at
+from webhook.core.storage.binding import storage_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,11 +67,8 @@ def annotated_sources(namespace: str, metadata: Mapping[str, Any]) -> Iterator[C
 
 def class_source(name: str, lookup: Lookup) -> str:
     """Return the parameter of a StorageClass that fills its volumes; empty if they are new."""
-    for document in lookup.each("StorageClass.storage.k8s.io"):
-        if document["metadata"].get("name") == name:
-            parameters = object_at(document, "parameters", "")
-            return next((key for key, value in parameters.items() if value and key.lower() in _FILLING), "")
-    return ""
+    parameters = object_at(storage_class(lookup, name) or {}, "parameters", "")
+    return next((key for key, value in parameters.items() if value and key.lower() in _FILLING), "")
 
 
 def data_volume_sources(namespace: str, spec: Mapping[str, Any]) -> Iterator[ClaimSource]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.kube.fields import object_at, text_at
 from webhook.core.kube.names import image_reference, is_qualified, path_within
+from webhook.core.storage.binding import storage_class
 from webhook.core.storage.locations import Relation
 from webhook.core.storage.model import UNKNOWN
 from webhook.core.storage.nodepaths import exposes_pods
@@ -60,25 +61,25 @@ def origin_of(document: Mapping[str, Any], driver: str, lookup: Lookup | None, w
     static = Origin(declared=True) if declared else STATIC
     claim = object_at(spec, "claimRef", "spec")
     namespace, name, uid = (text_at(claim, key, "spec.claimRef") for key in ("namespace", "name", "uid"))
-    provisioner, storage_class = annotations.get(_PROVISIONED_BY), text_at(spec, "storageClassName", "spec")
-    if not driver or provisioner != driver or not storage_class or not namespace or not name:
+    provisioner, class_name = annotations.get(_PROVISIONED_BY), text_at(spec, "storageClassName", "spec")
+    if not driver or provisioner != driver or not class_name or not namespace or not name:
         return static
     if writer is not None:
         account = writer.removeprefix(_SERVICE_ACCOUNT)
         if account == writer or account.partition(":")[0] == namespace:
             return static
-    if lookup is not None and not _consistent(lookup, driver, storage_class, (namespace, name, uid)):
+    if lookup is not None and not _consistent(lookup, driver, class_name, (namespace, name, uid)):
         return static
     names = tuple(part for part in (text_at(metadata, "name", "metadata"), uid) if part)
     return Origin(provisioned=True, declared=declared, names=names)
 
 
-def _consistent(lookup: Lookup, driver: str, storage_class: str, claim: tuple[str, str, str]) -> bool:
+def _consistent(lookup: Lookup, driver: str, class_name: str, claim: tuple[str, str, str]) -> bool:
     """Whether the class is the driver's and the claim, where both still exist, is the one the volume was made for."""
     namespace, name, uid = claim
-    for document in lookup.each("StorageClass.storage.k8s.io"):
-        if document["metadata"].get("name") == storage_class and document.get("provisioner") != driver:
-            return False
+    existing = storage_class(lookup, class_name)
+    if existing is not None and existing.get("provisioner") != driver:
+        return False
     for document in lookup.each("PersistentVolumeClaim", namespace):
         metadata = document["metadata"]
         if metadata.get("name") == name and uid and metadata.get("uid") not in (None, "", uid):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.cel.libraries import quantity
 from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
-from webhook.core.storage.binding import claim_classes, fits, is_available, offered_class
+from webhook.core.storage.binding import claim_classes, fits, is_available, offered_class, storage_class
 from webhook.core.storage.drivers import driver_of
 from webhook.core.storage.identity import origin_of
 from webhook.core.storage.locations import NODE
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _ORDINALS = re.compile(r"(?:-[0-9]+){0,2}")
 VOLUME = "PersistentVolume"
-STORAGE_CLASS = "StorageClass.storage.k8s.io"
 # The volume sources that name a path of the node.
 _SOURCES = frozenset({"hostPath", "local"})
 CLAIM = "PersistentVolumeClaim"
@@ -73,8 +72,8 @@ class NodeVolumes:
             yield from self._by_claim.get((namespace, name), {}).values()
         if not any(self._by_class.values()):
             return
-        for storage_class in claim_classes(spec, metadata, lookup):
-            for volume in self._by_class.get(storage_class, {}).values():
+        for class_name in claim_classes(spec, metadata, lookup):
+            for volume in self._by_class.get(class_name, {}).values():
                 if fits(volume, spec) and _is_large_enough(volume, spec):
                     yield volume
 
@@ -110,10 +109,7 @@ def written_paths(
         return paths
     spec = object_at(document, "spec", "")
     source = object_at(spec, "csi", "spec")
-    parameters: Mapping[str, Any] = {}
-    for storage_class in lookup.each(STORAGE_CLASS):
-        if storage_class["metadata"].get("name") == spec["storageClassName"]:
-            parameters = object_at(storage_class, "parameters", "")
+    parameters = object_at(storage_class(lookup, spec["storageClassName"]) or {}, "parameters", "")
     attributes = object_at(source, "volumeAttributes", "spec.csi")
     added = {key: value for key, value in attributes.items() if parameters.get(key) != value}
     rest = backend_of({**spec, "csi": {**source, "volumeAttributes": added}}, "spec")

@@ -90,22 +90,23 @@ def _job_flow(document: Document, references: References | None) -> Iterator[Ass
 
 def _sandbox_claim(document: Document, references: References | None) -> Iterator[AssembledPod]:
     spec, namespace = _spec(document), _namespace(document)
-    name = text_at(object_at(spec, "sandboxTemplateRef", "spec"), "name", "spec.sandboxTemplateRef")
+    name = _sandbox_template(spec)
     pool = text_at(object_at(spec, "warmPoolRef", "spec"), "name", "spec.warmPoolRef")
     if pool and not name and references is not None:
         referenced = references.get("SandboxWarmPool.extensions.agents.x-k8s.io", namespace, pool)
         if referenced is None:
             yield _unresolved("spec.warmPoolRef", "SandboxWarmPool", pool)
             return
-        name = text_at(object_at(_spec(referenced), "sandboxTemplateRef", "spec"), "name", "spec")
+        name = _sandbox_template(_spec(referenced))
     yield from _sandbox(spec, name, document, references)
 
 
 def _sandbox_warm_pool(document: Document, references: References | None) -> Iterator[AssembledPod]:
-    name = text_at(
-        object_at(_spec(document), "sandboxTemplateRef", "spec"), "name", "spec.sandboxTemplateRef"
-    )
-    yield from _sandbox({}, name, document, references)
+    yield from _sandbox({}, _sandbox_template(_spec(document)), document, references)
+
+
+def _sandbox_template(spec: Document) -> str:
+    return text_at(object_at(spec, "sandboxTemplateRef", "spec"), "name", "spec.sandboxTemplateRef")
 
 
 def _sandbox(

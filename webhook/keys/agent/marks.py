@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 
+ROOT = "/var/run/weightlock"
 MARKER = ".weightlock-ready"
 LEASE = ".weightlock-lease"
 MAX_LEASE_SECONDS = 86_400.0

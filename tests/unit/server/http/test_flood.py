@@ -88,7 +88,7 @@ def descriptors():
 
 async def until(check, seconds=20.0):
     async with asyncio.timeout(seconds * slowness()):
-        while not check():  # noqa: ASYNC110 - there is no event for it
+        while not check():  # noqa: ASYNC110 - nothing signals a closed connection
             await asyncio.sleep(0.05)
 
 
