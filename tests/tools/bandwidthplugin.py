@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gotoolchain import BrokenError, UnavailableError, find_go, last_line
+from gotoolchain import BrokenError, UnavailableError, find_go, go_environment, last_line
 
 TESTS = Path(__file__).resolve().parents[1] / "e2e"
 MODULE, TOOLCHAIN = TESTS / "bandwidth", TESTS / "controlplane"
@@ -45,13 +45,12 @@ def build(target: Path) -> None:
     """Build into ``target``. Raises UnavailableError where the sources or a toolchain cannot be had."""
     CACHE.mkdir(parents=True, exist_ok=True)
     go = find_go(TOOLCHAIN, CACHE)
-    ours = {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOWORK": "off"}
     say("building it from source")
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="bandwidth.tmp-") as directory:
         built = Path(directory, "bandwidth")
         command = [go, "build", *FLAGS, "-o", str(built), PACKAGE]
         done = subprocess.run(
-            command, cwd=MODULE, env=os.environ | ours, text=True, capture_output=True, check=False
+            command, cwd=MODULE, env=go_environment(), text=True, capture_output=True, check=False
         )
         if done.returncode:
             raise UnavailableError(f"the bandwidth plugin could not be built: {last_line(done.stderr)}")

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gotoolchain import BrokenError, UnavailableError, find_go, last_line
+from gotoolchain import BrokenError, UnavailableError, find_go, go_environment, last_line
 
 TESTS = Path(__file__).resolve().parents[1] / "e2e"
 MODULE, TOOLCHAIN = TESTS / "vaultserver", TESTS / "controlplane"
@@ -50,14 +50,13 @@ def build(target: Path) -> None:
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     go = find_go(TOOLCHAIN, CACHE)
-    ours = {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOWORK": "off"}
     say("building it from source; the first time takes some minutes")
     started, messages, compiled, errors = time.monotonic(), time.monotonic(), 0, []
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="vaultserver.tmp-") as directory:
         built = Path(directory, "vaultserver")
         command = [go, "build", "-v", *FLAGS, "-o", str(built), "."]
         with subprocess.Popen(
-            command, cwd=MODULE, env=os.environ | ours, text=True, stderr=subprocess.PIPE
+            command, cwd=MODULE, env=go_environment(), text=True, stderr=subprocess.PIPE
         ) as process:
             for line in process.stderr or ():
                 if " " in line and not line.startswith("go: downloading"):
