@@ -7,10 +7,11 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
+import documents
 import pytest
-import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "weightlock"
@@ -39,15 +40,28 @@ def helm():
     return run
 
 
+@pytest.fixture(scope="session")
+def rendered(helm):
+    """A function from a namespace and values as JSON to the rendered text. It renders each pair once."""
+
+    @cache
+    def rendered(namespace, values):
+        done = helm("template", "weightlock", CHART, "-n", namespace, values=json.loads(values))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return rendered
+
+
 @pytest.fixture
-def render(helm):
+def render(rendered):
     """A function from values to the rendered objects by (kind, name), hooks left out."""
 
     def render(namespace=NAMESPACE, **values):
-        done = helm("template", "weightlock", CHART, "-n", namespace, values=values)
-        assert done.returncode == 0, done.stderr
-        documents = [document for document in yaml.safe_load_all(done.stdout) if document]
-        hooks = [d for d in documents if "helm.sh/hook" in (d["metadata"].get("annotations") or {})]
-        return {(d["kind"], d["metadata"]["name"]): d for d in documents if d not in hooks}
+        objects = {}
+        for document in documents.load_all(rendered(namespace, json.dumps(values))):
+            if document and "helm.sh/hook" not in (document["metadata"].get("annotations") or {}):
+                objects[document["kind"], document["metadata"]["name"]] = document
+        return objects
 
     return render

@@ -10,8 +10,8 @@ import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
+import documents
 import pytest
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
@@ -28,7 +28,7 @@ from webhook.server.tls import self_signed
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "weightlock"
 NAMESPACE = "weightlock-system"
-VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+VALUES = documents.load((CHART / "values.yaml").read_text())
 PROVIDED = {
     "certificates": {
         "mode": "provided",
@@ -68,7 +68,7 @@ def asked(objects, kind="ValidatingWebhookConfiguration"):
 
 def policies(objects):
     text = objects["ConfigMap", "weightlock-policies"]["data"]["policies.yaml"]
-    return {document["metadata"]["name"]: document for document in yaml.safe_load_all(text) if document}
+    return {document["metadata"]["name"]: document for document in documents.load_all(text) if document}
 
 
 def shipped():
@@ -76,8 +76,8 @@ def shipped():
     files = [
         f for f in (ROOT / "policies").glob("*.yaml") if not f.name.endswith((".test.yaml", ".state.yaml"))
     ]
-    documents = [document for file in files for document in yaml.safe_load_all(file.read_text())]
-    return {d["metadata"]["name"]: d for d in documents if d and d["kind"] == "WeightPolicy"}
+    policies = (document for file in files for document in documents.load_all(file.read_text()))
+    return {d["metadata"]["name"]: d for d in policies if d and d["kind"] == "WeightPolicy"}
 
 
 def leaves(tree, path=""):
@@ -135,7 +135,7 @@ def test_the_rules_are_those_of_the_code(render):
         for verb in rule.operations
     }
     text = objects["ConfigMap", "weightlock-webhooks"]["data"]["webhooks.yaml"]
-    expected = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(text)}
+    expected = {(item["kind"], item["metadata"]["name"]): item for item in documents.load_all(text)}
     for kind in ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"):
         assert asked(expected, kind) == asked(objects, kind)
 
@@ -219,7 +219,7 @@ def test_controller_and_broker_expect_what_is_installed(render):
     text = objects["ConfigMap", "weightlock-webhooks"]["data"]["webhooks.yaml"]
     # Helm adds these annotations to what it installs, so a restored object must have them.
     owner = {"meta.helm.sh/release-name": "weightlock", "meta.helm.sh/release-namespace": "weightlock-system"}
-    for expected in yaml.safe_load_all(text):
+    for expected in documents.load_all(text):
         annotations = expected["metadata"].pop("annotations")
         assert annotations == owner
         assert expected == objects[expected["kind"], "weightlock"]
@@ -258,7 +258,7 @@ def test_a_part_is_watched_from_the_namespaces_that_are_named(render, part):
     def rules(**values):
         objects = render(networkPolicy=values)
         config = objects["ConfigMap", "weightlock-config"]["data"][f"{part}.yaml"]
-        plain = BrokerConfig.model_validate(yaml.safe_load(config)).metrics_listen.port
+        plain = BrokerConfig.model_validate(documents.load(config)).metrics_listen.port
         matches = objects["NetworkPolicy", f"weightlock-{part}"]["spec"]["ingress"]
         return [rule for rule in matches if plain in [port["port"] for port in rule["ports"]]]
 
@@ -272,7 +272,7 @@ def test_a_part_is_watched_from_the_namespaces_that_are_named(render, part):
 def test_a_webhook_outside_the_cluster_opens_no_plain_port(render):
     """No NetworkPolicy stands before it."""
     objects = render(webhook={"url": "https://weightlock.example.com:8443"})
-    config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
+    config = documents.load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
     assert "metricsListen" not in config
 
 
@@ -292,7 +292,7 @@ def test_the_worker_is_replaced_before_the_kernel_ends_it(render, limits, expect
 
     def above(part="webhook", **config):
         text = render(**values, config=config)["ConfigMap", "weightlock-config"]["data"][f"{part}.yaml"]
-        return BrokerConfig.model_validate(yaml.safe_load(text)).worker_memory_limit_mib
+        return BrokerConfig.model_validate(documents.load(text)).worker_memory_limit_mib
 
     assert above() == expected
     assert above("broker") == 0
@@ -314,7 +314,7 @@ def test_every_file_a_configuration_names_is_mounted(render):
 
 def test_configurations_are_such_and_know_the_release(render):
     data = render(namespace="guards")["ConfigMap", "weightlock-config"]["data"]
-    parsed = {part: yaml.safe_load(data[f"{part}.yaml"]) for part in ("webhook", "controller", "broker")}
+    parsed = {part: documents.load(data[f"{part}.yaml"]) for part in ("webhook", "controller", "broker")}
     webhook, controller = (Config.model_validate(parsed[part]) for part in ("webhook", "controller"))
     assert webhook.settings.exempt_namespaces == ["guards", "kube-system"]
     assert webhook.settings.access.controllers == ["system:serviceaccount:guards:weightlock-controller"]
@@ -339,7 +339,7 @@ def test_sidecars_trust_the_brokers_ca_and_no_namespace_chooses_it(render):
     provided = {**PROVIDED["certificates"]["provided"], "caBundle": pem}
     objects = render(**PROVIDED | {"certificates": {"mode": "provided", "provided": provided}})
     config = Config.model_validate(
-        yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
+        documents.load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
     )
     assert config.settings.injection.ca_bundle == pem
     assert config.settings.injection.ca_file == ""
@@ -348,7 +348,7 @@ def test_sidecars_trust_the_brokers_ca_and_no_namespace_chooses_it(render):
 def test_settings_go_over_those_of_the_chart(render):
     objects = render(config={"logLevel": "debug", "settings": {"injection": {"hideDevices": False}}})
     config = Config.model_validate(
-        yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
+        documents.load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
     )
     assert (config.log_level, config.settings.injection.hide_devices) == ("debug", False)
     assert config.settings.exempt_namespaces == ["kube-system", NAMESPACE]
@@ -372,7 +372,7 @@ def test_only_who_signs_gets_the_private_key(render):
 def test_the_controller_fills_the_secrets_with_keys_that_pods_wait_for(render):
     objects = render()
     names = {key: f"weightlock-{key}" for key in ("signing", "challenge", "stamp", "record")}
-    config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
+    config = documents.load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
     assert Config.model_validate(config).controller.keys.model_dump() == names
     assert "signing" not in config
     for name in names.values():
@@ -386,7 +386,7 @@ def test_the_controller_fills_the_secrets_with_keys_that_pods_wait_for(render):
                 assert volume["secret"]["items"], name
                 assert not volume["secret"].get("optional"), name
     # What is not ours is not filled.
-    config = yaml.safe_load(render(**PROVIDED)["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
+    config = documents.load(render(**PROVIDED)["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
     del names["signing"]
     assert config["controller"]["keys"] == names
     assert config["signing"] == {"key": "/etc/weightlock/signing/signing.key"}
@@ -442,21 +442,21 @@ def test_cert_manager_fills_the_authority_in(render):
         assert ("Certificate", injected.removeprefix(f"{NAMESPACE}/")) in objects
         assert "caBundle" not in configuration["webhooks"][0]["clientConfig"]
     data = objects["ConfigMap", "weightlock-config"]["data"]
-    controller = Config.model_validate(yaml.safe_load(data["controller.yaml"])).controller
+    controller = Config.model_validate(documents.load(data["controller.yaml"])).controller
     assert (controller.restore, controller.certificates) == (True, None)
 
 
 def test_the_controller_makes_certificates_for_the_parts_that_serve(render):
     objects = render(namespace="guards")
     data = objects["ConfigMap", "weightlock-config"]["data"]
-    own = Config.model_validate(yaml.safe_load(data["controller.yaml"])).controller.certificates
+    own = Config.model_validate(documents.load(data["controller.yaml"])).controller.certificates
     assert {pair.secret: pair.names[0] for pair in own.pairs} == {
         "weightlock-webhook-serving": "weightlock-webhook.guards.svc",
         "weightlock-broker-serving": "weightlock-broker.guards.svc",
     }
     for secret in (own.authority_secret, *(pair.secret for pair in own.pairs)):
         assert "data" not in objects["Secret", secret]
-    broker = BrokerConfig.model_validate(yaml.safe_load(data["broker.yaml"]))
+    broker = BrokerConfig.model_validate(documents.load(data["broker.yaml"]))
     assert broker.broker.authorities == "guards/weightlock-broker-serving"
     assert broker.broker.record == "guards/weightlock-record"
     (rule,) = objects["Role", "weightlock-broker"]["rules"]
@@ -473,7 +473,7 @@ def test_the_controller_makes_certificates_for_the_parts_that_serve(render):
                 "ca.crt",
             ]
             config = BrokerConfig.model_validate(
-                yaml.safe_load(data[f"{part.removeprefix('weightlock-')}.yaml"])
+                documents.load(data[f"{part.removeprefix('weightlock-')}.yaml"])
             )
             assert config.tls.server_names == [f"{part}.guards.svc"]
     for kind in ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"):
@@ -562,7 +562,7 @@ def test_a_digest_beats_a_tag(render):
         objects = render(image=values)
         for deployment in deployments(objects).values():
             assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == image
-        config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
+        config = documents.load(objects["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"])
         assert config["settings"]["injection"]["image"] == sidecar
 
 
@@ -621,7 +621,7 @@ def test_the_scan_gets_the_rights_it_needs_and_no_more(render):
 def test_the_scan_follows_the_values(render):
     def reports(**values):
         text = render(**values)["ConfigMap", "weightlock-config"]["data"]["controller.yaml"]
-        return Config.model_validate(yaml.safe_load(text)).reports
+        return Config.model_validate(documents.load(text)).reports
 
     matches = reports()
     assert (matches.enabled, matches.api, matches.kinds, matches.resources_per_second) == (
@@ -718,11 +718,11 @@ def test_detection_has_its_configmaps_and_the_rights_on_them(render):
     }
     rendered = render(**values)
     text = rendered["ConfigMap", "weightlock-config"]["data"]
-    settings = Config.model_validate(yaml.safe_load(text["controller.yaml"])).detection
+    settings = Config.model_validate(documents.load(text["controller.yaml"])).detection
     assert settings.enabled
     assert {("ConfigMap", settings.state), ("ConfigMap", settings.silences)} <= set(rendered)
     assert settings.triage.model == "small"
-    assert "detection" not in yaml.safe_load(text["webhook.yaml"])
+    assert "detection" not in documents.load(text["webhook.yaml"])
     pod = rendered["Deployment", "weightlock-controller"]["spec"]["template"]["spec"]
     mounts = {mount["name"]: mount for mount in pod["containers"][0]["volumeMounts"]}
     assert mounts["detections"]["mountPath"] == settings.rules
@@ -760,7 +760,7 @@ def test_the_audit_log_is_on_a_claim_with_a_key_from_a_secret(render):
         mounts = {each["name"]: each for each in pod["containers"][0]["volumeMounts"]}
         assert mounts["audit-key"]["readOnly"]
         text = rendered["ConfigMap", "weightlock-config"]["data"][f"{component}.yaml"]
-        settings = yaml.safe_load(text)["audit"]
+        settings = documents.load(text)["audit"]
         assert settings["directory"].startswith(mounts["audit"]["mountPath"])
         assert settings["key"].startswith(mounts["audit-key"]["mountPath"])
         assert (settings["quorum"], settings["cluster"]) == (1, "cluster")
@@ -783,7 +783,7 @@ def test_the_audit_log_is_in_a_bucket_without_a_claim(render):
         assert "audit" not in {each["name"] for each in pod["containers"][0]["volumeMounts"]}
         assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "bucket"}}]
         text = rendered["ConfigMap", "weightlock-config"]["data"][f"{component}.yaml"]
-        assert yaml.safe_load(text)["audit"]["directory"] == "s3://logs/prod"
+        assert documents.load(text)["audit"]["directory"] == "s3://logs/prod"
         egress = rendered["NetworkPolicy", f"weightlock-{component}"]["spec"]["egress"]
         assert 443 in {port["port"] for rule in egress for port in rule.get("ports", ())}
 
@@ -800,7 +800,7 @@ def test_what_the_program_takes_helm_takes(render):
     for key in ("challengeKey", "webhooks", "authorities", "record"):
         del broker[key]
     data = render(config=inputs, broker={"config": broker})["ConfigMap", "weightlock-config"]["data"]
-    controller = Config.model_validate(yaml.safe_load(data["controller.yaml"])).controller
+    controller = Config.model_validate(documents.load(data["controller.yaml"])).controller
     assert (controller.certificates.check_seconds, controller.settle_seconds) == (5, 0.5)
 
 
@@ -809,7 +809,7 @@ def test_every_parameter_of_a_policy_can_be_set():
     for name, policy in shipped().items():
         used = set(re.findall(r"params\.\??data\.\??(\w+)", json.dumps(policy)))
         file = CHART / "files" / "params" / f"{name}.yaml"
-        assert used == (set(yaml.safe_load(file.read_text())["data"]) if file.exists() else set()), name
+        assert used == (set(documents.load(file.read_text())["data"]) if file.exists() else set()), name
 
 
 def test_the_readme_and_the_schema_hold_every_value():
@@ -836,20 +836,20 @@ def _decoded(text):
 
 
 def test_versions_agree_and_annotations_can_be_read():
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    chart = documents.load((CHART / "Chart.yaml").read_text())
     with (ROOT / "pyproject.toml").open("rb") as file:
         version = tomllib.load(file)["project"]["version"]
     assert (chart["version"], chart["appVersion"]) == (version, version)
     image = f"{VALUES['image']['repository']}:{version}"
     notes = {
-        key.removeprefix("artifacthub.io/"): yaml.safe_load(text)
+        key.removeprefix("artifacthub.io/"): documents.load(text)
         for key, text in chart["annotations"].items()
     }
     sidecar = f"{VALUES['image']['repository']}-sidecar:{version}"
     assert Injection().image == sidecar
     assert {each["image"] for each in notes["images"]} == {image, sidecar}
     assert (notes["category"], notes["license"]) == ("security", "Apache-2.0")
-    definitions = [yaml.safe_load(file.read_text()) for file in (CHART / "files" / "crds").glob("*.yaml")]
+    definitions = [documents.load(file.read_text()) for file in (CHART / "files" / "crds").glob("*.yaml")]
     assert {(crd["name"], crd["kind"]) for crd in notes["crds"]} == {
         (each["metadata"]["name"], each["spec"]["names"]["kind"]) for each in definitions
     }
@@ -864,7 +864,7 @@ def test_versions_agree_and_annotations_can_be_read():
 
 
 def test_every_deployment_has_a_budget_that_leaves_room_for_a_drain(render):
-    for values in ({}, yaml.safe_load((CHART / "values-ha.yaml").read_text())):
+    for values in ({}, documents.load((CHART / "values-ha.yaml").read_text())):
         objects = render(**values)
         budgets = {name: d["spec"] for (kind, name), d in objects.items() if kind == "PodDisruptionBudget"}
         assert set(budgets) == set(deployments(objects))
@@ -883,7 +883,7 @@ def test_one_replica_has_no_budget_since_it_could_never_be_evicted(render):
 
 
 def test_values_for_high_availability_keep_replicas_apart(render):
-    objects = render(**yaml.safe_load((CHART / "values-ha.yaml").read_text()))
+    objects = render(**documents.load((CHART / "values-ha.yaml").read_text()))
     for deployment in deployments(objects).values():
         spec = deployment["spec"]["template"]["spec"]
         assert deployment["spec"]["replicas"] == 3
@@ -922,7 +922,7 @@ def test_names_of_digits_stay_names(helm):
             selection |= {"apiServerManifests": {}, "signing": {}}
         done = helm("template", name, CHART, "-n", name, values=selection)
         assert done.returncode == 0, done.stderr
-        for document in yaml.safe_load_all(done.stdout):
+        for document in documents.load_all(done.stdout):
             assert number not in list(scalars(document)), document
 
 
@@ -959,7 +959,7 @@ def test_helm_deletes_the_pod_of_its_test(helm):
     done = helm("template", "weightlock", CHART, "-n", NAMESPACE)
     hooks = [
         document["metadata"]["annotations"]
-        for document in yaml.safe_load_all(done.stdout)
+        for document in documents.load_all(done.stdout)
         if document and (document["metadata"].get("annotations") or {}).get("helm.sh/hook") == "test"
     ]
     assert len(hooks) > 1
@@ -985,9 +985,9 @@ SIDECARS = {
 
 @pytest.mark.parametrize(("values", "expected"), SIDECARS.values(), ids=SIDECARS)
 def test_pods_get_the_image_of_the_sidecar(render, values, expected):
-    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    version = documents.load((CHART / "Chart.yaml").read_text())["appVersion"]
     text = render(**values)["ConfigMap", "weightlock-config"]["data"]["webhook.yaml"]
-    assert yaml.safe_load(text)["settings"]["injection"]["image"] == expected.format(version=version)
+    assert documents.load(text)["settings"]["injection"]["image"] == expected.format(version=version)
 
 
 FORMER = {
@@ -1015,7 +1015,7 @@ def test_helm_test_has_the_rights_that_the_doctor_uses_and_no_other(helm, render
         not in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations", "tokenreviews")
     }
     matches = {"ClusterRole": set(), "Role": set()}
-    for document in yaml.safe_load_all(done.stdout):
+    for document in documents.load_all(done.stdout):
         if document and document["metadata"]["name"] == "weightlock-test" and document["kind"] in matches:
             matches[document["kind"]] |= {
                 f"{verb} {resource}"
@@ -1072,7 +1072,7 @@ def test_the_notes_say_that_nothing_can_be_scraped(helm):
 
 
 def test_the_icon_is_a_picture_that_needs_no_fetching():
-    icon = yaml.safe_load((CHART / "Chart.yaml").read_text())["icon"]
+    icon = documents.load((CHART / "Chart.yaml").read_text())["icon"]
     head, _, body = icon.partition(",")
     assert head == "data:image/svg+xml;base64"
     assert ElementTree.fromstring(_decoded(body)).tag == "{http://www.w3.org/2000/svg}svg"
@@ -1100,7 +1100,7 @@ def test_manifests_for_api_servers_differ_in_name_and_address_only(render):
         ("validating.yaml", "ValidatingWebhookConfiguration"),
         ("mutating.yaml", "MutatingWebhookConfiguration"),
     ):
-        manifest = yaml.safe_load(data[file])
+        manifest = documents.load(data[file])
         assert (manifest["kind"], manifest["metadata"]["name"]) == (kind, "weightlock.static.k8s.io")
         (webhook,) = manifest["webhooks"]
         (installed,) = objects[kind, "weightlock"]["webhooks"]
@@ -1115,7 +1115,7 @@ def test_the_pull_policy_reaches_the_sidecar(render):
     def policy(**values):
         text = render(**values)["ConfigMap", "weightlock-config"]["data"]
         sidecars = {
-            yaml.safe_load(text[f"{part}.yaml"])["settings"]["injection"]["imagePullPolicy"]
+            documents.load(text[f"{part}.yaml"])["settings"]["injection"]["imagePullPolicy"]
             for part in ("webhook", "controller", "broker")
         }
         (only,) = sidecars
@@ -1196,8 +1196,8 @@ UNPROVEN = {
 def test_a_new_release_has_a_choice_of_its_callers(helm, values):
     done = helm("template", "weightlock", CHART, "-n", NAMESPACE, values=values, accepted=False)
     assert done.returncode == 0, done.stderr
-    texts = [d["data"]["webhook.yaml"] for d in yaml.safe_load_all(done.stdout) if _is_config(d)]
-    Config.model_validate(yaml.safe_load(texts[0]))
+    texts = [d["data"]["webhook.yaml"] for d in documents.load_all(done.stdout) if _is_config(d)]
+    Config.model_validate(documents.load(texts[0]))
 
 
 def _is_config(document):
@@ -1250,7 +1250,7 @@ def test_a_scheduled_drill_runs_with_its_own_rights_only(render):
         container["args"]
     )
     assert container["securityContext"]["readOnlyRootFilesystem"]
-    config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
+    config = documents.load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
     assert config["controller"]["drills"] == {"record": name, "periodSeconds": 86400}
     assert objects["ResourceQuota", "nothing-runs"]["spec"]["hard"]["pods"] == "0"
     assert objects["ResourceQuota", "nothing-runs"]["metadata"]["namespace"] == name
@@ -1277,7 +1277,7 @@ def test_the_drill_creates_workloads_in_its_own_namespace_only(render, helm):
     done = helm("template", "weightlock", CHART, "-n", NAMESPACE, values={**PROVIDED, **DRILL})
     roles = [
         document
-        for document in yaml.safe_load_all(done.stdout)
+        for document in documents.load_all(done.stdout)
         if document and document["kind"] == "Role" and document["metadata"]["name"] == "weightlock-drill"
     ]
     creates = {

@@ -4,15 +4,16 @@ import re
 import subprocess
 from pathlib import Path
 
+import documents
 import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "charts" / "weightlock" / "files" / "alerts" / "weightlock.yaml"
 ALERTS = {
-    rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
+    rule["alert"]: rule for group in documents.load(RULES.read_text())["groups"] for rule in group["rules"]
 }
-CASES = yaml.safe_load((Path(__file__).parent / "alerts.yaml").read_text())
+CASES = documents.load((Path(__file__).parent / "alerts.yaml").read_text())
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 BASE = "https://github.com/weightlock/weightlock/blob/main/docs/runbook.md"
 

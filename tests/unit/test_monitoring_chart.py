@@ -3,15 +3,15 @@
 import json
 from pathlib import Path
 
+import documents
 import pytest
-import yaml
 
 from webhook.api.broker import BrokerConfig
 from webhook.api.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "charts" / "weightlock" / "files"
-GROUPS = yaml.safe_load((FILES / "alerts" / "weightlock.yaml").read_text())["groups"]
+GROUPS = documents.load((FILES / "alerts" / "weightlock.yaml").read_text())["groups"]
 NAMESPACE = "weightlock-system"
 
 
@@ -57,7 +57,7 @@ def test_every_part_is_scraped_by_a_service_that_is_there_and_a_port_that_it_has
 
 def test_the_controllers_port_is_the_one_it_listens_on(render):
     objects = monitors(render)
-    config = yaml.safe_load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
+    config = documents.load(objects["ConfigMap", "weightlock-config"]["data"]["controller.yaml"])
     (port,) = of_kind(objects, "Service")["weightlock-controller"]["spec"]["ports"]
     assert Config.model_validate(config).metrics_listen.port == port["port"]
     (endpoint,) = of_kind(objects, "ServiceMonitor")["weightlock-controller"]["spec"]["endpoints"]
@@ -87,7 +87,7 @@ def test_where_the_plain_port_can_be_reached_a_bad_certificate_hides_no_metric(r
         assert (endpoint["port"], endpoint["scheme"], "tlsConfig" in endpoint) == ("metrics", "http", False)
         ports = {port["name"]: port["port"] for port in of_kind(objects, "Service")[name]["spec"]["ports"]}
         data = objects["ConfigMap", "weightlock-config"]["data"]
-        config = yaml.safe_load(data[f"{name.removeprefix('weightlock-')}.yaml"])
+        config = documents.load(data[f"{name.removeprefix('weightlock-')}.yaml"])
         assert BrokerConfig.model_validate(config).metrics_listen.port == ports["metrics"]
 
 

@@ -23,10 +23,10 @@ def test_the_order_is_by_code_and_name(snapshot_of, policy_of):
 
 def test_what_it_remembers_is_bounded(snapshot_of, policy_of, request_of, pod_of):
     policies = snapshot_of(policy_of(validations=TRUE)).policies
-    request = request_of(pod_of())
+    request, lookup = request_of(pod_of()), Lookup(snapshot_of().objects)
     for number in range(_MAX_KINDS + 10):
         kind = RequestKind("", "v1", f"things{number}", "", "CREATE", namespaced=True)
-        list(policies.matching(request, kind, Lookup(snapshot_of().objects)))
+        list(policies.matching(request, kind, lookup))
         if number == 0:
             first = len(policies._candidates)
     assert first == 1
