@@ -165,3 +165,27 @@ def test_a_fault_costs_no_request(pair: Pair, claims: int, place: str, fault: Ca
         f"| {name}, {claims:,} claims, {ROUNDS} times | {len(running.refused)} of {running.admitted:,} |"
     )
     assert running.refused == [], running.refused[:3]
+
+
+@pytest.mark.parametrize("start", ["a new replica", "a new worker of the same replica"])
+def test_the_first_verdict_after_a_start(pair: Pair, claims: int, place: str, start: str) -> None:
+    """One replica alone. The table has the time, which is no condition of the test."""
+    pair.address.withdraw(pair.second.port)
+    client = loads.Client.from_kubeconfig(pair.first.cluster.kubeconfig())
+    try:
+        if start == "a new replica":
+            pair.first.stop()
+            begin = time.monotonic()
+            pair.first.start()
+        else:
+            worker = pair.child("worker")
+            begin = time.monotonic()
+            os.kill(worker, signal.SIGKILL)
+            eventually(lambda: comm(str(worker)) == "", "the worker is gone", seconds=60)
+        answer = client.post(loads.PODS.format(place), loads.PROBE, dryRun="All")
+        seconds = time.monotonic() - begin
+    finally:
+        client.close()
+        pair.address.add(pair.second.port)
+    pair.table.append(f"| first verdict of {start}, {claims:,} claims | after {seconds:.2f} s |")
+    assert answer.status == 201, answer
