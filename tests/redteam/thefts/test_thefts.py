@@ -236,6 +236,14 @@ def approvals_in_a_ring(scene):
             scene.vote(user, approver)
 
 
+def approvals_in_a_large_ring(scene):
+    users = [f"{name}@example.com" for name in ("ann", "ben", "cat", "dan", "eve", "fay")]
+    for _ in range(3):
+        for user, approver in zip(users, [*users[1:], users[0]], strict=True):
+            scene.wait(hours=2)
+            scene.vote(user, approver)
+
+
 def slow_drip_over_weeks(scene):
     """A copy in parts by a quiet team: a pod every half hour of each day, within the usual hours."""
     team = min((each for each in scene.month.teams if not each.nights), key=lambda each: each.share)
@@ -551,6 +559,7 @@ THEFTS = {
     colluding_approvers: "exclusive-approver",
     rubber_stamps: "rubber-stamp",
     approvals_in_a_ring: "approval-ring",
+    approvals_in_a_large_ring: "approval-ring",
     slow_drip_over_weeks: "slow-drip",
     disabled_webhook: "pod-during-drift",
     cloned_volume: "copy-of-model",

@@ -130,7 +130,7 @@ class Ring(Schema):
     others: Positive = 2
     minimum: Positive = 3
     share: float = Field(default=0.5, gt=0, le=1)
-    length: int = Field(default=4, ge=2, le=8)
+    length: int = Field(default=6, ge=2, le=8)
     within: Duration = Duration("30d")
 
 
