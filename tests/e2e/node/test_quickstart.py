@@ -5,7 +5,7 @@ from harness.node.outside import Node
 from harness.page import follow
 
 
-def test_every_step_does_what_the_page_says(node: Node) -> None:
+def test_every_step_produces_the_documented_output(node: Node) -> None:
     """The shared cluster is installed as `make cluster` installs it, but for the leases."""
     sample.apply_sample(node)
     assert follow(node, "tested", "tested on a node") == 9

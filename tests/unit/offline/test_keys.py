@@ -61,7 +61,7 @@ def test_without_a_key_the_objects_count_as_admitted(tmp_path):
     assert problems(tmp_path, MODEL, REQUEST) == []
 
 
-def test_with_a_key_an_unsigned_object_counts_for_nothing(tmp_path):
+def test_with_a_key_an_unsigned_object_is_ignored(tmp_path):
     assert problems(tmp_path, MODEL, REQUEST, key_map({"old": public_key(), "new": public_key()})) == ["r"]
 
 

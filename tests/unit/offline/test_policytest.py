@@ -93,7 +93,7 @@ def test_something_else_was_allowed(problems):
     assert problem == "expected it to be denied: no finding denies it"
 
 
-def test_a_policy_that_cannot_be_evaluated_is_no_pass(problems):
+def test_a_policy_that_cannot_be_evaluated_fails_the_case(problems):
     policy = {**POLICY, "spec": {**POLICY["spec"], "validations": [{"expression": "object.missing == 1"}]}}
     (problem,) = problems(DENIED, policy=policy)
     assert problem.startswith("a policy could not be evaluated: ")
@@ -108,11 +108,11 @@ def test_a_policy_that_cannot_be_evaluated_is_no_pass(problems):
         ({}, "system:serviceaccount:research:default"),
     ],
 )
-def test_who_asks(problems, who, name):
+def test_the_requester_of_a_case(problems, who, name):
     assert problems({"allowed": False, "message": f"{name} named"}, who=who) == []
 
 
-def test_who_asks_in_the_whole_file(problems):
+def test_the_requester_of_the_file_applies_to_each_case(problems):
     assert problems({"allowed": False, "message": "eve named"}, fields={"who": {"user": "eve"}}) == []
 
 
@@ -227,7 +227,7 @@ def test_a_policy_that_does_not_compile_is_an_error(write):
         suite.run(suite.cases[0])
 
 
-def test_two_documents_are_no_test_file(tmp_path):
+def test_a_test_file_of_two_documents_is_rejected(tmp_path):
     (tmp_path / "a.test.yaml").write_text("cases: []\n---\ncases: []\n")
     with pytest.raises(ManifestError, match="one YAML document"):
         list(suites(tmp_path))

@@ -67,7 +67,7 @@ def test_cluster_scoped_objects_get_no_namespace(source):
         ),
     ],
 )
-def test_who_asks(source, asker, expected):
+def test_the_requester_of_a_review(source, asker, expected):
     outcome = review(named("bad"), asker, source)
     assert expected in [finding.message for finding in outcome.verdict.denials]
 
@@ -108,7 +108,7 @@ def test_generate_name_is_enough(source):
         {"kind": "AdmissionReview", "apiVersion": "v1"},
     ],
 )
-def test_what_is_neither_is_an_error_that_names_its_place(source, document):
+def test_other_documents_are_errors_that_name_their_location(source, document):
     with pytest.raises(ManifestError, match="test: "):
         review(Manifest("test", document), Requester(), source)
 

@@ -251,7 +251,7 @@ class TestReferencesThatDoNotExistYet:
     def test_a_name_that_a_pattern_protects_is_decided_now(self, decide):
         assert decide(job(pod_spec("llama-new", account="default"))) == (False, ["WL101"], set())
 
-    def test_a_missing_claim_is_no_way_to_the_account(self, decide):
+    def test_a_missing_claim_does_not_give_access_to_the_account(self, decide):
         assert decide(job(pod_spec("later")), "mallory") == (False, ["WL141"], {"WL105"})
 
 
@@ -333,7 +333,7 @@ class TestUpdatesOfTemplates:
         return new, old
 
     @pytest.mark.parametrize("change", ADD_NOTHING.values(), ids=ADD_NOTHING)
-    def test_a_queue_may_write_what_adds_nothing(self, decide, change):
+    def test_a_queue_may_write_changes_that_add_no_access(self, decide, change):
         new, old = self.updated(change)
         assert decide(new, KUEUE, "UPDATE", old)[:2] == (True, [])
 
@@ -374,7 +374,7 @@ class TestPlaceholders:
         assert decide(self.workflow(account, "llama")) == (True, [], {"WL105"})
 
     @pytest.mark.parametrize("claim_name", ["scratch", "llama", "{{workflow.parameters.pvc}}"])
-    def test_a_placeholder_is_no_way_to_an_account_with_a_grant(self, decide, claim_name):
+    def test_a_placeholder_does_not_give_access_to_an_account_with_a_grant(self, decide, claim_name):
         """Argo fills it in and creates the pods, so the writer needs the right for each account it may become."""
         allowed, codes, _ = decide(self.workflow("{{workflow.parameters.sa}}", claim_name), "mallory")
         assert (allowed, codes) == (False, ["WL141"])

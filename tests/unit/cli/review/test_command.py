@@ -59,7 +59,7 @@ def run(tmp_path, capsys):
     return call
 
 
-def test_json_is_what_others_rely_on(run):
+def test_json_output_has_the_documented_fields(run):
     code, out, _ = run(pod("good"), pod("bad"), arguments=["-o", "json"])
     good, bad = json.loads(out)
     assert code == 1
@@ -163,7 +163,7 @@ def test_a_denied_document_does_not_exist_for_the_next_one(run):
     ]
 
 
-def test_a_deletion_and_a_dry_run_store_what_they_store_on_a_cluster(run):
+def test_deletions_and_dry_runs_change_the_state_as_on_a_cluster(run):
     (run.directory / "state" / "models.yaml").write_text(MODEL)
     (run.directory / "policies" / "unknown.yaml").write_text(UNKNOWN)
     claim = {

@@ -57,7 +57,7 @@ def test_the_action_reviews_files(step, tmp_path):
     assert step(FILES="nowhere.yaml")[0] == 2
 
 
-def test_inputs_are_no_code(step, tmp_path):
+def test_the_shell_does_not_execute_inputs(step, tmp_path):
     step(FILES="$(touch owned) `touch owned` ; touch owned")
     step(FILES="a.yaml", REQUESTER='"; touch owned; "')
     assert not (tmp_path / "owned").exists()

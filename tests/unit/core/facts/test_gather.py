@@ -392,7 +392,7 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("spec", CONTAINERS.values(), ids=CONTAINERS)
-def test_what_kubernetes_would_refuse_is_malformed(spec):
+def test_a_pod_that_kubernetes_would_reject_is_malformed(spec):
     with pytest.raises(MalformedObjectError):
         facts_of({"spec": spec})
 

@@ -92,7 +92,7 @@ def test_golden(path, update_golden):
     assert case.get("facts") == facts or update_golden
 
 
-def test_every_case_says_what_it_is_about():
+def test_every_case_begins_with_a_comment():
     assert CASES
     for path in CASES:
         assert path.read_text().startswith("# "), path

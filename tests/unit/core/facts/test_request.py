@@ -1,4 +1,4 @@
-"""What is judged in one request. The cases stand in golden/requests; here is what a golden file cannot show."""
+"""Facts of one request. The cases are in golden/requests. These tests check what a golden file cannot show."""
 
 import pytest
 
@@ -40,14 +40,14 @@ def ray_cluster(*claims):
     }
 
 
-def test_what_all_templates_lack_is_asked_for_in_one_round(judge):
+def test_missing_objects_of_all_templates_are_requested_together(judge):
     lookup = Lookup(ObjectStore(complete=False))
     with pytest.raises(MissingObjectError):
         judge(ray_cluster("a", "b"), lookup)
     assert lookup.missing == {ObjectKey("PersistentVolumeClaim", "research", name) for name in "ab"}
 
 
-def test_only_the_template_that_changed_is_judged(judge):
+def test_only_the_changed_template_is_evaluated(judge):
     old, new = ray_cluster("atlas-weights", "x"), ray_cluster("atlas-weights", "atlas-weights")
     first, second = judge(new, operation="UPDATE", oldObject=old)
     assert (first.unchanged, second.unchanged) == (True, False)
@@ -84,7 +84,9 @@ def test_a_workload_without_templates_is_still_one_entry(judge):
 
 
 @pytest.mark.parametrize("subresource", ["exec", "attach", "portforward", "proxy"])
-def test_a_connection_is_judged_by_the_live_pod(judge, request_of, snapshot_of, atlas, pod_of, subresource):
+def test_a_connection_is_evaluated_against_the_live_pod(
+    judge, request_of, snapshot_of, atlas, pod_of, subresource
+):
     snapshot = snapshot_of(atlas, pod_of(claim="atlas-weights"))
     fields = {
         "operation": "CONNECT",
@@ -127,7 +129,7 @@ def test_metadata_of_another_shape_is_malformed(judge, metadata):
         judge(pod, name="p")
 
 
-def test_a_pod_that_was_broken_before_is_judged_when_it_changes(judge, pod_of):
+def test_an_update_of_a_malformed_pod_is_evaluated(judge, pod_of):
     old = {**pod_of(), "spec": {"containers": "none"}}
     with pytest.raises(MalformedObjectError):
         judge(pod_of(), operation="UPDATE", oldObject=old)

@@ -72,7 +72,7 @@ def test_settings_are_compiled_once():
     assert vendors_of(Settings()).of_resource("example.com/x") == "?"
 
 
-def test_what_a_requester_chooses_does_not_grow_the_memory_for_ever():
+def test_the_cache_of_resource_names_is_bounded():
     vendors = Vendors(Settings())
     for number in range(5000):
         vendors.of_resource(f"example.com/{number}")

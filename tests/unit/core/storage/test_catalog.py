@@ -140,7 +140,7 @@ def test_images(entry, reference, found):
     assert names(catalog.of_image(reference)) == expected
 
 
-def test_what_a_requester_chooses_does_not_grow_the_memory_for_ever():
+def test_the_cache_of_image_references_is_bounded():
     catalog = Catalog([model_of("atlas", {"image": {"reference": "r.example.com/atlas"}})])
     for number in range(5000):
         catalog.of_image(f"r.example.com/other:{number}")

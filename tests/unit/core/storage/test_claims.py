@@ -35,7 +35,7 @@ def test_a_long_chain_is_followed_and_an_endless_one_is_not(store_of, resolver_o
     assert far.via == UNRESOLVED
 
 
-def test_no_order_of_asking_hides_what_a_circle_holds(store_of, resolver_of, model_of, claim_of):
+def test_claims_that_clone_each_other_resolve_in_any_order(store_of, resolver_of, model_of, claim_of):
     atlas = model_of("atlas", {"persistentVolumeClaim": {"names": ["a"]}})
     store = store_of(claim_of("a", **clone_of("b")), claim_of("b", **clone_of("a")))
     for order in (["a", "b"], ["b", "a"]):
@@ -45,7 +45,7 @@ def test_no_order_of_asking_hides_what_a_circle_holds(store_of, resolver_of, mod
         assert {reach.model.name for reach in matches["a"]} == {"atlas"}
 
 
-def test_everything_missing_is_asked_for_in_one_round(store_of, resolver_of, model_of):
+def test_all_missing_claims_are_requested_together(store_of, resolver_of, model_of):
     resolver, lookup = resolver_of(
         store_of(complete=False), model_of("atlas", {"persistentVolumeClaim": {"names": ["x"]}})
     )
@@ -56,7 +56,7 @@ def test_everything_missing_is_asked_for_in_one_round(store_of, resolver_of, mod
         Finder(lookup).raise_if_missing()
 
 
-def test_what_was_fetched_and_is_not_there_is_unresolved(store_of, resolver_of, model_of):
+def test_a_claim_that_was_fetched_and_does_not_exist_is_unresolved(store_of, resolver_of, model_of):
     key = ObjectKey("PersistentVolumeClaim", "research", "a")
     atlas = model_of("atlas", {"persistentVolumeClaim": {"names": ["x"]}})
     resolver, lookup = resolver_of(store_of(complete=False), atlas, fetched={key: None})

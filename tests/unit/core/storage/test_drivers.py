@@ -643,7 +643,7 @@ def test_driver_names_carry_prefixes():
         csi("unknown.example.com", "v", server="x"),
     ],
 )
-def test_what_an_entry_cannot_read_is_uncertain(volume):
+def test_a_volume_that_its_entry_cannot_identify_is_uncertain(volume):
     assert not backend_of(volume, "spec").certain
 
 

@@ -198,7 +198,7 @@ DOUBTFUL = {
 
 
 @pytest.mark.parametrize("case", DOUBTFUL.values(), ids=DOUBTFUL)
-def test_what_is_not_provably_other_storage_is_unknown(refs_of, case):
+def test_storage_of_uncertain_identity_refers_to_an_unknown_model(refs_of, case):
     declared, candidate, *writer = case
     refs = refs_of(declared, candidate, writer=writer[0] if writer else None)
     assert [ref.model.name for ref in refs] == ["?"]

@@ -35,7 +35,7 @@ def test_a_location_is_never_provably_other_than_itself(place):
 
 
 @given(st.lists(places, max_size=8), places, st.sets(st.integers(0, 7)))
-def test_an_index_finds_what_a_comparison_of_all_finds(entries, query, removed):
+def test_index_lookups_equal_a_comparison_with_all_entries(entries, query, removed):
     """Values that were removed are not found, and all others are."""
     literal, patterns = LocationIndex(), PatternIndex()
     values = [[number] for number in range(len(entries))]

@@ -29,7 +29,7 @@ from webhook.core.storage.nodepaths import (
         ("/mnt/disks/ssd1", False),
     ],
 )
-def test_what_shows_the_volumes_of_other_pods(path, exposed):
+def test_paths_that_expose_the_volumes_of_other_pods(path, exposed):
     assert exposes_pods(path) is exposed
 
 
@@ -103,7 +103,7 @@ def test_a_harmless_path_is_read_only_and_public(parts):
         ("/var/lib/etcd", ""),
     ],
 )
-def test_a_kind_covers_only_what_lies_in_its_directory(path, kind):
+def test_an_exception_covers_only_paths_in_its_directory(path, kind):
     assert exception_kind(path) == kind
 
 

@@ -1,4 +1,4 @@
-"""The index of protected storage: kept up to date it is the same as made anew, whatever happens in which order."""
+"""The index of protected storage: after any sequence of changes it equals a new index of the same objects."""
 
 import copy
 
@@ -113,7 +113,7 @@ def everything(backends, store):
 
 
 @given(events)
-def test_kept_up_to_date_is_the_same_as_made_anew(model_of, happened):
+def test_an_updated_index_equals_a_new_index(model_of, happened):
     store = ObjectStore(complete=True)
     catalog = Catalog([model_of("atlas", *MODELS)])
     remaining = ProtectedBackends(catalog, store)

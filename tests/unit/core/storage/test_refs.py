@@ -14,7 +14,7 @@ def test_the_most_direct_way_counts():
     assert distinct([]) == ()
 
 
-def test_what_is_unknown_counts_where_nothing_else_is_known():
+def test_unresolved_references_remain_only_without_resolved_ones():
     nowhere = unresolved("gone")
     assert distinct(nowhere) == nowhere
     assert distinct([*nowhere, ProtectedRef(ATLAS, "csi")]) == (ProtectedRef(ATLAS, "csi"),)
@@ -22,7 +22,7 @@ def test_what_is_unknown_counts_where_nothing_else_is_known():
     assert distinct([exposed, ProtectedRef(ATLAS, "csi")]) == (exposed, ProtectedRef(ATLAS, "csi"))
 
 
-def test_another_way_to_what_is_unresolved_leaves_it_so():
+def test_a_rerouted_unresolved_reference_stays_unresolved():
     (reach,) = rerouted(unresolved("gone"), "clone", "cloned")
     assert (reach.via, reach.detail) == (UNRESOLVED, "gone")
     assert rerouted([ProtectedRef(ATLAS, "csi", "a")], "clone") == (ProtectedRef(ATLAS, "clone", "a"),)

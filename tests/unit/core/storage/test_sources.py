@@ -221,7 +221,7 @@ def test_bound_nodes_are_read_where_every_term_names_some():
 
 
 @pytest.mark.parametrize("source", [{}, {"emptyDir": {}}, {"secret": {"secretName": "s"}}, {"csi": None}])
-def test_what_does_not_outlive_the_pod_has_no_backend(source):
+def test_ephemeral_volumes_have_no_backend(source):
     assert backend_of(source, "spec") is None
 
 
@@ -242,6 +242,6 @@ def test_what_does_not_outlive_the_pod_has_no_backend(source):
         {"local": {"path": "/"}, "nodeAffinity": {"required": {"nodeSelectorTerms": "x"}}},
     ],
 )
-def test_what_has_another_shape_is_malformed(source):
+def test_a_volume_of_another_shape_is_malformed(source):
     with pytest.raises(MalformedObjectError):
         backend_of(source, "spec")

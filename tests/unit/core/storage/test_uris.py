@@ -128,7 +128,7 @@ def test_addresses_inside_texts():
 
 @given(st.text(max_size=80))
 def test_any_text_is_parsed(text):
-    """No text raises, and a text that is no address names nothing."""
+    """No text raises, and a text that is not an address names no bucket."""
     for uri in uris_in(f"x://{text}"):
         parse_uri(uri)
     parse_uri(text)

@@ -107,7 +107,7 @@ def test_claim_templates_are_named_after_the_workload():
         ),
     ],
 )
-def test_what_has_another_shape_is_malformed(document, group, kind, path):
+def test_a_workload_of_another_shape_is_malformed(document, group, kind, path):
     with pytest.raises(MalformedObjectError) as raised:
         TABLE.templates(document, group, kind)
     assert raised.value.path == path
