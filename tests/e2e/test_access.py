@@ -73,7 +73,7 @@ def test_a_revocation_ends_it_at_once(lab: Lab) -> None:
     assert "WL426" in late.message
 
 
-def test_who_wrote_it_is_who_signed_in_whatever_was_written(lab: Lab) -> None:
+def test_the_requester_and_approver_are_the_authenticated_users(lab: Lab) -> None:
     forged = {"username": "root", "groups": ["weights-approvers"]}
     request = lab.ask(requester=forged, signature="forged", stampedAt="2020-01-01T00:00:00Z")
     assert request["spec"]["requester"]["username"] == "alice"
@@ -188,9 +188,7 @@ def test_a_removed_approver_has_no_vote(lab: Lab) -> None:
     eventually(lab.is_admitted, "the pod is admitted", seconds=5)
 
 
-def test_what_is_written_while_the_webhook_is_away_counts_for_nothing(
-    lab: Lab, weightlock: Installed
-) -> None:
+def test_objects_written_without_the_webhook_are_ignored(lab: Lab, weightlock: Installed) -> None:
     admin = lab.cluster.client()
     weightlock.remove_webhooks()
     eventually(lab.is_admitted, "nobody asks the webhook", seconds=10, every=0.2)
@@ -253,7 +251,7 @@ def test_the_port_signs_only_for_the_api_server(lab: Lab, own_weightlock: Weight
     assert re.fullmatch(r"[0-9a-f]{16}:[A-Za-z0-9+/]{86}==", genuine["spec"]["signature"])
 
 
-def test_what_the_webhook_signs_at_admission_cannot_be_rewritten_afterwards(
+def test_objects_signed_at_admission_cannot_be_changed_afterwards(
     lab: Lab, own_weightlock: Weightlock
 ) -> None:
     """The API server authenticates itself by a certificate, so objects are signed when they are stored."""

@@ -89,7 +89,7 @@ def test_where_the_webhook_cannot_sign_the_controller_does_on_read_back(
     assert stored(lab, request)["spec"]["signature"]
 
 
-def test_what_was_written_without_admission_is_never_signed_and_said_so(
+def test_objects_written_without_admission_are_never_signed_and_reported(
     lab: Lab, signing_controllers: Controllers
 ) -> None:
     weightlock = signing_controllers.weightlock
@@ -122,9 +122,7 @@ def test_what_was_written_without_admission_is_never_signed_and_said_so(
     assert not stored(lab, request)["spec"].get("signature")
 
 
-def test_a_webhook_configuration_that_was_changed_or_removed_is_put_back(
-    lab: Lab, controllers: Controllers
-) -> None:
+def test_a_changed_or_removed_webhook_configuration_is_restored(lab: Lab, controllers: Controllers) -> None:
     controllers.start(restore=True)
     controllers.wait_leading()
     weightlock = controllers.weightlock
@@ -140,7 +138,7 @@ def test_a_webhook_configuration_that_was_changed_or_removed_is_put_back(
 
 
 @pytest.mark.parametrize("on_expiry", ["wipe", "evict"])
-def test_what_becomes_of_a_running_pod_when_its_grant_ends(
+def test_a_running_pod_is_handled_as_configured_when_its_grant_expires(
     lab: Lab, controllers: Controllers, on_expiry: str
 ) -> None:
     lab.cluster.apply(lab.weights(approvals=1, onExpiry=on_expiry))

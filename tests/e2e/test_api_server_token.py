@@ -114,7 +114,7 @@ def setup(
     for path in KINDS:
         (directory / path).write_text(setup.token(path))
     # The API server caches the content of the files for a minute.
-    eventually(weightlock._is_asked, "the API server presents its tokens", seconds=90, every=0.5)
+    eventually(weightlock._is_called, "the API server presents its tokens", seconds=90, every=0.5)
     yield setup
     weightlock.uninstall()
 

@@ -70,7 +70,7 @@ class Sidecars:
             thread.join()
 
 
-def test_a_broker_that_is_killed_takes_only_what_it_was_answering(
+def test_a_killed_broker_loses_only_its_requests_in_flight(
     own_control_plane: ControlPlane,
     namespace: str,
     tmp_path: Path,
@@ -102,7 +102,7 @@ def test_a_broker_that_is_killed_takes_only_what_it_was_answering(
         so_far = sidecars.renewed
         eventually(lambda: sidecars.renewed > so_far + 2 * CLIENTS, "both again", seconds=60)
     assert len(sidecars.lost) <= CLIENTS, sidecars.lost
-    # To a sidecar that is no refusal: it keeps its keys, and asks again.
+    # A sidecar does not treat this as a denial: it keeps its keys, and retries.
     assert all(losses.startswith("BrokerUnavailableError: ") for losses in sidecars.lost), sidecars.lost
     renewed = {broker.port: len(broker.events(event="key.renewal", result="released")) for broker in brokers}
     assert all(count > CLIENTS for count in renewed.values()), renewed

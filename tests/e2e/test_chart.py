@@ -47,7 +47,7 @@ def render(cluster: Cluster, namespace: str, *arguments: str) -> str:
 
 
 def cert_manager_type(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """A stand-in for a type of cert-manager: of its fields those that the chart writes, so that any other is told."""
+    """A stand-in for a CRD of cert-manager with only the fields that the chart writes, so any other is an error."""
     plural = f"{kind.lower()}s"
     schema = {
         "type": "object",
@@ -134,7 +134,7 @@ PROVIDED = (
     ids=["defaults", "closed", "outside", "chosen", "provided", "self-signed", "cert-manager"],
 )
 @pytest.mark.usefixtures("cert_manager_types")
-def test_the_api_server_accepts_what_is_rendered(
+def test_the_api_server_accepts_the_rendered_manifests(
     own_control_plane: ControlPlane, namespace: str, arguments: tuple[str, ...]
 ) -> None:
     inputs = [argument.replace("{ca}", str(own_control_plane.ca)) for argument in arguments]
@@ -168,7 +168,7 @@ def test_its_life(release: Release, before: str) -> None:
     assert f"Weightlock {before} is installed" in release.helm("install", *former, chart=previous)
     namespace = cluster.new_namespace()
 
-    # Nobody answers yet: governed namespaces are closed.
+    # No webhook answers yet: enforced namespaces are closed.
     status, message = release.create(namespace, pod("early"))
     assert (status, "failed calling webhook" in message) == (500, True)
 
@@ -252,7 +252,7 @@ def agent_of(lab: Lab, name: str) -> bool:
 
 
 def keeps_and_signs(release: Release, lab: Lab) -> None:
-    """Controller and broker work under the rights the chart gave them: a grant is signed, a webhook put back."""
+    """Controller and broker work under the rights the chart gave them: a grant is signed, a webhook restored."""
     eventually(lambda: release.controller_says("/readyz") == (200, "ready\n"), "the controller is ready")
     for line in (
         "weightlock_controller_leader 1.0\n",
@@ -342,7 +342,7 @@ def upgraded(release: Release, lab: Lab, previous: Path, former: Sequence[str]) 
     assert images["broker"]["previousImages"] == [f"ghcr.io/weightlock/weightlock:{version}"]
     assert images["broker"]["image"] == f"ghcr.io/weightlock/weightlock-sidecar:{chart_version()}"
     assert "previousImages" not in images["webhook"]
-    # The authority of before stays trusted: nothing is closed while the controller puts its own in office.
+    # The previous CA stays trusted: no request is denied while the controller introduces its own.
     release.wait_admitting(lab.namespace)
     release.start("controller")
     release.pair("webhook")
@@ -353,7 +353,7 @@ def upgraded(release: Release, lab: Lab, previous: Path, former: Sequence[str]) 
 
 
 def restored(release: Release) -> float:
-    """How many webhook configurations the controller says it put back."""
+    """The number of webhook configurations that the controller reports as restored."""
     display = release.controller_says("/metrics")[1]
     matches = re.search(r"^weightlock_webhook_configurations_restored_total (\S+)$", display, re.MULTILINE)
     return float(matches[1]) if matches else 0
@@ -432,8 +432,8 @@ def identity(document: dict[str, Any]) -> dict[str, Any]:
 
 
 @LONG
-def test_an_uninstall_after_a_restore_leaves_only_what_it_lists(release: Release) -> None:
-    """A restored object belongs to the release, and what the parts made themselves leaves with it."""
+def test_an_uninstall_after_a_restore_leaves_only_the_listed_objects(release: Release) -> None:
+    """A restored object belongs to the release, and objects that the components made are removed with it."""
     cluster = release.cluster
     client = cluster.client()
     cluster.kubectl("create", "namespace", NAMESPACE).ok()

@@ -1,4 +1,4 @@
-"""The chart's webhooks as files of the API server (KEP-5793): nobody takes them away through the API."""
+"""The chart's webhooks as files of the API server (KEP-5793): no user can remove them through the API."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

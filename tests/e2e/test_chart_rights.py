@@ -152,7 +152,7 @@ def release(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Re
 
 
 def live(release: Release) -> None:
-    """People ask, approve and run pods; access ends by eviction and by wiping; somebody tampers with webhooks."""
+    """Users request, approve and run pods; access ends by eviction and by wiping; an admin tampers with webhooks."""
     cluster = release.cluster
     controller = release.parts["controller"]
     eventually(lambda: '"became leader"' in controller.log.read_text(), "the controller leads")
@@ -161,7 +161,7 @@ def live(release: Release) -> None:
         have_access(release, lab)
         ended(release, lab, on_expiry)
     assert "WL121" in cluster.kubectl("exec", "-n", lab.namespace, "train", "--", "id").failed()
-    name_what_is_missing(release)
+    name_missing_objects(release)
     report(release)
     for path in WEBHOOK_PATHS:
         cluster.client().delete(path)
@@ -173,7 +173,7 @@ def live(release: Release) -> None:
 
 
 def renamed(release: Release, path: str) -> None:
-    """Somebody gives a type another short name, and the controller takes it back."""
+    """Give a CRD another short name, and wait until the controller restores it."""
     client = release.cluster.client()
     definition = client.get(path).ok()["spec"]
     client.patch(path, {"spec": {"names": {**definition["names"], "shortNames": ["other"]}}}).ok()
@@ -181,7 +181,7 @@ def renamed(release: Release, path: str) -> None:
 
 
 def tampered(release: Release, path: str) -> None:
-    """Somebody opens a webhook, and the controller closes it again."""
+    """Make a webhook fail open, and wait until the controller restores it."""
     client = release.cluster.client()
     webhook = client.get(path).ok()["webhooks"][0]
     client.patch(path, {"webhooks": [{**webhook, "failurePolicy": "Ignore"}]}).ok()
@@ -245,7 +245,7 @@ def late_policy(namespace: str) -> dict[str, Any]:
     return {**head, "spec": spec}
 
 
-def name_what_is_missing(release: Release) -> None:
+def name_missing_objects(release: Release) -> None:
     """A pod that refers to objects that do not exist, in a namespace without the NetworkPolicy that it should have."""
     cluster = release.cluster
     namespace = cluster.new_namespace(labels={"weightlock.dev/holds-weights": "true"})
@@ -271,7 +271,7 @@ def name_what_is_missing(release: Release) -> None:
 
 
 def have_access(release: Release, lab: Lab) -> None:
-    """Ask for a short access, approve it, run a pod that has a GPU besides, and ask for its key."""
+    """Request short access, approve it, run a pod that also has a GPU, and request its key."""
     trainer = f"system:serviceaccount:{lab.namespace}:trainer"
     release.cluster.allow(trainer, ["use"], ["accelerators"], lab.namespace, "weightlock.dev")
     request = signed_request(lab, "15s")
@@ -337,7 +337,7 @@ def ended(release: Release, lab: Lab, on_expiry: str) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_never_tries_what_it_may_not(release: Release, part: str) -> None:
+def test_no_request_of_a_component_is_forbidden(release: Release, part: str) -> None:
     assert used(release.cluster, account(part))
     assert refused(release.cluster, account(part)) == set()
 

@@ -106,7 +106,7 @@ def _fix(source: ClusterProvider, key: ObjectKey) -> object:
     return document["spec"].get("fix") if document else None
 
 
-async def test_objects_that_are_not_held_are_fetched(
+async def test_uncached_objects_are_fetched(
     source: ClusterProvider, control_plane: Cluster, namespace: str
 ) -> None:
     control_plane.apply(
@@ -134,7 +134,7 @@ async def test_an_object_it_may_not_read_is_an_error(source: ClusterProvider, na
         await source.fetch(RequiredData(objects=frozenset({secret})))
 
 
-async def test_rights_are_asked_for_and_changes_show(
+async def test_rights_are_queried_and_follow_changes(
     source: ClusterProvider, control_plane: Cluster, namespace: str
 ) -> None:
     question = AccessCheck(

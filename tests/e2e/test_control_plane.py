@@ -36,7 +36,7 @@ def test_a_user_without_rights_is_forbidden(control_plane: Cluster, namespace: s
     assert 'User "alice" cannot list resource "pods"' in output
 
 
-def test_rbac_gives_a_user_what_it_says_and_no_more(control_plane: Cluster, namespace: str) -> None:
+def test_rbac_allows_a_user_only_the_permissions_of_the_role(control_plane: Cluster, namespace: str) -> None:
     control_plane.allow("bob", ["list"], ["pods"], namespace)
     bob = control_plane.client("bob")
     eventually(
@@ -167,9 +167,7 @@ def test_a_frozen_etcd_delays_writes_and_loses_none(own_control_plane: ControlPl
     )
 
 
-def test_what_is_written_into_etcd_was_seen_by_no_admission(
-    own_control_plane: ControlPlane, namespace: str
-) -> None:
+def test_objects_written_into_etcd_bypass_admission(own_control_plane: ControlPlane, namespace: str) -> None:
     keys = own_control_plane.etcd.keys("/registry/namespaces/")
     assert f"/registry/namespaces/{namespace}" in keys
     own_control_plane.etcd.put("/registry/weightlock.test/forged", {"kind": "Forged"})
@@ -178,7 +176,7 @@ def test_what_is_written_into_etcd_was_seen_by_no_admission(
     assert own_control_plane.etcd.get("/registry/weightlock.test/forged") is None
 
 
-def test_the_api_server_shows_webhooks_who_it_is(own_control_plane: ControlPlane) -> None:
+def test_the_api_server_authenticates_itself_to_webhooks(own_control_plane: ControlPlane) -> None:
     def label(request: Request) -> list[dict]:
         return [{"op": "add", "path": "/metadata/labels", "value": {"seen": request["userInfo"]["username"]}}]
 

@@ -46,8 +46,8 @@ STATE: tuple[Mapping[str, Any], ...] = (*authorizer_cases.rbac(), *field_cases.s
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the API server said of every case, and what it would have sent to a webhook."""
+class NativeRun:
+    """The API server's verdict of each case, and the objects that it would have sent to a webhook."""
 
     said: Mapping[str, Said]
     objects: Mapping[str, tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]]
@@ -67,8 +67,8 @@ def cluster(new_control_plane: Callable[[Options], ControlPlane]) -> ControlPlan
 
 
 @pytest.fixture(scope="module")
-def asked(cluster: ControlPlane) -> Asked:
-    """All cases, judged by an API server with the policies of all of them in force."""
+def native_run(cluster: ControlPlane) -> NativeRun:
+    """All cases, evaluated by an API server with the policies of all of them in force."""
     native = Native(cluster)
     native.prepare(CASES.values())
     objects = {case.name: native.admitted(case) for case in CASES.values()}
@@ -78,7 +78,7 @@ def asked(cluster: ControlPlane) -> Asked:
     said = {name: with_audit(it, CASES[name], notes.get(name, {})) for name, it in said.items()}
     native.close()
     space = cluster.client().get(f"/api/v1/namespaces/{NAMESPACE}").ok()
-    return Asked(said, objects, space)
+    return NativeRun(said, objects, space)
 
 
 def test_every_difference_is_explained_and_belongs_to_a_case() -> None:
@@ -87,28 +87,28 @@ def test_every_difference_is_explained_and_belongs_to_a_case() -> None:
     assert DIFFERENCES.keys() <= NAMES
 
 
-def test_no_difference_lets_anything_through(asked: Asked) -> None:
-    """An allowance of ours against a denial of theirs is one that the API server could not have been asked for."""
+def test_no_difference_admits_a_denied_request(native_run: NativeRun) -> None:
+    """An allowance of ours against a denial of theirs is a case that the API server could not evaluate."""
     lenient = [
         name
         for name in DIFFERENCES.keys() & CASES.keys()
-        if not {"denied", "error"}.isdisjoint(asked.said[name].outcomes)
-        and "allowed" in ours(asked, CASES[name]).outcomes
+        if not {"denied", "error"}.isdisjoint(native_run.said[name].outcomes)
+        and "allowed" in ours(native_run, CASES[name]).outcomes
     ]
     assert lenient == ["authorizer-wrong-5"]
 
 
-def ours(asked: Asked, case: Case) -> Said:
+def ours(native_run: NativeRun, case: Case) -> Said:
     """What Weightlock says of a case."""
-    return offline.ask(case, [asked.space, *STATE], *asked.objects[case.name])
+    return offline.ask(case, [native_run.space, *STATE], *native_run.objects[case.name])
 
 
-def test_both_judge_alike(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_judge_alike(native_run: NativeRun, capsys: pytest.CaptureFixture[str]) -> None:
     wrong: list[str] = []
     agreed = 0
     for name, case in CASES.items():
-        theirs = asked.said[name]
-        own = ours(asked, case)
+        theirs = native_run.said[name]
+        own = ours(native_run, case)
         matches = difference(theirs, own)
         agreed += not matches
         if bool(matches) != (name in DIFFERENCES):

@@ -42,7 +42,7 @@ def release(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Re
     cluster = new_control_plane(Options(controllers=False))
     matches = Release(cluster)
     idle = ("controller.restoreWebhooks=false", "controller.restoreDefinitions=false")
-    # With selfManaged the controller would mend the authority.
+    # With selfManaged the controller would restore the CA.
     matches.helm("install", "certificates.mode=selfSigned", *idle)
     with contextlib.ExitStack() as stack:
         # The controller first: it makes the keys of the others.
@@ -60,7 +60,7 @@ def release(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Re
 
 
 def outward() -> str | None:
-    """An address of this machine that is no loopback, which an API server would refuse; None where it has none."""
+    """An address of this machine other than loopback, which an API server would reject; None without one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
         # Nothing is sent: the kernel only chooses a way.
         probe.connect(("192.0.2.200", 9))
@@ -103,7 +103,7 @@ def lead_to_processes(release: Release, stack: contextlib.ExitStack, address: st
                 "labels": {"kubernetes.io/service-name": f"{NAME}-broker"},
             },
             "addressType": "IPv4",
-            # The API server proxies to nobody but pods.
+            # The API server proxies only to pods.
             "endpoints": [
                 {
                     "addresses": [address],

@@ -56,7 +56,7 @@ def replicas(own_weightlock: Weightlock) -> Iterator[Replicas]:
     second.start()
     with Forwarder([own_weightlock.port, second.port]) as address:
         register(own_weightlock, f"https://127.0.0.1:{address.port}")
-        eventually(lambda: is_asked(second), "the second replica is asked", every=0.2)
+        eventually(lambda: is_called(second), "the second replica is called", every=0.2)
         yield Replicas(own_weightlock, second, address)
         if not own_weightlock.running:
             own_weightlock.start()
@@ -73,7 +73,7 @@ def register(weightlock: Weightlock, url: str) -> None:
     weightlock.cluster.apply(*manifests.webhooks(client_config))
 
 
-def is_asked(weightlock: Weightlock) -> bool:
+def is_called(weightlock: Weightlock) -> bool:
     before = weightlock.metric("weightlock_admission_requests_total", resource="pods")
     for _ in range(4):
         weightlock.cluster.client().post(PODS.format("default"), pod(), dryRun="All")
@@ -90,9 +90,7 @@ def pod(**container: Any) -> dict[str, Any]:
     }
 
 
-def test_a_replica_that_is_killed_takes_only_what_it_was_answering(
-    replicas: Replicas, namespace: str
-) -> None:
+def test_a_killed_replica_loses_only_its_requests_in_flight(replicas: Replicas, namespace: str) -> None:
     with load(replicas.first.cluster, namespace).running() as running:
         eventually(lambda: running.admitted > 100, "admitted by both")
         replicas.first.kill()
@@ -102,7 +100,7 @@ def test_a_replica_that_is_killed_takes_only_what_it_was_answering(
         replicas.first.start()
         so_far = running.admitted
         eventually(lambda: running.admitted > so_far + 100, "both again")
-    # Each client has one request at a time: whatever was lost was at the dead replica, and nobody else had it.
+    # Each client has one request at a time: a lost request was at the dead replica alone.
     assert len(running.refused) <= CLIENTS, running.refused
     assert all("failed calling webhook" in message for message in running.refused), running.refused
 
@@ -176,13 +174,13 @@ async def test_a_snapshot_that_hears_nothing_is_refused_once_it_is_old_and_recov
     missed = await asyncio.to_thread(own_control_plane.new_namespace)
     await soon(lambda: "is stale" in why_not(source), "it is refused")
     assert source.age() > MAX_AGE
-    await asyncio.to_thread(wire.mend if trouble == "cut" else wire.thaw)
+    await asyncio.to_thread(wire.restore if trouble == "cut" else wire.thaw)
     await soon(lambda: why_not(source) == "" and holds(source, missed), "it is current")
     assert source.age() < MAX_AGE
     own_control_plane.delete_namespace(missed)
 
 
-async def test_what_was_missed_while_the_api_server_forgot_is_listed_again(
+async def test_changes_missed_beyond_the_watch_history_are_listed_again(
     source: ClusterProvider,
     own_control_plane: ControlPlane,
     wire: Forwarder,
@@ -199,7 +197,7 @@ async def test_what_was_missed_while_the_api_server_forgot_is_listed_again(
     # What an API server remembers of the past begins with its start.
     await asyncio.to_thread(own_control_plane.restart_apiserver)
     await asyncio.to_thread(lambda: client.patch(f"{path}/{name}", {"metadata": {"labels": {"a": "b"}}}).ok())
-    await asyncio.to_thread(wire.mend)
+    await asyncio.to_thread(wire.restore)
     await soon(lambda: why_not(source) == "" and policy_of(source, name), "what was made is seen")
     assert policy_of(source, other) is None
     output = [getattr(record, "fields", {}).get("why", "") for record in caplog.records]

@@ -76,7 +76,7 @@ def read(lab: Lab, document: dict[str, Any]) -> dict[str, Any]:
 
 
 def forge(lab: Lab, name: str, **metadata: Any) -> list[dict[str, Any]]:
-    """Create a request with its approval as nobody but an admin could, with all stamps of admission."""
+    """Create a request with its approval as only an admin can, with all stamps of admission."""
     admin = lab.cluster.client()
     request = lab.request(name, requester={"username": "alice"}, stampedAt=now())
     request["metadata"] |= metadata

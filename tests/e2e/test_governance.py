@@ -1,4 +1,4 @@
-"""Change control, waivers and break-glass on a real API server: nobody weakens anything alone, emergencies are loud."""
+"""Change control, waivers and break-glass on a real API server: no user weakens a rule alone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def lab(own_weightlock: Weightlock, own_control_plane: ControlPlane, namespace: 
 
 
 def put(lab: Lab, document: dict[str, Any], user: str | None = None) -> Any:
-    """Write the ModelWeights as somebody with the rights to."""
+    """Write the ModelWeights as a user with the permission."""
     client = lab.cluster.client(user, ["system:masters"]) if user else lab.cluster.client()
     return client.patch(f"{API}/modelweights/{lab.model}", {"spec": document["spec"]})
 
@@ -104,7 +104,7 @@ def test_a_waiver_lets_its_pods_pass_with_a_warning_and_ends(lab: Lab) -> None:
     )
 
 
-def test_breaking_the_glass_is_immediate_bounded_and_loud(lab: Lab, own_weightlock: Weightlock) -> None:
+def test_break_glass_access_is_immediate_bounded_and_reported(lab: Lab, own_weightlock: Weightlock) -> None:
     controllers = Controllers(own_weightlock).prepare()
     controllers.start()
     try:
@@ -123,13 +123,13 @@ def test_breaking_the_glass_is_immediate_bounded_and_loud(lab: Lab, own_weightlo
         events = "/api/v1/namespaces/default/events"
         name = request["metadata"]["name"]
 
-        def told() -> bool:
+        def has_event() -> bool:
             matches = (
                 lab.cluster.client().get(events, fieldSelector=f"involvedObject.name={name}").ok()["items"]
             )
             return [item["reason"] for item in matches] == ["BreakGlass"]
 
         eventually(lambda: not lab.is_admitted(), "it ends by itself", seconds=15, every=0.2)
-        eventually(told, "an Event tells of it", seconds=15)
+        eventually(has_event, "an Event reports it", seconds=15)
     finally:
         controllers.stop()

@@ -1,6 +1,7 @@
-"""The chart's ValidatingAdmissionPolicy on a real API server: who may not loosen Weightlock by what RBAC alone allows.
+"""The chart's ValidatingAdmissionPolicy on a real API server: users with broad RBAC rights
+cannot weaken Weightlock.
 
-Nobody answers at the webhook's address here, so whatever is refused is refused by the API server's own policy.
+No webhook answers here, so each denial is one of the API server's own policy.
 """
 
 import base64
@@ -70,7 +71,7 @@ def cluster(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Co
 def upgrade(cluster: Cluster, verb: str, *values: str) -> None:
     # Helm makes the authority: no controller runs here that would.
     settings = [word for value in ("certificates.mode=selfSigned", *values) for word in ("--set", value)]
-    # Another test has applied parts of it by kubectl; and nobody answers for a change of the types.
+    # Another test has applied parts of it by kubectl, and no webhook answers for a change of the CRDs.
     force = ["--force-conflicts", "--set", "crds.install=false"] if verb == "upgrade" else []
     cluster.helm(
         verb, NAME, str(CHART), "-n", NAMESPACE, "--set", f"webhook.url={URL}", *force, *settings
@@ -78,7 +79,7 @@ def upgrade(cluster: Cluster, verb: str, *values: str) -> None:
 
 
 def loosen(cluster: Cluster, user: str | None, path: str = WEBHOOK_PATHS[0]) -> Any:
-    """Try (dry run) to let requests pass while nobody answers; the answer."""
+    """Try (dry run) to make the webhooks fail open; return the answer."""
     name = "validate.weightlock.dev" if "validating" in path else "mutate.weightlock.dev"
     # A strategic merge patch names the one webhook.
     patch = {"webhooks": [{"name": name, "failurePolicy": "Ignore"}]}
@@ -102,7 +103,7 @@ def test_a_webhook_configuration_is_neither_changed_nor_deleted(cluster: Control
     assert client.get(path).status == 200
 
 
-def test_nor_are_the_types_and_what_lets_the_controller_restore(cluster: ControlPlane) -> None:
+def test_crds_and_the_controllers_restore_permissions_cannot_be_weakened(cluster: ControlPlane) -> None:
     client = cluster.client(POWERFUL)
     for path in (TYPE, RESTORE):
         assert WORDS in client.delete(path).message
@@ -222,7 +223,7 @@ def test_with_named_admins_not_even_cluster_admins_may(cluster: ControlPlane) ->
     upgrade(cluster, "upgrade", "guard.admins.users={" + ADMIN + "}", "guard.admins.groups={sre}")
     eventually(lambda: "guard.admins" in loosen(cluster, None).message, "the cluster admin may not")
     loosen(cluster, ADMIN).ok()
-    # Whoever is not named cannot take it back by an upgrade either, and is told before anything is changed.
+    # An admin who is not listed cannot revert it by an upgrade either, and helm fails before any change.
     rejection = helm_as(cluster, POWERFUL, "uninstall", NAME, "-n", NAMESPACE)
     assert WORDS in rejection.failed()
     assert [cluster.client().get(path).status for path in WEBHOOK_PATHS] == [200, 200]

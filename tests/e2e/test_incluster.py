@@ -35,7 +35,7 @@ def test_the_chart_takes_its_values_and_the_image_under_test(
     assert images == {by_name}
 
 
-def test_webhooks_that_are_taken_away_are_put_back_as_they_were(
+def test_removed_webhooks_are_restored_unchanged(
     own_weightlock: Weightlock, own_control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pods = InClusterWeightlock(own_control_plane, "weightlock:dev")

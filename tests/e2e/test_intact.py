@@ -1,4 +1,4 @@
-"""Somebody loosens what Weightlock stands on: it is put back where that is safe, and people read what and by whom."""
+"""Objects that Weightlock depends on are weakened: they are restored if that is safe, and Events name the change."""
 
 import contextlib
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def tamper(cluster: ControlPlane, path: str, *patch: dict[str, Any]) -> None:
     cluster.client().patch(path, list(patch), "json", fieldManager=WHO).ok()
 
 
-def told(cluster: ControlPlane, name: str, *words: str, seconds: float = 30) -> str:
+def wait_for_event(cluster: ControlPlane, name: str, *words: str, seconds: float = 30) -> str:
     """Wait for an Event about an object that says all words; its text."""
 
     def look() -> str | None:
@@ -71,22 +71,24 @@ LOOSENED = {
 
 
 @pytest.mark.parametrize(("path", "value", "words"), LOOSENED.values(), ids=LOOSENED.keys())
-def test_a_type_that_was_changed_is_put_back(
-    controllers: Controllers, path: str, value: Any, words: str
-) -> None:
+def test_a_changed_crd_is_restored(controllers: Controllers, path: str, value: Any, words: str) -> None:
     cluster = controllers.cluster
     before = definition(cluster)["spec"]
     tamper(cluster, f"{CRDS}/{TYPE}", {"op": "add", "path": path, "value": value})
     eventually(lambda: definition(cluster)["spec"] == before, "it is as it was")
-    told(cluster, TYPE, words, f"last writer: {WHO} (Update) at 20", "; restored")
+    wait_for_event(cluster, TYPE, words, f"last writer: {WHO} (Update) at 20", "; restored")
 
 
-def test_a_webhook_configuration_says_what_was_changed_and_by_which_program(controllers: Controllers) -> None:
+def test_an_event_of_a_webhook_configuration_names_the_change_and_the_field_manager(
+    controllers: Controllers,
+) -> None:
     cluster, path = controllers.cluster, WEBHOOK_PATHS[0]
     before = cluster.client().get(path).ok()["webhooks"]
     tamper(cluster, path, {"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"})
     eventually(lambda: cluster.client().get(path).ok()["webhooks"] == before, "it is as it was")
-    told(cluster, "weightlock", "webhooks[0].failurePolicy is Ignore, expected Fail", WHO, "; restored")
+    wait_for_event(
+        cluster, "weightlock", "webhooks[0].failurePolicy is Ignore, expected Fail", WHO, "; restored"
+    )
 
 
 def test_a_type_of_another_version_is_left_to_the_upgrade(controllers: Controllers) -> None:
@@ -94,16 +96,16 @@ def test_a_type_of_another_version_is_left_to_the_upgrade(controllers: Controlle
     label = {"op": "add", "path": "/metadata/labels", "value": {"app.kubernetes.io/version": "9.9.9"}}
     names = {"op": "add", "path": "/spec/names/categories", "value": ["newer"]}
     tamper(cluster, f"{CRDS}/{TYPE}", label, names)
-    told(cluster, TYPE, "not restored: it belongs to version 9.9.9, and this controller is ")
+    wait_for_event(cluster, TYPE, "not restored: it belongs to version 9.9.9, and this controller is ")
     assert definition(cluster)["spec"]["names"]["categories"] == ["newer"]
 
 
-def test_a_type_that_was_deleted_is_not_made_anew_and_weightlock_denies(
+def test_a_deleted_crd_is_not_recreated_and_weightlock_denies(
     controllers: Controllers, namespace: str
 ) -> None:
     cluster, name = controllers.cluster, "accessapprovals.weightlock.dev"
     cluster.client().delete(f"{CRDS}/{name}").ok()
-    told(cluster, name, "its objects were deleted with it")
+    wait_for_event(cluster, name, "its objects were deleted with it")
     pods = PODS.format(namespace)
     said = eventually(
         lambda: cluster.client().post(pods, PROBE, dryRun="All").message if _denied(cluster, pods) else None,
@@ -120,7 +122,9 @@ def _denied(cluster: ControlPlane, pods: str) -> bool:
     return bool(cluster.client().post(pods, PROBE, dryRun="All").status != 201)
 
 
-def test_a_protecting_label_that_a_namespace_loses_is_told(controllers: Controllers, namespace: str) -> None:
+def test_the_loss_of_a_namespaces_protecting_label_is_reported(
+    controllers: Controllers, namespace: str
+) -> None:
     cluster, path = controllers.cluster, f"/api/v1/namespaces/{namespace}"
 
     def label(value: str | None) -> None:
@@ -129,7 +133,7 @@ def test_a_protecting_label_that_a_namespace_loses_is_told(controllers: Controll
 
     def said() -> str | None:
         with contextlib.suppress(AssertionError):
-            return told(
+            return wait_for_event(
                 cluster,
                 namespace,
                 "protection label weightlock.dev/holds-weights removed or changed",
@@ -138,11 +142,13 @@ def test_a_protecting_label_that_a_namespace_loses_is_told(controllers: Controll
         return None
 
     def lost() -> str | None:
-        # It is missed by whoever has seen it, and a round takes a second.
+        # The controller must have seen the label before, and a reconcile takes a second.
         label("true")
         said()
         label(None)
         return said()
 
-    # Whoever only takes away leaves no trace in the object.
-    assert "see the API server audit log for the user" in (eventually(lost, "it is told", seconds=60) or "")
+    # Removing a field leaves no managedFields entry.
+    assert "see the API server audit log for the user" in (
+        eventually(lost, "an Event reports it", seconds=60) or ""
+    )

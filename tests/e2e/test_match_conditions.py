@@ -1,7 +1,7 @@
-"""The matchConditions of the chart's webhook, as an API server evaluates them: what each keeps from Weightlock, and
-what is next to that and is asked about.
+"""The matchConditions of the chart's webhook, as an API server evaluates them: the requests that each keeps from
+Weightlock, and similar requests that the API server sends.
 
-The webhook is where nobody listens: what Weightlock would be asked about is refused, and the rest goes on.
+No process listens at the webhook's address: requests sent to Weightlock fail, and all others succeed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,7 @@ NODES = ("system:nodes", "system:masters")
 
 @dataclass(frozen=True)
 class World:
-    """A cluster whose API server asks somebody who is not there, and the conditions under which it does."""
+    """A cluster whose API server calls an absent webhook, and the conditions under which it does."""
 
     cluster: ControlPlane
     conditions: tuple[str, ...]
@@ -55,7 +55,7 @@ def world(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Worl
     cluster.apply(matches)
     (webhook,) = matches["webhooks"]
     produced = World(cluster, tuple(condition["name"] for condition in webhook["matchConditions"]))
-    eventually(lambda: asked(token(produced, ("system:masters",))), "the API server asks")
+    eventually(lambda: is_sent(token(produced, ("system:masters",))), "the API server asks")
     yield produced
     cluster.stop()
 
@@ -73,8 +73,8 @@ def definition(group: str) -> dict[str, Any]:
     return {**head, "metadata": {"name": f"toys.{group}"}, "spec": spec}
 
 
-def asked(answer: Answer) -> bool:
-    """Whether the API server wanted to ask; AssertionError where it refused for another reason."""
+def is_sent(answer: Answer) -> bool:
+    """Whether the API server tried to call the webhook; AssertionError if it denied for another reason."""
     if answer.status < 300:
         return False
     assert 'failed calling webhook "validate.weightlock.dev"' in answer.message, answer.message
@@ -159,5 +159,7 @@ def test_every_condition_has_its_cases(world: World) -> None:
 
 
 @pytest.mark.parametrize(("case", "look", "wanted"), FLAT, ids=[case for case, _, _ in FLAT])
-def test_what_is_asked_about(world: World, case: str, look: Callable[[World], Answer], wanted: bool) -> None:
-    assert asked(look(world)) is wanted, case
+def test_which_requests_the_api_server_sends(
+    world: World, case: str, look: Callable[[World], Answer], wanted: bool
+) -> None:
+    assert is_sent(look(world)) is wanted, case

@@ -98,7 +98,7 @@ def silenced(world: Monitored) -> None:
 
 
 def known(world: Monitored, query: str) -> None:
-    """Wait until Prometheus has scraped something: what a process counts and nobody has seen is gone with it."""
+    """Wait until Prometheus has scraped something: counts that were never scraped are lost with their process."""
     eventually(lambda: world.prometheus.query(query), query, seconds=60, every=0.5)
 
 
@@ -133,7 +133,7 @@ def table() -> dict[str, set[str]]:
     return matches
 
 
-def test_every_part_shows_what_the_page_lists_and_promtool_finds_no_fault(
+def test_every_component_exposes_the_documented_metrics_and_passes_promtool(
     busy: Monitored, promtool: Path
 ) -> None:
     for target in busy.targets():
@@ -165,7 +165,7 @@ def test_every_panel_shows_something(busy: Monitored, panel: str, legend: str, e
         assert all(series["metric"].get(label) for series in matches), (label, matches)
 
 
-def test_what_may_be_empty_is_a_panel() -> None:
+def test_each_query_that_may_be_empty_is_a_panel() -> None:
     assert set(EMPTY) <= {(panel, legend) for panel, legend, _ in (query.values for query in QUERIES)}
 
 
@@ -192,7 +192,7 @@ def test_every_alert_is_worked_out_without_a_fault(busy: Monitored) -> None:
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_what_an_alert_looks_at_is_there(busy: Monitored, name: str) -> None:
+def test_the_metrics_of_each_alert_exist(busy: Monitored, name: str) -> None:
     expression = ALERTS[name]["expr"]
     busy.prometheus.query(expression)
     for selector in set(re.findall(r"\b(?:weightlock|apiserver)_\w+(?:\{[^}]*\})?", expression)):
@@ -203,8 +203,8 @@ def test_what_an_alert_looks_at_is_there(busy: Monitored, name: str) -> None:
         assert matches, selector
 
 
-def test_what_happened_raised_the_alarm_and_nothing_else_did(busy: Monitored) -> None:
-    """Those with a waiting time are not waited for."""
+def test_only_the_expected_alerts_fire(busy: Monitored) -> None:
+    """The test does not wait for alerts with a ``for`` duration."""
     expected = {
         "WeightlockTokenMisused": "Key requests denied with WL334 in the last ten minutes: ",
         "WeightlockUnverifiedImages": "Reviews admitted with an unverified image in the last hour: ",

@@ -23,7 +23,7 @@ def left_over(text: str) -> list[Path]:
     return [path for path in map(Path, names) if path.exists()]
 
 
-def test_it_shows_verdicts_and_can_be_used_until_it_is_told_to_end(own_control_plane: ControlPlane) -> None:
+def test_it_prints_verdicts_and_runs_until_it_is_stopped(own_control_plane: ControlPlane) -> None:
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
         assert process.stdout is not None
         # Without the last line the reader would wait forever. A stopped playground ends its output.

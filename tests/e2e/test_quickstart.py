@@ -21,5 +21,5 @@ def cluster(new_control_plane: Callable[[Options], ControlPlane]) -> Iterator[Co
     matches.stop()
 
 
-def test_every_step_does_what_the_page_says(cluster: ControlPlane) -> None:
+def test_every_step_produces_the_documented_output(cluster: ControlPlane) -> None:
     assert follow(cluster, "tested") == 7

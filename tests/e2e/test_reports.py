@@ -95,7 +95,7 @@ def test_without_the_crds_nothing_is_written_and_each_component_logs_it(
 
 
 @pytest.mark.parametrize("api", [OLD, OPEN])
-def test_what_runs_is_judged_by_the_policies_of_today(
+def test_running_pods_are_evaluated_by_the_current_policies(
     weightlock: Weightlock, controllers: Controllers, namespace: str, api: str
 ) -> None:
     group = api.partition("/")[0]

@@ -1,4 +1,4 @@
-"""The chart's own certificates, authority and leaf, renewed under load: the API server asks on, and nobody notices."""
+"""The chart's own certificates, authority and leaf, renewed under load: no call of the API server fails."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -86,7 +86,7 @@ def test_a_stop_in_order_loses_nothing_that_was_begun(own_weightlock: Weightlock
         own_weightlock.start()
         admitted = running.admitted
         eventually(lambda: running.admitted > admitted + 50, "admitted again")
-    # Until the very end it answered; after it nobody was there, which is not its fault and fails closed.
+    # It answered until it stopped. After that no process listened, which is not its fault and fails closed.
     early = [message for message in running.refused[:stopped] if "connection refused" not in message]
     assert early == [], early[:5]
     # Before it has read the cluster it says so, and that denies, too.

@@ -1,4 +1,4 @@
-"""Identity end to end: people sign in at an OIDC issuer, the API server maps their claims, admission judges them."""
+"""Identity end to end: people sign in at an OIDC issuer, the API server maps their claims, admission evaluates them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -99,7 +99,7 @@ def office(
     weightlock.uninstall()
 
 
-def test_people_who_signed_in_well_ask_and_approve(office: Office) -> None:
+def test_users_with_a_strong_sign_in_request_and_approve(office: Office) -> None:
     request = office.ask("r", office.person("alice")).ok()
     requester = request["spec"]["requester"]
     assert (requester["username"], requester["uid"]) == ("alice", "sub-of-alice")
@@ -123,7 +123,7 @@ SESSIONS = {
 
 
 @pytest.mark.parametrize(("claims", "words"), SESSIONS.values(), ids=SESSIONS.keys())
-def test_a_session_that_is_not_good_enough_is_told_to_sign_in_again(office: Office, claims, words) -> None:
+def test_a_weak_session_is_denied_and_the_fix_is_to_sign_in_again(office: Office, claims, words) -> None:
     output = office.ask("bad", office.person("alice", **claims))
     assert output.status == 403
     assert "[WL451]" in output.message
@@ -145,7 +145,7 @@ def test_two_names_of_one_person_are_one_person(office: Office) -> None:
     )
 
 
-def test_an_admin_who_impersonates_an_approver_approves_nothing(office: Office) -> None:
+def test_an_approval_by_impersonation_is_denied(office: Office) -> None:
     request = office.ask("impersonated", office.person("alice")).ok()
     document = office.lab.approval(request, "as-bob")
     output = office.lab.cluster.kubectl(

@@ -119,7 +119,7 @@ def test_other_storage_is_admitted(protected: Installed) -> None:
         protected.cluster.client(MALLORY).post(VOLUMES, volume("other", source), dryRun="All").ok()
 
 
-def test_a_provisioner_is_admitted_and_a_user_who_imitates_it_is_not(protected: Installed) -> None:
+def test_a_provisioner_is_admitted_and_an_imitating_user_is_denied(protected: Installed) -> None:
     """A volume whose attributes Weightlock cannot read is allowed for a provisioner only."""
     source = csi("nfs.csi.k8s.io", "x", server="10.0.0.7", share="/export/atlas")
     produced = volume("pvc-1", source, annotations={"pv.kubernetes.io/provisioned-by": "nfs.csi.k8s.io"})

@@ -56,7 +56,7 @@ def collector() -> Iterator[Collector]:
 def traced(
     new_control_plane: Callable[[Options], ControlPlane], collector: Collector, tmp_path: Path
 ) -> Iterator[Weightlock]:
-    """Weightlock before an API server that begins a trace with every request, and sends its own half to nobody."""
+    """Weightlock before an API server that begins a trace with every request, and exports no spans itself."""
     file = tmp_path / "tracing.yaml"
     configuration = {
         "apiVersion": "apiserver.config.k8s.io/v1beta1",

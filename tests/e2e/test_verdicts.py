@@ -71,7 +71,7 @@ def test_samples(applied: Installed, name: str, code: str | None) -> None:
         assert f"[{code}]" in result.failed()
 
 
-def test_a_denied_pod_is_told_everything(applied: Installed) -> None:
+def test_a_denial_lists_every_reason(applied: Installed) -> None:
     output = examples.apply_sample(applied.cluster, SAMPLES["02-weights-without-grant.yaml"]).failed()
     first, fix, *_, last = output[output.index("denied the request: ") :].strip().splitlines()
     assert first == (
@@ -114,7 +114,7 @@ def test_the_replicaset_controller_makes_the_pods_of_an_allowed_deployment(appli
     assert "weightlock-agent" in json.dumps(pods()[0])
 
 
-def test_the_pods_of_a_deployment_lose_what_their_account_loses(applied: Installed) -> None:
+def test_pods_of_a_deployment_are_denied_when_their_account_loses_access(applied: Installed) -> None:
     cluster = applied.cluster
     examples.apply_sample(cluster, SAMPLES["10-weights-job-with-grant.yaml"])
     cluster.kubectl("delete", "accessapproval", "--all").failed()

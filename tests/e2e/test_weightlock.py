@@ -9,13 +9,13 @@ from harness.weightlock import Weightlock
 PODS = "/api/v1/namespaces/{}/pods"
 
 
-def test_it_is_asked_about_pods(weightlock: Installed, namespace: str) -> None:
+def test_the_api_server_sends_pods_to_both_webhooks(weightlock: Installed, namespace: str) -> None:
     before = weightlock.metric("weightlock_admission_requests_total", resource="pods")
     weightlock.cluster.client().post(PODS.format(namespace), PROBE).ok()
     assert weightlock.metric("weightlock_admission_requests_total", resource="pods") >= before + 2
 
 
-def test_while_it_is_down_governed_namespaces_are_closed_and_the_system_is_not(
+def test_while_it_is_down_enforced_namespaces_are_closed_and_system_namespaces_are_open(
     weightlock: Installed, namespace: str
 ) -> None:
     weightlock.kill()

@@ -94,7 +94,7 @@ def cases() -> Iterator[Case]:
 
 
 def rbac() -> list[dict[str, Any]]:
-    """The roles and bindings that both sides know; the first lets everybody write what the cases write."""
+    """The roles and bindings that both sides have. The first allows every user to create the objects of the cases."""
     everything = {"apiGroups": ["", "apps", "autoscaling"], "verbs": ["create", "update", "delete", "get"]}
     resources = [
         "configmaps",

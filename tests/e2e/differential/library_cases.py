@@ -1,4 +1,4 @@
-"""Every function of the Kubernetes CEL libraries: its values, its errors, and what is no function at all."""
+"""Every function of the Kubernetes CEL libraries: its values, its errors, and unknown functions."""
 
 from collections.abc import Iterator
 

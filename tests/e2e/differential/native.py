@@ -88,7 +88,7 @@ class Native:
             if answer.status != 201:
                 self.refused[case.name] = answer
         assert name not in self.refused, self.refused[name].message
-        # Each kind is watched in order, so whoever sees the last binding and policy has all the others.
+        # Each kind is watched in order, so a server that has the last binding and policy has all the others.
         eventually(
             lambda: self.ask(sentinel).outcomes == {"denied"}, "the last policy is in force", every=0.2
         )

@@ -79,7 +79,7 @@ def native(document: Document) -> tuple[Document, ...]:
 
 
 def reworded(document: Document) -> Document:
-    """A policy of `REWORDED` in words of native CEL; one that judges pods, for their creation only."""
+    """A policy of `REWORDED` in native CEL. A policy about pods covers only their creation."""
     changed: Document = _in_native_words(copy.deepcopy(document))
     if document["metadata"]["name"] in POD_POLICIES:
         changed["spec"]["matchConstraints"] = {"resourceRules": [PODS]}

@@ -103,7 +103,7 @@ class Cluster(abc.ABC):
         return self._clients[who]
 
     def tool_environment(self) -> dict[str, str]:
-        """The environment of kubectl and helm: no configuration or cache of whoever runs the tests."""
+        """The environment of kubectl and helm: no configuration or cache of the user who runs the tests."""
         home = self.directory / "home"
         home.mkdir(exist_ok=True)
         return {

@@ -159,7 +159,7 @@ class ControlPlane(Cluster):
     def stop(self) -> None:
         """Stop every component and remove the directory. Does nothing the second time."""
         super().stop()
-        # Only throw-away data is behind these, so nobody need wait for an orderly end.
+        # These serve only throw-away data, so an orderly shutdown is not needed.
         for component in reversed(self._components.values()):
             component.kill()
         remove_directory(self.directory)
@@ -313,8 +313,8 @@ class ControlPlane(Cluster):
     def start_apiserver(self) -> None:
         """Start the API server again after `stop_apiserver`, and wait until it is ready.
 
-        The controllers are started anew, as those of a real cluster do once they have lost their lease; else
-        they come back only after a back-off that grows to half a minute.
+        The controllers are restarted, as those of a real cluster restart after they lost their lease. Otherwise
+        they reconnect only after a back-off that grows to half a minute.
         """
         self._start_apiserver()
         for name in ("kube-controller-manager", "kube-scheduler"):

@@ -22,7 +22,7 @@ SAMPLES = EXAMPLES / "samples"
 ACCESS = {"AccessRequest": "requester", "AccessApproval": "approver"}
 NAMESPACES = ("research", "playground")
 
-# What a cluster admin gives people so that they may ask for access, approve it and see both.
+# The rules with which users can request access, approve it and read both.
 PEOPLE_RULES = [
     {
         "apiGroups": ["weightlock.dev"],
@@ -98,7 +98,7 @@ def _create(cluster: Cluster, plural: str, document: Mapping[str, Any], by: str)
 
 
 def _people(users: Iterable[str]) -> list[manifests.Manifest]:
-    """The rights of the people: to edit in the samples' namespaces, and to ask for access and approve it."""
+    """The rights of the users: to edit in the samples' namespaces, to request access and to approve it."""
     api = "rbac.authorization.k8s.io"
     everybody = {"kind": "Group", "name": "system:authenticated", "apiGroup": api}
     role = {"kind": "ClusterRole", "name": "weightlock-people"}

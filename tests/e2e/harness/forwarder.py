@@ -1,8 +1,8 @@
 """A TCP forwarder: one address before several processes, and a wire that can be cut or frozen.
 
-It stands for what a cluster has between the API server and the replicas of a Service, and does less: a new connection
-goes to the backends in turn, and to the next one where nobody listens. A Service learns of a dead replica only when its
-endpoint is withdrawn, a second or so later; until then real connections to it are refused.
+It replaces the network of a Service between the API server and the replicas. A new connection goes to the backends in
+turn, and to the next one if a backend does not listen. A real Service drops a dead replica only when its endpoint is
+withdrawn, about a second later. Until then real connections to it are refused.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Forwarder:
 
     def __enter__(self) -> "Forwarder":
         self._thread.start()
-        self.mend()
+        self.restore()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,10 +54,10 @@ class Forwarder:
         self._do(self._add(backend))
 
     def cut(self) -> None:
-        """Break all connections, and refuse new ones until `mend`."""
+        """Break all connections, and refuse new ones until `restore`."""
         self._do(self._cut())
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Listen again."""
         self._do(self._listen())
 

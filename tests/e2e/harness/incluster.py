@@ -55,7 +55,7 @@ class InClusterWeightlock(Installed):
         for path, value in self.values().items():
             command += ["--set", f"{path}={value}"]
         self.cluster.helm(*command, seconds=WAIT_SECONDS + 30).ok()
-        eventually(self._is_asked, "the API server asks Weightlock", seconds=60, every=0.5)
+        eventually(self._is_called, "the API server calls Weightlock", seconds=60, every=0.5)
 
     def uninstall(self) -> None:
         """`helm uninstall`; types and what people made of them stay."""
@@ -109,7 +109,7 @@ class InClusterWeightlock(Installed):
         """Put the webhook configurations back that `remove_webhooks` took, and wait until the API server asks."""
         self.cluster.apply(*self._taken)
         self._taken.clear()
-        eventually(self._is_asked, "the API server asks Weightlock", seconds=60, every=0.5)
+        eventually(self._is_called, "the API server calls Weightlock", seconds=60, every=0.5)
 
     def remove_webhooks(self) -> None:
         """Take the webhook configurations away, and remember them: the chart does not know their authority."""

@@ -45,7 +45,7 @@ class Installed(abc.ABC):
 
     @abc.abstractmethod
     def kill(self) -> None:
-        """End it as a crash would; the webhooks stay registered, so the API server finds nobody."""
+        """End it as a crash would; the webhooks stay registered, so calls of the API server fail."""
 
     @abc.abstractmethod
     def logs(self) -> str:
@@ -82,7 +82,7 @@ class Installed(abc.ABC):
     def add_webhooks(self) -> None:
         """Register the webhooks and wait until the API server asks both."""
         self.cluster.apply(*manifests.webhooks(self._client_config))
-        eventually(self._is_asked, "the API server asks Weightlock", seconds=60, every=0.2)
+        eventually(self._is_called, "the API server calls Weightlock", seconds=60, every=0.2)
 
     def remove_webhooks(self) -> None:
         """Take the webhook configurations away, as an attacker with the rights of an admin would."""
@@ -93,8 +93,8 @@ class Installed(abc.ABC):
         """Whether both webhook configurations exist."""
         return all(self.cluster.client().get(path).status == 200 for path in WEBHOOK_PATHS)
 
-    def _is_asked(self) -> bool:
-        """Whether both webhooks are asked about a pod that is only tried (dry run)."""
+    def _is_called(self) -> bool:
+        """Whether the API server calls both webhooks for a pod in a dry run."""
         before = self.metric("weightlock_admission_requests_total", resource="pods")
         self.cluster.client().post("/api/v1/namespaces/default/pods", dict(PROBE), dryRun="All")
         return self.metric("weightlock_admission_requests_total", resource="pods") >= before + 2

@@ -109,7 +109,7 @@ class KeyLab(Lab):
 
 
 class Sidecar:
-    """The agent as a kubelet would start it: with the arguments in the pod, directories in place of mounts."""
+    """The agent as a kubelet would start it: with the arguments of the pod, and directories instead of mounts."""
 
     def __init__(self, lab: KeyLab, pod: dict[str, Any], token: str) -> None:
         self.root = lab.home / "run"

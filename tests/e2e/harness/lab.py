@@ -165,12 +165,12 @@ class Lab:
         groups: Sequence[str] = APPROVERS,
         name: str = "",
     ) -> Any:
-        """Write a decision as somebody: the answer of the API server."""
+        """Create a decision as a user; return the answer of the API server."""
         document = self.approval(request, name or f"{user}-{decision.lower()}", decision)
         return self.cluster.client(user, groups).post(f"{API}/accessapprovals", document)
 
     def weightlock(self, *arguments: str, user: str, groups: Sequence[str] = ()) -> Result:
-        """Run `weightlock access ...` as somebody at a terminal."""
+        """Run `weightlock access ...` as a user at a terminal."""
         environment = {
             **self.cluster.tool_environment(),
             "KUBECONFIG": str(self.cluster.kubeconfig(user, groups)),

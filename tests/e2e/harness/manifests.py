@@ -1,7 +1,7 @@
 """What a cluster needs to know of Weightlock when it runs beside it as a process: types, rights, webhooks.
 
 Plain dictionaries, ready for `Cluster.apply`. Exemptions go by `kubernetes.io/metadata.name` alone, the one
-label of a namespace that nobody can choose.
+label of a namespace that no user can choose.
 """
 
 import base64

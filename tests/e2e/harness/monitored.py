@@ -203,7 +203,7 @@ class Monitored:
     def try_object(
         self, document: Mapping[str, Any], user: str, groups: tuple[str, ...] = ()
     ) -> tuple[int, str]:
-        """Create an object as somebody, as a dry run: the status and the message."""
+        """Create an object as a user in a dry run; return the status and the message."""
         kind = document["kind"].lower()
         group = f"apis/{document['apiVersion']}" if "/" in document["apiVersion"] else "api/v1"
         namespace = document["metadata"]["namespace"]
@@ -275,7 +275,7 @@ class Monitored:
                 again.release(lab.model)
 
     def kill_a_worker(self) -> None:
-        """End the process that judges, as the kernel does when memory runs out."""
+        """Kill the worker process, as the kernel does when memory runs out."""
         parent = self.weightlock.pid
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGKILL)

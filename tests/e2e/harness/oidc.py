@@ -94,7 +94,7 @@ class Issuer:
         }
 
     def token(self, user: str, **claims: Any) -> str:
-        """A token for somebody: signed in just now with a second factor and at no risk, unless claims say otherwise."""
+        """A token of a user: signed in just now with a second factor and no risk, unless claims override it."""
         now = int(time.time())
         payload = {
             "iss": self.url,

@@ -30,7 +30,7 @@ class KeyPair:
 
 
 class Authority:
-    """A certificate authority whose files are `DIRECTORY/NAME.crt` and `.key`."""
+    """A CA whose files are `DIRECTORY/NAME.crt` and `.key`."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self.directory = directory

@@ -158,5 +158,5 @@ def free_port() -> int:
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove a directory and all in it; what is gone already is no error."""
+    """Remove a directory and its content; missing files are ignored."""
     shutil.rmtree(directory, ignore_errors=True)

@@ -158,7 +158,7 @@ class Release:
         )
 
     def status(self, part: str) -> int:
-        """What /readyz of a part answers to somebody who trusts its authority."""
+        """The answer of a component's /readyz to a client that trusts its CA."""
         ca = self.cluster.directory / "chart" / part / "tls" / "ca.crt"
         tls = ssl.create_default_context(cafile=str(ca))
         # The broker's certificate names its Service only.
@@ -205,7 +205,7 @@ class Release:
 def signed_request(lab: Lab, duration: str) -> dict[str, Any]:
     """A request of alice's that the controller signed.
 
-    What is written too soon after a webhook configuration was put back is refused for good, and asked for again here.
+    An object written too soon after a webhook configuration was restored is never signed, so it is created again.
     """
     names = (f"r{number}" for number in itertools.count())
     client = lab.cluster.client()

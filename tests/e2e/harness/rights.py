@@ -25,7 +25,7 @@ class Right(NamedTuple):
 
 
 def used(cluster: ControlPlane, user: str) -> set[Right]:
-    """What `user` asked the API server to do to objects. What everybody may see, such as discovery, is left out."""
+    """What `user` asked the API server to do to objects. Reads open to every user, such as discovery, are left out."""
     return {_right(event) for event in _events(cluster, user)}
 
 

@@ -33,7 +33,7 @@ class Weightlock(Installed):
     """One Weightlock process; more than one can run beside a control plane under different names.
 
     `url` and `ca` reach it directly, `signing_key` is what it signs access objects with, `log` its log file;
-    `broker_authority` vouches for the key broker, and sidecars are told so.
+    `broker_authority` is the CA of the key broker, and sidecars trust it.
     `settings` are those of its configuration file, `config` any other top-level keys of it, `policies` the
     directory of policies it starts with. `config` may be changed before a restart.
     """
@@ -72,7 +72,7 @@ class Weightlock(Installed):
             "signing": {"key": str(self.signing_key)},
             "cluster": {"kubeconfig": str(cluster.kubeconfig(manifests.USERNAME, groups))},
             "policies": str(policies) if policies else "",
-            # Nobody withdraws an endpoint here, so a stopping process has nothing to wait for.
+            # No endpoint is withdrawn here, so a stopping process does not wait for it.
             "drainSeconds": 0,
             "settings": {"injection": injection, **(settings or {})},
             **(config or {}),
@@ -111,7 +111,7 @@ class Weightlock(Installed):
         self._component.stop(grace=15.0)
 
     def kill(self) -> None:
-        """End the process with SIGKILL; the webhooks stay registered, so the API server finds nobody."""
+        """End the process with SIGKILL; the webhooks stay registered, so calls of the API server fail."""
         self._component.kill()
 
     def logs(self) -> str:

@@ -74,7 +74,7 @@ def issuer(broker: BrokerProcess, tmp_path: Path) -> Iterator[Any]:
             self.wfile.write(document)
 
         def log_message(self, *_: Any) -> None:
-            """Nobody reads it."""
+            """Not called."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     serving = broker.certificate("issuer")

@@ -1,4 +1,4 @@
-"""Other injectors beside Weightlock, asked before and after it: what a mesh does, and what nobody may do."""
+"""Other injectors, called before and after Weightlock: a mesh, and an injector that changes Weightlock's sidecar."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AGENT = "weightlock-agent"
 class Mesh:
     """An injector like a service mesh's: a native sidecar, a container and a volume, all first or all last.
 
-    ``stubborn`` takes its sidecar out and puts it back where it wants it each time it is asked, as Istio's does.
+    ``stubborn`` moves its sidecar to its own place at each call, as Istio's injector does.
     """
 
     place: str
@@ -78,7 +78,7 @@ def meddle(request: Request) -> Patch:
 
 
 @contextmanager
-def asked(lab: KeyLab, name: str, answer: Any, reinvocation: str) -> Iterator[StrangerWebhook]:
+def other_injector(lab: KeyLab, name: str, answer: Any, reinvocation: str) -> Iterator[StrangerWebhook]:
     """Another webhook for the lab's namespace, once the API server asks it."""
     if not isinstance(lab.cluster, ControlPlane):
         pytest.skip("the other webhook runs beside a control plane of ours")
@@ -87,11 +87,11 @@ def asked(lab: KeyLab, name: str, answer: Any, reinvocation: str) -> Iterator[St
     with StrangerWebhook(lab.cluster, name, answer, reinvocation) as stranger:
         pods = f"/api/v1/namespaces/{lab.namespace}/pods"
 
-        def is_asked() -> bool:
+        def is_called() -> bool:
             lab.cluster.client("alice").post(pods, lab.pod("probe"), dryRun="All")
             return bool(stranger.requests)
 
-        eventually(is_asked, "the API server asks the other webhook", seconds=30)
+        eventually(is_called, "the API server asks the other webhook", seconds=30)
         yield stranger
 
 
@@ -99,7 +99,7 @@ def asked(lab: KeyLab, name: str, answer: Any, reinvocation: str) -> Iterator[St
 @pytest.mark.parametrize("name", ["a-mesh", "z-mesh"])
 def test_a_mesh_and_weightlock_agree_in_any_order(lab: KeyLab, name: str, reinvocation: str) -> None:
     lab.granted()
-    with asked(lab, name, Mesh("first", stubborn=False), reinvocation) as stranger:
+    with other_injector(lab, name, Mesh("first", stubborn=False), reinvocation) as stranger:
         for place in ("first", "last"):
             for stubborn in (False, True):
                 stranger.answer = Mesh(place, stubborn)
@@ -115,16 +115,16 @@ def test_a_mesh_and_weightlock_agree_in_any_order(lab: KeyLab, name: str, reinvo
                 assert list(keys) == ["k1"]
 
 
-def test_an_injector_that_writes_into_the_sidecar_is_put_right_or_denied(lab: KeyLab) -> None:
+def test_changes_to_the_sidecar_by_another_injector_are_reverted_or_denied(lab: KeyLab) -> None:
     lab.granted()
     pods = f"/api/v1/namespaces/{lab.namespace}/pods"
-    with asked(lab, "a-meddler", meddle, "IfNeeded"):
+    with other_injector(lab, "a-meddler", meddle, "IfNeeded"):
         pod = lab.running_pod("put-right")
         (agent,) = pod["spec"]["initContainers"]
         assert "env" not in agent
         assert pod["spec"]["containers"][0]["env"][0]["name"] == "HTTPS_PROXY"
         lab.client(lab.token(pod)).release(lab.model)
-    with asked(lab, "z-meddler", meddle, "IfNeeded"):
+    with other_injector(lab, "z-meddler", meddle, "IfNeeded"):
         denied = lab.cluster.client("alice").post(pods, lab.pod("denied"))
         print(denied.message)
         assert denied.status == 403

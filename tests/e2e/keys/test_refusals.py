@@ -41,7 +41,7 @@ def refused_in_time(lab: KeyLab, token: str) -> str:
     return output
 
 
-def test_a_grant_of_the_person_who_made_the_pod_is_none_of_its_service_account(lab: KeyLab) -> None:
+def test_a_grant_of_the_pods_creator_does_not_cover_its_service_account(lab: KeyLab) -> None:
     lab.granted(subject={"kind": "User", "name": "alice"})
     pod = lab.running_pod()
     account = f"{lab.namespace}/trainer"
@@ -125,7 +125,7 @@ def test_a_webhook_configuration_that_was_tampered_with_stops_all_releases(
     token = lab.token(pod)
     admin, path = lab.cluster.client(), CONFIGURATIONS[kind]
     webhooks = admin.get(path).ok()["webhooks"]
-    # An authority that is none of this webhook's: whoever has its key could answer in Weightlock's place.
+    # A CA that is not this webhook's: the owner of its key could answer instead of Weightlock.
     other = base64.b64encode(lab.broker.ca.read_bytes()).decode()
     changes: list[dict[str, Any]] = [
         {"failurePolicy": "Ignore"},
@@ -213,7 +213,7 @@ def test_a_deleted_pod(lab: KeyLab) -> None:
     lab.cluster.client().delete(path).ok()
     assert lab.refusal(token) == f"pod {lab.namespace}/train is being deleted [WL324]"
     lab.cluster.kubectl("delete", "pod", "train", "-n", lab.namespace, "--force", "--grace-period=0").ok()
-    # The API server may go on for some seconds with what it found out about a token; the pod is read anew all the same.
+    # The API server may cache its review of a token for some seconds. The pod is read again in any case.
     assert lab.refusal(token)[-7:] in {"[WL322]", "[WL324]"}
     # Another pod of that name is another pod.
     another = lab.running_pod()

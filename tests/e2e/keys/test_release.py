@@ -102,7 +102,7 @@ def test_plaintext_is_delivered_to_memory(lab: KeyLab, sidecar: Any) -> None:
     assert [path for path in place.rglob("*") if path.is_file()] == []
 
 
-def test_a_broker_that_is_not_there_is_asked_again(lab: KeyLab, broker: BrokerProcess, sidecar: Any) -> None:
+def test_the_agent_retries_an_unavailable_broker(lab: KeyLab, broker: BrokerProcess, sidecar: Any) -> None:
     lab.granted()
     pod = lab.running_pod()
     token = lab.token(pod)
