@@ -15,7 +15,7 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def now():
-    """The moment every test judges at."""
+    """The time of every decision."""
     return NOW
 
 

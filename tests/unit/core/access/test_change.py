@@ -95,7 +95,7 @@ def test_deleting_needs_an_approval_to_delete(story, weaker):
     assert refused(story, request, change(story, weaker, digest="delete"), *votes(story)) == []
 
 
-def test_what_only_adds_protection_or_changes_nothing_is_free(story):
+def test_changes_that_add_protection_or_have_no_effect_need_no_approval(story):
     new = document(story)
     assert refused(story, story.review(new, resource="modelweights")) == []
     labelled = {**new, "metadata": {**new["metadata"], "labels": {"a": "b"}}}

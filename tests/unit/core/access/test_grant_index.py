@@ -118,7 +118,7 @@ def test_a_person_taken_out_of_the_rules_before_the_count_completes_has_no_vote(
     assert index.active(story.at(5)) == ()
 
 
-def test_a_person_taken_out_of_the_listed_group_has_no_vote_whatever_the_token_said(story):
+def test_an_approver_removed_from_the_listed_group_has_no_vote_despite_the_token(story):
     listing = AccessSettings(members={"approvers": ["carol", "dave"]})
     votes = [story.approval("a1", by="bob"), story.approval("a2", by="carol", at=2)]
     assert book_of(story, *votes, settings=listing).active(story.at(5)) == ()
@@ -178,7 +178,7 @@ def test_the_user_it_is_for_has_no_vote_however_the_name_is_written(story):
     assert book_of(story, *votes, request=request).active(story.at(5)) == ()
 
 
-def test_breaking_the_glass_needs_the_group_and_ends_by_itself(story):
+def test_break_glass_access_needs_the_group_and_expires(story):
     emergency = AccessSettings(break_glass={"groups": ["sre"], "maxDuration": "1h"})
     queries = {"break_glass": True, "duration": "1h"}
     allowed = book_of(story, request=story.request(by_groups=("sre",), **queries), settings=emergency)
@@ -193,7 +193,7 @@ def test_breaking_the_glass_needs_the_group_and_ends_by_itself(story):
     assert without_rule.active(story.at(1)) == ()
 
 
-def test_objects_that_were_never_stamped_or_dated_count_for_nothing_and_are_named(story):
+def test_unstamped_and_undated_objects_are_ignored_and_reported(story):
     unstamped = story.request("r2", requester=None)
     nameless = story.request("r3", uid="")
     undated = story.approval("a9").model_copy(
@@ -225,7 +225,7 @@ def test_a_user_subject_written_as_a_service_account_name_is_that_service_accoun
     assert index.for_subject("trainer", None, "research", story.at(1)) == ()
 
 
-def test_what_a_policy_sees(story):
+def test_grants_as_policies_read_them(story):
     index = book_of(story, story.approval("a1"), story.approval("a2", by="carol", at=2))
     assert index.active(story.at(5))[0].as_cel() == {
         "model": "atlas",
@@ -247,7 +247,7 @@ def test_replacing_a_request_moves_its_grant_to_the_new_subject(story):
     assert after.with_changes(remove=[("AccessRequest", "r1")]).active(story.at(1)) == ()
 
 
-def test_a_subject_with_a_long_history_costs_what_is_alive(story, monkeypatch):
+def test_the_cost_of_a_subject_follows_its_active_grants(story, monkeypatch):
     requests = [story.request(f"r{number}", at=number) for number in range(2000)]
     index = GrantIndex.build(requests, [], [story.model(approvals=0)])
     looked_at = []
@@ -280,7 +280,7 @@ def test_a_new_status_or_label_changes_nothing_and_is_not_read_again(story, monk
     )
 
 
-def test_what_is_gone_and_comes_back_is_read_again(story):
+def test_a_removed_request_that_returns_is_read_again(story):
     index = GrantIndex.build([story.request()], [], [story.model(approvals=0)])
     absent = index.with_changes(remove=[("AccessRequest", "r1")])
     assert absent.active(story.at(1)) == ()

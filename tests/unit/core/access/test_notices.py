@@ -63,7 +63,7 @@ def test_a_reason_cannot_mention_a_channel_or_hide_a_link(story):
     assert len(text) < 500
 
 
-def test_an_emergency_is_told_as_one(story):
+def test_a_break_glass_grant_is_reported_as_one(story):
     matches = news(
         story, {}, {"state": Phase.ACTIVE, "ends": "soon"}, reason="the cluster burns", breakGlass=True
     )

@@ -41,7 +41,7 @@ def test_the_service_accounts_own_grant_comes_first(grants):
     assert covers(["other"], grants()[1], ACCOUNT) == {}
 
 
-def test_what_is_written_is_read():
+def test_a_rendered_annotation_parses_to_the_same_grants():
     stamp = {"atlas": Cover("alice", "u", False), "mini": Cover("x", "v", True)}
     pod = {"metadata": {"annotations": {ANNOTATION: render(stamp)}}}
     assert parse(pod) == stamp
@@ -49,7 +49,7 @@ def test_what_is_written_is_read():
 
 
 @pytest.mark.parametrize("value", ["", "{", "[]", '{"atlas": 1}', '{"atlas": {}}', 7, None, "x" * 100_000])
-def test_what_admission_did_not_write_is_no_stamp(value):
+def test_other_annotation_values_are_not_stamps(value):
     assert parse({"metadata": {"annotations": {ANNOTATION: value}}}) == {}
 
 

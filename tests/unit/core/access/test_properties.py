@@ -74,7 +74,7 @@ class Oracle:
         )
 
     def interval(self, request):
-        """(begins, ends) or None; whoever shares a mark with an earlier voter is the same person."""
+        """(begins, ends) or None. A voter who shares a mark with an earlier voter is the same person."""
         mine = [
             vote for vote in self.votes if vote["uid"] == request["uid"] and vote["name"] == request["name"]
         ]
@@ -240,7 +240,7 @@ class Histories(RuleBasedStateMachine):
         self.now += timedelta(minutes=minutes)
 
     @invariant()
-    def grants_are_exactly_what_the_rules_give(self):
+    def grants_equal_the_oracle(self):
         oracle = Oracle(self.rules, self.requests, list(self.votes.values()), self.now)
         expected = sorted(name for name, request in self.requests.items() if oracle.holds(request))
         assert sorted(grant.request for grant in self.index.active(self.now)) == expected

@@ -308,7 +308,7 @@ def test_a_model_that_became_public_without_admission_stays_recorded(story):
         assert after.became_weaker("atlas", index.models["atlas"], "public") is weaker
 
 
-def test_who_became_an_approver_meanwhile_cannot_confirm(story):
+def test_a_later_approver_cannot_confirm(story):
     confirmers = Approvers(groups=["approvers"])
     index = suspended(
         story,

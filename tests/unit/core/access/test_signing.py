@@ -43,7 +43,7 @@ def test_a_signed_object_holds_and_names_its_key(story, signer, verifier):
     assert verifier.fault(signed(story.approval("a1"), signer)) == ""
 
 
-def test_reading_the_stored_object_back_does_not_change_what_was_signed(story, signer, verifier):
+def test_a_signature_stays_valid_for_the_stored_object(story, signer, verifier):
     approval = signed(story.approval("a1"), signer)
     saved = approval.model_dump(mode="json", by_alias=True) | {"status": None}
     saved["metadata"] |= {"resourceVersion": "7", "labels": {"team": "a"}, "managedFields": []}

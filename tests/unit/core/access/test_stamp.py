@@ -15,7 +15,7 @@ def stamped(story, request, signer=None, **options):
     return story.patched(request, stamp(request, signer, story.at(1), **options)).object
 
 
-def test_the_identity_is_the_authenticated_one_whatever_was_written(story):
+def test_the_authenticated_identity_replaces_the_submitted_one(story):
     output = story.approval("a1", by="root", by_groups=("system:masters",))
     request = story.review(output, user="mallory", uid="9", groups=["dev"], extra={"amr": ["otp"]})
     spec = stamped(story, request)["spec"]

@@ -4,7 +4,7 @@ from webhook.core.access import GrantIndex
 from webhook.core.access.status import approval_status, request_status
 
 
-def test_a_pending_request_says_what_is_missing(story):
+def test_the_status_of_a_pending_request_lists_missing_approvals(story):
     model = story.model(approvals=1, groups=(), rules=[{"group": "security"}, {"group": "owners"}])
     vote = story.approval("a1", by_groups=("security",))
     index = GrantIndex.build([story.request()], [vote], [model])
@@ -42,7 +42,7 @@ def test_a_condition_keeps_its_time_until_it_changes(story):
     assert active["conditions"][0]["lastTransitionTime"] == "2026-11-02T09:21:00Z"
 
 
-def test_who_ended_it_and_why_it_cannot_be(story):
+def test_the_status_names_the_denier_and_the_reason_of_an_invalid_request(story):
     stop = story.approval("s", by="dave", decision="Deny")
     index = GrantIndex.build([story.request()], [stop], [story.model()])
     assert request_status(index, "r1", {}, story.at(5))["by"] == "dave"

@@ -141,7 +141,7 @@ def test_a_misspelt_model_is_answered_with_the_likely_one(cluster, story):
     assert "kubectl get modelweights" in only(cluster.create(story.request(model="zzz"))).fix
 
 
-def test_several_faults_are_told_at_once(cluster, story):
+def test_all_faults_are_reported_together(cluster, story):
     subject = {"kind": "ServiceAccount", "namespace": "research", "name": "ghost"}
     inputs = cluster.codes(story.request(reason=" ", duration="13h", subject=subject))
     assert sorted(inputs) == [codes.UNKNOWN_SUBJECT, codes.DURATION, codes.REASON]
@@ -153,7 +153,7 @@ def test_the_default_service_account_and_users_need_no_object(cluster, story):
     assert cluster.create(story.request(subject={"kind": "User", "name": "zoe"})) == ()
 
 
-def test_a_service_account_the_cache_does_not_hold_is_asked_for(cluster, story):
+def test_an_uncached_service_account_is_fetched(cluster, story):
     cluster.store = ObjectStore(complete=False)
     with pytest.raises(MissingObjectError):
         cluster.create(story.request())
@@ -182,7 +182,7 @@ def test_an_approval_that_breaks_a_rule_is_refused_in_words(cluster, story, vote
     assert problem.fix
 
 
-def test_the_refusal_names_who_may_approve(cluster, story):
+def test_the_denial_names_the_approvers(cluster, story):
     cluster.requests = [story.request()]
     problem = only(cluster.approve(groups=()))
     assert (problem.message, problem.fix) == (
@@ -230,7 +230,7 @@ def test_a_request_that_only_the_store_knows_yet_can_be_approved(cluster, story)
     assert only(cluster.approve(request="r2")).code == codes.UNKNOWN_REQUEST
 
 
-def test_an_unsigned_request_is_told_from_one_that_does_not_exist(cluster, story):
+def test_the_denial_distinguishes_unsigned_and_missing_requests(cluster, story):
     cluster.requests, cluster.verifier = [story.request()], VERIFIER
     problem = only(cluster.approve())
     assert "is not signed yet" in problem.message
@@ -380,7 +380,7 @@ def test_waivers_follow_their_own_rules(cluster, story):
     )
 
 
-def test_breaking_the_glass_is_for_people_of_the_group(cluster, story):
+def test_break_glass_access_is_for_users_of_the_group(cluster, story):
     cluster.settings = AccessSettings(break_glass={"groups": ["sre"], "maxDuration": "1h"})
     queries = story.request(breakGlass=True, duration="1h")
     assert cluster.create(queries, groups=["sre"]) == ()

@@ -1,4 +1,4 @@
-"""Access in whole verdicts: waivers turn a denial into a warning, and governed objects change as approved."""
+"""Access in whole verdicts: waivers turn a denial into a warning, and change control admits approved changes."""
 
 import pytest
 import yaml

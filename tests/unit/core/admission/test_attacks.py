@@ -1,6 +1,6 @@
-"""Attacks on the admission decision, each in one line: what somebody might try, and that it fails.
+"""Attacks on the admission decision, one line each, and all of them fail.
 
-What a policy refuses is tried in the cases beside it; here is what the code itself must not let through.
+Attacks that a policy denies are in its own cases. These are attacks that the code itself must deny.
 """
 
 from copy import deepcopy
@@ -130,7 +130,7 @@ def test_a_volume_named_like_the_api_token(mount, injected, create):
     assert "WL301" in create(pod)
 
 
-def test_the_api_token_itself_is_no_attack(injected, create):
+def test_the_api_token_itself_is_admitted(injected, create):
     pod = injected[1]()
     pod["spec"]["volumes"].append({"name": "kube-api-access-x", "projected": {"sources": []}})
     agent_of(pod)["volumeMounts"].append(
@@ -248,7 +248,7 @@ def test_a_debug_container_from_an_image_that_asks_for_all_devices(injected, req
     [{"runtimeClassName": "nvidia"}, {"overhead": {}}],
     ids=["by the runtime class of the pod", "by nothing"],
 )
-def test_a_second_container_takes_what_the_first_was_given(extra, injected, request_of, pod_of, now):
+def test_a_second_container_takes_the_devices_of_the_first(extra, injected, request_of, pod_of, now):
     """One container asks openly for one device; the other's image asks the runtime for all of them."""
     pod = pod_of(**extra)
     pod["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
@@ -259,7 +259,7 @@ def test_a_second_container_takes_what_the_first_was_given(extra, injected, requ
     assert env_of(second) == HIDDEN
 
 
-def test_a_device_of_one_vendor_is_no_way_to_anothers(injected, request_of, pod_of, now):
+def test_a_device_of_one_vendor_gives_no_access_to_another_vendors(injected, request_of, pod_of, now):
     """A container that may use AMD's devices runs NVIDIA's image on a node that has both."""
     pod = pod_of()
     pod["spec"]["containers"][0]["resources"] = {"limits": {"amd.com/gpu": "1"}}

@@ -1,4 +1,4 @@
-"""Documents made to hurt: huge, deep, odd. Each is judged or refused; none crashes, and none gets by unjudged."""
+"""Hostile documents: huge, deep, odd. Each is evaluated or denied, none crashes, and none is admitted unevaluated."""
 
 import orjson
 import pytest
@@ -83,7 +83,7 @@ NO_REVIEW = {
 
 
 @pytest.mark.parametrize("review", JUDGED.values(), ids=JUDGED)
-def test_judged(review, snapshot_of, policy_of, atlas, now):
+def test_hostile_documents_are_evaluated(review, snapshot_of, policy_of, atlas, now):
     snapshot = snapshot_of(atlas, policy_of(validations=RULES))
     verdict = validate(parse_review(review), snapshot, FetchedData(), now)
     assert [policy for policy, _, _ in verdict.timings] == ["probe"]

@@ -23,7 +23,7 @@ POD = {
 }
 
 
-def test_what_came_later_is_left_out_and_the_object_stays_as_it_is():
+def test_fields_set_after_creation_are_removed_from_a_copy():
     request = creation_of(POD, "pods", "scan-u", "me", ["g"])
     assert request.object == {
         "apiVersion": "v1",
@@ -53,6 +53,6 @@ def test_the_account_is_that_of_the_first_template():
     assert account_of({**job, "spec": {}}, WorkloadTable())[0] == "system:serviceaccount:n:default"
 
 
-def test_what_is_no_object_is_an_error():
+def test_another_kind_of_document_is_an_error():
     with pytest.raises(BadReviewError):
         creation_of(POD, "", "scan-u", "me", [])

@@ -147,7 +147,7 @@ def test_kinds_are_grouped_and_sorted():
         ("Gateway.networking.k8s.io", {"secretName": "x"}, False),
     ],
 )
-def test_custom_resources_are_sent_for_what_they_may_refer_to(kind, spec, expected):
+def test_custom_resources_are_sent_if_they_may_refer_to_protected_objects(kind, spec, expected):
     name, _, group = kind.partition(".")
     document = {"apiVersion": f"{group}/v1", "kind": name, "metadata": {"name": "x"}, "spec": spec}
     assert bool(WorkloadTable([], [scan(definition(document))]).decided) is expected

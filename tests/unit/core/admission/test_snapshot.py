@@ -57,14 +57,14 @@ def test_nothing_changed_gives_the_same_snapshot(builder):
     assert builder.snapshot() is builder.snapshot()
 
 
-def test_objects_without_a_meaning_of_their_own_are_held_and_cost_no_new_snapshot(builder):
+def test_plain_objects_are_stored_without_a_new_snapshot(builder):
     before = builder.snapshot()
     key = builder.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}})
     assert builder.snapshot() is before
     assert before.objects.get(key) is not None
 
 
-def test_only_what_changed_is_built_again(builder, policy_of):
+def test_only_changed_parts_are_built_again(builder, policy_of):
     builder.put(MODEL)
     builder.put(policy_of(validations=[{"expression": "true"}]))
     before = builder.snapshot()
@@ -75,7 +75,7 @@ def test_only_what_changed_is_built_again(builder, policy_of):
     assert any(policy is before.policies.policies[0] for policy in after.policies.policies)
 
 
-def test_what_is_read_again_as_it_was_is_not_made_again(builder, policy_of):
+def test_unchanged_objects_cause_no_rebuild(builder, policy_of):
     documents = MODEL, policy_of("p", validations=[{"expression": "true"}])
     for document in documents:
         builder.put(document)
@@ -139,7 +139,7 @@ def test_an_asset_that_can_no_longer_be_read_stays_protected(builder):
     assert builder.snapshot().problems == {}
 
 
-def test_a_policy_that_is_mended_is_no_longer_a_problem(builder, policy_of):
+def test_a_fixed_policy_is_no_longer_a_problem(builder, policy_of):
     key = builder.put(policy_of(validations=[{"expression": "nope"}]))
     assert key in builder.snapshot().problems
     builder.put(policy_of(validations=[{"expression": "true"}]))
@@ -210,7 +210,7 @@ def test_however_many_are_read_at_once_the_grants_are_the_same(builder, now, mon
     assert grants(builder, now) == []
 
 
-def test_access_objects_are_held_as_documents_and_not_as_types_besides(builder):
+def test_access_objects_are_stored_only_as_documents(builder):
     for document in (MODEL, REQUEST, approval("a", "bob")):
         builder.put(document)
     assert [kind for kind, stored in builder._typed.items() if stored] == [MODELS]

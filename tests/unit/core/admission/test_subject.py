@@ -31,14 +31,14 @@ def test_service_account(spec, expected):
     assert service_account_of({"spec": spec}) == expected
 
 
-def test_a_person_is_judged_when_a_person_writes(request_of, pod_of):
+def test_the_subject_of_a_users_request_is_the_user(request_of, pod_of):
     pod = pod_of(serviceAccountName="trainer")
     subject = subject_of(request_of(pod), pod, Settings())
     assert (subject.username, subject.service_account) == ("alice", "trainer")
     assert subject.account_key == ("research", "trainer")
 
 
-def test_the_service_account_is_judged_when_a_workload_controller_writes(request_of, pod_of):
+def test_the_subject_of_a_workload_controllers_pod_is_its_service_account(request_of, pod_of):
     pod = pod_of(serviceAccountName="trainer")
     pod["metadata"]["ownerReferences"] = OWNED
     subject = subject_of(request_of(pod, userInfo=CONTROLLER), pod, Settings())
@@ -47,7 +47,7 @@ def test_the_service_account_is_judged_when_a_workload_controller_writes(request
 
 
 @pytest.mark.parametrize("owners", [None, [], [{"kind": "ReplicaSet", "controller": False}], ["x"]])
-def test_a_controller_that_makes_an_orphan_is_judged_itself(request_of, pod_of, owners):
+def test_the_subject_of_an_orphan_pod_is_the_controller(request_of, pod_of, owners):
     pod = pod_of()
     if owners is not None:
         pod["metadata"]["ownerReferences"] = owners
@@ -66,7 +66,7 @@ def test_without_a_pod_there_is_no_service_account(request_of):
     assert subject_of(request_of(document), None, Settings()).account_key is None
 
 
-def test_a_token_is_asked_of_a_service_account(request_of):
+def test_the_subject_of_a_token_request_is_its_service_account(request_of):
     token = {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenRequest",

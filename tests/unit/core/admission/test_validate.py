@@ -130,7 +130,9 @@ def warned(verdict):
 @pytest.mark.parametrize(
     ("context", "expected"), [({}, ["WL304"]), ({"fsGroup": 2000}, []), ({"runAsUser": 7}, [])]
 )
-def test_who_may_not_read_the_key_is_warned(snapshot_of, request_of, pod_of, atlas, now, context, expected):
+def test_containers_that_cannot_read_the_key_cause_a_warning(
+    snapshot_of, request_of, pod_of, atlas, now, context, expected
+):
     pod = pod_of(claim="atlas-weights", securityContext=context)
     verdict, _ = admit(request_of(pod), snapshot_of(atlas), now, request_of)
     assert verdict.allowed
@@ -138,7 +140,7 @@ def test_who_may_not_read_the_key_is_warned(snapshot_of, request_of, pod_of, atl
     assert all(len(text) <= 120 and "…" not in text for text in to_response(verdict).warnings)
 
 
-def test_who_writes_a_template_is_warned_of_what_its_pods_would_be(
+def test_the_author_of_a_template_is_warned_about_denials_of_its_pods(
     snapshot_of, policy_of, request_of, pod_of, atlas, now
 ):
     template = pod_of(claim="atlas-weights", serviceAccountName="trainer")
@@ -182,7 +184,7 @@ def test_reserved_names_are_ours(snapshot_of, request_of, pod_of, atlas, now):
     "spec",
     ["text", {"containers": "main"}, {"containers": [1]}, {"containers": [{"name": "a"}], "volumes": {}}],
 )
-def test_an_object_that_cannot_be_judged_is_denied(snapshot_of, policy_of, request_of, now, atlas, spec):
+def test_an_object_that_cannot_be_evaluated_is_denied(snapshot_of, policy_of, request_of, now, atlas, spec):
     snapshot = snapshot_of(atlas, policy_of(**NEED_GRANT))
     document = {
         "apiVersion": "v1",
@@ -195,7 +197,7 @@ def test_an_object_that_cannot_be_judged_is_denied(snapshot_of, policy_of, reque
     assert mutate(request, snapshot, FetchedData(), now).patch == ()
 
 
-def test_exempt_namespaces_are_not_judged_and_the_audit_log_says_so(
+def test_exempt_namespaces_are_skipped_and_the_audit_log_records_it(
     snapshot_of, policy_of, request_of, pod_of, now
 ):
     pod = pod_of()
@@ -229,7 +231,7 @@ ASKS = {
 
 
 @pytest.mark.parametrize(("allowed", "expected"), [(True, []), (False, ["WL101"])])
-def test_what_is_not_known_is_asked_for_and_then_decides(
+def test_missing_access_reviews_are_requested_and_then_decide(
     snapshot_of, policy_of, request_of, pod_of, now, allowed, expected
 ):
     snapshot = snapshot_of(policy_of(**ASKS))
@@ -247,7 +249,7 @@ def test_what_is_not_known_is_asked_for_and_then_decides(
     assert codes(validate(request, snapshot, existing, now)) == expected
 
 
-def test_objects_the_cache_does_not_hold_are_asked_for(snapshot_of, request_of, pod_of, atlas, now):
+def test_uncached_objects_are_requested(snapshot_of, request_of, pod_of, atlas, now):
     snapshot = snapshot_of(atlas, complete=False)
     request = request_of(pod_of(claim="unheard-of"))
     claim = ObjectKey("PersistentVolumeClaim", "research", "unheard-of")
@@ -257,7 +259,7 @@ def test_objects_the_cache_does_not_hold_are_asked_for(snapshot_of, request_of, 
         assert claim in needs.objects
 
 
-def test_questions_and_objects_are_asked_for_in_one_round(
+def test_access_reviews_and_objects_are_requested_together(
     snapshot_of, policy_of, request_of, pod_of, atlas, now
 ):
     snapshot = snapshot_of(atlas, policy_of(**ASKS), complete=False)
@@ -289,7 +291,7 @@ def test_an_interactive_way_into_a_pod_sees_the_facts_of_that_pod(
     assert validate(request_of(options, name="plain", **fields), snapshot, FetchedData(), now).allowed
 
 
-def test_every_template_of_a_workload_is_judged(snapshot_of, policy_of, request_of, pod_of, atlas, now):
+def test_every_template_of_a_workload_is_evaluated(snapshot_of, policy_of, request_of, pod_of, atlas, now):
     template = {"metadata": {}, "spec": pod_of(claim="atlas-weights")["spec"]}
     job = {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
@@ -317,7 +319,7 @@ def test_a_fault_of_ours_denies_and_says_so():
     assert verdict.denials[0].unevaluable
 
 
-def test_no_assets_no_sidecar_no_hidden_devices_when_told_so(snapshot_of, request_of, pod_of, now):
+def test_without_assets_and_device_hiding_a_pod_is_not_patched(snapshot_of, request_of, pod_of, now):
     quiet = Settings.model_validate({"injection": {"hideDevices": False}})
     assert mutate(request_of(pod_of()), snapshot_of(settings=quiet), FetchedData(), now).patch == ()
 
@@ -385,7 +387,7 @@ pods = st.fixed_dictionaries(
 
 @settings(max_examples=300)
 @given(pods)
-def test_malformed_pods_never_crash_and_never_get_by_because_something_failed(
+def test_malformed_pods_never_crash_and_are_never_admitted_by_an_error(
     snapshot_of_fuzz, request_of_fuzz, pod
 ):
     snapshot, now = snapshot_of_fuzz
@@ -399,7 +401,7 @@ def test_malformed_pods_never_crash_and_never_get_by_because_something_failed(
 
 
 @pytest.mark.parametrize("place", ["namespace", "params"])
-def test_what_a_policy_reads_besides_the_request_cannot_hide_behind_a_nul(
+def test_a_nul_in_objects_beyond_the_request_cannot_hide_values(
     snapshot_of, policy_of, request_of, pod_of, now, place
 ):
     annotations = {"zone": "open\0shut" if place == "namespace" else "open"}

@@ -64,7 +64,7 @@ def test_warnings_are_short_and_none_is_lost_silently(found):
 
 
 @given(st.lists(findings, max_size=12))
-def test_the_order_does_not_depend_on_who_came_first(found):
+def test_the_order_of_findings_does_not_matter(found):
     assert Verdict.of("u", found) == Verdict.of("u", list(reversed(found)))
 
 
@@ -75,7 +75,7 @@ def test_only_denials_deny(found):
     assert to_response(verdict).allowed is verdict.allowed
 
 
-def test_what_would_have_been_denied_is_left_for_the_audit_log():
+def test_would_be_denials_are_audit_annotations():
     response = to_response(Verdict.of("u", [Finding("WL101", "p", "no", action="Audit")]))
     assert response.allowed
     assert response.audit_annotations == {"codes": "WL101", "would-deny": "no [WL101]"}

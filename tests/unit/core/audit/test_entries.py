@@ -63,7 +63,7 @@ def test_empty_values_are_dropped_and_zeros_are_not():
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"a": 1}', b'{"b":1,"a":2}', b"\xff"])
-def test_what_is_not_an_entry(raw):
+def test_documents_that_are_not_entries_are_errors(raw):
     """Other JSON, and JSON in another form, is an error."""
     with pytest.raises(EntryError):
         parse_entry(raw)

@@ -196,7 +196,7 @@ def test_gaps_and_samples():
     assert len(sample(many, 5, 7)) == 5
 
 
-def test_the_component_definition_is_valid_and_names_what_serves_a_control(tmp_path):
+def test_the_component_definition_is_valid_and_lists_the_means_of_each_control(tmp_path):
     """Policies, values of the chart and tests are properties of the requirement; an unserved control is absent."""
     serving = components.Serving(
         [("own", ["NIST-800-53/AC-4"])],

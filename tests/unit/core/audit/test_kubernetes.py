@@ -77,7 +77,7 @@ def test_earlier_stages_are_left_out():
         {**EXEC, "verb": 1},
     ],
 )
-def test_what_is_not_an_event(document):
+def test_documents_that_are_not_events_are_errors(document):
     with pytest.raises(EventError):
         event_data(document)
 

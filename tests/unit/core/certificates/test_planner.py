@@ -37,7 +37,7 @@ SLACK = timedelta(seconds=5)
 
 
 class ConflictError(Exception):
-    """Somebody else wrote first."""
+    """Another client wrote first."""
 
 
 class Stored:
@@ -192,7 +192,7 @@ EVENT = st.one_of(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(EVENT, max_size=80))
 @example([("run", 0), ("tick", 60), ("run", 0), ("sync", ("webhook", 0)), ("tick", 400), ("run", 1)])
-def test_what_is_served_is_trusted_whatever_happens(events):
+def test_served_certificates_are_always_trusted(events):
     world = World()
     actors = [Actor(world), Actor(world)]
     for name, detail in events:
@@ -214,7 +214,7 @@ def test_what_is_served_is_trusted_whatever_happens(events):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 6)), min_size=60, max_size=100))
-def test_who_is_there_to_act_never_lets_a_certificate_end(pace):
+def test_a_running_controller_renews_each_certificate_before_it_expires(pace):
     world = World()
     actor = Actor(world)
     actor.run()
@@ -235,7 +235,7 @@ def test_who_is_there_to_act_never_lets_a_certificate_end(pace):
                 world.sync(part, 1)
         world.check()
         assert len(world.state.value) <= 4
-    # Only the first ones, before anybody could trust anything, did not wait.
+    # Only the first certificates, before any client trusted a CA, did not wait.
     assert len(world.hurried) == len(PARTS)
     elapsed = (world.now - BEGIN).total_seconds()
     assert world.made >= elapsed // 460
@@ -247,7 +247,7 @@ def _current(world):
 
 
 def settled(seconds=60):
-    """A world in which all is made and known to everybody."""
+    """A world in which all certificates exist and every client trusts them."""
     world = World()
     actor = Actor(world)
     actor.run()
@@ -322,7 +322,7 @@ def test_an_authority_stays_until_all_that_it_signed_has_ended():
         {"not_after": BEGIN},
     ],
 )
-def test_what_cannot_be_served_is_made_anew_at_once(spoiled):
+def test_an_unusable_certificate_is_replaced_immediately(spoiled):
     world, actor = settled()
     saved = world.leaves["webhook"]
     leaf = None if spoiled is None else replace(saved.value[0], **spoiled)
@@ -338,7 +338,7 @@ def test_nothing_is_signed_while_a_webhook_configuration_is_not_as_it_should_be(
     assert next_step(view, TIMES, world.now) is None
 
 
-def test_after_all_has_expired_it_begins_anew():
+def test_after_all_certificates_expired_new_ones_are_issued():
     world, actor = settled()
     world.now += timedelta(days=400)
     actor.run()

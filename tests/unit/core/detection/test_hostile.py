@@ -265,7 +265,7 @@ def test_a_long_value_counts_once():
 # State
 
 
-def test_the_state_is_bounded_whatever_events_come(monkeypatch):
+def test_the_state_is_bounded_for_all_events(monkeypatch):
     statistics = [
         {"type": "first_seen", "value": ["data.v"], "groupBy": ["data.g"]},
         {"type": "missing", "key": "data.g", "seen": {"r0": "data.g"}},

@@ -50,7 +50,7 @@ def test_spellings(text, value):
     "inf", "1" * 31,
      "1.1.1", "1kM", "1" * 65, "∞"],
 )  # fmt: skip
-def test_what_is_no_quantity(text):
+def test_invalid_quantities_are_errors(text):
     with pytest.raises(ValueError, match="quantity"):
         whole(text)
 

@@ -75,7 +75,7 @@ TOLERATED = {
 
 
 @pytest.mark.parametrize("change", TOLERATED.values(), ids=TOLERATED)
-def test_a_restriction_or_another_spelling_is_no_difference(change):
+def test_a_restriction_or_another_spelling_is_equal(change):
     document, expected = injected()
     change(document)
     assert plan.patch(document, expected) == ()

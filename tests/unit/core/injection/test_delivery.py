@@ -60,7 +60,7 @@ def test_readers_of_no_one_part(pod, output):
         sealed_mount(pod, "beta", [USE])
 
 
-def test_an_image_of_a_container_is_no_volume():
+def test_a_container_image_cannot_be_delivered_as_a_volume():
     image = WeightUse("beta", "frontier", "spec.containers[0].image", "image", True, ("main",))
     with pytest.raises(UndeliverableError, match=r"the pod reads it as spec\.containers\[0\]\.image"):
         sealed_mount(spec(), "beta", [image])
@@ -96,7 +96,7 @@ def test_the_sidecar_is_injected_with_that_part_once_and_for_all():
     assert AGENT not in again.mounts
 
 
-def test_what_cannot_be_delivered_adds_nothing_and_says_why():
+def test_an_undeliverable_model_adds_no_sidecar_and_gives_the_reason():
     expectation = plan({"metadata": {}, "spec": spec(mounts("a", "b"))}, USE)
     assert expectation.agent is None
     assert not expectation.mounts
@@ -131,7 +131,7 @@ def context(**fields):
         (spec(**context(runAsUser=True)), None, True),
     ],
 )
-def test_who_may_not_be_let_at_what_the_sidecar_writes(pod, agent, expected):
+def test_containers_that_cannot_read_the_delivered_key(pod, agent, expected):
     assert is_closed_to_some(pod, {"main", "setup"}, agent) is expected
 
 

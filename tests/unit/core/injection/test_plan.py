@@ -93,7 +93,7 @@ def test_the_sidecar_meets_pod_security_restricted():
     ("users", "expected"),
     [([1000], 1000), ([1000, 1000], 1000), ([1000, 2000], None), ([0], None), ([True], None)],
 )
-def test_the_agent_runs_as_the_one_user_who_reads_the_key(users, expected):
+def test_the_agent_runs_as_the_user_of_the_key_readers(users, expected):
     names = [f"c{index}" for index in range(len(users))]
     document = pod(*names)
     for container, user in zip(document["spec"]["containers"], users, strict=True):
@@ -129,7 +129,7 @@ def test_plaintext_gives_the_agent_the_sealed_files_and_the_reader_the_open_ones
     )
 
 
-def test_files_in_memory_are_not_bounded_by_what_the_sidecar_itself_needs():
+def test_the_memory_limit_of_the_sidecar_does_not_bound_files_in_memory():
     use = WeightUse("beta", "frontier", "sealed", "csi", True, ("main",))
     limits = {"cpu": "1", "memory": "128Mi"}
     volumes = [{"name": "sealed", "csi": {}}]
@@ -243,7 +243,7 @@ def test_unresolved_weights_get_nothing_since_they_are_denied():
     )
 
 
-def test_devices_are_hidden_from_those_who_ask_for_none():
+def test_devices_are_hidden_from_containers_that_request_none():
     document = pod("main", "gpu")
     facts = Facts(devices=(DeviceUse("nvidia.com", "nvidia.com/gpu", 1, "resource", "gpu"),))
     after, _ = injected(document, facts)
@@ -292,7 +292,7 @@ TAMPERINGS = {
 
 
 @pytest.mark.parametrize("change", TAMPERINGS.values(), ids=TAMPERINGS)
-def test_a_sidecar_that_was_tampered_with_is_put_right(change):
+def test_a_tampered_sidecar_is_fixed(change):
     after, expectation = injected(pod(), Facts((USE,)))
     tampered = deepcopy(after)
     change(tampered["spec"]["initContainers"][0])
@@ -301,7 +301,7 @@ def test_a_sidecar_that_was_tampered_with_is_put_right(change):
     assert jsonpatch.apply_patch(tampered, list(operations)) == after
 
 
-def test_what_the_api_server_adds_is_tolerated():
+def test_additions_of_the_api_server_are_accepted():
     after, expectation = injected(pod(), Facts((USE,)))
     agent = after["spec"]["initContainers"][0]
     agent["volumeMounts"].append(

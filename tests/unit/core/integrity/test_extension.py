@@ -28,7 +28,7 @@ def configuration(rules, kind="ValidatingWebhookConfiguration"):
     return {"kind": kind, "webhooks": [{"name": "validate.weightlock.dev", "rules": rules}]}
 
 
-def test_one_rule_per_group_without_what_the_base_covers():
+def test_one_rule_per_group_without_resources_of_the_base():
     resources = [
         ("example.com", "widgets"),
         ("example.com", "gadgets"),

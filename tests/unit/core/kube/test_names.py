@@ -34,7 +34,7 @@ def plainly(pattern, text):
 
 
 @given(patterns, texts)
-def test_a_glob_means_what_it_says(pattern, text):
+def test_a_glob_matches_like_a_plain_search(pattern, text):
     assert (compile_glob(pattern).fullmatch(text) is not None) is plainly(pattern, text)
 
 
@@ -54,7 +54,7 @@ def test_no_patterns_match_everything():
 
 
 @given(st.lists(patterns, max_size=6), texts)
-def test_indexes_find_what_the_patterns_match(many, text):
+def test_an_index_returns_all_matching_patterns(many, text):
     index = GlobIndex()
     for number, pattern in enumerate(many):
         index.add(pattern, number)
@@ -114,7 +114,7 @@ glob_components = st.lists(st.sampled_from(["a", "b", "a*", "*", "?b"]), max_siz
 
 
 @given(st.lists(glob_components, max_size=5), components)
-def test_a_path_index_finds_what_touches(protected, asked):
+def test_a_path_index_returns_parents_and_children(protected, asked):
     index = PathIndex()
     for number, parts in enumerate(protected):
         index.add("/" + "/".join(parts), number)
@@ -162,7 +162,7 @@ def test_image_references_in_one_spelling(text, repository, tag, digest):
     assert image_reference(text) == ImageReference(repository, tag, digest)
 
 
-def test_what_holds_a_wildcard():
+def test_patterns_with_a_wildcard():
     assert is_glob("a?")
     assert is_glob("*")
     assert not is_glob("a.[b]")

@@ -24,7 +24,7 @@ def test_group_kind_is_written_as_kubernetes_writes_it():
         {"apiVersion": 1},
     ],
 )
-def test_what_is_no_object_has_no_key(document):
+def test_other_documents_have_no_key(document):
     with pytest.raises(ValueError, match=r"metadata|Kubernetes object"):
         key_of(document)
 
@@ -46,14 +46,14 @@ def test_an_absent_object_of_a_complete_store_does_not_exist():
     assert Lookup(ObjectStore(complete=True)).get("Pod", "research", "a") is None
 
 
-def test_an_absent_object_of_a_cache_is_asked_for():
+def test_an_uncached_object_is_requested():
     lookup = Lookup(ObjectStore(complete=False))
     with pytest.raises(MissingObjectError):
         lookup.get("Pod", "research", "a")
     assert lookup.missing == {ObjectKey("Pod", "research", "a")}
 
 
-def test_what_was_fetched_is_known_also_that_it_is_not_there():
+def test_fetched_data_includes_absent_objects():
     key = ObjectKey("Pod", "research", "a")
     assert Lookup(ObjectStore(complete=False), {key: None}).get(*key) is None
     assert Lookup(ObjectStore(complete=False), {key: CLAIM}).get(*key) is CLAIM

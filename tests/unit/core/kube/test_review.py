@@ -34,7 +34,7 @@ def review(**fields):
     }
 
 
-def test_reads_what_the_api_server_sends():
+def test_an_admission_review_of_the_api_server_is_parsed():
     request = parse_review(orjson.dumps(review(namespace="research", subResource="exec", dryRun=True)))
     assert (request.uid, request.operation, request.namespace, request.subresource) == (
         "705ab4f5",
@@ -67,7 +67,7 @@ def test_reads_what_the_api_server_sends():
         ({"namespace": 3}, "request.namespace must be a string"),
     ],
 )
-def test_says_in_one_line_what_is_wrong(fields, says):
+def test_an_invalid_review_is_reported_in_one_line(fields, says):
     with pytest.raises(BadReviewError) as caught:
         parse_review(orjson.dumps(review(**fields)))
     assert says in str(caught.value)
@@ -120,7 +120,7 @@ def test_renders_a_denial_with_status():
     }
 
 
-def test_renders_a_patch_only_on_what_is_allowed():
+def test_only_an_allowed_response_has_a_patch():
     patch = ({"op": "add", "path": "/a", "value": 1},)
     answer = orjson.loads(render_review(AdmissionResponse("u", allowed=True, patch=patch)))["response"]
     assert answer["patchType"] == "JSONPatch"

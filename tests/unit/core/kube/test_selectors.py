@@ -69,7 +69,7 @@ def test_a_typed_selector_is_the_same_as_its_document():
         {"matchLabels": ["a"]},
     ],
 )
-def test_what_kubernetes_would_refuse_never_matches_quietly(selector):
+def test_a_selector_that_kubernetes_would_reject_is_an_error(selector):
     with pytest.raises(SelectorError):
         compile_selector(selector)
 

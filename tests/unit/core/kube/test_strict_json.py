@@ -50,7 +50,7 @@ def test_sound_documents_pass_unchanged(document):
         (b'{"a": {"b": [' + b"1," * 2000 + b"1]}}", "length"),
     ],
 )
-def test_what_is_refused_and_why(body, reason):
+def test_invalid_documents_are_rejected_with_a_reason(body, reason):
     with pytest.raises(DocumentError) as rejection:
         parse(body)
     assert rejection.value.reason == reason
@@ -65,7 +65,7 @@ def test_what_is_refused_and_why(body, reason):
         b'{"a":' * 1000 + b"1" + b"}" * 1000,
     ],
 )
-def test_what_only_looks_dangerous_passes(body):
+def test_harmless_documents_are_accepted(body):
     parse(body)
 
 

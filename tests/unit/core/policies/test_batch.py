@@ -167,7 +167,9 @@ def test_a_condition_s_namespace_is_not_the_rules_one(snapshot_of, policy_of, re
     assert together[2] == [(f"p{number}", "pass") for number in range(3)]
 
 
-def test_what_passes_is_not_evaluated_alone(snapshot_of, policy_of, request_of, pod_of, now, monkeypatch):
+def test_passing_rules_are_not_evaluated_individually(
+    snapshot_of, policy_of, request_of, pod_of, now, monkeypatch
+):
     sources = ["true", "has(object.metadata)", "false"]
     snapshot = snapshot_of(
         *(policy_of(f"p{n}", validations=[{"expression": s}]) for n, s in enumerate(sources))
@@ -199,7 +201,7 @@ ASKS = "authorizer.group('').resource('pods').check('create').allowed()"
         ({"validations": [{"expression": ASKS}], "matchConditions": [ASKS, "false"]}, []),
     ],
 )
-def test_a_false_condition_spares_what_cannot_be_combined(
+def test_a_false_condition_skips_rules_that_cannot_be_combined(
     spec, alone, snapshot_of, policy_of, request_of, pod_of, now, monkeypatch
 ):
     names = [
@@ -252,7 +254,7 @@ def test_a_request_waits_for_one_batch_to_be_made(snapshot_of, policy_of, reques
     assert produced == [1, 2, 2]
 
 
-def test_what_is_nested_too_deeply_together_is_evaluated_alone(
+def test_rules_nested_too_deeply_together_are_evaluated_individually(
     snapshot_of, policy_of, request_of, pod_of, now
 ):
     deep = "(" * 20 + "1" + " + object.metadata.name.size())" * 20 + " > 0"

@@ -52,7 +52,7 @@ def test_policy_and_binding():
     compile_policy("p", typed.spec, ValidatingAdmissionPolicyBinding.model_validate(binding).spec)
 
 
-def test_what_is_left_out_stays_out():
+def test_absent_fields_are_not_exported():
     policy, binding = exported().manifests
     assert policy["spec"] == {"matchConstraints": RULES, "validations": [{"expression": "true"}]}
     assert binding["spec"] == {"policyName": "p", "validationActions": ["Deny"]}
@@ -77,7 +77,7 @@ def test_what_is_left_out_stays_out():
         ),
     ],
 )
-def test_what_only_weightlock_knows_is_the_reason(spec, read):
+def test_variables_of_weightlock_are_the_reason_against_an_export(spec, read):
     matches = exported(**spec)
     assert matches.manifests == ()
     assert matches.reason == f"it reads {read}, which only Weightlock provides"

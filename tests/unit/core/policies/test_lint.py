@@ -65,7 +65,7 @@ def test_expressions_that_do_not_compile(spec, field):
     assert "^" in remark.caret
 
 
-def test_all_mistakes_are_named_but_not_what_follows_from_them():
+def test_all_mistakes_are_reported_without_consequential_errors():
     matches = remarks(
         variables=[
             {"name": "bad", "expression": "nothing"},

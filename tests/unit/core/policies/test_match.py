@@ -67,7 +67,7 @@ def test_equivalent_ignores_the_version_and_exact_does_not(matches):
     assert not matches({"resourceRules": [rule], "matchPolicy": "Exact"})
 
 
-def test_exclusions_win_and_only_for_what_they_name(matches):
+def test_an_exclusion_overrides_a_rule_for_its_resource_names(matches):
     assert not matches({"resourceRules": [RULE], "excludeResourceRules": [RULE]})
     assert matches({"resourceRules": [RULE], "excludeResourceRules": [{**RULE, "resourceNames": ["other"]}]})
 
@@ -107,7 +107,7 @@ def test_the_name_label_of_a_namespace_cannot_be_taken_away(matches, pod_of):
     assert matches({"resourceRules": [RULE], "namespaceSelector": {"matchExpressions": [expression]}}, pod)
 
 
-def test_cluster_scoped_objects_are_not_held_back_by_a_namespace_selector(matches):
+def test_a_namespace_selector_does_not_exclude_cluster_scoped_objects(matches):
     document = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "x"}}
     rule = {**RULE, "resources": ["persistentvolumes"]}
     assert matches({"resourceRules": [rule], "namespaceSelector": {"matchLabels": {"no": "where"}}}, document)

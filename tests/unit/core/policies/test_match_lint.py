@@ -49,7 +49,7 @@ def test_impossible_combinations(rule, words):
 
 
 @pytest.mark.parametrize("resources", [["*/*"], ["pods/*"], ["services/proxy"]])
-def test_what_can_be_connected_to(resources):
+def test_resources_with_a_connect_operation(resources):
     assert said({**PODS, "resources": resources, "operations": ["CONNECT"]}) == []
 
 

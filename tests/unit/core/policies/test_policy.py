@@ -90,7 +90,7 @@ def test_variables_are_lazy(findings):
     assert messages(findings(validations=rule("true || variables.broken == 1"), variables=variables)) == []
 
 
-def test_actions_decide_what_a_violation_leads_to(findings):
+def test_actions_decide_the_effect_of_a_violation(findings):
     for action in ("Deny", "Warn", "Audit"):
         found, verdict = findings(validations=rule("false"), validationActions=[action])
         assert [finding.action for finding in found] == [action]
@@ -122,7 +122,7 @@ def test_params_by_name(findings):
     assert messages(findings({**CONFIG, "data": {"name": "x"}}, **spec)) == ["wrong"]
 
 
-def test_params_by_selector_are_all_asked(findings):
+def test_all_params_of_a_selector_are_evaluated(findings):
     other = {**CONFIG, "metadata": {**CONFIG["metadata"], "name": "more"}, "data": {"name": "x"}}
     spec = {
         "paramKind": PARAM_KIND,
@@ -301,16 +301,14 @@ def test_audit_annotations(findings):
         ({"fix": "1"}, "spec.fix"),
     ],
 )
-def test_what_does_not_compile_names_its_field(policy_of, spec, field):
+def test_a_compile_error_names_its_field(policy_of, spec, field):
     policy = WeightPolicy.model_validate(policy_of(**spec))
     with pytest.raises(PolicyError) as caught:
         compile_policy("probe", policy.spec, policy.spec)
     assert field in str(caught.value)
 
 
-def test_one_that_does_not_compile_denies_what_it_matches_and_harms_no_other(
-    snapshot_of, policy_of, request_of, pod_of, now
-):
+def test_an_invalid_policy_denies_only_its_own_matches(snapshot_of, policy_of, request_of, pod_of, now):
     invalid = policy_of("broken", validations=rule("nope"))
     invalid["spec"]["matchConstraints"]["resourceRules"][0]["resources"] = ["secrets"]
     snapshot = snapshot_of(invalid, policy_of("fine", validations=rule("true")))
@@ -330,7 +328,7 @@ def test_one_that_does_not_compile_denies_what_it_matches_and_harms_no_other(
         ({"resourceRules": "pods"}, False),
     ],
 )
-def test_one_that_cannot_be_read_denies_what_it_names_or_else_pods(
+def test_an_unreadable_policy_denies_its_resources_or_else_pods(
     snapshot_of, policy_of, request_of, pod_of, now, constraints, allowed
 ):
     unreadable = policy_of(validations="none", matchConstraints=constraints)

@@ -21,7 +21,7 @@ def test_the_order_is_by_code_and_name(snapshot_of, policy_of):
     assert [policy.name for policy in snapshot_of(*documents).policies.policies] == ["c", "a", "b"]
 
 
-def test_what_it_remembers_is_bounded(snapshot_of, policy_of, request_of, pod_of):
+def test_the_match_cache_is_bounded(snapshot_of, policy_of, request_of, pod_of):
     policies = snapshot_of(policy_of(validations=TRUE)).policies
     request, lookup = request_of(pod_of()), Lookup(snapshot_of().objects)
     for number in range(_MAX_KINDS + 10):

@@ -53,7 +53,7 @@ def test_a_report_of_a_namespace(api):
     assert scanned_at(report) == "2026-11-23T12:00:00Z"
 
 
-def test_what_was_written_is_read_back():
+def test_a_report_is_read_as_it_was_written():
     report = namespace_report(OLD, "research", RESULTS, COUNTS, NOW)
     assert results_in(report) == RESULTS
     assert counts_of(report) == COUNTS

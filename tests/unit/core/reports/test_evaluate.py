@@ -25,7 +25,7 @@ def pod(**spec):
     }
 
 
-def judged(document, snapshot, now):
+def evaluation(document, snapshot, now):
     metadata = document["metadata"]
     username, groups = account_of(document, snapshot.workloads)
     request = creation_of(document, "pods", "scan-u", username, groups)
@@ -40,9 +40,9 @@ READS = {
 }
 
 
-def test_what_breaks_no_rule_has_no_results(snapshot_of, policy_of, now):
+def test_a_compliant_pod_has_no_results(snapshot_of, policy_of, now):
     snapshot = snapshot_of(NAMESPACE, policy_of(validations=[{"expression": "true"}]))
-    verdict, results = judged(pod(), snapshot, now)
+    verdict, results = evaluation(pod(), snapshot, now)
     assert results == []
     assert verdict.timings == (("probe", "pass", None),)
 
@@ -51,29 +51,29 @@ def test_a_broken_rule_is_a_result_with_the_severity_of_the_weights(snapshot_of,
     invalid = policy_of(
         validations=[{"expression": "false", "message": "no"}], code="WL501", validationActions=["Audit"]
     )
-    _, results = judged(pod(**READS), snapshot_of(NAMESPACE, MODEL, invalid), now)
+    _, results = evaluation(pod(**READS), snapshot_of(NAMESPACE, MODEL, invalid), now)
     matches = {item.code: (item.outcome, item.severity, item.actions) for item in results}
     assert matches["WL501"] == ("fail", "critical", ("Audit",))
     # It never came through admission, or the sidecar would be there.
     assert matches["WL301"] == ("fail", "critical", ("Deny",))
 
 
-def test_what_is_missing_is_asked_for(snapshot_of, policy_of, now):
+def test_missing_objects_are_requested(snapshot_of, policy_of, now):
     snapshot = snapshot_of(
         policy_of(validations=[{"expression": "namespaceObject.metadata.name == 'x'"}]), complete=False
     )
-    outcome = judged(pod(), snapshot, now)
+    outcome = evaluation(pod(), snapshot, now)
     assert isinstance(outcome, RequiredData)
     assert {key.name for key in outcome.objects} == {"research"}
 
 
 @pytest.mark.parametrize("odd", ["a\0b", 2**64, "\ud800", ["x"] * 2001], ids=["nul", "int", "text", "list"])
-def test_what_no_policy_can_read_safely_is_a_failure(snapshot_of, now, odd):
-    _, results = judged(pod(hostname=odd), snapshot_of(NAMESPACE), now)
+def test_a_pod_that_policies_cannot_read_safely_fails(snapshot_of, now, odd):
+    _, results = evaluation(pod(hostname=odd), snapshot_of(NAMESPACE), now)
     assert [(item.code, item.outcome) for item in results] == [("WL501", "fail")]
 
 
 def test_a_malformed_object_is_a_failure_without_a_raised_severity(snapshot_of, policy_of, now):
     snapshot = snapshot_of(NAMESPACE, MODEL, policy_of(validations=[{"expression": "true"}]))
-    _, results = judged(pod(volumes="none"), snapshot, now)
+    _, results = evaluation(pod(volumes="none"), snapshot, now)
     assert [(item.code, item.severity) for item in results] == [("WL502", "medium")]

@@ -21,7 +21,7 @@ def only(*findings, reads=()):
     return result
 
 
-def test_the_action_says_what_a_broken_rule_counts_for():
+def test_the_action_decides_the_outcome():
     assert only(finding()).outcome == "fail"
     assert only(finding(action="Audit")).outcome == "fail"
     assert only(finding(action="Warn")).outcome == "warn"
@@ -33,7 +33,7 @@ def test_one_rule_with_two_actions_is_one_result():
     assert (result.actions, result.outcome, result.would_deny) == (("Audit", "Warn"), "fail", True)
 
 
-def test_what_would_be_denied_is_neither_denied_nor_waived():
+def test_would_deny_excludes_denied_and_waived_findings():
     assert not only(finding()).would_deny
     assert only(finding(action="Audit")).would_deny
     assert not only(finding(action="Warn", waiver="w-1")).would_deny
@@ -89,7 +89,7 @@ def test_the_most_serious_are_listed_and_all_are_counted():
     assert [item.resource.name for item in gathering.results()] == listing
 
 
-def test_what_only_audit_and_warn_let_pass_is_counted_once():
+def test_would_be_denials_are_counted_once():
     gathering = Gathering()
     for findings in (
         [finding(action="Audit"), finding("WL201", "q", "Warn")],

@@ -19,7 +19,7 @@ def test_everything_is_due_at_first_and_again_after_the_interval():
     assert drain(agenda, 100) == [("a", True), ("b", True)]
 
 
-def test_what_was_touched_comes_after_it_settled_and_once():
+def test_touched_items_are_due_once_after_the_quiet_time():
     agenda = Agenda(100, 10)
     agenda.keep(["a", "b"], 0)
     drain(agenda, 0)
@@ -49,7 +49,7 @@ def test_a_busy_namespace_takes_no_other_namespaces_turn():
     assert set(seen) >= {f"n{number}" for number in range(5)}
 
 
-def test_what_was_not_done_yet_is_not_put_off():
+def test_a_touch_does_not_delay_pending_items():
     agenda = Agenda(100, 10)
     agenda.keep(["a"], 0)
     agenda.touch("a", 5)
@@ -67,7 +67,7 @@ def test_namespaces_come_and_go():
     assert drain(agenda, 50) == [("c", True)]
 
 
-def test_what_failed_is_tried_again_soon():
+def test_failed_items_are_retried_soon():
     agenda = Agenda(100, 10)
     agenda.keep(["a"], 0)
     drain(agenda, 0)
@@ -76,5 +76,5 @@ def test_what_failed_is_tried_again_soon():
     assert [name for name, _ in drain(agenda, 30)] == ["a"]
 
 
-def test_nothing_to_do_is_no_turn():
+def test_an_empty_schedule_has_no_item():
     assert Agenda(1, 1).take(5) is None
