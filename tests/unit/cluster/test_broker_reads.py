@@ -112,7 +112,7 @@ async def test_a_record_that_is_not_readable_is_temporary(data):
         await LiveCluster(Api(**{RECORD: {"data": data}}), {}, record="guards/record").access_record()
 
 
-async def test_an_api_server_that_is_away_is_no_answer():
+async def test_an_unavailable_api_server_is_an_error():
     api = Api(**{PODS: DOWN, WEBHOOKS: DOWN, "/apis/authentication.k8s.io/v1/tokenreviews": DOWN})
     view = LiveCluster(api, EXPECTED)
     for call in (view.pod("research", "train"), view.webhook_faults(), view.review_token({})):

@@ -42,7 +42,7 @@ def names(files, now=110.0):
     }
 
 
-def test_what_one_worker_knew_the_next_one_knows(files):
+def test_the_next_worker_has_the_objects_of_the_last(files):
     journal = Journal(files[0], KINDS)
     put(journal, document("a"), document("b"), document("s", kind="Secret"))
     journal.remove("ConfigMap", key_of(document("b")))
@@ -101,7 +101,7 @@ def test_a_record_that_is_cut_off_ends_the_replay(files):
         max_size=60,
     )
 )
-def test_a_replay_is_what_was_kept_however_often_the_file_is_rewritten(steps):
+def test_a_replay_equals_the_stored_objects_after_any_number_of_rewrites(steps):
     files = memory_files(1)
     least, handover._LEAST_BYTES = handover._LEAST_BYTES, 500
     try:

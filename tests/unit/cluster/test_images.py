@@ -294,7 +294,7 @@ async def test_a_caller_that_leaves_does_not_end_the_verification():
 # Statements
 
 
-def test_a_statement_fits_what_is_read_again():
+def test_the_largest_statement_parses_again():
     attestations = tuple(Attestation(f"t{n}", {"x": "é" * 1900}) for n in range(32))
     result = ImageResult(DIGEST, (Signer(key="sha256:k"),), attestations)
     statement = statement_of(result, datetime.now(UTC))

@@ -159,9 +159,7 @@ async def test_a_missing_crd_is_never_an_empty_list(server, connect, eventually,
     assert f"the cluster no longer has {kind.resource}" in _why(source)
 
 
-async def test_policies_from_a_directory_stay_whatever_the_cluster_says(
-    server, connect, eventually, tmp_path
-):
+async def test_policies_from_a_directory_override_those_of_the_cluster(server, connect, eventually, tmp_path):
     directory = tmp_path / "policies"
     directory.mkdir()
     fixed = {"apiVersion": "weightlock.dev/v1alpha1", "kind": "WeightPolicy", "metadata": {"name": "fixed"}}
@@ -206,7 +204,9 @@ async def test_the_brokers_authorities_are_followed_as_their_file_changes(connec
         await connect(settings=Settings(injection=Injection(ca_file=str(tmp_path / "nothing.crt"))))
 
 
-async def test_who_only_reports_may_start_before_the_authorities_are_there(connect, eventually, tmp_path):
+async def test_a_component_that_only_reports_may_start_before_the_ca_file_exists(
+    connect, eventually, tmp_path
+):
     file = tmp_path / "ca.crt"
     settings = Settings(injection=Injection(ca_file=str(file)))
     source = await connect(authorities_later=True, settings=settings)
@@ -253,7 +253,7 @@ async def test_missing_objects_are_fetched(server, connect, eventually):
     assert set(matches.values()) == {None}
 
 
-async def test_an_object_that_cannot_be_read_is_no_absence(server, connect):
+async def test_an_unreadable_object_is_not_absent(server, connect):
     server.refuse["/api/v1/namespaces/research/pods/train"] = 403
     source = await connect()
     with pytest.raises(NotReadyError, match="cannot read Pod train"):
@@ -284,18 +284,18 @@ class TestParams:
     def _config_maps(self, server):
         server.objects[CONFIG_MAPS] = {}
 
-    def held(self, source):
+    def config_maps(self, source):
         matches = source.snapshot().objects.each("ConfigMap")
         return sorted((item["metadata"].get("namespace"), item["metadata"]["name"]) for item in matches)
 
-    async def test_only_what_a_policy_names_is_held(self, server, connect, eventually):
+    async def test_only_params_of_policies_are_cached(self, server, connect, eventually):
         for name in ("limits", "other"):
             await server.put(CONFIG_MAPS, name, "system", data={"n": "1"})
         ref = {"name": "limits", "namespace": "system", "parameterNotFoundAction": "Deny"}
         await server.put(POLICIES, "p", **policy(paramKind=CONFIG_MAP, paramRef=ref))
         source = await connect()
-        await eventually(lambda: ready(source) and self.held(source))
-        assert self.held(source) == [("system", "limits")]
+        await eventually(lambda: ready(source) and self.config_maps(source))
+        assert self.config_maps(source) == [("system", "limits")]
         watched = [query for path, query in server.watches if path == CONFIG_MAPS]
         await eventually(lambda: [q for path, q in server.watches if path == CONFIG_MAPS])
         watched = [query for path, query in server.watches if path == CONFIG_MAPS]
@@ -308,9 +308,9 @@ class TestParams:
         source = await connect()
         await eventually(lambda: ready(source))
         await server.put(POLICIES, "p", **policy(paramKind=CONFIG_MAP, paramRef=ref))
-        await eventually(lambda: self.held(source) == [("system", "a")])
+        await eventually(lambda: self.config_maps(source) == [("system", "a")])
         await server.delete(POLICIES, "p")
-        await eventually(lambda: self.held(source) == [])
+        await eventually(lambda: self.config_maps(source) == [])
 
     async def test_an_object_in_two_scopes_is_given_up_by_both(self, server, connect, eventually):
         await server.put(CONFIG_MAPS, "a", "system", metadata={"labels": {"for": "weightlock"}})
@@ -319,15 +319,15 @@ class TestParams:
         await server.put(POLICIES, "one", **policy(paramKind=CONFIG_MAP, paramRef=by_label))
         await server.put(POLICIES, "two", **policy(paramKind=CONFIG_MAP, paramRef=by_name))
         source = await connect()
-        await eventually(lambda: ready(source) and self.held(source) == [("system", "a")])
+        await eventually(lambda: ready(source) and self.config_maps(source) == [("system", "a")])
         await eventually(lambda: not source.snapshot().objects.unreadable)
         await server.delete(POLICIES, "one")
         await eventually(lambda: len(source.snapshot().policies) == 1)
-        assert self.held(source) == [("system", "a")]
+        assert self.config_maps(source) == [("system", "a")]
         await server.delete(POLICIES, "two")
-        await eventually(lambda: self.held(source) == [])
+        await eventually(lambda: self.config_maps(source) == [])
 
-    async def test_what_cannot_be_read_is_told_and_harms_no_other(self, server, connect, eventually):
+    async def test_an_unreadable_kind_is_reported_and_affects_no_other(self, server, connect, eventually):
         server.refuse[CONFIG_MAPS] = 403
         ref = {"selector": {"matchLabels": {"for": "weightlock"}}, "parameterNotFoundAction": "Allow"}
         await server.put(POLICIES, "p", **policy(paramKind=CONFIG_MAP, paramRef=ref))

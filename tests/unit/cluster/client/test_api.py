@@ -15,7 +15,7 @@ async def test_reads_an_object(server, api):
     assert (await api.get("/api/v1/namespaces/research"))["metadata"]["name"] == "research"
 
 
-async def test_says_what_the_api_server_said(api):
+async def test_an_error_has_the_message_of_the_api_server(api):
     with pytest.raises(ApiError, match='"nothing" not found') as error:
         await api.get("/api/v1/namespaces/nothing")
     assert error.value.status == 404
@@ -42,7 +42,7 @@ async def test_error_messages_are_one_bounded_line(server, api):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"nonsense", b"\xff", b'"text"'])
-def test_an_answer_that_is_no_object_is_an_error(content):
+def test_an_answer_other_than_an_object_is_an_error(content):
     with pytest.raises(ApiError, match="not a JSON object"):
         parse(content)
 
@@ -111,7 +111,7 @@ async def test_a_kubeconfig_counts_before_the_pod(pod, config, monkeypatch):
     assert await connected(Cluster()) == server
 
 
-async def test_what_was_asked_for_by_name_is_not_replaced_by_the_pod(pod, monkeypatch):
+async def test_a_named_context_is_not_replaced_by_the_pods_account(pod, monkeypatch):
     with pytest.raises(ClusterError, match="no such file"):
         await connected(Cluster(context="other"))
     monkeypatch.setenv("KUBECONFIG", f"{pod}/none")
@@ -127,7 +127,7 @@ async def test_a_missing_default_is_one_error_and_no_other_line(pod, monkeypatch
 
 
 @pytest.mark.parametrize("text", ["", "text", "[]", "{}", "a: [", "clusters: 1", "contexts: [{}]", "\0"])
-async def test_a_file_that_is_no_kubeconfig_is_said_to_be_none(text, tmp_path):
+async def test_another_file_than_a_kubeconfig_is_reported(text, tmp_path):
     file = tmp_path / "config"
     file.write_text(text)
     with pytest.raises(

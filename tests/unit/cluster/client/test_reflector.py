@@ -17,7 +17,7 @@ CLAIMS = KNOWN["PersistentVolumeClaim"]
 PATH = CLAIMS.path()
 
 
-class Held(ObjectStore):
+class CountingStore(ObjectStore):
     """A sink that counts."""
 
     def __init__(self):
@@ -36,7 +36,7 @@ async def watch(api, fast):
     tasks = []
 
     def begin(kind=CLAIMS, **scope):
-        sink = Held()
+        sink = CountingStore()
         reflector = Reflector(api, kind, sink, fast, **scope)
         tasks.append(asyncio.create_task(reflector.run()))
         return reflector, sink
@@ -72,7 +72,7 @@ async def test_lists_page_by_page(server, watch, eventually):
     assert len(server.lists) == 4
 
 
-async def test_keeps_only_what_verdicts_need(server, watch, eventually):
+async def test_only_fields_needed_for_verdicts_are_stored(server, watch, eventually):
     annotations = {"kubectl.kubernetes.io/last-applied-configuration": "{}", "team": "atlas"}
     metadata = {"managedFields": [{"manager": "kubectl"}], "annotations": annotations}
     await server.put(PATH, "one", "research", metadata=metadata, status={"phase": "Bound"})
@@ -152,7 +152,7 @@ async def test_a_kind_that_is_no_longer_there_is_not_believed_until_it_is_back(s
         b"\n",
     ],
 )
-async def test_lists_again_after_what_it_cannot_understand(server, watch, eventually, line):
+async def test_an_unreadable_event_causes_a_new_list(server, watch, eventually, line):
     await server.put(PATH, "one", "research")
     _, sink = watch()
     await eventually(lambda: len(server.watches) == 1)
@@ -238,7 +238,7 @@ async def test_another_kind_may_not(server, watch, eventually):
     await eventually(lambda: reflector.synced)
 
 
-async def test_a_refusal_is_told(server, watch, eventually):
+async def test_a_forbidden_list_is_reported(server, watch, eventually):
     server.refuse[PATH] = 403
     reflector, _ = watch(replace(CLAIMS, optional=True))
     await eventually(lambda: "no /api/v1/persistentvolumeclaims" in reflector.last_error)

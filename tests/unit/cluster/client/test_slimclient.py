@@ -55,7 +55,7 @@ def test_a_package_in_use_is_left_alone() -> None:
     assert output == "True V1Pod"
 
 
-def test_what_neither_has_is_an_error_as_ever() -> None:
+def test_an_unknown_attribute_is_an_error() -> None:
     output = run(
         "import webhook.cluster, kubernetes_asyncio.client as client\n"
         "print(hasattr(client, 'NoSuchThing'), hasattr(client, '__no_such_thing__'))"

@@ -46,7 +46,7 @@ class Noting:
             (method, path.rpartition("/")[2]) for method, path, _ in self.requests if "/events" not in path
         ]
 
-    def told(self):
+    def event_messages(self):
         return [body["message"] for _, path, body in self.requests if path.endswith("/events")]
 
 
@@ -76,20 +76,20 @@ class Bench:
             self.guard._definitions.put(DEFINITIONS.stripped(document))
 
 
-async def test_what_is_as_it_should_be_is_left_alone():
+async def test_expected_objects_are_not_changed():
     bench = Bench()
     await bench.guard.check()
     assert bench.api.requests == []
     assert (bench.stats.drifted, bench.stats.drifted_definitions) == (0, 0)
 
 
-async def test_a_changed_configuration_is_put_back_and_told_once():
+async def test_a_changed_configuration_is_restored_and_reported_once():
     bench = Bench()
     bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
     for _ in range(3):
         await bench.guard.check()
     assert bench.api.written() == [("PATCH", "weightlock")]
-    (output,) = bench.api.told()
+    (output,) = bench.api.event_messages()
     assert output == (
         "ValidatingWebhookConfiguration weightlock was modified: webhooks[0].failurePolicy is Ignore, expected Fail; "
         "last writer: kubectl-edit (Update) at 2026-11-02T10:00:00Z; restored"
@@ -97,7 +97,7 @@ async def test_a_changed_configuration_is_put_back_and_told_once():
     assert (bench.stats.drifted, bench.stats.restored) == (1, 1)
 
 
-async def test_the_same_again_later_is_told_again():
+async def test_the_same_drift_is_reported_again_later():
     bench = Bench()
     for version in ("7", "9"):
         bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
@@ -106,19 +106,19 @@ async def test_the_same_again_later_is_told_again():
         bench.configuration["webhooks"][0]["failurePolicy"] = "Fail"
         bench.show("8")
         await bench.guard.check()
-    assert len(bench.api.told()) == 2
+    assert len(bench.api.event_messages()) == 2
 
 
-async def test_a_removed_configuration_is_made_anew():
+async def test_a_removed_configuration_is_created_again():
     bench = Bench()
     bench.configuration["webhooks"] = []
     bench.show()
     await bench.guard.check()
     assert bench.api.written() == [("POST", "validatingwebhookconfigurations")]
-    assert "weightlock is missing; " in bench.api.told()[0]
+    assert "weightlock is missing; " in bench.api.event_messages()[0]
 
 
-async def test_a_changed_type_is_put_back_as_a_whole():
+async def test_a_changed_crd_is_restored_completely():
     bench = Bench()
     changed = bench.types["modelweights.weightlock.dev"]
     changed["spec"]["versions"][0]["served"] = False
@@ -143,7 +143,7 @@ async def test_a_deleted_type_is_reported_and_never_made(deleted):
     bench.show()
     await bench.guard.check()
     assert bench.api.written() == []
-    assert "its objects were deleted with it" in bench.api.told()[0]
+    assert "its objects were deleted with it" in bench.api.event_messages()[0]
     assert bench.stats.drifted_definitions == 1
 
 
@@ -154,29 +154,29 @@ async def test_a_type_of_another_version_is_left_to_the_upgrade():
     changed["metadata"]["labels"] = {"app.kubernetes.io/version": "1.1.0"}
     await bench.guard.check()
     assert bench.api.written() == []
-    assert "it belongs to version 1.1.0, and this controller is 1.0.0" in bench.api.told()[0]
+    assert "it belongs to version 1.1.0, and this controller is 1.0.0" in bench.api.event_messages()[0]
 
 
-async def test_where_restoring_is_off_it_is_only_told():
+async def test_without_restore_drift_is_only_reported():
     bench = Bench(restore=False, restore_definitions=False)
     bench.configuration["webhooks"][0]["failurePolicy"] = "Ignore"
     bench.types["modelweights.weightlock.dev"]["spec"]["names"]["categories"] = []
     await bench.guard.check()
     assert bench.api.written() == []
-    assert [output.rpartition("; ")[2] for output in bench.api.told()] == [
+    assert [output.rpartition("; ")[2] for output in bench.api.event_messages()] == [
         "not restored: controller.restore is off",
         "not restored: controller.restoreDefinitions is off",
     ]
 
 
-async def test_what_the_api_server_refuses_is_told_and_tried_again_after_a_while(monkeypatch):
+async def test_a_rejected_restore_is_reported_and_retried_later(monkeypatch):
     bench = Bench()
     bench.types["modelweights.weightlock.dev"]["spec"]["names"]["categories"] = []
     bench.api.refusal = "PATCH"
     await bench.guard.check()
     await bench.guard.check()
     assert bench.api.written() == [("PATCH", "modelweights.weightlock.dev")]
-    assert bench.api.told()[0].endswith("not restored: the API server denied it: that cannot be")
+    assert bench.api.event_messages()[0].endswith("not restored: the API server denied it: that cannot be")
     monkeypatch.setattr(module, "_RETRY_SECONDS", 0.0)
     bench.api.refusal = None
     await bench.guard.check()
@@ -190,7 +190,7 @@ async def test_an_unknown_writer_prevents_no_restore():
     bench.api.refusal = "get"
     await bench.guard.check()
     assert bench.api.written() == [("PATCH", "weightlock")]
-    assert "see the API server audit log for the user" in bench.api.told()[0]
+    assert "see the API server audit log for the user" in bench.api.event_messages()[0]
 
 
 def namespace(name, **labels):
@@ -201,7 +201,7 @@ async def test_labels_that_protect_are_missed_and_others_are_not():
     bench, ours = Bench(), {"weightlock.dev/holds-weights": "true", "pool.weightlock.dev/x": "1"}
     await bench.guard.check_labels([namespace("a", **ours, team="x"), namespace("b", **ours)])
     await bench.guard.check_labels([namespace("a", **{"weightlock.dev/holds-weights": "true"})])
-    assert [output.partition(";")[0] for output in bench.api.told()] == [
+    assert [output.partition(";")[0] for output in bench.api.event_messages()] == [
         "Namespace a protection label pool.weightlock.dev/x removed or changed"
     ]
     assert bench.stats.labels_changed == 1
@@ -244,4 +244,4 @@ async def test_the_metadata_of_helm_is_given_back_to_a_type():
         "/metadata/labels": {"team": "b", "app.kubernetes.io/managed-by": "Helm"},
         "/metadata/annotations": {"meta.helm.sh/release-name": "weightlock"},
     }
-    assert "lacks app.kubernetes.io/managed-by, meta.helm.sh/release-name" in bench.api.told()[0]
+    assert "lacks app.kubernetes.io/managed-by, meta.helm.sh/release-name" in bench.api.event_messages()[0]

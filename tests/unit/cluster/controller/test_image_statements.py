@@ -299,7 +299,7 @@ async def test_the_queue_is_measured(made, tmp_path):
 
 
 async def test_a_key_that_expires_ends_untimed_signatures(made, monkeypatch):
-    """A statement from before the end of its key is checked once more after it."""
+    """A statement made before its key expired is verified again afterwards."""
     cluster, statements, _, (signed, *_) = made
     now = time.time()
     end = datetime.fromtimestamp(now + 3600, UTC).isoformat()

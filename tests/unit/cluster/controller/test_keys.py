@@ -82,7 +82,7 @@ def test_of_two_that_come_at_once_both_work_with_the_same_key(monkeypatch):
     assert sorted(store.writes) == ["challenge", "signing"]
 
 
-def test_what_was_lost_is_put_back_as_it_was(monkeypatch):
+def test_a_lost_key_is_restored_unchanged(monkeypatch):
     monkeypatch.setattr(module, "_CHECK_SECONDS", 0.01)
     store = Store(signing={}, challenge={})
     matches = keys(store)
@@ -112,7 +112,7 @@ def test_what_was_lost_is_put_back_as_it_was(monkeypatch):
     ],
     ids=["no Secret", "half a key"],
 )
-def test_what_is_in_the_way_is_said_once_and_without_any_key(caplog, secrets, output):
+def test_an_unusable_secret_is_logged_once_and_without_its_key(caplog, secrets, output):
     store = Store(**secrets)
     matches = keys(store)
     for _ in range(2):
@@ -124,7 +124,7 @@ def test_what_is_in_the_way_is_said_once_and_without_any_key(caplog, secrets, ou
     assert store.writes == []
 
 
-def test_only_what_is_named_is_looked_at():
+def test_only_configured_secrets_are_read():
     store = Store(challenge={})
     matches = keys(store, KeySecrets(challenge="challenge"))
     asyncio.run(matches.filled())

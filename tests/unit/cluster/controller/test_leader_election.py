@@ -79,7 +79,7 @@ async def test_one_of_two_acts_and_the_other_takes_over_when_the_lease_runs_out(
     two.cancel()
 
 
-async def test_who_gives_it_up_is_followed_at_once(quick):
+async def test_a_released_lease_is_acquired_immediately(quick):
     leases = Leases()
     first, second = leader(leases, "first"), leader(leases, "second")
     one = asyncio.create_task(first.run(act_forever))

@@ -220,7 +220,7 @@ async def test_a_status_is_written_when_it_is_another(api):
     assert api.requests == []
 
 
-async def test_what_cannot_change_by_time_is_worked_out_once(api, monkeypatch):
+async def test_time_independent_statuses_are_computed_once(api, monkeypatch):
     status = {"state": "Expired"}
     looked = []
 
@@ -234,7 +234,7 @@ async def test_what_cannot_change_by_time_is_worked_out_once(api, monkeypatch):
     for _ in range(3):
         await doing.write_statuses(View.of(world), NOW)
     assert (looked, api.requests) == (["r"], [])
-    # Users who writes another status finds it put right, and another index is read again.
+    # A status that a user changed is fixed, and a new index is read again.
     document = next(iter(world.objects.each(REQUESTS)))
     world.objects.put({**document, "status": {"state": "Active"}})
     await doing.write_statuses(View.of(world), NOW)
@@ -244,7 +244,7 @@ async def test_what_cannot_change_by_time_is_worked_out_once(api, monkeypatch):
     assert looked == ["r"]
 
 
-async def test_what_time_can_change_is_looked_at_each_round(api, monkeypatch):
+async def test_time_dependent_statuses_are_computed_in_each_reconcile(api, monkeypatch):
     looked = []
 
     def request_status(index, name, before, now):

@@ -3,7 +3,7 @@
 from webhook.cluster.controller.settled_statuses import SettledStatuses
 
 
-def test_what_is_settled_is_looked_at_once_for_each_document_and_book():
+def test_a_settled_status_is_computed_once_for_each_document_and_index():
     messages, index, documents = SettledStatuses(), object(), [{"a": 1}, {"b": 2}]
     assert messages.open(index, documents) == documents
     messages.close(documents[0])
@@ -14,7 +14,7 @@ def test_what_is_settled_is_looked_at_once_for_each_document_and_book():
     assert messages.open(object(), documents) == documents
 
 
-def test_documents_that_are_gone_are_not_held():
+def test_removed_documents_are_forgotten():
     messages, index, document = SettledStatuses(), object(), {"a": 1}
     messages.open(index, [document])
     messages.close(document)

@@ -62,7 +62,7 @@ def running(world, metrics, name="w-1"):
     ("age", "problems", "result"),
     [("2.0", 0, "ok"), ("+Inf", 0, "fail"), ("90.0", 1, "fail"), ("2.0", 1, "warn")],
 )
-async def test_what_replicas_know(view, world, age, problems, result):
+async def test_the_snapshots_of_replicas(view, world, age, problems, result):
     running(world, f"weightlock_snapshot_age_seconds {age}\nweightlock_snapshot_problems {problems}.0\n")
     assert [item.result for item in await components.snapshot(view)] == [result]
 
@@ -82,7 +82,7 @@ async def test_without_running_pods_no_request_is_sent(view, world):
         ('{code="WL340",result="unavailable"} 0.0', "ok"),
     ],
 )
-async def test_the_key_service_as_brokers_see_it(view, world, line, result):
+async def test_the_kms_metrics_of_brokers(view, world, line, result):
     running(world, f"weightlock_key_releases_total{line}\n")
     assert [item.result for item in await components.kms(view)] == [result]
 

@@ -48,14 +48,14 @@ async def test_none_is_fine(view, running):
     assert [result.result for result in await module.exceptions(view)] == ["ok"]
 
 
-async def test_what_cannot_be_read_is_skipped(view, running):
+async def test_unreadable_objects_are_skipped(view, running):
     running(error=NotReadyError("no modelweights"))
     with pytest.raises(SkippedError, match="no modelweights"):
         await module.exceptions(view)
 
 
 @pytest.mark.parametrize("path", ["/api/v1/pods", "/apis/storage.k8s.io/v1/storageclasses"])
-async def test_a_user_who_may_not_list_a_kind_gets_the_reason_at_once(view, world, running, path):
+async def test_a_missing_list_permission_is_reported_immediately(view, world, running, path):
     running(error=AssertionError("nothing is evaluated"))
     resource = path.rpartition("/")[2]
     world.refusals[path] = ApiError(

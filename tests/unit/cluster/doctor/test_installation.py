@@ -214,7 +214,7 @@ async def test_a_webhook_outside_the_cluster_and_none_at_all(view, world):
     assert check.what.startswith("webhook outside the cluster at https://w:1/validate")
 
 
-async def test_what_may_not_be_read_is_skipped_with_the_right_that_is_lacking(view, world):
+async def test_forbidden_objects_are_skipped_with_the_missing_permission(view, world):
     words = (
         'deployments.apps "weightlock-webhook" is forbidden: User "u" cannot get resource "deployments" in API group '
         '"apps" in the namespace "weightlock-system"'

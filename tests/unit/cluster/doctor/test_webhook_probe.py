@@ -9,7 +9,7 @@ REFUSED = 'admission webhook "{}.weightlock.dev" denied the request: the request
 CALL = 'Internal error occurred: failed calling webhook "mutate.weightlock.dev": failed to call webhook: {}'
 
 
-async def test_a_refusal_by_weightlock_proves_that_it_was_asked(view, world):
+async def test_a_denial_by_weightlock_proves_that_it_was_called(view, world):
     world.said = [REFUSED.format("mutate"), REFUSED.format("validate")]
     assert [item.result for item in await webhook_probe.mutates(view)] == ["ok"]
     assert [item.result for item in await webhook_probe.validates(view)] == ["ok"]
@@ -54,7 +54,7 @@ async def test_everything_else_does_not(view, world, words, result, meaning, fix
     assert (check.result, meaning in check.what, fix in check.fix) == (result, True, True)
 
 
-async def test_a_user_who_may_not_create_pods_cannot_try(view, world):
+async def test_without_the_permission_to_create_pods_the_probe_is_skipped(view, world):
     world.said = [
         'pods is forbidden: User "u" cannot create resource "pods" in API group "" in the namespace "default"'
     ]
@@ -78,7 +78,7 @@ async def test_a_verdict_is_a_verdict_and_a_fault_is_none(view, world, words, re
     assert [item.result for item in await webhook_probe.evaluates(view)] == [result]
 
 
-async def test_it_tries_where_people_are_governed(view, world):
+async def test_the_probe_uses_an_enforced_namespace(view, world):
     for kind in ("validating", "mutating"):
         path = f"/apis/admissionregistration.k8s.io/v1/{kind}webhookconfigurations/weightlock"
         webhook = world.objects[path]["webhooks"][0]

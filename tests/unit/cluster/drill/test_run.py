@@ -173,7 +173,7 @@ async def test_every_control_holds_and_nothing_is_left_behind(tmp_path):
     assert {"WL101", "WL311", "WL525"} <= {control.code for control in drill.controls}
     assert server.objects == {}
     assert server.users == {"", "system:serviceaccount:weightlock-drill-abcd:attacker"}
-    # The attack on the drill's weights is tried once more while the drill waits for the webhook.
+    # The attack on the drill's weights is repeated while the drill waits for the webhook.
     assert len(server.tried) == 26
 
 
@@ -219,7 +219,7 @@ async def test_a_drill_that_takes_too_long_is_not_completed_and_cleans_up(tmp_pa
     assert server.objects == {}
 
 
-async def test_what_cannot_be_deleted_is_reported(tmp_path):
+async def test_objects_that_cannot_be_deleted_are_reported(tmp_path):
     server = Server()
     server.refuse["/apis/weightlock.dev/v1alpha1/modelweights/weightlock-drill-abcd"] = "under change control"
     drill = await drilled(server, tmp_path)

@@ -46,8 +46,8 @@ def resident():
 
 
 @pytest.mark.skipif(not STATM.exists(), reason="only Linux says what a process holds")
-async def test_twenty_thousand_pods_are_judged_in_the_memory_of_a_page(cluster, source):
-    """By what the process holds: counting each allocation would take minutes."""
+async def test_twenty_thousand_pods_are_evaluated_in_the_memory_of_one_page(cluster, source):
+    """Measured by resident memory: counting each allocation would take minutes."""
     scanner = Scanner(source, Events(cluster), Reports(enabled=True, resources_per_second=10_000))
     source.snapshot()
     before = most = resident()

@@ -23,7 +23,7 @@ async def test_all_pages_in_order_with_the_selectors(cluster, make):
     assert all(query["fieldSelector"] == "a=b" for query in queries)
 
 
-async def test_a_page_at_most_is_held_however_many_there_are(cluster, alive):
+async def test_at_most_one_page_is_in_memory(cluster, alive):
     stored = alive(50 * PAGE)
     most = count = 0
     async for _ in each(cluster, PODS, "research"):
@@ -50,7 +50,7 @@ async def test_a_list_that_never_goes_on_is_an_error(cluster, make):
 
 
 @pytest.mark.parametrize("answer", [{}, {"metadata": {}, "items": "none"}])
-async def test_what_is_no_list_is_an_error(cluster, answer):
+async def test_another_document_than_a_list_is_an_error(cluster, answer):
     cluster._list = lambda path, query: answer
     with pytest.raises(ApiError, match="list of another shape"):
         await names(cluster)

@@ -43,7 +43,7 @@ async def test_one_namespace_is_one_request(reader, cluster):
     assert await reader.namespaced(OPEN, "a") == []
 
 
-async def test_the_cluster_report_is_for_those_who_may_read_it(reader, cluster):
+async def test_the_cluster_report_needs_read_permission(reader, cluster):
     assert (await reader.whole(OPEN))["path"].endswith("/clusterreports/weightlock")
     for status, raises in ((404, False), (403, False), (500, True)):
         cluster.refuse["GET", "clusterreports"] = status

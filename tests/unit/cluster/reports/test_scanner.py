@@ -42,7 +42,7 @@ def failing(report):
     return [entry["resources"][0]["name"] for entry in report["results"]]
 
 
-async def test_what_runs_is_judged_and_what_fails_is_listed(cluster, make, scanning, eventually):
+async def test_running_pods_are_evaluated_and_failures_are_listed(cluster, make, scanning, eventually):
     cluster.put(
         make.pod("bad", image="i:latest"),
         make.pod("good"),
@@ -177,7 +177,7 @@ async def test_which_types_are_used_and_the_others_are_cleaned(
         assert cluster.report(api=other) is None
 
 
-async def test_a_new_leader_goes_on_from_what_the_reports_say(cluster, source, make, scanning, eventually):
+async def test_a_new_leader_continues_from_the_stored_reports(cluster, source, make, scanning, eventually):
     cluster.put(make.pod("bad", image="i:latest"))
     async with scanning():
         await eventually(lambda: cluster.report(""))
@@ -190,7 +190,7 @@ async def test_a_new_leader_goes_on_from_what_the_reports_say(cluster, source, m
 
 
 @pytest.mark.parametrize("part", ["/research/pods", "/research/reports"])
-async def test_what_fails_is_tried_again(cluster, make, scanning, eventually, part):
+async def test_a_failed_scan_is_retried(cluster, make, scanning, eventually, part):
     cluster.refuse["GET" if "pods" in part else "PATCH", part] = 403
     cluster.put(make.pod("bad", image="i:latest"))
     async with scanning() as scanner:
@@ -237,7 +237,7 @@ async def test_a_fault_of_ours_ends_nothing(cluster, source, make, scanning, eve
         await eventually(cluster.report)
 
 
-async def test_the_owner_of_what_would_be_denied_is_told_once(cluster, source, make, scanning, eventually):
+async def test_the_owner_of_a_failing_pod_receives_one_event(cluster, source, make, scanning, eventually):
     controller = {
         "apiVersion": "apps/v1",
         "kind": "ReplicaSet",
@@ -279,7 +279,7 @@ async def test_admitted_pods_cause_no_event(cluster, source, make, scanning, eve
     assert cluster.events == []
 
 
-async def test_workloads_are_judged_where_that_is_asked_for(cluster, make, scanning, eventually):
+async def test_workloads_are_evaluated_if_configured(cluster, make, scanning, eventually):
     spec = {"template": make.pod("x", image="i:latest"), "replicas": 0}
     owner = {"apiVersion": "example.com/v1", "kind": "App", "name": "a", "uid": "a", "controller": True}
     cluster.things["/apis/apps"] = {"preferredVersion": {"groupVersion": "apps/v1"}}
@@ -303,7 +303,9 @@ async def test_workloads_are_judged_where_that_is_asked_for(cluster, make, scann
     assert cluster.events == []
 
 
-async def test_what_cannot_be_judged_is_an_error_in_the_report(cluster, source, make, scanning, eventually):
+async def test_an_object_that_cannot_be_evaluated_is_an_error_in_the_report(
+    cluster, source, make, scanning, eventually
+):
     source.builder.put(make.policy(expression="authorizer.group('').resource('pods').check('use').allowed()"))
     source.builder.put(make.policy("broken", expression="object.spec.nope"))
     cluster.put(make.pod("one"))
@@ -314,9 +316,7 @@ async def test_what_cannot_be_judged_is_an_error_in_the_report(cluster, source, 
         assert source.asked > 0
 
 
-async def test_no_more_than_a_page_is_held_however_many_fail(
-    cluster, scanning, eventually, alive, monkeypatch
-):
+async def test_at_most_one_page_of_failures_is_in_memory(cluster, scanning, eventually, alive, monkeypatch):
     stored, most = alive(60 * PAGE), [0]
 
     def judge(request, resource, *_):
@@ -334,5 +334,5 @@ async def test_no_more_than_a_page_is_held_however_many_fail(
     assert 0 < most[0] <= PAGE + 2
 
 
-def test_it_is_off_unless_it_is_asked_for():
+def test_scans_are_disabled_by_default():
     assert Reports().enabled is False

@@ -37,7 +37,7 @@ async def test_a_report_is_applied_under_a_name_of_its_own(cluster):
     assert second[1] == "/apis/openreports.io/v1alpha1/clusterreports/weightlock"
 
 
-async def test_only_ours_are_read_and_removing_twice_is_no_error(cluster):
+async def test_only_own_reports_are_read_and_removing_twice_succeeds(cluster):
     store = ReportStore(cluster)
     await store.write(OPEN, {"metadata": {"name": "weightlock", "namespace": "a"}})
     cluster.reports[f"{OPEN.path('a')}/trivy"] = {"metadata": {"name": "trivy", "namespace": "b"}}
