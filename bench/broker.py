@@ -1,4 +1,4 @@
-"""The key broker: releases a second on one core with the local key service, and a sidecar's way from start to key.
+"""The key broker: releases a second on one core with the local KMS, and a sidecar's time from start to key.
 
 The broker decides in full: shipped policies, grant, pod, HPKE, unwrapping. What the API server would answer
 (TokenReview, pod, webhook configurations) comes at once from a stand-in, so the figures are Weightlock's own cost.

@@ -161,7 +161,7 @@ def _kept(run):
 
 
 def counted():
-    """All counts, by case, taken in a process of its own: hashes are the same each time, and nobody else traces."""
+    """All counts, by case, from a separate process: hashes are equal each time, and no other code traces."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.budget"],
         cwd=ROOT,

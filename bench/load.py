@@ -131,7 +131,7 @@ def server(arguments, log):
 
 
 def free_port():
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -156,7 +156,7 @@ def prepare(directory, policies):
         "tls": {"certificate": str(directory / "tls.crt"), "key": str(directory / "tls.key")},
         "embedded": str(directory / "state"),
         "policies": str(directory / "policies"),
-        # So that the process measured is the one that judges.
+        # The measured process must be the one that evaluates.
         "supervise": False,
     }
     (directory / "config.json").write_text(json.dumps(config))
@@ -176,7 +176,7 @@ def request_bytes(port, body):
 
 
 async def measure(ports, processes, context, body):
-    """Each level in turns; the medians of both and of the ratios of neighbours."""
+    """Each level in turns; the medians of both and of the ratios of adjacent runs."""
     results = []
     for connections, count in LEVELS:
         rounds = []

@@ -172,7 +172,7 @@ def taken(builder, kind, lines, first=False):
     return time.process_time() - begun
 
 
-def held():
+def object_costs():
     """For each kind: bytes an object, microseconds to take one from a list, and from a watch."""
     result = {}
     for name, (key, make, count) in HELD.items():
@@ -348,7 +348,7 @@ def main():
     figures = {
         "base": resident(),
         "transport": load.main()["levels"][-1]["echo"]["cpu"],
-        "held": held(),
+        "held": object_costs(),
         "edited": edited(),
         "decisions": decisions(),
         "controller": controller(),

@@ -36,7 +36,7 @@ MODEL = {
 
 
 class Simulated:
-    """An API server that makes up what it is asked for and forgets what it is told."""
+    """An API server that generates the requested objects and discards writes."""
 
     def __init__(self, pods):
         self.names = [f"team-{number:04}" for number in range(max(1, pods // A_NAMESPACE))]

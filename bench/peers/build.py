@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Builds the programs that Weightlock is measured beside, each once a version, into the cache outside the tree.
 
-Each has a Go module of its own in bench/peers/modules. A peer that cannot be had here is no failure: the reason is
-told and written into the report, and the others go on. It needs nothing but the standard library, and must never leave
+Each has a Go module of its own in bench/peers/modules. If a peer cannot be built here, the reason is
+logged and written into the report, and the others continue. It needs only the standard library, and must never leave
 half a cache entry behind.
 
     bench/peers/build.py          build what is missing; stdout is JSON: each program, version, or the reason

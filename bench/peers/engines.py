@@ -65,7 +65,7 @@ class Engine:
         return ""
 
     def start(self, extra=()):
-        """Bring it up with the policies, and ``extra`` ones; seconds until it judged, where it is a process."""
+        """Start it with the policies and ``extra`` ones; return the seconds to the first verdict of a process."""
         assert not extra, f"{self.label} takes no policies"
 
     def register(self, *, mutating):
@@ -97,7 +97,7 @@ class AdmissionPolicy(Engine):
 
     def start(self, extra=()):
         """Put the policies."""
-        self.cluster.apply(*map(_asked_only, admission_policies()), *extra)
+        self.cluster.apply(*map(_limited_to_test_namespaces, admission_policies()), *extra)
 
     def register(self, *, mutating):
         """Put the mutating policy, too."""
@@ -188,11 +188,11 @@ class Webhook(Engine):
         command, environment = self.command(list(extra))
         begun = time.monotonic()
         self.component.start(command, environment)
-        self.component.wait_ready(self.judges, READY_SECONDS)
+        self.component.wait_ready(self.is_correct, READY_SECONDS)
         return time.monotonic() - begun
 
-    def judges(self):
-        """Whether it tells right from wrong at its own port; one that is not ready may allow all, or deny all."""
+    def is_correct(self):
+        """Whether its verdicts at its own port are correct; an engine that is not ready may allow all, or deny all."""
         verdicts = [self.ask("validate", pod)["allowed"] for pod in (pods.good(), pods.bad())]
         return verdicts == [True, False]
 
@@ -241,7 +241,7 @@ class Webhook(Engine):
         }
 
     def unregister(self):
-        """Take all webhooks away, whoever made them."""
+        """Delete all webhook configurations of any owner."""
         for kind in ("validating", "mutating"):
             self.cluster.client().delete(f"{API}/{kind}webhookconfigurations")
 
@@ -264,7 +264,7 @@ class Noop(Webhook):
         files = ["-certificate", str(self.serving.certificate), "-key", str(self.serving.key)]
         return [self.bench.programs["noop"]["program"], "-listen", listen, *files], None
 
-    def judges(self):
+    def is_correct(self):
         """Whether it answers."""
         return self.ask("validate", pods.bad())["allowed"] is True
 
@@ -317,7 +317,7 @@ class Weightlock(Webhook):
         )
 
 
-def _asked_only(document):
+def _limited_to_test_namespaces(document):
     """A binding as it is for the namespaces that engines are asked about; a policy as it is."""
     if not document["kind"].endswith("Binding"):
         return document
@@ -342,6 +342,6 @@ def wait_until_established(cluster, names=()):
     eventually(are_served, "the types are served", seconds=READY_SECONDS)
 
 
-def asked(look, what, seconds=READY_SECONDS):
+def wait_for(look, what, seconds=READY_SECONDS):
     """Wait until the API server does as the engine just registered would have it; what ``look`` then returns."""
     return eventually(look, what, seconds=seconds, every=0.1)

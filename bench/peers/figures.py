@@ -76,7 +76,7 @@ class Figures:
         return [one[quantile] for one in self._cells(engine, cell)]
 
     def without(self, cell, quantile):
-        """Of the same creation where nobody is asked: a value a round, of each engine's turn."""
+        """The same creation without a webhook call: a value for each round of each engine."""
         return [one["without"][quantile] for engine in self.engines for one in self._cells(engine, cell)]
 
     def added(self, engine, cell, quantile):

@@ -81,7 +81,7 @@ class Gatekeeper(Webhook):
     def __init__(self, bench):
         super().__init__(bench)
         self._installed = False
-        # How many constraints besides were put; they stay, as later stages come on top.
+        # The number of extra constraints. They stay, since later stages add more.
         self._extra = 0
 
     @property
@@ -90,7 +90,7 @@ class Gatekeeper(Webhook):
         return self.bench.programs["gatekeeper"]["version"]
 
     def prepare(self):
-        """Types, the policies, and a pod that stands for the process, once: they stay, as nobody else reads them."""
+        """Create CRDs, policies and a pod for the process once. They stay, since no other engine reads them."""
         if self._installed:
             return
         self.cluster.apply(*manifests.documents(Path(self.bench.programs["gatekeeper"]["crds"])))
@@ -130,7 +130,7 @@ class Gatekeeper(Webhook):
         names = [f"{kind(policy).lower()}.constraints.gatekeeper.sh" for policy in (*POLICIES, elsewhere(0))]
         wait_until_established(self.cluster, names)
         self.cluster.apply(*(constraint(policy) for policy in POLICIES))
-        self.component.wait_ready(self.judges, READY_SECONDS)
+        self.component.wait_ready(self.is_correct, READY_SECONDS)
         self.component.stop(grace=5.0)
         self._installed = True
         return super().start(extra)

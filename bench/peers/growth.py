@@ -10,7 +10,7 @@ from statistics import median
 
 from bench.peers import crowd, machine
 from bench.peers.bench import say
-from bench.peers.engines import asked
+from bench.peers.engines import wait_for
 from bench.peers.gatekeeper import CONFIG_MAPS, constraint
 from bench.peers.kyverno import policy_documents
 from bench.peers.policies import admission_policies, elsewhere, for_config_maps
@@ -86,7 +86,7 @@ def _stage(bench, name, effort, extra, *, reviews=0, grants=0):
             # It registers what it serves itself, and that is to be what is asked.
             engine.register(mutating=False)
         if grants:
-            asked(lambda: engine.metric("weightlock_grants_active") == grants, "all grants count")
+            wait_for(lambda: engine.metric("weightlock_grants_active") == grants, "all grants count")
         time.sleep(1.0)
         found["idle"] = machine.memory(engine.pid)
         asked_often = _in_turns(found, engine, reference, effort)

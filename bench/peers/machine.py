@@ -84,7 +84,7 @@ def cores():
 
 
 def address():
-    """An address of this machine that is no loopback, where there is one.
+    """An address of this machine other than loopback, if there is one.
 
     To a loopback address the API server speaks HTTP/2 with a webhook, to any other, as in a cluster, HTTP/1.1
     (k8s.io/apiserver/pkg/util/webhook/client.go).

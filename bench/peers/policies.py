@@ -222,12 +222,12 @@ def admission_policies(policies=POLICIES):
 
 
 def elsewhere(number):
-    """A policy about something that is no pod: the same work to keep, and none to do."""
+    """A policy about another kind than pods: it costs the same memory and no evaluation."""
     return Policy(f"elsewhere-{number}", f"object.metadata.name != 'thing-{number}'", "things elsewhere")
 
 
 def for_config_maps(document):
-    """The same document about ConfigMaps, which nobody writes here."""
+    """The same document about ConfigMaps, which are not written here."""
     rule = {**RULE, "resources": ["configmaps"]}
     return {
         **document,

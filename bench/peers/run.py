@@ -34,7 +34,7 @@ def main(arguments):
         finally:
             # What was measured before a failure is worth keeping; only a whole run is reported.
             (place / "run.json").write_text(json.dumps(found, separators=(",", ":")))
-    from bench.peers import report  # noqa: PLC0415 - matplotlib is no part of what is measured
+    from bench.peers import report  # noqa: PLC0415 - matplotlib is not part of the measurement
 
     print(report.write(json.loads((place / "run.json").read_text()), place if partial else ROOT / "docs"))
     return 0
@@ -54,7 +54,7 @@ def measure(found, effort, options):
         }
         for number in range(effort.rounds):
             started = time.monotonic()
-            # Back and forth, so that nobody always follows the same one.
+            # Back and forth, so that no engine always follows the same one.
             order = list(bench.engines.values())[:: -1 if number % 2 else 1]
             for engine in order:
                 say(f"round {number + 1} of {effort.rounds}: {engine.label}")

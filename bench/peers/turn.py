@@ -16,12 +16,12 @@ def take(engine, effort):
             time.sleep(1.0)
             matches["idle"] = machine.memory(engine.pid)
         engine.register(mutating=False)
-        verdicts.wait_until_asked(engine, mutating=False)
+        verdicts.wait_until_called(engine, mutating=False)
         matches["verdicts"] = verdicts.settle(engine)
         matches["api"] = _through_the_api(engine, effort, ("allowed", "denied"))
         if engine.mutates:
             engine.register(mutating=True)
-            verdicts.wait_until_asked(engine, mutating=True)
+            verdicts.wait_until_called(engine, mutating=True)
             matches["api"] |= _through_the_api(engine, effort, ("mutated",))
         engine.unregister()
         if engine.pid:

@@ -1,17 +1,17 @@
 """The check before any figure: every engine gives the same verdict about the same pods, for the same reason.
 
-A figure of an engine that judges otherwise would be about something else, so a single difference ends the run.
+Figures of an engine with other verdicts are not comparable, so a single difference ends the run.
 """
 
 from bench.peers import pods
-from bench.peers.engines import asked
+from bench.peers.engines import wait_for
 from bench.peers.policies import POLICIES, VARIABLE, message
 
 SETTLE_SECONDS = 60.0
 
 
 class DifferentVerdictError(AssertionError):
-    """An engine that judged otherwise; the message says which, about what."""
+    """An engine gave another verdict; the message names the engine and the pod."""
 
 
 def _try(bench, pod):
@@ -21,18 +21,18 @@ def _try(bench, pod):
 
 def settle(engine):
     """Check, again and again while the API server takes its policies in; raises what was last wrong."""
-    return asked(lambda: check(engine), f"{engine.label} judges as all do", seconds=SETTLE_SECONDS)
+    return wait_for(lambda: check(engine), f"{engine.label} judges as all do", seconds=SETTLE_SECONDS)
 
 
-def wait_until_asked(engine, *, mutating):
+def wait_until_called(engine, *, mutating):
     """Wait until the API server does as the engine that was just registered would have it."""
     bench = engine.bench
     denies = engine.name != "noop"
-    asked(lambda: (_try(bench, pods.bad()).status >= 400) == denies, f"{engine.label} is asked")
+    wait_for(lambda: (_try(bench, pods.bad()).status >= 400) == denies, f"{engine.label} is asked")
     unasked = _try(bench, pods.bad(namespace=pods.UNASKED))
     _expect(engine, f"a bad pod in {pods.UNASKED}, where it is not asked,", unasked, allowed=True)
     if mutating and engine.mutates:
-        asked(lambda: _is_mutated(bench), f"{engine.label} mutates")
+        wait_for(lambda: _is_mutated(bench), f"{engine.label} mutates")
 
 
 def _is_mutated(bench):
