@@ -340,7 +340,7 @@ class LogWriter:
         remaining = []
         for item in batch:
             if item.done is not None:
-                # The caller is told that it is not logged, so it must not be logged later.
+                # The caller receives an error for this entry, so it must not be logged later.
                 item.done(NotLoggedError(f"cannot write the audit log: {reason}"))
             else:
                 remaining.append(item)

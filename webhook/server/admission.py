@@ -172,7 +172,7 @@ class AdmissionService:
             verdict, decision = self._fault(request.uid, full), "error"
         try:
             response = render_review(to_response(verdict, self._help_url))
-        except Exception as error:  # noqa: BLE001 - a response that cannot be written is no allow
+        except Exception as error:  # noqa: BLE001 - a response that cannot be rendered must deny
             verdict, decision = self._fault(verdict.uid, error), "error"
             response = render_review(to_response(verdict, self._help_url))
         seconds = self._clock() - begun

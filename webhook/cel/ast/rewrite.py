@@ -81,7 +81,7 @@ class _Rewriter:
         elif call.function != "_[_]" and _may_be_no_map(operand, kind):
             name, value = self._local()
             at = key.SerializeToString()
-            # A key that fails is an error whatever it is a key of.
+            # A key that fails is an error for any operand.
             absent = (
                 _NONE
                 if key.const_expr.WhichOneof("kind")

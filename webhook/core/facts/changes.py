@@ -47,7 +47,7 @@ _RUNTIME_PREFIXES = (
 _INJECTION_WORDS = re.compile(
     r"inject|sidecar|image|command|exec|patch|proxy|mount|device|volume", re.IGNORECASE
 )
-# Compute resources give access to nothing; of any other resource, less is no addition.
+# Compute resources give access to nothing; of any other resource, a smaller amount is not an addition.
 _COMPUTE = re.compile(r"cpu|memory|ephemeral-storage|hugepages-.*")
 # Reloader marks a rollout by a variable that holds a hash.
 _ROLLOUT_VARIABLE = re.compile(r"STAKATER_[A-Z0-9_]{1,200}_(?:CONFIGMAP|SECRET)")
