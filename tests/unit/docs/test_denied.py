@@ -30,7 +30,7 @@ def test_sections_are_in_order_and_one_for_each_code():
 
 
 @pytest.mark.parametrize("code", sorted(SECTIONS))
-def test_a_section_says_what_is_needed(code):
+def test_a_section_has_causes_and_steps(code):
     text = SECTIONS[code]
     assert re.fullmatch(rf"{code} \S.*", text.partition("\n")[0])
     assert [line[:2] for line in text.splitlines() if re.match(r"\d\. ", line)] == ["1.", "2.", "3."]

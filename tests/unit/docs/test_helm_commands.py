@@ -20,7 +20,7 @@ def test_no_upgrade_keeps_the_defaults_of_the_older_chart():
     assert not [matches for matches in commands() if " --reuse-values" in matches[1]]
 
 
-def test_what_only_helm_4_knows_is_told_with_the_version_that_is_needed():
+def test_options_of_helm_4_are_documented_with_the_version():
     assert any("--force-conflicts" in command for _, command in commands())
     page = (ROOT / "docs" / "install.md").read_text()
     assert re.search(r"Helm 4 \(`--force-conflicts`", page)

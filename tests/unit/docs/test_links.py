@@ -44,7 +44,7 @@ def test_anchors_of_links(document):
     assert losses == []
 
 
-# Where a program sends whoever reads what it says.
+# The pages that messages of the programs refer to.
 SAID = re.compile(r"\b(docs/[\w/-]+\.md)#([\w-]+)")
 SOURCES = [*(ROOT / "webhook").rglob("*.py"), *(ROOT / "charts" / "weightlock" / "templates").glob("*")]
 

@@ -64,7 +64,7 @@ def test_the_policy_of_the_example_is_sound():
     assert lint_policy(document) == ()
 
 
-def test_the_command_without_a_cluster_prints_what_it_says(capsys, monkeypatch):
+def test_the_command_without_a_cluster_prints_the_documented_output(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     matches = re.search(r"^\$ weightlock (report --state .*)\n((?:.+\n)+?)```", PAGE, re.MULTILINE)
     assert matches is not None

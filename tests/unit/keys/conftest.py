@@ -1,4 +1,4 @@
-"""A small tree of weights whose sizes sit on the segment boundaries, and a local key service to seal it with."""
+"""A small tree of weights whose sizes sit on the segment boundaries, and a local KMS to seal it with."""
 
 from __future__ import annotations
 

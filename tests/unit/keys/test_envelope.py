@@ -14,7 +14,7 @@ from webhook.keys.secret import Secret
 LEASE = b'{"seconds":900}'
 
 
-def test_the_agent_gets_what_was_sealed_to_it():
+def test_the_agent_opens_keys_sealed_to_it():
     agent, keys = AgentKey.generate(), {"k1": os.urandom(32), "2026-11": os.urandom(32)}
     sealed = seal_keys({name: Secret(key) for name, key in keys.items()}, agent.public, "n", "m", LEASE)
     assert all(key not in sealed for key in keys.values())

@@ -9,7 +9,7 @@ import pytest
 from webhook.keys.secret import Secret, wipe
 
 
-def test_it_takes_the_bytes_over_and_wipes_what_it_was_given():
+def test_a_secret_copies_the_bytes_and_wipes_its_input():
     inputs = bytearray(b"0123456789abcdef")
     secret = Secret(inputs)
     assert inputs == bytes(16)

@@ -200,7 +200,7 @@ async def test_a_restarted_sidecar_counts_the_lease_that_it_finds(served):
         assert "wiped: the lease expired and the broker was unreachable" in " ".join(lines)
 
 
-async def test_a_restarted_sidecar_that_is_refused_wipes_what_it_finds(served):
+async def test_a_restarted_and_denied_sidecar_wipes_existing_files(served):
     target = target_in(served.home)
     left_by_an_earlier_start(target, 60)
     served.world.now += timedelta(hours=2)
@@ -254,9 +254,7 @@ async def test_a_stop_ends_the_unsealing_and_wipes(served, tree, service, work):
     assert files_in(target) == []
 
 
-async def test_what_a_killed_sidecar_unsealed_of_the_same_version_is_gone_on_with(
-    served, tree, service, work
-):
+async def test_unsealing_resumes_from_files_of_the_same_version(served, tree, service, work):
     sealed = await sealed_for(served, tree, service, work)
     target = target_in(served.home, sealed)
 
@@ -282,7 +280,7 @@ async def test_what_a_killed_sidecar_unsealed_of_the_same_version_is_gone_on_wit
             assert (target.directory / path.relative_to(tree)).read_bytes() == path.read_bytes()
 
 
-async def test_what_was_unsealed_of_another_version_is_wiped_first(served, tree, service, work):
+async def test_files_of_another_version_are_wiped_first(served, tree, service, work):
     sealed = await sealed_for(served, tree, service, work)
     target = target_in(served.home, sealed)
     (target.directory / "old.bin").write_bytes(b"old")
@@ -313,7 +311,7 @@ async def test_an_unexpected_fault_wipes_stops_and_is_logged_in_one_line(served,
     )
 
 
-async def test_what_outlives_its_lease_is_wiped_while_the_storage_hangs(served, tree, service, work):
+async def test_expired_files_are_wiped_while_the_storage_hangs(served, tree, service, work):
     sealed = await sealed_for(served, tree, service, work)
     leases_of(served, 1, 60)
     target, hung, go = target_in(served.home, sealed), threading.Event(), threading.Event()
@@ -430,9 +428,7 @@ async def test_a_key_that_the_model_no_longer_has_is_removed(world, tmp_path):
             await until(lambda: "removed: key k1 is no longer in the ModelWeights" in lines[-1])
 
 
-async def test_what_was_unsealed_with_a_key_that_the_model_no_longer_has_is_wiped(
-    served, tree, service, work
-):
+async def test_files_unsealed_with_a_removed_key_are_wiped(served, tree, service, work):
     sealed = await sealed_for(served, tree, service, work)
     leases_of(served, 60, 1)
     target = target_in(served.home, sealed)

@@ -30,7 +30,7 @@ async def test_a_refusal_is_the_brokers_sentence(served):
         await served.release(token="bad")
 
 
-async def test_what_may_pass_is_told_from_a_refusal(served):
+async def test_temporary_errors_differ_from_denials(served):
     served.world.reviewed = UnavailableError("WL911", "the API server is away")
     with pytest.raises(BrokerUnavailableError, match=r"the API server is away \[WL911\]"):
         await served.release()

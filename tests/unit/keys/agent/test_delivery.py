@@ -117,7 +117,7 @@ def test_a_reader_with_the_key_open_loses_it(tmp_path):
     os.close(descriptor)
 
 
-def test_what_is_overwritten_is_overwritten_before_it_is_cut(tmp_path, monkeypatch):
+def test_a_file_is_overwritten_before_it_is_truncated(tmp_path, monkeypatch):
     path = tmp_path / "k"
     path.write_bytes(b"s" * 32)
     seen = []

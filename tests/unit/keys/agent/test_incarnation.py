@@ -60,7 +60,7 @@ def test_another_pod(clocks, watch):
     assert watch.restored()
 
 
-def test_a_token_that_is_rewritten_is_no_restore(clocks, watch):
+def test_a_rewritten_token_does_not_indicate_a_restore(clocks, watch):
     clocks.token.write_text(token("pod-1") + "x")
     assert not watch.restored()
     clocks.token.unlink()

@@ -166,7 +166,7 @@ def test_idle_connections_are_bounded_and_end(server, monkeypatch):
             connection.close()
 
 
-def test_the_sidecar_rejects_what_it_cannot_serve(capsys, tmp_path):
+def test_the_sidecar_rejects_unusable_cdh_options(capsys, tmp_path):
     words = ["agent", "--broker=https://b", "--token=/t", f"--key=m:{tmp_path}"]
     assert main([*words, "--cdh=0.0.0.0:1"]) == 2
     assert "is not a loopback address" in capsys.readouterr().err

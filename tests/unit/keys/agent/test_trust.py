@@ -21,7 +21,7 @@ def believed(trust):
     return len(trust.context().get_ca_certs())
 
 
-def test_what_was_given_counts_until_the_broker_tells_other_ones(tmp_path):
+def test_the_configured_cas_are_trusted_until_the_broker_sends_others(tmp_path):
     trust = Trust((FIRST,), tmp_path / "kept")
     assert believed(trust) == 1
     trust.learn([FIRST, SECOND])
@@ -47,7 +47,7 @@ def test_what_was_given_counts_until_the_broker_tells_other_ones(tmp_path):
         [None],
     ],
 )
-def test_what_are_no_authorities_is_passed_over(tmp_path, messages):
+def test_messages_without_cas_are_ignored(tmp_path, messages):
     trust = Trust((FIRST,), tmp_path / "kept")
     context = trust.context()
     trust.learn(messages)
@@ -56,7 +56,7 @@ def test_what_are_no_authorities_is_passed_over(tmp_path, messages):
 
 
 @pytest.mark.parametrize("kept", [b"", b"{", b"[]", b'["AAAA"]', b"\xff", b'["' + b"A" * 100_000 + b'"]'])
-def test_a_spoilt_file_counts_for_nothing(tmp_path, kept):
+def test_a_corrupt_file_is_ignored(tmp_path, kept):
     (tmp_path / "kept").write_bytes(kept)
     assert believed(Trust((FIRST,), tmp_path / "kept")) == 1
 
@@ -71,7 +71,7 @@ def test_where_the_systems_authorities_count_nothing_is_learnt(tmp_path):
     assert believed(Trust((), tmp_path / "kept")) == believed(Trust(()))
 
 
-def test_it_goes_on_where_nothing_can_be_kept(tmp_path):
+def test_trust_works_without_a_writable_directory(tmp_path):
     trust = Trust((FIRST,), tmp_path / "missing" / "kept")
     trust.learn([SECOND])
     assert believed(trust) == 1

@@ -140,7 +140,7 @@ def test_no_evidence_has_its_own_code(issuer):
      [["JWT", "x"], {"GPU-0": 3}], [["JWT", "x" * 100_000], {"GPU-0": "x"}],
      [["JWT", "x"], {str(number): "x" for number in range(65)}]],
 )  # fmt: skip
-def test_what_is_no_bundle(issuer, evidence):
+def test_other_documents_than_a_bundle_are_rejected(issuer, evidence):
     refused(issuer, evidence, "not a detached EAT bundle")
 
 
@@ -325,7 +325,7 @@ def test_a_chain_of_which_nothing_is_said_was_not_checked(issuer, part):
         ("x-nvidia-cert-ocsp-response-valid", False),
     ],
 )
-def test_a_chain_that_does_not_hold_is_refused_whatever_the_service_concludes(issuer, part, claim, value):
+def test_an_invalid_certificate_chain_is_rejected_despite_the_services_verdict(issuer, part, claim, value):
     gpu = {**GPU, f"x-nvidia-gpu-{part}-cert-chain": {**CHAIN, claim: value}}
     refused(
         issuer,

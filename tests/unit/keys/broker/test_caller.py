@@ -74,7 +74,7 @@ def test_a_bound_token_names_its_pod():
         (("status", "user", "extra", EXTRA + "pod-uid"), ["u1", "u2"], NOT_A_POD),
     ],
 )
-def test_what_is_not_a_pods_token(path, value, code):
+def test_tokens_of_other_callers_than_pods_are_denied(path, value, code):
     with pytest.raises(RefusedError) as rejection:
         identity_of(changed(REVIEW, path, value))
     assert rejection.value.code == code

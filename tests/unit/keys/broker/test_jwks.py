@@ -93,7 +93,7 @@ async def test_a_key_that_is_missing_is_looked_for_once_a_minute(issuer, sets, m
     ],
     ids=["500", "redirect", "not json", "a list", "too large"],
 )
-async def test_what_is_no_key_set(issuer, sets, reply):
+async def test_other_documents_than_a_key_set_are_errors(issuer, sets, reply):
     issuer.reply = staticmethod(reply)
     with pytest.raises(UnavailableError) as error:
         await sets.get(issuer.url, frozenset())

@@ -47,7 +47,7 @@ def test_a_body_with_too_many_fields_is_not_parsed(body):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"nope"])
-def test_what_is_not_json(body):
+def test_other_bodies_than_json_are_errors(body):
     with pytest.raises(ValueError, match="not JSON"):
         parse_json(body)
 

@@ -26,7 +26,7 @@ def test_memory_is_bounded(monkeypatch):
     assert len(rate._buckets) == len(limits._released) == 10
 
 
-def test_what_is_given_back_does_not_count_and_never_exceeds_the_burst():
+def test_returned_tokens_do_not_count_and_never_exceed_the_burst():
     rate = Rate(per_minute=60, burst=2, remembered=2)
     rate.give_back("nobody")
     assert rate._buckets == {}
@@ -88,7 +88,7 @@ def test_one_release_a_start_one_a_lease_and_a_spare_one():
     limits.release("other", "m", 1, 0, 900)
 
 
-def test_what_was_not_given_out_is_not_counted():
+def test_keys_that_were_not_released_are_not_counted():
     limits = Limits(spare_releases=0)
     for _ in range(5):
         limits.release("pod", "m", 1, 0, 900)

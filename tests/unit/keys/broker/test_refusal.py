@@ -21,7 +21,7 @@ from webhook.keys.errors import KmsUnavailableError
 TRAIN = "pod research/train"
 
 
-class Asked:
+class PreparedRequest:
     """One request as it will be sent, and the broker that will get it; a case spoils one of them."""
 
     def __init__(self, world):
@@ -246,7 +246,7 @@ def test_every_code_of_the_broker_has_a_case():
 @pytest.mark.parametrize("code", CASES)
 async def test_a_refusal_is_one_sentence_that_says_why(world, code):
     spoil, sentence = CASES[code]
-    asked = Asked(world)
+    asked = PreparedRequest(world)
     pending = spoil(asked)
     if pending is not None:
         await pending

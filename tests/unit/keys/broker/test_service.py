@@ -90,7 +90,7 @@ async def test_no_grant(world):
     assert world.events[0]["message"] + " [WL326]" == output
 
 
-async def test_what_is_public_needs_no_grant(world):
+async def test_a_public_model_needs_no_grant(world):
     world.state = [document for document in world.state if document["kind"] != "AccessApproval"]
     world.model["spec"]["sensitivity"] = "public"
     keys, lease = await release(world.broker())
@@ -138,7 +138,7 @@ async def test_what_is_public_needs_no_grant(world):
     ],
     ids=["no sidecar", "other image", "hostPID", "privileged", "a spy mounts the key", "ephemeral container"],
 )
-async def test_a_pod_that_admission_would_not_let_through(world, change, output):
+async def test_a_pod_that_admission_would_deny_receives_no_key(world, change, output):
     world.live = world.admitted()
     change(world.live)
     matches = await refusal(world.broker())
@@ -324,14 +324,14 @@ async def test_a_model_without_keys_delays_no_pod_unless_plaintext_is_requested(
     assert output.endswith("[WL331]")
 
 
-async def test_something_unwrapped_that_is_no_data_key(world):
+async def test_an_unwrapped_value_of_another_length_is_not_released(world):
     world.data_key = b"short"
     world.model["spec"]["keys"] = []
     await world.wrap()
     assert (await refusal(world.broker())).endswith("[WL331]")
 
 
-async def test_what_cannot_be_found_out_is_told_from_a_refusal(world, monkeypatch):
+async def test_unavailable_data_differs_from_a_denial(world, monkeypatch):
     broker = world.broker()
     world.reviewed = UnavailableError("WL911", "the broker could not ask the API server: down")
     with pytest.raises(UnavailableError, match="down"):
@@ -361,9 +361,7 @@ async def test_what_cannot_be_found_out_is_told_from_a_refusal(world, monkeypatc
 
 
 @pytest.mark.parametrize(("seconds", "each"), [(2, 60), (1, 5)], ids=["hangs", "is slow"])
-async def test_a_key_service_that_takes_too_long_is_told_as_its_fault(
-    world, tmp_path, monkeypatch, seconds, each
-):
+async def test_a_slow_kms_is_reported_as_a_kms_error(world, tmp_path, monkeypatch, seconds, each):
     for number in range(4):
         await world.wrap(f"more-{number}")
 
@@ -381,7 +379,7 @@ async def test_a_key_service_that_takes_too_long_is_told_as_its_fault(
 @pytest.mark.parametrize(
     ("seconds", "call", "attempts"), [(10, 5, 2), (60, 5, 4), (4, 4, 1), (0.5, 0.5, 1), (5, 5, 1)]
 )
-def test_patience_with_key_services_fits_into_a_request(seconds, call, attempts):
+def test_kms_timeouts_fit_into_the_request_timeout(seconds, call, attempts):
     policy = retry_policy_within(seconds)
     assert (policy.call, policy.attempts) == (call, attempts)
 

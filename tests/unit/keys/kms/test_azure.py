@@ -83,7 +83,7 @@ class Emulator:
 
 
 class Credential:
-    """Hands out a token without asking anybody."""
+    """A credential that returns a fixed token."""
 
     async def get_token(self, *_scopes, **_options):
         return core.AccessToken("token", int(time.time()) + 3600)
@@ -151,7 +151,7 @@ async def test_contract(vault, keeps_the_contract):
     await keeps_the_contract(kms_of(vault))
 
 
-async def test_what_is_stored_cannot_lead_to_another_vault_or_key(vault, data_key, context):
+async def test_a_stored_value_cannot_select_another_vault_or_key(vault, data_key, context):
     kms = kms_of(vault)
     saved = orjson.loads(await kms.wrap(data_key, context))
     for kid in ("https://evil.example/keys/atlas/v1", f"https://{vault.host}/keys/atlas2/v1", ""):
@@ -207,6 +207,6 @@ async def test_a_service_that_cannot_be_reached_may_come_back(vault, data_key, c
 @pytest.mark.parametrize(
     "path", ["", "name.vault.azure.net", "name.vault.azure.net/", "name.vault.azure.net/a/b/c"]
 )
-def test_what_is_no_key_is_refused(path):
+def test_an_invalid_key_path_is_rejected(path):
     with pytest.raises(KmsConfigError, match="use azure://"):
         AzureKms(path, Credential)

@@ -15,6 +15,6 @@ def test_a_context_as_pairs():
     assert KeyContext("m", "k").mapping() == {"weightlock.dev/model": "m", "weightlock.dev/key-id": "k"}
 
 
-def test_a_missing_extra_says_what_to_install():
+def test_a_missing_extra_is_reported_with_the_install_command():
     with pytest.raises(KmsConfigError, match=r"aws:// needs a package.*pip install 'weightlock\[aws\]'"):
         load_extra("no_such_package_here.session", "aws")

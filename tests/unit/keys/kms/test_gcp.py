@@ -163,7 +163,7 @@ async def test_no_credentials_is_a_matter_of_configuration(monkeypatch, data_key
 @pytest.mark.parametrize(
     "path", ["", "projects/p", KEY + "/cryptoKeyVersions/1", KEY.replace("keyRings", "rings")]
 )
-def test_what_is_no_key_is_refused(path):
+def test_an_invalid_key_path_is_rejected(path):
     with pytest.raises(KmsConfigError, match="use gcp://projects"):
         GcpKms(path)
 

@@ -124,7 +124,7 @@ async def test_another_keyset_refuses(tmp_path, data_key, context):
         orjson.dumps({"format": "weightlock.dev/keyset/v1", "keys": [{"id": "zz", "key": 3}]}),
     ],
 )
-def test_what_is_no_keyset_is_refused(tmp_path, document):
+def test_an_invalid_keyset_is_rejected(tmp_path, document):
     path = tmp_path / "keyset.json"
     path.write_bytes(document)
     path.chmod(0o600)

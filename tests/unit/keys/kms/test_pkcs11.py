@@ -118,7 +118,7 @@ async def test_a_wrong_pin_is_not_tried_again(token, data_key, context, tmp_path
         await Pkcs11Kms("hsm/atlas", token | {"PKCS11_PIN_FILE": f"{tmp_path}/pin"}).wrap(data_key, context)
 
 
-async def test_what_is_missing_is_said(token, data_key, context):
+async def test_missing_settings_are_reported(token, data_key, context):
     with pytest.raises(KmsConfigError, match="needs PKCS11_MODULE"):
         Pkcs11Kms("hsm/atlas", {})
     with pytest.raises(KmsConfigError, match="needs PKCS11_PIN_FILE"):

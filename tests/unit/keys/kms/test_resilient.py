@@ -76,7 +76,7 @@ async def test_jitter_is_full(context):
 
 
 @pytest.mark.parametrize("error", [KmsRefusedError("no"), KmsConfigError("no token")])
-async def test_a_refusal_is_asked_once(context, error):
+async def test_a_denied_call_is_not_retried(context, error):
     kms, inner, time = guarded(error)
     for _ in range(20):
         with pytest.raises(type(error)):

@@ -91,7 +91,7 @@ async def in_pieces(request, body):
 
 
 class Fake:
-    """A server that answers with what it is told and keeps what it was asked."""
+    """A server with prepared answers that records its requests."""
 
     def __init__(self):
         self.answers, self.requests, self.pieces = [], [], False
@@ -143,7 +143,7 @@ async def test_which_answers_may_pass(fake, context, status, body, kind):
     assert len(fake.requests) == 1, "one attempt a call, and no redirect followed"
 
 
-async def test_a_wrap_without_ciphertext_is_no_success(fake, data_key, context):
+async def test_a_wrap_without_ciphertext_fails(fake, data_key, context):
     fake.answers = [(200, {"data": {}})]
     kms = VaultKms("transit/atlas", fake.environment)
     with pytest.raises(KmsUnavailableError, match="not Transit's"):
@@ -151,7 +151,7 @@ async def test_a_wrap_without_ciphertext_is_no_success(fake, data_key, context):
     await kms.close()
 
 
-async def test_what_is_sent(fake, context):
+async def test_the_wrap_request(fake, context):
     fake.answers = [(200, {"data": {"ciphertext": "vault:v1:x"}})]
     kms = VaultKms("team/transit/atlas", fake.environment | {"VAULT_NAMESPACE": "ns"})
     assert await kms.wrap(Secret(b"k" * 32), context) == b"vault:v1:x"
@@ -254,6 +254,6 @@ async def test_a_server_that_is_not_there_may_come_back(context):
         ),
     ],
 )
-async def test_what_is_missing_is_said(environment, output, context):
+async def test_missing_settings_are_reported(environment, output, context):
     with pytest.raises(KmsConfigError, match=output):
         await VaultKms("transit/atlas", environment).unwrap(b"w", context)

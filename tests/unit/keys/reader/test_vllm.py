@@ -69,7 +69,7 @@ def test_a_model_gets_all_weights_through_its_own_load_weights(loaders, sealed_m
     assert torch.equal(model.eval()(tokens).logits, expected(tokens).logits)
 
 
-def test_what_the_loader_rejects(loaders, sealed_model, plain_model, tmp_path):
+def test_the_loader_rejects_invalid_options(loaders, sealed_model, plain_model, tmp_path):
     sealed, options = sealed_model
     with pytest.raises(BadInputError, match="unknown field 'seald'"):
         loader_for(loaders, seald="x", **options).download_model(Settings(sealed))

@@ -121,7 +121,7 @@ def test_clearing_up_that_was_cut_short_itself_goes_on(tree, tmp_path, service, 
     assert faults(out, service, work) == []
 
 
-def test_what_a_run_wrote_for_a_file_that_is_gone_goes_too(tree, tmp_path, service, work, crash):
+def test_partial_files_of_a_removed_source_are_removed(tree, tmp_path, service, work, crash):
     out = tmp_path / "out"
     crash(f"operations.seal(Path({str(tree)!r}), Path({str(out)!r}), service, 'm', 'k1', work)", 2 << 20)
     left = names(out)
@@ -132,7 +132,7 @@ def test_what_a_run_wrote_for_a_file_that_is_gone_goes_too(tree, tmp_path, servi
     assert names(out) == expected(manifest)
 
 
-def test_only_what_its_own_key_wrote_is_believed(out, service, work):
+def test_only_a_journal_of_the_same_key_is_trusted(out, service, work):
     """A planted journal deletes nothing: neither under another key, nor of another generation, nor what is in use."""
     with operations.open_sealed(out, service) as sealed:
         mac_key = manifest_key(sealed.key, "m")

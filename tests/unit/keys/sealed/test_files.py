@@ -286,7 +286,7 @@ def test_without_resume_a_partial_file_is_replaced(tmp_path, tree, plain):
 
 
 @pytest.mark.parametrize(("mode", "bits"), [(0o440, 0o750), (0o600, 0o700), (0o444, 0o755)])
-def test_a_user_who_may_read_a_file_may_enter_its_directories(tmp_path, sealed, mode, bits):
+def test_users_that_may_read_a_file_may_enter_its_directories(tmp_path, sealed, mode, bits):
     _path, entry = sealed
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume").chmod(0o2770)  # as a volume with an fsGroup is
@@ -297,7 +297,7 @@ def test_a_user_who_may_read_a_file_may_enter_its_directories(tmp_path, sealed, 
     assert (tmp_path / "volume").stat().st_mode & 0o7777 == 0o2770
 
 
-def test_an_interrupted_unseal_reuses_only_what_is_correct(tmp_path, tree, sealed, monkeypatch):
+def test_an_interrupted_unseal_reuses_only_correct_segments(tmp_path, tree, sealed, monkeypatch):
     _, entry = sealed
     back = tmp_path / "back"
     partial_path(back).write_bytes(PLAIN[: SEGMENT_SIZE - 56] + b"wrong" * 10)

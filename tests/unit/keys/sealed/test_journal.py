@@ -43,7 +43,7 @@ def test_a_finished_run_leaves_no_journal(tmp_path):
     assert not (tmp_path / JOURNAL_NAME).exists()
 
 
-def test_planning_a_file_anew_forgets_that_it_was_done(tmp_path):
+def test_planning_a_file_again_clears_its_completion(tmp_path):
     begun(tmp_path)
     with open_journal(tmp_path) as journal:
         journal.resume(KEY)
@@ -130,7 +130,7 @@ def test_a_full_disk_leaves_the_journal_readable(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"garbage\n", b"{}\tmac\n", b"[]\tmac\n", b'{"head": 3}\tmac\n'])
-def test_garbage_is_no_run(tmp_path, content):
+def test_a_corrupt_journal_is_not_resumed(tmp_path, content):
     (tmp_path / JOURNAL_NAME).write_bytes(content)
     with open_journal(tmp_path) as journal:
         assert journal.peek() is None

@@ -64,7 +64,7 @@ def test_there_and_back(tree, sealed, tmp_path, service, work, same):
     assert faults(sealed, service, work) == faults(sealed, service, work, quick=True) == []
 
 
-def test_no_plaintext_in_what_is_sealed(tree, sealed):
+def test_sealed_files_contain_no_plaintext(tree, sealed):
     probe = (tree / "shards/deep/three.bin").read_bytes()[5000:5032]
     assert all(probe not in path.read_bytes() for path in sealed.rglob("*") if path.is_file())
 
@@ -90,7 +90,7 @@ def test_links_to_files_are_followed_and_to_directories_refused(tree, tmp_path, 
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/nonexistent")])
-def test_what_is_no_file_is_refused(tree, tmp_path, service, work, make):
+def test_special_files_are_rejected(tree, tmp_path, service, work, make):
     make(tree / "odd")
     with pytest.raises(BadInputError, match="neither a file nor a directory"):
         operations.seal(tree, tmp_path / "s", service, "m", "k1", work)
@@ -116,7 +116,7 @@ def test_another_keyset_is_refused_with_a_hint(sealed, tmp_path, work):
         faults(sealed, other, work)
 
 
-def test_a_wrong_key_file_is_told_from_damage(sealed, tmp_path, work):
+def test_a_wrong_key_file_differs_from_damage(sealed, tmp_path, work):
     path = tmp_path / "key"
     path.write_bytes(os.urandom(32))
     with pytest.raises(WrongKeyError, match="it is the wrong key, or the manifest was changed"):
@@ -131,7 +131,7 @@ def test_a_key_file_holds_32_bytes(tmp_path, content):
         operations.read_key_file(tmp_path / "key")
 
 
-def test_the_key_file_opens_what_the_service_sealed(tree, sealed, tmp_path, service, work, same):
+def test_the_key_file_opens_weights_sealed_with_the_kms(tree, sealed, tmp_path, service, work, same):
     with operations.open_sealed(sealed, service) as opened, opened.key.view() as view:
         (tmp_path / "key").write_bytes(view)
     with operations.open_sealed(
@@ -244,7 +244,7 @@ def test_a_changed_manifest_opens_nothing(sealed, tmp_path, service, work):
         unseal(sealed, tmp_path / "back", service, work)
 
 
-def test_the_model_must_be_the_one_asked_for(sealed, service):
+def test_the_model_must_match_the_requested_one(sealed, service):
     another = pytest.raises(BadInputError, match='contains model "atlas-70b", not "atlas-8b"')
     with another, operations.open_sealed(sealed, service, model="atlas-8b"):
         pass
@@ -252,7 +252,7 @@ def test_the_model_must_be_the_one_asked_for(sealed, service):
 
 def test_a_damaged_file_leaves_no_partial_one_and_the_others_whole(tree, sealed, tmp_path, service, work):
     spoil(sealed / "shards/deep/three.bin.sealed", (3 << 20) + 3)
-    # One at a time: what is under way besides would be kept, to be gone on with.
+    # One file at a time: others in progress would be kept and resumed.
     with pytest.raises(SealedDataError, match="segment 4 of 4"):
         unseal(sealed, tmp_path / "back", service, replace(work, jobs=1))
     for name in names(tmp_path / "back"):
@@ -301,7 +301,7 @@ def test_a_foreign_file_under_a_sealed_name_stops_the_run(tree, tmp_path, servic
     assert (directory / "config.json.sealed").read_bytes() == b"somebody's"
 
 
-def test_an_update_seals_only_what_changed(tree, sealed, tmp_path, service, work, same):
+def test_an_update_seals_only_changed_files(tree, sealed, tmp_path, service, work, same):
     before = {name: (sealed / name).stat().st_ino for name in names(sealed)}
     (tree / "config.json").write_bytes(b"changed")
     (tree / "added.bin").write_bytes(b"added")
@@ -323,7 +323,7 @@ def test_an_update_without_changes_makes_no_generation(tree, sealed, service, wo
     assert (sealed / MANIFEST_NAME).read_bytes() == before
 
 
-def test_an_update_mends_a_damaged_file(tree, sealed, tmp_path, service, work, same):
+def test_an_update_replaces_a_damaged_file(tree, sealed, tmp_path, service, work, same):
     spoil(sealed / "shards/deep/three.bin.sealed")
     (sealed / "config.json.sealed").unlink()
     assert operations.seal(tree, sealed, service, "atlas-70b", "k1", work, update=True).generation == 2
@@ -389,7 +389,7 @@ def test_a_seal_cut_by_a_crash_goes_on(tree, tmp_path, service, work, crash, sam
     assert not (out / JOURNAL_NAME).exists()
 
 
-def test_a_large_file_goes_on_where_it_was(tree, tmp_path, service, work, crash, monkeypatch):
+def test_sealing_a_large_file_resumes_in_the_middle(tree, tmp_path, service, work, crash, monkeypatch):
     for name in ("config.json", "empty.txt", "shards/first-full.bin", "shards/one-more.bin"):
         (tree / name).unlink()
     out = tmp_path / "sealed"
@@ -404,7 +404,7 @@ def test_a_large_file_goes_on_where_it_was(tree, tmp_path, service, work, crash,
     assert (out / "shards/deep/three.bin.sealed").read_bytes()[:HEADER_SIZE] == header
 
 
-def test_a_file_changed_after_a_crash_is_sealed_anew(tree, tmp_path, service, work, crash, same):
+def test_a_file_changed_after_a_crash_is_sealed_again(tree, tmp_path, service, work, crash, same):
     out = tmp_path / "sealed"
     crash(SEAL.format(tree=str(tree), out=str(out), more=""), 4 << 20)
     old = [path.read_bytes()[:HEADER_SIZE] for path in out.rglob(f".*{PARTIAL_SUFFIX}")]
@@ -486,7 +486,7 @@ def test_a_journal_of_another_model_or_key_is_not_gone_on_with(tree, tmp_path, s
 
 
 def plant(directory, generation, ref, model="atlas-70b", operation="reencrypt"):
-    """A journal as anybody who can write the storage can leave it; its MAC is of a key of theirs."""
+    """A journal that a user with write access to the storage can create. Its MAC is made with another key."""
     key = {"id": ref.id, "kms": ref.kms, "wrapped": ref.wrapped.hex()}
     directory.mkdir(exist_ok=True)
     with open_journal(directory) as journal:
@@ -507,7 +507,7 @@ def test_a_planted_journal_does_not_lead_back_to_a_leaked_key(tree, sealed, serv
     assert operations.reencrypt(sealed, service, service, "fresh-2", work).key.id == "fresh-2"
 
 
-def test_the_key_in_use_under_another_id_is_no_fresh_one(sealed, service, work):
+def test_the_key_in_use_under_another_id_is_rejected_as_a_new_key(sealed, service, work):
     with operations.open_sealed(sealed, service) as opened:
         again = service.wrap(opened.key, "atlas-70b", "fresh-2")
     plant(sealed, 2, again)
@@ -533,7 +533,7 @@ def test_a_planted_journal_does_not_put_another_service_into_the_manifest(tree, 
 
 
 @pytest.mark.parametrize("ref", [KeyRef("k1", "vault://\x1b[2J", b""), KeyRef("../k1", "vault://t/k", b"")])
-def test_what_a_planted_journal_says_is_shown_only_if_it_can_be(tree, tmp_path, service, work, ref):
+def test_the_values_of_a_planted_journal_are_printed_only_if_valid(tree, tmp_path, service, work, ref):
     plant(tmp_path / "new", 1, ref, "m", "seal")
     with pytest.raises(SealedDataError, match="is damaged: remove it to start over"):
         operations.seal(tree, tmp_path / "new", service, "m", "k1", work)

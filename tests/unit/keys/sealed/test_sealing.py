@@ -1,4 +1,4 @@
-"""What somebody who can write the storage may put in the way of a run, and what is on disk when one ends."""
+"""Attacks of a user who can write the storage during a run, and the files on disk after a run."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_planted_header_encrypts_nothing(cut, tree, sealed, service, work, res
 
 @pytest.mark.parametrize("journal", ["kept", "cut to its head", "removed"])
 @pytest.mark.parametrize("partial", ["kept", "cut to its header", "removed"])
-def test_a_changed_source_gets_another_header_whatever_the_storage_returns(
+def test_a_changed_source_has_a_new_header_despite_equal_times(
     cut, tree, sealed, service, work, partial, journal
 ):
     """The times of a file that is written through a mapping need not change: they are restored here."""

@@ -166,7 +166,7 @@ def test_a_failing_disk_stops_every_thread(tree, tmp_path, service, work, monkey
         seal(tree, tmp_path / "sealed", service, replace(work, jobs=4), content)
 
 
-def test_an_interrupted_run_resumes_only_what_was_checked(tree, tmp_path, service, work, monkeypatch):
+def test_an_interrupted_run_resumes_only_verified_files(tree, tmp_path, service, work, monkeypatch):
     """Files that a run without the signature finished are read again; those that were compared with it are not."""
     directory, content = tmp_path / "sealed", content_of(tree)
     monkeypatch.setattr("webhook.keys.sealed.sealing.replace_file", lambda *_: 1 / 0)

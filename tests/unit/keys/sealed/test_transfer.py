@@ -70,7 +70,7 @@ def tasks_of(sources, done):
     ]
 
 
-def test_nothing_is_read_from_what_did_not_open(monkeypatch):
+def test_a_source_that_did_not_open_is_not_read(monkeypatch):
     class Shut(Source):
         def open(self):
             raise SealedDataError("shut")

@@ -117,7 +117,7 @@ def test_a_malformed_manifest_is_refused(change, message):
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b"3", b"\xff", b'{"mac": 3}'])
-def test_what_is_no_manifest_is_refused(raw):
+def test_an_invalid_manifest_is_rejected(raw):
     with pytest.raises(SealedDataError, match="the manifest is damaged"):
         parse(raw)
 

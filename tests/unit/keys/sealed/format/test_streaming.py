@@ -183,14 +183,14 @@ class _Kept(io.BytesIO):
 
 
 @pytest.mark.parametrize("size", BOUNDARIES)
-def test_tink_reads_what_we_write(tink_primitive, size):
+def test_tink_decrypts_our_streams(tink_primitive, size):
     key, plain = os.urandom(32), os.urandom(size)
     with tink_primitive(key).new_decrypting_stream(io.BytesIO(seal(key, plain)), BOUND) as stream:
         assert stream.read() == plain
 
 
 @pytest.mark.parametrize("size", BOUNDARIES)
-def test_we_read_what_tink_writes(tink_primitive, size):
+def test_we_decrypt_tinks_streams(tink_primitive, size):
     key, plain, remaining = os.urandom(32), os.urandom(size), _Kept()
     with tink_primitive(key).new_encrypting_stream(remaining, BOUND) as stream:
         stream.write(plain)

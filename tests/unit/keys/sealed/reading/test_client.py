@@ -108,7 +108,7 @@ def test_no_plaintext_is_written_anywhere(weights, tmp_path):
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_what_is_not_there(weights, keys, tmp_path, tree):
+def test_missing_files_and_models_are_errors(weights, keys, tmp_path, tree):
     with pytest.raises(BadInputError, match="has no file 'nothing'"):
         weights.open("nothing")
     no_key = pytest.raises(BadInputError, match=r"contains model .atlas-70b., not .other-model.")
@@ -165,7 +165,7 @@ def test_the_safetensors_library_reads_the_same(weights):
         assert (loaded[name]["shape"], bytes(loaded[name]["data"])) == (shape, content)
 
 
-# Fails at the first file that is opened for writing, whoever opens it.
+# Fails at the first file that any code opens for writing.
 _NO_WRITING = """
 import os, runpy, sys
 
@@ -248,7 +248,7 @@ def test_reading_at_an_offset_leaves_the_position(weights, tree):
             stream.read_at(-1, buffer)
 
 
-def test_an_older_generation_than_asked_for_does_not_open(tree, tmp_path, keys, service, work):
+def test_a_generation_older_than_required_does_not_open(tree, tmp_path, keys, service, work):
     sealed = tmp_path / "sealed"
     shutil.copytree(sealed, tmp_path / "old")
     (tree / "config.json").write_bytes(b"new")
@@ -312,7 +312,7 @@ def test_tensors_of_no_shape(change):
 
 
 @pytest.mark.parametrize("name", ["junk.safetensors", "odd.safetensors", "config.json", "empty.txt"])
-def test_what_is_no_safetensors_file(weights, name):
+def test_other_files_than_safetensors_are_errors(weights, name):
     with pytest.raises(SealedDataError, match="is not safetensors"), weights.safetensors(name):
         pass
 
@@ -348,7 +348,7 @@ def test_the_helper(keys, tmp_path, tree, capsysbinary):
     ],
     ids=["manifest", "file"],
 )
-def test_the_helper_reports_what_it_cannot_read_in_one_sentence(keys, tmp_path, capsysbinary, spoil):
+def test_the_helper_reports_an_unreadable_file_in_one_sentence(keys, tmp_path, capsysbinary, spoil):
     spoil(tmp_path / "sealed")
     assert key_command.main([f"--keys={keys}", "cat", str(tmp_path / "sealed"), "config.json"]) in {1, 3}
     err = capsysbinary.readouterr().err
@@ -361,7 +361,7 @@ def test_the_helper_refuses_an_older_generation(keys, tmp_path, capsysbinary):
     assert b"was rolled back" in capsysbinary.readouterr().err
 
 
-def test_a_reader_that_goes_away_is_no_traceback(keys, tmp_path):
+def test_a_closed_pipe_causes_no_traceback(keys, tmp_path):
     words = [sys.executable, "-m", "webhook.cli.key", f"--keys={keys}", "cat", str(tmp_path / "sealed")]
     with subprocess.Popen(
         [*words, "shards/deep/three.bin"], stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -125,7 +125,7 @@ def test_load_file(sealed, tmp_path):
         ("../plain/model.safetensors", BadInputError, "is not in a sealed directory"),
     ],
 )
-def test_what_cannot_be_opened_is_one_sentence(safe_open, path, error, message):
+def test_an_open_error_is_one_sentence(safe_open, path, error, message):
     with pytest.raises(error, match=message) as raised:
         safe_open(path)
     assert "\n" not in str(raised.value)

@@ -86,7 +86,7 @@ def test_the_cache_has_one_limit_for_all_files(files):
         (lambda files: files.open("/big.bin", os.O_WRONLY), errno.EROFS),
     ],
 )
-def test_what_the_view_rejects(files, call, number):
+def test_calls_that_the_view_rejects(files, call, number):
     with pytest.raises(OSError) as error:  # noqa: PT011 - the number is checked
         call(files)
     assert error.value.errno == number

@@ -322,7 +322,7 @@ def test_redirects_end(registry, tmp_path):
         "oci://r/a:v1?x",
     ],
 )
-def test_what_is_not_an_artifact(url):
+def test_an_invalid_artifact_url_is_rejected(url):
     with pytest.raises(BadInputError, match="is not an artifact"):
         open_store(url)
 

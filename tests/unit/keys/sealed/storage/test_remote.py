@@ -370,7 +370,7 @@ def test_a_bucket_that_may_not_be_listed(tmp_path, service, work, monkeypatch):
         "no-such-scheme://x",
     ],
 )
-def test_what_is_not_a_url_is_one_sentence(url):
+def test_an_invalid_url_is_reported_in_one_sentence(url):
     with pytest.raises(BadInputError) as raised:
         open_store(url)
     assert str(raised.value).isprintable()
