@@ -98,7 +98,7 @@ def outcome(program, bindings):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_variables_mean_what_their_text_means(env, seed):
+def test_bound_variables_equal_their_substituted_text(env, seed):
     compared = 0
     for number in range(40):
         sources = Sources(seed * 1000 + number)

@@ -12,7 +12,7 @@ def frame(name):
     return context.Frame(Answers(), User(name), {})
 
 
-def test_frames_nest_and_are_put_back():
+def test_frames_nest_and_are_restored():
     outer, inner = frame("outer"), frame("inner")
     assert context.swap(outer) is None
     assert context.swap(inner) is outer

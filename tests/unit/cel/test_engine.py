@@ -1,6 +1,6 @@
 """The faults of cel-expr-python 0.1.3 that the adapter guards against, each met in the raw engine.
 
-A test that fails here says that a later version has mended the fault: then the guard it names can go.
+A test that fails here shows that a later version fixed the fault. Then its guard can be removed.
 """
 
 import sys
@@ -56,7 +56,7 @@ def test_guard_1_a_document_with_nul_is_refused(body):
     assert rejection.value.reason == "nul"
 
 
-def test_guard_1_an_escaped_backslash_before_u0000_is_no_nul():
+def test_guard_1_an_escaped_backslash_before_u0000_is_text():
     assert parse(rb'"\\u0000"') == r"\u0000"
 
 

@@ -97,7 +97,7 @@ def test_references_reach_through_variables(env):
     assert env.compile("weights == []", variables=scope).references == {"weights"}
 
 
-def test_reaching_what_only_the_variables_environment_has_is_an_error(env):
+def test_names_of_only_the_variables_environment_are_errors(env):
     scope = env.variables().define("p", "params.x").define("q", "object.a")
     texts = environment(params=False)
     assert (
@@ -111,7 +111,7 @@ def test_reaching_what_only_the_variables_environment_has_is_an_error(env):
         program.evaluate(Bindings({}), {"x": 1})
 
 
-def test_policies_share_one_environment_whatever_their_variables_are_called(env, monkeypatch):
+def test_policies_with_other_variable_names_share_one_environment(env, monkeypatch):
     import_module("webhook.cel.environment")._raw.cache_clear()
     produced, real = [], engine.environment
     monkeypatch.setattr(

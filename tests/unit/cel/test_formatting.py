@@ -58,6 +58,6 @@ def test_nested_special_numbers_are_quoted():
     assert nested({"b": b"xyz", "a": 1, True: None}) == '{"a":1, "b":b"xyz", true:null}'
 
 
-def test_what_has_no_words_is_refused():
+def test_values_without_a_text_form_are_errors():
     with pytest.raises(ValueError, match="no formatting function"):
         nested([object()])

@@ -16,7 +16,7 @@ def test_bindings_are_converted_once_for_all_programs(env):
     first = env.compile("object.a == 1")
     second = env.compile("object.a == params.a && object.a == 1")
     assert first.evaluate(bindings) is True
-    document["a"] = 2  # seen only by an activation that converts anew
+    document["a"] = 2  # visible only to an activation that converts again
     assert second.evaluate(bindings, {"a": 1}) is True
     assert first.evaluate(Bindings({"object": document})) is False
 
@@ -147,7 +147,7 @@ def test_questions_of_earlier_programs_stay_open_and_do_not_spoil_later_ones(ask
     assert answers.open == {AccessCheck(user="other"), QUESTION}
 
 
-def test_an_answered_question_is_no_error(ask):
+def test_a_completed_access_check_is_evaluated(ask):
     answers = Answers({QUESTION: Decision(allowed=True)})
     assert run(ask, asking(answers), None) is True
     assert answers.open == set()

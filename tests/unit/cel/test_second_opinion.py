@@ -49,6 +49,6 @@ def test_the_two_engines_agree(value, second_opinion, source):
         assert (mine, "") == (opinion.value, opinion.error)
 
 
-def test_no_opinion_on_what_it_cannot_read(second_opinion):
+def test_unsupported_expressions_have_no_second_opinion(second_opinion):
     assert second_opinion("object.?a.orValue(1) == 1", {"object": {}}) is None
     assert second_opinion("quantity('1').isGreaterThan(quantity('2'))", {}) is None

@@ -30,7 +30,7 @@ SLOTS = {"x": "int_0", "longer": "dyn_0"}
         ("myvariables.x", "myvariables.x", set()),
     ],
 )
-def test_what_the_engine_reads(text, prepared, names):
+def test_the_source_prepared_for_the_engine(text, prepared, names):
     source = prepare(text, SLOTS)
     assert source.prepared == prepared
     assert source.names == names
@@ -71,13 +71,13 @@ def test_nul_in_a_literal_is_refused(literal):
 
 
 @pytest.mark.parametrize("literal", [r"r'\000'", r"'\\000'", r"'\\u0000'", r"'\x001'[1:]", "'000'"])
-def test_what_only_looks_like_nul_is_not(literal):
+def test_literals_similar_to_nul_are_not_changed(literal):
     if "[1:]" in literal:
         literal = r"'\x01'"
     assert prepare(literal, {}).prepared == literal
 
 
 @pytest.mark.parametrize("text", ["a\0b", "'\ud800'", "x" * 100_001])
-def test_what_no_policy_can_hold_is_refused(text):
+def test_invalid_characters_are_compile_errors(text):
     with pytest.raises(CompileError):
         prepare(text, {})

@@ -31,7 +31,7 @@ def found(monkeypatch):
     return find
 
 
-def test_a_table_then_what_to_do_then_a_count():
+def test_a_table_is_followed_by_fixes_and_a_count():
     assert rendered([*ROWS, FAILED], coloured=False) == (
         "CHECK        RESULT    WHAT\n"
         "kubernetes   ok        v1.37.2\n"

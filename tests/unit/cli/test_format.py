@@ -50,5 +50,5 @@ def test_names(names, text):
     assert people(names) == text
 
 
-def test_what_others_wrote_cannot_move_the_cursor():
+def test_text_of_other_users_cannot_move_the_cursor():
     assert one_line("fine\x1b[2J\nApproved\u202e by\troot") == "fine [2J Approved by root"

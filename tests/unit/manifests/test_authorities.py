@@ -18,20 +18,20 @@ def file(tmp_path):
     return tmp_path / "ca.crt"
 
 
-def test_settings_get_what_the_file_holds(file):
+def test_settings_contain_the_cas_of_the_file(file):
     settings = with_authorities(Settings(injection=Injection(ca_file=str(file))))
     assert settings.injection.ca_bundle == file.read_text()
     assert with_authorities(Settings()) == Settings()
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\xff", b"x" * 50_000, None])
-def test_a_file_that_does_not_do_is_told_at_the_start(file, content):
+def test_an_unusable_file_is_an_error_at_startup(file, content):
     file.unlink() if content is None else file.write_bytes(content)
     with pytest.raises(ManifestError, match=r"ca\.crt: "):
         with_authorities(Settings(injection=Injection(ca_file=str(file))))
 
 
-def test_what_changes_is_followed_and_what_is_spoilt_is_told_once(file, caplog):
+def test_changes_are_followed_and_corrupt_files_are_logged_once(file, caplog):
     watched = AuthorityFile(with_authorities(Settings(injection=Injection(ca_file=str(file)))).injection)
     first = file.read_text()
     assert watched.refresh() is None

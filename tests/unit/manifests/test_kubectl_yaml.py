@@ -39,7 +39,7 @@ def test_repeated_keys_are_reported_with_their_line():
     assert repeated == ("line 3: key 'a'",)
 
 
-def test_a_merge_is_no_repeated_key():
+def test_a_merge_does_not_repeat_a_key():
     ((_, _, repeated),) = parse("x: &x {a: 1}\ny: {<<: *x, a: 2}\n")
     assert repeated == ()
 

@@ -24,7 +24,7 @@ def test_a_field_that_is_absent_has_the_line_of_its_parent():
     assert lines(text, "spec.containers[3].image", "status.phase", "spec.x.y", "") == [6, 2, 5, 2]
 
 
-def test_what_is_not_a_path_has_the_first_line_of_the_document():
+def test_an_invalid_path_has_the_first_line_of_the_document():
     text = f"---\n{HEAD}---\n\n{HEAD}"
     assert lines(text, "Deployment a/b: spec.template", "...", "[[", "[0]", "[99999999999]") == [7] * 5
 

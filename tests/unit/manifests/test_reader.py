@@ -125,7 +125,7 @@ def test_an_unrendered_template_is_one_sentence_and_spoils_no_other(bad):
         'kind: Pod\nargs: ["--format={{.ID}}"]',
     ],
 )
-def test_placeholders_and_data_are_no_unrendered_templates(text):
+def test_placeholders_and_data_differ_from_unrendered_templates(text):
     assert problems(text) == []
 
 
@@ -197,7 +197,7 @@ def test_binary_files(content, says):
     assert says in problem
 
 
-def test_a_recorded_review_keeps_what_no_policy_can_read():
+def test_a_recorded_review_retains_values_that_policies_cannot_read():
     """The webhook answers it with a denial, and so does a review of the file."""
     (item,) = scanned('kind: AdmissionReview\nrequest: {uid: u, object: {a: "x\\0y"}}\n')
     assert "NUL" in item.unsafe

@@ -40,7 +40,7 @@ DOCUMENT = {"n": None, "s": "text", "i": 1, "l": [1, 2], "m": {"k": None, "v": "
         ("[?object.?i, ?object.?zz]", [1]),
     ],
 )
-def test_fields_of_what_has_none(value, source, expected):
+def test_field_tests_of_values_without_fields(value, source, expected):
     assert value(source, object=DOCUMENT) == expected
 
 
@@ -54,7 +54,7 @@ def test_fields_of_what_has_none(value, source, expected):
         "object.n[?object.zz].hasValue()",
     ],
 )
-def test_what_stays_an_error(value, source):
+def test_expressions_that_stay_errors(value, source):
     with pytest.raises(EvaluationError):
         value(source, object=DOCUMENT)
 

@@ -15,7 +15,7 @@ REQUEST = {
 }
 
 
-def asked(**question):
+def access_check(**question):
     return AccessCheck(
         user="alice",
         groups=("team", "system:authenticated"),
@@ -34,24 +34,24 @@ def of_account(namespace, name, **question):
 
 
 QUESTIONS = [
-    ("authorizer.path('/healthz').check('get')", asked(verb="get", path="/healthz")),
-    ("authorizer.group('').resource('pods').check('list')", asked(verb="list", resource="pods")),
+    ("authorizer.path('/healthz').check('get')", access_check(verb="get", path="/healthz")),
+    ("authorizer.group('').resource('pods').check('list')", access_check(verb="list", resource="pods")),
     (
         "authorizer.group('apps').resource('deployments').subresource('scale').namespace('web').name('x').check('get')",
-        asked(
+        access_check(
             verb="get", group="apps", resource="deployments", subresource="scale", namespace="web", name="x"
         ),
     ),
     (
         "authorizer.group('').resource('pods').namespace('a').namespace('').check('get')",
-        asked(verb="get", resource="pods"),
+        access_check(verb="get", resource="pods"),
     ),
     (
         (
             "authorizer.group('').resource('pods').fieldSelector('spec.nodeName=n')"
             ".labelSelector('x in (b,a)').check('list')"
         ),
-        asked(
+        access_check(
             verb="list",
             resource="pods",
             field_selector=(SelectorRequirement("spec.nodeName", "In", ("n",)),),
@@ -60,7 +60,7 @@ QUESTIONS = [
     ),
     (
         "authorizer.group('').resource('pods').fieldSelector('bad').labelSelector('(').check('list')",
-        asked(verb="list", resource="pods"),
+        access_check(verb="list", resource="pods"),
     ),
     (
         "authorizer.serviceAccount('ns', 'robot').group('').resource('secrets').check('get')",
@@ -72,7 +72,7 @@ QUESTIONS = [
     ),
     (
         "authorizer.requestResource.check('update')",
-        asked(
+        access_check(
             verb="update",
             group="extensions",
             resource="deployments",
@@ -83,16 +83,16 @@ QUESTIONS = [
     ),
     (
         "authorizer.requestResource.subresource('').name(data).check('get')",
-        asked(verb="get", group="extensions", resource="deployments", namespace="web", name="other"),
+        access_check(verb="get", group="extensions", resource="deployments", namespace="web", name="other"),
     ),
     (
         "authorizer.group(data).resource(data).check(data)",
-        asked(verb="other", group="other", resource="other"),
+        access_check(verb="other", group="other", resource="other"),
     ),
-    ("[authorizer].map(a, a.path('/x'))[0].check('get')", asked(verb="get", path="/x")),
+    ("[authorizer].map(a, a.path('/x'))[0].check('get')", access_check(verb="get", path="/x")),
     (
         "[authorizer.requestResource].map(r, r.subresource(''))[0].check('get')",
-        asked(verb="get", group="extensions", resource="deployments", namespace="web", name="front"),
+        access_check(verb="get", group="extensions", resource="deployments", namespace="web", name="front"),
     ),
 ]
 ERRORS = [
@@ -156,7 +156,7 @@ def test_a_question_without_an_answer_is_noted_and_ends_the_evaluation(ask, sour
     ],
 )
 def test_decisions(ask, decision, allowed, reason, errored, error):
-    answers = Answers({asked(verb="get", path="/"): decision})
+    answers = Answers({access_check(verb="get", path="/"): decision})
     check = "authorizer.path('/').check('get')"
     assert ask(check + ".allowed()", answers) is allowed
     assert ask(check + ".reason()", answers) == reason
@@ -178,7 +178,7 @@ def test_a_request_without_a_resource_asks_about_nothing(ask, request_):
     answers = Answers()
     with pytest.raises(ValueError, match="no answer yet"):
         ask("authorizer.requestResource.check('get').allowed()", answers, request_)
-    assert answers.open == {asked(verb="get")}
+    assert answers.open == {access_check(verb="get")}
 
 
 def test_a_request_whose_resource_was_not_converted(ask):
@@ -186,7 +186,9 @@ def test_a_request_whose_resource_was_not_converted(ask):
     request = {"resource": REQUEST["resource"], "subResource": "status"}
     with pytest.raises(ValueError, match="no answer yet"):
         ask("authorizer.requestResource.check('get').allowed()", answers, request)
-    assert answers.open == {asked(verb="get", group="apps", resource="deployments", subresource="status")}
+    assert answers.open == {
+        access_check(verb="get", group="apps", resource="deployments", subresource="status")
+    }
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_a_request_whose_resource_was_not_converted(ask):
         "authorizer.group('').resource('x').name(data).check('get')",
     ],
 )
-def test_an_endless_question_is_not_asked(evaluate, source):
+def test_an_oversized_access_check_is_an_error(evaluate, source):
     answers = Answers()
     before = context.swap(context.Frame(answers, USER, REQUEST, None))
     try:
@@ -207,7 +209,7 @@ def test_an_endless_question_is_not_asked(evaluate, source):
     assert answers.open == set()
 
 
-def test_outside_an_evaluation_nothing_is_asked(evaluate):
+def test_outside_an_evaluation_the_authorizer_is_an_error(evaluate):
     with pytest.raises(ValueError, match="no evaluation"):
         evaluate("authorizer.path('/').check('get').allowed()")
 

@@ -131,5 +131,5 @@ def test_every_date_is_a_date(date):
 
 
 @given(st.binary(min_size=1).map(lambda raw: __import__("base64").b64encode(raw).decode()))
-def test_whatever_is_encoded_is_base64(text):
+def test_all_encoded_bytes_are_valid_base64(text):
     assert formats.Format("byte").problems(text) == []

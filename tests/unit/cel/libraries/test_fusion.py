@@ -8,7 +8,7 @@ from webhook.cel.libraries import fusion
 
 
 def calls(engine, source):
-    """Return the calls that are left of ``source``: names, and what @library is given besides its plan."""
+    """Return the calls that are left of ``source``: names, and the arguments of @library in addition to its plan."""
     message = engine.check(source)
     libraries.lower(message)
     matches = []
@@ -35,7 +35,7 @@ def calls(engine, source):
         ("semver(data, true).isLessThan(semver('1.2', true))", [("@library", 1)]),
         ("data.findAll('[0-9]+', 2)", [("@library", 1)]),
         ("quantity(data).add(5).asInteger()", [("@library", 1)]),
-        # a string that a call gives is no argument any more
+        # a string that a call returns is not an argument any more
         ("isIP(string(ip(data)))", [("@library", 1)]),
         ("isIP(url(data).getHostname())", [("@library", 1)]),
         # chains inside arguments are chains of their own

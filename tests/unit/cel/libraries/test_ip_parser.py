@@ -10,7 +10,7 @@ text = st.text(alphabet="0123456789abcdefABCDEFg.:/%", max_size=45)
 
 
 @given(st.ip_addresses())
-def test_reads_what_the_standard_library_writes(address):
+def test_addresses_of_the_standard_library_are_parsed(address):
     assert ip_parser.parse_address(str(address)) == (address.packed, "")
     assert ip_parser.parse_address(address.exploded) == (address.packed, "")
 
@@ -41,7 +41,7 @@ def test_only_plain_numbers_are_lengths(length):
         ip_parser.parse_prefix(f"10.0.0.0/{length}")
 
 
-def test_mapped_addresses_are_told_apart():
+def test_mapped_addresses_are_recognized():
     assert ip_parser.is_mapped(ip_address("::ffff:1.2.3.4").packed)
     assert not ip_parser.is_mapped(ip_address("::1.2.3.4").packed)
     assert not ip_parser.is_mapped(ip_address("1.2.3.4").packed)

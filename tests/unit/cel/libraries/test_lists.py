@@ -154,7 +154,7 @@ def test_dynamic_lists(evaluate, source, data, expected):
 
 
 @pytest.mark.parametrize(("source", "data", "message"), DYNAMIC_ERRORS)
-def test_what_is_no_list_of_the_kind_is_an_error(evaluate, source, data, message):
+def test_an_unsuitable_list_is_an_error(evaluate, source, data, message):
     with pytest.raises(ValueError, match=message):
         evaluate(source, data)
 
@@ -195,7 +195,7 @@ def test_optionals_have_no_order_and_no_sum(evaluate, source):
         "[dyn(double('NaN')), dyn(1.0)].sort()",
     ],
 )
-def test_what_has_no_order_is_not_sorted(evaluate, source):
+def test_values_without_an_order_are_not_sorted(evaluate, source):
     with pytest.raises(ValueError, match="NaN values cannot be ordered"):
         evaluate(source)
 

@@ -18,7 +18,7 @@ def functions_of(message):
     "source",
     ["data.a == 1", "'abc'.indexOf('b') == 1", "[1, 2].exists(x, x == data)", "[2, 1].sort() == [1, 2]"],
 )
-def test_what_is_not_of_the_libraries_stays_as_it_is(engine, source):
+def test_other_expressions_are_not_changed(engine, source):
     before = engine.check(source).SerializeToString(deterministic=True)
     changed, message = lowered(engine, source)
     assert not changed
@@ -38,7 +38,7 @@ def test_what_is_not_of_the_libraries_stays_as_it_is(engine, source):
         ("data.findAll('[', 1)", "error parsing regexp: missing closing ]: `[`"),
     ],
 )
-def test_what_the_api_server_refuses(engine, source, issue):
+def test_expressions_that_the_api_server_rejects(engine, source, issue):
     message = engine.check(source)
     [(identity, words)] = libraries.issues(message)
     assert words == issue
@@ -60,7 +60,7 @@ def test_what_the_api_server_refuses(engine, source, issue):
         "'a'.matches('[a')",
     ],
 )
-def test_what_can_only_be_known_later_is_no_issue(engine, source):
+def test_values_unknown_at_compile_time_cause_no_issue(engine, source):
     assert libraries.issues(engine.check(source)) == []
 
 

@@ -40,7 +40,7 @@ def test_overloads_have_ids_of_their_own():
     assert set(libraries.implementations()) <= set(identities)
 
 
-def test_no_callback_takes_what_the_engine_cannot_convert_safely():
+def test_no_callback_has_a_parameter_that_the_engine_converts_unsafely():
     for overloads in declared().values():
         for overload in overloads:
             if overload["id"] in libraries.implementations():

@@ -60,7 +60,7 @@ def test_written_as_go_writes(text, output):
         ("/%\u00e9", 'parse "/%\u00e9": invalid URL escape "%\u00e9"'),
     ],
 )
-def test_what_go_says_of_relative_references(text, message):
+def test_relative_references_are_parsed_as_in_go(text, message):
     if message is None:
         assert url_parser.parse(text).scheme == "a"
         return

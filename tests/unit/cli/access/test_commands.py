@@ -166,7 +166,7 @@ def test_two_people_approve_and_the_next_command_is_always_there(cluster, capsys
     assert "Revoked" in run(capsys, "revoke", "r")[1]
 
 
-def test_a_change_is_asked_for_by_digest(cluster, capsys, tmp_path):
+def test_a_change_is_requested_by_digest(cluster, capsys, tmp_path):
     file = tmp_path / "model.yaml"
     file.write_text(MODELS)
     digest = run(capsys, "digest", str(file))[1].strip()
@@ -221,7 +221,7 @@ def test_an_unreachable_cluster_is_incomplete_and_an_unknown_request_bad_input(c
         (["digest", "/nowhere"], "/nowhere"),
     ],
 )
-def test_bad_input_is_one_line_that_says_what_to_do(cluster, capsys, words, hint):
+def test_an_input_error_is_one_line_with_the_fix(cluster, capsys, words, hint):
     code, out, err = run(capsys, *words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert hint in err
@@ -281,7 +281,7 @@ def test_without_a_cluster(capsys, tmp_path):
     assert run(capsys, "list", "--state", str(tmp_path))[0] == 2
 
 
-def test_retention_removes_what_ended_long_ago_and_then_what_it_leaves_behind(cluster, capsys):
+def test_retention_removes_old_requests_and_then_their_approvals(cluster, capsys):
     for name in ("old", "young", "open"):
         run(capsys, "request", "atlas-70b", "--reason", "evals", "--name", name, "--for", "1h")
         cluster.user = "bob"

@@ -31,7 +31,7 @@ def test_a_huge_text_is_cut():
     assert requests_in(["x" * 70000 + DENIAL]) == []
 
 
-def test_the_duration_is_what_was_asked_before_and_at_most_the_limit(office):
+def test_the_duration_is_the_usual_one_up_to_the_limit(office):
     for number, duration in enumerate(["2h", "2h", "4h"]):
         office.request(f"r{number}", duration=duration)
     office.request("other", duration="1h", subject={"kind": "User", "name": "zoe"})

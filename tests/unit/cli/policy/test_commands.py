@@ -124,7 +124,7 @@ def test_lint_shows_the_place(run, tmp_path):
     assert out.endswith("1 errors, 0 warnings\n")
 
 
-def test_warnings_are_errors_where_that_is_asked_for(run):
+def test_warnings_are_errors_with_strict(run):
     slow = [policy("object.spec.containers.filter(c, true).size() == 0")]
     assert run("lint", documents=slow)[0] == 0
     assert run("lint", "--strict", documents=slow)[0] == 1

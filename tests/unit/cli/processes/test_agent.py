@@ -31,7 +31,7 @@ NEEDED = ["--broker=https://broker.test:1", "--token=/nowhere/token", "--key=atl
         [*NEEDED, "--plaintext=atlas:/x"],
     ],
 )
-def test_what_is_missing_is_said_in_one_line(words, capsys):
+def test_missing_arguments_are_reported_in_one_line(words, capsys):
     assert main(["agent", *words]) == 2
     assert capsys.readouterr().err.endswith(
         "give --broker, --token and at least one of --key MODEL:DIR and --plaintext MODEL:DIR:SEALED\n"
@@ -76,7 +76,7 @@ def test_a_command_that_no_shell_could_read_is_one_sentence():
         collector("a 'b")("n")
 
 
-def test_a_sidecar_that_gets_nothing_says_why_and_ends_when_it_is_told(tmp_path):
+def test_a_sidecar_without_a_key_logs_the_reason_and_stops_on_sigterm(tmp_path):
     (tmp_path / "keys").mkdir()
     (tmp_path / "token").write_text("t")
     words = ["--broker=https://127.0.0.1:1", f"--token={tmp_path}/token", f"--key=atlas:{tmp_path}/keys"]

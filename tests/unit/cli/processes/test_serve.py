@@ -127,7 +127,7 @@ class TestConfiguration:
             ("a: 1\n---\nb: 2", "one document"),
         ],
     )
-    def test_what_is_wrong_is_one_line(self, place, capsys, text, words):
+    def test_an_invalid_configuration_is_one_line(self, place, capsys, text, words):
         assert work(place, config=written(place, text)) == 2
         error = capsys.readouterr().err
         assert error.startswith("weightlock serve: ")
@@ -357,7 +357,7 @@ class TestSupervision:
         assert matches.stderr.startswith("weightlock serve: ")
 
     @pytest.mark.parametrize("role", ["worker", "frontend"])
-    def test_what_it_counted_outlives_it(self, webhook, role):
+    def test_counters_survive_a_restart(self, webhook, role):
         counted = "weightlock_admission_duration_seconds_count 1.0"
         self.review(webhook)
         # What was exposed once is kept, however soon the end comes.

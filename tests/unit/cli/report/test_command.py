@@ -71,7 +71,7 @@ BAD = {"containers": [{"name": "main", "image": "i:latest"}]}
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "research"}}
 
 
-def test_files_are_judged_as_admission_would(capsys):
+def test_files_are_evaluated_like_admission_requests(capsys):
     assert main(["report", "--state", str(STATE), str(SAMPLES)]) == 1
     out = capsys.readouterr().out
     assert "Pod/peek                WL101   weights-need-grant      Deny     fail" in out
@@ -80,7 +80,7 @@ def test_files_are_judged_as_admission_would(capsys):
     assert "WL301" not in out
 
 
-def test_exit_code_and_json_follow_what_is_asked_for(state, capsys):
+def test_exit_code_and_json_follow_the_selection(state, capsys):
     arguments = state(NAMESPACE, pod("bad", spec=BAD), pod("good"))
     assert main(["report", *arguments, "-o", "json"]) == 1
     matches = json.loads(capsys.readouterr().out)
@@ -93,7 +93,7 @@ def test_exit_code_and_json_follow_what_is_asked_for(state, capsys):
     assert "NAMESPACE" not in capsys.readouterr().out.splitlines()[-3]
 
 
-def test_what_would_be_denied_is_counted(state, capsys):
+def test_would_be_denials_are_counted(state, capsys):
     arguments = state(NAMESPACE, pod("bad", spec=BAD))
     assert main(["report", *arguments, "--would-deny"]) == 1
     assert "no-latest   Audit    research    1" in capsys.readouterr().out
@@ -103,7 +103,7 @@ def test_what_would_be_denied_is_counted(state, capsys):
     assert main(["report", *arguments, "--would-deny"]) == 0
 
 
-def test_what_is_over_or_made_by_another_or_exempt_is_not_judged(state, capsys):
+def test_finished_owned_and_exempt_workloads_are_skipped(state, capsys):
     owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": "d", "controller": True}
     produced = {
         "apiVersion": "apps/v1",
@@ -120,7 +120,7 @@ def test_what_is_over_or_made_by_another_or_exempt_is_not_judged(state, capsys):
     assert "no pods and no workloads that are covered" in capsys.readouterr().err
 
 
-def test_what_lived_in_a_cluster_is_judged_as_it_stands(capsys, tmp_path):
+def test_an_object_of_a_cluster_is_evaluated_unchanged(capsys, tmp_path):
     reader = yaml.safe_load((SAMPLES / "03-weights-with-grant.yaml").read_text())
     file = tmp_path / "pod.yaml"
     for metadata, code in (({}, 0), ({"uid": "u"}, 1)):

@@ -31,7 +31,7 @@ ALL = Findings([WARNED, AUDITED, DENIED], COUNTS, SCANNED)
 NONE = Filter()
 
 
-def test_a_table_with_what_it_comes_to():
+def test_a_table_with_totals():
     assert listing(ALL, NONE, NOW, namespaces=True).splitlines() == [
         "NAMESPACE   RESOURCE    CODE    POLICY   ACTION   RESULT   MESSAGE",
         "other       Pod/warm    WL501   r        Warn     warn     no",
@@ -64,7 +64,7 @@ def test_a_waived_result_says_so():
         (Filter(policy="q", code="WL101"), []),
     ],
 )
-def test_only_what_is_asked_for_is_shown_and_counted(expected, names):
+def test_only_selected_results_are_printed_and_counted(expected, names):
     text = listing(ALL, expected, NOW, namespaces=True)
     assert [name for name in ("warm", "serve", "train") if name in text] == names
     assert " selected; 13 resources evaluated" in text
@@ -77,7 +77,7 @@ def test_nothing_breaks_a_rule():
     assert not failing(matches, NONE)
 
 
-def test_what_is_not_listed_and_what_cannot_be_used_is_said():
+def test_unlisted_results_and_unusable_policies_are_reported():
     counts = {"research": Counts(9, 0, 0, Counter(fail=700), Counter({("p", "Deny"): 700}), 200)}
     text = listing(Findings([], counts, "", {}, {"WeightPolicy/x": "no\nway"}), NONE, NOW, namespaces=True)
     assert text.splitlines() == [
@@ -98,7 +98,7 @@ def test_what_is_not_listed_and_what_cannot_be_used_is_said():
         ([], NONE, False),
     ],
 )
-def test_what_fails(results, expected, fails):
+def test_results_that_fail_the_command(results, expected, fails):
     assert failing(Findings(results, {}), expected) is fails
 
 
@@ -112,12 +112,12 @@ def test_what_fails(results, expected, fails):
         (("p", "Warn"), NONE, False),
     ],
 )
-def test_what_is_counted_and_not_listed_fails_all_the_same(broken, expected, fails):
+def test_counted_but_unlisted_results_fail_the_command(broken, expected, fails):
     counts = {"a": Counts(broken=Counter({broken: 3}), left_out=1)}
     assert failing(Findings([], counts), expected) is fails
 
 
-def test_what_would_be_denied_and_what_is_ready():
+def test_would_be_denials_and_ready_policies():
     matches = Findings([], COUNTS, SCANNED, {"a": ("Deny",), "b": ("Audit",), "c": ("Warn", "Audit")})
     text, rows = would_deny(matches, NONE, NOW)
     assert text.splitlines() == [

@@ -52,7 +52,7 @@ def sealed(run, tree, tmp_path, kms):
     return tmp_path / "sealed"
 
 
-def test_sealing_prints_what_belongs_in_the_object(run, tree, tmp_path, kms):
+def test_sealing_prints_the_fields_of_the_object(run, tree, tmp_path, kms):
     code, out, _ = run(
         "seal", tree, tmp_path / "s", "--model", "atlas-70b", "--kms", kms, "--key-id", "2026-11"
     )
@@ -81,12 +81,12 @@ def test_there_and_back(run, tree, sealed, tmp_path, kms):
     assert (tmp_path / "back/config.json").stat().st_mode & 0o777 == 0o440
 
 
-def test_the_key_service_from_the_environment(run, sealed, monkeypatch, kms):
+def test_the_kms_from_the_environment(run, sealed, monkeypatch, kms):
     monkeypatch.setenv("WEIGHTLOCK_KMS", kms)
     assert run("verify", sealed)[0] == 0
 
 
-def test_without_a_key_service_it_says_which_one_the_manifest_names(run, sealed, kms, monkeypatch):
+def test_without_a_kms_the_error_names_the_one_of_the_manifest(run, sealed, kms, monkeypatch):
     monkeypatch.delenv("WEIGHTLOCK_KMS", raising=False)
     code, out, err = run("verify", sealed)
     assert (code, out) == (2, "")
@@ -94,7 +94,7 @@ def test_without_a_key_service_it_says_which_one_the_manifest_names(run, sealed,
 
 
 @pytest.mark.parametrize("place", ["XDG_CONFIG_HOME", "HOME"])
-def test_without_a_key_service_a_keyset_of_ones_own_is_used_and_said(run, tree, tmp_path, monkeypatch, place):
+def test_without_a_kms_a_local_keyset_is_used_and_reported(run, tree, tmp_path, monkeypatch, place):
     monkeypatch.delenv("WEIGHTLOCK_KMS", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg") if place == "XDG_CONFIG_HOME" else "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -140,7 +140,7 @@ def test_a_directory_that_is_not_there_is_said_to_be_missing(run, tmp_path, kms)
         )
 
 
-def test_verify_clears_up_what_a_run_left(run, tree, sealed, kms, monkeypatch):
+def test_verify_removes_leftovers_of_a_run(run, tree, sealed, kms, monkeypatch):
     (tree / "config.json").write_text("[]")
 
     def cut(*_):
@@ -222,7 +222,7 @@ def test_exit_codes(run, tree, sealed, tmp_path, kms):
         assert not err or (err.startswith("weightlock: ") and err.count("\n") == 1), err
 
 
-def test_what_the_system_refuses_is_one_line(run, tmp_path, kms):
+def test_a_system_error_is_one_line(run, tmp_path, kms):
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
     (tmp_path / "plain").mkdir()

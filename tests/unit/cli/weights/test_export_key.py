@@ -173,7 +173,7 @@ def test_two_approvals_an_entry_and_then_the_key(case):
         ),
     ],
 )
-def test_what_is_not_approved_is_not_exported(case, story, message):
+def test_without_an_approval_no_key_is_exported(case, story, message):
     story(case)
     code, _, err = case.export()
     assert code == 1
