@@ -142,7 +142,7 @@ class World:
         self.inject_by(ca_bundle=pem)
 
     def inject_by(self, **changes):
-        """Go on with other settings of the sidecar, as after an upgrade."""
+        """Continue with other settings of the sidecar, as after an upgrade."""
         injection = self.settings.injection.model_copy(update=changes)
         self.settings = self.settings.model_copy(update={"injection": injection})
 

@@ -251,7 +251,7 @@ def only_one_build(lock_file: Path) -> Iterator[None]:
 
 
 def lock_is_free(lock_file: Path) -> bool:
-    """Whether nobody held the lock a moment ago."""
+    """Whether the lock was free a moment ago."""
     with lock_file.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds the Vault server that the tests of the vault key service run against, once, into the cache.
+"""Builds the Vault server that the tests of the Vault KMS run against, once, into the cache.
 
 The source is the Go module in tests/e2e/vaultserver. It needs nothing but the standard library, and must never leave
 half a cache entry behind.

@@ -54,8 +54,8 @@ def deployments(objects):
     return {name: document for (kind, name), document in objects.items() if kind == "Deployment"}
 
 
-def asked(objects, kind="ValidatingWebhookConfiguration"):
-    """Every (group, resource, operation) a webhook configuration asks about."""
+def webhook_rules(objects, kind="ValidatingWebhookConfiguration"):
+    """Every (group, resource, operation) that a webhook configuration matches."""
     (webhook,) = objects[kind, "weightlock"]["webhooks"]
     return {
         (group, resource, operation)
@@ -108,8 +108,8 @@ def test_a_cluster_without_native_sidecars_is_refused_with_its_version(helm):
     assert "requires kubeVersion: >=1.33.0-0 which is incompatible with Kubernetes v1.32.4" in refused.stderr
 
 
-def test_every_workload_kind_is_asked_about(render):
-    rules = asked(render())
+def test_the_webhook_rules_cover_every_workload_kind(render):
+    rules = webhook_rules(render())
     for kind in {*BUILT_IN, *READERS}:
         group = kind.partition(".")[2]
         assert {(group, plural(kind), verb) for verb in ("CREATE", "UPDATE")} <= rules, kind
@@ -127,8 +127,8 @@ def test_the_rules_are_those_of_the_code(render):
     rules |= {
         (g, r, verb) for g, names in workloads().items() for r in names for verb in ("CREATE", "UPDATE")
     }
-    assert asked(objects) == rules
-    assert asked(objects, "MutatingWebhookConfiguration") == {
+    assert webhook_rules(objects) == rules
+    assert webhook_rules(objects, "MutatingWebhookConfiguration") == {
         (rule.group, resource, verb)
         for rule in MUTATED
         for resource in rule.resources
@@ -137,15 +137,15 @@ def test_the_rules_are_those_of_the_code(render):
     text = objects["ConfigMap", "weightlock-webhooks"]["data"]["webhooks.yaml"]
     expected = {(item["kind"], item["metadata"]["name"]): item for item in documents.load_all(text)}
     for kind in ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"):
-        assert asked(expected, kind) == asked(objects, kind)
+        assert webhook_rules(expected, kind) == webhook_rules(objects, kind)
 
 
 def test_comparing_secrets_sends_and_reads_them(render):
     """Without the setting, the webhook receives no Secret but those for tokens and copies, and reads none."""
     plain, objects = render(), render(config={"settings": {"storage": {"compareSecrets": True}}})
     more = {("", "configmaps", "CREATE"), ("", "configmaps", "UPDATE")}
-    assert asked(objects) - asked(plain) == more
-    assert not more & asked(plain)
+    assert webhook_rules(objects) - webhook_rules(plain) == more
+    assert not more & webhook_rules(plain)
 
     def conditions(rendered):
         (webhook,) = rendered["ValidatingWebhookConfiguration", "weightlock"]["webhooks"]
@@ -171,8 +171,8 @@ def test_the_webhook_reads_the_objects_that_workloads_refer_to(render):
 
 
 @pytest.mark.parametrize("policy", shipped().values(), ids=lambda policy: policy["metadata"]["name"])
-def test_what_a_policy_names_is_asked_about(render, policy):
-    rules = asked(render())
+def test_the_webhook_rules_cover_the_resources_of_each_policy(render, policy):
+    rules = webhook_rules(render())
     for rule in policy["spec"]["matchConstraints"]["resourceRules"]:
         expectation = {
             (group, resource, verb)
@@ -214,7 +214,7 @@ def test_webhooks_fail_closed_and_exempt_by_name_alone(render):
     )
 
 
-def test_controller_and_broker_expect_what_is_installed(render):
+def test_controller_and_broker_expect_the_installed_webhooks(render):
     objects = render()
     text = objects["ConfigMap", "weightlock-webhooks"]["data"]["webhooks.yaml"]
     # Helm adds these annotations to what it installs, so a restored object must have them.
@@ -249,8 +249,8 @@ def test_pods_are_restricted_and_spread(render):
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert ports == {probe[0]: ports[probe[0]], "metrics": 8080}
         for kind, path in (("startup", "/healthz"), ("liveness", "/healthz"), ("readiness", "/readyz")):
-            asked = container[f"{kind}Probe"]["httpGet"]
-            assert (asked["path"], asked["port"], asked["scheme"]) == (path, *probe), name
+            request = container[f"{kind}Probe"]["httpGet"]
+            assert (request["path"], request["port"], request["scheme"]) == (path, *probe), name
 
 
 @pytest.mark.parametrize("part", ["webhook", "controller", "broker"])
@@ -354,7 +354,7 @@ def test_settings_go_over_those_of_the_chart(render):
     assert config.settings.exempt_namespaces == ["kube-system", NAMESPACE]
 
 
-def test_only_who_signs_gets_the_private_key(render):
+def test_only_signing_components_get_the_private_key(render):
     def files(**values):
         return {
             name.removeprefix("weightlock-"): volume["secret"]["items"][0]["key"]
@@ -630,13 +630,13 @@ def test_the_scan_follows_the_values(render):
         [],
         100,
     )
-    asked = reports(
+    settings = reports(
         reports={"workloads": True, "api": "wgpolicyk8s.io"}, config={"reports": {"maxResults": 20}}
     )
-    assert (asked.api, asked.max_results) == ("wgpolicyk8s.io", 20)
-    # Each kind that is judged may be listed.
+    assert (settings.api, settings.max_results) == ("wgpolicyk8s.io", 20)
+    # The controller may list each evaluated kind.
     rules = controller_rules(render(reports={"workloads": True}))
-    for kind in asked.kinds:
+    for kind in settings.kinds:
         assert (kind.partition(".")[2], plural(kind), "list") in rules
 
 
@@ -788,7 +788,7 @@ def test_the_audit_log_is_in_a_bucket_without_a_claim(render):
         assert 443 in {port["port"] for rule in egress for port in rule.get("ports", ())}
 
 
-def test_what_the_program_takes_helm_takes(render):
+def test_helm_accepts_every_setting_of_the_program(render):
     """Every setting at its default, and a part of a type that needs more fields over what the chart gives them."""
     chart_sets = {"embedded", "listen", "metricsListen", "tls", "policies", "signing", "controller"}
     config = Config().model_dump(mode="json", by_alias=True)

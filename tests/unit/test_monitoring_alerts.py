@@ -26,7 +26,7 @@ def test_every_alert_has_cases_and_every_case_an_alert():
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_says_what_is_needed(name):
+def test_an_alert_has_severity_texts_and_runbook(name):
     rule = ALERTS[name]
     assert rule["labels"]["severity"] in ("warning", "critical")
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}

@@ -130,7 +130,7 @@ def exposed():
     ]
 
 
-def test_the_page_lists_what_is_exposed():
+def test_the_page_lists_the_exposed_metrics():
     assert sorted(table("metrics")) == sorted(exposed())
 
 
@@ -162,7 +162,7 @@ def stored():
     return names
 
 
-def asked_for():
+def all_queries():
     """Every query of the alerts and the dashboard, by where it stands."""
     for group in RULES["groups"]:
         for rule in group["rules"]:
@@ -174,24 +174,24 @@ def asked_for():
         yield variable["name"], variable.get("definition", "")
 
 
-def test_only_what_is_exposed_is_asked_for():
+def test_every_query_uses_existing_metrics():
     names = stored()
-    for place, query in asked_for():
+    for place, query in all_queries():
         assert set(re.findall(r"weightlock_\w+", query)) <= names, place
 
 
 def test_labels_that_are_chosen_by_exist():
     labels = {name: set(listing.split(", ")) for name, _, listing, *_ in exposed()}
     of_targets = {"cluster", "namespace", "pod", "job", "instance", "le"}
-    for place, query in asked_for():
+    for place, query in all_queries():
         for name, selection in re.findall(r"(weightlock_\w+?)(?:_bucket)?\{([^}]*)\}", query):
             assert set(re.findall(r"(\w+) *(?:=|!)", selection)) <= labels[name] | of_targets, place
 
 
 def test_every_counter_and_gauge_of_ours_is_on_the_dashboard_or_in_an_alert():
-    queries = " ".join(query for _, query in asked_for())
+    queries = " ".join(query for _, query in all_queries())
     unseen = {name for name in stored() if name not in queries and not name.endswith(("_count", "_sum"))}
-    # Of use to whoever looks into one thing only.
+    # Useful only for the investigation of one case.
     assert unseen == {
         "weightlock_certificates_issued_total",
         "weightlock_connections_open",
@@ -209,7 +209,7 @@ class TestDashboard:
 
     PANELS = DASHBOARD["panels"]
 
-    def test_it_is_what_its_table_says(self):
+    def test_the_dashboard_equals_its_generated_file(self):
         check = [sys.executable, ROOT / "scripts" / "generate.py", "--check"]
         done = subprocess.run(check, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

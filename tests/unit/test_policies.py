@@ -65,7 +65,7 @@ def test_every_code_of_a_policy_is_met_by_a_case(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_a_policy_says_what_it_is_for(file):
+def test_a_policy_has_a_comment_and_controls(file):
     policy = policy_of(file)
     assert file.read_text().startswith("# ")
     assert policy.metadata.name == file.stem
@@ -127,7 +127,7 @@ def second_opinion():
     return module.opinion
 
 
-# cel-python 0.5 cannot compare a map with null, so it is told which variables are.
+# cel-python 0.5 cannot compare a map with null, so the source tests a variable instead.
 NULL_TEST = re.compile(r"\b(pod|workload|object|oldObject|namespaceObject|params) (==|!=) null")
 
 

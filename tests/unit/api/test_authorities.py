@@ -43,7 +43,7 @@ def test_only_settled_ones_are_given_unless_there_is_no_other():
         ("x" * 40_000, "more than 32 KiB"),
     ],
 )
-def test_what_is_none_is_refused_where_it_is_configured(text, output):
+def test_an_invalid_ca_bundle_is_rejected_in_the_configuration(text, output):
     with pytest.raises(ValueError, match=output):
         parse_authorities(text)
     with pytest.raises(ValidationError, match=output):

@@ -37,7 +37,7 @@ def joined(directory):
 
 
 def test_a_file_is_joined_once(tmp_path, capsys):
-    """A second run writes only what is new, and a line that is no event is counted."""
+    """A second run writes only what is new, and a line other than an event is counted."""
     path, logs = tmp_path / "audit.log", tmp_path / "logs"
     path.write_bytes(b"".join(orjson.dumps(event(number)) + b"\n" for number in range(1200)))
     command = ["audit", "join", "--kubernetes-audit", str(path), "--audit-log", str(logs), "--once"]

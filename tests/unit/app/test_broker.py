@@ -59,7 +59,7 @@ def test_a_whole_configuration(config):
         ({"webhooks": "/nonexistent"}, "/nonexistent"),
     ],
 )
-def test_what_is_missing_or_wrong(config, change, output):
+def test_missing_or_invalid_settings_are_errors(config, change, output):
     with pytest.raises(UsageError, match=output):
         broker.run(config(**change))
 

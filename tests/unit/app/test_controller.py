@@ -52,7 +52,7 @@ def test_a_stop_does_not_wait_for_keys_that_do_not_come(unreachable):
     assert unreachable.closed
 
 
-def test_without_keys_to_keep_the_cluster_is_not_asked(unreachable):
+def test_without_managed_keys_the_cluster_is_not_contacted(unreachable):
     async def made():
         async with module._shared_keys(config(), asyncio.Event()) as shared:
             return shared

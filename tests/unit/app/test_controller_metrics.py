@@ -55,7 +55,7 @@ def test_a_replica_that_waits_has_no_round_yet(controller):
     assert controller_metrics.health(controller).trouble() is None
 
 
-def test_what_was_done_is_counted(controller):
+def test_controller_actions_are_counted(controller):
     controller.leader.leading = True
     progress = controller.stats
     progress.reconciles, progress.failed_reconciles, progress.last_reconcile = 7, 2, 1.7e9
@@ -122,7 +122,7 @@ OF_THE_LEADER = {
 }
 
 
-def test_who_leads_no_longer_shows_nothing_of_what_it_saw_last_but_goes_on_counting():
+def test_a_former_leader_drops_its_gauges_and_retains_its_counters():
     own = {"authoritySecret": "authority", "pairs": [{"secret": "serving", "names": ["webhook.example.com"]}]}
     settings = {"controller": {"certificates": own}, "reports": {"enabled": True}}
     former = Controller(Source(), Config.model_validate(settings), None, {})
@@ -142,7 +142,7 @@ def test_who_leads_no_longer_shows_nothing_of_what_it_saw_last_but_goes_on_count
     assert waiting["weightlock_certificates_issued_total", "authority"] == 3
 
 
-async def test_what_was_seen_in_an_earlier_time_in_office_is_forgotten(controller, monkeypatch):
+async def test_the_state_of_an_earlier_leadership_is_forgotten(controller, monkeypatch):
     controller.leader.leading = True
     controller.stats.drifted = controller.stats.drifted_definitions = 1
 

@@ -15,6 +15,6 @@ def test_an_address(text, address):
 
 
 @pytest.mark.parametrize("text", ["", "127.0.0.1", "host:", "host:x", "host:65536", "host:٣"])
-def test_what_is_not_an_address(text):
+def test_an_invalid_address_is_an_error(text):
     with pytest.raises(UsageError, match="not an address; use HOST:PORT"):
         parse_address(text)

@@ -1,4 +1,4 @@
-"""The signing keys of a configuration: what is read, and what a wrong file is told."""
+"""The signing keys of a configuration: the keys that are read, and the errors of invalid files."""
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key

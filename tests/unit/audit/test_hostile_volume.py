@@ -186,7 +186,7 @@ def test_an_index_writes_through_no_link(place, name, tmp_path):
     assert not victim.is_dir() or not list(victim.iterdir())
 
 
-def test_a_missing_permission_is_no_tampering(place, monkeypatch):
+def test_a_missing_permission_is_not_reported_as_tampering(place, monkeypatch):
     """An auditor without the right to read gets an error, and no verdict about the log."""
 
     def denied(*_, **__):

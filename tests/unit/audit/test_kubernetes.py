@@ -106,7 +106,7 @@ def test_a_line_without_an_end_costs_no_memory(tmp_path, monkeypatch):
     assert follower.position.offset == path.stat().st_size
 
 
-def test_a_damaged_position_is_no_position(tmp_path):
+def test_a_corrupt_position_is_ignored(tmp_path):
     state = tmp_path / "state.json"
     assert load_position(state) is None
     for text in (b"", b"[]", b"{}", orjson.dumps({"inode": "x", "offset": 1})):

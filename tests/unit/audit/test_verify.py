@@ -21,7 +21,7 @@ def check(files, signer, **options):
 
 
 def test_a_whole_log(log):
-    """A log that nobody changed has no fault, and its facts are reported."""
+    """An unchanged log has no fault, and its facts are reported."""
     files, signer = log
     report = check(files, signer)
     assert (report.faults, report.size, report.types) == ([], 20, {"log": 2, "verdict": 18})

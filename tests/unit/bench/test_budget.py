@@ -36,12 +36,12 @@ def test_a_verdict_does_not_pay_for_policies_that_do_not_match():
         ("kept", 1.1, True),
     ],
 )
-def test_what_counts_as_more(unit, value, excess):
+def test_counts_that_exceed_the_budget(unit, value, excess):
     planned = {"case": {"instructions": 1000, "kept": 0.5}}
     assert bool(budget.excesses({"case": {unit: value}}, planned)) is excess
 
 
-def test_a_case_without_a_budget_is_told():
+def test_a_case_without_a_budget_is_reported():
     assert budget.excesses({"new": {"calls": 1}}, {}) == ["new: no budget for calls into native code"]
 
 

@@ -136,7 +136,7 @@ async def test_a_key_that_expires_ends_earlier_results(made, store):
     assert reason(await checker.answer(signed, rules, 5)) == "Expired"
 
 
-async def test_a_registry_that_returns_is_asked_again(made, store):
+async def test_an_image_is_verified_again_when_its_registry_returns(made, store):
     """A rejected image is verified again when its registry responds: it may have been signed since."""
     checker, registry, clock = made
     unsigned = query(f"@{store.tags['v2']}")

@@ -65,13 +65,13 @@ async def test_mutates(serve, review):
     assert answer["patchType"] == "JSONPatch"
 
 
-async def test_what_is_no_review_is_the_callers_error(serve):
+async def test_a_body_other_than_a_review_is_the_callers_error(serve):
     service, _ = serve()
     with pytest.raises(BadReviewError):
         await ask(service, b"{}")
 
 
-async def test_what_cannot_be_judged_safely_is_denied(serve, review):
+async def test_a_review_that_cannot_be_evaluated_safely_is_denied(serve, review):
     service, metrics = serve()
     body = review().replace(b"train-7", b"train\\u0000")
     answer = await ask(service, body)
@@ -81,7 +81,7 @@ async def test_what_cannot_be_judged_safely_is_denied(serve, review):
     assert value(metrics, "weightlock_admission_requests_total", **labels) == 1
 
 
-async def test_what_is_missing_is_asked_for_and_then_judged(serve, make_source, make_policy, review):
+async def test_missing_data_is_fetched_before_the_evaluation(serve, make_source, make_policy, review):
     rule = "authorizer.group('weightlock.dev').resource('accelerators').check('use').allowed()"
     source = make_source(make_policy(rule), complete=False)
     queries = []
@@ -217,7 +217,7 @@ async def test_a_line_that_is_full_is_a_fast_denial(serve, review, monkeypatch):
     assert value(metrics, "weightlock_internal_errors_total", code="WL904") == 6
 
 
-async def test_a_fault_while_an_answer_is_written_is_no_allow(serve, review, monkeypatch):
+async def test_an_error_while_rendering_a_response_denies(serve, review, monkeypatch):
     service, _ = serve()
     render, calls = module.render_review, []
 
@@ -249,7 +249,7 @@ async def test_only_a_trusted_caller_gets_signatures(serve, review, monkeypatch)
     assert used == [None, signer]
 
 
-async def test_the_log_says_who_and_what_and_nothing_of_the_object(serve, review, monkeypatch):
+async def test_the_log_has_user_and_resource_but_not_the_object(serve, review, monkeypatch):
     service, _ = serve()
     lines = []
     monkeypatch.setattr(service, "_log", type("Log", (), {"wanted": lambda _: True, "write": None})())

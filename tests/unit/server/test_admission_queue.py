@@ -1,4 +1,4 @@
-"""The gate: in order, a bounded line, and nobody kept waiting for an answer that comes too late."""
+"""The gate: an ordered, bounded queue, and no request waits for a response that would be too late."""
 
 import asyncio
 
@@ -56,13 +56,13 @@ async def test_a_line_that_is_full_turns_away_at_once(gate):
     await asyncio.gather(*waiting)
 
 
-async def test_a_turn_that_comes_too_late_is_told(gate):
+async def test_a_turn_after_the_timeout_is_an_error(gate):
     assert gate.is_open()
     with pytest.raises(OverloadedError, match="exceeds the admission timeout"):
         await gate.wait(later(-1))
 
 
-async def test_who_left_the_line_does_not_hold_it_up(gate):
+async def test_a_cancelled_request_does_not_block_the_queue(gate):
     assert gate.is_open()
     first = asyncio.ensure_future(gate.wait(later()))
     second = asyncio.ensure_future(gate.wait(later()))

@@ -1,4 +1,4 @@
-"""The broker over HTTPS: what is no request, what is too much, and what is kept to itself."""
+"""The broker over HTTPS: invalid requests, overload, and errors that are not disclosed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_the_plain_listener_serves_health_and_metrics_and_no_keys(served):
         b"\xff",
     ],
 )
-async def test_what_is_no_request_is_one_line(served, path, body):
+async def test_an_invalid_request_is_one_line(served, path, body):
     status, answer, headers = await served.raw("POST", path, body)
     document = json.loads(answer)
     assert (status, document["code"]) == (400, "WL320")

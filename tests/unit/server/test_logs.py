@@ -26,7 +26,7 @@ def record(message="hello %s", arguments=("you",), **extra):
     return line_of(produced)
 
 
-def test_a_line_says_when_how_bad_where_and_what():
+def test_a_line_has_time_level_logger_and_message():
     line = record()
     assert (line["level"], line["logger"], line["message"]) == ("warning", "webhook.x", "hello you")
     assert datetime.fromisoformat(line["time"]).tzinfo is not None
@@ -40,7 +40,7 @@ def test_a_line_cannot_be_forged():
     assert record("a\n{}", ())["message"] == "a\n{}"
 
 
-def test_an_exception_is_told_by_type_and_place_and_not_by_its_text():
+def test_an_exception_is_logged_with_type_and_location_but_not_its_text():
     try:
         raise ValueError("token s3cret")
     except ValueError:

@@ -253,7 +253,7 @@ async def test_a_name_that_does_not_exist_is_one_line():
         bind(Listen(host="nowhere.invalid", port=0))
 
 
-async def test_what_is_under_way_is_finished(serve, make_source, make_policy, review):
+async def test_requests_in_flight_are_finished(serve, make_source, make_policy, review):
     rule = "authorizer.group('x.example.com').resource('y').check('use').allowed()"
     source = make_source(make_policy(rule), complete=False)
     queries, leave = asyncio.Event(), asyncio.Event()

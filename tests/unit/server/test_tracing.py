@@ -1,4 +1,4 @@
-"""Traces as a collector receives them: under the API server's, with what the log says, and none that nobody wants."""
+"""Traces as a collector receives them: children of the API server's spans, with the fields of the log."""
 
 import asyncio
 import logging
@@ -104,13 +104,13 @@ def test_without_an_endpoint_there_is_none():
     assert Tracer.of(Tracing(), "webhook") is None
 
 
-def test_a_file_that_is_missing_is_told_in_one_line(tmp_path):
+def test_a_missing_file_is_reported_in_one_line(tmp_path):
     with pytest.raises(TracingUnavailableError, match="no-such-file: No such file"):
         Tracer.of(Tracing(endpoint=ENDPOINT, headers_file=str(tmp_path / "no-such-file")), "webhook")
 
 
 @pytest.mark.parametrize("endpoint", ["collector:4318", "ftp://x", "http://"])
-def test_an_endpoint_that_is_no_url_is_refused(endpoint):
+def test_an_endpoint_other_than_a_url_is_rejected(endpoint):
     with pytest.raises(ValueError, match="endpoint"):
         Tracing(endpoint=endpoint)
 
@@ -148,7 +148,7 @@ async def collector():
     await runner.cleanup()
 
 
-async def test_a_collector_receives_what_the_webhook_did(serve, collector, review, tmp_path, caplog):
+async def test_a_collector_receives_the_webhooks_spans(serve, collector, review, tmp_path, caplog):
     headers = tmp_path / "headers"
     headers.write_text("Authorization: Bearer of-the-collector\n")
     tracing = Tracing(endpoint=collector.endpoint, headers_file=str(headers), flush_seconds=0.05)

@@ -1,4 +1,4 @@
-"""tests/tools/controlplane.py with a `go` that only pretends: what is cached, what is told, what is left behind."""
+"""tests/tools/controlplane.py with a fake `go`: its cache, its output and its leftovers."""
 
 import os
 import signal
@@ -164,7 +164,7 @@ def test_an_interrupted_build_leaves_nothing_and_ends_its_processes(run: Run) ->
     assert run()[0] == 0
 
 
-def test_what_a_killed_build_left_is_removed_by_the_next(run: Run) -> None:
+def test_the_next_build_removes_leftovers_of_a_killed_one(run: Run) -> None:
     assert run()[0] == 0
     (built,) = run.entries()
     stale = run.cache / f"{built}.tmp-old"

@@ -80,7 +80,7 @@ def test_other_versions_have_other_roots(run):
     assert run("tool").stdout != first
 
 
-def test_lists_that_are_empty_or_old_are_fetched_anew(run):
+def test_empty_or_old_lists_are_fetched_again(run):
     done = run("tool", STALE="yes")
     assert done.returncode == 0
     assert "fetching Debian's" in done.stderr
@@ -91,7 +91,7 @@ def test_lists_that_are_empty_or_old_are_fetched_anew(run):
     ]
 
 
-def test_what_is_installed_will_do_where_nothing_can_be_fetched(run):
+def test_an_installed_package_is_used_without_a_network(run):
     done = run("tool", APT_ERROR="no network", INSTALLED="yes")
     assert (done.returncode, done.stdout) == (0, "/\n")
     assert (run("--find", "tool", INSTALLED="yes").stdout) == "/\n"
@@ -110,7 +110,7 @@ def test_what_is_installed_will_do_where_nothing_can_be_fetched(run):
         ),
     ],
 )
-def test_what_cannot_be_had_is_one_line_and_leaves_nothing(run, environment, output):
+def test_an_unavailable_package_is_one_line_and_leaves_no_files(run, environment, output):
     done = run("tool", **environment)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.splitlines()[-1].startswith(output)

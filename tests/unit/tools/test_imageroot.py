@@ -195,7 +195,7 @@ CLIENTS = (
 )
 
 
-def test_the_clients_of_the_key_services_load_in_the_full_image(image, environment):
+def test_the_kms_clients_load_in_the_full_image(image, environment):
     profile, root = image
     if profile == "sidecar":
         return

@@ -40,13 +40,13 @@ def run(tmp_path):
     return run
 
 
-def test_nothing_is_fetched_where_it_is_only_asked_for(run, tmp_path):
+def test_find_does_not_fetch(run, tmp_path):
     answer = run("--find")
     assert (answer.returncode, "not fetched yet" in answer.stderr) == (3, True)
     assert not (tmp_path / "log").exists()
 
 
-def test_what_cannot_be_had_is_said_and_nothing_is_left(run, tmp_path):
+def test_a_failed_fetch_is_reported_and_leaves_no_files(run, tmp_path):
     answer = run(GO_ERROR="no such host")
     assert answer.returncode == 3
     assert answer.stderr.splitlines()[-1].endswith("no such host")
@@ -63,7 +63,7 @@ def test_a_file_that_is_not_the_one_expected_is_refused(run, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_what_is_kept_is_used(tmp_path):
+def test_cached_crds_are_used(tmp_path):
     """With the real cache, where the end-to-end tests have put them; the go named here must not be asked."""
     find = [sys.executable, SCRIPT, "--find"]
     answer = subprocess.run(find, capture_output=True, text=True, check=False, timeout=60)

@@ -49,7 +49,7 @@ def figures():
     )
 
 
-def test_what_is_added_is_the_difference_to_what_was_measured_in_turns_with_it(figures):
+def test_added_latency_is_the_difference_to_the_adjacent_reference_run(figures):
     assert figures.added("weightlock", "allowed/2KB/8", "p50") == pytest.approx([1.4, 1.2])
     assert figures.added("noop", "mutated/2KB/8", "p50") == []
     assert figures.without("mutated/2KB/8", "p50") == [2.0, 3.0, 2.0, 3.0]
@@ -60,13 +60,13 @@ def test_a_ratio_is_that_of_the_medians(figures):
     assert figures.added_ratio("mutated/2KB/1", "p50", "noop") is None
 
 
-def test_a_difference_lost_in_noise_is_no_ratio(figures):
+def test_a_difference_within_noise_has_no_ratio(figures):
     for number in range(2):
         figures._turns["noop", number]["api"]["allowed/2KB/1"]["p50"] = 2.0
     assert figures.added_ratio("allowed/2KB/1", "p50", "noop") is None
 
 
-def test_the_goals_say_what_holds(figures):
+def test_the_goals_have_verdicts(figures):
     verdicts = {goal.text: goal.verdict for goal in figures.goals()}
     assert verdicts == {
         "added p50 of kyverno's": "**holds**",
@@ -80,7 +80,7 @@ def test_the_goals_say_what_holds(figures):
     }
 
 
-def test_what_a_busy_machine_made_slower_is_no_growth(figures):
+def test_a_busy_machine_does_not_count_as_growth(figures):
     stages = figures.growth["weightlock"]
     for stage, factor in (("base", 1.0), ("policies", 1.0), ("pods", 1.9)):
         stages[stage]["reference"] = {"cpuPer10000": factor, "p50": factor}

@@ -118,7 +118,7 @@ def test_mapped_addresses_are_in_the_networks_of_ipv4():
     assert not is_in("nonsense", (KNOWN,))
 
 
-def test_limits_fit_what_the_system_permits(monkeypatch):
+def test_connection_limits_fit_the_file_descriptor_limit(monkeypatch):
     resource = pytest.importorskip("resource")
     monkeypatch.setattr(resource, "getrlimit", lambda _: (512, 512))
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)

@@ -20,7 +20,7 @@ MIB = 1024 * 1024
         ("DELETE", "/metrics", 405, "use GET, HEAD at /metrics"),
     ],
 )
-async def test_what_is_not_there(serve, method, path, status, line):
+async def test_unknown_paths_and_methods(serve, method, path, status, line):
     client = await serve()
     matches, text = await client.get(path, method)
     if method == "POST" and ".." in path:
@@ -43,7 +43,7 @@ async def test_what_is_not_there(serve, method, path, status, line):
         (b"[" * 100_000, "nested too deep"),
     ],
 )
-async def test_what_is_no_review_is_a_400(serve, body, line):
+async def test_a_body_other_than_a_review_is_a_400(serve, body, line):
     client = await serve()
     status, text = await client.post("/validate", body)
     assert status == 400
@@ -68,7 +68,7 @@ async def test_a_uid_that_is_none(serve, review, uid):
         ({"Content_Encoding": "gzip"}, "without Content-Encoding"),
     ],
 )
-async def test_what_it_does_not_take_is_a_415(serve, review, headers, line):
+async def test_an_unsupported_content_type_is_a_415(serve, review, headers, line):
     client = await serve()
     status, text = await client.post("/validate", review(), **headers)
     assert status == 415
@@ -169,7 +169,7 @@ async def test_too_much_at_once_is_a_503(serve, review, monkeypatch):
         b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
     ],
 )
-async def test_bytes_that_are_no_request_get_one_line(serve, data):
+async def test_bytes_other_than_a_request_receive_one_line(serve, data):
     client = await serve()
     answer = await client.bytes(data)
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -199,7 +199,7 @@ async def test_a_handler_that_fails_is_a_500_without_words(serve, monkeypatch):
     assert 'weightlock_internal_errors_total{code="WL902"} 1.0' in (await client.get("/metrics"))[1]
 
 
-async def test_what_is_asked_for_is_remembered_within_bounds(serve, monkeypatch):
+async def test_the_cache_of_request_targets_is_bounded(serve, monkeypatch):
     monkeypatch.setattr("webhook.server.http.server._MAX_TARGETS", 5)
     client = await serve()
     for number in range(20):

@@ -85,7 +85,7 @@ def test_rows_of_several_processes_are_summed_by_labels():
     assert merge([{("a",): [1, 2]}, {}, {("b",): [5]}, {("a",): [3, 4]}]) == {("a",): [4, 6], ("b",): [5]}
 
 
-def test_merging_leaves_what_it_merges_alone():
+def test_merging_does_not_change_its_inputs():
     tally = Histogram("seconds", "Seconds.", (1.0,))
     tally.observe(0.5)
     merge([tally.rows(), tally.rows()])

@@ -1,4 +1,4 @@
-"""What gauges read of access: grants, those that end soon, emergencies, and what counts for nothing."""
+"""Gauges of access: grants, grants that expire soon, break-glass grants, and ignored objects."""
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ def grant(minutes, break_glass=False):
     return SimpleNamespace(expires=NOW + timedelta(minutes=minutes), break_glass=break_glass)
 
 
-def test_grants_are_told_apart():
+def test_grants_are_counted_by_kind():
     grants = [grant(10), grant(60), grant(61), grant(600, break_glass=True)]
     access = SimpleNamespace(active=lambda now: grants if now == NOW else [], problems=["p", "q"])
     matches = of_access(SimpleNamespace(access=access, problems=["r"]), NOW)

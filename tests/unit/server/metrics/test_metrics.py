@@ -177,7 +177,7 @@ class TestWorkers:
         assert len(found) == 1
         return found.pop()
 
-    def test_the_next_goes_on_where_the_last_was_killed(self, workers):
+    def test_the_next_worker_continues_the_counts_of_a_killed_one(self, workers):
         first = workers(0)
         first.work(5)
         assert self.counts(first) == 5

@@ -149,7 +149,7 @@ async def test_a_successor_takes_over_from_a_worker_that_is_silent(world, monkey
     assert (await requests).startswith(b"response to ")
 
 
-async def test_a_worker_that_is_replaced_answers_what_it_has_and_is_retired(world):
+async def test_a_replaced_worker_completes_its_reviews_and_retires(world):
     releases = asyncio.Event()
 
     async def slow(worker, body, number):

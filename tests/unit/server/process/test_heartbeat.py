@@ -84,7 +84,7 @@ def test_the_default_limit_is_above_the_size_when_ready():
     assert heartbeat.default_limit(100) > 200
 
 
-def test_memory_is_what_the_kernel_reports():
+def test_memory_equals_the_kernels_figure():
     assert 10 < heartbeat.memory_mib() < 10_000
     heartbeat.release_memory()
 

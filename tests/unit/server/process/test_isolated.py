@@ -67,7 +67,7 @@ def policy_on(make_policy, expression, **spec):
     return make_policy(expression, matchConstraints={"resourceRules": [ALL]}, **spec)
 
 
-async def test_a_jobset_of_many_templates_is_denied_in_time_and_says_what_is_large(ask, review, make_policy):
+async def test_a_jobset_of_many_templates_is_denied_in_time_with_its_size(ask, review, make_policy):
     body = jobset(review, 300, 100)
     assert len(body) > 1_200_000
     begun = time.monotonic()

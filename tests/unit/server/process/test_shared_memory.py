@@ -18,21 +18,21 @@ def test_nothing_was_written(slots):
     assert [slot.read() for slot in slots] == [b""] * SLOTS
 
 
-def test_each_slot_holds_what_was_written_last(slots):
+def test_each_slot_contains_its_last_write(slots):
     for times in range(3):
         for index, slot in enumerate(slots):
             assert slot.write(b"%d" % index * (1000 * times + 1))
     assert [slot.read() for slot in slots] == [b"%d" % index * 2001 for index in range(SLOTS)]
 
 
-def test_what_is_too_large_leaves_what_stands(slots):
+def test_an_oversized_write_leaves_the_content(slots):
     assert slots[1].write(b"x" * 4088)
     assert not slots[1].write(b"y" * 4089)
     assert slots[1].read() == b"x" * 4088
     assert slots[0].read() == slots[2].read() == b""
 
 
-def test_a_write_that_was_cut_short_leaves_what_stands(slots):
+def test_an_interrupted_write_leaves_the_content(slots):
     slots[0].write(b"before")
     slots[0]._memory[slots[0]._place(0) : slots[0]._place(0) + 20] = b"\xff" * 20
     assert slots[0].read() == b"before"

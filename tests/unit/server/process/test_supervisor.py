@@ -110,7 +110,7 @@ def program(tmp_path):
 
 
 def is_gone(pid, seconds=10.0):
-    """Whether a process that is no child of ours ends."""
+    """Whether a process that is not a child of ours ends."""
     deadline = time.monotonic() + seconds * slowness()
     while time.monotonic() < deadline:
         try:

@@ -59,7 +59,7 @@ def test_a_client_authority_makes_it_ask_and_not_insist(tls, tmp_path):
         (TODAY, ["webhook.example.com.evil"], "does not cover"),
     ],
 )
-def test_what_must_not_be_served_now(tls, shift, names, fault):
+def test_certificates_that_must_not_be_served(tls, shift, names, fault):
     matches = load(tls).fault(at(shift), names)
     assert (matches is None) if fault is None else (fault in (matches or ""))
 
@@ -88,7 +88,7 @@ def damaged(directory, name, content):
         ("ca.crt", b"nonsense", "not a CA certificate"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_one_line(tls, tmp_path, file, content, words):
+def test_an_unusable_file_is_reported_in_one_line(tls, tmp_path, file, content, words):
     tls = tls.model_copy(update={"client_ca": str(tmp_path / "ca.crt")})
     if content is None:
         (tmp_path / file).unlink()
@@ -222,7 +222,7 @@ class TestKeeper:
         assert keeper.refresh()
         assert keeper.fault() is None
 
-    def test_an_expired_pair_is_told(self, tls, tmp_path):
+    def test_an_expired_pair_is_reported(self, tls, tmp_path):
         write(tmp_path, now=at(timedelta(days=-60)))
         keeper = CertificateManager(tls)
         assert keeper.refresh()
