@@ -3,6 +3,9 @@
 The left-hand words of the glossary and a few patterns do not occur where people read: README, docs, changelog, chart,
 alerts, dashboard, and the strings of the code (messages, help texts, metric help, docstrings). Code spans and code
 blocks are not prose and are not checked.
+
+Tests, benchmarks and scripts follow the rule in docstrings, comments and names. A name is read as words, and forms that
+hide the subject are forbidden there too. Regular expressions read these files: parsing them all takes ten seconds.
 """
 
 import ast
@@ -49,6 +52,24 @@ PATTERNS = [
     ),
 ]
 
+# What a name of a test, fixture, class or function must not contain in addition.
+RIDDLES = {
+    r"what|whatever|who|whom|whoever": "name the object, the component or the role",
+    r"told|asked|held": "name the noun: messages, queries, stored",
+    r"gets? by|as ever|are no(?! (?:longer|more|less|fewer|later|earlier)\b)(?: [a-z]+)": "use the verb of the field",
+}
+RIDDLE = re.compile("|".join(rf"(?P<r{n}>\b(?:{words})\b)" for n, words in enumerate(RIDDLES)))
+ANY_WORD = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
+
+# The parts of a Python file, in an order that keeps quotes in comments and hashes in strings apart.
+PARTS = re.compile(
+    r'(?P<margin>^[ \t]*)?[rRfFbB]{0,2}"""(?P<text>(?:[^"\\]|\\.|"(?!""))*)"""'
+    r"|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'"
+    r"|#(?P<comment>[^\n]*)"
+    r"|\b(?:def|class) (?P<name>\w+)",
+    re.MULTILINE | re.DOTALL,
+)
+
 PAGES = [
     path
     for path in (
@@ -62,6 +83,7 @@ PAGES = [
     if path.exists()
 ]
 SOURCES = sorted((ROOT / "webhook").rglob("*.py"))
+CHECKS = sorted(path for folder in ("tests", "bench", "scripts") for path in (ROOT / folder).rglob("*.py"))
 CHART = [
     path
     for path in sorted((ROOT / "charts").rglob("*"))
@@ -104,6 +126,32 @@ def comments_of_yaml(text):
         sentence = re.search(r"(?:summary|description|message|title|help): (.+)$", line)
         if sentence:
             yield re.sub(r"`[^`]*`|\{\{.*?\}\}", "x", sentence[1].strip("'\""))
+
+
+def parts_of_python(text):
+    """The names of a Python file, read as words, its comments and its docstrings, each with its kind and offset."""
+    for part in PARTS.finditer(text):
+        if part["name"]:
+            words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", part["name"])
+            yield "name", part.start(), words.strip("_").replace("_", " ").lower()
+        elif part["comment"]:
+            yield "comment", part.start(), part["comment"]
+        elif part["text"] and part["margin"] is not None:
+            yield "docstring", part.start(), part["text"]
+
+
+def faults_of_python(text, kinds=("name", "comment", "docstring")):
+    """What the rule forbids in the names, comments and docstrings of a Python file, each with its line."""
+    for kind, start, words in parts_of_python(text):
+        if kind not in kinds:
+            continue
+        prose = re.sub(r"``?[^`]*``?", "x", " ".join(words.split())) if kind != "name" else words
+        hits = faults(prose, patterns=False) if ANY_WORD.search(prose) else []
+        if kind == "name":
+            hits += [
+                f"{hit[0]!r}: {list(RIDDLES.values())[hit.lastindex - 1]}" for hit in RIDDLE.finditer(words)
+            ]
+        yield from (f"line {text.count(chr(10), 0, start) + 1}: {kind} {words[:80]!r}: {hit}" for hit in hits)
 
 
 def faults(text, *, patterns=True):
@@ -152,3 +200,60 @@ def test_strings_of_the_code(path):
 @pytest.mark.parametrize("path", [*CHART, *POLICIES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_chart_and_policies(path):
     assert [hit for text in comments_of_yaml(path.read_text()) for hit in faults(text, patterns=False)] == []
+
+
+OLD_NAMES = [
+    "test_only_what_is_exposed_is_asked_for",
+    "test_only_who_signs_gets_the_private_key",
+    "test_what_cannot_be_read_is_told_and_harms_no_other",
+    "test_placeholders_and_data_are_no_unrendered_templates",
+    "test_a_merge_is_no_repeated_key",
+    "test_webhooks_that_are_taken_away_are_put_back_as_they_were",
+    "test_lists_that_are_empty_or_old_are_fetched_anew",
+    "test_with_a_key_an_unsigned_object_counts_for_nothing",
+    "WhoAsks",
+]
+
+
+@pytest.mark.parametrize("name", OLD_NAMES)
+def test_the_rule_rejects_the_old_names(name):
+    keyword = "class" if name[0].isupper() else "def"
+    assert list(faults_of_python(f"{keyword} {name}():\n    pass\n"))
+
+
+def test_the_rule_reads_docstrings_and_comments_and_no_other_string():
+    sentence = "Nobody is told."
+    source = f'"""{sentence}"""\n\nimport os  # {sentence}\nX = """{sentence}"""\nY = "# {sentence}"\n'
+    lines = [hit.split(" ", 3)[1:3] for hit in faults_of_python(source)]
+    assert lines == [["1:", "docstring"], ["1:", "docstring"], ["3:", "comment"], ["3:", "comment"]]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def test_every_query_uses_existing_metrics(): ...",
+        "def test_a_worker_that_is_no_longer_needed_stops(): ...",
+        '"""Compare ``nobody`` with ``root``."""',
+    ],
+)
+def test_the_rule_accepts_standard_terms(source):
+    assert list(faults_of_python(source)) == []
+
+
+def test_names_docstrings_and_comments_of_tests_benchmarks_and_scripts():
+    hits = [
+        f"{path.relative_to(ROOT)} {hit}"
+        for path in CHECKS
+        if path != Path(__file__).resolve()
+        for hit in faults_of_python(path.read_text())
+    ]
+    assert hits == []
+
+
+def test_comments_of_the_code():
+    hits = [
+        f"{path.relative_to(ROOT)} {hit}"
+        for path in SOURCES
+        for hit in faults_of_python(path.read_text(), kinds=("comment",))
+    ]
+    assert hits == []
