@@ -169,7 +169,7 @@ def test_a_fault_costs_no_request(pair: Pair, claims: int, place: str, fault: Ca
 
 @pytest.mark.parametrize("start", ["a new replica", "a new worker of the same replica"])
 def test_the_first_verdict_after_a_start(pair: Pair, claims: int, place: str, start: str) -> None:
-    """One replica alone. The table has the time, which is no condition of the test."""
+    """One replica alone. The table has the time, which the test does not check."""
     pair.address.withdraw(pair.second.port)
     client = loads.Client.from_kubeconfig(pair.first.cluster.kubeconfig())
     try:
