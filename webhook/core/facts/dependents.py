@@ -2,17 +2,22 @@
 
 Another user may change a WorkflowTemplate, a runtime or a base configuration that a workload with a grant uses. The
 change is evaluated with the pods of each such workload, under its service account. Finished workloads are skipped.
+
+KServe also takes parts that no workload names: a runtime by the format of the model, and base configurations by their
+names. A new object of these kinds can therefore change the pods of workloads that exist. Sources: kserve
+pkg/controller/v1beta1 (autoSelect) and pkg/controller/v1alpha2/llmisvc/config_merge.go.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.kube.fields import MalformedObjectError, list_at, object_at
+from webhook.core.workloads.readers import FRAMEWORKS, KSERVE_NAMESPACE
 from webhook.core.workloads.references import USERS, Resolver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from webhook.core.kube.fields import Document
     from webhook.core.kube.objects import Lookup
@@ -45,16 +50,26 @@ def dependents(request: AdmissionRequest, lookup: Lookup, workloads: WorkloadTab
         return
     after = _Replaced(lookup, kind, request.namespace, request.name, new)
     before = _Replaced(lookup, kind, request.namespace, request.name, old)
+    absent = _Replaced(lookup, kind, request.namespace, request.name, None)
+    implicit = _IMPLICIT.get(kind)
+    # Workloads of every namespace may use a cluster-scoped object, and a base configuration of KServe's own namespace.
+    namespace = None if request.namespace == KSERVE_NAMESPACE else request.namespace or None
     count = 0
     for user in users:
-        # Workloads of every namespace may use a cluster-scoped object.
-        for document in lookup.all_of(user, request.namespace or None):
-            if _is_finished(document) or not _may_refer(document.get("spec"), request.name):
+        for document in lookup.all_of(user, namespace):
+            if _is_finished(document):
+                continue
+            selecting = implicit(document, new, request.name) if implicit is not None else None
+            if selecting is None and not _may_refer(document.get("spec"), request.name):
                 continue
             count += 1
             if count > MAX_USERS:
                 raise MalformedObjectError("spec", f"more than {MAX_USERS} workloads refer to {request.name}")
-            yield from _changed(user, document, after, before, workloads)
+            if selecting is None:
+                yield from _changed(user, document, after, before, workloads)
+            else:
+                selected = old is not None and implicit is not None and implicit(document, old, request.name)
+                yield from _changed(user, selecting, after, before if selected else absent, workloads)
 
 
 def _changed(
@@ -101,6 +116,41 @@ class _Replaced:
         if (kind, namespace, name) == self.replaced:
             return self._document
         return self._lookup.get(kind, namespace, name)
+
+
+def _selecting_runtime(document: Document, runtime: Document, name: str) -> Document | None:
+    """An InferenceService whose models may select the runtime by their format, as if they named it."""
+    formats = {
+        item.get("name")
+        for item in list_at(object_at(runtime, "spec", ""), "supportedModelFormats", "spec")
+        if item.get("autoSelect") is True
+    }
+    spec = object_at(document, "spec", "")
+    component = object_at(spec, "predictor", "spec")
+    for framework in FRAMEWORKS if formats else ():
+        model = object_at(component, framework, "spec.predictor")
+        model_format = object_at(model, "modelFormat", "spec.predictor.model").get("name") or framework
+        if model and not model.get("runtime") and model_format in formats:
+            named = {**component, framework: {**model, "runtime": name}}
+            return {**document, "spec": {**spec, "predictor": named}}
+    return None
+
+
+def _using_preset(document: Document, _config: Document, name: str) -> Document | None:
+    """An LLM service that KServe may apply a base configuration to by its name, as if the service named it."""
+    spec = object_at(document, "spec", "")
+    if _PRESET not in name or any(item.get("name") == name for item in list_at(spec, "baseRefs", "spec")):
+        return None
+    return {**document, "spec": {**spec, "baseRefs": [{"name": name}, *list_at(spec, "baseRefs", "spec")]}}
+
+
+# The end of the prefix of the configurations that KServe applies by name, such as kserve-config-llm-template.
+_PRESET = "config-llm-"
+_IMPLICIT: dict[str, Callable[[Document, Document, str], Document | None]] = {
+    "ServingRuntime.serving.kserve.io": _selecting_runtime,
+    "ClusterServingRuntime.serving.kserve.io": _selecting_runtime,
+    "LLMInferenceServiceConfig.serving.kserve.io": _using_preset,
+}
 
 
 def _is_finished(document: Document) -> bool:

@@ -304,6 +304,8 @@ class _Request:
 def _is_account(facts: TemplateFacts) -> bool:
     """Whether a partial pod states a service account and no container."""
     spec = (facts.pod or {}).get("spec")
+    if facts.facts.escapes:
+        return False
     return isinstance(spec, dict) and spec.keys() == {"serviceAccountName"}
 
 

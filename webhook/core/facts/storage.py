@@ -31,7 +31,7 @@ from webhook.core.storage.refs import UNPROVEN
 from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, GROUP_SNAPSHOT, SNAPSHOT
 from webhook.core.storage.sources import backend_of
 from webhook.core.workloads.outside import is_custom
-from webhook.core.workloads.schema import is_claim_name
+from webhook.core.workloads.names import is_claim_name
 from webhook.core.workloads.templates import PodTemplate
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _named_claims(document: Document, here: Context) -> Iterator[WeightUse]:
             if item.get("kind") == "PersistentVolumeClaim" and isinstance(name, str):
                 claims[place if isinstance(place, str) and place else here.namespace, name] = path
             for key, member in item.items():
-                if isinstance(member, str) and is_claim_name(key.lower()):
+                if isinstance(member, str) and is_claim_name(key):
                     claims[here.namespace, member] = f"{path}.{key}"
     for (namespace, name), path in claims.items():
         # A claim that does not exist yet is decided when it is created.

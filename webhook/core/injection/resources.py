@@ -1,9 +1,10 @@
 """The resources of the sidecar in one pod: those of the settings, as far as the pod and its namespace permit.
 
 Pod-level resources (KEP-2837) bound the sum of all containers, so the sidecar then has no resources of its own. A
-LimitRange bounds each container, and a ResourceQuota on limits requires one on each container: the settings are
-adjusted to both. If no value fits, the reason goes to the writer of the pod. Sources of the rules: Kubernetes
-plugin/pkg/admission/limitranger/admission.go and pkg/quota/v1/evaluator/core/pods.go.
+LimitRange bounds each container or the sum of the pod, and a ResourceQuota that applies to the pod may require a request
+or a limit on each container: the settings are adjusted to all of them. If no value fits, the reason goes to the writer of
+the pod. Sources of the rules: Kubernetes plugin/pkg/admission/limitranger/admission.go and
+pkg/quota/v1/evaluator/core/pods.go.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from webhook.cel.libraries.quantity import Quantity, parse
+from webhook.core.injection.sidecar import AGENT
 from webhook.core.kube.fields import list_at, object_at
 
 if TYPE_CHECKING:
@@ -55,8 +57,10 @@ def fit(
     if not shared and not bounds.ranges and not bounds.quotas:
         return Fit({"requests": dict(requests), "limits": dict(limits)})
     own = {name: _Resource(requests.get(name), limits.get(name)) for name in {**requests, **limits}}
-    needed = _needed_limits(bounds.quotas)
-    for name in needed:
+    quotas = [quota for quota in bounds.quotas if _applies(quota, spec)]
+    needed = _needed(quotas, "limits")
+    requested = _needed(quotas, "requests")
+    for name in (*needed, *requested):
         own.setdefault(name, _Resource(None, None))
     problems: list[str] = []
     for name, resource in own.items():
@@ -70,7 +74,10 @@ def fit(
                 )
                 continue
             resource.limit = quota_limits[name]
+        if name in requested and resource.request is None and resource.limit is None:
+            resource.request = quota_limits.get(name)
         problems += _bound(name, resource, bounds.ranges)
+        problems += _bound_of_pod(name, resource, bounds.ranges, spec, is_needed=name in needed)
     left = {name: resource for name, resource in own.items() if name not in shared}
     sides = {
         "requests": {name: item.request for name, item in left.items() if item.request is not None},
@@ -92,15 +99,47 @@ def _pod_level(spec: Document) -> frozenset[str]:
     )
 
 
-def _needed_limits(quotas: Iterable[Document]) -> dict[str, str]:
-    """The compute resources of which a quota needs a limit, with the name of the quota."""
+def _needed(quotas: Iterable[Document], side: str) -> dict[str, str]:
+    """The compute resources of which a quota needs a request or a limit, with the name of the quota."""
     needed: dict[str, str] = {}
     for quota in quotas:
         for name in object_at(object_at(quota, "spec", ""), "hard", "spec"):
             kind, dot, resource = name.partition(".")
-            if dot and kind == "limits":
+            if not dot:
+                kind, resource = "requests", name
+            if kind == side and resource in _COUNTED:
                 needed.setdefault(resource, str(quota["metadata"]["name"]))
     return needed
+
+
+# The resources that a quota requires of each container; it only counts others.
+_COUNTED = frozenset({"cpu", "memory"})
+
+
+def _applies(quota: Document, spec: Document) -> bool:
+    """Whether the scopes of a quota match a pod; scopes that depend on anything else do."""
+    body = object_at(quota, "spec", "")
+    scopes = [(scope, "Exists", []) for scope in body.get("scopes") or ()]
+    for item in list_at(object_at(body, "scopeSelector", "spec"), "matchExpressions", "spec.scopeSelector"):
+        scopes.append((item.get("scopeName"), item.get("operator"), item.get("values") or []))
+    return all(_in_scope(scope, operator, values, spec) for scope, operator, values in scopes)
+
+
+def _in_scope(scope: object, operator: object, values: list[object], spec: Document) -> bool:
+    if scope in ("Terminating", "NotTerminating"):
+        return (spec.get("activeDeadlineSeconds") is not None) == (scope == "Terminating")
+    if scope == "BestEffort":
+        # The sidecar has requests, so its pod is not of this class.
+        return False
+    if scope == "PriorityClass":
+        name = spec.get("priorityClassName") or ""
+        return {
+            "In": name in values,
+            "NotIn": name not in values,
+            "Exists": bool(name),
+            "DoesNotExist": not name,
+        }.get(str(operator), True)
+    return True
 
 
 def _of_containers(ranges: Iterable[Document]) -> Iterable[tuple[str, Document]]:
@@ -139,6 +178,65 @@ def _bound(name: str, resource: _Resource, ranges: tuple[Document, ...]) -> Iter
                     f"LimitRange {owner} allows at most {most} {name} per container, "
                     f"and the key sidecar needs {resource.request}"
                 )
+
+
+def _bound_of_pod(
+    name: str, resource: _Resource, ranges: tuple[Document, ...], spec: Document, *, is_needed: bool
+) -> Iterable[str]:
+    """Drop the limit of one resource where the sum of the pod has no room for it; yield the reasons if that is not enough."""
+    for document in ranges:
+        owner = str(document["metadata"]["name"])
+        for item in list_at(object_at(document, "spec", ""), "limits", "spec"):
+            most = _amount(item, "max", name) if item.get("type") == "Pod" else None
+            bound = _parsed(most) if most is not None else None
+            if most is None or bound is None:
+                continue
+            limits, requests = _sum(spec, "limits", name), _sum(spec, "requests", name)
+            if resource.limit is not None and limits + _number(resource.limit) > _value(bound):
+                if is_needed or _has_default(name, ranges):
+                    yield _no_room(owner, most, name, "limit", resource.limit)
+                    continue
+                if resource.request is None:
+                    resource.request = resource.limit
+                resource.limit = None
+            if resource.request is not None and requests + _number(resource.request) > _value(bound):
+                yield _no_room(owner, most, name, "request", resource.request)
+
+
+def _no_room(owner: str, most: str, name: str, side: str, amount: str) -> str:
+    return (
+        f"LimitRange {owner} allows at most {most} {name} per pod, "
+        f"and the containers leave no room for the key sidecar's {side} of {amount}"
+    )
+
+
+def _sum(spec: Document, side: str, name: str) -> Fraction:
+    """What a pod has of a resource without the key sidecar (KEP-753): containers, or the largest init container."""
+    running, largest = Fraction(0), Fraction(0)
+    for container in list_at(spec, "initContainers", "spec"):
+        amount = _of_container(container, side, name)
+        if container.get("name") == AGENT:
+            continue
+        if container.get("restartPolicy") == "Always":
+            running += amount
+        largest = max(largest, running + (0 if container.get("restartPolicy") == "Always" else amount))
+    total = running + sum(
+        _of_container(container, side, name) for container in list_at(spec, "containers", "spec")
+    )
+    return max(total, largest) + _number(object_at(spec, "overhead", "spec").get(name, "0"))
+
+
+def _of_container(container: Document, side: str, name: str) -> Fraction:
+    resources = object_at(container, "resources", "spec.containers")
+    value = object_at(resources, side, "resources").get(name)
+    if value is None and side == "requests":
+        value = object_at(resources, "limits", "resources").get(name)
+    return _number(value) if value is not None else Fraction(0)
+
+
+def _number(amount: object) -> Fraction:
+    quantity = _parsed(str(amount))
+    return _value(quantity) if quantity is not None else Fraction(0)
 
 
 def _amount(item: Document, field: str, name: str) -> str | None:

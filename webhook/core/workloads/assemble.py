@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.core.kube.fields import MalformedObjectError
 from webhook.core.workloads.addresses import volume_of
-from webhook.core.workloads.schema import Part
+from webhook.core.workloads.names import account_role, is_account_name, plain
+from webhook.core.workloads.schema import SOURCE_FIELDS, Part
 from webhook.core.workloads.shapes import written
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Assembled:
     partial: bool = False
     shaped: bool = False
     claims: dict[str, tuple[Document, str]] = field(default_factory=dict)
+    opaque: tuple[str, ...] = ()
     _own: bool = False
 
     @property
@@ -119,18 +121,24 @@ def _set_account(pod: Assembled, accounts: list[Place]) -> None:
     spec = pod.pod.get("spec") or {}
     if spec.get("serviceAccountName") or spec.get("serviceAccount"):
         return
-    best: Place | None = None
-    for account in accounts:
-        holder = account.steps[:-1]
-        if holder and holder[-1] in _ACCOUNT_OBJECTS:
-            holder = holder[:-1]
-        if pod.steps[: len(holder)] == holder and (best is None or len(account.steps) > len(best.steps)):
-            best = account
+    ranked = [(rank, account) for account in accounts if (rank := _rank(pod, account)) is not None]
+    # The first one of the highest rank.
+    best = max(ranked, key=lambda item: item[0])[1] if ranked else None
     if best is not None and isinstance(best.value, str) and best.value:
         pod.spec()["serviceAccountName"] = best.value
 
 
-_ACCOUNT_OBJECTS = frozenset({"serviceAccount", "serviceaccount"})
+def _rank(pod: Assembled, account: Place) -> tuple[bool, int, bool] | None:
+    """How well an account fits a pod: the nearest one, but another role's (``workerServiceAccount``) last."""
+    holder = account.steps[:-1]
+    field = str(account.steps[-1])
+    if holder and is_account_name(str(holder[-1])):
+        holder, field = holder[:-1], str(holder[-1])
+    if pod.steps[: len(holder)] != holder:
+        return None
+    role = account_role(field)
+    own = bool(role) and any(role in plain(str(step)) for step in pod.steps[len(holder) :])
+    return (own or not role, len(account.steps), own)
 
 
 def _add(pod: Assembled, place: Place, owner: str) -> None:
@@ -140,6 +148,9 @@ def _add(pod: Assembled, place: Place, owner: str) -> None:
     if add_list is not None:
         key, items = add_list
         _extend(pod, key, list(items(place, name)))
+    elif place.part is Part.PATCH:
+        if place.value:
+            pod.opaque = (*pod.opaque, written(place.steps))
     elif place.part is Part.CLAIM_TEMPLATE:
         _claim(pod, _object(place), name, owner)
     elif place.part is Part.CLAIM_SPEC:
@@ -205,12 +216,19 @@ def _converted(key: str, value: Any) -> Any:
 
 
 def _image(place: Place, name: str) -> Iterator[Document]:
-    if isinstance(place.value, str) and place.value:
-        yield {"name": name, "image": place.value}
+    image = place.value if isinstance(place.value, str) else _converted("image", place.value)
+    if image:
+        yield {"name": name, "image": image}
 
 
 def _source(place: Place, name: str) -> Iterator[Document]:
-    yield {**_object(place), "name": name}
+    key = place.steps[-1]
+    if key not in SOURCE_FIELDS:
+        yield {**_object(place), "name": name}
+    elif place.value:
+        # One source that stands alone, such as ``hostPath: /mnt`` or ``nfs: {server, path}``.
+        source = {"path": place.value} if isinstance(place.value, str) else _object(place)
+        yield {"name": name, key: source}
 
 
 def _claim_name(place: Place, name: str) -> Iterator[Document]:

@@ -36,7 +36,15 @@ def _unresolved(path: str, kind: str, name: str) -> AssembledPod:
     return AssembledPod(path, pod_of({}), partial=True, unresolved=(f"{kind} {name}",))
 
 
-# Flink: a session job runs its program in the pods of a deployment.
+# Flink: a session job runs its program in the pods of a deployment. Much of a pod may stand in the configuration.
+
+
+def _flink_deployment(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    yield from _flink(_spec(document), "spec")
+
+
+def _flink_blue_green(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    yield from _flink(object_at(object_at(_spec(document), "template", "spec"), "spec", "spec.template"), "spec.template.spec")
 
 
 def _flink_session_job(document: Document, references: References | None) -> Iterator[AssembledPod]:
@@ -48,15 +56,72 @@ def _flink_session_job(document: Document, references: References | None) -> Ite
     if deployment is None:
         yield _unresolved(path, "FlinkDeployment", name)
         return
-    spec = _spec(deployment)
-    shared = object_at(spec, "podTemplate", "spec")
-    account = text_at(spec, "serviceAccount", "spec")
+    for pod in _flink(_spec(deployment), "spec"):
+        role = pod.path.rpartition(".")[2]
+        yield AssembledPod(f"{path}({role})", pod.pod, opaque=pod.opaque, partial=True)
+
+
+def _flink(spec: Document, path: str) -> Iterator[AssembledPod]:
+    """The pods of both roles: the role's template over the shared one, and the configuration (KubernetesConfigOptions)."""
+    shared = object_at(spec, "podTemplate", path)
+    settings = _flat(object_at(spec, "flinkConfiguration", path))
+    opaque = tuple(f"{path}.flinkConfiguration.{key}" for key in settings if "pod-template-file" in key)
     for role in ("jobManager", "taskManager"):
-        own = object_at(object_at(spec, role, "spec"), "podTemplate", f"spec.{role}")
-        body = overlaid(object_at(shared, "spec", "spec.podTemplate"), object_at(own, "spec", f"spec.{role}"))
-        if account:
-            body = {"serviceAccountName": account, **body}
-        yield AssembledPod(f"{path}({role})", pod_of(body), partial=True)
+        part, place = object_at(spec, role, path), f"{path}.{role}"
+        own = object_at(part, "podTemplate", place)
+        body = overlaid(object_at(shared, "spec", f"{path}.podTemplate"), object_at(own, "spec", place))
+        # The operator writes serviceAccount into the configuration, where a role's own account takes precedence.
+        account = (
+            _setting(settings, f"kubernetes.{role.lower()}.service-account")
+            or text_at(spec, "serviceAccount", path)
+            or _setting(settings, "kubernetes.service-account")
+            or "default"
+        )
+        main: Document = {"name": "flink-main-container"}
+        image = text_at(spec, "image", path) or _setting(settings, "kubernetes.container.image.ref")
+        if image:
+            main["image"] = image
+        devices = _flink_devices(settings) if role == "taskManager" else {}
+        if devices:
+            main["resources"] = {"limits": devices}
+        pod = overlaid({"containers": [main]}, body)
+        annotations = {
+            **object_at(object_at(shared, "metadata", path), "annotations", path),
+            **object_at(object_at(own, "metadata", place), "annotations", place),
+        }
+        if _setting(settings, "kubernetes.hostnetwork.enabled") == "true":
+            pod = {**pod, "hostNetwork": True}
+        pod = {**pod, "serviceAccountName": account}
+        yield AssembledPod(place, pod_of(pod, annotations), opaque=opaque, partial=True)
+
+
+def _flat(settings: Document) -> Document:
+    """A configuration with dotted keys; newer versions of the operator also accept objects inside objects."""
+    flat: Document = {}
+    pending = [("", settings)]
+    while pending:
+        prefix, values = pending.pop()
+        for key, value in values.items():
+            if isinstance(value, dict):
+                pending.append((f"{prefix}{key}.", value))
+            else:
+                flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _setting(settings: Document, key: str) -> str:
+    value = settings.get(key)
+    return value if isinstance(value, str) else "true" if value is True else ""
+
+
+def _flink_devices(settings: Document) -> Document:
+    """``external-resource.gpu.{kubernetes.config-key, amount}`` as the limit of a task manager."""
+    suffix = ".kubernetes.config-key"
+    return {
+        name: settings.get(f"{key.removesuffix(suffix)}.amount", 1)
+        for key, name in settings.items()
+        if key.startswith("external-resource.") and key.endswith(suffix) and isinstance(name, str) and name
+    }
 
 
 # Volcano: each flow runs the job of a template.
@@ -178,6 +243,30 @@ def _instrumentation(document: Document, references: References | None) -> Itera
         yield _selected("spec")
 
 
+def _pod_default(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    """Kubeflow's PodDefault adds commands, variables and containers to each pod that it selects."""
+    if _spec(document):
+        yield _selected("spec")
+
+
+def _ephemeral_job(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    """Kruise adds the ephemeral containers to the pods that it selects."""
+    if _spec(document):
+        yield _selected("spec.template")
+
+
+def _mutating_policy(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    """A namespaced policy of Kyverno or Kubewarden may change any pod of its namespace."""
+    spec = _spec(document)
+    rules = list_at(spec, "rules", "spec")
+    if any(rule.get("mutate") for rule in rules):
+        yield _selected("spec.rules")
+    elif list_at(spec, "mutations", "spec"):
+        yield _selected("spec.mutations")
+    elif spec.get("mutating") is True:
+        yield _selected("spec.mutating")
+
+
 def _collector(document: Document, references: References | None) -> Iterator[AssembledPod]:
     """A collector in mode sidecar is a container of other users' pods. Other modes are a workload of its own."""
     spec = _spec(document)
@@ -211,6 +300,8 @@ _COLLECTOR_POD = {
 }
 
 COMPOSED_READERS: dict[str, Callable[[Document, References | None], Iterator[AssembledPod]]] = {
+    "FlinkBlueGreenDeployment.flink.apache.org": _flink_blue_green,
+    "FlinkDeployment.flink.apache.org": _flink_deployment,
     "FlinkSessionJob.flink.apache.org": _flink_session_job,
     "JobFlow.flow.volcano.sh": _job_flow,
     "SandboxClaim.extensions.agents.x-k8s.io": _sandbox_claim,
@@ -220,4 +311,9 @@ COMPOSED_READERS: dict[str, Callable[[Document, References | None], Iterator[Ass
     "WorkloadSpread.apps.kruise.io": _workload_spread,
     "Instrumentation.opentelemetry.io": _instrumentation,
     "OpenTelemetryCollector.opentelemetry.io": _collector,
+    "PodDefault.kubeflow.org": _pod_default,
+    "EphemeralJob.apps.kruise.io": _ephemeral_job,
+    "Policy.kyverno.io": _mutating_policy,
+    "NamespacedMutatingPolicy.policies.kyverno.io": _mutating_policy,
+    "AdmissionPolicy.policies.kubewarden.io": _mutating_policy,
 }

@@ -2,12 +2,16 @@
 
 A field that runs something may stand anywhere: Ray's ``entrypoint``, ``rayStartParams`` and ``serveConfigV2``, a
 Workflow's arguments, a TrainJob's ``command``. So every field counts, except the harmless ones below: they scale,
-schedule or suspend, and change nothing that a container runs or reads.
+schedule or suspend, and change nothing that a container runs or reads. Inside settings and arguments every field counts:
+``rayStartParams.labels`` is a part of a command.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+
+from webhook.core.kube.fields import without_nulls
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -27,6 +31,8 @@ _HARMLESS = frozenset({
     "suspend", "suspended", "terminationGracePeriodSeconds", "timezone", "tolerations", "topologySpreadConstraints",
     "ttlSecondsAfterFinished", "ttlStrategy", "updateStrategy", "upgradeStrategy",
 })  # fmt: skip
+# Fields whose members have names that a user chooses, or that a program reads.
+_SETTINGS = re.compile(r"arg|command|conf|env|flag|option|param|propert|script|setting|values|variable", re.IGNORECASE)
 
 
 def changes_execution(new: Document, old: Document, group: str, templates: Collection[str]) -> bool:
@@ -43,6 +49,8 @@ def changes_execution(new: Document, old: Document, group: str, templates: Colle
 def _differs(new: Any, old: Any, key: str, path: str, templates: Collection[str]) -> bool:
     if new == old or key in _HARMLESS or path in templates:
         return False
+    if _SETTINGS.search(key) is not None and _is_flat(new) and _is_flat(old):
+        return bool(without_nulls(new or {}) != without_nulls(old or {}))
     if isinstance(new, dict) and isinstance(old, dict):
         return any(
             _differs(new.get(name), old.get(name), name, f"{path}.{name}", templates)
@@ -55,6 +63,13 @@ def _differs(new: Any, old: Any, key: str, path: str, templates: Collection[str]
         )
     # A field that is absent in one version, or null, may only contain harmless fields.
     return not _is_empty(new) or not _is_empty(old)
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether a value is a map of settings, and not an object with a structure of its own."""
+    return value is None or (
+        isinstance(value, dict) and not any(isinstance(item, dict | list) for item in value.values())
+    )
 
 
 def _is_empty(value: Any) -> bool:

@@ -15,7 +15,7 @@ from webhook.core.workloads.assemble import as_container
 from webhook.core.workloads.parts import AssembledPod, member, pod_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from webhook.core.kube.fields import Document
     from webhook.core.workloads.references import References
@@ -160,7 +160,7 @@ def _only(source: Document, *keys: str) -> Document:
     return {key: source[key] for key in keys if source.get(key) is not None}
 
 
-# Spark (sparkoperator.k8s.io). Volumes may also stand in spec.sparkConf.
+# Spark (sparkoperator.k8s.io, spark.apache.org). Volumes may also stand in spec.sparkConf.
 
 _SPARK_VOLUME = re.compile(
     r"spark\.kubernetes\.(driver|executor)\.volumes\.([A-Za-z]+)\.([-A-Za-z0-9.]+)\.options\.([A-Za-z]+)"
@@ -236,8 +236,69 @@ def _spark(spec: Document, path: str, roles: tuple[str, str]) -> Iterator[Assemb
             **_with_prefix(settings, f"spark.kubernetes.{conf_role}.annotation."),
             **object_at(part, "annotations", place),
         }
-        opaque = tuple(f"{path}.sparkConf.{key}" for key in settings if "podTemplateFile" in key)
-        yield AssembledPod(place, pod_of(pod, annotations), opaque=opaque, partial=True)
+        yield AssembledPod(
+            place,
+            pod_of(pod, annotations),
+            opaque=_spark_opaque(settings, path),
+            partial=True,
+            namespace=_first_text(settings, (_SPARK_NAMESPACE,)),
+        )
+
+
+def _apache_spark_application(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    yield from _apache_spark(
+        document, {"driverSpec": ("podTemplateSpec",), "executorSpec": ("podTemplateSpec",)}
+    )
+
+
+def _apache_spark_cluster(document: Document, references: References | None) -> Iterator[AssembledPod]:
+    yield from _apache_spark(
+        document, {"masterSpec": ("statefulSetSpec", "template"), "workerSpec": ("statefulSetSpec", "template")}
+    )
+
+
+def _apache_spark(document: Document, roles: Mapping[str, tuple[str, ...]]) -> Iterator[AssembledPod]:
+    """The Apache operator (spark.apache.org): a template for each role, and nearly everything else in ``sparkConf``."""
+    spec = object_at(document, "spec", "")
+    settings = object_at(spec, "sparkConf", "spec")
+    for role, steps in roles.items():
+        template, place = object_at(spec, role, "spec"), f"spec.{role}"
+        for step in steps:
+            template, place = object_at(template, step, place), f"{place}.{step}"
+        conf_role = "executor" if role in ("executorSpec", "workerSpec") else "driver"
+        base = object_at(template, "spec", place)
+        limits = _spark_devices(settings, conf_role)
+        image = _first_text(settings, _spark_images(conf_role))
+        main = {"name": f"spark-{conf_role}", **({"image": image} if image else {})}
+        if limits:
+            main["resources"] = {"limits": limits}
+        account = _first_text(settings, _SPARK_ACCOUNTS[conf_role])
+        pod: Document = {
+            **({"serviceAccountName": account} if account else {}),
+            **base,
+            "containers": [*list_at(base, "containers", place), main],
+            "volumes": [*list_at(base, "volumes", place), *_spark_volumes(settings, conf_role)],
+        }
+        annotations = {
+            **object_at(object_at(template, "metadata", place), "annotations", place),
+            **_with_prefix(settings, f"spark.kubernetes.{conf_role}.annotation."),
+        }
+        # Without an account, Spark uses that of the namespace.
+        pod.setdefault("serviceAccountName", pod.get("serviceAccount") or "default")
+        yield AssembledPod(
+            place,
+            pod_of(pod, annotations),
+            opaque=_spark_opaque(settings, "spec"),
+            partial=True,
+            namespace=_first_text(settings, (_SPARK_NAMESPACE,)),
+        )
+
+
+_SPARK_NAMESPACE = "spark.kubernetes.namespace"
+
+
+def _spark_opaque(settings: Document, path: str) -> tuple[str, ...]:
+    return tuple(f"{path}.sparkConf.{key}" for key in settings if "podTemplateFile" in key)
 
 
 def _first_text(settings: Document, keys: Iterable[str]) -> str:
@@ -644,6 +705,8 @@ OPERATOR_READERS: dict[str, Callable[[Document, References | None], Iterator[Ass
     "SparkApplication.sparkoperator.k8s.io": _spark_application,
     "ScheduledSparkApplication.sparkoperator.k8s.io": _scheduled_spark,
     "SparkConnect.sparkoperator.k8s.io": _spark_connect,
+    "SparkApplication.spark.apache.org": _apache_spark_application,
+    "SparkCluster.spark.apache.org": _apache_spark_cluster,
     "TaskRun.tekton.dev": _task_run,
     "PipelineRun.tekton.dev": _pipeline_run,
     "Task.tekton.dev": _task,

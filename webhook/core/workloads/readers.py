@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # A template may call a template of another object, which may call a further one.
 _MAX_CALLS = 16
+_MAX_INLINE = 8
 
 
 def _metadata(document: Document, key: str) -> str:
@@ -119,7 +120,7 @@ def _replicated_jobs(runtime: Document, path: str) -> Iterator[tuple[str, Docume
 
 # KServe
 
-_FRAMEWORKS = (
+FRAMEWORKS = (
     "model",
     "sklearn",
     "xgboost",
@@ -155,7 +156,7 @@ def _inference_service(document: Document, references: References | None) -> Ite
         runtime: Document = {}
         partial = False
         unresolved: tuple[str, ...] = ()
-        for framework in _FRAMEWORKS:
+        for framework in FRAMEWORKS:
             container = object_at(component, framework, path)
             if container:
                 addresses.append(text_at(container, "storageUri", f"{path}.{framework}"))
@@ -208,7 +209,7 @@ _LLM_ROLES = (
     ("router", "scheduler", "template"),
     ("router", "scheduler", "tokenizer", "template"),
 )
-_KSERVE_NAMESPACE = "kserve"
+KSERVE_NAMESPACE = "kserve"
 
 
 def _llm_inference_service(document: Document, references: References | None) -> Iterator[AssembledPod]:
@@ -249,7 +250,7 @@ def _llm_bases(
         kind = "LLMInferenceServiceConfig.serving.kserve.io"
         base = references.get(kind, _metadata(document, "namespace"), name)
         if base is None:
-            base = references.get(kind, _KSERVE_NAMESPACE, name)
+            base = references.get(kind, KSERVE_NAMESPACE, name)
         if base is None:
             missing.append(f"LLMInferenceServiceConfig {name}")
         else:
@@ -439,29 +440,37 @@ class _Calls:
 def _workflow_templates(spec: Document, path: str, calls: _Calls) -> Iterator[tuple[str, Document]]:
     """Every template, including those inline in steps and tasks; calls of other objects' templates are noted."""
     for index, template in enumerate(list_at(spec, "templates", path)):
-        place = f"{path}.templates[{index}]"
-        yield place, template
-        for number, group in enumerate(_list(template, "steps", place)):
-            if not isinstance(group, list):
-                raise MalformedObjectError(f"{place}.steps[{number}]", "must be a list")
-            yield from _inline({"steps": group}, f"{place}.steps[{number}]", calls)
-        yield from _inline(
-            {"steps": object_at(template, "dag", place).get("tasks")}, f"{place}.dag.tasks", calls
-        )
-    for key in ("hooks",):
-        for name, hook in object_at(spec, key, path).items():
-            if isinstance(hook, dict):
-                calls.note(member(hook, "templateRef"), f"{path}.{key}.{name}")
+        yield from _with_inline(template, f"{path}.templates[{index}]", calls, _MAX_INLINE)
+    _note_hooks(spec, path, calls)
 
 
-def _inline(holder: Document, path: str, calls: _Calls) -> Iterator[tuple[str, Document]]:
-    for index, step in enumerate(list_at(holder, "steps", path)):
-        template = object_at(step, "inline", f"{path}[{index}]")
-        if template:
-            yield f"{path}[{index}].inline", template
-        reference = object_at(step, "templateRef", f"{path}[{index}]")
-        if reference:
-            calls.note(reference, f"{path}[{index}].templateRef")
+def _with_inline(
+    template: Document, place: str, calls: _Calls, depth: int
+) -> Iterator[tuple[str, Document]]:
+    """A template, and those inline in its steps and tasks."""
+    yield place, template
+    if not depth:
+        raise MalformedObjectError(place, "inline templates are nested too deeply")
+    steps = [(f"{place}.dag.tasks", object_at(template, "dag", place).get("tasks"))]
+    for number, group in enumerate(_list(template, "steps", place)):
+        if not isinstance(group, list):
+            raise MalformedObjectError(f"{place}.steps[{number}]", "must be a list")
+        steps.append((f"{place}.steps[{number}]", group))
+    for path, group in steps:
+        for index, step in enumerate(list_at({"steps": group}, "steps", path)):
+            here = f"{path}[{index}]"
+            inline = object_at(step, "inline", here)
+            if inline:
+                yield from _with_inline(inline, f"{here}.inline", calls, depth - 1)
+            calls.note(object_at(step, "templateRef", here), f"{here}.templateRef")
+            _note_hooks(step, here, calls)
+
+
+def _note_hooks(holder: Document, path: str, calls: _Calls) -> None:
+    """Remember the templates that run when a workflow, a step or a task starts or ends."""
+    for name, hook in object_at(holder, "hooks", path).items():
+        if isinstance(hook, dict):
+            calls.note(member(hook, "templateRef"), f"{path}.hooks.{name}")
 
 
 def _list(parent: Document, key: str, path: str) -> list[Any]:

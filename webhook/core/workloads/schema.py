@@ -8,13 +8,21 @@ work: a schema that exceeds the bounds is reported as free-form from there on. F
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from webhook.api.base import GROUP
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at
+from webhook.core.workloads.names import (
+    is_account_name,
+    is_address_name,
+    is_claim_beside,
+    is_claim_name,
+    is_image_name,
+    is_patch_name,
+    plain,
+)
 from webhook.core.workloads.outside import may_refer, refers, refers_by_name
 
 if TYPE_CHECKING:
@@ -47,11 +55,12 @@ class Part(StrEnum):
     CLAIM_SPEC = "claimSpec"
     ACCOUNT = "serviceAccount"
     ADDRESS = "modelAddress"
+    PATCH = "patch"
     FREE = "freeForm"
 
 
 # The parts that make a kind a workload; the others only complete it.
-_WORKLOAD = frozenset(Part) - {Part.IMAGE, Part.ACCOUNT, Part.FREE}
+_WORKLOAD = frozenset(Part) - {Part.IMAGE, Part.ACCOUNT, Part.FREE, Part.PATCH}
 # Free-form fields of these groups hold no pods, and their objects are what a cluster needs to start pods at all.
 _INFRASTRUCTURE = (
     "cert-manager.io",
@@ -187,36 +196,30 @@ VOLUME_SOURCES = frozenset({
     "image", "iscsi", "local", "nfs", "persistentVolumeClaim", "photonPersistentDisk", "portworxVolume", "projected",
     "quobyte", "rbd", "scaleIO", "secret", "storageos", "vsphereVolume",
 })  # fmt: skip
+# Sources that name their storage themselves, and the fields by which they are recognised alone.
+SOURCE_FIELDS = {
+    "csi": frozenset({"driver"}),
+    "hostPath": frozenset({"path"}),
+    "nfs": frozenset({"server", "path"}),
+}
+# Fields of a container that no other kind of object has beside another field of one.
+_RUNNING = frozenset({"args", "command", "env", "envFrom"})
+# An operation of a JSON patch (RFC 6902).
+JSON_PATCH = frozenset({"op", "path", "value"})
+# An image that is written as an object.
+_IMAGE_NAMES = frozenset({"name", "repository"})
+_IMAGE_TAGS = frozenset({"digest", "tag"})
 # Those that no other kind of object has by chance.
 _STORAGE = frozenset({"csi", "emptyDir", "hostPath", "nfs", "persistentVolumeClaim", "ephemeral"})
 CONTAINER_LISTS = frozenset({
     "containers", "initcontainers", "sidecars", "sidecarcontainers", "extracontainers", "additionalcontainers", "steps",
 })  # fmt: skip
 VOLUME_LISTS = frozenset({"volumes", "extravolumes", "additionalvolumes"})
-_MAX_NAME = 64
-_CLAIM_NAME = re.compile(
-    r"existingclaim|sourceclaim|claimname|\w*(?:pvc|persistentvolumeclaim|volumeclaim)(?:s|name|names|ref)?|\w+claimname"
-)
-
-
-def is_claim_name(lower: str) -> bool:
-    """Whether a field of this name, in lower case, holds the name of a claim."""
-    if len(lower) > _MAX_NAME or ("pvc" not in lower and "claim" not in lower):
-        return False
-    return _CLAIM_NAME.fullmatch(lower) is not None
-
-
-ACCOUNT_NAMES = frozenset({"serviceaccount", "serviceaccountname", "saname"})
-ADDRESS_NAMES = frozenset({
-    "baseuri", "cacheuri", "modeluri", "modelurl", "sourcemodeluri", "storageuri", "storageuris", "sourceuri",
-})  # fmt: skip
-
-
-def _named(lower: str) -> Part | None:
+def _named(name: str) -> Part | None:
     """The part that the field `name` holds of an object in a field of this name."""
-    if lower == "serviceaccount":
+    if is_account_name(name):
         return Part.ACCOUNT
-    return Part.CLAIM if is_claim_name(lower) else None
+    return Part.CLAIM if is_claim_name(name) else None
 
 
 _CLAIM_FIELDS = frozenset(
@@ -267,19 +270,31 @@ class _Scanner:
         elif len(_STORAGE & names) >= 2 and len(VOLUME_SOURCES & names) >= 3:
             self._report(steps, Part.VOLUME_SOURCE)
             return
-        elif "accessModes" in names and len(_CLAIM_FIELDS & names) >= 2:
+        elif _is_claim_spec(names):
             inner = name == "spec" and len(steps) > 1
             self._report(steps[:-1] if inner else steps, Part.CLAIM_TEMPLATE if inner else Part.CLAIM_SPEC)
             return
-        if "image" in names and CONTAINER_FIELDS & names:
+        if _is_lone_container(properties):
             self._report(steps, Part.CONTAINER)
             skipped |= CONTAINER_FIELDS | {"image"}
-        role = _named(name.lower())
+        elif is_image_name(name) and not _IMAGE_NAMES.isdisjoint(names) and not _IMAGE_TAGS.isdisjoint(names):
+            self._report(steps, Part.IMAGE)
+            return
+        elif JSON_PATCH <= names:
+            self._report(steps, Part.FREE)
+            return
+        role = _named(name)
         for child_name, child in _children(properties):
             if child_name in skipped:
                 continue
             if role is not None and child_name == "name":
                 self._report((*steps, "name"), role)
+                continue
+            if _is_source(child_name, child):
+                self._report((*steps, child_name), Part.VOLUME_SOURCE)
+                continue
+            if is_claim_beside(child_name, names - {child_name}) and _type_of(child) == "string":
+                self._report((*steps, child_name), Part.CLAIM)
                 continue
             is_template = child_name == "spec" and "metadata" in names
             self.visit(child, (*steps, child_name), child_name, template=is_template)
@@ -288,7 +303,7 @@ class _Scanner:
         inner = items if isinstance(items, dict) else {}
         properties = inner.get("properties")
         names = properties.keys() if isinstance(properties, dict) else frozenset[str]()
-        lower = name.lower()
+        lower = plain(name)
         if is_container(names) or (not names and _is_open(inner) and lower in CONTAINER_LISTS):
             self._report(steps, Part.CONTAINERS)
         elif is_volume(names) or (not names and _is_open(inner) and lower in VOLUME_LISTS):
@@ -299,15 +314,16 @@ class _Scanner:
             self.visit(inner, (*steps, "*"), name)
 
     def _text(self, steps: tuple[str, ...], name: str) -> None:
-        lower = name.lower()
-        if is_claim_name(lower):
+        if is_claim_name(name):
             self._report(steps, Part.CLAIM)
-        elif lower in ACCOUNT_NAMES:
+        elif is_account_name(name):
             self._report(steps, Part.ACCOUNT)
-        elif lower == "image":
+        elif is_image_name(name):
             self._report(steps, Part.IMAGE)
-        elif lower in ADDRESS_NAMES:
+        elif is_address_name(name):
             self._report(steps, Part.ADDRESS)
+        elif is_patch_name(name):
+            self._report(steps, Part.PATCH)
 
     def _report(self, steps: tuple[str, ...], part: Part) -> None:
         self.found.add(Match(".".join(steps), part))
@@ -331,6 +347,35 @@ def is_container(names: frozenset[str] | Any) -> bool:
 def is_volume(names: frozenset[str] | Any) -> bool:
     """Whether an item with these fields is a volume of a pod."""
     return "name" in names and bool(_STORAGE & names) and len(VOLUME_SOURCES & names) >= 2
+
+
+def _is_lone_container(properties: Document) -> bool:
+    """Whether a schema shows one container, which some operators write without its image."""
+    names = properties.keys()
+    if "image" in names:
+        return not CONTAINER_FIELDS.isdisjoint(names)
+    if "accessModes" in names:
+        return False
+    fields = CONTAINER_FIELDS & names
+    return "volumeMounts" in fields or (len(fields) >= 2 and not _RUNNING.isdisjoint(fields))
+
+
+def _is_source(name: str, schema: Any) -> bool:
+    """Whether a property is a volume source of Kubernetes that reaches storage by itself."""
+    if name == "hostPath" and _type_of(schema) == "string":
+        return True
+    fields = schema.get("properties") if isinstance(schema, dict) else None
+    return isinstance(fields, dict) and name in SOURCE_FIELDS and SOURCE_FIELDS[name] <= fields.keys()
+
+
+def _is_claim_spec(names: Any) -> bool:
+    if {"storageClassName", "volumeName"} <= names:
+        return True
+    return "accessModes" in names and len(_CLAIM_FIELDS & names) >= 2
+
+
+def _type_of(schema: Any) -> Any:
+    return schema.get("type") if isinstance(schema, dict) else None
 
 
 def _is_claim_template(properties: Mapping[str, Any]) -> bool:

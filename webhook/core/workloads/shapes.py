@@ -9,16 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from webhook.core.kube.fields import MalformedObjectError
+from webhook.core.workloads.names import (
+    is_account_name,
+    is_address_name,
+    is_claim_beside,
+    is_claim_name,
+    is_patch_name,
+    plain,
+)
 from webhook.core.workloads.schema import (
-    ACCOUNT_NAMES,
-    ADDRESS_NAMES,
     CONTAINER_FIELDS,
     CONTAINER_LISTS,
+    JSON_PATCH,
     POD_FIELDS,
+    SOURCE_FIELDS,
     VOLUME_LISTS,
     VOLUME_SOURCES,
     Part,
-    is_claim_name,
 )
 
 if TYPE_CHECKING:
@@ -110,6 +117,11 @@ class FreeForm:
                 if steps and is_object(value):
                     self.embedded.append(Embedded(steps, value))
                     continue
+                if JSON_PATCH <= value.keys() and isinstance(value["path"], str):
+                    # The operation's value stands at the end of its path.
+                    target = value["path"].rstrip("/-").rpartition("/")[2]
+                    pending.append((value["value"], (*steps, "value"), target))
+                    continue
                 skipped = self._object(value, steps) | (_ROOT if not steps else frozenset())
                 pending += [
                     (item, (*steps, key), key) for key, item in reversed(value.items()) if key not in skipped
@@ -135,20 +147,36 @@ class FreeForm:
             self._report(Part.CONTAINER, steps, value)
             return CONTAINER_FIELDS | {"image"}
         if isinstance(value.get("name"), str) and (
-            value.get("kind") == "PersistentVolumeClaim" or (steps and is_claim_name(str(steps[-1]).lower()))
+            value.get("kind") == "PersistentVolumeClaim" or (steps and is_claim_name(str(steps[-1])))
         ):
             self._report(Part.CLAIM, (*steps, "name"), value["name"])
+        elif isinstance(value.get("name"), str) and value["name"] and steps and is_account_name(str(steps[-1])):
+            self._report(Part.ACCOUNT, (*steps, "name"), value["name"])
         if isinstance(spec, dict) and isinstance(spec.get("accessModes"), list):
             self._report(Part.CLAIM_TEMPLATE, steps, value)
             return frozenset({"spec"})
-        return frozenset()
+        return frozenset(self._sources(value, steps))
+
+    def _sources(self, value: dict[str, Any], steps: Steps) -> Iterator[str]:
+        """Report the members that are a volume source by themselves, and claims by the fields beside them."""
+        for key, item in value.items():
+            if _is_source(key, item):
+                self._report(Part.VOLUME_SOURCE, (*steps, key), item)
+                yield key
+            elif (
+                isinstance(item, str)
+                and not is_claim_name(key)
+                and is_claim_beside(key, value.keys() - {key})
+            ):
+                self._report(Part.CLAIM, (*steps, key), item)
+                yield key
 
     def _list(self, value: list[Any], steps: Steps, name: str | int) -> bool:
         """Report a list that is a part."""
         objects = [item for item in value if isinstance(item, dict)]
         if not objects or len(objects) != len(value):
             return False
-        lower = str(name).lower()
+        lower = plain(str(name))
         if lower in CONTAINER_LISTS and any(_looks_like_container(item) for item in objects):
             self._report(Part.CONTAINERS, steps, value)
             return True
@@ -158,13 +186,15 @@ class FreeForm:
         return False
 
     def _text(self, value: str, steps: Steps, name: str | int) -> None:
-        lower = str(name).lower()
-        if is_claim_name(lower):
+        field = str(name)
+        if is_claim_name(field):
             self._report(Part.CLAIM, steps, value)
-        elif lower in ACCOUNT_NAMES:
+        elif is_account_name(field):
             self._report(Part.ACCOUNT, steps, value)
-        elif lower in ADDRESS_NAMES:
+        elif is_address_name(field):
             self._report(Part.ADDRESS, steps, value)
+        elif is_patch_name(field):
+            self._report(Part.PATCH, steps, value)
 
     def _report(self, part: Part, steps: Steps, value: Any) -> None:
         self.places.append(Place(part, steps, value, shaped=True))
@@ -181,6 +211,15 @@ def _is_lone_container(value: dict[str, Any]) -> bool:
         isinstance(resources, dict)
         and any(isinstance(resources.get(key), dict) for key in ("limits", "requests"))
     )
+
+
+def _is_source(key: str, value: Any) -> bool:
+    """Whether a member is a volume source of Kubernetes that reaches storage by itself."""
+    if key not in SOURCE_FIELDS:
+        return False
+    if isinstance(value, str):
+        return key == "hostPath" and value.startswith("/")
+    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in SOURCE_FIELDS[key])
 
 
 def looks_like_pod_spec(value: dict[str, Any]) -> bool:

@@ -236,7 +236,7 @@ class WorkloadTable:
             templates.append(
                 PodTemplate(
                     _inside(outer, part.path), part.pod, merged if part.claims else claims, _inside(outer, part.root),
-                    partial=part.partial, shaped=part.shaped or entry is _UNKNOWN,
+                    part.opaque, partial=part.partial, shaped=part.shaped or entry is _UNKNOWN,
                 )
             )  # fmt: skip
         self._embedded(free, references, outer, templates)

@@ -38,6 +38,8 @@ def changed(*steps, value, group="ray.io"):
         (("spec", "runtimeEnvYAML"), "pip: [evil]"),
         (("spec", "clusterSelector"), {"ray.io/cluster": "shared"}),
         (("spec", "rayClusterSpec", "headGroupSpec", "rayStartParams"), {"x": "; evil"}),
+        # A part of a command, although fields of this name scale or describe elsewhere.
+        (("spec", "rayClusterSpec", "headGroupSpec", "rayStartParams", "labels"), "x; evil"),
         (("spec", "rayClusterSpec", "workerGroupSpecs"), []),
         (("spec", "rayClusterSpec"), None),
         (("inference",), {"preset": "x"}),

@@ -81,6 +81,78 @@ def test_the_compact_form_is_scanned_to_the_same_matches(kind):
     assert compact(small) == small
 
 
+TEXT = SCHEMAS["text"]
+COUNT = {"type": "integer"}
+
+
+def fields(**properties):
+    return {"type": "object", "properties": properties}
+
+
+def items(schema):
+    return {"type": "array", "items": schema}
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        # Names in other spellings, and of other roles.
+        (fields(pvc_name=TEXT), {("spec.pvc_name", "claimName")}),
+        (fields(claim_name=TEXT), {("spec.claim_name", "claimName")}),
+        (fields(dataClaim=TEXT), {("spec.dataClaim", "claimName")}),
+        (fields(cache=fields(claim=TEXT, mountPath=TEXT)), {("spec.cache.claim", "claimName")}),
+        (fields(service_account=TEXT), {("spec.service_account", "serviceAccount")}),
+        (fields(workerServiceAccountName=TEXT), {("spec.workerServiceAccountName", "serviceAccount")}),
+        (fields(serviceAccountRef=fields(name=TEXT)), {("spec.serviceAccountRef.name", "serviceAccount")}),
+        (fields(containerImage=TEXT), {("spec.containerImage", "image")}),
+        (fields(image=fields(repository=TEXT, tag=TEXT)), {("spec.image", "image")}),
+        # Volume sources that stand alone.
+        (fields(storage=fields(hostPath=TEXT)), {("spec.storage.hostPath", "volumeSource")}),
+        (fields(storage=fields(nfs=fields(server=TEXT, path=TEXT))), {("spec.storage.nfs", "volumeSource")}),
+        (fields(csi=fields(driver=TEXT, readOnly=TEXT)), {("spec.csi", "volumeSource")}),
+        (
+            fields(volumes=items(fields(name=TEXT, hostPath=fields(path=TEXT)))),
+            {("spec.volumes.*.hostPath", "volumeSource")},
+        ),
+        (fields(storage=fields(storageClassName=TEXT, volumeName=TEXT)), {("spec.storage", "claimSpec")}),
+        # Containers without an image, and texts that change pods.
+        (fields(worker=fields(env=items(fields(name=TEXT)), resources=fields())), {("spec.worker", "container")}),
+        (fields(worker=fields(volumeMounts=items(fields(name=TEXT)))), {("spec.worker", "container")}),
+        (fields(podSpecPatch=TEXT), {("spec.podSpecPatch", "patch")}),
+        (fields(patches=items(fields(op=TEXT, path=TEXT, value={}))), {("spec.patches.*", "freeForm")}),
+        # Pods under maps of lists and lists of maps.
+        (
+            fields(groups={"type": "object", "additionalProperties": items(SCHEMAS["podTemplate"])}),
+            {("spec.groups.*.*", "podTemplate")},
+        ),
+        (
+            fields(groups=items({"type": "object", "additionalProperties": SCHEMAS["podSpec"]})),
+            {("spec.groups.*.*", "podSpec")},
+        ),
+    ],
+)
+def test_parts_are_found_by_name_and_shape(schema, expected):
+    matches = matches_of({"properties": {"spec": schema}})
+    assert {(match.path, str(match.part)) for match in matches} == expected
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        fields(usernameClaim=TEXT, claim=TEXT, claims=items(TEXT)),
+        fields(resourceClaimName=TEXT, resourceClaim=fields(name=TEXT)),
+        fields(claimRef=fields(name=TEXT, kind=TEXT)),
+        fields(hostPath=fields(prefix=TEXT), nfs=COUNT),
+        fields(csi=fields(name=TEXT)),
+        fields(resources=fields(limits=SCHEMAS["text"])),
+        fields(image=fields(url=TEXT), vmImage=TEXT, imagePatch=TEXT),
+        fields(serviceAccounts=fields(name=TEXT), account=TEXT),
+    ],
+)
+def test_other_names_and_shapes_are_no_parts(schema):
+    assert matches_of({"properties": {"spec": schema}}) == ()
+
+
 def test_versions_are_scanned_apart():
     """Two versions may keep the same field in different places, or with different types."""
     document = crd("Graph.example.com", {"spec.components.*.podTemplate": "podTemplate"}, "v1beta1")

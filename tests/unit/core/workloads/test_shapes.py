@@ -9,6 +9,7 @@ from webhook.core.workloads.shapes import MAX_FREE_DEPTH, MAX_FREE_NODES
 from webhook.core.workloads.templates import MAX_NESTING, WorkloadTable
 
 TABLE = WorkloadTable()
+PLACE = "spec-workload-manifests-0"
 POD = {"containers": [{"name": "main", "image": "train"}]}
 JOB = {
     "apiVersion": "batch/v1",
@@ -83,6 +84,23 @@ def test_a_list_of_objects_is_searched():
             },
         ),
         (
+            {"storage": {"hostPath": "/mnt/models"}},
+            {"volumes": [{"name": f"{PLACE}-storage-hostPath", "hostPath": {"path": "/mnt/models"}}]},
+        ),
+        (
+            {"storage": {"nfs": {"server": "s", "path": "/p"}}},
+            {"volumes": [{"name": f"{PLACE}-storage-nfs", "nfs": {"server": "s", "path": "/p"}}]},
+        ),
+        (
+            {"cache": {"claim": "c", "subPath": "x"}},
+            {"volumes": [{"name": f"{PLACE}-cache-claim", "persistentVolumeClaim": {"claimName": "c"}}]},
+        ),
+        ({"serviceAccount": {"create": True, "name": "s"}}, {"serviceAccountName": "s"}),
+        (
+            {"patches": [{"op": "add", "path": "/spec/serviceAccountName", "value": "s"}]},
+            {"serviceAccountName": "s"},
+        ),
+        (
             {"serviceAccountName": "s", "sidecars": [{"name": "c", "image": "i"}]},
             {"serviceAccountName": "s", "containers": [{"name": "c", "image": "i"}]},
         ),
@@ -102,10 +120,27 @@ def test_parts_are_found_by_shape(value, expected):
         {"volumes": "x"},
         {"env": [{"name": "A"}]},
         {"kind": "x"},
+        {"hostPath": "relative", "csi": {"name": "x"}, "nfs": {"server": "s"}},
+        {"claim": "groups", "header": "x"},
     ],
 )
 def test_other_values_are_not_parts(value):
     assert templates(work(value)) == ()
+
+
+def test_a_text_that_changes_pods_is_opaque():
+    (template,) = templates(work({"template": {"spec": POD}, "podSpecPatch": "spec: {}"}))
+    assert template.opaque == ("spec.workload.manifests[0].podSpecPatch",)
+
+
+def test_a_role_has_the_account_of_its_name():
+    pods = {"driver": {"spec": POD}, "executor": {"spec": POD}, "other": {"spec": POD}}
+    accounts = {"driverServiceAccount": "d", "executorServiceAccount": "e", "serviceAccountName": "s"}
+    matches = {
+        template.path.rpartition(".")[2]: template.pod["spec"]["serviceAccountName"]
+        for template in templates(work({**pods, **accounts}))
+    }
+    assert matches == {"driver": "d", "executor": "e", "other": "s"}
 
 
 def test_a_reference_to_an_object_is_not_an_object():
