@@ -162,6 +162,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 for kind in ("SparkApplication", "ScheduledSparkApplication", "SparkConnect")
             ),
         ),
+        "apache-spark": Preset(
+            "apache/spark-kubernetes-operator",
+            "spark-kubernetes-operator",
+            ("spark-operator",),
+            ("SparkApplication.spark.apache.org", "SparkCluster.spark.apache.org"),
+        ),
         "tekton": Preset(
             "tektoncd/pipeline",
             "tekton-pipelines",
@@ -227,6 +233,57 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "flink",
             ("flink-operator",),
             ("FlinkDeployment.flink.apache.org", "FlinkBlueGreenDeployment.flink.apache.org"),
+        ),
+        "dask": Preset(
+            "dask/dask-kubernetes",
+            "dask-operator",
+            ("dask-kubernetes-operator",),
+            tuple(
+                f"{kind}.kubernetes.dask.org"
+                for kind in ("DaskCluster", "DaskWorkerGroup", "DaskJob", "DaskAutoscaler")
+            ),
+        ),
+        "fluid": Preset(
+            "fluid-cloudnative/fluid",
+            "fluid-system",
+            tuple(
+                f"{name}-controller"
+                for name in (
+                    "alluxioruntime",
+                    "cacheruntime",
+                    "dataset",
+                    "efcruntime",
+                    "jindoruntime",
+                    "juicefsruntime",
+                    "thinruntime",
+                    "vineyardruntime",
+                )
+            ),
+            tuple(
+                f"{kind}.data.fluid.io"
+                for kind in (
+                    "AlluxioRuntime",
+                    "CacheRuntime",
+                    "DataBackup",
+                    "DataLoad",
+                    "DataMigrate",
+                    "DataProcess",
+                    "EFCRuntime",
+                    "JindoRuntime",
+                    "JuiceFSRuntime",
+                    "ThinRuntime",
+                    "VineyardRuntime",
+                )
+            ),
+        ),
+        "flyte": Preset(
+            "flyteorg/flyte", "flyte", ("flyte-binary", "flytepropeller"), ("FlyteWorkflow.flyte.lyft.com",)
+        ),
+        "llmaz": Preset(
+            "InftyAI/llmaz",
+            "llmaz-system",
+            ("llmaz-controller-manager",),
+            ("Playground.inference.llmaz.io", "Service.inference.llmaz.io"),
         ),
         "kaito": Preset(
             "kaito-project/kaito",

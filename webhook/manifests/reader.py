@@ -45,6 +45,12 @@ _HELM = re.compile(
 # No object has such a name: the API server accepts letters, digits, dashes and dots.
 _NAME_TEMPLATE = re.compile(r"\{\{|\{%|<%|\$\{|\$\(|\(\(")
 _NAMES = ("name", "namespace", "generateName")
+# No built-in workload has such an image or such a reference. Custom resources have placeholders of their own.
+_VALUE_TEMPLATE = re.compile(r"\{\{|\{%|<%|\$\{")
+_BUILT_IN_VERSIONS = frozenset({"v1", "apps/v1", "batch/v1"})
+_REFERENCES = frozenset(
+    {"claimName", "image", "secretName", "serviceAccount", "serviceAccountName", "storageClassName"}
+)
 _YTT = re.compile(r"^[^#\n\"']*#@[ \t/]", re.MULTILINE)
 _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|<%.*?%>|\$\{\w+\}")
 # Data, and values that another chart renders.
@@ -131,6 +137,9 @@ def scan_path(path: Path) -> Iterator[Manifest | ManifestError]:
         yield from _scan_file(path)
         return
     for file in sorted(item for item in path.rglob("*") if item.suffix in SUFFIXES and item.is_file()):
+        if any(part.startswith(".") for part in file.relative_to(path).parts):
+            # Settings of other tools, and the data of a mounted ConfigMap, which links lead to.
+            continue
         if not file.name.endswith((TEST_SUFFIX, TEST_STATE_SUFFIX)):
             yield from _scan_file(file)
 
@@ -312,7 +321,7 @@ def _has_special_float(document: Document) -> bool:
 
 
 def _unrendered_part(document: Document, text: str) -> str:
-    """The template in valid YAML: Helm's own words, except in data, or a name that no object can have."""
+    """The template in valid YAML: Helm's own words, except in data, or a name or reference that no object can have."""
     if "{{" in text and document.get("kind") not in _MAY_CONTAIN_TEMPLATES:
         match = _HELM.search(text)
         if match is not None:
@@ -322,8 +331,32 @@ def _unrendered_part(document: Document, text: str) -> str:
     for name in (*names, document.get("kind")):
         if isinstance(name, str) and _NAME_TEMPLATE.search(name) is not None:
             return name
+    if document.get("apiVersion") in _BUILT_IN_VERSIONS and _VALUE_TEMPLATE.search(text) is not None:
+        for reference in _references(document.get("spec")):
+            if _VALUE_TEMPLATE.search(reference) is not None:
+                return reference
     ytt = _YTT.search(text) if "#@" in text and not any(isinstance(name, str) for name in names) else None
     return text[ytt.start() : ytt.end()].strip() if ytt is not None else ""
+
+
+def _references(value: Any) -> Iterator[str]:
+    """The images and names of other objects in a value. An alias is followed once."""
+    pending, followed = [value], set[int]()
+    while pending:
+        value = pending.pop()
+        if id(value) in followed:
+            continue
+        if isinstance(value, dict | list):
+            followed.add(id(value))
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if isinstance(item, str):
+                    if key in _REFERENCES:
+                        yield item
+                else:
+                    pending.append(item)
+        elif isinstance(value, list):
+            pending.extend(value)
 
 
 def _with_braces(text: str, match: re.Match[str]) -> str:

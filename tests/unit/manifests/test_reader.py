@@ -106,6 +106,9 @@ def test_a_problem_names_its_place(text, says):
         'name: {{ include "x.name" . }}\nlabels:\n{{ toYaml .Values.labels | indent 2 }}',
         'kind: Pod\nmetadata: {name: "{{ .Release.Name }}-x"}',
         "a: {% if x %}",
+        'apiVersion: v1\nkind: Pod\nspec: {containers: [{image: "{{ image }}"}]}',
+        "apiVersion: apps/v1\nkind: Deployment\nspec: {template: {spec: {serviceAccountName: '${ACCOUNT}'}}}",
+        "apiVersion: batch/v1\nkind: Job\nspec: {a: &a {claimName: <%= claim %>}, b: [*a, *a]}",
     ],
 )
 def test_an_unrendered_template_is_one_sentence_and_spoils_no_other(bad):
@@ -123,6 +126,8 @@ def test_an_unrendered_template_is_one_sentence_and_spoils_no_other(bad):
         'kind: ConfigMap\ndata: {t: "{{ .Values.x }}"}',
         "kind: ConfigMap\ndata:\n  t: |\n    {{- range .Alerts }}{{ .Labels }}{{ end }}\n",
         'kind: Pod\nargs: ["--format={{.ID}}"]',
+        'apiVersion: v1\nkind: Pod\nspec: {containers: [{image: a, env: [{name: a, value: "${A} {{ x }}"}]}]}',
+        'apiVersion: example.com/v1\nkind: Deployment\nspec: {image: "{{ image }}"}',
     ],
 )
 def test_placeholders_and_data_differ_from_unrendered_templates(text):
@@ -217,6 +222,17 @@ def test_directories_are_read_in_order_and_other_files_left_alone(tmp_path):
     (tmp_path / "a" / "x.json").write_text('{"name": "a"}')
     (tmp_path / "README.md").write_text("# no")
     assert [manifest.document["name"] for manifest in read_path(tmp_path)] == ["a", "b"]
+
+
+def test_hidden_files_and_directories_are_left_alone(tmp_path):
+    """Settings of other tools, and the versions of a mounted ConfigMap beside the links to them."""
+    (tmp_path / "..2026_11_30").mkdir()
+    (tmp_path / "..2026_11_30" / "a.yaml").write_text("name: a")
+    (tmp_path / "a.yaml").symlink_to(tmp_path / "..2026_11_30" / "a.yaml")
+    (tmp_path / ".github").mkdir()
+    (tmp_path / ".github" / "workflow.yaml").write_text("on: push")
+    (tmp_path / ".pre-commit-config.yaml").write_text("repos: []")
+    assert [manifest.document["name"] for manifest in read_path(tmp_path)] == ["a"]
 
 
 def test_a_bad_file_of_a_directory_spoils_no_other(tmp_path):

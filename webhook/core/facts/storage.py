@@ -30,8 +30,8 @@ from webhook.core.storage.nodepaths import HOST_PATH, devices_at, escapes_at, no
 from webhook.core.storage.refs import UNPROVEN
 from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, GROUP_SNAPSHOT, SNAPSHOT
 from webhook.core.storage.sources import backend_of
-from webhook.core.workloads.outside import is_custom
 from webhook.core.workloads.names import is_claim_name
+from webhook.core.workloads.outside import is_custom
 from webhook.core.workloads.templates import PodTemplate
 
 if TYPE_CHECKING:

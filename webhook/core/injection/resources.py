@@ -1,9 +1,9 @@
 """The resources of the sidecar in one pod: those of the settings, as far as the pod and its namespace permit.
 
 Pod-level resources (KEP-2837) bound the sum of all containers, so the sidecar then has no resources of its own. A
-LimitRange bounds each container or the sum of the pod, and a ResourceQuota that applies to the pod may require a request
-or a limit on each container: the settings are adjusted to all of them. If no value fits, the reason goes to the writer of
-the pod. Sources of the rules: Kubernetes plugin/pkg/admission/limitranger/admission.go and
+LimitRange bounds each container or the sum of the pod, and a ResourceQuota that applies to the pod may require a
+request or a limit on each container: the settings are adjusted to all of them. If no value fits, the reason goes to the
+writer of the pod. Sources of the rules: Kubernetes plugin/pkg/admission/limitranger/admission.go and
 pkg/quota/v1/evaluator/core/pods.go.
 """
 
@@ -68,10 +68,11 @@ def fit(
             continue
         if name in needed and resource.limit is None and not _has_default(name, bounds.ranges):
             if name not in quota_limits:
-                problems.append(
-                    f"ResourceQuota {needed[name]} requires a {name} limit on each container, "
-                    "and this key sidecar cannot have one"
-                )
+                if name in _COUNTED:
+                    problems.append(
+                        f"ResourceQuota {needed[name]} requires a {name} limit on each container, "
+                        "and this key sidecar cannot have one"
+                    )
                 continue
             resource.limit = quota_limits[name]
         if name in requested and resource.request is None and resource.limit is None:
@@ -107,7 +108,7 @@ def _needed(quotas: Iterable[Document], side: str) -> dict[str, str]:
             kind, dot, resource = name.partition(".")
             if not dot:
                 kind, resource = "requests", name
-            if kind == side and resource in _COUNTED:
+            if kind == side and (resource in _COUNTED or side == "limits"):
                 needed.setdefault(resource, str(quota["metadata"]["name"]))
     return needed
 
@@ -119,10 +120,11 @@ _COUNTED = frozenset({"cpu", "memory"})
 def _applies(quota: Document, spec: Document) -> bool:
     """Whether the scopes of a quota match a pod; scopes that depend on anything else do."""
     body = object_at(quota, "spec", "")
-    scopes = [(scope, "Exists", []) for scope in body.get("scopes") or ()]
-    for item in list_at(object_at(body, "scopeSelector", "spec"), "matchExpressions", "spec.scopeSelector"):
-        scopes.append((item.get("scopeName"), item.get("operator"), item.get("values") or []))
-    return all(_in_scope(scope, operator, values, spec) for scope, operator, values in scopes)
+    selector = object_at(body, "scopeSelector", "spec")
+    return all(_in_scope(scope, "Exists", [], spec) for scope in body.get("scopes") or ()) and all(
+        _in_scope(item.get("scopeName"), item.get("operator"), item.get("values") or [], spec)
+        for item in list_at(selector, "matchExpressions", "spec.scopeSelector")
+    )
 
 
 def _in_scope(scope: object, operator: object, values: list[object], spec: Document) -> bool:
@@ -183,7 +185,7 @@ def _bound(name: str, resource: _Resource, ranges: tuple[Document, ...]) -> Iter
 def _bound_of_pod(
     name: str, resource: _Resource, ranges: tuple[Document, ...], spec: Document, *, is_needed: bool
 ) -> Iterable[str]:
-    """Drop the limit of one resource where the sum of the pod has no room for it; yield the reasons if that is not enough."""
+    """Drop the limit of one resource where the pod has no room for it; yield the reasons if that is not enough."""
     for document in ranges:
         owner = str(document["metadata"]["name"])
         for item in list_at(object_at(document, "spec", ""), "limits", "spec"):

@@ -44,7 +44,10 @@ def _flink_deployment(document: Document, references: References | None) -> Iter
 
 
 def _flink_blue_green(document: Document, references: References | None) -> Iterator[AssembledPod]:
-    yield from _flink(object_at(object_at(_spec(document), "template", "spec"), "spec", "spec.template"), "spec.template.spec")
+    yield from _flink(
+        object_at(object_at(_spec(document), "template", "spec"), "spec", "spec.template"),
+        "spec.template.spec",
+    )
 
 
 def _flink_session_job(document: Document, references: References | None) -> Iterator[AssembledPod]:
@@ -62,7 +65,7 @@ def _flink_session_job(document: Document, references: References | None) -> Ite
 
 
 def _flink(spec: Document, path: str) -> Iterator[AssembledPod]:
-    """The pods of both roles: the role's template over the shared one, and the configuration (KubernetesConfigOptions)."""
+    """The pods of both roles: the role's template over the shared one, and the options of the configuration."""
     shared = object_at(spec, "podTemplate", path)
     settings = _flat(object_at(spec, "flinkConfiguration", path))
     opaque = tuple(f"{path}.flinkConfiguration.{key}" for key in settings if "pod-template-file" in key)

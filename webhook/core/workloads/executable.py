@@ -2,8 +2,8 @@
 
 A field that runs something may stand anywhere: Ray's ``entrypoint``, ``rayStartParams`` and ``serveConfigV2``, a
 Workflow's arguments, a TrainJob's ``command``. So every field counts, except the harmless ones below: they scale,
-schedule or suspend, and change nothing that a container runs or reads. Inside settings and arguments every field counts:
-``rayStartParams.labels`` is a part of a command.
+schedule or suspend, and change nothing that a container runs or reads. Inside settings and arguments every field
+counts: ``rayStartParams.labels`` is a part of a command.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _HARMLESS = frozenset({
     "ttlSecondsAfterFinished", "ttlStrategy", "updateStrategy", "upgradeStrategy",
 })  # fmt: skip
 # Fields whose members have names that a user chooses, or that a program reads.
-_SETTINGS = re.compile(r"arg|command|conf|env|flag|option|param|propert|script|setting|values|variable", re.IGNORECASE)
+_SETTINGS = re.compile(
+    r"arg|command|conf|env|flag|option|param|propert|script|setting|values|variable", re.IGNORECASE
+)
 
 
 def changes_execution(new: Document, old: Document, group: str, templates: Collection[str]) -> bool:

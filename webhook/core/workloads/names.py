@@ -21,7 +21,9 @@ _CLAIM = re.compile(
 )
 _ACCOUNT = re.compile(r"(\w*)serviceaccount(?:name|names|ref)?|saname")
 # A text that an operator applies to its pods, as JSON or YAML: podSpecPatch, podTemplatePatch.
-_PATCH = re.compile(r"(?:\w*pod\w*|\w*template|workload|container|job)(?:json|merge|strategic|yaml)?(?:patch(?:es)?|overlay)")
+_PATCH = re.compile(
+    r"(?:\w*pod\w*|\w*template|workload|container|job)(?:json|merge|strategic|yaml)?(?:patch(?:es)?|overlay)"
+)
 _IMAGES = frozenset({
     "image", "baseimage", "containerimage", "driverimage", "executorimage", "imagename", "imageref", "runtimeimage",
     "serverimage", "workerimage",

@@ -253,7 +253,8 @@ def _apache_spark_application(document: Document, references: References | None)
 
 def _apache_spark_cluster(document: Document, references: References | None) -> Iterator[AssembledPod]:
     yield from _apache_spark(
-        document, {"masterSpec": ("statefulSetSpec", "template"), "workerSpec": ("statefulSetSpec", "template")}
+        document,
+        {"masterSpec": ("statefulSetSpec", "template"), "workerSpec": ("statefulSetSpec", "template")},
     )
 
 
@@ -269,7 +270,7 @@ def _apache_spark(document: Document, roles: Mapping[str, tuple[str, ...]]) -> I
         base = object_at(template, "spec", place)
         limits = _spark_devices(settings, conf_role)
         image = _first_text(settings, _spark_images(conf_role))
-        main = {"name": f"spark-{conf_role}", **({"image": image} if image else {})}
+        main: Document = {"name": f"spark-{conf_role}", **({"image": image} if image else {})}
         if limits:
             main["resources"] = {"limits": limits}
         account = _first_text(settings, _SPARK_ACCOUNTS[conf_role])

@@ -444,9 +444,7 @@ def _workflow_templates(spec: Document, path: str, calls: _Calls) -> Iterator[tu
     _note_hooks(spec, path, calls)
 
 
-def _with_inline(
-    template: Document, place: str, calls: _Calls, depth: int
-) -> Iterator[tuple[str, Document]]:
+def _with_inline(template: Document, place: str, calls: _Calls, depth: int) -> Iterator[tuple[str, Document]]:
     """A template, and those inline in its steps and tasks."""
     yield place, template
     if not depth:

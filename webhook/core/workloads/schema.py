@@ -215,6 +215,8 @@ CONTAINER_LISTS = frozenset({
     "containers", "initcontainers", "sidecars", "sidecarcontainers", "extracontainers", "additionalcontainers", "steps",
 })  # fmt: skip
 VOLUME_LISTS = frozenset({"volumes", "extravolumes", "additionalvolumes"})
+
+
 def _named(name: str) -> Part | None:
     """The part that the field `name` holds of an object in a field of this name."""
     if is_account_name(name):
@@ -259,45 +261,38 @@ class _Scanner:
             self._text(steps, name)
 
     def _object(self, properties: Document, steps: tuple[str, ...], name: str, *, template: bool) -> None:
-        names = properties.keys()
-        skipped: frozenset[str] = frozenset()
-        if is_pod_spec(properties):
-            if template:
-                self._report(steps[:-1], Part.TEMPLATE)
-            else:
-                self._report(steps, Part.SPEC)
-            skipped = POD_FIELDS
-        elif len(_STORAGE & names) >= 2 and len(VOLUME_SOURCES & names) >= 3:
-            self._report(steps, Part.VOLUME_SOURCE)
-            return
-        elif _is_claim_spec(names):
-            inner = name == "spec" and len(steps) > 1
-            self._report(steps[:-1] if inner else steps, Part.CLAIM_TEMPLATE if inner else Part.CLAIM_SPEC)
-            return
-        if _is_lone_container(properties):
-            self._report(steps, Part.CONTAINER)
-            skipped |= CONTAINER_FIELDS | {"image"}
-        elif is_image_name(name) and not _IMAGE_NAMES.isdisjoint(names) and not _IMAGE_TAGS.isdisjoint(names):
-            self._report(steps, Part.IMAGE)
-            return
-        elif JSON_PATCH <= names:
-            self._report(steps, Part.FREE)
+        skipped = self._whole(properties, steps, name, template=template)
+        if skipped is None:
             return
         role = _named(name)
         for child_name, child in _children(properties):
             if child_name in skipped:
                 continue
-            if role is not None and child_name == "name":
-                self._report((*steps, "name"), role)
+            part = role if child_name == "name" else _member(child_name, child, properties.keys())
+            if part is not None:
+                self._report((*steps, child_name), part)
                 continue
-            if _is_source(child_name, child):
-                self._report((*steps, child_name), Part.VOLUME_SOURCE)
-                continue
-            if is_claim_beside(child_name, names - {child_name}) and _type_of(child) == "string":
-                self._report((*steps, child_name), Part.CLAIM)
-                continue
-            is_template = child_name == "spec" and "metadata" in names
+            is_template = child_name == "spec" and "metadata" in properties
             self.visit(child, (*steps, child_name), child_name, template=is_template)
+
+    def _whole(
+        self, properties: Document, steps: tuple[str, ...], name: str, *, template: bool
+    ) -> frozenset[str] | None:
+        """Report an object that is a part as a whole; the members that need no visit, or None for all of them."""
+        names = properties.keys()
+        skipped: frozenset[str] = frozenset()
+        if is_pod_spec(properties):
+            self._report(steps[:-1] if template else steps, Part.TEMPLATE if template else Part.SPEC)
+            skipped = POD_FIELDS
+        else:
+            part = _object_part(names, name, nested=len(steps) > 1)
+            if part is not None:
+                self._report(steps[:-1] if part is Part.CLAIM_TEMPLATE else steps, part)
+                return None
+        if _is_lone_container(properties):
+            self._report(steps, Part.CONTAINER)
+            skipped |= CONTAINER_FIELDS | {"image"}
+        return skipped
 
     def _array(self, items: Any, steps: tuple[str, ...], name: str) -> None:
         inner = items if isinstance(items, dict) else {}
@@ -347,6 +342,33 @@ def is_container(names: frozenset[str] | Any) -> bool:
 def is_volume(names: frozenset[str] | Any) -> bool:
     """Whether an item with these fields is a volume of a pod."""
     return "name" in names and bool(_STORAGE & names) and len(VOLUME_SOURCES & names) >= 2
+
+
+def _object_part(names: Any, name: str, *, nested: bool) -> Part | None:
+    """The part that an object of these fields is, if no field of it needs a visit."""
+    if len(_STORAGE & names) >= 2 and len(VOLUME_SOURCES & names) >= 3:
+        return Part.VOLUME_SOURCE
+    if _is_claim_spec(names):
+        return Part.CLAIM_TEMPLATE if name == "spec" and nested else Part.CLAIM_SPEC
+    if names >= JSON_PATCH:
+        return Part.FREE
+    if (
+        is_image_name(name)
+        and CONTAINER_FIELDS.isdisjoint(names)
+        and not _IMAGE_NAMES.isdisjoint(names)
+        and not _IMAGE_TAGS.isdisjoint(names)
+    ):
+        return Part.IMAGE
+    return None
+
+
+def _member(name: str, schema: Any, siblings: Any) -> Part | None:
+    """The part that a member is by its own name and shape, and by the members beside it."""
+    if _is_source(name, schema):
+        return Part.VOLUME_SOURCE
+    if _type_of(schema) == "string" and is_claim_beside(name, siblings - {name}):
+        return Part.CLAIM
+    return None
 
 
 def _is_lone_container(properties: Document) -> bool:

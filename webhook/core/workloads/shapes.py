@@ -117,7 +117,7 @@ class FreeForm:
                 if steps and is_object(value):
                     self.embedded.append(Embedded(steps, value))
                     continue
-                if JSON_PATCH <= value.keys() and isinstance(value["path"], str):
+                if value.keys() >= JSON_PATCH and isinstance(value["path"], str):
                     # The operation's value stands at the end of its path.
                     target = value["path"].rstrip("/-").rpartition("/")[2]
                     pending.append((value["value"], (*steps, "value"), target))
@@ -150,7 +150,9 @@ class FreeForm:
             value.get("kind") == "PersistentVolumeClaim" or (steps and is_claim_name(str(steps[-1])))
         ):
             self._report(Part.CLAIM, (*steps, "name"), value["name"])
-        elif isinstance(value.get("name"), str) and value["name"] and steps and is_account_name(str(steps[-1])):
+        elif (
+            isinstance(value.get("name"), str) and value["name"] and steps and is_account_name(str(steps[-1]))
+        ):
             self._report(Part.ACCOUNT, (*steps, "name"), value["name"])
         if isinstance(spec, dict) and isinstance(spec.get("accessModes"), list):
             self._report(Part.CLAIM_TEMPLATE, steps, value)

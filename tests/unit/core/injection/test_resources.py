@@ -17,7 +17,11 @@ def quota(*names, **fields):
 
 
 def priority(operator, *values):
-    item = {"scopeName": "PriorityClass", "operator": operator, **({"values": list(values)} if values else {})}
+    item = {
+        "scopeName": "PriorityClass",
+        "operator": operator,
+        **({"values": list(values)} if values else {}),
+    }
     return {"matchExpressions": [item]}
 
 
@@ -52,9 +56,15 @@ def test_a_quota_on_limits_gets_a_limit():
     result = fitted(
         quotas=[quota("limits.cpu", "limits.memory", "requests.cpu", "pods", "limits.ephemeral-storage")]
     )
-    # A quota counts other resources, and requires them of no container (pods.go, Constraints).
-    assert result.resources["limits"] == {"memory": "128Mi", "cpu": "1"}
+    assert result.resources["limits"] == {"memory": "128Mi", "cpu": "1", "ephemeral-storage": "64Mi"}
     assert result.problems == ()
+
+
+def test_a_quota_requires_only_compute_limits():
+    """It counts other resources, and requires them of no container (pods.go, Constraints)."""
+    bounds = Bounds((), (quota("limits.ephemeral-storage"),))
+    result = fit({}, SETTINGS.requests, SETTINGS.limits, {}, bounds)
+    assert (result.resources["limits"], result.problems) == ({"memory": "128Mi"}, ())
 
 
 def test_a_default_of_a_limit_range_satisfies_a_quota():
@@ -160,7 +170,11 @@ def test_a_limit_range_of_pods_has_room_for_the_sidecar():
 def test_init_containers_count_while_they_run():
     bounds = [limit_range(type="Pod", max={"memory": "1Gi"})]
     init = {"name": "i", "resources": {"limits": {"memory": "900Mi"}}}
-    agent = {"name": "weightlock-agent", "restartPolicy": "Always", "resources": {"limits": {"memory": "1Gi"}}}
+    agent = {
+        "name": "weightlock-agent",
+        "restartPolicy": "Always",
+        "resources": {"limits": {"memory": "1Gi"}},
+    }
     spec = {**pod(a="100Mi"), "initContainers": [agent, init]}
     assert fitted(spec, ranges=bounds).resources == {
         "requests": {"cpu": "10m", "memory": "64Mi"},

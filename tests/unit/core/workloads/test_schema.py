@@ -116,7 +116,10 @@ def items(schema):
         ),
         (fields(storage=fields(storageClassName=TEXT, volumeName=TEXT)), {("spec.storage", "claimSpec")}),
         # Containers without an image, and texts that change pods.
-        (fields(worker=fields(env=items(fields(name=TEXT)), resources=fields())), {("spec.worker", "container")}),
+        (
+            fields(worker=fields(env=items(fields(name=TEXT)), resources=fields())),
+            {("spec.worker", "container")},
+        ),
         (fields(worker=fields(volumeMounts=items(fields(name=TEXT)))), {("spec.worker", "container")}),
         (fields(podSpecPatch=TEXT), {("spec.podSpecPatch", "patch")}),
         (fields(patches=items(fields(op=TEXT, path=TEXT, value={}))), {("spec.patches.*", "freeForm")}),
