@@ -152,7 +152,7 @@ def test_parts_are_found_by_name_and_shape(schema, expected):
         fields(serviceAccounts=fields(name=TEXT), account=TEXT),
     ],
 )
-def test_other_names_and_shapes_are_no_parts(schema):
+def test_other_names_and_shapes_are_not_parts(schema):
     assert matches_of({"properties": {"spec": schema}}) == ()
 
 
