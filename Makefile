@@ -87,6 +87,7 @@ e2e-long: $(READY) control-plane operators sigstore ## The end-to-end tests that
 
 e2e-node: $(READY) node ## Only the tests on a real node, those that take minutes included
 	@$(BIN)/python tests/tools/node.py --previous 0.2.0 > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python tests/tools/node.py --with network-policy --with gvisor > /dev/null || [ $$? -eq 3 ]
 	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/node
 
 loaders: $(READY) ## The tests of torch, transformers and vLLM, in an environment of their own (about 11 GB)
@@ -123,7 +124,7 @@ bench-peers: $(READY) control-plane ## Measure beside Kyverno, Gatekeeper and ot
 playground: $(READY) control-plane ## A control plane with Weightlock and the samples, until Ctrl-C
 	@$(BIN)/python scripts/playground.py
 
-cluster: $(READY) ## A cluster of one real node without Docker, with Weightlock and sealed weights, until Ctrl-C
+cluster: $(READY) ## A cluster of real nodes without Docker, with Weightlock and sealed weights, until Ctrl-C (ARGS=--help lists optional parts)
 	@$(BIN)/python scripts/cluster.py $(ARGS)
 
 IMAGE_TAG ?= dev

@@ -47,6 +47,7 @@ LONG = frozenset(
         "test_life.py",
         "test_operators.py",
         "test_outages.py",
+        "test_parts.py",
         "test_redteam.py",
         "test_storage_identity.py",
         "test_upgrade.py",

@@ -7,6 +7,7 @@ buildah makes the product's image from the project's own Dockerfile. Nothing is 
 
     tests/tools/node.py          build if needed; the last line on stdout is a JSON object with all paths
     tests/tools/node.py --find   the same without a build
+    tests/tools/node.py --with network-policy --with gvisor   the same with optional parts
     tests/tools/node.py --previous 0.2.0   build or, with --find, find the image of a former version; print its path
 
 Exit status: 0 ready; 3 the machine cannot run a node, or a part is not available (one line on stderr has the reason);
@@ -49,13 +50,29 @@ REPORT_SECONDS = 15
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of one file of a dependency. The build reads a copy: `go build -modfile`."""
+
+    module: str
+    file: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
-    """Programs of one Go module: the folder with go.mod, and what `go build` gets."""
+    """Programs of one Go module: the folder with go.mod, and what `go build` gets.
+
+    ``names`` renames programs. ``debian`` has packages that the programs run.
+    """
 
     name: str
     module: Path
     packages: tuple[str, ...]
     stamped: bool = False
+    edits: tuple[Edit, ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
+    debian: tuple[str, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -69,7 +86,9 @@ class Part:
         for file in sorted(self.module.rglob("*")):
             if file.suffix in (".go", ".mod", ".sum"):
                 digest.update(file.read_bytes())
-        digest.update("\0".join([*self.flags, *self.packages, platform.machine(), sys.platform]).encode())
+        changes = [repr(change) for change in (*self.edits, *self.names)]
+        words = [*self.flags, *self.packages, *changes, platform.machine(), sys.platform]
+        digest.update("\0".join(words).encode())
         return CACHE / f"node-{self.name}-{digest.hexdigest()[:12]}"
 
 
@@ -94,10 +113,35 @@ GO_PARTS = (
     Part(
         "kubelet",
         CONTROL_PLANE,
-        ("k8s.io/kubernetes/cmd/kubelet", "k8s.io/kubernetes/cmd/kube-proxy", "./gpuplugin"),
+        ("k8s.io/kubernetes/cmd/kubelet", "k8s.io/kubernetes/cmd/kube-proxy"),
         stamped=True,
     ),
+    Part("drivers", PARTS / "drivers", ("./gpuplugin", "./csidriver", "./dradriver")),
 )
+# What a cluster has only on request.
+OPTIONAL = {
+    "network-policy": Part(
+        "policies",
+        PARTS / "policies",
+        ("github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",),
+        debian=("iptables", "ipset"),
+    ),
+    "gvisor": Part(
+        "gvisor",
+        PARTS / "gvisor",
+        ("gvisor.dev/gvisor/runsc", "gvisor.dev/gvisor/shim"),
+        # Machines without CAP_SYS_RESOURCE cannot lower the score. A warning would be part of the answer to containerd.
+        edits=(
+            Edit(
+                "gvisor.dev/gvisor",
+                "pkg/shim/v1/manager.go",
+                'return shim.BootstrapParams{}, fmt.Errorf("failed to set OOM Score on shim: %w", err)',
+                "_ = err",
+            ),
+        ),
+        names=(("shim", "containerd-shim-runsc-v1"),),
+    ),
+}
 
 
 def say(text: str) -> None:
@@ -124,8 +168,8 @@ def progress(what: str) -> Iterator[None]:
     say(f"{what}: {controlplane.elapsed(started)}")
 
 
-def run_go(command: list[str], module: Path) -> None:
-    """Run a `go` command. Raises BrokenError or UnavailableError with its last line."""
+def run_go(command: list[str], module: Path) -> str:
+    """Run a `go` command and return its output. Raises BrokenError or UnavailableError with its last line."""
     result = subprocess.run(
         command, cwd=module, env=go_environment(), capture_output=True, text=True, check=False
     )
@@ -134,6 +178,30 @@ def run_go(command: list[str], module: Path) -> None:
         lacks = ("dial tcp", "timeout", "no such host", *controlplane.BUILD_LACKS)
         kind = UnavailableError if any(lack in text for lack in lacks) else BrokenError
         raise kind(f"{' '.join(command[:2])} in {module.name}: {last_line(text)}")
+    return result.stdout
+
+
+def edited(part: Part, go: str, directory: Path) -> list[str]:
+    """Copy the dependencies that a part changes, and return the flags with which `go build` reads the copies."""
+    if not part.edits:
+        return []
+    for name in ("go.mod", "go.sum"):
+        shutil.copy(part.module / name, directory / name)
+    for edit in part.edits:
+        run_go([go, "mod", "download", edit.module], part.module)
+        source = run_go([go, "list", "-m", "-f", "{{.Dir}}", edit.module], part.module).strip()
+        copied = directory / "edited" / edit.module
+        shutil.copytree(source, copied, copy_function=shutil.copyfile)
+        # The cache of modules is read-only, and so is a copy of its directories.
+        for folder in (copied, *(path for path in copied.rglob("*") if path.is_dir())):
+            folder.chmod(0o755)
+        text = (copied / edit.file).read_text()
+        if text.count(edit.before) != 1:
+            raise BrokenError(f"{edit.module}/{edit.file} has no line to change: {edit.before}")
+        (copied / edit.file).write_text(text.replace(edit.before, edit.after))
+        replacement = ["mod", "edit", f"-replace={edit.module}={copied}", str(directory / "go.mod")]
+        run_go([go, *replacement], part.module)
+    return [f"-modfile={directory / 'go.mod'}"]
 
 
 def build_go(part: Part) -> None:
@@ -144,9 +212,11 @@ def build_go(part: Part) -> None:
     go = find_go(CONTROL_PLANE, CACHE)
     partial = Path(tempfile.mkdtemp(dir=CACHE, prefix=f"{target.name}.tmp-"))
     try:
-        with progress(f"building {part.name} from source"):
-            jobs = ["-p", str(controlplane.parallelism())]
-            run_go([go, "build", *jobs, *part.flags, "-o", f"{partial}/", *part.packages], part.module)
+        with progress(f"building {part.name} from source"), tempfile.TemporaryDirectory() as changed:
+            flags = ["-p", str(controlplane.parallelism()), *part.flags, *edited(part, go, Path(changed))]
+            run_go([go, "build", *flags, "-o", f"{partial}/", *part.packages], part.module)
+        for before, after in part.names:
+            (partial / before).rename(partial / after)
         partial.chmod(0o755)
         with contextlib.suppress(OSError):
             partial.rename(target)
@@ -154,9 +224,15 @@ def build_go(part: Part) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def debian(*, may_fetch: bool) -> Path:
+def debian(packages: tuple[str, ...] = DEBIAN, *, may_fetch: bool) -> Path:
     """Return the root with the unpacked Debian packages and those libraries that the machine lacks."""
-    return find_or_fetch(list(DEBIAN), may_fetch=may_fetch, resolve=with_dependencies)
+    return find_or_fetch(list(packages), may_fetch=may_fetch, resolve=with_dependencies)
+
+
+def roots(optional: list[str], *, may_fetch: bool) -> list[Path]:
+    """Return the roots of the Debian packages of a node with optional parts."""
+    sets = [DEBIAN, *(OPTIONAL[name].debian for name in optional if OPTIONAL[name].debian)]
+    return [debian(packages, may_fetch=may_fetch) for packages in sets]
 
 
 def found(part: Part) -> dict[str, str]:
@@ -164,42 +240,58 @@ def found(part: Part) -> dict[str, str]:
     return {file.name: str(file) for file in part.target.iterdir()}
 
 
-def describe(control: Path, root: Path) -> dict[str, object]:
+def go_parts(optional: list[str]) -> list[Part]:
+    """Return the Go modules of a node with optional parts."""
+    return [*GO_PARTS, *(OPTIONAL[name] for name in optional)]
+
+
+def describe(control: Path, unpacked: list[Path], optional: list[str]) -> dict[str, object]:
     """Return all paths. Raises UnavailableError if a part is missing."""
-    missing = [part.name for part in GO_PARTS if not part.target.exists()]
+    parts = go_parts(optional)
+    missing = [part.name for part in parts if not part.target.exists()]
     archives = nodeimages.product_archives(CACHE)
     if not archives.exists():
         missing.append("the product's images")
     if missing:
         raise UnavailableError(f"not built yet: {', '.join(missing)} (tests/tools/node.py builds them)")
     programs: dict[str, str] = {}
-    for part in GO_PARTS:
+    for part in parts:
         programs |= found(part)
     return {
         "controlplane": str(control),
         "programs": programs,
-        "debian": str(root),
+        "debian": [str(root) for root in unpacked],
         "archives": [str(archives / f"{file}.tar") for file in nodeimages.TARGETS],
         "image": nodeimages.PRODUCT,
         "sidecar": nodeimages.SIDECAR,
     }
 
 
-def build() -> dict[str, object]:
+def find(optional: list[str]) -> dict[str, object]:
+    """Return all paths. Raises UnavailableError if a part is missing."""
+    control = CACHE / f"controlplane-{controlplane.cache_key()}"
+    controlplane.find(control, control.with_suffix(".unavailable"))
+    return describe(control, roots(optional, may_fetch=False), optional)
+
+
+def build(optional: list[str]) -> dict[str, object]:
     """Build every part that is missing, and return all paths."""
+    # Without the lock: another part may be built for minutes.
+    with contextlib.suppress(UnavailableError):
+        return find(optional)
     CACHE.mkdir(parents=True, exist_ok=True)
     control = CACHE / f"controlplane-{controlplane.cache_key()}"
     controlplane.ensure(control, control.with_suffix(".unavailable"))
     with (CACHE / "node.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        root = debian(may_fetch=True)
+        unpacked = roots(optional, may_fetch=True)
         # Fetching packages leaves the processors idle, which the compiler can use.
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            images = pool.submit(build_images, root)
-            for part in GO_PARTS:
+            images = pool.submit(build_images, unpacked[0])
+            for part in go_parts(optional):
                 build_go(part)
             images.result()
-    return describe(control, root)
+    return describe(control, unpacked, optional)
 
 
 def build_images(root: Path) -> None:
@@ -244,6 +336,14 @@ def main() -> int:
     arguments.add_argument(
         "--previous", choices=sorted(nodeimages.PREVIOUS), help="only the image of a former version"
     )
+    arguments.add_argument(
+        "--with",
+        dest="optional",
+        action="append",
+        default=[],
+        choices=sorted(OPTIONAL),
+        help="an optional part",
+    )
     options = arguments.parse_args()
     signal.signal(signal.SIGTERM, interrupted)
     try:
@@ -251,12 +351,7 @@ def main() -> int:
         if options.previous:
             print(previous(options.previous, may_build=not options.find))
             return 0
-        if options.find:
-            control = CACHE / f"controlplane-{controlplane.cache_key()}"
-            controlplane.find(control, control.with_suffix(".unavailable"))
-            parts = describe(control, debian(may_fetch=False))
-        else:
-            parts = build()
+        parts = (find if options.find else build)(options.optional)
     except UnavailableError as reason:
         print(f"no node: {reason}", file=sys.stderr)
         return EXIT_UNAVAILABLE

@@ -1,4 +1,4 @@
-"""GPUs on a real node, by a device plugin that offers `nvidia.com/gpu`."""
+"""GPUs on a real node, by a device plugin that offers `nvidia.com/gpu` and by drivers of resource claims."""
 
 from collections.abc import Callable
 from typing import Any
@@ -78,3 +78,121 @@ def test_a_pod_without_a_gpu_sees_none(node: Node, lab: Make) -> None:
     node.client("alice").post(f"/api/v1/namespaces/{made.namespace}/pods", pod(made, "idle", 0)).ok()
     made.wait_phase("Succeeded", "idle")
     assert made.logs("idle").strip() in ("devices void", "devices None")
+
+
+DRA = "/apis/resource.k8s.io/v1"
+# The driver of the devices, and the devices that it offers, by the name of their class.
+CLASSES = {"node-gpu": ("gpu.nvidia.com", 1), "node-nic": ("dra.net", 1)}
+SHOW_CLAIM = 'import os; print("devices", os.environ.get("DRA_DEVICES"))'
+
+
+@pytest.fixture(scope="module")
+def dra(node: Node) -> None:
+    """Two drivers of resource claims with one device each: a GPU, and a network card, which needs no entitlement."""
+    kubeconfig = str(node.kubeconfig())
+    for name, (driver, number) in CLASSES.items():
+        flags = [
+            f"--name={driver}",
+            f"--devices={number}",
+            f"--node={node.name}",
+            f"--kubeconfig={kubeconfig}",
+        ]
+        node.control("spawn", name, [node.parts["programs"]["dradriver"], *flags])
+        selector = {"cel": {"expression": f"device.driver == '{driver}'"}}
+        node.apply(
+            {
+                "apiVersion": "resource.k8s.io/v1",
+                "kind": "DeviceClass",
+                "metadata": {"name": name},
+                "spec": {"selectors": [selector]},
+            }
+        )
+
+    def offered() -> bool:
+        slices = node.client().get(f"{DRA}/resourceslices").ok()["items"]
+        return {each["spec"]["driver"] for each in slices} == {driver for driver, _ in CLASSES.values()}
+
+    eventually(offered, "the node offers the devices", seconds=60, every=0.3)
+
+
+def claim(made: NodeLab, name: str, device: str) -> str:
+    """Create a claim for a device of a class as alice; return its path."""
+    path = f"{DRA}/namespaces/{made.namespace}/resourceclaims"
+    request = {"name": "device", "exactly": {"deviceClassName": device}}
+    document = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaim",
+        "metadata": {"name": name},
+        "spec": {"devices": {"requests": [request]}},
+    }
+    made.node.client().post(path, document).ok()
+    return f"{path}/{name}"
+
+
+def claiming_pod(made: NodeLab, name: str, claim_name: str) -> dict[str, Any]:
+    """A pod without weights that uses a claim."""
+    document = pod(made, name, 0)
+    document["spec"]["resourceClaims"] = [{"name": "device", "resourceClaimName": claim_name}]
+    (container,) = document["spec"]["containers"]
+    container |= {"command": ["python", "-c", SHOW_CLAIM], "resources": {"claims": [{"name": "device"}]}}
+    return document
+
+
+@pytest.mark.usefixtures("dra")
+def test_only_an_entitled_account_claims_a_gpu(node: Node, lab: Make) -> None:
+    """A claim for another device needs no entitlement. With it, the pod sees the device that it was allocated."""
+    made = lab()
+    path = f"/api/v1/namespaces/{made.namespace}/pods"
+    alice = node.client("alice")
+    claim(made, "nic", "node-nic")
+    eventually(
+        lambda: alice.post(path, claiming_pod(made, "plain", "nic"), dryRun="All").status == 201,
+        "the webhook has the class",
+        seconds=30,
+    )
+    alice.post(path, claiming_pod(made, "plain", "nic")).ok()
+    made.wait_phase("Succeeded", "plain")
+    assert made.logs("plain").strip() == "devices device-0"
+    claim(made, "gpu", "node-gpu")
+    answer = alice.post(path, claiming_pod(made, "trains", "gpu"))
+    assert (answer.status, "nvidia.com" in answer.message) == (403, True), answer.message
+    entitle(made)
+    eventually(
+        lambda: alice.post(path, claiming_pod(made, "trains", "gpu"), dryRun="All").status == 201,
+        "the pod is admitted",
+    )
+    alice.post(path, claiming_pod(made, "trains", "gpu")).ok()
+    made.wait_phase("Succeeded", "trains")
+    assert made.logs("trains").strip() == "devices device-0"
+
+
+@pytest.mark.usefixtures("dra")
+def test_a_claim_that_is_swapped_while_its_pod_waits(node: Node, lab: Make) -> None:
+    """The pod waits for the device of another one. Its claim then asks for a GPU, and the scheduler cannot bind it."""
+    made = lab()
+    pods = f"/api/v1/namespaces/{made.namespace}/pods"
+    alice = node.client("alice")
+    claim(made, "taken", "node-nic")
+    holder = claiming_pod(made, "holder", "taken")
+    holder["spec"]["containers"][0]["command"] = ["python", "-c", "import time; time.sleep(600)"]
+    holder["spec"]["terminationGracePeriodSeconds"] = 1
+    eventually(lambda: alice.post(pods, holder).status == 201, "the first pod is admitted", seconds=30)
+    made.wait_phase("Running", "holder")
+    mine = claim(made, "mine", "node-nic")
+    eventually(
+        lambda: alice.post(pods, claiming_pod(made, "waits", "mine")).status == 201,
+        "the second pod is admitted",
+    )
+
+    def condition() -> str:
+        listed = made.status("waits").get("conditions", ())
+        return next((each.get("message", "") for each in listed if each["type"] == "PodScheduled"), "")
+
+    eventually(lambda: "claim" in condition(), "the second pod waits for a device", seconds=30, every=0.3)
+    node.client().patch(mine, {"metadata": {"finalizers": None}}).ok()
+    node.client().delete(mine).ok()
+    eventually(lambda: node.client().get(mine).status == 404, "the claim is gone")
+    claim(made, "mine", "node-gpu")
+    eventually(lambda: "WL201" in made.events(), "the binding is denied", seconds=60, every=0.5)
+    assert made.status("waits")["phase"] == "Pending"
+    assert "nodeName" not in node.client().get(f"{pods}/waits").ok()["spec"]

@@ -1,4 +1,4 @@
-"""`make cluster`: a part that it does not offer is reported at once, with the reason and the alternative."""
+"""`make cluster`: each optional part has a flag, and the alternative is reported if the machine cannot run a node."""
 
 import importlib.util
 import sys
@@ -19,14 +19,18 @@ def script(monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("flag", ["--network-policy", "--gvisor", "--two-nodes", "--csi"])
-def test_a_part_that_is_not_offered_ends_the_command_at_once(script, monkeypatch, capsys, flag):
-    monkeypatch.setattr(script, "find_parts", lambda **_: pytest.fail("it builds the parts"))
-    monkeypatch.setattr(sys, "argv", ["cluster.py", flag])
-    with pytest.raises(SystemExit) as end:
-        script.main()
-    assert end.value.code == 2
-    message = capsys.readouterr().err
-    assert message.startswith(f"cluster: {flag} is not offered: ")
-    assert message.count("\n") == 1
-    assert "kind" in message
+@pytest.mark.parametrize("name", ["network-policy", "gvisor", "two-nodes", "csi"])
+def test_each_optional_part_has_a_flag(script, monkeypatch, name):
+    monkeypatch.setattr(sys, "argv", ["cluster.py", f"--{name}"])
+    assert script.parse().optional == [name]
+
+
+def test_a_machine_without_a_node_is_reported_with_the_alternative(script, monkeypatch, capsys):
+    def unavailable(**options):
+        assert options == {"build": True, "optional": ["csi"]}
+        raise script.NoNodeError
+
+    monkeypatch.setattr(script, "find_parts", unavailable)
+    monkeypatch.setattr(sys, "argv", ["cluster.py", "--csi"])
+    assert script.main() == 3
+    assert "kind" in capsys.readouterr().err

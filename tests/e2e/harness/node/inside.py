@@ -2,7 +2,7 @@
 
 The keeper starts this module as process 1 of new namespaces, so that the kernel ends every process of the node with
 it. It answers requests on a Unix socket in the node's directory. It must never write outside that directory, nor change
-a setting of the whole machine.
+a setting of the whole machine. A second node is the same module in namespaces inside those of the first.
 """
 
 import concurrent.futures
@@ -21,10 +21,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.controlplane import ControlPlane, Options
+from harness.controlplane import SERVICE_RANGE, ControlPlane, Options
 from harness.node import settings
 from harness.node.image import write_archive
-from harness.process import Component
+from harness.node.keeper import UNSHARE, unshared_child
+from harness.process import Component, Reaper
+from harness.rest import Client
 from harness.waiting import eventually
 
 INTERFACE = "node0"
@@ -43,19 +45,20 @@ class Spec:
     gateway: str
     hierarchies: tuple[str, ...]
     parts: dict[str, Any]
+    pods: str = settings.POD_SUBNETS[0]
+    second: dict[str, str] | None = None
+    credentials: dict[str, str] | None = None
 
     @classmethod
     def read(cls, file: Path) -> "Spec":
         """Read the file that the keeper wrote."""
-        matches = json.loads(file.read_text())
-        return cls(
-            Path(matches["directory"]),
-            matches["name"],
-            matches["address"],
-            matches["gateway"],
-            tuple(matches["hierarchies"]),
-            matches["parts"],
-        )
+        content = json.loads(file.read_text())
+        content |= {"directory": Path(content["directory"]), "hierarchies": tuple(content["hierarchies"])}
+        return cls(**content)
+
+    def write(self, file: Path) -> None:
+        """Write the file for another process."""
+        file.write_text(json.dumps({**dataclasses.asdict(self), "directory": str(self.directory)}))
 
 
 def sh(*command: object) -> str:
@@ -66,25 +69,22 @@ def sh(*command: object) -> str:
     return done.stdout
 
 
-class Node:
-    """The node's processes, and what tests ask of them."""
+class Machine:
+    """A node's processes, and what tests ask of them. `credentials` has the paths of its certificates."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.directory = spec.directory
         self.programs = {name: Path(place) for name, place in spec.parts["programs"].items()}
-        self.control = ControlPlane(
-            Path(spec.parts["controlplane"]), Options(scheduler=True, address=spec.address, port=API_PORT)
-        )
+        self.optional = frozenset(spec.parts.get("optional", ()))
         self.environment = {
-            "PATH": f"{self.programs['containerd'].parent}:{PATH}",
+            "PATH": f"{self.directory}/bin:{self.programs['containerd'].parent}:{PATH}",
             "HOME": str(self.directory),
             "LC_ALL": "C",
         }
+        self._reaper = Reaper()
+        self._components: dict[str, Component] = {}
         self.requests: dict[str, Callable[..., Any]] = {
-            "kubeconfig": self.kubeconfig,
-            "certificate": self.certificate,
-            "webhook_client_ca": lambda: str(self.control.webhook_client_ca),
             "restart": self.restart,
             "run": self.run,
             "spawn": self.spawn,
@@ -97,34 +97,35 @@ class Node:
 
     def component(self, name: str) -> Component:
         """Return one of the node's programs."""
-        return self.control.component(name)
+        if name not in self._components:
+            self._components[name] = Component(name, self.directory / f"{name}.log", self._reaper)
+        return self._components[name]
+
+    def credentials(self) -> dict[str, str]:
+        """Return the paths of the certificates and kubeconfigs of the node's programs."""
+        assert self.spec.credentials is not None
+        return self.spec.credentials
 
     def start(self) -> None:
-        """Start everything; return when the node is ready."""
+        """Start everything; return when it runs."""
         self.mounts()
         self.network()
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            images = pool.submit(self.runtime)
-            self.control.start()
-            images.result()
+        self.runtime()
         self.start_kubelet()
         self.start_network_programs()
-        self.control.apply(*settings.dns_objects(self.spec.address))
-        eventually(self.is_ready, "the node is ready", seconds=READY_SECONDS, give_up=self.first_exited)
 
     def first_exited(self) -> str | None:
         """Return why the node can never become ready, None while it can."""
-        for name in ("containerd", "kubelet", "kube-proxy", "coredns"):
-            component = self.component(name)
+        for name, component in self._components.items():
             if not component.running:
                 return f"{name} exited\n{component.tail()}"
         return None
 
     def mounts(self) -> None:
         """Give the node its own /sys, /run, /var/lib and /var/log, and the unpacked packages on /usr."""
-        root = self.spec.parts["debian"]
-        if root != "/":
-            sh("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={root}/usr:/usr", "/usr")
+        lower = [f"{root}/usr" for root in self.spec.parts["debian"] if root != "/"]
+        if lower:
+            sh("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={':'.join([*lower, '/usr'])}", "/usr")
         aside = self.directory / "cgroups"
         for name in (
             "cgroups",
@@ -135,6 +136,7 @@ class Node:
             "cni",
             "sysctl",
             "volumeplugins",
+            "bin",
         ):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         sh("mount", "--rbind", "/sys/fs/cgroup", aside)
@@ -160,17 +162,22 @@ class Node:
         socket.sethostname(self.spec.name)
         eventually(lambda: Path("/sys/class/net", INTERFACE).exists(), "the keeper's interface", seconds=20)
         sh("ip", "link", "set", "lo", "up")
-        sh("ip", "addr", "add", f"{self.spec.address}/30", "dev", INTERFACE)
+        sh("ip", "addr", "add", f"{self.spec.address}/32", "dev", INTERFACE)
         sh("ip", "link", "set", INTERFACE, "up")
+        sh("ip", "route", "add", f"{self.spec.gateway}/32", "dev", INTERFACE)
         sh("ip", "route", "add", "default", "via", self.spec.gateway)
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         (self.directory / "resolv.conf").write_text(f"nameserver {settings.DNS_ADDRESS}\n")
-        (self.directory / "cni" / "10-node.conflist").write_text(settings.cni("10.244.0.0/24"))
+        (self.directory / "cni" / "10-node.conflist").write_text(settings.cni(self.spec.pods))
 
     def runtime(self) -> None:
         """Start containerd and load the images."""
         config = self.directory / "containerd.toml"
-        config.write_text(settings.containerd(self.directory, self.programs["ptp"].parent))
+        runtimes = settings.GVISOR if "gvisor" in self.optional else ""
+        config.write_text(settings.containerd(self.directory, self.programs["ptp"].parent) + runtimes)
+        for name in ("runsc", "containerd-shim-runsc-v1"):
+            if name in self.programs:
+                (self.directory / "bin" / name).symlink_to(self.programs[name])
         self.start_containerd()
         pause = self.directory / "pause.tar"
         write_archive(pause, settings.PAUSE, self.programs["pause"])
@@ -192,19 +199,15 @@ class Node:
 
     def start_kubelet(self) -> None:
         """Start the kubelet; its credential is that of a node."""
-        name = self.spec.name
-        pair = self.control.server_certificate(f"kubelet-{name}", [name, self.spec.address])
+        name, files = self.spec.name, self.credentials()
         config = self.directory / "kubelet.yaml"
-        config.write_text(
-            settings.kubelet(
-                self.directory, name, self.spec.address, self.control.ca, pair.certificate, pair.key
-            )
-        )
+        pair = (files["ca"], files["certificate"], files["key"])
+        config.write_text(settings.kubelet(self.directory, name, self.spec.address, *pair))
         self.component("kubelet").start(
             [
                 self.programs["kubelet"],
                 f"--config={config}",
-                f"--kubeconfig={self.control.kubeconfig(f'system:node:{name}', ['system:nodes'])}",
+                f"--kubeconfig={files['kubelet']}",
                 f"--hostname-override={name}",
                 f"--node-ip={self.spec.address}",
                 "--root-dir=/var/lib/kubelet",
@@ -214,31 +217,32 @@ class Node:
         )
 
     def start_network_programs(self) -> None:
-        """Start kube-proxy and CoreDNS."""
+        """Start kube-proxy, and kube-router if NetworkPolicies are enforced."""
+        files = self.credentials()
         proxy = self.directory / "kube-proxy.yaml"
-        proxy.write_text(settings.kube_proxy(self.spec.name, self.control.kubeconfig("system:kube-proxy")))
+        proxy.write_text(settings.kube_proxy(self.spec.name, files["proxy"]))
         command = [self.programs["kube-proxy"], f"--config={proxy}"]
         self.component("kube-proxy").start(command, self.environment)
-        corefile = self.directory / "Corefile"
-        corefile.write_text(settings.corefile(self.control.kubeconfig()))
-        self.component("coredns").start([self.programs["coredns"], "-conf", corefile], self.environment)
+        if "network-policy" in self.optional:
+            self.start_policies(files)
 
-    def is_ready(self) -> bool:
-        """Return whether the node is ready and takes pods."""
-        node = self.control.client().get(f"/api/v1/nodes/{self.spec.name}").ok()
-        conditions = {entry["type"]: entry["status"] for entry in node["status"]["conditions"]}
-        return conditions.get("Ready") == "True" and not node["spec"].get("taints")
+    def start_policies(self, files: dict[str, str]) -> None:
+        """Start kube-router as the firewall of pods only. It ends without the Node, which the kubelet makes."""
+        with contextlib.closing(Client.from_kubeconfig(Path(files["kubelet"]))) as client:
+            path = f"/api/v1/nodes/{self.spec.name}"
+            eventually(
+                lambda: client.get(path).status == 200,
+                f"{self.spec.name} is registered",
+                seconds=READY_SECONDS,
+                give_up=self.first_exited,
+            )
+        # Debian's names of these programs are links that only an installation makes.
+        for name in settings.IPTABLES:
+            (self.directory / "bin" / name).symlink_to("/usr/sbin/xtables-nft-multi")
+        flags = settings.kube_router(self.spec.name, files["policies"], SERVICE_RANGE)
+        self.component("kube-router").start([self.programs["kube-router"], *flags], self.environment)
 
     # What tests ask for.
-
-    def kubeconfig(self, user: str | None = None, groups: list[str] | None = None) -> str:
-        """Return the path of a kubeconfig for a user, or for the cluster admin."""
-        return str(self.control.kubeconfig(user, groups or []))
-
-    def certificate(self, name: str, hosts: list[str]) -> list[str]:
-        """Return a server certificate of the cluster's CA, its key, and the CA."""
-        pair = self.control.server_certificate(name, hosts)
-        return [str(pair.certificate), str(pair.key), str(self.control.ca)]
 
     def restart(self, name: str) -> None:
         """Restart containerd, kubelet, kube-proxy or CoreDNS. Pods keep running."""
@@ -308,10 +312,14 @@ class Node:
         self.start_kubelet()
 
     def _shims(self) -> Iterator[int]:
-        program = self.programs["containerd-shim-runc-v2"]
+        shims = ("containerd-shim-runc-v2", "containerd-shim-runsc-v1")
+        programs = [self.programs[name] for name in shims if name in self.programs]
+        # Those of a second node are visible here, too.
+        own = Path("/proc/self/ns/pid").readlink()
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and (entry / "exe").readlink() == program:
+                is_shim = entry.name.isdigit() and (entry / "exe").readlink() in programs
+                if is_shim and (entry / "ns" / "pid").readlink() == own:
                     yield int(entry.name)
 
     def serve(self, listener: socket.socket) -> None:
@@ -332,12 +340,137 @@ class Node:
                 stream.flush()
 
 
+class Node(Machine):
+    """The first node, with the control plane, the cluster's DNS and what the cluster has on request."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.control = ControlPlane(
+            Path(spec.parts["controlplane"]), Options(scheduler=True, address=spec.address, port=API_PORT)
+        )
+        self.requests |= {
+            "kubeconfig": self.kubeconfig,
+            "certificate": self.certificate,
+            "webhook_client_ca": lambda: str(self.control.webhook_client_ca),
+        }
+
+    def component(self, name: str) -> Component:
+        return self.control.component(name) if name in self.control.programs else super().component(name)
+
+    def credentials(self) -> dict[str, str]:
+        return self.make_credentials(self.spec.name, self.spec.address)
+
+    def make_credentials(self, name: str, address: str) -> dict[str, str]:
+        """Return the certificates and kubeconfigs of a node's programs."""
+        certificate, key, ca = self.certificate(f"kubelet-{name}", [name, address])
+        return {
+            "ca": ca,
+            "certificate": certificate,
+            "key": key,
+            "kubelet": self.kubeconfig(f"system:node:{name}", ["system:nodes"]),
+            "proxy": self.kubeconfig("system:kube-proxy"),
+            "policies": self.kubeconfig(),
+        }
+
+    def start(self) -> None:
+        """Start everything; return when all nodes are ready."""
+        self.mounts()
+        self.network()
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            images = pool.submit(self.runtime)
+            self.control.start()
+            images.result()
+        self.start_kubelet()
+        self.start_network_programs()
+        self.start_dns()
+        if self.spec.second:
+            self.start_second(self.spec.second)
+        self.start_on_request()
+        for name in self.names():
+            eventually(
+                lambda name=name: self.is_ready(name),  # type: ignore[misc]
+                f"{name} is ready",
+                seconds=READY_SECONDS,
+                give_up=self.first_exited,
+            )
+
+    def names(self) -> list[str]:
+        """Return the names of the nodes."""
+        return [self.spec.name, *([self.spec.second["name"]] if self.spec.second else [])]
+
+    def start_dns(self) -> None:
+        """Start CoreDNS as a process of this node."""
+        corefile = self.directory / "Corefile"
+        corefile.write_text(settings.corefile(self.control.kubeconfig()))
+        self.component("coredns").start([self.programs["coredns"], "-conf", corefile], self.environment)
+        self.control.apply(*settings.dns_objects(self.spec.address))
+
+    def start_on_request(self) -> None:
+        """Start what this cluster has on request: the RuntimeClass of gVisor, a CSI driver."""
+        if "gvisor" in self.optional:
+            self.control.apply(settings.runtime_class("gvisor", "runsc"))
+        if "csi" in self.optional:
+            self.control.apply(*settings.csi_objects())
+            state = ["--node", self.spec.name, "--state", self.directory / "csi"]
+            provisioner = ["--kubeconfig", self.control.kubeconfig(settings.CSI_USER)]
+            command = [self.programs["csidriver"], *state, *provisioner]
+            self.component("csidriver").start(command, self.environment)
+
+    def start_second(self, second: dict[str, str]) -> None:
+        """Start a node in namespaces inside these. Raises AssertionError with its error."""
+        directory = self.directory / "second"
+        directory.mkdir()
+        spec = dataclasses.replace(
+            self.spec,
+            directory=directory,
+            name=second["name"],
+            address=second["address"],
+            gateway=self.spec.address,
+            pods=settings.POD_SUBNETS[1],
+            second=None,
+            credentials=self.make_credentials(second["name"], second["address"]),
+        )
+        spec.write(directory / "spec.json")
+        component = self.component("second")
+        command = [*UNSHARE, sys.executable, "-m", "harness.node.inside", str(directory)]
+        component.start(command, {**os.environ, "TMPDIR": str(directory)})
+        child = unshared_child(component.pid)
+        sh("ip", "link", "add", "node1", "type", "veth", "peer", "name", INTERFACE, "netns", child)
+        # This node has one address for all others, which NetworkPolicies for the API server name.
+        sh("ip", "addr", "add", f"{self.spec.address}/32", "dev", "node1")
+        sh("ip", "link", "set", "node1", "up")
+        sh("ip", "route", "add", f"{second['address']}/32", "dev", "node1")
+        sh("ip", "route", "add", spec.pods, "via", second["address"])
+        result = directory / "result.json"
+        component.wait_ready(result.exists, READY_SECONDS)
+        error = json.loads(result.read_text())["error"]
+        assert error is None, f"the second node did not start: {error}"
+
+    def is_ready(self, name: str) -> bool:
+        """Return whether a node is ready and takes pods."""
+        answer = self.control.client().get(f"/api/v1/nodes/{name}")
+        if answer.status == 404:
+            return False
+        node = answer.ok()
+        conditions = {entry["type"]: entry["status"] for entry in node["status"]["conditions"]}
+        return conditions.get("Ready") == "True" and not node["spec"].get("taints")
+
+    def kubeconfig(self, user: str | None = None, groups: list[str] | None = None) -> str:
+        """Return the path of a kubeconfig for a user, or for the cluster admin."""
+        return str(self.control.kubeconfig(user, groups or []))
+
+    def certificate(self, name: str, hosts: list[str]) -> list[str]:
+        """Return a server certificate of the cluster's CA, its key, and the CA."""
+        pair = self.control.server_certificate(name, hosts)
+        return [str(pair.certificate), str(pair.key), str(self.control.ca)]
+
+
 def main(directory: Path) -> None:
     """Start the node, report the result in the directory, and serve."""
     spec = Spec.read(directory / "spec.json")
     result = directory / "result.json"
     try:
-        node = Node(spec)
+        node = Machine(spec) if spec.credentials else Node(spec)
         node.start()
     except BaseException as error:
         traceback.print_exc()
@@ -346,10 +479,7 @@ def main(directory: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(directory / "control.sock"))
     listener.listen()
-    _report(
-        result,
-        {"error": None, "programs": {name: str(place) for name, place in node.control.programs.items()}},
-    )
+    _report(result, {"error": None})
     node.serve(listener)
 
 

@@ -33,7 +33,8 @@ class Keeper:
         self.directory = directory
         spec = json.loads((directory / "spec.json").read_text())
         self.name, self.host = str(spec["name"]), str(spec["gateway"])
-        self.cgroups = [Path(hierarchy, self.name) for hierarchy in spec["hierarchies"]]
+        names = [self.name, *([spec["second"]["name"]] if spec["second"] else [])]
+        self.cgroups = [Path(hierarchy, name) for hierarchy in spec["hierarchies"] for name in names]
         self.outer = f"wl{self.name[-8:]}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -50,7 +51,7 @@ class Keeper:
                 env={**os.environ, "TMPDIR": str(self.directory)},
                 start_new_session=True,
             )
-        inside = self._child(self.process.pid)
+        inside = unshared_child(self.process.pid)
         outer = self.outer
         peer = ["peer", "name", INTERFACE, "netns", str(inside)]
         for command in (
@@ -59,18 +60,6 @@ class Keeper:
             ["ip", "link", "set", outer, "up"],
         ):
             subprocess.run(command, check=True, capture_output=True)
-
-    def _child(self, parent: int) -> int:
-        """Return the only child of a process, once it has its own network."""
-        own = Path("/proc/self/ns/net").readlink()
-        deadline = time.monotonic() + 10 * slowness()
-        while time.monotonic() < deadline:
-            for child in children(parent):
-                with contextlib.suppress(OSError):
-                    if Path(f"/proc/{child}/ns/net").readlink() != own:
-                        return child
-            time.sleep(0.02)
-        raise RuntimeError("unshare did not start its child")
 
     def remove(self) -> None:
         """End all processes of the node, then remove its cgroups and its directory."""
@@ -91,6 +80,19 @@ class Keeper:
             subprocess.run(["rm", "-rf", str(self.directory)], check=False, stderr=subprocess.DEVNULL)
             if self.directory.exists():
                 time.sleep(0.2)
+
+
+def unshared_child(parent: int) -> int:
+    """Return the only child of a process, once it has its own network."""
+    own = Path("/proc/self/ns/net").readlink()
+    deadline = time.monotonic() + 10 * slowness()
+    while time.monotonic() < deadline:
+        for child in children(parent):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{child}/ns/net").readlink() != own:
+                    return child
+        time.sleep(0.02)
+    raise RuntimeError("unshare did not start its child")
 
 
 def children(parent: int) -> Iterator[int]:

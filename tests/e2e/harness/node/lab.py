@@ -5,7 +5,7 @@ import json
 import os
 from typing import Any
 
-from harness.lab import Lab
+from harness.lab import RESTRICTED, Lab
 from harness.node import sample
 from harness.node.outside import Node
 from harness.waiting import eventually
@@ -74,6 +74,22 @@ class NodeLab(Lab):
         (container,) = document["spec"]["containers"]
         container |= {"image": self.node.image, "command": ["python", "-c", script]}
         return document
+
+    @staticmethod
+    def plain_pod(node: Node, namespace: str, name: str, script: str) -> dict[str, Any]:
+        """Return a pod of the default service account without weights."""
+        container = {
+            "name": "main",
+            "image": node.image,
+            "command": ["python", "-c", script],
+            "securityContext": RESTRICTED,
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"containers": [container], "restartPolicy": "Never", "terminationGracePeriodSeconds": 1},
+        }
 
     def job(self, name: str, script: str = READ) -> dict[str, Any]:
         """Return a Job whose pod reads the weights."""

@@ -20,15 +20,22 @@ from harness.waiting import slowness
 TOOL = ROOT / "tests" / "tools" / "node.py"
 START_SECONDS = 420.0
 UNAVAILABLE = 3
+# The optional parts with programs of their own.
+BUILT = ("network-policy", "gvisor")
 
 
 class NoNodeError(Exception):
     """This machine cannot run a node, or its parts are not built; the text has the reason."""
 
 
-def find_parts(*, build: bool = False) -> dict[str, Any]:
-    """Return where the parts of a node are. Raises NoNodeError with the reason if they are not available."""
+def find_parts(*, build: bool = False, optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Return where the parts of a node are. Raises NoNodeError with the reason if they are not available.
+
+    ``optional`` names further parts: `network-policy`, `gvisor`, `csi`, `two-nodes`. The cluster has them.
+    """
     command = [sys.executable, str(TOOL), *([] if build else ["--find"])]
+    for name in optional:
+        command += ["--with", name] if name in BUILT else []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=None if build else subprocess.PIPE, text=True
     ) as process:
@@ -42,7 +49,7 @@ def find_parts(*, build: bool = False) -> dict[str, Any]:
         raise NoNodeError((stderr or "").strip())
     assert process.returncode == 0, f"{TOOL.name} exited with {process.returncode}: {stderr or ''}"
     parts: dict[str, Any] = json.loads(stdout.splitlines()[-1])
-    return parts
+    return {**parts, "optional": list(optional)}
 
 
 class Node(Cluster):
@@ -60,6 +67,10 @@ class Node(Cluster):
         self.image: str = parts["image"]
         self.name = f"node-{self.directory.name.rpartition('-')[2].replace('_', 'x').lower()}"
         self.gateway, self.address = free_addresses()
+        self.second: dict[str, str] | None = None
+        if "two-nodes" in parts.get("optional", ()):
+            network = self.address.rpartition(".")[0]
+            self.second = {"name": f"{self.name}-2", "address": f"{network}.6"}
         self._keeper: subprocess.Popen[bytes] | None = None
         self._kubeconfigs: dict[str, Path] = {}
 
@@ -68,7 +79,7 @@ class Node(Cluster):
         """Return a node that runs already, such as that of `make cluster`. `stop` leaves it running."""
         spec = json.loads((directory / "spec.json").read_text())
         matches = cls(spec["parts"], directory)
-        matches.gateway, matches.address = spec["gateway"], spec["address"]
+        matches.gateway, matches.address, matches.second = spec["gateway"], spec["address"], spec["second"]
         matches.own = False
         return matches
 
@@ -83,6 +94,7 @@ class Node(Cluster):
             "gateway": self.gateway,
             "hierarchies": [str(path) for path in hierarchies()],
             "parts": self.parts,
+            "second": self.second,
         }
         (self.directory / "spec.json").write_text(json.dumps(spec))
         path = os.pathsep.join(str(ROOT / place) for place in ("tests/e2e", "tests/tools"))
@@ -115,11 +127,12 @@ class Node(Cluster):
         file = self.directory / "inside.log"
         return "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.exists() else ""
 
-    def control(self, do: str, *arguments: Any, seconds: float = 120.0) -> Any:
-        """Send a request to the process inside and return its result. Raises AssertionError with its error."""
+    def control(self, do: str, *arguments: Any, seconds: float = 120.0, second: bool = False) -> Any:
+        """Send a request to a node's process inside and return its result. Raises AssertionError with its error."""
+        place = self.directory / "second" if second else self.directory
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(seconds)
-            connection.connect(str(self.directory / "control.sock"))
+            connection.connect(str(place / "control.sock"))
             with connection.makefile("rw") as stream:
                 stream.write(json.dumps({"do": do, "arguments": arguments}) + "\n")
                 stream.flush()
@@ -151,6 +164,8 @@ class Node(Cluster):
             Path(remaining).mkdir(parents=True, exist_ok=True)
             for log in [*self.directory.glob("*.log"), *self.directory.glob("weightlock-e2e-*/*.log")]:
                 shutil.copy(log, Path(remaining) / log.name)
+            for log in (self.directory / "second").glob("*.log"):
+                shutil.copy(log, Path(remaining) / f"second-{log.name}")
 
     def stop(self) -> None:
         """End the node and remove everything. Does nothing the second time."""

@@ -150,9 +150,10 @@ def seal(
 
 
 def volume(node: Node, name: str, namespace: str, claim: str, directory: Path) -> list[dict[str, Any]]:
-    """Return a volume of the node's disk and the claim that is bound to it."""
+    """Return a volume of the node's disk and the claim that is bound to it. A second node has the same disk."""
     storage = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
-    term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node.name]}]}
+    names = [node.name, *([node.second["name"]] if node.second else [])]
+    term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": names}]}
     return [
         {
             "apiVersion": "v1",

@@ -9,10 +9,19 @@ import yaml
 DNS_ADDRESS = "10.96.0.10"
 CLUSTER_DOMAIN = "cluster.local"
 POD_RANGE = "10.244.0.0/16"
+POD_SUBNETS = ("10.244.0.0/24", "10.244.1.0/24")
 PAUSE = "localhost/pause:1"
 SOCKET = "/run/containerd/containerd.sock"
 RUNTIME = 'plugins."io.containerd.cri.v1.runtime"'
 IMAGES = 'plugins."io.containerd.cri.v1.images"'
+
+# What kube-router runs.
+IPTABLES = tuple(f"{name}{end}" for name in ("iptables", "ip6tables") for end in ("", "-save", "-restore"))
+CSI_DRIVER, CSI_CLASS, CSI_USER = "hostpath.csi.k8s.io", "hostpath", "system:csi-hostpath"
+GVISOR = f"""
+[{RUNTIME}.containerd.runtimes.runsc]
+runtime_type = "io.containerd.runsc.v1"
+"""
 
 # A kubelet writes these for the whole machine unless they have the values already.
 SYSCTLS = {
@@ -77,7 +86,7 @@ def cni(subnet: str) -> str:
     return json.dumps({"cniVersion": "1.0.0", "name": "node", "plugins": plugins})
 
 
-def kubelet(directory: Path, name: str, address: str, ca: Path, certificate: Path, key: Path) -> str:
+def kubelet(directory: Path, name: str, address: str, ca: str, certificate: str, key: str) -> str:
     """Return the KubeletConfiguration."""
     return _yaml(
         "kubelet.config.k8s.io/v1beta1",
@@ -87,7 +96,7 @@ def kubelet(directory: Path, name: str, address: str, ca: Path, certificate: Pat
             "authentication": {
                 "anonymous": {"enabled": False},
                 "webhook": {"enabled": True},
-                "x509": {"clientCAFile": str(ca)},
+                "x509": {"clientCAFile": ca},
             },
             "authorization": {"mode": "Webhook"},
             "cgroupDriver": "cgroupfs",
@@ -98,8 +107,8 @@ def kubelet(directory: Path, name: str, address: str, ca: Path, certificate: Pat
             "clusterDomain": CLUSTER_DOMAIN,
             "containerRuntimeEndpoint": f"unix://{SOCKET}",
             "resolvConf": str(directory / "resolv.conf"),
-            "tlsCertFile": str(certificate),
-            "tlsPrivateKeyFile": str(key),
+            "tlsCertFile": certificate,
+            "tlsPrivateKeyFile": key,
             "volumePluginDir": str(directory / "volumeplugins"),
             # The machine's disk may be nearly full for reasons of its own.
             "evictionHard": {
@@ -118,13 +127,13 @@ def kubelet(directory: Path, name: str, address: str, ca: Path, certificate: Pat
     )
 
 
-def kube_proxy(name: str, kubeconfig: Path) -> str:
+def kube_proxy(name: str, kubeconfig: str) -> str:
     """Return the KubeProxyConfiguration. Without the zeros, kube-proxy writes sysctls of the machine."""
     return _yaml(
         "kubeproxy.config.k8s.io/v1alpha1",
         "KubeProxyConfiguration",
         {
-            "clientConnection": {"kubeconfig": str(kubeconfig)},
+            "clientConnection": {"kubeconfig": kubeconfig},
             "clusterCIDR": POD_RANGE,
             "hostnameOverride": name,
             "mode": "nftables",
@@ -139,6 +148,62 @@ def kube_proxy(name: str, kubeconfig: Path) -> str:
             "nftables": {"syncPeriod": "10s", "minSyncPeriod": "0.1s"},
         },
     )
+
+
+def kube_router(name: str, kubeconfig: str, services: str) -> list[str]:
+    """Return the flags of kube-router, which only enforces NetworkPolicies."""
+    return [
+        f"--kubeconfig={kubeconfig}",
+        f"--hostname-override={name}",
+        f"--service-cluster-ip-range={services}",
+        "--run-firewall=true",
+        "--run-router=false",
+        "--run-service-proxy=false",
+        "--run-loadbalancer=false",
+        "--iptables-sync-period=30s",
+        "--v=1",
+    ]
+
+
+def runtime_class(name: str, handler: str) -> dict[str, Any]:
+    """Return a RuntimeClass."""
+    return {
+        "apiVersion": "node.k8s.io/v1",
+        "kind": "RuntimeClass",
+        "metadata": {"name": name},
+        "handler": handler,
+    }
+
+
+def csi_objects() -> list[dict[str, Any]]:
+    """Return the CSIDriver, the StorageClass and the rights of the CSI driver, which runs as a process of the node."""
+    api = "rbac.authorization.k8s.io"
+    return [
+        {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "CSIDriver",
+            "metadata": {"name": CSI_DRIVER},
+            "spec": {"attachRequired": False, "podInfoOnMount": False, "fsGroupPolicy": "File"},
+        },
+        {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": {"name": CSI_CLASS},
+            "provisioner": CSI_DRIVER,
+            "reclaimPolicy": "Delete",
+        },
+        {
+            "apiVersion": f"{api}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": CSI_USER},
+            "roleRef": {
+                "apiGroup": api,
+                "kind": "ClusterRole",
+                "name": "system:persistent-volume-provisioner",
+            },
+            "subjects": [{"apiGroup": api, "kind": "User", "name": CSI_USER}],
+        },
+    ]
 
 
 def corefile(kubeconfig: Path) -> str:
