@@ -226,7 +226,7 @@ class BrokerLog:
     def _entry(self, event: Mapping[str, Any]) -> dict[str, Any]:
         renewal = event.get("event") == "key.renewal"
         result = str(event.get("result", ""))
-        done = "renewed" if renewal else "released"
+        outcome = "renewed" if renewal else "released"
         pod = {
             "namespace": event.get("namespace", ""),
             "name": event.get("pod", ""),
@@ -236,7 +236,7 @@ class BrokerLog:
             "serviceAccount": event.get("serviceAccount", ""),
         }
         data = {
-            "decision": done if result == "released" else "denied",
+            "decision": outcome if result == "released" else "denied",
             "model": clip(str(event.get("model", "")), 253),
             "pod": {key: value for key, value in pod.items() if value} if pod["name"] else {},
             "images": list(event.get("images", ())),

@@ -81,12 +81,12 @@ async def follow(settings: AuditSettings, path: Path, stop: asyncio.Event, *, on
                 "audit join --kubernetes-audit needs a directory: it stores its position beside the log"
             )
         joiner, state = Joiner(writer), writer.place / "index" / "kubernetes.json"
-        follower, missed = Follower(path, load_position(state)), 0
+        follower, losses = Follower(path, load_position(state)), 0
         try:
             while True:
                 lines = await asyncio.to_thread(_take, follower)
-                if follower.missed + follower.too_long > missed:
-                    missed = follower.missed + follower.too_long
+                if follower.missed + follower.too_long > losses:
+                    losses = follower.missed + follower.too_long
                     joiner.gap("a rotated file is gone, or a line is too long")
                 if lines:
                     await _retry(joiner, lines, stop)

@@ -228,14 +228,14 @@ class Detection:
         for moment, origin, index, document in items:
             self._recent[origin, index] = document
             try:
-                raised = engine.feed(document, origin, index)
+                new_alerts = engine.feed(document, origin, index)
             except Exception:
                 # One event must not hide the alerts of the others: they are read once.
                 self.stats.faults += 1
                 log.exception("internal error")
                 continue
             if moment >= self._raise_since:
-                alerts += raised
+                alerts += new_alerts
         while len(self._recent) > _REMEMBERED:
             del self._recent[next(iter(self._recent))]
         return alerts

@@ -235,13 +235,13 @@ class Bucket:
             condition = {"If-Match": answer.headers["ETag"]}
         elif answer.status != http.client.NOT_FOUND:
             raise AuditError(f"cannot open the log {self.root}: status {answer.status}")
-        begun = time.monotonic()
+        start = time.monotonic()
         self._etags[LOCK] = self._claim(condition)
         if self._client.retried(
             "PUT", self._key(LOCK), body=b"", condition={"If-None-Match": "*"}
         ).status not in (409, 412):
             raise AuditError(f"cannot open the log {self.root}: the server ignores If-None-Match")
-        self._until = begun + LEASE_SECONDS - 2 * _TIMEOUT
+        self._until = start + LEASE_SECONDS - 2 * _TIMEOUT
         self._etags |= {
             key.removeprefix(f"{self._prefix}/"): etag
             for key, etag in self._client.keys(f"{self._prefix}/")
@@ -287,7 +287,7 @@ class Bucket:
 
     def _renew(self) -> None:
         while not self._stop.wait(_RENEW_SECONDS):
-            begun = time.monotonic()
+            start = time.monotonic()
             try:
                 self._etags[LOCK] = self._claim({"If-Match": self._etags[LOCK]})
             except LockedError:
@@ -296,7 +296,7 @@ class Bucket:
             except AuditError:
                 continue
             # The ETag is that of the last renewal, so no other process had the lease since.
-            self._until = begun + LEASE_SECONDS - 2 * _TIMEOUT
+            self._until = start + LEASE_SECONDS - 2 * _TIMEOUT
 
     def _key(self, path: str) -> str:
         return f"{self._prefix}/{path}"

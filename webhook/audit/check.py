@@ -72,13 +72,13 @@ def verify_directory(
         if against is not None and report.whole:
             _compare_copies(checked, against / origin if origin != "." else against, log_keys)
         results.append(checked)
-    stated = _compare_heads(results)
+    origins = _compare_heads(results)
     for checked in results:
         report = checked.report
         if (
             report.whole
             and not report.witnesses
-            and report.origin not in stated | {each.origin for each in earlier}
+            and report.origin not in origins | {each.origin for each in earlier}
         ):
             checked.notes.append(NO_WITNESS)
         _missing(checked, results)
@@ -92,13 +92,13 @@ def _bound(on_entry: OnEntry, origin: str) -> Callable[[int, dict[str, Any]], No
 def _compare_heads(results: list[Checked]) -> set[str]:
     """Check each log against the checkpoints that other logs recorded. Return the origins with such a checkpoint."""
     by_origin = {checked.report.origin: checked for checked in results}
-    stated = set()
+    origins = set()
     for checked in results:
         for origin, size, head_root, index in checked.report.heads:
             other = by_origin.get(origin)
             if other is None or not other.report.whole or origin == checked.report.origin:
                 continue
-            stated.add(origin)
+            origins.add(origin)
             nodes = TileNodes(_tiles(Directory(other.place)), other.report.size)
             compare(
                 other.report,
@@ -107,14 +107,14 @@ def _compare_heads(results: list[Checked]) -> set[str]:
                 head_root,
                 f"the checkpoint in entry {index} of {checked.report.origin}",
             )
-    return stated
+    return origins
 
 
 def _missing(checked: Checked, results: list[Checked]) -> None:
     """Report logs that a log of heads names and that are not in the directory."""
     present = {other.report.origin for other in results}
-    gone = {origin for origin, _, _, _ in checked.report.heads} - present - {checked.report.origin}
-    for origin in sorted(gone):
+    missing = {origin for origin, _, _, _ in checked.report.heads} - present - {checked.report.origin}
+    for origin in sorted(missing):
         checked.report.fault("entries", f"log {origin} is missing: this log recorded its checkpoints")
 
 

@@ -302,10 +302,10 @@ class LogWriter:
                 return
 
     def _take(self) -> list[_Waiting]:
-        lost = self.stats.lost - self._reported
-        if lost:
+        losses = self.stats.lost - self._reported
+        if losses:
             self._reported = self.stats.lost.copy()
-            self._put("log", {"event": "loss", "lost": dict(lost)})
+            self._put("log", {"event": "loss", "lost": dict(losses)})
         batch: list[_Waiting] = []
         while self._queue and len(batch) < self._limit:
             batch.append(self._queue.popleft())

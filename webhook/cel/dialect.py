@@ -173,9 +173,9 @@ class _Validator:
             if index >= len(arguments):
                 yield node.id, f"index {index} out of range"
                 return
-            accepted, complaint = _CLAUSES[clause]
+            allowed_types, complaint = _CLAUSES[clause]
             actual = self._type(arguments[index])
-            if actual != "dyn" and actual.partition("(")[0] not in accepted:
+            if actual != "dyn" and actual.partition("(")[0] not in allowed_types:
                 yield arguments[index].id, f"error during formatting: {complaint}, was given {actual}"
         if len(arguments) > len(clauses):
             expected = f"expected {len(clauses)}, got {len(arguments)}"

@@ -177,8 +177,8 @@ def _export(options: argparse.Namespace) -> int:
     for each in queries:
         if each.fault:
             print(f"{each.name} is not expressible: {each.fault}", file=sys.stderr)
-    done = sum(bool(each.query) for each in queries)
-    print(f"exported {done} of {len(queries)} rules for {options.format}", file=sys.stderr)
+    count = sum(bool(each.query) for each in queries)
+    print(f"exported {count} of {len(queries)} rules for {options.format}", file=sys.stderr)
     return 0
 
 

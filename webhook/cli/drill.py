@@ -170,16 +170,16 @@ def rendered(drill: Drill) -> str:
         for control in drill.controls
     ]
     parts = [table(("CONTROL", "RESULT", "STOPPED", "DETAIL"), rows)] if rows else []
-    passed = [attempt for attempt in drill.attempts if attempt.state == "passed"]
-    if passed:
-        lines = [f"  {attempt.name}: missing {', '.join(attempt.missing)}" for attempt in passed]
+    successes = [attempt for attempt in drill.attempts if attempt.state == "passed"]
+    if successes:
+        lines = [f"  {attempt.name}: missing {', '.join(attempt.missing)}" for attempt in successes]
         parts.append("Not stopped:\n" + "\n".join(lines))
     if drill.problems:
         parts.append("Not completed:\n" + "\n".join(f"  {problem}" for problem in drill.problems))
-    tried = [attempt for attempt in drill.attempts if attempt.state in ("stopped", "passed")]
-    stopped = sum(attempt.state == "stopped" for attempt in tried)
+    attempts = [attempt for attempt in drill.attempts if attempt.state in ("stopped", "passed")]
+    stopped = sum(attempt.state == "stopped" for attempt in attempts)
     parts.append(
-        f"drill: {drill.result}, {stopped}/{len(tried)} attacks stopped, "
+        f"drill: {drill.result}, {stopped}/{len(attempts)} attacks stopped, "
         f"{sum(control.holds for control in drill.controls)}/{len(drill.controls)} controls hold"
     )
     return "\n\n".join(parts)

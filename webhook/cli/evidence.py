@@ -210,11 +210,11 @@ def _verify(options: argparse.Namespace) -> int:
         raw = options.results.read_bytes()[:_MAX_BYTES]
         document = orjson.loads(raw)
         root = document["assessment-results"]
-        stated = root["results"][0]
+        result = root["results"][0]
         options.profile = root["metadata"]["version"]
-        props = {prop["name"]: prop["value"] for prop in stated["props"]}
+        props = {prop["name"]: prop["value"] for prop in result["props"]}
         size, seed = int(props["sample-size"]), int(props["sample-seed"])
-        start, end = str(stated["start"]), str(stated["end"])
+        start, end = str(result["start"]), str(result["end"])
         if options.profile not in PROFILES:
             raise ValueError(f"unknown profile {options.profile!r:.80}")
     except OSError as error:
@@ -226,13 +226,13 @@ def _verify(options: argparse.Namespace) -> int:
         timeline, options.profile, PROFILES[options.profile], scope, assessments, size=size, seed=seed
     )
     differences = [f"log: {fault}" for fault in scope.faults]
-    differences += _differences(stated, expected["assessment-results"]["results"][0])
+    differences += _differences(result, expected["assessment-results"]["results"][0])
     if not differences and document != expected:
         differences = ["the document differs outside of its findings"]
     for line in differences:
         print(f"DIFFERS: {line}")
     if not differences:
-        print(f"recomputed: {len(stated.get('findings', ()))} findings are the same")
+        print(f"recomputed: {len(result.get('findings', ()))} findings are the same")
     return 1 if differences else 0
 
 

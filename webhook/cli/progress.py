@@ -73,9 +73,9 @@ class ProgressBar:
         seconds = self._clock() - self._started
         rate = self._done / seconds if seconds > 0 else 0.0
         share = self._done / self._size if self._size else 1.0
-        left = f", {duration((self._size - self._done) / rate)} left" if rate and share < 1 else ""
+        remaining = f", {duration((self._size - self._done) / rate)} left" if rate and share < 1 else ""
         amount = f"{byte_size(self._done)} of {byte_size(self._size)}"
-        return f"{self._what}: {share:.0%}, {amount}, {byte_size(rate)}/s{left}"
+        return f"{self._what}: {share:.0%}, {amount}, {byte_size(rate)}/s{remaining}"
 
     def __enter__(self) -> Self:
         if self._bar is not None:

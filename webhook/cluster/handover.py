@@ -99,8 +99,8 @@ class Journal:
         for (number, key), (offset, length) in self._live.items():
             self._live[number, key] = (self._size + _RECORD.size, length)
             self._write(_RECORD.pack(_PUT, number, 0.0, length) + before[offset : offset + length])
-        for number, (version, seen) in self._versions.items():
-            self._write(_RECORD.pack(_VERSION, number, seen, len(version)) + version.encode())
+        for number, (version, time) in self._versions.items():
+            self._write(_RECORD.pack(_VERSION, number, time, len(version)) + version.encode())
         os.pwrite(half, _HEAD.pack(self._generation, 1), 0)
 
     def _write(self, content: bytes) -> None:
@@ -120,20 +120,20 @@ def replay(files: Sequence[tuple[int, int]], kinds: Sequence[str], now: float) -
         if not generation or not complete:
             continue
         state = _replayed(half, kinds)
-        seen = max((each.seen for each in state.values()), default=0.0)
-        if seen > newest and len(state) == len(kinds):
-            best, newest = state, seen
+        time = max((each.seen for each in state.values()), default=0.0)
+        if time > newest and len(state) == len(kinds):
+            best, newest = state, time
     return best
 
 
 def _replayed(half: int, kinds: Sequence[str]) -> dict[str, KindState]:
     documents: dict[int, dict[ObjectKey, Document]] = {}
     states: dict[int, KindState] = {}
-    for operation, number, seen, content in _records(half):
+    for operation, number, time, content in _records(half):
         if number >= len(kinds):
             return {}
         if operation == _VERSION:
-            states[number] = KindState(version=content.decode(), seen=seen)
+            states[number] = KindState(version=content.decode(), seen=time)
         elif operation == _REMOVE:
             documents.setdefault(number, {}).pop(ObjectKey(*orjson.loads(content)), None)
         else:
@@ -149,11 +149,11 @@ def _records(half: int) -> Iterator[tuple[int, int, float, bytes]]:
     content = os.pread(half, size, 0)
     at = _HEAD.size
     while at + _RECORD.size <= len(content):
-        operation, number, seen, length = _RECORD.unpack_from(content, at)
+        operation, number, time, length = _RECORD.unpack_from(content, at)
         end = at + _RECORD.size + length
         if end > len(content) or operation not in (_PUT, _REMOVE, _VERSION):
             return
-        yield operation, number, seen, content[at + _RECORD.size : end]
+        yield operation, number, time, content[at + _RECORD.size : end]
         at = end
 
 

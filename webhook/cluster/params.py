@@ -90,10 +90,10 @@ class ParamWatches:
 
     def follow(self, scopes: Iterable[Scope]) -> None:
         """Watch these scopes and no others. Kinds that the snapshot already watches need no watch."""
-        needed = {scope for scope in scopes if scope.kind not in self._held}
-        for scope in self._watches.keys() - needed:
+        missing = {scope for scope in scopes if scope.kind not in self._held}
+        for scope in self._watches.keys() - missing:
             self._watches.pop(scope).stop()
-        for scope in needed - self._watches.keys():
+        for scope in missing - self._watches.keys():
             watch = _Watch(scope, self._sink, self._owners)
             watch.task = asyncio.create_task(
                 watch.run(self._api, self._discovery, self._timing), name=f"watch {scope.kind}"

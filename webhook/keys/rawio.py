@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 def read_at(fd: int, buffer: memoryview, offset: int) -> int:
     """Fill ``buffer`` from ``offset``. Returns the number of bytes read, fewer than requested only at the end."""
-    done = os.preadv(fd, [buffer], offset)
-    if done == len(buffer) or done == 0:
-        return done
-    while done < len(buffer):
-        count = os.preadv(fd, [buffer[done:]], offset + done)
+    total = os.preadv(fd, [buffer], offset)
+    if total == len(buffer) or total == 0:
+        return total
+    while total < len(buffer):
+        count = os.preadv(fd, [buffer[total:]], offset + total)
         if count == 0:
             break
-        done += count
-    return done
+        total += count
+    return total
 
 
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:

@@ -110,8 +110,8 @@ def run_case(path: Path, cases: Cases, case: Case) -> Outcome:
             problems.append(f"event {index}: {fault}")
             break
         alerts += engine.feed(event, _ORIGIN, index)
-    fired, expected = {alert.rule for alert in alerts}, set(case.fires)
-    problems += [f"{name} did not fire" for name in sorted(expected - fired)]
+    alert_rules, expected = {alert.rule for alert in alerts}, set(case.fires)
+    problems += [f"{name} did not fire" for name in sorted(expected - alert_rules)]
     problems += [
         f"{alert.rule} fired: {alert.baseline}"
         for alert in {each.rule: each for each in alerts if each.rule not in expected}.values()
@@ -179,8 +179,8 @@ def _event(event: CaseEvent, moment: datetime, number: int, repetition: int) -> 
             "requestReceivedTimestamp": time,
             "stageTimestamp": time,
         }
-        filled: dict[str, Any] = _filled(event.audit, repetition)
-        return document | filled
+        event_document: dict[str, Any] = _filled(event.audit, repetition)
+        return document | event_document
     return {
         "specversion": "1.0",
         "id": f"entry-{number}",

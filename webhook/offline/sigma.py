@@ -55,11 +55,11 @@ def compile_rules(files: Iterable[Path], target: str) -> list[Query]:
         for document in documents:
             if not _raises_alerts(document, documents):
                 continue
-            needed = [each for each in documents if each is document or _needs(document, each, documents)]
+            required = [each for each in documents if each is document or _needs(document, each, documents)]
             name, level = str(document.get("name", "")), str(document.get("level", ""))
             statistic = bool((document.get("weightlock") or {}).get("statistic"))
             try:
-                query = convert([_plain(each) for each in needed])
+                query = convert([_plain(each) for each in required])
                 queries.append(Query(name, level, query, "", statistic))
             except errors as error:
                 queries.append(Query(name, level, "", " ".join(str(error).split())[:300], statistic))
@@ -73,8 +73,8 @@ def _raises_alerts(document: dict[str, Any], documents: list[dict[str, Any]]) ->
         correlation = other.get("correlation")
         if correlation and name in correlation.get("rules", ()) and not correlation.get("generate"):
             return False
-        seen = ((other.get("weightlock") or {}).get("statistic") or {}).get("seen") or {}
-        if name in seen and document.get("level") == "informational":
+        arrivals = ((other.get("weightlock") or {}).get("statistic") or {}).get("seen") or {}
+        if name in arrivals and document.get("level") == "informational":
             return False
     return True
 

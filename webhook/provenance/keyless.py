@@ -75,10 +75,10 @@ def _issuer(
             continue
         try:
             for time in times:
-                built = _build(chain, authority, time)
+                path = _build(chain, authority, time)
         except (VerificationError, ValueError, x509.UnsupportedGeneralNameType, x509.DuplicateExtension):
             continue
-        return built[1]
+        return path[1]
     raise UntrustedError("no CA of the trusted root issued the certificate")
 
 
@@ -96,10 +96,10 @@ def _build(chain: Sequence[x509.Certificate], authority: Authority, time: dateti
         .build_client_verifier()
     )
     # Only the chain of the trusted root, never certificates beside the signature, may lead to its anchor.
-    built = verifier.verify(chain[0], list(authority.chain[:-1])).chain
-    if len(built) < 2:
+    path = verifier.verify(chain[0], list(authority.chain[:-1])).chain
+    if len(path) < 2:
         raise VerificationError("the signing certificate is itself an anchor")
-    return built
+    return path
 
 
 def _profile(leaf: x509.Certificate) -> None:

@@ -84,14 +84,14 @@ def is_trusted_at(entry: LogEntry, root: TrustedRoot, times: Sequence[datetime])
 
 def _verify_promise(entry: LogEntry, log: Log) -> datetime:
     """Verify the signed entry timestamp (SET) of Rekor v1."""
-    promised = {
+    payload = {
         "body": base64.b64encode(entry.body).decode(),
         "integratedTime": entry.integrated,
         "logID": entry.log_id.hex(),
         "logIndex": entry.index,
     }
     try:
-        verify(log.key, entry.promise, orjson.dumps(promised, option=orjson.OPT_SORT_KEYS))
+        verify(log.key, entry.promise, orjson.dumps(payload, option=orjson.OPT_SORT_KEYS))
     except TamperedError as error:
         raise TamperedError("the log did not sign the promise of the entry") from error
     return datetime.fromtimestamp(entry.integrated, UTC)

@@ -140,13 +140,13 @@ def _payload(name: str, payload: bytes) -> dict[str, Any]:
 
 
 def _is_about(subjects: Any, model: SignedModel) -> bool:
-    accepted = {model.signature.root_digest.removeprefix("sha256:")}
+    allowed_digests = {model.signature.root_digest.removeprefix("sha256:")}
     if model.hash_type == "sha256" and not model.shard_size:
-        accepted |= {file.digests[0].hex() for file in model.files.values()}
+        allowed_digests |= {file.digests[0].hex() for file in model.files.values()}
     if not isinstance(subjects, list):
         return False
     digests = [subject.get("digest") for subject in subjects if isinstance(subject, dict)]
-    return any(isinstance(digest, dict) and digest.get("sha256") in accepted for digest in digests)
+    return any(isinstance(digest, dict) and digest.get("sha256") in allowed_digests for digest in digests)
 
 
 def _can_be_evaluated(predicate: Any) -> bool:

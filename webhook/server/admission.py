@@ -155,7 +155,7 @@ class AdmissionService:
     async def _review(
         self, body: bytes, phase: str, step: Step, seconds: float, parent: str, number: int
     ) -> bytes:
-        begun = self._clock()
+        start = self._clock()
         trace = self._tracer.begin(f"admission {phase}", parent) if self._tracer is not None else None
         call = _Call(body, phase, step, self._loop.time() + seconds, number, trace)
         try:
@@ -166,7 +166,7 @@ class AdmissionService:
                 request = parse_review(body)
                 verdict, decision = await self._small(call, request)
         except UnsafeReviewError as error:
-            return self._invalid(error, self._clock() - begun, trace)
+            return self._invalid(error, self._clock() - start, trace)
         if self._audit is not None and request is not None and self._audit.refuses(request):
             full = NotLoggedError("the queue of the audit log is full")
             verdict, decision = self._fault(request.uid, full), "error"
@@ -175,7 +175,7 @@ class AdmissionService:
         except Exception as error:  # noqa: BLE001 - a response that cannot be rendered must deny
             verdict, decision = self._fault(verdict.uid, error), "error"
             response = render_review(to_response(verdict, self._help_url))
-        seconds = self._clock() - begun
+        seconds = self._clock() - start
         if request is None:
             self._metrics.rejected_review(verdict, seconds)
             return response

@@ -211,13 +211,13 @@ class BrokerServer:
         """Return the handler with a measurement of each call."""
 
         async def timed(request: Call) -> web.Response:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             self._running += 1
             try:
                 return await handle(request)
             finally:
                 self._running -= 1
-                self.metrics.took(call, time.perf_counter() - begun)
+                self.metrics.took(call, time.perf_counter() - start)
 
         return timed
 
@@ -238,14 +238,14 @@ class BrokerServer:
     async def _proven(self, call: Call, answer: Awaitable[Schema]) -> Schema:
         """Return the response; a request of a caller that proved to be a pod does not count against its address."""
         try:
-            answered = await answer
+            response = await answer
         except RefusedError as error:
             if error.code not in UNPROVEN:
                 self._sources.give_back(call.request.remote or "", _cost(call))
             raise
-        if not isinstance(answered, Challenge):
+        if not isinstance(response, Challenge):
             self._sources.give_back(call.request.remote or "", _cost(call))
-        return answered
+        return response
 
     def _answers(self, shape: type[S], answer: Callable[[str, S], Awaitable[Schema]]) -> Handler:
         async def handle(call: Call) -> web.Response:
@@ -256,8 +256,8 @@ class BrokerServer:
                 async with self._gate, asyncio.timeout(self._config.broker.request_timeout_seconds):
                     request = shape.model_validate(parse_json(call.body))
                     if isinstance(request, (ReleaseRequest, RenewRequest)):
-                        sent = sent_bytes(call.request.headers.get(EGRESS_HEADER, ""))
-                        request = cast("S", request.model_copy(update={"sent": sent}))
+                        count = sent_bytes(call.request.headers.get(EGRESS_HEADER, ""))
+                        request = cast("S", request.model_copy(update={"sent": count}))
                     return _yes(await self._proven(call, answer(_bearer(call.request), request)))
             except ValidationError as error:
                 return self._no(400, BAD_REQUEST, f"the request is malformed: {describe(error)}")

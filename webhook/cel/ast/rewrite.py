@@ -110,13 +110,13 @@ class _Rewriter:
 
         def clause(match: re.Match[str]) -> str:
             argument = None if match[0] == "%%" else next(arguments, None)
-            written = match[0][1:]
-            if argument is None or written[-1:] not in {"s", "f", "e"}:
+            verb = match[0][1:]
+            if argument is None or verb[-1:] not in {"s", "f", "e"}:
                 return match[0]
             kind = self._shape(argument)
             value = argument.SerializeToString()
-            words = checked.call(FORMATTED, value, checked.text(written))
-            if written == "s" and kind == "dyn":
+            words = checked.call(FORMATTED, value, checked.text(verb))
+            if verb == "s" and kind == "dyn":
                 odd = checked.any_of(*(_is_type(value, name) for name in (_LIST, _MAP, _DOUBLE)))
                 words = _choose(odd, words, value)
             elif kind not in {"list", "map", "double", "dyn"}:

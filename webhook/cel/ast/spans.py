@@ -38,12 +38,12 @@ class Spans:
         self._starts = [match.start() for match in tokens]
         self._ends = [match.end() for match in tokens]
         self._match: dict[int, int] = {}
-        opened: list[int] = []
+        brackets: list[int] = []
         for index, text in enumerate(self._texts):
             if text in _CLOSING:
-                opened.append(index)
-            elif text in _CLOSING.values() and opened:
-                start = opened.pop()
+                brackets.append(index)
+            elif text in _CLOSING.values() and brackets:
+                start = brackets.pop()
                 self._match[start] = index
                 self._match[index] = start
 

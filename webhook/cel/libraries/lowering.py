@@ -208,8 +208,8 @@ def _element(list_type: str) -> str:
 
 
 def _no_match(node: Any, types: str) -> str:
-    for name, spoken in _SPOKEN.items():
-        types = types.replace(name, spoken)
+    for name, text in _SPOKEN.items():
+        types = types.replace(name, text)
     return f"found no matching overload for '{node.call_expr.function}' applied to '{types}'"
 
 

@@ -151,12 +151,12 @@ class _Explainer:
         elif function == "_?_:_" and expr.call_expr.args[0].id and not self._made_by_macro(place, expr):
             yield from self._conditional(place, expr)
         elif kind != "select_expr" or outcome.error or not _is_chain(expr):
-            seen = set()
+            texts = set()
             for where, child in self._parts(place, expr, expr):
                 shown = child.WhichOneof("kind") == "const_expr" or where.has(child.ident_expr.name)
                 text = where.spans.text(child)
-                if text not in seen and not shown:
-                    seen.add(text)
+                if text not in texts and not shown:
+                    texts.add(text)
                     yield self.node(where, child)
 
     def _variable(self, name: str) -> Iterator[Node]:

@@ -255,7 +255,7 @@ def _entry(ledger: Ledger, name: str) -> Entry:
 
 def _watch(options: argparse.Namespace) -> int:
     async def run(client: AccessClient) -> int:
-        seen: dict[str, str] = {}
+        marks: dict[str, str] = {}
         while True:
             now = datetime.now(UTC)
             ledger = await read_ledger(client)
@@ -264,8 +264,8 @@ def _watch(options: argparse.Namespace) -> int:
                 raise UsageError(f"request {options.name} does not exist; list all: weightlock access list")
             for entry in reversed(entries):
                 mark = f"{entry.state.phase} {entry.state.approvals}"
-                if seen.get(entry.name) != mark:
-                    seen[entry.name] = mark
+                if marks.get(entry.name) != mark:
+                    marks[entry.name] = mark
                     moment = time.strftime("%H:%M:%S")
                     _print(options, _data(entry), f"{moment}  {entry.name}  {view.sentence(entry, now)}")
             if options.name and entries[0].state.phase is not Phase.PENDING:

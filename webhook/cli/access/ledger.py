@@ -156,12 +156,12 @@ def _reported(status: dict[str, Any] | None, now: datetime) -> RequestState | No
     """Return the state that the controller reported, updated to now: an active grant expires by itself."""
     if not status or status.get("state") not in list(Phase):
         return None
-    done, _, needed = str(status.get("approvals", "")).partition("/")
+    approvals, _, required = str(status.get("approvals", "")).partition("/")
     missing = status.get("missing")
     state = RequestState(
         Phase(status["state"]),
-        approvals=int(done) if done.isdecimal() else 0,
-        needed=int(needed) if needed.isdecimal() else 0,
+        approvals=int(approvals) if approvals.isdecimal() else 0,
+        needed=int(required) if required.isdecimal() else 0,
         missing=tuple(missing.items()) if isinstance(missing, dict) else (),
         approvers=tuple(str(name) for name in status.get("approvers") or ()),
         begins=parse_time(status.get("begins")),

@@ -49,12 +49,12 @@ async def retain(
 ) -> str:
     """Delete them, or with ``dry`` only count them. Raises `ApiError`."""
     requests = outdated(ledger, older_than, now)
-    gone = {item["metadata"]["uid"] for item in requests}
+    uids = {item["metadata"]["uid"] for item in requests}
     if not dry:
         for item in requests:
             await client.delete(item)
-    left = [item for item in await client.requests() if item["metadata"]["uid"] not in gone]
-    approvals = orphans(left, await client.approvals())
+    remaining = [item for item in await client.requests() if item["metadata"]["uid"] not in uids]
+    approvals = orphans(remaining, await client.approvals())
     if not dry:
         for item in approvals:
             await client.delete(item)

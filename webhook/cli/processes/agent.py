@@ -240,10 +240,10 @@ def collector(command: str) -> Callable[[str], Any]:
         name = command.partition(" ")[0]
         try:
             words = [*shlex.split(command), evidence_nonce(nonce)]
-            done = subprocess.run(words, check=True, capture_output=True, timeout=_EVIDENCE_SECONDS)  # noqa: S603
-            if len(done.stdout) > _MAX_EVIDENCE:
+            process = subprocess.run(words, check=True, capture_output=True, timeout=_EVIDENCE_SECONDS)  # noqa: S603
+            if len(process.stdout) > _MAX_EVIDENCE:
                 raise ValueError("it printed too much")
-            return json.loads(done.stdout)
+            return json.loads(process.stdout)
         except (OSError, subprocess.SubprocessError, ValueError, RecursionError) as error:
             raise SealedDataError(f"no attestation evidence: {name}: {error}") from None
 

@@ -85,8 +85,8 @@ def run(options: argparse.Namespace) -> int:
     if options.would_deny:
         rows = view.refusals(findings, selection)
         _print(options, rows, view.would_deny(findings, selection, now)[0])
-        needed = _exceptions(options) if options.policies is not None and options.output != "json" else 0
-        return 1 if rows or needed else 0
+        count = _exceptions(options) if options.policies is not None and options.output != "json" else 0
+        return 1 if rows or count else 0
     wide, many = options.output == "wide", _all(options)
     text = view.listing(findings, selection, now, namespaces=many, wide=wide)
     _print(options, view.data(findings, selection), text)

@@ -52,14 +52,14 @@ def evaluate_files(paths: Iterable[Path], namespace: str, source: ManifestProvid
     except ManifestError as error:
         raise UsageError(str(error)) from None
     counts = {place: gathering.counts for place, gathering in gatherings.items()}
-    broken = {policy for each in counts.values() for policy, _ in each.broken}
+    violations = {policy for each in counts.values() for policy, _ in each.broken}
     policies: dict[str, tuple[str, ...]] = {}
     for policy in source.snapshot().policies.policies:
         policies[policy.name] = (*policies.get(policy.name, ()), *policy.actions)
     return Findings(
         results=ordered(item for gathering in gatherings.values() for item in gathering.results()),
         counts=counts,
-        unbroken={name: actions for name, actions in policies.items() if name not in broken},
+        unbroken={name: actions for name, actions in policies.items() if name not in violations},
     )
 
 

@@ -104,11 +104,11 @@ def would_deny(findings: Findings, selection: Filter, now: datetime) -> tuple[st
     if rows:
         cells = [(row["policy"], row["action"], row["namespace"], str(row["resources"])) for row in rows]
         lines.append(table(("POLICY", "ACTION", "NAMESPACE", "WOULD BE DENIED"), cells))
-    broken = {row["policy"] for row in rows}
+    violations = {row["policy"] for row in rows}
     ready = [
         name
         for name, actions in sorted(findings.unbroken.items())
-        if name not in broken and "Deny" not in actions and selection.policy in ("", name)
+        if name not in violations and "Deny" not in actions and selection.policy in ("", name)
     ]
     if ready:
         lines.append(f"Nothing breaks {people(ready)}: ready for Deny.")

@@ -254,7 +254,7 @@ def _guarded(run: Command, args: argparse.Namespace) -> int:
 
 
 def _seal(args: argparse.Namespace) -> int:
-    service, started = _service(args), time.monotonic()
+    service, start = _service(args), time.monotonic()
     content, notes = _content(args)
     with _work(args) as work:
         manifest = operations.seal(
@@ -268,7 +268,7 @@ def _seal(args: argparse.Namespace) -> int:
             content=content,
         )
         work.notes.extend(notes)
-    _print_manifest(args, manifest, "sealed", time.monotonic() - started, work)
+    _print_manifest(args, manifest, "sealed", time.monotonic() - start, work)
     return 0
 
 
@@ -285,11 +285,11 @@ def _content(args: argparse.Namespace) -> tuple[SignedContent | None, list[str]]
 
 
 def _unseal(args: argparse.Namespace) -> int:
-    started = time.monotonic()
+    start = time.monotonic()
     with _opened(args) as sealed, _work(args) as work:
         entries = select(sealed.manifest, args.only)
         operations.unseal(sealed, args.destination, args.only, work, mode=args.mode, replace=args.force)
-    seconds, size = time.monotonic() - started, sum(entry.size for entry in entries)
+    seconds, size = time.monotonic() - start, sum(entry.size for entry in entries)
     facts = {"model": sealed.manifest.model, "generation": sealed.manifest.generation, "files": len(entries)}
     _print(
         args,
@@ -355,7 +355,7 @@ def _provenance_lines(manifest: Manifest) -> list[str]:
 
 
 def _rotate(args: argparse.Namespace) -> int:
-    old, started = _service(args), time.monotonic()
+    old, start = _service(args), time.monotonic()
     new = KeyService(args.new_kms, production=args.production) if args.new_kms else old
     with _work(args) as work:
         if args.reencrypt:
@@ -364,7 +364,7 @@ def _rotate(args: argparse.Namespace) -> int:
         else:
             manifest = operations.rewrap(args.directory, old, new, args.key_id, work)
     if args.reencrypt:
-        _print_manifest(args, manifest, "encrypted again", time.monotonic() - started, work)
+        _print_manifest(args, manifest, "encrypted again", time.monotonic() - start, work)
     else:
         _print_manifest(args, manifest, "wrapped again the key of", 0, work)
     return 0

@@ -49,13 +49,13 @@ def verify_models(options: argparse.Namespace, say: Callable[[str], None]) -> in
 
 
 def _verify(directory: Path, signature: Path, trust: ModelTrust, say: Callable[[str], None]) -> None:
-    started = time.monotonic()
+    start = time.monotonic()
     content, _ = signed_content(signature, trust, [], directory)
     items, excluded = content.admit(plain_items(directory))
     jobs = min(os.cpu_count() or 1, _MAX_JOBS)
     compare(items, content, jobs, NoProgress())
     size = sum(item.size for item in items) / (1 << 30)
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - start
     say(
         f"{directory}: {len(items)} files, {size:.2f} GiB, are signed by {content.provenance.signature.signer} "
         f"({seconds:.1f} s)"

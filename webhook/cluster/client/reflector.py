@@ -188,7 +188,7 @@ class Reflector:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(seconds),
         }
-        begun = time.monotonic()
+        start = time.monotonic()
         async with self._api.watch(self._path, query, silence=seconds + timing.silence) as lines:
             if self._resumed:
                 self._resumed, self.synced = False, True
@@ -196,7 +196,7 @@ class Reflector:
                 self._event(line)
                 self._is_current()
                 backoff.reset()
-        if time.monotonic() - begun < seconds * 0.9:
+        if time.monotonic() - start < seconds * 0.9:
             # An API server that shuts down also ends its streams regularly, which proves nothing.
             raise ApiError(0, "Ended", "the API server ended the watch early")
         self._is_current()

@@ -217,8 +217,8 @@ class Certificates:
         if not equal(without_bundles(self._expected[key]), webhooks):
             return None
         bundles = [bundle.of_webhook(webhook) for webhook in webhooks or ()]
-        known = {h.authority.id for h in stored_cas}
-        if all(bundle.is_made_of(one, known) for one in bundles):
+        stored_ids = {h.authority.id for h in stored_cas}
+        if all(bundle.is_made_of(one, stored_ids) for one in bundles):
             sets = [bundle.ids(one or "") for one in bundles]
             return sets[0] if all(one == sets[0] for one in sets) else frozenset()
         # A caBundle that another client modified is drift, which is reported and restored.
@@ -273,9 +273,9 @@ class Certificates:
     async def _issue(self, read: _Read, part: str, by: str, end: datetime) -> None:
         signer = next(h for h in read.stored_cas if h.authority.id == by)
         until = max(end, signer.authority.signed_until or end)
-        noted = signer.noted(replace(signer.authority, signed_until=until))
+        update = signer.noted(replace(signer.authority, signed_until=until))
         # Store the CA's required lifetime before a certificate depends on it.
-        await self._save(read, tuple(noted if h is signer else h for h in read.stored_cas))
+        await self._save(read, tuple(update if h is signer else h for h in read.stored_cas))
         authority, authority_key = signer.signing()
         key = ec.generate_private_key(ec.SECP256R1())
         begin = max(datetime.now(UTC) - _SLACK, signer.authority.not_before)

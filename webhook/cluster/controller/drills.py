@@ -47,10 +47,10 @@ class DrillWatch:
         document = await record.read(self.api, self.path)
         if document is None:
             return
-        ended = parse_time(document["ended"])
-        if ended is None:
+        end = parse_time(document["ended"])
+        if end is None:
             return
-        self.ended = min(ended, datetime.now(UTC)).timestamp()
+        self.ended = min(end, datetime.now(UTC)).timestamp()
         self.complete = document.get("result") in ("passed", "failed")
         self.lost = sum(_is_lost(control) for control in document["controls"])
         if document["ended"] in (self._seen, document.get(record.LOGGED)):

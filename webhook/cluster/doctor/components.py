@@ -131,14 +131,14 @@ async def audit_log(view: Installation) -> Sequence[CheckResult]:
         if await view.deployment(part) is None:
             continue
         for pod, text in (await view.metrics(part)).items():
-            written = sample(text, "weightlock_audit_checkpoint_timestamp_seconds")
-            if not written:
+            checkpoints = sample(text, "weightlock_audit_checkpoint_timestamp_seconds")
+            if not checkpoints:
                 continue
             count += 1
             logs = f"kubectl -n {view.namespace} logs {pod}   (docs/audit.md)"
             queued = sum(sample(text, "weightlock_audit_queue_entries"))
-            age = datetime.now(UTC).timestamp() - max(written)
-            lost = sum(sample(text, "weightlock_audit_lost_entries"))
+            age = datetime.now(UTC).timestamp() - max(checkpoints)
+            losses = sum(sample(text, "weightlock_audit_lost_entries"))
             missing = sum(sample(text, "weightlock_audit_witness_quorum")) - sum(
                 sample(text, "weightlock_audit_witness_cosignatures")
             )
@@ -146,8 +146,8 @@ async def audit_log(view: Installation) -> Sequence[CheckResult]:
                 results.append(CheckResult("fail", f"{pod} cannot write its audit log for {age:.0f} s", logs))
             elif missing > 0:
                 results.append(CheckResult("fail", f"{pod}: {missing:.0f} witnesses are missing", logs))
-            elif lost:
-                results.append(CheckResult("warn", f"{pod} lost {lost:.0f} audit log entries", logs))
+            elif losses:
+                results.append(CheckResult("warn", f"{pod} lost {losses:.0f} audit log entries", logs))
     if not count:
         fix = f"{view.upgrade} --set audit.enabled=true   (docs/audit.md)"
         return [CheckResult("warn", "the audit log is off: no receipts and no evidence", fix)]

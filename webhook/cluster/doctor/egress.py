@@ -104,8 +104,8 @@ async def measure(api: KubeApi, image: str, seconds: float) -> list[CheckResult]
         sender = _pod("sender", image, SENDER, [_address(receiver), str(MOST_BYTES), str(SECONDS)])
         sender["metadata"]["annotations"] = {BANDWIDTH: str(LIMIT)}
         await api.request("POST", pods, body=sender, seconds=seconds)
-        done = await _wait(api, f"{pods}/receiver", seconds, lambda pod: bool(_message(pod)))
-        return [_unstarted("sender") if done is None else result_of(_message(done))]
+        result_pod = await _wait(api, f"{pods}/receiver", seconds, lambda pod: bool(_message(pod)))
+        return [_unstarted("sender") if result_pod is None else result_of(_message(result_pod))]
 
 
 def result_of(message: str) -> CheckResult:

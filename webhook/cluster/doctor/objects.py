@@ -19,10 +19,10 @@ _MOST_NAMED = 5
 
 async def policies(view: Installation) -> Sequence[CheckResult]:
     """Check that every policy compiles: the users' own, and those that the chart mounts."""
-    written = await view.ours("weightpolicies", "WeightPolicy")
+    objects = await view.ours("weightpolicies", "WeightPolicy")
     builder = SnapshotBuilder(Settings(), complete=False)
     shipped = await view.mounted("policies", "policies.yaml")
-    for document in (*shipped, *written):
+    for document in (*shipped, *objects):
         builder.put(document)
     problems = builder.snapshot().problems
     if problems:
@@ -30,19 +30,19 @@ async def policies(view: Installation) -> Sequence[CheckResult]:
             CheckResult("fail", f"{key.name}: {why}", f"weightlock policy lint, and correct {key.name}")
             for key, why in list(problems.items())[:_MOST_NAMED]
         ]
-    return [CheckResult("ok", f"{len(shipped)} shipped policies and {len(written)} of your own compile")]
+    return [CheckResult("ok", f"{len(shipped)} shipped policies and {len(objects)} of your own compile")]
 
 
 async def models(view: Installation) -> Sequence[CheckResult]:
     """Check that every model that names claims or volumes matches at least one of them."""
-    written = await view.ours("modelweights", "ModelWeights")
-    if not written:
+    objects = await view.ours("modelweights", "ModelWeights")
+    if not objects:
         fix = "register your weights: kubectl explain modelweights.spec, docs/concepts.md"
         return [CheckResult("warn", "no ModelWeights: no weights are protected, only accelerators", fix)]
     claims = await view.items("/api/v1/persistentvolumeclaims")
     volumes = await view.items("/api/v1/persistentvolumes")
     builder = SnapshotBuilder(Settings(), complete=True)
-    for document in written:
+    for document in objects:
         builder.put(document)
     snapshot = builder.snapshot()
     faults = [
@@ -58,7 +58,7 @@ async def models(view: Installation) -> Sequence[CheckResult]:
         if only_named and name not in matched:
             fix = f"compare kubectl get pvc,pv -A --show-labels with kubectl get modelweights {name} -o yaml"
             faults.append(CheckResult("warn", f"{name} matches no claim or volume in this cluster", fix))
-    return faults[:_MOST_NAMED] or [CheckResult("ok", f"{len(written)} models, each with a volume")]
+    return faults[:_MOST_NAMED] or [CheckResult("ok", f"{len(objects)} models, each with a volume")]
 
 
 def _matched(snapshot: Snapshot, claims: list[Document], volumes: list[Document]) -> Iterator[str]:

@@ -48,8 +48,8 @@ async def certificate(view: Installation) -> Sequence[CheckResult]:
     if service and not _names(leaf, f"{service['name']}.{service['namespace']}.svc"):
         name = f"{service['name']}.{service['namespace']}.svc"
         return [CheckResult("fail", f"the serving certificate does not contain the name {name}", fix)]
-    left = leaf.not_valid_after_utc - now
-    if left < timedelta(0) or now < leaf.not_valid_before_utc:
+    remaining = leaf.not_valid_after_utc - now
+    if remaining < timedelta(0) or now < leaf.not_valid_before_utc:
         return [
             CheckResult(
                 "fail",
@@ -57,15 +57,15 @@ async def certificate(view: Installation) -> Sequence[CheckResult]:
                 fix,
             )
         ]
-    if left < _SOON:
+    if remaining < _SOON:
         return [
             CheckResult(
-                "fail" if left < _SOONEST else "warn",
-                f"the serving certificate expires in {left.days} days",
+                "fail" if remaining < _SOONEST else "warn",
+                f"the serving certificate expires in {remaining.days} days",
                 fix,
             )
         ]
-    return [CheckResult("ok", f"trusted by the caBundle, expires in {left.days} days")]
+    return [CheckResult("ok", f"trusted by the caBundle, expires in {remaining.days} days")]
 
 
 async def signing_key(view: Installation) -> Sequence[CheckResult]:

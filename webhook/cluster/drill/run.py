@@ -97,7 +97,7 @@ class _Run:
     problems: list[str] = field(default_factory=list)
 
     async def run(self) -> Drill:
-        begun = format_time(datetime.now(UTC))
+        start = format_time(datetime.now(UTC))
         try:
             async with asyncio.timeout(self.plan.seconds):
                 async with contextlib.AsyncExitStack() as stack:
@@ -108,8 +108,8 @@ class _Run:
                 await self._check()
         except TimeoutError:
             self.problems.append(f"the drill did not end within {self.plan.seconds:g} s")
-        ended = format_time(datetime.now(UTC))
-        return Drill(begun, ended, tuple(self.attempts), self.plan.ignored, tuple(self.problems))
+        end = format_time(datetime.now(UTC))
+        return Drill(start, end, tuple(self.attempts), self.plan.ignored, tuple(self.problems))
 
     @contextlib.asynccontextmanager
     async def _namespace(self) -> AsyncIterator[str]:

@@ -104,11 +104,11 @@ class Scanner:
         """
         metadata = pod["metadata"]
         namespace = metadata.get("namespace", "")
-        looked = self._looked.get(namespace)
-        if looked is None:
+        last_look = self._looked.get(namespace)
+        if last_look is None:
             return
         ended = (pod.get("status") or {}).get("phase") in _FINAL and self._has_results(namespace)
-        if ended or str(metadata.get("creationTimestamp", "")) >= looked:
+        if ended or str(metadata.get("creationTimestamp", "")) >= last_look:
             self._agenda.touch(namespace, time.monotonic())
 
     def gone(self, key: ObjectKey) -> None:
@@ -154,11 +154,11 @@ class Scanner:
     async def _scan(self, kind: ReportApi, backoff: Backoff) -> NoReturn:
         """Scan the namespaces that are due, until an error."""
         self._say("")
-        looked = float("-inf")
+        last_look = float("-inf")
         while True:
-            if time.monotonic() - looked >= LOOK_SECONDS:
+            if time.monotonic() - last_look >= LOOK_SECONDS:
                 await self._look(kind)
-                looked = time.monotonic()
+                last_look = time.monotonic()
             turn = self._agenda.take(time.monotonic())
             if turn is None:
                 await self._sum_up(kind)

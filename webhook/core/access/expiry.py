@@ -58,7 +58,7 @@ def expiring(
     pods: Iterable[PodWithWeights], index: GrantIndex, models: Mapping[str, AccessRules], now: datetime
 ) -> Iterator[ExpiringAccess]:
     """Return all actions for now. The result repeats until the action is done, so each action is idempotent."""
-    ended = index.expired(now)
+    expired_grants = index.expired(now)
     for pod in pods:
         subject = SubjectKey("ServiceAccount", pod.namespace, pod.account)
         for model in pod.models:
@@ -72,14 +72,14 @@ def expiring(
             ]
             if live:
                 last = max(live, key=lambda grant: grant.expires)
-                left, length = last.expires - now, last.expires - last.begins
-                within = next((limit for limit in WARNINGS if left <= limit < length), None)
+                remaining, length = last.expires - now, last.expires - last.begins
+                within = next((limit for limit in WARNINGS if remaining <= limit < length), None)
                 if within is not None:
                     yield ExpiringAccess(pod, model, last.request, last.expires, within, rules.on_expiry)
             elif model in pod.stamp and not pod.stamp[model].own:
                 yield from _by_stamp(pod, model, index, rules, now)
-            elif (subject, model) in ended:
-                request, end = ended[subject, model]
+            elif (subject, model) in expired_grants:
+                request, end = expired_grants[subject, model]
                 # A pod that was created later was not admitted by this grant.
                 if pod.created is None or pod.created <= end:
                     yield ExpiringAccess(pod, model, request, end, None, rules.on_expiry)
@@ -98,7 +98,7 @@ def _by_stamp(
     if grant is None or grant.model != model or pod.namespace not in grant.namespaces:
         yield ExpiringAccess(pod, model, cover.request, end or now, None, "evict")
         return
-    left, length = grant.expires - now, grant.expires - grant.begins
-    within = next((limit for limit in WARNINGS if left <= limit < length), None)
+    remaining, length = grant.expires - now, grant.expires - grant.begins
+    within = next((limit for limit in WARNINGS if remaining <= limit < length), None)
     if within is not None:
         yield ExpiringAccess(pod, model, grant.request, grant.expires, within, rules.on_expiry)

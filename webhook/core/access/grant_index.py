@@ -84,13 +84,13 @@ class GrantIndex:
 
         An object with unchanged content, such as a new status or a repeated list, costs only a comparison.
         """
-        written: dict[tuple[str, str], AccessRequest | AccessApproval] = {
+        updates: dict[tuple[str, str], AccessRequest | AccessApproval] = {
             (resource.kind, resource.metadata.name): resource for resource in put
         }
-        removals = [key for key in remove if key not in written and key in self._seen]
-        fingerprints = {key: _fingerprint(resource) for key, resource in written.items()}
+        removals = [key for key in remove if key not in updates and key in self._seen]
+        fingerprints = {key: _fingerprint(resource) for key, resource in updates.items()}
         changed = {
-            key: resource for key, resource in written.items() if self._seen.get(key) != fingerprints[key]
+            key: resource for key, resource in updates.items() if self._seen.get(key) != fingerprints[key]
         }
         if not removals and not changed and models is None:
             return self
@@ -336,13 +336,13 @@ class GrantIndex:
 
     def _derive(self, stale: set[str], before: dict[str, SubjectKey]) -> None:
         """Derive the named requests again and index their grants. Runs before the index is shared."""
-        touched: dict[SubjectKey, dict[str, Grant | None]] = {}
+        changes: dict[SubjectKey, dict[str, Grant | None]] = {}
         for name in stale:
             parsed = self._requests.get(name)
             self._outcomes.pop(name, None)
             self._special.pop(name, None)
             if name in before:
-                touched.setdefault(before[name], {})[name] = None
+                changes.setdefault(before[name], {})[name] = None
             if parsed is None:
                 continue
             rules = rules_for(parsed, self.models, self.settings)
@@ -350,10 +350,10 @@ class GrantIndex:
             self._outcomes[name] = outcome
             grant = outcome.grant(parsed)
             if parsed.model:
-                touched.setdefault(parsed.subject, {})[name] = grant
+                changes.setdefault(parsed.subject, {})[name] = grant
             elif grant is not None:
                 self._special[name] = grant
-        for subject, changed in touched.items():
+        for subject, changed in changes.items():
             grants = [grant for grant in self._by_subject.get(subject, ()) if grant.request not in changed]
             grants += [grant for grant in changed.values() if grant is not None]
             ordered = sorted(grants, key=lambda grant: (grant.expires, grant.request), reverse=True)
@@ -366,8 +366,8 @@ def _fingerprint(resource: AccessRequest | AccessApproval) -> bytes:
     The objects themselves would take ten times the memory of the parsed ones.
     """
     metadata = resource.metadata
-    dated = f"{metadata.uid}\n{metadata.creation_timestamp}\n".encode()
-    return blake2b(dated + resource.spec.model_dump_json().encode(), digest_size=32).digest()
+    identity = f"{metadata.uid}\n{metadata.creation_timestamp}\n".encode()
+    return blake2b(identity + resource.spec.model_dump_json().encode(), digest_size=32).digest()
 
 
 def _set_or_drop(index: dict[_K, _V], key: _K, value: _V) -> None:

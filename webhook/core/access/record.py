@@ -164,7 +164,7 @@ def compare(
     }
     suspensions: list[Suspension] = []
     requests = {uid: votes for uid, votes in record.requests.items() if uid in existing}
-    lost = {(vote.request_uid, vote.name) for vote in index.lost}
+    lost_votes = {(vote.request_uid, vote.name) for vote in index.lost}
     for name in index.requests:
         parsed = index.parsed(name)
         state = index.state(name, now)
@@ -175,7 +175,7 @@ def compare(
         votes = {
             vote.name: vote.decision
             for vote in index.votes(name)
-            if (vote.request_uid, vote.name) not in lost
+            if (vote.request_uid, vote.name) not in lost_votes
         }
         if state.phase is Phase.INVALID:
             # It grants nothing now, and is compared when it is valid again.
@@ -194,13 +194,13 @@ def compare(
     }
     # The rules of a deleted ModelWeights are kept: it may come back weaker.
     models = {name: dict(rules) for name, rules in record.models.items()} | models
-    accepted = {name: value for name, value in sensitivities.items() if name not in weakened}
+    approved_values = {name: value for name, value in sensitivities.items() if name not in weakened}
     after = replace(
         record,
         requests=requests,
         models=models,
         copies=_recent(record, index, now),
-        sensitivities={**record.sensitivities, **accepted},
+        sensitivities={**record.sensitivities, **approved_values},
     )
     return after, suspensions
 

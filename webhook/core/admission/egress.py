@@ -90,8 +90,8 @@ def replicas_of(document: Mapping[str, Any]) -> int:
     if isinstance(spec, dict) and isinstance(spec.get("jobTemplate"), dict):
         spec = spec["jobTemplate"].get("spec")
     counts = [spec.get(field) for field in _COUNTS] if isinstance(spec, dict) else []
-    stated = [count for count in counts if isinstance(count, int) and not isinstance(count, bool)]
-    return min(max([*stated, 0 if stated else 1]), _MAX_REPLICAS)
+    numbers = [count for count in counts if isinstance(count, int) and not isinstance(count, bool)]
+    return min(max([*numbers, 0 if numbers else 1]), _MAX_REPLICAS)
 
 
 def _over(request: AdmissionRequest, budget: Budget, rate: int, snapshot: Snapshot) -> list[Finding]:
@@ -111,10 +111,10 @@ def _over(request: AdmissionRequest, budget: Budget, rate: int, snapshot: Snapsh
 
 
 def _fix(budget: Budget, running: int, rate: int) -> str:
-    left = budget.left(running)
-    if 1000 <= left < rate:
+    remaining = budget.left(running)
+    if 1000 <= remaining < rate:
         return (
-            f'annotate the pod with {egress_stamp.BANDWIDTH}: "{left}" or less, or wait until a reader ends: '
+            f'annotate the pod with {egress_stamp.BANDWIDTH}: "{remaining}" or less, or wait until a reader ends: '
             f"weightlock egress {budget.model}"
         )
     return f"wait until a reader of the model ends: weightlock egress {budget.model} lists them"

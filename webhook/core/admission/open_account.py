@@ -42,11 +42,11 @@ def defer(facts: TemplateFacts, request: AdmissionRequest, grants: Iterable[Gran
     }
     weights = tuple(use for use in facts.facts.weights if use.model not in grantable)
     devices = tuple(use for use in facts.facts.devices if use.via not in _ENTITLED)
-    reduced = Facts(weights, devices, facts.facts.escapes)
-    if reduced == facts.facts:
+    remaining = Facts(weights, devices, facts.facts.escapes)
+    if remaining == facts.facts:
         return facts
     note = Deferred(codes.DECIDED_LATER, f"the service account is not known yet; {_LATER}")
-    return replace(facts, facts=reduced, deferred=tuple(sorted({*facts.deferred, note})))
+    return replace(facts, facts=remaining, deferred=tuple(sorted({*facts.deferred, note})))
 
 
 def violations(

@@ -89,9 +89,9 @@ def injection_plan(
     """Return the parts that a new pod must carry. Its only template is the pod itself."""
     injection = snapshot.settings.injection
     # The bounds apply when a pod is created; they may have changed since.
-    gathered = facts[0].facts
-    bounds = _NO_BOUNDS if request.running or not gathered.weights else bounds_of(request, snapshot)
-    expected = inject.plan(object_of(request), gathered, snapshot.models, injection, now, bounds, hide=hide)
+    pod_facts = facts[0].facts
+    bounds = _NO_BOUNDS if request.running or not pod_facts.weights else bounds_of(request, snapshot)
+    expected = inject.plan(object_of(request), pod_facts, snapshot.models, injection, now, bounds, hide=hide)
     if not request.running:
         return expected
     hidden = of_earlier_versions(expected.hidden)

@@ -233,18 +233,18 @@ class _Validation:
         self.budget.charge(
             "pod templates" if facts.pod else "content", 100 + self.request.size // _BYTES_PER_STEP
         )
-        gathered = facts.facts
-        if gathered.weights or gathered.devices or gathered.escapes:
-            check_facts("weights", len(gathered.weights))
-            check_facts("devices", len(gathered.devices))
-            check_facts("escapes", len(gathered.escapes))
+        uses = facts.facts
+        if uses.weights or uses.devices or uses.escapes:
+            check_facts("weights", len(uses.weights))
+            check_facts("devices", len(uses.devices))
+            check_facts("escapes", len(uses.escapes))
 
     def _evaluate(
         self, policy: Policy, facts: TemplateFacts, bindings: Bindings, *, condition_false: bool = False
     ) -> list[Finding]:
         """Return the violations of one policy."""
         clock = self._clock
-        begun = clock() if clock else None
+        start = clock() if clock else None
         try:
             evaluation = policy.evaluate(
                 self.request, bindings, self.lookup, facts.path, condition_false=condition_false
@@ -252,7 +252,7 @@ class _Validation:
         except (UnansweredError, MissingObjectError):
             # Continue, so that one fetch covers all missing data.
             return []
-        seconds = clock() - begun if clock and begun is not None else None
+        seconds = clock() - start if clock and start is not None else None
         self.timings.append((evaluation.policy, evaluation.result, seconds))
         self.audit += evaluation.audit
         return [self._waived(finding, facts) for finding in evaluation.findings]
@@ -351,10 +351,10 @@ class _Validation:
     def _with_open_account(self, facts: TemplateFacts) -> TemplateFacts:
         """Return the facts that do not depend on the unknown service account, and note if it needs a decision."""
         active = self.snapshot.access.active(self.now)
-        reduced = open_account.defer(facts, self.request, active)
-        if facts.deferred or reduced.facts.weights != facts.facts.weights:
-            self._open_accounts.append(reduced)
-        return reduced
+        remaining = open_account.defer(facts, self.request, active)
+        if facts.deferred or remaining.facts.weights != facts.facts.weights:
+            self._open_accounts.append(remaining)
+        return remaining
 
     def open_accounts(self) -> list[Finding]:
         """Deny a requester whose pods could run as a granted account that the requester is not allowed to use."""
@@ -457,11 +457,9 @@ class _Validation:
             document, old = managed_fields.without(document), managed_fields.without(old)
             if pod is request.object:
                 pod = document
-        gathered = facts.facts
-        if gathered.escapes or gathered.devices:
-            self.answers.related = {
-                (GROUP, resource): names for resource, names in gathered.exceptions().items()
-            }
+        uses = facts.facts
+        if uses.escapes or uses.devices:
+            self.answers.related = {(GROUP, resource): names for resource, names in uses.exceptions().items()}
         # An embedded object may have another namespace than the object that contains it.
         namespace = facts.workload["namespace"] if facts.workload is not None else request.namespace
         subject = subject_of(
@@ -485,9 +483,9 @@ class _Validation:
                 # A template to which an update adds nothing is not evaluated again.
                 "pod": None if facts.unchanged else pod,
                 "workload": facts.workload,
-                "weights": [use.as_cel() for use in gathered.weights] if gathered.weights else [],
-                "devices": [use.as_cel() for use in gathered.devices] if gathered.devices else [],
-                "escapes": [escape.as_cel() for escape in gathered.escapes] if gathered.escapes else [],
+                "weights": [use.as_cel() for use in uses.weights] if uses.weights else [],
+                "devices": [use.as_cel() for use in uses.devices] if uses.devices else [],
+                "escapes": [escape.as_cel() for escape in uses.escapes] if uses.escapes else [],
                 "images": self._images(facts, namespace) if images else [],
                 "subject": subject.as_cel(),
                 "grants": [grant.as_cel() for grant in grants] if grants else [],

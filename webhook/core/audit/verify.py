@@ -388,8 +388,8 @@ class _Walk:
         elif event == "stop":
             self._running = False
         elif event == "loss":
-            lost = ", ".join(f"{count} {kind}" for kind, count in sorted((data.get("lost") or {}).items()))
-            report.notes.append(f"entry {index} reports lost entries: {lost}")
+            losses = ", ".join(f"{count} {kind}" for kind, count in sorted((data.get("lost") or {}).items()))
+            report.notes.append(f"entry {index} reports lost entries: {losses}")
         elif event == "pruned":
             self._statements.append(int(data.get("first", 0)))
         elif event == "gap":

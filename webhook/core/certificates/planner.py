@@ -86,8 +86,8 @@ def _publish(view: State, now: datetime) -> Step | None:
     fresh = [a for a in view.authorities if a.published is None and a.retired is None]
     if not fresh:
         return None
-    noted = tuple(replace(a, published=now) if a in fresh else a for a in view.authorities)
-    return RecordState(noted, "a CA is in force")
+    authorities = tuple(replace(a, published=now) if a in fresh else a for a in view.authorities)
+    return RecordState(authorities, "a CA is in force")
 
 
 def _in_force(view: State) -> bool:
@@ -97,13 +97,13 @@ def _in_force(view: State) -> bool:
 def _issue(view: State, times: Times, now: datetime) -> Step | None:
     by = signer(view, times, now)
     # An unusable certificate is replaced without waiting for propagation.
-    hurried = next((a for a in reversed(_able(view, now)) if a.published is not None), None)
+    fallback = next((a for a in reversed(_able(view, now)) if a.published is not None), None)
     if not _in_force(view):
         return None
     for part, required_names in sorted(view.required_names.items()):
         leaf = view.leaves.get(part)
         usable = leaf is not None and _usable(leaf, required_names, view, now)
-        authority = by or (None if usable else hurried)
+        authority = by or (None if usable else fallback)
         if authority is None:
             continue
         end = min(now + times.leaf, authority.not_after)

@@ -45,10 +45,10 @@ class CorrelationState:
             # Sigma groups events that have all fields.
             return None
         row = self.table.get(key_of(values))
-        fired = self._feed(row, rule, event, ref)
-        if fired is None:
+        firing = self._feed(row, rule, event, ref)
+        if firing is None:
             return None
-        refs, baseline = fired
+        refs, baseline = firing
         return Firing(named(self.correlation.group_by, values), tuple(refs[-MAX_REFS:]), baseline, event)
 
     def _event_count(self, row: list[Any], rule: str, event: Event, ref: Ref) -> tuple[list[Ref], str] | None:  # noqa: ARG002

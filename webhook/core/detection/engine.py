@@ -139,12 +139,12 @@ class Engine:
         for marker in self._markers.get(name, ()):
             marker.mark(name, event, ref)
         if statistic is not None:
-            fired = statistic.feed(event, ref)
-            if fired is None:
+            firing = statistic.feed(event, ref)
+            if firing is None:
                 return
         else:
-            fired = Firing((), (ref,), "the rule matches this event alone", event)
-        self._report(rule.about, fired, ref, alerts)
+            firing = Firing((), (ref,), "the rule matches this event alone", event)
+        self._report(rule.about, firing, ref, alerts)
 
     def _report(self, about: About, fired: Firing, ref: Ref, alerts: list[Alert]) -> None:
         for correlation in self._users.get(about.name, ()):

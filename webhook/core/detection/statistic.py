@@ -89,10 +89,10 @@ class FirstSeenState(_Grouped):
         """Learn a value. Return a firing if the group has enough history and never had it."""
         values = self._value(event)
         group = self._group(event)
-        fired = None
+        firing = None
         for value in values:
-            fired = self._one(group, value, event, ref) or fired
-        return fired
+            firing = self._one(group, value, event, ref) or firing
+        return firing
 
     def _one(self, group: tuple[str, ...], value: str, event: Event, ref: Ref) -> Firing | None:
         row = self.table.get(key_of(group))
@@ -410,15 +410,15 @@ class RingState(_Edges):
 def _path(edges: dict[str, list[str]], start: str, end: str, length: int) -> tuple[str, ...] | None:
     """Return the shortest path of at most ``length`` edges, by breadth-first search."""
     paths: list[tuple[str, ...]] = [(start,)]
-    seen = {start}
+    visits = {start}
     for _ in range(length):
         longer = []
         for path in paths:
             for each in edges.get(path[-1], ()):
                 if each == end:
                     return (*path, each)
-                if each not in seen:
-                    seen.add(each)
+                if each not in visits:
+                    visits.add(each)
                     longer.append((*path, each))
         paths = longer
     return None

@@ -115,12 +115,12 @@ def chosen(
     rounds: dict[tuple[tuple[str, ...], str], list[Attack]] = {}
     for attack in attacks:
         rounds.setdefault((attack.codes, attack.path), []).append(attack)
-    picked: list[Attack] = []
-    while any(rounds.values()) and len(picked) < limit - len(fixed):
+    selection: list[Attack] = []
+    while any(rounds.values()) and len(selection) < limit - len(fixed):
         for queue in rounds.values():
-            if queue and len(picked) < limit - len(fixed):
-                picked.append(queue.pop(0))
-    return [*fixed, *picked]
+            if queue and len(selection) < limit - len(fixed):
+                selection.append(queue.pop(0))
+    return [*fixed, *selection]
 
 
 def own_attacks(namespace: str) -> Iterator[Attack]:

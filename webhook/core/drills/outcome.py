@@ -68,13 +68,13 @@ class Drill:
     @property
     def controls(self) -> tuple[Control, ...]:
         """Return each tried control, by code."""
-        tried: dict[str, list[Attempt]] = {}
+        by_code: dict[str, list[Attempt]] = {}
         for attempt in self.attempts:
             if attempt.state in ("stopped", "passed"):
                 for code in _controls_of(attempt):
-                    tried.setdefault(code, []).append(attempt)
+                    by_code.setdefault(code, []).append(attempt)
         result = []
-        for code, attempts in sorted(tried.items()):
+        for code, attempts in sorted(by_code.items()):
             failed = [attempt for attempt in attempts if code in attempt.missing]
             detail = f"{failed[0].name}: {failed[0].detail or 'admitted'}" if failed else ""
             result.append(Control(code, len(attempts), len(attempts) - len(failed), detail[:_MAX_DETAIL]))
@@ -155,14 +155,14 @@ def checked(name: str, result: str, what: str) -> Attempt | None:
     """Return the outcome of a check of the configuration, as `weightlock doctor` makes it; None if it was not run."""
     if result == "skipped":
         return None
-    lost = (INTEGRITY,) if result == "fail" else ()
-    return Attempt(name, (INTEGRITY,), "passed" if lost else "stopped", (), lost, what[:_MAX_DETAIL])
+    missing = (INTEGRITY,) if result == "fail" else ()
+    return Attempt(name, (INTEGRITY,), "passed" if missing else "stopped", (), missing, what[:_MAX_DETAIL])
 
 
 def _controls_of(attempt: Attempt) -> Sequence[str]:
     """Return the controls that an attempt is about; of alternatives, those that stopped it."""
-    held = [code for code in attempt.expected if code in attempt.codes]
-    return attempt.expected if attempt.missing or not held else held
+    matches = [code for code in attempt.expected if code in attempt.codes]
+    return attempt.expected if attempt.missing or not matches else matches
 
 
 def entries(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -171,12 +171,12 @@ def entries(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
     The JSON was written by another process, so values of other types are dropped.
     """
     controls: Iterable[Any] = document.get("controls") or ()
-    tried = stopped = 0
+    total = stopped = 0
     for control in controls:
         if not isinstance(control, dict) or not isinstance(control.get("code"), str):
             continue
-        attacks, held = _count(control.get("attacks")), _count(control.get("stopped"))
-        tried, stopped = tried + attacks, stopped + held
+        attacks, successes = _count(control.get("attacks")), _count(control.get("stopped"))
+        total, stopped = total + attacks, stopped + successes
         yield (
             f"drills/{control['code'][:64]}",
             {
@@ -184,7 +184,7 @@ def entries(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
                 "result": "passed" if control.get("holds") is True else "failed",
                 "detail": str(control.get("detail") or "")[:_MAX_DETAIL],
                 "attacks": attacks,
-                "stopped": held,
+                "stopped": successes,
             },
         )
     result = document.get("result")
@@ -196,7 +196,7 @@ def entries(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
             "name": SUMMARY,
             "result": result if result in ("passed", "failed", "incomplete") else "incomplete",
             "detail": detail,
-            "attacks": tried,
+            "attacks": total,
             "stopped": stopped,
         },
     )

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def allowance(rate: int, seconds: float, settings: EgressSettings) -> int:
     """Return the bytes that a pod may have sent after so many seconds at ``rate`` bits a second."""
-    earned = rate * max(int(seconds), 0) // 8
-    return earned * (100 + settings.tolerance_percent) // 100 + settings.burst_bytes
+    base = rate * max(int(seconds), 0) // 8
+    return base * (100 + settings.tolerance_percent) // 100 + settings.burst_bytes
 
 
 def excess(pod: Mapping[str, Any], sent: int | None, now: datetime, settings: EgressSettings) -> str:
@@ -36,10 +36,10 @@ def excess(pod: Mapping[str, Any], sent: int | None, now: datetime, settings: Eg
     if sent is None:
         return "its key sidecar reports no egress: set settings.injection.image to the image of this version"
     status, metadata = pod.get("status") or {}, pod.get("metadata") or {}
-    started = parse_time(status.get("startTime")) or parse_time(metadata.get("creationTimestamp"))
-    if started is None:
+    start = parse_time(status.get("startTime")) or parse_time(metadata.get("creationTimestamp"))
+    if start is None:
         return "it has no start time"
-    allowed = allowance(stamp.rate, (now - started).total_seconds(), settings)
+    allowed = allowance(stamp.rate, (now - start).total_seconds(), settings)
     if sent <= allowed:
         return ""
     return f"it sent {size_text(sent)}, and its limit of {rate_text(stamp.rate)} allows {size_text(allowed)} until now"

@@ -45,13 +45,13 @@ def slim(pod: Document) -> Document:
     fields = {
         key: metadata[key] for key in ("name", "namespace", "uid", "creationTimestamp") if key in metadata
     }
-    noted = stamp.parse(pod)
+    annotation = stamp.parse(pod)
     return {
         "apiVersion": f"{GROUP}/v1alpha1",
         "kind": "EgressReader",
         "metadata": fields,
-        "rate": noted.rate if noted is not None else 0,
-        "models": list(noted.models) if noted is not None else [],
+        "rate": annotation.rate if annotation is not None else 0,
+        "models": list(annotation.models) if annotation is not None else [],
         "ended": status.get("phase") in _ENDED,
     }
 

@@ -47,8 +47,8 @@ def gather(
         lookup.charge("host paths", 50 * len(host_paths))
     runtime = runtime_annotations(pod.annotations) if pod.annotations else []
     weights = gather_weights(pod, here)
-    devices, claimed = gather_devices(pod, here, host_paths, runtime)
-    escapes = tuple(sorted({*claimed, *gather_escapes(pod, host_paths, settings, runtime)}))
+    devices, findings = gather_devices(pod, here, host_paths, runtime)
+    escapes = tuple(sorted({*findings, *gather_escapes(pod, host_paths, settings, runtime)}))
     here.finder.raise_if_missing()
     return Facts(weights, devices, escapes)
 

@@ -75,10 +75,10 @@ def weight_use(
 def _uses(pod: PodView, name: str, refs: Iterable[ProtectedRef], *, read_only: bool) -> Iterator[WeightUse]:
     """Yield the facts of one volume, one for each model."""
     containers, only_read = pod.readers(name)
-    seen = set()
+    models = set()
     for ref in refs:
-        if ref.model not in seen:
-            seen.add(ref.model)
+        if ref.model not in models:
+            models.add(ref.model)
             yield weight_use(ref, name, read_only=read_only or only_read, containers=containers)
 
 

@@ -157,13 +157,13 @@ def _same_arguments(have: Any, want: Any, authority: str, authorities: frozenset
     """Equal, except for the CAs of the broker: they are renewed while the pod runs."""
     if not isinstance(have, list) or not all(isinstance(word, str) for word in have):
         return False
-    named = [word for word in have if word.startswith(authority)]
+    words = [word for word in have if word.startswith(authority)]
     others = [word for word in have if not word.startswith(authority)]
     return (
         others == [word for word in want or () if not word.startswith(authority)]
-        and bool(named)
-        and len(set(named)) == len(named)
-        and {word.removeprefix(authority) for word in named} <= authorities
+        and bool(words)
+        and len(set(words)) == len(words)
+        and {word.removeprefix(authority) for word in words} <= authorities
     )
 
 

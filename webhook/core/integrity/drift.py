@@ -60,14 +60,14 @@ def last_writer(document: Document, since: datetime | None = None) -> Writer | N
     managedFields, so this is a hint for a log line and never evidence.
     """
     entries = (document.get("metadata") or {}).get("managedFields")
-    dated = [
+    writes = [
         (moment, entry)
         for entry in (entries if isinstance(entries, list) else ())
         if isinstance(entry, dict) and (moment := parse_time(entry.get("time"))) is not None
     ]
-    if not dated:
+    if not writes:
         return None
-    moment, entry = max(dated, key=lambda pair: pair[0])
+    moment, entry = max(writes, key=lambda pair: pair[0])
     if since is not None and moment < since.replace(microsecond=0):
         return None
     words = (entry.get(field) or "" for field in ("manager", "operation", "subresource", "time"))

@@ -172,9 +172,9 @@ class ObjectStore:
         """Return the index of one class over a cluster-scoped kind; it is built once and follows the store."""
         indexes = self._indexes.setdefault(kind, {})
         if factory not in indexes:
-            indexes[factory] = built = factory()
+            indexes[factory] = new_index = factory()
             for document in self.each(kind):
-                built.put(document)
+                new_index.put(document)
         index: IndexT = indexes[factory]
         return index
 

@@ -39,7 +39,7 @@ def compile_rule(rule: str) -> Program | None:
 def fault_of(provenance: ModelProvenance, required: Provenance) -> str:
     """Return why ``provenance`` does not satisfy a ModelWeights' requirement; empty if it does."""
     signer = provenance.signature.signer
-    if required.signers and not any(_matches(signer, accepted) for accepted in required.signers):
+    if required.signers and not any(_matches(signer, allowed_signer) for allowed_signer in required.signers):
         return f"its signer is not in spec.provenance.signers: {signer}"
     try:
         rule = compile_rule(required.rule)

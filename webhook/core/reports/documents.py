@@ -115,13 +115,13 @@ def cluster_report(
     for each in counts.values():
         total.add(each)
         places.update({policy for policy, _ in each.broken})
-    broken: dict[str, Counter[str]] = {}
+    violations: dict[str, Counter[str]] = {}
     for (policy, how), number in total.broken.items():
-        broken.setdefault(policy, Counter())[how] += number
+        violations.setdefault(policy, Counter())[how] += number
     entries = [_problem(name, text) for name, text in sorted(problems.items())]
-    names = sorted({*policies, *broken}, key=lambda name: (-sum(broken.get(name, {}).values()), name))
+    names = sorted({*policies, *violations}, key=lambda name: (-sum(violations.get(name, {}).values()), name))
     for name in names:
-        entry = _of_policy(name, broken.get(name, Counter()), places[name])
+        entry = _of_policy(name, violations.get(name, Counter()), places[name])
         actions = ",".join(action for action in ACTIONS if action in policies.get(name, ()))
         entries.append(
             {**entry, "properties": {**entry["properties"], _ACTIONS: actions}} if actions else entry
@@ -147,7 +147,9 @@ def counts_of(document: Document) -> Counts:
     """Return the counts of a report; all zero if it has none, or unreadable ones."""
     try:
         stored = orjson.loads(_annotations(document).get(_COUNTS, "{}"))
-        broken = {(str(policy), str(how)): int(number) for policy, how, number in stored.get("broken", ())}
+        violations = {
+            (str(policy), str(how)): int(number) for policy, how, number in stored.get("broken", ())
+        }
         outcomes = {str(name): int(number) for name, number in stored.get("outcomes", {}).items()}
         numbers = [
             int(stored.get(name, 0)) for name in ("resources", "passed", "skipped", "leftOut", "newly")
@@ -155,7 +157,7 @@ def counts_of(document: Document) -> Counts:
     except (ValueError, TypeError, AttributeError):
         return Counts()
     resources, passed, skipped, left_out, newly = numbers
-    return Counts(resources, passed, skipped, Counter(outcomes), Counter(broken), left_out, newly)
+    return Counts(resources, passed, skipped, Counter(outcomes), Counter(violations), left_out, newly)
 
 
 def results_in(document: Document) -> list[Result]:

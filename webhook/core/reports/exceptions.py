@@ -81,14 +81,14 @@ def exceptions_for(
     least = denied(rights) if before and rights else before
     if before == least:
         return None
-    needed = list(rights)
+    remaining = list(rights)
     for right in rights:
-        rest = [other for other in needed if other != right]
+        rest = [other for other in remaining if other != right]
         if denied(rest) == least:
-            needed = rest
+            remaining = rest
     account = next((service_account_of(item.pod) for item in templates if item.pod is not None), "default")
     workload = f"{request.kind.name} {request.namespace}/{request.name}"
-    return Exceptions(workload, request.namespace, account, tuple(needed), tuple(sorted(least)))
+    return Exceptions(workload, request.namespace, account, tuple(remaining), tuple(sorted(least)))
 
 
 def running_request(document: Document, snapshot: Snapshot) -> AdmissionRequest | None:

@@ -175,9 +175,9 @@ def _owner(document: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _is_large_enough(volume: Mapping[str, Any], claim: Mapping[str, Any]) -> bool:
     """Whether a volume has the capacity that a claim requests; true where either cannot be read."""
-    offered = _storage(volume.get("spec"), "capacity")
+    capacity = _storage(volume.get("spec"), "capacity")
     requested = _storage(claim.get("resources"), "requests")
-    return offered is None or requested is None or offered.compare(requested) >= 0
+    return capacity is None or requested is None or capacity.compare(requested) >= 0
 
 
 def _storage(parent: Any, field: str) -> quantity.Quantity | None:

@@ -122,8 +122,8 @@ class ModelAgent:
 
     def _wait(self, seconds: float) -> None:
         """Wait, and wipe the directory if its lease expires meanwhile."""
-        left = self._lease.left()
-        if not self.stop.wait(min(seconds, left)) and left <= seconds:
+        remaining = self._lease.left()
+        if not self.stop.wait(min(seconds, remaining)) and remaining <= seconds:
             self._wipe(LeaseExpiredError())
 
     def _wipe(self, why: KeysError) -> None:

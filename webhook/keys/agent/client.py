@@ -163,9 +163,9 @@ class BrokerClient:
     ) -> dict[str, Any]:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token()}"}
         # A header, because earlier brokers reject unknown fields.
-        sent = self.sent()
-        if sent is not None:
-            headers[meter.HEADER] = str(sent)
+        count = self.sent()
+        if count is not None:
+            headers[meter.HEADER] = str(count)
         try:
             connection.request("POST", path, json.dumps(fields), headers)
             response = connection.getresponse()

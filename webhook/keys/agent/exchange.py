@@ -112,17 +112,17 @@ class ExchangeProcess:
 
     def _read(self, size: int) -> bytearray:
         """Read exactly ``size`` bytes, without a copy that cannot be wiped."""
-        content, done, deadline = bytearray(size), 0, time.monotonic() + _SECONDS
+        content, position, deadline = bytearray(size), 0, time.monotonic() + _SECONDS
         poll = select.poll()
         poll.register(self._from, select.POLLIN)
-        while done < size:
+        while position < size:
             if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
                 raise ExchangeError(f"the key exchange did not answer for {_SECONDS:g} seconds")
             with memoryview(content) as view:
-                count = os.readv(self._from, [view[done:]])
+                count = os.readv(self._from, [view[position:]])
             if not count:
                 raise ExchangeError("the key exchange ended early")
-            done += count
+            position += count
         return content
 
 
@@ -201,6 +201,6 @@ def _pipe(reads: contextlib.ExitStack, writes: contextlib.ExitStack) -> tuple[in
 
 def _write(fd: int, content: bytes | bytearray) -> None:
     with memoryview(content) as view:
-        done = 0
-        while done < len(view):
-            done += os.write(fd, view[done:])
+        position = 0
+        while position < len(view):
+            position += os.write(fd, view[position:])

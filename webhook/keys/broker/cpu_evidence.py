@@ -96,7 +96,9 @@ def verify(evidence: Any, required: CpuAttestation, nonce: str, now: float) -> d
     expected = bytes.fromhex(nonce).ljust(_DATA_SIZE, b"\0")
     if not hmac.compare_digest(claims.pop("data"), expected):
         raise _refused("the CPU report was not made for this release (report data)")
-    if not any(hmac.compare_digest(claims["measurement"], accepted) for accepted in required.measurements):
+    if not any(
+        hmac.compare_digest(claims["measurement"], measurement) for measurement in required.measurements
+    ):
         raise _refused(f"the measurement {claims['measurement'][:24]}… is not an accepted one")
     return {"kind": parsed.kind, **claims}
 

@@ -342,13 +342,13 @@ class Broker:
         self, model: ModelWeights, keys: tuple[WrappedKey, ...], node: str, until: float
     ) -> dict[str, Secret]:
         """The data keys by id, which the caller wipes. Several keys are unwrapped concurrently."""
-        opened: dict[str, Secret] = {}
+        secrets: dict[str, Secret] = {}
         pending = {key.kms for key in keys}
         limit = asyncio.Semaphore(_MAX_CALLS)
 
         async def unwrap(key: WrappedKey) -> None:
             async with limit:
-                opened[key.id] = await self._cached(model.metadata.name, key, node)
+                secrets[key.id] = await self._cached(model.metadata.name, key, node)
                 pending.discard(key.kms)
 
         calls = [asyncio.create_task(unwrap(key)) for key in keys]
@@ -359,14 +359,14 @@ class Broker:
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
-            for secret in opened.values():
+            for secret in secrets.values():
                 secret.wipe()
             if isinstance(error, TimeoutError):
                 raise UnavailableError(
                     KMS_UNAVAILABLE, f"{min(pending, default='the KMS')} timed out"
                 ) from None
             raise
-        return opened
+        return secrets
 
     async def _cached(self, model: str, key: WrappedKey, node: str) -> Secret:
         scope = node if self._settings.unwrap_cache_scope == "node" else ""
@@ -399,8 +399,8 @@ class Broker:
         return secret
 
     def _lease(self, ends: datetime, model: ModelWeights, statement: Statement | None) -> Lease:
-        left = int((ends - self._now()).total_seconds())
-        seconds = max(min(self._settings.lease_seconds, left), 1)
+        remaining = int((ends - self._now()).total_seconds())
+        seconds = max(min(self._settings.lease_seconds, remaining), 1)
         renew = max(min(self._settings.renew_seconds, seconds // 2), 1)
         grant_ends = "" if ends.year == datetime.max.year else ends.replace(microsecond=0).isoformat()
         return Lease(

@@ -101,9 +101,9 @@ class ResilientKms:
     def _enter(self) -> None:
         if self._opened_at is None:
             return
-        waited = self._clock() - self._opened_at
-        if waited < self._policy.open_for or self._trial:
-            remaining = max(self._policy.open_for - waited, 0)
+        elapsed = self._clock() - self._opened_at
+        if elapsed < self._policy.open_for or self._trial:
+            remaining = max(self._policy.open_for - elapsed, 0)
             raise KmsUnavailableError(f"{self.url}: circuit breaker open, next attempt in {remaining:.0f} s")
         self._trial = True
 

@@ -73,11 +73,11 @@ class KeyService:
             SealedDataError: the result is not a data key.
         """
         try:
-            opened = self._call(lambda kms: kms.unwrap(ref.wrapped, KeyContext(model, ref.id)))
+            content = self._call(lambda kms: kms.unwrap(ref.wrapped, KeyContext(model, ref.id)))
         except KmsRefusedError as error:
             hint = "" if ref.kms == self.url else f" (the manifest names {ref.kms})"
             raise KmsRefusedError(f"{error}{hint}") from None
-        secret = Secret(opened)
+        secret = Secret(content)
         if len(secret) != KEY_SIZE:
             secret.wipe()
             raise SealedDataError(f"{self.url} returned something that is not a data key")
@@ -174,8 +174,8 @@ def seal(
         with service.unwrap(manifest.claims.key, model) as key:
             sealed = verified(manifest, LocalStore(directory), key, NO_PINS)
             before = sealed.manifest
-            ended = finish_interrupted_run(directory, before, key, journal)
-            if ended and not update and content is None and _sealed_by(journal, before, items):
+            operation = finish_interrupted_run(directory, before, key, journal)
+            if operation and not update and content is None and _sealed_by(journal, before, items):
                 return before
             _refuse_other_run(journal, before)
             keep = unchanged(sealed, items, work.jobs, work.progress, content)
@@ -245,12 +245,12 @@ def unseal(
     directories = directory_mode(mode)
     make_directory(destination, directories)
     with open_journal(destination) as journal, Tree(destination, directories) as tree:
-        written = Unsealing(sealed, destination, journal, mode, replace).run(
+        count = Unsealing(sealed, destination, journal, mode, replace).run(
             entries, work.jobs, work.progress, tree
         )
-    if written < len(entries):
+    if count < len(entries):
         work.notes.append(
-            f"{len(entries) - written} of {len(entries)} files were already there, with the same content"
+            f"{len(entries) - count} of {len(entries)} files were already there, with the same content"
         )
     return len(entries)
 
@@ -296,9 +296,9 @@ def reencrypt(directory: Path, old: KeyService, new: KeyService, key_id: str, wo
 
 def _reencrypt(sealed: Sealed, journal: Journal, new: KeyService, key_id: str, work: Work) -> Manifest:
     directory, before = sealed.directory, sealed.manifest
-    ended = finish_interrupted_run(directory, before, sealed.key, journal)
+    operation = finish_interrupted_run(directory, before, sealed.key, journal)
     if check_key_id(key_id) == before.key.id:
-        if ended == REENCRYPT:
+        if operation == REENCRYPT:
             return before
         raise BadInputError(f"a new data key needs a new id: {key_id!r} is in use (--key-id)")
     key, ref = _data_key(journal, new, before.model, key_id, before.generation + 1)

@@ -37,8 +37,8 @@ def compare(journal: Journal, tree: Tree, planned: Iterable[Planned]) -> Progres
         if name not in journal.planned or journal.planned[name] != identity:
             if name not in journal.planned and tree.stat(final) is not None:
                 existing.add(name)
-        elif (done := journal.done.get(name)) is not None and in_place(tree, final, done):
-            finished[name] = done
+        elif (progress := journal.done.get(name)) is not None and in_place(tree, final, progress):
+            finished[name] = progress
         else:
             resumable.add(name)
     return Progressed(finished, frozenset(resumable), frozenset(existing))

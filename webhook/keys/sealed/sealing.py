@@ -165,9 +165,9 @@ class Sealing:
             record(self.journal, _planned(items, finals))
             entries = dict(keep)
             for item in items:
-                done = progressed.finished.get(item.path)
-                if done is not None and item.path not in entries and self._is_checked(item, done):
-                    entries[item.path] = _entry(item, finals[item.path], done)
+                result = progressed.finished.get(item.path)
+                if result is not None and item.path not in entries and self._is_checked(item, result):
+                    entries[item.path] = _entry(item, finals[item.path], result)
             todo = [item for item in items if item.path not in entries]
             partial = (partial_name(finals[item.path]) for item in todo)
             require_space(self.directory, sum(Layout(item.size).sealed_size for item in todo), partial)
@@ -212,8 +212,8 @@ class Sealing:
 
     def _finals(self, items: list[Item]) -> dict[str, str]:
         """The name of the sealed file of each item, by its path."""
-        taken: set[str] = set() if self.before is None else {entry.file for entry in self.before.files}
-        return sealed_names([item.path for item in items], self.generation, taken)
+        names: set[str] = set() if self.before is None else {entry.file for entry in self.before.files}
+        return sealed_names([item.path for item in items], self.generation, names)
 
     def _task(
         self,
@@ -261,10 +261,10 @@ class Sealing:
 
     def _commit(self, manifest: Manifest, tree: Tree, finals: dict[str, str]) -> Manifest:
         tree.sync({entry.file.rpartition("/")[0] for entry in manifest.files})
-        written = {plan[-1] for plan in self.journal.planned.values() if plan} | set(finals.values())
+        files = {plan[-1] for plan in self.journal.planned.values() if plan} | set(finals.values())
         before = set() if self.before is None else {entry.file for entry in self.before.files}
         current = {entry.file for entry in manifest.files}
-        self.journal.drop(sorted((written | before) - current))
+        self.journal.drop(sorted((files | before) - current))
         raw = manifest.encode(self.key, self.signer)
         replace_file(self.directory / MANIFEST_NAME, raw, 0o644)
         clean_up(self.directory, manifest, self.journal)

@@ -182,7 +182,7 @@ class RegistryClient:
 
     async def _attempts(self, base: str, path: str, call: _Call, endpoint: Endpoint) -> _Response | None:
         backoff = Backoff(first=0.2, most=2.0)
-        started = time.monotonic()
+        start = time.monotonic()
         challenged = False
         url = urljoin(base, path)
         if _origin(url) != _origin(base):
@@ -208,9 +208,7 @@ class RegistryClient:
                 if response.status not in _RETRIED:
                     raise failure
             wait = max(backoff.next(), failure.retry_after)
-            if attempt >= _ATTEMPTS - 1 or wait > min(
-                _MAX_WAIT, self._seconds - (time.monotonic() - started)
-            ):
+            if attempt >= _ATTEMPTS - 1 or wait > min(_MAX_WAIT, self._seconds - (time.monotonic() - start)):
                 raise failure
             await asyncio.sleep(wait)
         raise RegistryUnavailableError(f"the registry {call.image.registry} rejects the credentials")

@@ -81,13 +81,13 @@ class Layout:
 
     def _all(self) -> Iterator[Descriptor]:
         """Every manifest that the index names, and every small blob that is a manifest with a subject."""
-        seen = set()
+        digests = set()
         for entry in self._entries:
-            seen.add(entry.digest)
+            digests.add(entry.digest)
             yield entry
         for path in sorted((self._directory / "blobs" / "sha256").glob("*"))[:_MAX_ENTRIES]:
             digest = f"sha256:{path.name}"
-            if digest in seen or not is_digest(digest) or path.stat().st_size > _MAX_SMALL:
+            if digest in digests or not is_digest(digest) or path.stat().st_size > _MAX_SMALL:
                 continue
             yield Descriptor("", digest, path.stat().st_size)
 

@@ -103,12 +103,12 @@ class AddressRates:
     def take(self, address: str) -> bool:
         """Take one request of an address; False if it has none left."""
         now, group = time.monotonic(), address_group(address)
-        left, since = self._buckets.pop(group, (2 * self._rate, now))
-        left = min(2 * self._rate, left + (now - since) * self._rate)
-        self._buckets[group] = (left - 1 if left >= 1 else left, now)
+        tokens, since = self._buckets.pop(group, (2 * self._rate, now))
+        tokens = min(2 * self._rate, tokens + (now - since) * self._rate)
+        self._buckets[group] = (tokens - 1 if tokens >= 1 else tokens, now)
         while len(self._buckets) > _MAX_ADDRESSES:
             self._buckets.popitem(last=False)
-        return left >= 1
+        return tokens >= 1
 
 
 class TokenVerifier:

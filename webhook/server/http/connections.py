@@ -136,12 +136,12 @@ class Connections:
 
     def is_listed(self, address: str) -> bool:
         """Whether an address is in the networks of known callers."""
-        listed = self._listed.get(address)
-        if listed is None:
+        result = self._listed.get(address)
+        if result is None:
             if len(self._listed) >= _MAX_ADDRESSES:
                 self._listed.clear()
-            listed = self._listed[address] = is_in(address, self.limits.networks)
-        return listed
+            result = self._listed[address] = is_in(address, self.limits.networks)
+        return result
 
     def _is_full(self, group: str, *, known: bool) -> bool:
         limits = self.limits
@@ -211,14 +211,14 @@ def fit_descriptors(limits: Limits) -> Limits:
         import resource  # noqa: PLC0415 - absent on Windows
     except ImportError:
         return limits
-    needed = limits.total + _OTHER_DESCRIPTORS
+    required = limits.total + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
+    if soft != resource.RLIM_INFINITY and soft < required:
         with suppress(OSError, ValueError):
-            raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            limit = required if hard == resource.RLIM_INFINITY else min(required, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if soft == resource.RLIM_INFINITY or soft >= needed:
+    if soft == resource.RLIM_INFINITY or soft >= required:
         return limits
     total = max(32, soft - _OTHER_DESCRIPTORS)
     return Limits(

@@ -104,7 +104,7 @@ def _criterion(name: str, timeline: Timeline, scope: Scope) -> Iterable[Part]:
 def _policy(name: str, timeline: Timeline, scope: Scope) -> Part:
     """A policy denies in every interval of the period, in every webhook that runs."""
     part = Part(f"policy {name} at Deny")
-    covered: list[tuple[str, str]] = []
+    intervals: list[tuple[str, str]] = []
     for origin, runs in sorted(timeline.runs.items()):
         if "/webhook/" not in f"{origin}/":
             continue
@@ -120,13 +120,13 @@ def _policy(name: str, timeline: Timeline, scope: Scope) -> Part:
             ]
             for start, end in gaps(inside, low, high):
                 part.fail(f"policy {name} was not at Deny in {origin} from {start} to {end}", run.ref)
-            covered += inside
+            intervals += inside
             part.positive += [
                 (f"policy {name} ({each.digest}) at Deny in {origin}", each.ref)
                 for each in denies
                 if each.start < high and each.end > low
             ]
-    for start, end in gaps(covered, scope.start, scope.end):
+    for start, end in gaps(intervals, scope.start, scope.end):
         part.fail(f"no webhook with policy {name} at Deny is observed from {start} to {end}")
     return part
 
@@ -175,14 +175,14 @@ def _approvals(timeline: Timeline, record: GrantRecord) -> list[str]:
 def grant_faults(timeline: Timeline, record: GrantRecord) -> list[str]:
     """Return what is wrong with an ordinary grant."""
     name, model = record.data.get("request", ""), str(record.data.get("model", ""))
-    stated, voted = sorted(record.data.get("approvers", ())), _approvals(timeline, record)
+    approvers, votes = sorted(record.data.get("approvers", ())), _approvals(timeline, record)
     required = _required(timeline, model, record.ref.time)
     faults = []
-    if not set(stated) <= set(voted):
-        missing = ", ".join(sorted(set(stated) - set(voted)))
+    if not set(approvers) <= set(votes):
+        missing = ", ".join(sorted(set(approvers) - set(votes)))
         faults.append(f"grant {name}: the log has no approval by {missing}")
-    if len(voted) < required:
-        faults.append(f"grant {name}: {len(voted)} approvals in the log, model {model} requires {required}")
+    if len(votes) < required:
+        faults.append(f"grant {name}: {len(votes)} approvals in the log, model {model} requires {required}")
     if name not in timeline.requests:
         faults.append(f"grant {name}: the log has no request")
     return faults
@@ -243,14 +243,14 @@ def _log(timeline: Timeline, scope: Scope) -> Part:
     part = Part("the log is whole")
     for fault in scope.faults:
         part.fail(fault)
-    covered = []
+    intervals = []
     for origin, runs in sorted(timeline.runs.items()):
         for run in runs:
             low, high = max(run.start, scope.start), min(run.end, scope.end)
             if low < high:
-                covered.append((low, high))
+                intervals.append((low, high))
                 part.positive.append((f"log {origin} is whole", run.ref))
-    for start, end in gaps(covered, scope.start, scope.end):
+    for start, end in gaps(intervals, scope.start, scope.end):
         part.fail(f"no log has a run from {start} to {end}")
     for ref, data in timeline.others.get("log.loss", ()):
         if _inside(ref, scope):
@@ -263,17 +263,17 @@ def _integrity(timeline: Timeline, scope: Scope) -> Part:
     for ref, data in timeline.others.get("drift", ()):
         if _inside(ref, scope):
             part.fail(f"{data.get('kind')} {data.get('name')} drifted and was not restored", ref)
-    covered = []
+    intervals = []
     for origin, runs in sorted(timeline.runs.items()):
         if "/controller/" not in f"{origin}/":
             continue
         for run in runs:
             low, high = max(run.start, scope.start), min(run.end, scope.end)
             if low < high:
-                covered.append((low, high))
+                intervals.append((low, high))
                 part.positive.append((f"controller {origin} watched the webhook configurations", run.ref))
-    if covered:
-        for start, end in gaps(covered, scope.start, scope.end):
+    if intervals:
+        for start, end in gaps(intervals, scope.start, scope.end):
             part.fail(f"no controller is observed from {start} to {end}")
     return part
 
@@ -290,13 +290,13 @@ def _models(timeline: Timeline, scope: Scope) -> Part:
 def _detections(timeline: Timeline, scope: Scope) -> Part:
     """Every interval of the period has a statement that the rules were evaluated. Alerts prove that they work."""
     part = Part("detection rules were evaluated")
-    covered: list[tuple[str, str]] = []
+    intervals: list[tuple[str, str]] = []
     for ref, data in timeline.others.get("detection", ()):
         result = data.get("result")
         if data.get("name") == "evaluation" and result == "passed":
             low, high = max(str(data.get("since", ref.time)), scope.start), min(ref.time, scope.end)
             if low < high:
-                covered.append((low, high))
+                intervals.append((low, high))
                 part.positive.append((str(data.get("detail", "evaluated")), ref))
         elif not _inside(ref, scope):
             continue
@@ -304,8 +304,8 @@ def _detections(timeline: Timeline, scope: Scope) -> Part:
             part.fail(f"the rules were not evaluated: {data.get('detail', '')}", ref)
         elif result in ("found", "silenced"):
             part.positive.append((f"alert of rule {data.get('name')}", ref))
-    if covered:
-        for start, end in gaps(covered, scope.start, scope.end):
+    if intervals:
+        for start, end in gaps(intervals, scope.start, scope.end):
             part.fail(f"no evaluation of the detection rules is observed from {start} to {end}")
     return part
 

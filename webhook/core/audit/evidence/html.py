@@ -36,7 +36,7 @@ def report(
 ) -> str:
     """Return the HTML document. Exceptions come first."""
     grants = [record for record in timeline.grants if record.kind == "grant" and record.ref.time < scope.end]
-    drawn = sample(grants, size, seed)
+    selection = sample(grants, size, seed)
     counts = {state: sum(each.state == state for each in assessments) for state in _STATES}
     body = [
         f"<h1>Evidence: {escape(profile.title)}</h1>",
@@ -70,7 +70,7 @@ def report(
             map(_row, assessments),
         ),
         "<h2>Population and sample</h2>",
-        f"<p>{len(drawn)} of {len(grants)} grants, seed {seed}.</p>",
+        f"<p>{len(selection)} of {len(grants)} grants, seed {seed}.</p>",
         _table(
             "Sampled grants",
             ("Request", "Model", "Approvers", "Result", "Proof"),
@@ -82,7 +82,7 @@ def report(
                     "; ".join(grant_faults(timeline, record)) or "approved",
                     _link(record.ref),
                 )
-                for record in drawn
+                for record in selection
             ),
         ),
         "<h2>Logs</h2>",

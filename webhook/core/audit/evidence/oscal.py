@@ -235,10 +235,13 @@ def _population(timeline: Timeline, scope: Scope, size: int, seed: int) -> list[
         "releases": len(released),
         **{f"verdicts-{decision}": count for decision, count in sorted(timeline.verdicts.items())},
     }
-    drawn = sample(grants, size, seed)
+    selection = sample(grants, size, seed)
     return [
         *(prop(f"population-{name}", count) for name, count in counts.items()),
-        *(prop("sample", proof_link(record.ref), f"grant {record.data.get('request')}") for record in drawn),
+        *(
+            prop("sample", proof_link(record.ref), f"grant {record.data.get('request')}")
+            for record in selection
+        ),
     ]
 
 

@@ -438,8 +438,8 @@ def _has_duplicates(names: Callable[[tuple[Entry, ...]], Iterator[str]], files: 
     hashes = sorted(map(hash, names(files)))
     if all(one != other for one, other in pairwise(hashes)):
         return False
-    listed = list(names(files))
-    return len(set(listed)) != len(listed)
+    paths = list(names(files))
+    return len(set(paths)) != len(paths)
 
 
 def _text(value: Any) -> str:

@@ -93,11 +93,11 @@ def open_weights(
         else:
             path, pins = Path(key_file), NO_PINS
         with read_key_file(path) as key:
-            opened = verified(manifest, store, key, pins)
+            sealed_weights = verified(manifest, store, key, pins)
             del manifest  # the stored form, as large as all entries together
-            Pins(generation).check(opened.manifest, store.where(""))
+            Pins(generation).check(sealed_weights.manifest, store.where(""))
             usual = min(os.cpu_count() or 1, 4) if isinstance(store, LocalStore) else _REMOTE_THREADS
-            with closing(Weights(opened, usual if threads is None else threads)) as weights:
+            with closing(Weights(sealed_weights, usual if threads is None else threads)) as weights:
                 yield weights
 
 

@@ -310,11 +310,11 @@ def _indexed(weights: Weights, path: str, stack: ExitStack) -> dict[str, Tensors
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise SealedDataError(f"{path!r} is not an index of shards") from None
     directory, slash, _ = path.rpartition("/")
-    opened: dict[str, Tensors] = {}
+    files: dict[str, Tensors] = {}
     for _, shard in pairs:
-        if shard not in opened:
-            opened[shard] = stack.enter_context(weights.safetensors(f"{directory}{slash}{shard}"))
+        if shard not in files:
+            files[shard] = stack.enter_context(weights.safetensors(f"{directory}{slash}{shard}"))
     for name, shard in pairs:
-        if name not in opened[shard]:
+        if name not in files[shard]:
             raise SealedDataError(f"{shard!r} has no tensor {name[:100]!r}, although the index lists it")
-    return {name: opened[shard] for name, shard in pairs}
+    return {name: files[shard] for name, shard in pairs}

@@ -80,10 +80,10 @@ class RangeClient:
 
     def _once(self, path: str, start: int, buffer: memoryview) -> tuple[int, int]:
         with self._lock:
-            kept = self._idle.pop() if self._idle else None
-        if kept is not None:
+            connection = self._idle.pop() if self._idle else None
+        if connection is not None:
             try:
-                return self._exchange(kept, path, start, buffer)
+                return self._exchange(connection, path, start, buffer)
             except _ClosedError:
                 self.close()  # the server closes all idle connections at about the same time
         return self._exchange(connect(self.origin, self._context), path, start, buffer)
@@ -135,13 +135,13 @@ class RangeClient:
         else:
             raise StatusError(self.origin, path, response)
         expected = min(len(buffer), max(stop - start, 0)) if status != 416 else 0
-        done = 0
-        while done < expected:
-            count = response.readinto(buffer[done:expected])
+        position = 0
+        while position < expected:
+            count = response.readinto(buffer[position:expected])
             if not count:
                 raise _TemporaryError("the connection was closed early")
-            done += count
-        return done, size
+            position += count
+        return position, size
 
     def _keep(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
         with self._lock:
@@ -208,10 +208,10 @@ class _Timed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._until - time.monotonic()
-        if left <= 0:
+        remaining = self._until - time.monotonic()
+        if remaining <= 0:
             raise TimeoutError("the server sends too slowly")
-        self._sock.settimeout(min(_TIMEOUT, left))
+        self._sock.settimeout(min(_TIMEOUT, remaining))
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -258,17 +258,17 @@ class RemoteBlob:
 
     def read_at(self, buffer: memoryview, offset: int) -> int:
         """See `Blob.read_at`."""
-        done = 0
-        while done < len(buffer):
-            part = buffer[done : done + _MAX_PART]
+        position = 0
+        while position < len(buffer):
+            part = buffer[position : position + _MAX_PART]
             try:
-                count, _ = self._client.get(self._path, offset + done, part)
+                count, _ = self._client.get(self._path, offset + position, part)
             except FileNotFoundError:
                 raise SealedDataError(f"{self._where} is missing") from None
-            done += count
-            if not count or offset + done >= self.size:
+            position += count
+            if not count or offset + position >= self.size:
                 break
-        return done
+        return position
 
     def close(self) -> None:
         """See `Blob.close`."""
@@ -302,8 +302,8 @@ class RemoteStore:
         content[:count] = first[:count]
         with memoryview(content) as view:
             blob = RemoteBlob(self._client, self._path(name), self.where(name))
-            done = count + blob.read_at(view[count:], count)
-        return bytes(content[:done])
+            position = count + blob.read_at(view[count:], count)
+        return bytes(content[:position])
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -368,20 +368,20 @@ class FsspecBlob:
 
     def read_at(self, buffer: memoryview, offset: int) -> int:
         """See `Blob.read_at`."""
-        done, stop = 0, min(len(buffer), max(self.size - offset, 0))
-        while done < stop:
+        position, stop = 0, min(len(buffer), max(self.size - offset, 0))
+        while position < stop:
             try:
-                part = self._system.cat_file(self._path, start=offset + done, end=offset + stop)
+                part = self._system.cat_file(self._path, start=offset + position, end=offset + stop)
             except FileNotFoundError:
                 raise SealedDataError(f"{self._where} is missing") from None
             except Exception as error:  # noqa: BLE001 - each package raises errors of its own
                 raise StorageError(f"cannot read {self._where}: {_first_line(error)}") from None
-            count = min(len(part), stop - done)
+            count = min(len(part), stop - position)
             if not count:
                 break
-            buffer[done : done + count] = memoryview(part)[:count]
-            done += count
-        return done
+            buffer[position : position + count] = memoryview(part)[:count]
+            position += count
+        return position
 
     def close(self) -> None:
         """See `Blob.close`."""

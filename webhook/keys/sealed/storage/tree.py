@@ -185,17 +185,17 @@ class Tree:
         return fd
 
     def _walk(self, directory: str, *, create: bool) -> int:
-        fd, done = self._fd, ""
+        fd, path = self._fd, ""
         for part in directory.split("/"):
-            done = f"{done}/{part}" if done else part
+            path = f"{path}/{part}" if path else part
             try:
                 deeper = self._enter(fd, part, create=create)
             except NotADirectoryError:
-                raise self._blocked(done) from None
+                raise self._blocked(path) from None
             except OSError as error:
-                if os.path.islink(self.root / done):  # noqa: PTH114 - reports the link itself
-                    raise self._blocked(done) from None
-                raise type(error)(error.errno, error.strerror, str(self.root / done)) from None
+                if os.path.islink(self.root / path):  # noqa: PTH114 - reports the link itself
+                    raise self._blocked(path) from None
+                raise type(error)(error.errno, error.strerror, str(self.root / path)) from None
             finally:
                 if fd != self._fd:
                     os.close(fd)
