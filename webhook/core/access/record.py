@@ -181,7 +181,7 @@ def compare(
             # It grants nothing now, and is compared when it is valid again.
             votes = {**record.requests.get(parsed.uid, {}), **votes}
         else:
-            suspensions += _suspensions(parsed, record, votes)
+            suspensions += _suspensions(parsed, record, votes, _unanswered(parsed, index))
         if votes:
             requests[parsed.uid] = votes
         else:
@@ -213,8 +213,22 @@ def without(after: Record, before: Record, suspension: Suspension) -> Record:
     return replace(after, requests=requests, copies={**after.copies, **before.copies})
 
 
-def _suspensions(parsed: ParsedRequest, record: Record, votes: Mapping[str, str]) -> Iterator[Suspension]:
-    recorded = record.requests.get(parsed.uid, {})
+def _unanswered(parsed: ParsedRequest, index: GrantIndex) -> dict[str, str]:
+    """Return the deleted stops of a request that no later suspension answers, by name, also if never recorded."""
+    lost = [vote for vote in index.lost if vote.request_uid == parsed.uid]
+    if not lost:
+        return {}
+    suspended = max(
+        (vote.time for vote in index.votes(parsed.name) if vote.decision == "Suspend" and vote not in lost),
+        default=None,
+    )
+    return {vote.name: vote.decision for vote in lost if suspended is None or suspended < vote.time}
+
+
+def _suspensions(
+    parsed: ParsedRequest, record: Record, votes: Mapping[str, str], lost: Mapping[str, str]
+) -> Iterator[Suspension]:
+    recorded = {**lost, **record.requests.get(parsed.uid, {})}
     missing = [f"{decision} {vote}" for vote, decision in recorded.items() if votes.get(vote) != decision]
     if missing:
         reason = f"votes were deleted or replaced: {', '.join(sorted(missing))[:400]}"

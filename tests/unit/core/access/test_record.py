@@ -41,6 +41,22 @@ def test_a_revocation_that_disappears_suspends_the_request(story):
     assert "Revoke stop" in suspension.reason
 
 
+def test_a_revocation_that_disappears_before_it_is_recorded_suspends_the_request_once(story):
+    revoke = story.approval("stop", by="dave", at=3, decision="Revoke")
+    record = recorded(story, index_of(story, *votes(story)))
+    index = index_of(story, *votes(story, revoke)).with_changes(remove=[("AccessApproval", "stop")])
+    after, (suspension,) = compare(record, index, story.at(5), lambda *_: True, EXISTING)
+    assert "Revoke stop" in suspension.reason
+    # It repeats until the suspension exists, and a deleted suspension is replaced.
+    assert len(compare(after, index, story.at(6), lambda *_: True, EXISTING)[1]) == 1
+    suspend = story.approval("s", by=CONTROLLER, by_groups=(), at=6, decision="Suspend")
+    index = index.with_changes([suspend])
+    assert compare(after, index, story.at(7), lambda *_: True, EXISTING)[1] == []
+    index = index.with_changes(remove=[("AccessApproval", "s")])
+    (suspension,) = compare(after, index, story.at(8), lambda *_: True, EXISTING)[1]
+    assert "Suspend s" in suspension.reason
+
+
 def broken(story):
     request = story.request()
     return request.model_copy(update={"spec": request.spec.model_copy(update={"requester": None})})
