@@ -61,15 +61,19 @@ MUTATED = (
 
 # Kinds that the shipped policies read by CEL: egress rules, and the drivers of the cluster.
 _BY_POLICY = frozenset({
+    "ApplicationNetworkPolicy.networking.k8s.aws",
     "CSIDriver.storage.k8s.io",
     "CiliumEgressGatewayPolicy.cilium.io",
     "CiliumLocalRedirectPolicy.cilium.io",
     "CiliumNetworkPolicy.cilium.io",
     "EgressFirewall.k8s.ovn.org",
     "EgressNetworkPolicy.network.openshift.io",
+    "FQDNNetworkPolicy.networking.gke.io",
     "NetworkPolicy.crd.antrea.io",
+    "NetworkPolicy.crd.antrea.tanzu.vmware.com",
     "NetworkPolicy.crd.projectcalico.org",
     "NetworkPolicy.projectcalico.org",
+    "SecurityPolicy.crd.nsx.vmware.com",
     "StagedNetworkPolicy.crd.projectcalico.org",
     "StagedNetworkPolicy.projectcalico.org",
 })  # fmt: skip

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from webhook.core.facts.model import Escape
+from webhook.core.kube import calico
 from webhook.core.kube.selectors import SelectorError, compile_selector
 
 if TYPE_CHECKING:
@@ -196,13 +197,16 @@ _CALICO_EQUAL = re.compile(
 _CALICO_IN = re.compile(
     r"""\s*(?:kubernetes\.io/metadata\.name|projectcalico\.org/name)\s+in\s*\{([^}]*)\}\s*"""
 )
-_CALICO_LACKS = re.compile(rf"\s*!\s*has\(\s*{re.escape(LABEL)}\s*\)\s*")
+# Labels that Calico gives to the endpoints of a namespace (libcalico-go/lib/backend/k8s/conversion).
+_CALICO_NAME = "projectcalico.org/name"
+_CALICO_NAMESPACE = "projectcalico.org/namespace"
+_CALICO_LABEL = "pcns."
 
 
 def _calico(document: Document) -> Iterator[_Rule]:
     """GlobalNetworkPolicy (projectcalico/api pkg/apis/projectcalico/v3/globalnetworkpolicy.go)."""
     spec = _dict(document.get("spec"))
-    selects = _calico_subject(spec.get("namespaceSelector"))
+    selects = _calico_subject(spec.get("namespaceSelector"), spec.get("selector"))
     for index, rule in enumerate(_dicts(spec.get("egress"))):
         # The stored form of the kind does not limit the spelling.
         if str(rule.get("action")).lower() in ("deny", "pass", "log"):
@@ -230,11 +234,28 @@ def _calico_names(selector: Any) -> list[str] | None:
     return [item.strip().strip("'\"") for item in among[1].split(",")] if among is not None else None
 
 
-def _calico_subject(selector: Any) -> Callable[[Mapping[str, Any]], bool]:
-    if isinstance(selector, str) and _CALICO_LACKS.fullmatch(selector):
-        return lambda _: False
-    names = _calico_names(selector)
-    return _everything if names is None else lambda labels: labels[_NAME] in names
+def _calico_subject(by_namespace: Any, by_endpoint: Any) -> Callable[[Mapping[str, Any]], bool]:
+    """Return whether two selectors may select endpoints of a namespace. The labels of endpoints are not known."""
+
+    def selects(labels: Mapping[str, Any]) -> bool:
+        name = labels[_NAME]
+        endpoint = {f"{_CALICO_LABEL}{key}": value for key, value in labels.items()}
+        return _may_match(by_namespace, {**labels, _CALICO_NAME: name}, lambda _: True) and _may_match(
+            by_endpoint,
+            {**endpoint, f"{_CALICO_LABEL}{_CALICO_NAME}": name, _CALICO_NAMESPACE: name},
+            lambda label: label.startswith(_CALICO_LABEL),
+        )
+
+    return selects
+
+
+def _may_match(selector: Any, labels: Mapping[str, str], is_known: Callable[[str], bool]) -> bool:
+    if not isinstance(selector, str) or not selector.strip():
+        return True
+    try:
+        return calico.matches(selector, labels, is_known) is not False
+    except calico.CalicoSelectorError:
+        return True
 
 
 def _antrea(document: Document) -> Iterator[_Rule]:
@@ -278,4 +299,6 @@ KINDS: dict[str, Callable[[Document], Iterator[_Rule]]] = {
     "GlobalNetworkPolicy.crd.projectcalico.org": _calico,
     "GlobalNetworkPolicy.projectcalico.org": _calico,
     "ClusterNetworkPolicy.crd.antrea.io": _antrea,
+    "ClusterNetworkPolicy.crd.antrea.tanzu.vmware.com": _antrea,
+    "ClusterNetworkPolicy.networking.k8s.aws": _admin,
 }
