@@ -46,6 +46,9 @@ _FRACTIONS = ("gpu-fraction", "gpu-memory", "gpu-fraction-num-devices")
 _FRACTION_DEVICES = "gpu-fraction-num-devices"
 _FRACTION_CONTAINER = "gpu-fraction-container-name"
 _FRACTION_VENDOR = "nvidia.com"
+# The scheduler of Koordinator notes here what it assigned for a request. The node agent sets NVIDIA_VISIBLE_DEVICES by
+# the annotation alone (koordinator-sh/koordinator pkg/koordlet/runtimehooks/hooks/gpu/gpu.go).
+_ALLOTMENT = "scheduling.koordinator.sh/device-allocated"
 # Routes that no request covers, and the names of escapes.weightlock.dev that allow them.
 _ANNOTATION = ("deviceAnnotation",)
 _MOUNT = ("deviceMount",)
@@ -71,6 +74,8 @@ def gather_devices(
     for kind, key in runtime:
         if kind == DEVICE_INJECTION:
             uses.update(_annotation(key, pod.annotations[key], context))
+    if _ALLOTMENT in pod.annotations and not any(use.via == "resource" for use in uses):
+        uses.add(DeviceUse(_FRACTION_VENDOR, _ALLOTMENT, 1, "annotation", exceptions=_ANNOTATION))
     uses.update(_runtime_class(pod, context))
     for item in host_paths:
         uses.update(

@@ -101,10 +101,10 @@ def gather_named_pods(
         yield _unknown(
             "spec.selector", f"every pod of namespace {context.namespace} that the selector matches"
         )
-    for path, name in _named_pods(spec):
-        pod = context.finder.get("Pod", context.namespace, name)
+    for path, (namespace, name) in _named_pods(spec, context.namespace):
+        pod = context.finder.get("Pod", namespace, name)
         for use in weights_of(pod) if pod is not None else ():
-            detail = f"the memory of Pod {context.namespace}/{name}"
+            detail = f"the memory of Pod {namespace}/{name}"
             forbidden = use.model in context.catalog.no_memory_images
             yield replace(
                 use, volume=path, via=VIA, read_only=True, containers=(), detail=detail, forbidden=forbidden
@@ -114,7 +114,17 @@ def gather_named_pods(
 # Kinds that evict a pod and start a new one (koordinator-sh/koordinator apis/scheduling/v1alpha1).
 _MOVES = frozenset({"PodMigrationJob.scheduling.koordinator.sh"})
 _POD_KEYS = frozenset(
-    {"pod", "podname", "podref", "sourcepod", "sourcepodname", "targetpod", "targetpodname"}
+    {
+        "pod",
+        "podname",
+        "podnames",
+        "podref",
+        "pods",
+        "sourcepod",
+        "sourcepodname",
+        "targetpod",
+        "targetpodname",
+    }
 )
 _SELECTORS = frozenset({"selector", "podSelector"})
 _MAX_PODS = 16
@@ -124,24 +134,39 @@ def _takes_memory(kind: str) -> bool:
     return re.match(r"(?:\w*criu|(?:container|pod|gpu)\w*checkpoint)", kind, re.IGNORECASE) is not None
 
 
-def _named_pods(spec: Any) -> list[tuple[str, str]]:
-    """Return the names of pods in fields such as ``podName``, ``podRef.name`` and ``source.pod.name``."""
-    names: dict[str, str] = {}
+def _named_pods(spec: Any, namespace: str) -> list[tuple[str, tuple[str, str]]]:
+    """Return the pods in fields such as ``podName``, ``podRef.name``, ``pods`` and ``source.pod.name``, with the path.
+
+    A namespace beside the name is the pod's.
+    """
+    pods: dict[tuple[str, str], str] = {}
     stack: list[tuple[Any, str]] = [(spec, "spec")]
-    while stack and len(names) < _MAX_PODS:
+    while stack and len(pods) < _MAX_PODS:
         item, path = stack.pop()
         if isinstance(item, list):
             stack.extend((member, f"{path}[{index}]") for index, member in enumerate(item))
         elif isinstance(item, dict):
+            beside = item.get("namespace")
+            place = beside if isinstance(beside, str) and beside else namespace
             if item.get("kind") == "Pod" and isinstance(item.get("name"), str):
-                names.setdefault(item["name"], f"{path}.name")
+                pods.setdefault((place, item["name"]), f"{path}.name")
             for key, member in item.items():
                 if key.lower() in _POD_KEYS:
-                    value = member.get("name") if isinstance(member, dict) else member
-                    if isinstance(value, str) and value:
-                        names.setdefault(value, f"{path}.{key}")
+                    for value in member if isinstance(member, list) else (member,):
+                        for pod in _pod_in(value, place):
+                            pods.setdefault(pod, f"{path}.{key}")
                 stack.append((member, f"{path}.{key}"))
-    return [(path, name) for name, path in names.items()]
+    return [(path, pod) for pod, path in pods.items()]
+
+
+def _pod_in(value: Any, namespace: str) -> Iterator[tuple[str, str]]:
+    """Yield the pod that the value of a field names: a text, or an object with a name."""
+    name, place = value, namespace
+    if isinstance(value, dict):
+        name, beside = value.get("name"), value.get("namespace")
+        place = beside if isinstance(beside, str) and beside else namespace
+    if isinstance(name, str) and name:
+        yield place, name
 
 
 def gather_restore(pod: PodView) -> Iterator[WeightUse]:

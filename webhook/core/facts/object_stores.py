@@ -13,11 +13,13 @@ import hmac
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from webhook.core.facts.expansion import container_variables, expanded
 from webhook.core.facts.model import WeightUse
+from webhook.core.facts.store_fields import named_stores
 from webhook.core.kube.fields import list_at, object_at, text_at
-from webhook.core.kube.names import is_qualified
+from webhook.core.kube.names import is_glob, is_qualified, path_within
 from webhook.core.kube.objects import ObjectKey
-from webhook.core.storage.drivers import bucket, hub
+from webhook.core.storage.drivers import hub
 from webhook.core.storage.identity import image_detail
 from webhook.core.storage.locations import Relation
 from webhook.core.storage.model import UNKNOWN, Model
@@ -42,20 +44,25 @@ ROLE_ANNOTATIONS = (
     "pod-identity.alibabacloud.com/role-name",
 )
 _POD_ROLE = "iam.amazonaws.com/role"
+# Roles of clouds by their form: Amazon, Google, Alibaba, Tencent and Volcengine. Other annotations of the same form on
+# an account, and variables or arguments of a pod, name a role, too.
+_ROLE = re.compile(
+    r"arn:aws[\w-]*:iam::.+|[\w.-]+@[\w.-]+\.gserviceaccount\.com|acs:ram::.+|qcs::cam:.+|trn:iam::.+",
+    re.IGNORECASE,
+)
+# The client of a managed identity of Azure.
+_CLIENT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # The variables that the cloud's webhook would set: with a projected token, a pod can set them itself.
-_ROLE_VARIABLES = {
-    "AWS_ROLE_ARN": "eks.amazonaws.com/role-arn",
-    "AZURE_CLIENT_ID": "azure.workload.identity/client-id",
-    "ALIBABA_CLOUD_ROLE_ARN": "pod-identity.alibabacloud.com/role-name",
-}
-_REFERENCE = re.compile(r"\$\(([A-Za-z_][\w.-]*)\)")
-# No address is longer.
-_MAX_EXPANDED = 4096
+_ROLE_VARIABLES = frozenset({"AWS_ROLE_ARN", "AZURE_CLIENT_ID", "ALIBABA_CLOUD_ROLE_ARN"})
 _MAX_REPOSITORY = 512
-_WORDS = re.compile(r"[\s=,;|&()\"'`]+")
+_WORDS = re.compile(r"[\s=,;|&()\[\]{}<>\\#!*$^\"'`]+")
+# Fields of a custom resource that hold a command. Other texts, such as descriptions, only count as a whole.
+_COMMANDS = re.compile(r"args?|arguments|cmd|code|command|entrypoint|exec|run|script")
 _REPOSITORY = re.compile(r"(?:(?:datasets|spaces)/)?[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(?:/|\Z)")
 # Values of Secrets below this length are names and numbers, not credentials.
 _MIN_CREDENTIAL = 16
+# Transports of containers/image and skopeo.
+_TRANSPORT = re.compile(r"\A(?:containers-storage|docker|docker-daemon|oci|oras):(?=[^/\d])")
 _PLAIN_HOST = re.compile(r"(?:https?://)?[a-z0-9-]+(?:\.[a-z0-9-]+)+\.?(?::\d+)?(?:/[\w./-]*)?", re.ASCII)
 
 
@@ -66,6 +73,7 @@ class _Text(NamedTuple):
     text: str
     key: str
     in_secret: bool
+    in_account: bool
 
 
 def gather_pod_stores(pod: PodView, context: Context) -> Iterator[WeightUse]:
@@ -74,8 +82,9 @@ def gather_pod_stores(pod: PodView, context: Context) -> Iterator[WeightUse]:
     if catalog.has_accounts:
         yield from _pod_identity(pod, context)
     if _names_stores(context) or catalog.has_secrets:
+        lookup = context.finder.lookup
         for container_path, name, container in pod.containers:
-            variables = _variables(container, container_path)
+            variables = container_variables(container, container_path, lookup)
             yield from _uses(container, container_path, context, containers=(name,), variables=variables)
             for config_map, key in _config_maps(container, container_path):
                 yield from _config_values(config_map, key, container_path, name, context)
@@ -89,29 +98,6 @@ def gather_pod_stores(pod: PodView, context: Context) -> Iterator[WeightUse]:
         yield from _metadata_values(pod, context)
         rest = {key: value for key, value in pod.spec.items() if not key.lower().endswith("containers")}
         yield from _uses(rest, pod.root, context)
-
-
-def _variables(container: Mapping[str, Any], path: str) -> dict[str, str]:
-    """Return the variables that a container writes out, each with the ones before it expanded."""
-    values: dict[str, str] = {}
-    for entry in list_at(container, "env", path):
-        name, value = entry.get("name"), entry.get("value")
-        if isinstance(name, str) and isinstance(value, str):
-            values[name] = _expanded(value, values)
-    return values
-
-
-def _expanded(text: str, variables: Mapping[str, str]) -> str:
-    """Expand $(NAME) as the kubelet does (k8s.io/kubernetes third_party/forked/golang/expansion)."""
-    if "$(" not in text or len(text) > _MAX_EXPANDED:
-        return text
-    expanded, end = "", 0
-    for match in _REFERENCE.finditer(text):
-        expanded += text[end : match.start()] + variables.get(match[1], match[0])
-        end = match.end()
-        if len(expanded) > _MAX_EXPANDED:
-            break
-    return (expanded + text[end:])[:_MAX_EXPANDED]
 
 
 def _metadata_values(pod: PodView, context: Context) -> Iterator[WeightUse]:
@@ -164,13 +150,15 @@ def _config_values(
 
 def gather_custom(document: Document, context: Context) -> Iterator[WeightUse]:
     """Yield the object stores that a custom resource names, or reads by Secret or service account."""
-    names_stores = _names_stores(context)
     yield from _named_credentials(document, context)
     for key, value in document.items():
         if key not in ("apiVersion", "kind", "metadata", "status"):
             yield from _uses({key: value}, "", context, custom=True)
-            if names_stores:
-                yield from _buckets({key: value}, context)
+    for store in named_stores(document) if _names_stores(context) or context.catalog.has_images else ():
+        context.finder.lookup.charge("buckets", 30)
+        yield from _of_locations(store.locations, store.text, store.path, context, ())
+        for model in context.catalog.of_image(store.image) if store.image else ():
+            yield _use(model, "uri", store.path, image_detail(store.image))
 
 
 # secretgen-controller shares the Secret of the same name with other namespaces.
@@ -186,12 +174,15 @@ def _named_credentials(document: Document, context: Context) -> Iterator[WeightU
             for model in catalog.of_secret(place, name):
                 yield _use(model, "secret", path, f"Secret {place or namespace}/{name}")
     if catalog.has_accounts:
-        roles: dict[str, list[tuple[str, Model]]] | None = None
-        for leaf in _leaves(spec, "spec"):
-            if leaf.text.startswith("arn:") or "@" in leaf.text:
-                roles = _declared_roles(context) if roles is None else roles
-                for account, model in roles.get(leaf.text.strip(), ()):
-                    detail = f"cloud role {leaf.text} of ServiceAccount {account}"
+        roles = _declared_roles(context)
+        for leaf in _leaves(spec, "spec") if roles else ():
+            role = leaf.text.strip().casefold()
+            if _ROLE.search(role) is None and _CLIENT_ID.fullmatch(role) is None and "role" not in leaf.key:
+                continue
+            # Members and resources of a cloud name the account at their end.
+            for text in dict.fromkeys((role, role.rpartition("/")[2], role.rpartition(":")[2])):
+                for account, model in roles.get(text, ()):
+                    detail = f"cloud role {text} of ServiceAccount {account}"
                     yield _use(model, "identity", leaf.path, detail)
 
 
@@ -206,9 +197,11 @@ def _shared_secret(document: Document, namespace: str) -> Iterator[tuple[str | N
 def _secret_references(document: Document) -> Iterator[tuple[str | None, str, str]]:
     """Yield (namespace, name, path) of references by kind, and of keys in a store of Secrets.
 
-    A store of the provider ``kubernetes`` reads Secrets of the cluster (external-secrets/external-secrets).
+    A store of the provider ``kubernetes`` reads Secrets of the cluster (external-secrets/external-secrets). VolSync
+    calls the Secret of a repository ``repository`` (backube/volsync api/v1alpha1).
     """
-    from_store = "Secret" in str(document.get("kind"))
+    kind = str(document.get("kind"))
+    from_store, replicates = "Secret" in kind, kind.startswith("Replication")
     stack: list[tuple[Any, str, bool]] = [(document.get("spec"), "spec", False)]
     while stack:
         item, path, remote = stack.pop()
@@ -218,6 +211,10 @@ def _secret_references(document: Document) -> Iterator[tuple[str | None, str, st
             name, key, place = item.get("name"), item.get("key"), item.get("namespace")
             if item.get("kind") == "Secret" and isinstance(name, str):
                 yield place if isinstance(place, str) else None, name, path
+            if replicates:
+                for field in _REPOSITORY_FIELDS & item.keys():
+                    if isinstance(item[field], str):
+                        yield None, item[field], f"{path}.{field}"
             if remote and from_store and isinstance(key, str):
                 yield None, key.rpartition("/")[2], f"{path}.key"
             stack.extend(
@@ -226,39 +223,15 @@ def _secret_references(document: Document) -> Iterator[tuple[str | None, str, st
 
 
 _REMOTE_FIELDS = frozenset({"remoteRef", "extract"})
+_REPOSITORY_FIELDS = frozenset({"rcloneConfig", "repository"})
 
 
 def _declared_roles(context: Context) -> dict[str, list[tuple[str, Model]]]:
     roles: dict[str, list[tuple[str, Model]]] = {}
     for namespace, name, models in _accounts(context):
         for _, role in _account_roles(namespace, name, context):
-            roles.setdefault(role, []).extend((f"{namespace}/{name}", model) for model in models)
+            roles.setdefault(role.casefold(), []).extend((f"{namespace}/{name}", model) for model in models)
     return roles
-
-
-def _buckets(value: Document, context: Context) -> Iterator[WeightUse]:
-    """Yield the buckets that an object names by fields, such as Argo's artifacts: ``s3: {bucket: b, key: k}``."""
-    stack: list[tuple[Any, str]] = [(value, "")]
-    while stack:
-        item, path = stack.pop()
-        if isinstance(item, list):
-            stack.extend((member, f"{path}[{index}]") for index, member in enumerate(item))
-        elif isinstance(item, dict):
-            stack.extend((member, f"{path}.{key}" if path else key) for key, member in item.items())
-            name = next((item[key] for key in _BUCKET if isinstance(item.get(key), str)), "")
-            if name and "://" not in name:
-                prefix = next((item[key] for key in _PREFIX if isinstance(item.get(key), str)), "")
-                kind = path.lower()
-                spaces = [space for mark, space in _BUCKET_SPACES.items() if mark in kind]
-                context.finder.lookup.charge("buckets", 30)
-                for space in dict.fromkeys(spaces or _BUCKET_SPACES.values()):
-                    text = f"{space}://{name}/{prefix}"
-                    yield from _of_locations(bucket(space, name, prefix), text, path, context, ())
-
-
-_BUCKET = ("bucket", "bucketName", "bucket_name")
-_PREFIX = ("key", "prefix", "path", "keyPrefix", "object", "objectKey")
-_BUCKET_SPACES = {"s3": "s3", "gcs": "gs", "gs": "gs", "oss": "oss", "obs": "obs"}
 
 
 def gather_secret(document: Document, context: Context) -> Iterator[WeightUse]:
@@ -341,8 +314,11 @@ def gather_account(document: Document, context: Context) -> Iterator[WeightUse]:
     if not roles or any(True for _ in context.catalog.of_account(context.namespace, name)):
         return
     for namespace, other, models in _accounts(context):
-        for role in roles & _account_roles(namespace, other, context):
-            detail = f"cloud role {role[1]} of ServiceAccount {namespace}/{other}"
+        existing = _account_roles(namespace, other, context)
+        for _, role in roles:
+            if not any(_same_role(role, value) for _, value in existing):
+                continue
+            detail = f"cloud role {role} of ServiceAccount {namespace}/{other}"
             yield from (_use(model, "identity", "metadata.annotations", detail) for model in models)
 
 
@@ -365,9 +341,11 @@ def _uses(
     """Yield what the strings inside a value name."""
     catalog, namespace = context.catalog, context.namespace
     for read in _leaves(value, path):
-        leaf = read._replace(text=_expanded(read.text, variables)) if variables else read
+        leaf = read
+        if variables is not None and "$" in read.text:
+            leaf = read._replace(text=expanded(read.text, variables, context.finder.lookup))
         for uri in dict.fromkeys(uris_in(leaf.text)):
-            context.finder.lookup.charge("addresses", 20)
+            context.finder.lookup.charge("addresses", 20 + len(uri) // 50)
             yield from _of_uri(uri, leaf.path, context, containers)
             if custom:
                 yield from _of_reference(uri, leaf.path, context)
@@ -378,7 +356,7 @@ def _uses(
             anywhere = custom or ".volumeAttributes." in leaf.path or not namespace
             for model in catalog.of_secret(None if anywhere else namespace, leaf.text):
                 yield _use(model, "secret", leaf.path, f"Secret {namespace}/{leaf.text}", containers)
-        if custom and catalog.has_accounts and leaf.key.startswith("serviceaccount"):
+        if custom and catalog.has_accounts and leaf.in_account:
             for model in catalog.of_account(namespace or None, leaf.text):
                 yield _use(
                     model, "identity", leaf.path, f"ServiceAccount {namespace}/{leaf.text}", containers
@@ -415,10 +393,12 @@ def _of_repository(
     leaf: _Text, context: Context, containers: tuple[str, ...], *, custom: bool
 ) -> Iterator[WeightUse]:
     """Yield the hub repositories that are named without a scheme, as vLLM and transformers accept them."""
-    words = {leaf.text.strip()} if custom else dict.fromkeys(_WORDS.split(leaf.text))
-    for word in words:
-        if not ("/" in word or ":" in word) or len(word) > _MAX_REPOSITORY or "://" in word:
+    whole = custom and _COMMANDS.fullmatch(leaf.key) is None
+    words = [leaf.text.strip()] if whole else dict.fromkeys(_WORDS.split(leaf.text))
+    for text in words:
+        if not ("/" in text or ":" in text) or len(text) > _MAX_REPOSITORY or "://" in text:
             continue
+        word = _TRANSPORT.sub("", text, count=1)
         context.finder.lookup.charge("names of repositories", 10)
         name = word.partition("@")[0].partition(":")[0]
         repository = _REPOSITORY.match(name)
@@ -429,24 +409,51 @@ def _of_repository(
         yield from _of_locations(parse_bare(word).locations, word, leaf.path, context, containers)
         # An image volume is a use of its own.
         if context.catalog.has_images and is_qualified(word) and not leaf.path.endswith(".image.reference"):
-            for model in context.catalog.of_image(word):
-                yield _use(model, "uri", leaf.path, image_detail(word), containers)
+            image = https_image(f"https://{word}") or word
+            for model in context.catalog.of_image(image):
+                yield _use(model, "uri", leaf.path, image_detail(image), containers)
 
 
 def _of_locations(
     locations: Iterable[Location], text: str, path: str, context: Context, containers: tuple[str, ...]
 ) -> Iterator[WeightUse]:
     volumes = context.catalog.backends
-    for location in locations:
+    for place in locations:
+        location, prefix = _without_pattern(place)
         for entry, model, relation in context.catalog.of_location(location):
+            if not _may_match(entry.path, location.path, prefix):
+                continue
             certain = relation is Relation.SAME
             detail = text if certain else f"{text} may be {entry}"
             yield _use(model if certain else UNKNOWN, "uri", path, detail, containers)
         for match in volumes.at(location) if volumes is not None else ():
+            if match.location is not None and not _may_match(match.location.path, location.path, prefix):
+                continue
             certain = match.relation is Relation.SAME
             detail = f"{text}, the storage of PersistentVolume {match.volume.name}"
             for model in match.volume.models:
                 yield _use(model if certain else UNKNOWN, "uri", path, detail, containers)
+
+
+# What a client or a shell replaces: patterns, lists and variables.
+_PATTERN = re.compile(r"[*?\[{$]")
+
+
+def _without_pattern(location: Location) -> tuple[Location, str]:
+    """Return the directory above the first pattern of a path, and what a name in it must start with."""
+    pattern = _PATTERN.search(location.path)
+    if pattern is None:
+        return location, ""
+    parent, _, prefix = location.path[: pattern.start()].rpartition("/")
+    return location._replace(path=parent or "/", vague=True), prefix
+
+
+def _may_match(path: str, parent: str, prefix: str) -> bool:
+    """Whether a path that touches ``parent`` contains it, or starts with ``prefix`` below it."""
+    if not prefix or path_within(parent, path):
+        return True
+    name = path.removeprefix(parent).lstrip("/")
+    return is_glob(path) or name.startswith(prefix)
 
 
 def _pod_identity(pod: PodView, context: Context) -> Iterator[WeightUse]:
@@ -466,9 +473,7 @@ def _pod_identity(pod: PodView, context: Context) -> Iterator[WeightUse]:
     if isinstance(role, str) and role.strip():
         roles.add((_POD_ROLE, role.strip()))
     for container_path, _, container in pod.containers:
-        for name_of, value in _variables(container, container_path).items():
-            if name_of in _ROLE_VARIABLES and value.strip():
-                roles.add((_ROLE_VARIABLES[name_of], value.strip()))
+        roles.update(_container_roles(container, container_path, context))
     if not roles:
         return
     for other_namespace, other, models in _accounts(context):
@@ -480,17 +485,37 @@ def _pod_identity(pod: PodView, context: Context) -> Iterator[WeightUse]:
                 )
 
 
-def _same_role(role: str, known: str) -> bool:
-    # kube2iam and kiam accept the name of a role instead of its ARN.
-    return role == known or known.endswith(f":role/{role}")
+def _container_roles(container: Mapping[str, Any], path: str, context: Context) -> Iterator[tuple[str, str]]:
+    """Yield the roles that a container names, with the field, by a variable of the cloud or by their form."""
+    variables = container_variables(container, path, context.finder.lookup)
+    for name, value in variables.items():
+        if name in _ROLE_VARIABLES and value.strip():
+            yield name, value.strip()
+    for leaf in _leaves(container, path):
+        if _ROLE_MARK.search(leaf.text) is not None:
+            for word in _WORDS.split(expanded(leaf.text, variables, context.finder.lookup)):
+                if _ROLE.fullmatch(word) is not None:
+                    yield leaf.path, word
+
+
+_ROLE_MARK = re.compile(r"arn:aws|gserviceaccount|acs:ram|qcs::cam|trn:iam", re.IGNORECASE)
+
+
+def _same_role(one: str, other: str) -> bool:
+    # kube2iam, kiam and Alibaba's webhook accept the name of a role instead of its resource name.
+    one, other = one.casefold(), other.casefold()
+    return one == other or one.endswith(f":role/{other}") or other.endswith(f":role/{one}")
 
 
 def _roles(metadata: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return the annotations that give a service account or a pod a cloud role, as (key, role)."""
     annotations = object_at(metadata, "annotations", "metadata")
     return {
         (key, value.strip())
-        for key in ROLE_ANNOTATIONS
-        if isinstance(value := annotations.get(key), str) and value.strip()
+        for key, value in annotations.items()
+        if isinstance(value, str)
+        and value.strip()
+        and (key in ROLE_ANNOTATIONS or _ROLE.fullmatch(value.strip()) is not None)
     }
 
 
@@ -586,18 +611,22 @@ def _share(one: set[bytes], other: set[bytes]) -> bool:
 
 def _leaves(value: Any, path: str) -> Iterator[_Text]:
     """Yield the strings inside a value, each with its key."""
-    stack: list[tuple[Any, str, str, bool]] = [(value, path, "", False)]
+    stack: list[tuple[Any, str, str, bool, bool]] = [(value, path, "", False, False)]
     while stack:
-        item, place, key, in_secret = stack.pop()
+        item, place, key, in_secret, in_account = stack.pop()
         if isinstance(item, str):
-            yield _Text(place, item, key, in_secret)
+            yield _Text(place, item, key, in_secret, in_account)
         elif isinstance(item, dict):
+            refers = item.get("kind") == "ServiceAccount" and ".subjects[" not in place
             for name, member in item.items():
                 lower = name.lower()
-                secret = in_secret or "secret" in lower
-                stack.append((member, f"{place}.{name}" if place else name, lower, secret))
+                secret = in_secret or "secret" in lower or "credential" in lower
+                account = in_account or "serviceaccount" in lower or (refers and name == "name")
+                stack.append((member, f"{place}.{name}" if place else name, lower, secret, account))
         elif isinstance(item, list):
-            stack.extend((member, f"{place}[{index}]", key, in_secret) for index, member in enumerate(item))
+            stack.extend(
+                (member, f"{place}[{index}]", key, in_secret, in_account) for index, member in enumerate(item)
+            )
 
 
 def _use(model: Model, via: str, path: str, detail: str, containers: tuple[str, ...] = ()) -> WeightUse:

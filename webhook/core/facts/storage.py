@@ -378,6 +378,7 @@ _READERS: dict[str, Callable[[Document, Context], Facts]] = {
     GROUP_CONTENT: _group_content,
     "Secret": _secret,
     "ServiceAccount": _account,
+    "BackingImage.longhorn.io": _longhorn,
     "Backup.longhorn.io": _longhorn,
     "Volume.longhorn.io": _longhorn,
     "DataVolume.cdi.kubevirt.io": _data_volume,

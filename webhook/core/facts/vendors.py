@@ -54,7 +54,9 @@ _PROCESS_VARIABLES = (
     "ROCR_VISIBLE_DEVICES",
     "MUSA_VISIBLE_DEVICES",
     "ASCEND_RT_VISIBLE_DEVICES",
+    "MLU_VISIBLE_DEVICES",
     "TPU_VISIBLE_DEVICES",
+    "TT_VISIBLE_DEVICES",
 )
 _NOT_VARIABLES = ("RAY_EXPERIMENTAL_NOSET_",)
 # Values that mean no device (github.com/NVIDIA/nvidia-container-toolkit, internal/config/image/visible_devices.go).

@@ -13,6 +13,7 @@ from webhook.core.kube.fields import MalformedObjectError, object_at, text_at
 from webhook.core.kube.selectors import SelectorError, compile_selector
 from webhook.core.storage.backends import Backend
 from webhook.core.storage.clones import (
+    POSSIBLE_CLAIM,
     annotated_sources,
     class_source,
     data_volume_sources,
@@ -281,6 +282,9 @@ class Resolver:
         for kind, namespace, name, detail in sources:
             if kind == "PersistentVolumeClaim":
                 refs.extend(rerouted(self.claim(namespace, name), "clone", detail))
+            elif kind == POSSIBLE_CLAIM:
+                if self._finder.get("PersistentVolumeClaim", namespace, name) is not None:
+                    refs.extend(rerouted(self.claim(namespace, name), "clone", detail))
             elif kind == "VolumeSnapshot":
                 refs.extend(rerouted(self.snapshot(namespace, name), "snapshot", detail))
             elif kind == "DataSource":

@@ -5,7 +5,9 @@ Only the references are read here; the resolver follows them.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qs
 
 from webhook.core.kube.fields import object_at, text_at
 from webhook.core.storage.binding import storage_class
@@ -26,12 +28,17 @@ class ClaimSource(NamedTuple):
 
 
 CLAIM = "PersistentVolumeClaim"
+# A claim only if one of this name exists.
+POSSIBLE_CLAIM = "PossibleClaim"
 SNAPSHOT = "VolumeSnapshot"
 
 # NetApp/trident frontend/csi/controller_helpers/kubernetes/plugin.go, annotations of a claim.
 _TRIDENT = "trident.netapp.io/"
 # kubevirt/containerized-data-importer pkg/controller/clone/util.go.
 _CDI_CLONES = ("k8s.io/CloneRequest", "cdi.kubevirt.io/storage.clone.sourcePVC")
+# Words in annotations by which other drivers fill a claim, such as csi.hpe.com/cloneOf.
+_COPIES = re.compile(r"clone|copy|import|restore|share|snapshot|source", re.IGNORECASE)
+_MAX_ANNOTATIONS = 64
 # Parameters of a StorageClass that fill its volumes (longhorn/longhorn-manager csi/util.go).
 _FILLING = frozenset({"frombackup", "backingimage"})
 # Sources of a CDI DataVolume that read no storage of the cluster (kubevirt/containerized-data-importer, types.go).
@@ -63,6 +70,11 @@ def annotated_sources(namespace: str, metadata: Mapping[str, Any]) -> Iterator[C
         value = annotations.get(f"{_TRIDENT}{key}")
         if isinstance(value, str) and value and not (key == "cloneFromSnapshot" and clone):
             yield ClaimSource("", namespace, value, f"filled by annotation {_TRIDENT}{key}")
+    for key, value in list(annotations.items())[:_MAX_ANNOTATIONS]:
+        if isinstance(value, str) and _COPIES.search(key) is not None and not key.startswith(_TRIDENT):
+            place, _, name = value.rpartition("/")
+            detail = f"named by annotation {key}"
+            yield ClaimSource(POSSIBLE_CLAIM, place or namespace, name, detail)
 
 
 def class_source(name: str, lookup: Lookup) -> str:
@@ -117,11 +129,19 @@ def machine_claims(machine: Mapping[str, Any]) -> Iterator[str]:
 
 
 def longhorn_volumes(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the volumes that a Backup or Volume of Longhorn copies (longhorn/longhorn-manager k8s/pkg/apis/v1beta2)."""
+    """Yield the volumes that a Backup, Volume or BackingImage of Longhorn copies.
+
+    The fields are those of longhorn/longhorn-manager k8s/pkg/apis/longhorn/v1beta2.
+    """
+    spec = object_at(document, "spec", "")
+    exported = object_at(spec, "sourceParameters", "spec").get("volume-name")
+    if isinstance(exported, str) and exported:
+        yield exported
+    yield from parse_qs(text_at(spec, "fromBackup", "spec").partition("?")[2]).get("volume", ())
     labels = object_at(object_at(document, "metadata", ""), "labels", "metadata")
     name = labels.get("backup-volume")
     if isinstance(name, str) and name:
         yield name
-    scheme, separator, rest = text_at(object_at(document, "spec", ""), "dataSource", "spec").partition("://")
+    scheme, separator, rest = text_at(spec, "dataSource", "spec").partition("://")
     if separator and scheme in ("vol", "snap"):
         yield rest.partition("/")[0]

@@ -73,18 +73,29 @@ class Driver:
 
 
 def driver_of(name: str, attributes: Mapping[str, str] | None = None) -> Driver | None:
-    """Return a driver's entry. Driver names may carry a prefix, such as ``openshift-storage.rbd.csi.ceph.com``."""
+    """Return a driver's entry, also if a second installation of the driver has a name of its own.
+
+    Such names have a prefix or a number: ``openshift-storage.rbd.csi.ceph.com``, ``nfs2.csi.k8s.io``.
+    """
     entry = DRIVERS.get(name)
     if entry is not None:
         return entry
-    for pattern, driver in _PREFIXED:
-        if name.endswith(pattern) if pattern[0] == "." else name.startswith(pattern):
-            return driver
+    labels = name.split(".")
+    for index in range(min(len(labels) - 1, _MAX_LABELS)):
+        first = labels[index].rstrip("0123456789").rstrip("-")
+        for label in dict.fromkeys((labels[index], first)):
+            entry = DRIVERS.get(".".join([label, *labels[index + 1 :]]))
+            if entry is not None:
+                return entry
+    if name.startswith("org.democratic-csi."):
+        return DRIVERS["org.democratic-csi.*"]
     # democratic-csi runs under any name that its chart is given.
     if attributes is not None and "node_attach_driver" in attributes:
         return DRIVERS["org.democratic-csi.*"]
     return None
 
+
+_MAX_LABELS = 8
 
 # Keys of mount options that could send a driver to other storage than its handle and attributes name, whatever the
 # value is. Any other key is harmless without a value, and with a short number, a size or a switch.
@@ -399,7 +410,10 @@ def _weka(volume: CsiVolume) -> Iterable[Location]:
 
 
 def _beegfs(volume: CsiVolume) -> Iterable[Location]:
-    url = urlsplit(volume.handle)
+    try:
+        url = urlsplit(volume.handle)
+    except ValueError:
+        return ()
     if url.scheme != "beegfs" or not url.netloc:
         return ()
     return (Location("beegfs", "", normal_path(unquote(url.path)), hosts(url.netloc)),)
@@ -480,11 +494,16 @@ def _rbd(volume: CsiVolume) -> Iterable[Location]:
         image = f"{volume.get('volumenameprefix') or 'csi-vol-'}{match[2]}"
     if not image:
         return ()
-    place = Location("rbd", volume.get("pool"), normal_path(image), _ceph_cluster(volume))
+    place = rbd(volume.get("pool"), image)._replace(addresses=_ceph_cluster(volume))
     if match is not None and not static:
         return (place, Location("rbd-uuid", match[2]))
     uuid = _UUID.search(image)
     return (place, Location("rbd-uuid", uuid[0])) if uuid is not None else (place,)
+
+
+def rbd(pool: str, image: str) -> Location:
+    """Return the location of an image. A snapshot holds the image's data, and a namespace is not compared."""
+    return Location("rbd", pool, normal_path(image.partition("@")[0].rpartition("/")[2]))
 
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -507,6 +526,23 @@ def _nfs_csi(volume: CsiVolume) -> Iterable[Location]:
     if not server or not share:
         return ()
     return nfs(server, f"{share}/{expand(volume.get('subdir'), volume)}")
+
+
+def _nfs_ceph(volume: CsiVolume) -> Iterable[Location]:
+    # Ganesha exports a subvolume of CephFS under a name of its own (ceph/ceph-csi internal/nfs/controller).
+    match = _CEPH_HANDLE.fullmatch(volume.handle)
+    places = [*_nfs_csi(volume), Location("cephfs", vague=True)]
+    return [*places, Location("cephfs-uuid", match[2])] if match is not None else places
+
+
+def _manila(space: str) -> Callable[[CsiVolume], Iterable[Location]]:
+    """Return a reader for a share of OpenStack Manila. Only Manila knows its export."""
+
+    def read(volume: CsiVolume) -> Iterable[Location]:
+        share = volume.get("shareid", "sharename") or volume.handle
+        return (Location("manila", share), Location(space, vague=True)) if share else ()
+
+    return read
 
 
 def _smb_csi(volume: CsiVolume) -> Iterable[Location]:
@@ -648,9 +684,9 @@ def guess(volume: CsiVolume) -> Iterable[Location]:
         places += _guess_value(text, volume)
     places += _guess_exports(volume)
     for name in _guess_buckets(volume):
-        for space in ("s3", "gs", "oss", "obs"):
+        for space in _STORES:
             places += bucket(space, name, get("prefix", "objpath"), get("endpoint", "url"))
-    return [*places, *_guess_names(volume)]
+    return [*places, *_guess_names(volume), *_guess_handle(volume)]
 
 
 def _guess_value(text: str, volume: CsiVolume) -> Iterable[Location]:
@@ -664,8 +700,24 @@ def _guess_value(text: str, volume: CsiVolume) -> Iterable[Location]:
         places += lustre(export[0]) if "@" in export[1] else nfs(export[1], f"{export[2]}/{below}")
     target = _TARGET.search(text.lower())
     if target is not None:
-        places += iscsi(target[0], volume.get("lun", "lunid", "targetlun"))
+        space = "nvme" if target[0].startswith("nqn.") else "iscsi"
+        lun = volume.get("lun", "lunid", "targetlun") if space == "iscsi" else ""
+        places += iscsi(target[0], lun) if lun else [Location(space, target[0], vague=True)]
     return places
+
+
+def _guess_handle(volume: CsiVolume) -> Iterable[Location]:
+    """Return the locations that a handle may name alone: a directory of an unknown server, or a bucket."""
+    if volume.handle.startswith("/") and normal_path(volume.handle) != "/":
+        return directory("nfs", volume.handle)
+    name, _, prefix = volume.handle.partition("/")
+    if _STORE_DRIVER.search(volume.driver) is None or _BUCKET_NAME.fullmatch(name) is None:
+        return ()
+    return [place for space in _STORES for place in bucket(space, name, prefix)]
+
+
+_STORE_DRIVER = re.compile(r"bucket|cos|gcs|geesefs|goofys|minio|object|obs|oss|s3|tigris|tos")
+_BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def _guess_names(volume: CsiVolume) -> Iterable[Location]:
@@ -677,7 +729,7 @@ def _guess_names(volume: CsiVolume) -> Iterable[Location]:
     if get("rootpath") and get("clusterid", "monitors"):
         yield from directory("cephfs", get("rootpath"), name=get("fsname"))
     if get("pool") and get("imagename", "image"):
-        yield Location("rbd", get("pool"), normal_path(get("imagename", "image")))
+        yield rbd(get("pool"), get("imagename", "image"))
     if get("containername", "container"):
         account = get("storageaccount", "storageaccountname")
         yield from directory("azblob", get("containername", "container"), name=account, fold=True)
@@ -686,10 +738,12 @@ def _guess_names(volume: CsiVolume) -> Iterable[Location]:
 _MAX_GUESSES = 64
 _MAX_GUESS = 1024
 # server:/path, also inside a longer handle, and with the address of a Lustre network.
-_EXPORT = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z][0-9A-Za-z.@_-]{0,253}):(/[^\s;|#]*)")
+_EXPORT = re.compile(
+    r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z][0-9A-Za-z.@_-]{0,253})(?::|:[0-9]{1,5}(?=//))(/[^\s;|#?]*)"
+)
 _TARGET = re.compile(r"(?:iqn|nqn)\.[0-9]{4}-[0-9]{2}[^\s,;|#/]{1,220}|(?:naa|eui)\.[0-9a-f]{16,32}")
 _SERVER_KEY = re.compile(r"server|host|addr|endpoint|portal|mgs|gateway|dns|(?:^|[^a-z])ips?(?:$|[^a-z])|ip$")
-_BUCKET_KEY = re.compile(r"bucket(?:[._-]?name)?$")
+_BUCKET_KEY = re.compile(r"bucket(?:[._-]?(?:name|id))?$")
 _DIRECTORY_KEY = re.compile(r"path|dir|share|export|folder|root")
 
 
@@ -753,7 +807,17 @@ def _rclone(volume: CsiVolume) -> Iterable[Location]:
         # A remote that is written out, such as :local or :s3,provider=AWS.
         local = remote[1:].partition(",")[0].strip().lower() == "local"
         return (Location("rclone", vague=True), *((Location(NODE, "", normal_path(path)),) if local else ()))
-    return directory("rclone", path, addresses=_one(remote))
+    # The remote may be of any store, whose path starts with the bucket.
+    name, _, prefix = path.lstrip("/").partition("/")
+    places = [place for space in _STORES for place in bucket(space, name, prefix)]
+    return [
+        *directory("rclone", path, addresses=_one(remote)),
+        *places,
+        *directory("azblob", path, fold=True),
+    ]
+
+
+_STORES = ("s3", "gs", "oss", "obs")
 
 
 def _longhorn(volume: CsiVolume) -> Iterable[Location]:
@@ -911,9 +975,21 @@ DRIVERS: dict[str, Driver] = {
     ),
     "nfs.csi.ceph.com": Driver(
         "ceph/ceph-csi internal/nfs/nodeserver/nodeserver.go NodePublishVolume",
-        "server and share",
-        ("nfs",),
-        _nfs_csi,
+        "server and share, may be any directory of CephFS",
+        ("nfs", "cephfs", "cephfs-uuid"),
+        _nfs_ceph,
+    ),
+    "nfs.manila.csi.openstack.org": Driver(
+        "kubernetes/cloud-provider-openstack pkg/csi/manila/nodeserver.go buildVolumeContext",
+        "shareID or shareName, may be any NFS export",
+        ("manila", "nfs"),
+        _manila("nfs"),
+    ),
+    "cephfs.manila.csi.openstack.org": Driver(
+        "kubernetes/cloud-provider-openstack pkg/csi/manila/nodeserver.go buildVolumeContext",
+        "shareID or shareName, may be any directory of CephFS",
+        ("manila", "cephfs"),
+        _manila("cephfs"),
     ),
     "nfs.csi.k8s.io": Driver(
         "kubernetes-csi/csi-driver-nfs pkg/nfs/nodeserver.go NodePublishVolume",
@@ -1035,7 +1111,13 @@ DRIVERS: dict[str, Driver] = {
     "csi-rclone": Driver(
         "wunderio/csi-rclone pkg/rclone/nodeserver.go NodePublishVolume",
         "remote, remotePath and remotePathSuffix, a volume with configData is unknown",
-        ("rclone", NODE),
+        ("rclone", *_STORES, "azblob", NODE),
+        _rclone,
+    ),
+    "rclone.csi.veloxpack.io": Driver(
+        "veloxpack/csi-driver-rclone pkg/rclone/nodeserver.go NodePublishVolume",
+        "remote and remotePath, a volume with configData is unknown",
+        ("rclone", *_STORES, "azblob", NODE),
         _rclone,
     ),
     "driver.longhorn.io": Driver(
@@ -1106,10 +1188,3 @@ DRIVERS: dict[str, Driver] = {
         _handle("alibaba-disk"),
     ),
 }
-
-_PREFIXED = (
-    (".rbd.csi.ceph.com", DRIVERS["rbd.csi.ceph.com"]),
-    (".cephfs.csi.ceph.com", DRIVERS["cephfs.csi.ceph.com"]),
-    (".nfs.csi.ceph.com", DRIVERS["nfs.csi.ceph.com"]),
-    ("org.democratic-csi.", DRIVERS["org.democratic-csi.*"]),
-)

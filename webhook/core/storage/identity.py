@@ -7,6 +7,7 @@ locations say that it is the same.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +71,19 @@ def origin_of(document: Mapping[str, Any], driver: str, lookup: Lookup | None, w
             return static
     if lookup is not None and not _consistent(lookup, driver, class_name, (namespace, name, uid)):
         return static
-    names = tuple(part for part in (text_at(metadata, "name", "metadata"), uid) if part)
-    return Origin(provisioned=True, declared=declared, names=names)
+    names = (text_at(metadata, "name", "metadata"), uid) if _UID.fullmatch(uid) is not None else ()
+    return Origin(
+        provisioned=True, declared=declared, names=tuple(part for part in names if _is_made(part, uid))
+    )
+
+
+# The API server makes the UID of a claim.
+_UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _is_made(name: str, uid: str) -> bool:
+    """Whether a provisioner makes a name for one claim: it contains the claim's UID, or the beginning of it."""
+    return uid[:8] in name
 
 
 def _consistent(lookup: Lookup, driver: str, class_name: str, claim: tuple[str, str, str]) -> bool:

@@ -247,15 +247,24 @@ def directory(
                 space, name, normal_path(path[: template.start()].rpartition("/")[0]), addresses, vague=True
             ),
         )
-    location = Location(space, name, normal_path(path), addresses)
-    decoded = normal_path(unquote(path)) if "%" in path else location.path
+    location = Location(space, name, _shortened(normal_path(path)), addresses)
+    decoded = _shortened(normal_path(unquote(path))) if "%" in path else location.path
     if decoded == location.path:
         return (location,)
     return (location, Location(space, name, decoded.rpartition("/")[0] or "/", addresses, vague=True))
 
 
+# Components of a path that are compared. An index holds every directory above a path.
+_MAX_COMPONENTS = 64
+
+
+def _shortened(path: str) -> str:
+    """Return the directory at the bound for a path beyond it."""
+    return path if path.count("/") <= _MAX_COMPONENTS else "/".join(path.split("/")[: _MAX_COMPONENTS + 1])
+
+
 # Spaces in which a nameless location says only that the volume may also have a name there.
-_DOUBTED = frozenset({"efs", "fc", "fc-wwid", "vsphere", "vsphere-path"})
+_DOUBTED = frozenset({"cephfs", "efs", "fc", "fc-wwid", "nfs", "vsphere", "vsphere-path"})
 
 
 def is_evidence(location: Location) -> bool:
@@ -264,7 +273,7 @@ def is_evidence(location: Location) -> bool:
     An NFS server by address may be a mount target of EFS. That makes the NFS volume a possible alias of a protected
     file system. A protected NFS volume does not make every EFS volume one.
     """
-    return bool(location.name) or not location.vague or location.space not in _DOUBTED
+    return bool(location.name or location.addresses) or not location.vague or location.space not in _DOUBTED
 
 
 def related(one: Iterable[Location], others: Iterable[Location]) -> Relation:

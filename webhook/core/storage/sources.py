@@ -21,6 +21,7 @@ from webhook.core.storage.drivers import (
     iscsi,
     nfs,
     portworx,
+    rbd,
     redirected,
 )
 from webhook.core.storage.locations import NODE, Location, directory
@@ -137,7 +138,7 @@ def _cephfs(source: _Source) -> Backend:
 def _rbd(source: _Source) -> Backend:
     pool = text_at(source.value, "pool", source.path) or "rbd"
     image = text_at(source.value, "image", source.path)
-    return _backend(source, "rbd", [Location("rbd", pool, normal_path(image))] if image else ())
+    return _backend(source, "rbd", [rbd(pool, image)] if image else ())
 
 
 def _iscsi(source: _Source) -> Backend:

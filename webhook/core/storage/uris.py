@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from webhook.core.kube.hosts import hosts
-from webhook.core.storage.drivers import bucket, hub
+from webhook.core.storage.drivers import bucket, hub, iscsi, nfs, smb
 from webhook.core.storage.locations import Location, directory
 
 if TYPE_CHECKING:
@@ -26,16 +26,37 @@ class Target(NamedTuple):
 
 
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31})://([^\s\"'<>|\\^`]+)")
-_MAX_URI = 2048
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://")
+# No client takes a longer address.
+_REST = re.compile(r"[^\s\"'<>|\\^`,;]{1,16384}")
+# What may end an address inside of a command, a list or a query. It may also be part of a path.
+_END = re.compile(r"[)\]}&?]")
+# Addresses of one text that start inside of another one.
+_MAX_STARTS = 64
 
 
 def uris_in(text: str) -> Iterator[str]:
-    """Yield the addresses inside a text such as an argument; lists are separated by commas or spaces."""
-    if "://" in text:
-        for part in re.split(r"[,;\s]+", text):
-            match = _URI.search(part)
-            if match is not None and len(match[0]) <= _MAX_URI:
-                yield match[0]
+    """Yield the addresses inside a text such as an argument, a script, a list or JSON.
+
+    An address that contains another one yields both, and one with a closing bracket also without it.
+    """
+    if "\\/" in text:
+        # JSON may escape the slash.
+        text = text.replace("\\/", "/")
+    if "://" not in text:
+        return
+    for part in _PARTS.split(text):
+        for count, start in enumerate(_SCHEME.finditer(part)):
+            match = _REST.match(part, start.start())
+            if match is None or count >= _MAX_STARTS:
+                break
+            yield match[0]
+            end = _END.search(match[0])
+            if end is not None and end.start() > len(start[0]):
+                yield match[0][: end.start()]
+
+
+_PARTS = re.compile(r"[\s,;]+|::")
 
 
 def parse_uri(uri: str) -> Target:
@@ -45,6 +66,11 @@ def parse_uri(uri: str) -> Target:
         return Target()
     scheme, rest = match[1].lower(), match[2]
     first, _, last = scheme.partition("+")
+    if first in _NETWORK:
+        return Target(tuple(_NETWORK[first](rest)))
+    if scheme not in _ROOTED:
+        # Clients drop further slashes.
+        rest = rest.lstrip("/") or rest
     if first in _IMAGES:
         return Target((), rest.removeprefix("//"))
     if last in ("http", "https") or first in ("http", "https"):
@@ -53,7 +79,12 @@ def parse_uri(uri: str) -> Target:
     path = _directory(path.partition("#")[0])
     read = _SCHEMES.get(scheme) or _SCHEMES.get(last) or _SCHEMES.get(first)
     if read is not None:
-        return Target(tuple(read(host, path)))
+        return Target(
+            (
+                *read(host, path),
+                *(_SCHEMES[first](host, path) if read is _https and first in _SCHEMES else ()),
+            )
+        )
     places = directory(f"uri:{scheme}", path, name=_host(host))
     if _NO_STORE.fullmatch(first) is not None:
         return Target(places)
@@ -64,23 +95,41 @@ def parse_uri(uri: str) -> Target:
 def parse_bare(text: str) -> Target:
     """Return what an address without a scheme names: a host of a hub or store, a repository by SSH, or a remote.
 
-    Ollama takes ``hf.co/org/model``, git takes ``git@hf.co:org/model``, and rclone and s3fs take ``remote:bucket/path``
-    and ``bucket:/path``.
+    Ollama takes ``hf.co/org/model``, git takes ``git@hf.co:org/model``, curl takes ``host/path``, rclone and s3fs take
+    ``remote:bucket/path`` and ``bucket:/path``, and the MinIO client takes ``alias/bucket/path``.
     """
+    text = text.removeprefix("//")
     head, slash, rest = text.partition("/")
     host = _host(head.rpartition("@")[2].partition(":")[0])
     if _is_hub(host):
         return Target(tuple(_https(host, f"{head.partition(':')[2]}/{rest}" if ":" in head else rest)))
     if slash and _STORE_HOST.search(host) is not None:
         return Target(tuple(_https(head, rest)))
+    if slash and _DOMAIN.fullmatch(host) is not None:
+        return Target((*directory("uri:https", rest, name=host),))
+    if slash and head.lower() in _REMOTES:
+        bucket_name, _, path = rest.partition("/")
+        return Target(tuple(_any_store(bucket_name, path)))
     left, colon, right = text.rpartition(":")
-    name, below, path = right.partition("/")
-    if colon and below and not name:
-        name = left
     remote = left.lstrip(":").partition(",")[0].lower()
+    places: list[Location] = []
+    scheme = _SHORT.get(remote, remote)
+    if colon and scheme in _SCHEMES:
+        # A path library turns s3://bucket into s3:/bucket, and some clients take hf:org/model.
+        places += parse_uri(f"{scheme}://{right.lstrip('/')}").locations
+    name, below, path = right.partition("/")
+    if colon and below and not name and len(left) > 1:
+        if _BUCKET.fullmatch(left) is not None:
+            places += _any_store(left, path)
+        name, _, path = path.partition("/")
     if colon and name and (below or remote in _REMOTES) and _BUCKET.fullmatch(name) is not None:
-        return Target(tuple(_any_store(name, path)))
-    return Target()
+        places += _any_store(name, path)
+    return Target(tuple(places))
+
+
+# A host by its domain, whose first and last labels are names: not a version, a file or an address.
+_DOMAIN = re.compile(r"[a-z][a-z0-9-]*(?:\.[a-z0-9-]+)*\.[a-z]{2,24}")
+_SHORT = {"hf-hub": "hf", "hf_hub": "hf"}
 
 
 _STORE_HOST = re.compile(
@@ -89,7 +138,9 @@ _STORE_HOST = re.compile(
 )
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 # Common names of remotes, for which a bucket without a path counts.
-_REMOTES = frozenset({"s3", "aws", "minio", "gcs", "gs", "google", "azure", "azureblob", "oss", "obs", "r2"})
+_REMOTES = frozenset(
+    {"s3", "aws", "minio", "myminio", "gcs", "gs", "google", "azure", "azureblob", "oss", "obs", "play", "r2"}
+)
 
 
 def _any_store(host: str, path: str) -> Iterator[Location]:
@@ -120,7 +171,15 @@ def _s3(host: str, path: str) -> Iterable[Location]:
     if host.lower().startswith("arn:"):
         # s3://arn:…:accesspoint/NAME/key
         return bucket("s3", host, path.partition("/")[2])
-    return bucket("s3", host.rpartition("@")[2].partition(":")[0], path)
+    host = host.rpartition("@")[2]
+    places = [*bucket("s3", host.partition(":")[0], path)]
+    if "." in host or ":" in host:
+        # Some clients name the endpoint first: s3://minio.svc:9000/bucket/key
+        name, _, rest = path.lstrip("/").partition("/")
+        places += bucket("s3", name, rest)
+        if _STORE_HOST.search(_host(host)) is not None:
+            places += _https(host, path)
+    return places
 
 
 def _gs(host: str, path: str) -> Iterable[Location]:
@@ -248,14 +307,38 @@ def https_image(uri: str) -> str:
 _REGISTRY_API = re.compile(r"https?://([^/\s]+)/v2/([^\s?]+?)/(?:manifests|blobs|tags)/[^/\s]*")
 
 
+def _nfs_url(rest: str) -> Iterable[Location]:
+    """nfs://server/path (RFC 2224)."""
+    server, _, path = rest.partition("/")
+    return nfs(server, path.partition("?")[0])
+
+
+def _iscsi_url(rest: str) -> Iterable[Location]:
+    """iscsi://portal/target/lun (libiscsi, and QEMU)."""
+    _, _, target = rest.partition("/")
+    name, _, lun = target.partition("/")
+    return iscsi(name, lun)
+
+
+# Schemes of network storage, which a volume can also mount.
+_NETWORK: dict[str, Callable[[str], Iterable[Location]]] = {
+    "nfs": _nfs_url,
+    "nfs4": _nfs_url,
+    "smb": smb,
+    "cifs": smb,
+    "iscsi": _iscsi_url,
+}
+# Schemes whose addresses have no host.
+_ROOTED = frozenset({"file", "hostpath", "local", "unix"})
+
 _IMAGES = frozenset(
     {"oci", "docker", "image", "oras", "modelpack", "kitops", "modelkit", "containerd", "containers-storage"}
 )
 # Schemes of protocols that read no object store.
 _NO_STORE = re.compile(
     r"amqp|amqps|bolt|cassandra|consul|dataset|dns|etcd|file|ftp|ftps|grpc|grpcs|hostpath|http2|jdbc|kafka|ldap"
-    r"|ldaps|local|mariadb|memcached|mongodb|mqtt|mqtts|mysql|nats|neo4j|nfs|otlp|postgres|postgresql|pvc|redis"
-    r"|rediss|rtsp|sip|smb|smtp|smtps|sqlite|sqlserver|ssh|tcp|tls|udp|unix|vault|ws|wss|zipkin|zookeeper"
+    r"|ldaps|local|mariadb|memcached|mongodb|mqtt|mqtts|mysql|nats|neo4j|otlp|postgres|postgresql|pvc|redis"
+    r"|rediss|rtsp|sip|smtp|smtps|sqlite|sqlserver|ssh|tcp|tls|udp|unix|vault|ws|wss|zipkin|zookeeper"
 )
 _SCHEMES: dict[str, Callable[[str, str], Iterable[Location]]] = {
     "s3": _s3,

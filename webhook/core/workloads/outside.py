@@ -23,6 +23,7 @@ MAY_TAKE_IMAGES = re.compile(
 )
 # Kinds that copy or share Secrets read them by name or by key.
 _COPIES_SECRETS = re.compile(r"secret", re.IGNORECASE)
+_BUCKET = re.compile(r"bucket", re.IGNORECASE)
 # Agents and operators of the network write these for each pod, and reports only describe.
 _NO_REFERENCES = ("cilium.io", "crd.projectcalico.org", "k8s.cni.cncf.io", "k8s.ovn.org", "projectcalico.org")
 _REPORT = re.compile(r"\w*Reports?")
@@ -35,9 +36,20 @@ _REFERENCE = re.compile(
 _MAX_NODES = 200_000
 
 
+# Groups of the API server itself (k8s.io/api and the aggregated APIs of kube-aggregator and metrics). Others below
+# k8s.io, such as sparkoperator.k8s.io, belong to operators.
+_BUILT_IN = frozenset({
+    "admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "authentication.k8s.io",
+    "authorization.k8s.io", "certificates.k8s.io", "coordination.k8s.io", "custom.metrics.k8s.io", "discovery.k8s.io",
+    "events.k8s.io", "external.metrics.k8s.io", "flowcontrol.apiserver.k8s.io", "imagepolicy.k8s.io",
+    "internal.apiserver.k8s.io", "metrics.k8s.io", "networking.k8s.io", "node.k8s.io", "rbac.authorization.k8s.io",
+    "resource.k8s.io", "scheduling.k8s.io", "storage.k8s.io", "storagemigration.k8s.io",
+})  # fmt: skip
+
+
 def is_custom(group: str) -> bool:
     """Whether a group's kinds are custom resources, whose fields only their operator knows."""
-    return ("." in group and not group.endswith(".k8s.io") and group != GROUP) or group.endswith(".x-k8s.io")
+    return "." in group and group not in _BUILT_IN and group != GROUP
 
 
 def may_refer(kind: str) -> bool:
@@ -49,10 +61,10 @@ def may_refer(kind: str) -> bool:
 
 
 def refers_by_name(kind: str) -> bool:
-    """Whether the name of a kind says that it copies Secrets or takes images of pods, whatever its schema is."""
+    """Whether a kind's name says that it is a bucket, copies Secrets or takes images of pods, whatever its schema."""
     name = kind.partition(".")[0]
-    return may_refer(kind) and (
-        MAY_TAKE_IMAGES.search(name) is not None or _COPIES_SECRETS.search(name) is not None
+    return may_refer(kind) and any(
+        pattern.search(name) is not None for pattern in (MAY_TAKE_IMAGES, _COPIES_SECRETS, _BUCKET)
     )
 
 

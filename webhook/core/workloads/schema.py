@@ -23,7 +23,7 @@ from webhook.core.workloads.names import (
     is_patch_name,
     plain,
 )
-from webhook.core.workloads.outside import may_refer, refers, refers_by_name
+from webhook.core.workloads.outside import is_custom, may_refer, refers, refers_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -426,12 +426,7 @@ _SCALARS = frozenset({"string", "integer", "number", "boolean"})
 
 def may_hold_pods(group: str) -> bool:
     """Whether a group is of custom resources, which can contain pods in any field."""
-    return (
-        "." in group
-        and (not group.endswith(".k8s.io") or group.endswith(".x-k8s.io"))
-        and group != GROUP
-        and not _is_infrastructure(group)
-    )
+    return is_custom(group) and not _is_infrastructure(group)
 
 
 def _is_infrastructure(group: str) -> bool:

@@ -33,7 +33,7 @@ LABELS = {"team": "atlas", "projectcalico.org/name": "vault"}
         ("  team=='atlas'&&all( )  ", True),
     ],
 )
-def test_what_a_selector_matches(selector, expected):
+def test_labels_that_a_selector_matches(selector, expected):
     assert matches(selector, LABELS) is expected
 
 
@@ -70,7 +70,7 @@ def test_an_unknown_label_decides_nothing(selector, expected):
         "all()" + " " * 4096 + "x",
     ],
 )
-def test_a_text_that_is_no_selector(selector):
+def test_malformed_selectors(selector):
     with pytest.raises(CalicoSelectorError):
         matches(selector, LABELS)
 

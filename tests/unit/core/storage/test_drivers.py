@@ -552,6 +552,23 @@ UNLISTED = {
         csi("x.io", options=["--bucket atlas"]),
     ),
     "address": (csi("s3.csi.aws.com", "a", bucketName="atlas"), csi("x.io", "s3://atlas/x")),
+    "bucket in the handle": (csi("s3.csi.aws.com", "a", bucketName="atlas"), csi("csi-s3.x.io", "atlas/x")),
+    "bucket by its ID": (csi("gcsfuse.csi.storage.gke.io", "atlas"), csi("x.io", bucketId="atlas")),
+    "address of an export": (nfs("10.0.0.9", "/export/atlas"), csi("x.io", "nfs://10.9/export")),
+    "export behind a port": (nfs("10.0.0.9", "/export/atlas"), csi("x.io", "v1:10.9:8000//export//atlas")),
+    "export with a query": (
+        nfs("10.0.0.9", "/export/atlas"),
+        csi("x.io", source="10.9:/export/atlas?vers=4"),
+    ),
+    "directory in the handle": (nfs("10.0.0.9", "/export/atlas"), csi("x.io", "/export/atlas")),
+    "target without a LUN": (
+        {"iscsi": {"targetPortal": "a", "iqn": "iqn.2001-04.com.x:a", "lun": 1}},
+        csi("x.io", target="iqn.2001-04.com.x:a"),
+    ),
+    "subsystem": (
+        csi("org.democratic-csi.nvme", node_attach_driver="nvmeof", nqn="nqn.2014-08.org.x:uuid:a", nsid="1"),
+        csi("x.io", nqn="nqn.2014-08.org.x:uuid:A"),
+    ),
 }
 
 
@@ -627,6 +644,35 @@ def test_driver_names_carry_prefixes():
     assert driver_of("openshift-storage.rbd.csi.ceph.com") is DRIVERS["rbd.csi.ceph.com"]
     assert driver_of("evil-rbd.csi.ceph.com.example.com") is None
     assert driver_of("org.democratic-csi.iscsi") is DRIVERS["org.democratic-csi.*"]
+    assert driver_of("second.csi.weka.io") is DRIVERS["csi.weka.io"]
+
+
+def test_driver_names_carry_numbers():
+    assert driver_of("nfs2.csi.k8s.io") is DRIVERS["nfs.csi.k8s.io"]
+    assert driver_of("blob-2.csi.azure.com") is DRIVERS["blob.csi.azure.com"]
+    assert driver_of("nfs2.csi.example.com") is None
+
+
+@pytest.mark.parametrize("source", [{"image": "a"}, {"image": "a@snapshot"}, {"image": "space/a@snapshot"}])
+def test_a_snapshot_of_an_image_holds_its_data(source):
+    """ceph/ceph-csi and the in-tree driver pass the name to rbd, which takes [namespace/]image[@snapshot]."""
+    one = backend_of(csi("rbd.csi.ceph.com", "a", pool="p", clusterID="c", staticVolume="true"), "spec")
+    other = backend_of({"rbd": {"monitors": ["m"], "pool": "p", **source}}, "spec")
+    assert related(one.locations, other.locations) is Relation.SAME
+
+
+def test_a_share_whose_export_is_unknown_may_be_any_export_but_proves_none():
+    """kubernetes/cloud-provider-openstack pkg/csi/manila, ceph/ceph-csi internal/nfs."""
+    export, plain = nfs("10.0.0.9", "/export"), csi("cephfs.csi.ceph.com", "a", fsName="f", rootPath="/a")
+    for declared, driver in (
+        (export, "nfs.manila.csi.openstack.org"),
+        (plain, "cephfs.manila.csi.openstack.org"),
+        (plain, "nfs.csi.ceph.com"),
+    ):
+        share = csi(driver, "s", shareID="1", server="10.0.0.8", share="/1")
+        one, other = backend_of(declared, "spec").locations, backend_of(share, "spec").locations
+        assert related(one, other) is Relation.POSSIBLE
+        assert related(other, one) is Relation.OTHER
 
 
 @pytest.mark.parametrize(
@@ -640,6 +686,7 @@ def test_driver_names_carry_prefixes():
         csi("nasplugin.csi.alibabacloud.com", "a", server="x", containerNetworkFileSystem="cnfs"),
         csi("driver.longhorn.io", "v", fromBackup="s3://b@r/x?backup=1"),
         csi("spectrumscale.csi.ibm.com", "x;y"),
+        csi("beegfs.csi.netapp.com", "beegfs://[/x"),
         csi("unknown.example.com", "v", server="x"),
     ],
 )

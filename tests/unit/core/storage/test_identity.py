@@ -68,6 +68,7 @@ def refs_of(model_of, catalog_of, store_of, volume_of):
     return build
 
 
+UID = "99999999-8888-4777-8666-555555555555"
 ALIASES = {
     "suffix": ("gcs", csi(GCS, "llama-weights:x")),
     "every bucket": ("gcs", csi(GCS, "_")),
@@ -341,3 +342,22 @@ def test_a_storage_admin_declares_other_storage(refs_of):
     assert [ref.model.name for ref in refs_of("unlisted", candidate, writer="mallory")] == ["?"]
     candidate["spec"] = csi("block.example.com", "atlas")
     assert [ref.model.name for ref in refs_of("unlisted", candidate)] == ["atlas"]
+
+
+@pytest.mark.parametrize(
+    ("name", "uid", "allowed"),
+    [
+        (f"pvc-{UID}", UID, True),
+        (f"pvc-{UID[:8]}", UID, True),
+        ("70b", "1", False),
+        ("70b", UID, False),
+        ("70b", "70b", False),
+    ],
+)
+def test_only_a_directory_named_after_the_claim_is_new(refs_of, name, uid, allowed):
+    """A writer chooses the name of a volume, and the API server chooses the UID of a claim."""
+    source = csi("nfs.csi.k8s.io", "x", server="10.0.0.9", share=f"/export/atlas/{name}")
+    candidate = provisioned(source, "nfs.csi.k8s.io")
+    candidate["metadata"]["name"] = name
+    candidate["spec"]["claimRef"]["uid"] = uid
+    assert (refs_of("nfs", candidate, writer=PROVISIONER) == ()) is allowed

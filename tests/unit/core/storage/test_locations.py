@@ -74,3 +74,10 @@ def test_a_percent_sign_is_a_character_or_an_escape():
     places = directory("nfs", "/a/%62")
     assert [place.path for place in places] == ["/a/%62", "/a"]
     assert [place.vague for place in places] == [False, True]
+
+
+def test_a_very_deep_path_is_compared_by_its_first_directories():
+    deep = directory("s3", "/a" * 100_000, name="b")[0]
+    assert deep.path.count("/") == 64
+    assert relation(deep, directory("s3", "/a/a", name="b")[0]) is Relation.SAME
+    assert relation(deep, directory("s3", "/a/b", name="b")[0]) is Relation.OTHER

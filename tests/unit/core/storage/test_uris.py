@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webhook.core.storage.drivers import iscsi, nfs, smb
 from webhook.core.storage.locations import Relation, related
 from webhook.core.storage.uris import https_image, parse_bare, parse_uri, uris_in
 
@@ -132,3 +133,72 @@ def test_any_text_is_parsed(text):
     for uri in uris_in(f"x://{text}"):
         parse_uri(uri)
     parse_uri(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$(aws s3 cp --recursive s3://bkt/x)",
+        "[s3://bkt/x]",
+        "{uri: s3://bkt/x}",
+        "${U:-s3://bkt/x}",
+        "aws s3 sync s3://bkt/x&& ls",
+        "s3://bkt?region=eu&prefix=x",
+        '{"uri":"s3:\\/\\/bkt\\/x"}',
+        "zip://m::s3://bkt/x/m.zip",
+        "https://proxy.example.com/?u=s3://bkt/x",
+        "s3://bkt/x/" + "y" * 5000,
+        "https://" + "u" * 5000 + "@bkt.s3.amazonaws.com/x",
+    ],
+)
+def test_an_address_inside_of_a_text(text):
+    locations = [place for uri in uris_in(text) for place in parse_uri(uri).locations]
+    assert related(parse_uri("s3://bkt/x").locations, locations) is Relation.SAME
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        ("s3://bkt/x", "s3:/bkt/x"),
+        ("s3://bkt/x", "s3:s3.amazonaws.com/bkt/x"),
+        ("s3://bkt/x", "remote:/bkt/x"),
+        ("s3://bkt/x", "minio/bkt/x"),
+        ("hf://org/atlas", "hf-hub:org/atlas"),
+        ("https://files.example.com/w", "files.example.com/w/x"),
+        ("https://files.example.com/w", "//files.example.com/w/x"),
+    ],
+)
+def test_an_address_without_a_scheme(declared, text):
+    assert related(parse_uri(declared).locations, parse_bare(text).locations) is Relation.SAME
+
+
+@pytest.mark.parametrize(
+    ("declared", "uri"),
+    [
+        ("s3://bkt/x", "s3:///bkt/x"),
+        ("s3://bkt/x", "s3://bkt.s3.amazonaws.com/x"),
+        ("s3://bkt/x", "s3://s3.eu-west-1.amazonaws.com/bkt/x"),
+        ("s3://bkt/x", "s3://minio.svc:9000/bkt/x"),
+        ("s3://bkt/x", "s3+https://bkt/x"),
+    ],
+)
+def test_an_endpoint_inside_of_an_address(declared, uri):
+    assert related(parse_uri(declared).locations, parse_uri(uri).locations) is Relation.SAME
+
+
+def test_an_address_of_network_storage_is_the_storage_of_a_volume():
+    assert (
+        related(nfs("10.0.0.9", "/export"), parse_uri("nfs://10.0.0.9/export/x").locations) is Relation.SAME
+    )
+    assert related(smb("//nas/share"), parse_uri("smb://NAS/share/x").locations) is Relation.SAME
+    assert related(
+        iscsi("iqn.2001-04.com.x:a", "1"), parse_uri("iscsi://p:3260/iqn.2001-04.com.x:a/1").locations
+    ) is (Relation.SAME)
+
+
+def test_many_addresses_inside_of_one_another_take_linear_time():
+    text = "s3://" * 200_000
+    start = time.perf_counter()
+    count = sum(1 for _ in uris_in(text))
+    assert count <= 128
+    assert time.perf_counter() - start < 5
