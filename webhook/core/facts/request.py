@@ -22,7 +22,7 @@ from webhook.core.facts.object_stores import gather_custom
 from webhook.core.facts.pod import CONTAINER_FIELDS
 from webhook.core.facts.storage import copies_models, gather_object, gather_token_request, reads
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at, without_nulls
-from webhook.core.kube.objects import MissingObjectError
+from webhook.core.kube.objects import MissingObjectError, group_kind
 from webhook.core.workloads.executable import changes_execution
 from webhook.core.workloads.outside import is_custom
 from webhook.core.workloads.templates import PodTemplate
@@ -96,7 +96,8 @@ class _Request:
             return self._with_object(self._templates(request.object), request.object)
         if self.workloads.is_unknown(self.kind) and not reads(self.kind):
             # A custom resource whose schema is absent. Its pods are found by shape.
-            templates = tuple(item for item in self._templates(request.object) if item.pod is not None)
+            read = self._templates(request.object)
+            templates = tuple(item for item in read if item.pod is not None or item.facts.weights)
             return self._with_object(templates, request.object) or (self._object(request.object),)
         return (self._object(request.object),)
 
@@ -154,6 +155,7 @@ class _Request:
             return tuple(templates) or (TemplateFacts("", None, workload),)
         if self.catalog:
             templates += self._dependents()
+            templates += self._embedded(document)
         uses = self._custom(document)
         if self.kind.endswith(".nvidia.com") and checkpointed(document):
             uses += self._checkpoints(templates)
@@ -189,6 +191,36 @@ class _Request:
             facts = gather(template, namespace, self.lookup, self.catalog, self.settings)
             path = f"{name} {namespace}/{workload['name']}: {template.path}"
             yield TemplateFacts(path, template.pod, workload, facts)
+
+    def _embedded(self, document: Document) -> Iterator[TemplateFacts]:
+        """Yield what objects inside this one expose: a claim that clones another, a snapshot, an image of a pod.
+
+        Their writer is the operator, but the user who writes the outer object decides.
+        """
+        request = self.request
+        group, kind = request.kind.group, request.kind.name
+        if not is_custom(group):
+            return
+        old = request.old_object if request.operation == "UPDATE" else None
+        existing = (
+            {item.path: item.document for item in self.workloads.embedded(old, group, kind)} if old else {}
+        )
+        for path, inner in self.workloads.embedded(document, group, kind):
+            inner_kind = group_kind(inner["apiVersion"], inner["kind"])
+            if not reads(inner_kind) or existing.get(path) == inner:
+                continue
+            namespace = text_at(object_at(inner, "metadata", path), "namespace", path) or request.namespace
+            facts = gather_object(
+                inner_kind,
+                without_nulls(inner),
+                None,
+                namespace,
+                self.lookup,
+                self.catalog,
+                self.settings,
+                request.user.username,
+            )
+            yield _without_missing(TemplateFacts(path, None, None, facts), _LATER)
 
     def _custom(self, document: Document) -> tuple[WeightUse, ...]:
         """Return the object stores that a custom resource names outside its templates, or that an update adds."""

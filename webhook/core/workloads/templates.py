@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.core.kube.fields import MalformedObjectError, join, list_at, object_at, text_at
+from webhook.core.kube.objects import group_kind
 from webhook.core.workloads.assemble import assemble
 from webhook.core.workloads.kinds import BUILT_IN, CLAIM_TEMPLATES
 from webhook.core.workloads.operator_readers import OPERATOR_READERS
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from webhook.core.workloads.references import References
     from webhook.core.workloads.schema import KindSchema
 
-__all__ = ["ClaimTemplate", "MalformedObjectError", "PodTemplate", "WorkloadTable"]
+__all__ = ["ClaimTemplate", "EmbeddedObject", "MalformedObjectError", "PodTemplate", "WorkloadTable"]
 
 _NO_CLAIMS: Mapping[str, ClaimTemplate] = MappingProxyType({})
 _NO_ALLOCATIONS: Mapping[str, str] = MappingProxyType({})
@@ -69,6 +70,13 @@ class PodTemplate(NamedTuple):
     shaped: bool = False
     namespace: str = ""
     unresolved: tuple[str, ...] = ()
+
+
+class EmbeddedObject(NamedTuple):
+    """A whole object inside another one, and its location."""
+
+    path: str
+    document: Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +206,28 @@ class WorkloadTable:
             resolver.finish()
         return tuple(templates)
 
+    def embedded(self, document: Document, group: str, kind: str) -> Iterator[EmbeddedObject]:
+        """Every object inside a document, and inside those. Raises `MalformedObjectError`."""
+        pending: list[tuple[Document, str, int]] = [(document, "", 0)]
+        name = f"{kind}.{group}" if group else kind
+        while pending:
+            outer, path, depth = pending.pop()
+            if depth:
+                name = group_kind(outer["apiVersion"], outer["kind"])
+            entry = self._kinds.get(name)
+            if entry is None and (depth or self.is_unknown(name)):
+                entry = _UNKNOWN
+            free = FreeForm()
+            for place in _free_paths(entry, outer):
+                for steps, value in walk(outer, place.steps):
+                    free.search(value, steps)
+            if free.embedded and depth >= MAX_NESTING:
+                raise MalformedObjectError(path, "objects are nested too deeply")
+            for one in {item.steps: item for item in free.embedded}.values():
+                where = join(path, written(one.steps)) if path else written(one.steps)
+                yield EmbeddedObject(where, one.document)
+                pending.append((one.document, where, depth + 1))
+
     def _collect(
         self,
         document: Document,
@@ -293,6 +323,15 @@ class WorkloadTable:
 # A step that stands for the way into an embedded object; it is not written.
 _INNER = ""
 _UNKNOWN = _Kind((_Path((), Part.FREE),))
+
+
+def _free_paths(entry: _Kind | None, document: Document) -> Iterator[_Path]:
+    """The free-form fields of a kind, by its own paths and by the schema of the object's version."""
+    if entry is None:
+        return
+    version = str(document.get("apiVersion") or "").rpartition("/")[2]
+    paths = (*entry.paths, *entry.versions.get(version, entry.versions.get("", ())))
+    yield from dict.fromkeys(path for path in paths if path.part is Part.FREE)
 
 
 def _inside(outer: Steps, path: str) -> str:

@@ -43,6 +43,22 @@ def test_objects_may_be_nested_within_a_bound():
         templates(work({"apiVersion": "work.karmada.io/v1", "kind": "Work", **work(inner)}))
 
 
+def test_objects_inside_objects_are_listed_with_their_places():
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"}, "spec": {}}
+    inner = {"apiVersion": "work.karmada.io/v1", "kind": "Work", **work(claim)}
+    items = TABLE.embedded(work(inner, JOB), "work.karmada.io", "Work")
+    assert {item.path: item.document["kind"] for item in items} == {
+        "spec.workload.manifests[0]": "Work",
+        "spec.workload.manifests[0].spec.workload.manifests[0]": "PersistentVolumeClaim",
+        "spec.workload.manifests[1]": "Job",
+    }
+    deep = claim
+    for _ in range(MAX_NESTING + 1):
+        deep = {"apiVersion": "work.karmada.io/v1", "kind": "Work", **work(deep)}
+    with pytest.raises(MalformedObjectError, match="nested too deeply"):
+        list(TABLE.embedded(work(deep), "work.karmada.io", "Work"))
+
+
 def test_an_unknown_kind_inside_another_is_searched_by_shape():
     unknown = {
         "apiVersion": "example.com/v1",
