@@ -37,6 +37,7 @@ spark.apache.org: [sparkapplications, sparkclusters]
 sparkoperator.k8s.io: [scheduledsparkapplications, sparkapplications, sparkconnects]
 tekton.dev: [clustertasks, pipelineruns, pipelines, stepactions, taskruns, tasks]
 trainer.kubeflow.org: [clustertrainingruntimes, optimizationjobs, trainingruntimes, trainjobs]
+triggers.tekton.dev: [triggertemplates]
 work.karmada.io: [works]
 work.open-cluster-management.io: [manifestworkreplicasets, manifestworks]
 workload.codeflare.dev: [appwrappers]
@@ -89,12 +90,14 @@ workloads.x-k8s.io: [rolebasedgroups, rolebasedgroupsets, roleinstances, roleins
 {{- end -}}
 {{/* The kinds whose pods come in part from an object that another user may change. The webhook lists them. */}}
 {{- define "weightlock.users" -}}
-argoproj.io: [cronworkflows, workflows]
+argoproj.io: [cronworkflows, sensors, workflows]
 extensions.agents.x-k8s.io: [sandboxclaims, sandboxwarmpools]
 flow.volcano.sh: [jobflows]
+kubeflow.org: [experiments]
 serving.kserve.io: [inferenceservices, llminferenceservices]
 tekton.dev: [pipelineruns, taskruns]
 trainer.kubeflow.org: [trainjobs]
+triggers.tekton.dev: [triggertemplates]
 {{- end -}}
 {{/* Additional rules of the validating webhook. */}}
 {{- define "weightlock.validated" -}}

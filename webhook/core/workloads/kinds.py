@@ -108,6 +108,7 @@ BUILT_IN: dict[str, tuple[str, ...]] = {
     ),
     "Work.work.karmada.io": ("spec.workload.manifests.*:freeForm",),
     "Sensor.argoproj.io": ("spec:freeForm",),
+    "TriggerTemplate.triggers.tekton.dev": ("spec.resourcetemplates.*:freeForm",),
     "Experiment.kubeflow.org": ("spec.trialTemplate.trialSpec:freeForm",),
     "Trial.kubeflow.org": ("spec.runSpec:freeForm",),
     "ResourceDistribution.apps.kruise.io": ("spec.resource:freeForm",),

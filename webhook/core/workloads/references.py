@@ -29,20 +29,23 @@ REFERENCED = frozenset({
 })  # fmt: skip
 
 _SANDBOXES = ("SandboxClaim.extensions.agents.x-k8s.io", "SandboxWarmPool.extensions.agents.x-k8s.io")
-_WORKFLOWS = ("Workflow.argoproj.io", "CronWorkflow.argoproj.io")
+# Sensors, trigger templates and experiments create the workloads that they contain.
+_WORKFLOWS = ("Workflow.argoproj.io", "CronWorkflow.argoproj.io", "Sensor.argoproj.io")
+_TRIGGER = "TriggerTemplate.triggers.tekton.dev"
+_TRAINING = ("TrainJob.trainer.kubeflow.org", "Experiment.kubeflow.org")
 # The kinds whose pods come in part from an object of the kind. The webhook's ClusterRole allows listing them.
 USERS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "WorkflowTemplate.argoproj.io": _WORKFLOWS,
     "ClusterWorkflowTemplate.argoproj.io": _WORKFLOWS,
-    "TrainingRuntime.trainer.kubeflow.org": ("TrainJob.trainer.kubeflow.org",),
-    "ClusterTrainingRuntime.trainer.kubeflow.org": ("TrainJob.trainer.kubeflow.org",),
+    "TrainingRuntime.trainer.kubeflow.org": _TRAINING,
+    "ClusterTrainingRuntime.trainer.kubeflow.org": _TRAINING,
     "ServingRuntime.serving.kserve.io": ("InferenceService.serving.kserve.io",),
     "ClusterServingRuntime.serving.kserve.io": ("InferenceService.serving.kserve.io",),
     "LLMInferenceServiceConfig.serving.kserve.io": ("LLMInferenceService.serving.kserve.io",),
-    "Task.tekton.dev": ("TaskRun.tekton.dev", "PipelineRun.tekton.dev"),
-    "ClusterTask.tekton.dev": ("TaskRun.tekton.dev", "PipelineRun.tekton.dev"),
-    "Pipeline.tekton.dev": ("PipelineRun.tekton.dev",),
-    "StepAction.tekton.dev": ("TaskRun.tekton.dev", "PipelineRun.tekton.dev"),
+    "Task.tekton.dev": ("TaskRun.tekton.dev", "PipelineRun.tekton.dev", _TRIGGER),
+    "ClusterTask.tekton.dev": ("TaskRun.tekton.dev", "PipelineRun.tekton.dev", _TRIGGER),
+    "Pipeline.tekton.dev": ("PipelineRun.tekton.dev", _TRIGGER),
+    "StepAction.tekton.dev": ("TaskRun.tekton.dev", "PipelineRun.tekton.dev", _TRIGGER),
     "JobTemplate.flow.volcano.sh": ("JobFlow.flow.volcano.sh",),
     "SandboxTemplate.extensions.agents.x-k8s.io": _SANDBOXES,
     "SandboxWarmPool.extensions.agents.x-k8s.io": _SANDBOXES[:1],

@@ -269,7 +269,7 @@ class WorkloadTable:
                     part.opaque, partial=part.partial, shaped=part.shaped or entry is _UNKNOWN,
                 )
             )  # fmt: skip
-        self._embedded(free, references, outer, templates)
+        self._embedded(free, references, outer, templates, _namespace(document))
         if len(templates) > MAX_TEMPLATES:
             raise MalformedObjectError(written(outer), f"has more than {MAX_TEMPLATES} pod templates")
 
@@ -301,19 +301,27 @@ class WorkloadTable:
             yield place
 
     def _embedded(
-        self, free: FreeForm, references: References | None, outer: Steps, templates: list[PodTemplate]
+        self,
+        free: FreeForm,
+        references: References | None,
+        outer: Steps,
+        templates: list[PodTemplate],
+        default: str,
     ) -> None:
-        """The templates of the objects inside this one."""
+        """The templates of the objects inside this one. ``default`` is the namespace of those that name none."""
         for steps, document in {one.steps: one for one in free.embedded}.values():
             place = (*outer, *steps)
             if sum(1 for step in place if step == _INNER) >= MAX_NESTING:
                 raise MalformedObjectError(written(place), "objects are nested too deeply")
             group, _, _ = document["apiVersion"].rpartition("/")
             start = len(templates)
+            namespace = _namespace(document)
+            if default and not namespace:
+                # Their references are looked up where their operator creates them.
+                metadata = object_at(document, "metadata", written(place))
+                document = {**document, "metadata": {**metadata, "namespace": default}}
             self._collect(document, group, document["kind"], references, (*place, _INNER), templates)
-            metadata = document.get("metadata")
-            namespace = metadata.get("namespace") if isinstance(metadata, dict) else None
-            if isinstance(namespace, str) and namespace:
+            if namespace:
                 templates[start:] = [
                     template if template.namespace else template._replace(namespace=namespace)
                     for template in templates[start:]
@@ -338,6 +346,12 @@ def _inside(outer: Steps, path: str) -> str:
     """A path of an embedded object as a path of the outermost one."""
     prefix = written(tuple(step for step in outer if step != _INNER))
     return join(prefix, path) if path else prefix
+
+
+def _namespace(document: Document) -> str:
+    metadata = document.get("metadata")
+    namespace = metadata.get("namespace") if isinstance(metadata, dict) else None
+    return namespace if isinstance(namespace, str) else ""
 
 
 def _owner(document: Document) -> str:
