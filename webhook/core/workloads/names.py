@@ -33,7 +33,7 @@ _ADDRESSES = frozenset({
 })  # fmt: skip
 # Fields that a mounted claim has beside its name.
 _MOUNT = frozenset({
-    "accessmodes", "mountpath", "path", "readonly", "size", "storage", "storageclass", "storageclassname", "subpath",
+    "accessmodes", "mountpath", "readonly", "size", "storage", "storageclass", "storageclassname", "subpath",
 })  # fmt: skip
 
 

@@ -72,6 +72,9 @@ _INFRASTRUCTURE = (
     "projectcalico.org",
 )
 
+# Kinds of these groups configure machines of other clusters, whose static pods mount paths of those machines.
+_MACHINES = ("bootstrap.cluster.x-k8s.io", "controlplane.cluster.x-k8s.io")
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Match:
@@ -103,7 +106,7 @@ class KindSchema:
     @property
     def is_workload(self) -> bool:
         """Whether an object of this kind can contain a pod, or part of one."""
-        if self.group == GROUP:
+        if self.group == GROUP or self.group in _MACHINES:
             # A ModelWeights names volumes, and mounts none.
             return False
         parts = {match.part for match in self.matches}
@@ -426,7 +429,7 @@ _SCALARS = frozenset({"string", "integer", "number", "boolean"})
 
 def may_hold_pods(group: str) -> bool:
     """Whether a group is of custom resources, which can contain pods in any field."""
-    return is_custom(group) and not _is_infrastructure(group)
+    return is_custom(group) and group not in _MACHINES and not _is_infrastructure(group)
 
 
 def _is_infrastructure(group: str) -> bool:

@@ -309,8 +309,8 @@ class WorkloadTable:
         default: str,
     ) -> None:
         """The templates of the objects inside this one. ``default`` is the namespace of those that name none."""
-        for steps, document in {one.steps: one for one in free.embedded}.values():
-            place = (*outer, *steps)
+        for steps, inner in {one.steps: one for one in free.embedded}.values():
+            place, document = (*outer, *steps), inner
             if sum(1 for step in place if step == _INNER) >= MAX_NESTING:
                 raise MalformedObjectError(written(place), "objects are nested too deeply")
             group, _, _ = document["apiVersion"].rpartition("/")

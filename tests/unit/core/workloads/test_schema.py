@@ -81,6 +81,13 @@ def test_the_compact_form_is_scanned_to_the_same_matches(kind):
     assert compact(small) == small
 
 
+def test_machines_of_other_clusters_run_no_pods_here():
+    """Kubeadm's extraVolumes mount paths of the machine into its static pods."""
+    places = {"spec.extraVolumes[].hostPath": "text"}
+    assert scan(crd("Kubeadm.example.com", places)).is_workload
+    assert not scan(crd("KubeadmConfig.bootstrap.cluster.x-k8s.io", places)).is_workload
+
+
 TEXT = SCHEMAS["text"]
 COUNT = {"type": "integer"}
 

@@ -137,7 +137,7 @@ def test_parts_are_found_by_shape(value, expected):
         {"env": [{"name": "A"}]},
         {"kind": "x"},
         {"hostPath": "relative", "csi": {"name": "x"}, "nfs": {"server": "s"}},
-        {"claim": "groups", "header": "x"},
+        {"claim": "groups", "header": "x", "path": "/x"},
     ],
 )
 def test_other_values_are_not_parts(value):
