@@ -276,6 +276,12 @@ class TestUpdatesOfTemplates:
         "another spelling": lambda spec, meta: spec["containers"][0]["resources"]["limits"].update(
             {"nvidia.com/gpu": 2}
         ),
+        "values that Kubernetes fills in": lambda spec, meta: spec.update(
+            dnsPolicy="ClusterFirst", schedulerName="default-scheduler", securityContext={}, initContainers=[]
+        ),
+        "fields that a typed client writes": lambda spec, meta: spec["containers"][0].update(
+            command=[], lifecycle=None, terminationMessagePolicy="File", securityContext={}
+        ),
         "the mark of Reloader": lambda spec, meta: spec["containers"][0].update(
             env=[{"name": "STAKATER_APP_CONFIGMAP", "value": "da39a3ee5e6b4b0d"}]
         ),
@@ -310,6 +316,7 @@ class TestUpdatesOfTemplates:
             annotations={"vault.security.banzaicloud.io/vault-env-image": "evil"}
         ),
         "a node": lambda spec, meta: spec.update(nodeName="node-1"),
+        "another policy of DNS": lambda spec, meta: spec.update(dnsPolicy="None"),
         "a scheduler": lambda spec, meta: spec.update(schedulerName="mine"),
         "a runtime class": lambda spec, meta: spec.update(runtimeClassName="other"),
         "more devices": lambda spec, meta: spec["containers"][0]["resources"]["limits"].update(

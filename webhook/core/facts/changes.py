@@ -53,6 +53,14 @@ _COMPUTE = re.compile(r"cpu|memory|ephemeral-storage|hugepages-.*")
 _ROLLOUT_VARIABLE = re.compile(r"STAKATER_[A-Z0-9_]{1,200}_(?:CONFIGMAP|SECRET)")
 _HASH = re.compile(r"[0-9a-f]{0,128}")
 _SIDES = ("limits", "requests")
+# Values that Kubernetes fills in (k8s.io/kubernetes pkg/apis/core/v1/defaults.go). Clients write them out or not.
+_DEFAULTS = {
+    "dnsPolicy": "ClusterFirst",
+    "enableServiceLinks": True,
+    "schedulerName": "default-scheduler",
+    "terminationMessagePath": "/dev/termination-log",
+    "terminationMessagePolicy": "File",
+}
 
 
 def adds_nothing(new: PodTemplate, old: PodTemplate) -> bool:
@@ -168,9 +176,13 @@ def _is_at_most(amount: Any, before: Any) -> bool:
 
 
 def _equal(new: Mapping[str, Any], old: Mapping[str, Any], apart: frozenset[str]) -> bool:
-    """Whether two objects are equal, apart from some members; null and absent are the same."""
+    """Whether two objects are equal, apart from some members; null, empty, default and absent are the same."""
     return _present(new, apart) == _present(old, apart)
 
 
 def _present(document: Mapping[str, Any], apart: frozenset[str]) -> Document:
-    return {key: value for key, value in document.items() if key not in apart and value is not None}
+    return {
+        key: value
+        for key, value in document.items()
+        if key not in apart and value not in (None, {}, [], "") and _DEFAULTS.get(key) != value
+    }

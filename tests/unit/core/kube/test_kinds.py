@@ -1,5 +1,6 @@
 import pytest
 
+from webhook.api.crds import definitions
 from webhook.core.kube.kinds import is_namespaced, plural
 
 
@@ -26,3 +27,10 @@ def test_scope():
     assert is_namespaced("Anything.example.com")
     assert not is_namespaced("Namespace")
     assert not is_namespaced("AccessRequest.weightlock.dev")
+
+
+@pytest.mark.parametrize("document", definitions(), ids=lambda document: document["spec"]["names"]["kind"])
+def test_the_scopes_of_weightlocks_own_kinds(document):
+    """A review of a cluster-scoped object has no namespace."""
+    spec = document["spec"]
+    assert is_namespaced(f"{spec['names']['kind']}.{spec['group']}") is (spec["scope"] == "Namespaced")
