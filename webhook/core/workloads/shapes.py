@@ -145,7 +145,8 @@ class FreeForm:
             return POD_FIELDS
         if _is_lone_container(value):
             self._report(Part.CONTAINER, steps, value)
-            return CONTAINER_FIELDS | {"image"}
+            # Operators also keep the storage of such a container beside it.
+            return CONTAINER_FIELDS | {"image", *self._sources(value, steps)}
         if isinstance(value.get("name"), str) and (
             value.get("kind") == "PersistentVolumeClaim" or (steps and is_claim_name(str(steps[-1])))
         ):

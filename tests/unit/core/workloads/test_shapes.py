@@ -111,6 +111,15 @@ def test_a_list_of_objects_is_searched():
             {"cache": {"claim": "c", "subPath": "x"}},
             {"volumes": [{"name": f"{PLACE}-cache-claim", "persistentVolumeClaim": {"claimName": "c"}}]},
         ),
+        (
+            {"image": "x", "args": [], "hostPath": "/mnt", "claim": "c", "subPath": "x"},
+            {
+                "volumes": [
+                    {"name": f"{PLACE}-hostPath", "hostPath": {"path": "/mnt"}},
+                    {"name": f"{PLACE}-claim", "persistentVolumeClaim": {"claimName": "c"}},
+                ]
+            },
+        ),
         ({"serviceAccount": {"create": True, "name": "s"}}, {"serviceAccountName": "s"}),
         (
             {"patches": [{"op": "add", "path": "/spec/serviceAccountName", "value": "s"}]},
