@@ -148,7 +148,7 @@ def test_refused_with_its_code_and_a_way_on(lab: Lab, code: str, attempt) -> Non
 
 def test_an_approval_can_be_neither_changed_nor_deleted_nor_given_twice(lab: Lab) -> None:
     request = lab.ask()
-    approval = lab.vote(request, "bob").ok()
+    approval = lab.cluster.signed(lab.vote(request, "bob").ok())
     path = f"{API}/accessapprovals/{approval['metadata']['name']}"
     admin = lab.cluster.client()
     assert "WL404" in admin.patch(path, {"spec": {"decision": "Deny"}}).message
@@ -300,7 +300,7 @@ def test_how_soon_an_approval_and_a_revocation_are_felt(lab: Lab) -> None:
     for number in range(15):
         request = lab.ask(f"r{number}")
         for decision, expected in (("Approve", True), ("Revoke", False)):
-            lab.vote(request, "bob", decision).ok()
+            lab.cluster.signed(lab.vote(request, "bob", decision).ok())
             begun = time.monotonic()
             eventually(lambda expected=expected: lab.is_admitted() is expected, decision, seconds=5, every=0)
             lags.append(time.monotonic() - begun)

@@ -25,7 +25,7 @@ class InClusterWeightlock(Installed):
     def __init__(self, cluster: Cluster, image: str) -> None:
         super().__init__(cluster)
         self.image = image
-        self._taken: list[dict[str, Any]] = []
+        self._installed: list[dict[str, Any]] = []
 
     def values(self) -> dict[str, str]:
         """The values of the release, by path."""
@@ -56,6 +56,7 @@ class InClusterWeightlock(Installed):
             command += ["--set", f"{path}={value}"]
         self.cluster.helm(*command, seconds=WAIT_SECONDS + 30).ok()
         eventually(self._is_called, "the API server calls Weightlock", seconds=60, every=0.5)
+        self._installed = self._configurations()
 
     def uninstall(self) -> None:
         """`helm uninstall`; types and what people made of them stay."""
@@ -106,25 +107,24 @@ class InClusterWeightlock(Installed):
         return answer.status, answer.body if isinstance(answer.body, str) else str(answer.body)
 
     def add_webhooks(self) -> None:
-        """Put the webhook configurations back that `remove_webhooks` took, and wait until the API server asks."""
-        self.cluster.apply(*self._taken)
-        self._taken.clear()
+        """Restore the webhook configurations as Helm installed them, and wait until the API server calls them."""
+        self.cluster.apply(*self._installed)
         eventually(self._is_called, "the API server calls Weightlock", seconds=60, every=0.5)
 
-    def remove_webhooks(self) -> None:
-        """Take the webhook configurations away, and remember them: the chart does not know their authority."""
+    def _configurations(self) -> list[dict[str, Any]]:
+        """Return the webhook configurations, with the CA that the controller wrote and the annotations of Helm."""
+        produced = []
         for path in WEBHOOK_PATHS:
-            answer = self.cluster.client().get(path)
-            if answer.status == 200:
-                # With its annotations, by which `helm uninstall` knows it.
-                metadata = {
-                    field: answer.body["metadata"][field]
-                    for field in ("name", "labels", "annotations")
-                    if field in answer.body["metadata"]
-                }
-                remaining = {field: answer.body[field] for field in ("apiVersion", "kind", "webhooks")}
-                self._taken.append({**remaining, "metadata": metadata})
-        super().remove_webhooks()
+            body = self.cluster.client().get(path).ok()
+            metadata = {
+                field: body["metadata"][field]
+                for field in ("name", "labels", "annotations")
+                if field in body["metadata"]
+            }
+            produced.append(
+                {**{field: body[field] for field in ("apiVersion", "kind", "webhooks")}, "metadata": metadata}
+            )
+        return produced
 
     def _client_config(self, path: str) -> Mapping[str, Any]:
         service = {

@@ -201,8 +201,48 @@ def test_how_much_later_a_pod_with_a_sidecar_is_ready(node: Node, lab: Make) -> 
     assert ratio < 3
 
 
+REGISTRATIONS = tuple(
+    f"/apis/admissionregistration.k8s.io/v1/{kind}"
+    for kind in (
+        "validatingwebhookconfigurations",
+        "mutatingwebhookconfigurations",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+    )
+)
+
+
+def registrations(node: Node) -> dict[str, str]:
+    """The identity of each object with which Weightlock takes part in admission, by its path."""
+    return {
+        f"{path}/{each['metadata']['name']}": each["metadata"]["uid"]
+        for path in REGISTRATIONS
+        for each in node.client().get(path).ok()["items"]
+        if each["metadata"].get("labels", {}).get("app.kubernetes.io/instance") == "weightlock"
+    }
+
+
+def delete_registrations(node: Node) -> None:
+    """Delete the webhook configurations, and wait until the controller has restored each."""
+    before = registrations(node)
+    hooks = [path for path in before if "webhookconfigurations" in path]
+    assert len(hooks) == 2, before
+    for path in hooks:
+        node.client().delete(path).ok()
+
+    def restored() -> bool:
+        after = registrations(node)
+        return after.keys() == before.keys() and all(after[path] != before[path] for path in hooks)
+
+    eventually(restored, "the controller restores the webhook configurations", seconds=60, every=0.5)
+
+
 def test_an_uninstall_opens_the_cluster(node: Node, lab: Make) -> None:
-    """Pods are admitted without Weightlock, and running pods read until their lease ends. Grants survive."""
+    """Pods are admitted without Weightlock, and running pods read until their lease ends. Grants survive.
+
+    Helm also deletes the objects that the controller restored.
+    """
+    delete_registrations(node)
     made = lab()
     made.grant(duration="30m")
     made.start(script=READ_FOREVER)
@@ -210,6 +250,7 @@ def test_an_uninstall_opens_the_cluster(node: Node, lab: Make) -> None:
     began = time.monotonic()
     node.helm("-n", SYSTEM, "uninstall", "weightlock", "--wait", "--timeout=120s", seconds=150).ok()
     try:
+        assert registrations(node) == {}
         other = made.pod("other", "print('open')")
         path = f"/api/v1/namespaces/{made.namespace}/pods"
         saved = node.client("alice").post(path, other).ok()
