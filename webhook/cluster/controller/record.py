@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from webhook.api.access import AccessApproval
@@ -16,7 +17,7 @@ from webhook.api.base import API_VERSION
 from webhook.cluster.client.api import ApiError
 from webhook.cluster.events import access_reference
 from webhook.core.access.notices import Notice
-from webhook.core.access.record import FILE, SIGNATURE, Record, RecordError, compare, sign, without
+from webhook.core.access.record import FILE, SIGNATURE, Record, RecordError, compare, sign
 from webhook.core.kube.time import format_time
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from webhook.core.access.record import Suspension
     from webhook.core.kube.fields import Document
 
+# A suspension that is not signed after this time is created again.
+_SIGNED_WITHIN = timedelta(seconds=30)
 _APPROVALS = f"/apis/{API_VERSION}/accessapprovals"
 
 log = logging.getLogger(__name__)
@@ -60,6 +63,8 @@ class AccessRecord:
         self._api, self._secrets, self._events = api, secrets_of, events
         self._signer, self._name, self._username, self._notify = signer, name, username, notify
         self._record: Record | None = None
+        # The times of suspensions that may be unsigned yet, by request uid and reason.
+        self._created: dict[tuple[str, str], datetime] = {}
         self._is_fresh = False
 
     def begin(self) -> None:
@@ -77,8 +82,8 @@ class AccessRecord:
     ) -> None:
         """Compare the cluster with the record, suspend, and store the new record.
 
-        ``index`` and ``existing`` are of one moment. Raises `ApiError`, also if a suspension could not be created. Then
-        the record keeps what led to it, and the next call tries again.
+        ``index`` and ``existing`` are of one moment. Raises `ApiError`, also if a suspension could not be created. The
+        record keeps what led to a suspension until a signed one exists: another leader creates it again.
         """
         if self._signer is None or not self._name or verifier is None:
             return
@@ -87,12 +92,17 @@ class AccessRecord:
         after, suspensions = compare(before, index, now, covered, existing, sensitivities)
         self._report_weaker(after, index, sensitivities)
         failure: ApiError | None = None
+        self._created = {key: time for key, time in self._created.items() if now - time < _SIGNED_WITHIN}
         for suspension in suspensions:
+            key = suspension.uid, suspension.reason
+            if key in self._created:
+                continue
             try:
                 await self._suspend(suspension, now, self._signer)
             except ApiError as error:
                 failure = error
-                after = without(after, before, suspension)
+            else:
+                self._created[key] = now
         if after != before or not self._is_fresh:
             after = replace(after, number=before.number + 1)
             await self._store(after, self._signer)

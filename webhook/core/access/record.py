@@ -29,7 +29,7 @@ from webhook.core.access.model import Phase
 from webhook.core.access.rules import needed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import datetime
 
     from webhook.core.access import GrantIndex, Signer, Verifier
@@ -164,6 +164,7 @@ def compare(
     }
     suspensions: list[Suspension] = []
     requests = {uid: votes for uid, votes in record.requests.items() if uid in existing}
+    copies = dict(_recent(record, index, now))
     lost_votes = {(vote.request_uid, vote.name) for vote in index.lost}
     for name in index.requests:
         parsed = index.parsed(name)
@@ -177,11 +178,19 @@ def compare(
             for vote in index.votes(name)
             if (vote.request_uid, vote.name) not in lost_votes
         }
+        recorded_votes = record.requests.get(parsed.uid, {})
         if state.phase is Phase.INVALID:
             # It grants nothing now, and is compared when it is valid again.
-            votes = {**record.requests.get(parsed.uid, {}), **votes}
-        else:
-            suspensions += _suspensions(parsed, record, votes, _unanswered(parsed, index))
+            votes = {**recorded_votes, **votes}
+        elif not _is_suspended_anew(votes, recorded_votes):
+            stops = _unanswered(parsed, index)
+            suspension = _suspension(parsed, record, votes, stops)
+            if suspension is not None:
+                # A suspension counts when it is signed. Until then the record keeps what led to it.
+                suspensions.append(suspension)
+                votes = {**votes, **stops, **recorded_votes}
+                if parsed.mark in record.copies:
+                    copies[parsed.mark] = record.copies[parsed.mark]
         if votes:
             requests[parsed.uid] = votes
         else:
@@ -199,18 +208,15 @@ def compare(
         record,
         requests=requests,
         models=models,
-        copies=_recent(record, index, now),
+        copies=copies,
         sensitivities={**record.sensitivities, **approved_values},
     )
     return after, suspensions
 
 
-def without(after: Record, before: Record, suspension: Suspension) -> Record:
-    """Return ``after`` without what led to a suspension that could not be created, so that it is noticed again."""
-    requests = dict(after.requests)
-    if suspension.uid in before.requests:
-        requests[suspension.uid] = before.requests[suspension.uid]
-    return replace(after, requests=requests, copies={**after.copies, **before.copies})
+def _is_suspended_anew(votes: Mapping[str, str], recorded: Mapping[str, str]) -> bool:
+    """Return whether a valid suspension is later than the recorded votes."""
+    return any(decision == "Suspend" and name not in recorded for name, decision in votes.items())
 
 
 def _unanswered(parsed: ParsedRequest, index: GrantIndex) -> dict[str, str]:
@@ -225,17 +231,20 @@ def _unanswered(parsed: ParsedRequest, index: GrantIndex) -> dict[str, str]:
     return {vote.name: vote.decision for vote in lost if suspended is None or suspended < vote.time}
 
 
-def _suspensions(
-    parsed: ParsedRequest, record: Record, votes: Mapping[str, str], lost: Mapping[str, str]
-) -> Iterator[Suspension]:
-    recorded = {**lost, **record.requests.get(parsed.uid, {})}
-    missing = [f"{decision} {vote}" for vote, decision in recorded.items() if votes.get(vote) != decision]
+def _suspension(
+    parsed: ParsedRequest, record: Record, votes: Mapping[str, str], stops: Mapping[str, str]
+) -> Suspension | None:
+    """Return the suspension for lost votes, among them the deleted ``stops``, or for a copy of a request."""
+    expected = {**stops, **record.requests.get(parsed.uid, {})}
+    missing = [f"{decision} {vote}" for vote, decision in expected.items() if votes.get(vote) != decision]
     if missing:
         reason = f"votes were deleted or replaced: {', '.join(sorted(missing))[:400]}"
-        yield Suspension(parsed.name, parsed.uid, reason)
-    elif record.copies.get(parsed.mark, (parsed.uid, 0))[0] != parsed.uid:
-        reason = "it is a copy of an earlier request, which had another uid"
-        yield Suspension(parsed.name, parsed.uid, reason)
+        return Suspension(parsed.name, parsed.uid, reason)
+    if record.copies.get(parsed.mark, (parsed.uid, 0))[0] != parsed.uid:
+        return Suspension(
+            parsed.name, parsed.uid, "it is a copy of an earlier request, which had another uid"
+        )
+    return None
 
 
 def unconfirmed(index: GrantIndex, recorded: Mapping[str, AccessRules], now: datetime) -> list[Suspension]:

@@ -57,6 +57,24 @@ def test_a_revocation_that_disappears_before_it_is_recorded_suspends_the_request
     assert "Suspend s" in suspension.reason
 
 
+def test_the_record_keeps_a_lost_vote_until_a_signed_suspension_exists(story):
+    revoke = story.approval("stop", by="dave", at=3, decision="Revoke")
+    record = recorded(story, index_of(story, *votes(story, revoke)))
+    revived = index_of(story, *votes(story))
+    for _ in range(2):
+        record, (suspension,) = compare(record, revived, story.at(5), lambda *_: True, EXISTING)
+        assert "Revoke stop" in suspension.reason
+        # Another leader reads the stored record.
+        record = Record.decode(record.encode())
+    suspend = story.approval("s", by=CONTROLLER, by_groups=(), at=6, decision="Suspend")
+    suspended_index = revived.with_changes([suspend])
+    record, suspensions = compare(record, suspended_index, story.at(7), lambda *_: True, EXISTING)
+    assert suspensions == []
+    # The suspension is a recorded vote now, so its deletion is noticed too.
+    _, (suspension,) = compare(record, revived, story.at(8), lambda *_: True, EXISTING)
+    assert "Suspend s" in suspension.reason
+
+
 def broken(story):
     request = story.request()
     return request.model_copy(update={"spec": request.spec.model_copy(update={"requester": None})})
@@ -211,12 +229,14 @@ def test_a_copy_of_a_signed_request_is_suspended_by_a_controller_that_only_has_t
     index = GrantIndex.build([signed], [], models, verifier=verifier)
     record = compare(Record(), index, story.at(1), lambda *_: True, EXISTING)[0]
     record = Record.decode(record.encode())
-    index = GrantIndex.build([copy], [], models, verifier=verifier)
-    record, (suspension,) = compare(record, index, story.at(2), lambda *_: True, {"another"})
+    copied = GrantIndex.build([copy], [], models, verifier=verifier)
+    record, (suspension,) = compare(record, copied, story.at(2), lambda *_: True, {"another"})
     assert (suspension.request, suspension.uid) == ("r1", "another")
-    assert compare(record, index, story.at(2), lambda *_: True, {"another"})[1] == []
+    # It repeats until a signed suspension exists, also after a change of the leader.
+    record = Record.decode(record.encode())
+    assert compare(record, copied, story.at(2), lambda *_: True, {"another"})[1] == [suspension]
     # A copy that is created later is invalid by its time, so its mark is not needed.
-    assert compare(record, index, story.at(30), lambda *_: True, {"another"})[0].copies == {}
+    assert compare(record, index, story.at(30), lambda *_: True, EXISTING)[0].copies == {}
 
 
 def test_a_lost_approval_is_lost_at_once(story):
