@@ -26,6 +26,8 @@ REFERENCES = (
     "runtimeClassName",
     "resourceClaimName",
     "models/atlas",
+    # Only a model on CSI storage makes a driver without an entry a doubt.
+    "flexVolume",
 )
 
 
@@ -69,13 +71,13 @@ def test_most_of_the_corpus_is_tried() -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_case(place: tuple[Installed, str], case: dict[str, Any]) -> None:
-    """Objects that the API server itself rejects (422) never reach a validating webhook."""
+    """Objects that the API server itself rejects (400, 422) never reach a validating webhook."""
     weightlock, namespace = place
     document = case["object"]
     document = {**document, "metadata": {**document["metadata"], "namespace": namespace}}
     path = RESOURCES[document["kind"]].format(namespace)
     answer = weightlock.cluster.client("mallory").post(path, document, dryRun="All")
-    if answer.status == 422:
+    if answer.status in (400, 422):
         return
     expected = case["expect"]
     if expected["allowed"]:
