@@ -1,16 +1,23 @@
-"""Aliases of protected storage on a real API server, and a real CSI driver that shows their content."""
+"""Aliases of protected storage on a real API server, and two real CSI drivers that show their content.
+
+The drivers are programs in ``WEIGHTLOCK_STORAGE_DRIVERS``, ~/.cache/weightlock/storage-drivers by default:
+``hostpathplugin`` of kubernetes-csi/csi-driver-host-path, ``s3driver`` of yandex-cloud/k8s-csi-s3, and ``rclone`` with
+the commands serve s3 and mount2 (``go build -o NAME`` of their main packages). Without them these tests are skipped.
+"""
 
 import os
-import shutil
+import socket as socketlib
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from harness.installed import Installed
-from harness.waiting import eventually
+from harness.waiting import eventually, slowness
 
 from webhook.core.storage.locations import Relation, related
 from webhook.core.storage.sources import backend_of
@@ -20,6 +27,10 @@ MODELS = "/apis/weightlock.dev/v1alpha1/modelweights"
 MALLORY = "mallory@example.com"
 PROVISIONER = "system:serviceaccount:storage-system:csi-provisioner"
 HOSTPATH = "hostpath.csi.k8s.io"
+S3 = "ru.yandex.s3.csi"
+PROGRAMS = Path(
+    os.environ.get("WEIGHTLOCK_STORAGE_DRIVERS") or Path.home() / ".cache" / "weightlock" / "storage-drivers"
+)
 
 
 def csi(driver: str, handle: str, **attributes: str) -> dict[str, Any]:
@@ -48,7 +59,7 @@ def volume(name: str, source: dict[str, Any], **metadata: Any) -> dict[str, Any]
 
 @pytest.fixture(scope="module")
 def protected(installed_weightlock: Installed) -> Iterator[Installed]:
-    """Weightlock with two declared volumes, one on NFS and one of csi-driver-host-path."""
+    """Weightlock with declared volumes on NFS, of csi-driver-host-path and in a bucket."""
     cluster = installed_weightlock.cluster
     if not installed_weightlock.running:
         installed_weightlock.start()
@@ -81,6 +92,7 @@ def protected(installed_weightlock: Installed) -> Iterator[Installed]:
     declarations = [
         volume("declared-nfs", nfs("10.0.0.9", "/export/atlas")),
         volume("declared-hostpath", csi(HOSTPATH, "atlas-1")),
+        volume("declared-bucket", csi(S3, "weights/atlas")),
     ]
     for item in (role, binding, model, *declarations):
         cluster.kubectl("apply", "-f", "-", stdin=item).ok()
@@ -103,6 +115,9 @@ ALIASES = {
     "the address in two parts": nfs("10.9", "/export//x/../atlas"),
     "another driver": csi("nfs.csi.k8s.io", "x", server="10.0.0.9", share="/export", subDir="atlas"),
     "the same handle": csi(HOSTPATH, "atlas-1", decoy="harmless"),
+    "the whole bucket": csi(S3, "weights", bucket="photos"),
+    "the whole bucket with a slash": csi(S3, "weights/", bucket="photos"),
+    "another driver of buckets": csi("s3.csi.aws.com", "x", bucketName="weights"),
 }
 
 
@@ -115,7 +130,8 @@ def test_an_alias_is_denied_with_its_model(protected: Installed, source: dict[st
 
 
 def test_other_storage_is_admitted(protected: Installed) -> None:
-    for source in (nfs("10.0.0.9", "/export/home"), csi(HOSTPATH, "photos"), csi("ebs.csi.aws.com", "vol-1")):
+    sources = (nfs("10.0.0.9", "/export/home"), csi(HOSTPATH, "photos"), csi("ebs.csi.aws.com", "vol-1"))
+    for source in (*sources, csi(S3, "photos"), csi(S3, "weights/photos")):
         protected.cluster.client(MALLORY).post(VOLUMES, volume("other", source), dryRun="All").ok()
 
 
@@ -156,36 +172,92 @@ def mapping(number: int, items: dict[str, str]) -> bytes:
 CAPABILITY = field(2, b"") + field(3, varint(1 << 3) + varint(5))
 
 
-@pytest.fixture
-def driver(tmp_path: Path) -> Iterator[Callable[[str, bytes], bytes]]:
-    """csi-driver-host-path on this machine: a function that calls a method with an encoded message."""
-    program = shutil.which(os.environ.get("WEIGHTLOCK_CSI_HOSTPATH", "hostpathplugin"))
-    if program is None or os.geteuid() != 0:
-        pytest.skip("needs csi-driver-host-path (WEIGHTLOCK_CSI_HOSTPATH names the program) and root")
-    socket, state = tmp_path / "csi.sock", tmp_path / "state"
-    state.mkdir()
-    command = [
-        program,
-        "--drivername",
-        HOSTPATH,
-        "--endpoint",
-        f"unix://{socket}",
-        "--nodeid",
-        "n",
-        "--statedir",
-        state,
-    ]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+# Mount a FUSE file system and pass its file, as fusermount of libfuse does, but by root only.
+FUSERMOUNT = """
+import array, ctypes, os, socket, sys
+
+libc = ctypes.CDLL(None, use_errno=True)
+point = next(argument for argument in sys.argv[1:] if argument.startswith("/")).encode()
+if "-u" in sys.argv:
+    sys.exit(libc.umount2(point, 2))
+fuse = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+if libc.mount(b"rclone", point, b"fuse.rclone", 0, options):
+    sys.exit(os.strerror(ctypes.get_errno()))
+rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fuse]))
+socket.socket(fileno=int(os.environ["_FUSE_COMMFD"])).sendmsg([bytes(1)], [rights])
+"""
+
+
+def program(name: str) -> Path:
+    """The program of a driver; skips where it is not built."""
+    place = PROGRAMS / name
+    if not place.exists() or os.geteuid() != 0:
+        pytest.skip(f"needs {place} and root")
+    return place
+
+
+@contextmanager
+def running(
+    place: Path, name: str, *flags: str, environment: dict[str, str] | None = None
+) -> Iterator[Callable[[str, bytes], bytes]]:
+    """A CSI driver on this machine: a function that calls a method with an encoded message."""
+    socket = place / f"{name}.sock"
+    command = [program(name), "--endpoint", f"unix://{socket}", "--nodeid", "n", *flags]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as process:
         try:
             with grpc.insecure_channel(f"unix://{socket}") as channel:
-                grpc.channel_ready_future(channel).result(timeout=30)
+                grpc.channel_ready_future(channel).result(timeout=30 * slowness())
 
                 def call(method: str, message: bytes) -> bytes:
-                    return channel.unary_unary(f"/csi.v1.{method}")(message, timeout=30)
+                    return channel.unary_unary(f"/csi.v1.{method}")(message, timeout=60 * slowness())
 
                 yield call
         finally:
             process.terminate()
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Callable[[str, bytes], bytes]]:
+    """csi-driver-host-path."""
+    state = tmp_path / "state"
+    state.mkdir()
+    with running(tmp_path, "hostpathplugin", "--drivername", HOSTPATH, "--statedir", str(state)) as call:
+        yield call
+
+
+@pytest.fixture
+def buckets(tmp_path: Path) -> Iterator[tuple[Callable[[str, bytes], bytes], Path, dict[str, str]]]:
+    """k8s-csi-s3 beside a local server of buckets: the driver, the server's directory and the credentials."""
+    rclone, data, path = program("rclone"), tmp_path / "data", tmp_path / "bin"
+    path.mkdir()
+    (data / "weights").mkdir(parents=True)
+    # The driver runs `rclone mount`. This build has the command under another name.
+    wrapper = path / "rclone"
+    wrapper.write_text(f'#!/bin/sh\n[ "$1" = mount ] && shift && set -- mount2 "$@"\nexec {rclone} "$@"\n')
+    helper = path / "fusermount"
+    helper.write_text(f"#!{sys.executable}\n{FUSERMOUNT}")
+    for script in (wrapper, helper):
+        script.chmod(0o755)
+    with closing(socketlib.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    serve = [rclone, "serve", "s3", "--addr", address, data]
+    secrets = {"accessKeyID": "id", "secretAccessKey": "key", "endpoint": f"http://{address}", "region": "x"}
+    environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
+    with subprocess.Popen(serve, stderr=subprocess.DEVNULL) as server:
+        try:
+            eventually(lambda: answers(address), "the server of buckets listens", seconds=30)
+            with running(tmp_path, "s3driver", environment=environment) as call:
+                yield call, data, secrets
+        finally:
+            server.terminate()
+
+
+def answers(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with closing(socketlib.socket()) as probe:
+        return probe.connect_ex((host, int(port))) == 0
 
 
 def first_field(message: bytes, number: int) -> bytes:
@@ -235,5 +307,39 @@ def test_the_alias_would_have_contained_the_bytes(
             driver("Node/NodeUnpublishVolume", field(1, handle) + field(2, str(target)))
     declarations, alias = (csi(HOSTPATH, handle, **context) for context in contexts)
     one, other = backend_of(declarations, "spec"), backend_of(alias, "spec")
+    assert one is not None and other is not None  # noqa: PT018
+    assert related(one.locations, other.locations) is Relation.SAME
+
+
+def test_an_alias_of_a_bucket_would_have_contained_the_bytes(
+    buckets: tuple[Callable[[str, bytes], bytes], Path, dict[str, str]], tmp_path: Path
+) -> None:
+    """The driver mounts the bucket of the handle, and ignores the bucket of the attributes."""
+    call, data, secrets = buckets
+    content = os.urandom(64)
+    (data / "weights" / "model.safetensors").write_bytes(content)
+    volumes = [
+        ("weights", {"mounter": "rclone"}),
+        ("weights/", {"mounter": "rclone", "bucket": "photos"}),
+    ]
+    for number, (handle, context) in enumerate(volumes):
+        staging, target = tmp_path / f"stage-{number}", tmp_path / f"target-{number}"
+        staging.mkdir()
+        common = field(1, handle) + field(3, str(staging))
+        call(
+            "Node/NodeStageVolume",
+            common + field(4, CAPABILITY) + mapping(5, secrets) + mapping(6, context),
+        )
+        try:
+            publish = common + field(4, str(target)) + field(5, CAPABILITY)
+            call("Node/NodePublishVolume", publish + mapping(7, secrets) + mapping(8, context))
+            try:
+                assert (target / "model.safetensors").read_bytes() == content
+            finally:
+                call("Node/NodeUnpublishVolume", field(1, handle) + field(2, str(target)))
+        finally:
+            call("Node/NodeUnstageVolume", field(1, handle) + field(2, str(staging)))
+    sources = [csi(S3, handle, **context) for handle, context in volumes]
+    one, other = (backend_of(source, "spec") for source in sources)
     assert one is not None and other is not None  # noqa: PT018
     assert related(one.locations, other.locations) is Relation.SAME
