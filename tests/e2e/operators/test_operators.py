@@ -149,12 +149,17 @@ def attack(
     namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
     path = f"/apis/{api_version}/namespaces/{namespace}/{plural}"
     pods_path = f"/api/v1/namespaces/{namespace}/pods"
+
     # Mallory may update the custom resource, but not use its service account.
-    live = cluster.client().get(f"{path}/{name}").ok()
-    changed = deepcopy(live)
-    template = pod_spec_in(changed["spec"])
-    template["containers"][0]["command"] = ["cat", "/weights/model"]
-    denied = cluster.client("mallory").put(f"{path}/{name}", changed, dryRun="All")
+    def change() -> Any:
+        changed = deepcopy(cluster.client().get(f"{path}/{name}").ok())
+        template = pod_spec_in(changed["spec"])
+        template["containers"][0]["command"] = ["cat", "/weights/model"]
+        answer = cluster.client("mallory").put(f"{path}/{name}", changed, dryRun="All")
+        # The operator writes the status meanwhile.
+        return None if answer.status == 409 else answer
+
+    denied = eventually(change, "the update conflicts with no other", seconds=SECONDS)
     assert denied.status in (403, 422), denied.message
     assert "[WL103]" in denied.message, denied.message
     # The operator's own identity gets no account that the owner of the pod does not name.
