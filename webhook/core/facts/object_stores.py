@@ -46,10 +46,11 @@ ROLE_ANNOTATIONS = (
 _POD_ROLE = "iam.amazonaws.com/role"
 # Roles of clouds by their form: Amazon, Google, Alibaba, Tencent and Volcengine. Other annotations of the same form on
 # an account, and variables or arguments of a pod, name a role, too.
-_ROLE = re.compile(
-    r"arn:aws[\w-]*:iam::.+|[\w.-]+@[\w.-]+\.gserviceaccount\.com|acs:ram::.+|qcs::cam:.+|trn:iam::.+",
-    re.IGNORECASE,
-)
+_ROLE_NAME = r"arn:aws[\w-]*:iam::.+|acs:ram::.+|qcs::cam:.+|trn:iam::.+"
+_GOOGLE_DOMAIN = r"@[\w.-]+\.gserviceaccount\.com"
+_ROLE = re.compile(rf"{_ROLE_NAME}|[\w.-]+{_GOOGLE_DOMAIN}", re.IGNORECASE)
+# The search begins at the separator, because a search for the name before it takes quadratic time.
+_ROLE_INSIDE = re.compile(rf"{_ROLE_NAME}|{_GOOGLE_DOMAIN}", re.IGNORECASE)
 # The client of a managed identity of Azure.
 _CLIENT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # The variables that the cloud's webhook would set: with a projected token, a pod can set them itself.
@@ -177,7 +178,11 @@ def _named_credentials(document: Document, context: Context) -> Iterator[WeightU
         roles = _declared_roles(context)
         for leaf in _leaves(spec, "spec") if roles else ():
             role = leaf.text.strip().casefold()
-            if _ROLE.search(role) is None and _CLIENT_ID.fullmatch(role) is None and "role" not in leaf.key:
+            if (
+                _ROLE_INSIDE.search(role) is None
+                and _CLIENT_ID.fullmatch(role) is None
+                and "role" not in leaf.key
+            ):
                 continue
             # Members and resources of a cloud name the account at their end.
             for text in dict.fromkeys((role, role.rpartition("/")[2], role.rpartition(":")[2])):

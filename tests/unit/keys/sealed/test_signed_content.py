@@ -207,7 +207,7 @@ def test_headers_never_repeat(tree, tmp_path, service, work, monkeypatch):
     path = tree / "shards/deep/three.bin"
     data = path.read_bytes()
     status = path.stat()
-    path.write_bytes(data[:-1] + b"x")
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(SignatureMismatchError):
         seal(tree, directory, service, work, content)
