@@ -60,12 +60,10 @@ sigstore: $(READY) registry ## Build cosign, Fulcio, Rekor v2 and others for tes
 	@$(BIN)/python tests/tools/sigstoreparts.py > /dev/null || [ $$? -eq 3 ]
 
 test: $(READY) control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser node ## All tests, those on the real API server included
-	@echo "unit and end-to-end tests run at the same time, and each suite prints its results when it ends" >&2
-	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target test-unit test-e2e
+	@$(MAKE) --no-print-directory --keep-going test-unit test-e2e
 
-# The end-to-end tests wait most of the time. The unit tests use that time, and must not delay them.
 test-unit: $(READY)
-	@nice -n 10 $(PYTEST) tests/unit tests/redteam -n 2 --dist loadfile
+	@$(PYTEST) tests/unit tests/redteam -n 2 --dist loadfile
 
 # Each has a control plane of its own, of about 1 GiB and a fifth of a core.
 E2E_PROCESSES ?= 3
