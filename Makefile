@@ -59,6 +59,9 @@ operators: $(READY) ## Build JobSet, KubeRay and LWS from their Go modules for t
 sigstore: $(READY) registry ## Build cosign, Fulcio, Rekor v2 and others for test_cosign.py of `make e2e-long` (8 minutes of a core, cached)
 	@$(BIN)/python tests/tools/sigstoreparts.py > /dev/null || [ $$? -eq 3 ]
 
+vault-cli: $(READY) key-servers ## Build the Vault client for the test of the commands in docs/sealed-weights.md (10 minutes of a core, cached)
+	@$(BIN)/python tests/tools/vaultcli.py > /dev/null || [ $$? -eq 3 ]
+
 test: $(READY) control-plane key-servers prometheus registry log-verifiers bandwidth-plugin browser node ## All tests, those on the real API server included
 	@$(MAKE) --no-print-directory --keep-going test-unit test-e2e
 
@@ -141,4 +144,4 @@ lock: $(READY) ## Resolve the dependencies again (ARGS=--upgrade takes the newes
 clean: ## Remove what was made in this tree
 	@rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup test test-unit test-e2e coverage demo control-plane key-servers prometheus registry sigstore log-verifiers bandwidth-plugin browser node operators unit e2e e2e-long e2e-node loaders e2e-kind chaos lint format generate bench bench-peers playground cluster image image-audit lock clean
+.PHONY: help setup test test-unit test-e2e coverage demo control-plane key-servers prometheus registry sigstore log-verifiers bandwidth-plugin browser node operators vault-cli unit e2e e2e-long e2e-node loaders e2e-kind chaos lint format generate bench bench-peers playground cluster image image-audit lock clean

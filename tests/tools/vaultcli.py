@@ -14,7 +14,7 @@ import sys
 from goprograms import GoPrograms
 
 CLIENT = GoPrograms(
-    "vaultcli", "vault client", "the first build takes about 20 minutes of a core", {"vault": "."}
+    "vaultcli", "vault client", "the first build takes about 10 minutes of a core", {"vault": "."}
 )
 
 if __name__ == "__main__":

@@ -102,15 +102,44 @@ def vault():
         process.stdout.close()
 
 
+@pytest.fixture
+def vault_client():
+    """The directory of the Vault command-line client; skips if it is not built."""
+    find = [sys.executable, ROOT / "tests/tools/vaultcli.py", "--find"]
+    matches = subprocess.run(find, capture_output=True, text=True, check=False)
+    if matches.returncode:
+        pytest.skip(f"{matches.stderr.strip()} (make vault-cli)")
+    return matches.stdout.strip()
+
+
+def unwrap(directory, script):
+    """Run commands of the page that write the file ``key``. Return its content."""
+    subprocess.run(["sh", "-e", "-c", script], check=True, cwd=directory)
+    content = (directory / "key").read_bytes()
+    (directory / "key").unlink()
+    return content
+
+
 def test_the_commands_for_vault_unwrap_the_key(tmp_path, vault, monkeypatch):
     for name, value in vault.items():
         monkeypatch.setenv(name, value)
     service = seal(tmp_path, "vault://transit/atlas")
-    subprocess.run(["sh", "-e", "-c", block("sh", "X-Vault-Token")], check=True, cwd=tmp_path)
-    unwrapped = (tmp_path / "key").read_bytes()
+    unwrapped = unwrap(tmp_path, block("sh", "X-Vault-Token"))
     write_key(tmp_path, service)
     assert unwrapped == (tmp_path / "key").read_bytes()
     assert len(unwrapped) == 32
+
+
+def test_the_command_of_the_vault_client_unwraps_the_key(tmp_path, vault, vault_client, monkeypatch):
+    for name, value in vault.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", vault_client, prepend=os.pathsep)
+    service = seal(tmp_path, "vault://transit/atlas")
+    variables, _, commands = block("sh", "X-Vault-Token").partition("\n\n")
+    (command,) = re.findall("^# (vault write .*)$", commands, re.MULTILINE)
+    unwrapped = unwrap(tmp_path, f"{variables}\n{command}")
+    write_key(tmp_path, service)
+    assert unwrapped == (tmp_path / "key").read_bytes()
 
 
 def test_the_bindings_on_the_page_are_those_that_are_sent():
