@@ -10,7 +10,7 @@ import pytest
 from harness.node.conditions import RENEW_SECONDS
 from harness.node.lab import AGENT, DIGEST, READ_FOREVER, READ_PLAIN, READ_UNTIL_WIPED, NodeLab
 from harness.node.outside import Node
-from harness.waiting import eventually
+from harness.waiting import eventually, slowness
 
 Make = Callable[..., NodeLab]
 
@@ -63,7 +63,8 @@ def test_a_revoked_grant_wipes_the_key_while_the_pod_reads(lab: Make) -> None:
     began = time.time()
     produced.weightlock("revoke", request["metadata"]["name"], user="alice").ok()
     log = produced.wait_log("WIPED", seconds=3 * RENEW_SECONDS)
-    assert wiped_after(log, began) <= RENEW_SECONDS + 4
+    # On a busy machine, the renewal and the script that notices the wipe take longer.
+    assert wiped_after(log, began) <= RENEW_SECONDS + 4 * slowness()
 
 
 def test_a_revoked_grant_evicts_the_pod(node: Node, lab: Make) -> None:
