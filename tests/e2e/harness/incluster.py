@@ -111,6 +111,11 @@ class InClusterWeightlock(Installed):
         self.cluster.apply(*self._installed)
         eventually(self._is_called, "the API server calls Weightlock", seconds=60, every=0.5)
 
+    def remove_webhooks(self) -> None:
+        """Remove the webhook configurations. Store them first if `install` did not."""
+        self._installed = self._installed or self._configurations()
+        super().remove_webhooks()
+
     def _configurations(self) -> list[dict[str, Any]]:
         """Return the webhook configurations, with the CA that the controller wrote and the annotations of Helm."""
         produced = []
