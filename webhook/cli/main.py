@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
 import os
 import sys
@@ -55,7 +54,6 @@ _PACKAGES = {
 }
 
 _PROCESSES = frozenset({"agent", "broker", "controller", "serve"})
-_THRESHOLD = 50_000
 
 
 class _Version(argparse.Action):
@@ -71,18 +69,6 @@ class _Version(argparse.Action):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: see `webhook.app.errors.ExitCode`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if _PROCESSES.intersection(words[:1]):
-        return _run(words)
-    before = gc.get_threshold()
-    # A command ends soon and creates few cycles, but many objects: collections would take a tenth of its time.
-    gc.set_threshold(_THRESHOLD, *before[1:])
-    try:
-        return _run(words)
-    finally:
-        gc.set_threshold(*before)
-
-
-def _run(words: list[str]) -> int:
     completing = "_ARGCOMPLETE" in os.environ
     if completing:
         words = os.environ.get("COMP_LINE", "").split()[1:]

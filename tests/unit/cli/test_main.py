@@ -1,6 +1,5 @@
 """The command line as a whole: exit codes, completion, the kubectl plug-in."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -81,16 +80,6 @@ def test_a_shell_completes_commands_and_their_actions(line, candidates, tmp_path
     }
     subprocess.run([sys.executable, "-m", "webhook.cli.main"], env=environment, check=False, timeout=60)
     assert {word.strip() for word in answer.read_text().split("\n")} == candidates
-
-
-def test_a_command_collects_rarely_and_restores_the_collector(monkeypatch):
-    before, thresholds = gc.get_threshold(), []
-    monkeypatch.setattr(
-        "webhook.cli.completion.run", lambda _options: thresholds.append(gc.get_threshold()) or 0
-    )
-    assert main(["completion", "bash"]) == 0
-    assert thresholds[0][0] > before[0]
-    assert gc.get_threshold() == before
 
 
 def test_the_kubectl_plug_in_names_itself(monkeypatch, capsys):
