@@ -183,12 +183,12 @@ def compare(
             # It grants nothing now, and is compared when it is valid again.
             votes = {**recorded_votes, **votes}
         elif not _is_suspended_anew(votes, recorded_votes):
-            stops = _unanswered(parsed, index)
-            suspension = _suspension(parsed, record, votes, stops)
+            expected = {**_unanswered(parsed, index), **recorded_votes}
+            suspension = _suspension(parsed, record.copies, votes, expected)
             if suspension is not None:
                 # A suspension counts when it is signed. Until then the record keeps what led to it.
                 suspensions.append(suspension)
-                votes = {**votes, **stops, **recorded_votes}
+                votes = {**votes, **expected}
                 if parsed.mark in record.copies:
                     copies[parsed.mark] = record.copies[parsed.mark]
         if votes:
@@ -232,15 +232,17 @@ def _unanswered(parsed: ParsedRequest, index: GrantIndex) -> dict[str, str]:
 
 
 def _suspension(
-    parsed: ParsedRequest, record: Record, votes: Mapping[str, str], stops: Mapping[str, str]
+    parsed: ParsedRequest,
+    copies: Mapping[str, tuple[str, int]],
+    votes: Mapping[str, str],
+    expected: Mapping[str, str],
 ) -> Suspension | None:
-    """Return the suspension for lost votes, among them the deleted ``stops``, or for a copy of a request."""
-    expected = {**stops, **record.requests.get(parsed.uid, {})}
+    """Return the suspension for ``expected`` votes that are lost, or for a copy of a recorded request."""
     missing = [f"{decision} {vote}" for vote, decision in expected.items() if votes.get(vote) != decision]
     if missing:
         reason = f"votes were deleted or replaced: {', '.join(sorted(missing))[:400]}"
         return Suspension(parsed.name, parsed.uid, reason)
-    if record.copies.get(parsed.mark, (parsed.uid, 0))[0] != parsed.uid:
+    if copies.get(parsed.mark, (parsed.uid, 0))[0] != parsed.uid:
         return Suspension(
             parsed.name, parsed.uid, "it is a copy of an earlier request, which had another uid"
         )
