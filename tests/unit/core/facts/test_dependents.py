@@ -95,6 +95,7 @@ def test_on_a_cluster_the_workloads_are_listed_first():
     lists = {
         ObjectKey("Workflow.argoproj.io", "research", ALL): {"items": [USER]},
         ObjectKey("CronWorkflow.argoproj.io", "research", ALL): None,
+        ObjectKey("Sensor.argoproj.io", "research", ALL): None,
     }
     assert changes(new, old, complete=False, fetched=lists) == [("nightly", "evil")]
 
