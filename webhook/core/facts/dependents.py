@@ -51,7 +51,7 @@ def dependents(request: AdmissionRequest, lookup: Lookup, workloads: WorkloadTab
     after = _Replaced(lookup, kind, request.namespace, request.name, new)
     before = _Replaced(lookup, kind, request.namespace, request.name, old)
     absent = _Replaced(lookup, kind, request.namespace, request.name, None)
-    implicit = _IMPLICIT.get(kind)
+    implicit = _IMPLICIT.get(kind, _only_named)
     # Workloads of every namespace may use a cluster-scoped object, and a base configuration of KServe's own namespace.
     namespace = None if request.namespace == KSERVE_NAMESPACE else request.namespace or None
     count = 0
@@ -59,7 +59,7 @@ def dependents(request: AdmissionRequest, lookup: Lookup, workloads: WorkloadTab
         for document in lookup.all_of(user, namespace):
             if _is_finished(document):
                 continue
-            selecting = implicit(document, new, request.name) if implicit is not None else None
+            selecting = implicit(document, new, request.name)
             if selecting is None and not _may_refer(document.get("spec"), request.name):
                 continue
             count += 1
@@ -68,7 +68,7 @@ def dependents(request: AdmissionRequest, lookup: Lookup, workloads: WorkloadTab
             if selecting is None:
                 yield from _changed(user, document, after, before, workloads)
             else:
-                selected = old is not None and implicit is not None and implicit(document, old, request.name)
+                selected = old is not None and implicit(document, old, request.name)
                 yield from _changed(user, selecting, after, before if selected else absent, workloads)
 
 
@@ -118,6 +118,10 @@ class _Replaced:
         return self._lookup.get(kind, namespace, name)
 
 
+def _only_named(_document: Document, _referenced: Document, _name: str) -> None:
+    """Most kinds are used only by the workloads that name the object."""
+
+
 def _selecting_runtime(document: Document, runtime: Document, name: str) -> Document | None:
     """An InferenceService whose models may select the runtime by their format, as if they named it."""
     formats = {
@@ -139,9 +143,10 @@ def _selecting_runtime(document: Document, runtime: Document, name: str) -> Docu
 def _using_preset(document: Document, _config: Document, name: str) -> Document | None:
     """An LLM service that KServe may apply a base configuration to by its name, as if the service named it."""
     spec = object_at(document, "spec", "")
-    if _PRESET not in name or any(item.get("name") == name for item in list_at(spec, "baseRefs", "spec")):
+    references = list_at(spec, "baseRefs", "spec")
+    if _PRESET not in name or any(item.get("name") == name for item in references):
         return None
-    return {**document, "spec": {**spec, "baseRefs": [{"name": name}, *list_at(spec, "baseRefs", "spec")]}}
+    return {**document, "spec": {**spec, "baseRefs": [{"name": name}, *references]}}
 
 
 # The end of the prefix of the configurations that KServe applies by name, such as kserve-config-llm-template.

@@ -146,8 +146,7 @@ def _named_pods(spec: Any, namespace: str) -> list[tuple[str, tuple[str, str]]]:
         if isinstance(item, list):
             stack.extend((member, f"{path}[{index}]") for index, member in enumerate(item))
         elif isinstance(item, dict):
-            beside = item.get("namespace")
-            place = beside if isinstance(beside, str) and beside else namespace
+            place = _namespace_in(item, namespace)
             if item.get("kind") == "Pod" and isinstance(item.get("name"), str):
                 pods.setdefault((place, item["name"]), f"{path}.name")
             for key, member in item.items():
@@ -159,12 +158,16 @@ def _named_pods(spec: Any, namespace: str) -> list[tuple[str, tuple[str, str]]]:
     return [(path, pod) for pod, path in pods.items()]
 
 
+def _namespace_in(reference: dict[str, Any], default: str) -> str:
+    namespace = reference.get("namespace")
+    return namespace if isinstance(namespace, str) and namespace else default
+
+
 def _pod_in(value: Any, namespace: str) -> Iterator[tuple[str, str]]:
     """Yield the pod that the value of a field names: a text, or an object with a name."""
     name, place = value, namespace
     if isinstance(value, dict):
-        name, beside = value.get("name"), value.get("namespace")
-        place = beside if isinstance(beside, str) and beside else namespace
+        name, place = value.get("name"), _namespace_in(value, namespace)
     if isinstance(name, str) and name:
         yield place, name
 

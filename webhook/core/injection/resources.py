@@ -144,10 +144,11 @@ def _in_scope(scope: object, operator: object, values: list[object], spec: Docum
     return True
 
 
-def _of_containers(ranges: Iterable[Document]) -> Iterable[tuple[str, Document]]:
+def _items(ranges: Iterable[Document], kind: str) -> Iterable[tuple[str, Document]]:
+    """The bounds of each ``Container`` or ``Pod``, with the name of their LimitRange."""
     for document in ranges:
         for item in list_at(object_at(document, "spec", ""), "limits", "spec"):
-            if item.get("type") == "Container":
+            if item.get("type") == kind:
                 yield str(document["metadata"]["name"]), item
 
 
@@ -155,14 +156,14 @@ def _has_default(name: str, ranges: Iterable[Document]) -> bool:
     """Whether a LimitRange gives each container a limit; its maximum is its default."""
     return any(
         name in object_at(item, field, "spec.limits")
-        for _, item in _of_containers(ranges)
+        for _, item in _items(ranges, "Container")
         for field in ("default", "max")
     )
 
 
 def _bound(name: str, resource: _Resource, ranges: tuple[Document, ...]) -> Iterable[str]:
     """Move one resource into the bounds of each LimitRange; yield the reasons where it does not fit."""
-    for owner, item in _of_containers(ranges):
+    for owner, item in _items(ranges, "Container"):
         least, most = _amount(item, "min", name), _amount(item, "max", name)
         ratio, default = _amount(item, "maxLimitRequestRatio", name), _amount(item, "default", name)
         if least is not None:
@@ -186,23 +187,21 @@ def _bound_of_pod(
     name: str, resource: _Resource, ranges: tuple[Document, ...], spec: Document, *, is_needed: bool
 ) -> Iterable[str]:
     """Drop the limit of one resource where the pod has no room for it; yield the reasons if that is not enough."""
-    for document in ranges:
-        owner = str(document["metadata"]["name"])
-        for item in list_at(object_at(document, "spec", ""), "limits", "spec"):
-            most = _amount(item, "max", name) if item.get("type") == "Pod" else None
-            bound = _parsed(most) if most is not None else None
-            if most is None or bound is None:
+    for owner, item in _items(ranges, "Pod"):
+        most = _amount(item, "max", name)
+        bound = _parsed(most) if most is not None else None
+        if most is None or bound is None:
+            continue
+        limits, requests = _sum(spec, "limits", name), _sum(spec, "requests", name)
+        if resource.limit is not None and limits + _number(resource.limit) > _value(bound):
+            if is_needed or _has_default(name, ranges):
+                yield _no_room(owner, most, name, "limit", resource.limit)
                 continue
-            limits, requests = _sum(spec, "limits", name), _sum(spec, "requests", name)
-            if resource.limit is not None and limits + _number(resource.limit) > _value(bound):
-                if is_needed or _has_default(name, ranges):
-                    yield _no_room(owner, most, name, "limit", resource.limit)
-                    continue
-                if resource.request is None:
-                    resource.request = resource.limit
-                resource.limit = None
-            if resource.request is not None and requests + _number(resource.request) > _value(bound):
-                yield _no_room(owner, most, name, "request", resource.request)
+            if resource.request is None:
+                resource.request = resource.limit
+            resource.limit = None
+        if resource.request is not None and requests + _number(resource.request) > _value(bound):
+            yield _no_room(owner, most, name, "request", resource.request)
 
 
 def _no_room(owner: str, most: str, name: str, side: str, amount: str) -> str:
