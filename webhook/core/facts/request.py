@@ -198,14 +198,11 @@ class _Request:
         Their writer is the operator, but the user who writes the outer object decides.
         """
         request = self.request
-        group, kind = request.kind.group, request.kind.name
-        if not is_custom(group):
+        if not is_custom(request.kind.group):
             return
         old = request.old_object if request.operation == "UPDATE" else None
-        existing = (
-            {item.path: item.document for item in self.workloads.embedded(old, group, kind)} if old else {}
-        )
-        for path, inner in self.workloads.embedded(document, group, kind):
+        existing = dict(self.workloads.embedded(old, self.kind)) if old else {}
+        for path, inner in self.workloads.embedded(document, self.kind):
             inner_kind = group_kind(inner["apiVersion"], inner["kind"])
             if not reads(inner_kind) or existing.get(path) == inner:
                 continue

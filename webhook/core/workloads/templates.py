@@ -206,27 +206,23 @@ class WorkloadTable:
             resolver.finish()
         return tuple(templates)
 
-    def embedded(self, document: Document, group: str, kind: str) -> Iterator[EmbeddedObject]:
-        """Every object inside a document, and inside those. Raises `MalformedObjectError`."""
-        pending: list[tuple[Document, str, int]] = [(document, "", 0)]
-        name = f"{kind}.{group}" if group else kind
+    def embedded(self, document: Document, kind: str) -> Iterator[EmbeddedObject]:
+        """Every object inside a document of a kind, and inside those. Raises `MalformedObjectError`."""
+        unknown = _UNKNOWN if self.is_unknown(kind) else None
+        pending = [(document, "", self._kinds.get(kind, unknown), 0)]
         while pending:
-            outer, path, depth = pending.pop()
-            if depth:
-                name = group_kind(outer["apiVersion"], outer["kind"])
-            entry = self._kinds.get(name)
-            if entry is None and (depth or self.is_unknown(name)):
-                entry = _UNKNOWN
+            outer, path, entry, depth = pending.pop()
             free = FreeForm()
             for place in _free_paths(entry, outer):
                 for steps, value in walk(outer, place.steps):
                     free.search(value, steps)
             if free.embedded and depth >= MAX_NESTING:
                 raise MalformedObjectError(path, "objects are nested too deeply")
-            for one in {item.steps: item for item in free.embedded}.values():
-                where = join(path, written(one.steps)) if path else written(one.steps)
-                yield EmbeddedObject(where, one.document)
-                pending.append((one.document, where, depth + 1))
+            for steps, inner in {item.steps: item.document for item in free.embedded}.items():
+                where = join(path, written(steps))
+                yield EmbeddedObject(where, inner)
+                inner_kind = group_kind(inner["apiVersion"], inner["kind"])
+                pending.append((inner, where, self._kinds.get(inner_kind, _UNKNOWN), depth + 1))
 
     def _collect(
         self,

@@ -46,7 +46,7 @@ def test_objects_may_be_nested_within_a_bound():
 def test_objects_inside_objects_are_listed_with_their_places():
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"}, "spec": {}}
     inner = {"apiVersion": "work.karmada.io/v1", "kind": "Work", **work(claim)}
-    items = TABLE.embedded(work(inner, JOB), "work.karmada.io", "Work")
+    items = TABLE.embedded(work(inner, JOB), "Work.work.karmada.io")
     assert {item.path: item.document["kind"] for item in items} == {
         "spec.workload.manifests[0]": "Work",
         "spec.workload.manifests[0].spec.workload.manifests[0]": "PersistentVolumeClaim",
@@ -56,7 +56,7 @@ def test_objects_inside_objects_are_listed_with_their_places():
     for _ in range(MAX_NESTING + 1):
         deep = {"apiVersion": "work.karmada.io/v1", "kind": "Work", **work(deep)}
     with pytest.raises(MalformedObjectError, match="nested too deeply"):
-        list(TABLE.embedded(work(deep), "work.karmada.io", "Work"))
+        list(TABLE.embedded(work(deep), "Work.work.karmada.io"))
 
 
 def test_an_unknown_kind_inside_another_is_searched_by_shape():
