@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from harness.controller import Controllers, public_half
+from harness.controller import Controllers, signing_controllers
 from harness.controlplane import ControlPlane
 from harness.lab import API, Lab
 from harness.release import signed_request
@@ -26,17 +26,11 @@ def controllers(own_weightlock: Weightlock) -> Iterator[Controllers]:
     matches.stop()
 
 
-@pytest.fixture
-def signing_controllers(own_weightlock: Weightlock) -> Iterator[Controllers]:
+@pytest.fixture(name="signing_controllers")
+def controllers_that_sign(own_weightlock: Weightlock) -> Iterator[Controllers]:
     """Controllers that sign on read-back, beside a webhook that has no key to sign with."""
-    signing = own_weightlock.config["signing"]
-    own_weightlock.config["signing"] = {"keys": str(public_half(own_weightlock.signing_key))}
-    own_weightlock.restart()
-    matches = Controllers(own_weightlock, signs=True).prepare()
-    yield matches
-    matches.stop()
-    own_weightlock.config["signing"] = signing
-    own_weightlock.restart()
+    with signing_controllers(own_weightlock) as controllers:
+        yield controllers
 
 
 def stored(lab: Lab, document: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from harness import manifests
-from harness.controller import USERNAME, Controllers, public_half
+from harness.controller import Controllers, signing_controllers
 from harness.controlplane import ControlPlane
 from harness.lab import API, APPROVERS, Lab
 from harness.waiting import eventually
@@ -15,24 +15,16 @@ RECORD = "weightlock-record"
 
 
 @pytest.fixture
-def controllers(own_weightlock: Weightlock) -> Iterator[Controllers]:
+def controllers(own_weightlock: Weightlock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Controllers]:
     """A controller that signs, and records the access that it observes in a Secret, as in the chart."""
     cluster = own_weightlock.control_plane
     metadata = {"name": RECORD, "namespace": manifests.NAMESPACE}
     cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})
-    before = {field: own_weightlock.config[field] for field in ("signing", "settings")}
-    own_weightlock.config |= {
-        "signing": {"keys": str(public_half(own_weightlock.signing_key))},
-        "settings": {**before["settings"], "access": {"controllers": [USERNAME]}},
-    }
-    own_weightlock.restart()
-    controllers = Controllers(own_weightlock, signs=True).prepare()
-    controllers.start(keys={"record": RECORD})
-    controllers.wait_leading()
-    yield controllers
-    controllers.stop()
-    own_weightlock.config |= before
-    own_weightlock.restart()
+    monkeypatch.setattr(cluster, "controller_signs", True)
+    with signing_controllers(own_weightlock) as controllers:
+        controllers.start(keys={"record": RECORD})
+        controllers.wait_leading()
+        yield controllers
     cluster.client().delete(f"/api/v1/namespaces/{manifests.NAMESPACE}/secrets/{RECORD}").ok()
 
 
@@ -56,20 +48,9 @@ def wait_for(lab: Lab, request: dict[str, Any], expected: str) -> None:
     eventually(lambda: state(lab, request) == expected, f"the request is {expected}", seconds=60)
 
 
-def signed(lab: Lab, document: dict[str, Any]) -> dict[str, Any]:
-    """Wait until the controller has signed an access object, and return it."""
-    path = f"{API}/{document['kind'].lower()}s/{document['metadata']['name']}"
-
-    def read() -> dict[str, Any]:
-        return dict(lab.cluster.client().get(path).ok())
-
-    eventually(lambda: bool(read()["spec"].get("signature")), "the object is signed", seconds=60)
-    return read()
-
-
 def vote(lab: Lab, request: dict[str, Any], user: str, decision: str = "Approve") -> dict[str, Any]:
     """Write a vote and wait until it is signed."""
-    return signed(lab, lab.vote(request, user, decision).ok())
+    return lab.cluster.signed(lab.vote(request, user, decision).ok())
 
 
 def without_admission(lab: Lab, controllers: Controllers, method: str, path: str, body: Any = None) -> None:
@@ -91,7 +72,7 @@ def without_admission(lab: Lab, controllers: Controllers, method: str, path: str
 def test_a_deleted_decision_does_not_revive_a_grant(
     lab: Lab, controllers: Controllers, decision: str
 ) -> None:
-    request = signed(lab, lab.ask())
+    request = lab.ask()
     vote(lab, request, "bob")
     if decision == "Revoke":
         vote(lab, request, "carol")
@@ -112,7 +93,7 @@ def test_a_deleted_decision_does_not_revive_a_grant(
 
 
 def test_weaker_rules_do_not_turn_a_pending_request_into_a_grant(lab: Lab, controllers: Controllers) -> None:
-    request = signed(lab, lab.ask())
+    request = lab.ask()
     vote(lab, request, "bob")
     wait_for(lab, request, "Pending")
     without_admission(

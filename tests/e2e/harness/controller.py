@@ -1,7 +1,8 @@
 """The controller as a local process, under the identity and with the rights that it has in a cluster."""
 
 import http.client
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,3 +169,16 @@ def public_half(key: Path) -> Path:
     private = load_pem_private_key(key.read_bytes(), None)
     public.write_bytes(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return public
+
+
+@contextmanager
+def signing_controllers(weightlock: Weightlock) -> Iterator[Controllers]:
+    """Controllers that sign, beside a webhook that has only the public key."""
+    before = weightlock.config["signing"]
+    weightlock.config["signing"] = {"keys": str(public_half(weightlock.signing_key))}
+    weightlock.restart()
+    controllers = Controllers(weightlock, signs=True).prepare()
+    yield controllers
+    controllers.stop()
+    weightlock.config["signing"] = before
+    weightlock.restart()

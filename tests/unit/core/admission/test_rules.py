@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
-import yaml
 
 from webhook.core.admission.rules import by_group, validated, workloads
 from webhook.core.facts.storage import COMPARED, DECIDED
@@ -58,7 +58,7 @@ def attacks():
     for file in sorted(CORPUS.glob("*.yaml")):
         if file.name.endswith(".state.yaml"):
             continue
-        for case in yaml.load(file.read_text(), Loader=yaml.CSafeLoader)["cases"]:
+        for case in documents.load(file.read_text())["cases"]:
             document = case.get("object")
             if case["expect"]["allowed"] or not document or case.get("resource") or case.get("subresource"):
                 continue
@@ -73,7 +73,7 @@ def definitions():
     kinds = {}
     for file in sorted(CORPUS.glob("*.yaml")):
         if not file.name.endswith(".state.yaml"):
-            for item in yaml.load(file.read_text(), Loader=yaml.CSafeLoader).get("state", ()):
+            for item in documents.load(file.read_text()).get("state", ()):
                 if isinstance(item, dict) and item["kind"] == "CustomResourceDefinition":
                     kinds[f"{item['spec']['names']['kind']}.{item['spec']['group']}"] = item
     return kinds
