@@ -56,4 +56,5 @@ def test_more_work_is_counted_as_more():
     for unit in ("instructions", "calls", "bytes"):
         assert large[unit] > small[unit]
     remaining = []
-    assert budget.count(lambda: remaining.append(object()))["kept"] >= 1
+    # Ten, because other code of the test process frees blocks meanwhile.
+    assert budget.count(lambda: remaining.extend(object() for _ in range(10)))["kept"] >= 1

@@ -60,14 +60,16 @@ class Flood:
 
     def _open(self, *, handshake: bool) -> None:
         connection = socket.socket()
+        if handshake:
+            # Before it connects: wrapping a socket that the listener has reset leaks it.
+            connection = self._context.wrap_socket(connection, do_handshake_on_connect=False)
         self._sockets.append(connection)
         connection.settimeout(20 * slowness())
         connection.bind((ATTACKER, 0))
         connection.connect(("127.0.0.1", self._port))
-        if handshake:
-            wrapped = self._context.wrap_socket(connection)
-            self._sockets[-1] = wrapped
-            wrapped.sendall(HALF)
+        if isinstance(connection, ssl.SSLSocket):
+            connection.do_handshake()
+            connection.sendall(HALF)
             self.handshakes += 1
 
     def close(self) -> None:
