@@ -138,32 +138,33 @@ def claiming_pod(made: NodeLab, name: str, claim_name: str) -> dict[str, Any]:
     return document
 
 
+def admit(made: NodeLab, document: dict[str, Any]) -> None:
+    """Create a pod as alice, as soon as the webhook has the class, the claim and the right."""
+    path = f"/api/v1/namespaces/{made.namespace}/pods"
+    alice = made.node.client("alice")
+    name = document["metadata"]["name"]
+    eventually(lambda: alice.post(path, document).status == 201, f"pod {name} is admitted", seconds=30)
+
+
+def sees_its_device(made: NodeLab, name: str, claim_name: str) -> None:
+    """Run a pod that uses a claim. It sees the device that was allocated."""
+    admit(made, claiming_pod(made, name, claim_name))
+    made.wait_phase("Succeeded", name)
+    assert made.logs(name).strip() == "devices device-0"
+
+
 @pytest.mark.usefixtures("dra")
 def test_only_an_entitled_account_claims_a_gpu(node: Node, lab: Make) -> None:
     """A claim for another device needs no entitlement. With it, the pod sees the device that it was allocated."""
     made = lab()
-    path = f"/api/v1/namespaces/{made.namespace}/pods"
-    alice = node.client("alice")
     claim(made, "nic", "node-nic")
-    eventually(
-        lambda: alice.post(path, claiming_pod(made, "plain", "nic"), dryRun="All").status == 201,
-        "the webhook has the class",
-        seconds=30,
-    )
-    alice.post(path, claiming_pod(made, "plain", "nic")).ok()
-    made.wait_phase("Succeeded", "plain")
-    assert made.logs("plain").strip() == "devices device-0"
+    sees_its_device(made, "plain", "nic")
     claim(made, "gpu", "node-gpu")
-    answer = alice.post(path, claiming_pod(made, "trains", "gpu"))
+    path = f"/api/v1/namespaces/{made.namespace}/pods"
+    answer = node.client("alice").post(path, claiming_pod(made, "trains", "gpu"))
     assert (answer.status, "nvidia.com" in answer.message) == (403, True), answer.message
     entitle(made)
-    eventually(
-        lambda: alice.post(path, claiming_pod(made, "trains", "gpu"), dryRun="All").status == 201,
-        "the pod is admitted",
-    )
-    alice.post(path, claiming_pod(made, "trains", "gpu")).ok()
-    made.wait_phase("Succeeded", "trains")
-    assert made.logs("trains").strip() == "devices device-0"
+    sees_its_device(made, "trains", "gpu")
 
 
 @pytest.mark.usefixtures("dra")
@@ -171,18 +172,14 @@ def test_a_claim_that_is_swapped_while_its_pod_waits(node: Node, lab: Make) -> N
     """The pod waits for the device of another one. Its claim then asks for a GPU, and the scheduler cannot bind it."""
     made = lab()
     pods = f"/api/v1/namespaces/{made.namespace}/pods"
-    alice = node.client("alice")
     claim(made, "taken", "node-nic")
     holder = claiming_pod(made, "holder", "taken")
     holder["spec"]["containers"][0]["command"] = ["python", "-c", "import time; time.sleep(600)"]
     holder["spec"]["terminationGracePeriodSeconds"] = 1
-    eventually(lambda: alice.post(pods, holder).status == 201, "the first pod is admitted", seconds=30)
+    admit(made, holder)
     made.wait_phase("Running", "holder")
     mine = claim(made, "mine", "node-nic")
-    eventually(
-        lambda: alice.post(pods, claiming_pod(made, "waits", "mine")).status == 201,
-        "the second pod is admitted",
-    )
+    admit(made, claiming_pod(made, "waits", "mine"))
 
     def condition() -> str:
         listed = made.status("waits").get("conditions", ())
