@@ -13,12 +13,11 @@ Exit status: 0 ready; 3 it cannot be had here (one line on stderr says why). Env
 import hashlib
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from gotoolchain import BrokenError, UnavailableError, find_go, go_environment, last_line
+from gotoolchain import BrokenError, UnavailableError, find_go, last_line, run_go
 
 TESTS = Path(__file__).resolve().parents[1] / "e2e"
 MODULE, TOOLCHAIN = TESTS / "bandwidth", TESTS / "controlplane"
@@ -49,9 +48,7 @@ def build(target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="bandwidth.tmp-") as directory:
         built = Path(directory, "bandwidth")
         command = [go, "build", *FLAGS, "-o", str(built), PACKAGE]
-        done = subprocess.run(
-            command, cwd=MODULE, env=go_environment(), text=True, capture_output=True, check=False
-        )
+        done = run_go(command, MODULE)
         if done.returncode:
             raise UnavailableError(f"the bandwidth plugin could not be built: {last_line(done.stderr)}")
         built.replace(target)

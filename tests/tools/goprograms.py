@@ -5,14 +5,13 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gotoolchain import BrokenError, UnavailableError, find_go, go_environment, last_line
+from gotoolchain import BrokenError, UnavailableError, find_go, last_line, run_go
 
 TESTS = Path(__file__).resolve().parents[1] / "e2e"
 CACHE = Path(os.environ.get("WEIGHTLOCK_CACHE") or Path.home() / ".cache" / "weightlock")
@@ -53,14 +52,7 @@ class GoPrograms:
             for name, package in self.programs.items():
                 self._report(f"building {name} from source; {self.cost}")
                 command = [go, "build", "-p=2", *FLAGS, "-o", str(partial / name), package]
-                result = subprocess.run(
-                    command,
-                    cwd=self.module,
-                    env=go_environment(),
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
+                result = run_go(command, self.module)
                 if result.returncode:
                     raise UnavailableError(f"cannot build {name}: {last_line(result.stderr)}")
             partial.chmod(0o755)

@@ -43,6 +43,13 @@ def go_environment() -> dict[str, str]:
     return os.environ | ours
 
 
+def run_go(command: list[str], module: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a `go` command in a module with `go_environment`, and return its result with its output."""
+    return subprocess.run(
+        command, cwd=module, env=go_environment(), capture_output=True, text=True, check=False
+    )
+
+
 def find_go(module: Path, cache: Path) -> str:
     """The path of a `go` command new enough for `module`, installed under `cache` if there is none.
 

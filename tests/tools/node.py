@@ -23,7 +23,6 @@ import json
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -35,7 +34,7 @@ from pathlib import Path
 import controlplane
 import nodeimages
 from debpackages import find_or_fetch, with_dependencies
-from gotoolchain import BrokenError, UnavailableError, find_go, go_environment, last_line
+from gotoolchain import BrokenError, UnavailableError, find_go, last_line, run_go
 from nodemachine import require_abilities
 
 TESTS = Path(__file__).resolve().parents[1] / "e2e"
@@ -168,11 +167,9 @@ def progress(what: str) -> Iterator[None]:
     say(f"{what}: {controlplane.elapsed(started)}")
 
 
-def run_go(command: list[str], module: Path) -> str:
+def output_of_go(command: list[str], module: Path) -> str:
     """Run a `go` command and return its output. Raises BrokenError or UnavailableError with its last line."""
-    result = subprocess.run(
-        command, cwd=module, env=go_environment(), capture_output=True, text=True, check=False
-    )
+    result = run_go(command, module)
     if result.returncode:
         text = result.stderr
         lacks = ("dial tcp", "timeout", "no such host", *controlplane.BUILD_LACKS)
@@ -188,8 +185,8 @@ def edited(part: Part, go: str, directory: Path) -> list[str]:
     for name in ("go.mod", "go.sum"):
         shutil.copy(part.module / name, directory / name)
     for edit in part.edits:
-        run_go([go, "mod", "download", edit.module], part.module)
-        source = run_go([go, "list", "-m", "-f", "{{.Dir}}", edit.module], part.module).strip()
+        output_of_go([go, "mod", "download", edit.module], part.module)
+        source = output_of_go([go, "list", "-m", "-f", "{{.Dir}}", edit.module], part.module).strip()
         copied = directory / "edited" / edit.module
         shutil.copytree(source, copied, copy_function=shutil.copyfile)
         # The cache of modules is read-only, and so is a copy of its directories.
@@ -200,7 +197,7 @@ def edited(part: Part, go: str, directory: Path) -> list[str]:
             raise BrokenError(f"{edit.module}/{edit.file} has no line to change: {edit.before}")
         (copied / edit.file).write_text(text.replace(edit.before, edit.after))
         replacement = ["mod", "edit", f"-replace={edit.module}={copied}", str(directory / "go.mod")]
-        run_go([go, *replacement], part.module)
+        output_of_go([go, *replacement], part.module)
     return [f"-modfile={directory / 'go.mod'}"]
 
 
@@ -214,7 +211,7 @@ def build_go(part: Part) -> None:
     try:
         with progress(f"building {part.name} from source"), tempfile.TemporaryDirectory() as changed:
             flags = ["-p", str(controlplane.parallelism()), *part.flags, *edited(part, go, Path(changed))]
-            run_go([go, "build", *flags, "-o", f"{partial}/", *part.packages], part.module)
+            output_of_go([go, "build", *flags, "-o", f"{partial}/", *part.packages], part.module)
         for before, after in part.names:
             (partial / before).rename(partial / after)
         partial.chmod(0o755)

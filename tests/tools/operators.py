@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from gotoolchain import BrokenError, UnavailableError, find_go, go_environment, last_line
+from gotoolchain import BrokenError, UnavailableError, find_go, last_line, run_go
 
 TOOLCHAIN = Path(__file__).resolve().parents[1] / "e2e" / "controlplane"
 CACHE = Path(os.environ.get("WEIGHTLOCK_CACHE") or Path.home() / ".cache" / "weightlock")
@@ -72,13 +72,8 @@ def build(target: Path) -> None:
         for operator in OPERATORS:
             print(f"operators: building {operator.name} {operator.version}", file=sys.stderr, flush=True)
             module = _module(go, operator, Path(name))
-            done = subprocess.run(
-                [go, "build", "-trimpath", "-o", str(partial / operator.name), operator.package],
-                cwd=module,
-                env=go_environment(),
-                capture_output=True,
-                text=True,
-                check=False,
+            done = run_go(
+                [go, "build", "-trimpath", "-o", str(partial / operator.name), operator.package], module
             )
             if done.returncode:
                 raise UnavailableError(f"{operator.name} cannot be built: {last_line(done.stderr)}")
