@@ -38,7 +38,6 @@ _TRIDENT = "trident.netapp.io/"
 _CDI_CLONES = ("k8s.io/CloneRequest", "cdi.kubevirt.io/storage.clone.sourcePVC")
 # Words in annotations by which other drivers fill a claim, such as csi.hpe.com/cloneOf.
 _COPIES = re.compile(r"clone|copy|import|restore|share|snapshot|source", re.IGNORECASE)
-_MAX_ANNOTATIONS = 64
 # Parameters of a StorageClass that fill its volumes (longhorn/longhorn-manager csi/util.go).
 _FILLING = frozenset({"frombackup", "backingimage"})
 # Sources of a CDI DataVolume that read no storage of the cluster (kubevirt/containerized-data-importer, types.go).
@@ -70,7 +69,7 @@ def annotated_sources(namespace: str, metadata: Mapping[str, Any]) -> Iterator[C
         value = annotations.get(f"{_TRIDENT}{key}")
         if isinstance(value, str) and value and not (key == "cloneFromSnapshot" and clone):
             yield ClaimSource("", namespace, value, f"filled by annotation {_TRIDENT}{key}")
-    for key, value in list(annotations.items())[:_MAX_ANNOTATIONS]:
+    for key, value in annotations.items():
         if isinstance(value, str) and _COPIES.search(key) is not None and not key.startswith(_TRIDENT):
             place, _, name = value.rpartition("/")
             detail = f"named by annotation {key}"
