@@ -97,9 +97,13 @@ class Prometheus:
         return matches
 
     def query_range(self, expression: str, begin: float, end: float, step: float) -> list[dict[str, Any]]:
-        """The series that an expression gives between two moments in Unix time, every so many seconds."""
+        """The series that an expression gives between two moments in Unix time, every so many seconds.
+
+        The last point is ``end`` itself, so that what was scraped a moment ago is in the answer.
+        """
+        first = end - (end - begin) // step * step
         matches: list[dict[str, Any]] = self._api(
-            "query_range", query=expression, start=begin, end=end, step=step
+            "query_range", query=expression, start=first, end=end, step=step
         )["result"]
         return matches
 
