@@ -8,7 +8,7 @@ exists when the next one is reviewed. No file is written, and no host is contact
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -147,12 +147,12 @@ def evaluate(request: AdmissionRequest, provider: ManifestProvider, now: datetim
         import jsonpatch  # noqa: PLC0415 - most requests have no patch
 
         patched = jsonpatch.apply_patch(request.object, list(mutated.patch))
-        final = replace(request, object=patched, raw={**request.raw, "object": patched})
+        final = request._replace(object=patched, raw={**request.raw, "object": patched})
     verdict, fetched = evaluate_sync(
         lambda fetched: validate(final, snapshot, fetched, now), provider.resolve
     )
     if verdict.allowed:
-        verdict = replace(verdict, patch=mutated.patch, injected=mutated.injected)
+        verdict = verdict._replace(patch=mutated.patch, injected=mutated.injected)
     return Evaluated(final, fetched, verdict)
 
 

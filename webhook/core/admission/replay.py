@@ -6,7 +6,6 @@ This module decides nothing and never changes the object.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from webhook.core.admission.subject import groups_of_account, service_account_of
@@ -54,7 +53,7 @@ def creation_of(
         "dryRun": False,
     }
     review = {"apiVersion": REVIEW_API_VERSION, "kind": "AdmissionReview", "request": request}
-    return replace(parse_request(review), running=True)
+    return parse_request(review)._replace(running=True)
 
 
 def account_of(document: Document, workloads: WorkloadTable) -> tuple[str, tuple[str, ...]]:

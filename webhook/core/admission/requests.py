@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from webhook.core.access import pod_grants
@@ -95,7 +94,7 @@ def injection_plan(
     if not request.running:
         return expected
     hidden = of_earlier_versions(expected.hidden)
-    return replace(expected, images=frozenset(injection.previous_images), hidden=hidden, running=True)
+    return expected._replace(images=frozenset(injection.previous_images), hidden=hidden, running=True)
 
 
 def grant_stamp(

@@ -6,7 +6,6 @@ violations as far as they fit, then the help. Errors of Weightlock have a differ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from webhook.api.codes import RETRY_AFTER_SECONDS
@@ -32,8 +31,7 @@ class Reach(NamedTuple):
 NOTHING_REACHED = Reach()
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The decision about one request, before it becomes a response.
 
     ``timings`` contains (policy, result, seconds) for each evaluated policy. ``seconds`` is None if it was not timed.

@@ -7,9 +7,8 @@ admission plugins mean no difference. Native sidecars: KEP-753, stable since Kub
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from webhook.api.authorities import given, known
 from webhook.core.injection.compare import same_container, same_mounts, same_volume
@@ -35,8 +34,7 @@ _NO_BOUNDS = Bounds()
 _NOTHING_HIDDEN: Mapping[str, tuple[Document, ...]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The parts that belong into one pod: the sidecar, its volumes, and the mounts of each container by name.
 
     ``authorities`` are the CAs that an earlier sidecar, or one of another replica, may name instead of the current

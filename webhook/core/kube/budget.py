@@ -56,9 +56,9 @@ class Budget:
 
     def charge(self, part: str, steps: int = 1) -> None:
         """Take steps for a part of the object, named in the plural. Raises `BudgetExceededError` when none are left."""
-        self._left -= steps
+        self._left = left = self._left - steps
         self._used[part] += steps
-        if self._left < 0:
+        if left < 0:
             raise BudgetExceededError(
                 self._largest(), f"evaluating them needs more than {self._steps:,} steps"
             )

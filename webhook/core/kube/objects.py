@@ -90,11 +90,11 @@ class ObjectStore:
     ``complete`` an absent object does not exist; without it the absence may only be the cache's lag.
     """
 
-    __slots__ = ("_indexes", "_kinds", "_unsafe", "complete", "scopes", "unreadable")
+    __slots__ = ("_indexes", "_kinds", "complete", "faults", "scopes", "unreadable")
 
     def __init__(self, *, complete: bool) -> None:
         self._kinds: dict[str, dict[str, dict[str, Document]]] = {}
-        self._unsafe: dict[ObjectKey, str] = {}
+        self.faults: dict[ObjectKey, str] = {}
         self._indexes: dict[str, dict[type, Any]] = {}
         self.complete = complete
         self.unreadable: Mapping[str, str] = {}
@@ -105,9 +105,9 @@ class ObjectStore:
         key = key_of(document)
         fault = _fault(document)
         if fault:
-            self._unsafe[key] = fault
+            self.faults[key] = fault
         else:
-            self._unsafe.pop(key, None)
+            self.faults.pop(key, None)
         self._kinds.setdefault(key.kind, {}).setdefault(key.namespace, {})[key.name] = document
         for index in self._indexes.get(key.kind, _NO_INDEXES).values():
             index.put(document)
@@ -118,7 +118,7 @@ class ObjectStore:
         namespaces = self._kinds.get(key.kind, {})
         names = namespaces.get(key.namespace, {})
         names.pop(key.name, None)
-        self._unsafe.pop(key, None)
+        self.faults.pop(key, None)
         for index in self._indexes.get(key.kind, _NO_INDEXES).values():
             index.remove(key.name)
         if not names:
@@ -150,14 +150,9 @@ class ObjectStore:
             return is_namespaced(kind)
         return None
 
-    @property
-    def has_faults(self) -> bool:
-        """Whether the engine must not read some stored object."""
-        return bool(self._unsafe)
-
     def fault(self, key: ObjectKey) -> str:
         """Return the reason why the engine must not read a stored object; empty for a safe one."""
-        return self._unsafe.get(key, "")
+        return self.faults.get(key, "")
 
     def each(self, kind: str, namespace: str | None = None) -> Iterator[Document]:
         """Every object of a kind, in one namespace or (None) in all."""
@@ -216,7 +211,7 @@ class Lookup:
         key = ObjectKey(kind, namespace, name)
         document = None if kind in self.uncached and not store.complete else store.get(key)
         if document is not None:
-            return self.sound(key, document, store.fault(key)) if store.has_faults else document
+            return self.sound(key, document, store.fault(key)) if store.faults else document
         if store.complete or key in self.fetched:
             document = self.fetched.get(key)
             return document if document is None else self.sound(key, document, _fault(document))

@@ -57,8 +57,7 @@ class UserInfo:
     extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class AdmissionRequest:
+class AdmissionRequest(NamedTuple):
     """One request. ``raw`` is the request document itself, for policies that read ``request``, ``size`` its bytes.
 
     ``oversized``: some list or map has more entries than `strict_json.DEFAULT_LIMITS`, so policies may take long.

@@ -17,7 +17,7 @@ import signal
 import socket
 import struct
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import process_time
 from typing import TYPE_CHECKING, Any, Final
@@ -213,7 +213,7 @@ def _evaluate(theirs: socket.socket, body: bytes, step: Step, snapshot: Snapshot
         budget = Budget(MAX_STEPS, clock=process_time)
         outcome = step(request, snapshot, fetched, datetime.now(UTC), budget)
         if not isinstance(outcome, RequiredData):
-            slim = replace(request, object=None, old_object=None, raw={})
+            slim = request._replace(object=None, old_object=None, raw={})
             theirs.sendall(_framed(("verdict", (slim, outcome))))
             return
         theirs.sendall(_framed(("required", outcome)))

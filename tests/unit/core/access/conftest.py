@@ -1,7 +1,6 @@
 """Builders for requests and approvals as the API server stores them."""
 
 import copy
-import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -144,7 +143,7 @@ class Story:
             for step in path:
                 place = place[step]
             place[last] = operation["value"]
-        return dataclasses.replace(request, object=document, name=document["metadata"].get("name", ""))
+        return request._replace(object=document, name=document["metadata"].get("name", ""))
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_a_config_map_has_content_too_and_creating_one_is_a_change(story):
 def test_exempt_identities_and_clusters_without_change_control_pass(story, weaker):
     import dataclasses
 
-    by_gitops = dataclasses.replace(weaker, user=dataclasses.replace(weaker.user, username=GITOPS))
+    by_gitops = weaker._replace(user=dataclasses.replace(weaker.user, username=GITOPS))
     assert refused(story, by_gitops) == []
     assert refused(story, weaker, settings=AccessSettings()) == []
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "research"}}

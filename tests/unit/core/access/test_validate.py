@@ -1,7 +1,5 @@
 """Every rule of admission for access objects, with the attempt it refuses and the words it answers with."""
 
-import dataclasses
-
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -280,9 +278,7 @@ def test_a_listed_service_account_may_approve(cluster, story):
 )
 def test_an_object_that_was_kept_from_stamping_is_refused(cluster, story, spec):
     request = story.review(story.request(stampedAt="2026-11-02T09:10:00Z"))
-    unstamped = dataclasses.replace(
-        request, object={**request.object, "spec": {**request.object["spec"], **spec}}
-    )
+    unstamped = request._replace(object={**request.object, "spec": {**request.object["spec"], **spec}})
     assert codes.STAMP in [problem.code for problem in cluster.validate(unstamped)]
 
 

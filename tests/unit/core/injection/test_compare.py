@@ -132,28 +132,25 @@ def test_anything_else_is_repaired(change):
 
 def test_a_running_sidecar_may_have_been_resized():
     """A LimitRange that changed, or a resize in place (KEP-1287), takes no keys from a running pod."""
-    from dataclasses import replace
 
     document, expected = injected()
     agent_of(document)["resources"] = {"limits": {"memory": "1Gi"}}
-    assert plan.patch(document, replace(expected, running=True)) == ()
+    assert plan.patch(document, expected._replace(running=True)) == ()
     agent_of(document)["resources"]["claims"] = [{"name": "gpu"}]
-    assert plan.patch(document, replace(expected, running=True))
+    assert plan.patch(document, expected._replace(running=True))
 
 
 @pytest.mark.parametrize("policy", ["Always", "IfNotPresent", "Never"])
 def test_a_running_sidecar_keeps_the_pull_policy_of_an_earlier_setting(policy):
-    from dataclasses import replace
 
     document, expected = injected()
     agent_of(document)["imagePullPolicy"] = policy
-    assert plan.patch(document, replace(expected, running=True)) == ()
+    assert plan.patch(document, expected._replace(running=True)) == ()
 
 
 @pytest.mark.parametrize("policy", [None, "", "always", 1, ["Always"], {"Always": True}])
 def test_a_running_sidecar_without_a_valid_pull_policy_differs(policy):
-    from dataclasses import replace
 
     document, expected = injected()
     agent_of(document)["imagePullPolicy"] = policy
-    assert plan.patch(document, replace(expected, running=True))
+    assert plan.patch(document, expected._replace(running=True))

@@ -484,7 +484,7 @@ def test_a_pod_that_runs_may_have_the_sidecar_of_an_earlier_version_and_a_new_on
     running = injected(pod(), Facts((USE,)), Injection(image=old))[0]
     expectation = plan.plan(pod(), Facts((USE,)), MODELS, Injection(image=new, previous_images=[old]), NOW)
     assert plan.patch(running, expectation), "the creator of a pod does not choose the version"
-    judged_again = replace(expectation, images=frozenset({old}))
+    judged_again = expectation._replace(images=frozenset({old}))
     assert plan.patch(running, judged_again) == ()
     for change in (
         lambda agent: agent.update(image="registry.example.com/other:1"),

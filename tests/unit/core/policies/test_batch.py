@@ -118,7 +118,7 @@ def both_ways(request, snapshot, now):
             fetched_items = fetched_items.merge(FetchedData(decisions, dict.fromkeys(verdict.objects)))
         timings = getattr(verdict, "timings", ())
         outcomes = sorted((policy, result) for policy, result, _ in timings)
-        content = {name: getattr(verdict, name) for name in verdict.__slots__ if name != "timings"}
+        content = {name: getattr(verdict, name) for name in verdict._fields if name != "timings"}
         matches.append((type(verdict), content, outcomes))
     return matches
 
