@@ -41,11 +41,8 @@ class Directory:
             AuditError: the file cannot be read.
         """
         try:
-            data = self._read(path)
-            if data is not None:
-                return data
-            packed = self._read(f"{path}.gz")
-            return None if packed is None else gunzip(packed)
+            data, packed = self._read(path)
+            return gunzip(data) if packed and data is not None else data
         except (EOFError, zlib.error):
             return b""
         except OSError as error:
@@ -53,24 +50,23 @@ class Directory:
                 return b""
             raise AuditError(f"cannot read {self.root / path}: {error.strerror or error}") from None
 
-    def _read(self, path: str) -> bytes | None:
-        """Return a regular file, or None if it does not exist. No link below the root is followed."""
+    def _read(self, path: str) -> tuple[bytes | None, bool]:
+        """Return a regular file, or its compressed form and True. No link below the root is followed."""
         *folders, name = path.split("/")
         flags = os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             for folder in folders:
                 descriptor = _below(descriptor, folder, flags | os.O_PATH | os.O_DIRECTORY)
-            # O_NONBLOCK: the opening of a FIFO would wait for a writer.
-            descriptor = _below(descriptor, name, flags | os.O_RDONLY | os.O_NONBLOCK)
         except FileNotFoundError:
-            return None
-        with os.fdopen(descriptor, "rb") as stream:
-            about = os.fstat(descriptor)
-            if not stat.S_ISREG(about.st_mode):
-                return b""
-            # A read allocates all that it may return.
-            return stream.read(min(about.st_size + 1, MAX_FILE_BYTES))
+            return None, False
+        try:
+            for packed in (False, True):
+                with suppress(FileNotFoundError):
+                    return _content(f"{name}.gz" if packed else name, descriptor), packed
+        finally:
+            os.close(descriptor)
+        return None, False
 
     def paths(self) -> Iterator[str]:
         """Yield the paths of all files except the lock."""
@@ -175,6 +171,18 @@ def _below(directory: int, name: str, flags: int) -> int:
         return os.open(name, flags, dir_fd=directory)
     finally:
         os.close(directory)
+
+
+def _content(name: str, directory: int) -> bytes:
+    """Return a regular file of a directory, empty for another kind of file. Raises `OSError`."""
+    # O_NONBLOCK: the opening of a FIFO would wait for a writer.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, dir_fd=directory), "rb", buffering=0) as stream:
+        about = os.fstat(stream.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            return b""
+        # A read allocates all that it may return.
+        return stream.read(min(about.st_size + 1, MAX_FILE_BYTES)) or b""
 
 
 def gunzip(packed: bytes) -> bytes:

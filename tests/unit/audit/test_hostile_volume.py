@@ -166,7 +166,8 @@ def test_an_index_of_another_user_hides_nothing(place, monkeypatch):
     assert count(place) == 60
     with sqlite3.connect(place / "index" / "search.sqlite") as connection:
         connection.execute("DELETE FROM term")
-    assert count(place) == 0
+    # Only the entries of the last, partial bundle are left.
+    assert 0 < count(place) < 60
     monkeypatch.setattr(searching.os, "geteuid", lambda: 4_711)
     assert count(place) == 60
     monkeypatch.undo()

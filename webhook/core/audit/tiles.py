@@ -113,24 +113,22 @@ def decode_bundle(data: bytes, count: int) -> list[tuple[int, bytes]]:
     return entries
 
 
-def entry_in(data: bytes, position: int) -> bytes:
-    """Return one entry of a bundle, without the check of the others.
+def entry_at(data: bytes, place: int, position: int = 0, offset: int = 0) -> tuple[int, int, int]:
+    """Return the entry of a bundle that contains the byte ``place``: its position, the offset of its length, its end.
+
+    The search begins at entry ``position``, whose length is at ``offset``.
 
     Raises:
-        TileError: the bundle has no such entry.
+        TileError: the bundle is malformed there.
     """
-    offset, end = 0, len(data)
-    for _ in range(position):
-        if offset + 2 > end:
-            break
-        offset += 2 + (data[offset] << 8 | data[offset + 1])
-    if offset + 2 > end:
-        raise TileError(f"the bundle has no entry {position}", end)
-    start = offset + 2
-    stop = start + (data[offset] << 8 | data[offset + 1])
-    if stop > end:
-        raise TileError(f"entry {position} of the bundle is incomplete", offset)
-    return data[start:stop]
+    end, stop = len(data), offset
+    while stop <= place and stop < end - 1:
+        offset = stop
+        stop = offset + 2 + (data[offset] << 8 | data[offset + 1])
+        position += 1
+    if not place < stop <= end:
+        raise TileError(f"entry {position - 1} of the bundle is incomplete", offset)
+    return position - 1, offset, stop
 
 
 def split_hashes(data: bytes, width: int) -> list[bytes]:
