@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from bench.budget import ask_directory, settled
@@ -143,7 +143,8 @@ def receipts(scratch):
                 )
             )
             witnesses.append(Witness(url=f"http://127.0.0.1:{port}", key=key.render()))
-        cosigned = asyncio.run(releases(scratch / "cosigned", Witnesses(witnesses, 5.0).cosign, 2))
+        clients = stack.enter_context(closing(Witnesses(witnesses, 5.0, 2)))
+        cosigned = asyncio.run(releases(scratch / "cosigned", clients.cosign, 2))
     print(f"with two witnesses on this machine {cosigned:.1f} ms, {cosigned - alone:.1f} ms more")
 
 

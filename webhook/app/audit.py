@@ -8,7 +8,7 @@ import re
 import socket
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -58,17 +58,15 @@ def audit_log(settings: AuditSettings, component: str) -> Iterator[LogWriter | N
     if not settings.directory:
         yield None
         return
-    try:
-        writer = _open(settings, component)
-    except AuditError as error:
-        raise UsageError(str(error)) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            writer = _open(settings, component, stack)
+        except AuditError as error:
+            raise UsageError(str(error)) from None
         yield writer
-    finally:
-        writer.close()
 
 
-def _open(settings: AuditSettings, component: str) -> LogWriter:
+def _open(settings: AuditSettings, component: str, stack: ExitStack) -> LogWriter:
     origin = origin_of(settings, component)
     signer = load_signer(_key_file(settings), origin, create=not settings.key)
     public = "".join(f"{each.render()}\n" for each in signer.keys).encode()
@@ -79,9 +77,10 @@ def _open(settings: AuditSettings, component: str) -> LogWriter:
     else:
         place = Path(settings.directory).joinpath(*origin.split("/")[1:])
         storage = Directory(place, fsync=settings.fsync)
-    witnesses = (
-        Witnesses(settings.witnesses, settings.witness_timeout_seconds) if settings.witnesses else None
-    )
+    witnesses = None
+    if settings.witnesses:
+        witnesses = Witnesses(settings.witnesses, settings.witness_timeout_seconds, settings.quorum)
+        stack.callback(witnesses.close)
     writer = LogWriter(
         storage,
         signer,
@@ -95,6 +94,7 @@ def _open(settings: AuditSettings, component: str) -> LogWriter:
         version=version("weightlock"),
     )
     writer.open()
+    stack.callback(writer.close)
     if isinstance(storage, Directory):
         _publish_keys(storage.root, public)
     return writer

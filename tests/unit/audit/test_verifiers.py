@@ -72,7 +72,7 @@ def test_litewitness_cosigns_the_checkpoints(programs, tmp_path):
     if not has_ssh_agent():
         pytest.skip("ssh-agent is not installed")
     with litewitness(programs, tmp_path, signer, port) as (key, log):
-        witnesses = Witnesses([Witness(url=f"http://127.0.0.1:{port}", key=key.render())], 5)
+        witnesses = Witnesses([Witness(url=f"http://127.0.0.1:{port}", key=key.render())], 5, 1)
         writer = LogWriter(
             Directory(tmp_path / "log", fsync=False),
             signer,
@@ -88,5 +88,6 @@ def test_litewitness_cosigns_the_checkpoints(programs, tmp_path):
                 settle(writer, number + 2)
         wait_for(lambda: writer.stats.cosignatures == 1, 10)
         writer.close()
+        witnesses.close()
         report = verify_log(Files(tmp_path / "log"), signer.keys, witnesses=[key], quorum=1)
         assert (report.faults, report.witnesses) == ([], (key.name,)), log.read_text()[-2000:]
