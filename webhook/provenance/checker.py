@@ -73,7 +73,7 @@ def statement_of(result: ImageResult, now: datetime) -> Statement:
     size = 0
     for item in result.attestations:
         size += len(orjson.dumps(item.predicate))
-        # A statement has at most 64 KiB, so later predicates only state that they exist.
+        # The size of a statement is limited, so later predicates only state that they exist.
         predicate = item.predicate if size <= _MAX_PREDICATES else {"truncated": True}
         attestations.setdefault(item.type, []).append(predicate)
     signers = tuple(

@@ -30,7 +30,7 @@ from webhook.provenance.errors import (
     UnsignedError,
     WrongSignerError,
 )
-from webhook.provenance.registry.source import DOCKER_INDEX, INDEX, is_digest
+from webhook.provenance.registry.source import DOCKER_INDEX, INDEX, MAX_MANIFESTS, is_digest
 from webhook.provenance.verify import verify_bundle, verify_signature
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ log = logging.getLogger(__name__)
 
 _ARTIFACTS: Final = ("application/vnd.dev.sigstore.bundle", "application/vnd.dev.cosign.artifact.")
 _MAX_CANDIDATES: Final = 128
-_MAX_CHILDREN: Final = 64
 _LAYERS: Final = (*MEDIA_TYPES, SIGNATURE_LAYER, DSSE_LAYER)
 # The cause that helps most comes first: a signature of another signer is normal in a shared registry.
 _ORDER: Final = ("Expired", "Untrusted", "Malformed", "Tampered", "WrongSigner", "Unsigned")
@@ -103,12 +102,22 @@ async def verify_image(
 
 
 def _platforms(manifest: Manifest) -> tuple[str, ...]:
-    """Return the digests that a node may report beside that of the image: of manifests, or of the configuration."""
+    """Return the digests that a node may report beside that of the image: of manifests, or of the configuration.
+
+    Raises:
+        MalformedError: An index names more manifests than a statement can list. A part of them would deny the nodes of
+            the other platforms their keys.
+    """
     if manifest.media_type not in (INDEX, DOCKER_INDEX):
         config = manifest.document.get("config")
         digest = str(config.get("digest", "")) if isinstance(config, dict) else ""
         return (digest,) if is_digest(digest) else ()
-    return tuple(child.digest for child in manifest.children[:_MAX_CHILDREN])
+    named = manifest.document.get("manifests")
+    if isinstance(named, list) and len(named) > MAX_MANIFESTS:
+        raise MalformedError(
+            f"the index names {len(named):,} manifests, and an index has at most {MAX_MANIFESTS:,}"
+        )
+    return tuple(dict.fromkeys(child.digest for child in manifest.children))
 
 
 @dataclass(frozen=True, slots=True)

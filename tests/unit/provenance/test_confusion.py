@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -24,8 +25,10 @@ from tests.support.sigstore_world import (
     pem,
     sign,
 )
+from webhook.core.images.statements import Statement
 from webhook.provenance import errors
-from webhook.provenance.attestations import PAYLOAD_TYPE, read_statement
+from webhook.provenance.attestations import PAYLOAD_TYPE, Attestation, read_statement
+from webhook.provenance.checker import statement_of
 from webhook.provenance.cosign import check_payload, material_of
 from webhook.provenance.images import verify_image
 from webhook.provenance.registry.layout import Layout
@@ -345,6 +348,12 @@ async def verified(store, tmp_path, reference, *keys):
     return result
 
 
+def large_index(store, platforms):
+    entries = [{"mediaType": MANIFEST, "digest": digest, "size": 100} for digest in platforms]
+    document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+    return store.put(json.dumps(document).encode(), "v1", INDEX)
+
+
 @pytest.mark.parametrize("kind", [SIGN, "https://slsa.dev/provenance/v1"])
 @pytest.mark.parametrize("form", ["annotations", "bundle"])
 async def test_an_index_and_its_platforms(tmp_path, form, kind):
@@ -370,6 +379,36 @@ async def test_an_index_and_its_platforms(tmp_path, form, kind):
     index = store.put(json.dumps(document).encode(), "v1", INDEX)
     store.sign(WORLD, platform, form, kind, key=key)
     assert (await verified(store, tmp_path / "c", index, key)).reason == "Unsigned"
+
+
+@pytest.mark.parametrize("count", [65, 1024])
+async def test_every_platform_of_a_large_index(tmp_path, count):
+    """A node may run the last platform of an index. All of them are in the statement, also in its compact form."""
+    store, key = Store(), new_key()
+    platforms = [f"sha256:{number:064x}" for number in range(count)]
+    index = large_index(store, platforms)
+    store.sign(WORLD, index, "bundle", "https://slsa.dev/provenance/v1", key=key)
+    result = await verified(store, tmp_path / "a", index, key)
+    assert (result.verified, result.platforms) == (True, tuple(platforms))
+    # The largest predicates that a statement holds.
+    largest = replace(
+        result, attestations=(Attestation("https://spdx.dev/Document", {"x": "y" * (32 * 1024 - 8)}),)
+    )
+    line = statement_of(largest, NOW).line(index)
+    assert Statement.parse(line.partition(" ")[2]).platforms == tuple(platforms)
+    # Another index names one manifest twice.
+    index = large_index(store, [platforms[0], *platforms[:-1]])
+    store.sign(WORLD, index, "annotations", SIGN, key=key)
+    assert (await verified(store, tmp_path / "b", index, key)).platforms == tuple(platforms[:-1])
+
+
+async def test_an_index_with_too_many_platforms(tmp_path):
+    """No platform is left out silently: the image is denied with the reason."""
+    store, key = Store(), new_key()
+    index = large_index(store, [f"sha256:{number:064x}" for number in range(1025)])
+    store.sign(WORLD, index, "bundle", SIGN, key=key)
+    with pytest.raises(errors.MalformedError, match="names 1,025 manifests, and an index has at most 1,024"):
+        await verified(store, tmp_path / "a", index, key)
 
 
 async def test_a_signature_that_claims_another_place(tmp_path):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_MANIFEST: Final = 4 * 1024 * 1024
 MAX_BLOB: Final = 16 * 1024 * 1024
 MAX_REFERRERS: Final = 128
+MAX_MANIFESTS: Final = 1024
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 DOCKER_INDEX: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -147,7 +148,7 @@ def read_manifest(content: bytes, expected: str, media_type: str) -> Manifest:
     return Manifest(digest, str(document.get("mediaType") or media_type), document)
 
 
-def descriptors(value: Any, what: str, limit: int = 1024) -> tuple[Descriptor, ...]:
+def descriptors(value: Any, what: str, limit: int = MAX_MANIFESTS) -> tuple[Descriptor, ...]:
     """Parse a list of descriptors. Raises `MalformedError`."""
     return tuple(_descriptor(documents.fields(item, what)) for item in documents.items(value, what, limit))
 
