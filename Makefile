@@ -56,8 +56,9 @@ registry: $(READY) ## Fetch a registry from Debian, for the tests of signed imag
 operators: $(READY) ## Build JobSet, KubeRay and LWS from their Go modules for tests/e2e/operators (cached; about 10 minutes of CPU each)
 	@$(BIN)/python tests/tools/operators.py > /dev/null || [ $$? -eq 3 ]
 
-sigstore: $(READY) registry ## Build cosign, Fulcio, Rekor v2 and others for test_cosign.py of `make e2e-long` (8 minutes of a core, cached)
+sigstore: $(READY) registry ## Build cosign 2 and 3, Fulcio, Rekor v2 and others for test_cosign.py of `make e2e-long` (18 minutes of a core, cached)
 	@$(BIN)/python tests/tools/sigstoreparts.py > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python tests/tools/cosign2.py > /dev/null || [ $$? -eq 3 ]
 
 vault-cli: $(READY) key-servers ## Build the Vault client for the test of the commands in docs/sealed-weights.md (10 minutes of a core, cached)
 	@$(BIN)/python tests/tools/vaultcli.py > /dev/null || [ $$? -eq 3 ]

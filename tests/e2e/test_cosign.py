@@ -1,8 +1,10 @@
 """cosign signs in a real registry, with keys and with a private Sigstore, and our verifiers accept and deny.
 
-{annotations, bundle v0.3} x {key, CI identity, user identity} x {signature, SLSA, SBOM} x {good, wrong signer,
-tampered, expired, missing, revoked trust}. Annotations cannot hold entries of Rekor v2, so their certificates have a
-timestamp. A certificate that expired before the signature cannot be made here: `expired` removes the proof of the time.
+{annotations by cosign 2, annotations by cosign 3, bundle v0.3} x {key, CI identity, user identity} x {signature, SLSA,
+SBOM} x {good, wrong signer, tampered, expired, missing, revoked trust}. Annotations cannot hold entries of Rekor v2,
+and no server of Rekor v1 runs here, so cosign 2 uploads nothing and its certificates have a timestamp. Entries of
+Rekor v1 are in the unit tests. A certificate that expired before the signature cannot be made here: `expired` removes
+the proof of the time.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from harness.cluster import Result, run
 from harness.process import Reaper
 from harness.registry import Registry, registry_program
-from harness.sigstore import Cosign, Sigstore, programs
+from harness.sigstore import COSIGN_2, Cosign, Sigstore, programs
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -41,7 +43,7 @@ from webhook.provenance.trusted_root import TrustedRoot  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMS, SIGNERS = ("annotations", "bundle"), ("key", "keyless", "private")
+FORMS, SIGNERS = ("cosign 2", "annotations", "bundle"), ("key", "keyless", "private")
 KINDS = {"signature": "", "SLSA": "slsaprovenance1", "SBOM": "spdxjson"}
 TYPES = {"SLSA": "https://slsa.dev/provenance/v1", "SBOM": "https://spdx.dev/Document"}
 STATES = ("good", "wrong signer", "tampered", "expired", "missing", "revoked trust")
@@ -80,10 +82,13 @@ EXPECTED = {
 class World:
     """cosign, a registry and a private Sigstore, with one signed image for each form, signer and kind."""
 
-    def __init__(self, directory: Path, binaries: Path, registry: Path, reaper: Reaper) -> None:
+    def __init__(
+        self, directory: Path, binaries: Path, cosign2: Path | None, registry: Path, reaper: Reaper
+    ) -> None:
         self.registry = Registry(registry, directory / "registry", reaper)
         self.sigstore = Sigstore(directory / "sigstore", binaries, reaper)
         self.cosign = Cosign(binaries / "cosign", directory / "cosign")
+        self.cosign2 = cosign2 and Cosign(cosign2 / "cosign2", directory / "cosign")
         self._images: dict[tuple[str, ...], str] = {}
         self.number = 0
 
@@ -125,7 +130,14 @@ class World:
             words += ["--identity-token", self.sigstore.workflow_token()]
         else:
             words += ["--identity-token", self.sigstore.token(EMAIL)]
-        self.cosign.run(*words, image, SIGSTORE_CT_LOG_PUBLIC_KEY_FILE=str(self.sigstore.ct_key)).ok()
+        cosign = self.version_2() if form == "cosign 2" else self.cosign
+        cosign.run(*words, image, SIGSTORE_CT_LOG_PUBLIC_KEY_FILE=str(self.sigstore.ct_key)).ok()
+
+    def version_2(self) -> Cosign:
+        """Return cosign 2. Without it, the tests of its annotations are skipped."""
+        if self.cosign2 is None:
+            pytest.skip("cosign 2 is not here: make sigstore builds it")
+        return self.cosign2
 
     def _form(self, form: str, signer: str) -> list[str]:
         if form == "bundle":
@@ -133,9 +145,10 @@ class World:
             config = self.sigstore.signing_config(log=signer != "private")
             root = self.sigstore.root_file(log=signer != "private")
             return ["--signing-config", str(config), "--trusted-root", str(root)]
+        # The default of cosign 2 is what cosign 3 has to be asked for.
+        old = ["--new-bundle-format=false", "--use-signing-config=false"] if form == "annotations" else []
         return [
-            "--new-bundle-format=false",
-            "--use-signing-config=false",
+            *old,
             "--tlog-upload=false",
             f"--timestamp-server-url={self.sigstore.url('timestamp-server')}/api/v1/timestamp",
             *([f"--fulcio-url={self.sigstore.url('fulcio')}"] if signer != "key" else []),
@@ -184,7 +197,7 @@ class World:
         target = f"acme/changed{self.number}"
         self._copy(repository, target, self._manifest(repository, digest), digest)
         tag = f"{digest.replace(':', '-')}.{'sig' if kind == 'signature' else 'att'}"
-        for name in [tag] if form == "annotations" else self._referrers(repository, digest):
+        for name in [tag] if form != "bundle" else self._referrers(repository, digest):
             manifest = self._manifest(repository, name)
             for layer in manifest["layers"]:
                 content = self._get(f"{repository}/blobs/{layer['digest']}").content
@@ -193,7 +206,7 @@ class World:
                 if annotations:
                     layer["annotations"] = annotations
             self._copy(repository, target, {**manifest, "layers": []}, "")
-            if form == "annotations":
+            if form != "bundle":
                 self.registry.put(target, manifest, tag)
                 continue
             stored = self.registry.put(target, manifest, f"bundle{self.number}")
@@ -280,7 +293,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if binaries is None or registry is None:
         pytest.skip("cosign, a Sigstore or a registry is not here: make sigstore registry builds them")
     reaper = Reaper()
-    world = World(tmp_path_factory.mktemp("world"), binaries, registry, reaper)
+    world = World(tmp_path_factory.mktemp("world"), binaries, programs(COSIGN_2), registry, reaper)
     try:
         yield world.start()
     finally:
@@ -322,6 +335,9 @@ def test_matrix(world: World, form: str, signer: str, kind: str, state: str) -> 
 @pytest.mark.parametrize(
     ("form", "name"),
     [
+        ("cosign 2", "p384"),
+        ("cosign 2", "rsa"),
+        ("cosign 2", "ed25519"),
         ("annotations", "p384"),
         ("annotations", "rsa"),
         ("bundle", "p384"),
@@ -367,6 +383,25 @@ def test_cosign_agrees(world: World) -> None:
     words += ["--certificate-oidc-issuer", world.sigstore.people.url, "--insecure-ignore-tlog"]
     world.cosign.run(*words, "--certificate-identity", EMAIL, image).ok()
     world.cosign.run(*words, "--certificate-identity", "eve@example.com", image).failed()
+
+
+@pytest.mark.parametrize("signer", ["key", "private"])
+def test_cosign_2_agrees(world: World, signer: str) -> None:
+    """cosign 2 verifies the annotations of cosign 3, and its own, as we do."""
+    cosign = world.version_2()
+    words = ["verify", "--insecure-ignore-tlog", "--private-infrastructure"]
+    if signer == "key":
+        good, wrong = ["--key", str(world.key)], ["--key", str(world.cosign.key_pair(f"other-{signer}"))]
+    else:
+        root = str(world.sigstore.root_file(log=False))
+        words += ["--trusted-root", root, "--use-signed-timestamps"]
+        words += ["--certificate-oidc-issuer", world.sigstore.people.url]
+        good, wrong = (["--certificate-identity", name] for name in (EMAIL, "eve@example.com"))
+    for form in ("cosign 2", "annotations"):
+        repository, digest = world.signed(form, signer, "signature")
+        image = f"{world.registry.address}/{repository}@{digest}"
+        cosign.run(*words, *good, image).ok()
+        cosign.run(*words, *wrong, image).failed()
 
 
 # Models

@@ -34,6 +34,7 @@ from harness.process import Component, Reaper, free_port
 from harness.programs import ROOT
 
 BUILDER = ROOT / "tests" / "tools" / "sigstoreparts.py"
+COSIGN_2 = ROOT / "tests" / "tools" / "cosign2.py"
 START = "2020-01-01T00:00:00Z"
 AUDIENCE = "sigstore"
 _READY_SECONDS = 60.0
@@ -41,10 +42,10 @@ _PASSWORD = "of-the-tests"
 _WORKFLOW = "acme/trainer/.github/workflows/release.yml@refs/heads/main"
 
 
-def programs() -> Path | None:
-    """Return the directory of the programs, or None if they are not built."""
+def programs(builder: Path = BUILDER) -> Path | None:
+    """Return the directory of the programs that a builder makes, or None if they are not built."""
     answer = subprocess.run(
-        [sys.executable, BUILDER, "--find"], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, builder, "--find"], capture_output=True, text=True, check=False, timeout=60
     )
     return Path(answer.stdout.strip().splitlines()[-1]) if answer.returncode == 0 else None
 
