@@ -43,7 +43,7 @@ _NO_IMAGE = frozenset(
         "PodSnapshotStorageConfig.podsnapshot.gke.io",
     }
 )
-_SELECTORS = frozenset({"PodSnapshotPolicy.podsnapshot.gke.io"})
+_SELECTING_KINDS = frozenset({"PodSnapshotPolicy.podsnapshot.gke.io"})
 
 _RESTORE_ANNOTATION = re.compile(
     r"podsnapshot\.gke\.io/.+|(?:[\w.-]+\.)?nvidia\.com/[\w.-]*(?:restore|checkpoint|snapshot)[\w.-]*|"
@@ -66,7 +66,7 @@ def gather_memory_image(
     """
     if not context.catalog:
         return
-    if kind in _SELECTORS:
+    if kind in _SELECTING_KINDS:
         yield _unknown("spec", f"every pod of namespace {context.namespace} that the selector matches")
         return
     if kind == "PodSnapshotContent.nvidia.com" and _names_existing(document, context):
@@ -101,9 +101,15 @@ def gather_named_pods(
         yield _unknown(
             "spec.selector", f"every pod of namespace {context.namespace} that the selector matches"
         )
+    # A backup copies the volumes of a pod, as it would be copied by a clone.
+    volumes = _BACKUP.search(kind.partition(".")[0]) is not None
     for path, (namespace, name) in _named_pods(spec, context.namespace):
         pod = context.finder.get("Pod", namespace, name)
         for use in weights_of(pod) if pod is not None else ():
+            if volumes:
+                detail = f"the volumes of Pod {namespace}/{name}"
+                yield replace(use, volume=path, via="clone", read_only=True, containers=(), detail=detail)
+                continue
             detail = f"the memory of Pod {namespace}/{name}"
             forbidden = use.model in context.catalog.no_memory_images
             yield replace(
@@ -120,6 +126,10 @@ _POD_KEYS = frozenset(
         "podnames",
         "podref",
         "pods",
+        # A sandbox of agents.kruise.io and agents.x-k8s.io has one pod, of its own name.
+        "sandbox",
+        "sandboxname",
+        "sandboxref",
         "sourcepod",
         "sourcepodname",
         "targetpod",
@@ -127,6 +137,7 @@ _POD_KEYS = frozenset(
     }
 )
 _SELECTORS = frozenset({"selector", "podSelector"})
+_BACKUP = re.compile(r"backup", re.IGNORECASE)
 _MAX_PODS = 16
 
 

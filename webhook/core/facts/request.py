@@ -20,7 +20,13 @@ from webhook.core.facts.memory_images import VIA, checkpointed
 from webhook.core.facts.model import Deferred, Escape, Facts, TemplateFacts, WeightUse
 from webhook.core.facts.object_stores import gather_custom
 from webhook.core.facts.pod import CONTAINER_FIELDS
-from webhook.core.facts.storage import copies_models, gather_object, gather_token_request, reads
+from webhook.core.facts.storage import (
+    copies_models,
+    gather_beside_pods,
+    gather_object,
+    gather_token_request,
+    reads,
+)
 from webhook.core.kube.fields import MalformedObjectError, list_at, object_at, text_at, without_nulls
 from webhook.core.kube.objects import MissingObjectError, group_kind
 from webhook.core.workloads.executable import changes_execution
@@ -113,7 +119,19 @@ class _Request:
             return (*templates, self._object(document))
         if templates and all(_is_account(item) for item in templates):
             return (*(replace(item, facts=Facts()) for item in templates), self._object(document))
+        if templates and self.catalog and is_custom(self.request.kind.group):
+            beside = self._beside_pods(document)
+            if beside.weights:
+                return (*templates, TemplateFacts("", None, None, beside))
         return templates
+
+    def _beside_pods(self, document: Document) -> Facts:
+        """Return the facts of what the operator of a custom resource copies beside the pods in it."""
+        request = self.request
+        old = request.old_object if request.operation == "UPDATE" else None
+        return gather_beside_pods(
+            self.kind, document, old, request.namespace, self.lookup, self.catalog, self.settings
+        )
 
     def _object(self, document: Document) -> TemplateFacts:
         """Return the facts of an object beside any pod: what it exposes to others."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from webhook.core.facts.backups import gather_backup
 from webhook.core.facts.context import Context, context
 from webhook.core.facts.dra import CLAIM, CLASS, CLUSTER_TEMPLATE, TEMPLATE, asked
 from webhook.core.facts.egress import KINDS, gather_egress
@@ -30,7 +31,7 @@ from webhook.core.storage.nodepaths import HOST_PATH, devices_at, escapes_at, no
 from webhook.core.storage.refs import UNPROVEN
 from webhook.core.storage.snapshots import CONTENT, GROUP_CONTENT, GROUP_SNAPSHOT, SNAPSHOT
 from webhook.core.storage.sources import backend_of
-from webhook.core.workloads.names import is_claim_name
+from webhook.core.workloads.names import is_claim_name, plain
 from webhook.core.workloads.outside import is_custom
 from webhook.core.workloads.templates import PodTemplate
 
@@ -137,11 +138,40 @@ def _account(document: Document, here: Context) -> Facts:
 
 def _custom(kind: str, document: Document, here: Context) -> Facts:
     """The object stores, claims and pods that a custom resource names: its operator copies or moves them."""
-    uses = {
-        *gather_custom(document, here),
-        *_named_claims(document, here),
-        *gather_named_pods(kind, document, here, lambda pod: _weights_of(pod, here)),
-    }
+    uses = {*gather_custom(document, here), *_named(kind, document, here)}
+    return Facts(tuple(sorted(uses)))
+
+
+def _named(kind: str, document: Document, here: Context, *, foreign: bool = False) -> Iterator[WeightUse]:
+    """Yield the models in the claims and pods that a custom resource names for its operator to copy.
+
+    ``foreign``: without the claims of its own namespace, which its pods mount.
+    """
+    yield from _named_claims(document, here, foreign=foreign)
+    yield from gather_named_pods(kind, document, here, lambda pod: _weights_of(pod, here))
+    yield from gather_backup(kind, document, here)
+
+
+def gather_beside_pods(
+    kind: str,
+    document: Document,
+    old: Document | None,
+    namespace: str,
+    lookup: Lookup,
+    catalog: Catalog,
+    settings: Settings,
+) -> Facts:
+    """Gather the models that a custom resource with pods of its own also has its operator copy.
+
+    The pods mount claims of their own namespace. A claim of another one, and a pod, are read by the operator itself.
+    With ``old``, only the additions. Raises `MalformedObjectError` and `MissingObjectError`.
+    """
+    here = context(namespace, lookup, catalog, settings)
+    uses = set(_named(kind, document, here, foreign=True))
+    if old is not None and uses:
+        existing = {use.model for use in _named(kind, old, here, foreign=True)}
+        uses = {use for use in uses if use.model not in existing}
+    here.finder.raise_if_missing()
     return Facts(tuple(sorted(uses)))
 
 
@@ -149,7 +179,7 @@ def _weights_of(pod: Document, here: Context) -> tuple[WeightUse, ...]:
     return gather_weights(view(PodTemplate("", pod)), here)
 
 
-def _named_claims(document: Document, here: Context) -> Iterator[WeightUse]:
+def _named_claims(document: Document, here: Context, *, foreign: bool = False) -> Iterator[WeightUse]:
     stack: list[tuple[Any, str]] = [
         (value, key)
         for key, value in document.items()
@@ -165,12 +195,19 @@ def _named_claims(document: Document, here: Context) -> Iterator[WeightUse]:
             name, place = item.get("name"), item.get("namespace")
             if item.get("kind") == "PersistentVolumeClaim" and isinstance(name, str):
                 claims[place if isinstance(place, str) and place else here.namespace, name] = path
+            places = {
+                member
+                for key, member in item.items()
+                if isinstance(member, str) and plain(key).endswith("namespace")
+            }
             for key, member in item.items():
                 if isinstance(member, str) and is_claim_name(key):
-                    claims[here.namespace, member] = f"{path}.{key}"
+                    claims.update({(place, member): f"{path}.{key}" for place in {here.namespace, *places}})
     for (namespace, name), path in claims.items():
         # A claim that does not exist yet is decided when it is created.
-        if namespace and name and here.finder.get("PersistentVolumeClaim", namespace, name) is not None:
+        if not namespace or not name or (foreign and namespace == here.namespace):
+            continue
+        if here.finder.get("PersistentVolumeClaim", namespace, name) is not None:
             yield from (weight_use(ref, path) for ref in here.resolver.claim(namespace, name))
 
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from webhook.core.kube.fields import Document
 
-# Names of kinds that may take images of pods.
+# Names of kinds that may take images of pods, or copy their volumes.
 MAY_TAKE_IMAGES = re.compile(
-    r"checkpoint|snapshot|migrat|hibernat|dump|criu|suspen|freez|clone", re.IGNORECASE
+    r"checkpoint|snapshot|migrat|hibernat|dump|criu|suspen|freez|clone|backup", re.IGNORECASE
 )
 # Kinds that copy or share Secrets read them by name or by key.
 _COPIES_SECRETS = re.compile(r"secret", re.IGNORECASE)
