@@ -119,7 +119,8 @@ class _Request:
             return (*templates, self._object(document))
         if templates and all(_is_account(item) for item in templates):
             return (*(replace(item, facts=Facts()) for item in templates), self._object(document))
-        if templates and self.catalog and is_custom(self.request.kind.group):
+        group = self.request.kind.group
+        if group and templates and self.catalog and is_custom(group):
             beside = self._beside_pods(document)
             if beside.weights:
                 return (*templates, TemplateFacts("", None, None, beside))
