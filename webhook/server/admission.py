@@ -181,7 +181,11 @@ class AdmissionService:
             return response
         self._metrics.answered(request, verdict, decision, seconds)
         if self._audit is not None:
-            self._audit.record(request, verdict, phase, decision, seconds)
+            if self._audit.is_required(request):
+                self._audit.record(request, verdict, phase, decision, seconds)
+            else:
+                # The caller sends the response before the loop's next step.
+                self._loop.call_soon(self._audit.record, request, verdict, phase, decision, seconds)
         if trace is not None or self._log.wanted():
             self._record(_summary(request, verdict, phase, decision, seconds), trace)
         return response

@@ -38,8 +38,10 @@ class VerdictLog:
 
     def refuses(self, request: AdmissionRequest) -> bool:
         """Return whether the request must be denied because its verdict cannot be logged."""
-        if not self._writer.full:
-            return False
+        return self._writer.full and self.is_required(request)
+
+    def is_required(self, request: AdmissionRequest) -> bool:
+        """Return whether the request needs an entry. Losses of other entries are counted."""
         rule = self._rules.grants if _is_access(request) else self._rules.verdicts
         return rule == "deny" and not request.dry_run
 

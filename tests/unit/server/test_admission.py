@@ -65,6 +65,29 @@ async def test_mutates(serve, review):
     assert answer["patchType"] == "JSONPatch"
 
 
+@pytest.mark.parametrize("required", [False, True])
+async def test_an_entry_waits_for_the_response(serve, make_source, make_policy, review, required):
+    """The entry of an ordinary verdict costs no response time. One that must not be lost is queued before."""
+    events = []
+
+    class Audit:
+        def refuses(self, _request):
+            return False
+
+        def is_required(self, _request):
+            return required
+
+        def record(self, request, _verdict, phase, decision, _seconds):
+            events.append((request.uid, phase, decision))
+
+    service, _ = serve(make_source(make_policy("true")), audit=Audit())
+    await ask(service, review())
+    events.append("response")
+    await asyncio.sleep(0)
+    entry = ("uid-1", "validate", "allowed")
+    assert events == ([entry, "response"] if required else ["response", entry])
+
+
 async def test_a_body_other_than_a_review_is_the_callers_error(serve):
     service, _ = serve()
     with pytest.raises(BadReviewError):

@@ -98,6 +98,8 @@ def test_a_full_queue_follows_the_rule(settings, resource, refused):
     configured = AuditSettings.model_validate({"onFull": settings})
     assert VerdictLog(Writer(full=True), configured).refuses(request(resource)) is refused
     assert VerdictLog(Writer(), configured).refuses(request(resource)) is False
+    assert VerdictLog(Writer(), configured).is_required(request(resource)) is refused
+    assert VerdictLog(Writer(), configured).is_required(request(resource, dry_run=True)) is False
 
 
 async def test_files_are_served_and_nothing_else(tmp_path):

@@ -37,7 +37,7 @@ def digest(document: Any) -> str:
 
 def timestamp(moment: datetime) -> str:
     """Return aware UTC in RFC 3339 with microseconds."""
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def envelope(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import rfc8785
@@ -92,3 +92,12 @@ def test_digests():
     """The digest of an object does not depend on the order of its keys."""
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert digest({}).startswith("sha256:")
+
+
+def test_timestamps_have_one_form():
+    """Six digits, also for whole seconds, and UTC for other zones: times of entries compare as texts."""
+    moment = datetime(2026, 11, 29, 8, 0, tzinfo=UTC)
+    assert timestamp(moment) == "2026-11-29T08:00:00.000000Z"
+    assert timestamp(moment.astimezone(timezone(timedelta(hours=5, minutes=30)))) == timestamp(moment)
+    assert timestamp(moment.replace(microsecond=7)) == "2026-11-29T08:00:00.000007Z"
+    assert timestamp(datetime(7, 1, 2, tzinfo=UTC)).startswith("0007-01-02T")
