@@ -37,8 +37,9 @@ prometheus: $(READY) ## Fetch Prometheus from Debian, and its operator's types, 
 	@$(BIN)/python tests/tools/debpackages.py prometheus > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/operatorcrds.py > /dev/null || [ $$? -eq 3 ]
 
-log-verifiers: $(READY) ## Build the verifiers of the audit log (Tessera's fsck, torchwood's litewitness), fetch rsyslog (cached)
+log-verifiers: $(READY) ## Build the verifiers of the audit log (Tessera's fsck, torchwood's litewitness), fetch rsyslog and OSCAL's schema (cached)
 	@$(BIN)/python tests/tools/debpackages.py rsyslog rsyslog-openssl libestr0 libfastjson4 > /dev/null || [ $$? -eq 3 ]
+	@$(BIN)/python tests/tools/oscalschema.py > /dev/null || [ $$? -eq 3 ]
 	@$(BIN)/python tests/tools/logverifiers.py > /dev/null || [ $$? -eq 3 ]
 
 node: $(READY) control-plane ## Build the parts of a real node: kubelet, containerd, images (cached; needs root and Linux)
