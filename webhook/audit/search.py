@@ -88,8 +88,12 @@ def terms(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
 
 
-def search(root: Path, conditions: Filter) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def search(
+    root: Path, conditions: Filter, *, complete: bool = False
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yield the matching entries of all logs below ``root``, log by log.
+
+    ``complete`` completes the index first.
 
     Raises:
         AuditError: there is no log, or it cannot be read.
@@ -106,7 +110,7 @@ def search(root: Path, conditions: Filter) -> Iterator[tuple[str, int, dict[str,
             raise AuditError(f"{place} has no checkpoint")
         try:
             state = parse_checkpoint(raw).checkpoint
-            for number, bundle, count in _bundles(place, reader, state.size, conditions):
+            for number, bundle, count in _bundles(place, reader, state.size, conditions, complete=complete):
                 for position, entry in _entries_with(bundle, count, needles):
                     document = parse_entry(entry)
                     if conditions.matches(document):
@@ -151,11 +155,11 @@ def _find(data: bytes, needles: Needles, start: int) -> int:
 
 
 def _bundles(
-    place: Path, reader: Directory, size: int, conditions: Filter
+    place: Path, reader: Directory, size: int, conditions: Filter, *, complete: bool
 ) -> Iterator[tuple[int, bytes, int]]:
     """Yield the bundles that may contain matches: number, bytes and the count of entries."""
     first: int | None = None
-    for number in _candidates(place, reader, size, conditions):
+    for number in _candidates(place, reader, size, conditions, complete=complete):
         data, path, count = read_tile(reader, _bundle(size, number))
         if data:
             yield number, data, count
@@ -176,7 +180,9 @@ def _first_bundle(reader: Directory, size: int) -> int:
     return next((n for n in range(count) if read_tile(reader, _bundle(size, n))[0] is not None), count)
 
 
-def _candidates(place: Path, reader: Directory, size: int, conditions: Filter) -> Iterable[int]:
+def _candidates(
+    place: Path, reader: Directory, size: int, conditions: Filter, *, complete: bool
+) -> Iterable[int]:
     """Return the numbers of the bundles that may contain matches, in order. Without an index, all of them."""
     count = (size + WIDTH - 1) // WIDTH
     path = _own(place / _NAME)
@@ -185,6 +191,8 @@ def _candidates(place: Path, reader: Directory, size: int, conditions: Filter) -
     try:
         with closing(_open(path, size)) as connection:
             covered = _extend(connection, reader, size)
+            while complete and covered < size // WIDTH:
+                covered = _extend(connection, reader, size)
             return [*_covered(connection, conditions), *range(covered, count)]
     except sqlite3.Error as error:
         if not isinstance(error, sqlite3.OperationalError):

@@ -104,6 +104,14 @@ def test_an_index_changes_no_result(place, conditions, monkeypatch):
     assert indexes(place, **conditions) == expected
 
 
+def test_the_whole_index_on_request(place, monkeypatch):
+    monkeypatch.setattr(searching, "_ADDED", 1)
+    expected = indexes(place, user="user-1")
+    matches = search(place, Filter(user="user-1"), complete=True)
+    assert [index for _, index, _ in matches] == expected
+    assert covered(place) == 3
+
+
 def test_a_time_range_crosses_bundles(place):
     times = {index: document["time"] for index, document in entries(place)}
     for _ in range(2):

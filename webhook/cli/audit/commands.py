@@ -141,6 +141,11 @@ def _add_search(verbs: Any) -> None:
     _directory(parser)
     _filters(parser)
     parser.add_argument("--limit", type=int, default=1000, help="maximum number of entries (%(default)s)")
+    parser.add_argument(
+        "--index",
+        action="store_true",
+        help="complete the index first: later searches of a large log are faster",
+    )
     parser.add_argument("-o", "--output", choices=["line", "json"], default="line", help="output format")
     parser.set_defaults(audit=_search)
 
@@ -271,7 +276,7 @@ def _verify_proof(
 
 def _search(options: argparse.Namespace) -> int:
     count = 0
-    for origin, index, document in search(options.directory, _filter(options)):
+    for origin, index, document in search(options.directory, _filter(options), complete=options.index):
         print(view.entry(origin, index, document, options.output))
         count += 1
         if count >= options.limit:

@@ -47,7 +47,10 @@ def test_search_tail_and_export(place, capsys):
     assert main(["audit", "search", str(place), "--code", "WL101", "--user", "user-2"]) == 0
     assert capsys.readouterr().out.count("\n") == 1
     assert main(["audit", "search", str(place), "--user", "nobody"]) == 1
-    assert main(["audit", "search", str(place), "--pod", "research/train-3", "--type", "verdict"]) == 0
+    assert (
+        main(["audit", "search", str(place), "--pod", "research/train-3", "--type", "verdict", "--index"])
+        == 0
+    )
     assert main(["audit", "tail", str(place), "-n", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("log  stop")
     assert main(["audit", "export", str(place), "--format", "csv"]) == 0
