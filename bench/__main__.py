@@ -11,6 +11,7 @@ NAMES = {
     "access": "grants: one lookup and one change as requests and approvals grow",
     "scale": "what a large cluster costs in memory and CPU, object by object",
     "seal": "sealing and unsealing, against cp",
+    "seal_signed": "sealing with a check of the model's signature, against sealing without it",
     "reader": "the reader, against safetensors on plain files; many small files, against cp",
     "scan": "the background scan over simulated pods: time and memory as they grow",
     "audit": "the audit log: size, rates, the verdict with it on, a receipt with two witnesses",

@@ -44,17 +44,17 @@ _REPORT = """
 print(json.dumps({"seconds": time.perf_counter() - start, "cpu": sum(os.times()[:4]) - cpu,
                   "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 """
-_OURS = """
+OURS = """
 from webhook.keys.sealed import operations
 from webhook.keys.sealed.operations import KeyService, Work
 from webhook.keys.sealed.transfer import NoProgress
 service = KeyService(f"local://{home}/keyset.json")
 work = Work(JOBS, NoProgress(), "2026-01-01T00:00:00Z")
 """
-_SEAL = """
+SEAL = """
 operations.seal(source, target, service, "bench", "k1", work)
 """
-_SIGNED = """
+SIGNED = """
 from datetime import UTC, datetime
 from webhook.cli.images.signatures import signed_content
 from webhook.provenance.models import ModelTrust
@@ -122,10 +122,10 @@ def _contenders(jobs: int) -> dict[str, tuple[str, str, str]]:
     """Name to set-up code, sealing code, unsealing code."""
     matches = {
         "cp": (_CP, _CP_RUN, _CP_RUN),
-        f"weightlock, {jobs} threads": (_OURS.replace("JOBS", str(jobs)), _SEAL, _UNSEAL),
-        f"signed, {jobs} threads": (_OURS.replace("JOBS", str(jobs)), _SIGNED, _UNSEAL),
-        "weightlock, 1 thread": (_OURS.replace("JOBS", "1"), _SEAL, _UNSEAL),
-        "signed, 1 thread": (_OURS.replace("JOBS", "1"), _SIGNED, _UNSEAL),
+        f"weightlock, {jobs} threads": (OURS.replace("JOBS", str(jobs)), SEAL, _UNSEAL),
+        f"signed, {jobs} threads": (OURS.replace("JOBS", str(jobs)), SIGNED, _UNSEAL),
+        "weightlock, 1 thread": (OURS.replace("JOBS", "1"), SEAL, _UNSEAL),
+        "signed, 1 thread": (OURS.replace("JOBS", "1"), SIGNED, _UNSEAL),
     }
     if importlib.util.find_spec("tink"):
         matches["tink"] = (_TINK, _TINK_SEAL, _TINK_UNSEAL)
@@ -134,7 +134,8 @@ def _contenders(jobs: int) -> dict[str, tuple[str, str, str]]:
     return matches
 
 
-def _timed(setup: str, code: str, *paths: Path) -> dict[str, float]:
+def timed(setup: str, code: str, *paths: Path) -> dict[str, float]:
+    """Run code in a new process; return its seconds, its CPU seconds and its peak of memory."""
     script = f"{_PRELUDE}{setup}\ncpu, start = sum(os.times()[:4]), time.perf_counter()\n{code}{_REPORT}"
     words = [sys.executable, "-c", script, *(str(path) for path in paths)]
     output = subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout
@@ -142,15 +143,17 @@ def _timed(setup: str, code: str, *paths: Path) -> dict[str, float]:
     return result
 
 
-def _make(directory: Path, size: int) -> None:
+def make(directory: Path, size: int, files: int = FILES) -> None:
+    """Write so many files of random bytes."""
     directory.mkdir()
-    for number in range(FILES):
+    for number in range(files):
         with (directory / f"model-{number}.safetensors").open("wb") as stream:
-            for _ in range(size // FILES >> 20):
-                stream.write(os.urandom(1 << 20))
+            left = size // files
+            while left:
+                left -= stream.write(os.urandom(min(left, 1 << 20)))
 
 
-def _sign(home: Path) -> None:
+def sign(home: Path) -> None:
     """Sign the files, as `weightlock weights sign` does."""
     key = ec.generate_private_key(ec.SECP256R1())
     encoded = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -172,7 +175,7 @@ def _round(
         ("unseal", unseal, sealed, plain),
     ):
         print(f"  {what} with {name} …", end="", file=sys.stderr, flush=True)
-        result = _timed(setup, code, source, target, home)
+        result = timed(setup, code, source, target, home)
         print(f" {result['seconds']:.2f} s", file=sys.stderr, flush=True)
         key = what, name
         rss = max(result["rss"], best.get(key, result)["rss"])
@@ -211,8 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
     best: dict[tuple[str, str], dict[str, float]] = {}
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="weightlock-bench-") as name:
         home = Path(name)
-        _make(home / "plain", size)
-        _sign(home)
+        make(home / "plain", size)
+        sign(home)
         contenders = _contenders(options.jobs)
         if "pyrage (age)" in contenders:
             import pyrage  # noqa: PLC0415 - only where it is installed

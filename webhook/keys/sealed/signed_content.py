@@ -1,8 +1,9 @@
 """The signed digests of a model's files, and their comparison in the pass that encrypts.
 
-`SignedContent` says which digests the files must have. `CheckedSource` reads each file once and hands every segment to
-the hash before the same bytes are encrypted. So no byte is sealed that was not hashed, and no file is read twice. The
-verification of the signature itself is the caller's: this module has no keys, certificates or identities.
+`SignedContent` says which digests the files must have. `CheckedSource` reads each file once, and hashes every segment
+in the buffer from which it is encrypted. A sealed file gets its name only after its digest was compared. So no byte is
+sealed that was not hashed, and no file is read twice. The verification of the signature itself is the caller's: this
+module has no keys, certificates or identities.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from webhook.keys.errors import BadInputError, SignatureMismatchError
 from webhook.keys.rawio import open_regular, read_at
 from webhook.keys.sealed.files import Identity
-from webhook.keys.sealed.format.streaming import Layout
+from webhook.keys.sealed.format.streaming import SEGMENT_SIZE, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from webhook.keys.sealed.sealing import Item
 
 _POLL_SECONDS = 0.2
+_MAX_WAITING = 4
 _MAX_NAMED = 3
 
 
@@ -174,8 +176,9 @@ class Digester:
 class CheckedSource:
     """A plain file that is read once, and whose content must have its signed digests.
 
-    Segments are hashed in order, whichever thread reads them: a thread waits until the segment before its own is
-    hashed. The threads of one file therefore take one segment at a time.
+    Segments are read by any thread, and hashed in order by one thread at a time. A segment that is not next waits in
+    its buffer, and the thread that hashes takes it. So no thread waits for the hash of another one, up to
+    `_MAX_WAITING` buffers. When all threads have left the file, all segments are hashed.
     """
 
     def __init__(self, path: Path, identity: Identity, name: str, expected: FileDigests) -> None:
@@ -185,6 +188,10 @@ class CheckedSource:
         self.stop: threading.Event | None = None
         self._turn = threading.Condition()
         self._next = 0
+        self._hashing = False
+        self._waiting: dict[int, tuple[memoryview, memoryview]] = {}  # the segment and its buffer, by index
+        self._free: list[memoryview] = []
+        self._buffers = 0
         self._digester: Digester | None = None
 
     def open(self) -> None:
@@ -192,29 +199,53 @@ class CheckedSource:
         self._fd = open_regular(self._path)
         self._check_identity()
         self._digester = Digester(self._name, self.layout.size, self._expected)
-        self._next = 0
 
     def read(self, span: Span, scratch: Scratch) -> memoryview:
-        """Read and hash one segment.
+        """Read one segment.
 
         Raises:
             BadInputError: the file changed since the run was planned.
-            SignatureMismatchError: the file is not the signed one.
         """
         plain = scratch.plain[: span.plain_size]
         if read_at(self._fd, plain, span.plain_offset) != span.plain_size:
             raise self._changed()
-        with self._turn:
-            while self._next != span.index:
-                if self.stop is not None and self.stop.is_set():
-                    return plain  # another thread failed, and the output is not used
-                self._turn.wait(_POLL_SECONDS)
-        if self._digester is not None:
-            self._digester.update(plain)
-        with self._turn:
-            self._next += 1
-            self._turn.notify_all()
         return plain
+
+    def hash(self, span: Span, plain: memoryview, scratch: Scratch) -> None:
+        """Hash the segment in ``scratch.plain`` and those that wait for it; or leave it, and replace the buffer.
+
+        Raises:
+            SignatureMismatchError: the file is not the signed one.
+        """
+        with self._turn:
+            self._waiting[span.index] = plain, scratch.plain
+            if self._hashing or self._next != span.index:
+                scratch.plain = self._other_buffer()
+                return
+            self._hashing = True
+        while True:
+            with self._turn:
+                segment = self._waiting.pop(self._next, None)
+                if segment is None:
+                    self._hashing = False
+                    return
+            if self._digester is not None:
+                self._digester.update(segment[0])
+            with self._turn:
+                self._next += 1
+                if segment[1] is not scratch.plain:
+                    self._free.append(segment[1])
+                    self._turn.notify()
+
+    def _other_buffer(self) -> memoryview:
+        while not self._free and self._buffers >= _MAX_WAITING:
+            if self.stop is not None and self.stop.is_set():
+                break  # another thread failed, and the output is not used
+            self._turn.wait(_POLL_SECONDS)
+        if self._free:
+            return self._free.pop()
+        self._buffers += 1
+        return memoryview(bytearray(SEGMENT_SIZE))
 
     def check(self) -> None:
         """After the last segment, compare the digest of the whole file."""

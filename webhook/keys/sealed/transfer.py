@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from webhook.keys.sealed.format.streaming import Span
 
 _RUN = 16  # segments that a worker takes at once, so that its reads stay sequential
-_ORDERED_WORKERS = 2  # one hashes while the other encrypts; more would only wait for the hash
+_ORDERED_WORKERS = 3  # one hashes for two that read, encrypt and write; the hash is not faster with more
 
 
 class Progress(Protocol):
@@ -36,9 +36,12 @@ class Progress(Protocol):
 
 
 class Ordered(Protocol):
-    """A source whose `read` waits for the segment before, unless ``stop`` is set."""
+    """A source that hashes its segments in order, whichever threads read them. ``stop`` ends each wait in `hash`."""
 
     stop: threading.Event | None
+
+    def hash(self, span: Span, plain: memoryview, scratch: Scratch) -> None:
+        """Hash the segment in ``scratch.plain``, or leave it to another thread and replace that buffer."""
 
 
 class NoProgress:
@@ -56,7 +59,7 @@ class Task:
     """One file from ``source`` to ``sink``. ``done`` receives the sink's record once the file is in place.
 
     ``scan``: called for every segment before the sink is opened, if set. ``damaged``: called instead of failing the run
-    if the source is damaged. ``ordered``: the source, if its segments must be read in order.
+    if the source is damaged. ``ordered``: the source, if its segments must be hashed in order.
     """
 
     name: str
@@ -92,7 +95,10 @@ class Task:
                 self.scan(span, scratch)
                 run.progress.advance(0)
             else:
-                sink.write(span, source.read(span, scratch), scratch)
+                plain = source.read(span, scratch)
+                sink.write(span, plain, scratch)
+                if self.ordered is not None:
+                    self.ordered.hash(span, plain, scratch)
                 run.progress.advance(span.plain_size)
 
     def scanned(self) -> None:
@@ -102,9 +108,11 @@ class Task:
         self._remaining = self.source.layout.count
         self._next = 0  # last: from here on, workers take segments
 
-    def saturated(self) -> bool:
-        """Whether more workers would not make the task faster."""
-        return self.ordered is not None and self._workers >= _ORDERED_WORKERS
+    def open_to(self, *, join: bool) -> bool:
+        """Whether another worker would make the task faster; without ``join``, only if an ordered one has none."""
+        if self._dead or self._next >= self.source.layout.count:
+            return False
+        return self.ordered is None or self._workers < (_ORDERED_WORKERS if join else 1)
 
     def finish(self) -> None:
         """Check the source, commit the sink and report."""
@@ -156,23 +164,28 @@ class _Run:
         """A task and its segments; with an empty range, a task that is not open yet."""
         with self._changed:
             while not self.stop.is_set():
-                for task in self._shared:
-                    count = task.source.layout.count
-                    if task._next < count and not task._dead and not task.saturated():  # noqa: SLF001
-                        first = task._next  # noqa: SLF001
-                        run = _RUN if task.ordered is None else 1
-                        task._next = min(first + run, count)  # noqa: SLF001
-                        task._workers += 1  # noqa: SLF001
-                        return task, first, task._next  # noqa: SLF001
-                task_ = next(self._tasks, None)
-                if task_ is not None:
-                    self._by_id[id(task_)] = task_
-                    self._opening += 1
-                    return task_, 0, 0
+                # Several ordered files in parallel before several workers at one: one file has one hash.
+                task = self._free(join=False)
+                if task is None:
+                    new = next(self._tasks, None)
+                    if new is not None:
+                        self._by_id[id(new)] = new
+                        self._opening += 1
+                        return new, 0, 0
+                    task = self._free(join=True)
+                if task is not None:
+                    first = task._next  # noqa: SLF001
+                    run = _RUN if task.ordered is None else 1
+                    task._next = min(first + run, task.source.layout.count)  # noqa: SLF001
+                    task._workers += 1  # noqa: SLF001
+                    return task, first, task._next  # noqa: SLF001
                 if not self._opening and not any(task._scanning for task in self._shared):  # noqa: SLF001
                     break
                 self._changed.wait()
         return None, 0, 0
+
+    def _free(self, *, join: bool) -> Task | None:
+        return next((task for task in self._shared if task.open_to(join=join)), None)
 
     def _whole(self, task: Task, scratch: Scratch) -> None:
         """Open a task; move it if it is small, otherwise share it."""

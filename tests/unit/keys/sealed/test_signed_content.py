@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -14,10 +16,13 @@ from webhook.core.provenance.models import Attestation, ModelProvenance, ModelSi
 from webhook.keys.errors import BadInputError, SignatureMismatchError, StorageError
 from webhook.keys.sealed import files as files_module
 from webhook.keys.sealed import operations, signed_content
+from webhook.keys.sealed import transfer as transfer_module
+from webhook.keys.sealed.files import Identity, NullSink
 from webhook.keys.sealed.format.manifest import signer_id
 from webhook.keys.sealed.format.paths import JOURNAL_NAME, MANIFEST_NAME
 from webhook.keys.sealed.format.statement import read_statement, sign_statement
-from webhook.keys.sealed.signed_content import Digester, FileDigests, SignedContent
+from webhook.keys.sealed.reading.source import Scratch
+from webhook.keys.sealed.signed_content import CheckedSource, Digester, FileDigests, SignedContent
 from webhook.keys.sealed.storage.directory import require_manifest
 from webhook.keys.sealed.unsealing import verify
 
@@ -315,3 +320,108 @@ def test_digester_in_any_portions():
         longer.update(memoryview(data))
         with pytest.raises(SignatureMismatchError):
             longer.finish()
+
+
+def opened(path, digest=None):
+    """An open source of a file, with its true digest or another one."""
+    expected = FileDigests("sha256", (digest or hashlib.sha256(path.read_bytes()).digest(),))
+    source = CheckedSource(path, Identity.of(path.stat()), path.name, expected)
+    source.stop = threading.Event()
+    source.open()
+    return source
+
+
+def take(source, index, scratch):
+    """Read and hash one segment. Return the buffer that contained it."""
+    buffer, span = scratch.plain, source.layout.span(index)
+    source.hash(span, source.read(span, scratch), scratch)
+    return buffer
+
+
+@pytest.fixture
+def segments(tmp_path):
+    """A file of seven segments."""
+    path = tmp_path / "seven.bin"
+    path.write_bytes(os.urandom(6 << 20))
+    return path
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5, 6), (1, 0, 2, 4, 3, 6, 5), (4, 3, 2, 1, 0, 6, 5)])
+def test_segments_in_any_order(segments, order):
+    """A segment that is early keeps its buffer until it is hashed, and the thread continues with another one."""
+    source, scratch = opened(segments), Scratch()
+    for position, index in enumerate(order):
+        buffer = take(source, index, scratch)
+        early = any(before not in order[:position] for before in range(index))
+        assert (scratch.plain is buffer) is not early
+        if early:
+            scratch.plain[:] = bytes(len(scratch.plain))  # the next segment overwrites another buffer
+    source.check()
+    source.close()
+    wrong = opened(segments, bytes(32))
+    for index in order:
+        take(wrong, index, scratch)
+    with pytest.raises(SignatureMismatchError):
+        wrong.check()
+    wrong.close()
+
+
+def test_a_segment_that_was_not_hashed_is_noticed(segments):
+    source, scratch = opened(segments), Scratch()
+    for index in (0, 1, 2, 3, 4, 6):
+        take(source, index, scratch)
+    with pytest.raises(SignatureMismatchError):
+        source.check()
+    source.close()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_buffers_are_bounded(segments, stopped):
+    """A fifth early segment waits for a buffer, until the missing one is hashed or another thread has failed."""
+    source, scratch = opened(segments), Scratch()
+    with ThreadPoolExecutor(1) as pool:
+
+        def early():
+            for index in (1, 2, 3, 4, 5):
+                take(source, index, scratch)
+
+        waiting = pool.submit(early)
+        while len(source._waiting) < 5:
+            assert not waiting.done()
+        if stopped:
+            source.stop.set()
+        else:
+            take(source, 0, Scratch())
+            take(source, 6, Scratch())
+            source.check()
+        waiting.result(timeout=60)
+    assert source._buffers == 4 + stopped
+    source.close()
+
+
+def test_files_in_parallel_before_segments(tmp_path):
+    """Two threads take a file each: one file has one hash, so a second thread at it is worth less."""
+    second, reads = threading.Event(), []
+
+    class Source(CheckedSource):
+        def open(self):
+            super().open()
+            if self._name == "b.bin":
+                second.set()
+
+        def read(self, span, scratch):
+            if self._name == "a.bin" and not second.is_set():
+                reads.append(span.index)
+                assert second.wait(60)
+            return super().read(span, scratch)
+
+    tasks = []
+    for name in ("a.bin", "b.bin"):
+        path = tmp_path / name
+        path.write_bytes(os.urandom(20 << 20))
+        expected = FileDigests("sha256", (hashlib.sha256(path.read_bytes()).digest(),))
+        source = Source(path, Identity.of(path.stat()), name, expected)
+        tasks.append(transfer_module.Task(name, source, NullSink(), lambda _: None, ordered=source))
+    transfer_module.transfer(tasks, 2, transfer_module.NoProgress())
+    assert reads in ([], [0])
+    assert second.is_set()
