@@ -30,7 +30,13 @@ from webhook.provenance.errors import (
     UnsignedError,
     WrongSignerError,
 )
-from webhook.provenance.registry.source import DOCKER_INDEX, INDEX, MAX_MANIFESTS, is_digest
+from webhook.provenance.registry.source import (
+    DOCKER_INDEX,
+    INDEX,
+    MAX_MANIFESTS,
+    MAX_REFERRERS,
+    is_digest,
+)
 from webhook.provenance.verify import verify_bundle, verify_signature
 
 if TYPE_CHECKING:
@@ -143,6 +149,7 @@ async def _candidates(source: Source, image: Reference, digest: str) -> AsyncIte
             if layer.media_type in _LAYERS:
                 count += 1
                 if count > _MAX_CANDIDATES:
+                    yield _Candidate(problem=_too_many(_MAX_CANDIDATES))
                     return
                 yield await _candidate(source, image, layer)
 
@@ -155,11 +162,18 @@ async def _manifests(
     Nothing of a referrer is followed but its own layers, so referrers of referrers cannot form a loop.
     """
     names = [entry.digest for entry in await source.referrers(image, digest, _ARTIFACTS)]
+    if len(names) >= MAX_REFERRERS:
+        yield _too_many(MAX_REFERRERS)
     tag = digest.replace(":", "-", 1)
     for name in (*names, f"{tag}.sig", f"{tag}.att"):
         manifest = await _safely(source.manifest(image, name))
         if manifest is not None:
             yield manifest
+
+
+def _too_many(limit: int) -> MalformedError:
+    """Return the problem that an image may have signatures that are not read. Others may still verify it."""
+    return MalformedError(f"the image has {limit} signatures or more, and only {limit} are read")
 
 
 async def _safely(read: Any) -> Manifest | ProvenanceError | None:

@@ -411,6 +411,26 @@ async def test_an_index_with_too_many_platforms(tmp_path):
         await verified(store, tmp_path / "a", index, key)
 
 
+@pytest.mark.parametrize(("foreign", "reason"), [(127, ""), (128, "Malformed")])
+async def test_signatures_that_crowd_out_others(tmp_path, foreign, reason):
+    """An attacker who can push adds signatures before the real one. The reason states that not all were read."""
+    store, key, other = Store(), new_key(), new_key()
+    digest = store.image("v1", "one")
+    content = simple(digest)
+    layers = [
+        store.blob(
+            content,
+            "application/vnd.dev.cosign.simplesigning.v1+json",
+            {"dev.cosignproject.cosign/signature": b64(sign(signer, content))},
+        )
+        for signer in (*[other] * foreign, key)
+    ]
+    store.manifest(layers, tag=digest.replace(":", "-") + ".sig")
+    result = await verified(store, tmp_path / "a", digest, key)
+    assert result.reason == reason
+    assert not reason or result.message == "the image has 128 signatures or more, and only 128 are read"
+
+
 async def test_a_signature_that_claims_another_place(tmp_path):
     """As in cosign, the claimed reference is not compared: copies of an image keep their signature."""
     store, key = Store(), new_key()

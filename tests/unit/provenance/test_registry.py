@@ -295,7 +295,7 @@ async def test_many_other_referrers(registry, api):
 
 
 async def test_endless_referrers(registry):
-    """Pages and items are bounded."""
+    """Pages and items are bounded, and the reason is that not all were read."""
     registry.store.image()
 
     def override(request):
@@ -310,7 +310,11 @@ async def test_endless_referrers(registry):
         return web.json_response({"manifests": items}, content_type=INDEX, headers=headers)
 
     registry.override = override
-    assert (await verify(registry)).reason == "Unsigned"
+    result = await verify(registry)
+    assert (result.reason, result.message) == (
+        "Malformed",
+        "the image has 128 signatures or more, and only 128 are read",
+    )
     assert len(registry.seen) < 140
 
 
