@@ -86,7 +86,7 @@ e2e: $(READY) control-plane ## Only the tests on the real API server
 	@$(PYTEST) tests/e2e
 
 e2e-long: $(READY) control-plane operators sigstore ## The end-to-end tests that take minutes each: detection, cosign, forgeries, the attack corpus, storage, operators
-	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_cosign.py tests/e2e/test_detection.py tests/e2e/test_forgery.py tests/e2e/test_api_server_token.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_differential.py tests/e2e/operators
+	@WEIGHTLOCK_E2E_LONG=1 $(PYTEST) tests/e2e/test_cosign.py tests/e2e/test_detection.py tests/e2e/test_forgery.py tests/e2e/test_known_images.py tests/e2e/test_api_server_token.py tests/e2e/test_gitops.py tests/e2e/test_redteam.py tests/e2e/test_storage_identity.py tests/e2e/test_chart.py tests/e2e/test_differential.py tests/e2e/operators
 
 e2e-node: $(READY) node ## Only the tests on a real node, those that take minutes included
 	@$(BIN)/python tests/tools/node.py --previous 0.2.0 > /dev/null || [ $$? -eq 3 ]

@@ -44,6 +44,7 @@ LONG = frozenset(
         "test_detection.py",
         "test_forgery.py",
         "test_gitops.py",
+        "test_known_images.py",
         "test_life.py",
         "test_operators.py",
         "test_outages.py",
