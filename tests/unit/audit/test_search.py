@@ -92,7 +92,7 @@ def covered(place):
         return connection.execute("SELECT count(*) FROM bundle").fetchone()[0]
 
 
-@pytest.mark.parametrize("conditions", CONDITIONS, ids=str)
+@pytest.mark.parametrize("conditions", CONDITIONS)
 def test_an_index_changes_no_result(place, conditions, monkeypatch):
     """The matches are those of a comparison with each entry: without an index, and while it grows."""
     expected = [index for index, document in entries(place) if Filter(**conditions).matches(document)]
