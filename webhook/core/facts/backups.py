@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from webhook.core.facts.model import WeightUse
 from webhook.core.facts.weights import weight_use
 from webhook.core.kube.fields import object_at
+from webhook.core.workloads.outside import BACKUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
 
 VIA = "clone"
 
-# The path of a backup's spec, by kind: vmware-tanzu/velero pkg/apis/velero/v1 Backup and Schedule, and k8up-io/k8up
-# api/v1 Backup and Schedule, which copy every claim of their own namespace.
-_SPECS = {
-    "Backup.velero.io": ("spec",),
-    "Schedule.velero.io": ("spec", "template"),
-    "Backup.k8up.io": ("spec",),
-    "Schedule.k8up.io": ("spec", "backup"),
-}
 # Resources by which a backup includes volumes; an absent list includes all.
 _VOLUMES = frozenset(
     {
@@ -48,10 +41,10 @@ _RESOURCES = ("includedResources", "includedNamespaceScopedResources", "included
 
 def gather_backup(kind: str, document: Document, context: Context) -> Iterator[WeightUse]:
     """Yield the models in the claims that a backup copies. A backup of all namespaces may copy any model."""
-    if not context.catalog or kind not in _SPECS:
+    if not context.catalog or kind not in BACKUPS:
         return
-    spec, path = document, ".".join(_SPECS[kind])
-    for step in _SPECS[kind]:
+    spec, path = document, ".".join(BACKUPS[kind])
+    for step in BACKUPS[kind]:
         spec = object_at(spec, step, "")
     if kind.endswith(".k8up.io"):
         if spec or kind == "Backup.k8up.io":

@@ -8,7 +8,8 @@ to run pods at all is never one of them.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from webhook.api.base import GROUP
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 # Names of kinds that may take images of pods, or copy their volumes.
 MAY_TAKE_IMAGES = re.compile(
     r"checkpoint|snapshot|migrat|hibernat|dump|criu|suspen|freez|clone|backup", re.IGNORECASE
+)
+# The path of a backup's spec, by kind: vmware-tanzu/velero pkg/apis/velero/v1 Backup and Schedule, and k8up-io/k8up
+# api/v1 Backup and Schedule, which copy every claim of their own namespace.
+BACKUPS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "Backup.velero.io": ("spec",),
+        "Schedule.velero.io": ("spec", "template"),
+        "Backup.k8up.io": ("spec",),
+        "Schedule.k8up.io": ("spec", "backup"),
+    }
 )
 # Kinds that copy or share Secrets read them by name or by key.
 _COPIES_SECRETS = re.compile(r"secret", re.IGNORECASE)
@@ -61,7 +72,9 @@ def may_refer(kind: str) -> bool:
 
 
 def refers_by_name(kind: str) -> bool:
-    """Whether a kind's name says that it is a bucket, copies Secrets or takes images of pods, whatever its schema."""
+    """Whether a kind's name says that it is a bucket, copies volumes or Secrets, or takes images of pods."""
+    if kind in BACKUPS:
+        return True
     name = kind.partition(".")[0]
     return may_refer(kind) and any(
         pattern.search(name) is not None for pattern in (MAY_TAKE_IMAGES, _COPIES_SECRETS, _BUCKET)
