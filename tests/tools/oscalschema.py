@@ -9,13 +9,12 @@ It comes in a Go module, from the module proxy, and must have the digest below. 
 Exit status: 0 ready, 3 not available here (one line on stderr has the reason). Environment: WEIGHTLOCK_CACHE.
 """
 
-import hashlib
 import sys
 import tempfile
 from pathlib import Path
 
-from gotoolchain import BrokenError, UnavailableError, find_go
-from reporttypes import CACHE, EXIT_UNAVAILABLE, TOOLCHAIN, module
+from gomodules import CACHE, TOOLCHAIN, find_or_fetch, module, pinned
+from gotoolchain import find_go
 
 SOURCE = "github.com/defenseunicorns/go-oscal@v0.6.3"
 PATH = "src/internal/schemas/oscal_complete_schema-1-1-3.json"
@@ -23,36 +22,21 @@ DIGEST = "078848cb4000024a65679110f6ee2d99b300b06471a33fc536b19b670b65aa51"
 TARGET = CACHE / f"oscalschema-{DIGEST[:12]}.json"
 
 
-def report(text: str) -> None:
-    """Print one line to stderr."""
-    print(f"OSCAL schema: {text}", file=sys.stderr, flush=True)
-
-
-def fetch() -> None:
+def fetch(target: Path) -> None:
     """Fetch the file in one step. Raises UnavailableError, and BrokenError if it is another file."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="oscalschema.tmp-") as name:
-        content = (module(find_go(TOOLCHAIN, CACHE), SOURCE, Path(name)) / PATH).read_bytes()
-        if hashlib.sha256(content).hexdigest() != DIGEST:
-            raise BrokenError(f"{SOURCE}: {PATH} is not the file that was expected")
+        directory = module(find_go(TOOLCHAIN, CACHE), SOURCE, Path(name))
         unfinished = Path(name, "schema.json")
-        unfinished.write_bytes(content)
-        unfinished.replace(TARGET)
+        unfinished.write_bytes(pinned(SOURCE, directory, PATH, DIGEST))
+        unfinished.replace(target)
 
 
 def main() -> int:
     """Find or fetch; print the file."""
-    if not TARGET.is_file():
-        if "--find" in sys.argv[1:]:
-            report("not fetched yet: tests/tools/oscalschema.py fetches it")
-            return EXIT_UNAVAILABLE
-        try:
-            fetch()
-        except (UnavailableError, BrokenError, OSError) as error:
-            report(str(error))
-            return EXIT_UNAVAILABLE
-    print(TARGET)
-    return 0
+    return find_or_fetch(
+        "OSCAL schema", TARGET, fetch, "not fetched yet: tests/tools/oscalschema.py fetches it"
+    )
 
 
 if __name__ == "__main__":

@@ -13,19 +13,15 @@ Exit status: 0 ready; 3 they cannot be had here (one line on stderr says why). E
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from gotoolchain import BrokenError, UnavailableError, find_go, last_line
+from gomodules import CACHE, TOOLCHAIN, find_or_fetch, module, pinned, report
+from gotoolchain import find_go
 
-TOOLCHAIN = Path(__file__).resolve().parents[1] / "e2e" / "controlplane"
-CACHE = Path(os.environ.get("WEIGHTLOCK_CACHE") or Path.home() / ".cache" / "weightlock")
-EXIT_UNAVAILABLE = 3
-FETCH_SECONDS = 300
+TITLE = "report types"
 # API group: the module, and the files in it with their SHA-256. The older API has no module of its own any more.
 SOURCES = {
     "openreports.io": (
@@ -53,37 +49,10 @@ SOURCES = {
 }
 
 
-def say(text: str) -> None:
-    """One line of progress."""
-    print(f"report types: {text}", file=sys.stderr, flush=True)
-
-
 def place() -> Path:
     """Where they are, or will be: named by a digest of all that is fetched."""
     digest = hashlib.sha256(json.dumps(SOURCES, sort_keys=True).encode()).hexdigest()
     return CACHE / f"reporttypes-{digest[:12]}"
-
-
-def module(go: str, name: str, scratch: Path) -> Path:
-    """The directory of a module's files. Raises UnavailableError."""
-    environment = os.environ | {"GOFLAGS": "-modcacherw", "GOTOOLCHAIN": "local", "GOWORK": "off"}
-    command = [go, "mod", "download", "-json", name]
-    try:
-        answer = subprocess.run(
-            command,
-            cwd=scratch,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=FETCH_SECONDS,
-        )
-        matches = json.loads(answer.stdout or "{}")
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise UnavailableError(f"{name} could not be fetched: {error}") from None
-    if answer.returncode or "Dir" not in matches:
-        raise UnavailableError(f"{name}: {matches.get('Error') or last_line(answer.stderr)}")
-    return Path(matches["Dir"])
 
 
 def fetch(target: Path) -> None:
@@ -98,14 +67,9 @@ def fetch(target: Path) -> None:
         produced = scratch / "types"
         produced.mkdir()
         for group, (source, files) in SOURCES.items():
-            say(f"fetching {source}")
+            report(TITLE, f"fetching {source}")
             directory = module(go, source, scratch)
-            texts = []
-            for path, digest in files.items():
-                content = (directory / path).read_bytes()
-                if hashlib.sha256(content).hexdigest() != digest:
-                    raise BrokenError(f"{source}: {path} is not the file that was expected")
-                texts.append(content)
+            texts = [pinned(source, directory, path, digest) for path, digest in files.items()]
             (produced / f"{group}.yaml").write_bytes(b"\n---\n".join(texts))
         try:
             produced.replace(target)
@@ -118,18 +82,7 @@ def fetch(target: Path) -> None:
 
 def main() -> int:
     """Find or fetch; print the directory."""
-    target = place()
-    if not target.is_dir():
-        if "--find" in sys.argv[1:]:
-            say("not fetched yet: tests/tools/reporttypes.py fetches them")
-            return EXIT_UNAVAILABLE
-        try:
-            fetch(target)
-        except (UnavailableError, BrokenError, OSError) as error:
-            say(str(error))
-            return EXIT_UNAVAILABLE
-    print(target)
-    return 0
+    return find_or_fetch(TITLE, place(), fetch, "not fetched yet: tests/tools/reporttypes.py fetches them")
 
 
 if __name__ == "__main__":

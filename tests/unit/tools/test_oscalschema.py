@@ -1,43 +1,15 @@
 """tests/tools/oscalschema.py with a go that only pretends: nothing is fetched by --find, and no other file is used."""
 
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-SCRIPT = ROOT / "tests" / "tools" / "oscalschema.py"
 PATH = "src/internal/schemas/oscal_complete_schema-1-1-3.json"
-GO = """#!/bin/sh
-[ "$1" = version ] && echo "go version go1.99.0 linux/amd64" && exit 0
-echo "$4" >> "$LOG"
-[ -n "$GO_ERROR" ] && echo "{\\"Error\\": \\"$GO_ERROR\\"}" && exit 1
-echo "{\\"Dir\\": \\"$MODULES\\"}"
-"""
 
 
 @pytest.fixture
-def run(tmp_path):
-    """A function that runs the script with such a go; keyword arguments are environment."""
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "go").write_text(GO)
-    (tools / "go").chmod(0o755)
-
-    def run(*arguments, **environment):
-        environment |= {
-            "PATH": f"{tools}:/usr/bin:/bin",
-            "WEIGHTLOCK_CACHE": str(tmp_path / "cache"),
-            "LOG": str(tmp_path / "log"),
-            "MODULES": str(tmp_path / "modules"),
-        }
-        command = [sys.executable, SCRIPT, *arguments]
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=60
-        )
-
-    return run
+def run(run_with_go):
+    return partial(run_with_go, "oscalschema.py")
 
 
 def test_find_does_not_fetch(run, tmp_path):
