@@ -79,7 +79,7 @@ def reader(signer):
 def review_with(statements):
     """A function that does one whole review of the pod, on a snapshot with so many statements.
 
-    Without statements there is no rule either: a cluster that does not use signed images.
+    With 0 statements, the cluster has no rule for images.
     """
     signer = Signer(Ed25519PrivateKey.generate())
     builder = reader(signer)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from webhook.core.facts.context import Context
     from webhook.core.kube.fields import Document
 
-VIA = "clone"
-
 # Resources by which a backup includes volumes; an absent list includes all.
 _VOLUMES = frozenset(
     {
@@ -54,7 +52,7 @@ def gather_backup(kind: str, document: Document, context: Context) -> Iterator[W
         for namespace in _texts(spec, "includedNamespaces") or ("*",):
             if "*" in namespace:
                 detail = f"every claim of {'all namespaces' if namespace == '*' else f'the namespaces {namespace}'}"
-                yield WeightUse("?", "?", f"{path}.includedNamespaces", VIA, detail=detail)
+                yield WeightUse("?", "?", f"{path}.includedNamespaces", "clone", detail=detail)
             elif namespace not in excluded:
                 yield from _claims(namespace, f"{path}.includedNamespaces", context)
 

@@ -78,11 +78,7 @@ def gather_memory_image(
             yield _unknown(path, f"the memory of Pod {context.namespace}/{name}, which does not exist")
             continue
         for use in weights_of(pod):
-            detail = f"the memory of Pod {context.namespace}/{name}"
-            forbidden = use.model in context.catalog.no_memory_images
-            yield replace(
-                use, volume=path, via=VIA, read_only=True, containers=(), detail=detail, forbidden=forbidden
-            )
+            yield _in_memory(use, path, f"{context.namespace}/{name}", context)
     if not names:
         yield _unknown("spec", "the memory of a pod that the object does not name")
 
@@ -101,20 +97,27 @@ def gather_named_pods(
         yield _unknown(
             "spec.selector", f"every pod of namespace {context.namespace} that the selector matches"
         )
-    # A backup copies the volumes of a pod, as it would be copied by a clone.
-    volumes = _BACKUP.search(kind.partition(".")[0]) is not None
+    # A backup copies the volumes of a pod, and counts as a clone of them.
+    is_backup = _BACKUP.search(kind.partition(".")[0]) is not None
     for path, (namespace, name) in _named_pods(spec, context.namespace):
         pod = context.finder.get("Pod", namespace, name)
         for use in weights_of(pod) if pod is not None else ():
-            if volumes:
-                detail = f"the volumes of Pod {namespace}/{name}"
-                yield replace(use, volume=path, via="clone", read_only=True, containers=(), detail=detail)
-                continue
-            detail = f"the memory of Pod {namespace}/{name}"
-            forbidden = use.model in context.catalog.no_memory_images
-            yield replace(
-                use, volume=path, via=VIA, read_only=True, containers=(), detail=detail, forbidden=forbidden
-            )
+            if is_backup:
+                yield _copied(use, path, "clone", f"the volumes of Pod {namespace}/{name}")
+            else:
+                yield _in_memory(use, path, f"{namespace}/{name}", context)
+
+
+def _in_memory(use: WeightUse, path: str, pod: str, context: Context) -> WeightUse:
+    forbidden = use.model in context.catalog.no_memory_images
+    return _copied(use, path, VIA, f"the memory of Pod {pod}", forbidden=forbidden)
+
+
+def _copied(use: WeightUse, path: str, via: str, detail: str, *, forbidden: bool = False) -> WeightUse:
+    """Return what a copy of a pod has of a model that the pod reads."""
+    return replace(
+        use, volume=path, via=via, read_only=True, containers=(), detail=detail, forbidden=forbidden
+    )
 
 
 # Kinds that evict a pod and start a new one (koordinator-sh/koordinator apis/scheduling/v1alpha1).

@@ -130,9 +130,8 @@ class _Request:
         """Return the facts of what the operator of a custom resource copies beside the pods in it."""
         request = self.request
         old = request.old_object if request.operation == "UPDATE" else None
-        return gather_beside_pods(
-            self.kind, document, old, request.namespace, self.lookup, self.catalog, self.settings
-        )
+        here = context(request.namespace, self.lookup, self.catalog, self.settings)
+        return gather_beside_pods(self.kind, document, old, here)
 
     def _object(self, document: Document) -> TemplateFacts:
         """Return the facts of an object beside any pod: what it exposes to others."""

@@ -152,21 +152,12 @@ def _named(kind: str, document: Document, here: Context, *, foreign: bool = Fals
     yield from gather_backup(kind, document, here)
 
 
-def gather_beside_pods(
-    kind: str,
-    document: Document,
-    old: Document | None,
-    namespace: str,
-    lookup: Lookup,
-    catalog: Catalog,
-    settings: Settings,
-) -> Facts:
+def gather_beside_pods(kind: str, document: Document, old: Document | None, here: Context) -> Facts:
     """Gather the models that a custom resource with pods of its own also has its operator copy.
 
     The pods mount claims of their own namespace. A claim of another one, and a pod, are read by the operator itself.
     With ``old``, only the additions. Raises `MalformedObjectError` and `MissingObjectError`.
     """
-    here = context(namespace, lookup, catalog, settings)
     uses = set(_named(kind, document, here, foreign=True))
     if old is not None and uses:
         existing = {use.model for use in _named(kind, old, here, foreign=True)}

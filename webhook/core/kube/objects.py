@@ -84,7 +84,7 @@ class ObjectStore:
     """The objects of a cluster or a state directory, indexed by kind and namespace.
 
     ``unreadable`` names the kinds that could not be loaded, with the reason: their absence proves nothing. ``scopes``
-    contains whether a discovered kind is namespaced.
+    contains whether a discovered kind is namespaced. ``faults`` contains why the engine must not read an object.
 
     The provider changes it between evaluations, never during one: an evaluation is synchronous. With
     ``complete`` an absent object does not exist; without it the absence may only be the cache's lag.
